@@ -1,0 +1,165 @@
+//! The vendor's operations, compiled in: which calls exist, under which path template, and which of them are slow.
+//!
+//! Logs and metrics name a request by its template, so that no customer id gets into either and the number of label
+//! values is bounded by this table. A call that is not in it is still forwarded, under the label [`OTHER`].
+
+use std::sync::LazyLock;
+
+use http::Method;
+
+/// What a request is called whose method and path are not in the catalogue.
+pub const OTHER: &str = "other";
+
+/// The method label of a request that is not in the catalogue (OpenTelemetry's word for it).
+const OTHER_METHOD: &str = "_OTHER";
+
+static OPERATIONS: LazyLock<Operations> = LazyLock::new(|| Operations::parse(include_str!("catalogue/operations.tsv")));
+
+/// One operation of the catalogue, or the place of all that are not in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route(u16);
+
+impl Route {
+    /// The place of every request that is not in the catalogue.
+    pub const OTHER: Self = Self(u16::MAX);
+
+    /// The operation that `method` and `path` (without its query) name. Parameters match one whole, non-empty segment;
+    /// the match is on the bytes as sent, so a percent-encoded spelling of a fixed segment is not that operation.
+    pub fn find(method: &Method, path: &str) -> Self {
+        let Ok(found) = OPERATIONS.paths.at(path) else { return Self::OTHER };
+        found
+            .value
+            .iter()
+            .find(|index| OPERATIONS.rows[usize::from(**index)].method == method.as_str())
+            .map_or(Self::OTHER, |index| Self(*index))
+    }
+
+    /// A number below [`Route::count`], for tables that hold something for each route.
+    pub fn index(self) -> usize {
+        usize::from(self.0).min(OPERATIONS.rows.len())
+    }
+
+    /// How many routes there are, [`Route::OTHER`] included.
+    pub fn count() -> usize {
+        OPERATIONS.rows.len() + 1
+    }
+
+    /// The path template, as the vendor writes it: `/aggregation/v1/customers/{customerId}`.
+    pub fn template(self) -> &'static str {
+        self.row().map_or(OTHER, |row| row.template)
+    }
+
+    /// The method, or `_OTHER`.
+    pub fn method(self) -> &'static str {
+        self.row().map_or(OTHER_METHOD, |row| row.method)
+    }
+
+    /// Whether the vendor says that the answer may take minutes, because it waits for a bank.
+    pub fn is_slow(self) -> bool {
+        self.row().is_some_and(|row| row.slow)
+    }
+
+    fn row(self) -> Option<&'static Row> {
+        OPERATIONS.rows.get(usize::from(self.0))
+    }
+}
+
+struct Row {
+    method: &'static str,
+    template: &'static str,
+    slow: bool,
+}
+
+struct Operations {
+    rows: Vec<Row>,
+    /// Path template to the rows that share it, one for each method.
+    paths: matchit::Router<Vec<u16>>,
+}
+
+impl Operations {
+    fn parse(table: &'static str) -> Self {
+        let rows: Vec<Row> = table
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let mut fields = line.split('\t');
+                let mut field = || fields.next().expect("operations.tsv has three fields a line");
+                Row { method: field(), template: field(), slow: field() == "slow" }
+            })
+            .collect();
+
+        let mut paths = matchit::Router::new();
+        let mut start = 0;
+        while start < rows.len() {
+            let same = rows[start..].iter().take_while(|row| row.template == rows[start].template).count();
+            let indices = (start..start + same).map(|i| u16::try_from(i).expect("fewer than 65,536 rows")).collect();
+            paths.insert(positional(rows[start].template), indices).expect("templates of operations.tsv are distinct");
+            start += same;
+        }
+        Self { rows, paths }
+    }
+}
+
+/// The template with its parameters named by their place, since the vendor names the same place `customerId` in one
+/// operation and `customer_id` in another, which the router takes for a conflict.
+fn positional(template: &str) -> String {
+    let segments = template
+        .split('/')
+        .enumerate()
+        .map(|(place, segment)| if segment.starts_with('{') { format!("{{p{place}}}") } else { segment.to_owned() });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(method: Method, path: &str, template: &str) {
+        assert_eq!(Route::find(&method, path).template(), template, "{method} {path}");
+    }
+
+    #[test]
+    fn a_request_is_named_by_its_template() {
+        check(Method::GET, "/aggregation/v1/customers", "/aggregation/v1/customers");
+        check(Method::GET, "/aggregation/v1/customers/123", "/aggregation/v1/customers/{customerId}");
+        check(Method::POST, "/aggregation/v2/customers/testing", "/aggregation/v2/customers/testing");
+        check(
+            Method::GET,
+            "/aggregation/v4/customers/1/accounts/2/transactions",
+            "/aggregation/v4/customers/{customerId}/accounts/{accountId}/transactions",
+        );
+    }
+
+    #[test]
+    fn what_is_not_in_the_catalogue_is_other() {
+        check(Method::GET, "/", OTHER);
+        check(Method::PATCH, "/aggregation/v1/customers", OTHER);
+        check(Method::GET, "/aggregation/v1/customers/", OTHER);
+        check(Method::GET, "/aggregation/v1/%63ustomers", OTHER);
+        check(Method::GET, "/aggregation/v1/customers/1/2/3/4", OTHER);
+        assert_eq!(Route::OTHER.method(), "_OTHER");
+        assert_eq!(Route::OTHER.index(), Route::count() - 1);
+    }
+
+    #[test]
+    fn every_operation_finds_itself_when_its_parameters_are_filled_in() {
+        for index in 0..Route::count() - 1 {
+            let route = Route(u16::try_from(index).unwrap());
+            let path: Vec<&str> =
+                route.template().split('/').map(|s| if s.starts_with('{') { "10050612" } else { s }).collect();
+            let method = Method::from_bytes(route.method().as_bytes()).unwrap();
+            assert_eq!(Route::find(&method, &path.join("/")), route, "{}", route.template());
+        }
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_has_no_row_twice() {
+        let rows: Vec<_> = OPERATIONS.rows.iter().map(|row| (row.template, row.method)).collect();
+        assert!(rows.is_sorted());
+        assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len());
+        assert_eq!(OPERATIONS.rows.iter().filter(|row| row.slow).count(), 5);
+    }
+}

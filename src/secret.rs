@@ -1,0 +1,54 @@
+//! The type that every secret lives in from the moment it is read.
+//!
+//! Deliberately absent: `Display`, `Deref`, `Serialize`, `PartialEq`. The one way out is [`Secret::expose`], so that
+//! every place where a secret becomes plain text can be found, and reviewed, with one search.
+
+use std::fmt;
+
+use zeroize::Zeroize;
+
+/// A value that must never be printed. `Debug` shows `[redacted]`, and the memory is overwritten when it is dropped.
+#[derive(Clone)]
+pub struct Secret<T: Zeroize>(T);
+
+impl<T: Zeroize> Secret<T> {
+    /// Takes `value` into custody.
+    pub fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The plain value. Each call site is a place where a secret may leave: keep them few and short.
+    pub fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Zeroize> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl<T: Zeroize> Drop for Secret<T> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl From<&str> for Secret<String> {
+    fn from(value: &str) -> Self {
+        Self::new(value.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_shows_nothing_of_the_value() {
+        let secret = Secret::from("canary-value");
+        assert_eq!(format!("{secret:?} {:#?}", Some(&secret)), "[redacted] Some(\n    [redacted],\n)");
+        assert_eq!(secret.expose(), "canary-value");
+    }
+}

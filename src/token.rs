@@ -1,0 +1,38 @@
+//! The token: how it is minted, how long it may be used, and how it reaches the requests.
+//!
+//! One [`Refresher`] task is the only writer. Requests hold a [`TokenReader`] and read one `ArcSwap` load; while a usable
+//! token is there they never wait for a refresh. The decisions (when to refresh, what an answer means) are pure
+//! functions in [`schedule`] and [`classify`]; the refresher is the loop that calls them.
+//!
+//! Deliberately absent: any request that mints a token by itself. A token call can lock the vendor account, so there is
+//! one place that makes it.
+
+pub mod classify;
+pub mod clock;
+mod endpoint;
+mod refresher;
+pub mod schedule;
+pub mod scheme;
+mod store;
+
+use std::time::Duration;
+
+pub use clock::{Clock, Stamp};
+pub use endpoint::{Endpoint, EndpointError, Mint};
+pub use refresher::Refresher;
+pub use store::{Phase, State, Status, Token, TokenReader, TokenWriter, Unavailable, channel};
+
+/// How tokens are fetched and how requests wait for one.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `https://` scheme and authority of the token endpoint, the same as the upstream's.
+    pub base: http::Uri,
+    /// The path of the token endpoint (`auth.token_path`).
+    pub token_path: String,
+    /// The OAuth 2.0 scope to ask for (RFC 6749, 3.3), if any (`auth.scope`).
+    pub scope: Option<String>,
+    /// The lifetime of a token whose answer names none (`auth.default_lifetime`).
+    pub default_lifetime: Duration,
+    /// How long a request waits for a token when there is none (`auth.token_wait`).
+    pub token_wait: Duration,
+}

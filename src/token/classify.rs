@@ -1,0 +1,281 @@
+//! What the token endpoint's answer means: a token, or a class of failure that says what to do next.
+//!
+//! Pure functions on the answer's parts. The body is judged before the status, since the vendor reports a locked account as
+//! a 500 (its error 24302) and some OAuth servers report an error with a 200. Nothing of a body is ever kept but a code
+//! that is known, so no failure can carry a secret into a log.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::Value;
+
+use crate::secret::Secret;
+
+/// The vendor's codes for "these credentials are wrong", at whatever status they come.
+const REJECTED_CODES: [&str; 6] = ["24302", "10001", "10021", "12401", "10026", "10027"];
+
+/// The OAuth errors (RFC 6749, 5.2) that mean the same.
+const REJECTED_ERRORS: [&str; 3] = ["invalid_client", "unauthorized_client", "invalid_grant"];
+
+/// The other OAuth errors, known so that a log may name them.
+const OTHER_ERRORS: [&str; 4] =
+    ["invalid_request", "unsupported_grant_type", "invalid_scope", "temporarily_unavailable"];
+
+/// The vendor's plain-text answer to a wrong App Key.
+const INVALID_APP_KEY: &str = "Invalid (Finicity-App-Key)";
+
+/// The longest number that is taken for a vendor code.
+const MAX_CODE_DIGITS: usize = 6;
+
+/// The answer of a token endpoint, read whole.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// The status code.
+    pub status: StatusCode,
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+    /// The body, or `None` when it was larger than the limit.
+    pub body: Option<&'a [u8]>,
+}
+
+/// A new token, as the endpoint gave it.
+#[derive(Debug)]
+pub struct Minted {
+    /// The token: visible ASCII that is legal in a header.
+    pub token: Secret<String>,
+    /// Its lifetime, counted from the request, where the answer names one.
+    pub expires_in: Option<Duration>,
+    /// Whether the answer left out `token_type`, which RFC 6749 requires.
+    pub untyped: bool,
+}
+
+/// The kinds of failure, by what can be done about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The credentials are wrong. Trying them again only brings the lock-out nearer.
+    Rejected,
+    /// The request as configured is wrong, or the vendor's side is: somebody has to look.
+    Config,
+    /// Too many requests.
+    Throttled,
+    /// A passing fault of the network or the server.
+    Transient,
+    /// The server's certificate does not verify.
+    Certificate,
+    /// A redirect, which is never followed with credentials.
+    Redirect,
+    /// A success status without a usable token.
+    Malformed,
+}
+
+impl Class {
+    /// Every class, for tables.
+    pub const ALL: [Self; 7] = [
+        Self::Rejected,
+        Self::Config,
+        Self::Throttled,
+        Self::Transient,
+        Self::Certificate,
+        Self::Redirect,
+        Self::Malformed,
+    ];
+
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Config => "config",
+            Self::Throttled => "throttled",
+            Self::Transient => "transient",
+            Self::Certificate => "certificate",
+            Self::Redirect => "redirect",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A token call that brought no token.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What can be done about it.
+    pub class: Class,
+    /// What was wrong, in words of this program.
+    pub reason: &'static str,
+    /// The answer's status, where there was an answer.
+    pub status: Option<StatusCode>,
+    /// The vendor's error code or the OAuth error, where a known one was found.
+    pub code: Option<String>,
+    /// How long the server asked to wait.
+    pub retry_after: Option<Duration>,
+    /// Whether the body was JSON.
+    pub readable: bool,
+}
+
+impl Failure {
+    /// A failure without an answer.
+    pub fn new(class: Class, reason: &'static str) -> Self {
+        Self { class, reason, status: None, code: None, retry_after: None, readable: true }
+    }
+
+    /// Whether this is a server error whose body says nothing: a broken gateway rather than the vendor's own error.
+    pub fn is_unparsable_server_error(&self) -> bool {
+        !self.readable && self.status.is_some_and(|status| status.is_server_error())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason)?;
+        if let Some(status) = self.status {
+            write!(f, " (status {})", status.as_u16())?;
+        }
+        if let Some(code) = &self.code {
+            write!(f, " (code {code})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// What `answer` means. `token_field` is the member that holds the token; `now` is the wall clock, for an HTTP-date in
+/// `Retry-After`.
+///
+/// # Errors
+///
+/// The first class that fits, in the order: rejected by what the body says, rejected by 401, configuration, throttled,
+/// transient, redirect, malformed.
+pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Result<Minted, Failure> {
+    let status = answer.status;
+    let encoded = answer.headers.contains_key(header::CONTENT_ENCODING);
+    let text = answer.body.filter(|_| !encoded).unwrap_or_default();
+    let mut body = serde_json::from_slice::<Value>(text).ok();
+    let codes = body.as_ref().map(codes).unwrap_or_default();
+
+    let fail = |class, reason| Failure {
+        class,
+        reason,
+        status: Some(status),
+        code: codes.first().cloned(),
+        retry_after: retry_after(answer.headers, now),
+        readable: body.is_some(),
+    };
+
+    let app_key_refused = contains(text, INVALID_APP_KEY.as_bytes());
+    let rejected = |code: &String| REJECTED_CODES.contains(&code.as_str()) || REJECTED_ERRORS.contains(&code.as_str());
+    if app_key_refused {
+        return Err(fail(Class::Rejected, "the upstream does not accept the App Key"));
+    }
+    if let Some(code) = codes.iter().find(|code| rejected(code)) {
+        return Err(Failure {
+            code: Some(code.clone()),
+            ..fail(Class::Rejected, "the upstream rejected the credentials")
+        });
+    }
+    match status.as_u16() {
+        401 => return Err(fail(Class::Rejected, "the upstream rejected the credentials")),
+        404 => return Err(fail(Class::Config, "the upstream has no token endpoint at this path")),
+        403 => {
+            return Err(fail(
+                Class::Config,
+                "the upstream forbids the token call, perhaps by the country it comes from",
+            ));
+        }
+        400 | 405 | 415 => return Err(fail(Class::Config, "the upstream does not understand the token call")),
+        429 => return Err(fail(Class::Throttled, "the upstream limits the rate of token calls")),
+        300..=399 => {
+            return Err(fail(Class::Redirect, "the token endpoint answered with a redirect, which is never followed"));
+        }
+        200..=299 => {}
+        _ => return Err(fail(Class::Transient, "the token endpoint is failing")),
+    }
+
+    let malformed = |reason| fail(Class::Malformed, reason);
+    if answer.body.is_none() {
+        return Err(malformed("the token answer is too large"));
+    }
+    if encoded {
+        return Err(malformed("the token answer is compressed, although that was not asked for"));
+    }
+    let token_type = body.as_ref().and_then(|body| body.get("token_type"));
+    let untyped = token_type.is_none();
+    if !token_type.is_none_or(|t| t.as_str().is_some_and(|t| t.eq_ignore_ascii_case("bearer"))) {
+        return Err(malformed("the token answer is of a type other than Bearer"));
+    }
+    let expires_in = match body.as_ref().and_then(|body| body.get("expires_in")) {
+        None => None,
+        Some(value) => Some(lifetime(value).ok_or_else(|| malformed("the token answer has no valid expires_in"))?),
+    };
+    let missing = malformed("the token answer has no token");
+    let illegal = malformed("the token answer has a token that is illegal in a header");
+    match body.as_mut().and_then(|body| body.get_mut(token_field)).map(Value::take) {
+        Some(Value::String(token)) if token.is_empty() => Err(missing),
+        Some(Value::String(token)) => {
+            let token = Secret::new(token);
+            if is_sendable(token.expose()) { Ok(Minted { token, expires_in, untyped }) } else { Err(illegal) }
+        }
+        _ => Err(missing),
+    }
+}
+
+/// Whether `token` may stand in a header field: visible ASCII without the delimiters that would need quoting. Wider than
+/// RFC 6750's `b64token`, which not every issuer keeps to.
+fn is_sendable(token: &str) -> bool {
+    token.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte))
+}
+
+/// A whole, positive number of seconds, as a number or in a string.
+fn lifetime(value: &Value) -> Option<Duration> {
+    let seconds = match value {
+        Value::Number(number) => {
+            number.as_u64().or_else(|| number.as_f64().filter(|s| *s >= 1.0 && s.fract() == 0.0).map(|s| s as u64))
+        }
+        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    };
+    seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
+}
+
+/// The error codes in `body`, in any of the vendor's shapes: `code` at the top or `reasonCode` in `Errors.Error[]`, as
+/// numbers or as strings (some with a stray comma), and OAuth's `error`. Only what is known to be a code is kept.
+fn codes(body: &Value) -> Vec<String> {
+    let listed = body.pointer("/Errors/Error").and_then(Value::as_array).into_iter().flatten();
+    let listed = listed.flat_map(|error| [error.get("reasonCode"), error.get("ReasonCode")]);
+    [body.get("code"), body.get("error")].into_iter().chain(listed).flatten().filter_map(known_code).collect()
+}
+
+fn known_code(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim_matches([',', ' ']).to_owned(),
+        _ => return None,
+    };
+    let vendor = !text.is_empty() && text.len() <= MAX_CODE_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
+    let oauth = || REJECTED_ERRORS.contains(&text.as_str()) || OTHER_ERRORS.contains(&text.as_str());
+    (vendor || oauth()).then_some(text)
+}
+
+/// `Retry-After` as seconds or as an HTTP-date (RFC 9110, 10.2.3); anything else counts as absent.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER).map(HeaderValue::to_str)?.ok()?.trim();
+    match value.parse::<u64>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests;

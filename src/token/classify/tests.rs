@@ -1,0 +1,166 @@
+use std::time::UNIX_EPOCH;
+
+use super::*;
+
+fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Result<Minted, Failure> {
+    let headers: HeaderMap =
+        headers.iter().map(|(n, v)| (n.parse::<header::HeaderName>().unwrap(), v.parse().unwrap())).collect();
+    let answer =
+        Answer { status: StatusCode::from_u16(status).unwrap(), headers: &headers, body: Some(body.as_bytes()) };
+    classify(&answer, "access_token", UNIX_EPOCH + Duration::from_secs(784_111_777))
+}
+
+#[track_caller]
+fn check(status: u16, body: &str, class: Class) {
+    let failure = answer(status, &[], body).expect_err(body);
+    assert_eq!(failure.class, class, "{status} {body}");
+}
+
+#[track_caller]
+fn check_lifetime(expires_in: &str, expected: Option<u64>) {
+    let body = format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{expires_in}}}"#);
+    match (answer(200, &[], &body), expected) {
+        (Ok(minted), Some(seconds)) => {
+            assert_eq!(minted.expires_in, Some(Duration::from_secs(seconds)), "{expires_in}");
+        }
+        (Err(failure), None) => assert_eq!(failure.class, Class::Malformed, "{expires_in}"),
+        (other, _) => panic!("{expires_in}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_good_answer_is_a_token() {
+    let minted = answer(
+        200,
+        &[],
+        r#"{"access_token":"aB-._~+/=1","token_type":"bearer","expires_in":3600,"refresh_token":"r"}"#,
+    );
+    let minted = minted.unwrap();
+    assert_eq!(minted.token.expose(), "aB-._~+/=1");
+    assert_eq!(minted.expires_in, Some(Duration::from_secs(3600)));
+    assert!(!minted.untyped);
+}
+
+#[test]
+fn m01_m02_m05_the_lifetime_is_a_whole_positive_number_or_left_out() {
+    for (value, expected) in [("3600", Some(3600)), ("\"3600\"", Some(3600)), ("3600.0", Some(3600)), ("1", Some(1))] {
+        check_lifetime(value, expected);
+    }
+    for value in ["0", "-1", "3600.5", "null", "true", "[]", "\"\"", "\"1h\"", "\"-1\"", "\" 3600\""] {
+        check_lifetime(value, None);
+    }
+    assert_eq!(answer(200, &[], r#"{"access_token":"t","token_type":"Bearer"}"#).unwrap().expires_in, None);
+}
+
+#[test]
+fn m07_a_token_that_is_illegal_in_a_header_is_malformed() {
+    for token in [r"t\r\nX: y", r"t\n", r"a b", "t\u{f6}k", r"t\u0000", r#"a\"b"#, "", r"a\\b"] {
+        check(200, &format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#), Class::Malformed);
+    }
+    check(200, r#"{"access_token":5,"token_type":"Bearer"}"#, Class::Malformed);
+    check(200, r#"{"token_type":"Bearer"}"#, Class::Malformed);
+}
+
+#[test]
+fn m08_a_long_token_is_taken() {
+    let body = format!(r#"{{"access_token":"{}","token_type":"Bearer"}}"#, "a".repeat(8192));
+    assert_eq!(answer(200, &[], &body).unwrap().token.expose().len(), 8192);
+}
+
+#[test]
+fn m09_the_type_is_bearer_in_any_case_or_missing() {
+    for (kind, good) in [("\"Bearer\"", true), ("\"BEARER\"", true), ("\"mac\"", false), ("null", false), ("1", false)]
+    {
+        let body = format!(r#"{{"access_token":"t","token_type":{kind}}}"#);
+        assert_eq!(answer(200, &[], &body).is_ok(), good, "{kind}");
+    }
+    assert!(answer(200, &[], r#"{"access_token":"t"}"#).unwrap().untyped);
+}
+
+#[test]
+fn m12_m17_m18_rejections_are_known_by_what_the_body_says_at_any_status() {
+    for status in [200, 400, 401, 403, 404, 429, 500, 503] {
+        for body in [
+            r#"{"error":"invalid_client"}"#,
+            r#"{"error":"unauthorized_client","error_description":"x"}"#,
+            r#"{"error":"invalid_grant"}"#,
+            r#"{"code":24302,"message":"locked"}"#,
+            r#"{"code":"10001"}"#,
+            r#"{"code":"10021","status":"401"}"#,
+            r#"{"code":12401}"#,
+            r#"{"code":"10026"}"#,
+            r#"{"code":"10027"}"#,
+            r#"{"Errors":{"Error":[{"reasonCode":10001}]}}"#,
+            r#"{"Errors":{"Error":[{"ReasonCode":"10001,"}]}}"#,
+            "Invalid (Finicity-App-Key)",
+        ] {
+            check(status, body, Class::Rejected);
+        }
+    }
+    check(401, "", Class::Rejected);
+    check(401, "<html>", Class::Rejected);
+}
+
+#[test]
+fn m14_m16_m19_the_status_decides_where_the_body_does_not() {
+    for (status, class) in [
+        (400, Class::Config),
+        (403, Class::Config),
+        (404, Class::Config),
+        (405, Class::Config),
+        (415, Class::Config),
+        (429, Class::Throttled),
+        (408, Class::Transient),
+        (425, Class::Transient),
+        (500, Class::Transient),
+        (502, Class::Transient),
+        (503, Class::Transient),
+        (504, Class::Transient),
+        (302, Class::Redirect),
+        (307, Class::Redirect),
+        (308, Class::Redirect),
+    ] {
+        check(status, r#"{"code":"10005","message":"x"}"#, class);
+        check(status, "", class);
+    }
+    check(400, r#"{"error":"invalid_scope"}"#, Class::Config);
+}
+
+#[test]
+fn m22_a_success_without_a_usable_body_is_malformed() {
+    for body in ["", "null", "[]", "{", "<access><token>t</token></access>", r#"{"error":"temporarily_unavailable"}"#] {
+        check(200, body, Class::Malformed);
+    }
+    let good = r#"{"access_token":"t","token_type":"Bearer"}"#;
+    assert_eq!(answer(200, &[("content-encoding", "gzip")], good).unwrap_err().class, Class::Malformed);
+
+    let too_large = Answer { status: StatusCode::OK, headers: &HeaderMap::new(), body: None };
+    assert_eq!(classify(&too_large, "access_token", UNIX_EPOCH).unwrap_err().class, Class::Malformed);
+}
+
+#[test]
+fn m20_retry_after_is_read_as_seconds_or_as_a_date() {
+    let asked = |value: &str| answer(429, &[("retry-after", value)], "").unwrap_err().retry_after.map(|d| d.as_secs());
+    assert_eq!(asked("120"), Some(120));
+    assert_eq!(asked("Sun, 06 Nov 1994 08:49:57 GMT"), Some(20));
+    assert_eq!(asked("Sun, 06 Nov 1994 08:49:07 GMT"), None);
+    for nonsense in ["-1", "soon", "1.5", ""] {
+        assert_eq!(asked(nonsense), None, "{nonsense}");
+    }
+}
+
+#[test]
+fn l09_a_failure_says_nothing_of_the_body_but_a_known_code() {
+    for body in [
+        r#"{"code":"canary","error":"canary","message":"canary","Errors":{"Error":[{"reasonCode":"canary"}]}}"#,
+        r#"{"access_token":"canary canary","token_type":"Bearer"}"#,
+        "canary",
+    ] {
+        for status in [200, 401, 500] {
+            let failure = answer(status, &[], body).unwrap_err();
+            assert!(!format!("{failure} {failure:?}").contains("canary"), "{failure:?}");
+        }
+    }
+    let failure = answer(500, &[], r#"{"code":24302,"message":"canary"}"#).unwrap_err();
+    assert_eq!(failure.to_string(), "the upstream rejected the credentials (status 500) (code 24302)");
+}

@@ -1,0 +1,100 @@
+//! The clock that token lifetimes are measured on.
+//!
+//! A lifetime goes on while a laptop sleeps, and it must not change when somebody sets the wall clock. `CLOCK_BOOTTIME`
+//! is the one that does both; `std`'s and tokio's clock stops during suspend on Linux.
+
+use std::{ops::Add, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+/// The longest single timer. After a suspend the timer wheel is late by the time slept, so a long wait looks at the clock
+/// again this often; more often would wake an idle process for nothing.
+const LONGEST_NAP: Duration = Duration::from_secs(10);
+
+/// A point in time on a [`Clock`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(Duration);
+
+impl Stamp {
+    /// The time from `earlier` to `self`, or zero when `earlier` is the later one.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Stamp {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+/// Where the time comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Clock {
+    /// The system's clock that counts suspended time and that no wall-clock step moves: `CLOCK_BOOTTIME` on Linux and
+    /// Android, the monotonic clock elsewhere.
+    Boot,
+    /// Tokio's clock, counted from the given instant: for tests that pause the time.
+    Tokio(Instant),
+}
+
+impl Clock {
+    /// The present.
+    pub fn now(self) -> Stamp {
+        Stamp(match self {
+            Self::Boot => boot_time(),
+            Self::Tokio(start) => start.elapsed(),
+        })
+    }
+
+    /// Waits until `due`; returns within [`LONGEST_NAP`] of it when the machine was suspended meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn sleep_until(self, due: Stamp) {
+        loop {
+            let left = due.since(self.now());
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(LONGEST_NAP)).await;
+        }
+    }
+}
+
+fn boot_time() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let time = clock_gettime(ClockId::Boottime);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let time = clock_gettime(ClockId::Monotonic);
+
+    let seconds = u64::try_from(time.tv_sec).expect("the time since boot is not negative");
+    let nanoseconds = u32::try_from(time.tv_nsec).expect("nanoseconds are below one thousand million");
+    Duration::new(seconds, nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_clock_does_not_go_back() {
+        let first = Clock::Boot.now();
+        let second = Clock::Boot.now();
+        assert!(second >= first);
+        assert_eq!(first.since(first + Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_wait_ends_on_time() {
+        let clock = Clock::Tokio(Instant::now());
+        let due = clock.now() + Duration::from_secs(3_601);
+        clock.sleep_until(due).await;
+        assert!(clock.now().since(due) < Duration::from_millis(5));
+    }
+}

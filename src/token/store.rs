@@ -1,0 +1,292 @@
+//! Where the current token lies: one writer, any number of readers.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use http::{HeaderName, HeaderValue};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+
+use super::{Clock, Stamp, classify::Class, scheme::Grant};
+
+/// How many requests may wait for a token at once. More are answered at once: they would only be refused together later.
+const MAX_WAITERS: usize = 1024;
+
+/// What a caller is told to wait when the next attempt is not known yet, and the most it is ever told.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// A token, and all that a request needs of it.
+#[derive(Debug)]
+pub struct Token {
+    version: u64,
+    headers: [(HeaderName, HeaderValue); 2],
+    usable_until: Stamp,
+}
+
+impl Token {
+    /// Counts the tokens of this process: the first is 1, and a later token has a higher number.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The header fields that authenticate a request. The values are marked sensitive.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue); 2] {
+        &self.headers
+    }
+
+    /// The moment from which the token is no longer sent.
+    pub fn usable_until(&self) -> Stamp {
+        self.usable_until
+    }
+}
+
+/// What the refresher is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for the next scheduled refresh.
+    Idle,
+    /// A token call is under way.
+    Fetching,
+    /// The last token call failed; another one is due.
+    Failed(Class),
+    /// The credentials were rejected; no call is made until they change.
+    Rejected,
+    /// The refresher has ended.
+    Stopped,
+}
+
+/// What the refresher tells everyone else.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Whether the first token call has ended, well or badly.
+    pub attempted: bool,
+    /// Whether a token was obtained since the process started.
+    pub obtained: bool,
+    /// When the next token call is due.
+    pub next_attempt: Option<Stamp>,
+}
+
+/// Where the token stands, as seen by a request now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No token yet.
+    Empty,
+    /// A usable token, nothing to do.
+    Fresh,
+    /// A usable token, and its successor is being fetched.
+    Refreshing,
+    /// A usable token, but the last fetch failed.
+    Degraded,
+    /// No usable token any more; the next is being fetched or will be.
+    Expired,
+    /// No usable token, and the credentials were rejected.
+    Rejected,
+    /// The refresher has ended.
+    Stopped,
+}
+
+impl State {
+    /// Every state, for tables.
+    pub const ALL: [Self; 7] =
+        [Self::Empty, Self::Fresh, Self::Refreshing, Self::Degraded, Self::Expired, Self::Rejected, Self::Stopped];
+
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Fresh => "fresh",
+            Self::Refreshing => "refreshing",
+            Self::Degraded => "degraded",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Why a request got no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// None came in time.
+    #[error("there is no usable token")]
+    NoToken {
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
+    /// None will come: the credentials were rejected.
+    #[error("the upstream rejected the credentials of this proxy")]
+    Rejected,
+    /// Too many requests wait already.
+    #[error("too many requests are waiting for a token")]
+    TooManyWaiters,
+}
+
+/// Makes the two ends: the writer for the refresher, the reader for everyone else.
+///
+/// A reader waits at most `token_wait` when there is no usable token.
+pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader) {
+    let current = Arc::new(ArcSwapOption::empty());
+    let status = Status { phase: Phase::Idle, attempted: false, obtained: false, next_attempt: None };
+    let (sender, receiver) = watch::channel(status);
+    let reader = TokenReader {
+        current: Arc::clone(&current),
+        status: receiver,
+        waiters: Arc::new(Semaphore::new(MAX_WAITERS)),
+        token_wait,
+        clock,
+    };
+    (TokenWriter { current, status: sender, versions: 0, clock }, reader)
+}
+
+/// The writing end. There is one, and it is not `Clone`. Dropping it lets every reader know that no token will come.
+#[derive(Debug)]
+pub struct TokenWriter {
+    current: Arc<ArcSwapOption<Token>>,
+    status: watch::Sender<Status>,
+    versions: u64,
+    clock: Clock,
+}
+
+impl TokenWriter {
+    /// The clock that usable times are given on.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Notes that a token call is under way.
+    pub fn fetching(&mut self) {
+        self.status.send_modify(|status| {
+            status.phase = Phase::Fetching;
+            status.next_attempt = None;
+        });
+    }
+
+    /// Makes the token of `grant` the current one until `usable_until`, and returns its version.
+    pub fn publish(&mut self, grant: Grant, usable_until: Stamp, next_attempt: Stamp) -> u64 {
+        self.versions += 1;
+        let token = Token { version: self.versions, headers: grant.headers, usable_until };
+        // The token first, the news of it second: whoever hears the news finds the token.
+        self.current.store(Some(Arc::new(token)));
+        self.status.send_modify(|status| {
+            *status = Status { phase: Phase::Idle, attempted: true, obtained: true, next_attempt: Some(next_attempt) };
+        });
+        self.versions
+    }
+
+    /// Notes a failed token call. The current token stays as it is. `next_attempt` is `None` when no further call will be made.
+    pub fn failed(&mut self, class: Class, next_attempt: Option<Stamp>) {
+        self.status.send_modify(|status| {
+            status.phase = if class == Class::Rejected { Phase::Rejected } else { Phase::Failed(class) };
+            status.attempted = true;
+            status.next_attempt = next_attempt;
+        });
+    }
+
+    /// For how long the current token may still be used; zero when there is none.
+    pub fn remaining(&self) -> Duration {
+        self.current.load().as_ref().map_or(Duration::ZERO, |token| token.usable_until.since(self.clock.now()))
+    }
+}
+
+impl Drop for TokenWriter {
+    fn drop(&mut self) {
+        self.status.send_modify(|status| {
+            status.phase = Phase::Stopped;
+            status.next_attempt = None;
+        });
+    }
+}
+
+/// The reading end, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct TokenReader {
+    current: Arc<ArcSwapOption<Token>>,
+    status: watch::Receiver<Status>,
+    waiters: Arc<Semaphore>,
+    token_wait: Duration,
+    clock: Clock,
+}
+
+impl TokenReader {
+    /// The current token, if it may be sent now. Lock-free, never waits.
+    pub fn usable(&self) -> Option<arc_swap::Guard<Option<Arc<Token>>>> {
+        let token = self.current.load();
+        token.as_ref().is_some_and(|token| self.clock.now() < token.usable_until).then_some(token)
+    }
+
+    /// Waits for a usable token, at most for the configured time.
+    ///
+    /// # Errors
+    ///
+    /// When none came, none can come, or too many requests wait already.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place among the waiters and loses nothing else.
+    pub async fn wait(&self) -> Result<Arc<Token>, Unavailable> {
+        let _place = self.waiters.try_acquire().map_err(|_| Unavailable::TooManyWaiters)?;
+        let mut status = self.status.clone();
+        let arrival = async {
+            loop {
+                let phase = status.borrow_and_update().phase;
+                if let Some(token) = self.usable().and_then(|token| token.clone()) {
+                    return Ok(token);
+                }
+                if phase == Phase::Rejected {
+                    return Err(Unavailable::Rejected);
+                }
+                if phase == Phase::Stopped || status.changed().await.is_err() {
+                    return Err(self.no_token());
+                }
+            }
+        };
+        timeout(self.token_wait, arrival).await.unwrap_or_else(|_| Err(self.no_token()))
+    }
+
+    /// What the refresher says of itself.
+    pub fn status(&self) -> Status {
+        *self.status.borrow()
+    }
+
+    /// Where the token stands now.
+    pub fn state(&self) -> State {
+        let status = self.status();
+        match (status.phase, self.usable().is_some()) {
+            (Phase::Stopped, _) => State::Stopped,
+            (Phase::Idle, true) => State::Fresh,
+            (Phase::Fetching, true) => State::Refreshing,
+            (Phase::Failed(_) | Phase::Rejected, true) => State::Degraded,
+            (Phase::Rejected, false) => State::Rejected,
+            (_, false) if status.obtained => State::Expired,
+            (_, false) => State::Empty,
+        }
+    }
+
+    /// The version of the latest token, usable or not; 0 before the first.
+    pub fn version(&self) -> u64 {
+        self.current.load().as_ref().map_or(0, |token| token.version)
+    }
+
+    /// For how long the latest token may still be used; zero when there is none.
+    pub fn remaining(&self) -> Duration {
+        self.current.load().as_ref().map_or(Duration::ZERO, |token| token.usable_until.since(self.clock.now()))
+    }
+
+    /// The time until the next token call, where one is scheduled.
+    pub fn until_next_attempt(&self) -> Option<Duration> {
+        self.status().next_attempt.map(|due| due.since(self.clock.now()))
+    }
+
+    fn no_token(&self) -> Unavailable {
+        let retry_after = self.until_next_attempt().unwrap_or(RETRY_AFTER).clamp(RETRY_AFTER, MAX_RETRY_AFTER);
+        Unavailable::NoToken { retry_after }
+    }
+}
+
+#[cfg(test)]
+mod tests;
