@@ -3,7 +3,7 @@
 //! Deliberately absent: any way to turn verification off, a key log file, client certificates, and the system's trust
 //! store (the image has none). Trust is Mozilla's list, compiled in, plus the certificates of `upstream.ca_file`.
 
-use std::{error::Error as StdError, io, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -76,23 +76,9 @@ pub fn client_config(config: &Config) -> Result<ClientConfig, Error> {
         .with_no_client_auth())
 }
 
-/// The rustls error among the causes of `error`, if there is one. An `io::Error` hides the error it wraps from `source`, so
-/// both ways are followed.
-pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found);
-        }
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = wrapped.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source());
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{error::Error as _, fs};
 
     use super::*;
 

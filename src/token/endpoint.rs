@@ -3,9 +3,7 @@
 //! Deliberately absent: redirects, the environment's proxies, plain HTTP, cookies, decompression, connection reuse. The
 //! call carries the client secret, so it goes to one address, over verified TLS, and nowhere else.
 
-use std::{
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use http::{Uri, header};
 use rustls::ClientConfig;
@@ -17,7 +15,7 @@ use super::{
     classify::{Answer, Class, Failure, classify},
     scheme::{FINICITY_APP_KEY, Grant, oauth2},
 };
-use crate::credentials::Credentials;
+use crate::{cause, credentials::Credentials};
 
 /// A token answer is a few hundred bytes; a signed token with many claims, a few thousand. Above this it is not one, and
 /// must not fill the memory.
@@ -170,7 +168,7 @@ fn failure(error: reqwest::Error) -> Failure {
 }
 
 fn is_certificate_error(error: &reqwest::Error) -> bool {
-    crate::tls::find(error).is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+    matches!(cause::find(error), Some(rustls::Error::InvalidCertificate(_)))
 }
 
 #[cfg(test)]

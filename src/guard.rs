@@ -1,0 +1,133 @@
+//! Who may call a local port: programs that know where they are calling, not web pages.
+//!
+//! The port adds credentials to whatever it is sent, so a page in a browser on the same machine must not reach it. A page
+//! that uses DNS rebinding is known by its `Host`, any other by `Origin` or `Sec-Fetch-Site`. `Sec-Fetch-Mode` says nothing,
+//! since Node's `fetch` sends it from servers.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has no valid `Host`, or more than one.
+    NoHost,
+    /// It names a host that is not this one.
+    OtherHost,
+    /// A browser sent it for a page.
+    WebPage,
+}
+
+/// The names by which callers may address a port: the loopback names and the configured ones. Only the name decides, with
+/// any port.
+#[derive(Clone, Debug)]
+pub struct HostGuard {
+    names: Vec<String>,
+}
+
+impl HostGuard {
+    /// A guard that answers to the loopback names and to `names`.
+    pub fn new(names: Vec<String>) -> Self {
+        Self { names }
+    }
+
+    /// Looks at the `headers` of a request: does it name an allowed host, and was it not sent by a web page?
+    ///
+    /// # Errors
+    ///
+    /// Why it must be refused.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match one_host(headers) {
+            None => Err(Refusal::NoHost),
+            Some(name) if !self.allows(name) => Err(Refusal::OtherHost),
+            Some(_) if is_from_a_web_page(headers) => Err(Refusal::WebPage),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether `name`, a host name or an address literal without its brackets, is one to answer for.
+    fn allows(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case("localhost")
+            || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+            || name.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback())
+            || self.names.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    }
+}
+
+/// The name in the one `Host` field (RFC 9112, 3.2), without port and brackets, or `None` when there is not exactly one that
+/// is valid.
+fn one_host(headers: &HeaderMap) -> Option<&str> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (host, None) = (hosts.next()?.to_str().ok()?, hosts.next()) else { return None };
+    let (name, port) = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']')?,
+        None => host.find(':').map_or((host, ""), |colon| host.split_at(colon)),
+    };
+    let port_is_valid =
+        port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()));
+    let name_is_valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
+    (port_is_valid && name_is_valid).then_some(name)
+}
+
+fn is_from_a_web_page(headers: &HeaderMap) -> bool {
+    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+    headers.contains_key(header::ORIGIN) || site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(fields: &[(&str, &str)]) -> Result<(), Refusal> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        HostGuard::new(vec!["api.finicity.com".to_owned(), "proxy.internal".to_owned()]).check(&headers)
+    }
+
+    #[test]
+    fn loopback_names_and_configured_ones_are_let_in_with_any_port() {
+        for host in [
+            "localhost",
+            "LocalHost:3464",
+            "127.0.0.1:80",
+            "127.9.9.9",
+            "[::1]:3464",
+            "[::1]",
+            "api.finicity.com",
+            "proxy.internal:1",
+        ] {
+            assert_eq!(admitted(&[("host", host)]), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn k01_other_names_are_refused() {
+        for host in ["attacker.example:3464", "10.0.0.1", "localhost.attacker.example", "[::2]", "notlocalhost"] {
+            assert_eq!(admitted(&[("host", host)]), Err(Refusal::OtherHost), "{host}");
+        }
+    }
+
+    #[test]
+    fn b09_b10_a_missing_double_or_invalid_host_is_a_bad_request() {
+        assert_eq!(admitted(&[]), Err(Refusal::NoHost));
+        assert_eq!(admitted(&[("host", "localhost"), ("host", "localhost")]), Err(Refusal::NoHost));
+        for host in ["", "a b", "u@localhost", "localhost/x", "localhost:x", "[::1", ":80"] {
+            assert_eq!(admitted(&[("host", host)]), Err(Refusal::NoHost), "{host}");
+        }
+    }
+
+    #[test]
+    fn k02_web_pages_are_refused_and_servers_are_not() {
+        let with = |name, value| admitted(&[("host", "localhost"), (name, value)]);
+        assert_eq!(with("origin", "https://evil.example"), Err(Refusal::WebPage));
+        assert_eq!(with("origin", "null"), Err(Refusal::WebPage));
+        assert_eq!(with("sec-fetch-site", "cross-site"), Err(Refusal::WebPage));
+        assert_eq!(with("sec-fetch-site", "same-site"), Err(Refusal::WebPage));
+        assert_eq!(with("sec-fetch-mode", "cors"), Ok(()));
+    }
+}

@@ -1,0 +1,207 @@
+//! The operators' listener: probes and metrics. Nothing secret, no actions, and it never forwards anything.
+//!
+//! What the probes mean is chosen so that a fault elsewhere never makes Kubernetes restart or hide a pod: only a dead event
+//! loop fails `/livez`, and once a token was obtained `/readyz` fails for nothing but a drain. A later token outage answers
+//! callers with a clear 503, and shows in the metrics.
+
+use std::{fmt::Write as _, pin::Pin, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{RawQuery, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
+
+use crate::{
+    telemetry::Metrics,
+    token::{self, TokenReader},
+};
+
+/// The media type of Prometheus' text format.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Asks the event loops whether they answer.
+pub type Alive = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// What the probes look at.
+#[derive(Clone)]
+pub struct Parts {
+    /// The token, and what the refresher says of it.
+    pub token: TokenReader,
+    /// The metrics to show.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled as soon as the process drains.
+    pub draining: CancellationToken,
+    /// Whether the event loops answer.
+    pub alive: Alive,
+}
+
+/// `/startupz`, `/livez`, `/readyz` (with `?verbose`) and `/metrics`.
+pub fn router(parts: Parts) -> Router {
+    Router::new()
+        .route("/startupz", get(startupz))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "this port has /startupz, /livez, /readyz and /metrics\n") })
+        .layer(
+            ServiceBuilder::new()
+                .layer(CatchPanicLayer::new())
+                .layer(SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))),
+        )
+        .with_state(parts)
+}
+
+/// Passes once the first token call has ended, well or badly. The listeners are bound before this one answers.
+async fn startupz(State(parts): State<Parts>) -> Response {
+    answer(parts.token.status().attempted, "the first token call has not ended yet")
+}
+
+async fn livez(State(parts): State<Parts>) -> Response {
+    answer((parts.alive)().await, "an event loop does not answer")
+}
+
+async fn readyz(State(parts): State<Parts>, RawQuery(query): RawQuery) -> Response {
+    let (obtained, draining) = (parts.token.status().obtained, parts.draining.is_cancelled());
+    let reason = if draining { "draining" } else { "no token was obtained yet" };
+    let ready = obtained && !draining;
+    if query.is_none_or(|query| query != "verbose") {
+        return answer(ready, reason);
+    }
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, explain(&parts, ready, draining)).into_response()
+}
+
+fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
+    let token = &parts.token;
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name}: {value}");
+    };
+    line("ready", ready.to_string());
+    line("draining", draining.to_string());
+    line("token obtained", token.status().obtained.to_string());
+    line("token state", token.state().as_str().to_owned());
+    line("token version", token.version().to_string());
+    line("token usable for", format!("{} s", token.remaining().as_secs()));
+    let next = match (token.state(), token.until_next_attempt()) {
+        (_, Some(wait)) => format!("in {} s", wait.as_secs()),
+        (token::State::Rejected, None) => "never: the credentials were rejected; correct them and restart".to_owned(),
+        (_, None) => "under way".to_owned(),
+    };
+    line("next token call", next);
+    text
+}
+
+async fn metrics(State(parts): State<Parts>) -> Response {
+    let present = parts.token.state();
+    let states = token::State::ALL.into_iter().map(|state| (state.as_str(), state == present));
+    parts.metrics.token(parts.token.remaining(), parts.token.version(), states);
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], parts.metrics.render()).into_response()
+}
+
+fn answer(good: bool, reason: &'static str) -> Response {
+    if good {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ok: {reason}\n")).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{body::Body, http::Request};
+    use http::header::AUTHORIZATION;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::token::{
+        Clock, TokenWriter, channel,
+        classify::Class,
+        scheme::{FINICITY_APP_KEY, Grant},
+    };
+
+    fn parts(alive: bool) -> (Parts, TokenWriter) {
+        let (writer, token) = channel(Clock::Boot, Duration::from_secs(2));
+        let alive: Alive = Arc::new(move || Box::pin(std::future::ready(alive)));
+        (Parts { token, metrics: Arc::new(Metrics::new()), draining: CancellationToken::new(), alive }, writer)
+    }
+
+    fn publish(writer: &mut TokenWriter) {
+        let value = HeaderValue::from_static("canary");
+        let headers = [(FINICITY_APP_KEY, value.clone()), (AUTHORIZATION, value)];
+        let now = writer.clock().now();
+        let hour = Duration::from_secs(3600);
+        writer.publish(Grant { headers, expires_in: None, untyped: false }, now + hour, now + hour / 2);
+    }
+
+    async fn get(parts: &Parts, path: &str) -> (u16, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router(parts.clone()).oneshot(request).await.unwrap();
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn q11_ready_means_that_a_token_was_obtained_and_nothing_drains() {
+        let (parts, mut writer) = parts(true);
+        assert_eq!(get(&parts, "/readyz").await, (503, "not ok: no token was obtained yet\n".to_owned()));
+        assert_eq!(get(&parts, "/startupz").await.0, 503);
+        writer.failed(Class::Transient, None);
+        assert_eq!((get(&parts, "/readyz").await.0, get(&parts, "/startupz").await.0), (503, 200));
+        publish(&mut writer);
+        assert_eq!(get(&parts, "/readyz").await.0, 200);
+        writer.failed(Class::Rejected, None);
+        assert_eq!(get(&parts, "/readyz").await.0, 200);
+        parts.draining.cancel();
+        assert_eq!(get(&parts, "/readyz").await, (503, "not ok: draining\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn verbose_readiness_explains_itself() {
+        let (parts, mut writer) = parts(true);
+        writer.failed(Class::Rejected, None);
+        let (status, text) = get(&parts, "/readyz?verbose").await;
+        assert_eq!(status, 503);
+        assert!(text.contains("token state: rejected\n") && text.contains("next token call: never"), "{text}");
+        publish(&mut writer);
+        let (status, text) = get(&parts, "/readyz?verbose").await;
+        assert!(
+            status == 200 && text.contains("token state: fresh\n") && text.contains("token version: 1\n"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test]
+    async fn q10_liveness_asks_the_event_loops_and_nothing_else() {
+        assert_eq!(get(&parts(true).0, "/livez").await.0, 200);
+        assert_eq!(get(&parts(false).0, "/livez").await.0, 503);
+    }
+
+    #[tokio::test]
+    async fn metrics_tell_where_the_token_stands_and_never_what_it_is() {
+        let (parts, mut writer) = parts(true);
+        publish(&mut writer);
+        let (status, text) = get(&parts, "/metrics").await;
+        assert_eq!(status, 200);
+        for line in ["finicity_proxy_token_version 1", r#"finicity_proxy_token_state{state="fresh"} 1"#] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("canary"));
+    }
+
+    #[tokio::test]
+    async fn nothing_else_is_here() {
+        assert_eq!(get(&parts(true).0, "/aggregation/v1/customers").await.0, 404);
+    }
+}

@@ -1,0 +1,99 @@
+//! The way of a request, from a caller's connection to the vendor's API and back: [`stack`] is all of it.
+//!
+//! What comes down the stack is an [`Exchange`]: the request, and the [`Record`] of what the layers learn about it. What
+//! comes back up is the upstream's answer, streamed, or an [`Error`] that one layer turns into a response.
+//!
+//! Deliberately absent: buffering, decompression, redirects, cookies, and any retry of a request that may have been executed.
+
+mod body;
+mod client;
+mod deadline;
+mod error;
+mod guard;
+pub mod headers;
+mod inject;
+mod observe;
+mod panic;
+mod record;
+mod request_id;
+mod step;
+pub mod target;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use rustls::ClientConfig;
+use tower::{Service, ServiceBuilder};
+
+pub use body::{RequestBody, ResponseBody};
+pub use client::Upstream;
+pub use error::{Code, Error};
+pub use observe::ObservedBody;
+pub use record::Record;
+
+use self::{
+    deadline::DeadlineLayer, error::RespondLayer, inject::InjectLayer, observe::ObserveLayer, panic::CatchPanicLayer,
+    step::step,
+};
+use crate::{guard::HostGuard, telemetry::Metrics, token::TokenReader};
+
+/// How requests are let in and forwarded.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `https://` scheme and authority of the upstream. Every request goes there and nowhere else.
+    pub upstream: Uri,
+    /// Host names that callers may use besides the loopback names and the upstream's own (`guard.hosts`).
+    pub hosts: Vec<String>,
+    /// The time to connect to the upstream, TLS included (`upstream.connect_timeout`).
+    pub connect_timeout: Duration,
+    /// The time to the first byte of an answer (`upstream.first_byte_timeout`).
+    pub first_byte_timeout: Duration,
+    /// The same for the operations that the vendor calls slow (`upstream.slow_first_byte_timeout`).
+    pub slow_first_byte_timeout: Duration,
+    /// The longest time that a body may make no progress (`upstream.idle_timeout`).
+    pub idle_timeout: Duration,
+    /// How long an unused upstream connection is kept (`upstream.pool_idle_timeout`).
+    pub pool_idle_timeout: Duration,
+    /// Whether HTTP/2 is offered to the upstream (`upstream.http2 = "auto"`).
+    pub http2: bool,
+}
+
+/// A request on its way down the stack.
+#[derive(Debug)]
+pub struct Exchange<B> {
+    /// The request as it is at this point of its way.
+    pub request: Request<B>,
+    /// What the layers learn about it; the access log and the metrics say it in the end.
+    pub record: Arc<Record>,
+}
+
+/// The request pipeline: top to bottom is the way down. One stack, and so one pool of upstream connections, is made for
+/// each worker.
+pub fn stack(
+    config: &Config,
+    tls: ClientConfig,
+    token: TokenReader,
+    metrics: Arc<Metrics>,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<ObservedBody>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<ObservedBody>, Infallible>> + Send,
+> + Clone
++ Send
++ 'static {
+    let own_name = config.upstream.host().map(str::to_owned);
+    let hosts = Arc::new(HostGuard::new(own_name.into_iter().chain(config.hosts.iter().cloned()).collect()));
+    ServiceBuilder::new()
+        .layer(ObserveLayer::new(Arc::clone(&metrics))) // request id, access log, metrics
+        .layer(RespondLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
+        .layer(CatchPanicLayer::new(metrics))
+        .layer(step(move |exchange: &mut Exchange<_>| guard::admit(&hosts, exchange))) // who may call: host names, no browsers
+        .layer(step(target::check)) // what may be called: methods, origin-form targets
+        .layer(step(target::find_route)) // which operation of the catalogue it is
+        .layer(DeadlineLayer::new(config))
+        .layer(step(headers::strip_request)) // first nothing of the caller's that could pass for ours …
+        .layer(InjectLayer::new(token)) // … then our credentials, last of all
+        .service(Upstream::new(config, tls))
+}

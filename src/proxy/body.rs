@@ -1,0 +1,167 @@
+//! The two bodies that stream through, each with the little that is known and limited about it.
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::Record;
+
+/// Why a body ended before its end.
+pub(super) type BodyError = Box<dyn StdError + Send + Sync>;
+
+/// A response body made no progress for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream sent nothing more of the body for {0:?}")]
+pub(super) struct Stalled(Duration);
+
+/// A caller's body on its way up. Its progress is noted; its trailers are dropped, since they could carry a credential past
+/// the header policy.
+#[derive(Debug)]
+pub struct RequestBody<B = Incoming> {
+    inner: B,
+    record: Arc<Record>,
+}
+
+impl<B: Body> RequestBody<B> {
+    /// Notes the progress of `inner` in `record`.
+    pub fn new(inner: B, record: Arc<Record>) -> Self {
+        if inner.is_end_stream() {
+            record.set_request_complete();
+        }
+        Self { inner, record }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = &mut *self;
+        let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+            Some(Ok(frame)) if frame.is_trailers() => None,
+            other => other,
+        };
+        match &frame {
+            Some(Ok(frame)) => this.record.request_moved(frame.data_ref().map_or(0, |data| data.len() as u64)),
+            Some(Err(_)) => {}
+            None => this.record.set_request_complete(),
+        }
+        if this.inner.is_end_stream() {
+            this.record.set_request_complete();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A body on its way down: the upstream's, or one of this proxy's own.
+#[derive(Debug)]
+pub struct ResponseBody(Source);
+
+#[derive(Debug)]
+enum Source {
+    Upstream {
+        body: Incoming,
+        idle_timeout: Duration,
+        /// Set while the body keeps us waiting; most bodies never do.
+        timer: Option<Pin<Box<Sleep>>>,
+    },
+    Local(Full<Bytes>),
+}
+
+impl ResponseBody {
+    /// The upstream's `body`, given up when it makes no progress for `idle_timeout`.
+    pub fn upstream(body: Incoming, idle_timeout: Duration) -> Self {
+        Self(Source::Upstream { body, idle_timeout, timer: None })
+    }
+
+    /// A body of the proxy's own.
+    pub fn local(body: impl Into<Bytes>) -> Self {
+        Self(Source::Local(Full::new(body.into())))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Source::Local(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Source::Upstream { body, idle_timeout, timer } => match Pin::new(body).poll_frame(cx) {
+                // Trailers are a message of the upstream's connection (RFC 9110, 6.5.1); nobody asked for them.
+                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
+                Poll::Ready(frame) => {
+                    if let Some(timer) = timer {
+                        timer.as_mut().reset(Instant::now() + *idle_timeout);
+                    }
+                    Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                }
+                Poll::Pending => {
+                    let timer = timer.get_or_insert_with(|| Box::pin(sleep(*idle_timeout)));
+                    timer.as_mut().poll(cx).map(|()| Some(Err(Stalled(*idle_timeout).into())))
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Upstream { body, .. } => body.is_end_stream(),
+            Source::Local(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Upstream { body, .. } => body.size_hint(),
+            Source::Local(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn e13_a_request_body_is_counted_and_its_trailers_dropped() {
+        let record = Arc::new(Record::new(Method::POST, None));
+        let sent = Full::new(Bytes::from("abcde")).with_trailers(std::future::ready(Some(Ok(HeaderMap::new()))));
+        let body = RequestBody::new(sent, Arc::clone(&record));
+        assert!(!record.is_request_complete());
+        let collected = body.collect().await.unwrap();
+        assert!(collected.trailers().is_none());
+        assert_eq!(collected.to_bytes(), "abcde");
+        assert_eq!(record.request_bytes(), 5);
+        assert!(record.is_request_complete());
+    }
+
+    #[test]
+    fn an_empty_body_is_complete_at_once() {
+        let record = Arc::new(Record::new(Method::GET, None));
+        RequestBody::new(Full::new(Bytes::new()), Arc::clone(&record));
+        assert!(record.is_request_complete());
+    }
+}

@@ -1,0 +1,162 @@
+//! The bottom of the stack: the streaming client to the one upstream.
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, Version, header, uri::Authority};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use pin_project_lite::pin_project;
+use rustls::ClientConfig;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::{Code, Config, Error, Exchange, Record, RequestBody, ResponseBody, headers, target};
+use crate::cause;
+
+/// The largest head of an answer, and the most header fields in it.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+const MAX_HEADERS: usize = 128;
+
+/// Sends requests to the configured authority, over verified TLS, on connections that it keeps and reuses.
+#[derive(Debug)]
+pub struct Upstream<B = Incoming>(Arc<Shared<B>>);
+
+#[derive(Debug)]
+struct Shared<B> {
+    client: Client<HttpsConnector<HttpConnector>, RequestBody<B>>,
+    authority: Authority,
+    host: HeaderValue,
+    idle_timeout: Duration,
+}
+
+impl<B> Clone for Upstream<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<B> Upstream<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// A client for `config.upstream`, trusting what `tls` trusts. Its connections live on the runtime that it is used on.
+    pub fn new(config: &Config, tls: ClientConfig) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
+        let connector = if config.http2 {
+            https.enable_all_versions().wrap_connector(tcp)
+        } else {
+            https.enable_http1().wrap_connector(tcp)
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(config.pool_idle_timeout)
+            .set_host(false)
+            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .http1_max_headers(MAX_HEADERS)
+            .build(connector);
+        let authority =
+            config.upstream.authority().expect("the configuration checked the upstream's authority").clone();
+        let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
+        Self(Arc::new(Shared { client, authority, host, idle_timeout: config.idle_timeout }))
+    }
+}
+
+impl<B> Service<Exchange<B>> for Upstream<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = UpstreamFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
+        let Exchange { request, record } = exchange;
+        let shared = &*self.0;
+        let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&record)));
+        *request.uri_mut() = target::upstream_uri(&shared.authority, request.uri());
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().insert(header::HOST, shared.host.clone());
+        UpstreamFuture {
+            inner: shared.client.request(request),
+            sent: Instant::now(),
+            idle_timeout: shared.idle_timeout,
+            record,
+        }
+    }
+}
+
+pin_project! {
+    /// The answer's head, on its way.
+    pub struct UpstreamFuture {
+        #[pin]
+        inner: legacy::ResponseFuture,
+        sent: Instant,
+        idle_timeout: Duration,
+        record: Arc<Record>,
+    }
+}
+
+impl Future for UpstreamFuture {
+    type Output = Result<Response<ResponseBody>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = match ready!(this.inner.poll(cx)) {
+            Ok(response) => response,
+            Err(error) => return Poll::Ready(Err(classify(error, this.record))),
+        };
+        this.record.set_upstream_first_byte(this.sent.elapsed());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Err(Error::new(
+                Code::UpstreamProtocol,
+                "The upstream switched protocols without having been asked to.",
+            )));
+        }
+        headers::strip_response(response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        Poll::Ready(Ok(response.map(|body| ResponseBody::upstream(body, *this.idle_timeout))))
+    }
+}
+
+/// Whose fault it was that no answer came, by the chain of causes.
+fn classify(error: legacy::Error, record: &Record) -> Error {
+    let hyper = cause::find::<hyper::Error>(&error);
+    let (code, detail) = if error.is_connect() {
+        match cause::find::<rustls::Error>(&error) {
+            Some(_) => {
+                (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
+            }
+            None => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
+        }
+    } else if hyper.is_some_and(hyper::Error::is_user) && !record.is_request_complete() {
+        (Code::BadRequest, "The request body broke off.")
+    } else if hyper.is_some_and(|error| error.is_parse() || error.is_parse_too_large()) {
+        (Code::UpstreamProtocol, "The upstream's answer is not valid HTTP; it may have executed the request.")
+    } else {
+        (Code::UpstreamUnreachable, "The connection to the upstream broke; it may have executed the request.")
+    };
+    Error::new(code, detail).because(error)
+}

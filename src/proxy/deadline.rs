@@ -1,0 +1,151 @@
+//! How long the upstream may take to the first byte of its answer.
+//!
+//! The time counts from the last progress of the request body, so that a long upload is no slow answer. A caller that stops
+//! sending is told so; a body that comes down is watched by [`ResponseBody`](super::ResponseBody).
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::{Layer, Service};
+
+use super::{Code, Config, Error, Exchange, Record};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeadlineLayer {
+    usual: Duration,
+    slow: Duration,
+}
+
+impl DeadlineLayer {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { usual: config.first_byte_timeout, slow: config.slow_first_byte_timeout }
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Deadline { inner, limits: *self }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Deadline<S> {
+    inner: S,
+    limits: DeadlineLayer,
+}
+
+impl<S, B> Service<Exchange<B>> for Deadline<S>
+where
+    S: Service<Exchange<B>, Error = Error>,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = DeadlineFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
+        let record = Arc::clone(&exchange.record);
+        let limit = if record.route().is_slow() { self.limits.slow } else { self.limits.usual };
+        DeadlineFuture { inner: self.inner.call(exchange), timer: sleep_until(Instant::now() + limit), limit, record }
+    }
+}
+
+pin_project! {
+    pub(super) struct DeadlineFuture<F> {
+        #[pin]
+        inner: F,
+        #[pin]
+        timer: Sleep,
+        limit: Duration,
+        record: Arc<Record>,
+    }
+}
+
+impl<F: Future<Output = Result<T, Error>>, T> Future for DeadlineFuture<F> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(output) = this.inner.poll(cx) {
+            return Poll::Ready(output);
+        }
+        loop {
+            ready!(this.timer.as_mut().poll(cx));
+            let due = this.record.last_request_progress() + *this.limit;
+            if due <= Instant::now() {
+                return Poll::Ready(Err(if this.record.is_request_complete() {
+                    Error::new(
+                        Code::UpstreamTimeout,
+                        "The upstream did not answer in time; it may still execute the request.",
+                    )
+                } else {
+                    Error::new(Code::RequestTimeout, "The request body stopped arriving.")
+                }));
+            }
+            this.timer.as_mut().reset(due);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Request};
+    use tokio::time::{sleep, timeout};
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+    use crate::catalogue::Route;
+
+    const LIMITS: DeadlineLayer = DeadlineLayer { usual: Duration::from_secs(60), slow: Duration::from_secs(240) };
+
+    fn exchange(path: &str) -> (Exchange<()>, Arc<Record>) {
+        let record = Arc::new(Record::new(Method::GET, None));
+        record.set_route(Route::find(&Method::GET, path));
+        (Exchange { request: Request::new(()), record: Arc::clone(&record) }, record)
+    }
+
+    async fn outcome(path: &str, complete: bool) -> (Code, u64) {
+        let service = LIMITS.layer(service_fn(|_: Exchange<()>| std::future::pending::<Result<(), Error>>()));
+        let (exchange, record) = exchange(path);
+        if complete {
+            record.set_request_complete();
+        }
+        let started = Instant::now();
+        let error = service.oneshot(exchange).await.unwrap_err();
+        (error.code(), started.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f15_an_answer_that_does_not_come_is_given_up_after_its_time() {
+        assert_eq!(outcome("/x", true).await, (Code::UpstreamTimeout, 60));
+        let statement = "/aggregation/v1/customers/1/accounts/2/statement";
+        assert_eq!(outcome(statement, true).await, (Code::UpstreamTimeout, 240));
+        assert_eq!(outcome("/x", false).await, (Code::RequestTimeout, 60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_moves_keeps_the_deadline_away() {
+        let service = LIMITS.layer(service_fn(|_: Exchange<()>| std::future::pending::<Result<(), Error>>()));
+        let (exchange, record) = exchange("/x");
+        let mut call = std::pin::pin!(service.oneshot(exchange));
+        for _ in 0..20 {
+            assert!(timeout(Duration::from_secs(50), &mut call).await.is_err());
+            record.request_moved(1);
+        }
+        record.set_request_complete();
+        sleep(Duration::from_secs(59)).await;
+        assert!(timeout(Duration::from_millis(10), &mut call).await.is_err());
+        assert_eq!(call.await.unwrap_err().code(), Code::UpstreamTimeout);
+    }
+}

@@ -1,0 +1,309 @@
+//! The proxy's own errors, and the one place where they become responses.
+//!
+//! A caller gets `application/problem+json` (RFC 9457) with a stable `code`, the same code in `x-finicity-proxy-error`, and
+//! a sentence of this program. The cause stays in the log.
+
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use pin_project_lite::pin_project;
+use serde::Serialize;
+use tower::{Layer, Service};
+
+use super::{Exchange, Record, ResponseBody, target::ALLOWED_METHODS};
+use crate::{cause, telemetry::Metrics, token::Unavailable};
+
+/// Marks an answer as the proxy's own and says why it was made.
+pub(super) const X_FINICITY_PROXY_ERROR: HeaderName = HeaderName::from_static("x-finicity-proxy-error");
+
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// When an overloaded proxy is worth asking again.
+const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// When rejected credentials may have been replaced: not sooner than a person acts.
+const REJECTED_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// The kinds of error that the proxy answers with. Their names are a contract with callers, dashboards and alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// There is no usable token, and none came in time.
+    TokenUnavailable,
+    /// The vendor rejected the proxy's credentials.
+    CredentialsRejected,
+    /// More work than the proxy takes on.
+    Overloaded,
+    /// The upstream could not be reached, or the connection to it broke.
+    UpstreamUnreachable,
+    /// The TLS handshake with the upstream failed.
+    UpstreamTls,
+    /// The upstream's answer is not valid HTTP.
+    UpstreamProtocol,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// The request was meant for another host.
+    HostDenied,
+    /// The request comes from a web page.
+    OriginDenied,
+    /// The request cannot be understood or must not be forwarded.
+    BadRequest,
+    /// The method is never forwarded.
+    MethodNotAllowed,
+    /// The caller stopped sending its request.
+    RequestTimeout,
+    /// A bug in the proxy.
+    Internal,
+}
+
+impl Code {
+    /// The code as callers see it.
+    pub fn as_str(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// The status of the answer.
+    pub fn status(self) -> StatusCode {
+        self.parts().1
+    }
+
+    fn parts(self) -> (&'static str, StatusCode) {
+        match self {
+            Self::TokenUnavailable => ("token_unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            Self::CredentialsRejected => ("credentials_rejected", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            Self::UpstreamUnreachable => ("upstream_unreachable", StatusCode::BAD_GATEWAY),
+            Self::UpstreamTls => ("upstream_tls", StatusCode::BAD_GATEWAY),
+            Self::UpstreamProtocol => ("upstream_protocol", StatusCode::BAD_GATEWAY),
+            Self::UpstreamTimeout => ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT),
+            Self::HostDenied => ("host_denied", StatusCode::MISDIRECTED_REQUEST),
+            Self::OriginDenied => ("origin_denied", StatusCode::FORBIDDEN),
+            Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST),
+            Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
+            Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+}
+
+/// Why the proxy answers by itself.
+#[derive(Debug)]
+pub struct Error {
+    code: Code,
+    detail: &'static str,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error whose answer says `detail`: what is wrong and what the caller can do.
+    pub fn new(code: Code, detail: &'static str) -> Self {
+        Self { code, detail, retry_after: None, source: None }
+    }
+
+    /// The same with its cause, which only the log will show.
+    #[must_use]
+    pub fn because(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// The kind of error.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The chain of causes as one line of text, for the log.
+    pub fn cause(&self) -> Option<String> {
+        self.source().map(cause::line)
+    }
+
+    fn into_response(self, record: &Record) -> Response<ResponseBody> {
+        #[derive(Serialize)]
+        struct Problem<'a> {
+            title: &'a str,
+            status: u16,
+            code: &'a str,
+            detail: &'a str,
+            request_id: &'a str,
+        }
+
+        let status = self.code.status();
+        let problem = Problem {
+            title: status.canonical_reason().expect("every code has a registered status"),
+            status: status.as_u16(),
+            code: self.code.as_str(),
+            detail: self.detail,
+            request_id: record.id().to_str().unwrap_or_default(),
+        };
+        let body = serde_json::to_vec(&problem).expect("strings and numbers are always serialisable");
+        let mut response = Response::new(ResponseBody::local(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        headers.insert(X_FINICITY_PROXY_ERROR, HeaderValue::from_static(self.code.as_str()));
+        if let Some(retry_after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+        }
+        if self.code == Code::MethodNotAllowed {
+            headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS));
+        }
+        response
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code.as_str())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Unavailable> for Error {
+    fn from(unavailable: Unavailable) -> Self {
+        let (code, detail, retry_after) = match unavailable {
+            Unavailable::NoToken { retry_after } => (
+                Code::TokenUnavailable,
+                "The proxy has no valid token at the moment and is fetching one; try again later.",
+                retry_after,
+            ),
+            Unavailable::Rejected => (
+                Code::CredentialsRejected,
+                "The upstream rejected the proxy's credentials; an operator has to correct them.",
+                REJECTED_RETRY_AFTER,
+            ),
+            Unavailable::TooManyWaiters => (
+                Code::Overloaded,
+                "Too many requests are waiting for a token already; try again later.",
+                OVERLOAD_RETRY_AFTER,
+            ),
+        };
+        Self { retry_after: Some(retry_after), ..Self::new(code, detail) }
+    }
+}
+
+/// Turns every [`Error`] of the layers below into a response, notes it in the [`Record`] and counts it.
+#[derive(Clone, Debug)]
+pub(super) struct RespondLayer {
+    metrics: Arc<Metrics>,
+}
+
+impl RespondLayer {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
+    }
+}
+
+impl<S> Layer<S> for RespondLayer {
+    type Service = Respond<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Respond { inner, metrics: Arc::clone(&self.metrics) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Respond<S> {
+    inner: S,
+    metrics: Arc<Metrics>,
+}
+
+impl<S, B> Service<Exchange<B>> for Respond<S>
+where
+    S: Service<Exchange<B>, Response = Response<ResponseBody>, Error = Error>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = RespondFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        match ready!(self.inner.poll_ready(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(_) => unreachable!("no layer of the stack fails before it is called"),
+        }
+    }
+
+    fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
+        let record = Arc::clone(&exchange.record);
+        RespondFuture { inner: self.inner.call(exchange), record, metrics: Arc::clone(&self.metrics) }
+    }
+}
+
+pin_project! {
+    pub(super) struct RespondFuture<F> {
+        #[pin]
+        inner: F,
+        record: Arc<Record>,
+        metrics: Arc<Metrics>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<ResponseBody>, Error>>> Future for RespondFuture<F> {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        Poll::Ready(Ok(ready!(this.inner.poll(cx)).unwrap_or_else(|error| {
+            this.record.set_failure(&error);
+            this.metrics.own_error(error.code().as_str());
+            error.into_response(this.record)
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn f23_an_error_becomes_a_problem_that_hides_its_cause() {
+        let record = Record::new(Method::GET, Some(&HeaderValue::from_static("id-1")));
+        let error = Error::new(Code::UpstreamTls, "detail").because("canary cause");
+        assert_eq!(error.cause().as_deref(), Some("canary cause"));
+        let response = error.into_response(&record);
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(response.headers()["x-finicity-proxy-error"], "upstream_tls");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(
+            body,
+            r#"{"title":"Bad Gateway","status":502,"code":"upstream_tls","detail":"detail","request_id":"id-1"}"#
+        );
+    }
+
+    #[test]
+    fn a_missing_token_says_when_to_come_back() {
+        let record = Record::new(Method::GET, None);
+        for (unavailable, code, seconds) in [
+            (Unavailable::NoToken { retry_after: Duration::from_millis(7_500) }, "token_unavailable", "7"),
+            (Unavailable::NoToken { retry_after: Duration::ZERO }, "token_unavailable", "1"),
+            (Unavailable::Rejected, "credentials_rejected", "60"),
+            (Unavailable::TooManyWaiters, "overloaded", "1"),
+        ] {
+            let response = Error::from(unavailable).into_response(&record);
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers()["x-finicity-proxy-error"], code);
+            assert_eq!(response.headers()["retry-after"], seconds);
+        }
+    }
+
+    #[test]
+    fn a_refused_method_comes_with_the_ones_allowed() {
+        let response = Error::new(Code::MethodNotAllowed, "x").into_response(&Record::new(Method::TRACE, None));
+        assert_eq!(response.headers()["allow"], "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    }
+}

@@ -1,0 +1,110 @@
+//! The layer that this proxy exists for: it adds the credentials to a request.
+//!
+//! It reads the token once. While a usable one is there, nothing is waited for and nothing allocated; otherwise the request
+//! waits, briefly and in bounded company, for the refresher to bring one.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::HeaderMap;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::{Error, Exchange};
+use crate::token::{Token, TokenReader, Unavailable};
+
+#[derive(Clone, Debug)]
+pub(super) struct InjectLayer {
+    token: Arc<TokenReader>,
+}
+
+impl InjectLayer {
+    pub(super) fn new(token: TokenReader) -> Self {
+        Self { token: Arc::new(token) }
+    }
+}
+
+impl<S> Layer<S> for InjectLayer {
+    type Service = Inject<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Inject { inner, token: Arc::clone(&self.token) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Inject<S> {
+    inner: S,
+    token: Arc<TokenReader>,
+}
+
+impl<S, B> Service<Exchange<B>> for Inject<S>
+where
+    S: Service<Exchange<B>, Error = Error> + Clone,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = InjectFuture<S, B, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
+        if let Some(token) = self.token.usable()
+            && let Some(token) = token.as_ref()
+        {
+            inject(&mut exchange, token);
+            return InjectFuture::Calling { inner: self.inner.call(exchange) };
+        }
+        let token = Arc::clone(&self.token);
+        let wait: Wait = Box::pin(async move { token.wait().await });
+        // The service that was polled ready is the one to call; the clone takes its place.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        InjectFuture::Waiting { wait, call: Some((inner, exchange)) }
+    }
+}
+
+type Wait = Pin<Box<dyn Future<Output = Result<Arc<Token>, Unavailable>> + Send>>;
+
+pin_project! {
+    #[project = InjectProjection]
+    pub(super) enum InjectFuture<S, B, F> {
+        Waiting { wait: Wait, call: Option<(S, Exchange<B>)> },
+        Calling { #[pin] inner: F },
+    }
+}
+
+impl<S, B> Future for InjectFuture<S, B, S::Future>
+where
+    S: Service<Exchange<B>, Error = Error>,
+{
+    type Output = Result<S::Response, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let inner = match self.as_mut().project() {
+                InjectProjection::Calling { inner } => return inner.poll(cx),
+                InjectProjection::Waiting { wait, call } => {
+                    let token = ready!(wait.as_mut().poll(cx))?;
+                    let (mut service, mut exchange) = call.take().expect("polled after it was ready");
+                    inject(&mut exchange, &token);
+                    service.call(exchange)
+                }
+            };
+            self.set(Self::Calling { inner });
+        }
+    }
+}
+
+fn inject<B>(exchange: &mut Exchange<B>, token: &Token) {
+    let headers: &mut HeaderMap = exchange.request.headers_mut();
+    for (name, value) in token.headers() {
+        headers.insert(name, value.clone());
+    }
+    exchange.record.set_token_version(token.version());
+}

@@ -1,0 +1,209 @@
+//! The outermost layer: it names a request, times it, and says in one log line and in the metrics how it ended.
+//!
+//! A request ends when its answer's body has been taken whole, or when it is dropped before that.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+use tracing::{Level, event};
+
+use super::{Exchange, Record, ResponseBody, request_id::X_REQUEST_ID};
+use crate::telemetry::Metrics;
+
+#[derive(Clone, Debug)]
+pub(super) struct ObserveLayer {
+    metrics: Arc<Metrics>,
+}
+
+impl ObserveLayer {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
+    }
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Observe { inner, metrics: Arc::clone(&self.metrics) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Observe<S> {
+    inner: S,
+    metrics: Arc<Metrics>,
+}
+
+impl<S, B> Service<Request<B>> for Observe<S>
+where
+    S: Service<Exchange<B>, Response = Response<ResponseBody>, Error = Infallible>,
+{
+    type Response = Response<ObservedBody>;
+    type Error = Infallible;
+    type Future = ObserveFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let record = Arc::new(Record::new(request.method().clone(), request.headers().get(X_REQUEST_ID)));
+        let end = End::new(Arc::clone(&record), Arc::clone(&self.metrics));
+        ObserveFuture { inner: self.inner.call(Exchange { request, record }), end: Some(end) }
+    }
+}
+
+pin_project! {
+    pub(super) struct ObserveFuture<F> {
+        #[pin]
+        inner: F,
+        end: Option<End>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<ResponseBody>, Infallible>>> Future for ObserveFuture<F> {
+    type Output = Result<Response<ObservedBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(mut response) = ready!(this.inner.poll(cx));
+        let mut end = this.end.take().expect("polled after it was ready");
+        end.status = Some(response.status());
+        response.headers_mut().insert(X_REQUEST_ID, end.record.id().clone());
+        Poll::Ready(Ok(response.map(|body| {
+            // A body without bytes, such as that of an answer to HEAD, may never be polled.
+            end.outcome = if body.is_end_stream() { Outcome::Complete } else { Outcome::Aborted };
+            ObservedBody { inner: body, end }
+        })))
+    }
+}
+
+/// An answer's body that notes its end.
+#[derive(Debug)]
+pub struct ObservedBody {
+    inner: ResponseBody,
+    end: End,
+}
+
+impl Body for ObservedBody {
+    type Data = Bytes;
+    type Error = <ResponseBody as Body>::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                self.end.response_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if self.inner.is_end_stream() {
+                    self.end.outcome = Outcome::Complete;
+                }
+            }
+            Some(Err(_)) => self.end.outcome = Outcome::Truncated,
+            None => self.end.outcome = Outcome::Complete,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    /// The answer was taken whole.
+    Complete,
+    /// The caller went away before that.
+    Aborted,
+    /// The upstream broke off in the middle of its answer; the caller saw a broken transfer.
+    Truncated,
+}
+
+/// Writes the access line and counts the request, whenever and however it ends: by being dropped.
+#[derive(Debug)]
+struct End {
+    record: Arc<Record>,
+    metrics: Arc<Metrics>,
+    status: Option<StatusCode>,
+    response_bytes: u64,
+    outcome: Outcome,
+}
+
+impl End {
+    fn new(record: Arc<Record>, metrics: Arc<Metrics>) -> Self {
+        metrics.in_flight().inc();
+        Self { record, metrics, status: None, response_bytes: 0, outcome: Outcome::Aborted }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let record = &self.record;
+        let route = record.route();
+        let counters = self.metrics.route(route.index(), route.method(), route.template());
+        counters.finished(self.status);
+        let first_byte = record.upstream_first_byte();
+        if let Some(took) = first_byte {
+            counters.first_byte(took);
+        }
+        self.metrics.in_flight().dec();
+        let failure = record.failure();
+        event!(
+            target: "finicity_proxy::access",
+            Level::INFO,
+            http.request.method = known_method(record.method()),
+            http.route = route.template(),
+            http.response.status_code = self.status.map(|status| status.as_u16()),
+            outcome = match self.outcome {
+                Outcome::Complete => "complete",
+                Outcome::Aborted => "aborted",
+                Outcome::Truncated => "truncated",
+            },
+            duration_ms = millis(record.started().elapsed()),
+            upstream_ms = first_byte.map(millis),
+            request_bytes = record.request_bytes(),
+            response_bytes = self.response_bytes,
+            request_id = record.id().to_str().unwrap_or_default(),
+            token.version = record.token_version(),
+            error.code = failure.map(|(code, _)| code),
+            error.cause = failure.and_then(|(_, cause)| cause),
+            "request"
+        );
+    }
+}
+
+/// The method, if it is a registered one; a caller may send any word.
+fn known_method(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS
+        | Method::TRACE
+        | Method::CONNECT => method.as_str(),
+        _ => "_OTHER",
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn millis(duration: std::time::Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}

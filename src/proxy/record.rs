@@ -1,0 +1,131 @@
+//! What is known about one request, filled in on its way and read once, when it ends.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::{HeaderValue, Method};
+use tokio::time::Instant;
+
+use super::{Error, request_id};
+use crate::catalogue::Route;
+
+/// What the access log and the metrics will say about a request. Each value is written by the layer that learns it.
+#[derive(Debug)]
+pub struct Record {
+    id: HeaderValue,
+    method: Method,
+    started: Instant,
+    route: OnceLock<Route>,
+    token_version: AtomicU64,
+    failure: OnceLock<(&'static str, Option<String>)>,
+    upstream_first_byte: OnceLock<Duration>,
+    request_bytes: AtomicU64,
+    /// When the request body last made progress, as microseconds since the start.
+    request_progress: AtomicU64,
+    request_complete: AtomicBool,
+}
+
+impl Record {
+    /// The record of a request that has just arrived. `proposed_id` is the caller's `X-Request-Id`.
+    pub fn new(method: Method, proposed_id: Option<&HeaderValue>) -> Self {
+        Self {
+            id: request_id::choose(proposed_id),
+            method,
+            started: Instant::now(),
+            route: OnceLock::new(),
+            token_version: AtomicU64::new(0),
+            failure: OnceLock::new(),
+            upstream_first_byte: OnceLock::new(),
+            request_bytes: AtomicU64::new(0),
+            request_progress: AtomicU64::new(0),
+            request_complete: AtomicBool::new(false),
+        }
+    }
+
+    /// The request's id: the caller's, when it is a proper one, or a new one.
+    pub fn id(&self) -> &HeaderValue {
+        &self.id
+    }
+
+    /// The method as the caller sent it.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// When the request's head had arrived.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The operation of the catalogue; [`Route::OTHER`] before it is known.
+    pub fn route(&self) -> Route {
+        self.route.get().copied().unwrap_or(Route::OTHER)
+    }
+
+    /// Notes the operation.
+    pub fn set_route(&self, route: Route) {
+        let _ = self.route.set(route);
+    }
+
+    /// The version of the token that was sent with the request, if one was.
+    pub fn token_version(&self) -> Option<u64> {
+        Some(self.token_version.load(Relaxed)).filter(|version| *version > 0)
+    }
+
+    /// Notes the version of the token.
+    pub fn set_token_version(&self, version: u64) {
+        self.token_version.store(version, Relaxed);
+    }
+
+    /// The code and the cause of the proxy's own error, where the proxy answered by itself.
+    pub fn failure(&self) -> Option<(&'static str, Option<&str>)> {
+        self.failure.get().map(|(code, cause)| (*code, cause.as_deref()))
+    }
+
+    /// Notes the proxy's own error.
+    pub fn set_failure(&self, error: &Error) {
+        let _ = self.failure.set((error.code().as_str(), error.cause()));
+    }
+
+    /// The time that the upstream took to the head of its answer.
+    pub fn upstream_first_byte(&self) -> Option<Duration> {
+        self.upstream_first_byte.get().copied()
+    }
+
+    /// Notes that time.
+    pub fn set_upstream_first_byte(&self, took: Duration) {
+        let _ = self.upstream_first_byte.set(took);
+    }
+
+    /// The bytes of the request body that went up so far.
+    pub fn request_bytes(&self) -> u64 {
+        self.request_bytes.load(Relaxed)
+    }
+
+    /// Notes that `bytes` of the request body went up.
+    pub fn request_moved(&self, bytes: u64) {
+        self.request_bytes.fetch_add(bytes, Relaxed);
+        let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.request_progress.store(now, Relaxed);
+    }
+
+    /// When the request body last made progress; the start, when it has not.
+    pub fn last_request_progress(&self) -> Instant {
+        self.started + Duration::from_micros(self.request_progress.load(Relaxed))
+    }
+
+    /// Whether the request body has gone up to its end.
+    pub fn is_request_complete(&self) -> bool {
+        self.request_complete.load(Relaxed)
+    }
+
+    /// Notes that it has.
+    pub fn set_request_complete(&self) {
+        self.request_complete.store(true, Relaxed);
+    }
+}
