@@ -1,14 +1,20 @@
 //! `finicity-proxy`.
 
-pub mod admin;
-pub mod catalogue;
-pub mod cause;
-pub mod credentials;
-pub mod guard;
-pub mod ops;
-pub mod proxy;
-pub mod secret;
+pub mod cli;
+pub mod app;
+pub mod signal;
+pub mod config;
 pub mod server;
-pub mod telemetry;
-pub mod tls;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
+pub mod proxy;
+pub mod ops;
+pub mod admin;
 pub mod token;
+pub mod catalogue;
+pub mod telemetry;
+pub mod guard;
+pub mod tls;
+pub mod credentials;
+pub mod secret;
+pub mod cause;

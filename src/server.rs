@@ -17,22 +17,26 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
     select,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-pub use connection::{Connections, Limits};
+pub use connection::Limits;
 pub use listener::{BindError, bind};
 
-use self::worker::Worker;
+use self::{connection::Connections, worker::Worker};
 use crate::telemetry::Metrics;
 
 /// How long an event loop may take to answer a ping before it counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The most connections of a listener for probes or administrators. Some tens are a crowd there.
+const MAX_SIDE_CONNECTIONS: usize = 256;
 
 /// How connections are served.
 #[derive(Clone, Debug)]
@@ -47,27 +51,27 @@ pub struct Config {
 
 /// The workers and what they share.
 #[derive(Debug)]
-pub struct Server<S> {
-    workers: Vec<Worker<S>>,
+pub struct Server {
+    workers: Vec<Worker>,
     places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
-impl<S, B> Server<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-{
+impl Server {
     /// Starts the worker threads; `stack` makes the service of each.
     ///
     /// # Errors
     ///
     /// When a thread or its runtime cannot be started.
-    pub fn start(config: &Config, metrics: Arc<Metrics>, stack: impl Fn() -> S) -> io::Result<Self> {
+    pub fn start<S, B>(config: &Config, metrics: Arc<Metrics>, stack: impl Fn() -> S) -> io::Result<Self>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
         let worker = |number| Worker::start(number, config.limits, stack());
         Ok(Self {
             workers: (0..config.worker_threads.get()).map(worker).collect::<io::Result<_>>()?,
@@ -79,13 +83,9 @@ where
     /// Accepts connections from `listener` until `stop` is cancelled.
     pub async fn accept(&self, listener: TcpListener, stop: CancellationToken) {
         loop {
-            let accepted = async {
-                let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
-                (listener::accept(&listener).await, place)
-            };
             let (stream, place) = select! {
                 () = stop.cancelled() => return,
-                accepted = accepted => accepted,
+                next = next_connection(&listener, &self.places) => next,
             };
             let worker = self.workers.iter().min_by_key(|worker| worker.connections().open());
             let open = OpenConnection::new(Arc::clone(&self.metrics));
@@ -123,6 +123,30 @@ where
         }
         cut_off
     }
+}
+
+/// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled: for the listeners that are
+/// not on the path of requests. At most [`MAX_SIDE_CONNECTIONS`] are open at once.
+pub async fn serve<S, B>(listener: TcpListener, service: S, limits: Limits, stop: CancellationToken)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+{
+    let connections = Connections::new(limits);
+    let places = Arc::new(Semaphore::new(MAX_SIDE_CONNECTIONS));
+    loop {
+        let (stream, place) = select! {
+            () = stop.cancelled() => return connections.drain(),
+            next = next_connection(&listener, &places) => next,
+        };
+        connections.serve(&Handle::current(), stream, service.clone(), place);
+    }
+}
+
+/// The next connection, once there is a place for it.
+async fn next_connection(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+    (listener::accept(listener).await, place)
 }
 
 /// Counts a connection for as long as it lives.

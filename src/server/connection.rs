@@ -30,7 +30,7 @@ pub struct Limits {
 
 /// The connections of one runtime: serves them, lets them finish, or cuts them off.
 #[derive(Clone, Debug)]
-pub struct Connections {
+pub(super) struct Connections {
     limits: Limits,
     tasks: TaskTracker,
     drain: CancellationToken,
@@ -39,19 +39,19 @@ pub struct Connections {
 
 impl Connections {
     /// No connections yet.
-    pub fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self { limits, tasks: TaskTracker::new(), drain: CancellationToken::new(), abort: CancellationToken::new() }
     }
 
     /// How many are open.
-    pub fn open(&self) -> usize {
+    pub(super) fn open(&self) -> usize {
         self.tasks.len()
     }
 
     /// Serves `stream` with `service` on `runtime` until it closes. `held` is dropped with the connection.
     ///
     /// The stream leaves the reactor that accepted it and joins the one that serves it.
-    pub fn serve<S, B>(&self, runtime: &Handle, stream: TcpStream, service: S, held: impl Send + 'static)
+    pub(super) fn serve<S, B>(&self, runtime: &Handle, stream: TcpStream, service: S, held: impl Send + 'static)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
             + Clone
@@ -92,18 +92,18 @@ impl Connections {
     }
 
     /// Lets every connection finish the request that it is working on; idle ones close at once, new ones after one request.
-    pub fn drain(&self) {
+    pub(super) fn drain(&self) {
         self.tasks.close();
         self.drain.cancel();
     }
 
     /// Waits until no connection is open. To be called after [`drain`](Self::drain).
-    pub async fn finished(&self) {
+    pub(super) async fn finished(&self) {
         self.tasks.wait().await;
     }
 
     /// Cuts off what is still open after [`drain`](Self::drain).
-    pub fn abort(&self) {
+    pub(super) fn abort(&self) {
         self.abort.cancel();
     }
 }

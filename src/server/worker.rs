@@ -1,6 +1,6 @@
 //! A worker: one thread, one single-threaded runtime, its connections and its service.
 
-use std::{convert::Infallible, error::Error as StdError, io, thread};
+use std::{convert::Infallible, error::Error as StdError, fmt, io, thread};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -9,34 +9,48 @@ use hyper::body::Incoming;
 use tokio::{
     net::TcpStream,
     runtime::{self, Handle},
+    sync::OwnedSemaphorePermit,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::Service;
 
-use super::connection::{Connections, Limits};
+use super::{
+    OpenConnection,
+    connection::{Connections, Limits},
+};
+
+/// What a connection holds for as long as it lives.
+pub(super) type Held = (OwnedSemaphorePermit, OpenConnection);
 
 /// The handle on a worker thread. Dropping it cuts off the worker's connections and ends the thread.
-#[derive(Debug)]
-pub(super) struct Worker<S> {
-    service: S,
+pub(super) struct Worker {
+    serve: Box<dyn Fn(TcpStream, Held) + Send + Sync>,
     connections: Connections,
     runtime: Handle,
     _stop: DropGuard,
 }
 
-impl<S, B> Worker<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-{
-    /// Starts the thread.
-    pub(super) fn start(number: usize, limits: Limits, service: S) -> io::Result<Self> {
+impl Worker {
+    /// Starts the thread, which serves its connections with `service`.
+    pub(super) fn start<S, B>(number: usize, limits: Limits, service: S) -> io::Result<Self>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || runtime.block_on(stopped.cancelled()))?;
-        Ok(Self { service, connections: Connections::new(limits), runtime: handle, _stop: stop.drop_guard() })
+
+        let connections = Connections::new(limits);
+        let (serving, on) = (connections.clone(), handle.clone());
+        let serve = Box::new(move |stream, held| serving.serve(&on, stream, service.clone(), held));
+        Ok(Self { serve, connections, runtime: handle, _stop: stop.drop_guard() })
     }
 
     /// The worker's connections.
@@ -45,12 +59,18 @@ where
     }
 
     /// Serves `stream` on this worker. `held` is dropped with the connection.
-    pub(super) fn serve(&self, stream: TcpStream, held: impl Send + 'static) {
-        self.connections.serve(&self.runtime, stream, self.service.clone(), held);
+    pub(super) fn serve(&self, stream: TcpStream, held: Held) {
+        (self.serve)(stream, held);
     }
 
     /// Returns when the event loop has come round.
     pub(super) async fn ping(&self) {
         let _ = self.runtime.spawn(async {}).await;
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("connections", &self.connections).finish_non_exhaustive()
     }
 }

@@ -248,6 +248,18 @@ impl TokenReader {
         timeout(self.token_wait, arrival).await.unwrap_or_else(|_| Err(self.no_token()))
     }
 
+    /// Waits until the refresher has something new to say. Returns at once when that happened since the last call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn changed(&mut self) {
+        if self.status.changed().await.is_err() {
+            // The refresher has ended; there will be no more news.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// What the refresher says of itself.
     pub fn status(&self) -> Status {
         *self.status.borrow()

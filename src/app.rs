@@ -1,0 +1,231 @@
+//! Builds every part, owns every task, and knows the order in which they end.
+//!
+//! The main thread runs the control plane: accepting, the refresher, probes, signals. Requests run on the workers of the
+//! [`server`], so that neither can starve the other.
+
+use std::{collections::HashMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    select,
+    task::{self, JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    admin,
+    config::Config,
+    ops, proxy,
+    server::{self, BindError, Server},
+    telemetry::Metrics,
+    tls,
+    token::{self, Clock, Endpoint, EndpointError, Refresher, TokenReader},
+};
+
+/// Why the process cannot start. Nothing stays bound.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The TLS trust cannot be built.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The token endpoint cannot be used.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A worker thread cannot be started.
+    #[error("a worker thread cannot be started")]
+    Worker(#[source] io::Error),
+    /// The bound address of a listener cannot be read.
+    #[error("the address of a listener cannot be read")]
+    Address(#[source] io::Error),
+}
+
+/// A task ended that must run as long as the process does.
+#[derive(Debug, thiserror::Error)]
+#[error("the {task} task ended by itself, which is a bug; the process cannot go on without it")]
+pub struct TaskEnded {
+    task: &'static str,
+}
+
+/// How the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Every request in flight was finished.
+    Drained,
+    /// The time for that was over, or a second signal came, and connections were cut off.
+    CutOff,
+}
+
+/// The addresses that were bound, with the real ports where the configuration said 0.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Callers.
+    pub proxy: Vec<SocketAddr>,
+    /// Probes and metrics.
+    pub ops: Vec<SocketAddr>,
+    /// The administrator.
+    pub admin: Vec<SocketAddr>,
+}
+
+/// The running process.
+#[derive(Debug)]
+pub struct App {
+    addresses: Addresses,
+    token: TokenReader,
+    server: Arc<Server>,
+    tasks: Tasks,
+    /// Cancelled first: no new connections, `/readyz` fails.
+    draining: CancellationToken,
+    /// Cancelled last: the refresher and the other listeners end.
+    ended: CancellationToken,
+    drain_timeout: Duration,
+}
+
+impl App {
+    /// Binds every address, starts every task, and returns while the first token is being fetched.
+    ///
+    /// # Errors
+    ///
+    /// When any part cannot be started.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let listeners = Listeners {
+            proxy: server::bind("listen.proxy", &config.listen.proxy)?,
+            ops: server::bind("listen.ops", &config.listen.ops)?,
+            admin: server::bind("listen.admin", &config.listen.admin)?,
+        };
+        let addresses = listeners.addresses().map_err(StartError::Address)?;
+        let tls = tls::client_config(&config.tls)?;
+        let endpoint = Endpoint::new(&config.token, tls.clone(), config.credentials)?;
+        let metrics = Arc::new(Metrics::new());
+        let (writer, token) = token::channel(Clock::Boot, config.token.token_wait);
+        let refresher = Refresher::new(writer, endpoint, config.token.default_lifetime, Arc::clone(&metrics));
+        let stack = || proxy::stack(&config.proxy, tls.clone(), token.clone(), Arc::clone(&metrics));
+        let server = Server::start(&config.server, Arc::clone(&metrics), stack).map_err(StartError::Worker)?;
+        let server = Arc::new(server);
+
+        let (draining, ended) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = Tasks::default();
+        tasks.spawn("token refresher", refresher.run(ended.clone()));
+        for listener in listeners.proxy {
+            let (server, draining) = (Arc::clone(&server), draining.clone());
+            tasks.spawn("accept", async move { server.accept(listener, draining).await });
+        }
+        let alive = Arc::clone(&server);
+        let ops = ops::router(ops::Parts {
+            token: token.clone(),
+            metrics,
+            draining: draining.clone(),
+            alive: Arc::new(move || {
+                let server = Arc::clone(&alive);
+                Box::pin(async move { server.is_alive().await })
+            }),
+        });
+        for listener in listeners.ops {
+            tasks.spawn("ops", server::serve(listener, ops.clone(), config.server.limits, ended.clone()));
+        }
+        let admin = admin::router(admin::Parts {
+            token: token.clone(),
+            draining: draining.clone(),
+            upstream: config.proxy.upstream.to_string(),
+            started: Instant::now(),
+        });
+        for listener in listeners.admin {
+            tasks.spawn("admin", server::serve(listener, admin.clone(), config.server.limits, ended.clone()));
+        }
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            proxy = ?addresses.proxy,
+            ops = ?addresses.ops,
+            admin = ?addresses.admin,
+            upstream = %config.proxy.upstream,
+            worker_threads = config.server.worker_threads,
+            "listening"
+        );
+        Ok(Self { addresses, token, server, tasks, draining, ended, drain_timeout: config.drain_timeout })
+    }
+
+    /// The addresses that were bound.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The token, to look at.
+    pub fn token(&self) -> &TokenReader {
+        &self.token
+    }
+
+    /// Runs until `stop` completes and says why, then drains: no new connections, requests in flight are finished. A
+    /// completion of `stop_now` cuts that short.
+    ///
+    /// # Errors
+    ///
+    /// When a task ends by itself.
+    pub async fn run<R: fmt::Display>(
+        mut self,
+        stop: impl Future<Output = R>,
+        stop_now: impl Future<Output = R>,
+    ) -> Result<Ending, TaskEnded> {
+        let reason = select! {
+            reason = stop => reason,
+            task = self.tasks.next_ended() => return Err(TaskEnded { task }),
+        };
+        info!(%reason, drain_timeout_s = self.drain_timeout.as_secs(), "draining");
+        self.draining.cancel();
+        let cut_off = select! {
+            cut_off = self.server.drain(self.drain_timeout) => cut_off,
+            reason = stop_now => {
+                warn!(%reason, "stopping at once");
+                return Ok(Ending::CutOff);
+            }
+        };
+        self.ended.cancel();
+        self.tasks.all_ended().await;
+        if cut_off > 0 {
+            warn!(connections = cut_off, "the drain timeout is over; connections were cut off");
+            return Ok(Ending::CutOff);
+        }
+        info!("drained");
+        Ok(Ending::Drained)
+    }
+}
+
+struct Listeners {
+    proxy: Vec<TcpListener>,
+    ops: Vec<TcpListener>,
+    admin: Vec<TcpListener>,
+}
+
+impl Listeners {
+    fn addresses(&self) -> io::Result<Addresses> {
+        let addresses = |of: &[TcpListener]| of.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>();
+        Ok(Addresses { proxy: addresses(&self.proxy)?, ops: addresses(&self.ops)?, admin: addresses(&self.admin)? })
+    }
+}
+
+/// The tasks of the control plane, each with its name. Dropping this ends them.
+#[derive(Debug, Default)]
+struct Tasks {
+    set: JoinSet<()>,
+    names: HashMap<task::Id, &'static str>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.names.insert(self.set.spawn(task).id(), name);
+    }
+
+    /// The name of the next task that ends.
+    async fn next_ended(&mut self) -> &'static str {
+        let ended = self.set.join_next_with_id().await;
+        let id = ended.map(|ended| ended.map_or_else(|error: JoinError| error.id(), |(id, ())| id));
+        id.and_then(|id| self.names.get(&id)).copied().unwrap_or("last")
+    }
+
+    async fn all_ended(&mut self) {
+        while self.set.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,134 @@
+//! The command line. One file a subcommand; the exit codes are told here.
+
+mod check;
+#[cfg(feature = "sandbox")]
+mod demo;
+#[cfg(feature = "sandbox")]
+mod narrate;
+#[cfg(feature = "sandbox")]
+mod sandbox;
+mod serve;
+mod show;
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::runtime;
+
+use crate::{
+    cause,
+    config::{Environment, Inputs, Problems},
+    telemetry::logging,
+};
+
+/// The configuration cannot be used (`EX_CONFIG` of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+/// A local proxy that adds Finicity credentials to requests, so that services need none.
+///
+/// Without a command, it serves.
+#[derive(Debug, Parser)]
+#[command(name = "finicity-proxy", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.")]
+struct Arguments {
+    #[command(flatten)]
+    sources: Sources,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Where configuration comes from, besides the environment.
+#[derive(Clone, Debug, Args)]
+struct Sources {
+    /// A TOML file with the keys that differ from the defaults [env: FINICITY_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, such as upstream.url=https://…; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+}
+
+impl Sources {
+    fn inputs(self) -> Inputs {
+        Inputs { file: self.config, environment: Environment::of_this_process(), flags: self.set }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy (the default)
+    Serve,
+    /// Check the configuration and the credentials' presence, without any network
+    Check,
+    /// Show the configuration in effect, and where each key was set
+    Config {
+        /// Accepted for clarity: secrets are never shown
+        #[arg(long)]
+        redacted: bool,
+    },
+    /// Run the proxy in front of a fake Finicity: needs no account and no network
+    #[cfg(feature = "sandbox")]
+    Demo(demo::Arguments),
+    /// Run the fake Finicity alone
+    #[cfg(feature = "sandbox")]
+    Sandbox(sandbox::Arguments),
+}
+
+/// Parses the command line of this process, runs it, and says how it went.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = run(arguments);
+    logging::flush();
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    match error.downcast_ref::<Problems>() {
+        Some(Problems(problems)) => {
+            problems.iter().for_each(complain);
+            ExitCode::from(EXIT_CONFIG)
+        }
+        None => {
+            complain(cause::line(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let inputs = arguments.sources.inputs();
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => block_on(serve::run(inputs)),
+        Command::Check => check::run(&inputs),
+        Command::Config { redacted: _ } => show::run(&inputs),
+        #[cfg(feature = "sandbox")]
+        Command::Demo(arguments) => block_on(demo::run(inputs, arguments)),
+        #[cfg(feature = "sandbox")]
+        Command::Sandbox(arguments) => block_on(sandbox::run(arguments)),
+    }
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(command);
+    // Whatever still runs is not waited for: what had to end in order has.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// One line for a person on standard error.
+fn complain(message: impl Display) {
+    let _ = writeln!(io::stderr(), "finicity-proxy: {message}");
+}
+
+/// Text for a person on standard output. Nobody reading it is no reason to fail.
+fn say(text: impl Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+fn key_and_value(argument: &str) -> Result<(String, String), String> {
+    let (key, value) = argument.split_once('=').ok_or("expected KEY=VALUE, such as log.level=debug")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}

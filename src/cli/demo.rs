@@ -1,0 +1,121 @@
+//! `demo`: the main job on the sandbox, for a newcomer to see and to type at.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use tokio::select;
+
+use super::{narrate, say, serve};
+use crate::{
+    app::App,
+    config::{self, Config, Inputs},
+    sandbox::{self, CREDENTIALS, Sandbox},
+    signal::StopSignals,
+    telemetry::logging::{self, Output},
+    token::TokenReader,
+};
+
+/// Short enough that a refresh is seen within the first minute.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(40);
+
+/// Any free port: what `--once` listens on, since it is its own caller.
+const ANY_PORT: &str = "127.0.0.1:0";
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Make three calls, show what each side saw, and exit
+    #[arg(long)]
+    once: bool,
+}
+
+/// Runs until Ctrl-C, or with `--once` until its own calls are made.
+///
+/// Credentials and upstream are the sandbox's, whatever the environment says; the other keys can be set as for `serve`.
+pub(super) async fn run(mut inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
+    let mut signals = StopSignals::catch()?;
+    let sandbox =
+        Sandbox::start(&sandbox::Config { token_lifetime: TOKEN_LIFETIME, ..sandbox::Config::default() }).await?;
+    if arguments.once {
+        for key in ["listen.proxy", "listen.ops", "listen.admin"] {
+            inputs.flags.insert(0, (key.to_owned(), ANY_PORT.to_owned()));
+        }
+    }
+    let config = configure(inputs, &sandbox, arguments.once)?;
+    logging::init(&config.log, Output::Stderr)?;
+    let app = App::start(config).await?;
+    app.token().wait().await.context("the sandbox gave no token")?;
+
+    if arguments.once {
+        let proxy = app.addresses().proxy[0];
+        let went_well = narrate::three_calls(proxy, &sandbox).await?;
+        app.run(std::future::ready("done"), std::future::pending()).await?;
+        return if went_well { Ok(()) } else { Err(anyhow!("the demo did not go as it should")) };
+    }
+    say(invitation(&app));
+    let token = app.token().clone();
+    select! {
+        outcome = serve::run_until_stopped(app, &mut signals) => outcome,
+        never = tell_refreshes(token) => never,
+    }
+}
+
+fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow::Result<Config> {
+    let environment = &mut inputs.environment;
+    for (name, value) in [
+        ("FINICITY_CLIENT_ID", CREDENTIALS.client_id),
+        ("FINICITY_CLIENT_SECRET", CREDENTIALS.client_secret),
+        ("FINICITY_APP_KEY", CREDENTIALS.app_key),
+    ] {
+        environment.remove(&format!("{name}_FILE"));
+        environment.set(name, value);
+    }
+    inputs.flags.insert(0, ("log.format".to_owned(), "human".to_owned()));
+    if once {
+        // The narration says it all; a log between its lines would only be in the way.
+        inputs.flags.insert(0, ("log.level".to_owned(), "warn".to_owned()));
+    }
+    inputs.flags.push(("upstream.url".to_owned(), sandbox.url()));
+    inputs.flags.push(("upstream.ca_file".to_owned(), String::new()));
+    let mut config = config::load(&inputs)?;
+    config.tls.extra_roots.push(sandbox.ca());
+    Ok(config)
+}
+
+/// Tells of every new token. Never ends.
+async fn tell_refreshes(mut token: TokenReader) -> anyhow::Result<()> {
+    let mut version = token.version();
+    loop {
+        token.changed().await;
+        if token.version() > version {
+            version = token.version();
+            say(format_args!(
+                "*** the token was refreshed in the background: this is version {version}; no request waited"
+            ));
+        }
+    }
+}
+
+fn invitation(app: &App) -> String {
+    let first = |addresses: &[std::net::SocketAddr]| addresses[0].to_string();
+    let (proxy, ops, admin) =
+        (first(&app.addresses().proxy), first(&app.addresses().ops), first(&app.addresses().admin));
+    let lifetime = TOKEN_LIFETIME.as_secs();
+    format!(
+        "\nThe proxy runs in front of a fake Finicity. In another terminal, without any credential:
+
+  curl http://{proxy}/aggregation/v1/customers
+  curl http://{proxy}/aggregation/v1/customers/1005061234/accounts
+  curl -X POST http://{proxy}/aggregation/v2/customers/testing -d '{{\"username\":\"me\"}}'
+
+and what an operator looks at:
+
+  curl 'http://{ops}/readyz?verbose'
+  curl http://{ops}/metrics
+  curl http://{admin}/api/status
+
+A token lives {lifetime} s here; below you see it being refreshed within the first minute, and a line for each request.
+Ctrl-C ends the demo.
+"
+    )
+}

@@ -1,0 +1,29 @@
+//! `serve`: the proxy.
+
+use anyhow::bail;
+
+use crate::{
+    app::{App, Ending},
+    config::{self, Inputs},
+    signal::StopSignals,
+    telemetry::logging::{self, Output},
+};
+
+/// Serves until a signal says to stop; drains then, unless a second one comes.
+pub(super) async fn run(inputs: Inputs) -> anyhow::Result<()> {
+    let config = config::load(&inputs)?;
+    logging::init(&config.log, Output::Stdout)?;
+    let mut signals = StopSignals::catch()?;
+    let app = App::start(config).await?;
+    run_until_stopped(app, &mut signals).await
+}
+
+/// Runs `app` to its end. A cut-off drain is a failure, which the log has told.
+pub(super) async fn run_until_stopped(app: App, signals: &mut StopSignals) -> anyhow::Result<()> {
+    let signals = tokio::sync::Mutex::new(signals);
+    let next = || async { signals.lock().await.next().await };
+    match app.run(next(), next()).await? {
+        Ending::Drained => Ok(()),
+        Ending::CutOff => bail!("connections were cut off before their requests were finished"),
+    }
+}

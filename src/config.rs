@@ -1,0 +1,83 @@
+//! The configuration: from what the operator wrote, in four places, to what can run.
+//!
+//! `sources` merges the places into a [`Raw`]: text and numbers by key, each with the place it came from. `resolve` turns that
+//! into a [`Config`] of real types, and tells all that is wrong at once. What keys there are is said in one place:
+//! `config/default.toml`.
+//!
+//! Deliberately absent: secrets, which go straight from the environment to [`credentials`](crate::credentials), and the
+//! values of keys in errors, since a secret may stand where it does not belong.
+
+mod environment;
+mod sources;
+mod problem;
+mod reader;
+mod resolve;
+
+use std::{net::SocketAddr, time::Duration};
+
+pub use environment::Environment;
+pub use problem::{Problem, Problems};
+pub use sources::{Inputs, Raw};
+
+use crate::{credentials::Credentials, proxy, server, telemetry::logging, tls, token};
+
+/// What can run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The addresses.
+    pub listen: Listen,
+    /// Connections and workers.
+    pub server: server::Config,
+    /// The data path.
+    pub proxy: proxy::Config,
+    /// The token.
+    pub token: token::Config,
+    /// Whom the upstream's certificate must come from.
+    pub tls: tls::Config,
+    /// Logs.
+    pub log: logging::Config,
+    /// How long requests in flight may take after a stop (`shutdown.drain_timeout`).
+    pub drain_timeout: Duration,
+    /// What the proxy authenticates with.
+    pub credentials: Credentials,
+}
+
+/// The addresses to listen on.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Callers (`listen.proxy`).
+    pub proxy: Vec<SocketAddr>,
+    /// Probes and metrics (`listen.ops`).
+    pub ops: Vec<SocketAddr>,
+    /// The administrator (`listen.admin`).
+    pub admin: Vec<SocketAddr>,
+}
+
+/// Reads, merges and checks everything.
+///
+/// # Errors
+///
+/// All problems at once.
+pub fn load(inputs: &Inputs) -> Result<Config, Problems> {
+    let mut problems = Vec::new();
+    let raw = sources::gather(inputs, &mut problems);
+    let config = resolve::resolve(&raw, &inputs.environment, &mut problems);
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems(problems)),
+    }
+}
+
+/// The merged keys with their places, whether they can run or not, for `config --redacted`.
+///
+/// # Errors
+///
+/// What is wrong with the places themselves: an unreadable file, an unknown key.
+pub fn effective(inputs: &Inputs) -> Result<Raw, Problems> {
+    let mut problems = Vec::new();
+    let raw = sources::gather(inputs, &mut problems);
+    if problems.is_empty() { Ok(raw) } else { Err(Problems(problems)) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! A snapshot of the environment, and which of its variables are ours.
+
+use std::{collections::BTreeMap, env};
+
+/// What configuration keys begin with: `FINICITY__UPSTREAM__URL`.
+const KEY_PREFIX: &str = "FINICITY__";
+
+/// What all our variables begin with. Kubernetes adds variables of its own under this prefix when a Service is called
+/// `finicity-…`, so one that is not known is not an error.
+const PREFIX: &str = "FINICITY_";
+
+/// The variables of the process, as they were at its start.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    not_unicode: Vec<String>,
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub fn of_this_process() -> Self {
+        let mut environment = Self::default();
+        for (name, value) in env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(environment.variables.insert(name, value)),
+                Err(_) => environment.not_unicode.push(name),
+            }
+        }
+        environment
+    }
+
+    /// All variables whose values are text.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
+    /// Sets a variable, in the snapshot only.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.insert(name.to_owned(), value.into());
+    }
+
+    /// Removes a variable, from the snapshot only.
+    pub fn remove(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
+    /// Our variables whose values are not UTF-8.
+    pub(super) fn not_unicode(&self) -> impl Iterator<Item = &str> {
+        self.not_unicode.iter().map(String::as_str).filter(|name| name.starts_with(PREFIX))
+    }
+
+    /// Key and value of every variable that sets a configuration key.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (String, &str)> {
+        let named = self.variables.iter().filter_map(|(name, value)| Some((name.strip_prefix(KEY_PREFIX)?, value)));
+        named.map(|(name, value)| (name.to_ascii_lowercase().replace("__", "."), value.as_str()))
+    }
+
+    /// Variables that would set one of `keys` if their parts were separated by two underscores, each with the right name.
+    pub(super) fn misspelt<'a>(&'a self, keys: &'a [String]) -> impl Iterator<Item = (&'a str, String)> {
+        let single = self.variables.keys().filter(|name| name.starts_with(PREFIX) && !name.starts_with(KEY_PREFIX));
+        single.filter_map(|name| {
+            let rest = name[PREFIX.len()..].to_ascii_lowercase().replace("__", "_");
+            let key = keys.iter().find(|key| key.replace('.', "_") == rest)?;
+            Some((name.as_str(), variable(key)))
+        })
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { variables, not_unicode: Vec::new() }
+    }
+}
+
+/// The variable that sets `key`.
+pub(super) fn variable(key: &str) -> String {
+    format!("{KEY_PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
+}

@@ -1,0 +1,52 @@
+//! What is wrong with a configuration, told so that it can be mended.
+
+use std::fmt;
+
+/// One thing that is wrong: where, and what to do. Never holds a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    key: Option<String>,
+    place: Option<String>,
+    message: String,
+}
+
+impl Problem {
+    /// A problem with a key, as `place` set it.
+    pub(super) fn of_key(key: &str, place: &str, message: impl Into<String>) -> Self {
+        Self { key: Some(key.to_owned()), place: Some(place.to_owned()), message: message.into() }
+    }
+
+    /// A problem with something that is not a key.
+    pub(super) fn other(message: impl Into<String>) -> Self {
+        Self { key: None, place: None, message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(key) = &self.key {
+            f.write_str(key)?;
+            if let Some(place) = &self.place {
+                write!(f, " (set by {place})")?;
+            }
+            f.write_str(": ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// All that is wrong, one line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, problem) in self.0.iter().enumerate() {
+            let line_break = if number == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}

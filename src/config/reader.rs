@@ -1,0 +1,152 @@
+//! Takes typed values out of a [`Raw`], and notes what is wrong instead of stopping at it.
+
+use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use config::{Value, ValueKind};
+
+use super::{Problem, Raw, sources::Entry};
+
+/// Reads keys one after another. Where a value is wrong, a problem is noted and a stand-in returned; the configuration is
+/// not used then.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    raw: &'a Raw,
+    problems: &'a mut Vec<Problem>,
+    read: BTreeSet<&'static str>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(raw: &'a Raw, problems: &'a mut Vec<Problem>) -> Self {
+        Self { raw, problems, read: BTreeSet::new() }
+    }
+
+    /// The keys read so far.
+    #[cfg(test)]
+    pub(super) fn read(&self) -> &BTreeSet<&'static str> {
+        &self.read
+    }
+
+    /// Notes a problem with `key`.
+    pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
+        let place = self.raw.get(key).map_or("nothing", |entry| entry.place.as_str());
+        self.problems.push(Problem::of_key(key, place, message));
+    }
+
+    /// Text, parsed by `parse`, whose error says what is expected.
+    pub(super) fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let entry = self.entry(key)?;
+        let ValueKind::String(text) = &entry.value else {
+            self.problem(key, "must be text, in quotes");
+            return None;
+        };
+        parse(text).map_err(|message| self.problem(key, message)).ok()
+    }
+
+    /// Text that may be left empty, which means none.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        self.parsed(key, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }).flatten()
+    }
+
+    /// Whether the key is set to just this text.
+    pub(super) fn is_text(&mut self, key: &'static str, text: &str) -> bool {
+        matches!(self.entry(key), Some(Entry { value: ValueKind::String(value), .. }) if value == text)
+    }
+
+    /// A duration with its unit, such as `"30s"`, within bounds.
+    pub(super) fn duration(&mut self, key: &'static str, bounds: RangeInclusive<Duration>) -> Duration {
+        let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        let expected = format!(
+            "must be a duration with its unit, such as \"30s\", from {} to {}",
+            shown(bounds.start()),
+            shown(bounds.end())
+        );
+        let parse =
+            |text: &str| humantime::parse_duration(text).ok().filter(|d| bounds.contains(d)).ok_or(expected.clone());
+        match self.entry(key).map(|entry| &entry.value) {
+            Some(ValueKind::String(_)) => self.parsed(key, parse).unwrap_or_default(),
+            Some(_) => {
+                self.problem(key, expected);
+                Duration::ZERO
+            }
+            None => Duration::ZERO,
+        }
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number(&mut self, key: &'static str, bounds: RangeInclusive<usize>) -> usize {
+        let number = match self.entry(key).map(|entry| &entry.value) {
+            Some(ValueKind::I64(number)) => usize::try_from(*number).ok(),
+            Some(ValueKind::String(text)) => text.parse().ok(),
+            _ => None,
+        };
+        number.filter(|number| bounds.contains(number)).unwrap_or_else(|| {
+            self.problem(key, format!("must be a whole number from {} to {}", bounds.start(), bounds.end()));
+            *bounds.start()
+        })
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &'static str) -> bool {
+        match self.entry(key).map(|entry| &entry.value) {
+            Some(ValueKind::Boolean(flag)) => *flag,
+            Some(ValueKind::String(text)) if text == "true" => true,
+            Some(ValueKind::String(text)) if text == "false" => false,
+            _ => {
+                self.problem(key, "must be true or false");
+                false
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let parse = |text: &str| {
+            let found = choices.iter().find(|(word, _)| *word == text);
+            found.map(|(_, choice)| *choice).ok_or_else(|| format!("must be {}", words.join(" or ")))
+        };
+        self.parsed(key, parse).unwrap_or(choices[0].1)
+    }
+
+    /// One item or a list; as text, separated by commas. Empty text is an empty list.
+    pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
+        let text = |value: &Value| match &value.kind {
+            ValueKind::String(text) => Some(text.clone()),
+            _ => None,
+        };
+        let items = match self.entry(key).map(|entry| &entry.value) {
+            Some(ValueKind::String(items)) => {
+                let items = items.split(',').map(|item| item.trim().to_owned());
+                Some(items.filter(|item| !item.is_empty()).collect())
+            }
+            Some(ValueKind::Array(items)) => items.iter().map(text).collect::<Option<Vec<_>>>(),
+            _ => None,
+        };
+        items.unwrap_or_else(|| {
+            self.problem(key, "must be text or a list of texts");
+            Vec::new()
+        })
+    }
+
+    /// At least one address with its port.
+    pub(super) fn addresses(&mut self, key: &'static str) -> Vec<SocketAddr> {
+        let items = self.list(key);
+        let addresses: Result<Vec<SocketAddr>, _> = items.iter().map(|item| item.parse()).collect();
+        match addresses {
+            Ok(addresses) if !addresses.is_empty() => addresses,
+            _ => {
+                self.problem(key, "must be an IP address with a port, such as \"127.0.0.1:3464\" or \"[::1]:3464\", or a list of them");
+                Vec::new()
+            }
+        }
+    }
+
+    fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
+        self.read.insert(key);
+        self.raw.get(key)
+    }
+}

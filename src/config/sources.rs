@@ -1,0 +1,185 @@
+//! The places that configuration comes from, merged: built-in defaults, a file, the environment, flags. Later ones win.
+
+use std::{collections::BTreeMap, fs, io, path::PathBuf};
+
+use config::{Config, File, FileFormat, Value, ValueKind};
+
+use super::{Environment, Problem, environment::variable};
+use crate::credentials;
+
+/// The defaults, and with them the list of all keys.
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// The variable that names the file when no flag does.
+const FILE_VARIABLE: &str = "FINICITY_CONFIG";
+
+/// Where to read from.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// The file that `--config` names.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub environment: Environment,
+    /// Keys set by `--set`, in their order.
+    pub flags: Vec<(String, String)>,
+}
+
+/// The merged keys: each with its value and the place that set it.
+#[derive(Clone, Debug, Default)]
+pub struct Raw(BTreeMap<String, Entry>);
+
+/// One key's value as it was written.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) value: ValueKind,
+    pub(super) place: String,
+}
+
+impl Raw {
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        self.0.get(key)
+    }
+
+    /// All keys.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+
+    /// The keys as TOML, each with the place that set it.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let mut section = "";
+        for (key, entry) in &self.0 {
+            let (prefix, name) = key.split_once('.').unwrap_or(("", key));
+            if prefix != section {
+                let gap = if section.is_empty() { "" } else { "\n" };
+                text += &format!("{gap}[{prefix}]\n");
+                section = prefix;
+            }
+            text += &format!("{name} = {} # {}\n", literal(&entry.value), entry.place);
+        }
+        text
+    }
+}
+
+fn literal(value: &ValueKind) -> String {
+    match value {
+        ValueKind::String(text) => format!("{text:?}"),
+        ValueKind::Array(items) => {
+            format!("[{}]", items.iter().map(|item| literal(&item.kind)).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Reads all places. What is wrong with them is added to `problems`; the rest is merged all the same, so that every problem
+/// shows at once.
+pub(super) fn gather(inputs: &Inputs, problems: &mut Vec<Problem>) -> Raw {
+    let defaults = parse(DEFAULTS).expect("the built-in defaults are valid TOML");
+    let mut raw = Raw(entries(&defaults, "the built-in default"));
+    let keys: Vec<String> = raw.0.keys().cloned().collect();
+
+    for (key, entry) in read_file(inputs, problems) {
+        set(&mut raw, &keys, key, entry, problems);
+    }
+    for (key, value) in inputs.environment.keys() {
+        let place = variable(&key);
+        set(&mut raw, &keys, key, Entry { value: ValueKind::from(value), place }, problems);
+    }
+    for (key, value) in &inputs.flags {
+        let entry = Entry { value: ValueKind::from(value.as_str()), place: "--set".to_owned() };
+        set(&mut raw, &keys, key.clone(), entry, problems);
+    }
+
+    for (name, right) in inputs.environment.misspelt(&keys) {
+        problems.push(Problem::other(format!(
+            "{name} is not read: the parts of a key are separated by two underscores, {right}"
+        )));
+    }
+    for name in inputs.environment.not_unicode() {
+        problems.push(Problem::other(format!("{name} is not valid UTF-8")));
+    }
+    raw
+}
+
+fn set(raw: &mut Raw, keys: &[String], key: String, entry: Entry, problems: &mut Vec<Problem>) {
+    if keys.contains(&key) {
+        raw.0.insert(key, entry);
+    } else {
+        problems.push(Problem::of_key(&key, &entry.place, unknown(&key, keys)));
+    }
+}
+
+/// Why `key` is unknown, and which key was perhaps meant.
+fn unknown(key: &str, keys: &[String]) -> String {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    if let Some(secret) =
+        credentials::VARIABLES.iter().find(|v| v.to_ascii_lowercase().ends_with(name) && name.len() > 4)
+    {
+        return format!(
+            "a secret is never part of the configuration: set {secret} or {secret}_FILE in the environment"
+        );
+    }
+    if keys.iter().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'))) {
+        return "is a section, not a key".to_owned();
+    }
+    let nearest = keys.iter().map(|known| (strsim::damerau_levenshtein(known, key), known)).min();
+    match nearest {
+        Some((distance, known)) if distance <= 3 => format!("unknown key; did you mean {known}?"),
+        _ => "unknown key; config/default.toml lists them all".to_owned(),
+    }
+}
+
+fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, Entry> {
+    let named = inputs.environment.variables().get(FILE_VARIABLE).filter(|path| !path.is_empty());
+    let (path, by) = match (&inputs.file, named) {
+        (Some(path), _) => (path.clone(), "--config"),
+        (None, Some(path)) => (PathBuf::from(path), FILE_VARIABLE),
+        (None, None) => return BTreeMap::new(),
+    };
+    let shown = path.display();
+    match fs::read_to_string(&path).map(|text| parse(&text)) {
+        Ok(Ok(file)) => entries(&file, &path.display().to_string()),
+        Ok(Err(position)) => {
+            problems.push(Problem::other(format!("{shown}, named by {by}, is not valid TOML: {position}")));
+            BTreeMap::new()
+        }
+        Err(error) => {
+            let error = if error.kind() == io::ErrorKind::InvalidData {
+                "it is not UTF-8 text".to_owned()
+            } else {
+                error.to_string()
+            };
+            problems.push(Problem::other(format!("{shown}, named by {by}, cannot be read: {error}")));
+            BTreeMap::new()
+        }
+    }
+}
+
+/// # Errors
+///
+/// Where the text stops being TOML. Only the first line of the parser's message is kept: the others quote the text, and a
+/// secret may stand there by mistake.
+fn parse(toml: &str) -> Result<Config, String> {
+    let parsed = Config::builder().add_source(File::from_str(toml, FileFormat::Toml)).build();
+    parsed.map_err(|error| error.to_string().lines().next().unwrap_or_default().trim_end().to_owned())
+}
+
+fn entries(config: &Config, place: &str) -> BTreeMap<String, Entry> {
+    let mut found = BTreeMap::new();
+    flatten("", &config.cache, place, &mut found);
+    found
+}
+
+fn flatten(prefix: &str, value: &Value, place: &str, found: &mut BTreeMap<String, Entry>) {
+    match &value.kind {
+        ValueKind::Table(table) => {
+            for (name, value) in table {
+                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                flatten(&key, value, place, found);
+            }
+        }
+        kind => drop(found.insert(prefix.to_owned(), Entry { value: kind.clone(), place: place.to_owned() })),
+    }
+}

@@ -1,0 +1,185 @@
+use std::{fs, path::Path};
+
+use super::*;
+
+const SECRETS: [(&str, &str); 3] =
+    [("FINICITY_CLIENT_ID", "id-1"), ("FINICITY_CLIENT_SECRET", "canary-secret"), ("FINICITY_APP_KEY", "canary-key")];
+
+fn inputs(variables: &[(&str, &str)]) -> Inputs {
+    let variables = SECRETS.iter().chain(variables).copied();
+    Inputs { environment: variables.collect(), ..Inputs::default() }
+}
+
+fn with_file(path: &Path, toml: &str) -> Inputs {
+    fs::write(path, toml).unwrap();
+    Inputs { file: Some(path.to_owned()), ..inputs(&[]) }
+}
+
+/// Checks that loading tells `count` problems, one a line, that have every one of `parts` among them, and no value.
+#[track_caller]
+fn check_problems(inputs: &Inputs, count: usize, parts: &[&str]) {
+    let told = load(inputs).expect_err("must be refused").to_string();
+    assert_eq!(told.lines().count(), count, "{told}");
+    for part in parts {
+        assert!(told.contains(part), "{part:?} is not in\n{told}");
+    }
+    assert!(!told.contains("canary"), "{told}");
+}
+
+#[test]
+fn three_variables_are_enough_for_the_real_api() {
+    let config = load(&inputs(&[])).unwrap();
+    assert_eq!(config.proxy.upstream, "https://api.finicity.com");
+    assert_eq!(config.token.token_path, "/oauth/token");
+    assert_eq!(config.listen.proxy, ["127.0.0.1:3464".parse().unwrap(), "[::1]:3464".parse().unwrap()]);
+    assert_eq!(config.drain_timeout, Duration::from_secs(25));
+    assert!(!format!("{config:?}").contains("canary"));
+}
+
+#[test]
+fn p11_flags_go_before_the_environment_the_environment_before_the_file_the_file_before_the_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut inputs = with_file(
+        &dir.path().join("c.toml"),
+        "[auth]\ntoken_wait = \"3s\"\nscope = \"file\"\ntoken_path = \"/file\"\n[limits]\nconnections = 7\n",
+    );
+    inputs.environment.set("FINICITY__AUTH__SCOPE", "environment");
+    inputs.environment.set("FINICITY__AUTH__TOKEN_PATH", "/environment");
+    inputs.environment.set("FINICITY__LISTEN__OPS", "127.0.0.1:1, [::1]:1");
+    inputs.flags.push(("auth.token_path".to_owned(), "/flag".to_owned()));
+    let config = load(&inputs).unwrap();
+    assert_eq!(config.token.token_wait, Duration::from_secs(3));
+    assert_eq!(config.server.connections, 7);
+    assert_eq!(config.token.scope.as_deref(), Some("environment"));
+    assert_eq!(config.token.token_path, "/flag");
+    assert_eq!(config.listen.ops.len(), 2);
+    let shown = effective(&inputs).unwrap().to_toml();
+    for line in [
+        r#"token_path = "/flag" # --set"#,
+        r#"scope = "environment" # FINICITY__AUTH__SCOPE"#,
+        r#"default_lifetime = "2h" # the built-in default"#,
+        "connections = 7 # ",
+    ] {
+        assert!(shown.contains(line), "{line} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn the_shown_configuration_is_one_that_can_be_loaded_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = effective(&inputs(&[("FINICITY__AUTH__SCOPE", "a b")])).unwrap().to_toml();
+    let config = load(&with_file(&dir.path().join("c.toml"), &shown)).unwrap();
+    assert_eq!(config.token.scope.as_deref(), Some("a b"));
+}
+
+#[test]
+fn p01_an_unknown_key_is_told_by_its_name_and_place_with_the_nearest_known_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    let place = format!("upstream.ulr (set by {}): unknown key; did you mean upstream.url?", path.display());
+    check_problems(&with_file(&path, "[upstream]\nulr = \"canary\"\n"), 1, &[&place]);
+    check_problems(
+        &inputs(&[("FINICITY__UPSTREAM__ULR", "canary")]),
+        1,
+        &["(set by FINICITY__UPSTREAM__ULR): unknown key"],
+    );
+    check_problems(&with_file(&path, "listen = 5\n"), 1, &["is a section, not a key"]);
+    check_problems(
+        &with_file(&path, "[credentials]\nclient_secret = \"canary\"\n"),
+        1,
+        &["set FINICITY_CLIENT_SECRET or"],
+    );
+}
+
+#[test]
+fn p04_wrong_types_and_bounds_are_all_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = r#"
+        listen = { allow_remote = "yes", proxy = [1] }
+        limits = { connections = 0 }
+        runtime = { worker_threads = 1000 }
+        [upstream]
+        connect_timeout = -1
+        first_byte_timeout = "5x"
+        idle_timeout = "0s"
+        http2 = "canary"
+        url = 7
+        [auth]
+        default_lifetime = "1000000000000s"
+    "#;
+    let parts = [
+        "upstream.connect_timeout",
+        "upstream.first_byte_timeout",
+        "from 1s to 1h",
+        "upstream.idle_timeout",
+        r#"must be "off" or "auto""#,
+        "upstream.url",
+        "limits.connections",
+        "must be true or false",
+        "listen.proxy",
+        "runtime.worker_threads",
+        "auth.default_lifetime",
+    ];
+    check_problems(&with_file(&dir.path().join("c.toml"), file), 11, &parts);
+}
+
+#[test]
+fn p02_credentials_and_keys_are_told_together() {
+    let inputs = Inputs { environment: [("FINICITY__AUTH__SCOPE", "\n")].into_iter().collect(), ..Inputs::default() };
+    check_problems(
+        &inputs,
+        4,
+        &["auth.scope", "FINICITY_CLIENT_ID is not set", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"],
+    );
+}
+
+#[test]
+fn a_key_spelt_with_one_underscore_is_an_error_that_names_the_right_one() {
+    check_problems(
+        &inputs(&[("FINICITY_UPSTREAM_URL", "https://canary")]),
+        1,
+        &["two underscores, FINICITY__UPSTREAM__URL"],
+    );
+    check_problems(&inputs(&[("FINICITY_UPSTREAM__CA_FILE", "canary")]), 1, &["FINICITY__UPSTREAM__CA_FILE"]);
+    load(&inputs(&[("FINICITY_PROXY_PORT", "tcp://10.0.0.1:3464"), ("FINICITY_PROXY_SERVICE_HOST", "10.0.0.1")]))
+        .unwrap();
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_told_without_quoting_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    let shown = path.display().to_string();
+    check_problems(&with_file(&path, "[upstream]\nurl = canary\n"), 1, &[&shown, "is not valid TOML", "line 2"]);
+    fs::write(&path, [0xff, 0xfe]).unwrap();
+    check_problems(&Inputs { file: Some(path.clone()), ..inputs(&[]) }, 1, &["not UTF-8"]);
+    fs::remove_file(&path).unwrap();
+    check_problems(&Inputs { file: Some(path), ..inputs(&[]) }, 1, &["named by --config, cannot be read"]);
+    check_problems(&inputs(&[("FINICITY_CONFIG", "/nonexistent")]), 1, &["named by FINICITY_CONFIG, cannot be read"]);
+}
+
+#[test]
+fn k05_remote_callers_need_an_explicit_yes_and_the_admin_port_never_has_any() {
+    check_problems(&inputs(&[("FINICITY__LISTEN__PROXY", "0.0.0.0:3464")]), 1, &["listen.allow_remote"]);
+    load(&inputs(&[("FINICITY__LISTEN__PROXY", "0.0.0.0:3464"), ("FINICITY__LISTEN__ALLOW_REMOTE", "true")])).unwrap();
+    load(&inputs(&[("FINICITY__LISTEN__OPS", "[::]:3465")])).unwrap();
+    check_problems(&inputs(&[("FINICITY__LISTEN__ADMIN", "[::]:3466")]), 1, &["listen.admin", "loopback"]);
+    check_problems(&inputs(&[("FINICITY__LISTEN__PROXY", "3464")]), 1, &["an IP address with a port"]);
+}
+
+#[test]
+fn a_ca_file_that_cannot_be_used_is_told_by_its_key() {
+    check_problems(
+        &inputs(&[("FINICITY__UPSTREAM__CA_FILE", "/nonexistent.pem")]),
+        1,
+        &["upstream.ca_file", "/nonexistent.pem"],
+    );
+}
+
+#[test]
+fn j03_no_key_turns_verification_off() {
+    let keys = effective(&inputs(&[])).unwrap().to_toml();
+    for word in ["insecure", "skip", "verify", "danger"] {
+        assert!(!keys.lines().any(|line| line.split(" = ").next().unwrap_or_default().contains(word)), "{word}");
+    }
+}

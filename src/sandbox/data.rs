@@ -1,0 +1,201 @@
+//! Customers, accounts and transactions, in the vendor's shapes.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{api::Shared, auth::error};
+
+/// The customer that is there from the start, and its accounts.
+const FIRST_CUSTOMER: u64 = 1_005_061_234;
+const ACCOUNTS: [(u64, &str, f64); 2] = [(5_011_648_377, "checking", 1_204.11), (5_011_648_378, "savings", 8_800.0)];
+
+/// The most rows on a page, and how many there are where the caller does not say.
+const MAX_PAGE: usize = 1000;
+const USUAL_PAGE: usize = 25;
+
+/// What can change.
+#[derive(Debug)]
+pub(super) struct Store {
+    customers: Mutex<Vec<Value>>,
+}
+
+impl Store {
+    pub(super) fn new() -> Self {
+        let first = customer(FIRST_CUSTOMER, "sandbox-customer", "Ada", "Lovelace");
+        Self { customers: Mutex::new(vec![first]) }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Vec<Value>) -> T) -> T {
+        work(&mut self.customers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn find(&self, id: u64) -> Option<Value> {
+        let id = Value::from(id.to_string());
+        self.with(|customers| customers.iter().find(|customer| customer["id"] == id).cloned())
+    }
+}
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/aggregation/v1/customers", get(list_customers))
+        .route("/aggregation/v2/customers", get(list_customers))
+        .route("/aggregation/v2/customers/testing", post(add_customer))
+        .route("/aggregation/v2/customers/active", post(add_customer))
+        .route("/aggregation/v1/customers/{customer}", get(one_customer).delete(remove_customer))
+        .route("/aggregation/v1/customers/{customer}/accounts", get(accounts).post(accounts))
+        .route("/aggregation/v4/customers/{customer}/accounts/{account}/transactions", get(transactions))
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default = "first")]
+    start: usize,
+    #[serde(default = "usual")]
+    limit: usize,
+}
+
+fn first() -> usize {
+    1
+}
+
+fn usual() -> usize {
+    USUAL_PAGE
+}
+
+impl Page {
+    /// The rows of this page, and whether there are more ; the vendor counts from 1.
+    fn of(&self, rows: Vec<Value>, name: &str) -> Response {
+        if self.start == 0 || self.limit == 0 || self.limit > MAX_PAGE {
+            return error(StatusCode::BAD_REQUEST, "14020", "start counts from 1, limit goes from 1 to 1000");
+        }
+        let found = rows.len();
+        let shown: Vec<Value> = rows.into_iter().skip(self.start - 1).take(self.limit).collect();
+        let more = self.start - 1 + shown.len() < found;
+        Json(json!({ "found": found, "displaying": shown.len(), "moreAvailable": more, name: shown })).into_response()
+    }
+}
+
+async fn list_customers(State(shared): State<Arc<Shared>>, Query(page): Query<Page>) -> Response {
+    page.of(shared.data.with(|customers| customers.clone()), "customers")
+}
+
+async fn add_customer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct New {
+        username: String,
+        #[serde(default)]
+        first_name: String,
+        #[serde(default)]
+        last_name: String,
+    }
+
+    let Ok(new) = serde_json::from_slice::<New>(&body) else {
+        return error(StatusCode::BAD_REQUEST, "14020", "a customer needs a username");
+    };
+    let added = shared.data.with(|customers| {
+        if customers.iter().any(|customer| customer["username"] == new.username) {
+            return None;
+        }
+        let id = FIRST_CUSTOMER + 1 + fastrand::u64(..1_000_000_000);
+        let added = customer(id, &new.username, &new.first_name, &new.last_name);
+        customers.push(added.clone());
+        Some(added)
+    });
+    match added {
+        Some(added) => {
+            let answer =
+                json!({ "id": added["id"], "username": added["username"], "createdDate": added["createdDate"] });
+            (StatusCode::CREATED, Json(answer)).into_response()
+        }
+        None => error(StatusCode::CONFLICT, "11000", "this username is taken"),
+    }
+}
+
+async fn one_customer(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {
+    shared.data.find(id).map_or_else(no_customer, |customer| Json(customer).into_response())
+}
+
+async fn remove_customer(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {
+    let id = Value::from(id.to_string());
+    let removed = shared.data.with(|customers| {
+        let before = customers.len();
+        customers.retain(|customer| customer["id"] != id);
+        customers.len() < before
+    });
+    if removed { StatusCode::NO_CONTENT.into_response() } else { no_customer() }
+}
+
+async fn accounts(State(shared): State<Arc<Shared>>, Path(customer): Path<u64>) -> Response {
+    if shared.data.find(customer).is_none() {
+        return no_customer();
+    }
+    let accounts = ACCOUNTS.map(|(id, kind, balance)| {
+        json!({
+            "id": id.to_string(), "customerId": customer.to_string(), "type": kind, "balance": balance,
+            "currency": "USD", "status": "active", "number": "xxxx1234",
+        })
+    });
+    Json(json!({ "accounts": accounts })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Between {
+    from_date: u64,
+    to_date: u64,
+    #[serde(default = "first")]
+    start: usize,
+    #[serde(default = "usual")]
+    limit: usize,
+}
+
+async fn transactions(
+    State(shared): State<Arc<Shared>>,
+    Path((customer, account)): Path<(u64, u64)>,
+    between: Result<Query<Between>, QueryRejection>,
+) -> Response {
+    let Ok(Query(between)) = between else {
+        return error(StatusCode::BAD_REQUEST, "14020", "fromDate and toDate are needed, in epoch seconds");
+    };
+    if shared.data.find(customer).is_none() || ACCOUNTS.iter().all(|(id, ..)| *id != account) {
+        return error(StatusCode::NOT_FOUND, "38003", "there is no such account");
+    }
+    if between.from_date > between.to_date {
+        return error(StatusCode::BAD_REQUEST, "14020", "fromDate is after toDate");
+    }
+    let day = 24 * 3600;
+    let days = (between.from_date.div_ceil(day)..=between.to_date / day).take(MAX_PAGE);
+    let rows = days.map(|number| {
+        json!({
+            "id": 100_000 + number, "accountId": account, "customerId": customer, "amount": -4.5,
+            "description": "Coffee", "status": "active", "postedDate": number * day,
+        })
+    });
+    Page { start: between.start, limit: between.limit }.of(rows.collect(), "transactions")
+}
+
+fn customer(id: u64, username: &str, first_name: &str, last_name: &str) -> Value {
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    json!({
+        "id": id.to_string(), "username": username, "firstName": first_name, "lastName": last_name,
+        "type": "testing", "createdDate": created.to_string(),
+    })
+}
+
+fn no_customer() -> Response {
+    error(StatusCode::NOT_FOUND, "14001", "there is no such customer")
+}

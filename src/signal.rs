@@ -1,0 +1,38 @@
+//! The signals that end the process.
+
+use std::io;
+
+use tokio::{
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+/// `SIGTERM` and `SIGINT`, caught from the moment this is made.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Starts catching both signals.
+    ///
+    /// # Errors
+    ///
+    /// When a handler cannot be installed.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next signal, and says which it was.
+    ///
+    /// # Cancel safety
+    ///
+    /// A signal that came while nobody waited is told by the next call.
+    pub async fn next(&mut self) -> &'static str {
+        select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
