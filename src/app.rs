@@ -138,9 +138,9 @@ impl App {
         }
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            proxy = ?addresses.proxy,
-            ops = ?addresses.ops,
-            admin = ?addresses.admin,
+            proxy = joined(&addresses.proxy),
+            ops = joined(&addresses.ops),
+            admin = joined(&addresses.admin),
             upstream = %config.proxy.upstream,
             worker_threads = config.server.worker_threads,
             "listening"
@@ -191,6 +191,11 @@ impl App {
         info!("drained");
         Ok(Ending::Drained)
     }
+}
+
+/// The addresses as text, separated by commas.
+pub fn joined(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 struct Listeners {

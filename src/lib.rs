@@ -1,4 +1,7 @@
-//! `finicity-proxy`.
+//! `finicity-proxy`: internal services call it without any credential, and it calls the Finicity API with one.
+//!
+//! The modules, from the top floor to the bottom. A module uses only those below it; `tests/it/architecture.rs` holds it to
+//! that. `ARCHITECTURE.md` is the map.
 
 pub mod cli;
 pub mod app;

@@ -1,1 +1,17 @@
-fn main() {}
+//! Integration tests: the real program as a process, a real TLS upstream, real sockets and signals.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the way to fail")]
+#![expect(unreachable_pub, reason = "one binary; `pub` says what support offers to the tests")]
+
+mod support;
+
+mod architecture;
+mod command_line;
+mod drain;
+mod errors;
+mod forwarding;
+mod http2;
+mod logs;
+mod probes;
+mod secrets;
+mod token_life;

@@ -1,0 +1,187 @@
+//! Subcommands, messages and exit codes.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::support::{
+    APP_KEY, CLIENT_ID, CLIENT_SECRET,
+    client::Client,
+    process::{Process, program, serve_command},
+    upstream::{Reply, Upstream},
+};
+
+/// Runs the program with `arguments` and `variables`; returns its exit code and all that it printed.
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = program();
+    command.args(arguments).envs(variables.iter().copied());
+    let mut process = Process::start(command);
+    (process.wait().code(), process.output())
+}
+
+const SECRETS: [(&str, &str); 3] =
+    [("FINICITY_CLIENT_ID", CLIENT_ID), ("FINICITY_CLIENT_SECRET", CLIENT_SECRET), ("FINICITY_APP_KEY", APP_KEY)];
+
+fn with_secrets<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    SECRETS.iter().chain(variables).copied().collect()
+}
+
+#[track_caller]
+fn check_refused(variables: &[(&str, &str)], lines: &[&str]) {
+    for command in ["serve", "check"] {
+        let (code, output) = run(&[command], variables);
+        assert_eq!(code, Some(78), "{output}");
+        assert_eq!(output.lines().count(), lines.len(), "{output}");
+        for (line, expected) in output.lines().zip(lines) {
+            assert!(line.starts_with("finicity-proxy: ") && line.contains(expected), "{line}");
+        }
+        assert!(!output.contains("canary"), "{output}");
+    }
+}
+
+#[test]
+fn wrong_configurations_are_told_in_one_line_each_and_exit_with_78() {
+    check_refused(
+        &[],
+        &["FINICITY_CLIENT_ID is not set", "FINICITY_CLIENT_SECRET is not set", "FINICITY_APP_KEY is not set"],
+    );
+    check_refused(&with_secrets(&[("FINICITY_CLIENT_SECRET", " ")]), &["FINICITY_CLIENT_SECRET is empty"]);
+    check_refused(&with_secrets(&[("FINICITY_APP_KEY", "your-app-key")]), &["FINICITY_APP_KEY holds a placeholder"]);
+    check_refused(
+        &with_secrets(&[("FINICITY__UPSTREAM__URL", "http://api.finicity.com")]),
+        &["upstream.url (set by FINICITY__UPSTREAM__URL): must be https://"],
+    );
+    check_refused(
+        &with_secrets(&[("FINICITY__UPSTREAM__UR", "x")]),
+        &["upstream.ur (set by FINICITY__UPSTREAM__UR): unknown key"],
+    );
+    check_refused(&with_secrets(&[("FINICITY_LOG_LEVEL", "info")]), &["FINICITY_LOG_LEVEL is not read"]);
+}
+
+#[test]
+fn check_says_what_a_valid_configuration_amounts_to() {
+    let (code, output) = run(&["check"], &SECRETS);
+    assert_eq!(code, Some(0), "{output}");
+    for part in [
+        "valid",
+        "https://api.finicity.com",
+        "/oauth/token",
+        "127.0.0.1:3464, [::1]:3464",
+        "127.0.0.1:3465",
+        "127.0.0.1:3466",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+}
+
+#[test]
+fn config_shows_every_key_and_no_secret() {
+    let variables = with_secrets(&[("FINICITY__AUTH__SCOPE", "a b")]);
+    let (code, output) = run(&["config", "--redacted", "--set", "log.level=debug"], &variables);
+    assert_eq!(code, Some(0), "{output}");
+    for part in [
+        r#"scope = "a b" # FINICITY__AUTH__SCOPE"#,
+        r#"level = "debug" # --set"#,
+        "# FINICITY_CLIENT_SECRET: [redacted]",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+    assert!(!output.contains("canary"), "{output}");
+}
+
+#[test]
+fn a_file_is_read_and_its_mistakes_are_told_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("proxy.toml");
+    fs::write(&path, "[limits]\nconnections = \"many\"\n").unwrap();
+    let path = path.display().to_string();
+    let (code, output) = run(&["check", "--config", &path], &SECRETS);
+    assert_eq!(code, Some(78));
+    assert!(output.contains(&format!("limits.connections (set by {path}): must be a whole number")), "{output}");
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_version_and_help_with_0() {
+    for arguments in [&["swerve"][..], &["--set", "nothing"], &["demo", "--twice"]] {
+        let (code, output) = run(arguments, &[]);
+        assert_eq!(code, Some(2), "{output}");
+    }
+    let (code, output) = run(&["--version"], &[]);
+    assert_eq!((code, output.as_str()), (Some(0), concat!("finicity-proxy ", env!("CARGO_PKG_VERSION"))));
+    let (code, output) = run(&["--help"], &[]);
+    assert!(code == Some(0) && output.contains("demo") && output.contains("78 wrong configuration"), "{output}");
+}
+
+#[test]
+fn without_a_command_it_serves() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let mut command = program();
+    let serve = serve_command(&upstream, &[]);
+    command.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let process = Process::start(command);
+    process.wait_for_log("token minted");
+}
+
+#[test]
+fn demo_once_shows_three_calls_and_exits_with_0() {
+    let (code, output) = run(&["demo", "--once"], &with_secrets(&[("FINICITY__LOG__LEVEL", "warn")]));
+    assert_eq!(code, Some(0), "{output}");
+    for part in [
+        "POST /oauth/token",
+        "finicity-app-key: [redacted: right]",
+        "authorization: [redacted: right]",
+        "GET /aggregation/v1/customers?start=1&limit=5&username=&type=testing",
+        "201 Created",
+        "All three calls were authenticated by the proxy",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+    assert!(!output.contains("canary") && !output.contains("sandbox-Secret"), "{output}");
+}
+
+#[test]
+fn demo_invites_a_newcomer_and_ends_cleanly_on_ctrl_c() {
+    let mut command = program();
+    command.args(["demo"]);
+    for key in ["proxy", "ops", "admin"] {
+        command.args(["--set", &format!("listen.{key}=127.0.0.1:0")]);
+    }
+    let mut process = Process::start(command);
+    let line =
+        process.wait_for_line(|line| line.contains("curl http://") && line.ends_with("/aggregation/v1/customers"));
+    let address = line.trim().strip_prefix("curl http://").unwrap().split('/').next().unwrap().parse().unwrap();
+    assert_eq!(Client::connect(address).get("/aggregation/v1/customers").status, 200);
+    process.wait_for_line(|line| line.starts_with("*** the token was refreshed in the background: this is version 2"));
+    assert_eq!(Client::connect(address).get("/aggregation/v1/customers").status, 200);
+    process.signal(Signal::INT);
+    assert_eq!(process.wait().code(), Some(0), "{}", process.output());
+}
+
+#[test]
+fn the_sandbox_alone_says_how_to_use_it_and_a_proxy_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.pem");
+    let mut command = program();
+    command.args(["sandbox", "--listen", "127.0.0.1:0", "--ca-file"]).arg(&ca_file);
+    let mut sandbox = Process::start(command);
+    sandbox.wait_for_line(|line| line == "finicity-proxy serve");
+
+    // What it prints is what a shell would run.
+    let mut serve = program();
+    serve.arg("serve");
+    let printed = sandbox.output();
+    for word in printed.lines().filter_map(|line| line.strip_prefix("export ")).flat_map(|line| line.split(' ')) {
+        let (name, value) = word.split_once('=').unwrap();
+        serve.env(name, value.trim_matches('\''));
+    }
+    for key in ["PROXY", "OPS", "ADMIN"] {
+        serve.env(format!("FINICITY__LISTEN__{key}"), "127.0.0.1:0");
+    }
+    let proxy = Process::start(serve);
+    let listening = proxy.wait_for_log("listening");
+    let mut client = Client::connect(listening["proxy"].as_str().unwrap().parse().unwrap());
+    let answer = client.get("/aggregation/v1/customers/1005061234");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    sandbox.signal(Signal::TERM);
+    assert_eq!(sandbox.wait().code(), Some(0));
+}

@@ -1,0 +1,265 @@
+//! What arrives at the upstream, and what comes back: byte for byte.
+
+use std::{io::Write as _, net::SocketAddr, thread};
+
+use crate::support::{
+    APP_KEY, CLIENT_ID, CLIENT_SECRET,
+    client::Client,
+    process::Proxy,
+    upstream::{Gate, Received, Reply, Upstream, hash, pattern, token},
+};
+
+const MIB: u64 = 1024 * 1024;
+
+fn customers(_: &Received) -> Reply {
+    Reply::json(r#"{"customers":[]}"#)
+}
+
+#[test]
+fn the_two_steps_of_the_specification_are_reproduced() {
+    let upstream = Upstream::start(3600, customers);
+    let proxy = Proxy::start(&upstream);
+    let answer = proxy.connect().call(
+        "GET",
+        "/aggregation/v2/customers",
+        &["Accept: application/json", "Content-Type: application/json"],
+        b"",
+    );
+    assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"customers":[]}"#));
+
+    let received = upstream.received();
+    let [token_call, request] = received.as_slice() else { panic!("{received:?}") };
+    assert!(token_call.head.starts_with("POST /oauth/token HTTP/1.1\r\n"), "{}", token_call.head);
+    assert_eq!(token_call.headers("finicity-app-key"), [APP_KEY]);
+    assert_eq!(token_call.headers("content-type"), ["application/json"]);
+    assert_eq!(token_call.headers("accept"), ["application/json"]);
+    assert_eq!(token_call.headers("host"), [upstream.authority()]);
+    assert_eq!(token_call.headers("authorization"), [""; 0]);
+    assert_eq!(
+        String::from_utf8_lossy(&token_call.body),
+        format!(r#"{{"client_id":"{CLIENT_ID}","client_secret":"{CLIENT_SECRET}","grant_type":"client_credentials"}}"#)
+    );
+
+    assert!(request.head.starts_with("GET /aggregation/v2/customers HTTP/1.1\r\n"), "{}", request.head);
+    assert_eq!(request.headers("accept"), ["application/json"]);
+    assert_eq!(request.headers("content-type"), ["application/json"]);
+    assert_eq!(request.headers("finicity-app-key"), [APP_KEY]);
+    assert_eq!(request.headers("authorization"), [format!("Bearer {}", token(1))]);
+    assert_eq!(request.headers("host"), [upstream.authority()]);
+    assert_eq!(request.head.split("\r\n").count(), 6, "nothing else is added: {}", request.head);
+}
+
+#[test]
+fn both_loopback_addresses_answer() {
+    let upstream = Upstream::start(3600, customers);
+    let proxy = Proxy::start(&upstream);
+    assert!(proxy.proxy.iter().any(SocketAddr::is_ipv4) && proxy.proxy.iter().any(SocketAddr::is_ipv6));
+    for address in &proxy.proxy {
+        assert_eq!(Client::connect(*address).get("/aggregation/v1/customers").status, 200, "{address}");
+    }
+}
+
+#[test]
+fn path_and_query_arrive_byte_for_byte() {
+    let upstream = Upstream::start(3600, customers);
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    for target in [
+        "/",
+        "/aggregation/v1/customers?username=&type=&search=",
+        "/a%2Fb/c%20d?q=%zz&r=a+b&&=&s",
+        "/a//b/?x=/../y",
+        "/caf%C3%A9?callbackUrl=https%3A%2F%2Fexample.com%2Fx%3Fy%3Dz",
+        "/a;b=c/d,e/(f)'g'*h!i~j$k&l=m:n@o",
+        "/x?",
+        "/UPPER/lower?A=a",
+    ] {
+        assert_eq!(client.get(target).status, 200, "{target}");
+        assert_eq!(upstream.requests().last().unwrap().target(), target);
+    }
+}
+
+#[test]
+fn a_post_without_a_body_keeps_its_length_of_zero() {
+    let upstream = Upstream::start(3600, customers);
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    let target = "/aggregation/v1/customers/1/accounts";
+    for lines in [&["Content-Length: 0"][..], &[]] {
+        client.call("POST", target, lines, b"");
+        let request = upstream.requests().last().unwrap().clone();
+        assert_eq!(request.headers("content-length"), ["0"]);
+        assert_eq!(request.headers("transfer-encoding"), [""; 0]);
+    }
+}
+
+#[test]
+fn bodies_keep_their_framing() {
+    let upstream = Upstream::start(3600, customers);
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    client.call("POST", "/sized", &["Content-Length: 5"], b"hello");
+    client.call("POST", "/chunked", &["Transfer-Encoding: chunked"], b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n");
+    let requests = upstream.requests();
+    assert_eq!((requests[0].headers("content-length"), requests[0].headers("transfer-encoding")), (vec!["5"], vec![]));
+    assert_eq!(
+        (requests[1].headers("content-length"), requests[1].headers("transfer-encoding")),
+        (vec![], vec!["chunked"])
+    );
+    assert!(requests.iter().all(|request| request.body == b"hello"));
+}
+
+#[test]
+fn i11_large_bodies_stream_both_ways_without_the_process_growing_by_them() {
+    let upstream = Upstream::start(3600, |request| match request.target() {
+        "/down/3" => Reply::Stream(3 * MIB),
+        "/down/96" => Reply::Stream(96 * MIB),
+        _ => Reply::json("{}"),
+    });
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    let mut both_ways = |mib: u64| {
+        let chunk: Vec<u8> = (0..MIB).map(pattern).collect();
+        let mut writer = client.writer();
+        client.send(format!("POST /up/{mib} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", mib * MIB));
+        let sent = (0..mib).fold(hash(0, b""), |state, _| hash(state, &chunk));
+        thread::scope(|scope| {
+            scope.spawn(|| (0..mib).for_each(|_| writer.write_all(&chunk).unwrap()));
+            assert_eq!(client.read_answer(false).unwrap().status, 200);
+        });
+        let received = upstream.wait_for(&format!("/up/{mib}"));
+        assert_eq!((received.body_len, received.body_hash), (mib * MIB, sent));
+
+        let answer = client.get(&format!("/down/{mib}"));
+        assert_eq!(answer.body.len() as u64, mib * MIB);
+        assert!(answer.body.iter().enumerate().all(|(place, byte)| *byte == pattern(place as u64)));
+    };
+    both_ways(3);
+    let before = proxy.process.status_kib("VmHWM");
+    both_ways(96);
+    let grown = proxy.process.status_kib("VmHWM") - before;
+    assert!(grown < 8 * 1024, "the process grew by {grown} KiB");
+}
+
+#[test]
+fn the_callers_own_credentials_and_hop_by_hop_fields_do_not_arrive() {
+    let upstream = Upstream::start(3600, customers);
+    let proxy = Proxy::start(&upstream);
+    let lines = [
+        "Authorization: Bearer evil",
+        "authorization: Basic evil",
+        "FINICITY-APP-KEY: evil",
+        "Finicity_App_Key: evil",
+        "Finicity-App-Token: evil",
+        "App-Key: evil",
+        "Cookie: evil=1",
+        "Proxy-Authorization: evil",
+        "X-Forwarded-For: evil",
+        "Connection: close, Authorization, Finicity-App-Key, X-Private",
+        "X-Private: evil",
+        "TE: trailers",
+        "X-External-Request-Id: kept",
+    ];
+    assert_eq!(proxy.connect().call("GET", "/x", &lines, b"").status, 200);
+    let request = upstream.requests().pop().unwrap();
+    assert!(!request.head.contains("evil"), "{}", request.head);
+    assert_eq!(request.headers("authorization"), [format!("Bearer {}", token(1))]);
+    assert_eq!(request.headers("finicity-app-key"), [APP_KEY]);
+    assert_eq!(request.headers("x-external-request-id"), ["kept"]);
+}
+
+#[test]
+fn answers_come_back_as_they_are() {
+    let gzip = b"\x1f\x8b\x08\x00not really\xff\x00".to_vec();
+    let body = gzip.clone();
+    let upstream = Upstream::start(3600, move |request| {
+        match request.target() {
+        "/gzip" => {
+            let head = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 16\r\n\r\n";
+            Reply::Bytes([head.as_bytes(), &body].concat())
+        }
+        "/redirect" => Reply::Bytes(b"HTTP/1.1 302 Found\r\nlocation: http://evil.example/\r\ncontent-length: 0\r\n\r\n".to_vec()),
+        "/limited" => Reply::Bytes(b"HTTP/1.1 429 Slow\r\nretry-after: 30\r\ncontent-length: 2\r\n\r\n{}".to_vec()),
+        "/cookies" => Reply::Bytes(
+            b"HTTP/1.1 200 OK\r\nset-cookie: a=1\r\nset-cookie: b=2\r\nkeep-alive: timeout=1\r\nauthorization: Bearer x\r\ncontent-length: 0\r\n\r\n"
+                .to_vec(),
+        ),
+        "/none" => Reply::Bytes(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
+        "/head" => Reply::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n".to_vec()),
+        "/chunked" => Reply::Bytes(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_vec()),
+        _ => Reply::status(500, "Internal Server Error", r#"{"code":103}"#),
+    }
+    });
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    let answer = client.call("GET", "/gzip", &["Accept-Encoding: gzip"], b"");
+    assert_eq!((answer.header("content-encoding"), &answer.body), (Some("gzip"), &gzip));
+    let answer = client.get("/redirect");
+    assert_eq!((answer.status, answer.header("location")), (302, Some("http://evil.example/")));
+    let answer = client.get("/limited");
+    assert_eq!((answer.status, answer.header("retry-after"), answer.text().as_str()), (429, Some("30"), "{}"));
+    let answer = client.get("/cookies");
+    let cookies: Vec<_> =
+        answer.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, v)| v.as_str()).collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+    assert_eq!((answer.header("keep-alive"), answer.header("authorization")), (None, None));
+    assert_eq!(client.get("/none").status, 204);
+    let answer = client.call("HEAD", "/head", &[], b"");
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("1234")));
+    assert_eq!(client.get("/chunked").text(), "abc");
+    let answer = client.get("/failing");
+    assert_eq!(
+        (answer.status, answer.text().as_str(), answer.header("x-finicity-proxy-error")),
+        (500, r#"{"code":103}"#, None)
+    );
+}
+
+#[test]
+fn f01_f02_a_truncated_answer_is_never_reported_as_complete() {
+    let upstream = Upstream::start(3600, |request| match request.target() {
+        "/sized" => Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec()),
+        _ => Reply::Cut(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec()),
+    });
+    let proxy = Proxy::start(&upstream);
+    for target in ["/sized", "/chunked"] {
+        let mut client = proxy.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        client.read_answer(false).expect_err("the answer must break off");
+    }
+    for line in proxy.process.logs("request") {
+        assert_eq!(
+            (line["outcome"].as_str(), line["http.response.status_code"].as_u64()),
+            (Some("truncated"), Some(200))
+        );
+    }
+}
+
+#[test]
+fn e04_expect_continue_is_answered_here() {
+    let upstream = Upstream::start(3600, customers);
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    client.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.read_answer(false).unwrap().status, 100);
+    client.send("abc");
+    assert_eq!(client.read_answer(false).unwrap().status, 200);
+    let request = upstream.requests().pop().unwrap();
+    assert_eq!((request.headers("expect"), request.body.as_slice()), (vec![], &b"abc"[..]));
+}
+
+#[test]
+fn an_answer_is_streamed_before_it_is_complete() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start(3600, move |request| match request.target() {
+        "/held" => Reply::Held(held.clone(), b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec()),
+        _ => Reply::json("{}"),
+    });
+    let proxy = Proxy::start(&upstream);
+    let mut waiting = proxy.connect();
+    waiting.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    upstream.wait_for("/held");
+    assert_eq!(proxy.connect().get("/other").status, 200, "one slow request must not hold up another");
+    gate.open();
+    assert_eq!(waiting.read_answer(false).unwrap().status, 200);
+}

@@ -1,0 +1,84 @@
+//! Probes, metrics and status on the running program.
+
+use crate::support::{
+    process::Proxy,
+    upstream::{Reply, Upstream},
+};
+
+#[test]
+fn probes_and_metrics_tell_how_the_proxy_does() {
+    let upstream = Upstream::start(3600, |request| match request.target() {
+        "/aggregation/v1/customers/987654321" => Reply::status(404, "Not Found", "{}"),
+        _ => Reply::json("{}"),
+    });
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    client.get("/aggregation/v1/customers?search=someone");
+    client.get("/aggregation/v1/customers/987654321");
+    client.get("/no/such/operation");
+    client.call("TRACE", "/x", &[], b"").assert_problem(405, "method_not_allowed");
+
+    let mut ops = proxy.ops();
+    for probe in ["/startupz", "/livez", "/readyz"] {
+        let answer = ops.get(probe);
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"), "{probe}");
+    }
+    assert!(ops.get("/readyz?verbose").text().contains("token state: fresh"));
+    let metrics = ops.get("/metrics");
+    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = metrics.text();
+    for line in [
+        r#"finicity_proxy_requests_total{method="GET",route="/aggregation/v1/customers",status_class="2xx"} 1"#,
+        r#"finicity_proxy_requests_total{method="GET",route="/aggregation/v1/customers/{customerId}",status_class="4xx"} 1"#,
+        r#"finicity_proxy_requests_total{method="_OTHER",route="other",status_class="2xx"} 1"#,
+        r#"finicity_proxy_upstream_first_byte_seconds_count{method="GET",route="/aggregation/v1/customers"} 1"#,
+        r#"finicity_proxy_errors_total{code="method_not_allowed"} 1"#,
+        r#"finicity_proxy_token_refreshes_total{outcome="success"} 1"#,
+        "finicity_proxy_token_version 1",
+        "finicity_proxy_connections 1",
+        "finicity_proxy_requests_in_flight 0",
+        r#"finicity_proxy_build_info{version="0.1.0"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    let expiry = text.lines().find_map(|line| line.strip_prefix("finicity_proxy_token_expiry_seconds ")).unwrap();
+    assert!((3_000.0..3_570.1).contains(&expiry.parse::<f64>().unwrap()), "{expiry}");
+    assert!(!text.contains("987654321") && !text.contains("someone"), "{text}");
+}
+
+#[test]
+fn l10_metrics_stay_bounded_whatever_is_asked_for() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    let mut count = |numbers: std::ops::Range<u32>| {
+        for n in numbers {
+            client.get(&format!("/random/{n}/path"));
+            client.call(&format!("METHOD{n}"), "/x", &[], b"").assert_problem(405, "method_not_allowed");
+        }
+        proxy.ops().get("/metrics").text().lines().count()
+    };
+    let before = count(0..1);
+    assert_eq!(count(1..200), before);
+}
+
+#[test]
+fn the_ops_port_forwards_nothing_and_the_data_port_has_no_probes() {
+    let upstream = Upstream::start(3600, |_| Reply::status(404, "Not Found", "from upstream"));
+    let proxy = Proxy::start(&upstream);
+    assert_eq!(proxy.ops().get("/aggregation/v1/customers").status, 404);
+    assert_eq!(upstream.requests().len(), 0);
+    let answer = proxy.connect().call("GET", "/livez", &["User-Agent: kube-probe/1.36"], b"");
+    assert_eq!(answer.text(), "from upstream");
+}
+
+#[test]
+fn the_admin_port_tells_the_status_to_local_programs_only() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let proxy = Proxy::start(&upstream);
+    let mut admin = crate::support::client::Client::connect(proxy.admin);
+    let status: serde_json::Value = serde_json::from_slice(&admin.get("/api/status").body).unwrap();
+    assert_eq!((status["token"]["state"].as_str(), status["token"]["version"].as_u64()), (Some("fresh"), Some(1)));
+    assert_eq!(status["upstream"].as_str(), Some(format!("{}/", upstream.url()).as_str()));
+    assert_eq!(admin.call("GET", "/api/status", &["Origin: https://evil.example"], b"").status, 403);
+}

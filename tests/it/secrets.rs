@@ -1,0 +1,207 @@
+//! The canary scan: every flow runs with all logs of all crates at TRACE, and no output may hold a secret in any form.
+
+use std::fmt::Write as _;
+
+use rustix::process::Signal;
+
+use crate::support::{
+    APP_KEY, CLIENT_ID, CLIENT_SECRET, TOKEN_PREFIX,
+    client::{Client, Response},
+    process::{Process, Proxy, serve_command},
+    upstream::{Gate, Received, Reply, Upstream, token, token_answer},
+};
+
+/// Every form that a secret could leave in.
+fn forms(secret: &str) -> Vec<String> {
+    let percent = secret.bytes().fold(String::new(), |mut text, byte| {
+        let plain = byte.is_ascii_alphanumeric();
+        let _ = if plain { write!(text, "{}", char::from(byte)) } else { write!(text, "%{byte:02X}") };
+        text
+    });
+    let hex = secret.bytes().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    let numbers = secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+    let mut forms = vec![secret.to_owned(), percent.to_lowercase(), percent, hex, numbers];
+    // Base64 of the secret at each of the three offsets, without the characters at the ends that its neighbours share.
+    for offset in 0..3 {
+        let padded = [vec![0; offset], secret.as_bytes().to_vec()].concat();
+        let encoded = base64(&padded);
+        forms.push(encoded[4.min(encoded.len())..encoded.len() - 4].to_owned());
+    }
+    forms
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let groups = bytes.chunks(3).flat_map(|group| {
+        let bits = group.iter().chain([&0, &0]).take(3).fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        [18, 12, 6, 0].map(|shift| char::from(ALPHABET[bits >> shift & 63]))
+    });
+    groups.collect()
+}
+
+/// Panics when `text` holds a canary, and names the place.
+#[track_caller]
+fn scan(place: &str, text: &str) {
+    for secret in [CLIENT_ID, CLIENT_SECRET, APP_KEY, TOKEN_PREFIX] {
+        for form in forms(secret) {
+            if let Some(at) = text.find(&form) {
+                let start = (0..=at.saturating_sub(200)).rev().find(|start| text.is_char_boundary(*start)).unwrap_or(0);
+                panic!("{place} holds {secret:?} as {form:?}: …{}", &text[start..at + form.len()]);
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn scan_answer(place: &str, answer: &Response) {
+    scan(place, &format!("{:?} {}", answer.headers, answer.text()));
+}
+
+/// Runs the proxy at TRACE through `flow`, ends it, and scans all that it printed.
+fn check(upstream: &Upstream, variables: &[(&str, &str)], flow: impl FnOnce(&Proxy)) {
+    let trace = [("FINICITY__LOG__LEVEL", "trace")];
+    let mut proxy = Proxy::launch(upstream, &[&trace, variables].concat());
+    flow(&proxy);
+    let command_line = std::fs::read(format!("/proc/{}/cmdline", proxy.process.id())).unwrap();
+    scan("the command line", &String::from_utf8_lossy(&command_line));
+    for (address, path) in
+        [(proxy.ops, "/metrics"), (proxy.ops, "/readyz?verbose"), (proxy.ops, "/nothing"), (proxy.admin, "/api/status")]
+    {
+        scan_answer(path, &Client::connect(address).get(path));
+    }
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait();
+    let output = proxy.process.output();
+    assert!(output.contains(r#""level":"TRACE""#), "nothing was logged at TRACE");
+    scan("the log", &output);
+}
+
+type Handler = Box<dyn Fn(&Received) -> Reply + Send + Sync>;
+
+/// An answer that repeats all that the upstream was told in confidence.
+fn echo(request: &Received) -> Reply {
+    Reply::status(400, "Bad Request", &format!("{} {}", request.head, String::from_utf8_lossy(&request.body)))
+}
+
+#[test]
+fn l01_the_usual_flows() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    check(&upstream, &[], |proxy| {
+        proxy.process.wait_for_log("token minted");
+        let mut client = proxy.connect();
+        scan_answer("an answer", &client.get("/aggregation/v1/customers?x=y"));
+        scan_answer("an answer", &client.call("POST", "/x", &["Content-Length: 3"], b"abc"));
+        scan_answer("a refusal", &client.call("TRACE", "/x", &[], b""));
+        scan_answer("a refusal", &Client::connect(proxy.proxy[1]).call("GET", "//x", &["Origin: null"], b""));
+    });
+}
+
+#[test]
+fn l01_the_log_for_people() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let variables = [("FINICITY__LOG__LEVEL", "trace"), ("FINICITY__LOG__FORMAT", "human")];
+    let mut process = Process::start(serve_command(&upstream, &variables));
+    process.wait_for_line(|line| line.contains("token minted"));
+    process.signal(Signal::TERM);
+    process.wait();
+    assert!(process.output().contains("TRACE"));
+    scan("the log", &process.output());
+}
+
+#[test]
+fn l01_over_http2() {
+    // The upstream offers no HTTP/2; that it is asked for changes the TLS and connection code that runs.
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    check(&upstream, &[("FINICITY__UPSTREAM__HTTP2", "auto")], |proxy| {
+        proxy.process.wait_for_log("token minted");
+        scan_answer("an answer", &proxy.connect().get("/x"));
+    });
+}
+
+#[test]
+fn l01_l09_token_answers_that_repeat_the_secrets() {
+    let malformed = format!(r#"{{"access_token":"{} with a space","client_secret":"{CLIENT_SECRET}"}}"#, token(1));
+    let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{}", token_answer(1, 60));
+    let redirect =
+        format!("HTTP/1.1 302 Found\r\nlocation: https://localhost/?s={CLIENT_SECRET}\r\ncontent-length: 0\r\n\r\n");
+    let reason = format!("HTTP/1.1 503 {CLIENT_SECRET}\r\nx-echo: {APP_KEY}\r\ncontent-length: 0\r\n\r\n");
+    let not_http = format!("{CLIENT_SECRET}\r\n\r\n");
+    let replies: [Handler; 6] = [
+        Box::new(echo),
+        Box::new(move |_| Reply::json(&malformed)),
+        Box::new(move |_| Reply::Cut(cut.clone().into_bytes())),
+        Box::new(move |_| Reply::Bytes(redirect.clone().into_bytes())),
+        Box::new(move |_| Reply::Bytes(reason.clone().into_bytes())),
+        Box::new(move |_| Reply::Bytes(not_http.clone().into_bytes())),
+    ];
+    for reply in replies {
+        let upstream = Upstream::start_raw(reply);
+        check(&upstream, &[("FINICITY__AUTH__TOKEN_WAIT", "0s")], |proxy| {
+            proxy.process.wait_for_line(|line| line.contains("token refresh failed"));
+            scan_answer("a 503", &proxy.connect().get("/x"));
+        });
+    }
+}
+
+#[test]
+fn l01_rejected_credentials() {
+    let upstream = Upstream::start_raw(|request| {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        Reply::status(401, "Unauthorized", &format!(r#"{{"error":"invalid_client","error_description":{body}}}"#))
+    });
+    check(&upstream, &[], |proxy| {
+        proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
+        scan_answer("a 503", &proxy.connect().get("/x"));
+    });
+}
+
+#[test]
+fn d08_l01_an_upstream_that_repeats_our_headers() {
+    // The body is the upstream's answer and passes untouched; header fields named like ours do not, and no log has either.
+    let upstream = Upstream::start(3600, |request| {
+        let authorization = request.headers("authorization")[0];
+        let fields = format!(
+            "authorization: {authorization}\r\nfinicity-app-key: {APP_KEY}\r\nfinicity-app-token: {authorization}\r\n"
+        );
+        match request.target() {
+            "/headers" => Reply::Bytes(format!("HTTP/1.1 200 OK\r\n{fields}content-length: 0\r\n\r\n").into_bytes()),
+            "/garbage" => Reply::Bytes(format!("{authorization}\r\n\r\n").into_bytes()),
+            "/bad-field" => Reply::Bytes(format!("HTTP/1.1 200 OK\r\nx\0y: {authorization}\r\n\r\n").into_bytes()),
+            _ => echo(request),
+        }
+    });
+    check(&upstream, &[], |proxy| {
+        proxy.process.wait_for_log("token minted");
+        for target in ["/headers", "/garbage", "/bad-field"] {
+            scan_answer(target, &proxy.connect().get(target));
+        }
+        assert!(proxy.connect().get("/echo").text().contains(TOKEN_PREFIX));
+    });
+}
+
+#[test]
+fn l01_requests_that_are_cut_off() {
+    let gate = Gate::new();
+    let upstream = Upstream::start(3600, move |_| Reply::Held(gate.clone(), Vec::new()));
+    let variables = [("FINICITY__UPSTREAM__FIRST_BYTE_TIMEOUT", "1s"), ("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "0s")];
+    check(&upstream, &variables, |proxy| {
+        proxy.process.wait_for_log("token minted");
+        scan_answer("a 504", &proxy.connect().get("/x"));
+        let mut client = proxy.connect();
+        client.send("GET /cut HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        upstream.wait_for("/cut");
+    });
+}
+
+#[test]
+fn the_scan_finds_what_it_looks_for() {
+    for form in forms(CLIENT_SECRET) {
+        let text = format!("before {form} after");
+        std::panic::catch_unwind(|| scan("a text", &text)).expect_err(&form);
+    }
+    scan("a text", "nothing here");
+    assert!(base64(b"hello world!").starts_with("aGVsbG8gd29ybGQh"));
+}

@@ -1,0 +1,20 @@
+//! What the tests stand on: the program as a child process, a TLS upstream that shows every byte, and a client that sends any.
+//!
+//! Everything is waited for by an event, with a generous limit that only a broken test reaches; nothing sleeps.
+
+pub mod client;
+pub mod process;
+pub mod upstream;
+
+use std::time::Duration;
+
+/// How long an expected event may take before the test gives up. Slow machines are no failures.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The credentials that the tests run the program with. No output may ever hold one of them.
+pub const CLIENT_ID: &str = "canary-client-4f1d";
+pub const CLIENT_SECRET: &str = "canary-Secret+9b/2=e!";
+pub const APP_KEY: &str = "canaryappkey77aa55cc33ee1100ff99";
+
+/// What every token begins with.
+pub const TOKEN_PREFIX: &str = "canarytoken";

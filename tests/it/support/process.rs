@@ -1,0 +1,193 @@
+//! The program as a child process.
+
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::Instant,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{APP_KEY, CLIENT_ID, CLIENT_SECRET, PATIENCE, client::Client, upstream::Upstream};
+
+/// The program, not started yet, with an environment of its own and nothing set.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_finicity-proxy"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+/// A running program and all that it has printed. Dropping it kills it.
+pub struct Process {
+    child: Child,
+    output: Arc<Output>,
+}
+
+#[derive(Default)]
+struct Output {
+    lines: Mutex<Lines>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<String>,
+    ended: usize,
+}
+
+impl Process {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = Arc::new(Output::default());
+        collect(Arc::clone(&output), child.stdout.take().unwrap());
+        collect(Arc::clone(&output), child.stderr.take().unwrap());
+        Self { child, output }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.child.id().try_into().unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// Everything printed so far, on both outputs.
+    pub fn output(&self) -> String {
+        self.output.lines.lock().unwrap().lines.join("\n")
+    }
+
+    /// Waits for a line that `matches`, whether it was printed before or comes yet.
+    #[track_caller]
+    pub fn wait_for_line(&self, matches: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.output.lines.lock().unwrap();
+        let mut looked_at = 0;
+        loop {
+            if let Some(line) = lines.lines[looked_at..].iter().find(|line| matches(line)) {
+                return line.clone();
+            }
+            looked_at = lines.lines.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero() && lines.ended < 2, "no such line in\n{}", lines.lines.join("\n"));
+            lines = self.output.more.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// Waits for a JSON log line whose message is `message`.
+    #[track_caller]
+    pub fn wait_for_log(&self, message: &str) -> Value {
+        let line = self
+            .wait_for_line(|line| serde_json::from_str::<Value>(line).is_ok_and(|value| value["message"] == message));
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// The JSON log lines so far whose message is `message`.
+    pub fn logs(&self, message: &str) -> Vec<Value> {
+        let lines = self.output.lines.lock().unwrap();
+        let parsed = lines.lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        parsed.filter(|value| value["message"] == message).collect()
+    }
+
+    /// Waits for the end, and for all of the output.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.output.lines.lock().unwrap();
+        while lines.ended < 2 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "the program does not end; so far it printed\n{}", lines.lines.join("\n"));
+            lines = self.output.more.wait_timeout(lines, left).unwrap().0;
+        }
+        drop(lines);
+        self.child.wait().unwrap()
+    }
+
+    /// The value of `field` in `/proc/PID/status`, in KiB.
+    pub fn status_kib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(output: Arc<Output>, from: impl Read + Send + 'static) {
+    thread::spawn(move || {
+        for line in BufReader::new(from).split(b'\n') {
+            let Ok(line) = line else { break };
+            output.lines.lock().unwrap().lines.push(String::from_utf8_lossy(&line).into_owned());
+            output.more.notify_all();
+        }
+        output.lines.lock().unwrap().ended += 1;
+        output.more.notify_all();
+    });
+}
+
+/// The proxy in front of an [`Upstream`], on free ports.
+pub struct Proxy {
+    pub process: Process,
+    pub proxy: Vec<SocketAddr>,
+    pub ops: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Proxy {
+    /// Starts it and waits until it listens and has a token.
+    pub fn start(upstream: &Upstream) -> Self {
+        Self::start_with(upstream, &[])
+    }
+
+    /// The same with further variables.
+    pub fn start_with(upstream: &Upstream, variables: &[(&str, &str)]) -> Self {
+        let proxy = Self::launch(upstream, variables);
+        proxy.process.wait_for_log("token minted");
+        proxy
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn launch(upstream: &Upstream, variables: &[(&str, &str)]) -> Self {
+        let process = Process::start(serve_command(upstream, variables));
+        let listening = process.wait_for_log("listening");
+        let addresses = |name: &str| -> Vec<SocketAddr> {
+            listening[name].as_str().unwrap().split(", ").map(|address| address.parse().unwrap()).collect()
+        };
+        let (proxy, ops, admin) = (addresses("proxy"), addresses("ops")[0], addresses("admin")[0]);
+        Self { process, proxy, ops, admin }
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.proxy[0])
+    }
+
+    pub fn ops(&self) -> Client {
+        Client::connect(self.ops)
+    }
+}
+
+/// `serve` in front of `upstream`, on free ports.
+pub fn serve_command(upstream: &Upstream, variables: &[(&str, &str)]) -> Command {
+    let mut command = program();
+    command
+        .arg("serve")
+        .env("FINICITY_CLIENT_ID", CLIENT_ID)
+        .env("FINICITY_CLIENT_SECRET", CLIENT_SECRET)
+        .env("FINICITY_APP_KEY", APP_KEY)
+        .env("FINICITY__UPSTREAM__URL", upstream.url())
+        .env("FINICITY__UPSTREAM__CA_FILE", upstream.ca_file())
+        .env("FINICITY__LISTEN__PROXY", "127.0.0.1:0,[::1]:0")
+        .env("FINICITY__LISTEN__OPS", "127.0.0.1:0")
+        .env("FINICITY__LISTEN__ADMIN", "127.0.0.1:0")
+        .envs(variables.iter().copied());
+    command
+}

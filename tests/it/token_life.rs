@@ -1,0 +1,138 @@
+//! The token over time, with real sockets and real seconds. What can be tested under paused time is beside the code.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    APP_KEY,
+    process::Proxy,
+    upstream::{Reply, Upstream, token, token_answer},
+};
+
+/// Seconds: short, so that a refresh comes within a test; not too short, so that it comes ahead of the expiry.
+const LIFETIME_S: u64 = 12;
+
+/// An upstream that refuses every token but those that are young enough, as the real one does.
+fn strict_upstream() -> Upstream {
+    let issued: Mutex<Vec<Instant>> = Mutex::default();
+    Upstream::start_raw(move |request| {
+        let mut issued = issued.lock().unwrap();
+        if request.target() == "/oauth/token" {
+            issued.push(Instant::now());
+            return Reply::json(&token_answer(issued.len() as u64, LIFETIME_S));
+        }
+        let good = issued.iter().enumerate().any(|(index, at)| {
+            at.elapsed() < Duration::from_secs(LIFETIME_S)
+                && request.headers("authorization") == [format!("Bearer {}", token(index as u64 + 1))]
+                && request.headers("finicity-app-key") == [APP_KEY]
+        });
+        if good { Reply::json("{}") } else { Reply::status(401, "Unauthorized", r#"{"code":"10023"}"#) }
+    })
+}
+
+#[test]
+fn a_refresh_under_load_fails_not_one_request_and_every_reader_sees_the_new_token() {
+    const READERS: usize = 8;
+    let upstream = strict_upstream();
+    let proxy = Proxy::start(&upstream);
+    let refreshed = AtomicBool::new(false);
+    let answered: Vec<usize> = thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = proxy.connect();
+                    let mut answered = 0;
+                    // Until the refresh, and some requests beyond it.
+                    let mut left = 50;
+                    while left > 0 {
+                        let answer = client.get("/aggregation/v1/customers");
+                        assert_eq!(answer.status, 200, "{answer:?}");
+                        answered += 1;
+                        left -= usize::from(refreshed.load(Ordering::Relaxed));
+                    }
+                    answered
+                })
+            })
+            .collect();
+        proxy.process.wait_for_line(|line| line.contains("token minted") && line.contains(r#""token.version":2"#));
+        refreshed.store(true, Ordering::Relaxed);
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), answered.iter().sum::<usize>());
+    let tokens: BTreeSet<&str> = requests.iter().flat_map(|request| request.headers("authorization")).collect();
+    assert_eq!(
+        tokens.into_iter().collect::<Vec<_>>(),
+        [format!("Bearer {}", token(1)), format!("Bearer {}", token(2))]
+    );
+    let last: BTreeSet<&str> =
+        requests[requests.len() - READERS..].iter().flat_map(|r| r.headers("authorization")).collect();
+    assert_eq!(last.into_iter().collect::<Vec<_>>(), [format!("Bearer {}", token(2))]);
+    assert_eq!(upstream.token_calls(), 2);
+}
+
+#[test]
+fn n01_a_crowd_at_the_start_causes_one_token_call() {
+    let gate = crate::support::upstream::Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start_raw(move |request| {
+        if request.target() != "/oauth/token" {
+            return Reply::json("{}");
+        }
+        let answer = token_answer(1, 3600);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
+        Reply::Held(held.clone(), (head + &answer).into_bytes())
+    });
+    let proxy = Proxy::launch(&upstream, &[("FINICITY__AUTH__TOKEN_WAIT", "30s")]);
+    upstream.wait_for("/oauth/token");
+    let mut clients: Vec<_> = (0..100).map(|_| proxy.connect()).collect();
+    for client in &mut clients {
+        client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    }
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.read_answer(false).unwrap().status, 200);
+    }
+    assert_eq!(upstream.token_calls(), 1);
+}
+
+#[test]
+fn m14_a_redirect_of_the_token_call_is_not_followed() {
+    let elsewhere = Upstream::start(3600, |_| Reply::json("{}"));
+    let location = format!("{}/oauth/token", elsewhere.url());
+    let head = format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+    let upstream = Upstream::start_raw(move |_| Reply::Bytes(head.clone().into_bytes()));
+    let proxy = Proxy::launch(&upstream, &[]);
+    let line = proxy.process.wait_for_log("token refresh failed");
+    assert_eq!(line["class"], "redirect");
+    assert_eq!(elsewhere.received().len(), 0);
+}
+
+#[test]
+fn m13_an_endless_token_answer_is_cut_at_its_limit() {
+    let upstream = Upstream::start_raw(|_| Reply::Stream(u64::MAX / 2));
+    let proxy = Proxy::launch(&upstream, &[]);
+    let line = proxy.process.wait_for_log("token refresh failed");
+    assert_eq!(line["class"], "malformed");
+    assert!(line["error"].as_str().unwrap().starts_with("the token answer is too large"), "{line}");
+}
+
+#[test]
+fn the_environments_proxies_are_not_used() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let nowhere = "http://127.0.0.1:9";
+    let variables: Vec<(&str, &str)> =
+        ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
+            .map(|n| (n, nowhere))
+            .into();
+    let proxy = Proxy::start_with(&upstream, &variables);
+    assert_eq!(proxy.connect().get("/x").status, 200);
+}
