@@ -126,7 +126,7 @@ impl Server {
 }
 
 /// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled: for the listeners that are
-/// not on the path of requests. At most [`MAX_SIDE_CONNECTIONS`] are open at once.
+/// not on the path of requests. At most 256 are open at once.
 pub async fn serve<S, B>(listener: TcpListener, service: S, limits: Limits, stop: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,

@@ -49,7 +49,7 @@ impl Clock {
         })
     }
 
-    /// Waits until `due`; returns within [`LONGEST_NAP`] of it when the machine was suspended meanwhile.
+    /// Waits until `due`; returns within ten seconds of it when the machine was suspended meanwhile.
     ///
     /// # Cancel safety
     ///

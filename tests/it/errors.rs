@@ -56,9 +56,8 @@ fn an_upstream_that_does_not_listen_is_unreachable() {
 
 #[test]
 fn without_a_token_requests_wait_briefly_and_get_a_503() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let upstream = ok();
-    let url = format!("https://localhost:{}", free.port());
+    let (upstream, dead) = (ok(), DeadPort::new());
+    let url = dead.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__URL", &url), ("FINICITY__AUTH__TOKEN_WAIT", "100ms")]);
     let answer = proxy.connect().get("/x");
     answer.assert_problem(503, "token_unavailable");
