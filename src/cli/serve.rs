@@ -12,6 +12,7 @@ use crate::{
 /// Serves until a signal says to stop; drains then, unless a second one comes.
 pub(super) async fn run(inputs: Inputs) -> anyhow::Result<()> {
     let config = config::load(&inputs)?;
+    drop(inputs); // the environment's copy of the secrets with it
     logging::init(&config.log, Output::Stdout)?;
     let mut signals = StopSignals::catch()?;
     let app = App::start(config).await?;

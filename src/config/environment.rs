@@ -1,6 +1,6 @@
 //! A snapshot of the environment, and which of its variables are ours.
 
-use std::{collections::BTreeMap, env};
+use std::{collections::BTreeMap, env, fmt};
 
 /// What configuration keys begin with: `FINICITY__UPSTREAM__URL`.
 const KEY_PREFIX: &str = "FINICITY__";
@@ -10,7 +10,7 @@ const KEY_PREFIX: &str = "FINICITY__";
 const PREFIX: &str = "FINICITY_";
 
 /// The variables of the process, as they were at its start.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
     not_unicode: Vec<String>,
@@ -64,6 +64,13 @@ impl Environment {
             let key = keys.iter().find(|key| key.replace('.', "_") == rest)?;
             Some((name.as_str(), variable(key)))
         })
+    }
+}
+
+/// Names only: the values of some are secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).entries(&self.not_unicode).finish()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The bottom of the stack: the streaming client to the one upstream.
 
+mod connect;
+
 use std::{
     error::Error as StdError,
     pin::Pin,
@@ -22,6 +24,7 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 use tower::Service;
 
+use self::connect::TimedConnector;
 use super::{Code, Config, Error, Exchange, Record, RequestBody, ResponseBody, headers, target};
 use crate::cause;
 
@@ -35,7 +38,7 @@ pub struct Upstream<B = Incoming>(Arc<Shared<B>>);
 
 #[derive(Debug)]
 struct Shared<B> {
-    client: Client<HttpsConnector<HttpConnector>, RequestBody<B>>,
+    client: Client<TimedConnector<HttpsConnector<HttpConnector>>, RequestBody<B>>,
     authority: Authority,
     host: HeaderValue,
     idle_timeout: Duration,
@@ -57,13 +60,15 @@ where
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // Shared among the addresses of a name, so that a dead one leaves time for the next.
         tcp.set_connect_timeout(Some(config.connect_timeout));
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
-        let connector = if config.http2 {
+        let https = if config.http2 {
             https.enable_all_versions().wrap_connector(tcp)
         } else {
             https.enable_http1().wrap_connector(tcp)
         };
+        let connector = TimedConnector::new(https, config.connect_timeout);
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())

@@ -235,6 +235,18 @@ fn f01_f02_a_truncated_answer_is_never_reported_as_complete() {
 }
 
 #[test]
+fn f16_an_answer_that_stalls_is_given_up_and_never_reported_as_complete() {
+    let gate = Gate::new();
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec();
+    let upstream = Upstream::start(3600, move |_| Reply::Stalled(half.clone(), gate.clone()));
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s")]);
+    let mut client = proxy.connect();
+    client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.read_answer(false).expect_err("the answer must break off");
+    assert_eq!(proxy.process.wait_for_log("request")["outcome"], "truncated");
+}
+
+#[test]
 fn e04_expect_continue_is_answered_here() {
     let upstream = Upstream::start(3600, customers);
     let proxy = Proxy::start(&upstream);

@@ -64,6 +64,8 @@ pub enum Reply {
     Cut(Vec<u8>),
     /// Sends these bytes once the gate is open.
     Held(Gate, Vec<u8>),
+    /// Sends these bytes, then nothing more until the gate is open.
+    Stalled(Vec<u8>, Gate),
     /// Sends a head and then so many bytes of `pattern`.
     Stream(u64),
 }
@@ -287,6 +289,11 @@ async fn connection(
             Reply::Held(gate, bytes) => {
                 gate.opened().await;
                 stream.write_all(&bytes).await?;
+            }
+            Reply::Stalled(bytes, gate) => {
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+                gate.opened().await;
             }
             Reply::Cut(bytes) => {
                 stream.write_all(&bytes).await?;
