@@ -172,6 +172,7 @@ impl App {
         let reason = select! {
             reason = stop => reason,
             task = self.tasks.next_ended() => return Err(TaskEnded { task }),
+            () = self.server.worker_ended() => return Err(TaskEnded { task: "worker" }),
         };
         info!(%reason, drain_timeout_s = self.drain_timeout.as_secs(), "draining");
         self.draining.cancel();

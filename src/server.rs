@@ -8,6 +8,7 @@
 
 mod connection;
 mod listener;
+mod stream;
 mod worker;
 
 use std::{convert::Infallible, error::Error as StdError, io, num::NonZeroUsize, sync::Arc, time::Duration};
@@ -55,6 +56,8 @@ pub struct Server {
     workers: Vec<Worker>,
     places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    /// Cancelled when a worker thread ends.
+    ended: CancellationToken,
 }
 
 impl Server {
@@ -72,11 +75,13 @@ impl Server {
             + 'static,
         B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
     {
-        let worker = |number| Worker::start(number, config.limits, stack());
+        let ended = CancellationToken::new();
+        let worker = |number| Worker::start(number, config.limits, stack(), ended.clone().drop_guard());
         Ok(Self {
             workers: (0..config.worker_threads.get()).map(worker).collect::<io::Result<_>>()?,
             places: Arc::new(Semaphore::new(config.connections)),
             metrics,
+            ended,
         })
     }
 
@@ -84,6 +89,7 @@ impl Server {
     pub async fn accept(&self, listener: TcpListener, stop: CancellationToken) {
         loop {
             let (stream, place) = select! {
+                biased;
                 () = stop.cancelled() => return,
                 next = next_connection(&listener, &self.places) => next,
             };
@@ -96,11 +102,16 @@ impl Server {
     /// Whether every worker's event loop answers within two seconds.
     pub async fn is_alive(&self) -> bool {
         for worker in &self.workers {
-            if timeout(PING_TIMEOUT, worker.ping()).await.is_err() {
+            if !timeout(PING_TIMEOUT, worker.ping()).await.unwrap_or(false) {
                 return false;
             }
         }
         true
+    }
+
+    /// Waits until a worker thread has ended, which only a bug makes it do.
+    pub async fn worker_ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Lets every connection finish the request that it is working on, and closes it then; idle ones are closed at once.
@@ -143,10 +154,11 @@ where
     }
 }
 
-/// The next connection, once there is a place for it.
+/// The next connection, once there is a place for it: first the connection, so that an idle listener holds no place.
 async fn next_connection(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let stream = listener::accept(listener).await;
     let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
-    (listener::accept(listener).await, place)
+    (stream, place)
 }
 
 /// Counts a connection for as long as it lives.

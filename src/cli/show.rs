@@ -16,7 +16,8 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
         let file = format!("{name}_FILE");
         let state = match (variables.get(name), variables.get(&file)) {
             (Some(_), _) => "[redacted]".to_owned(),
-            (None, Some(path)) => format!("[redacted], from {path}"),
+            (None, Some(path)) if path.contains('/') => format!("[redacted], from {path}"),
+            (None, Some(_)) => "[redacted], from a file".to_owned(),
             (None, None) => "not set".to_owned(),
         };
         say(format_args!("# {name}: {state}"));

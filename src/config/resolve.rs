@@ -39,10 +39,14 @@ fn keys(read: &mut Reader<'_>) -> Option<impl FnOnce(credentials::Credentials) -
     if let Err(error) = tls::client_config(&tls) {
         read.problem("upstream.ca_file", cause::line(&error));
     }
+    let idle_timeout = read.duration("upstream.idle_timeout", SECOND..=HOUR);
     let server = server::Config {
         worker_threads: worker_threads(read),
         connections: read.number("limits.connections", 1..=1_000_000),
-        limits: server::Limits { header_timeout: read.duration("limits.header_timeout", SECOND..=HOUR) },
+        limits: server::Limits {
+            header_timeout: read.duration("limits.header_timeout", SECOND..=HOUR),
+            write_timeout: idle_timeout,
+        },
     };
     let log = logging::Config {
         format: read.choice("log.format", &[("json", logging::Format::Json), ("human", logging::Format::Human)]),
@@ -53,7 +57,6 @@ fn keys(read: &mut Reader<'_>) -> Option<impl FnOnce(credentials::Credentials) -
     let connect_timeout = read.duration("upstream.connect_timeout", Duration::from_millis(100)..=60 * SECOND);
     let first_byte_timeout = read.duration("upstream.first_byte_timeout", SECOND..=HOUR);
     let slow_first_byte_timeout = read.duration("upstream.slow_first_byte_timeout", SECOND..=HOUR);
-    let idle_timeout = read.duration("upstream.idle_timeout", SECOND..=HOUR);
     let pool_idle_timeout = read.duration("upstream.pool_idle_timeout", SECOND..=HOUR);
     let http2 = read.choice("upstream.http2", &[("off", false), ("auto", true)]);
     let token_path = read.parsed("auth.token_path", token_path).unwrap_or_default();

@@ -24,6 +24,9 @@ pub enum Problem {
     /// Both forms are set, so it is unclear which is meant.
     #[error("{0} and {0}_FILE are both set: unset one of them")]
     Twice(&'static str),
+    /// The `_FILE` form holds something that is no path with a folder; the secret itself, perhaps, so it is not printed.
+    #[error("{0}_FILE does not hold a path: it must name a file, with its folder, that holds the value")]
+    NotAPath(&'static str),
     /// The value has nothing but white space.
     #[error("{0} is empty: put the value from the Finicity developer portal there")]
     Empty(String),
@@ -88,6 +91,7 @@ fn read(env: &BTreeMap<String, String>, name: &'static str) -> Result<(Secret<St
         (Some(_), Some(_)) => return Err(Problem::Twice(name)),
         (None, None) => return Err(Problem::Missing(name)),
         (Some(value), None) => (Secret::new(value.clone()), name.to_owned()),
+        (None, Some(path)) if !path.contains('/') => return Err(Problem::NotAPath(name)),
         (None, Some(path)) => (read_file(name, path)?, format!("{file_variable} ({path})")),
     };
     let value = Secret::from(value.expose().trim_end_matches(['\r', '\n']));
@@ -217,6 +221,14 @@ mod tests {
 
         env.insert(CLIENT_SECRET.to_owned(), "twice".to_owned());
         assert!(from_env(&env).unwrap_err()[0].to_string().contains("both set"));
+    }
+
+    #[test]
+    fn a_secret_in_place_of_a_path_is_not_printed() {
+        let mut env = env(&[GOOD[0], GOOD[2]]);
+        env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), "canary-secret".to_owned());
+        let told = from_env(&env).unwrap_err()[0].to_string();
+        assert!(told.contains("does not hold a path") && !told.contains("canary"), "{told}");
     }
 
     #[test]

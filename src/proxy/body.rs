@@ -4,11 +4,12 @@ use std::{
     error::Error as StdError,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -23,6 +24,11 @@ pub(super) type BodyError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[error("the upstream sent nothing more of the body for {0:?}")]
 pub(super) struct Stalled(Duration);
+
+/// A response body was reset before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream reset the body before its end")]
+pub(super) struct Reset;
 
 /// A caller's body on its way up. Its progress is noted; its trailers are dropped, since they could carry a credential past
 /// the header policy.
@@ -48,7 +54,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
-        let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        this.record.set_waiting_for_caller(polled.is_pending());
+        let frame = match ready!(polled) {
             Some(Ok(frame)) if frame.is_trailers() => None,
             other => other,
         };
@@ -80,7 +88,9 @@ pub struct ResponseBody(Source);
 enum Source {
     Upstream {
         body: Incoming,
+        version: Version,
         idle_timeout: Duration,
+        record: Arc<Record>,
         /// Set while the body keeps us waiting; most bodies never do.
         timer: Option<Pin<Box<Sleep>>>,
     },
@@ -88,9 +98,10 @@ enum Source {
 }
 
 impl ResponseBody {
-    /// The upstream's `body`, given up when it makes no progress for `idle_timeout`.
-    pub fn upstream(body: Incoming, idle_timeout: Duration) -> Self {
-        Self(Source::Upstream { body, idle_timeout, timer: None })
+    /// The upstream's `body`, given up when neither it nor the request's body makes progress for `idle_timeout`. `version` is
+    /// the upstream's.
+    pub fn upstream(body: Incoming, version: Version, idle_timeout: Duration, record: Arc<Record>) -> Self {
+        Self(Source::Upstream { body, version, idle_timeout, record, timer: None })
     }
 
     /// A body of the proxy's own.
@@ -106,20 +117,33 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Source::Local(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Source::Upstream { body, idle_timeout, timer } => match Pin::new(body).poll_frame(cx) {
-                // Trailers are a message of the upstream's connection (RFC 9110, 6.5.1); nobody asked for them.
-                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
-                Poll::Ready(frame) => {
-                    if let Some(timer) = timer {
-                        timer.as_mut().reset(Instant::now() + *idle_timeout);
+            Source::Upstream { body, version, idle_timeout, record, timer } => {
+                match Pin::new(&mut *body).poll_frame(cx) {
+                    // An HTTP/2 stream may be reset "without error" before its end (RFC 9113, 8.1); that is no end.
+                    Poll::Ready(None) if *version == Version::HTTP_2 && !body.is_end_stream() => {
+                        Poll::Ready(Some(Err(Reset.into())))
                     }
-                    Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                    // Trailers are a message of the upstream's connection (RFC 9110, 6.5.1); nobody asked for them.
+                    Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
+                    Poll::Ready(frame) => {
+                        if let Some(timer) = timer {
+                            timer.as_mut().reset(Instant::now() + *idle_timeout);
+                        }
+                        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                    }
+                    Poll::Pending => {
+                        let timer = timer.get_or_insert_with(|| Box::pin(sleep(*idle_timeout)));
+                        loop {
+                            ready!(timer.as_mut().poll(cx));
+                            let due = record.last_request_progress() + *idle_timeout;
+                            if due <= Instant::now() {
+                                return Poll::Ready(Some(Err(Stalled(*idle_timeout).into())));
+                            }
+                            timer.as_mut().reset(due);
+                        }
+                    }
                 }
-                Poll::Pending => {
-                    let timer = timer.get_or_insert_with(|| Box::pin(sleep(*idle_timeout)));
-                    timer.as_mut().poll(cx).map(|()| Some(Err(Stalled(*idle_timeout).into())))
-                }
-            },
+            }
         }
     }
 

@@ -32,6 +32,11 @@ use crate::cause;
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
 
+/// How often an HTTP/2 connection is asked whether it lives, and how long its answer may take. All requests of a worker share
+/// one, so a dead one that TCP still takes for open would fail them all.
+const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Sends requests to the configured authority, over verified TLS, on connections that it keeps and reuses.
 #[derive(Debug)]
 pub struct Upstream<B = Incoming>(Arc<Shared<B>>);
@@ -74,6 +79,9 @@ where
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(config.pool_idle_timeout)
             .set_host(false)
+            .http2_keep_alive_interval(H2_PING_INTERVAL)
+            .http2_keep_alive_timeout(H2_PING_TIMEOUT)
+            .http2_keep_alive_while_idle(true)
             .http1_max_buf_size(MAX_HEAD_BYTES)
             .http1_max_headers(MAX_HEADERS)
             .build(connector);
@@ -141,8 +149,10 @@ impl Future for UpstreamFuture {
             )));
         }
         headers::strip_response(response.headers_mut());
-        *response.version_mut() = Version::HTTP_11;
-        Poll::Ready(Ok(response.map(|body| ResponseBody::upstream(body, *this.idle_timeout))))
+        let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
+        Poll::Ready(Ok(
+            response.map(|body| ResponseBody::upstream(body, version, *this.idle_timeout, Arc::clone(this.record)))
+        ))
     }
 }
 

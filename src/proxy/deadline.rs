@@ -84,13 +84,13 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for DeadlineFuture<F> {
             ready!(this.timer.as_mut().poll(cx));
             let due = this.record.last_request_progress() + *this.limit;
             if due <= Instant::now() {
-                return Poll::Ready(Err(if this.record.is_request_complete() {
+                return Poll::Ready(Err(if this.record.is_waiting_for_caller() {
+                    Error::new(Code::RequestTimeout, "The request body stopped arriving.")
+                } else {
                     Error::new(
                         Code::UpstreamTimeout,
                         "The upstream did not answer in time; it may still execute the request.",
                     )
-                } else {
-                    Error::new(Code::RequestTimeout, "The request body stopped arriving.")
                 }));
             }
             this.timer.as_mut().reset(due);
@@ -115,12 +115,10 @@ mod tests {
         (Exchange { request: Request::new(()), record: Arc::clone(&record) }, record)
     }
 
-    async fn outcome(path: &str, complete: bool) -> (Code, u64) {
+    async fn outcome(path: &str, waiting_for_caller: bool) -> (Code, u64) {
         let service = LIMITS.layer(service_fn(|_: Exchange<()>| std::future::pending::<Result<(), Error>>()));
         let (exchange, record) = exchange(path);
-        if complete {
-            record.set_request_complete();
-        }
+        record.set_waiting_for_caller(waiting_for_caller);
         let started = Instant::now();
         let error = service.oneshot(exchange).await.unwrap_err();
         (error.code(), started.elapsed().as_secs())
@@ -128,10 +126,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn f15_an_answer_that_does_not_come_is_given_up_after_its_time() {
-        assert_eq!(outcome("/x", true).await, (Code::UpstreamTimeout, 60));
+        assert_eq!(outcome("/x", false).await, (Code::UpstreamTimeout, 60));
         let statement = "/aggregation/v1/customers/1/accounts/2/statement";
-        assert_eq!(outcome(statement, true).await, (Code::UpstreamTimeout, 240));
-        assert_eq!(outcome("/x", false).await, (Code::RequestTimeout, 60));
+        assert_eq!(outcome(statement, false).await, (Code::UpstreamTimeout, 240));
+        assert_eq!(outcome("/x", true).await, (Code::RequestTimeout, 60));
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@
 use std::{
     convert::Infallible,
     error::Error as StdError,
-    fmt,
+    fmt, io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -14,6 +14,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use hyper_util::client::legacy;
 use pin_project_lite::pin_project;
 use serde::Serialize;
 use tower::{Layer, Service};
@@ -119,9 +120,20 @@ impl Error {
         self.code
     }
 
-    /// The chain of causes as one line of text, for the log.
+    /// The chain of causes as one line of text, for the log. Only causes whose words are known to be no peer's are told: the
+    /// libraries below hyper quote what a server sent.
     pub fn cause(&self) -> Option<String> {
-        self.source().map(cause::line)
+        let told = |cause: &(dyn StdError + 'static)| {
+            if let Some(error) = cause.downcast_ref::<io::Error>() {
+                return error
+                    .raw_os_error()
+                    .map_or_else(|| Some(error.kind().to_string()), |_| Some(error.to_string()));
+            }
+            let known = cause.is::<legacy::Error>() || cause.is::<hyper::Error>() || cause.is::<rustls::Error>();
+            known.then(|| cause.to_string())
+        };
+        let causes: Vec<String> = cause::chain(self.source()?).filter_map(told).collect();
+        (!causes.is_empty()).then(|| causes.join(": "))
     }
 
     fn into_response(self, record: &Record) -> Response<ResponseBody> {
@@ -273,7 +285,10 @@ mod tests {
     async fn f23_an_error_becomes_a_problem_that_hides_its_cause() {
         let record = Record::new(Method::GET, Some(&HeaderValue::from_static("id-1")));
         let error = Error::new(Code::UpstreamTls, "detail").because("canary cause");
-        assert_eq!(error.cause().as_deref(), Some("canary cause"));
+        assert_eq!(error.cause(), None, "only known causes are logged");
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = Error { source: Some(refused.into()), ..error };
+        assert_eq!(error.cause().as_deref(), Some("connection refused"));
         let response = error.into_response(&record);
         assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
         assert_eq!(response.headers()["content-type"], "application/problem+json");

@@ -81,8 +81,9 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Infallible>>> Future for 
         end.status = Some(response.status());
         response.headers_mut().insert(X_REQUEST_ID, end.record.id().clone());
         Poll::Ready(Ok(response.map(|body| {
-            // A body without bytes, such as that of an answer to HEAD, may never be polled.
-            end.outcome = if body.is_end_stream() { Outcome::Complete } else { Outcome::Aborted };
+            // A body without bytes, and any in answer to HEAD, is never polled.
+            let nothing_to_send = body.is_end_stream() || *end.record.method() == Method::HEAD;
+            end.outcome = if nothing_to_send { Outcome::Complete } else { Outcome::Aborted };
             ObservedBody { inner: body, end }
         })))
     }

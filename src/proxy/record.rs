@@ -28,6 +28,7 @@ pub struct Record {
     /// When the request body last made progress, as microseconds since the start.
     request_progress: AtomicU64,
     request_complete: AtomicBool,
+    waiting_for_caller: AtomicBool,
 }
 
 impl Record {
@@ -44,6 +45,7 @@ impl Record {
             request_bytes: AtomicU64::new(0),
             request_progress: AtomicU64::new(0),
             request_complete: AtomicBool::new(false),
+            waiting_for_caller: AtomicBool::new(false),
         }
     }
 
@@ -117,6 +119,16 @@ impl Record {
     /// When the request body last made progress; the start, when it has not.
     pub fn last_request_progress(&self) -> Instant {
         self.started + Duration::from_micros(self.request_progress.load(Relaxed))
+    }
+
+    /// Whether the next part of the request body is wanted and has not arrived: the caller is the one to wait for.
+    pub fn is_waiting_for_caller(&self) -> bool {
+        self.waiting_for_caller.load(Relaxed)
+    }
+
+    /// Notes that.
+    pub fn set_waiting_for_caller(&self, waiting: bool) {
+        self.waiting_for_caller.store(waiting, Relaxed);
     }
 
     /// Whether the request body has gone up to its end.

@@ -15,6 +15,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 use tracing::debug;
 
+use super::stream::{Broken, CallerStream};
+
 /// The largest head of a request: the header block and the request line.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
@@ -26,6 +28,8 @@ const MAX_HEADERS: usize = 100;
 pub struct Limits {
     /// The time for a request's head to arrive, and for the next one on a kept connection.
     pub header_timeout: Duration,
+    /// The longest time that the caller may take nothing of an answer (`upstream.idle_timeout`).
+    pub write_timeout: Duration,
 }
 
 /// The connections of one runtime: serves them, lets them finish, or cuts them off.
@@ -67,31 +71,40 @@ impl Connections {
                 Ok(stream) => stream,
                 Err(error) => return debug!(%error, "connection lost before it was served"),
             };
+            let broken = Broken::default();
             let mut connection = pin!(
                 http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(limits.header_timeout)
                     .max_headers(MAX_HEADERS)
                     .max_buf_size(MAX_HEAD_BYTES)
-                    .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+                    .serve_connection(
+                        TokioIo::new(CallerStream::new(stream, limits.write_timeout, broken.clone())),
+                        TowerToHyperService::new(service)
+                    )
             );
             let ended = select! {
+                biased;
                 ended = connection.as_mut() => ended,
                 () = drain.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     select! {
                         ended = connection => ended,
-                        () = abort.cancelled() => return,
+                        () = abort.cancelled() => return broken.set(),
                     }
                 }
             };
             if let Err(error) = ended {
+                if error.is_user() {
+                    // The body of an answer failed.
+                    broken.set();
+                }
                 debug!(%error, "connection ended with an error");
             }
         }));
     }
 
-    /// Lets every connection finish the request that it is working on; idle ones close at once, new ones after one request.
+    /// Lets every connection finish the request that it is working on; idle ones close at once.
     pub(super) fn drain(&self) {
         self.tasks.close();
         self.drain.cancel();

@@ -32,7 +32,8 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts the thread, which serves its connections with `service`.
-    pub(super) fn start<S, B>(number: usize, limits: Limits, service: S) -> io::Result<Self>
+    /// `ended` is dropped when the thread ends, however it does.
+    pub(super) fn start<S, B>(number: usize, limits: Limits, service: S, ended: DropGuard) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
             + Clone
@@ -45,7 +46,10 @@ impl Worker {
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        thread::Builder::new().name(format!("worker-{number}")).spawn(move || runtime.block_on(stopped.cancelled()))?;
+        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let _ended = ended;
+            runtime.block_on(stopped.cancelled());
+        })?;
 
         let connections = Connections::new(limits);
         let (serving, on) = (connections.clone(), handle.clone());
@@ -63,9 +67,9 @@ impl Worker {
         (self.serve)(stream, held);
     }
 
-    /// Returns when the event loop has come round.
-    pub(super) async fn ping(&self) {
-        let _ = self.runtime.spawn(async {}).await;
+    /// Returns when the event loop has come round, and whether there is one.
+    pub(super) async fn ping(&self) -> bool {
+        self.runtime.spawn(async {}).await.is_ok()
     }
 }
 

@@ -126,6 +126,11 @@ impl Failure {
         Self { class, reason, status: None, code: None, retry_after: None, readable: true }
     }
 
+    /// Whether the server has decided against the call, as opposed to having failed at it.
+    pub fn is_verdict(&self) -> bool {
+        matches!(self.class, Class::Rejected | Class::Config | Class::Throttled | Class::Redirect)
+    }
+
     /// Whether this is a server error whose body says nothing: a broken gateway rather than the vendor's own error.
     pub fn is_unparsable_server_error(&self) -> bool {
         !self.readable && self.status.is_some_and(|status| status.is_server_error())

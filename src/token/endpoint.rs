@@ -116,13 +116,17 @@ impl Endpoint {
 
         let mut body = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER_BYTES));
         let mut whole = true;
-        while let Some(chunk) = response.chunk().await.map_err(failure)? {
-            whole = body.len() + chunk.len() <= MAX_ANSWER_BYTES;
-            if !whole {
-                break;
+        let broken = loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_ANSWER_BYTES => body.extend_from_slice(&chunk),
+                Ok(Some(_)) => {
+                    whole = false;
+                    break None;
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(failure(error)),
             }
-            body.extend_from_slice(&chunk);
-        }
+        };
         let answer =
             Answer { status: response.status(), headers: response.headers(), body: whole.then_some(body.as_slice()) };
         debug!(
@@ -130,8 +134,14 @@ impl Endpoint {
             bytes = answer.body.map(<[u8]>::len),
             "token answer"
         );
-        let minted = classify(&answer, oauth2::TOKEN_FIELD, SystemTime::now())?;
-        Ok(oauth2::grant(&self.credentials, minted))
+        let outcome = classify(&answer, oauth2::TOKEN_FIELD, SystemTime::now());
+        match (outcome, broken) {
+            (Ok(minted), None) => Ok(oauth2::grant(&self.credentials, minted)),
+            (Err(failure), None) => Err(failure),
+            // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
+            (Err(failure), Some(_)) if failure.is_verdict() => Err(failure),
+            (_, Some(broken)) => Err(broken),
+        }
     }
 }
 

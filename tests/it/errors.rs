@@ -50,7 +50,7 @@ fn an_answer_names_the_request_and_the_callers_own_name_for_it_is_kept() {
 fn an_upstream_that_does_not_listen_is_unreachable() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
-    drop(upstream);
+    let _dead = upstream.into_dead_port();
     proxy.connect().get("/x").assert_problem(502, "upstream_unreachable");
 }
 

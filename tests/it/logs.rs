@@ -50,7 +50,17 @@ fn an_error_of_the_proxys_own_is_logged_with_its_cause() {
     proxy.connect().get("/x").assert_problem(502, "upstream_unreachable");
     let line = proxy.process.wait_for_log("request");
     assert_eq!(line["error.code"], "upstream_unreachable");
-    assert!(line["error.cause"].as_str().unwrap().contains("close_notify"), "{line}");
+    assert_eq!(line["error.cause"], "client error (SendRequest): connection error: unexpected end of file");
+}
+
+#[test]
+fn an_answer_to_head_is_complete_though_nothing_of_it_is_sent() {
+    let upstream = Upstream::start(3600, |_| Reply::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_vec()));
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    client.call("HEAD", "/x", &[], b"");
+    client.call("HEAD", "//x", &[], b"");
+    proxy.process.wait_for_lines(2, |line| line.contains(r#""outcome":"complete""#));
 }
 
 #[test]

@@ -126,6 +126,19 @@ fn m13_an_endless_token_answer_is_cut_at_its_limit() {
 }
 
 #[test]
+fn m17_a_rejection_whose_body_breaks_off_is_a_rejection() {
+    for head in
+        ["HTTP/1.1 401 Unauthorized\r\ncontent-length: 100\r\n\r\n{", "HTTP/1.1 500 Oops\r\n\r\n{\"code\":24302}"]
+    {
+        let upstream = Upstream::start_raw(move |_| Reply::Cut(head.as_bytes().to_vec()));
+        let proxy = Proxy::launch(&upstream, &[]);
+        proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
+        proxy.connect().get("/x").assert_problem(503, "credentials_rejected");
+        assert_eq!(upstream.received().len(), 1);
+    }
+}
+
+#[test]
 fn the_environments_proxies_are_not_used() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let nowhere = "http://127.0.0.1:9";

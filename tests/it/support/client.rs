@@ -111,6 +111,12 @@ impl Client {
         Ok(response)
     }
 
+    /// Reads until the other side closes. Errors when it resets the connection.
+    pub fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).map(|_| bytes)
+    }
+
     /// Waits for the other side to close; there must be nothing more to read.
     #[track_caller]
     pub fn assert_closed(&mut self) {

@@ -78,6 +78,16 @@ impl Process {
         }
     }
 
+    /// Waits for `count` lines that match.
+    #[track_caller]
+    pub fn wait_for_lines(&self, count: usize, matches: impl Fn(&str) -> bool) {
+        let seen = std::cell::Cell::new(0);
+        self.wait_for_line(|line| {
+            seen.set(seen.get() + usize::from(matches(line)));
+            seen.get() == count
+        });
+    }
+
     /// Waits for a JSON log line whose message is `message`.
     #[track_caller]
     pub fn wait_for_log(&self, message: &str) -> Value {

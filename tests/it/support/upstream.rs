@@ -167,6 +167,13 @@ impl Upstream {
         self.dir.path().join("ca.pem")
     }
 
+    /// Ends it, and keeps others from listening where it did.
+    pub fn into_dead_port(self) -> DeadPort {
+        let port = self.port;
+        drop(self);
+        DeadPort::at(port)
+    }
+
     /// From now on, shows new connections a certificate of an authority that nobody trusts.
     pub fn become_an_impostor(&self) {
         *self.shared.config.lock().unwrap() = server_config(&self.dir.path().join("other-ca.pem"), &[]);
@@ -215,8 +222,13 @@ pub struct DeadPort(tokio::net::TcpSocket);
 
 impl DeadPort {
     pub fn new() -> Self {
+        Self::at(0)
+    }
+
+    fn at(port: u16) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(([127, 0, 0, 1], port).into()).unwrap();
         Self(socket)
     }
 
