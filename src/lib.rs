@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod ops;
 pub mod admin;
 pub mod token;
+pub mod vendor;
 pub mod catalogue;
 pub mod telemetry;
 pub mod guard;

@@ -11,6 +11,7 @@ mod deadline;
 mod error;
 mod guard;
 pub mod headers;
+pub mod heal;
 mod inject;
 mod observe;
 mod panic;

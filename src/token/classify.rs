@@ -2,7 +2,7 @@
 //!
 //! Pure functions on the answer's parts. The body is judged before the status, since the vendor reports a locked account as
 //! a 500 (its error 24302) and some OAuth servers report an error with a 200. Nothing of a body is ever kept but a code
-//! that is known, so no failure can carry a secret into a log.
+//! that is known ([`vendor`]), so no failure can carry a secret into a log.
 
 use std::{
     fmt,
@@ -12,23 +12,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
-use crate::secret::Secret;
-
-/// The vendor's codes for "these credentials are wrong", at whatever status they come.
-const REJECTED_CODES: [&str; 6] = ["24302", "10001", "10021", "12401", "10026", "10027"];
-
-/// The OAuth errors (RFC 6749, 5.2) that mean the same.
-const REJECTED_ERRORS: [&str; 3] = ["invalid_client", "unauthorized_client", "invalid_grant"];
-
-/// The other OAuth errors, known so that a log may name them.
-const OTHER_ERRORS: [&str; 4] =
-    ["invalid_request", "unsupported_grant_type", "invalid_scope", "temporarily_unavailable"];
-
-/// The vendor's plain-text answer to a wrong App Key.
-const INVALID_APP_KEY: &str = "Invalid (Finicity-App-Key)";
-
-/// The longest number that is taken for a vendor code.
-const MAX_CODE_DIGITS: usize = 6;
+use crate::{secret::Secret, vendor};
 
 /// The answer of a token endpoint, read whole.
 #[derive(Debug)]
@@ -164,7 +148,7 @@ pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Resu
     let encoded = answer.headers.contains_key(header::CONTENT_ENCODING);
     let text = answer.body.filter(|_| !encoded).unwrap_or_default();
     let mut body = serde_json::from_slice::<Value>(text).ok();
-    let codes = body.as_ref().map(codes).unwrap_or_default();
+    let codes = body.as_ref().map_or_else(|| vendor::codes(text), vendor::json_codes);
 
     let fail = |class, reason| Failure {
         class,
@@ -175,12 +159,11 @@ pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Resu
         readable: body.is_some(),
     };
 
-    let app_key_refused = contains(text, INVALID_APP_KEY.as_bytes());
-    let rejected = |code: &String| REJECTED_CODES.contains(&code.as_str()) || REJECTED_ERRORS.contains(&code.as_str());
+    let app_key_refused = contains(text, vendor::INVALID_APP_KEY.as_bytes());
     if app_key_refused {
         return Err(fail(Class::Rejected, "the upstream does not accept the App Key"));
     }
-    if let Some(code) = codes.iter().find(|code| rejected(code)) {
+    if let Some(code) = codes.iter().find(|code| vendor::rejects_credentials(code)) {
         return Err(Failure {
             code: Some(code.clone()),
             ..fail(Class::Rejected, "the upstream rejected the credentials")
@@ -248,25 +231,6 @@ fn lifetime(value: &Value) -> Option<Duration> {
         _ => None,
     };
     seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
-}
-
-/// The error codes in `body`, in any of the vendor's shapes: `code` at the top or `reasonCode` in `Errors.Error[]`, as
-/// numbers or as strings (some with a stray comma), and OAuth's `error`. Only what is known to be a code is kept.
-fn codes(body: &Value) -> Vec<String> {
-    let listed = body.pointer("/Errors/Error").and_then(Value::as_array).into_iter().flatten();
-    let listed = listed.flat_map(|error| [error.get("reasonCode"), error.get("ReasonCode")]);
-    [body.get("code"), body.get("error")].into_iter().chain(listed).flatten().filter_map(known_code).collect()
-}
-
-fn known_code(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => text.trim_matches([',', ' ']).to_owned(),
-        _ => return None,
-    };
-    let vendor = !text.is_empty() && text.len() <= MAX_CODE_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
-    let oauth = || REJECTED_ERRORS.contains(&text.as_str()) || OTHER_ERRORS.contains(&text.as_str());
-    (vendor || oauth()).then_some(text)
 }
 
 /// `Retry-After` as seconds or as an HTTP-date (RFC 9110, 10.2.3); anything else counts as absent.

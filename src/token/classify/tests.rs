@@ -102,6 +102,19 @@ fn m12_m17_m18_rejections_are_known_by_what_the_body_says_at_any_status() {
 }
 
 #[test]
+fn m17_a_rejection_in_the_legacy_xml_is_known_too() {
+    for status in [200, 401, 500] {
+        for code in ["24302", "10001", "10021", "12401", "10026", "10027"] {
+            let body = format!("<error><code>{code}</code><message>canary</message></error>");
+            let failure = answer(status, &[], &body).unwrap_err();
+            assert_eq!((failure.class, failure.code.as_deref()), (Class::Rejected, Some(code)), "{status} {body}");
+            assert!(!format!("{failure} {failure:?}").contains("canary"), "{failure:?}");
+        }
+        check(500, "<error><code>14006</code><message>x</message></error>", Class::Transient);
+    }
+}
+
+#[test]
 fn m14_m16_m19_the_status_decides_where_the_body_does_not() {
     for (status, class) in [
         (400, Class::Config),

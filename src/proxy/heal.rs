@@ -1,0 +1,3 @@
+//! Healing: what to do about a 401 that says that the token is no longer good.
+
+pub mod verdict;

@@ -1,0 +1,166 @@
+//! Reading `WWW-Authenticate` (RFC 9110, 11.6.1) for the one thing that healing wants to know.
+//!
+//! A list of challenges and the list of one challenge's parameters both use commas, so a field is read element by element:
+//! one that begins with a scheme starts a challenge, one that is a parameter belongs to the challenge before it.
+
+use http::{HeaderMap, HeaderValue, header};
+
+/// What the `Bearer` challenges say is wrong: with the token alone, `Some(true)`; with something else or also with something
+/// else, `Some(false)`; `None` where none of them names an error.
+pub(super) fn names_token(headers: &HeaderMap) -> Option<bool> {
+    let values = headers.get_all(header::WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes);
+    values.flat_map(bearer_errors).map(is_invalid_token).reduce(|all, one| all && one)
+}
+
+/// The values of `error` in the `Bearer` challenges of one field. A field starts anew: a challenge does not go on in the
+/// next one.
+fn bearer_errors(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut bearer = false;
+    elements(value).filter_map(move |element| {
+        let (scheme, parameter) = read(element);
+        if let Some(scheme) = scheme {
+            bearer = scheme.eq_ignore_ascii_case(b"bearer");
+        }
+        let (name, value) = parameter?;
+        (bearer && name.eq_ignore_ascii_case(b"error")).then_some(value)
+    })
+}
+
+/// The value as a token or as a quoted string. RFC 6750 allows no escapes in it.
+fn is_invalid_token(value: &[u8]) -> bool {
+    value == b"invalid_token" || value == b"\"invalid_token\""
+}
+
+/// The elements of a list: what stands between the commas that are outside of quoted strings.
+fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    let elements = value.split(move |&byte| {
+        let separates = byte == b',' && !quoted;
+        quoted ^= byte == b'"' && !escaped;
+        escaped = byte == b'\\' && quoted && !escaped;
+        separates
+    });
+    elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// A parameter: its name, and its value as it stands.
+type Parameter<'a> = (&'a [u8], &'a [u8]);
+
+/// The scheme that `element` begins with, if it starts a challenge, and the parameter in it, if there is one.
+fn read(element: &[u8]) -> (Option<&[u8]>, Option<Parameter<'_>>) {
+    if let Some(parameter) = parameter(element) {
+        return (None, Some(parameter));
+    }
+    let (scheme, rest) = word(element);
+    (Some(scheme), parameter(rest.trim_ascii_start()))
+}
+
+fn parameter(text: &[u8]) -> Option<Parameter<'_>> {
+    let (name, rest) = word(text);
+    Some((name, rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii()))
+}
+
+/// The `token` (RFC 9110, 5.6.2) that `text` begins with, perhaps empty, and the rest.
+fn word(text: &[u8]) -> (&[u8], &[u8]) {
+    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    text.split_at(text.iter().position(|byte| !is_tchar(byte)).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fields(values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (header::WWW_AUTHENTICATE, value.parse().unwrap())).collect()
+    }
+
+    #[track_caller]
+    fn check(values: &[&str], expected: Option<bool>) {
+        assert_eq!(names_token(&fields(values)), expected, "{values:?}");
+    }
+
+    #[test]
+    fn an_invalid_token_is_found_in_every_form_of_a_challenge() {
+        for value in [
+            r#"Bearer error="invalid_token""#,
+            "Bearer error=invalid_token",
+            r#"bEARER ERROR="invalid_token""#,
+            r#"Bearer   error = "invalid_token" "#,
+            r#"Bearer realm="a, b", error="invalid_token", error_description="The token expired""#,
+            r#"Bearer realm="a\", Basic \\", error="invalid_token""#,
+            r#"Bearer realm=example ,, error=invalid_token"#,
+            "Bearer realm=\"x\",\terror=\"invalid_token\"",
+            r#"Basic realm="b", Bearer error="invalid_token""#,
+            r#"Bearer error="invalid_token", Basic realm="b", error="other""#,
+            r#"Negotiate, Bearer realm="x", error="invalid_token""#,
+            r#"NTLM YWJj==, Bearer error="invalid_token""#,
+            r#"Bearer, error="invalid_token""#,
+        ] {
+            check(&[value], Some(true));
+            check(&[r#"Basic realm="b""#, value], Some(true));
+            check(&[value, value, "Digest nonce=x"], Some(true));
+        }
+    }
+
+    #[test]
+    fn another_error_is_told_apart() {
+        for value in [
+            r#"Bearer error="insufficient_scope""#,
+            r#"Bearer error="invalid_request", error_description="error=invalid_token""#,
+            r#"Bearer error="INVALID_TOKEN""#,
+            r#"Bearer error="invalid_token "#,
+            r#"Bearer error="invalid_token" realm="x""#,
+            r#"Bearer error="invalid\_token""#,
+            "Bearer error=",
+            r#"Bearer error="invalid_token", error="invalid_request""#,
+            r#"Bearer error="invalid_token", Bearer error="invalid_request""#,
+        ] {
+            check(&[value], Some(false));
+            check(&[r#"Bearer error="invalid_token""#, value], Some(false));
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_it_says_nothing() {
+        for value in [
+            "",
+            ",",
+            "=",
+            "\"",
+            "Bearer",
+            r#"Bearer realm="x""#,
+            r#"Bearer realm="error=\"invalid_token\"""#,
+            r#"Bearer realm="x\", error="invalid_token""#,
+            r#"Bearer error_description="invalid_token""#,
+            r#"error="invalid_token""#,
+            r#"Basic realm="x", error="invalid_token""#,
+            r#"DPoP error="invalid_token""#,
+            r#"BearerX error="invalid_token""#,
+            r#"Basic realm="Bearer error=invalid_token""#,
+            r#"Basic realm="\", Bearer error=\"invalid_token\"""#,
+            r#"Bearer, Basic error="invalid_token""#,
+        ] {
+            check(&[value], None);
+        }
+        check(&["Bearer", r#"error="invalid_token""#], None);
+        check(&[], None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_field_is_read_without_a_panic(value in prop::collection::vec(any::<u8>(), 0..256)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                names_token(&HeaderMap::from_iter([(header::WWW_AUTHENTICATE, value)]));
+            }
+        }
+
+        #[test]
+        fn what_is_quoted_never_counts(text in "[ -~]{0,40}") {
+            let quoted = text.replace('\\', r"\\").replace('"', "\\\"");
+            check(&[&format!(r#"Basic realm="{quoted}""#)], None);
+            check(&[&format!(r#"Bearer realm="{quoted}", error="invalid_token""#)], Some(true));
+        }
+    }
+}

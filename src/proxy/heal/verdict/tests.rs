@@ -1,0 +1,224 @@
+use std::io::Write;
+
+use flate2::{
+    Compression,
+    write::{DeflateEncoder, GzEncoder, ZlibEncoder},
+};
+use http::HeaderName;
+use proptest::prelude::*;
+
+use super::*;
+
+/// The longest that the verdict on an unkind body may take, with room for a busy machine; it takes some milliseconds.
+const SOON: std::time::Duration = std::time::Duration::from_secs(5);
+
+fn map(fields: &[(&str, &str)]) -> HeaderMap {
+    fields.iter().map(|(n, v)| (n.parse::<HeaderName>().unwrap(), v.parse().unwrap())).collect()
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zlib(body: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn raw_deflate(body: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The verdict on `body`, plain and in every coding.
+#[track_caller]
+fn check(body: &str, expected: bool) {
+    for (coding, body) in [
+        ("", body.as_bytes().to_vec()),
+        ("identity", body.as_bytes().to_vec()),
+        ("gzip", gzip(body.as_bytes())),
+        ("X-GZip", gzip(body.as_bytes())),
+        ("deflate", zlib(body.as_bytes())),
+        (" , Deflate", raw_deflate(body.as_bytes())),
+    ] {
+        assert_eq!(token_refused(&map(&[("content-encoding", coding)]), &body), expected, "{coding} {body:?}");
+    }
+    assert_eq!(token_refused(&HeaderMap::new(), body.as_bytes()), expected, "{body}");
+}
+
+/// Every shape of the vendor's that can carry `code`.
+fn shapes(code: &str) -> Vec<String> {
+    vec![
+        format!(r#"{{"code":"{code}","message":"m"}}"#),
+        format!(r#"{{"code":{code},"status":"401","message":"m","user_message":"u","tags":"t"}}"#),
+        format!(
+            r#"{{"Errors":{{"Error":[{{"source":"s","reasonCode":{code},"recoverable":false,"details":null}}]}}}}"#
+        ),
+        format!(r#"{{"Errors":{{"Error":[{{"source":"s","reasonCode":"{code}"}}]}}}}"#),
+        format!(r#"{{"Errors":{{"Error":[{{"Source":"s,","ReasonCode":"{code},","Recoverable":"false,"}}]}}}}"#),
+        format!("<error><code>{code}</code><message>m</message></error>"),
+    ]
+}
+
+#[test]
+fn o01_a_refused_token_is_known_in_every_shape_and_coding() {
+    for body in ["10022", "10023", "1503"].into_iter().flat_map(shapes) {
+        check(&body, true);
+    }
+    for body in [
+        "Invalid (Finicity-App-Token)",
+        "Invalid (App-Token)",
+        "Expired (Finicity-App-Token)\n",
+        "Expired (App-Token)",
+        r#"{"Errors":{"Error":[{"reasonCode":1503},{"reasonCode":10022}]}}"#,
+    ] {
+        check(body, true);
+    }
+}
+
+#[test]
+fn o02_any_other_401_is_not_about_the_token() {
+    for code in ["10001", "10021", "10024", "10026", "10027", "1504", "1502", "12401", "24302", "331", "401", "100230"]
+    {
+        for body in shapes(code) {
+            check(&body, false);
+        }
+    }
+    for body in [
+        "",
+        "{}",
+        "null",
+        "10023",
+        "Invalid (Finicity-App-Key)",
+        "Missing parameter (Finicity-App-Token)",
+        "Unauthorized",
+        "<html><code>10023</code></html>",
+        r#"{"error":"invalid_client"}"#,
+        r#"{"error":"invalid_token"}"#,
+        r#"{"questions":[{"text":"10023"}],"mfaChallenges":{"code":"10023"}}"#,
+        r#"{"message":"Expired (Finicity-App-Token)"}"#,
+    ] {
+        check(body, false);
+    }
+}
+
+#[test]
+fn a_401_that_names_another_fault_beside_the_token_is_not_healed() {
+    for other in ["10024", "10026", "10027", "1504", "10001", "24302", "99999"] {
+        check(&format!(r#"{{"Errors":{{"Error":[{{"reasonCode":10023}},{{"ReasonCode":"{other},"}}]}}}}"#), false);
+        check(&format!(r#"{{"code":"{other}","Errors":{{"Error":[{{"reasonCode":1503}}]}}}}"#), false);
+        check(&format!("<errors><error><code>10022</code></error><error><code>{other}</code></error></errors>"), false);
+    }
+    check(r#"{"code":"10023","error":"invalid_client"}"#, false);
+    check("Invalid (Finicity-App-Token), Invalid (Finicity-App-Key)", false);
+}
+
+#[test]
+fn a_challenge_that_names_the_token_counts_unless_another_fault_is_named() {
+    let challenge = ("www-authenticate", r#"Bearer realm="x", error="invalid_token""#);
+    for body in ["", "Unauthorized", r#"{"code":401}"#, r#"{"code":"10023"}"#, r#"{"error":"invalid_token"}"#] {
+        assert!(token_refused(&map(&[challenge]), body.as_bytes()), "{body}");
+    }
+    for body in ["10001", "10024", "10026", "10027", "1504", "24302"].into_iter().flat_map(shapes) {
+        assert!(!token_refused(&map(&[challenge]), body.as_bytes()), "{body}");
+    }
+    assert!(!token_refused(&map(&[challenge]), b"Invalid (Finicity-App-Key)"));
+
+    let scope = ("www-authenticate", r#"Bearer error="insufficient_scope""#);
+    assert!(!token_refused(&map(&[scope]), br#"{"code":"10023"}"#));
+    assert!(!token_refused(&map(&[scope, challenge]), b""));
+    assert!(token_refused(&map(&[("www-authenticate", "Bearer")]), br#"{"code":"10023"}"#));
+}
+
+#[test]
+fn a_body_in_an_unknown_coding_is_not_read() {
+    let body = br#"{"code":"10023"}"#;
+    let challenge = ("www-authenticate", "Bearer error=invalid_token");
+    for coding in ["br", "zstd", "gzip, gzip", "gzip, deflate", "identity, identity", "compress", "g zip", "*"] {
+        let coding = ("content-encoding", coding);
+        assert!(!token_refused(&map(&[coding]), body), "{coding:?}");
+        assert!(!token_refused(&map(&[coding]), &gzip(body)), "{coding:?}");
+        assert!(token_refused(&map(&[coding, challenge]), body), "{coding:?}");
+    }
+    let twice = map(&[("content-encoding", "gzip"), ("content-encoding", "gzip")]);
+    assert!(!token_refused(&twice, &gzip(&gzip(body))));
+}
+
+#[test]
+fn a_body_in_another_coding_than_its_head_says_is_not_read() {
+    let body = br#"{"code":"10023"}"#;
+    for coding in ["gzip", "deflate"] {
+        assert!(!token_refused(&map(&[("content-encoding", coding)]), body), "{coding}");
+    }
+    assert!(!token_refused(&map(&[("content-encoding", "deflate")]), &gzip(body)));
+    assert!(!token_refused(&map(&[("content-encoding", "gzip")]), &zlib(body)));
+    assert!(!token_refused(&HeaderMap::new(), &gzip(body)));
+}
+
+#[test]
+fn f04_a_body_that_was_cut_off_counts_only_where_what_is_left_is_whole() {
+    let body = br#"{"code":"10023","message":"Expired (Finicity-App-Token)"}"#;
+    for end in 0..body.len() {
+        assert!(!token_refused(&HeaderMap::new(), &body[..end]), "{end}");
+    }
+    // The trailers come after all of the content: 8 bytes of gzip's, 4 of zlib's.
+    for (coding, encoded, trailer) in [("gzip", gzip(body), 8), ("deflate", zlib(body), 4)] {
+        let headers = map(&[("content-encoding", coding)]);
+        assert!(token_refused(&headers, &encoded[..encoded.len() - trailer]), "{coding}");
+        for end in 0..encoded.len() - trailer - 4 {
+            assert!(!token_refused(&headers, &encoded[..end]), "{coding} {end}");
+        }
+        let mut corrupt = encoded;
+        *corrupt.last_mut().unwrap() ^= 0xff;
+        assert!(!token_refused(&headers, &corrupt), "{coding}");
+    }
+}
+
+#[test]
+fn i12_a_bomb_stops_at_the_limit() {
+    let zeros = vec![0; 10 * 1024 * 1024];
+    for (coding, bomb) in [("gzip", gzip(&zeros)), ("deflate", zlib(&zeros)), ("deflate", raw_deflate(&zeros))] {
+        let headers = map(&[("content-encoding", coding)]);
+        assert_eq!(plain(&headers, &bomb).unwrap().len(), MAX_BODY_BYTES, "{coding}");
+        assert!(!token_refused(&headers, &bomb), "{coding}");
+    }
+    assert_eq!(plain(&HeaderMap::new(), &zeros).unwrap().len(), MAX_BODY_BYTES);
+}
+
+#[test]
+fn an_unkind_body_is_judged_in_linear_time() {
+    let since = std::time::Instant::now();
+    for piece in ["<code>", "</code>", "[", "{\"code\":", "\"", "Expired (", "<error>", "</error>"] {
+        let many = piece.repeat((MAX_BODY_BYTES - 16) / piece.len());
+        token_refused(&HeaderMap::new(), many.as_bytes());
+        token_refused(&HeaderMap::new(), format!("<error>{many}</error>").as_bytes());
+    }
+    assert!(since.elapsed() < SOON);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic_or_heal(
+        coding in "|gzip|deflate|identity|br", body in prop::collection::vec(any::<u8>(), 0..512), cut in 0_usize..64,
+    ) {
+        let headers = map(&[("content-encoding", &coding)]);
+        prop_assert!(!token_refused(&headers, &body));
+        for encoded in [gzip(&body), zlib(&body), raw_deflate(&body)] {
+            prop_assert!(!token_refused(&headers, &encoded[..encoded.len().saturating_sub(cut)]));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_never_makes_it_panic(at in 0_usize..1000, bit in 0_u8..8) {
+        let body = br#"{"code":"10027","message":"Invalid (Finicity-App-Key)"}"#;
+        for (coding, mut encoded) in [("gzip", gzip(body)), ("deflate", zlib(body)), ("deflate", raw_deflate(body))] {
+            let at = at % encoded.len();
+            encoded[at] ^= 1 << bit;
+            token_refused(&map(&[("content-encoding", coding)]), &encoded);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+use proptest::prelude::*;
+
+use super::*;
+
+#[track_caller]
+fn check(body: &str, expected: &[&str]) {
+    assert_eq!(codes(body.as_bytes()), expected, "{body}");
+}
+
+#[test]
+fn a_code_is_read_in_every_shape_of_the_vendor() {
+    check(r#"{"code":"10023","message":"Expired (Finicity-App-Token)"}"#, &["10023"]);
+    check(r#"{"code":10023,"status":"401","title":"t","tags":["x"]}"#, &["10023"]);
+    check(r#"{"code":" 10023, "}"#, &["10023"]);
+    check(r#"{"Errors":{"Error":[{"source":"s","reasonCode":1503,"details":null}]}}"#, &["1503"]);
+    check(r#"{"Errors":{"Error":[{"reasonCode":"1503"}]}}"#, &["1503"]);
+    check(r#"{"Errors":{"Error":[{"ReasonCode":"10023,","Recoverable":"false,"}]}}"#, &["10023"]);
+    check(r#"{"Errors":{"Error":[{"ReasonCode":10023},{"reasonCode":"10027"}]}}"#, &["10023", "10027"]);
+    check(r#"{"error":"invalid_client","error_description":"x"}"#, &["invalid_client"]);
+    check("Invalid (Finicity-App-Key)", &["10027"]);
+    check("Invalid (App-Key)", &["10027"]);
+    check("Invalid (Finicity-App-Token)", &["10022"]);
+    check("Invalid (App-Token)", &["10022"]);
+    check("Expired (Finicity-App-Token)\r\n", &["10023"]);
+    check(" Expired (App-Token)", &["10023"]);
+    check("<error><code>14006</code><message>x</message></error>", &["14006"]);
+    check(
+        "<?xml version=\"1.0\"?>\n<errors><error>\n<code> 10022 </code></error><error><code>10027</code></error></errors>\n",
+        &["10022", "10027"],
+    );
+    assert_eq!(codes(b"<error><code>14006</code><message>\xe9</message></error>"), ["14006"]);
+}
+
+#[test]
+fn l09_what_is_not_known_to_be_a_code_is_not_kept() {
+    for body in [
+        "",
+        "null",
+        "[]",
+        "10023",
+        r#""10023""#,
+        r#"{"code":"canary","error":"canary","Errors":{"Error":[{"reasonCode":"canary"}]}}"#,
+        r#"{"code":"1234567"}"#,
+        r#"{"code":-1}"#,
+        r#"{"code":1.5}"#,
+        r#"{"code":"10 23"}"#,
+        r#"{"code":"١٢٣"}"#,
+        r#"{"code":["10023"]}"#,
+        r#"{"code":null,"message":"10023"}"#,
+        r#"{"data":{"code":"10023"}}"#,
+        r#"{"Errors":{"Error":{"reasonCode":1503}}}"#,
+        r#"{"message":"Expired (Finicity-App-Token)"}"#,
+        "Expired (Finicity-App-Token) and canary",
+        "Expired (Finicity-App-Tok",
+        "<html><body><code>10023</code></body></html>",
+        "10023 <code>10023</code></error>",
+        "<error><code>canary</code></error>",
+        "<error><code>1234567</code></error>",
+        "<error><code></code><code>10023</error>",
+    ] {
+        check(body, &[]);
+    }
+}
+
+#[test]
+fn a_body_that_was_cut_off_has_no_codes() {
+    for body in [
+        r#"{"code":"10023","message":"x"}"#,
+        "Expired (Finicity-App-Token)",
+        "<error><code>14006</code><message>x</message></error>",
+    ] {
+        for end in 0..body.len() {
+            check(&body[..end], &[]);
+        }
+    }
+}
+
+#[test]
+fn what_rejects_the_credentials_is_not_about_the_token() {
+    for code in ["24302", "10001", "10021", "12401", "10026", "10027", "invalid_client", "invalid_grant"] {
+        assert!(rejects_credentials(code), "{code}");
+    }
+    for code in ["10022", "10023", "10024", "1503", "invalid_request", ""] {
+        assert!(!rejects_credentials(code), "{code}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..512)) {
+        prop_assert_eq!(codes(&body), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_short_numbers_and_known_words_come_out(
+        parts in prop::collection::vec("<error>|</error>|<code>|</code>|[{}:,]|\"code\"|\"error\"|\"?[0-9]{1,8}\"?|\"?canary\"?", 0..24),
+    ) {
+        for code in codes(parts.concat().as_bytes()) {
+            prop_assert!(is_number(&code), "{}", code);
+        }
+    }
+}
