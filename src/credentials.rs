@@ -4,6 +4,7 @@
 //! turns digits into numbers and prints values in its errors. A [`Problem`] names the variable and the way out, never
 //! the value.
 
+pub mod dir;
 mod env;
 
 pub use env::{Problem, VARIABLES, from_env};

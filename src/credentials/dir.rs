@@ -1,0 +1,207 @@
+//! Credentials from a directory of files: a mounted Kubernetes Secret, or a plain directory.
+//!
+//! Id, secret and key change together, and half of a change is a failed authentication of which the vendor allows few.
+//! The kubelet therefore writes a new generation beside the old one and swaps them with one rename:
+//!
+//! ```text
+//! client_id -> ..data/client_id
+//! ..data    -> ..2026_01_31_09_00_00.1234     rename() puts another link here
+//! ..2026_01_31_09_00_00.1234/client_id        removed right after the swap
+//! ```
+//!
+//! [`read`] resolves `..data` once and takes all files from what it found. A plain directory has no generations: its
+//! files are read as they stand at one moment, which may lie between two writes of an operator's.
+//!
+//! To miss no change, take the [`mark`] first, [`read`] second, and wait with [`changed`] for that mark to pass.
+//!
+//! Deliberately absent: whether a value can be used, and which of the files are needed; other watchers than a poll.
+
+mod mark;
+
+pub use mark::{Mark, mark};
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::{self, File},
+    io::{self, ErrorKind, Read},
+    path::{Path, PathBuf},
+    str,
+    time::Duration,
+};
+
+use crate::secret::Secret;
+
+/// The files that are looked for. Others are none of ours.
+pub const NAMES: [&str; 5] = ["client_id", "client_secret", "partner_id", "partner_secret", "app_key"];
+
+/// Larger than any credential; a file above this is not one, and is not read into memory.
+const MAX_FILE_BYTES: usize = 64 * 1024;
+
+/// How often a read starts over when the directory changes under it.
+///
+/// One change, whether a swap or a script that writes one file after the other, costs a few tries at most, as a try takes
+/// well under a millisecond. Fewer would refuse such a script; without a bound a runaway writer would hold the reader.
+const TRIES: usize = 10;
+
+/// How often the directory is looked at.
+///
+/// The kubelet takes up to a minute to bring a new Secret, so two seconds add nothing that anyone would notice, and a
+/// look is a `stat` of a few files. Inotify misses the swaps of some kinds of volume: a poll is the one rule that always works.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why the directory gives no credentials. Never holds a value.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The directory is missing, is none, or may not be entered.
+    #[error(
+        "{path} cannot be used as the credentials directory: mount the Secret there, and let the proxy's user read it",
+        path = path.display()
+    )]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is there, and the system does not give it out.
+    #[error(
+        "{path} cannot be read: let the proxy's user read it (Kubernetes: `defaultMode` and `fsGroup`)",
+        path = path.display()
+    )]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A directory, a link that leads nowhere, or something else that only has the file's name.
+    #[error("{path} is not a file: put a file there that holds the value, or remove it", path = path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is far larger than a credential.
+    #[error("{path} is larger than {MAX_FILE_BYTES} bytes: put the value alone there", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not text.
+    #[error("{path} is not valid UTF-8: put the value there as plain text", path = path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The directory was different after each try. Trying again can help, once the writer is done.
+    #[error("{path} kept changing while it was read: try again", path = path.display())]
+    Changing {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// The raw values of one generation: whichever of the files exist.
+///
+/// Trailing line breaks are dropped, since editors and `echo` add one; nothing else of a value is changed.
+pub struct Files(BTreeMap<&'static str, Secret<String>>);
+
+impl Files {
+    /// The value of the file `name`, when there is such a file.
+    pub fn get(&self, name: &str) -> Option<&Secret<String>> {
+        self.0.get(name)
+    }
+
+    /// The files that are there, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+/// Reads all files of one generation: id and secret together or not at all.
+///
+/// # Errors
+///
+/// When the directory or one of the files in it cannot be read, or keeps changing.
+pub fn read(dir: &Path) -> Result<Files, ReadError> {
+    settled(|| mark(dir), |seen| read_marked(dir, seen))
+        .unwrap_or_else(|| Err(ReadError::Changing { path: dir.into() }))
+}
+
+/// Waits until the directory is no longer as `seen` says, and returns the new mark.
+///
+/// # Cancel safety
+///
+/// Cancel safe: all that it knows is in `seen`, and its first look is at once, so one that is dropped and called anew
+/// misses nothing.
+pub async fn changed(dir: &Path, seen: &Mark) -> Mark {
+    loop {
+        // A few calls to a local volume, held in memory for a Secret: less work than handing them to another thread.
+        let now = mark(dir);
+        if now != *seen {
+            return now;
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// The outcome of the first `attempt` with equal marks around it, or `None` when there is none in [`TRIES`] attempts.
+///
+/// An error counts as an outcome as well: only what fails in a directory at rest is worth telling.
+fn settled<T>(mut mark: impl FnMut() -> Mark, mut attempt: impl FnMut(&Mark) -> T) -> Option<T> {
+    let mut before = mark();
+    for _ in 0..TRIES {
+        let outcome = attempt(&before);
+        let after = mark();
+        if after == before {
+            return Some(outcome);
+        }
+        before = after;
+    }
+    None
+}
+
+/// The files of the generation that `seen` found, wherever `..data` leads by now.
+fn read_marked(dir: &Path, seen: &Mark) -> Result<Files, ReadError> {
+    let place = seen.place().map_err(|kind| ReadError::Directory { path: dir.into(), source: kind.into() })?;
+    let mut files = BTreeMap::new();
+    for name in NAMES {
+        // An error names the path that the operator knows, not the generation's.
+        if let Some(value) = read_file(&place.join(name), || dir.join(name))? {
+            files.insert(name, value);
+        }
+    }
+    Ok(Files(files))
+}
+
+/// The value in the file at `path`, or `None` when nothing has that name. `told` is what an error calls it.
+fn read_file(path: &Path, told: impl Fn() -> PathBuf) -> Result<Option<Secret<String>>, ReadError> {
+    let unreadable = |source| ReadError::File { path: told(), source };
+    match fs::metadata(path) {
+        // Asked before it is opened, since opening a pipe waits for a writer.
+        Ok(metadata) if !metadata.is_file() => return Err(ReadError::NotAFile { path: told() }),
+        Ok(_) => {}
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(unreadable(error)),
+        Err(_) if fs::symlink_metadata(path).is_ok() => return Err(ReadError::NotAFile { path: told() }),
+        Err(_) => return Ok(None),
+    }
+    // Large enough never to be moved, which would leave a copy behind. The length that the system tells is no measure: some
+    // file systems say 0.
+    let mut bytes = Vec::with_capacity(MAX_FILE_BYTES + 1);
+    let outcome = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
+    let bytes = Secret::new(bytes);
+    if outcome.map_err(unreadable)? > MAX_FILE_BYTES {
+        return Err(ReadError::TooLarge { path: told() });
+    }
+    let text = str::from_utf8(bytes.expose()).map_err(|_| ReadError::NotUtf8 { path: told() })?;
+    Ok(Some(Secret::from(text.trim_end_matches(['\r', '\n']))))
+}
+
+#[cfg(test)]
+mod tests;

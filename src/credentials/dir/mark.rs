@@ -1,0 +1,92 @@
+//! What is in the directory now, told without opening a file.
+
+use std::{
+    array,
+    fs::{self, Metadata},
+    io::{self, ErrorKind},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::NAMES;
+
+/// The link that the kubelet swaps.
+const CURRENT: &str = "..data";
+
+/// What was in the directory at one moment, told without opening a file. Equal marks mean that nothing changed.
+///
+/// The one exception: a file that is overwritten in place, at the same length, twice within a tick of the file system's
+/// clock (milliseconds) looks the same after both. A swap has no such gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// What `..data` says. A swap between reading the link and following it leaves nothing to be found; when that happens
+    /// to two marks in a row, this alone tells them apart.
+    link: Option<PathBuf>,
+    found: Result<Generation, ErrorKind>,
+}
+
+impl Mark {
+    /// The directory that holds the files: a generation's, or a plain one. It may be gone by now.
+    pub(super) fn place(&self) -> Result<&Path, ErrorKind> {
+        self.found.as_ref().map(|generation| generation.path.as_path()).map_err(|kind| *kind)
+    }
+}
+
+/// The directory that holds the files, links resolved, and the files in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Generation {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    files: [Result<Stamp, ErrorKind>; NAMES.len()],
+}
+
+/// What is different about a file after a write. The time of the status change also tells of corrected permissions, and of
+/// writers that restore the other time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    status_changed: (i64, i64),
+}
+
+impl From<Metadata> for Stamp {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            status_changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// What is in `dir` now. Never fails: an absent directory is a mark too.
+pub fn mark(dir: &Path) -> Mark {
+    let (link, found) = match fs::read_link(dir.join(CURRENT)) {
+        Ok(target) => {
+            let found = generation(&dir.join(&target));
+            (Some(target), found)
+        }
+        // No such name, or not a link: a plain directory.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => (None, generation(dir)),
+        Err(error) => (None, Err(error)),
+    };
+    Mark { link, found: found.map_err(|error| error.kind()) }
+}
+
+/// The generation in the directory `path`, which may be a link.
+fn generation(path: &Path) -> io::Result<Generation> {
+    let path = fs::canonicalize(path)?;
+    let directory = fs::metadata(&path)?;
+    let files = array::from_fn(|i| stamp(&path.join(NAMES[i])).map_err(|error| error.kind()));
+    Ok(Generation { path, device: directory.dev(), inode: directory.ino(), files })
+}
+
+/// The stamp of what `path` leads to, or of the link itself when it leads nowhere.
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).map(Stamp::from)
+}

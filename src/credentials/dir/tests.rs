@@ -1,0 +1,327 @@
+use std::{
+    error::Error as _,
+    os::unix::fs::{PermissionsExt, symlink},
+    pin::pin,
+    thread,
+};
+
+use tempfile::TempDir;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+
+/// A volume as the kubelet makes it: links to `..data`, which is a link to the newest generation.
+struct Volume {
+    dir: TempDir,
+    generation: usize,
+}
+
+impl Volume {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in NAMES {
+            symlink(format!("..data/{name}"), dir.path().join(name)).unwrap();
+        }
+        let mut volume = Self { dir, generation: 0 };
+        volume.swap();
+        volume
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn generation(&self) -> PathBuf {
+        self.path().join(format!("..gen{}", self.generation))
+    }
+
+    /// The next generation, in the kubelet's order. Each of its values ends in its number.
+    fn swap(&mut self) {
+        let old = self.generation();
+        self.generation += 1;
+        let new = self.generation();
+        fs::create_dir(&new).unwrap();
+        for name in ["client_id", "client_secret", "app_key"] {
+            fs::write(new.join(name), format!("{name}-{}", self.generation)).unwrap();
+        }
+        let link = self.path().join("..data_tmp");
+        symlink(new.file_name().unwrap(), &link).unwrap();
+        fs::rename(&link, self.path().join("..data")).unwrap();
+        if old.exists() {
+            fs::remove_dir_all(old).unwrap();
+        }
+    }
+}
+
+/// A plain directory with `files`.
+fn plain(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        fs::write(dir.path().join(name), content).unwrap();
+    }
+    dir
+}
+
+/// Checks that `files` are those of generation `number`, all of them.
+#[track_caller]
+fn check_generation(files: &Files, number: usize) {
+    assert_eq!(files.names().collect::<Vec<_>>(), ["app_key", "client_id", "client_secret"]);
+    for name in files.names() {
+        assert_eq!(files.get(name).unwrap().expose(), &format!("{name}-{number}"));
+    }
+}
+
+/// Checks that `content` is read as `expected`.
+#[track_caller]
+fn check_value(content: &[u8], expected: &str) {
+    let dir = plain(&[("client_secret", content)]);
+    assert_eq!(read(dir.path()).unwrap().get("client_secret").unwrap().expose(), expected);
+}
+
+/// Checks that reading `dir` fails, and tells the path `told` and `expected`, but no value.
+#[track_caller]
+fn check_error(dir: &Path, told: &Path, expected: &str) -> ReadError {
+    let error = read(dir).expect_err("must be refused");
+    let line = error.to_string();
+    assert!(line.contains(&told.display().to_string()) && line.contains(expected), "{line}");
+    assert!(!format!("{line} {error:?}").contains("canary"), "{error:?}");
+    error
+}
+
+#[test]
+fn a_plain_directory_gives_the_files_that_are_there_and_no_others() {
+    let dir = plain(&[("partner_id", b"id"), ("partner_secret", b"canary"), ("README", b"x"), ("client_id.bak", b"x")]);
+    fs::create_dir(dir.path().join("folder")).unwrap();
+    let files = read(dir.path()).unwrap();
+    assert_eq!(files.get("partner_secret").unwrap().expose(), "canary");
+    assert!(files.get("client_id").is_none() && files.get("README").is_none());
+    assert_eq!(format!("{files:?}"), r#"{"partner_id", "partner_secret"}"#);
+    assert_eq!(read(plain(&[]).path()).unwrap().names().count(), 0);
+}
+
+#[test]
+fn p02_line_breaks_at_the_end_are_dropped_and_nothing_else() {
+    check_value(b"secret\n", "secret");
+    check_value(b"secret\r\n", "secret");
+    check_value(b"one\ntwo\r\n\n", "one\ntwo");
+    check_value(b" secret ", " secret ");
+    check_value(b" \t\n", " \t");
+    check_value(b"", "");
+}
+
+#[test]
+fn p03_special_characters_are_kept() {
+    check_value("\"!@#$%&*_-+\\\u{e9}0123".as_bytes(), "\"!@#$%&*_-+\\\u{e9}0123");
+}
+
+#[test]
+fn p05_a_swap_is_seen_and_gives_the_new_generation() {
+    let mut volume = Volume::new();
+    let first = mark(volume.path());
+    check_generation(&read(volume.path()).unwrap(), 1);
+    assert_eq!(mark(volume.path()), first, "reading is no change");
+
+    volume.swap();
+    assert_ne!(mark(volume.path()), first);
+    check_generation(&read(volume.path()).unwrap(), 2);
+}
+
+#[test]
+fn p08_a_swap_in_the_middle_of_a_read_starts_it_over() {
+    let mut volume = Volume::new();
+    let dir = volume.path().to_owned();
+    let mut attempts = 0;
+    let files = settled(
+        || mark(&dir),
+        |seen| {
+            attempts += 1;
+            if attempts == 1 {
+                // Twice, and with the first generation gone: the files that `seen` found have vanished.
+                volume.swap();
+                volume.swap();
+            }
+            read_marked(&dir, seen)
+        },
+    );
+    assert_eq!(attempts, 2);
+    check_generation(&files.unwrap().unwrap(), 3);
+}
+
+#[test]
+fn p08_no_generation_is_mixed_however_fast_they_come() {
+    let mut volume = Volume::new();
+    let dir = volume.path().to_owned();
+    let writer = thread::spawn(move || {
+        for _ in 0..500 {
+            volume.swap();
+        }
+        volume
+    });
+    let mut newest = 0;
+    let mut reads = 0;
+    while reads < 500 || !writer.is_finished() {
+        reads += 1;
+        match read(&dir) {
+            Ok(files) => {
+                let id = files.get("client_id").unwrap().expose();
+                let number = id.strip_prefix("client_id-").unwrap().parse().unwrap();
+                check_generation(&files, number);
+                assert!(number >= newest, "generation {number} after {newest}");
+                newest = number;
+            }
+            Err(ReadError::Changing { .. }) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    let volume = writer.join().unwrap();
+    check_generation(&read(&dir).unwrap(), volume.generation);
+}
+
+#[test]
+fn a_directory_that_never_rests_is_given_up() {
+    let mut volume = Volume::new();
+    let dir = volume.path().to_owned();
+    let mut attempts = 0;
+    let outcome = settled(
+        || mark(&dir),
+        |_| {
+            attempts += 1;
+            volume.swap();
+        },
+    );
+    assert_eq!((outcome, attempts), (None, TRIES));
+}
+
+#[test]
+fn one_file_that_changes_or_vanishes_is_a_change() {
+    let dir = plain(&[("client_id", b"id"), ("client_secret", b"old"), ("other", b"")]);
+    let secret = dir.path().join("client_secret");
+    let first = mark(dir.path());
+    fs::write(&secret, "newer").unwrap();
+    let second = mark(dir.path());
+    let files = read(dir.path()).unwrap();
+    assert_eq!(files.get("client_secret").unwrap().expose(), "newer");
+    assert_eq!(files.get("client_id").unwrap().expose(), "id");
+
+    fs::remove_file(&secret).unwrap();
+    let third = mark(dir.path());
+    assert!(first != second && second != third && first != third);
+    assert_eq!(read(dir.path()).unwrap().names().collect::<Vec<_>>(), ["client_id"]);
+
+    fs::write(dir.path().join("other"), "changed").unwrap();
+    assert_eq!(mark(dir.path()), third, "a file of somebody else's is no change");
+}
+
+#[test]
+fn a_file_that_is_replaced_by_one_of_the_same_length_is_a_change() {
+    let dir = plain(&[("client_id", b"id-1"), ("new", b"id-2")]);
+    let first = mark(dir.path());
+    fs::rename(dir.path().join("new"), dir.path().join("client_id")).unwrap();
+    assert_ne!(mark(dir.path()), first);
+}
+
+#[test]
+fn a_missing_directory_is_an_error_and_a_mark() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("mount");
+    let absent = mark(&dir);
+    let error = check_error(&dir, &dir, "mount the Secret there");
+    assert!(matches!(error, ReadError::Directory { .. }) && error.source().is_some());
+
+    fs::create_dir(&dir).unwrap();
+    assert_ne!(mark(&dir), absent);
+    assert!(read(&dir).is_ok());
+    fs::remove_dir(&dir).unwrap();
+    assert_eq!(mark(&dir), absent);
+
+    fs::write(&dir, "canary").unwrap();
+    assert_ne!(mark(&dir), absent);
+    assert!(matches!(check_error(&dir, &dir, "directory"), ReadError::Directory { .. }));
+}
+
+#[test]
+fn a_data_link_that_leads_nowhere_is_told_by_the_directory() {
+    let volume = Volume::new();
+    let before = mark(volume.path());
+    fs::remove_dir_all(volume.generation()).unwrap();
+    assert_ne!(mark(volume.path()), before);
+    assert!(matches!(check_error(volume.path(), volume.path(), "directory"), ReadError::Directory { .. }));
+
+    let dangling = mark(volume.path());
+    fs::remove_file(volume.path().join("..data")).unwrap();
+    symlink("..elsewhere", volume.path().join("..data")).unwrap();
+    assert_ne!(mark(volume.path()), dangling, "two swaps in a row must not pass for a directory at rest");
+}
+
+#[test]
+fn what_is_no_file_is_refused_and_a_correction_is_a_change() {
+    let dir = plain(&[("client_id", b"canary")]);
+    let secret = dir.path().join("client_secret");
+    let absent = mark(dir.path());
+    symlink("nowhere", &secret).unwrap();
+    let dangling = mark(dir.path());
+    assert_ne!(dangling, absent);
+    assert!(matches!(check_error(dir.path(), &secret, "is not a file"), ReadError::NotAFile { .. }));
+
+    fs::remove_file(&secret).unwrap();
+    fs::create_dir(&secret).unwrap();
+    assert_ne!(mark(dir.path()), dangling);
+    assert!(matches!(check_error(dir.path(), &secret, "is not a file"), ReadError::NotAFile { .. }));
+}
+
+#[test]
+fn a_file_without_permission_is_told_by_name_and_a_correction_is_a_change() {
+    let dir = plain(&[("client_id", b"canary"), ("app_key", b"canary")]);
+    let key = dir.path().join("app_key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
+    let refused = mark(dir.path());
+    // Permissions do not bind root.
+    if File::open(&key).is_err() {
+        let error = check_error(dir.path(), &key, "let the proxy's user read it");
+        assert!(matches!(&error, ReadError::File { source, .. } if source.kind() == ErrorKind::PermissionDenied));
+    }
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+    assert_ne!(mark(dir.path()), refused);
+    assert!(read(dir.path()).is_ok());
+}
+
+#[test]
+fn what_cannot_be_a_credential_is_told_by_its_path() {
+    let large = [b"canary".as_slice(), &[b'a'; 70 * 1024]].concat();
+    let dir = plain(&[("client_id", b"id"), ("client_secret", &large)]);
+    let path = dir.path().join("client_secret");
+    assert!(matches!(check_error(dir.path(), &path, "larger"), ReadError::TooLarge { .. }));
+    fs::write(&path, b"canary\xff\xfe").unwrap();
+    assert!(matches!(check_error(dir.path(), &path, "UTF-8"), ReadError::NotUtf8 { .. }));
+}
+
+#[test]
+fn an_error_names_the_path_that_the_operator_knows() {
+    let volume = Volume::new();
+    fs::write(volume.generation().join("app_key"), b"\xff").unwrap();
+    check_error(volume.path(), &volume.path().join("app_key"), "UTF-8");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_waited_for_and_noticed_at_the_next_look() {
+    let mut volume = Volume::new();
+    let dir = volume.path().to_owned();
+    let seen = mark(&dir);
+    let mut waiting = pin!(changed(&dir, &seen));
+    assert!(timeout(POLL_INTERVAL * 10, &mut waiting).await.is_err(), "nothing has changed");
+
+    volume.swap();
+    let swapped = Instant::now();
+    assert_eq!(waiting.await, mark(&dir));
+    assert!(swapped.elapsed() <= POLL_INTERVAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_from_before_the_wait_is_noticed_at_once() {
+    let mut volume = Volume::new();
+    let seen = mark(volume.path());
+    volume.swap();
+    let called = Instant::now();
+    assert_eq!(changed(volume.path(), &seen).await, mark(volume.path()));
+    assert_eq!(called.elapsed(), Duration::ZERO);
+}
