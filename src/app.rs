@@ -3,6 +3,8 @@
 //! The main thread runs the control plane: accepting, the refresher, probes, signals. Requests run on the workers of the
 //! [`server`], so that neither can starve the other.
 
+mod rotation;
+
 use std::{collections::HashMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
@@ -17,8 +19,10 @@ use tracing::{info, warn};
 use crate::{
     admin,
     config::Config,
+    credentials::lockout::{self, Lockout},
     ops, proxy,
     server::{self, BindError, Server},
+    signal,
     telemetry::Metrics,
     tls,
     token::{self, Clock, Endpoint, EndpointError, Refresher, TokenReader},
@@ -36,6 +40,12 @@ pub enum StartError {
     /// The token endpoint cannot be used.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The lock-out state of an earlier run cannot be used.
+    #[error(transparent)]
+    Lockout(#[from] lockout::OpenError),
+    /// A signal cannot be caught.
+    #[error("a signal handler cannot be installed")]
+    Signal(#[source] io::Error),
     /// A worker thread cannot be started.
     #[error("a worker thread cannot be started")]
     Worker(#[source] io::Error),
@@ -99,17 +109,34 @@ impl App {
         };
         let addresses = listeners.addresses().map_err(StartError::Address)?;
         let tls = tls::client_config(&config.tls)?;
-        let endpoint = Endpoint::new(&config.token, tls.clone(), config.credentials)?;
+        let lockout = Lockout::open(config.state_dir.as_deref())?;
+        let (default_lifetime, token_wait) = (config.token.default_lifetime, config.token.token_wait);
+        let endpoint = Endpoint::new(config.token, tls.clone())?;
         let metrics = Arc::new(Metrics::new());
-        let (writer, token) = token::channel(Clock::Boot, config.token.token_wait);
-        let refresher = Refresher::new(writer, endpoint, config.token.default_lifetime, Arc::clone(&metrics));
-        let stack = || proxy::stack(&config.proxy, tls.clone(), token.clone(), Arc::clone(&metrics));
+        let (writer, token) = token::channel(Clock::Boot, token_wait);
+        let (control, commands) = token::control();
+        if !lockout.is_persistent() {
+            warn!("auth.state_dir is not set: a rejection of the credentials is forgotten at the next restart");
+        }
+        let refresher = Refresher::new(
+            writer,
+            endpoint,
+            config.credentials,
+            lockout,
+            commands,
+            default_lifetime,
+            Arc::clone(&metrics),
+        );
+        let stack = || proxy::stack(&config.proxy, tls.clone(), token.clone(), control.clone(), Arc::clone(&metrics));
         let server = Server::start(&config.server, Arc::clone(&metrics), stack).map_err(StartError::Worker)?;
         let server = Arc::new(server);
 
         let (draining, ended) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = Tasks::default();
         tasks.spawn("token refresher", refresher.run(ended.clone()));
+        let hangups = signal::hangups().map_err(StartError::Signal)?;
+        tasks
+            .spawn("rotation", rotation::follow(config.source, config.scheme, control.clone(), hangups, ended.clone()));
         for listener in listeners.proxy {
             let (server, draining) = (Arc::clone(&server), draining.clone());
             tasks.spawn("accept", async move { server.accept(listener, draining).await });

@@ -13,13 +13,20 @@ mod problem;
 mod reader;
 mod resolve;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use environment::Environment;
 pub use problem::{Problem, Problems};
 pub use sources::{Inputs, Raw};
 
-use crate::{credentials::Credentials, proxy, server, telemetry::logging, tls, token};
+use crate::{
+    credentials::{Credentials, Scheme, Source},
+    proxy,
+    secret::Secret,
+    server,
+    telemetry::logging,
+    tls, token,
+};
 
 /// What can run.
 #[derive(Clone, Debug)]
@@ -38,8 +45,18 @@ pub struct Config {
     pub log: logging::Config,
     /// How long requests in flight may take after a stop (`shutdown.drain_timeout`).
     pub drain_timeout: Duration,
-    /// What the proxy authenticates with.
+    /// What the proxy authenticates with, as it was when the configuration was read.
     pub credentials: Credentials,
+    /// Where to read that again.
+    pub source: Source,
+    /// The scheme that was asked for (`auth.scheme`).
+    pub scheme: Option<Scheme>,
+    /// Where rejections are remembered (`auth.state_dir`).
+    pub state_dir: Option<PathBuf>,
+    /// The administrator's socket (`admin.socket`).
+    pub admin_socket: Option<PathBuf>,
+    /// What the administrator's actions need on the port.
+    pub admin_token: Option<Secret<String>>,
 }
 
 /// The addresses to listen on.

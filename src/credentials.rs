@@ -1,29 +1,53 @@
 //! The credentials that the proxy holds for its callers, and where they are read from.
 //!
-//! They are read straight from the environment or from the files it names, never through the `config` crate, which
-//! turns digits into numbers and prints values in its errors. A [`Problem`] names the variable and the way out, never
-//! the value.
+//! They are read straight from the environment or from files, never through the `config` crate, which turns digits into
+//! numbers and prints values in its errors. A [`Problem`] names the place and the way out, never the value.
 
 pub mod dir;
 mod env;
+pub mod lockout;
+mod problem;
+mod source;
 
-pub use env::{Problem, VARIABLES, from_env};
+pub use problem::Problem;
+pub use source::{Field, Source, admin_token, load};
 
+use bytes::Bytes;
 use http::HeaderValue;
+use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// The OAuth 2.0 client credentials (RFC 6749, 4.4) and the vendor's App Key.
-///
-/// Id, secret and key belong together: they are loaded together and they change together.
+/// How the proxy authenticates to the vendor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// OAuth 2.0 client credentials (RFC 6749, 4.4): this product's specification.
+    OAuth2,
+    /// Partner authentication: what the vendor's published API documents.
+    Partner,
+}
+
+impl Scheme {
+    /// The name in configuration, logs and status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OAuth2 => "oauth2",
+            Self::Partner => "partner",
+        }
+    }
+}
+
+/// One set of credentials. Id, secret and key belong together: they are loaded together and they change together.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// The client identifier. Not a secret in OAuth's terms, but half of the pair that a lock-out counts, so it is kept out
-    /// of every log all the same.
-    pub client_id: Secret<String>,
-    /// The client secret.
-    pub client_secret: Secret<String>,
-    /// The value of `Finicity-App-Key`.
+    /// What they authenticate with.
+    pub scheme: Scheme,
+    /// The client or partner identifier. Not a secret in OAuth's terms, but half of the pair that a lock-out counts, so it is
+    /// kept out of every log all the same.
+    pub id: Secret<String>,
+    /// The client or partner secret.
+    pub secret: Secret<String>,
+    /// The App Key.
     pub app_key: AppKey,
 }
 
@@ -40,10 +64,24 @@ impl AppKey {
         legal.then_some(Self(value))
     }
 
-    /// The key as a header value that is marked sensitive, so that `Debug` and HPACK tables leave it out.
+    /// The key as a header value; see [`sensitive`].
     pub fn header(&self) -> HeaderValue {
-        let mut value = HeaderValue::from_str(self.0.expose()).expect("visible ASCII is a legal header value");
-        value.set_sensitive(true);
-        value
+        sensitive(Zeroizing::new(self.expose().to_vec())).expect("visible ASCII is a legal header value")
+    }
+
+    /// The key's bytes, for what is derived from them.
+    pub fn expose(&self) -> &[u8] {
+        self.0.expose().as_bytes()
     }
 }
+
+/// A header value that is marked sensitive, so that `Debug` and HPACK tables leave it out, and whose memory is overwritten when
+/// the last copy of it is dropped. `None` when the bytes are illegal in a header.
+pub fn sensitive(bytes: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! loop fails `/livez`, and once a token was obtained `/readyz` fails for nothing but a drain. A later token outage answers
 //! callers with a clear 503, and shows in the metrics.
 
-use std::{fmt::Write as _, pin::Pin, sync::Arc};
+use std::{fmt::Write as _, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -24,6 +24,9 @@ use crate::{
 
 /// The media type of Prometheus' text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The refresher shows every ten seconds that it is alive, and a token call takes ten at most.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Asks the event loops whether they answer.
 pub type Alive = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
@@ -63,6 +66,9 @@ async fn startupz(State(parts): State<Parts>) -> Response {
 }
 
 async fn livez(State(parts): State<Parts>) -> Response {
+    if parts.token.heartbeat_age() > HEARTBEAT_LIMIT {
+        return answer(false, "the token refresher hangs");
+    }
     answer((parts.alive)().await, "an event loop does not answer")
 }
 
@@ -91,10 +97,16 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
     line("token usable for", format!("{} s", token.remaining().as_secs()));
     let next = match (token.state(), token.until_next_attempt()) {
         (_, Some(wait)) => format!("in {} s", wait.as_secs()),
-        (token::State::Rejected, None) => "never: the credentials were rejected; correct them and restart".to_owned(),
+        (token::State::Rejected, None) => "never: the credentials were rejected; correct them".to_owned(),
+        (token::State::Quarantined, None) => "never: quarantined; lift it on the admin port".to_owned(),
         (_, None) => "under way".to_owned(),
     };
     line("next token call", next);
+    let guard = token.status().guard;
+    line("credentials latched", guard.latched.to_string());
+    line("lock-out budget spent", guard.budget_spent.to_string());
+    line("rejections counted", guard.rejections.to_string());
+    line("new credentials", guard.candidate.unwrap_or("none").to_owned());
     text
 }
 
@@ -124,7 +136,7 @@ mod tests {
 
     use super::*;
     use crate::token::{
-        Clock, TokenWriter, channel,
+        Clock, Guard, Phase, TokenWriter, channel,
         classify::Class,
         scheme::{FINICITY_APP_KEY, Grant},
     };
@@ -140,7 +152,8 @@ mod tests {
         let headers = [(FINICITY_APP_KEY, value.clone()), (AUTHORIZATION, value)];
         let now = writer.clock().now();
         let hour = Duration::from_secs(3600);
-        writer.publish(Grant { headers, expires_in: None, untyped: false }, now + hour, now + hour / 2);
+        writer.publish(Grant { headers, expires_in: None, untyped: false }, now + hour);
+        writer.settle(Phase::Idle, Some(now + hour / 2), Guard::default());
     }
 
     async fn get(parts: &Parts, path: &str) -> (u16, String) {
@@ -157,11 +170,11 @@ mod tests {
         let (parts, mut writer) = parts(true);
         assert_eq!(get(&parts, "/readyz").await, (503, "not ok: no token was obtained yet\n".to_owned()));
         assert_eq!(get(&parts, "/startupz").await.0, 503);
-        writer.failed(Class::Transient, None);
+        writer.settle(Phase::Failed(Class::Transient), None, Guard::default());
         assert_eq!((get(&parts, "/readyz").await.0, get(&parts, "/startupz").await.0), (503, 200));
         publish(&mut writer);
         assert_eq!(get(&parts, "/readyz").await.0, 200);
-        writer.failed(Class::Rejected, None);
+        writer.settle(Phase::Rejected, None, Guard::default());
         assert_eq!(get(&parts, "/readyz").await.0, 200);
         parts.draining.cancel();
         assert_eq!(get(&parts, "/readyz").await, (503, "not ok: draining\n".to_owned()));
@@ -170,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn verbose_readiness_explains_itself() {
         let (parts, mut writer) = parts(true);
-        writer.failed(Class::Rejected, None);
+        writer.settle(Phase::Rejected, None, Guard::default());
         let (status, text) = get(&parts, "/readyz?verbose").await;
         assert_eq!(status, 503);
         assert!(text.contains("token state: rejected\n") && text.contains("next token call: never"), "{text}");

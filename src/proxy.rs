@@ -11,7 +11,7 @@ mod deadline;
 mod error;
 mod guard;
 pub mod headers;
-pub mod heal;
+mod heal;
 mod inject;
 mod observe;
 mod panic;
@@ -22,7 +22,7 @@ pub mod target;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use http::{Request, Response, Uri};
+use http::{HeaderName, Request, Response, Uri};
 use hyper::body::Incoming;
 use rustls::ClientConfig;
 use tower::{Service, ServiceBuilder};
@@ -34,10 +34,14 @@ pub use observe::ObservedBody;
 pub use record::Record;
 
 use self::{
-    deadline::DeadlineLayer, error::RespondLayer, inject::InjectLayer, observe::ObserveLayer, panic::CatchPanicLayer,
-    step::step,
+    deadline::DeadlineLayer, error::RespondLayer, headers::OwnNames, heal::HealLayer, inject::InjectLayer,
+    observe::ObserveLayer, panic::CatchPanicLayer, step::step,
 };
-use crate::{guard::HostGuard, telemetry::Metrics, token::TokenReader};
+use crate::{
+    guard::HostGuard,
+    telemetry::Metrics,
+    token::{TokenControl, TokenReader},
+};
 
 /// How requests are let in and forwarded.
 #[derive(Clone, Debug)]
@@ -58,6 +62,12 @@ pub struct Config {
     pub pool_idle_timeout: Duration,
     /// Whether HTTP/2 is offered to the upstream (`upstream.http2 = "auto"`).
     pub http2: bool,
+    /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
+    pub replay_buffer: usize,
+    /// The names of the header fields that are injected.
+    pub own_headers: Vec<HeaderName>,
+    /// How long a request whose token was refused waits for a new one.
+    pub heal_wait: Duration,
 }
 
 /// A request on its way down the stack.
@@ -75,6 +85,7 @@ pub fn stack(
     config: &Config,
     tls: ClientConfig,
     token: TokenReader,
+    control: TokenControl,
     metrics: Arc<Metrics>,
 ) -> impl Service<
     Request<Incoming>,
@@ -86,15 +97,17 @@ pub fn stack(
 + 'static {
     let own_name = config.upstream.host().map(str::to_owned);
     let hosts = Arc::new(HostGuard::new(own_name.into_iter().chain(config.hosts.iter().cloned()).collect()));
+    let own_names = Arc::new(OwnNames::new(&config.own_headers));
     ServiceBuilder::new()
         .layer(ObserveLayer::new(Arc::clone(&metrics))) // request id, access log, metrics
         .layer(RespondLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
-        .layer(CatchPanicLayer::new(metrics))
+        .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
         .layer(step(move |exchange: &mut Exchange<_>| guard::admit(&hosts, exchange))) // who may call: host names, no browsers
         .layer(step(target::check)) // what may be called: methods, origin-form targets
         .layer(step(target::find_route)) // which operation of the catalogue it is
         .layer(DeadlineLayer::new(config))
-        .layer(step(headers::strip_request)) // first nothing of the caller's that could pass for ours …
+        .layer(HealLayer::new(config, control, metrics)) // a refused token is replaced and the request sent once more
+        .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&own_names, exchange))) // first nothing of the caller's that could pass for ours …
         .layer(InjectLayer::new(token)) // … then our credentials, last of all
         .service(Upstream::new(config, tls))
 }

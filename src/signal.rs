@@ -1,4 +1,4 @@
-//! The signals that end the process.
+//! The signals that the process heeds: two that end it, one that has it read its credentials again.
 
 use std::io;
 
@@ -6,6 +6,15 @@ use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
 };
+
+/// `SIGHUP`s, caught from now on.
+///
+/// # Errors
+///
+/// When the handler cannot be installed.
+pub fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
 
 /// `SIGTERM` and `SIGINT`, caught from the moment this is made.
 #[derive(Debug)]

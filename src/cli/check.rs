@@ -11,7 +11,8 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
     let config = config::load(inputs)?;
     say("the configuration is valid");
     say(format_args!("  upstream   {}", config.proxy.upstream));
-    say(format_args!("  token      {} with OAuth 2.0 client credentials", config.token.token_path));
+    let token_path = crate::token::scheme::token_call(&config.credentials, &config.token).path;
+    say(format_args!("  token      {token_path} by scheme {}", config.credentials.scheme.as_str()));
     say(format_args!("  callers    {}", joined(&config.listen.proxy)));
     say(format_args!("  operators  {}", joined(&config.listen.ops)));
     say(format_args!("  admin      {}", joined(&config.listen.admin)));

@@ -3,7 +3,7 @@
 use super::say;
 use crate::{
     config::{self, Inputs},
-    credentials,
+    credentials::Field,
 };
 
 /// Prints every key as TOML with the place that set it, and which credentials are set.
@@ -11,7 +11,7 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
     let effective = config::effective(inputs)?;
     say(effective.to_toml());
     say("# credentials, from the environment");
-    for name in credentials::VARIABLES {
+    for name in Field::ALL.map(Field::variable) {
         let variables = inputs.environment.variables();
         let file = format!("{name}_FILE");
         let state = match (variables.get(name), variables.get(&file)) {

@@ -2,11 +2,23 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
-use http::{Uri, uri::PathAndQuery};
+use http::{HeaderName, Uri, uri::PathAndQuery};
 use tracing_subscriber::filter::Targets;
 
 use super::{Config, Environment, Listen, Problem, Raw, reader::Reader};
-use crate::{cause, credentials, proxy, server, telemetry::logging, tls, token};
+use crate::{
+    cause,
+    credentials::{self, Credentials, Scheme, Source},
+    proxy,
+    secret::Secret,
+    server,
+    telemetry::logging,
+    tls,
+    token::{
+        self,
+        scheme::{FINICITY_APP_KEY, FINICITY_APP_TOKEN, oauth2::Encoding},
+    },
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -16,20 +28,45 @@ const MAX_AUTO_WORKERS: usize = 2;
 
 /// Reads every key of `raw` and the credentials. What is wrong is added to `problems`; only without any is the result of use.
 pub(super) fn resolve(raw: &Raw, environment: &Environment, problems: &mut Vec<Problem>) -> Option<Config> {
-    let credentials = credentials::from_env(environment.variables());
-    let config = keys(&mut Reader::new(raw, problems));
-    match (credentials, config) {
-        (Ok(credentials), Some(config)) => Some(config(credentials)),
-        (credentials, _) => {
-            let missing = credentials.err().unwrap_or_default();
-            problems.extend(missing.iter().map(|problem| Problem::other(problem.to_string())));
+    let mut reader = Reader::new(raw, problems);
+    let (source, scheme) = source(&mut reader, environment);
+    let config = keys(&mut reader, source.clone(), scheme);
+    let credentials = credentials::load(&source, scheme);
+    let admin_token = credentials::admin_token(environment.variables());
+    match (credentials, admin_token, config) {
+        (Ok(credentials), Ok(admin_token), Some(config)) => Some(config(credentials, admin_token)),
+        (credentials, admin_token, _) => {
+            let credentials = credentials.err().unwrap_or_default();
+            let wrong = credentials.iter().chain(admin_token.as_ref().err());
+            problems.extend(wrong.map(|problem| Problem::other(cause::line(problem))));
             None
         }
     }
 }
 
+/// Where credentials come from, and of which scheme they shall be.
+fn source(read: &mut Reader<'_>, environment: &Environment) -> (Source, Option<Scheme>) {
+    let from_dir = read.choice("credentials.source", &[("env", false), ("dir", true)]);
+    let dir = read.optional("credentials.dir", |path| Ok(PathBuf::from(path)));
+    let schemes = [("auto", None), ("oauth2", Some(Scheme::OAuth2)), ("partner", Some(Scheme::Partner))];
+    let scheme = read.choice("auth.scheme", &schemes);
+    let source = match (from_dir, dir) {
+        (true, Some(dir)) => Source::Directory(dir),
+        (true, None) => {
+            read.problem("credentials.dir", "must name a directory when credentials.source is \"dir\"");
+            Source::Directory(PathBuf::new())
+        }
+        (false, _) => Source::environment(environment.variables()),
+    };
+    (source, scheme)
+}
+
 /// Reads every key; what comes back makes the whole configuration once the credentials are there.
-fn keys(read: &mut Reader<'_>) -> Option<impl FnOnce(credentials::Credentials) -> Config + use<>> {
+fn keys(
+    read: &mut Reader<'_>,
+    source: Source,
+    scheme: Option<Scheme>,
+) -> Option<impl FnOnce(Credentials, Option<Secret<String>>) -> Config + use<>> {
     let upstream = read.parsed("upstream.url", upstream_url);
     let listen = listen(read);
     let tls = tls::Config {
@@ -59,13 +96,13 @@ fn keys(read: &mut Reader<'_>) -> Option<impl FnOnce(credentials::Credentials) -
     let slow_first_byte_timeout = read.duration("upstream.slow_first_byte_timeout", SECOND..=HOUR);
     let pool_idle_timeout = read.duration("upstream.pool_idle_timeout", SECOND..=HOUR);
     let http2 = read.choice("upstream.http2", &[("off", false), ("auto", true)]);
-    let token_path = read.parsed("auth.token_path", token_path).unwrap_or_default();
-    let scope = read.optional("auth.scope", scope);
-    let default_lifetime = read.duration("auth.default_lifetime", 60 * SECOND..=24 * HOUR);
-    let token_wait = read.duration("auth.token_wait", Duration::ZERO..=60 * SECOND);
+    let replay_buffer = read.number("upstream.replay_buffer", 0..=16 * 1024 * 1024);
+    let token = token(read);
+    let state_dir = read.optional("auth.state_dir", |path| Ok(PathBuf::from(path)));
+    let admin_socket = read.optional("admin.socket", |path| Ok(PathBuf::from(path)));
 
     let upstream = upstream?;
-    Some(move |credentials| Config {
+    Some(move |credentials, admin_token| Config {
         listen,
         server,
         proxy: proxy::Config {
@@ -77,13 +114,41 @@ fn keys(read: &mut Reader<'_>) -> Option<impl FnOnce(credentials::Credentials) -
             idle_timeout,
             pool_idle_timeout,
             http2,
+            replay_buffer,
+            heal_wait: token.token_wait,
+            own_headers: vec![token.app_key_header.clone(), token.token_header.clone()],
         },
-        token: token::Config { base: upstream, token_path, scope, default_lifetime, token_wait },
+        token: token::Config { base: upstream, ..token },
+        state_dir,
+        admin_socket,
+        source,
+        scheme,
+        admin_token,
         tls,
         log,
         drain_timeout,
         credentials,
     })
+}
+
+/// All that concerns tokens; its base is put in later.
+fn token(read: &mut Reader<'_>) -> token::Config {
+    let encodings = [("json", Encoding::Json), ("form", Encoding::Form), ("basic", Encoding::Basic)];
+    token::Config {
+        base: Uri::default(),
+        token_path: read.optional("auth.token_path", token_path),
+        revocation_path: read.optional("auth.revocation_path", token_path),
+        encoding: read.choice("auth.encoding", &encodings),
+        scope: read.optional("auth.scope", scope),
+        app_key_header: read.parsed("auth.app_key_header", header_name).unwrap_or(FINICITY_APP_KEY),
+        token_header: read.parsed("auth.token_header", header_name).unwrap_or(FINICITY_APP_TOKEN),
+        default_lifetime: read.duration("auth.default_lifetime", 60 * SECOND..=24 * HOUR),
+        token_wait: read.duration("auth.token_wait", Duration::ZERO..=60 * SECOND),
+    }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, String> {
+    text.parse().map_err(|_| "must be the name of an HTTP header".to_owned())
 }
 
 fn listen(read: &mut Reader<'_>) -> Listen {
@@ -194,7 +259,8 @@ mod tests {
         let mut problems = Vec::new();
         let raw = gather(&Inputs::default(), &mut problems);
         let mut reader = Reader::new(&raw, &mut problems);
-        assert!(keys(&mut reader).is_some());
+        let (source, scheme) = source(&mut reader, &Environment::default());
+        assert!(keys(&mut reader, source, scheme).is_some());
         let read: Vec<String> = reader.read().iter().map(|key| (*key).to_owned()).collect();
         assert_eq!(raw.keys().cloned().collect::<Vec<_>>(), read);
         assert_eq!(problems, []);

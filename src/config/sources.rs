@@ -114,9 +114,8 @@ fn set(raw: &mut Raw, keys: &[String], key: String, entry: Entry, problems: &mut
 /// Why `key` is unknown, and which key was perhaps meant.
 fn unknown(key: &str, keys: &[String]) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
-    if let Some(secret) =
-        credentials::VARIABLES.iter().find(|v| v.to_ascii_lowercase().ends_with(name) && name.len() > 4)
-    {
+    let variables = credentials::Field::ALL.map(credentials::Field::variable);
+    if let Some(secret) = variables.iter().find(|v| v.to_ascii_lowercase().ends_with(name) && name.len() > 4) {
         return format!(
             "a secret is never part of the configuration: set {secret} or {secret}_FILE in the environment"
         );

@@ -30,7 +30,7 @@ fn check_problems(inputs: &Inputs, count: usize, parts: &[&str]) {
 fn three_variables_are_enough_for_the_real_api() {
     let config = load(&inputs(&[])).unwrap();
     assert_eq!(config.proxy.upstream, "https://api.finicity.com");
-    assert_eq!(config.token.token_path, "/oauth/token");
+    assert_eq!(config.token.token_path, None);
     assert_eq!(config.listen.proxy, ["127.0.0.1:3464".parse().unwrap(), "[::1]:3464".parse().unwrap()]);
     assert_eq!(config.drain_timeout, Duration::from_secs(25));
     assert!(!format!("{config:?} {:?}", inputs(&[])).contains("canary"));
@@ -51,7 +51,7 @@ fn p11_flags_go_before_the_environment_the_environment_before_the_file_the_file_
     assert_eq!(config.token.token_wait, Duration::from_secs(3));
     assert_eq!(config.server.connections, 7);
     assert_eq!(config.token.scope.as_deref(), Some("environment"));
-    assert_eq!(config.token.token_path, "/flag");
+    assert_eq!(config.token.token_path.as_deref(), Some("/flag"));
     assert_eq!(config.listen.ops.len(), 2);
     let shown = effective(&inputs).unwrap().to_toml();
     for line in [

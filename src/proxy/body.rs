@@ -95,6 +95,22 @@ enum Source {
         timer: Option<Pin<Box<Sleep>>>,
     },
     Local(Full<Bytes>),
+    /// What was read of an upstream's body already, and what comes after it: more of it, its end, or its failure.
+    Read {
+        start: Bytes,
+        rest: Rest,
+    },
+}
+
+/// What follows after the part of a body that was read.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// The end.
+    Nothing,
+    /// More, which was not read.
+    More(Box<ResponseBody>),
+    /// A failure.
+    Failed(BodyError),
 }
 
 impl ResponseBody {
@@ -102,6 +118,11 @@ impl ResponseBody {
     /// the upstream's.
     pub fn upstream(body: Incoming, version: Version, idle_timeout: Duration, record: Arc<Record>) -> Self {
         Self(Source::Upstream { body, version, idle_timeout, record, timer: None })
+    }
+
+    /// A body of which `start` was read already.
+    pub(super) fn read(start: Bytes, rest: Rest) -> Self {
+        Self(Source::Read { start, rest })
     }
 
     /// A body of the proxy's own.
@@ -117,6 +138,18 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Source::Local(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Source::Read { start, .. } if !start.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(start)))))
+            }
+            Source::Read { rest, .. } => match std::mem::replace(rest, Rest::Nothing) {
+                Rest::Nothing => Poll::Ready(None),
+                Rest::Failed(error) => Poll::Ready(Some(Err(error))),
+                Rest::More(mut body) => {
+                    let frame = Pin::new(&mut *body).poll_frame(cx);
+                    *rest = Rest::More(body);
+                    frame
+                }
+            },
             Source::Upstream { body, version, idle_timeout, record, timer } => {
                 match Pin::new(&mut *body).poll_frame(cx) {
                     // An HTTP/2 stream may be reset "without error" before its end (RFC 9113, 8.1); that is no end.
@@ -151,6 +184,7 @@ impl Body for ResponseBody {
         match &self.0 {
             Source::Upstream { body, .. } => body.is_end_stream(),
             Source::Local(body) => body.is_end_stream(),
+            Source::Read { start, rest } => start.is_empty() && matches!(rest, Rest::Nothing),
         }
     }
 
@@ -158,6 +192,8 @@ impl Body for ResponseBody {
         match &self.0 {
             Source::Upstream { body, .. } => body.size_hint(),
             Source::Local(body) => body.size_hint(),
+            Source::Read { start, rest: Rest::Nothing } => SizeHint::with_exact(start.len() as u64),
+            Source::Read { .. } => SizeHint::default(),
         }
     }
 }

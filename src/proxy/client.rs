@@ -25,7 +25,11 @@ use tokio::time::Instant;
 use tower::Service;
 
 use self::connect::TimedConnector;
-use super::{Code, Config, Error, Exchange, Record, RequestBody, ResponseBody, headers, target};
+use super::{
+    Code, Config, Error, Exchange, Record, RequestBody, ResponseBody,
+    headers::{self, OwnNames},
+    target,
+};
 use crate::cause;
 
 /// The largest head of an answer, and the most header fields in it.
@@ -46,6 +50,7 @@ struct Shared<B> {
     client: Client<TimedConnector<HttpsConnector<HttpConnector>>, RequestBody<B>>,
     authority: Authority,
     host: HeaderValue,
+    own_names: Arc<OwnNames>,
     idle_timeout: Duration,
 }
 
@@ -88,7 +93,8 @@ where
         let authority =
             config.upstream.authority().expect("the configuration checked the upstream's authority").clone();
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
-        Self(Arc::new(Shared { client, authority, host, idle_timeout: config.idle_timeout }))
+        let own_names = Arc::new(OwnNames::new(&config.own_headers));
+        Self(Arc::new(Shared { client, authority, host, own_names, idle_timeout: config.idle_timeout }))
     }
 }
 
@@ -115,6 +121,7 @@ where
         UpstreamFuture {
             inner: shared.client.request(request),
             sent: Instant::now(),
+            own_names: Arc::clone(&shared.own_names),
             idle_timeout: shared.idle_timeout,
             record,
         }
@@ -127,6 +134,7 @@ pin_project! {
         #[pin]
         inner: legacy::ResponseFuture,
         sent: Instant,
+        own_names: Arc<OwnNames>,
         idle_timeout: Duration,
         record: Arc<Record>,
     }
@@ -148,7 +156,7 @@ impl Future for UpstreamFuture {
                 "The upstream switched protocols without having been asked to.",
             )));
         }
-        headers::strip_response(response.headers_mut());
+        headers::strip_response(this.own_names, response.headers_mut());
         let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
         Poll::Ready(Ok(
             response.map(|body| ResponseBody::upstream(body, version, *this.idle_timeout, Arc::clone(this.record)))

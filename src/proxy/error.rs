@@ -40,6 +40,8 @@ pub enum Code {
     TokenUnavailable,
     /// The vendor rejected the proxy's credentials.
     CredentialsRejected,
+    /// An administrator wants no token to be used.
+    Quarantined,
     /// More work than the proxy takes on.
     Overloaded,
     /// The upstream could not be reached, or the connection to it broke.
@@ -79,6 +81,7 @@ impl Code {
         match self {
             Self::TokenUnavailable => ("token_unavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::CredentialsRejected => ("credentials_rejected", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Quarantined => ("quarantined", StatusCode::SERVICE_UNAVAILABLE),
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
             Self::UpstreamUnreachable => ("upstream_unreachable", StatusCode::BAD_GATEWAY),
             Self::UpstreamTls => ("upstream_tls", StatusCode::BAD_GATEWAY),
@@ -195,6 +198,11 @@ impl From<Unavailable> for Error {
                 "The upstream rejected the proxy's credentials; an operator has to correct them.",
                 REJECTED_RETRY_AFTER,
             ),
+            Unavailable::Quarantined => (
+                Code::Quarantined,
+                "An administrator has put the proxy's token in quarantine; it is lifted on the admin port.",
+                REJECTED_RETRY_AFTER,
+            ),
             Unavailable::TooManyWaiters => (
                 Code::Overloaded,
                 "Too many requests are waiting for a token already; try again later.",
@@ -307,6 +315,7 @@ mod tests {
             (Unavailable::NoToken { retry_after: Duration::from_millis(7_500) }, "token_unavailable", "7"),
             (Unavailable::NoToken { retry_after: Duration::ZERO }, "token_unavailable", "1"),
             (Unavailable::Rejected, "credentials_rejected", "60"),
+            (Unavailable::Quarantined, "quarantined", "60"),
             (Unavailable::TooManyWaiters, "overloaded", "1"),
         ] {
             let response = Error::from(unavailable).into_response(&record);

@@ -45,18 +45,33 @@ const FROM_THE_CALLER_ONLY: [&str; 12] = [
 /// Families of fields, by how their names begin.
 const PREFIXES: [&str; 4] = ["finicity-app-", "proxy-", "x-b3-", "x-forwarded-"];
 
+/// The names of the header fields that are injected, which are configuration: nothing of these names passes either way.
+#[derive(Clone, Debug, Default)]
+pub struct OwnNames(Vec<String>);
+
+impl OwnNames {
+    /// Of these names, however they are spelt.
+    pub fn new(names: &[HeaderName]) -> Self {
+        Self(names.iter().map(|name| dashed(name).into_owned()).collect())
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|own| own == name)
+    }
+}
+
 /// Removes from the request what must not reach the upstream.
 ///
 /// # Errors
 ///
 /// Never.
-pub fn strip_request<B>(exchange: &mut Exchange<B>) -> Result<(), Error> {
+pub fn strip_request<B>(own: &OwnNames, exchange: &mut Exchange<B>) -> Result<(), Error> {
     let request = &mut exchange.request;
     let bodyless = needs_content_length(request.method())
         && !request.headers().contains_key(header::CONTENT_LENGTH)
         && !request.headers().contains_key(header::TRANSFER_ENCODING);
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    strip(request.headers_mut(), stays_behind);
+    strip(request.headers_mut(), |name| stays_behind(name) || own.contains(name));
     if chunked {
         // Ours, for our connection: without it the client takes a GET of unknown length for one without a body.
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -69,7 +84,7 @@ pub fn strip_request<B>(exchange: &mut Exchange<B>) -> Result<(), Error> {
 }
 
 /// Removes from an answer what must not reach the caller.
-pub fn strip_response(headers: &mut HeaderMap) {
+pub fn strip_response(own: &OwnNames, headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         // RFC 9112, 6.3: with both, the length is wrong; passed on, it would cut the answer short.
         headers.remove(header::CONTENT_LENGTH);
@@ -80,6 +95,7 @@ pub fn strip_response(headers: &mut HeaderMap) {
             || name.starts_with("finicity-app-")
             || ["app-key", "app-token", "authorization"].contains(&name)
             || name == X_FINICITY_PROXY_ERROR.as_str()
+            || own.contains(name)
     });
 }
 
@@ -143,8 +159,12 @@ mod tests {
         *request.method_mut() = method.clone();
         *request.headers_mut() = map(fields);
         let mut exchange = Exchange { request, record: Arc::new(Record::new(method, None)) };
-        strip_request(&mut exchange).unwrap();
+        strip_request(&own(), &mut exchange).unwrap();
         list(exchange.request.headers())
+    }
+
+    fn own() -> OwnNames {
+        OwnNames::new(&[HeaderName::from_static("x-own_key")])
     }
 
     fn list(headers: &HeaderMap) -> Vec<(String, String)> {
@@ -185,6 +205,7 @@ mod tests {
             "baggage",
             "b3",
             "X-B3-TraceId",
+            "X_Own_Key",
         ] {
             assert_eq!(forwarded(Method::GET, &[(name, "evil"), (name, "twice")]), [], "{name}");
         }
@@ -253,7 +274,7 @@ mod tests {
             ("set-cookie", "b=2"),
             ("location", "/x"),
         ]);
-        strip_response(&mut headers);
+        strip_response(&own(), &mut headers);
         let expected = [("location", "/x"), ("set-cookie", "a=1"), ("set-cookie", "b=2")];
         assert_eq!(list(&headers), expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
     }

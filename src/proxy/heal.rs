@@ -1,3 +1,184 @@
-//! Healing: what to do about a 401 that says that the token is no longer good.
+//! A token that the upstream refuses is replaced, and the request sent once more.
+//!
+//! The body of a request is kept while it streams, up to a limit, at the cost of a reference to each chunk. When a 401 comes
+//! back that is about the token ([`verdict`]), the refresher is asked for a newer token, and the request goes down the rest
+//! of the stack again, once. Every other answer passes untouched, and so does a 401 when no newer token is to be had.
 
-pub mod verdict;
+mod replay;
+mod verdict;
+
+use std::{
+    marker::PhantomData,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use pin_project_lite::pin_project;
+use tokio::time::timeout;
+use tower::{Layer, Service};
+
+use self::replay::{Kept, ReplayBody};
+use super::{Config, Error, Exchange, Record, ResponseBody, body::Rest};
+use crate::{telemetry::Metrics, token::TokenControl};
+
+#[derive(Clone, Debug)]
+pub(super) struct HealLayer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    control: TokenControl,
+    metrics: Arc<Metrics>,
+    replay_buffer: usize,
+    wait: Duration,
+}
+
+impl HealLayer {
+    pub(super) fn new(config: &Config, control: TokenControl, metrics: Arc<Metrics>) -> Self {
+        let (replay_buffer, wait) = (config.replay_buffer, config.heal_wait);
+        Self(Arc::new(Shared { control, metrics, replay_buffer, wait }))
+    }
+}
+
+impl<S> Layer<S> for HealLayer {
+    type Service = Heal<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Heal { inner, shared: Arc::clone(&self.0) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Heal<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, B> Service<Exchange<B>> for Heal<S>
+where
+    S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = HealFuture<S, B, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
+        let Exchange { request, record } = exchange;
+        let (parts, body) = request.into_parts();
+        let (body, kept) = ReplayBody::first(body, self.shared.replay_buffer);
+        let head = Head { method: parts.method.clone(), uri: parts.uri.clone(), headers: parts.headers.clone() };
+        // The service that was polled ready is the one to call; the clone is for a second time.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone.clone());
+        let first = inner.call(Exchange { request: Request::from_parts(parts, body), record: Arc::clone(&record) });
+        let again = Again { service: clone, head, kept, record, shared: Arc::clone(&self.shared) };
+        HealFuture::First { inner: first, again: Some(again), body: PhantomData }
+    }
+}
+
+/// What is needed to send a request once more.
+struct Again<S> {
+    service: S,
+    head: Head,
+    kept: Kept,
+    record: Arc<Record>,
+    shared: Arc<Shared>,
+}
+
+struct Head {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+type Answer = Result<Response<ResponseBody>, Error>;
+
+pin_project! {
+    #[project = HealProjection]
+    pub(super) enum HealFuture<S, B, F> {
+        First { #[pin] inner: F, again: Option<Again<S>>, body: PhantomData<fn() -> B> },
+        Healing { inner: Pin<Box<dyn Future<Output = Answer> + Send>> },
+    }
+}
+
+impl<S, B> Future for HealFuture<S, B, S::Future>
+where
+    S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        loop {
+            let healing = match self.as_mut().project() {
+                HealProjection::Healing { inner } => return inner.as_mut().poll(cx),
+                HealProjection::First { inner, again, .. } => match ready!(inner.poll(cx)) {
+                    Ok(response) if response.status() == StatusCode::UNAUTHORIZED => {
+                        Box::pin(again.take().expect("polled after it was ready").heal::<B>(response))
+                    }
+                    answer => return Poll::Ready(answer),
+                },
+            };
+            self.set(Self::Healing { inner: healing });
+        }
+    }
+}
+
+impl<S> Again<S> {
+    /// Gives the answer to a request that was answered with a 401: that one, or the one to a second try.
+    async fn heal<B>(mut self, refused: Response<ResponseBody>) -> Answer
+    where
+        S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error>,
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (parts, body) = refused.into_parts();
+        let (start, rest) = read_start(body).await;
+        let whole = matches!(rest, Rest::Nothing);
+        let token_refused = verdict::token_refused(&parts.headers, if whole { &start } else { &[] });
+        let relayed = Response::from_parts(parts, ResponseBody::read(start, rest));
+        let Some(version) = self.record.token_version().filter(|_| token_refused) else { return Ok(relayed) };
+
+        let Some(kept) = self.kept.take() else {
+            // This request cannot be sent again, but the next ones should have a better token.
+            self.shared.control.report_refused(version);
+            return Ok(relayed);
+        };
+        if !timeout(self.shared.wait, self.shared.control.heal(version)).await.unwrap_or(false) {
+            return Ok(relayed);
+        }
+        self.record.set_replayed();
+        self.shared.metrics.replayed();
+        let mut request = Request::new(ReplayBody::again(kept));
+        *request.method_mut() = self.head.method;
+        *request.uri_mut() = self.head.uri;
+        *request.headers_mut() = self.head.headers;
+        std::future::poll_fn(|cx| self.service.poll_ready(cx)).await?;
+        self.service.call(Exchange { request, record: self.record }).await
+    }
+}
+
+/// The start of `body`, up to the limit of what is looked at, and what follows it.
+async fn read_start(mut body: ResponseBody) -> (Bytes, Rest) {
+    let mut start = BytesMut::new();
+    while start.len() <= verdict::MAX_BODY_BYTES {
+        match body.frame().await {
+            Some(Ok(frame)) => start.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Some(Err(error)) => return (start.freeze(), Rest::Failed(error)),
+            None => return (start.freeze(), Rest::Nothing),
+        }
+    }
+    (start.freeze(), Rest::More(Box::new(body)))
+}

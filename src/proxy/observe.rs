@@ -181,6 +181,7 @@ impl Drop for End {
             response_bytes = self.response_bytes,
             request_id = record.id().to_str().unwrap_or_default(),
             token.version = record.token_version(),
+            replayed = record.is_replayed().then_some(true),
             error.code = failure.map(|(code, _)| code),
             error.cause = failure.and_then(|(_, cause)| cause),
             "request"

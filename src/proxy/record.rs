@@ -29,6 +29,7 @@ pub struct Record {
     request_progress: AtomicU64,
     request_complete: AtomicBool,
     waiting_for_caller: AtomicBool,
+    replayed: AtomicBool,
 }
 
 impl Record {
@@ -46,6 +47,7 @@ impl Record {
             request_progress: AtomicU64::new(0),
             request_complete: AtomicBool::new(false),
             waiting_for_caller: AtomicBool::new(false),
+            replayed: AtomicBool::new(false),
         }
     }
 
@@ -82,6 +84,16 @@ impl Record {
     /// Notes the version of the token.
     pub fn set_token_version(&self, version: u64) {
         self.token_version.store(version, Relaxed);
+    }
+
+    /// Whether the request was sent a second time, since its token was refused.
+    pub fn is_replayed(&self) -> bool {
+        self.replayed.load(Relaxed)
+    }
+
+    /// Notes that.
+    pub fn set_replayed(&self) {
+        self.replayed.store(true, Relaxed);
     }
 
     /// The code and the cause of the proxy's own error, where the proxy answered by itself.

@@ -33,6 +33,7 @@ pub struct Metrics {
     in_flight: IntGauge,
     connections: IntGauge,
     panics: IntCounter,
+    replays: IntCounter,
     token_refreshes: IntCounterVec,
     token_expiry: Gauge,
     token_version: IntGauge,
@@ -89,6 +90,8 @@ impl Metrics {
             in_flight: add.gauge("requests_in_flight", "Requests being worked on, answers being streamed included."),
             connections: add.gauge("connections", "Open connections from callers."),
             panics: add.counter("panics_total", "Requests that ended in a panic, each of them a bug."),
+            replays: add
+                .counter("replays_total", "Requests sent once more, since the upstream had refused their token."),
             token_refreshes: add.counters("token_refreshes_total", "Token calls, by outcome.", &["outcome"]),
             token_expiry: add.float("token_expiry_seconds", "Time until the token is no longer sent; 0 without one."),
             token_version: add.gauge("token_version", "The number of the current token; 0 before the first."),
@@ -134,6 +137,11 @@ impl Metrics {
     /// Counts a request that ended in a panic.
     pub fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// Counts a request that is sent once more.
+    pub fn replayed(&self) {
+        self.replays.inc();
     }
 
     /// Counts a token call.

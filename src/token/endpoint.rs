@@ -5,7 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{Uri, header};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, Uri};
 use rustls::ClientConfig;
 use tracing::debug;
 use zeroize::Zeroizing;
@@ -13,9 +14,12 @@ use zeroize::Zeroizing;
 use super::{
     Config,
     classify::{Answer, Class, Failure, classify},
-    scheme::{FINICITY_APP_KEY, Grant, oauth2},
+    scheme::{self, Call, Grant},
 };
-use crate::{cause, credentials::Credentials};
+use crate::{
+    cause,
+    credentials::{Credentials, Scheme},
+};
 
 /// A token answer is a few hundred bytes; a signed token with many claims, a few thousand. Above this it is not one, and
 /// must not fill the memory.
@@ -33,9 +37,8 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The vendor's own host, of which it is known what its published API documents.
 const VENDOR_HOST: &str = "api.finicity.com";
 
-const ADVICE: &str = "the vendor's published API documents partner authentication (POST \
-                      /aggregation/v2/partners/authentication), not OAuth 2.0: ask the vendor whether OAuth 2.0 is enabled \
-                      for this account";
+const ADVICE: &str = "the vendor's published API documents partner authentication, not OAuth 2.0: set \
+                      FINICITY_PARTNER_ID and FINICITY_PARTNER_SECRET instead, unless the vendor told you otherwise";
 
 /// Something that mints tokens: the real endpoint, or a test's.
 pub trait Mint: Send + Sync + 'static {
@@ -48,11 +51,24 @@ pub trait Mint: Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Dropping the future may leave a token minted at the server that nobody knows of; that costs nothing.
-    fn mint(&self) -> impl Future<Output = Result<Grant, Failure>> + Send;
+    fn mint(&self, credentials: &Credentials) -> impl Future<Output = Result<Grant, Failure>> + Send;
+
+    /// Revokes a token that is no longer wanted, where that can be done. `None` when it cannot.
+    fn revoke(
+        &self,
+        credentials: &Credentials,
+        token: &HeaderValue,
+    ) -> impl Future<Output = Option<Result<(), Failure>>> + Send {
+        let _ = (credentials, token);
+        async { None }
+    }
+
+    /// The host that is called, for the fingerprint of the lock-out guard.
+    fn host(&self) -> &str;
 
     /// What else an operator should know about `failure`, if anything.
-    fn advice(&self, failure: &Failure) -> Option<&'static str> {
-        let _ = failure;
+    fn advice(&self, scheme: Scheme, failure: &Failure) -> Option<&'static str> {
+        let _ = (scheme, failure);
         None
     }
 }
@@ -61,9 +77,8 @@ pub trait Mint: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Endpoint {
     client: reqwest::Client,
-    url: reqwest::Url,
-    scope: Option<String>,
-    credentials: Credentials,
+    host: String,
+    config: Config,
 }
 
 /// Why the endpoint cannot be called at all.
@@ -78,13 +93,16 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// The endpoint that `config` names, trusted as `tls` says, called with `credentials`.
+    /// The endpoint that `config` names, trusted as `tls` says.
     ///
     /// # Errors
     ///
     /// When the address or the TLS configuration cannot be used.
-    pub fn new(config: &Config, tls: ClientConfig, credentials: Credentials) -> Result<Self, EndpointError> {
-        let url = endpoint_url(&config.base, &config.token_path).ok_or(EndpointError::Url)?;
+    pub fn new(config: Config, tls: ClientConfig) -> Result<Self, EndpointError> {
+        let host = config.base.host().ok_or(EndpointError::Url)?.to_owned();
+        for path in [&config.token_path, &config.revocation_path].into_iter().flatten() {
+            url(&config.base, path).ok_or(EndpointError::Url)?;
+        }
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
@@ -98,22 +116,18 @@ impl Endpoint {
             .user_agent(concat!("finicity-proxy/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(EndpointError::Client)?;
-        Ok(Self { client, url, scope: config.scope.clone(), credentials })
+        Ok(Self { client, host, config })
     }
 
-    async fn call(&self) -> Result<Grant, Failure> {
-        let body = oauth2::body(&self.credentials, self.scope.as_deref());
-        let mut response = self
-            .client
-            .post(self.url.clone())
-            .header(FINICITY_APP_KEY, self.credentials.app_key.header())
-            .header(header::ACCEPT, "application/json")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body.expose().clone())
-            .send()
-            .await
-            .map_err(failure)?;
+    async fn send(&self, call: Call) -> Result<reqwest::Response, Failure> {
+        let url = url(&self.config.base, &call.path)
+            .ok_or_else(|| Failure::new(Class::Config, "the token endpoint's address is not a valid URL"))?;
+        let headers = call.headers.into_iter().collect();
+        self.client.post(url).headers(headers).body(Bytes::from_owner(call.body)).send().await.map_err(failure)
+    }
 
+    async fn call(&self, credentials: &Credentials) -> Result<Grant, Failure> {
+        let mut response = self.send(scheme::token_call(credentials, &self.config)).await?;
         let mut body = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER_BYTES));
         let mut whole = true;
         let broken = loop {
@@ -134,9 +148,9 @@ impl Endpoint {
             bytes = answer.body.map(<[u8]>::len),
             "token answer"
         );
-        let outcome = classify(&answer, oauth2::TOKEN_FIELD, SystemTime::now());
+        let outcome = classify(&answer, scheme::token_field(credentials.scheme), SystemTime::now());
         match (outcome, broken) {
-            (Ok(minted), None) => Ok(oauth2::grant(&self.credentials, minted)),
+            (Ok(minted), None) => Ok(scheme::grant(credentials, &self.config, &minted)),
             (Err(failure), None) => Err(failure),
             // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
             (Err(failure), Some(_)) if failure.is_verdict() => Err(failure),
@@ -146,17 +160,34 @@ impl Endpoint {
 }
 
 impl Mint for Endpoint {
-    fn mint(&self) -> impl Future<Output = Result<Grant, Failure>> + Send {
-        self.call()
+    fn mint(&self, credentials: &Credentials) -> impl Future<Output = Result<Grant, Failure>> + Send {
+        self.call(credentials)
     }
 
-    fn advice(&self, failure: &Failure) -> Option<&'static str> {
-        let refused = failure.class == Class::Rejected || failure.status == Some(http::StatusCode::NOT_FOUND);
-        (refused && self.url.host_str() == Some(VENDOR_HOST)).then_some(ADVICE)
+    async fn revoke(&self, credentials: &Credentials, token: &HeaderValue) -> Option<Result<(), Failure>> {
+        let call = scheme::revocation_call(credentials, &self.config, token)?;
+        Some(self.send(call).await.and_then(|response| match response.status() {
+            status if status.is_success() => Ok(()),
+            // The call carries the client's secret, so a 401 says of it what the token endpoint's would.
+            StatusCode::UNAUTHORIZED => Err(Failure {
+                status: Some(StatusCode::UNAUTHORIZED),
+                ..Failure::new(Class::Rejected, "the revocation endpoint rejected the credentials")
+            }),
+            status => Err(Failure { status: Some(status), ..Failure::new(Class::Config, "the token was not revoked") }),
+        }))
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn advice(&self, scheme: Scheme, failure: &Failure) -> Option<&'static str> {
+        let refused = failure.class == Class::Rejected || failure.status == Some(StatusCode::NOT_FOUND);
+        (refused && scheme == Scheme::OAuth2 && self.host == VENDOR_HOST).then_some(ADVICE)
     }
 }
 
-fn endpoint_url(base: &Uri, path: &str) -> Option<reqwest::Url> {
+fn url(base: &Uri, path: &str) -> Option<reqwest::Url> {
     let uri = Uri::builder().scheme("https").authority(base.authority()?.clone()).path_and_query(path).build().ok()?;
     reqwest::Url::parse(&uri.to_string()).ok()
 }
@@ -184,43 +215,33 @@ fn is_certificate_error(error: &reqwest::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::tests::config;
 
     fn endpoint(base: &str) -> Endpoint {
-        let config = Config {
-            base: base.parse().unwrap(),
-            token_path: oauth2::TOKEN_PATH.to_owned(),
-            scope: None,
-            default_lifetime: Duration::from_secs(7200),
-            token_wait: Duration::from_secs(2),
-        };
-        let credentials = Credentials {
-            client_id: "id".into(),
-            client_secret: "canary-secret".into(),
-            app_key: crate::credentials::AppKey::new("canary-key".into()).unwrap(),
-        };
         let tls = crate::tls::client_config(&crate::tls::Config::default()).unwrap();
-        Endpoint::new(&config, tls, credentials).unwrap()
+        Endpoint::new(Config { base: base.parse().unwrap(), ..config() }, tls).unwrap()
     }
 
     #[test]
     fn the_address_is_the_authority_and_the_path() {
-        assert_eq!(endpoint("https://api.finicity.com").url.as_str(), "https://api.finicity.com/oauth/token");
-        assert_eq!(endpoint("https://[::1]:8443").url.as_str(), "https://[::1]:8443/oauth/token");
-    }
-
-    #[test]
-    fn a_refusal_by_the_vendor_itself_comes_with_advice() {
-        let refused = Failure::new(Class::Rejected, "no");
-        let missing = Failure { status: Some(http::StatusCode::NOT_FOUND), ..Failure::new(Class::Config, "no") };
-        for failure in [&refused, &missing] {
-            assert!(endpoint("https://api.finicity.com").advice(failure).unwrap().contains("partner"));
-            assert!(endpoint("https://localhost:1").advice(failure).is_none());
+        for (base, expected) in [
+            ("https://api.finicity.com", "https://api.finicity.com/oauth/token"),
+            ("https://[::1]:8443", "https://[::1]:8443/oauth/token"),
+        ] {
+            assert_eq!(url(&base.parse().unwrap(), "/oauth/token").unwrap().as_str(), expected);
         }
-        assert!(endpoint("https://api.finicity.com").advice(&Failure::new(Class::Transient, "no")).is_none());
     }
 
     #[test]
-    fn l03_debug_output_of_an_endpoint_holds_no_secret() {
-        assert!(!format!("{:?}", endpoint("https://localhost:1")).contains("canary"));
+    fn a_refusal_of_oauth_by_the_vendor_itself_comes_with_advice() {
+        let refused = Failure::new(Class::Rejected, "no");
+        let missing = Failure { status: Some(StatusCode::NOT_FOUND), ..Failure::new(Class::Config, "no") };
+        let (vendor, other) = (endpoint("https://api.finicity.com"), endpoint("https://localhost:1"));
+        for failure in [&refused, &missing] {
+            assert!(vendor.advice(Scheme::OAuth2, failure).unwrap().contains("FINICITY_PARTNER_ID"));
+            assert!(vendor.advice(Scheme::Partner, failure).is_none());
+            assert!(other.advice(Scheme::OAuth2, failure).is_none());
+        }
+        assert!(vendor.advice(Scheme::OAuth2, &Failure::new(Class::Transient, "no")).is_none());
     }
 }

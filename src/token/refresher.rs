@@ -1,128 +1,125 @@
 //! The task that keeps the token fresh: the only caller of the token endpoint and the only writer of the token.
+//!
+//! It holds the credentials that are in use and, during a rotation, those that shall take over. Whatever it does, it does one
+//! thing at a time, so there is never more than one token call under way.
 
-use std::{sync::Arc, time::Duration};
+mod slot;
+mod turn;
 
-use tokio::select;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
-
-use super::{
-    Mint, Stamp, TokenWriter,
-    classify::{Class, Failure},
-    schedule::{Lifetime, Streak},
-    scheme::Grant,
+use std::{
+    collections::VecDeque,
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
 };
-use crate::telemetry::Metrics;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use self::slot::Slot;
+use super::{Command, Mint, Phase, Stamp, TokenWriter, schedule::HealGate};
+use crate::{
+    credentials::{Credentials, lockout::Lockout},
+    telemetry::Metrics,
+};
+
+/// So many panics within this time, and the refresher gives up, and with it the process: something is wrong that a restart of
+/// the loop does not mend.
+const MAX_PANICS: usize = 3;
+const PANIC_WINDOW: Duration = Duration::from_secs(60);
+
+/// The pause after a panic.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 /// Fetches a token at once, then again ahead of each expiry, for as long as the process lives.
 #[derive(Debug)]
 pub struct Refresher<M> {
     writer: TokenWriter,
     mint: M,
-    default_lifetime: Duration,
+    commands: mpsc::Receiver<Command>,
+    lockout: Lockout,
     metrics: Arc<Metrics>,
-    streak: Streak,
+    default_lifetime: Duration,
+    /// The credentials in use.
+    current: Slot,
+    /// The credentials that shall take over, once they have minted a token.
+    candidate: Option<Slot>,
+    healing: HealGate,
+    quarantined: bool,
+    last_call: Option<Stamp>,
 }
 
 impl<M: Mint> Refresher<M> {
-    /// A refresher that fetches with `mint` and publishes through `writer`.
-    pub fn new(writer: TokenWriter, mint: M, default_lifetime: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { writer, mint, default_lifetime, metrics, streak: Streak::default() }
+    /// A refresher that fetches with `mint` and `credentials`, as far as `lockout` allows, publishes through `writer` and
+    /// obeys `commands`.
+    pub fn new(
+        writer: TokenWriter,
+        mint: M,
+        credentials: Credentials,
+        lockout: Lockout,
+        commands: mpsc::Receiver<Command>,
+        default_lifetime: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let current = Slot::new(credentials, &lockout, mint.host(), writer.clock().now());
+        Self {
+            writer,
+            mint,
+            commands,
+            lockout,
+            metrics,
+            default_lifetime,
+            current,
+            candidate: None,
+            healing: HealGate::default(),
+            quarantined: false,
+            last_call: None,
+        }
     }
 
-    /// Runs until `stop` is cancelled, and for no other reason ends.
+    /// Runs until `stop` is cancelled. A panic is caught and the loop goes on with the token kept; after three within a
+    /// minute it ends.
     pub async fn run(mut self, stop: CancellationToken) {
         let clock = self.writer.clock();
-        let mut due = Some(clock.now());
+        let mut panics: VecDeque<Stamp> = VecDeque::new();
         loop {
-            match due {
-                Some(due) => select! {
-                    () = stop.cancelled() => return,
-                    () = clock.sleep_until(due) => {}
-                },
-                // No further call may be made with these credentials.
-                None => return stop.cancelled().await,
+            match caught(self.turn(&stop)).await {
+                Some(ControlFlow::Break(())) => return,
+                Some(ControlFlow::Continue(())) => {}
+                None => {
+                    let now = clock.now();
+                    panics.retain(|at| now.since(*at) < PANIC_WINDOW);
+                    panics.push_back(now);
+                    self.metrics.panicked();
+                    error!(panics = panics.len(), "the token refresher panicked; the token is kept");
+                    if panics.len() >= MAX_PANICS {
+                        return;
+                    }
+                    for slot in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
+                        slot.due = slot.due.map(|due| due.max(now + PANIC_PAUSE));
+                    }
+                }
             }
-            self.writer.fetching();
-            let sent = clock.now();
-            let outcome = select! {
-                () = stop.cancelled() => return,
-                outcome = self.mint.mint() => outcome,
-            };
-            due = match outcome {
-                Ok(grant) => Some(self.succeeded(grant, sent)),
-                Err(failure) => self.failed(&failure),
-            };
-        }
-    }
-
-    /// Publishes the token whose call was sent at `sent`, and says when the next call is due.
-    fn succeeded(&mut self, grant: Grant, sent: Stamp) -> Stamp {
-        let now = self.writer.clock().now();
-        let took = now.since(sent);
-        let lifetime = Lifetime::new(grant.expires_in, self.default_lifetime);
-        let next = sent + lifetime.refresh(took, fastrand::f64());
-        let untyped = grant.untyped;
-        let version = self.writer.publish(grant, sent + lifetime.usable(), next);
-        self.metrics.token_refreshed("success");
-        info!(
-            token.version = version,
-            duration_ms = took.as_secs_f64() * 1e3,
-            usable_for_s = self.writer.remaining().as_secs(),
-            refresh_in_s = next.since(now).as_secs(),
-            failures_before = self.streak.failures(),
-            "token minted"
-        );
-        if untyped {
-            warn!("the token answer has no token_type; it is taken for Bearer");
-        }
-        self.streak.succeeded();
-        next
-    }
-
-    /// Notes a failed call, and says when the next one is due: never, when the credentials were rejected.
-    fn failed(&mut self, failure: &Failure) -> Option<Stamp> {
-        let now = self.writer.clock().now();
-        let wait = self.streak.wait_after(failure, self.writer.remaining(), fastrand::f64());
-        let next = wait.map(|wait| now + wait);
-        self.writer.failed(failure.class, next);
-        self.metrics.token_refreshed(failure.class.as_str());
-        self.report(failure, wait);
-        next
-    }
-
-    fn report(&self, failure: &Failure, wait: Option<Duration>) {
-        let usable_for_s = self.writer.remaining().as_secs();
-        let failures = self.streak.failures();
-        match (failure.class, wait) {
-            (Class::Rejected, _) | (_, None) => error!(
-                error = %failure,
-                class = failure.class.as_str(),
-                usable_for_s,
-                advice = self.mint.advice(failure),
-                "credentials rejected; they are not tried again, since five rejections lock the vendor account: \
-                 correct them and restart"
-            ),
-            (Class::Config | Class::Certificate, Some(wait)) => error!(
-                error = %failure,
-                class = failure.class.as_str(),
-                failures,
-                usable_for_s,
-                retry_in_s = wait.as_secs(),
-                advice = self.mint.advice(failure),
-                "token refresh failed, and somebody has to look at it"
-            ),
-            (_, Some(wait)) => warn!(
-                error = %failure,
-                class = failure.class.as_str(),
-                failures,
-                usable_for_s,
-                retry_in_s = wait.as_secs_f64(),
-                "token refresh failed"
-            ),
         }
     }
 }
 
+/// The output of `future`, or `None` when it panicked.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod fleet;
 #[cfg(test)]
 mod tests;

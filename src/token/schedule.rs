@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use super::classify::{Class, Failure};
+use super::{
+    Stamp,
+    classify::{Class, Failure},
+};
 
 /// The bounds of a lifetime. Below one second nothing could be sent with the token; above a day a revoked or rotated
 /// credential would go unnoticed for too long.
@@ -122,6 +125,39 @@ impl Streak {
     /// Forgets all failures.
     pub fn succeeded(&mut self) {
         *self = Self::default();
+    }
+}
+
+/// How often a token that the upstream refuses may be replaced ahead of its time: the least pause, and what it doubles up to
+/// while the upstream goes on refusing, so that a permanent refusal is no flood of token calls.
+const HEAL_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15 * 60));
+
+/// Decides which refusals of a token cause a refresh.
+#[derive(Clone, Copy, Debug)]
+pub struct HealGate {
+    last: Option<Stamp>,
+    pause: Duration,
+}
+
+impl Default for HealGate {
+    fn default() -> Self {
+        Self { last: None, pause: HEAL_PAUSE.0 }
+    }
+}
+
+impl HealGate {
+    /// Whether a refusal at `now` may cause a refresh; notes it, if so.
+    pub fn allows(&mut self, now: Stamp) -> bool {
+        if let Some(last) = self.last {
+            let since = now.since(last);
+            if since < self.pause {
+                return false;
+            }
+            // Still refused soon after the pause: the last refresh did not help.
+            self.pause = if since < self.pause * 2 { (self.pause * 2).min(HEAL_PAUSE.1) } else { HEAL_PAUSE.0 };
+        }
+        self.last = Some(now);
+        true
     }
 }
 
@@ -252,6 +288,26 @@ mod tests {
         streak.succeeded();
         assert_eq!(streak.failures(), 0);
         assert!(streak.wait_after(&unparsable, Duration::ZERO, 0.5).unwrap() < SLOW_STEP);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn o02_refusals_that_go_on_cause_ever_rarer_refreshes() {
+        use tokio::time::{Instant, advance};
+
+        let clock = crate::token::Clock::Tokio(Instant::now());
+        let mut gate = HealGate::default();
+        let mut allowed = Vec::new();
+        for second in 0..4_000 {
+            if gate.allows(clock.now()) {
+                allowed.push(second);
+            }
+            advance(seconds(1)).await;
+        }
+        assert_eq!(allowed, [0, 30, 90, 210, 450, 930, 1830, 2730, 3630]);
+        advance(seconds(3600)).await;
+        assert!(gate.allows(clock.now()));
+        advance(seconds(30)).await;
+        assert!(gate.allows(clock.now()), "after a quiet hour the pause is short again");
     }
 
     fn any_class() -> impl Strategy<Value = Class> {

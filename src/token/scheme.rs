@@ -2,22 +2,93 @@
 //! carries; everything else about tokens is the same for all.
 
 pub mod oauth2;
+pub mod partner;
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
+use zeroize::Zeroizing;
+
+use super::{Config, classify::Minted};
+use crate::credentials::{Credentials, Scheme, sensitive};
 
 /// The vendor's header for the App Key, on the token call and on every other call.
 pub const FINICITY_APP_KEY: HeaderName = HeaderName::from_static("finicity-app-key");
+
+/// The vendor's header for a partner's token.
+pub const FINICITY_APP_TOKEN: HeaderName = HeaderName::from_static("finicity-app-token");
 
 /// What a successful token call grants: the header fields that authenticate a request, made once for each token. App Key
 /// and token travel together, so that no request can ever carry the key of one credential and the token of another.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The fields to set on every request. All values are marked sensitive.
+    /// The fields to set on every request: the App Key's, then the token's. All values are marked sensitive.
     pub headers: [(HeaderName, HeaderValue); 2],
     /// The token's lifetime, counted from its request, where the answer named one.
     pub expires_in: Option<Duration>,
-    /// Whether the answer left out `token_type`.
+    /// Whether the answer left out a `token_type` that the scheme requires.
     pub untyped: bool,
 }
+
+/// A POST to be made with credentials in it.
+#[derive(Debug)]
+pub struct Call {
+    /// The path on the upstream's host.
+    pub path: String,
+    /// All header fields but those that the HTTP client sets.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// The token call of `credentials`.
+pub fn token_call(credentials: &Credentials, config: &Config) -> Call {
+    let (default_path, mut headers, body) = match credentials.scheme {
+        Scheme::OAuth2 => {
+            let (headers, body) = oauth2::token_request(credentials, config.encoding, config.scope.as_deref());
+            (oauth2::TOKEN_PATH, headers, body)
+        }
+        Scheme::Partner => (partner::TOKEN_PATH, vec![JSON], partner::body(credentials)),
+    };
+    headers.push((config.app_key_header.clone(), credentials.app_key.header()));
+    // The vendor has been seen to answer in XML to a caller that asks for nothing.
+    headers.push((header::ACCEPT, HeaderValue::from_static("application/json")));
+    Call { path: config.token_path.clone().unwrap_or_else(|| default_path.to_owned()), headers, body }
+}
+
+/// The call that revokes `token` (RFC 7009), where the scheme has one and its path is configured.
+pub fn revocation_call(credentials: &Credentials, config: &Config, token: &HeaderValue) -> Option<Call> {
+    let path = config.revocation_path.clone().filter(|_| credentials.scheme == Scheme::OAuth2)?;
+    let (mut headers, body) = oauth2::revocation_request(credentials, config.encoding, token)?;
+    headers.push((config.app_key_header.clone(), credentials.app_key.header()));
+    Some(Call { path, headers, body })
+}
+
+/// The member of a token answer that holds the token.
+pub fn token_field(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::OAuth2 => "access_token",
+        Scheme::Partner => "token",
+    }
+}
+
+/// The header fields that a request carries once `minted` is there.
+pub fn grant(credentials: &Credentials, config: &Config, minted: &Minted) -> Grant {
+    let token = minted.token.expose().as_bytes();
+    let (name, value) = match credentials.scheme {
+        // RFC 6750, 2.1.
+        Scheme::OAuth2 => (header::AUTHORIZATION, [b"Bearer ", token].concat()),
+        Scheme::Partner => (config.token_header.clone(), token.to_vec()),
+    };
+    let value = sensitive(Zeroizing::new(value)).expect("a minted token is legal in a header");
+    Grant {
+        headers: [(config.app_key_header.clone(), credentials.app_key.header()), (name, value)],
+        expires_in: minted.expires_in,
+        untyped: minted.untyped && credentials.scheme == Scheme::OAuth2,
+    }
+}
+
+const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,12 @@
 //! Where the current token lies: one writer, any number of readers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderName, HeaderValue};
@@ -54,8 +60,23 @@ pub enum Phase {
     Failed(Class),
     /// The credentials were rejected; no call is made until they change.
     Rejected,
+    /// An administrator wants no token.
+    Quarantined,
     /// The refresher has ended.
     Stopped,
+}
+
+/// What the lock-out guard says, as far as others should know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// The credentials in use were rejected and are not tried again.
+    pub latched: bool,
+    /// So many of this id's credentials were rejected that none is tried.
+    pub budget_spent: bool,
+    /// Rejections counted for this id.
+    pub rejections: u32,
+    /// New credentials wait to take over, or were rejected.
+    pub candidate: Option<&'static str>,
 }
 
 /// What the refresher tells everyone else.
@@ -69,6 +90,8 @@ pub struct Status {
     pub obtained: bool,
     /// When the next token call is due.
     pub next_attempt: Option<Stamp>,
+    /// What the lock-out guard says.
+    pub guard: Guard,
 }
 
 /// Where the token stands, as seen by a request now.
@@ -86,14 +109,24 @@ pub enum State {
     Expired,
     /// No usable token, and the credentials were rejected.
     Rejected,
+    /// An administrator wants no token.
+    Quarantined,
     /// The refresher has ended.
     Stopped,
 }
 
 impl State {
     /// Every state, for tables.
-    pub const ALL: [Self; 7] =
-        [Self::Empty, Self::Fresh, Self::Refreshing, Self::Degraded, Self::Expired, Self::Rejected, Self::Stopped];
+    pub const ALL: [Self; 8] = [
+        Self::Empty,
+        Self::Fresh,
+        Self::Refreshing,
+        Self::Degraded,
+        Self::Expired,
+        Self::Rejected,
+        Self::Quarantined,
+        Self::Stopped,
+    ];
 
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -104,6 +137,7 @@ impl State {
             Self::Degraded => "degraded",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
+            Self::Quarantined => "quarantined",
             Self::Stopped => "stopped",
         }
     }
@@ -121,6 +155,9 @@ pub enum Unavailable {
     /// None will come: the credentials were rejected.
     #[error("the upstream rejected the credentials of this proxy")]
     Rejected,
+    /// An administrator wants no token.
+    #[error("the token is quarantined")]
+    Quarantined,
     /// Too many requests wait already.
     #[error("too many requests are waiting for a token")]
     TooManyWaiters,
@@ -131,7 +168,9 @@ pub enum Unavailable {
 /// A reader waits at most `token_wait` when there is no usable token.
 pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader) {
     let current = Arc::new(ArcSwapOption::empty());
-    let status = Status { phase: Phase::Idle, attempted: false, obtained: false, next_attempt: None };
+    let status =
+        Status { phase: Phase::Idle, attempted: false, obtained: false, next_attempt: None, guard: Guard::default() };
+    let heartbeat = Arc::new(AtomicU64::new(clock.now().since_start().as_secs()));
     let (sender, receiver) = watch::channel(status);
     let reader = TokenReader {
         current: Arc::clone(&current),
@@ -139,8 +178,9 @@ pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader)
         waiters: Arc::new(Semaphore::new(MAX_WAITERS)),
         token_wait,
         clock,
+        heartbeat: Arc::clone(&heartbeat),
     };
-    (TokenWriter { current, status: sender, versions: 0, clock }, reader)
+    (TokenWriter { current, status: sender, versions: 0, clock, heartbeat }, reader)
 }
 
 /// The writing end. There is one, and it is not `Clone`. Dropping it lets every reader know that no token will come.
@@ -150,12 +190,23 @@ pub struct TokenWriter {
     status: watch::Sender<Status>,
     versions: u64,
     clock: Clock,
+    heartbeat: Arc<AtomicU64>,
 }
 
 impl TokenWriter {
     /// The clock that usable times are given on.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// Notes that the refresher is alive.
+    pub fn beat(&self) {
+        self.heartbeat.store(self.clock.now().since_start().as_secs(), Ordering::Relaxed);
+    }
+
+    /// The version of the latest token; 0 before the first.
+    pub fn version(&self) -> u64 {
+        self.versions
     }
 
     /// Notes that a token call is under way.
@@ -167,23 +218,27 @@ impl TokenWriter {
     }
 
     /// Makes the token of `grant` the current one until `usable_until`, and returns its version.
-    pub fn publish(&mut self, grant: Grant, usable_until: Stamp, next_attempt: Stamp) -> u64 {
+    pub fn publish(&mut self, grant: Grant, usable_until: Stamp) -> u64 {
         self.versions += 1;
         let token = Token { version: self.versions, headers: grant.headers, usable_until };
         // The token first, the news of it second: whoever hears the news finds the token.
         self.current.store(Some(Arc::new(token)));
-        self.status.send_modify(|status| {
-            *status = Status { phase: Phase::Idle, attempted: true, obtained: true, next_attempt: Some(next_attempt) };
-        });
+        self.status.send_modify(|status| (status.attempted, status.obtained) = (true, true));
         self.versions
     }
 
-    /// Notes a failed token call. The current token stays as it is. `next_attempt` is `None` when no further call will be made.
-    pub fn failed(&mut self, class: Class, next_attempt: Option<Stamp>) {
+    /// Takes the current token away. Its memory is overwritten when the last request that carries it has ended.
+    pub fn withdraw(&mut self) -> Option<Arc<Token>> {
+        self.current.swap(None)
+    }
+
+    /// Tells where the refresher stands after a call, or without one. The current token stays as it is.
+    pub fn settle(&mut self, phase: Phase, next_attempt: Option<Stamp>, guard: Guard) {
         self.status.send_modify(|status| {
-            status.phase = if class == Class::Rejected { Phase::Rejected } else { Phase::Failed(class) };
-            status.attempted = true;
+            status.phase = phase;
+            status.attempted |= !matches!(phase, Phase::Idle | Phase::Fetching);
             status.next_attempt = next_attempt;
+            status.guard = guard;
         });
     }
 
@@ -210,6 +265,7 @@ pub struct TokenReader {
     waiters: Arc<Semaphore>,
     token_wait: Duration,
     clock: Clock,
+    heartbeat: Arc<AtomicU64>,
 }
 
 impl TokenReader {
@@ -237,8 +293,10 @@ impl TokenReader {
                 if let Some(token) = self.usable().and_then(|token| token.clone()) {
                     return Ok(token);
                 }
-                if phase == Phase::Rejected {
-                    return Err(Unavailable::Rejected);
+                match phase {
+                    Phase::Rejected => return Err(Unavailable::Rejected),
+                    Phase::Quarantined => return Err(Unavailable::Quarantined),
+                    _ => {}
                 }
                 if phase == Phase::Stopped || status.changed().await.is_err() {
                     return Err(self.no_token());
@@ -270,6 +328,7 @@ impl TokenReader {
         let status = self.status();
         match (status.phase, self.usable().is_some()) {
             (Phase::Stopped, _) => State::Stopped,
+            (Phase::Quarantined, _) => State::Quarantined,
             (Phase::Idle, true) => State::Fresh,
             (Phase::Fetching, true) => State::Refreshing,
             (Phase::Failed(_) | Phase::Rejected, true) => State::Degraded,
@@ -292,6 +351,12 @@ impl TokenReader {
     /// The time until the next token call, where one is scheduled.
     pub fn until_next_attempt(&self) -> Option<Duration> {
         self.status().next_attempt.map(|due| due.since(self.clock.now()))
+    }
+
+    /// How long ago the refresher last showed that it is alive, to the second.
+    pub fn heartbeat_age(&self) -> Duration {
+        let beat = Duration::from_secs(self.heartbeat.load(Ordering::Relaxed));
+        self.clock.now().since_start().saturating_sub(beat)
     }
 
     fn no_token(&self) -> Unavailable {

@@ -8,10 +8,15 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::{Instant, advance, sleep};
 
 use super::*;
-use crate::token::{
-    Clock, State, TokenReader, channel,
-    classify::{Answer, classify},
-    scheme::FINICITY_APP_KEY,
+use crate::{
+    credentials::Scheme,
+    token::{
+        Clock, State, TokenControl, TokenReader, channel,
+        classify::{Answer, Class, Failure, classify},
+        control,
+        scheme::{FINICITY_APP_KEY, Grant},
+        tests::credentials,
+    },
 };
 
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(7200);
@@ -40,7 +45,11 @@ impl Scripted {
 }
 
 impl Mint for Scripted {
-    async fn mint(&self) -> Result<Grant, Failure> {
+    fn host(&self) -> &str {
+        "localhost"
+    }
+
+    async fn mint(&self, _: &Credentials) -> Result<Grant, Failure> {
         let (delay, status, body) = {
             let mut script = self.0.lock().unwrap();
             script.calls.push(Instant::now());
@@ -70,10 +79,18 @@ fn token(lifetime: u64) -> String {
 }
 
 fn start(endpoint: &Scripted) -> TokenReader {
-    let (writer, reader) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
-    let refresher = Refresher::new(writer, endpoint.clone(), DEFAULT_LIFETIME, Arc::new(Metrics::new()));
+    let (refresher, reader, _) = refresher(endpoint.clone());
     tokio::spawn(refresher.run(CancellationToken::new()));
     reader
+}
+
+fn refresher<M: Mint>(mint: M) -> (Refresher<M>, TokenReader, TokenControl) {
+    let (writer, reader) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
+    let (asking, commands) = control();
+    let lockout = Lockout::open(None).unwrap();
+    let credentials = credentials(Scheme::OAuth2, "id", "secret-1");
+    let metrics = Arc::new(Metrics::new());
+    (Refresher::new(writer, mint, credentials, lockout, commands, DEFAULT_LIFETIME, metrics), reader, asking)
 }
 
 /// Lets the time pass in steps, and looks at `check` after each.
@@ -176,12 +193,252 @@ async fn m01_an_answer_without_a_lifetime_gets_the_default() {
 #[tokio::test(start_paused = true)]
 async fn n19_a_stop_during_a_call_ends_it_at_once() {
     let endpoint = Scripted::answering(&[(9, 200, &token(300))]);
-    let (writer, reader) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
-    let refresher = Refresher::new(writer, endpoint.clone(), DEFAULT_LIFETIME, Arc::new(Metrics::new()));
+    let (refresher, reader, _) = refresher(endpoint.clone());
     let stop = CancellationToken::new();
     let task = tokio::spawn(refresher.run(stop.clone()));
     tokio::task::yield_now().await;
     stop.cancel();
     task.await.unwrap();
     assert_eq!((endpoint.calls(), reader.state()), (1, State::Stopped));
+}
+
+/// An endpoint that knows which secrets are good, and counts the calls for each.
+#[derive(Clone, Debug, Default)]
+struct Knowing(Arc<Mutex<Knowledge>>);
+
+#[derive(Debug, Default)]
+struct Knowledge {
+    good: Vec<&'static str>,
+    calls: Vec<String>,
+    minted: u64,
+    failing: bool,
+    panicking: bool,
+    revoked: Vec<String>,
+}
+
+impl Knowing {
+    fn of(good: &[&'static str]) -> Self {
+        Self(Arc::new(Mutex::new(Knowledge { good: good.to_vec(), ..Knowledge::default() })))
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Knowledge) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn calls(&self, secret: &str) -> usize {
+        self.with(|knowledge| knowledge.calls.iter().filter(|call| *call == secret).count())
+    }
+}
+
+impl Mint for Knowing {
+    fn host(&self) -> &str {
+        "localhost"
+    }
+
+    async fn mint(&self, credentials: &Credentials) -> Result<Grant, Failure> {
+        self.with(|knowledge| {
+            let secret = credentials.secret.expose();
+            knowledge.calls.push(secret.clone());
+            assert!(!knowledge.panicking, "as asked for");
+            if knowledge.failing {
+                return Err(Failure::new(Class::Transient, "failing"));
+            }
+            if !knowledge.good.contains(&secret.as_str()) {
+                return Err(Failure::new(Class::Rejected, "wrong"));
+            }
+            knowledge.minted += 1;
+            let bearer = HeaderValue::from_str(&format!("{secret}/{}", knowledge.minted)).unwrap();
+            let key = HeaderValue::from_str(secret).unwrap();
+            Ok(Grant {
+                headers: [(FINICITY_APP_KEY, key), (header::AUTHORIZATION, bearer)],
+                expires_in: Some(Duration::from_secs(3600)),
+                untyped: false,
+            })
+        })
+    }
+
+    async fn revoke(&self, _: &Credentials, token: &HeaderValue) -> Option<Result<(), Failure>> {
+        self.with(|knowledge| knowledge.revoked.push(token.to_str().unwrap().to_owned()));
+        Some(Ok(()))
+    }
+}
+
+/// Starts a refresher with `secret-1`.
+fn start_knowing(endpoint: &Knowing) -> (TokenReader, TokenControl) {
+    let (refresher, reader, control) = refresher(endpoint.clone());
+    tokio::spawn(refresher.run(CancellationToken::new()));
+    (reader, control)
+}
+
+/// The App Key and the token of the current token.
+fn fields(reader: &TokenReader) -> [String; 2] {
+    let token = reader.usable().unwrap();
+    token.as_ref().unwrap().headers().each_ref().map(|(_, value)| value.to_str().unwrap().to_owned())
+}
+
+async fn hours(hours: u64) {
+    pass(Duration::from_secs(hours * 3600), Duration::from_secs(5), || {}).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p06_new_credentials_take_over_once_they_have_minted_and_not_before() {
+    let endpoint = Knowing::of(&["secret-1", "secret-2"]);
+    let (mut reader, control) = start_knowing(&endpoint);
+    reader.wait().await.unwrap();
+    endpoint.with(|knowledge| knowledge.failing = true);
+    control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await;
+    reader.changed().await;
+    assert_eq!(fields(&reader), ["secret-1", "secret-1/1"]);
+    endpoint.with(|knowledge| knowledge.failing = false);
+    hours(1).await;
+    let [key, token] = fields(&reader);
+    assert!(key == "secret-2" && token.starts_with("secret-2/"), "{key} {token}");
+    hours(5).await;
+    assert_eq!(endpoint.calls("secret-1"), 1);
+    assert_eq!((reader.state(), reader.status().guard.candidate), (State::Fresh, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_goes_on_minting() {
+    let endpoint = Knowing::of(&["secret-1"]);
+    let (reader, control) = start_knowing(&endpoint);
+    reader.wait().await.unwrap();
+    // Three typing errors spend the id's budget; the proven credentials are not stopped by that.
+    for wrong in ["wrong-1", "wrong-2", "wrong-3", "wrong-4", "wrong-1"] {
+        control.rotate(credentials(Scheme::OAuth2, "id", wrong)).await;
+        pass(Duration::from_secs(600), Duration::from_secs(5), || assert!(reader.usable().is_some())).await;
+        assert_eq!(reader.status().guard.candidate, Some("rejected"));
+    }
+    assert_eq!(["wrong-1", "wrong-2", "wrong-3", "wrong-4"].map(|wrong| endpoint.calls(wrong)), [1, 1, 1, 0]);
+    hours(10).await;
+    assert!(endpoint.calls("secret-1") > 10 && reader.state() == State::Fresh);
+
+    // The typing error is taken back: nothing is left of it.
+    control.rotate(credentials(Scheme::OAuth2, "id", "secret-1")).await;
+    hours(1).await;
+    assert_eq!(reader.status().guard.candidate, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p06_correct_credentials_heal_a_rejection() {
+    let endpoint = Knowing::of(&["secret-2"]);
+    let (reader, control) = start_knowing(&endpoint);
+    hours(24).await;
+    assert_eq!((endpoint.calls("secret-1"), reader.state()), (1, State::Rejected));
+    assert!(reader.status().guard.latched);
+    control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await;
+    hours(1).await;
+    assert!(reader.version() > 0 && reader.state() == State::Fresh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn n18_a_latch_is_reset_by_an_operator_only_and_the_budget_by_an_override_only() {
+    let endpoint = Knowing::of(&[]);
+    let (reader, control) = start_knowing(&endpoint);
+    hours(1).await;
+    for expected in [2, 3, 3, 3] {
+        control.reset_latch(false).await.unwrap();
+        hours(1).await;
+        assert_eq!(endpoint.calls("secret-1"), expected);
+    }
+    assert!(reader.status().guard.budget_spent);
+    control.reset_latch(true).await.unwrap();
+    hours(1).await;
+    assert_eq!(endpoint.calls("secret-1"), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn o01_a_refused_token_is_replaced_once_for_all_who_ask() {
+    let endpoint = Knowing::of(&["secret-1"]);
+    let (reader, control) = start_knowing(&endpoint);
+    reader.wait().await.unwrap();
+    let asking: Vec<_> = (0..50)
+        .map(|_| {
+            let control = control.clone();
+            tokio::spawn(async move { control.heal(1).await })
+        })
+        .collect();
+    for asked in asking {
+        assert!(asked.await.unwrap());
+    }
+    assert_eq!((endpoint.calls("secret-1"), reader.version()), (2, 2));
+    assert!(control.heal(1).await, "who comes late with an old version finds the newer one");
+    assert_eq!(endpoint.calls("secret-1"), 2);
+    assert!(!control.heal(2).await, "not again within 30 s");
+    advance(Duration::from_secs(30)).await;
+    assert!(control.heal(2).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn o02_a_storm_of_refusals_causes_ever_rarer_calls() {
+    let endpoint = Knowing::of(&["secret-1"]);
+    let (reader, control) = start_knowing(&endpoint);
+    reader.wait().await.unwrap();
+    let before = endpoint.calls("secret-1");
+    for _ in 0..1800 {
+        let _ = control.heal(reader.version()).await;
+        advance(Duration::from_secs(1)).await;
+    }
+    // After 0, 30, 90, 210, 450 and 930 s; the next is due at 1830 s.
+    assert_eq!(endpoint.calls("secret-1") - before, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidated_token_is_gone_at_once_and_replaced_at_most_every_five_seconds() {
+    let endpoint = Knowing::of(&["secret-1"]);
+    let (reader, control) = start_knowing(&endpoint);
+    reader.wait().await.unwrap();
+    assert!(control.invalidate().await);
+    assert!(reader.usable().is_none());
+    assert_eq!(endpoint.with(|knowledge| knowledge.revoked.clone()), ["secret-1/1"]);
+    let started = Instant::now();
+    while reader.usable().is_none() {
+        let _ = reader.wait().await;
+    }
+    assert!(started.elapsed() >= Duration::from_secs(4) && reader.version() == 2, "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quarantine_lasts_until_it_is_lifted() {
+    let endpoint = Knowing::of(&["secret-1"]);
+    let (reader, control) = start_knowing(&endpoint);
+    reader.wait().await.unwrap();
+    assert!(control.quarantine().await);
+    let started = Instant::now();
+    assert_eq!(reader.wait().await.unwrap_err(), crate::token::Unavailable::Quarantined);
+    assert_eq!((started.elapsed(), reader.state()), (Duration::ZERO, State::Quarantined));
+    assert!(!control.heal(1).await);
+    hours(3).await;
+    assert_eq!(endpoint.calls("secret-1"), 1);
+    assert!(control.lift().await);
+    reader.wait().await.unwrap();
+    assert_eq!((endpoint.calls("secret-1"), reader.version()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn n06_a_panic_keeps_the_token_and_three_in_a_minute_end_the_task() {
+    let endpoint = Knowing::of(&["secret-1"]);
+    let (refresher, reader, control) = refresher(endpoint.clone());
+    let task = tokio::spawn(refresher.run(CancellationToken::new()));
+    reader.wait().await.unwrap();
+    endpoint.with(|knowledge| knowledge.panicking = true);
+    assert!(!control.heal(1).await);
+    assert!(reader.usable().is_some() && !task.is_finished());
+    endpoint.with(|knowledge| knowledge.panicking = false);
+    hours(2).await;
+    assert!(reader.version() > 1 && reader.usable().is_some());
+    endpoint.with(|knowledge| knowledge.panicking = true);
+    hours(1).await;
+    assert!(task.is_finished());
+    assert_eq!(reader.state(), State::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn q10_the_heartbeat_goes_on_while_there_is_nothing_to_do() {
+    let endpoint = Knowing::of(&[]);
+    let (reader, _control) = start_knowing(&endpoint);
+    pass(Duration::from_secs(600), Duration::from_secs(1), || {
+        assert!(reader.heartbeat_age() <= Duration::from_secs(11), "{:?}", reader.heartbeat_age());
+    })
+    .await;
 }

@@ -1,81 +1,81 @@
 //! OAuth 2.0 client credentials (RFC 6749, 4.4) with the vendor's App Key beside them.
 //!
-//! The credentials go in a JSON body, as this product's specification has it; the RFC's own form is
-//! `application/x-www-form-urlencoded`.
+//! This product's specification has the credentials in a JSON body; the RFC has them in a form, or in an `Authorization` of
+//! type Basic. All three can be chosen, since nobody could confirm the vendor's choice.
 
-use http::{HeaderValue, header};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
-use super::{FINICITY_APP_KEY, Grant};
-use crate::{credentials::Credentials, secret::Secret, token::classify::Minted};
-
-/// The member of the answer that holds the token.
-pub const TOKEN_FIELD: &str = "access_token";
+use super::JSON;
+use crate::credentials::{Credentials, sensitive};
 
 /// The path of the token endpoint where none is configured.
 pub const TOKEN_PATH: &str = "/oauth/token";
 
-#[derive(Serialize)]
-struct Body<'a> {
-    client_id: &'a str,
-    client_secret: &'a str,
-    grant_type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'a str>,
+const FORM: (HeaderName, HeaderValue) =
+    (header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+
+/// Where the credentials of a token call go (`auth.encoding`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// A JSON body.
+    Json,
+    /// A form body (RFC 6749, 2.3.1).
+    Form,
+    /// `Authorization: Basic` (RFC 6749, 2.3.1), the rest in a form body.
+    Basic,
 }
 
-/// The JSON body of the token call.
-pub fn body(credentials: &Credentials, scope: Option<&str>) -> Secret<Vec<u8>> {
-    let body = Body {
-        client_id: credentials.client_id.expose(),
-        client_secret: credentials.client_secret.expose(),
-        grant_type: "client_credentials",
-        scope,
-    };
-    Secret::new(serde_json::to_vec(&body).expect("strings are always serialisable"))
+/// Header fields and body of a request.
+type Parts = (Vec<(HeaderName, HeaderValue)>, Zeroizing<Vec<u8>>);
+
+/// The token request.
+pub fn token_request(credentials: &Credentials, encoding: Encoding, scope: Option<&str>) -> Parts {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        client_id: &'a str,
+        client_secret: &'a str,
+        grant_type: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scope: Option<&'a str>,
+    }
+
+    let grant_type = "client_credentials";
+    if encoding == Encoding::Json {
+        let (client_id, client_secret) = (credentials.id.expose(), credentials.secret.expose());
+        let body = Body { client_id, client_secret, grant_type, scope };
+        return (vec![JSON], Zeroizing::new(serde_json::to_vec(&body).expect("strings are always serialisable")));
+    }
+    let mut fields = vec![("grant_type", grant_type)];
+    fields.extend(scope.map(|scope| ("scope", scope)));
+    form(credentials, encoding, fields)
 }
 
-/// The header fields that a request carries: `Finicity-App-Key`, and `Authorization: Bearer` (RFC 6750, 2.1).
-pub fn grant(credentials: &Credentials, minted: Minted) -> Grant {
-    let bearer = Secret::new(format!("Bearer {}", minted.token.expose()));
-    let mut bearer = HeaderValue::from_str(bearer.expose()).expect("a minted token is legal in a header");
-    bearer.set_sensitive(true);
-    Grant {
-        headers: [(FINICITY_APP_KEY, credentials.app_key.header()), (header::AUTHORIZATION, bearer)],
-        expires_in: minted.expires_in,
-        untyped: minted.untyped,
-    }
+/// The revocation request (RFC 7009, 2.1) for the token in `bearer`, a value of `Authorization`. JSON is no form of it, so it
+/// is a form whatever the token request was.
+pub fn revocation_request(credentials: &Credentials, encoding: Encoding, bearer: &HeaderValue) -> Option<Parts> {
+    let token = bearer.to_str().ok()?.strip_prefix("Bearer ")?;
+    Some(form(credentials, encoding, vec![("token", token), ("token_type_hint", "access_token")]))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::credentials::AppKey;
-
-    fn credentials() -> Credentials {
-        Credentials {
-            client_id: "id".into(),
-            client_secret: Secret::from("s\"3\\cret\u{e9}"),
-            app_key: AppKey::new("key".into()).unwrap(),
-        }
+fn form<'a>(credentials: &'a Credentials, encoding: Encoding, mut fields: Vec<(&'a str, &'a str)>) -> Parts {
+    let mut headers = vec![FORM];
+    let (id, secret) = (credentials.id.expose().as_str(), credentials.secret.expose().as_str());
+    if encoding == Encoding::Basic {
+        headers.push((header::AUTHORIZATION, basic(id, secret)));
+    } else {
+        fields.extend([("client_id", id), ("client_secret", secret)]);
     }
+    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    (headers, Zeroizing::new(body.into_bytes()))
+}
 
-    #[test]
-    fn the_body_is_the_specified_json() {
-        let expected = r#"{"client_id":"id","client_secret":"s\"3\\creté","grant_type":"client_credentials"}"#;
-        assert_eq!(body(&credentials(), None).expose(), expected.as_bytes());
-        let scoped = body(&credentials(), Some("accounts transactions"));
-        assert!(String::from_utf8_lossy(scoped.expose()).ends_with(r#","scope":"accounts transactions"}"#));
-    }
-
-    #[test]
-    fn d07_the_granted_headers_are_sensitive() {
-        let minted = Minted { token: "tok".into(), expires_in: None, untyped: false };
-        let grant = grant(&credentials(), minted);
-        let fields: Vec<_> =
-            grant.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        assert_eq!(fields, [("finicity-app-key", "key"), ("authorization", "Bearer tok")]);
-        assert!(grant.headers.iter().all(|(_, value)| value.is_sensitive()));
-        assert!(!format!("{grant:?}").contains("tok\""));
-    }
+/// RFC 6749, 2.3.1: both are form-encoded before they are joined, so that neither can hold a colon.
+fn basic(id: &str, secret: &str) -> HeaderValue {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = Zeroizing::new(format!("{}:{}", encoded(id), encoded(secret)));
+    let value = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())).into_bytes());
+    sensitive(value).expect("base64 is legal in a header")
 }

@@ -22,7 +22,14 @@ fn grant(token: &str) -> Grant {
 
 fn publish(writer: &mut TokenWriter, token: &str, usable: Duration) -> u64 {
     let now = writer.clock().now();
-    writer.publish(grant(token), now + usable, now + usable / 2)
+    let version = writer.publish(grant(token), now + usable);
+    writer.settle(Phase::Idle, Some(now + usable / 2), Guard::default());
+    version
+}
+
+fn failed(writer: &mut TokenWriter, class: Class, next: Option<Stamp>) {
+    let phase = if class == Class::Rejected { Phase::Rejected } else { Phase::Failed(class) };
+    writer.settle(phase, next, Guard::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,7 +66,7 @@ async fn n01_waiting_requests_get_the_token_as_soon_as_it_is_there() {
 async fn a_wait_ends_after_its_time_and_says_when_to_come_back() {
     let (mut writer, reader) = paused();
     let next = writer.clock().now() + Duration::from_secs(30);
-    writer.failed(Class::Transient, Some(next));
+    failed(&mut writer, Class::Transient, Some(next));
     let started = Instant::now();
     assert_eq!(reader.wait().await.unwrap_err(), Unavailable::NoToken { retry_after: Duration::from_secs(28) });
     assert!(started.elapsed().abs_diff(WAIT) < Duration::from_millis(5));
@@ -68,7 +75,7 @@ async fn a_wait_ends_after_its_time_and_says_when_to_come_back() {
 #[tokio::test(start_paused = true)]
 async fn a_rejection_is_told_at_once() {
     let (mut writer, reader) = paused();
-    writer.failed(Class::Rejected, None);
+    failed(&mut writer, Class::Rejected, None);
     let started = Instant::now();
     assert_eq!(reader.wait().await.unwrap_err(), Unavailable::Rejected);
     drop(writer);
@@ -107,9 +114,9 @@ async fn the_state_follows_the_refresher_and_the_time() {
     assert_eq!(reader.until_next_attempt(), Some(Duration::from_secs(5)));
     writer.fetching();
     assert_eq!(reader.state(), State::Refreshing);
-    writer.failed(Class::Transient, None);
+    failed(&mut writer, Class::Transient, None);
     assert_eq!(reader.state(), State::Degraded);
-    writer.failed(Class::Rejected, None);
+    failed(&mut writer, Class::Rejected, None);
     assert_eq!(reader.state(), State::Degraded);
     advance(Duration::from_secs(10)).await;
     assert_eq!(reader.state(), State::Rejected);

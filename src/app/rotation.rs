@@ -1,0 +1,55 @@
+//! Follows the place that credentials come from, and hands new ones to the refresher.
+
+use tokio::{select, signal::unix::Signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    cause,
+    credentials::{self, Scheme, Source, dir},
+    token::TokenControl,
+};
+
+const AUDIT: &str = "finicity_proxy::audit";
+
+/// Reads `source` again whenever its directory changes and at each of `hangups`, until `stop` is cancelled. Credentials that
+/// cannot be used are told, and those in use stay.
+pub(super) async fn follow(
+    source: Source,
+    scheme: Option<Scheme>,
+    control: TokenControl,
+    mut hangups: Signal,
+    stop: CancellationToken,
+) {
+    let directory = match &source {
+        Source::Directory(path) => Some(path.as_path()),
+        Source::Environment(_) => None,
+    };
+    // The credentials were read before this task began; what changed since then is seen as well.
+    let mut seen = None;
+    loop {
+        let changed = async {
+            match (directory, &seen) {
+                (Some(_), None) => {}
+                (Some(path), Some(mark)) => drop(dir::changed(path, mark).await),
+                (None, _) => std::future::pending().await,
+            }
+        };
+        select! {
+            () = stop.cancelled() => return,
+            () = changed => {}
+            _ = hangups.recv() => info!(target: AUDIT, "SIGHUP: reading the credentials again"),
+        }
+        // The mark before the read, so that a change during the read is seen as one.
+        seen = directory.map(dir::mark);
+        match credentials::load(&source, scheme) {
+            Ok(credentials) => control.rotate(credentials).await,
+            Err(problems) => {
+                for problem in problems {
+                    let problem = cause::line(&problem);
+                    error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay");
+                }
+            }
+        }
+    }
+}

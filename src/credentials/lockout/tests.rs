@@ -1,0 +1,507 @@
+use std::{
+    collections::HashMap,
+    error::Error,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use proptest::prelude::*;
+use ring::digest;
+
+use super::{
+    Verdict::{Allowed, BudgetSpent, Latched},
+    *,
+};
+
+const FILE: &str = "lockout.json";
+const TEMPORARY: &str = "lockout.json.tmp";
+const LOCK: &str = "lockout.lock";
+
+/// A directory that does not exist yet, in one that is removed after the test.
+fn state_dir() -> (tempfile::TempDir, PathBuf) {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("state");
+    (parent, dir)
+}
+
+fn open(dir: &Path) -> Lockout {
+    Lockout::open(Some(dir)).unwrap()
+}
+
+fn in_memory() -> Lockout {
+    Lockout::open(None).unwrap()
+}
+
+fn print(lockout: &Lockout, id: &str, secret: &str) -> Fingerprint {
+    lockout.fingerprint("oauth2", "api.finicity.com", &id.into(), &secret.into(), b"app-key")
+}
+
+/// Has `secrets` of `id` rejected, one after the other.
+fn reject(lockout: &mut Lockout, id: &str, secrets: &[&str]) {
+    for secret in secrets {
+        let print = print(lockout, id, secret);
+        assert_eq!(lockout.verdict(&print), Allowed, "{secret}");
+        lockout.rejected(&print).unwrap();
+    }
+}
+
+#[track_caller]
+fn check(lockout: &Lockout, id: &str, secret: &str, expected: Verdict) {
+    assert_eq!(lockout.verdict(&print(lockout, id, secret)), expected, "{id} {secret}");
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// The whole of an error, as an operator reads it.
+fn told(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[test]
+fn one_rejection_latches_exactly_what_was_rejected() {
+    let mut lockout = in_memory();
+    reject(&mut lockout, "id", &["wrong"]);
+    check(&lockout, "id", "wrong", Latched);
+    check(&lockout, "id", "changed", Allowed);
+    check(&lockout, "other", "wrong", Allowed);
+    assert_eq!(lockout.rejections(&print(&lockout, "id", "changed")), 1);
+}
+
+#[test]
+fn each_part_of_a_token_call_is_part_of_the_fingerprint() {
+    let lockout = in_memory();
+    let of =
+        |scheme, host, id: &str, secret: &str, key| lockout.fingerprint(scheme, host, &id.into(), &secret.into(), key);
+    let one = of("oauth2", "host", "id", "secret", b"key");
+    assert_eq!(one, of("oauth2", "HOST", "id", "secret", b"key"), "host names know no case");
+    let same_account =
+        [of("oauth2", "host", "id", "changed", b"key"), of("oauth2", "host", "id", "secret", b"changed")];
+    let other_account = [
+        of("partner", "host", "id", "secret", b"key"),
+        of("oauth2", "changed", "id", "secret", b"key"),
+        of("oauth2", "host", "changed", "secret", b"key"),
+        // The same bytes, cut elsewhere.
+        of("oauth2", "hosti", "d", "secret", b"key"),
+        of("oauth2host", "", "id", "secret", b"key"),
+    ];
+    assert!(same_account.iter().all(|other| other.whole != one.whole && other.id == one.id));
+    assert!(other_account.iter().all(|other| other.whole != one.whole && other.id != one.id));
+    assert_ne!(of("oauth2", "host", "id", "secretk", b"ey").whole, one.whole);
+    assert_ne!(print(&in_memory(), "id", "secret"), print(&in_memory(), "id", "secret"), "each key has its own hashes");
+}
+
+#[test]
+fn after_three_rejections_nothing_is_tried_for_the_id() {
+    let mut lockout = in_memory();
+    reject(&mut lockout, "id", &["a", "b", "c"]);
+    check(&lockout, "id", "a", BudgetSpent);
+    check(&lockout, "id", "right", BudgetSpent);
+    check(&lockout, "other", "right", Allowed);
+}
+
+#[test]
+fn a_reset_allows_one_more_try_and_its_rejection_counts() {
+    let mut lockout = in_memory();
+    let wrong = print(&lockout, "id", "wrong");
+    for _ in 0..2 {
+        reject(&mut lockout, "id", &["wrong"]);
+        assert_eq!(lockout.reset(&wrong, false).unwrap(), Allowed);
+    }
+    reject(&mut lockout, "id", &["wrong"]);
+    assert_eq!(lockout.rejections(&wrong), 3);
+    assert_eq!(lockout.reset(&wrong, false).unwrap(), BudgetSpent);
+    check(&lockout, "id", "wrong", BudgetSpent);
+}
+
+#[test]
+fn an_override_grants_exactly_one_further_rejection() {
+    let mut lockout = in_memory();
+    reject(&mut lockout, "id", &["a", "b", "c"]);
+    let first = print(&lockout, "id", "a");
+    for _ in 0..2 {
+        assert_eq!(lockout.reset(&first, true).unwrap(), Allowed);
+    }
+    check(&lockout, "id", "b", Latched);
+    reject(&mut lockout, "id", &["a"]);
+    check(&lockout, "id", "a", BudgetSpent);
+    check(&lockout, "id", "d", BudgetSpent);
+}
+
+#[test]
+fn an_override_of_a_budget_that_is_not_spent_adds_nothing_to_it() {
+    let mut lockout = in_memory();
+    reject(&mut lockout, "id", &["a"]);
+    let first = print(&lockout, "id", "a");
+    assert_eq!(lockout.reset(&first, true).unwrap(), Allowed);
+    reject(&mut lockout, "id", &["b", "c"]);
+    check(&lockout, "id", "a", BudgetSpent);
+}
+
+#[test]
+fn an_accepted_secret_renews_the_budget_and_leaves_the_latches_of_others() {
+    let mut lockout = in_memory();
+    reject(&mut lockout, "id", &["a", "b"]);
+    lockout.accepted(&print(&lockout, "id", "right")).unwrap();
+    assert_eq!(lockout.rejections(&print(&lockout, "id", "right")), 0);
+    check(&lockout, "id", "a", Latched);
+    reject(&mut lockout, "id", &["c", "d"]);
+    check(&lockout, "id", "right", Allowed);
+    reject(&mut lockout, "id", &["e"]);
+    check(&lockout, "id", "right", BudgetSpent);
+}
+
+#[test]
+fn a_rejection_of_what_is_latched_counts_as_the_vendor_counts_it() {
+    let mut lockout = in_memory();
+    let print = print(&lockout, "id", "wrong");
+    for count in 1..=7 {
+        lockout.rejected(&print).unwrap();
+        assert_eq!(lockout.rejections(&print), count);
+    }
+    assert_eq!(lockout.reset(&print, true).unwrap(), Allowed);
+    lockout.rejected(&print).unwrap();
+    assert_eq!(lockout.verdict(&print), BudgetSpent);
+}
+
+#[test]
+fn n18_latch_and_budget_outlive_the_process() {
+    let (_parent, dir) = state_dir();
+    reject(&mut open(&dir), "id", &["a"]);
+    check(&open(&dir), "id", "a", Latched);
+    reject(&mut open(&dir), "id", &["b", "c"]);
+    let mut lockout = open(&dir);
+    check(&lockout, "id", "d", BudgetSpent);
+    lockout.reset(&print(&lockout, "id", "a"), true).unwrap();
+    check(&open(&dir), "id", "a", Allowed);
+    lockout.accepted(&print(&lockout, "id", "a")).unwrap();
+    check(&open(&dir), "id", "a", Allowed);
+    check(&open(&dir), "id", "b", Latched);
+    assert!(lockout.is_persistent() && !in_memory().is_persistent());
+}
+
+#[test]
+fn processes_that_share_a_directory_obey_each_other() {
+    let (_parent, dir) = state_dir();
+    let (mut one, mut two) = (open(&dir), open(&dir));
+    reject(&mut one, "id", &["a"]);
+    check(&two, "id", "a", Latched);
+    reject(&mut two, "id", &["b"]);
+    reject(&mut one, "id", &["c"]);
+    for lockout in [&one, &two] {
+        check(lockout, "id", "d", BudgetSpent);
+        assert_eq!(lockout.rejections(&print(lockout, "id", "d")), 3);
+    }
+    two.reset(&print(&two, "id", "a"), true).unwrap();
+    check(&one, "id", "a", Allowed);
+    check(&one, "id", "b", Latched);
+    one.accepted(&print(&one, "id", "a")).unwrap();
+    assert_eq!(two.rejections(&print(&two, "id", "a")), 0);
+}
+
+#[test]
+fn rejections_at_the_same_time_are_all_counted() {
+    let (_parent, dir) = state_dir();
+    std::thread::scope(|scope| {
+        for id in 0..8 {
+            let dir = &dir;
+            // Each opens by itself, so that making the key is part of the race.
+            scope.spawn(move || reject(&mut open(dir), &format!("id-{}", id / 2), &[&format!("secret-{id}")]));
+        }
+    });
+    let lockout = open(&dir);
+    for id in 0..8 {
+        check(&lockout, &format!("id-{}", id / 2), &format!("secret-{id}"), Latched);
+        assert_eq!(lockout.rejections(&print(&lockout, &format!("id-{}", id / 2), "")), 2);
+    }
+}
+
+#[test]
+fn directory_and_files_are_for_their_owner_alone() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let modes = || (mode(&dir), mode(&dir.join(FILE)), mode(&dir.join(LOCK)));
+    assert_eq!(modes(), (0o700, 0o600, 0o600));
+    reject(&mut lockout, "id", &["wrong"]);
+    assert_eq!(modes(), (0o700, 0o600, 0o600));
+    assert!(!dir.join(TEMPORARY).exists());
+}
+
+#[test]
+fn the_directory_holds_keyed_hashes_and_nothing_else_of_the_credentials() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let canaries = ["canary-id", "canary-secret", "canary-host", "canary-key", "canary-scheme"];
+    let [id, secret, host, key, scheme] = canaries;
+    let print = lockout.fingerprint(scheme, host, &id.into(), &secret.into(), key.as_bytes());
+    lockout.rejected(&print).unwrap();
+
+    let text = fs::read_to_string(dir.join(FILE)).unwrap();
+    for canary in canaries {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let unkeyed = hex(digest::digest(&digest::SHA256, canary.as_bytes()).as_ref());
+        for form in [canary.to_owned(), hex(canary.as_bytes()), unkeyed] {
+            assert!(!text.to_ascii_lowercase().contains(&form), "{form} in {text}");
+        }
+    }
+    let strings: Vec<&str> = text.split('"').skip(1).step_by(2).collect();
+    let names = ["version", "key", "ids", "id", "rejections", "budget", "latched"];
+    let hashes: Vec<&&str> = strings.iter().filter(|string| !names.contains(*string)).collect();
+    assert!(hashes.iter().all(|hash| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit())), "{text}");
+    assert_eq!(hashes.len(), 3, "the key, the id's hash and one latch: {text}");
+    assert_eq!(fs::metadata(dir.join(LOCK)).unwrap().len(), 0);
+}
+
+#[test]
+fn debug_output_shows_eight_digits_of_a_hash_and_nothing_of_the_key() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    reject(&mut lockout, "canary-id", &["canary-secret"]);
+    let print = print(&lockout, "canary-id", "canary-secret");
+    let shown = format!("{lockout:?} {print:?}");
+    assert!(!shown.contains("canary"), "{shown}");
+    let text = fs::read_to_string(dir.join(FILE)).unwrap();
+    for hash in text.split('"').filter(|string| string.len() == 64) {
+        assert!(!shown.contains(&hash[..9]), "{hash} in {shown}");
+    }
+    assert_eq!(format!("{print:?}").len(), "Fingerprint(00000000)".len());
+}
+
+#[test]
+fn a_state_that_cannot_be_understood_is_refused_and_left_as_it_is() {
+    let (_parent, dir) = state_dir();
+    reject(&mut open(&dir), "id", &["wrong"]);
+    let file = dir.join(FILE);
+    let good = fs::read_to_string(&file).unwrap();
+    for (bad, expected) in [
+        (String::new(), "damaged"),
+        ("not-quoted-canary".to_owned(), "damaged"),
+        (good[..good.len() / 2].to_owned(), "damaged"),
+        (good.replace("\"latched\"", "\"canary\""), "damaged"),
+        (good.replace("\"key\": \"", "\"key\": \"x"), "key in the file"),
+        (good.replace("\"id\": \"", "\"id\": \"x"), "damaged"),
+        (good.replace("\"version\": 1", "\"version\": 2"), "version 2"),
+        (" ".repeat(300_000), "larger"),
+    ] {
+        fs::write(&file, &bad).unwrap();
+        let told = told(&Lockout::open(Some(&dir)).expect_err(expected));
+        assert!(told.contains(expected) && told.contains(&file.display().to_string()), "{told}");
+        assert!(told.contains("put a good copy back") && !told.contains("canary"), "{told}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), bad);
+    }
+    fs::write(&file, good).unwrap();
+    check(&open(&dir), "id", "wrong", Latched);
+}
+
+#[test]
+fn a_state_that_cannot_be_read_or_made_is_told_by_its_path() {
+    let (_parent, dir) = state_dir();
+    fs::create_dir_all(dir.join(FILE)).unwrap();
+    let unreadable = told(&Lockout::open(Some(&dir)).unwrap_err());
+    assert!(unreadable.contains("cannot be read") && unreadable.contains(FILE), "{unreadable}");
+
+    fs::write(dir.join("file"), "").unwrap();
+    let unmade = told(&Lockout::open(Some(&dir.join("file"))).unwrap_err());
+    assert!(unmade.contains("cannot be made") && unmade.contains("auth.state_dir"), "{unmade}");
+}
+
+#[test]
+fn a_temporary_file_that_a_crash_left_is_harmless() {
+    let (parent, dir) = state_dir();
+    reject(&mut open(&dir), "id", &["a"]);
+    fs::write(dir.join(TEMPORARY), "{\"version\": 1, \"ke").unwrap();
+    let mut lockout = open(&dir);
+    check(&lockout, "id", "a", Latched);
+    reject(&mut lockout, "id", &["b"]);
+
+    let elsewhere = parent.path().join("elsewhere");
+    fs::write(&elsewhere, "untouched").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, dir.join(TEMPORARY)).unwrap();
+    reject(&mut lockout, "id", &["c"]);
+    check(&open(&dir), "id", "d", BudgetSpent);
+    assert_eq!(fs::read_to_string(elsewhere).unwrap(), "untouched");
+}
+
+/// Makes `dir` read-only. The superuser may write all the same, so something stands in the way of that, too.
+fn make_read_only(dir: &Path) {
+    fs::create_dir(dir.join(TEMPORARY)).unwrap();
+    fs::set_permissions(dir, Permissions::from_mode(0o500)).unwrap();
+}
+
+fn make_writable(dir: &Path) {
+    fs::set_permissions(dir, Permissions::from_mode(0o700)).unwrap();
+    fs::remove_dir(dir.join(TEMPORARY)).unwrap();
+}
+
+#[test]
+fn in_a_read_only_directory_what_tightens_holds_and_what_loosens_does_not() {
+    let (_parent, dir) = state_dir();
+    reject(&mut open(&dir), "id", &["a"]);
+    let mut lockout = open(&dir);
+    make_read_only(&dir);
+
+    let (a, b) = (print(&lockout, "id", "a"), print(&lockout, "id", "b"));
+    let told = told(&lockout.rejected(&b).unwrap_err());
+    assert!(told.contains("make its directory writable") && told.contains(FILE), "{told}");
+    assert_eq!((lockout.verdict(&b), lockout.rejections(&b)), (Latched, 2));
+    lockout.reset(&a, false).unwrap_err();
+    assert_eq!(lockout.verdict(&a), Latched);
+    lockout.accepted(&print(&lockout, "id", "right")).unwrap_err();
+    assert_eq!(lockout.rejections(&a), 2);
+    assert_eq!(open(&dir).rejections(&b), 1);
+
+    make_writable(&dir);
+    lockout.reset(&a, false).unwrap();
+    assert_eq!(lockout.rejections(&a), 2);
+    let other = open(&dir);
+    assert_eq!((other.verdict(&a), other.verdict(&b), other.rejections(&b)), (Allowed, Latched, 2));
+}
+
+#[test]
+fn where_nothing_changes_nothing_is_written() {
+    let (_parent, dir) = state_dir();
+    reject(&mut open(&dir), "id", &["wrong"]);
+    let mut lockout = open(&dir);
+    make_read_only(&dir);
+    lockout.accepted(&print(&lockout, "other", "right")).unwrap();
+    assert_eq!(lockout.reset(&print(&lockout, "other", "right"), true).unwrap(), Allowed);
+    make_writable(&dir);
+}
+
+#[test]
+fn a_lock_that_nobody_lets_go_of_does_not_hold_up_the_process() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let holder = fs::File::open(dir.join(LOCK)).unwrap();
+    holder.lock().unwrap();
+    let wrong = print(&lockout, "id", "wrong");
+    let told = told(&lockout.rejected(&wrong).unwrap_err());
+    assert!(told.contains("another process holds the lock"), "{told}");
+    assert_eq!(lockout.verdict(&wrong), Latched);
+    drop(holder);
+    lockout.accepted(&print(&lockout, "other", "right")).unwrap();
+    check(&open(&dir), "id", "wrong", Latched);
+}
+
+#[test]
+fn a_state_that_is_damaged_or_removed_meanwhile_is_not_forgotten() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    reject(&mut lockout, "id", &["a"]);
+    fs::write(dir.join(FILE), "damaged").unwrap();
+    check(&lockout, "id", "a", Latched);
+    check(&lockout, "id", "right", Allowed);
+    let right = print(&lockout, "id", "right");
+    assert!(told(&lockout.accepted(&right).unwrap_err()).contains("damaged"));
+    assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "damaged");
+
+    fs::remove_file(dir.join(FILE)).unwrap();
+    check(&lockout, "id", "a", Latched);
+    reject(&mut lockout, "id", &["b"]);
+    check(&open(&dir), "id", "a", Latched);
+    check(&open(&dir), "id", "b", Latched);
+
+    fs::remove_file(dir.join(FILE)).unwrap();
+    reject(&mut open(&dir), "id", &["c"]);
+    let c = print(&lockout, "id", "c");
+    assert!(told(&lockout.rejected(&c).unwrap_err()).contains("restart"));
+    assert_eq!(lockout.verdict(&c), BudgetSpent);
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// A caller that obeys tries a secret of an id, and the vendor accepts it or not.
+    Try {
+        id: u8,
+        secret: u8,
+        accepts: bool,
+    },
+    Reset {
+        id: u8,
+        secret: u8,
+        override_budget: bool,
+    },
+    Restart,
+}
+
+fn events(longest: usize) -> impl Strategy<Value = Vec<(usize, Event)>> {
+    let event = prop_oneof![
+        6 => (0..2u8, 0..4u8, prop::bool::weighted(0.15))
+            .prop_map(|(id, secret, accepts)| Event::Try { id, secret, accepts }),
+        3 => (0..2u8, 0..4u8, any::<bool>())
+            .prop_map(|(id, secret, override_budget)| Event::Reset { id, secret, override_budget }),
+        1 => Just(Event::Restart),
+    ];
+    prop::collection::vec((0..2usize, event), 0..longest)
+}
+
+/// Plays `events` on two processes that share `dir`, or on one in memory, as the vendor sees them.
+fn play(dir: Option<&Path>, events: Vec<(usize, Event)>) {
+    let mut processes = [Lockout::open(dir).unwrap(), Lockout::open(dir).unwrap()];
+    let mut since_reset: HashMap<(u8, u8), u32> = HashMap::new();
+    // The vendor's count of each id, and how many overrides there were since it began.
+    let mut counts: HashMap<u8, (u32, u32)> = HashMap::new();
+    for (process, event) in events {
+        let lockout = &mut processes[if dir.is_some() { process } else { 0 }];
+        match event {
+            Event::Try { id, secret, accepts } => {
+                let print = print(lockout, &id.to_string(), &secret.to_string());
+                if lockout.verdict(&print) != Allowed {
+                    continue;
+                }
+                if accepts {
+                    lockout.accepted(&print).unwrap();
+                    counts.remove(&id);
+                    continue;
+                }
+                lockout.rejected(&print).unwrap();
+                let rejections = since_reset.entry((id, secret)).or_default();
+                *rejections += 1;
+                assert_eq!(*rejections, 1, "rejected twice without a reset");
+                let (count, overrides) = counts.entry(id).or_default();
+                *count += 1;
+                assert!(*count <= 3 + *overrides, "{count} rejections with {overrides} overrides");
+                assert_eq!(lockout.rejections(&print), *count);
+            }
+            Event::Reset { id, secret, override_budget } => {
+                let print = print(lockout, &id.to_string(), &secret.to_string());
+                let before = lockout.verdict(&print);
+                let after = lockout.reset(&print, override_budget).unwrap();
+                if before == BudgetSpent && !override_budget {
+                    assert_eq!(after, BudgetSpent);
+                    continue;
+                }
+                assert_eq!(after, Allowed);
+                since_reset.remove(&(id, secret));
+                counts.entry(id).or_default().1 += u32::from(before == BudgetSpent);
+            }
+            Event::Restart if dir.is_some() => *lockout = open(dir.unwrap()),
+            Event::Restart => {}
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_no_rejection_repeats_without_a_reset_and_no_budget_is_exceeded(events in events(60)) {
+        play(None, events);
+    }
+}
+
+proptest! {
+    // Each event is some writes that wait for the disk.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn the_rules_hold_for_processes_that_share_a_directory_and_restart(events in events(40)) {
+        let dir = tempfile::tempdir().unwrap();
+        play(Some(dir.path()), events);
+    }
+}

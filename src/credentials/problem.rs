@@ -1,0 +1,60 @@
+//! Why credentials cannot be used.
+
+use std::io;
+
+use super::dir::ReadError;
+
+/// Larger than any credential; a file above this is not one.
+pub(super) const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// Why one credential, or all of them, cannot be used. Never holds a value.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The value is not there.
+    #[error("{0} is not set: {1}")]
+    Missing(String, String),
+    /// The variable and its `_FILE` form are both set, so it is unclear which is meant.
+    #[error("{0} and {0}_FILE are both set: unset one of them")]
+    Twice(String),
+    /// Credentials of both schemes are there, so it is unclear which are meant.
+    #[error("there are credentials of both schemes: set auth.scheme to \"oauth2\" or \"partner\"")]
+    BothSchemes,
+    /// The `_FILE` form holds something that is no path with a folder; the secret itself, perhaps, so it is not printed.
+    #[error("{0}_FILE does not hold a path: it must name a file, with its folder, that holds the value")]
+    NotAPath(String),
+    /// The value has nothing but white space.
+    #[error("{0} is empty: put the value from the Finicity developer portal there")]
+    Empty(String),
+    /// The value is the kind of text that templates put where a value belongs.
+    #[error("{0} holds a placeholder, not a credential: put the value from the Finicity developer portal there")]
+    Placeholder(String),
+    /// The value cannot be part of an HTTP header.
+    #[error(
+        "{0} has a space, a line break or a character outside ASCII: copy the App Key again, without anything around it"
+    )]
+    NotAHeaderValue(String),
+    /// The value is not UTF-8.
+    #[error("{0} is not valid UTF-8")]
+    NotUtf8(String),
+    /// The file cannot be read.
+    #[error("{variable} names {path}, which cannot be read")]
+    Unreadable {
+        /// The variable.
+        variable: String,
+        /// The path that it holds.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is far larger than a credential.
+    #[error("{variable} names {path}, which is larger than {MAX_FILE_BYTES} bytes: that is not a credential")]
+    TooLarge {
+        /// The variable.
+        variable: String,
+        /// The path that it holds.
+        path: String,
+    },
+    /// The directory cannot be read.
+    #[error("credentials.dir: {0}")]
+    Directory(#[source] ReadError),
+}

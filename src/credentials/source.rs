@@ -1,0 +1,169 @@
+//! From values, wherever they lie, to one set of credentials.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use super::{AppKey, Credentials, Problem, Scheme, dir, env};
+use crate::secret::Secret;
+
+/// The values that credentials consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Field {
+    /// OAuth 2.0 client identifier.
+    ClientId,
+    /// OAuth 2.0 client secret.
+    ClientSecret,
+    /// Partner identifier.
+    PartnerId,
+    /// Partner secret.
+    PartnerSecret,
+    /// App Key.
+    AppKey,
+}
+
+impl Field {
+    /// Every field.
+    pub const ALL: [Self; 5] = [Self::ClientId, Self::ClientSecret, Self::PartnerId, Self::PartnerSecret, Self::AppKey];
+
+    /// The environment variable that holds it; with `_FILE` behind it, the one that names a file.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::ClientId => "FINICITY_CLIENT_ID",
+            Self::ClientSecret => "FINICITY_CLIENT_SECRET",
+            Self::PartnerId => "FINICITY_PARTNER_ID",
+            Self::PartnerSecret => "FINICITY_PARTNER_SECRET",
+            Self::AppKey => "FINICITY_APP_KEY",
+        }
+    }
+
+    /// The file that holds it in a directory of credentials.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::ClientId => "client_id",
+            Self::ClientSecret => "client_secret",
+            Self::PartnerId => "partner_id",
+            Self::PartnerSecret => "partner_secret",
+            Self::AppKey => "app_key",
+        }
+    }
+}
+
+/// Where credentials are read from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Variables of the environment, or the files that they name. Values that are variables never change; files may.
+    Environment(env::Variables),
+    /// The files of this directory: a mounted Secret.
+    Directory(PathBuf),
+}
+
+impl Source {
+    /// The credentials' variables of `environment`.
+    pub fn environment(environment: &BTreeMap<String, String>) -> Self {
+        Self::Environment(env::Variables::new(environment))
+    }
+}
+
+/// The variable of the administrator's token.
+const ADMIN_TOKEN: &str = "FINICITY_ADMIN_TOKEN";
+
+/// One value with the name of its place.
+pub(super) type Found = (Secret<String>, String);
+
+/// Reads one set of credentials: of the scheme that is `wanted`, or else of the one whose values are there.
+///
+/// A trailing line break of a value is dropped, since editors and `echo` add one; nothing else of it is changed.
+///
+/// # Errors
+///
+/// Every problem of every value at once.
+pub fn load(source: &Source, wanted: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
+    match source {
+        Source::Environment(variables) => assemble(
+            wanted,
+            |field| variables.read(field.variable()),
+            |field| {
+                let name = field.variable();
+                (name.to_owned(), format!("set it, or set {name}_FILE to a file that holds it"))
+            },
+        ),
+        Source::Directory(path) => {
+            let files = dir::read(path).map_err(|error| vec![Problem::Directory(error)])?;
+            let shown = |field: Field| path.join(field.file_name()).display().to_string();
+            let read = |field: Field| files.get(field.file_name()).map(|value| Ok((value.clone(), shown(field))));
+            assemble(wanted, read, |field| (shown(field), "add this file to the Secret".to_owned()))
+        }
+    }
+}
+
+/// The administrator's token, `FINICITY_ADMIN_TOKEN` or the file that its `_FILE` form names, if either is set.
+///
+/// # Errors
+///
+/// When it is set and cannot be used.
+pub fn admin_token(environment: &BTreeMap<String, String>) -> Result<Option<Secret<String>>, Problem> {
+    let found = env::Variables::of(environment, &[ADMIN_TOKEN]).read(ADMIN_TOKEN).transpose()?;
+    found.map(|(value, place)| check(value, place).map(|(value, _)| value)).transpose()
+}
+
+/// `read` gives the value of a field, if there is one; `missing` says how its absence is told.
+fn assemble(
+    wanted: Option<Scheme>,
+    read: impl Fn(Field) -> Option<Result<Found, Problem>>,
+    missing: impl Fn(Field) -> (String, String),
+) -> Result<Credentials, Vec<Problem>> {
+    let values: BTreeMap<Field, Result<Found, Problem>> =
+        Field::ALL.into_iter().filter_map(|field| Some((field, read(field)?))).collect();
+    let any_of = |fields: [Field; 2]| fields.iter().any(|field| values.contains_key(field));
+    let (oauth2, partner) = ([Field::ClientId, Field::ClientSecret], [Field::PartnerId, Field::PartnerSecret]);
+    let scheme = match (wanted, any_of(oauth2), any_of(partner)) {
+        (Some(scheme), ..) => scheme,
+        (None, true, true) => return Err(vec![Problem::BothSchemes]),
+        (None, false, true) => Scheme::Partner,
+        (None, _, false) => Scheme::OAuth2,
+    };
+    let [id, secret] = if scheme == Scheme::OAuth2 { oauth2 } else { partner };
+
+    let mut values = values;
+    let mut take = |field: Field| match values.remove(&field) {
+        Some(found) => found.and_then(|(value, place)| check(value, place)),
+        None => {
+            let (place, way_out) = missing(field);
+            Err(Problem::Missing(place, way_out))
+        }
+    };
+    let app_key =
+        take(Field::AppKey).and_then(|(value, place)| AppKey::new(value).ok_or(Problem::NotAHeaderValue(place)));
+    match (take(id), take(secret), app_key) {
+        (Ok((id, _)), Ok((secret, _)), Ok(app_key)) => Ok(Credentials { scheme, id, secret, app_key }),
+        (id, secret, app_key) => Err([id.err(), secret.err(), app_key.err()].into_iter().flatten().collect()),
+    }
+}
+
+fn check(value: Secret<String>, place: String) -> Result<Found, Problem> {
+    let value = Secret::from(value.expose().trim_end_matches(['\r', '\n']));
+    if value.expose().trim().is_empty() {
+        Err(Problem::Empty(place))
+    } else if is_placeholder(value.expose()) {
+        Err(Problem::Placeholder(place))
+    } else {
+        Ok((value, place))
+    }
+}
+
+/// Whether `value` is what a template or a tutorial leaves where the real value belongs.
+///
+/// A real value that looks like this would be refused, so only shapes that no issued credential has are listed.
+fn is_placeholder(value: &str) -> bool {
+    let value = value.trim().to_ascii_lowercase();
+    let wrapped = [("<", ">"), ("${", "}"), ("$(", ")"), ("{{", "}}"), ("[", "]")]
+        .iter()
+        .any(|(open, close)| value.starts_with(open) && value.ends_with(close));
+    let letters: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    let told = ["changeme", "replaceme", "placeholder", "todo", "tbd", "fixme", "none", "null", "undefined"]
+        .contains(&letters.as_str());
+    let addressed = letters.starts_with("your")
+        && ["id", "secret", "key"].iter().any(|end| letters.ends_with(end) || letters.ends_with(&format!("{end}here")));
+    let crossed_out =
+        !letters.is_empty() && letters.bytes().all(|b| b == b'x') || value.chars().all(|c| "*.-_".contains(c));
+    wrapped || told || addressed || crossed_out
+}

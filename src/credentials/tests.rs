@@ -1,0 +1,155 @@
+use std::{collections::BTreeMap, fs};
+
+use super::*;
+use crate::cause;
+
+const CLIENT_ID: &str = "FINICITY_CLIENT_ID";
+const CLIENT_SECRET: &str = "FINICITY_CLIENT_SECRET";
+const APP_KEY: &str = "FINICITY_APP_KEY";
+
+const GOOD: [(&str, &str); 3] = [(CLIENT_ID, "id-1"), (CLIENT_SECRET, "s3cret!@#$%&*_-+"), (APP_KEY, "0123abcd")];
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[track_caller]
+fn check_problem(name: &str, value: &str, expected: &str) {
+    let mut env = env(&GOOD);
+    env.insert(name.to_owned(), value.to_owned());
+    let problems = from_env(&env).expect_err("the value must be refused");
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(told.len() == 1 && told[0].contains(expected), "{told:?} should say {expected:?}");
+    assert!(value.trim().len() < 4 || !told[0].contains(value.trim()), "the value is in {told:?}");
+}
+
+#[test]
+fn good_values_are_taken_as_they_are() {
+    let credentials = from_env(&env(&GOOD)).unwrap();
+    assert_eq!(credentials.id.expose(), "id-1");
+    assert_eq!(credentials.secret.expose(), "s3cret!@#$%&*_-+");
+    assert_eq!(credentials.app_key.header().as_bytes(), b"0123abcd");
+    assert!(credentials.app_key.header().is_sensitive());
+    assert!(!format!("{credentials:?}").contains("s3cret"));
+}
+
+#[test]
+fn every_missing_variable_is_told_at_once() {
+    let told: Vec<String> = from_env(&env(&[])).unwrap_err().iter().map(ToString::to_string).collect();
+    for (line, name) in told.iter().zip([CLIENT_ID, CLIENT_SECRET, APP_KEY]) {
+        assert!(line.contains(name) && line.contains("_FILE"), "{line}");
+    }
+    assert_eq!(told.len(), 3);
+}
+
+#[test]
+fn p02_empty_and_placeholder_values_are_refused_without_being_printed() {
+    for empty in ["", " ", "\n", " \r\n"] {
+        check_problem(CLIENT_SECRET, empty, "is empty");
+    }
+    for placeholder in [
+        "changeme",
+        "CHANGE_ME",
+        "<client secret>",
+        "${SECRET}",
+        "{{ .secret }}",
+        "your-client-secret",
+        "YOUR_APP_KEY_HERE",
+        "xxxx",
+        "****",
+    ] {
+        check_problem(CLIENT_SECRET, placeholder, "placeholder");
+    }
+}
+
+#[test]
+fn an_app_key_that_is_no_header_value_is_refused() {
+    for bad in ["abc def", " abcdef", "abc\r\nX: y", "sch\u{fc}ssel"] {
+        check_problem(APP_KEY, bad, "App Key");
+    }
+}
+
+#[test]
+fn p03_a_secret_keeps_its_special_characters() {
+    for secret in ["\"quoted\\\" \u{e9}", " leading and trailing ", "a\nb"] {
+        let mut env = env(&GOOD);
+        env.insert(CLIENT_SECRET.to_owned(), secret.to_owned());
+        assert_eq!(from_env(&env).unwrap().secret.expose(), secret);
+    }
+}
+
+#[test]
+fn a_file_is_read_and_its_line_break_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    fs::write(&path, "from-file\r\n").unwrap();
+    let mut env = env(&[GOOD[0], GOOD[2]]);
+    env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), path.display().to_string());
+    assert_eq!(from_env(&env).unwrap().secret.expose(), "from-file");
+
+    env.insert(CLIENT_SECRET.to_owned(), "twice".to_owned());
+    assert!(from_env(&env).unwrap_err()[0].to_string().contains("both set"));
+}
+
+#[test]
+fn a_secret_in_place_of_a_path_is_not_printed() {
+    let mut env = env(&[GOOD[0], GOOD[2]]);
+    env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), "canary-secret".to_owned());
+    let told = cause::line(&from_env(&env).unwrap_err()[0]);
+    assert!(told.contains("does not hold a path") && !told.contains("canary"), "{told}");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_told_by_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = dir.path().join("large");
+    fs::write(&large, vec![b'a'; 70_000]).unwrap();
+    let binary = dir.path().join("binary");
+    fs::write(&binary, [0xff, 0xfe]).unwrap();
+    for (path, expected) in [
+        (dir.path().join("gone"), "cannot be read"),
+        (dir.path().to_owned(), "cannot be read"),
+        (large, "larger"),
+        (binary, "UTF-8"),
+    ] {
+        let mut env = env(&[GOOD[0], GOOD[2]]);
+        env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), path.display().to_string());
+        let told = cause::line(&from_env(&env).unwrap_err()[0]);
+        assert!(told.contains(expected) && told.contains(&path.display().to_string()), "{told}");
+    }
+}
+
+fn from_env(variables: &BTreeMap<String, String>) -> Result<Credentials, Vec<Problem>> {
+    load(&Source::environment(variables), None)
+}
+
+#[test]
+fn the_scheme_is_the_one_whose_values_are_there() {
+    let partner = env(&[("FINICITY_PARTNER_ID", "p"), ("FINICITY_PARTNER_SECRET", "s"), GOOD[2]]);
+    assert_eq!(from_env(&env(&GOOD)).unwrap().scheme, Scheme::OAuth2);
+    assert_eq!(from_env(&partner).unwrap().scheme, Scheme::Partner);
+    let half = env(&[("FINICITY_PARTNER_ID", "p"), GOOD[2]]);
+    assert!(from_env(&half).unwrap_err()[0].to_string().starts_with("FINICITY_PARTNER_SECRET is not set"));
+
+    let both: BTreeMap<_, _> = partner.into_iter().chain(env(&GOOD)).collect();
+    assert!(from_env(&both).unwrap_err()[0].to_string().contains("set auth.scheme"));
+    for scheme in [Scheme::OAuth2, Scheme::Partner] {
+        assert_eq!(load(&Source::environment(&both), Some(scheme)).unwrap().scheme, scheme);
+    }
+}
+
+#[test]
+fn a_directory_is_a_source_too_and_is_read_anew_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Source::Directory(dir.path().to_owned());
+    let told: Vec<String> = load(&source, None).unwrap_err().iter().map(ToString::to_string).collect();
+    assert!(told.len() == 3 && told[0].contains("client_id is not set: add this file"), "{told:?}");
+    for (name, value) in [("partner_id", "p\n"), ("partner_secret", "s\n"), ("app_key", "k\n")] {
+        fs::write(dir.path().join(name), value).unwrap();
+    }
+    assert_eq!(load(&source, None).unwrap().secret.expose(), "s");
+    fs::write(dir.path().join("partner_secret"), "s2").unwrap();
+    assert_eq!(load(&source, None).unwrap().secret.expose(), "s2");
+    let gone = Source::Directory(dir.path().join("gone"));
+    assert!(load(&gone, None).unwrap_err()[0].to_string().starts_with("credentials.dir: "));
+}
