@@ -1,6 +1,11 @@
-//! The administrator's listener, on loopback only: what the proxy knows about itself, to read.
+//! The administrator's listener, on loopback only, and on a Unix socket where one is configured.
 //!
-//! Deliberately absent: anything secret, and anything that changes the proxy.
+//! Reading is free for programs that use a loopback name and are no web page. Actions need more: the socket, whose mode lets
+//! only the proxy's own user in, or the admin token. Every action is logged for audit by the refresher that does it.
+//!
+//! Deliberately absent: anything secret.
+
+mod actions;
 
 use std::sync::Arc;
 
@@ -18,44 +23,95 @@ use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
 use crate::{
+    credentials::Scheme,
     guard::{HostGuard, Refusal},
-    token::TokenReader,
+    secret::Secret,
+    token::{TokenControl, TokenReader},
 };
 
-/// What the administrator may look at.
+/// What the administrator may look at and act on.
 #[derive(Clone, Debug)]
 pub struct Parts {
     /// The token, and what the refresher says of it.
     pub token: TokenReader,
+    /// Where actions go.
+    pub control: TokenControl,
     /// Cancelled as soon as the process drains.
     pub draining: CancellationToken,
     /// Where requests are forwarded to.
     pub upstream: String,
+    /// The scheme of the credentials at the start.
+    pub scheme: Scheme,
+    /// What actions need on the port; `None` turns them off there.
+    pub admin_token: Option<Secret<String>>,
     /// When the process started.
     pub started: Instant,
 }
 
-/// `GET /api/status`, for callers that use a loopback name and are no web page.
-pub fn router(parts: Parts) -> Router {
-    let guard = Arc::new(HostGuard::new(Vec::new()));
+/// How a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The TCP port: browsers are kept out, and actions need the admin token.
+    Port,
+    /// The Unix socket: whoever can open it is the proxy's own user.
+    Socket,
+}
+
+/// `GET /api/status`, and the actions `POST /api/token/invalidate`, `/api/quarantine`, `/api/quarantine/lift` and
+/// `/api/latch/reset`.
+pub fn router(parts: Parts, door: Door) -> Router {
+    let keeper = Arc::new(Keeper { door, guard: HostGuard::new(Vec::new()), admin_token: parts.admin_token.clone() });
     Router::new()
         .route("/api/status", get(status))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "this port has GET /api/status\n") })
-        .layer(middleware::from_fn_with_state(guard, admit))
+        .merge(actions::routes())
+        .fallback(|| async {
+            (StatusCode::NOT_FOUND, "there is GET /api/status, and the actions in docs/operations.md\n")
+        })
+        .layer(middleware::from_fn_with_state(keeper, admit))
         .layer(SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .layer(CatchPanicLayer::new())
         .with_state(parts)
 }
 
-async fn admit(State(guard): State<Arc<HostGuard>>, request: Request, next: Next) -> Response {
-    match guard.check(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(Refusal::NoHost) => (StatusCode::BAD_REQUEST, "exactly one valid Host header is needed\n").into_response(),
-        Err(Refusal::OtherHost) => {
-            (StatusCode::MISDIRECTED_REQUEST, "this port answers to loopback names only\n").into_response()
+/// Who may do what.
+#[derive(Debug)]
+struct Keeper {
+    door: Door,
+    guard: HostGuard,
+    admin_token: Option<Secret<String>>,
+}
+
+async fn admit(State(keeper): State<Arc<Keeper>>, request: Request, next: Next) -> Response {
+    if keeper.door == Door::Socket {
+        return next.run(request).await;
+    }
+    match keeper.guard.check(request.headers()) {
+        Ok(()) => {}
+        Err(Refusal::NoHost) => {
+            return (StatusCode::BAD_REQUEST, "exactly one valid Host header is needed\n").into_response();
         }
-        Err(Refusal::WebPage) => (StatusCode::FORBIDDEN, "requests from web pages are refused\n").into_response(),
+        Err(Refusal::OtherHost) => {
+            return (StatusCode::MISDIRECTED_REQUEST, "this port answers to loopback names only\n").into_response();
+        }
+        Err(Refusal::WebPage) => {
+            return (StatusCode::FORBIDDEN, "requests from web pages are refused\n").into_response();
+        }
+    }
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    match &keeper.admin_token {
+        None => {
+            let how = "actions are off on this port: set FINICITY_ADMIN_TOKEN, or admin.socket and use that\n";
+            (StatusCode::FORBIDDEN, how).into_response()
+        }
+        Some(token) if actions::is_authorized(request.headers(), token) => next.run(request).await,
+        Some(_) => {
+            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+            (StatusCode::UNAUTHORIZED, challenge, "the admin token is needed: Authorization: Bearer …\n")
+                .into_response()
+        }
     }
 }
 
@@ -64,8 +120,10 @@ struct Status {
     version: &'static str,
     uptime_s: u64,
     upstream: String,
+    scheme: &'static str,
     draining: bool,
     token: Token,
+    lock_out: LockOut,
 }
 
 #[derive(Serialize)]
@@ -76,11 +134,21 @@ struct Token {
     next_attempt_in_s: Option<u64>,
 }
 
+#[derive(Serialize)]
+struct LockOut {
+    latched: bool,
+    budget_spent: bool,
+    rejections: u32,
+    new_credentials: Option<&'static str>,
+}
+
 async fn status(State(parts): State<Parts>) -> Json<Status> {
+    let guard = parts.token.status().guard;
     Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: parts.started.elapsed().as_secs(),
         upstream: parts.upstream,
+        scheme: parts.scheme.as_str(),
         draining: parts.draining.is_cancelled(),
         token: Token {
             state: parts.token.state().as_str(),
@@ -88,53 +156,14 @@ async fn status(State(parts): State<Parts>) -> Json<Status> {
             usable_for_s: parts.token.remaining().as_secs(),
             next_attempt_in_s: parts.token.until_next_attempt().map(|wait| wait.as_secs()),
         },
+        lock_out: LockOut {
+            latched: guard.latched,
+            budget_spent: guard.budget_spent,
+            rejections: guard.rejections,
+            new_credentials: guard.candidate,
+        },
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use axum::body::Body;
-    use http_body_util::BodyExt as _;
-    use tower::ServiceExt as _;
-
-    use super::*;
-    use crate::token::{Clock, channel};
-
-    async fn get(fields: &[(&str, &str)]) -> (u16, String) {
-        let (_writer, token) = channel(Clock::Boot, Duration::from_secs(2));
-        let parts = Parts {
-            token,
-            draining: CancellationToken::new(),
-            upstream: "https://api.finicity.com".to_owned(),
-            started: Instant::now(),
-        };
-        let mut request = Request::get("/api/status");
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        let response = router(parts).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn the_status_is_told_to_local_programs() {
-        let (status, text) = get(&[("host", "localhost:3466")]).await;
-        assert_eq!(status, 200);
-        assert!(
-            text.contains(r#""token":{"state":"empty","version":0,"usable_for_s":0,"next_attempt_in_s":null}"#),
-            "{text}"
-        );
-    }
-
-    #[tokio::test]
-    async fn web_pages_and_other_names_are_refused() {
-        assert_eq!(get(&[]).await.0, 400);
-        assert_eq!(get(&[("host", "attacker.example")]).await.0, 421);
-        assert_eq!(get(&[("host", "localhost"), ("origin", "https://evil.example")]).await.0, 403);
-    }
-}
+mod tests;

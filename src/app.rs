@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    admin,
+    admin::{self, Door},
     config::Config,
     credentials::lockout::{self, Lockout},
     ops, proxy,
-    server::{self, BindError, Server},
+    server::{self, BindError, Server, SocketError},
     signal,
     telemetry::Metrics,
     tls,
@@ -34,6 +34,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A socket cannot be listened on.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// The TLS trust cannot be built.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -108,7 +111,10 @@ impl App {
             admin: server::bind("listen.admin", &config.listen.admin)?,
         };
         let addresses = listeners.addresses().map_err(StartError::Address)?;
+        let socket =
+            config.admin_socket.as_deref().map(|path| server::bind_socket("admin.socket", path)).transpose()?;
         let tls = tls::client_config(&config.tls)?;
+        let scheme = config.credentials.scheme;
         let lockout = Lockout::open(config.state_dir.as_deref())?;
         let (default_lifetime, token_wait) = (config.token.default_lifetime, config.token.token_wait);
         let endpoint = Endpoint::new(config.token, tls.clone())?;
@@ -154,12 +160,25 @@ impl App {
         for listener in listeners.ops {
             tasks.spawn("ops", server::serve(listener, ops.clone(), config.server.limits, ended.clone()));
         }
-        let admin = admin::router(admin::Parts {
+        let admin_parts = admin::Parts {
             token: token.clone(),
+            control: control.clone(),
             draining: draining.clone(),
             upstream: config.proxy.upstream.to_string(),
+            scheme,
+            admin_token: config.admin_token,
             started: Instant::now(),
-        });
+        };
+        if let Some(socket) = socket {
+            let admin = admin::router(admin_parts.clone(), Door::Socket);
+            let ended = ended.clone();
+            tasks.spawn("admin socket", async move {
+                // No header timeout here; but only the proxy's own user can open the socket.
+                let served = axum::serve(socket, admin).with_graceful_shutdown(ended.cancelled_owned()).await;
+                served.unwrap_or_else(|error| warn!(%error, "the admin socket has ended"));
+            });
+        }
+        let admin = admin::router(admin_parts, Door::Port);
         for listener in listeners.admin {
             tasks.spawn("admin", server::serve(listener, admin.clone(), config.server.limits, ended.clone()));
         }

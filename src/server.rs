@@ -8,6 +8,7 @@
 
 mod connection;
 mod listener;
+mod socket;
 mod stream;
 mod worker;
 
@@ -29,6 +30,7 @@ use tower::Service;
 
 pub use connection::Limits;
 pub use listener::{BindError, bind};
+pub use socket::{SocketError, bind_socket};
 
 use self::{connection::Connections, worker::Worker};
 use crate::telemetry::Metrics;

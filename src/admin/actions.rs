@@ -1,0 +1,73 @@
+//! What an administrator can do.
+
+use axum::{
+    Router,
+    extract::{Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use ring::digest::{SHA256, digest};
+use serde::Deserialize;
+
+use super::Parts;
+use crate::{credentials::lockout::Verdict, secret::Secret};
+
+pub(super) fn routes() -> Router<Parts> {
+    Router::new()
+        .route("/api/token/invalidate", post(invalidate))
+        .route("/api/quarantine", post(quarantine))
+        .route("/api/quarantine/lift", post(lift))
+        .route("/api/latch/reset", post(reset_latch))
+}
+
+/// Whether `headers` carry `token`, once and as a bearer token. The comparison is of hashes, so that its time tells nothing.
+pub(super) fn is_authorized(headers: &HeaderMap, token: &Secret<String>) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let given = value.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+    given.is_some_and(|(_, given)| {
+        digest(&SHA256, given).as_ref() == digest(&SHA256, token.expose().as_bytes()).as_ref()
+    })
+}
+
+async fn invalidate(State(parts): State<Parts>) -> Response {
+    done(parts.control.invalidate().await, "the token was dropped; a new one is being minted\n")
+}
+
+async fn quarantine(State(parts): State<Parts>) -> Response {
+    done(parts.control.quarantine().await, "no token until the quarantine is lifted\n")
+}
+
+async fn lift(State(parts): State<Parts>) -> Response {
+    done(parts.control.lift().await, "the quarantine is lifted; a token is being minted\n")
+}
+
+#[derive(Deserialize)]
+struct Reset {
+    #[serde(default)]
+    override_budget: bool,
+}
+
+async fn reset_latch(State(parts): State<Parts>, Query(reset): Query<Reset>) -> Response {
+    match parts.control.reset_latch(reset.override_budget).await {
+        None => done(false, ""),
+        Some(Verdict::Allowed) => done(true, "the credentials may be tried once more\n"),
+        Some(Verdict::Latched) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "the reset could not be written; see the log\n").into_response()
+        }
+        Some(Verdict::BudgetSpent) => {
+            let how = "too many credentials of this id were rejected, and five lock the vendor account. If you are sure that \
+                       the present ones are right: POST /api/latch/reset?override_budget=true\n";
+            (StatusCode::CONFLICT, how).into_response()
+        }
+    }
+}
+
+fn done(heard: bool, what: &'static str) -> Response {
+    if heard {
+        (StatusCode::OK, what).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the proxy is ending\n").into_response()
+    }
+}

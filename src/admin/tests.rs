@@ -1,0 +1,88 @@
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Method;
+use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::token::{Clock, channel, control};
+
+async fn call(
+    method: Method,
+    path: &str,
+    door: Door,
+    admin_token: Option<&str>,
+    fields: &[(&str, &str)],
+) -> (u16, String) {
+    let (_writer, token) = channel(Clock::Boot, Duration::from_secs(2));
+    // Nobody obeys: whoever gets through to an action is told that the proxy is ending.
+    let (control, _) = control();
+    let parts = Parts {
+        token,
+        control,
+        draining: CancellationToken::new(),
+        upstream: "https://api.finicity.com".to_owned(),
+        scheme: Scheme::Partner,
+        admin_token: admin_token.map(Secret::from),
+        started: Instant::now(),
+    };
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let response = router(parts, door).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn get(fields: &[(&str, &str)]) -> (u16, String) {
+    call(Method::GET, "/api/status", Door::Port, None, fields).await
+}
+
+#[tokio::test]
+async fn the_status_is_told_to_local_programs() {
+    let (status, text) = get(&[("host", "localhost:3466")]).await;
+    assert_eq!(status, 200);
+    for part in [
+        r#""token":{"state":"empty","version":0,"usable_for_s":0,"next_attempt_in_s":null}"#,
+        r#""lock_out":{"latched":false,"budget_spent":false,"rejections":0,"new_credentials":null}"#,
+        r#""scheme":"partner""#,
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn web_pages_and_other_names_are_refused() {
+    assert_eq!(get(&[]).await.0, 400);
+    assert_eq!(get(&[("host", "attacker.example")]).await.0, 421);
+    assert_eq!(get(&[("host", "localhost"), ("origin", "https://evil.example")]).await.0, 403);
+}
+
+const ACTIONS: [&str; 4] = ["/api/token/invalidate", "/api/quarantine", "/api/quarantine/lift", "/api/latch/reset"];
+
+#[tokio::test]
+async fn actions_need_the_token_or_the_socket() {
+    const HOST: (&str, &str) = ("host", "localhost");
+    for path in ACTIONS {
+        let on_port = |token, fields: Vec<(&'static str, &'static str)>| async move {
+            call(Method::POST, path, Door::Port, token, &fields).await
+        };
+        let (status, text) = on_port(None, vec![HOST, ("authorization", "Bearer ")]).await;
+        assert!(status == 403 && text.contains("FINICITY_ADMIN_TOKEN") && text.contains("admin.socket"), "{text}");
+        for wrong in ["Bearer wrong", "Bearer", "Basic right", "right", "Bearer right "] {
+            assert_eq!(on_port(Some("right"), vec![HOST, ("authorization", wrong)]).await.0, 401, "{wrong}");
+        }
+        assert_eq!(on_port(Some("right"), vec![HOST]).await.0, 401);
+        assert_eq!(
+            on_port(Some("right"), vec![("host", "evil.example"), ("authorization", "Bearer right")]).await.0,
+            421
+        );
+        assert_eq!(on_port(Some("right"), vec![HOST, ("authorization", "bearer right")]).await.0, 503, "let through");
+        assert_eq!(call(Method::POST, path, Door::Socket, None, &[]).await.0, 503, "let through");
+        assert_eq!(call(Method::GET, path, Door::Socket, None, &[]).await.0, 405);
+    }
+}

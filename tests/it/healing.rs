@@ -1,0 +1,173 @@
+//! A token that the upstream refuses: replaced, and the request sent once more; and all the 401s that are left alone.
+
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use flate2::{Compression, write::GzEncoder};
+
+use crate::support::{
+    process::Proxy,
+    upstream::{Received, Reply, Upstream, token},
+};
+
+const EXPIRED: &str = r#"{"code":"10023","message":"Expired (Finicity-App-Token)"}"#;
+
+/// An upstream that takes the tokens from a version on, and refuses the older ones with `refusal`.
+fn revoking(refusal: fn() -> Reply) -> (Upstream, Arc<AtomicU64>) {
+    let oldest = Arc::new(AtomicU64::new(1));
+    let good_from = Arc::clone(&oldest);
+    let upstream =
+        Upstream::start(
+            3600,
+            move |request| if version(request) >= good_from.load(SeqCst) { Reply::json("{}") } else { refusal() },
+        );
+    (upstream, oldest)
+}
+
+fn version(request: &Received) -> u64 {
+    request.headers("authorization")[0]
+        .strip_prefix(&format!("Bearer {}", token(0)[..token(0).len() - 1].to_owned()))
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+fn expired() -> Reply {
+    Reply::status(401, "Unauthorized", EXPIRED)
+}
+
+fn gzipped() -> Reply {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(br#"{"Errors":{"Error":[{"reasonCode":1503,"description":"Expired (App-Token)"}]}}"#).unwrap();
+    let body = gzip.finish().unwrap();
+    let head = format!("HTTP/1.1 401 Unauthorized\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", body.len());
+    Reply::Bytes([head.as_bytes(), &body].concat())
+}
+
+fn challenged() -> Reply {
+    let challenge = r#"Bearer realm="x", error="invalid_token""#;
+    Reply::Bytes(
+        format!("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: {challenge}\r\ncontent-length: 0\r\n\r\n").into_bytes(),
+    )
+}
+
+#[test]
+fn o01_o04_a_token_revoked_early_costs_fifty_callers_nothing() {
+    let (upstream, oldest) = revoking(expired);
+    let proxy = Proxy::start(&upstream);
+    oldest.store(2, SeqCst);
+    thread::scope(|scope| {
+        for n in 0..50 {
+            let proxy = &proxy;
+            scope.spawn(move || {
+                let mut client = proxy.connect();
+                let answer = if n % 2 == 0 {
+                    client.get("/aggregation/v1/customers")
+                } else {
+                    client.call("POST", &format!("/x?n={n}"), &["Content-Length: 5"], b"hello")
+                };
+                assert_eq!(answer.status, 200, "{answer:?}");
+            });
+        }
+    });
+    assert_eq!(upstream.token_calls(), 2);
+    let (refused, taken): (Vec<_>, Vec<_>) = upstream.requests().into_iter().partition(|request| version(request) == 1);
+    assert_eq!(taken.len(), 50);
+    assert!(!refused.is_empty() && refused.len() <= 50);
+    // A replay is the request itself, but for the token.
+    let plain = |request: &Received| (request.head.replace(&token(1), "").replace(&token(2), ""), request.body.clone());
+    for request in &refused {
+        assert!(taken.iter().any(|again| plain(again) == plain(request)), "{request:?}");
+    }
+    proxy.process.wait_for_line(|line| line.contains(r#""replayed":true"#) && line.contains(r#""token.version":2"#));
+}
+
+#[test]
+fn compressed_and_challenging_refusals_heal_like_a_plain_one() {
+    for refusal in [gzipped, challenged] {
+        let (upstream, oldest) = revoking(refusal);
+        let proxy = Proxy::start(&upstream);
+        oldest.store(2, SeqCst);
+        let answer = proxy.connect().call("GET", "/x", &["Accept-Encoding: gzip"], b"");
+        assert_eq!((answer.status, upstream.token_calls(), upstream.requests().len()), (200, 2, 2));
+    }
+}
+
+#[test]
+fn o04_a_request_that_is_too_large_to_keep_is_relayed_and_the_next_one_heals() {
+    let (upstream, oldest) = revoking(expired);
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__REPLAY_BUFFER", "4")]);
+    oldest.store(2, SeqCst);
+    let mut client = proxy.connect();
+    let answer = client.call("POST", "/large", &["Content-Length: 5"], b"hello");
+    assert_eq!((answer.status, answer.text().as_str()), (401, EXPIRED));
+    proxy.process.wait_for_line(|line| line.contains("token minted") && line.contains(r#""token.version":2"#));
+    assert_eq!(client.call("POST", "/large", &["Content-Length: 5"], b"hello").status, 200);
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[test]
+fn o02_a_permanent_refusal_is_relayed_and_causes_one_refresh() {
+    let upstream = Upstream::start(3600, |_| expired());
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    for _ in 0..100 {
+        let answer = client.get("/x");
+        assert_eq!((answer.status, answer.text().as_str()), (401, EXPIRED));
+    }
+    // The first request was sent once more; all others were told that there is nothing newer.
+    assert_eq!((upstream.token_calls(), upstream.requests().len()), (2, 101));
+}
+
+#[test]
+fn o05_o06_f20_every_other_refusal_is_relayed_untouched() {
+    let upstream = Upstream::start(3600, |request| {
+        let (status, body) = match request.target() {
+            "/403" => (403, EXPIRED),
+            "/429" => (429, EXPIRED),
+            "/key" => (401, r#"{"code":"10027"}"#),
+            "/missing" => (401, r#"{"code":10024}"#),
+            "/text" => (401, "Invalid (Finicity-App-Key)"),
+            _ => (401, r#"{"code":"12345","message":"10023"}"#),
+        };
+        Reply::status(status, "No", body)
+    });
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    for (target, status) in
+        [("/403", 403), ("/429", 429), ("/key", 401), ("/missing", 401), ("/text", 401), ("/other", 401)]
+    {
+        let answer = client.get(target);
+        assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (status, None), "{target}");
+        assert!(!answer.body.is_empty());
+    }
+    assert_eq!((upstream.token_calls(), upstream.requests().len()), (1, 6));
+}
+
+#[test]
+fn a_refusal_that_breaks_off_is_not_reported_as_complete() {
+    let upstream = Upstream::start(3600, |_| {
+        Reply::Cut(format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: 1000\r\n\r\n{EXPIRED}").into_bytes())
+    });
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.read_answer(false).expect_err("the answer must break off");
+    assert_eq!(upstream.token_calls(), 1);
+}
+
+#[test]
+fn a_large_refusal_arrives_whole() {
+    let body = "x".repeat(300_000);
+    let upstream = Upstream::start(3600, move |_| Reply::status(401, "Unauthorized", &body));
+    let proxy = Proxy::start(&upstream);
+    let answer = proxy.connect().get("/x");
+    assert_eq!((answer.status, answer.body.len()), (401, 300_000));
+    assert_eq!(upstream.token_calls(), 1);
+}

@@ -1,0 +1,191 @@
+//! Credentials that change while the proxy runs, and rejections that outlive it.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    process::{Process, Proxy, serve_command},
+    upstream::{Received, Reply, Upstream},
+};
+
+/// An upstream that mints a token named after the secret, for the secrets in `good`, and takes a token only beside the App Key
+/// of the same name.
+fn upstream(good: &'static [&'static str]) -> Upstream {
+    Upstream::start_raw(move |request| {
+        if request.target() == "/oauth/token" {
+            let call: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+            let secret = call["client_secret"].as_str().unwrap().to_owned();
+            assert_eq!(
+                request.headers("finicity-app-key"),
+                [format!("key-{secret}")],
+                "id, secret and key change together"
+            );
+            return if good.contains(&secret.as_str()) {
+                Reply::json(&format!(r#"{{"access_token":"token-{secret}","token_type":"Bearer","expires_in":3600}}"#))
+            } else {
+                Reply::status(401, "Unauthorized", r#"{"error":"invalid_client"}"#)
+            };
+        }
+        let token = request.headers("authorization")[0].strip_prefix("Bearer token-").unwrap().to_owned();
+        if request.headers("finicity-app-key") == [format!("key-{token}")] {
+            Reply::json("{}")
+        } else {
+            Reply::status(403, "Forbidden", "{}")
+        }
+    })
+}
+
+/// Puts a generation of the Secret in place as kubelet does.
+fn swap(mount: &Path, generation: u32, secret: &str) {
+    let dir = mount.join(format!("..gen_{generation}"));
+    fs::create_dir(&dir).unwrap();
+    for (name, value) in
+        [("client_id", "id".to_owned()), ("client_secret", secret.to_owned()), ("app_key", format!("key-{secret}"))]
+    {
+        fs::write(dir.join(name), value + "\n").unwrap();
+        if !mount.join(name).exists() {
+            let _ = symlink(Path::new("..data").join(name), mount.join(name));
+        }
+    }
+    symlink(format!("..gen_{generation}"), mount.join("..data_tmp")).unwrap();
+    fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
+    if generation > 1 {
+        fs::remove_dir_all(mount.join(format!("..gen_{}", generation - 1))).unwrap();
+    }
+}
+
+fn start(upstream: &Upstream, mount: &Path) -> Proxy {
+    let dir = mount.display().to_string();
+    Proxy::start_with(upstream, &[("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", &dir)])
+}
+
+fn secret_of(request: &Received) -> String {
+    String::from_utf8_lossy(&request.body).into_owned()
+}
+
+#[test]
+fn p05_p08_a_secret_swapped_under_load_fails_no_request() {
+    let mount = tempfile::tempdir().unwrap();
+    swap(mount.path(), 1, "one");
+    let upstream = upstream(&["one", "two"]);
+    let proxy = start(&upstream, mount.path());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = proxy.connect();
+                while !done.load(Relaxed) {
+                    assert_eq!(client.get("/x").status, 200);
+                }
+            });
+        }
+        swap(mount.path(), 2, "two");
+        proxy.process.wait_for_log("the new credentials minted a token and have taken over");
+        proxy.connect().get("/after");
+        done.store(true, Relaxed);
+    });
+    let after = upstream.received().into_iter().find(|request| request.target() == "/after").unwrap();
+    assert_eq!(after.headers("authorization"), ["Bearer token-two"]);
+    assert_eq!(upstream.token_calls(), 2);
+}
+
+#[test]
+fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_stays_in_use() {
+    let mount = tempfile::tempdir().unwrap();
+    swap(mount.path(), 1, "one");
+    let upstream = upstream(&["one"]);
+    let proxy = start(&upstream, mount.path());
+    swap(mount.path(), 2, "wrong");
+    proxy.process.wait_for_line(|line| line.contains("new credentials rejected"));
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    assert!(proxy.ops().get("/readyz?verbose").text().contains("new credentials: rejected"));
+    // Reading the same again changes nothing.
+    proxy.process.signal(Signal::HUP);
+    proxy.process.wait_for_log("SIGHUP: reading the credentials again");
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    let wrong = upstream.received().iter().filter(|request| secret_of(request).contains("wrong")).count();
+    assert_eq!(wrong, 1);
+}
+
+#[test]
+fn p02_a_secret_that_becomes_unusable_is_told_and_the_old_one_stays_in_use() {
+    let mount = tempfile::tempdir().unwrap();
+    swap(mount.path(), 1, "one");
+    let upstream = upstream(&["one"]);
+    let proxy = start(&upstream, mount.path());
+    swap(mount.path(), 2, "changeme");
+    let line = proxy.process.wait_for_log("the credentials cannot be used; those in use stay");
+    assert!(line["problem"].as_str().unwrap().contains("client_secret holds a placeholder"), "{line}");
+    assert_eq!((proxy.connect().get("/x").status, upstream.token_calls()), (200, 1));
+}
+
+#[test]
+fn p09_sighup_reads_files_named_by_variables_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    let key = dir.path().join("key");
+    let write = |value: &str| {
+        fs::write(&key, format!("key-{value}")).unwrap();
+        fs::write(&secret, value).unwrap();
+    };
+    write("one");
+    let upstream = upstream(&["one", "two"]);
+    let mut command = serve_command(&upstream, &[]);
+    command.env_remove("FINICITY_CLIENT_SECRET").env_remove("FINICITY_APP_KEY");
+    command.env("FINICITY_CLIENT_SECRET_FILE", &secret).env("FINICITY_APP_KEY_FILE", &key);
+    let process = Process::start(command);
+    process.wait_for_log("token minted");
+    write("two");
+    process.signal(Signal::HUP);
+    process.wait_for_log("the new credentials minted a token and have taken over");
+    assert_eq!(upstream.token_calls(), 2);
+}
+
+#[test]
+fn n18_a_rejection_outlives_the_process() {
+    let state = tempfile::tempdir().unwrap();
+    let dir = state.path().join("state").display().to_string();
+    let answers = Mutex::new(0);
+    let upstream = Upstream::start_raw(move |_| {
+        *answers.lock().unwrap() += 1;
+        Reply::status(500, "Internal Server Error", r#"{"code":24302}"#)
+    });
+    for run in 0..4 {
+        let mut proxy = Proxy::launch(&upstream, &[("FINICITY__AUTH__STATE_DIR", &dir)]);
+        let expected = if run == 0 { "credentials rejected" } else { "no token call is made" };
+        proxy.process.wait_for_line(|line| line.contains(expected));
+        proxy.connect().get("/x").assert_problem(503, "credentials_rejected");
+        assert_eq!((proxy.ops().get("/readyz").status, proxy.ops().get("/startupz").status), (503, 200));
+        assert!(proxy.ops().get("/readyz?verbose").text().contains("credentials latched: true"));
+        // What an impatient supervisor does.
+        proxy.process.signal(if run % 2 == 0 { Signal::KILL } else { Signal::TERM });
+        proxy.process.wait();
+    }
+    assert_eq!(upstream.received().len(), 1);
+    for entry in fs::read_dir(state.path().join("state")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        assert!(!text.contains("canary"), "{text}");
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_used_ends_the_start_rather_than_forget_a_rejection() {
+    let state = tempfile::tempdir().unwrap();
+    fs::write(state.path().join("lockout.json"), "{ damaged").unwrap();
+    let upstream = upstream(&[]);
+    let dir = state.path().display().to_string();
+    let mut process = Process::start(serve_command(&upstream, &[("FINICITY__AUTH__STATE_DIR", &dir)]));
+    assert_eq!(process.wait().code(), Some(1));
+    assert!(process.output().contains("lockout.json"), "{}", process.output());
+    assert_eq!(upstream.received().len(), 0);
+}
