@@ -117,6 +117,7 @@ impl App {
         let scheme = config.credentials.scheme;
         let lockout = Lockout::open(config.state_dir.as_deref())?;
         let (default_lifetime, token_wait) = (config.token.default_lifetime, config.token.token_wait);
+        let startup_delay = config.token.startup_jitter.mul_f64(fastrand::f64());
         let endpoint = Endpoint::new(config.token, tls.clone())?;
         let metrics = Arc::new(Metrics::new());
         let (writer, token) = token::channel(Clock::Boot, token_wait);
@@ -132,7 +133,8 @@ impl App {
             commands,
             default_lifetime,
             Arc::clone(&metrics),
-        );
+        )
+        .delayed(startup_delay);
         let stack = || proxy::stack(&config.proxy, tls.clone(), token.clone(), control.clone(), Arc::clone(&metrics));
         let server = Server::start(&config.server, Arc::clone(&metrics), stack).map_err(StartError::Worker)?;
         let server = Arc::new(server);

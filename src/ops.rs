@@ -114,6 +114,8 @@ async fn metrics(State(parts): State<Parts>) -> Response {
     let present = parts.token.state();
     let states = token::State::ALL.into_iter().map(|state| (state.as_str(), state == present));
     parts.metrics.token(parts.token.remaining(), parts.token.version(), states);
+    let guard = parts.token.status().guard;
+    parts.metrics.lockout(guard.latched, guard.budget_spent, guard.rejections);
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], parts.metrics.render()).into_response()
 }
 

@@ -45,6 +45,8 @@ pub struct Config {
     pub token_header: HeaderName,
     /// The lifetime of a token whose answer names none (`auth.default_lifetime`).
     pub default_lifetime: Duration,
+    /// The most that the first token call waits (`auth.startup_jitter`).
+    pub startup_jitter: Duration,
     /// How long a request waits for a token when there is none (`auth.token_wait`).
     pub token_wait: Duration,
 }

@@ -143,6 +143,7 @@ fn token(read: &mut Reader<'_>) -> token::Config {
         app_key_header: read.parsed("auth.app_key_header", header_name).unwrap_or(FINICITY_APP_KEY),
         token_header: read.parsed("auth.token_header", header_name).unwrap_or(FINICITY_APP_TOKEN),
         default_lifetime: read.duration("auth.default_lifetime", 60 * SECOND..=24 * HOUR),
+        startup_jitter: read.duration("auth.startup_jitter", Duration::ZERO..=600 * SECOND),
         token_wait: read.duration("auth.token_wait", Duration::ZERO..=60 * SECOND),
     }
 }

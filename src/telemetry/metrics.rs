@@ -38,6 +38,9 @@ pub struct Metrics {
     token_expiry: Gauge,
     token_version: IntGauge,
     token_state: IntGaugeVec,
+    lockout_latched: IntGauge,
+    lockout_budget_spent: IntGauge,
+    lockout_rejections: IntGauge,
     log_lines_dropped: IntCounter,
 }
 
@@ -100,6 +103,14 @@ impl Metrics {
                 "1 for the state that the token is in, 0 for the others.",
                 &["state"],
             ),
+            lockout_latched: add
+                .gauge("lockout_latched", "1 while the credentials in use were rejected and are not tried again."),
+            lockout_budget_spent: add.gauge(
+                "lockout_budget_spent",
+                "1 while so many credentials of this id were rejected that none is tried.",
+            ),
+            lockout_rejections: add
+                .gauge("lockout_rejections", "Rejections counted for this id; five lock the vendor account."),
             log_lines_dropped: add.counter("log_lines_dropped_total", "Log lines that nobody read in time."),
             registry,
         };
@@ -156,6 +167,13 @@ impl Metrics {
         for (state, present) in states {
             self.token_state.with_label_values(&[state]).set(i64::from(present));
         }
+    }
+
+    /// Notes what the lock-out guard says, when the metrics are read.
+    pub fn lockout(&self, latched: bool, budget_spent: bool, rejections: u32) {
+        self.lockout_latched.set(latched.into());
+        self.lockout_budget_spent.set(budget_spent.into());
+        self.lockout_rejections.set(rejections.into());
     }
 
     /// All metrics in the text format, version 0.0.4.

@@ -92,6 +92,14 @@ mod tests {
         assert_eq!(first.since(first + Duration::from_secs(1)), Duration::ZERO);
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn n11_the_boot_clock_is_the_time_since_boot_and_not_the_time_of_day() {
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        assert!((Clock::Boot.now().since_start().as_secs_f64() - uptime).abs() < 5.0);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_long_wait_ends_on_time() {
         let clock = Clock::Tokio(Instant::now());

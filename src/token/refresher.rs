@@ -81,6 +81,13 @@ impl<M: Mint> Refresher<M> {
         }
     }
 
+    /// The same with its first call later by `delay`.
+    #[must_use]
+    pub fn delayed(mut self, delay: Duration) -> Self {
+        self.current.due = self.current.due.map(|due| due + delay);
+        self
+    }
+
     /// Runs until `stop` is cancelled. A panic is caught and the loop goes on with the token kept; after three within a
     /// minute it ends.
     pub async fn run(mut self, stop: CancellationToken) {
@@ -121,5 +128,7 @@ async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
 
 #[cfg(test)]
 mod fleet;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ pub(super) fn config() -> Config {
         app_key_header: scheme::FINICITY_APP_KEY,
         token_header: scheme::FINICITY_APP_TOKEN,
         default_lifetime: Duration::from_secs(7200),
+        startup_jitter: Duration::ZERO,
         token_wait: Duration::from_secs(2),
     }
 }

@@ -183,6 +183,36 @@ fn d08_l01_an_upstream_that_repeats_our_headers() {
 }
 
 #[test]
+fn l01_healing_rotation_and_revocation() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, CLIENT_SECRET).unwrap();
+    let upstream = Upstream::start(3600, |request| match request.target() {
+        "/oauth/revoke" => echo(request),
+        _ if request.headers("authorization")[0].ends_with(&token(1)) => {
+            Reply::status(401, "Unauthorized", r#"{"code":"10023","message":"Expired"}"#)
+        }
+        _ => Reply::json("{}"),
+    });
+    let variables = [
+        ("FINICITY_ADMIN_TOKEN", "an-admin-token"),
+        ("FINICITY__AUTH__REVOCATION_PATH", "/oauth/revoke"),
+        ("FINICITY__AUTH__ENCODING", "basic"),
+        ("FINICITY__AUTH__STATE_DIR", &dir.path().join("state").display().to_string()),
+    ];
+    check(&upstream, &variables, |proxy| {
+        proxy.process.wait_for_log("token minted");
+        assert_eq!(proxy.connect().get("/x").status, 200);
+        proxy.process.signal(Signal::HUP);
+        proxy.process.wait_for_log("SIGHUP: reading the credentials again");
+        let lines = ["Content-Length: 0", "Authorization: Bearer an-admin-token"];
+        let answer = Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"");
+        scan_answer("the admin port", &answer);
+        proxy.process.wait_for_log("the dropped token was not revoked");
+    });
+}
+
+#[test]
 fn l01_requests_that_are_cut_off() {
     let gate = Gate::new();
     let upstream = Upstream::start(3600, move |_| Reply::Held(gate.clone(), Vec::new()));

@@ -105,6 +105,37 @@ fn n01_a_crowd_at_the_start_causes_one_token_call() {
 }
 
 #[test]
+fn m15_a_token_endpoint_that_hangs_delays_no_request_that_has_a_token() {
+    let gate = crate::support::upstream::Gate::new();
+    let first = AtomicBool::new(true);
+    let upstream = Upstream::start_raw(move |request| match request.target() {
+        "/oauth/token" if first.swap(false, Ordering::SeqCst) => Reply::json(&token_answer(1, 3600)),
+        "/oauth/token" => Reply::Held(gate.clone(), Vec::new()),
+        "/refused" => Reply::status(401, "Unauthorized", r#"{"code":"10023"}"#),
+        _ => Reply::json("{}"),
+    });
+    let proxy = Proxy::start(&upstream);
+    // A refusal makes the refresher call, and hang.
+    let mut refused = proxy.connect();
+    refused.send("GET /refused HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    proxy.process.wait_for_line(|line| line.contains("the upstream refused the token"));
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    assert_eq!(refused.read_answer(false).unwrap().status, 401);
+    assert_eq!(upstream.token_calls(), 2);
+}
+
+#[test]
+fn o07_a_failing_upstream_is_relayed_and_nothing_is_tried_again() {
+    let upstream = Upstream::start(3600, |_| Reply::status(503, "Service Unavailable", "{}"));
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    for _ in 0..20 {
+        assert_eq!(client.get("/aggregation/v1/customers").status, 503);
+    }
+    assert_eq!((upstream.requests().len(), upstream.token_calls()), (20, 1));
+}
+
+#[test]
 fn m14_a_redirect_of_the_token_call_is_not_followed() {
     let elsewhere = Upstream::start(3600, |_| Reply::json("{}"));
     let location = format!("{}/oauth/token", elsewhere.url());

@@ -84,7 +84,7 @@ fn start(endpoint: &Scripted) -> TokenReader {
     reader
 }
 
-fn refresher<M: Mint>(mint: M) -> (Refresher<M>, TokenReader, TokenControl) {
+pub(super) fn refresher<M: Mint>(mint: M) -> (Refresher<M>, TokenReader, TokenControl) {
     let (writer, reader) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
     let (asking, commands) = control();
     let lockout = Lockout::open(None).unwrap();
@@ -441,4 +441,177 @@ async fn q10_the_heartbeat_goes_on_while_there_is_nothing_to_do() {
         assert!(reader.heartbeat_age() <= Duration::from_secs(11), "{:?}", reader.heartbeat_age());
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn n17_the_first_call_can_be_delayed() {
+    let endpoint = Knowing::of(&["secret-1"]);
+    let (refresher, reader, _control) = refresher(endpoint.clone());
+    tokio::spawn(refresher.delayed(Duration::from_secs(90)).run(CancellationToken::new()));
+    pass(Duration::from_secs(89), Duration::from_secs(1), || {}).await;
+    assert_eq!(endpoint.calls("secret-1"), 0);
+    pass(Duration::from_secs(2), Duration::from_secs(1), || {}).await;
+    assert!(endpoint.calls("secret-1") == 1 && reader.usable().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn n02_at_the_instant_of_expiry_there_is_one_call_and_nobody_gets_the_old_token() {
+    // The refresh ahead of the expiry fails; the token expires; the next call takes a second.
+    let good = token(1000);
+    let mut answers = vec![(0, 200, good.as_str())];
+    answers.extend([(0, 400, ""), (1, 200, good.as_str())]);
+    let endpoint = Scripted::answering(&answers);
+    let reader = start(&endpoint);
+    let expiry = reader.wait().await.unwrap().usable_until();
+    pass(Duration::from_secs(1900), Duration::from_secs(1), || {
+        if let Some(token) = reader.usable() {
+            let token = token.as_ref().unwrap();
+            assert!(token.version() == 2 || token.usable_until() == expiry);
+        }
+    })
+    .await;
+    assert_eq!((endpoint.calls(), reader.version()), (3, 2));
+}
+
+/// One cell of the table: bring the refresher into a state, let something happen, look at where it is and what was called.
+async fn cell(state: State, event: &str, expected: State, calls: usize) {
+    let endpoint = Knowing::of(&["secret-1", "secret-2"]);
+    let (reader, control) = match state {
+        State::Rejected => {
+            endpoint.with(|knowledge| knowledge.good = vec!["secret-2"]);
+            start_knowing(&endpoint)
+        }
+        State::Empty => {
+            endpoint.with(|knowledge| knowledge.failing = true);
+            start_knowing(&endpoint)
+        }
+        _ => start_knowing(&endpoint),
+    };
+    hours(0).await;
+    pass(Duration::from_millis(100), Duration::from_millis(10), || {}).await;
+    match state {
+        State::Quarantined => assert!(control.quarantine().await),
+        State::Degraded => {
+            endpoint.with(|knowledge| knowledge.failing = true);
+            assert!(!control.heal(1).await);
+        }
+        State::Expired => {
+            endpoint.with(|knowledge| knowledge.failing = true);
+            hours(1).await;
+        }
+        _ => {}
+    }
+    assert_eq!(reader.state(), state, "before {event}");
+    let before = endpoint.with(|knowledge| knowledge.calls.len());
+    endpoint.with(|knowledge| knowledge.failing = event == "call fails");
+    match event {
+        "refused" => drop(control.heal(reader.version()).await),
+        "invalidate" => assert!(control.invalidate().await),
+        "quarantine" => assert!(control.quarantine().await),
+        "lift" => assert!(control.lift().await),
+        "reset" => drop(control.reset_latch(false).await),
+        "same" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-1")).await,
+        "rotate" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await,
+        _ => {}
+    }
+    pass(Duration::from_millis(500), Duration::from_millis(10), || {}).await;
+    let made = endpoint.with(|knowledge| knowledge.calls.len()) - before;
+    assert_eq!((reader.state(), made), (expected, calls), "{state:?} × {event}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_state_meets_every_event() {
+    use State::{Degraded, Empty, Expired, Fresh, Quarantined, Rejected};
+
+    // The state after half a second, and the token calls made in it. The backoff is a second at least, so that no call but
+    // those that the event causes falls into that time; an invalidation waits five seconds after the last call.
+    let table = [
+        (
+            "refused",
+            [
+                (Fresh, Fresh, 1),
+                (Degraded, Degraded, 0),
+                (Empty, Fresh, 1),
+                (Rejected, Rejected, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "invalidate",
+            [
+                (Fresh, Expired, 0),
+                (Degraded, Expired, 0),
+                (Empty, Empty, 0),
+                (Rejected, Rejected, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "quarantine",
+            [
+                (Fresh, Quarantined, 0),
+                (Degraded, Quarantined, 0),
+                (Empty, Quarantined, 0),
+                (Rejected, Quarantined, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "lift",
+            [
+                (Fresh, Fresh, 0),
+                (Degraded, Degraded, 0),
+                (Empty, Empty, 0),
+                (Rejected, Rejected, 0),
+                (Quarantined, Expired, 0),
+            ],
+        ),
+        (
+            "reset",
+            [
+                (Fresh, Fresh, 0),
+                (Degraded, Degraded, 0),
+                (Empty, Empty, 0),
+                (Rejected, Rejected, 1),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "same",
+            [
+                (Fresh, Fresh, 0),
+                (Degraded, Degraded, 0),
+                (Empty, Empty, 0),
+                (Rejected, Rejected, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "rotate",
+            [
+                (Fresh, Fresh, 1),
+                (Degraded, Fresh, 1),
+                (Empty, Fresh, 1),
+                (Rejected, Fresh, 1),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "nothing",
+            [
+                (Fresh, Fresh, 0),
+                (Degraded, Degraded, 0),
+                (Empty, Empty, 0),
+                (Rejected, Rejected, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+    ];
+    for (event, cells) in table {
+        for (state, expected, calls) in cells {
+            cell(state, event, expected, calls).await;
+        }
+    }
+    cell(Expired, "rotate", Fresh, 1).await;
+    cell(Expired, "quarantine", Quarantined, 0).await;
 }

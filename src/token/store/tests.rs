@@ -150,3 +150,17 @@ fn n10_concurrent_readers_always_see_one_whole_token_and_versions_only_grow() {
     });
     assert_eq!(reader.version(), 1_999);
 }
+
+#[test]
+fn n09_no_wake_up_is_lost_between_looking_and_waiting() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for _ in 0..2_000 {
+        let (mut writer, reader) = channel(Clock::Boot, Duration::from_secs(60));
+        let publisher = std::thread::spawn(move || {
+            publish(&mut writer, "one", Duration::from_secs(60));
+            writer
+        });
+        assert_eq!(runtime.block_on(reader.wait()).unwrap().version(), 1);
+        drop(publisher.join().unwrap());
+    }
+}

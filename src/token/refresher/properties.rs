@@ -1,0 +1,164 @@
+//! Whatever happens, in whatever order: what must always hold.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use http::{HeaderValue, header};
+use proptest::prelude::*;
+use tokio::time::{advance, sleep};
+
+use super::{tests::refresher, *};
+use crate::{
+    credentials::Scheme,
+    token::{
+        classify::{Class, Failure},
+        scheme::{FINICITY_APP_KEY, Grant},
+        tests::credentials,
+    },
+};
+
+#[derive(Clone, Debug)]
+enum Event {
+    Pass(u64),
+    Answer(Option<Class>, u64, u64),
+    Heal,
+    Invalidate,
+    Quarantine,
+    Lift,
+    Rotate(u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let class = prop::option::weighted(0.5, prop::sample::select(Class::ALL.to_vec()));
+    prop_oneof![
+        4 => (1_u64..4_000).prop_map(Event::Pass),
+        3 => (class, 1_u64..8_000, 0_u64..10).prop_map(|(class, lifetime, takes)| Event::Answer(class, lifetime, takes)),
+        1 => Just(Event::Heal),
+        1 => Just(Event::Invalidate),
+        1 => Just(Event::Quarantine),
+        2 => Just(Event::Lift),
+        1 => (0_u8..4).prop_map(Event::Rotate),
+    ]
+}
+
+/// An endpoint that answers as it was last told, and fails the test when it is called as it must not be.
+#[derive(Clone, Debug, Default)]
+struct Watching(Arc<Mutex<Watched>>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    class: Option<Class>,
+    lifetime_s: u64,
+    takes_s: u64,
+    under_way: bool,
+    rejected: HashMap<String, u32>,
+    faults: Vec<String>,
+    calls: u64,
+}
+
+impl Watching {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mint for Watching {
+    fn host(&self) -> &str {
+        "localhost"
+    }
+
+    async fn mint(&self, credentials: &Credentials) -> Result<Grant, Failure> {
+        let secret = credentials.secret.expose().clone();
+        let (class, lifetime_s, takes_s) = {
+            let mut watched = self.lock();
+            if watched.under_way {
+                watched.faults.push("two calls at once".to_owned());
+            }
+            if watched.rejected.contains_key(&secret) {
+                watched.faults.push(format!("{secret} was rejected before"));
+            }
+            watched.under_way = true;
+            watched.calls += 1;
+            (watched.class, watched.lifetime_s.max(1), watched.takes_s)
+        };
+        sleep(Duration::from_secs(takes_s)).await;
+        let mut watched = self.lock();
+        watched.under_way = false;
+        match class {
+            None => {
+                let value = HeaderValue::from_str(&secret).unwrap();
+                let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];
+                Ok(Grant { headers, expires_in: Some(Duration::from_secs(lifetime_s)), untyped: false })
+            }
+            Some(class) => {
+                if class == Class::Rejected {
+                    *watched.rejected.entry(secret).or_default() += 1;
+                }
+                Err(Failure::new(class, "as told"))
+            }
+        }
+    }
+}
+
+async fn play(events: Vec<Event>) -> Result<(), TestCaseError> {
+    let endpoint = Watching::default();
+    let (refresher, reader, control) = refresher(endpoint.clone());
+    let task = tokio::spawn(refresher.run(CancellationToken::new()));
+    let (mut version, mut quarantined) = (0, false);
+    for event in events {
+        let mut seconds = 1;
+        match event {
+            Event::Pass(more) => seconds = more,
+            Event::Answer(class, lifetime_s, takes_s) => {
+                let mut watched = endpoint.lock();
+                (watched.class, watched.lifetime_s, watched.takes_s) = (class, lifetime_s, takes_s);
+            }
+            Event::Heal => control.report_refused(reader.version()),
+            Event::Invalidate => drop(tokio::spawn({
+                let control = control.clone();
+                async move { control.invalidate().await }
+            })),
+            Event::Quarantine => {
+                control.quarantine().await;
+                quarantined = true;
+            }
+            Event::Lift => {
+                control.lift().await;
+                quarantined = false;
+            }
+            Event::Rotate(number) => {
+                control.rotate(credentials(Scheme::OAuth2, "id", &format!("secret-{number}"))).await;
+            }
+        }
+        for step in 0..seconds.min(50) {
+            advance(Duration::from_millis(if step == 0 { 1 } else { seconds * 20 })).await;
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+            let usable = reader.usable().map(|token| token.clone().unwrap());
+            prop_assert!(
+                usable.as_ref().is_none_or(|token| !reader.remaining().is_zero() && token.version() >= version)
+            );
+            prop_assert!(!quarantined || usable.is_none());
+            // Withdrawn tokens have no version to read; those there are only grow.
+            version = version.max(usable.map_or(0, |token| token.version()));
+        }
+    }
+    prop_assert!(!task.is_finished());
+    let watched = endpoint.lock();
+    prop_assert!(watched.faults.is_empty(), "{:?}", watched.faults);
+    prop_assert!(watched.rejected.values().sum::<u32>() <= 4, "{:?}", watched.rejected);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_two_calls_at_once_no_rejected_secret_twice_no_token_past_its_end(events in prop::collection::vec(event(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(play(events))?;
+    }
+}
