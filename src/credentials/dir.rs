@@ -12,7 +12,7 @@
 //! [`read`] resolves `..data` once and takes all files from what it found. A plain directory has no generations: its
 //! files are read as they stand at one moment, which may lie between two writes of an operator's.
 //!
-//! To miss no change, take the [`mark`] first, [`read`] second, and wait with [`changed`] for that mark to pass.
+//! To miss no change, take the [`mark()`] first, [`read`] second, and wait with [`changed`] for that mark to pass.
 //!
 //! Deliberately absent: whether a value can be used, and which of the files are needed; other watchers than a poll.
 
