@@ -11,7 +11,7 @@ use tokio::{
     net::TcpListener,
     select,
     task::{self, JoinError, JoinSet},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -27,6 +27,9 @@ use crate::{
     tls,
     token::{self, Clock, Endpoint, EndpointError, Refresher, TokenReader},
 };
+
+/// How long the tasks of the control plane may take to end. A token call that is under way may take two seconds.
+const TASKS_END: Duration = Duration::from_secs(5);
 
 /// Why the process cannot start. Nothing stays bound.
 #[derive(Debug, thiserror::Error)]
@@ -232,7 +235,8 @@ impl App {
             }
         };
         self.ended.cancel();
-        self.tasks.all_ended().await;
+        // A task that does not end in its time is not waited for: nothing is lost with it.
+        let _ = timeout(TASKS_END, self.tasks.all_ended()).await;
         if cut_off > 0 {
             warn!(connections = cut_off, "the drain timeout is over; connections were cut off");
             return Ok(Ending::CutOff);

@@ -1,6 +1,8 @@
 //! Follows the place that credentials come from, and hands new ones to the refresher.
 
-use tokio::{select, signal::unix::Signal};
+use std::{path::Path, time::Duration};
+
+use tokio::{select, signal::unix::Signal, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -11,6 +13,10 @@ use crate::{
 };
 
 const AUDIT: &str = "finicity_proxy::audit";
+
+/// How long a directory must have been left alone before it is read: whoever writes the files one after the other is done by
+/// then. Half of a change would be a failed authentication, of which the vendor allows few.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Reads `source` again whenever its directory changes and at each of `hangups`, until `stop` is cancelled. Credentials that
 /// cannot be used are told, and those in use stay.
@@ -41,7 +47,13 @@ pub(super) async fn follow(
             _ = hangups.recv() => info!(target: AUDIT, "SIGHUP: reading the credentials again"),
         }
         // The mark before the read, so that a change during the read is seen as one.
-        seen = directory.map(dir::mark);
+        seen = match directory {
+            None => None,
+            Some(path) => select! {
+                () = stop.cancelled() => return,
+                mark = settled(path) => Some(mark),
+            },
+        };
         match credentials::load(&source, scheme) {
             Ok(credentials) => control.rotate(credentials).await,
             Err(problems) => {
@@ -51,5 +63,18 @@ pub(super) async fn follow(
                 }
             }
         }
+    }
+}
+
+/// Waits until the directory is left alone.
+async fn settled(path: &Path) -> dir::Mark {
+    let mut mark = dir::mark(path);
+    loop {
+        sleep(SETTLE).await;
+        let now = dir::mark(path);
+        if now == mark {
+            return mark;
+        }
+        mark = now;
     }
 }

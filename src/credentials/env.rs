@@ -1,6 +1,10 @@
 //! Values from environment variables, or from the files that `…_FILE` variables name.
 
-use std::{collections::BTreeMap, fmt, fs, io};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    io::{self, Read as _},
+};
 
 use super::{Field, Problem, problem::MAX_FILE_BYTES, source::Found};
 use crate::secret::Secret;
@@ -47,13 +51,14 @@ impl fmt::Debug for Variables {
 fn read_file(variable: &str, path: &str) -> Result<Secret<String>, Problem> {
     let (variable, path) = (variable.to_owned(), path.to_owned());
     let unreadable = |source: io::Error| Problem::Unreadable { variable: variable.clone(), path: path.clone(), source };
-    let metadata = fs::metadata(&path).map_err(unreadable)?;
-    if metadata.is_dir() {
+    let file = fs::File::open(&path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_dir() {
         return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
     }
-    if metadata.len() > MAX_FILE_BYTES {
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Problem::TooLarge { variable, path });
     }
-    let bytes = fs::read(&path).map_err(unreadable)?;
     String::from_utf8(bytes).map(Secret::new).map_err(|_| Problem::NotUtf8(format!("{variable} ({path})")))
 }

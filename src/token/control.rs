@@ -39,7 +39,7 @@ impl TokenControl {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future takes the wish back only as long as it is not being worked on.
+    /// Dropping the future does not take the wish back.
     pub async fn heal(&self, version: u64) -> bool {
         let (reply, answer) = oneshot::channel();
         self.0.try_send(Command::Heal(version, reply)).is_ok() && answer.await.is_ok()

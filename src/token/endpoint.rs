@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Config,
-    classify::{Answer, Class, Failure, classify},
+    classify::{Answer, Class, Failure, Minted, classify},
     scheme::{self, Call, Grant},
 };
 use crate::{
@@ -127,35 +127,35 @@ impl Endpoint {
     }
 
     async fn call(&self, credentials: &Credentials) -> Result<Grant, Failure> {
-        let mut response = self.send(scheme::token_call(credentials, &self.config)).await?;
-        let mut body = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER_BYTES));
-        let mut whole = true;
-        let broken = loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_ANSWER_BYTES => body.extend_from_slice(&chunk),
-                Ok(Some(_)) => {
-                    whole = false;
-                    break None;
-                }
-                Ok(None) => break None,
-                Err(error) => break Some(failure(error)),
+        let response = self.send(scheme::token_call(credentials, &self.config)).await?;
+        let minted = judge(response, scheme::token_field(credentials.scheme)).await?;
+        Ok(scheme::grant(credentials, &self.config, &minted))
+    }
+}
+
+/// Reads an answer, up to its limit, and says what it means; `token_field` is the member that holds the token.
+async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Minted, Failure> {
+    let mut body = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER_BYTES));
+    let mut whole = true;
+    let broken = loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_ANSWER_BYTES => body.extend_from_slice(&chunk),
+            Ok(Some(_)) => {
+                whole = false;
+                break None;
             }
-        };
-        let answer =
-            Answer { status: response.status(), headers: response.headers(), body: whole.then_some(body.as_slice()) };
-        debug!(
-            http.response.status_code = answer.status.as_u16(),
-            bytes = answer.body.map(<[u8]>::len),
-            "token answer"
-        );
-        let outcome = classify(&answer, scheme::token_field(credentials.scheme), SystemTime::now());
-        match (outcome, broken) {
-            (Ok(minted), None) => Ok(scheme::grant(credentials, &self.config, &minted)),
-            (Err(failure), None) => Err(failure),
-            // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
-            (Err(failure), Some(_)) if failure.is_verdict() => Err(failure),
-            (_, Some(broken)) => Err(broken),
+            Ok(None) => break None,
+            Err(error) => break Some(failure(error)),
         }
+    };
+    let body = whole.then_some(body.as_slice());
+    let answer = Answer { status: response.status(), headers: response.headers(), body };
+    debug!(http.response.status_code = answer.status.as_u16(), bytes = body.map(<[u8]>::len), "token answer");
+    match (classify(&answer, token_field, SystemTime::now()), broken) {
+        (outcome, None) => outcome,
+        // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
+        (Err(failure), Some(_)) if failure.is_verdict() => Err(failure),
+        (_, Some(broken)) => Err(broken),
     }
 }
 
@@ -166,15 +166,12 @@ impl Mint for Endpoint {
 
     async fn revoke(&self, credentials: &Credentials, token: &HeaderValue) -> Option<Result<(), Failure>> {
         let call = scheme::revocation_call(credentials, &self.config, token)?;
-        Some(self.send(call).await.and_then(|response| match response.status() {
-            status if status.is_success() => Ok(()),
-            // The call carries the client's secret, so a 401 says of it what the token endpoint's would.
-            StatusCode::UNAUTHORIZED => Err(Failure {
-                status: Some(StatusCode::UNAUTHORIZED),
-                ..Failure::new(Class::Rejected, "the revocation endpoint rejected the credentials")
-            }),
-            status => Err(Failure { status: Some(status), ..Failure::new(Class::Config, "the token was not revoked") }),
-        }))
+        Some(match self.send(call).await {
+            Ok(response) if response.status().is_success() => Ok(()),
+            // The call carries the client's secret, so a refusal says of it what the token endpoint's would.
+            Ok(response) => judge(response, "").await.map(drop),
+            Err(failure) => Err(failure),
+        })
     }
 
     fn host(&self) -> &str {

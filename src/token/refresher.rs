@@ -32,8 +32,9 @@ use crate::{
 const MAX_PANICS: usize = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
-/// The pause after a panic.
+/// The pause after a panic, and after one in the middle of a token call.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
+const PANIC_IN_CALL_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Fetches a token at once, then again ahead of each expiry, for as long as the process lives.
 #[derive(Debug)]
@@ -51,6 +52,9 @@ pub struct Refresher<M> {
     healing: HealGate,
     quarantined: bool,
     last_call: Option<Stamp>,
+    /// Whether a token call is under way, and what comes of it not noted yet.
+    in_call: bool,
+    obeyed_last: bool,
 }
 
 impl<M: Mint> Refresher<M> {
@@ -78,6 +82,8 @@ impl<M: Mint> Refresher<M> {
             healing: HealGate::default(),
             quarantined: false,
             last_call: None,
+            in_call: false,
+            obeyed_last: false,
         }
     }
 
@@ -106,8 +112,10 @@ impl<M: Mint> Refresher<M> {
                     if panics.len() >= MAX_PANICS {
                         return;
                     }
+                    // A call whose outcome nobody noted may have been a rejection, of which the vendor allows few.
+                    let pause = if std::mem::take(&mut self.in_call) { PANIC_IN_CALL_PAUSE } else { PANIC_PAUSE };
                     for slot in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
-                        slot.due = slot.due.map(|due| due.max(now + PANIC_PAUSE));
+                        slot.due = slot.due.map(|due| due.max(now + pause));
                     }
                 }
             }

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     process::{Process, Proxy, serve_command},
-    upstream::{Received, Reply, Upstream},
+    upstream::{Gate, Received, Reply, Upstream},
 };
 
 /// An upstream that mints a token named after the secret, for the secrets in `good`, and takes a token only beside the App Key
@@ -176,6 +176,26 @@ fn n18_a_rejection_outlives_the_process() {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();
         assert!(!text.contains("canary"), "{text}");
     }
+}
+
+#[test]
+fn n18_a_rejection_that_comes_while_the_process_ends_is_remembered() {
+    let state = tempfile::tempdir().unwrap();
+    let dir = state.path().display().to_string();
+    let gate = Gate::new();
+    let held = gate.clone();
+    let rejection = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
+    let upstream = Upstream::start_raw(move |_| Reply::Held(held.clone(), rejection.to_vec()));
+    let variables = [("FINICITY__AUTH__STATE_DIR", dir.as_str())];
+    let mut proxy = Proxy::launch(&upstream, &variables);
+    upstream.wait_for("/oauth/token");
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait_for_log("draining");
+    gate.open();
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    let proxy = Proxy::launch(&upstream, &variables);
+    proxy.process.wait_for_line(|line| line.contains("no token call is made"));
+    assert_eq!(upstream.received().len(), 1);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! One turn of the refresher: a wish is obeyed, or a token call is made.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{ops::ControlFlow, pin::pin, time::Duration};
 
-use tokio::{select, sync::oneshot};
+use tokio::{select, sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -20,6 +20,9 @@ use crate::{
 /// The least time between two token calls that somebody asked for.
 const LEAST_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long a call that is under way may take once the process ends.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
 const AUDIT: &str = "finicity_proxy::audit";
 
 /// Which credentials a call is made with.
@@ -35,6 +38,14 @@ impl<M: Mint> Refresher<M> {
         let clock = self.writer.clock();
         self.writer.beat();
         let now = clock.now();
+        // One wish between two calls: a quarantine must not wait for all that is due, nor a call for all that wish.
+        if !self.obeyed_last
+            && let Ok(command) = self.commands.try_recv()
+        {
+            self.obeyed_last = true;
+            return self.obey(command, stop).await;
+        }
+        self.obeyed_last = false;
         if let Some(which) = self.due(now) {
             return self.call(which, stop).await;
         }
@@ -85,10 +96,18 @@ impl<M: Mint> Refresher<M> {
         self.writer.fetching();
         let sent = self.writer.clock().now();
         self.last_call = Some(sent);
-        let outcome = select! {
-            () = stop.cancelled() => return ControlFlow::Break(()),
-            outcome = self.mint.mint(&self.slot(which).credentials) => outcome,
+        self.in_call = true;
+        let outcome = {
+            let mut minting = pin!(self.mint.mint(&self.slot(which).credentials));
+            select! {
+                biased;
+                outcome = minting.as_mut() => Some(outcome),
+                // What was sent may be a rejection, and one that nobody notes would be tried again by the next process.
+                () = stop.cancelled() => timeout(LAST_CALL, minting).await.ok(),
+            }
         };
+        self.in_call = false;
+        let Some(outcome) = outcome else { return ControlFlow::Break(()) };
         match outcome {
             Ok(grant) => self.succeeded(which, grant, sent),
             Err(failure) => self.failed(which, &failure),
@@ -231,28 +250,37 @@ impl<M: Mint> Refresher<M> {
             Command::Heal(version, reply) => return self.heal(version, reply, stop).await,
             Command::Invalidate(reply) => {
                 info!(target: AUDIT, "the token was invalidated");
-                self.drop_token().await;
                 self.due_soon(now);
+                self.drop_token(stop).await;
                 let _ = reply.send(());
             }
             Command::Quarantine(reply) => {
                 warn!(target: AUDIT, "quarantine: no token until it is lifted");
                 self.quarantined = true;
-                self.drop_token().await;
+                self.drop_token(stop).await;
                 let _ = reply.send(());
             }
             Command::Lift(reply) => {
-                info!(target: AUDIT, "the quarantine was lifted");
-                self.quarantined = false;
-                self.due_soon(now);
+                if self.quarantined {
+                    info!(target: AUDIT, "the quarantine was lifted");
+                    self.quarantined = false;
+                    self.due_soon(now);
+                }
                 let _ = reply.send(());
             }
             Command::ResetLatch(override_budget, reply) => {
                 let mut verdict = Verdict::Allowed;
                 for slot in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
-                    if slot.due.is_none() {
-                        told(self.lockout.reset(&slot.fingerprint, override_budget).map(|after| verdict = after));
-                        slot.due = (verdict == Verdict::Allowed).then_some(now);
+                    if slot.due.is_some() {
+                        continue;
+                    }
+                    match self.lockout.reset(&slot.fingerprint, override_budget) {
+                        Ok(Verdict::Allowed) => slot.due = Some(now),
+                        Ok(forbidden) => verdict = forbidden,
+                        Err(error) => {
+                            told(Err(error));
+                            verdict = Verdict::Latched;
+                        }
                     }
                 }
                 warn!(target: AUDIT, override_budget, ?verdict, "latch reset asked for");
@@ -277,7 +305,8 @@ impl<M: Mint> Refresher<M> {
     /// of this.
     async fn heal(&mut self, version: u64, reply: oneshot::Sender<()>, stop: &CancellationToken) -> ControlFlow<()> {
         let now = self.writer.clock().now();
-        let can = !self.quarantined && self.current.due.is_some();
+        // After a failure a call is due anyway, and the pause until then is the server's wish.
+        let can = !self.quarantined && self.current.due.is_some() && self.current.failure.is_none();
         if self.writer.version() == version && can && self.healing.allows(now) {
             info!(token.version = version, "the upstream refused the token; a new one is fetched");
             self.call(Which::Current, stop).await?;
@@ -288,13 +317,20 @@ impl<M: Mint> Refresher<M> {
         ControlFlow::Continue(())
     }
 
-    async fn drop_token(&mut self) {
-        let Some(token) = self.writer.withdraw() else { return };
+    /// Takes the token away at once, and then revokes it, where that can be done.
+    async fn drop_token(&mut self, stop: &CancellationToken) {
+        let token = self.writer.withdraw();
+        self.settle();
+        let Some(token) = token else { return };
         if self.current.verdict(&self.lockout) != Verdict::Allowed {
             return;
         }
         let (_, value) = &token.headers()[1];
-        match self.mint.revoke(&self.current.credentials, value).await {
+        let revoked = select! {
+            revoked = self.mint.revoke(&self.current.credentials, value) => revoked,
+            () = stop.cancelled() => return,
+        };
+        match revoked {
             None => {}
             Some(Ok(())) => info!(target: AUDIT, "the dropped token was revoked"),
             Some(Err(failure)) => {
