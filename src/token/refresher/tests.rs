@@ -214,6 +214,8 @@ struct Knowledge {
     failing: bool,
     panicking: bool,
     revocation_panics: bool,
+    misconfigured: bool,
+    takes: Duration,
     revoked: Vec<String>,
 }
 
@@ -237,10 +239,17 @@ impl Mint for Knowing {
     }
 
     async fn mint(&self, credentials: &Credentials) -> Result<Grant, Failure> {
+        let takes = self.with(|knowledge| {
+            knowledge.calls.push(credentials.secret.expose().clone());
+            knowledge.takes
+        });
+        sleep(takes).await;
         self.with(|knowledge| {
             let secret = credentials.secret.expose();
-            knowledge.calls.push(secret.clone());
             assert!(!knowledge.panicking, "as asked for");
+            if knowledge.misconfigured {
+                return Err(Failure::new(Class::Config, "misconfigured"));
+            }
             if knowledge.failing {
                 return Err(Failure::new(Class::Transient, "failing"));
             }
@@ -486,7 +495,7 @@ async fn n02_at_the_instant_of_expiry_there_is_one_call_and_nobody_gets_the_old_
 }
 
 /// One cell of the table: bring the refresher into a state, let something happen, look at where it is and what was called.
-async fn cell(state: State, event: &str, expected: State, calls: usize) {
+async fn cell(state: State, event: &'static str, expected: State, calls: usize) {
     let endpoint = Knowing::of(&["secret-1", "secret-2"]);
     let (reader, control) = match state {
         State::Rejected => {
@@ -508,24 +517,36 @@ async fn cell(state: State, event: &str, expected: State, calls: usize) {
             assert!(!control.heal(1).await);
         }
         State::Expired => {
-            endpoint.with(|knowledge| knowledge.failing = true);
+            // The next try after this kind of failure is far away.
+            endpoint.with(|knowledge| knowledge.misconfigured = true);
             hours(1).await;
+        }
+        State::Refreshing => {
+            endpoint.with(|knowledge| knowledge.takes = Duration::from_secs(9));
+            control.report_refused(1);
+            pass(Duration::from_millis(100), Duration::from_millis(10), || {}).await;
         }
         _ => {}
     }
     assert_eq!(reader.state(), state, "before {event}");
     let before = endpoint.with(|knowledge| knowledge.calls.len());
-    endpoint.with(|knowledge| knowledge.failing = event == "call fails");
-    match event {
-        "refused" => drop(control.heal(reader.version()).await),
-        "invalidate" => assert!(control.invalidate().await),
-        "quarantine" => assert!(control.quarantine().await),
-        "lift" => assert!(control.lift().await),
-        "reset" => drop(control.reset_latch(false).await),
-        "same" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-1")).await,
-        "rotate" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await,
-        _ => {}
-    }
+    endpoint.with(|knowledge| (knowledge.failing, knowledge.misconfigured) = (false, false));
+    let version = reader.version();
+    // Nobody waits for the answer here: while a call is under way, there is none.
+    tokio::spawn(async move {
+        match event {
+            "refused" => drop(control.heal(version).await),
+            "invalidate" => drop(control.invalidate().await),
+            "quarantine" => drop(control.quarantine().await),
+            "lift" => drop(control.lift().await),
+            "reset" => drop(control.reset_latch(false).await),
+            "same" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-1")).await,
+            "rotate" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await,
+            _ => {}
+        }
+        // The sender lives on, as it does in the process.
+        std::future::pending::<()>().await;
+    });
     pass(Duration::from_millis(500), Duration::from_millis(10), || {}).await;
     let made = endpoint.with(|knowledge| knowledge.calls.len()) - before;
     assert_eq!((reader.state(), made), (expected, calls), "{state:?} × {event}");
@@ -544,6 +565,7 @@ async fn every_state_meets_every_event() {
                 (Fresh, Fresh, 1),
                 (Degraded, Degraded, 0),
                 (Empty, Empty, 0),
+                (Expired, Expired, 0),
                 (Rejected, Rejected, 0),
                 (Quarantined, Quarantined, 0),
             ],
@@ -554,6 +576,7 @@ async fn every_state_meets_every_event() {
                 (Fresh, Expired, 0),
                 (Degraded, Expired, 0),
                 (Empty, Empty, 0),
+                (Expired, Fresh, 1),
                 (Rejected, Rejected, 0),
                 (Quarantined, Quarantined, 0),
             ],
@@ -564,6 +587,7 @@ async fn every_state_meets_every_event() {
                 (Fresh, Quarantined, 0),
                 (Degraded, Quarantined, 0),
                 (Empty, Quarantined, 0),
+                (Expired, Quarantined, 0),
                 (Rejected, Quarantined, 0),
                 (Quarantined, Quarantined, 0),
             ],
@@ -574,6 +598,7 @@ async fn every_state_meets_every_event() {
                 (Fresh, Fresh, 0),
                 (Degraded, Degraded, 0),
                 (Empty, Empty, 0),
+                (Expired, Expired, 0),
                 (Rejected, Rejected, 0),
                 (Quarantined, Expired, 0),
             ],
@@ -584,6 +609,7 @@ async fn every_state_meets_every_event() {
                 (Fresh, Fresh, 0),
                 (Degraded, Degraded, 0),
                 (Empty, Empty, 0),
+                (Expired, Expired, 0),
                 (Rejected, Rejected, 1),
                 (Quarantined, Quarantined, 0),
             ],
@@ -594,6 +620,7 @@ async fn every_state_meets_every_event() {
                 (Fresh, Fresh, 0),
                 (Degraded, Degraded, 0),
                 (Empty, Empty, 0),
+                (Expired, Expired, 0),
                 (Rejected, Rejected, 0),
                 (Quarantined, Quarantined, 0),
             ],
@@ -604,6 +631,7 @@ async fn every_state_meets_every_event() {
                 (Fresh, Fresh, 1),
                 (Degraded, Fresh, 1),
                 (Empty, Fresh, 1),
+                (Expired, Fresh, 1),
                 (Rejected, Fresh, 1),
                 (Quarantined, Quarantined, 0),
             ],
@@ -614,6 +642,7 @@ async fn every_state_meets_every_event() {
                 (Fresh, Fresh, 0),
                 (Degraded, Degraded, 0),
                 (Empty, Empty, 0),
+                (Expired, Expired, 0),
                 (Rejected, Rejected, 0),
                 (Quarantined, Quarantined, 0),
             ],
@@ -623,7 +652,7 @@ async fn every_state_meets_every_event() {
         for (state, expected, calls) in cells {
             cell(state, event, expected, calls).await;
         }
+        // A call that is under way is finished first, whatever is wished for.
+        cell(State::Refreshing, event, State::Refreshing, 0).await;
     }
-    cell(Expired, "rotate", Fresh, 1).await;
-    cell(Expired, "quarantine", Quarantined, 0).await;
 }
