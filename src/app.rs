@@ -169,7 +169,7 @@ impl App {
             token: token.clone(),
             control: control.clone(),
             draining: draining.clone(),
-            upstream: config.proxy.upstream.to_string(),
+            upstream: config.proxy.upstream.url.to_string(),
             scheme,
             admin_token: config.admin_token,
             started: Instant::now(),
@@ -192,7 +192,7 @@ impl App {
             proxy = joined(&addresses.proxy),
             ops = joined(&addresses.ops),
             admin = joined(&addresses.admin),
-            upstream = %config.proxy.upstream,
+            upstream = %config.proxy.upstream.url,
             worker_threads = config.server.worker_threads,
             "listening"
         );

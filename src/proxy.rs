@@ -22,13 +22,13 @@ pub mod target;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use http::{HeaderName, Request, Response, Uri};
+use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
 use rustls::ClientConfig;
 use tower::{Service, ServiceBuilder};
 
 pub use body::{RequestBody, ResponseBody};
-pub use client::Upstream;
+pub use client::{Upstream, UpstreamConfig};
 pub use error::{Code, Error};
 pub use observe::ObservedBody;
 pub use record::Record;
@@ -46,22 +46,14 @@ use crate::{
 /// How requests are let in and forwarded.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `https://` scheme and authority of the upstream. Every request goes there and nowhere else.
-    pub upstream: Uri,
+    /// Where requests go, and over which connections.
+    pub upstream: UpstreamConfig,
     /// Host names that callers may use besides the loopback names and the upstream's own (`guard.hosts`).
     pub hosts: Vec<String>,
-    /// The time to connect to the upstream, TLS included (`upstream.connect_timeout`).
-    pub connect_timeout: Duration,
     /// The time to the first byte of an answer (`upstream.first_byte_timeout`).
     pub first_byte_timeout: Duration,
     /// The same for the operations that the vendor calls slow (`upstream.slow_first_byte_timeout`).
     pub slow_first_byte_timeout: Duration,
-    /// The longest time that a body may make no progress (`upstream.idle_timeout`).
-    pub idle_timeout: Duration,
-    /// How long an unused upstream connection is kept (`upstream.pool_idle_timeout`).
-    pub pool_idle_timeout: Duration,
-    /// Whether HTTP/2 is offered to the upstream (`upstream.http2 = "auto"`).
-    pub http2: bool,
     /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
     pub replay_buffer: usize,
     /// The names of the header fields that are injected.
@@ -95,9 +87,10 @@ pub fn stack(
 > + Clone
 + Send
 + 'static {
-    let own_name = config.upstream.host().map(str::to_owned);
+    let own_name = config.upstream.url.host().map(str::to_owned);
     let hosts = Arc::new(HostGuard::new(own_name.into_iter().chain(config.hosts.iter().cloned()).collect()));
     let own_names = Arc::new(OwnNames::new(&config.own_headers));
+    let names = Arc::clone(&own_names);
     ServiceBuilder::new()
         .layer(ObserveLayer::new(Arc::clone(&metrics))) // request id, access log, metrics
         .layer(RespondLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
@@ -107,7 +100,7 @@ pub fn stack(
         .layer(step(target::find_route)) // which operation of the catalogue it is
         .layer(DeadlineLayer::new(config))
         .layer(HealLayer::new(config, control, metrics)) // a refused token is replaced and the request sent once more
-        .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&own_names, exchange))) // first nothing of the caller's that could pass for ours …
+        .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // first nothing of the caller's that could pass for ours …
         .layer(InjectLayer::new(token)) // … then our credentials, last of all
-        .service(Upstream::new(config, tls))
+        .service(Upstream::new(&config.upstream, own_names, tls))
 }

@@ -10,7 +10,7 @@ use crate::{
 pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
     let config = config::load(inputs)?;
     say("the configuration is valid");
-    say(format_args!("  upstream   {}", config.proxy.upstream));
+    say(format_args!("  upstream   {}", config.proxy.upstream.url));
     let token_path = crate::token::scheme::token_call(&config.credentials, &config.token).path;
     say(format_args!("  token      {token_path} by scheme {}", config.credentials.scheme.as_str()));
     say(format_args!("  callers    {}", joined(&config.listen.proxy)));

@@ -29,7 +29,7 @@ fn check_problems(inputs: &Inputs, count: usize, parts: &[&str]) {
 #[test]
 fn three_variables_are_enough_for_the_real_api() {
     let config = load(&inputs(&[])).unwrap();
-    assert_eq!(config.proxy.upstream, "https://api.finicity.com");
+    assert_eq!(config.proxy.upstream.url, "https://api.finicity.com");
     assert_eq!(config.token.token_path, None);
     assert_eq!(config.listen.proxy, ["127.0.0.1:3464".parse().unwrap(), "[::1]:3464".parse().unwrap()]);
     assert_eq!(config.drain_timeout, Duration::from_secs(25));

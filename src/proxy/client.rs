@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, Version, header, uri::Authority};
+use http::{HeaderValue, Response, StatusCode, Uri, Version, header, uri::Authority};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -26,7 +26,7 @@ use tower::Service;
 
 use self::connect::TimedConnector;
 use super::{
-    Code, Config, Error, Exchange, Record, RequestBody, ResponseBody,
+    Code, Error, Exchange, Record, RequestBody, ResponseBody,
     headers::{self, OwnNames},
     target,
 };
@@ -40,6 +40,21 @@ const MAX_HEADERS: usize = 128;
 /// one, so a dead one that TCP still takes for open would fail them all.
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where requests go, and over which connections.
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// `https://` scheme and authority (`upstream.url`). Every request goes there and nowhere else.
+    pub url: Uri,
+    /// The time to connect, TLS included (`upstream.connect_timeout`).
+    pub connect_timeout: Duration,
+    /// The longest time that a body may make no progress (`upstream.idle_timeout`).
+    pub idle_timeout: Duration,
+    /// How long an unused connection is kept (`upstream.pool_idle_timeout`).
+    pub pool_idle_timeout: Duration,
+    /// Whether HTTP/2 is offered (`upstream.http2 = "auto"`).
+    pub http2: bool,
+}
 
 /// Sends requests to the configured authority, over verified TLS, on connections that it keeps and reuses.
 #[derive(Debug)]
@@ -65,8 +80,9 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// A client for `config.upstream`, trusting what `tls` trusts. Its connections live on the runtime that it is used on.
-    pub fn new(config: &Config, tls: ClientConfig) -> Self {
+    /// A client for `config.url`, trusting what `tls` trusts. Its connections live on the runtime that it is used on. Answers
+    /// lose what is named like `own_names`.
+    pub fn new(config: &UpstreamConfig, own_names: Arc<OwnNames>, tls: ClientConfig) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -90,10 +106,8 @@ where
             .http1_max_buf_size(MAX_HEAD_BYTES)
             .http1_max_headers(MAX_HEADERS)
             .build(connector);
-        let authority =
-            config.upstream.authority().expect("the configuration checked the upstream's authority").clone();
+        let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
-        let own_names = Arc::new(OwnNames::new(&config.own_headers));
         Self(Arc::new(Shared { client, authority, host, own_names, idle_timeout: config.idle_timeout }))
     }
 }

@@ -60,6 +60,16 @@ pub enum Code {
     BadRequest,
     /// The method is never forwarded.
     MethodNotAllowed,
+    /// This call is not allowed through the proxy.
+    RouteDenied,
+    /// The header field that callers must send is missing.
+    HeaderRequired,
+    /// The request body is larger than the limit.
+    BodyTooLarge,
+    /// The request target is longer than the limit.
+    TargetTooLong,
+    /// There are more header fields, or longer ones, than the limit.
+    HeadersTooLarge,
     /// The caller stopped sending its request.
     RequestTimeout,
     /// A bug in the proxy.
@@ -91,6 +101,11 @@ impl Code {
             Self::OriginDenied => ("origin_denied", StatusCode::FORBIDDEN),
             Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
+            Self::RouteDenied => ("route_denied", StatusCode::FORBIDDEN),
+            Self::HeaderRequired => ("header_required", StatusCode::PRECONDITION_FAILED),
+            Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::TargetTooLong => ("target_too_long", StatusCode::URI_TOO_LONG),
+            Self::HeadersTooLarge => ("headers_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
         }

@@ -1,0 +1,97 @@
+//! `[credentials]` and `[auth]`: what the proxy authenticates with, and how.
+
+use std::{path::PathBuf, time::Duration};
+
+use http::{HeaderName, Uri, uri::PathAndQuery};
+
+use super::{
+    super::{Environment, reader::Reader},
+    HOUR, SECOND,
+};
+use crate::{
+    credentials::{Scheme, Source},
+    token::{
+        self,
+        scheme::{FINICITY_APP_KEY, FINICITY_APP_TOKEN, oauth2::Encoding},
+    },
+};
+
+/// Where credentials come from, and of which scheme they shall be.
+pub(super) fn source(read: &mut Reader<'_>, environment: &Environment) -> (Source, Option<Scheme>) {
+    let from_dir = read.choice("credentials.source", &[("env", false), ("dir", true)]);
+    let dir = read.optional("credentials.dir", |path| Ok(PathBuf::from(path)));
+    let schemes = [("auto", None), ("oauth2", Some(Scheme::OAuth2)), ("partner", Some(Scheme::Partner))];
+    let scheme = read.choice("auth.scheme", &schemes);
+    let source = match (from_dir, dir) {
+        (true, Some(dir)) => Source::Directory(dir),
+        (true, None) => {
+            read.problem("credentials.dir", "must name a directory when credentials.source is \"dir\"");
+            Source::Directory(PathBuf::new())
+        }
+        (false, _) => Source::environment(environment.variables()),
+    };
+    (source, scheme)
+}
+
+/// All that concerns tokens; its base is put in later.
+pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
+    let encodings = [("json", Encoding::Json), ("form", Encoding::Form), ("basic", Encoding::Basic)];
+    token::Config {
+        base: Uri::default(),
+        token_path: read.optional("auth.token_path", token_path),
+        revocation_path: read.optional("auth.revocation_path", token_path),
+        encoding: read.choice("auth.encoding", &encodings),
+        scope: read.optional("auth.scope", scope),
+        app_key_header: read.parsed("auth.app_key_header", header_name).unwrap_or(FINICITY_APP_KEY),
+        token_header: read.parsed("auth.token_header", header_name).unwrap_or(FINICITY_APP_TOKEN),
+        default_lifetime: read.duration("auth.default_lifetime", 60 * SECOND..=24 * HOUR),
+        startup_jitter: read.duration("auth.startup_jitter", Duration::ZERO..=600 * SECOND),
+        token_wait: read.duration("auth.token_wait", Duration::ZERO..=60 * SECOND),
+    }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, String> {
+    text.parse().map_err(|_| "must be the name of an HTTP header".to_owned())
+}
+
+fn token_path(text: &str) -> Result<String, String> {
+    let valid = text.starts_with('/')
+        && !text.starts_with("//")
+        && !text.contains(['?', '#', '\\'])
+        && text.parse::<PathAndQuery>().is_ok_and(|path| path.as_str() == text);
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a path, such as \"/oauth/token\", without a query".to_owned())
+    }
+}
+
+/// RFC 6749, 3.3: printable ASCII without quote and backslash, in words.
+fn scope(text: &str) -> Result<String, String> {
+    let legal = |byte: u8| (byte == b' ' || byte.is_ascii_graphic()) && byte != b'"' && byte != b'\\';
+    if text.bytes().all(legal) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be words of printable ASCII, separated by spaces".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_path_is_a_plain_path() {
+        for (path, good) in [
+            ("/oauth/token", true),
+            ("/", true),
+            ("oauth", false),
+            ("//h/x", false),
+            ("/a?b", false),
+            ("/a#b", false),
+            ("/a b", false),
+        ] {
+            assert_eq!(token_path(path).is_ok(), good, "{path}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! `[limits]` and `[runtime]`: how connections are served.
+
+use std::{num::NonZeroUsize, thread, time::Duration};
+
+use super::{super::reader::Reader, HOUR, SECOND};
+use crate::server;
+
+/// The most worker threads that `auto` starts; see `config/default.toml`.
+const MAX_AUTO_WORKERS: usize = 2;
+
+/// Workers and limits. `write_timeout` is `upstream.idle_timeout`.
+pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration) -> server::Config {
+    server::Config {
+        worker_threads: worker_threads(read),
+        connections: read.number("limits.connections", 1..=1_000_000),
+        limits: server::Limits { header_timeout: read.duration("limits.header_timeout", SECOND..=HOUR), write_timeout },
+    }
+}
+
+fn worker_threads(read: &mut Reader<'_>) -> NonZeroUsize {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let auto = NonZeroUsize::new(cores.min(MAX_AUTO_WORKERS)).unwrap_or(NonZeroUsize::MIN);
+    if read.is_text("runtime.worker_threads", "auto") {
+        return auto;
+    }
+    NonZeroUsize::new(read.number("runtime.worker_threads", 1..=64)).unwrap_or(NonZeroUsize::MIN)
+}
