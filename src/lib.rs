@@ -18,6 +18,7 @@ pub mod vendor;
 pub mod catalogue;
 pub mod telemetry;
 pub mod guard;
+pub mod framing;
 pub mod tls;
 pub mod credentials;
 pub mod secret;

@@ -9,6 +9,7 @@ mod body;
 mod client;
 mod deadline;
 mod error;
+mod framing;
 mod guard;
 pub mod headers;
 mod heal;
@@ -19,6 +20,7 @@ mod record;
 mod request_id;
 mod step;
 pub mod target;
+mod upload;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -32,6 +34,7 @@ pub use client::{Upstream, UpstreamConfig};
 pub use error::{Code, Error};
 pub use observe::ObservedBody;
 pub use record::Record;
+pub use upload::UploadLimits;
 
 use self::{
     deadline::DeadlineLayer, error::RespondLayer, headers::OwnNames, heal::HealLayer, inject::InjectLayer,
@@ -54,6 +57,8 @@ pub struct Config {
     pub first_byte_timeout: Duration,
     /// The same for the operations that the vendor calls slow (`upstream.slow_first_byte_timeout`).
     pub slow_first_byte_timeout: Duration,
+    /// How large a request's body may be, and how slowly it may come.
+    pub upload: UploadLimits,
     /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
     pub replay_buffer: usize,
     /// The names of the header fields that are injected.
@@ -91,13 +96,17 @@ pub fn stack(
     let hosts = Arc::new(HostGuard::new(own_name.into_iter().chain(config.hosts.iter().cloned()).collect()));
     let own_names = Arc::new(OwnNames::new(&config.own_headers));
     let names = Arc::clone(&own_names);
+    let limits = config.upload;
     ServiceBuilder::new()
         .layer(ObserveLayer::new(Arc::clone(&metrics))) // request id, access log, metrics
         .layer(RespondLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
+        .layer(step(framing::check)) // one reading of the message, and no more of it than the limits
         .layer(step(move |exchange: &mut Exchange<_>| guard::admit(&hosts, exchange))) // who may call: host names, no browsers
         .layer(step(target::check)) // what may be called: methods, origin-form targets
         .layer(step(target::find_route)) // which operation of the catalogue it is
+        .layer(step(move |exchange: &mut Exchange<_>| upload::check(limits, exchange))) // how much may be sent …
+        .map_request(move |exchange| upload::watch(limits, exchange)) // … and how slowly
         .layer(DeadlineLayer::new(config))
         .layer(HealLayer::new(config, control, metrics)) // a refused token is replaced and the request sent once more
         .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // first nothing of the caller's that could pass for ours …

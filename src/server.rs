@@ -7,6 +7,7 @@
 //! Deliberately absent: HTTP/2 and protocol upgrades towards callers, and `axum::serve`, which has no header timeout.
 
 mod connection;
+mod gate;
 mod listener;
 mod socket;
 mod stream;

@@ -47,7 +47,9 @@ fn keys(
     let listen = listen::listen(read);
     let hosts = listen::host_names(read);
     let upstream = upstream::upstream(read);
-    let server = server::server(read, upstream.as_ref().map(|upstream| upstream.idle_timeout).unwrap_or_default());
+    let idle_timeout = upstream.as_ref().map(|upstream| upstream.idle_timeout).unwrap_or_default();
+    let server = server::server(read, idle_timeout);
+    let upload = server::upload(read, idle_timeout);
     let tls = upstream::tls(read);
     let first_byte_timeout = read.duration("upstream.first_byte_timeout", SECOND..=HOUR);
     let slow_first_byte_timeout = read.duration("upstream.slow_first_byte_timeout", SECOND..=HOUR);
@@ -66,6 +68,7 @@ fn keys(
             hosts,
             first_byte_timeout,
             slow_first_byte_timeout,
+            upload,
             replay_buffer,
             heal_wait: token.token_wait,
             own_headers: vec![token.app_key_header.clone(), token.token_header.clone()],

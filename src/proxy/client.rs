@@ -29,6 +29,7 @@ use super::{
     Code, Error, Exchange, Record, RequestBody, ResponseBody,
     headers::{self, OwnNames},
     target,
+    upload::UploadError,
 };
 use crate::cause;
 
@@ -181,6 +182,9 @@ impl Future for UpstreamFuture {
 /// Whose fault it was that no answer came, by the chain of causes.
 fn classify(error: legacy::Error, record: &Record) -> Error {
     let hyper = cause::find::<hyper::Error>(&error);
+    if let Some(given_up) = cause::find::<UploadError>(&error) {
+        return Error::from(*given_up).because(error);
+    }
     let (code, detail) = if error.is_connect() {
         match cause::find::<rustls::Error>(&error) {
             Some(_) => {

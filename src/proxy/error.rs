@@ -72,6 +72,8 @@ pub enum Code {
     HeadersTooLarge,
     /// The caller stopped sending its request.
     RequestTimeout,
+    /// The request needs something that this proxy does not do.
+    NotImplemented,
     /// A bug in the proxy.
     Internal,
 }
@@ -107,6 +109,7 @@ impl Code {
             Self::TargetTooLong => ("target_too_long", StatusCode::URI_TOO_LONG),
             Self::HeadersTooLarge => ("headers_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT),
+            Self::NotImplemented => ("not_implemented", StatusCode::NOT_IMPLEMENTED),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
@@ -118,19 +121,26 @@ pub struct Error {
     code: Code,
     detail: &'static str,
     retry_after: Option<Duration>,
+    closes: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error whose answer says `detail`: what is wrong and what the caller can do.
     pub fn new(code: Code, detail: &'static str) -> Self {
-        Self { code, detail, retry_after: None, source: None }
+        Self { code, detail, retry_after: None, closes: false, source: None }
     }
 
     /// The same with its cause, which only the log will show.
     #[must_use]
     pub fn because(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..self }
+    }
+
+    /// The same for a request after which the connection is closed.
+    #[must_use]
+    pub fn closing(self) -> Self {
+        Self { closes: true, ..self }
     }
 
     /// The kind of error.
@@ -180,6 +190,9 @@ impl Error {
         headers.insert(X_FINICITY_PROXY_ERROR, HeaderValue::from_static(self.code.as_str()));
         if let Some(retry_after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+        }
+        if self.closes {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.code == Code::MethodNotAllowed {
             headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS));

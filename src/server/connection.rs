@@ -1,6 +1,12 @@
 //! One connection, from its first byte to its last.
 
-use std::{convert::Infallible, error::Error as StdError, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -15,19 +21,27 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 use tracing::debug;
 
-use super::stream::{Broken, CallerStream};
+use super::{
+    gate::{Gate, Refused},
+    stream::{CallerStream, Returned},
+};
+use crate::framing::HeadLimits;
 
-/// The largest head of a request: the header block and the request line.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// What hyper may buffer beyond the limits of a head, so that a head over a limit still gets a proper answer.
+const HEAD_SLACK: usize = 32 * 1024;
 
-/// The most header fields of a request.
-const MAX_HEADERS: usize = 100;
+/// The least number of header fields that hyper gets to see, for the same reason. It is also what costs it nothing.
+const MIN_HEADERS: usize = 100;
 
 /// What a connection may do.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The time for a request's head to arrive, and for the next one on a kept connection.
+    /// How large the head of a request may be.
+    pub head: HeadLimits,
+    /// The time for the head of a request to arrive, from its first byte (`limits.header_timeout`).
     pub header_timeout: Duration,
+    /// The time between an answer and the next request (`limits.keepalive_timeout`).
+    pub keepalive_timeout: Duration,
     /// The longest time that the caller may take nothing of an answer (`upstream.idle_timeout`).
     pub write_timeout: Duration,
 }
@@ -71,35 +85,48 @@ impl Connections {
                 Ok(stream) => stream,
                 Err(error) => return debug!(%error, "connection lost before it was served"),
             };
-            let broken = Broken::default();
-            let mut connection = pin!(
-                http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(limits.header_timeout)
-                    .max_headers(MAX_HEADERS)
-                    .max_buf_size(MAX_HEAD_BYTES)
-                    .serve_connection(
-                        TokioIo::new(CallerStream::new(stream, limits.write_timeout, broken.clone())),
-                        TowerToHyperService::new(service)
-                    )
-            );
-            let ended = select! {
-                biased;
-                ended = connection.as_mut() => ended,
-                () = drain.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    select! {
-                        ended = connection => ended,
-                        () = abort.cancelled() => return broken.set(),
+            let (returned, refused) = (Returned::default(), Refused::default());
+            let gate = Gate::new(limits.head, limits.header_timeout, refused.clone());
+            let stream = CallerStream::new(stream, gate, limits.write_timeout, returned.clone());
+            let ended = {
+                let mut connection = pin!(
+                    http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        // hyper counts this from the last answer to the end of the next head.
+                        .header_read_timeout(limits.keepalive_timeout + limits.header_timeout)
+                        .max_headers(limits.head.headers.max(MIN_HEADERS))
+                        .max_buf_size(limits.head.target_bytes + limits.head.header_bytes + HEAD_SLACK)
+                        .serve_connection(TokioIo::new(stream), Numbered::new(service, refused))
+                );
+                select! {
+                    biased;
+                    ended = connection.as_mut() => Some(ended),
+                    () = drain.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        select! {
+                            ended = connection => Some(ended),
+                            () = abort.cancelled() => None,
+                        }
                     }
                 }
             };
-            if let Err(error) = ended {
-                if error.is_user() {
-                    // The body of an answer failed.
-                    broken.set();
+            let Some(stream) = returned.take() else { return };
+            match ended {
+                None => stream.reset(),
+                // The body of an answer failed.
+                Some(Err(error)) if error.is_user() => {
+                    debug!(%error, "an answer broke off");
+                    stream.reset();
                 }
-                debug!(%error, "connection ended with an error");
+                Some(ended) => {
+                    if let Err(error) = ended {
+                        debug!(%error, "connection ended with an error");
+                    }
+                    select! {
+                        () = stream.close() => {}
+                        () = abort.cancelled() => {}
+                    }
+                }
             }
         }));
     }
@@ -118,5 +145,36 @@ impl Connections {
     /// Cuts off what is still open after [`drain`](Self::drain).
     pub(super) fn abort(&self) {
         self.abort.cancel();
+    }
+}
+
+/// Counts the requests of a connection, and says of the one that the gate refused what is wrong with it.
+#[derive(Debug)]
+struct Numbered<S> {
+    inner: TowerToHyperService<S>,
+    count: AtomicU64,
+    refused: Refused,
+}
+
+impl<S> Numbered<S> {
+    fn new(inner: S, refused: Refused) -> Self {
+        Self { inner: TowerToHyperService::new(inner), count: AtomicU64::new(0), refused }
+    }
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for Numbered<S>
+where
+    S: Service<Request<Incoming>> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = <TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(fault) = self.refused.fault_of(number) {
+            request.extensions_mut().insert(fault);
+        }
+        self.inner.call(request)
     }
 }

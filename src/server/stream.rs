@@ -1,50 +1,87 @@
-//! A caller's TCP stream, with two properties that HTTP needs and TCP has not: a write that makes no progress ends, and a
-//! connection whose answer broke off looks broken to the caller.
+//! A caller's TCP stream, with three properties that HTTP needs and TCP has not: a write that makes no progress ends, a
+//! connection whose answer broke off looks broken to the caller, and one whose request was not read to its end is closed
+//! without a reset that would take the answer with it.
 
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 use tracing::debug;
 
-/// The stream. When the answer on it broke off, it resets the connection as it is dropped: an answer without a length, as callers
-/// that speak HTTP/1.0 get it, would otherwise seem complete.
+use super::gate::Gate;
+
+/// How long a caller may go on sending what nobody reads, after its answer. With unread bytes left, closing would reset the
+/// connection, and the reset can overtake the answer.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// The stream, while requests are served on it. When hyper lets go of it, it is [`Returned`].
 #[derive(Debug)]
 pub(super) struct CallerStream {
-    tcp: TcpStream,
+    /// There until this is dropped.
+    open: Option<OpenStream>,
     write_timeout: Duration,
     /// Set while the caller does not take what we write.
     stalled: Option<Pin<Box<Sleep>>>,
-    broken: Broken,
+    returned: Returned,
 }
 
-/// Whether the answer on a connection broke off. Shared by the stream and by whoever serves it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Broken(Arc<AtomicBool>);
+/// A stream on which nothing is served any more, to be closed in the way that suits how that ended.
+#[derive(Debug)]
+pub(super) struct OpenStream {
+    tcp: TcpStream,
+    gate: Gate,
+}
 
-impl Broken {
-    /// Notes that it did.
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+/// Where a stream is found once nothing is served on it any more.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Returned(Arc<Mutex<Option<OpenStream>>>);
+
+impl Returned {
+    /// The stream, once.
+    pub(super) fn take(&self) -> Option<OpenStream> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl OpenStream {
+    /// Closes the connection after its last answer. A caller that is still sending gets some time to finish, or to see the
+    /// answer and stop.
+    pub(super) async fn close(mut self) {
+        // It fails when the caller has gone already.
+        let _ = self.tcp.shutdown().await;
+        if self.gate.leaves_bytes_unread() {
+            let mut unread = vec![0; 16 * 1024];
+            let read_on = async { while self.tcp.read(&mut unread).await.is_ok_and(|read| read > 0) {} };
+            let _ = timeout(LINGER, read_on).await;
+        }
+    }
+
+    /// Resets the connection, since its last answer broke off: one without a length, as callers that speak HTTP/1.0 get it,
+    /// would seem complete otherwise.
+    pub(super) fn reset(self) {
+        if let Err(error) = self.tcp.set_zero_linger() {
+            debug!(%error, "the connection cannot be reset");
+        }
     }
 }
 
 impl CallerStream {
-    /// Watches `tcp`; a write may make no progress for `write_timeout`.
-    pub(super) fn new(tcp: TcpStream, write_timeout: Duration, broken: Broken) -> Self {
-        Self { tcp, write_timeout, stalled: None, broken }
+    /// Watches `tcp`: what is read passes the `gate`, and a write may make no progress for `write_timeout`.
+    pub(super) fn new(tcp: TcpStream, gate: Gate, write_timeout: Duration, returned: Returned) -> Self {
+        Self { open: Some(OpenStream { tcp, gate }), write_timeout, stalled: None, returned }
+    }
+
+    fn open(&mut self) -> &mut OpenStream {
+        self.open.as_mut().expect("the stream is there until this is dropped")
     }
 
     /// Passes `written` on, unless writing has stalled for too long.
@@ -62,13 +99,14 @@ impl CallerStream {
 
 impl AsyncRead for CallerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+        let OpenStream { tcp, gate } = self.open();
+        gate.poll_read(Pin::new(tcp), cx, buffer)
     }
 }
 
 impl AsyncWrite for CallerStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        let written = Pin::new(&mut self.open().tcp).poll_write(cx, bytes);
         self.watch(written, cx)
     }
 
@@ -77,30 +115,26 @@ impl AsyncWrite for CallerStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, slices);
+        let written = Pin::new(&mut self.open().tcp).poll_write_vectored(cx, slices);
         self.watch(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.open.as_ref().is_some_and(|open| open.tcp.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.open().tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.open().tcp).poll_shutdown(cx)
     }
 }
 
 impl Drop for CallerStream {
     fn drop(&mut self) {
-        if self.broken.0.load(Ordering::Relaxed)
-            && let Err(error) = self.tcp.set_zero_linger()
-        {
-            debug!(%error, "the connection cannot be reset");
-        }
+        *self.returned.0.lock().unwrap_or_else(PoisonError::into_inner) = self.open.take();
     }
 }
 
@@ -111,12 +145,16 @@ mod tests {
         net::TcpListener,
     };
 
-    use super::*;
+    use super::{super::gate::Refused, *};
+    use crate::framing::HeadLimits;
+
+    const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
 
     async fn pair(write_timeout: Duration) -> (CallerStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (CallerStream::new(listener.accept().await.unwrap().0, write_timeout, Broken::default()), caller)
+        let gate = Gate::new(LIMITS, Duration::from_secs(60), Refused::default());
+        (CallerStream::new(listener.accept().await.unwrap().0, gate, write_timeout, Returned::default()), caller)
     }
 
     #[tokio::test]
@@ -124,6 +162,12 @@ mod tests {
         let (mut ours, _caller) = pair(Duration::from_millis(50)).await;
         let error = ours.write_all(&vec![0; 64 * 1024 * 1024]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    fn returned(stream: CallerStream) -> OpenStream {
+        let returned = stream.returned.clone();
+        drop(stream);
+        returned.take().unwrap()
     }
 
     #[tokio::test]
@@ -134,10 +178,27 @@ mod tests {
             let mut half = [0; 4];
             caller.read_exact(&mut half).await.unwrap();
             if broken {
-                ours.broken.set();
+                returned(ours).reset();
+            } else {
+                returned(ours).close().await;
             }
-            drop(ours);
             assert_eq!(caller.read_to_end(&mut Vec::new()).await.err().map(|error| error.kind()), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn g06_an_answer_survives_a_request_that_is_not_read_to_its_end() {
+        let (mut ours, mut caller) = pair(Duration::from_secs(60)).await;
+        caller.write_all(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n").await.unwrap();
+        assert!(ours.read(&mut [0; 1000]).await.unwrap() > 0);
+        caller.write_all(&[0; 300_000]).await.unwrap();
+        ours.write_all(b"answer").await.unwrap();
+        let closing = tokio::spawn(returned(ours).close());
+        caller.write_all(&[0; 300_000]).await.unwrap();
+        let mut answer = Vec::new();
+        caller.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"answer");
+        drop(caller);
+        closing.await.unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, thread, time::Duration};
 
 use super::{super::reader::Reader, HOUR, SECOND};
-use crate::server;
+use crate::{framing::HeadLimits, proxy, server};
 
 /// The most worker threads that `auto` starts; see `config/default.toml`.
 const MAX_AUTO_WORKERS: usize = 2;
@@ -13,7 +13,25 @@ pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration) -> server::
     server::Config {
         worker_threads: worker_threads(read),
         connections: read.number("limits.connections", 1..=1_000_000),
-        limits: server::Limits { header_timeout: read.duration("limits.header_timeout", SECOND..=HOUR), write_timeout },
+        limits: server::Limits {
+            head: HeadLimits {
+                target_bytes: read.number("limits.target_bytes", 256..=60 * 1024),
+                header_bytes: read.number("limits.header_bytes", 1024..=1024 * 1024),
+                headers: read.number("limits.headers", 8..=1000),
+            },
+            header_timeout: read.duration("limits.header_timeout", SECOND..=HOUR),
+            keepalive_timeout: read.duration("limits.keepalive_timeout", SECOND..=HOUR),
+            write_timeout,
+        },
+    }
+}
+
+/// The limits of a request's body. `idle` is `upstream.idle_timeout`.
+pub(super) fn upload(read: &mut Reader<'_>, idle: Duration) -> proxy::UploadLimits {
+    proxy::UploadLimits {
+        bytes: read.number("limits.body_bytes", 0..=usize::MAX) as u64,
+        idle,
+        min_rate: read.number("limits.body_min_rate", 0..=1024 * 1024) as u64,
     }
 }
 

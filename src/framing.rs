@@ -1,0 +1,229 @@
+//! Where each HTTP/1.1 message of a connection starts and ends (RFC 9112, 6), followed on the bytes as they arrive.
+//!
+//! hyper parses the requests that are forwarded. It is lenient where a second reader might understand a message otherwise: it
+//! serves one with both `Transfer-Encoding` and `Content-Length`, one with further transfer codings, and it drops the fragment
+//! of a target, all before anybody can look. So the bytes go past a [`Follower`] first, which accepts only messages that have
+//! one reading, and knows by that where the next one starts.
+//!
+//! Deliberately absent: everything that hyper refuses by itself, such as illegal bytes in names and values. What both let
+//! through has passed both; where the two disagreed, less would be let through, never more.
+
+mod head;
+
+use std::mem;
+
+use memchr::memchr;
+
+use self::head::{Body, Head};
+
+/// The most bytes of all extensions and trailers of one body. Nobody uses them but to exhaust a reader.
+const MAX_CHUNK_EXTRA: usize = 16 * 1024;
+
+/// The most digits of a chunk's size. More than 16 do not fit, however many of them are zeros for some reader.
+const MAX_SIZE_DIGITS: usize = 16;
+
+/// How large the head of a message may be.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// The bytes of the request target (`limits.target_bytes`).
+    pub target_bytes: usize,
+    /// The bytes of all header lines together (`limits.header_bytes`).
+    pub header_bytes: usize,
+    /// The number of header fields (`limits.headers`).
+    pub headers: usize,
+}
+
+/// Why no further byte of a connection is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The message has both `Content-Length` and `Transfer-Encoding` (RFC 9112, 6.3).
+    LengthAndCoding,
+    /// `Content-Length` is not one plain decimal number (RFC 9110, 8.6).
+    Length,
+    /// `Transfer-Encoding` is not understood (RFC 9112, 6.3), or the message is older than it.
+    Coding,
+    /// The body has a transfer coding besides `chunked` (RFC 9112, 6.1).
+    UnsupportedCoding,
+    /// The target has a fragment (RFC 9112, 3.2).
+    Fragment,
+    /// The target is longer than the limit.
+    TargetTooLong,
+    /// There are more header fields, or larger ones, than the limit.
+    HeadersTooLarge,
+    /// A chunk of the body is malformed (RFC 9112, 7.1). This comes in the middle of a message, all others at the end of a head.
+    Chunk,
+}
+
+/// A fault, and how many of the bytes just fed come before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The number of bytes up to the end of the head, or of the chunk line, that is at fault.
+    pub at: usize,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// Where in a message a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Before the first byte of one.
+    Between,
+    /// In a head.
+    Head,
+    /// In a body.
+    Body,
+}
+
+/// Follows the messages of one connection.
+#[derive(Debug)]
+pub struct Follower {
+    limits: HeadLimits,
+    at: At,
+    /// The start of a line whose end has not arrived.
+    line: Vec<u8>,
+    heads: u64,
+    /// The bytes of extensions and trailers in this body.
+    extra: usize,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug)]
+enum At {
+    Head(Head),
+    /// So many bytes of a body that has a length.
+    Length(u64),
+    /// The line with the size of a chunk.
+    ChunkSize,
+    /// So many bytes of a chunk.
+    Chunk(u64),
+    /// The line end after a chunk.
+    ChunkEnd,
+    /// The lines after the last chunk.
+    Trailer,
+}
+
+impl Follower {
+    /// At the start of a connection.
+    pub fn new(limits: HeadLimits) -> Self {
+        Self { limits, at: At::Head(Head::default()), line: Vec::new(), heads: 0, extra: 0 }
+    }
+
+    /// How many heads have ended, one at fault included.
+    pub fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// Where the connection is.
+    pub fn place(&self) -> Place {
+        match &self.at {
+            At::Head(head) if head.is_empty() && self.line.is_empty() => Place::Between,
+            At::Head(_) => Place::Head,
+            _ => Place::Body,
+        }
+    }
+
+    /// Follows `bytes`, which come after those of the last call.
+    ///
+    /// # Errors
+    ///
+    /// At the place from which on nothing is to be read any more; this must not be called again then.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += self.step(&bytes[at..]).map_err(|(taken, fault)| Stop { at: at + taken, fault })?;
+        }
+        Ok(())
+    }
+
+    /// Takes what comes next in `bytes`: a part of a body, or a line or its start. Says how long it is, with a fault too.
+    fn step(&mut self, bytes: &[u8]) -> Result<usize, (usize, Fault)> {
+        if let At::Length(left) | At::Chunk(left) = &mut self.at {
+            let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+            *left -= taken as u64;
+            if *left == 0 {
+                self.at = if matches!(self.at, At::Length(_)) { At::Head(Head::default()) } else { At::ChunkEnd };
+            }
+            return Ok(taken);
+        }
+        let Some(end) = memchr(b'\n', bytes) else {
+            return self.keep(bytes).map(|()| bytes.len()).map_err(|fault| (bytes.len(), fault));
+        };
+        let taken = end + 1;
+        let ended = if self.line.is_empty() {
+            self.line_ended(&bytes[..taken])
+        } else {
+            self.keep(&bytes[..taken]).and_then(|()| {
+                let line = mem::take(&mut self.line);
+                self.line_ended(&line)
+            })
+        };
+        ended.map(|()| taken).map_err(|fault| (taken, fault))
+    }
+
+    /// Keeps the start of a line until its end arrives, up to what any line may be long.
+    fn keep(&mut self, part: &[u8]) -> Result<(), Fault> {
+        let longest = self.limits.target_bytes + self.limits.header_bytes + MAX_CHUNK_EXTRA;
+        if self.line.len() + part.len() <= longest {
+            self.line.extend_from_slice(part);
+            return Ok(());
+        }
+        match &mut self.at {
+            // The head is refused at its end, so that whoever sent it is told.
+            At::Head(head) => {
+                head.refuse_as_too_large();
+                self.line = if part.ends_with(b"\n") { b"-\n".to_vec() } else { b"-".to_vec() };
+                Ok(())
+            }
+            _ => Err(Fault::Chunk),
+        }
+    }
+
+    /// Takes a whole line, its end included.
+    fn line_ended(&mut self, line: &[u8]) -> Result<(), Fault> {
+        self.at = match &mut self.at {
+            At::Head(head) => {
+                if !head.line(line, &self.limits) {
+                    return Ok(());
+                }
+                self.heads += 1;
+                self.extra = 0;
+                match head.body()? {
+                    Body::Length(0) => At::Head(Head::default()),
+                    Body::Length(length) => At::Length(length),
+                    Body::Chunked => At::ChunkSize,
+                }
+            }
+            At::ChunkSize => {
+                let (size, extension) = chunk_size(line).ok_or(Fault::Chunk)?;
+                self.count_extra(extension)?;
+                if size == 0 { At::Trailer } else { At::Chunk(size) }
+            }
+            At::ChunkEnd if line == b"\r\n" => At::ChunkSize,
+            At::Trailer if line == b"\r\n" => At::Head(Head::default()),
+            At::Trailer if line.ends_with(b"\r\n") => return self.count_extra(line.len()),
+            _ => return Err(Fault::Chunk),
+        };
+        Ok(())
+    }
+
+    fn count_extra(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.extra += bytes;
+        if self.extra < MAX_CHUNK_EXTRA { Ok(()) } else { Err(Fault::Chunk) }
+    }
+}
+
+/// The size that a chunk's first line gives, and the length of what else is on it (RFC 9112, 7.1).
+fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
+    let line = line.strip_suffix(b"\r\n").filter(|line| !line.contains(&b'\r'))?;
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (size, extra) = line.split_at(digits);
+    let after = extra.trim_ascii_start();
+    if !(after.is_empty() || after.starts_with(b";")) || digits > MAX_SIZE_DIGITS {
+        return None;
+    }
+    let size = u64::from_str_radix(str::from_utf8(size).ok()?, 16).ok()?;
+    Some((size, extra.len()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
+
+/// What comes of `bytes`, fed at once: the heads, the place, and the fault with the bytes up to it.
+fn follow(bytes: &[u8]) -> (u64, Place, Option<(usize, Fault)>) {
+    let mut follower = Follower::new(LIMITS);
+    let fault = follower.feed(bytes).err().map(|stop| (stop.at, stop.fault));
+    (follower.heads(), follower.place(), fault)
+}
+
+/// The fault of a head with these header lines, which is found where the head ends.
+#[track_caller]
+fn fault_of(fields: &str) -> Option<Fault> {
+    let head = format!("POST /x HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+    let (heads, _, fault) = follow(format!("{head}GET /next HTTP/1.1\r\n\r\n").as_bytes());
+    if let Some((at, _)) = fault {
+        assert_eq!((heads, at), (1, head.len()), "{fields:?}");
+    }
+    fault.map(|(_, fault)| fault)
+}
+
+#[test]
+fn messages_follow_each_other() {
+    let get = "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(follow(get.repeat(3).as_bytes()), (3, Place::Between, None));
+    assert_eq!(follow(b"GET /x HTTP/1.1\r\nHost: l"), (0, Place::Head, None));
+    assert_eq!(follow(b"G"), (0, Place::Head, None));
+    assert_eq!(follow(b""), (0, Place::Between, None));
+    assert_eq!(follow(b"\r\n\n\r\nGET /x HTTP/1.0\n\n"), (1, Place::Between, None));
+
+    let post = "POST /x HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+    assert_eq!(follow(format!("{post}a\r\n\r\n{get}").as_bytes()), (2, Place::Between, None));
+    assert_eq!(follow(format!("{post}abc").as_bytes()), (1, Place::Body, None));
+
+    let chunked = "POST /x HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n";
+    let bodies = ["0\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n", "00A;x=1\r\n0123456789\r\n0 \r\nTrailer: x\r\n\r\n"];
+    for body in bodies {
+        assert_eq!(follow(format!("{chunked}{body}{get}").as_bytes()), (2, Place::Between, None), "{body:?}");
+        let unfinished = format!("{chunked}{}", &body[..body.len() - 1]);
+        assert_eq!(follow(unfinished.as_bytes()), (1, Place::Body, None), "{body:?}");
+    }
+}
+
+#[test]
+fn a01_a02_a_length_and_a_coding_are_a_fault() {
+    for fields in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "content-length:0\r\nX: y\r\ntransfer-ENCODING:\tchunked",
+        "Transfer-Encoding : chunked\r\nContent-Length: 3",
+    ] {
+        assert_eq!(fault_of(fields), Some(Fault::LengthAndCoding), "{fields:?}");
+    }
+}
+
+#[test]
+fn a03_a04_a06_a07_a08_a_length_is_one_plain_number() {
+    for value in ["+3", "-1", "0x3", "3z", "", "003", "00", "3, 3", "3 3", "18446744073709551616", "3\u{b}", "٣"] {
+        assert_eq!(fault_of(&format!("Content-Length: {value}")), Some(Fault::Length), "{value:?}");
+    }
+    assert_eq!(fault_of("Content-Length: 3\r\nContent-Length: 4"), Some(Fault::Length));
+    assert_eq!(fault_of("Content-Length: 3\r\nContent-Length: 3"), Some(Fault::Length));
+    assert_eq!(fault_of("Content-Length:\r\nContent-Length: 3"), Some(Fault::Length));
+    assert_eq!(fault_of("Content-Length: 0"), None);
+    assert_eq!(fault_of("Content-Lengths: x\r\nX-Content-Length: y\r\nContent-Leng: z"), None);
+}
+
+#[test]
+fn a09_a11_a13_only_chunked_is_understood() {
+    for value in ["gzip, chunked", "deflate,x-gzip , Chunked"] {
+        assert_eq!(fault_of(&format!("Transfer-Encoding: {value}")), Some(Fault::UnsupportedCoding), "{value:?}");
+    }
+    for value in [
+        "identity",
+        "identity, chunked",
+        "xchunked",
+        "\"chunked\"",
+        "chunked;q=1",
+        "cow chunked",
+        "\u{b}chunked",
+        "chunked, gzip",
+        "chunked, chunked",
+        ", chunked",
+        "chunked,",
+        "",
+    ] {
+        assert_eq!(fault_of(&format!("Transfer-Encoding: {value}")), Some(Fault::Coding), "{value:?}");
+    }
+    assert_eq!(fault_of("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked"), Some(Fault::Coding));
+    assert_eq!(fault_of("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"), Some(Fault::Coding));
+}
+
+#[test]
+fn a14_http_1_0_has_no_transfer_coding() {
+    let (heads, _, fault) = follow(b"POST /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!((heads, fault.map(|(_, fault)| fault)), (1, Some(Fault::Coding)));
+}
+
+#[test]
+fn a20_a21_chunks_are_what_their_sizes_say() {
+    for body in [
+        "3\r\nabcd\r\n0\r\n\r\n",
+        "3\r\nabc0\r\n\r\n",
+        "3\nabc\r\n0\r\n\r\n",
+        "3\r\nabc\n0\r\n\r\n",
+        "-3\r\n",
+        "0x3\r\n",
+        "3 3\r\n",
+        "\r\n",
+        ";x\r\n",
+        "3;a\rb\r\n",
+        "00000000000000003\r\nabc\r\n",
+        "0\r\nTrailer: x\n\r\n",
+    ] {
+        let head = "POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (_, _, fault) = follow(format!("{head}{body}").as_bytes());
+        assert_eq!(fault.map(|(_, fault)| fault), Some(Fault::Chunk), "{body:?}");
+    }
+    let mut follower = Follower::new(LIMITS);
+    follower.feed(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    let chunk = format!("1;{}\r\na\r\n", "x".repeat(1000));
+    let fed = (0..).find(|_| follower.feed(chunk.as_bytes()).is_err()).unwrap();
+    assert_eq!(fed, MAX_CHUNK_EXTRA / 1001);
+}
+
+#[test]
+fn b12_c12_targets_and_heads_have_limits() {
+    let fault = |head: &str| follow(head.as_bytes()).2.map(|(_, fault)| fault);
+    assert_eq!(fault("GET /denied#/allowed HTTP/1.1\r\n\r\n"), Some(Fault::Fragment));
+    assert_eq!(fault("GET /x HTTP/1.1\r\nX: #\r\n\r\n"), None);
+    for (length, expected) in [(100, None), (101, Some(Fault::TargetTooLong)), (50_000, Some(Fault::TargetTooLong))] {
+        assert_eq!(fault(&format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(length - 1))), expected, "{length}");
+    }
+    assert_eq!(fault(&format!("GET /x HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(5))), None);
+    assert_eq!(fault(&format!("GET /x HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(6))), Some(Fault::HeadersTooLarge));
+    assert_eq!(fault(&format!("GET /x HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(995))), None);
+    for length in [996, 50_000] {
+        let head = format!("GET /x HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(length));
+        assert_eq!(fault(&head), Some(Fault::HeadersTooLarge), "{length}");
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_line_has_a_limit() {
+    let mut follower = Follower::new(LIMITS);
+    follower.feed(b"GET /x HTTP/1.1\r\nX: ").unwrap();
+    for _ in 0..1000 {
+        follower.feed(&[b'y'; 1000]).unwrap();
+        assert!(follower.line.len() <= 20 * 1024);
+    }
+    let stop = follower.feed(b"\r\n\r\n").unwrap_err();
+    assert_eq!(stop, Stop { at: 4, fault: Fault::HeadersTooLarge });
+}
+
+proptest! {
+    #[test]
+    fn it_does_not_matter_how_the_bytes_are_cut(
+        pieces in prop::collection::vec(
+            prop::sample::select(vec![
+                "GET /x HTTP/1.1\r\n", "POST /y HTTP/1.0\r\n", "\r\n", "\n", "Content-Length: 3\r\n", "Content-Length: 0\r\n",
+                "Transfer-Encoding: chunked\r\n", "abc", "3\r\nabc\r\n", "0\r\n", "X: y\r\n", "#", "GET /a#b HTTP/1.1\r\n\r\n",
+            ]),
+            0..12,
+        ),
+        cuts in prop::collection::vec(1_usize..9, 1..40),
+    ) {
+        let bytes: Vec<u8> = pieces.concat().into_bytes();
+        let whole = follow(&bytes);
+        let mut follower = Follower::new(LIMITS);
+        let (mut at, mut cuts, mut fault) = (0, cuts.iter().cycle(), None);
+        while at < bytes.len() {
+            let end = bytes.len().min(at + cuts.next().unwrap());
+            if let Err(stop) = follower.feed(&bytes[at..end]) {
+                fault = Some((at + stop.at, stop.fault));
+                break;
+            }
+            at = end;
+        }
+        prop_assert_eq!((follower.heads(), follower.place(), fault), whole);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        follow(&bytes);
+    }
+}

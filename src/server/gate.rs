@@ -1,0 +1,178 @@
+//! What a connection reads passes here: messages that have one reading, whose heads arrive in time.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+use crate::framing::{Fault, Follower, HeadLimits, Place, Stop};
+
+/// The message of a connection, by its number, that is the last one read, and why.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refused(Arc<OnceLock<(u64, Fault)>>);
+
+impl Refused {
+    /// What is wrong with the message of this number; the first has the number 1.
+    pub(super) fn fault_of(&self, message: u64) -> Option<Fault> {
+        self.0.get().filter(|(refused, _)| *refused == message).map(|(_, fault)| *fault)
+    }
+}
+
+/// Follows the messages of a connection and stops reading at the first that is at fault.
+#[derive(Debug)]
+pub(super) struct Gate {
+    follower: Follower,
+    refused: Refused,
+    header_timeout: Duration,
+    /// Set while a head is on its way, from the connection's start or the head's first byte.
+    head_timer: Option<Pin<Box<Sleep>>>,
+    stopped: bool,
+    ended: bool,
+}
+
+impl Gate {
+    /// At the start of a connection. A head may take `header_timeout` to arrive.
+    pub(super) fn new(limits: HeadLimits, header_timeout: Duration, refused: Refused) -> Self {
+        let follower = Follower::new(limits);
+        Self { follower, refused, header_timeout, head_timer: None, stopped: false, ended: false }
+    }
+
+    /// Whether the caller may be sending what will never be read.
+    pub(super) fn leaves_bytes_unread(&self) -> bool {
+        !self.ended && (self.stopped || self.follower.place() != Place::Between)
+    }
+
+    /// Reads from `stream` what may be read.
+    pub(super) fn poll_read(
+        &mut self,
+        stream: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.stopped {
+            // The refused message is being answered; then the connection is closed.
+            return Poll::Pending;
+        }
+        let start = buffer.filled().len();
+        let read = stream.poll_read(cx, buffer)?;
+        if read.is_pending() {
+            return self.poll_head_timer(cx);
+        }
+        let arrived = &buffer.filled()[start..];
+        self.ended = arrived.is_empty();
+        if let Err(Stop { at, fault }) = self.follower.feed(arrived) {
+            self.stopped = true;
+            if fault == Fault::Chunk {
+                buffer.set_filled(start);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a chunk is malformed")));
+            }
+            let _ = self.refused.0.set((self.follower.heads(), fault));
+            buffer.set_filled(start + at);
+        }
+        if self.follower.place() != Place::Head {
+            self.head_timer = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits, and fails when a head has taken too long. The time between two messages is hyper's to watch.
+    fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.follower.place() == Place::Head || self.follower.heads() == 0 {
+            let timeout = self.header_timeout;
+            ready!(self.head_timer.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request took too long")));
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        time::{Instant, advance},
+    };
+
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// A gate in front of one end of a pipe.
+    struct Gated {
+        gate: Gate,
+        stream: DuplexStream,
+    }
+
+    impl AsyncRead for Gated {
+        fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let this = self.get_mut();
+            this.gate.poll_read(Pin::new(&mut this.stream), cx, buffer)
+        }
+    }
+
+    fn gated() -> (Gated, DuplexStream, Refused) {
+        let (ours, theirs) = duplex(1 << 20);
+        let refused = Refused::default();
+        (Gated { gate: Gate::new(LIMITS, TIMEOUT, refused.clone()), stream: ours }, theirs, refused)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_read_after_a_message_that_is_refused() {
+        let (mut gated, mut caller, refused) = gated();
+        let good = b"GET /a HTTP/1.1\r\n\r\n";
+        let bad = b"GET /b#c HTTP/1.1\r\n\r\n";
+        caller.write_all(&[&good[..], bad, good].concat()).await.unwrap();
+        let mut bytes = vec![0; 1000];
+        let read = gated.read(&mut bytes).await.unwrap();
+        assert_eq!(&bytes[..read], [&good[..], bad].concat());
+        assert_eq!((refused.fault_of(1), refused.fault_of(2)), (None, Some(Fault::Fragment)));
+        assert!(gated.gate.leaves_bytes_unread());
+        let more = tokio::time::timeout(Duration::from_secs(3600), gated.read(&mut bytes)).await;
+        assert!(more.is_err(), "neither bytes nor an end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i01_a_head_has_its_time_however_slowly_it_drips() {
+        for before in ["", "GET /a HTTP/1.1\r\n\r\n"] {
+            let (mut gated, mut caller, _) = gated();
+            let mut bytes = vec![0; 1000];
+            caller.write_all(before.as_bytes()).await.unwrap();
+            if !before.is_empty() {
+                let _ = gated.read(&mut bytes).await.unwrap();
+                advance(TIMEOUT * 10).await;
+            }
+            let started = Instant::now();
+            let dripping = tokio::spawn(async move {
+                for byte in *b"GET / HTTP/1.1\r\nX: aaaaaaaaaaaaaaaaaaaaa" {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if caller.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            let error = gated.read_to_end(&mut Vec::new()).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            // On a kept connection the time starts with the first byte, which comes after a second.
+            assert_eq!(started.elapsed().as_secs(), if before.is_empty() { 10 } else { 11 });
+            drop(gated);
+            dripping.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_malformed_chunk_is_an_error_of_the_connection() {
+        let (mut gated, mut caller, _) = gated();
+        caller.write_all(b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n").await.unwrap();
+        let error = gated.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}
