@@ -34,7 +34,7 @@ pub(super) struct Gate {
     header_timeout: Duration,
     /// Set while a head is on its way, from the connection's start or the head's first byte.
     head_timer: Option<Pin<Box<Sleep>>>,
-    stopped: bool,
+    stopped: Option<Fault>,
     ended: bool,
 }
 
@@ -42,12 +42,12 @@ impl Gate {
     /// At the start of a connection. A head may take `header_timeout` to arrive.
     pub(super) fn new(limits: HeadLimits, header_timeout: Duration, refused: Refused) -> Self {
         let follower = Follower::new(limits);
-        Self { follower, refused, header_timeout, head_timer: None, stopped: false, ended: false }
+        Self { follower, refused, header_timeout, head_timer: None, stopped: None, ended: false }
     }
 
     /// Whether the caller may be sending what will never be read.
     pub(super) fn leaves_bytes_unread(&self) -> bool {
-        !self.ended && (self.stopped || self.follower.place() != Place::Between)
+        !self.ended && (self.stopped.is_some() || self.follower.place() != Place::Between)
     }
 
     /// Reads from `stream` what may be read.
@@ -57,9 +57,11 @@ impl Gate {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.stopped {
+        match self.stopped {
+            None => {}
+            Some(Fault::Chunk) => return Poll::Ready(Err(malformed_chunk())),
             // The refused message is being answered; then the connection is closed.
-            return Poll::Pending;
+            Some(_) => return Poll::Pending,
         }
         let start = buffer.filled().len();
         let read = stream.poll_read(cx, buffer)?;
@@ -69,13 +71,11 @@ impl Gate {
         let arrived = &buffer.filled()[start..];
         self.ended = arrived.is_empty();
         if let Err(Stop { at, fault }) = self.follower.feed(arrived) {
-            self.stopped = true;
-            if fault == Fault::Chunk {
-                buffer.set_filled(start);
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a chunk is malformed")));
-            }
-            let _ = self.refused.0.set((self.follower.heads(), fault));
+            self.stopped = Some(fault);
             buffer.set_filled(start + at);
+            if fault != Fault::Chunk {
+                let _ = self.refused.0.set((self.follower.heads(), fault));
+            }
         }
         if self.follower.place() != Place::Head {
             self.head_timer = None;
@@ -92,6 +92,10 @@ impl Gate {
         }
         Poll::Pending
     }
+}
+
+fn malformed_chunk() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a chunk of a request's body is malformed")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Instant,
@@ -43,6 +43,9 @@ pub struct Received {
 
 /// More of a body is counted and hashed, not kept.
 const KEPT_BODY: usize = 64 * 1024;
+
+/// What is read of a large body before an early answer.
+const EARLY: u64 = 64 * 1024;
 
 impl Received {
     pub fn target(&self) -> &str {
@@ -126,6 +129,7 @@ struct Shared {
     received: Mutex<Vec<Received>>,
     more: Condvar,
     config: Mutex<Arc<ServerConfig>>,
+    early: AtomicBool,
 }
 
 impl Upstream {
@@ -141,11 +145,24 @@ impl Upstream {
         })
     }
 
+    /// Like [`start`](Self::start), but answers a request with a body of 1 MiB or more as soon as it has 64 KiB of it, and reads
+    /// the rest only to throw it away.
+    pub fn start_early(handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        let upstream = Self::start(3600, handler);
+        upstream.shared.early.store(true, Ordering::SeqCst);
+        upstream
+    }
+
     /// Answers everything as `handler` says.
     pub fn start_raw(handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = server_config(&dir.path().join("ca.pem"), &[]);
-        let shared = Arc::new(Shared { received: Mutex::default(), more: Condvar::new(), config: Mutex::new(config) });
+        let shared = Arc::new(Shared {
+            received: Mutex::default(),
+            more: Condvar::new(),
+            config: Mutex::new(config),
+            early: AtomicBool::new(false),
+        });
         let (stop, stopped) = watch::channel(());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -293,7 +310,13 @@ async fn connection(
 ) -> std::io::Result<()> {
     while let Some(head) = read_head(&mut stream).await? {
         let mut request = Received { head, body: Vec::new(), body_len: 0, body_hash: hash(0, b"") };
-        read_body(&mut stream, &mut request).await?;
+        let length = request.headers("content-length").first().map_or(0, |length| length.parse().unwrap());
+        let rest = if shared.early.load(Ordering::SeqCst) && length >= 1 << 20 { length - EARLY } else { 0 };
+        if rest > 0 {
+            take(&mut stream, EARLY, &mut request).await?;
+        } else {
+            read_body(&mut stream, &mut request).await?;
+        }
         shared.received.lock().unwrap().push(request.clone());
         shared.more.notify_all();
         match handler(&request) {
@@ -323,6 +346,7 @@ async fn connection(
             }
         }
         stream.flush().await?;
+        take(&mut stream, rest, &mut request).await?;
     }
     Ok(())
 }

@@ -1,0 +1,288 @@
+//! Requests whose bytes are wrong, too many, or too slow, sent as they are to the running program.
+
+use std::{
+    io::{self, Write as _},
+    thread,
+};
+
+use crate::support::{
+    client::Client,
+    process::Proxy,
+    upstream::{Gate, Reply, Upstream},
+};
+
+fn ok() -> Upstream {
+    Upstream::start(3600, |_| Reply::json("{}"))
+}
+
+/// A request that must never be answered, behind one after which nothing may be read.
+const NEXT: &str = "GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// Sends each of the requests on a connection of its own, with another one behind it. Each must be refused as expected, the
+/// connection closed, and the upstream must see nothing.
+#[track_caller]
+fn refused(variables: &[(&str, &str)], requests: &[(String, u16, Option<&str>)]) {
+    let upstream = ok();
+    let proxy = Proxy::start_with(&upstream, variables);
+    for (request, status, code) in requests {
+        let shown = &request[..request.len().min(200)];
+        let mut client = proxy.connect();
+        client.send(format!("{request}{NEXT}"));
+        let answer = client.read_answer(false).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
+        match code {
+            Some(code) => answer.assert_problem(*status, code),
+            None => assert_eq!(answer.status, *status, "{shown:?}"),
+        }
+        client.assert_closed();
+    }
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+fn post(fields: &str, body: &str) -> String {
+    format!("POST /x HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n{body}")
+}
+
+#[test]
+fn a01_a02_a03_a04_a06_a07_a08_a_length_is_given_once_and_plainly() {
+    let mut requests = Vec::new();
+    for fields in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Content-Length: 3\r\nContent-Length: 3",
+        "Content-Length: 003",
+    ] {
+        requests.push((post(fields, "0\r\n\r\n"), 400, Some("bad_request")));
+    }
+    // These hyper refuses by itself.
+    for length in
+        ["3\r\nContent-Length: 4", "+3", "-1", "0x3", "3z", "", "\r\nContent-Length: 3", "18446744073709551616"]
+    {
+        requests.push((post(&format!("Content-Length: {length}"), "abc"), 400, None));
+    }
+    requests.push((post("Content-Length: 18446744073709551615", "abc"), 431, None));
+    refused(&[], &requests);
+}
+
+#[test]
+fn a09_a11_a13_a14_no_transfer_coding_is_understood_but_chunked() {
+    let body = "0\r\n\r\n";
+    let mut requests = vec![
+        (post("Transfer-Encoding: gzip, chunked", body), 501, Some("not_implemented")),
+        (post("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", body), 400, Some("bad_request")),
+        (post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", body), 400, Some("bad_request")),
+        (post("Transfer-Encoding: chunked, chunked", body), 400, Some("bad_request")),
+        ("POST /x HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 400, None),
+    ];
+    for coding in ["identity", "identity, xchunked", "\"chunked\"", "chunked;q=1", "cow chunked", "\u{b}chunked"] {
+        requests.push((post(&format!("Transfer-Encoding: {coding}"), body), 400, None));
+    }
+    refused(&[], &requests);
+}
+
+#[test]
+fn b01_b03_b05_b11_c12_c13_heads_have_no_second_reading() {
+    let get = |field: &str| format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
+    let mut requests: Vec<_> = [
+        "X-A: b\0c",
+        "X-A: b\rX: c",
+        "X-A: b\u{7f}c",
+        "X-A: b\u{1}c",
+        "X-A: b\u{1b}[31mc",
+        "X-A: b\r\n c",
+        "X-A : b",
+        "Transfer-Encoding\t: chunked",
+        "Content-Length : 3",
+    ]
+    .iter()
+    .map(|field| (get(field), 400, None))
+    .collect();
+    for line in ["GET / HTTP/1.2", "GET / HTTP/2.0", "GET /", "GET /a\tb HTTP/1.1", "GET /a b HTTP/1.1"] {
+        requests.push((format!("{line}\r\nHost: localhost\r\n\r\n"), 400, None));
+    }
+    requests.push(("GET /denied#/allowed HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, Some("bad_request")));
+    refused(&[], &requests);
+}
+
+#[test]
+fn b12_heads_and_targets_over_their_limits_are_refused_each_with_its_code() {
+    let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+    refused(
+        &[],
+        &[
+            (get("/x", &"X-A: b\r\n".repeat(64)), 431, Some("headers_too_large")),
+            (get("/x", &format!("X-A: {}\r\n", "b".repeat(33_000))), 431, Some("headers_too_large")),
+            (get(&format!("/{}", "x".repeat(8192)), ""), 414, Some("target_too_long")),
+            // Beyond what is read at all.
+            (get("/x", &format!("X-A: {}\r\n", "b".repeat(500_000))), 431, None),
+            (get(&format!("/{}", "x".repeat(66_000)), ""), 414, None),
+        ],
+    );
+}
+
+#[test]
+fn i10_a_body_over_the_limit_is_refused_before_it_is_sent_or_cut_off_where_it_is() {
+    let limit = [("FINICITY__LIMITS__BODY_BYTES", "1000")];
+    refused(&limit, &[(post("Content-Length: 1001", ""), 413, Some("body_too_large"))]);
+
+    let upstream = ok();
+    let proxy = Proxy::start_with(&upstream, &limit);
+    let mut client = proxy.connect();
+    client.send(post("Transfer-Encoding: chunked", ""));
+    client.send(format!("258\r\n{0}\r\n258\r\n{0}\r\n", "x".repeat(600)));
+    client.read_answer(false).unwrap().assert_problem(413, "body_too_large");
+    client.assert_closed();
+    assert_eq!(proxy.connect().call("POST", "/y", &["Content-Length: 1000"], &[0; 1000]).status, 200);
+    assert_eq!(upstream.requests().len(), 1, "the upstream never got the large one whole");
+}
+
+#[test]
+fn a16_a17_a_body_is_a_body_whatever_the_method_and_never_a_request() {
+    let upstream = ok();
+    let proxy = Proxy::start(&upstream);
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\nFoo: bar\r\n\r\n";
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "POST"] {
+        let mut client = proxy.connect();
+        let length = format!("Content-Length: {}", smuggled.len());
+        assert_eq!(client.call(method, "/a", &[&length], smuggled.as_bytes()).status, 200);
+        let chunk = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
+        assert_eq!(client.call(method, "/b", &["Transfer-Encoding: chunked"], chunk.as_bytes()).status, 200);
+        assert_eq!(client.get("/c").status, 200);
+    }
+    let requests = upstream.requests();
+    let targets: Vec<&str> = requests.iter().map(|request| request.target()).collect();
+    assert_eq!(targets, ["/a", "/b", "/c"].repeat(5));
+    for request in requests.iter().filter(|request| request.target() != "/c") {
+        assert_eq!(request.body, smuggled.as_bytes(), "{}", request.head);
+    }
+}
+
+#[test]
+fn a20_a21_a22_a_body_that_breaks_its_framing_or_off_never_arrives_whole() {
+    let upstream = ok();
+    let proxy = Proxy::start(&upstream);
+    for body in ["3\r\nabcd\r\n0\r\n\r\n", "3\r\nabc0\r\n\r\n", "3\r\nabc\r\n0\n\n"] {
+        let mut client = proxy.connect();
+        client.send(post("Transfer-Encoding: chunked", body) + NEXT);
+        client.read_answer(false).unwrap().assert_problem(400, "bad_request");
+        client.assert_closed();
+    }
+    let resident = proxy.process.status_kib("VmRSS");
+    let mut client = proxy.connect();
+    client.send(post("Transfer-Encoding: chunked", ""));
+    let extension = format!("1;x={}\r\na\r\n", "y".repeat(15_000));
+    let mut writer = client.writer();
+    let _ = (0..1000).try_for_each(|_| writer.write_all(extension.as_bytes()));
+    // The answer may be lost where the flood goes on: the caller's own connection is what breaks then.
+    if let Ok(answer) = client.read_answer(false) {
+        answer.assert_problem(400, "bad_request");
+    }
+    assert!(proxy.process.status_kib("VmRSS") < resident + 4096);
+
+    let mut client = proxy.connect();
+    client.send(post("Content-Length: 10", "abc"));
+    drop(client);
+    proxy.process.wait_for_line(|line| line.contains(r#""error.code":"bad_request""#) && line.contains("end of file"));
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn b02_b08_b13_what_is_let_through_goes_on_as_it_was_with_proper_line_ends() {
+    let upstream = ok();
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    client.send(b"GET /bare HTTP/1.1\nHost: localhost\nX-A: b\r\nX-B: \xff\xa0c\r\nX-M: 1\nX-M: 2\n\n");
+    assert_eq!(client.read_answer(false).unwrap().status, 200);
+    let request = upstream.wait_for("/bare");
+    // `head` is split at CR LF: a bare LF would show.
+    assert!(!request.head.replace("\r\n", "").contains('\n'));
+    assert_eq!((request.headers("x-a"), request.headers("x-m")), (vec!["b"], vec!["1", "2"]));
+    assert_eq!(request.headers("x-b"), ["\u{ff}\u{a0}c"]);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_up_to_the_one_that_is_refused() {
+    let upstream = Upstream::start(3600, |request| Reply::json(&format!("\"{}\"", request.target())));
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.send([get("/1"), get("/2"), get("/3#x"), get("/4")].concat());
+    for target in ["/1", "/2"] {
+        assert_eq!(client.read_answer(false).unwrap().text(), format!("\"{target}\""));
+    }
+    client.read_answer(false).unwrap().assert_problem(400, "bad_request");
+    client.assert_closed();
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[test]
+fn i01_i03_a_head_that_drips_and_a_connection_that_idles_are_closed() {
+    let upstream = ok();
+    let limits = [("FINICITY__LIMITS__HEADER_TIMEOUT", "1s"), ("FINICITY__LIMITS__KEEPALIVE_TIMEOUT", "1s")];
+    let proxy = Proxy::start_with(&upstream, &limits);
+    let mut silent = proxy.connect();
+    let mut dripping = proxy.connect();
+    dripping.send("GET / HTTP/1.1\r\nHost: a\r\nX: ");
+    let mut kept = proxy.connect();
+    assert_eq!(kept.get("/x").status, 200);
+    let mut half = proxy.connect();
+    assert_eq!(half.get("/x").status, 200);
+    half.send("GET / HT");
+    for client in [&mut silent, &mut dripping, &mut kept, &mut half] {
+        client.assert_closed();
+    }
+    assert_eq!(proxy.connect().get("/x").status, 200);
+}
+
+#[test]
+fn i04_a_body_that_never_ends_is_a_408_and_the_upstream_never_gets_it() {
+    let upstream = ok();
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s")]);
+    let mut client = proxy.connect();
+    client.send(post("Content-Length: 10", "abc"));
+    client.read_answer(false).unwrap().assert_problem(408, "request_timeout");
+    client.assert_closed();
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn g06_e05_an_answer_that_comes_before_the_body_is_seen_and_the_rest_is_no_request() {
+    // This answers as soon as it has the head, while most of the body has not been sent.
+    let upstream = Upstream::start_early(|_| Reply::status(413, "Content Too Large", "{}"));
+    let proxy = Proxy::start(&upstream);
+    for round in 0..20 {
+        let mut client = proxy.connect();
+        client.send(post("Content-Length: 10485760", ""));
+        let mut writer = client.writer();
+        let sending = thread::spawn(move || {
+            let part = NEXT.as_bytes().repeat(1000);
+            let sent = (0..10_485_760 / part.len()).try_for_each(|_| writer.write_all(&part));
+            assert!(sent.err().is_none_or(|error| is_closed(&error)), "round {round}");
+        });
+        let answer = client.read_answer(false).unwrap();
+        assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (413, None), "round {round}");
+        drop(client);
+        sending.join().unwrap();
+    }
+    assert!(upstream.requests().iter().all(|request| request.target() == "/x"));
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+#[test]
+fn g07_a_caller_that_goes_away_takes_its_request_with_it() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream =
+        Upstream::start(3600, move |_| Reply::Held(held.clone(), b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()));
+    let proxy = Proxy::start(&upstream);
+    let mut client: Client = proxy.connect();
+    client.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    upstream.wait_for("/slow");
+    drop(client);
+    let line = proxy.process.wait_for_log("request");
+    assert_eq!(line["outcome"], "aborted");
+    assert!(line["duration_ms"].as_f64().unwrap() < 30_000.0, "{line}");
+    gate.open();
+}
