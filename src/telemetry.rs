@@ -5,3 +5,6 @@ mod metrics;
 mod writer;
 
 pub use metrics::Metrics;
+
+/// The target of log lines about decisions that an auditor asks for: credentials, tokens, administrators.
+pub const AUDIT: &str = "finicity_proxy::audit";

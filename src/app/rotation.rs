@@ -9,10 +9,9 @@ use tracing::{error, info};
 use crate::{
     cause,
     credentials::{self, Scheme, Source, dir},
+    telemetry::AUDIT,
     token::TokenControl,
 };
-
-const AUDIT: &str = "finicity_proxy::audit";
 
 /// How long a directory must have been left alone before it is read: whoever writes the files one after the other is done by
 /// then. Half of a change would be a failed authentication, of which the vendor allows few.

@@ -139,4 +139,6 @@ mod fleet;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod state_table;
+#[cfg(test)]
 mod tests;

@@ -244,7 +244,7 @@ impl TokenWriter {
 
     /// For how long the current token may still be used; zero when there is none.
     pub fn remaining(&self) -> Duration {
-        self.current.load().as_ref().map_or(Duration::ZERO, |token| token.usable_until.since(self.clock.now()))
+        remaining(&self.current, self.clock)
     }
 }
 
@@ -345,7 +345,7 @@ impl TokenReader {
 
     /// For how long the latest token may still be used; zero when there is none.
     pub fn remaining(&self) -> Duration {
-        self.current.load().as_ref().map_or(Duration::ZERO, |token| token.usable_until.since(self.clock.now()))
+        remaining(&self.current, self.clock)
     }
 
     /// The time until the next token call, where one is scheduled.
@@ -363,6 +363,11 @@ impl TokenReader {
         let retry_after = self.until_next_attempt().unwrap_or(RETRY_AFTER).clamp(RETRY_AFTER, MAX_RETRY_AFTER);
         Unavailable::NoToken { retry_after }
     }
+}
+
+/// For how long the latest token may still be used.
+fn remaining(current: &ArcSwapOption<Token>, clock: Clock) -> Duration {
+    current.load().as_ref().map_or(Duration::ZERO, |token| token.usable_until.since(clock.now()))
 }
 
 #[cfg(test)]

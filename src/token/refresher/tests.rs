@@ -94,7 +94,7 @@ pub(super) fn refresher<M: Mint>(mint: M) -> (Refresher<M>, TokenReader, TokenCo
 }
 
 /// Lets the time pass in steps, and looks at `check` after each.
-async fn pass(total: Duration, step: Duration, mut check: impl FnMut()) {
+pub(super) async fn pass(total: Duration, step: Duration, mut check: impl FnMut()) {
     let end = Instant::now() + total;
     while Instant::now() < end {
         advance(step).await;
@@ -204,31 +204,31 @@ async fn n19_a_stop_during_a_call_ends_it_at_once() {
 
 /// An endpoint that knows which secrets are good, and counts the calls for each.
 #[derive(Clone, Debug, Default)]
-struct Knowing(Arc<Mutex<Knowledge>>);
+pub(super) struct Knowing(Arc<Mutex<Knowledge>>);
 
 #[derive(Debug, Default)]
-struct Knowledge {
-    good: Vec<&'static str>,
-    calls: Vec<String>,
-    minted: u64,
-    failing: bool,
-    panicking: bool,
-    revocation_panics: bool,
-    misconfigured: bool,
-    takes: Duration,
-    revoked: Vec<String>,
+pub(super) struct Knowledge {
+    pub(super) good: Vec<&'static str>,
+    pub(super) calls: Vec<String>,
+    pub(super) minted: u64,
+    pub(super) failing: bool,
+    pub(super) panicking: bool,
+    pub(super) revocation_panics: bool,
+    pub(super) misconfigured: bool,
+    pub(super) takes: Duration,
+    pub(super) revoked: Vec<String>,
 }
 
 impl Knowing {
-    fn of(good: &[&'static str]) -> Self {
+    pub(super) fn of(good: &[&'static str]) -> Self {
         Self(Arc::new(Mutex::new(Knowledge { good: good.to_vec(), ..Knowledge::default() })))
     }
 
-    fn with<T>(&self, look: impl FnOnce(&mut Knowledge) -> T) -> T {
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut Knowledge) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    fn calls(&self, secret: &str) -> usize {
+    pub(super) fn calls(&self, secret: &str) -> usize {
         self.with(|knowledge| knowledge.calls.iter().filter(|call| *call == secret).count())
     }
 }
@@ -277,7 +277,7 @@ impl Mint for Knowing {
 }
 
 /// Starts a refresher with `secret-1`.
-fn start_knowing(endpoint: &Knowing) -> (TokenReader, TokenControl) {
+pub(super) fn start_knowing(endpoint: &Knowing) -> (TokenReader, TokenControl) {
     let (refresher, reader, control) = refresher(endpoint.clone());
     tokio::spawn(refresher.run(CancellationToken::new()));
     (reader, control)
@@ -289,7 +289,7 @@ fn fields(reader: &TokenReader) -> [String; 2] {
     token.as_ref().unwrap().headers().each_ref().map(|(_, value)| value.to_str().unwrap().to_owned())
 }
 
-async fn hours(hours: u64) {
+pub(super) async fn hours(hours: u64) {
     pass(Duration::from_secs(hours * 3600), Duration::from_secs(5), || {}).await;
 }
 
@@ -492,167 +492,4 @@ async fn n02_at_the_instant_of_expiry_there_is_one_call_and_nobody_gets_the_old_
     })
     .await;
     assert_eq!((endpoint.calls(), reader.version()), (3, 2));
-}
-
-/// One cell of the table: bring the refresher into a state, let something happen, look at where it is and what was called.
-async fn cell(state: State, event: &'static str, expected: State, calls: usize) {
-    let endpoint = Knowing::of(&["secret-1", "secret-2"]);
-    let (reader, control) = match state {
-        State::Rejected => {
-            endpoint.with(|knowledge| knowledge.good = vec!["secret-2"]);
-            start_knowing(&endpoint)
-        }
-        State::Empty => {
-            endpoint.with(|knowledge| knowledge.failing = true);
-            start_knowing(&endpoint)
-        }
-        _ => start_knowing(&endpoint),
-    };
-    hours(0).await;
-    pass(Duration::from_millis(100), Duration::from_millis(10), || {}).await;
-    match state {
-        State::Quarantined => assert!(control.quarantine().await),
-        State::Degraded => {
-            endpoint.with(|knowledge| knowledge.failing = true);
-            assert!(!control.heal(1).await);
-        }
-        State::Expired => {
-            // The next try after this kind of failure is far away.
-            endpoint.with(|knowledge| knowledge.misconfigured = true);
-            hours(1).await;
-        }
-        State::Refreshing => {
-            endpoint.with(|knowledge| knowledge.takes = Duration::from_secs(9));
-            control.report_refused(1);
-            pass(Duration::from_millis(100), Duration::from_millis(10), || {}).await;
-        }
-        _ => {}
-    }
-    assert_eq!(reader.state(), state, "before {event}");
-    let before = endpoint.with(|knowledge| knowledge.calls.len());
-    endpoint.with(|knowledge| (knowledge.failing, knowledge.misconfigured) = (false, false));
-    let version = reader.version();
-    // Nobody waits for the answer here: while a call is under way, there is none.
-    tokio::spawn(async move {
-        match event {
-            "refused" => drop(control.heal(version).await),
-            "invalidate" => drop(control.invalidate().await),
-            "quarantine" => drop(control.quarantine().await),
-            "lift" => drop(control.lift().await),
-            "reset" => drop(control.reset_latch(false).await),
-            "same" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-1")).await,
-            "rotate" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await,
-            _ => {}
-        }
-        // The sender lives on, as it does in the process.
-        std::future::pending::<()>().await;
-    });
-    pass(Duration::from_millis(500), Duration::from_millis(10), || {}).await;
-    let made = endpoint.with(|knowledge| knowledge.calls.len()) - before;
-    assert_eq!((reader.state(), made), (expected, calls), "{state:?} × {event}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_state_meets_every_event() {
-    use State::{Degraded, Empty, Expired, Fresh, Quarantined, Rejected};
-
-    // The state after half a second, and the token calls made in it. The backoff is a second at least, so that no call but
-    // those that the event causes falls into that time; an invalidation waits five seconds after the last call.
-    let table = [
-        (
-            "refused",
-            [
-                (Fresh, Fresh, 1),
-                (Degraded, Degraded, 0),
-                (Empty, Empty, 0),
-                (Expired, Expired, 0),
-                (Rejected, Rejected, 0),
-                (Quarantined, Quarantined, 0),
-            ],
-        ),
-        (
-            "invalidate",
-            [
-                (Fresh, Expired, 0),
-                (Degraded, Expired, 0),
-                (Empty, Empty, 0),
-                (Expired, Fresh, 1),
-                (Rejected, Rejected, 0),
-                (Quarantined, Quarantined, 0),
-            ],
-        ),
-        (
-            "quarantine",
-            [
-                (Fresh, Quarantined, 0),
-                (Degraded, Quarantined, 0),
-                (Empty, Quarantined, 0),
-                (Expired, Quarantined, 0),
-                (Rejected, Quarantined, 0),
-                (Quarantined, Quarantined, 0),
-            ],
-        ),
-        (
-            "lift",
-            [
-                (Fresh, Fresh, 0),
-                (Degraded, Degraded, 0),
-                (Empty, Empty, 0),
-                (Expired, Expired, 0),
-                (Rejected, Rejected, 0),
-                (Quarantined, Expired, 0),
-            ],
-        ),
-        (
-            "reset",
-            [
-                (Fresh, Fresh, 0),
-                (Degraded, Degraded, 0),
-                (Empty, Empty, 0),
-                (Expired, Expired, 0),
-                (Rejected, Rejected, 1),
-                (Quarantined, Quarantined, 0),
-            ],
-        ),
-        (
-            "same",
-            [
-                (Fresh, Fresh, 0),
-                (Degraded, Degraded, 0),
-                (Empty, Empty, 0),
-                (Expired, Expired, 0),
-                (Rejected, Rejected, 0),
-                (Quarantined, Quarantined, 0),
-            ],
-        ),
-        (
-            "rotate",
-            [
-                (Fresh, Fresh, 1),
-                (Degraded, Fresh, 1),
-                (Empty, Fresh, 1),
-                (Expired, Fresh, 1),
-                (Rejected, Fresh, 1),
-                (Quarantined, Quarantined, 0),
-            ],
-        ),
-        (
-            "nothing",
-            [
-                (Fresh, Fresh, 0),
-                (Degraded, Degraded, 0),
-                (Empty, Empty, 0),
-                (Expired, Expired, 0),
-                (Rejected, Rejected, 0),
-                (Quarantined, Quarantined, 0),
-            ],
-        ),
-    ];
-    for (event, cells) in table {
-        for (state, expected, calls) in cells {
-            cell(state, event, expected, calls).await;
-        }
-        // A call that is under way is finished first, whatever is wished for.
-        cell(State::Refreshing, event, State::Refreshing, 0).await;
-    }
 }

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::{Command, Mint, Phase, Refresher, Slot, Stamp};
 use crate::{
     credentials::lockout::{PersistError, Verdict},
+    telemetry::AUDIT,
     token::{
         Guard,
         classify::{Class, Failure},
@@ -22,8 +23,6 @@ const LEAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a call that is under way may take once the process ends.
 const LAST_CALL: Duration = Duration::from_secs(2);
-
-const AUDIT: &str = "finicity_proxy::audit";
 
 /// Which credentials a call is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,172 @@
+//! Every state meets every event: where the refresher is afterwards, and what it called.
+
+use std::time::Duration;
+
+use super::tests::{Knowing, hours, pass, start_knowing};
+use crate::{
+    credentials::Scheme,
+    token::{State, tests::credentials},
+};
+
+/// One cell of the table: bring the refresher into a state, let something happen, look at where it is and what was called.
+async fn cell(state: State, event: &'static str, expected: State, calls: usize) {
+    let endpoint = Knowing::of(&["secret-1", "secret-2"]);
+    let (reader, control) = match state {
+        State::Rejected => {
+            endpoint.with(|knowledge| knowledge.good = vec!["secret-2"]);
+            start_knowing(&endpoint)
+        }
+        State::Empty => {
+            endpoint.with(|knowledge| knowledge.failing = true);
+            start_knowing(&endpoint)
+        }
+        _ => start_knowing(&endpoint),
+    };
+    hours(0).await;
+    pass(Duration::from_millis(100), Duration::from_millis(10), || {}).await;
+    match state {
+        State::Quarantined => assert!(control.quarantine().await),
+        State::Degraded => {
+            endpoint.with(|knowledge| knowledge.failing = true);
+            assert!(!control.heal(1).await);
+        }
+        State::Expired => {
+            // The next try after this kind of failure is far away.
+            endpoint.with(|knowledge| knowledge.misconfigured = true);
+            hours(1).await;
+        }
+        State::Refreshing => {
+            endpoint.with(|knowledge| knowledge.takes = Duration::from_secs(9));
+            control.report_refused(1);
+            pass(Duration::from_millis(100), Duration::from_millis(10), || {}).await;
+        }
+        _ => {}
+    }
+    assert_eq!(reader.state(), state, "before {event}");
+    let before = endpoint.with(|knowledge| knowledge.calls.len());
+    endpoint.with(|knowledge| (knowledge.failing, knowledge.misconfigured) = (false, false));
+    let version = reader.version();
+    // Nobody waits for the answer here: while a call is under way, there is none.
+    tokio::spawn(async move {
+        match event {
+            "refused" => drop(control.heal(version).await),
+            "invalidate" => drop(control.invalidate().await),
+            "quarantine" => drop(control.quarantine().await),
+            "lift" => drop(control.lift().await),
+            "reset" => drop(control.reset_latch(false).await),
+            "same" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-1")).await,
+            "rotate" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await,
+            _ => {}
+        }
+        // The sender lives on, as it does in the process.
+        std::future::pending::<()>().await;
+    });
+    pass(Duration::from_millis(500), Duration::from_millis(10), || {}).await;
+    let made = endpoint.with(|knowledge| knowledge.calls.len()) - before;
+    assert_eq!((reader.state(), made), (expected, calls), "{state:?} × {event}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_state_meets_every_event() {
+    use State::{Degraded, Empty, Expired, Fresh, Quarantined, Rejected};
+
+    // The state after half a second, and the token calls made in it. The backoff is a second at least, so that no call but
+    // those that the event causes falls into that time; an invalidation waits five seconds after the last call.
+    let table = [
+        (
+            "refused",
+            [
+                (Fresh, Fresh, 1),
+                (Degraded, Degraded, 0),
+                (Empty, Empty, 0),
+                (Expired, Expired, 0),
+                (Rejected, Rejected, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "invalidate",
+            [
+                (Fresh, Expired, 0),
+                (Degraded, Expired, 0),
+                (Empty, Empty, 0),
+                (Expired, Fresh, 1),
+                (Rejected, Rejected, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "quarantine",
+            [
+                (Fresh, Quarantined, 0),
+                (Degraded, Quarantined, 0),
+                (Empty, Quarantined, 0),
+                (Expired, Quarantined, 0),
+                (Rejected, Quarantined, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "lift",
+            [
+                (Fresh, Fresh, 0),
+                (Degraded, Degraded, 0),
+                (Empty, Empty, 0),
+                (Expired, Expired, 0),
+                (Rejected, Rejected, 0),
+                (Quarantined, Expired, 0),
+            ],
+        ),
+        (
+            "reset",
+            [
+                (Fresh, Fresh, 0),
+                (Degraded, Degraded, 0),
+                (Empty, Empty, 0),
+                (Expired, Expired, 0),
+                (Rejected, Rejected, 1),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "same",
+            [
+                (Fresh, Fresh, 0),
+                (Degraded, Degraded, 0),
+                (Empty, Empty, 0),
+                (Expired, Expired, 0),
+                (Rejected, Rejected, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "rotate",
+            [
+                (Fresh, Fresh, 1),
+                (Degraded, Fresh, 1),
+                (Empty, Fresh, 1),
+                (Expired, Fresh, 1),
+                (Rejected, Fresh, 1),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+        (
+            "nothing",
+            [
+                (Fresh, Fresh, 0),
+                (Degraded, Degraded, 0),
+                (Empty, Empty, 0),
+                (Expired, Expired, 0),
+                (Rejected, Rejected, 0),
+                (Quarantined, Quarantined, 0),
+            ],
+        ),
+    ];
+    for (event, cells) in table {
+        for (state, expected, calls) in cells {
+            cell(state, event, expected, calls).await;
+        }
+        // A call that is under way is finished first, whatever is wished for.
+        cell(State::Refreshing, event, State::Refreshing, 0).await;
+    }
+}
