@@ -1,59 +1,14 @@
 //! The canary scan: every flow runs with all logs of all crates at TRACE, and no output may hold a secret in any form.
 
-use std::fmt::Write as _;
-
 use rustix::process::Signal;
 
 use crate::support::{
-    APP_KEY, CLIENT_ID, CLIENT_SECRET, TOKEN_PREFIX,
+    APP_KEY, CLIENT_SECRET, TOKEN_PREFIX,
+    canary::{base64, forms, scan},
     client::{Client, Response},
     process::{Process, Proxy, serve_command},
     upstream::{Gate, Received, Reply, Upstream, token, token_answer},
 };
-
-/// Every form that a secret could leave in.
-fn forms(secret: &str) -> Vec<String> {
-    let percent = secret.bytes().fold(String::new(), |mut text, byte| {
-        let plain = byte.is_ascii_alphanumeric();
-        let _ = if plain { write!(text, "{}", char::from(byte)) } else { write!(text, "%{byte:02X}") };
-        text
-    });
-    let hex = secret.bytes().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    let numbers = secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
-    let mut forms = vec![secret.to_owned(), percent.to_lowercase(), percent, hex, numbers];
-    // Base64 of the secret at each of the three offsets, without the characters at the ends that its neighbours share.
-    for offset in 0..3 {
-        let padded = [vec![0; offset], secret.as_bytes().to_vec()].concat();
-        let encoded = base64(&padded);
-        forms.push(encoded[4.min(encoded.len())..encoded.len() - 4].to_owned());
-    }
-    forms
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let groups = bytes.chunks(3).flat_map(|group| {
-        let bits = group.iter().chain([&0, &0]).take(3).fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
-        [18, 12, 6, 0].map(|shift| char::from(ALPHABET[bits >> shift & 63]))
-    });
-    groups.collect()
-}
-
-/// Panics when `text` holds a canary, and names the place.
-#[track_caller]
-fn scan(place: &str, text: &str) {
-    for secret in [CLIENT_ID, CLIENT_SECRET, APP_KEY, TOKEN_PREFIX] {
-        for form in forms(secret) {
-            if let Some(at) = text.find(&form) {
-                let start = (0..=at.saturating_sub(200)).rev().find(|start| text.is_char_boundary(*start)).unwrap_or(0);
-                panic!("{place} holds {secret:?} as {form:?}: …{}", &text[start..at + form.len()]);
-            }
-        }
-    }
-}
 
 #[track_caller]
 fn scan_answer(place: &str, answer: &Response) {
@@ -228,7 +183,8 @@ fn l01_requests_that_are_cut_off() {
 
 #[test]
 fn the_scan_finds_what_it_looks_for() {
-    for form in forms(CLIENT_SECRET) {
+    let part = CLIENT_SECRET[3..14].to_owned();
+    for form in forms(CLIENT_SECRET).into_iter().chain([part]) {
         let text = format!("before {form} after");
         std::panic::catch_unwind(|| scan("a text", &text)).expect_err(&form);
     }

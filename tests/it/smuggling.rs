@@ -118,7 +118,7 @@ fn a15_the_upstream_sees_exactly_what_was_answered_as_forwarded() {
     let upstream = Upstream::start(3600, |_| {
         Reply::Bytes(format!("HTTP/1.1 200 OK\r\n{MARK}\r\ncontent-length: 0\r\n\r\n").into_bytes())
     });
-    let proxy = Proxy::start(&upstream);
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
     let lengths = ["", "Content-Length: 5\r\n", "Content-Length: 59\r\n"];
     let attempts: Vec<(String, Vec<u8>)> = gadgets()
         .iter()

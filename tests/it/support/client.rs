@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, canary};
 
 /// One connection.
 pub struct Client {
@@ -40,6 +40,7 @@ impl Response {
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
         let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
         assert_eq!((problem["code"].as_str(), problem["status"].as_u64()), (Some(code), Some(status.into())));
+        canary::scan("an error", &format!("{:?} {}", self.headers, self.text()));
     }
 }
 

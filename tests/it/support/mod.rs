@@ -2,6 +2,7 @@
 //!
 //! Everything is waited for by an event, with a generous limit that only a broken test reaches; nothing sleeps.
 
+pub mod canary;
 pub mod client;
 pub mod process;
 pub mod upstream;

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{APP_KEY, CLIENT_ID, CLIENT_SECRET, PATIENCE, client::Client, upstream::Upstream};
+use super::{APP_KEY, CLIENT_ID, CLIENT_SECRET, PATIENCE, canary, client::Client, upstream::Upstream};
 
 /// The program, not started yet, with an environment of its own and nothing set.
 pub fn program() -> Command {
@@ -126,9 +126,13 @@ impl Process {
 }
 
 impl Drop for Process {
+    /// Ends it, and looks for secrets in all that it printed, whatever the test was about.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !thread::panicking() {
+            canary::scan("the output of the program", &self.output());
+        }
     }
 }
 
@@ -198,6 +202,8 @@ pub fn serve_command(upstream: &Upstream, variables: &[(&str, &str)]) -> Command
         .env("FINICITY__LISTEN__PROXY", "127.0.0.1:0,[::1]:0")
         .env("FINICITY__LISTEN__OPS", "127.0.0.1:0")
         .env("FINICITY__LISTEN__ADMIN", "127.0.0.1:0")
+        // All crates tell all they know, so that the search for secrets in it means something.
+        .env("FINICITY__LOG__LEVEL", "trace")
         .envs(variables.iter().copied());
     command
 }
