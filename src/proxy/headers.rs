@@ -27,7 +27,7 @@ const HOP_BY_HOP: [&str; 9] = [
 const CREDENTIALS: [&str; 4] = ["app-key", "app-token", "authorization", "cookie"];
 
 /// Fields that tell of the caller, its network or its routes; `expect` is answered by this proxy; `host` is set anew.
-const FROM_THE_CALLER_ONLY: [&str; 12] = [
+const FROM_THE_CALLER_ONLY: [&str; 13] = [
     "b3",
     "baggage",
     "expect",
@@ -37,6 +37,7 @@ const FROM_THE_CALLER_ONLY: [&str; 12] = [
     "referer",
     "traceparent",
     "tracestate",
+    "via",
     "x-original-url",
     "x-real-ip",
     "x-rewrite-url",
@@ -202,6 +203,7 @@ mod tests {
             "Host",
             "traceparent",
             "tracestate",
+            "Via",
             "baggage",
             "b3",
             "X-B3-TraceId",
