@@ -14,6 +14,7 @@ mod guard;
 pub mod headers;
 mod heal;
 mod inject;
+mod local;
 mod observe;
 mod panic;
 mod record;
@@ -34,11 +35,12 @@ pub use client::{Upstream, UpstreamConfig};
 pub use error::{Code, Error};
 pub use observe::ObservedBody;
 pub use record::Record;
+pub use target::Endpoints;
 pub use upload::UploadLimits;
 
 use self::{
     deadline::DeadlineLayer, error::RespondLayer, headers::OwnNames, heal::HealLayer, inject::InjectLayer,
-    observe::ObserveLayer, panic::CatchPanicLayer, step::step,
+    local::LocalLayer, observe::ObserveLayer, panic::CatchPanicLayer, step::step,
 };
 use crate::{
     guard::HostGuard,
@@ -61,6 +63,8 @@ pub struct Config {
     pub upload: UploadLimits,
     /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
     pub replay_buffer: usize,
+    /// The endpoints that callers must not reach.
+    pub endpoints: Endpoints,
     /// The names of the header fields that are injected.
     pub own_headers: Vec<HeaderName>,
     /// How long a request whose token was refused waits for a new one.
@@ -103,8 +107,8 @@ pub fn stack(
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
         .layer(step(framing::check)) // one reading of the message, and no more of it than the limits
         .layer(step(move |exchange: &mut Exchange<_>| guard::admit(&hosts, exchange))) // who may call: host names, no browsers
-        .layer(step(target::check)) // what may be called: methods, origin-form targets
         .layer(step(target::find_route)) // which operation of the catalogue it is
+        .layer(LocalLayer::new(&config.endpoints, token.clone())) // what may be called: methods, targets; token calls end here
         .layer(step(move |exchange: &mut Exchange<_>| upload::check(limits, exchange))) // how much may be sent …
         .map_request(move |exchange| upload::watch(limits, exchange)) // … and how slowly
         .layer(DeadlineLayer::new(config))

@@ -71,6 +71,7 @@ fn keys(
             upload,
             replay_buffer,
             heal_wait: token.token_wait,
+            endpoints: proxy::Endpoints::new(token.token_path.as_deref(), token.revocation_path.as_deref()),
             own_headers: vec![token.app_key_header.clone(), token.token_header.clone()],
             upstream: upstream.clone(),
         },

@@ -1,12 +1,21 @@
 //! What may be called: the methods and the request targets that are forwarded, and the address that they are forwarded to.
 //!
 //! The authority is the configured one, whatever the caller sends; path and query go on byte for byte (RFC 9110, 7.7).
-//! Nothing is ever joined or concatenated, since `//host/x` and its kind turn joined URLs into another host's.
+//! Nothing is ever joined or concatenated, since `//host/x` and its kind turn joined URLs into another host's. A path whose
+//! meaning servers could disagree about is refused ([`canonical()`]), and so is one that names a token endpoint ([`Endpoints`]).
+//!
+//! Deliberately absent: a check for fragments, which the HTTP parser drops before a request comes here.
+
+mod canonical;
+mod endpoints;
 
 use http::{
-    Method, Uri,
+    HeaderMap, HeaderValue, Method, Request, Uri, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
+
+pub use canonical::{Unclear, canonical};
+pub use endpoints::{Endpoint, Endpoints, Shape};
 
 use super::{Code, Error, Exchange};
 use crate::catalogue::Route;
@@ -15,26 +24,56 @@ use crate::catalogue::Route;
 /// and the vendor has no others.
 pub const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Lets a request through that has one of the [`ALLOWED_METHODS`] and a target in origin-form (RFC 9112, 3.2.1).
+/// What is to be done with a request that is not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to the upstream.
+    Forward,
+    /// It asks this proxy for its methods.
+    Options,
+    /// It asks for a token, and expects an answer of this shape.
+    TokenCall(Shape),
+}
+
+/// Judges a request by its method and its target. Lets pass what has one of the [`ALLOWED_METHODS`], a target in origin-form
+/// (RFC 9112, 3.2.1) and a path that means one thing only, and is no call of `endpoints`. An `OPTIONS` that may go a limited
+/// way has that counted down in its `Max-Forwards`.
 ///
 /// # Errors
 ///
-/// [`Code::MethodNotAllowed`] or [`Code::BadRequest`].
-pub fn check<B>(exchange: &mut Exchange<B>) -> Result<(), Error> {
-    let request = &exchange.request;
-    if !is_allowed(request.method()) {
+/// [`Code::MethodNotAllowed`], [`Code::BadRequest`] or [`Code::RouteDenied`].
+pub fn judge<B>(endpoints: &Endpoints, request: &mut Request<B>) -> Result<Verdict, Error> {
+    let (method, target) = (request.method(), request.uri());
+    if !is_allowed(method) {
         return Err(Error::new(Code::MethodNotAllowed, "This method is never forwarded; see the Allow header."));
     }
-    let target = request.uri();
+    let is_options = *method == Method::OPTIONS;
     let path = target.path();
-    let origin_form = target.scheme().is_none() && target.authority().is_none() && path.starts_with('/');
-    if !origin_form || path.starts_with("//") {
+    let is_relative = target.scheme().is_none() && target.authority().is_none();
+    if is_options && is_relative && path == "*" {
+        return Ok(Verdict::Options);
+    }
+    if !is_relative || !path.starts_with('/') || path[1..].starts_with(['/', '\\']) {
         return Err(Error::new(
             Code::BadRequest,
             "The request target must be a path that starts with one slash, with an optional query; send no absolute URL.",
         ));
     }
-    Ok(())
+    let found = endpoints.find(path).map_err(|unclear| Error::new(Code::BadRequest, unclear.detail()))?;
+    match found {
+        None => {
+            let ends_here = is_options && ends_here(request.headers_mut());
+            Ok(if ends_here { Verdict::Options } else { Verdict::Forward })
+        }
+        Some(Endpoint::Token(shape)) if *method == Method::POST => Ok(Verdict::TokenCall(shape)),
+        Some(Endpoint::Token(_)) => Err(Error::new(
+            Code::RouteDenied,
+            "The proxy alone calls the token endpoints; only a POST is answered here, with a placeholder for a token.",
+        )),
+        Some(Endpoint::Revocation) => {
+            Err(Error::new(Code::RouteDenied, "Tokens are the proxy's own to revoke; this call is never forwarded."))
+        }
+    }
 }
 
 /// Finds the operation of the catalogue that the request names, and notes it.
@@ -64,56 +103,21 @@ fn is_allowed(method: &Method) -> bool {
     )
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use http::Request;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::proxy::Record;
-
-    fn checked(method: &str, target: &str) -> Result<(), Code> {
-        let request = Request::builder().method(method).uri(target).body(()).unwrap();
-        let record = Arc::new(Record::new(request.method().clone(), None));
-        check(&mut Exchange { request, record }).map_err(|error| error.code())
-    }
-
-    #[test]
-    fn paths_are_let_through_and_everything_else_refused() {
-        for path in ["/", "/a/b?c=d&e=%2F", "/aggregation/v1/customers?username=&type="] {
-            assert_eq!(checked("GET", path), Ok(()), "{path}");
-        }
-        for target in
-            ["http://evil.example/x", "https://u:p@localhost/x", "evil.example:443", "admin", "*", "//evil.example/x"]
-        {
-            assert_eq!(checked("GET", target), Err(Code::BadRequest), "{target}");
-        }
-    }
-
-    #[test]
-    fn e01_e02_c04_methods_outside_the_list_are_refused() {
-        for method in ALLOWED_METHODS.split(", ") {
-            assert_eq!(checked(method, "/x"), Ok(()), "{method}");
-        }
-        for method in ["TRACE", "CONNECT", "get", "FOO", "PRI"] {
-            assert_eq!(checked(method, "/x"), Err(Code::MethodNotAllowed), "{method}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn c08_whatever_the_target_the_authority_is_the_configured_one(target in "[ -~]{0,80}") {
-            let authority = Authority::from_static("api.finicity.com");
-            if let Ok(uri) = target.parse::<Uri>() {
-                let forwarded = upstream_uri(&authority, &uri);
-                prop_assert_eq!(forwarded.authority(), Some(&authority));
-                prop_assert_eq!(forwarded.scheme(), Some(&Scheme::HTTPS));
-                if uri.authority().is_none() && target.starts_with('/') && !target.contains('#') {
-                    prop_assert_eq!(forwarded.path_and_query().unwrap().as_str(), target);
-                }
-            }
+/// Whether an `OPTIONS` with these fields may go no further than here (RFC 9110, 7.6.2). One that may has one hop less from
+/// here on. A `Max-Forwards` that is no number means nothing, and stays as it is.
+fn ends_here(headers: &mut HeaderMap) -> bool {
+    let mut values = headers.get_all(header::MAX_FORWARDS).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let Some(hops) = digits.and_then(|digits| digits.parse::<u64>().ok()) else { return false };
+    match hops.checked_sub(1) {
+        None => true,
+        Some(left) => {
+            headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+            false
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

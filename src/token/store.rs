@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
@@ -41,6 +41,11 @@ impl Token {
     /// The header fields that authenticate a request. The values are marked sensitive.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue); 2] {
         &self.headers
+    }
+
+    /// Whether it goes in an `Authorization` of type Bearer, as OAuth 2.0 has it, and not in a field of the vendor's own.
+    pub fn is_bearer(&self) -> bool {
+        self.headers.iter().any(|(name, _)| *name == header::AUTHORIZATION)
     }
 
     /// The moment from which the token is no longer sent.

@@ -23,7 +23,7 @@ fn requests_that_must_not_be_forwarded_are_refused() {
         ("GET /x HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\n", 403, "origin_denied"),
         ("GET http://evil.example/x HTTP/1.1\r\nHost: localhost\r\n", 400, "bad_request"),
         ("GET //evil.example/x HTTP/1.1\r\nHost: localhost\r\n", 400, "bad_request"),
-        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n", 400, "bad_request"),
+        ("GET * HTTP/1.1\r\nHost: localhost\r\n", 400, "bad_request"),
         ("TRACE /x HTTP/1.1\r\nHost: localhost\r\nMax-Forwards: 5\r\n", 405, "method_not_allowed"),
         ("CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n", 405, "method_not_allowed"),
     ] {

@@ -20,4 +20,5 @@ mod probes;
 mod rotation;
 mod secrets;
 mod smuggling;
+mod targets;
 mod token_life;

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     credentials::{Scheme, Source},
+    proxy::target,
     token::{
         self,
         scheme::{FINICITY_APP_KEY, FINICITY_APP_TOKEN, oauth2::Encoding},
@@ -58,11 +59,12 @@ fn token_path(text: &str) -> Result<String, String> {
     let valid = text.starts_with('/')
         && !text.starts_with("//")
         && !text.contains(['?', '#', '\\'])
-        && text.parse::<PathAndQuery>().is_ok_and(|path| path.as_str() == text);
+        && text.parse::<PathAndQuery>().is_ok_and(|path| path.as_str() == text)
+        && target::canonical(text).is_ok();
     if valid {
         Ok(text.to_owned())
     } else {
-        Err("must be a path, such as \"/oauth/token\", without a query".to_owned())
+        Err("must be a path, such as \"/oauth/token\", without a query or dot segments".to_owned())
     }
 }
 
@@ -90,6 +92,8 @@ mod tests {
             ("/a?b", false),
             ("/a#b", false),
             ("/a b", false),
+            ("/a/../b", false),
+            ("/a%zz", false),
         ] {
             assert_eq!(token_path(path).is_ok(), good, "{path}");
         }
