@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use hyper_util::client::legacy;
 use pin_project_lite::pin_project;
 use serde::Serialize;
@@ -196,6 +196,10 @@ impl Error {
         }
         if self.code == Code::MethodNotAllowed {
             headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS));
+        }
+        if *record.method() == Method::CONNECT {
+            // What follows was meant for a tunnel and must not be taken for requests.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

@@ -15,6 +15,7 @@ mod framing;
 mod healing;
 mod http2;
 mod logs;
+mod methods;
 mod partner;
 mod probes;
 mod rotation;
