@@ -49,7 +49,8 @@ pub fn judge<B>(endpoints: &Endpoints, request: &mut Request<B>) -> Result<Verdi
     }
     let is_options = *method == Method::OPTIONS;
     let path = target.path();
-    let is_relative = target.scheme().is_none() && target.authority().is_none();
+    // An absolute URL has an authority, too.
+    let is_relative = target.authority().is_none();
     if is_options && is_relative && path == "*" {
         return Ok(Verdict::Options);
     }

@@ -185,7 +185,7 @@ mod tests {
             "/a/b/.json",
             "/a/b%20.json",
             "/a/b%3fx/y",
-            "/a/b%23x",
+            "/a/b%23x/y",
             "/a/b%3Bx",
             "/ａ／ｂ",
             "/%EF%BD%81/b",

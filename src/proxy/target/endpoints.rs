@@ -67,15 +67,13 @@ impl Endpoints {
 
 /// Whether `path` is its own canonical form, but for its case, as nearly all are: then nothing has to be decoded.
 fn is_plain(path: &str) -> bool {
-    let mut before = 0;
-    for byte in path.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' || (byte == b'/' && before != b'/');
-        if !plain {
-            return false;
-        }
-        before = byte;
-    }
-    before != b'/'
+    // Loops that never leave early, so that the compiler looks at many bytes at once.
+    let bytes = path.as_bytes();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'/');
+    let are_slashes = |pair: &[u8]| (pair[0] == b'/') & (pair[1] == b'/');
+    bytes.iter().fold(true, |all, byte| all & is_plain(*byte))
+        && !bytes.windows(2).fold(false, |any, pair| any | are_slashes(pair))
+        && !path.ends_with('/')
 }
 
 #[cfg(test)]
