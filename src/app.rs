@@ -4,6 +4,7 @@
 //! [`server`], so that neither can starve the other.
 
 mod rotation;
+mod trust;
 
 use std::{collections::HashMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -116,12 +117,12 @@ impl App {
         let addresses = listeners.addresses().map_err(StartError::Address)?;
         let socket =
             config.admin_socket.as_deref().map(|path| server::bind_socket("admin.socket", path)).transpose()?;
-        let tls = tls::client_config(&config.tls)?;
+        let (trust_writer, trust) = tls::trust(config.tls)?;
         let scheme = config.credentials.scheme;
         let lockout = Lockout::open(config.state_dir.as_deref())?;
         let (default_lifetime, token_wait) = (config.token.default_lifetime, config.token.token_wait);
         let startup_delay = config.token.startup_jitter.mul_f64(fastrand::f64());
-        let endpoint = Endpoint::new(config.token, tls.clone())?;
+        let endpoint = Endpoint::new(config.token, trust.clone())?;
         let metrics = Arc::new(Metrics::new());
         let (writer, token) = token::channel(Clock::Boot, token_wait);
         let (control, commands) = token::control();
@@ -138,7 +139,7 @@ impl App {
             Arc::clone(&metrics),
         )
         .delayed(startup_delay);
-        let stack = || proxy::stack(&config.proxy, tls.clone(), token.clone(), control.clone(), Arc::clone(&metrics));
+        let stack = || proxy::stack(&config.proxy, trust.clone(), token.clone(), control.clone(), Arc::clone(&metrics));
         let server = Server::start(&config.server, Arc::clone(&metrics), stack).map_err(StartError::Worker)?;
         let server = Arc::new(server);
 
@@ -148,6 +149,10 @@ impl App {
         let hangups = signal::hangups().map_err(StartError::Signal)?;
         tasks
             .spawn("rotation", rotation::follow(config.source, config.scheme, control.clone(), hangups, ended.clone()));
+        if trust_writer.ca_file().is_some() {
+            let hangups = signal::hangups().map_err(StartError::Signal)?;
+            tasks.spawn("trust", trust::follow(trust_writer, hangups, ended.clone()));
+        }
         for listener in listeners.proxy {
             let (server, draining) = (Arc::clone(&server), draining.clone());
             tasks.spawn("accept", async move { server.accept(listener, draining).await });

@@ -27,7 +27,6 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
-use rustls::ClientConfig;
 use tower::{Service, ServiceBuilder};
 
 pub use body::{RequestBody, ResponseBody};
@@ -45,6 +44,7 @@ use self::{
 use crate::{
     guard::HostGuard,
     telemetry::Metrics,
+    tls::Trust,
     token::{TokenControl, TokenReader},
 };
 
@@ -84,7 +84,7 @@ pub struct Exchange<B> {
 /// each worker.
 pub fn stack(
     config: &Config,
-    tls: ClientConfig,
+    trust: Trust,
     token: TokenReader,
     control: TokenControl,
     metrics: Arc<Metrics>,
@@ -115,5 +115,5 @@ pub fn stack(
         .layer(HealLayer::new(config, control, metrics)) // a refused token is replaced and the request sent once more
         .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // first nothing of the caller's that could pass for ours …
         .layer(InjectLayer::new(token)) // … then our credentials, last of all
-        .service(Upstream::new(&config.upstream, own_names, tls))
+        .service(Upstream::new(&config.upstream, own_names, trust))
 }

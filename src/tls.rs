@@ -1,113 +1,44 @@
-//! Whom the proxy trusts upstream: one rustls configuration, used by the data path and by the token call alike.
+//! Whom the proxy trusts upstream. The data path and the token call share one [`Trust`].
 //!
-//! Deliberately absent: any way to turn verification off, a key log file, client certificates, and the system's trust
-//! store (the image has none). Trust is Mozilla's list, compiled in, plus the certificates of `upstream.ca_file`.
+//! What is trusted at one moment is one immutable rustls configuration. A change of `upstream.ca_file` makes another one, and
+//! connections take the one that is current when they begin. So there is no moment without verification, and since each
+//! configuration has a verifier and a session store of its own, and rustls resumes a session only under the verifier that it
+//! was made under, no authority that was removed lives on in a resumed session. A store that is emptied at a change would not
+//! do: TLS 1.3 tickets come at any time, from connections that were verified before it too.
+//!
+//! Deliberately absent: any way to turn verification off, early data, a key log file, client certificates, revocation lists,
+//! and the system's trust store (the image has none). `docs/tls.md` tells operators what this means to them.
 
-use std::{path::PathBuf, sync::Arc};
+mod ca_file;
+mod fault;
+mod pin;
+mod trust;
+mod watch;
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use std::path::PathBuf;
 
-/// What is trusted besides the roots that are compiled in.
-#[derive(Clone, Debug, Default)]
+use rustls::pki_types::CertificateDer;
+
+pub use ca_file::Error;
+pub use fault::Fault;
+pub use pin::Pin;
+pub use trust::{Trust, TrustWriter, trust};
+
+/// What is trusted.
+#[derive(Clone, Debug)]
 pub struct Config {
-    /// A PEM file with further certificate authorities (`upstream.ca_file`).
+    /// Whether the authorities of Mozilla's list, which are compiled in, are trusted (`upstream.public_roots`).
+    pub public_roots: bool,
+    /// A PEM file with certificate authorities (`upstream.ca_file`), followed while the process runs.
     pub ca_file: Option<PathBuf>,
     /// Further certificate authorities, for a caller that made them itself: the demo and its sandbox.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// The keys of which the upstream's must be one, besides all else (`upstream.pinned_keys`); none for any.
+    pub pinned_keys: Vec<Pin>,
 }
 
-/// Why the TLS configuration cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be read, or is not PEM.
-    #[error("{path} cannot be read as a PEM file", path = path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// The file is PEM, but has no certificate.
-    #[error("{path} holds no certificate: it needs at least one BEGIN CERTIFICATE block", path = path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A certificate in the file cannot be used as a trust anchor.
-    #[error("{path} holds a certificate that cannot be used as a certificate authority", path = path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// What rustls said.
-        source: rustls::Error,
-    },
-}
-
-/// The client configuration: TLS 1.2 and 1.3, the trust that `config` describes, no ALPN yet.
-///
-/// # Errors
-///
-/// When `upstream.ca_file` cannot be used.
-pub fn client_config(config: &Config) -> Result<ClientConfig, Error> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(path) = &config.ca_file {
-        let unreadable = |source| Error::Unreadable { path: path.clone(), source };
-        let mut found = false;
-        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-            let certificate = certificate.map_err(unreadable)?;
-            roots.add(certificate).map_err(|source| Error::Unusable { path: path.clone(), source })?;
-            found = true;
-        }
-        if !found {
-            return Err(Error::Empty { path: path.clone() });
-        }
-    }
-    for certificate in &config.extra_roots {
-        roots.add(certificate.clone()).expect("a certificate authority that this program made is usable");
-    }
-    Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring offers TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{error::Error as _, fs};
-
-    use super::*;
-
-    fn with_file(content: &str) -> Result<ClientConfig, Error> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ca.pem");
-        fs::write(&path, content).unwrap();
-        client_config(&Config { ca_file: Some(path), extra_roots: Vec::new() })
-    }
-
-    #[test]
-    fn the_built_in_roots_are_enough() {
-        let config = client_config(&Config::default()).unwrap();
-        assert!(config.alpn_protocols.is_empty());
-    }
-
-    #[test]
-    fn a_ca_file_that_cannot_be_used_is_refused_with_its_path() {
-        let missing = Config { ca_file: Some("/nonexistent/ca.pem".into()), extra_roots: Vec::new() };
-        let error = client_config(&missing).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/ca.pem") && error.source().is_some(), "{error}");
-        assert!(matches!(with_file("no certificate here\n"), Err(Error::Empty { .. })));
-        assert!(matches!(
-            with_file("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"),
-            Err(Error::Unreadable { .. })
-        ));
-        assert!(matches!(
-            with_file("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-            Err(Error::Unusable { .. })
-        ));
+impl Default for Config {
+    fn default() -> Self {
+        Self { public_roots: true, ca_file: None, extra_roots: Vec::new(), pinned_keys: Vec::new() }
     }
 }

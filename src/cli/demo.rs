@@ -76,8 +76,11 @@ fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow::Resul
         inputs.flags.insert(0, ("log.level".to_owned(), "warn".to_owned()));
     }
     inputs.flags.push(("upstream.url".to_owned(), sandbox.url()));
-    inputs.flags.push(("upstream.ca_file".to_owned(), String::new()));
+    for (key, value) in [("upstream.ca_file", ""), ("upstream.public_roots", "true"), ("upstream.pinned_keys", "")] {
+        inputs.flags.push((key.to_owned(), value.to_owned()));
+    }
     let mut config = config::load(&inputs)?;
+    config.tls.public_roots = false;
     config.tls.extra_roots.push(sandbox.ca());
     Ok(config)
 }

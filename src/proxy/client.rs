@@ -1,6 +1,7 @@
 //! The bottom of the stack: the streaming client to the one upstream.
 
 mod connect;
+mod verified;
 
 use std::{
     error::Error as StdError,
@@ -14,24 +15,22 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, Uri, Version, header, uri::Authority};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use pin_project_lite::pin_project;
-use rustls::ClientConfig;
 use tokio::time::Instant;
 use tower::Service;
 
-use self::connect::TimedConnector;
+use self::{connect::TimedConnector, verified::VerifiedConnector};
 use super::{
     Code, Error, Exchange, Record, RequestBody, ResponseBody,
     headers::{self, OwnNames},
     target,
     upload::UploadError,
 };
-use crate::cause;
+use crate::{cause, tls::Trust};
 
 /// The largest head of an answer, and the most header fields in it.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -63,7 +62,7 @@ pub struct Upstream<B = Incoming>(Arc<Shared<B>>);
 
 #[derive(Debug)]
 struct Shared<B> {
-    client: Client<TimedConnector<HttpsConnector<HttpConnector>>, RequestBody<B>>,
+    client: Client<TimedConnector<VerifiedConnector<HttpConnector>>, RequestBody<B>>,
     authority: Authority,
     host: HeaderValue,
     own_names: Arc<OwnNames>,
@@ -81,20 +80,15 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// A client for `config.url`, trusting what `tls` trusts. Its connections live on the runtime that it is used on. Answers
+    /// A client for `config.url`, trusting what `trust` says at each connection. Its connections live on the runtime that it is used on. Answers
     /// lose what is named like `own_names`.
-    pub fn new(config: &UpstreamConfig, own_names: Arc<OwnNames>, tls: ClientConfig) -> Self {
+    pub fn new(config: &UpstreamConfig, own_names: Arc<OwnNames>, trust: Trust) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared among the addresses of a name, so that a dead one leaves time for the next.
         tcp.set_connect_timeout(Some(config.connect_timeout));
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
-        let https = if config.http2 {
-            https.enable_all_versions().wrap_connector(tcp)
-        } else {
-            https.enable_http1().wrap_connector(tcp)
-        };
+        let https = VerifiedConnector::new(tcp, trust, config.http2);
         let connector = TimedConnector::new(https, config.connect_timeout);
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())

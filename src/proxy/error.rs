@@ -20,7 +20,7 @@ use serde::Serialize;
 use tower::{Layer, Service};
 
 use super::{Exchange, Record, ResponseBody, target::ALLOWED_METHODS};
-use crate::{cause, telemetry::Metrics, token::Unavailable};
+use crate::{cause, telemetry::Metrics, tls::Fault, token::Unavailable};
 
 /// Marks an answer as the proxy's own and says why it was made.
 pub(super) const X_FINICITY_PROXY_ERROR: HeaderName = HeaderName::from_static("x-finicity-proxy-error");
@@ -157,7 +157,10 @@ impl Error {
                     .raw_os_error()
                     .map_or_else(|| Some(error.kind().to_string()), |_| Some(error.to_string()));
             }
-            let known = cause.is::<legacy::Error>() || cause.is::<hyper::Error>() || cause.is::<rustls::Error>();
+            if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+                return Some(Fault::of(error).map_or_else(|| error.to_string(), |fault| fault.to_string()));
+            }
+            let known = cause.is::<legacy::Error>() || cause.is::<hyper::Error>();
             known.then(|| cause.to_string())
         };
         let causes: Vec<String> = cause::chain(self.source()?).filter_map(told).collect();

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Uri};
-use rustls::ClientConfig;
 use tracing::debug;
 use zeroize::Zeroizing;
 
@@ -17,8 +16,8 @@ use super::{
     scheme::{self, Call, Grant},
 };
 use crate::{
-    cause,
     credentials::{Credentials, Scheme},
+    tls::{Fault, Trust},
 };
 
 /// A token answer is a few hundred bytes; a signed token with many claims, a few thousand. Above this it is not one, and
@@ -76,7 +75,7 @@ pub trait Mint: Send + Sync + 'static {
 /// The configured token endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
-    client: reqwest::Client,
+    trust: Trust,
     host: String,
     config: Config,
 }
@@ -93,37 +92,26 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// The endpoint that `config` names, trusted as `tls` says.
+    /// The endpoint that `config` names, trusted as `trust` says at each call.
     ///
     /// # Errors
     ///
     /// When the address or the TLS configuration cannot be used.
-    pub fn new(config: Config, tls: ClientConfig) -> Result<Self, EndpointError> {
+    pub fn new(config: Config, trust: Trust) -> Result<Self, EndpointError> {
         let host = config.base.host().ok_or(EndpointError::Url)?.to_owned();
         for path in [&config.token_path, &config.revocation_path].into_iter().flatten() {
             url(&config.base, path).ok_or(EndpointError::Url)?;
         }
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .https_only(true)
-            .http1_only()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .pool_max_idle_per_host(0)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
-            .user_agent(concat!("finicity-proxy/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(EndpointError::Client)?;
-        Ok(Self { client, host, config })
+        client(&trust).map_err(EndpointError::Client)?;
+        Ok(Self { trust, host, config })
     }
 
     async fn send(&self, call: Call) -> Result<reqwest::Response, Failure> {
         let url = url(&self.config.base, &call.path)
             .ok_or_else(|| Failure::new(Class::Config, "the token endpoint's address is not a valid URL"))?;
         let headers = call.headers.into_iter().collect();
-        self.client.post(url).headers(headers).body(Bytes::from_owner(call.body)).send().await.map_err(failure)
+        let client = client(&self.trust).map_err(failure)?;
+        client.post(url).headers(headers).body(Bytes::from_owner(call.body)).send().await.map_err(failure)
     }
 
     async fn call(&self, credentials: &Credentials) -> Result<Grant, Failure> {
@@ -131,6 +119,22 @@ impl Endpoint {
         let minted = judge(response, scheme::token_field(credentials.scheme)).await?;
         Ok(scheme::grant(credentials, &self.config, &minted))
     }
+}
+
+/// A client for one call, since the trust may change between two, and there is no connection to keep.
+fn client(trust: &Trust) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(trust.client_config())
+        .https_only(true)
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .pool_max_idle_per_host(0)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TOTAL_TIMEOUT)
+        .user_agent(concat!("finicity-proxy/", env!("CARGO_PKG_VERSION")))
+        .build()
 }
 
 /// Reads an answer, up to its limit, and says what it means; `token_field` is the member that holds the token.
@@ -195,8 +199,9 @@ fn failure(error: reqwest::Error) -> Failure {
     debug!(error = ?error, "token call failed");
     let (class, reason) = if error.is_timeout() {
         (Class::Transient, "the token endpoint did not answer in time")
-    } else if is_certificate_error(&error) {
-        (Class::Certificate, "the token endpoint's certificate does not verify: see upstream.ca_file")
+    } else if let Some(fault) = Fault::find(&error) {
+        let class = if fault.is_of_certificate() { Class::Certificate } else { Class::Transient };
+        (class, fault.as_str())
     } else if error.is_connect() {
         (Class::Transient, "the token endpoint cannot be reached")
     } else {
@@ -205,18 +210,14 @@ fn failure(error: reqwest::Error) -> Failure {
     Failure::new(class, reason)
 }
 
-fn is_certificate_error(error: &reqwest::Error) -> bool {
-    matches!(cause::find(error), Some(rustls::Error::InvalidCertificate(_)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::token::tests::config;
 
     fn endpoint(base: &str) -> Endpoint {
-        let tls = crate::tls::client_config(&crate::tls::Config::default()).unwrap();
-        Endpoint::new(Config { base: base.parse().unwrap(), ..config() }, tls).unwrap()
+        let (_, trust) = crate::tls::trust(crate::tls::Config::default()).unwrap();
+        Endpoint::new(Config { base: base.parse().unwrap(), ..config() }, trust).unwrap()
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use http::Uri;
 
 use super::{super::reader::Reader, HOUR, SECOND};
-use crate::{cause, proxy, tls};
+use crate::{
+    cause, proxy,
+    tls::{self, Pin},
+};
 
 /// The upstream and the connections to it.
 pub(super) fn upstream(read: &mut Reader<'_>) -> Option<proxy::UpstreamConfig> {
@@ -17,16 +20,28 @@ pub(super) fn upstream(read: &mut Reader<'_>) -> Option<proxy::UpstreamConfig> {
     Some(proxy::UpstreamConfig { url: url?, connect_timeout, idle_timeout, pool_idle_timeout, http2 })
 }
 
-/// Whom the upstream's certificate must come from.
+/// Whom the upstream's certificate must come from, and which keys it may have.
 pub(super) fn tls(read: &mut Reader<'_>) -> tls::Config {
     let tls = tls::Config {
+        public_roots: read.flag("upstream.public_roots"),
         ca_file: read.optional("upstream.ca_file", |path| Ok(PathBuf::from(path))),
         extra_roots: Vec::new(),
+        pinned_keys: pinned_keys(read),
     };
-    if let Err(error) = tls::client_config(&tls) {
-        read.problem("upstream.ca_file", cause::line(&error));
+    if let Err(error) = tls::trust(tls.clone()) {
+        let key = if matches!(error, tls::Error::NoRoots) { "upstream.public_roots" } else { "upstream.ca_file" };
+        read.problem(key, cause::line(&error));
     }
     tls
+}
+
+fn pinned_keys(read: &mut Reader<'_>) -> Vec<Pin> {
+    let items = read.list("upstream.pinned_keys");
+    items.iter().map(|item| Pin::parse(item)).collect::<Option<_>>().unwrap_or_else(|| {
+        let expected = "must be a list of \"sha256/…\", each with the base64 of a key's SHA-256; see docs/tls.md";
+        read.problem("upstream.pinned_keys", expected);
+        Vec::new()
+    })
 }
 
 fn upstream_url(text: &str) -> Result<Uri, String> {

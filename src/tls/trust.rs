@@ -1,0 +1,120 @@
+//! Where the current trust lies: one writer, any number of readers.
+
+use std::{path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::WebPkiServerVerifier,
+    crypto::{CryptoProvider, ring},
+    version::{TLS12, TLS13},
+};
+
+use super::{Config, Error, ca_file, pin::Pinned, watch::Watch};
+
+/// Makes the two ends: the writer for the task that follows `upstream.ca_file`, the reader for whoever connects.
+///
+/// # Errors
+///
+/// When `upstream.ca_file` cannot be used, or nothing would be trusted.
+pub fn trust(config: Config) -> Result<(TrustWriter, Trust), Error> {
+    let content = config.ca_file.as_deref().map(ca_file::read).transpose()?.unwrap_or_default();
+    let (client_config, _) = client_config(&config, &content)?;
+    let current = Arc::new(ArcSwap::from_pointee(client_config));
+    let trust = Trust(Arc::clone(&current));
+    Ok((TrustWriter { watch: Watch::new(&content), config, current }, trust))
+}
+
+/// The reading end, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Trust(Arc<ArcSwap<ClientConfig>>);
+
+impl Trust {
+    /// The configuration for a connection that begins now: TLS 1.2 and 1.3, no ALPN yet. To be asked for at each connection.
+    pub fn client_config(&self) -> ClientConfig {
+        // A copy shares verifier and session store with its original.
+        ClientConfig::clone(&self.0.load())
+    }
+}
+
+/// The writing end. There is one, and it is not `Clone`.
+#[derive(Debug)]
+pub struct TrustWriter {
+    config: Config,
+    watch: Watch,
+    current: Arc<ArcSwap<ClientConfig>>,
+}
+
+impl TrustWriter {
+    /// The file to look at, if there is one.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.config.ca_file.as_deref()
+    }
+
+    /// Looks at the file, and puts what it holds in the place of what it held. Returns the number of its authorities, or
+    /// `None` when there is nothing new.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be used, once for each way in which it is wrong. The trust of before stays.
+    pub fn look(&mut self) -> Result<Option<usize>, Error> {
+        let Some(path) = self.config.ca_file.as_deref() else { return Ok(None) };
+        let found = ca_file::read(path);
+        if self.watch.look(found.as_deref()) { self.replace(&found?).map(Some) } else { Ok(None) }
+    }
+
+    /// Reads the file again, whether it has changed or not.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be used. The trust of before stays.
+    pub fn reload(&mut self) -> Result<Option<usize>, Error> {
+        let Some(path) = self.config.ca_file.as_deref() else { return Ok(None) };
+        let found = ca_file::read(path);
+        self.watch.act_on(found.as_deref());
+        self.replace(&found?).map(Some)
+    }
+
+    fn replace(&self, content: &[u8]) -> Result<usize, Error> {
+        let (client_config, authorities) = client_config(&self.config, content)?;
+        self.current.store(Arc::new(client_config));
+        Ok(authorities)
+    }
+}
+
+/// The configuration that trusts what `config` says, where its file holds `content`; and the number of authorities in that.
+fn client_config(config: &Config, content: &[u8]) -> Result<(ClientConfig, usize), Error> {
+    let mut roots = RootCertStore::empty();
+    if config.public_roots {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    let authorities = match &config.ca_file {
+        Some(path) => ca_file::add(content, path, &mut roots)?,
+        None => 0,
+    };
+    for certificate in &config.extra_roots {
+        roots.add(certificate.clone()).expect("a certificate authority that this program made is usable");
+    }
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .build()
+        .map_err(|_| Error::NoRoots)?;
+    Ok((with_verifier(provider, verifier, config), authorities))
+}
+
+fn with_verifier(provider: Arc<CryptoProvider>, verifier: Arc<WebPkiServerVerifier>, config: &Config) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("ring offers TLS 1.2 and 1.3");
+    let builder = if config.pinned_keys.is_empty() {
+        builder.with_webpki_verifier(verifier)
+    } else {
+        // What is dangerous is a verifier that asks for less. This one asks for more.
+        let pinned = Pinned::new(verifier, config.pinned_keys.clone());
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(pinned))
+    };
+    builder.with_no_client_auth()
+}
+
+#[cfg(test)]
+mod tests;
