@@ -22,4 +22,5 @@ mod rotation;
 mod secrets;
 mod smuggling;
 mod targets;
+mod tls;
 mod token_life;

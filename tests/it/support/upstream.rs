@@ -65,6 +65,8 @@ pub enum Reply {
     Bytes(Vec<u8>),
     /// Sends these bytes, then cuts the TCP connection without a word.
     Cut(Vec<u8>),
+    /// Sends these bytes, then ends the connection as TLS asks, with a `close_notify`.
+    Closed(Vec<u8>),
     /// Sends these bytes once the gate is open.
     Held(Gate, Vec<u8>),
     /// Sends these bytes, then nothing more until the gate is open.
@@ -193,7 +195,16 @@ impl Upstream {
 
     /// From now on, shows new connections a certificate of an authority that nobody trusts.
     pub fn become_an_impostor(&self) {
-        *self.shared.config.lock().unwrap() = server_config(&self.dir.path().join("other-ca.pem"), &[]);
+        self.present(server_config(&self.dir.path().join("other-ca.pem"), &[]));
+    }
+
+    /// From now on, serves new connections with `config`.
+    pub fn present(&self, config: Arc<ServerConfig>) {
+        *self.shared.config.lock().unwrap() = config;
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Everything received so far, token calls included.
@@ -334,6 +345,10 @@ async fn connection(
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
                 return Ok(());
+            }
+            Reply::Closed(bytes) => {
+                stream.write_all(&bytes).await?;
+                return stream.shutdown().await;
             }
             Reply::Stream(length) => {
                 stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes()).await?;

@@ -1,0 +1,283 @@
+//! Whom the proxy trusts upstream, how it learns of changes, and what it says of certificates that it refuses.
+
+mod wire;
+
+use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    PublicKeyData as _, date_time_ymd,
+};
+use ring::digest::{SHA256, digest};
+use rustix::process::Signal;
+use rustls::{
+    ServerConfig,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+use tempfile::TempDir;
+
+use crate::support::{
+    client::Client,
+    process::Proxy,
+    upstream::{Reply, Upstream},
+};
+
+/// A certificate authority, and the certificates that it gives out.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A server with a certificate, and the pin of its key.
+pub struct Server {
+    pub config: Arc<ServerConfig>,
+    pin: String,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A server for `localhost`, after `change` to its certificate.
+    pub fn server(&self, change: impl FnOnce(&mut CertificateParams)) -> Server {
+        let (params, key) = leaf(change);
+        server(params.signed_by(&key, &self.0).unwrap().der().clone(), &key)
+    }
+}
+
+fn leaf(change: impl FnOnce(&mut CertificateParams)) -> (CertificateParams, KeyPair) {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    change(&mut params);
+    (params, KeyPair::generate().unwrap())
+}
+
+fn self_signed() -> Server {
+    let (params, key) = leaf(|_| {});
+    server(params.self_signed(&key).unwrap().der().clone(), &key)
+}
+
+fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> Server {
+    let pin = format!("sha256/{}", BASE64_STANDARD.encode(digest(&SHA256, &key.subject_public_key_info())));
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    Server { config: Arc::new(config), pin }
+}
+
+/// An upstream that ends the connection after each answer, so that each request makes one.
+pub fn upstream(config: &Arc<ServerConfig>) -> Upstream {
+    let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+    let upstream = Upstream::start(3600, |_| Reply::Closed(answer.to_vec()));
+    upstream.present(Arc::clone(config));
+    upstream
+}
+
+/// A directory whose file `ca.pem` changes as that of a mounted ConfigMap does.
+struct Mount {
+    dir: TempDir,
+    generation: u32,
+}
+
+impl Mount {
+    fn new(content: &str) -> Self {
+        let mut mount = Self { dir: tempfile::tempdir().unwrap(), generation: 0 };
+        mount.swap(content);
+        symlink("..data/ca.pem", mount.dir.path().join("ca.pem")).unwrap();
+        mount
+    }
+
+    fn ca_file(&self) -> String {
+        self.dir.path().join("ca.pem").display().to_string()
+    }
+
+    fn swap(&mut self, content: &str) {
+        let path = |name: &str| self.dir.path().join(name);
+        let generation = |number: u32| format!("..gen_{number}");
+        let old = generation(self.generation);
+        self.generation += 1;
+        let new = generation(self.generation);
+        fs::create_dir(path(&new)).unwrap();
+        fs::write(path(&new).join("ca.pem"), content).unwrap();
+        symlink(&new, path("..data_tmp")).unwrap();
+        fs::rename(path("..data_tmp"), path("..data")).unwrap();
+        if self.generation > 1 {
+            fs::remove_dir_all(path(&old)).unwrap();
+        }
+    }
+}
+
+const READ_AGAIN: &str = "upstream.ca_file was read again; new connections trust what it holds now";
+
+#[test]
+fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the_log_says_what() {
+    let (authority, stranger) = (Authority::new("ours"), Authority::new("a stranger"));
+    let namesake = Authority::new("ours");
+    let good = authority.server(|_| {});
+    let mount = Mount::new(&authority.pem());
+    let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2024, 1, 1);
+    let early = |params: &mut CertificateParams| params.not_before = date_time_ymd(2999, 1, 1);
+    let other_name = |params: &mut CertificateParams| {
+        params.subject_alt_names =
+            CertificateParams::new(vec!["elsewhere.example".to_owned()]).unwrap().subject_alt_names;
+    };
+    let for_clients = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    for (server, words) in [
+        (authority.server(expired), "has expired"),
+        (authority.server(early), "is not valid yet"),
+        (authority.server(other_name), "is for another host"),
+        (authority.server(for_clients), "cannot be used"),
+        (stranger.server(|_| {}), "self-signed or of an authority that is not trusted"),
+        (namesake.server(|_| {}), "self-signed or of an authority that is not trusted"),
+        (self_signed(), "self-signed or of an authority that is not trusted"),
+        (authority.server(|_| {}), "has a key that upstream.pinned_keys does not list"),
+    ] {
+        let ca_file = mount.ca_file();
+        let variables = [("FINICITY__UPSTREAM__CA_FILE", &*ca_file), ("FINICITY__UPSTREAM__PINNED_KEYS", &good.pin)];
+        let refused = upstream(&server.config);
+        let proxy = Proxy::launch(&refused, &variables);
+        let line = proxy.process.wait_for_log("token refresh failed, and somebody has to look at it");
+        assert_eq!(line["class"], "certificate", "{line}");
+        assert!(line["error"].as_str().unwrap().contains(words), "{words}: {line}");
+        assert_eq!(refused.received().len(), 0, "nothing was sent");
+        assert_counted(&proxy, r#"finicity_proxy_token_refreshes_total{outcome="certificate"} 1"#);
+
+        let upstream = upstream(&good.config);
+        let proxy = Proxy::start_with(&upstream, &variables);
+        assert_eq!(proxy.connect().get("/good").status, 200);
+        upstream.present(server.config);
+        proxy.connect().get("/bad").assert_problem(502, "upstream_tls");
+        let line = proxy.process.wait_for_line(|line| line.contains(r#""error.code":"upstream_tls""#));
+        assert!(line.contains(words) && !line.contains("elsewhere"), "{words}: {line}");
+        assert_eq!(upstream.requests().len(), 1, "nothing was sent");
+        assert_counted(&proxy, r#"finicity_proxy_errors_total{code="upstream_tls"} 1"#);
+    }
+}
+
+#[track_caller]
+fn assert_counted(proxy: &Proxy, line: &str) {
+    let metrics = proxy.ops().get("/metrics").text();
+    assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+}
+
+#[test]
+fn j10_an_authority_is_replaced_while_the_proxy_runs() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let (old_server, new_server) = (old.server(|_| {}), new.server(|_| {}));
+    let mut mount = Mount::new(&old.pem());
+    let upstream = upstream(&old_server.config);
+    let variables = [("FINICITY__UPSTREAM__CA_FILE", &*mount.ca_file()), ("FINICITY_ADMIN_TOKEN", "an-admin-token")];
+    let proxy = Proxy::start_with(&upstream, &variables);
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    upstream.present(Arc::clone(&new_server.config));
+    proxy.connect().get("/x").assert_problem(502, "upstream_tls");
+
+    mount.swap(&new.pem());
+    assert_eq!(proxy.process.wait_for_log(READ_AGAIN)["authorities"], 1);
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    let lines = ["Content-Length: 0", "Authorization: Bearer an-admin-token"];
+    assert_eq!(Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"").status, 200);
+    proxy.process.wait_for_lines(2, |line| line.contains(r#""token minted""#));
+
+    // The old server gave out tickets; the authority that vouched for it is gone, and they with it.
+    upstream.present(old_server.config);
+    proxy.connect().get("/x").assert_problem(502, "upstream_tls");
+
+    upstream.present(new_server.config);
+    mount.swap("-----BEGIN CERTIFICATE-----\nhalf of it");
+    let line = proxy.process.wait_for_log("upstream.ca_file cannot be used; the trust of before stays");
+    assert_eq!((&line["level"], &line["target"]), (&"ERROR".into(), &"finicity_proxy::audit".into()));
+    assert!(line["problem"].as_str().unwrap().contains(&mount.ca_file()), "{line}");
+    assert_eq!(proxy.connect().get("/x").status, 200);
+}
+
+#[test]
+fn j10_sighup_reads_the_authorities_again_at_once() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let mut mount = Mount::new(&old.pem());
+    let upstream = upstream(&old.server(|_| {}).config);
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__CA_FILE", &mount.ca_file())]);
+    upstream.present(new.server(|_| {}).config);
+    mount.swap(&(old.pem() + &new.pem()));
+    proxy.process.signal(Signal::HUP);
+    assert_eq!(proxy.process.wait_for_log(READ_AGAIN)["authorities"], 2);
+    assert_eq!(proxy.connect().get("/x").status, 200);
+}
+
+#[test]
+fn one_of_the_pinned_keys_is_enough_and_the_file_alone_may_be_trusted() {
+    let authority = Authority::new("ours");
+    let (server, next) = (authority.server(|_| {}), authority.server(|_| {}));
+    let mount = Mount::new(&authority.pem());
+    let upstream = upstream(&server.config);
+    let pins = format!("{}, {}", next.pin, server.pin);
+    let variables = [
+        ("FINICITY__UPSTREAM__CA_FILE", mount.ca_file()),
+        ("FINICITY__UPSTREAM__PINNED_KEYS", pins),
+        ("FINICITY__UPSTREAM__PUBLIC_ROOTS", "false".to_owned()),
+    ];
+    let proxy = Proxy::start_with(&upstream, &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    upstream.present(next.config);
+    assert_eq!(proxy.connect().get("/x").status, 200, "the key was changed to one that was listed before");
+}
+
+#[test]
+fn f03_j09_an_answer_that_only_its_end_delimits_is_whole_after_a_close_notify_and_not_without() {
+    let (sized, delimited) =
+        (&b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"[..], &b"HTTP/1.1 200 OK\r\n\r\nhello"[..]);
+    let upstream = Upstream::start(3600, |request| match request.target() {
+        "/sized/cut" => Reply::Cut(sized.to_vec()),
+        "/delimited/closed" => Reply::Closed(delimited.to_vec()),
+        _ => Reply::Cut(delimited.to_vec()),
+    });
+    let proxy = Proxy::start(&upstream);
+    for target in ["/sized/cut", "/delimited/closed", "/sized/cut"] {
+        let answer = proxy.connect().get(target);
+        assert_eq!((answer.status, answer.text().as_str()), (200, "hello"), "{target}");
+    }
+    let mut client = proxy.connect();
+    client.send("GET /delimited/cut HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.read_answer(false).expect_err("the answer must break off");
+    proxy.process.wait_for_lines(1, |line| line.contains(r#""outcome":"truncated""#));
+    proxy.process.wait_for_lines(3, |line| line.contains(r#""outcome":"complete""#));
+}
+
+#[test]
+fn j03_verification_is_decided_in_one_place() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let code = fs::read_to_string(&path).unwrap().to_lowercase();
+                found.extend(
+                    ["danger", "skip_verify", "tls_built_in", "add_root_certificate"]
+                        .into_iter()
+                        .filter(|word| code.contains(word))
+                        .map(|word| {
+                            format!("{}: {word}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display())
+                        }),
+                );
+            }
+        }
+    }
+    found.sort();
+    // The verifier that asks for more than the usual one, and where it is put in.
+    assert_eq!(found, ["src/config/tests.rs: danger", "src/tls/pin.rs: danger", "src/tls/trust.rs: danger"]);
+}

@@ -1,0 +1,192 @@
+//! What goes over the wire before a request does: versions, early data, and what must stay unsaid.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use super::{Authority, upstream};
+use crate::support::process::Proxy;
+
+/// Stands in front of an upstream and keeps the first record that each connection brings, which is the `ClientHello`.
+struct Relay {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    hellos: Mutex<Vec<Vec<u8>>>,
+    /// What a connection gets instead of the upstream.
+    answer: Mutex<Option<Vec<u8>>>,
+}
+
+impl Relay {
+    fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::default());
+        let kept = Arc::clone(&shared);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let kept = Arc::clone(&kept);
+                thread::spawn(move || relay(stream.unwrap(), port, &kept));
+            }
+        });
+        Self { address, shared }
+    }
+
+    fn url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
+    }
+
+    fn answer_with(&self, bytes: Vec<u8>) {
+        *self.shared.answer.lock().unwrap() = Some(bytes);
+    }
+
+    fn hellos(&self) -> Vec<Hello> {
+        self.shared.hellos.lock().unwrap().iter().map(|record| Hello::parse(record)).collect()
+    }
+}
+
+fn relay(mut client: TcpStream, port: u16, shared: &Shared) -> io::Result<()> {
+    let mut record = vec![0; 5];
+    client.read_exact(&mut record)?;
+    record.resize(5 + usize::from(u16::from_be_bytes([record[3], record[4]])), 0);
+    client.read_exact(&mut record[5..])?;
+    shared.hellos.lock().unwrap().push(record.clone());
+    let answer = shared.answer.lock().unwrap().clone();
+    if let Some(answer) = answer {
+        client.write_all(&answer)?;
+        client.shutdown(Shutdown::Write)?;
+        return io::copy(&mut client, &mut io::sink()).map(drop);
+    }
+    let mut upstream = TcpStream::connect(("127.0.0.1", port))?;
+    upstream.write_all(&record)?;
+    let (mut from, mut to) = (client.try_clone()?, upstream.try_clone()?);
+    thread::spawn(move || {
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+    let copied = io::copy(&mut upstream, &mut client);
+    let _ = client.shutdown(Shutdown::Both);
+    copied.map(drop)
+}
+
+/// A `ClientHello` (RFC 8446, 4.1.2).
+struct Hello {
+    legacy_version: u16,
+    extensions: BTreeMap<u16, Vec<u8>>,
+}
+
+const SUPPORTED_VERSIONS: u16 = 43;
+const EARLY_DATA: u16 = 42;
+const PRE_SHARED_KEY: u16 = 41;
+
+impl Hello {
+    fn parse(record: &[u8]) -> Self {
+        // Behind the headers of record and message.
+        let mut rest = &record[9..];
+        let mut take = |length: usize| {
+            let (taken, after) = rest.split_at(length);
+            rest = after;
+            taken.to_vec()
+        };
+        let number = |bytes: Vec<u8>| bytes.into_iter().fold(0_usize, |number, byte| number << 8 | usize::from(byte));
+        let legacy_version = number(take(2)) as u16;
+        take(32);
+        // Session id, cipher suites, compression methods; each behind a length of so many bytes.
+        for length in [1, 2, 1] {
+            let length = number(take(length));
+            take(length);
+        }
+        let mut left = number(take(2));
+        let mut extensions = BTreeMap::new();
+        while left > 0 {
+            let (kind, length) = (number(take(2)) as u16, number(take(2)));
+            extensions.insert(kind, take(length));
+            left -= 4 + length;
+        }
+        Self { legacy_version, extensions }
+    }
+}
+
+/// A `ServerHello` of TLS 1.1.
+fn old_server_hello() -> Vec<u8> {
+    let body = [&[3, 2][..], &[7; 32], &[0], &[0xc0, 0x13], &[0]].concat();
+    [&[0x16, 3, 2, 0, body.len() as u8 + 4, 2, 0, 0, body.len() as u8][..], &body].concat()
+}
+
+#[test]
+fn j04_nothing_below_tls_1_2_is_offered_or_taken() {
+    let authority = Authority::new("ours");
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.pem");
+    fs::write(&ca_file, authority.pem()).unwrap();
+    let upstream = upstream(&authority.server(|_| {}).config);
+    let relay = Relay::to(upstream.port());
+    let ca_file = ca_file.display().to_string();
+    let variables = [("FINICITY__UPSTREAM__URL", relay.url()), ("FINICITY__UPSTREAM__CA_FILE", ca_file)];
+    let proxy = Proxy::start_with(&upstream, &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
+    assert_eq!(proxy.connect().get("/x").status, 200);
+
+    let alert_protocol_version = vec![0x15, 3, 1, 0, 2, 2, 70];
+    for (count, answer) in [(1, old_server_hello()), (2, alert_protocol_version)] {
+        relay.answer_with(answer);
+        proxy.connect().get("/x").assert_problem(502, "upstream_tls");
+        proxy.process.wait_for_lines(count, |line| line.contains("the upstream does not speak TLS 1.2 or 1.3"));
+    }
+    assert_eq!(upstream.requests().len(), 1);
+    let hellos = relay.hellos();
+    assert_eq!(hellos.len(), 4, "a token call and three requests");
+    for hello in hellos {
+        assert_eq!(hello.legacy_version, 0x0303);
+        assert_eq!(hello.extensions[&SUPPORTED_VERSIONS], [4, 3, 4, 3, 3], "TLS 1.3 and 1.2");
+    }
+}
+
+#[test]
+fn j08_a_session_is_resumed_without_early_data_although_the_upstream_takes_it() {
+    let authority = Authority::new("ours");
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.pem");
+    fs::write(&ca_file, authority.pem()).unwrap();
+    let mut config = (*authority.server(|_| {}).config).clone();
+    config.max_early_data_size = 16 * 1024;
+    let upstream = upstream(&Arc::new(config));
+    let relay = Relay::to(upstream.port());
+    let ca_file = ca_file.display().to_string();
+    let variables = [("FINICITY__UPSTREAM__URL", relay.url()), ("FINICITY__UPSTREAM__CA_FILE", ca_file)];
+    let proxy = Proxy::start_with(&upstream, &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
+    for _ in 0..3 {
+        assert_eq!(proxy.connect().get("/x").status, 200);
+    }
+    let hellos = relay.hellos();
+    assert!(hellos.iter().any(|hello| hello.extensions.contains_key(&PRE_SHARED_KEY)), "no session is resumed");
+    assert!(hellos.iter().all(|hello| !hello.extensions.contains_key(&EARLY_DATA)));
+}
+
+#[test]
+fn the_environment_turns_on_no_key_log_and_no_proxy() {
+    let authority = Authority::new("ours");
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.pem");
+    fs::write(&ca_file, authority.pem()).unwrap();
+    let upstream = upstream(&authority.server(|_| {}).config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let key_log = dir.path().join("keys.log").display().to_string();
+    let ca_file = ca_file.display().to_string();
+    let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
+    let mut variables = vec![("FINICITY__UPSTREAM__CA_FILE", ca_file.as_str()), ("SSLKEYLOGFILE", &key_log)];
+    variables.extend(proxies.map(|name| (name, address.as_str())));
+    let proxy = Proxy::start_with(&upstream, &variables);
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    assert!(!dir.path().join("keys.log").exists());
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "somebody called the proxy");
+}
