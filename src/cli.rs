@@ -23,6 +23,7 @@ use tokio::runtime;
 use crate::{
     cause,
     config::{Environment, Inputs, Problems},
+    process::{self, Unprotected},
     telemetry::logging,
 };
 
@@ -81,8 +82,10 @@ enum Command {
 
 /// Parses the command line of this process, runs it, and says how it went.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome = run(arguments);
+    logging::hook_panics();
+    // Before anything is read that may hold a secret.
+    let unprotected = process::protect();
+    let outcome = run(Arguments::parse(), unprotected);
     logging::flush();
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     match error.downcast_ref::<Problems>() {
@@ -97,10 +100,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()> {
     let inputs = arguments.sources.inputs();
     match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => block_on(serve::run(inputs)),
+        Command::Serve => block_on(serve::run(inputs, unprotected)),
         Command::Check => check::run(&inputs),
         Command::Config { redacted: _ } => show::run(&inputs),
         #[cfg(feature = "sandbox")]

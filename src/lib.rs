@@ -22,4 +22,5 @@ pub mod framing;
 pub mod tls;
 pub mod credentials;
 pub mod secret;
+pub mod process;
 pub mod cause;

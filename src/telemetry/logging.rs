@@ -3,7 +3,12 @@
 //! Deliberately absent: spans around requests (one access line says it all), and any event that carries header values,
 //! bodies, query strings or raw paths.
 
-use std::{io, sync::OnceLock};
+use std::{
+    io::{self, Write as _},
+    panic,
+    sync::OnceLock,
+    thread,
+};
 
 use tracing_subscriber::{
     filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _, util::TryInitError,
@@ -51,7 +56,7 @@ pub enum Error {
     Twice(#[source] TryInitError),
 }
 
-/// Sets up logging for the whole process, panics included. To be called once.
+/// Sets up logging for the whole process. To be called once.
 ///
 /// # Errors
 ///
@@ -74,7 +79,6 @@ pub fn init(config: &Config, output: Output) -> Result<(), Error> {
     }
     .map_err(Error::Twice)?;
     let _ = WRITER.set(writer);
-    log_panics();
     Ok(())
 }
 
@@ -90,12 +94,57 @@ pub fn dropped_lines() -> u64 {
     WRITER.get().map_or(0, LogWriter::dropped)
 }
 
-/// Sends panics through the log, so that they are lines like all others. The message is left out: it may quote a value.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
+/// From now on, a panic is told by its place alone: its message may quote a value. It is told in the log, so as to be a line
+/// like all others, or on standard error as long as there is no log.
+pub fn hook_panics() {
+    panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
-        let thread = std::thread::current().name().map(str::to_owned);
+        let thread = thread::current().name().map(str::to_owned);
+        if WRITER.get().is_none() {
+            let location = location.unwrap_or_default();
+            let _ = writeln!(io::stderr(), "finicity-proxy: panic at {location}: this is a bug, please report it");
+            return;
+        }
         tracing::error!(location, thread, "panic: this is a bug in finicity-proxy, please report it with this line");
         flush();
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, process::Command};
+
+    use super::*;
+
+    const CHILD: &str = "FINICITY_TEST_PANIC";
+
+    /// What this test's program prints when `test` is run alone in another process, where `stage` is told to it.
+    fn run_alone(test: &str, stage: &str) -> String {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", test, "--nocapture"]).env(CHILD, stage).env("RUST_BACKTRACE", "full");
+        let output = command.output().unwrap();
+        assert!(!output.status.success(), "it must panic");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
+    #[test]
+    fn l12_a_panic_is_told_by_its_place_and_never_by_its_message() {
+        let Ok(stage) = env::var(CHILD) else {
+            let this = "telemetry::logging::tests::l12_a_panic_is_told_by_its_place_and_never_by_its_message";
+            for (stage, told) in
+                [("log", r#""message":"panic: this is a bug"#), ("no log", "finicity-proxy: panic at ")]
+            {
+                let output = run_alone(this, stage);
+                assert!(output.contains(told) && output.contains("src/telemetry/logging.rs:"), "{output}");
+                assert!(!output.contains("canary") && !output.contains("rust_begin_unwind"), "{output}");
+            }
+            return;
+        };
+        hook_panics();
+        if stage == "log" {
+            let level = Targets::new().with_default(tracing::Level::TRACE);
+            init(&Config { format: Format::Json, level }, Output::Stdout).unwrap();
+        }
+        panic!("canary");
+    }
 }

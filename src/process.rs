@@ -1,0 +1,98 @@
+//! What the process may use, and what others may learn of it.
+//!
+//! Secrets lie in its memory and, where they came as variables, in its environment. [`protect`] keeps both from other processes
+//! of the same user, and from core files. It cannot keep them from root, who may read any memory, nor from whoever could read
+//! the process before it ran or the place that the secrets came from.
+//!
+//! Deliberately absent: locking memory against swapping (`mlockall` needs a limit that containers seldom grant, and Kubernetes
+//! runs without swap), system call filters (the container runtime has them), and wiping the environment block, which lies
+//! outside of everything that safe code can write to.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Connections and files besides those of requests: listeners, timers, sockets of probes and administrators, the token call.
+const OTHER_FILES: usize = 64;
+
+/// A protection that could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Unprotected {
+    /// Processes of the same user can read memory and environment.
+    #[error("other processes of this user can read the memory and the environment of this one")]
+    Readable(#[source] io::Error),
+    /// A crash may write the memory to a file.
+    #[error("a crash may write the memory of this process to a core file")]
+    CoreFile(#[source] io::Error),
+}
+
+/// Makes memory and environment unreadable for other processes but root's, and forbids core files. To be called before the
+/// first secret is read. Returns what could not be had.
+///
+/// It needs both: a limit of 0 does not keep a core from a program that the kernel pipes it into, and whoever makes the process
+/// readable again, a debugger of root's for one, has not asked for core files.
+pub fn protect() -> Vec<Unprotected> {
+    let nothing = Rlimit { current: Some(0), maximum: Some(0) };
+    let core_file = setrlimit(Resource::Core, nothing).map_err(|error| Unprotected::CoreFile(error.into()));
+    [hide(), core_file].into_iter().filter_map(Result::err).collect()
+}
+
+#[cfg(target_os = "linux")]
+fn hide() -> Result<(), Unprotected> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| Unprotected::Readable(error.into()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn hide() -> Result<(), Unprotected> {
+    Err(Unprotected::Readable(io::ErrorKind::Unsupported.into()))
+}
+
+/// How many files and connections the process may have open at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFiles {
+    /// The limit that the process was started with; `None` for none.
+    pub before: Option<u64>,
+    /// The limit that it has now.
+    pub limit: Option<u64>,
+}
+
+/// Raises the limit of open files to the most that the process may give itself. Returns what it is then; a system that refuses
+/// leaves it as it was.
+pub fn raise_open_files() -> OpenFiles {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    OpenFiles { before: current, limit: if raised { maximum } else { current } }
+}
+
+impl OpenFiles {
+    /// Whether `connections` callers can be served at once: each takes a connection, and its request another.
+    pub fn suffice_for(self, connections: usize) -> bool {
+        self.limit.is_none_or(|limit| limit >= needed(connections))
+    }
+}
+
+/// The open files that `connections` callers at once take.
+pub fn needed(connections: usize) -> u64 {
+    connections.saturating_mul(2).saturating_add(OTHER_FILES) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_caller_takes_two_files() {
+        let files = |limit| OpenFiles { before: Some(1024), limit };
+        for (limit, connections, enough) in [
+            (Some(20_064), 10_000, true),
+            (Some(20_063), 10_000, false),
+            (Some(1_024), 480, true),
+            (Some(1_024), 481, false),
+            (None, usize::MAX, true),
+        ] {
+            assert_eq!(files(limit).suffice_for(connections), enough, "{limit:?} {connections}");
+        }
+    }
+}
