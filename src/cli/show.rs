@@ -16,7 +16,7 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
         let file = format!("{name}_FILE");
         let state = match (variables.get(name), variables.get(&file)) {
             (Some(_), _) => "[redacted]".to_owned(),
-            (None, Some(path)) if path.contains('/') => format!("[redacted], from {path}"),
+            (None, Some(path)) if path.expose().contains('/') => format!("[redacted], from {}", path.expose()),
             (None, Some(_)) => "[redacted], from a file".to_owned(),
             (None, None) => "not set".to_owned(),
         };

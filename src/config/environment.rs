@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeMap, env, fmt};
 
+use zeroize::Zeroize as _;
+
+use crate::secret::Secret;
+
 /// What configuration keys begin with: `FINICITY__UPSTREAM__URL`.
 const KEY_PREFIX: &str = "FINICITY__";
 
@@ -9,10 +13,11 @@ const KEY_PREFIX: &str = "FINICITY__";
 /// `finicity-…`, so one that is not known is not an error.
 const PREFIX: &str = "FINICITY_";
 
-/// The variables of the process, as they were at its start.
+/// The variables of the process, as they were at its start. Any of them may be a secret, so all of them are overwritten when this
+/// is dropped; the block of memory that the system hands to each process is not, which no safe code can write to.
 #[derive(Clone, Default)]
 pub struct Environment {
-    variables: BTreeMap<String, String>,
+    variables: BTreeMap<String, Secret<String>>,
     not_unicode: Vec<String>,
 }
 
@@ -23,21 +28,24 @@ impl Environment {
         for (name, value) in env::vars_os() {
             let Ok(name) = name.into_string() else { continue };
             match value.into_string() {
-                Ok(value) => drop(environment.variables.insert(name, value)),
-                Err(_) => environment.not_unicode.push(name),
+                Ok(value) => drop(environment.variables.insert(name, Secret::new(value))),
+                Err(value) => {
+                    value.into_encoded_bytes().zeroize();
+                    environment.not_unicode.push(name);
+                }
             }
         }
         environment
     }
 
     /// All variables whose values are text.
-    pub fn variables(&self) -> &BTreeMap<String, String> {
+    pub fn variables(&self) -> &BTreeMap<String, Secret<String>> {
         &self.variables
     }
 
     /// Sets a variable, in the snapshot only.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
-        self.variables.insert(name.to_owned(), value.into());
+        self.variables.insert(name.to_owned(), Secret::new(value.into()));
     }
 
     /// Removes a variable, from the snapshot only.
@@ -53,7 +61,7 @@ impl Environment {
     /// Key and value of every variable that sets a configuration key.
     pub(super) fn keys(&self) -> impl Iterator<Item = (String, &str)> {
         let named = self.variables.iter().filter_map(|(name, value)| Some((name.strip_prefix(KEY_PREFIX)?, value)));
-        named.map(|(name, value)| (name.to_ascii_lowercase().replace("__", "."), value.as_str()))
+        named.map(|(name, value)| (name.to_ascii_lowercase().replace("__", "."), value.expose().as_str()))
     }
 
     /// Variables that would set one of `keys` if their parts were separated by two underscores, each with the right name.
@@ -76,7 +84,7 @@ impl fmt::Debug for Environment {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
-        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), Secret::new(value.into()))).collect();
         Self { variables, not_unicode: Vec::new() }
     }
 }

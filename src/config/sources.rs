@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 use config::{Config, File, FileFormat, Value, ValueKind};
 
 use super::{Environment, Problem, environment::variable};
-use crate::credentials;
+use crate::{credentials, secret::Secret};
 
 /// The defaults, and with them the list of all keys.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -131,7 +131,7 @@ fn unknown(key: &str, keys: &[String]) -> String {
 }
 
 fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, Entry> {
-    let named = inputs.environment.variables().get(FILE_VARIABLE).filter(|path| !path.is_empty());
+    let named = inputs.environment.variables().get(FILE_VARIABLE).map(Secret::expose).filter(|path| !path.is_empty());
     let (path, by) = match (&inputs.file, named) {
         (Some(path), _) => (path.clone(), "--config"),
         (None, Some(path)) => (PathBuf::from(path), FILE_VARIABLE),

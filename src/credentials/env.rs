@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fmt, fs,
     io::{self, Read as _},
+    str,
 };
+
+use zeroize::Zeroizing;
 
 use super::{Field, Problem, problem::MAX_FILE_BYTES, source::Found};
 use crate::secret::Secret;
@@ -15,14 +18,14 @@ pub struct Variables(BTreeMap<String, Secret<String>>);
 
 impl Variables {
     /// Takes what concerns credentials from `environment`.
-    pub fn new(environment: &BTreeMap<String, String>) -> Self {
+    pub fn new(environment: &BTreeMap<String, Secret<String>>) -> Self {
         Self::of(environment, &Field::ALL.map(Field::variable))
     }
 
     /// The same for other `variables`.
-    pub(super) fn of(environment: &BTreeMap<String, String>, variables: &[&str]) -> Self {
+    pub(super) fn of(environment: &BTreeMap<String, Secret<String>>, variables: &[&str]) -> Self {
         let names = variables.iter().flat_map(|name| [(*name).to_owned(), format!("{name}_FILE")]);
-        Self(names.filter_map(|name| Some((name.clone(), Secret::new(environment.get(&name)?.clone())))).collect())
+        Self(names.filter_map(|name| Some((name.clone(), environment.get(&name)?.clone()))).collect())
     }
 
     /// The value that `name` holds or names, if there is one.
@@ -55,10 +58,11 @@ fn read_file(variable: &str, path: &str) -> Result<Secret<String>, Problem> {
     if file.metadata().map_err(unreadable)?.is_dir() {
         return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
     }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
+    // Large enough never to be moved, which would leave a copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES + 1));
+    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > MAX_FILE_BYTES {
         return Err(Problem::TooLarge { variable, path });
     }
-    String::from_utf8(bytes).map(Secret::new).map_err(|_| Problem::NotUtf8(format!("{variable} ({path})")))
+    str::from_utf8(&bytes).map(Secret::from).map_err(|_| Problem::NotUtf8(format!("{variable} ({path})")))
 }

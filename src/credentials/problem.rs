@@ -5,7 +5,7 @@ use std::io;
 use super::dir::ReadError;
 
 /// Larger than any credential; a file above this is not one.
-pub(super) const MAX_FILE_BYTES: u64 = 64 * 1024;
+pub(super) const MAX_FILE_BYTES: usize = 64 * 1024;
 
 /// Why one credential, or all of them, cannot be used. Never holds a value.
 #[derive(Debug, thiserror::Error)]

@@ -58,7 +58,7 @@ pub enum Source {
 
 impl Source {
     /// The credentials' variables of `environment`.
-    pub fn environment(environment: &BTreeMap<String, String>) -> Self {
+    pub fn environment(environment: &BTreeMap<String, Secret<String>>) -> Self {
         Self::Environment(env::Variables::new(environment))
     }
 }
@@ -100,7 +100,7 @@ pub fn load(source: &Source, wanted: Option<Scheme>) -> Result<Credentials, Vec<
 /// # Errors
 ///
 /// When it is set and cannot be used.
-pub fn admin_token(environment: &BTreeMap<String, String>) -> Result<Option<Secret<String>>, Problem> {
+pub fn admin_token(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<Secret<String>>, Problem> {
     let found = env::Variables::of(environment, &[ADMIN_TOKEN]).read(ADMIN_TOKEN).transpose()?;
     found.map(|(value, place)| check(value, place).map(|(value, _)| value)).transpose()
 }

@@ -120,7 +120,11 @@ fn a_file_that_cannot_be_used_is_told_by_its_path() {
 }
 
 fn from_env(variables: &BTreeMap<String, String>) -> Result<Credentials, Vec<Problem>> {
-    load(&Source::environment(variables), None)
+    load(&source(variables), None)
+}
+
+fn source(variables: &BTreeMap<String, String>) -> Source {
+    Source::environment(&variables.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect())
 }
 
 #[test]
@@ -134,7 +138,7 @@ fn the_scheme_is_the_one_whose_values_are_there() {
     let both: BTreeMap<_, _> = partner.into_iter().chain(env(&GOOD)).collect();
     assert!(from_env(&both).unwrap_err()[0].to_string().contains("set auth.scheme"));
     for scheme in [Scheme::OAuth2, Scheme::Partner] {
-        assert_eq!(load(&Source::environment(&both), Some(scheme)).unwrap().scheme, scheme);
+        assert_eq!(load(&source(&both), Some(scheme)).unwrap().scheme, scheme);
     }
 }
 

@@ -15,7 +15,6 @@ use serde_json::Value;
 use crate::{secret::Secret, vendor};
 
 /// The answer of a token endpoint, read whole.
-#[derive(Debug)]
 pub struct Answer<'a> {
     /// The status code.
     pub status: StatusCode,
@@ -23,6 +22,14 @@ pub struct Answer<'a> {
     pub headers: &'a HeaderMap,
     /// The body, or `None` when it was larger than the limit.
     pub body: Option<&'a [u8]>,
+}
+
+/// Status and sizes only: the body holds the token, and headers may hold anything.
+impl fmt::Debug for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.body.map(<[u8]>::len);
+        f.debug_struct("Answer").field("status", &self.status).field("bytes", &bytes).finish_non_exhaustive()
+    }
 }
 
 /// A new token, as the endpoint gave it.

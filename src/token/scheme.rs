@@ -7,6 +7,7 @@ pub mod partner;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, header};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{Config, classify::Minted};
@@ -87,6 +88,21 @@ pub fn grant(credentials: &Credentials, config: &Config, minted: &Minted) -> Gra
         untyped: minted.untyped && credentials.scheme == Scheme::OAuth2,
     }
 }
+
+/// `body` as JSON, in memory that is overwritten in the end. It has room for every byte of `texts`, the texts in it, to be escaped,
+/// so that it is never moved, which would leave a copy behind.
+fn json(body: &impl Serialize, texts: &[&str]) -> Zeroizing<Vec<u8>> {
+    let room = texts.iter().map(|text| JSON_ESCAPED * text.len()).sum::<usize>() + NAMES_AND_PUNCTUATION;
+    let mut json = Zeroizing::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut *json, body).expect("texts are always serialisable");
+    json
+}
+
+/// What a byte becomes at most: `\u0000`.
+const JSON_ESCAPED: usize = 6;
+
+/// What a body has besides the texts in it.
+const NAMES_AND_PUNCTUATION: usize = 256;
 
 const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::JSON;
+use super::{JSON, NAMES_AND_PUNCTUATION, json};
 use crate::credentials::{Credentials, sensitive};
 
 /// The path of the token endpoint where none is configured.
@@ -46,7 +46,7 @@ pub fn token_request(credentials: &Credentials, encoding: Encoding, scope: Optio
     if encoding == Encoding::Json {
         let (client_id, client_secret) = (credentials.id.expose(), credentials.secret.expose());
         let body = Body { client_id, client_secret, grant_type, scope };
-        return (vec![JSON], Zeroizing::new(serde_json::to_vec(&body).expect("strings are always serialisable")));
+        return (vec![JSON], json(&body, &[client_id, client_secret, scope.unwrap_or_default()]));
     }
     let mut fields = vec![("grant_type", grant_type)];
     fields.extend(scope.map(|scope| ("scope", scope)));
@@ -68,14 +68,24 @@ fn form<'a>(credentials: &'a Credentials, encoding: Encoding, mut fields: Vec<(&
     } else {
         fields.extend([("client_id", id), ("client_secret", secret)]);
     }
-    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    // Never moved while it grows, as with JSON.
+    let room = fields.iter().map(|(_, value)| URL_ENCODED * value.len()).sum::<usize>() + NAMES_AND_PUNCTUATION;
+    let body = form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(fields).finish();
     (headers, Zeroizing::new(body.into_bytes()))
 }
 
+/// What a byte becomes at most: `%00`.
+const URL_ENCODED: usize = 3;
+
 /// RFC 6749, 2.3.1: both are form-encoded before they are joined, so that neither can hold a colon.
 fn basic(id: &str, secret: &str) -> HeaderValue {
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = Zeroizing::new(format!("{}:{}", encoded(id), encoded(secret)));
-    let value = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())).into_bytes());
-    sensitive(value).expect("base64 is legal in a header")
+    let encoded = |text| form_urlencoded::byte_serialize(str::as_bytes(text));
+    let room = URL_ENCODED * (id.len() + secret.len()) + 1;
+    let mut pair = Zeroizing::new(String::with_capacity(room));
+    pair.extend(encoded(id).chain([":"]).chain(encoded(secret)));
+    // Base64 makes four characters of three bytes.
+    let mut value = String::with_capacity("Basic ".len() + 4 * room.div_ceil(3));
+    value.push_str("Basic ");
+    BASE64_STANDARD.encode_string(pair.as_bytes(), &mut value);
+    sensitive(Zeroizing::new(value.into_bytes())).expect("base64 is legal in a header")
 }

@@ -4,6 +4,7 @@
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::json;
 use crate::credentials::Credentials;
 
 /// The path of the token endpoint where none is configured.
@@ -19,5 +20,5 @@ pub fn body(credentials: &Credentials) -> Zeroizing<Vec<u8>> {
     }
 
     let body = Body { partner_id: credentials.id.expose(), partner_secret: credentials.secret.expose() };
-    Zeroizing::new(serde_json::to_vec(&body).expect("strings are always serialisable"))
+    json(&body, &[body.partner_id, body.partner_secret])
 }

@@ -96,3 +96,14 @@ fn a_token_is_revoked_where_a_path_for_it_is_configured() {
     assert_eq!(call.path, "/oauth/revoke");
     assert_eq!(text(&call).1, "token=tok&token_type_hint=access_token&client_id=id&client_secret=secret");
 }
+
+#[test]
+fn l11_a_body_is_never_moved_while_it_is_written() {
+    let text = "\u{1}".repeat(1000);
+    let body = json(&[&text], &[&text]);
+    assert!(body.len() > 6000 && body.capacity() == 6000 + NAMES_AND_PUNCTUATION, "{}", body.capacity());
+    let credentials = credentials(Scheme::OAuth2, &text, &text);
+    let (_, body) = oauth2::token_request(&credentials, Encoding::Form, Some(&text));
+    assert!(body.len() > 9000, "{}", body.len());
+    assert_eq!(body.capacity(), 9000 + 3 * "client_credentials".len() + NAMES_AND_PUNCTUATION);
+}

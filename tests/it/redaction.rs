@@ -1,0 +1,107 @@
+//! What every type that holds a secret shows of it when it is printed: nothing.
+
+use std::{fmt::Debug, time::Duration};
+
+use finicity_proxy::{
+    config::{self, Inputs},
+    credentials::{self, Credentials, Scheme, dir},
+    proxy, tls,
+    token::{
+        self, Clock, Command, Endpoint,
+        classify::{Answer, Class, Failure, Minted, classify},
+        scheme::{self, grant, oauth2::Encoding, revocation_call, token_call},
+    },
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::{
+    support::canary::scan,
+    support::{APP_KEY, CLIENT_ID, CLIENT_SECRET, upstream::token as token_text, upstream::token_answer},
+};
+
+#[track_caller]
+fn check(place: &str, value: impl Debug) {
+    scan(place, &format!("{value:?}"));
+    scan(place, &format!("{value:#?}"));
+}
+
+fn inputs() -> Inputs {
+    let variables = [
+        ("FINICITY_CLIENT_ID", CLIENT_ID),
+        ("FINICITY_CLIENT_SECRET", CLIENT_SECRET),
+        ("FINICITY_APP_KEY", APP_KEY),
+        ("FINICITY_ADMIN_TOKEN", CLIENT_SECRET),
+    ];
+    Inputs { environment: variables.into_iter().collect(), ..Inputs::default() }
+}
+
+fn minted() -> Minted {
+    Minted { token: token_text(1).as_str().into(), expires_in: None, untyped: false }
+}
+
+#[test]
+fn l03_configuration_and_credentials() {
+    let config = config::load(&inputs()).unwrap();
+    check("the inputs", inputs());
+    check("the keys", config::effective(&inputs()).unwrap());
+    check("the configuration", &config);
+    check("the credentials", &config.credentials);
+    check("the App Key", &config.credentials.app_key);
+    check("the App Key's header", config.credentials.app_key.header());
+    check("the source", &config.source);
+    check("the command", Command::Rotate(Box::new(config.credentials)));
+
+    let dir = tempfile::tempdir().unwrap();
+    for (name, value) in [("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET), ("app_key", APP_KEY)] {
+        std::fs::write(dir.path().join(name), value).unwrap();
+    }
+    check("the files", dir::read(dir.path()).unwrap());
+    let files = credentials::Source::Directory(dir.path().to_owned());
+    check("the source", &files);
+    std::fs::write(dir.path().join("app_key"), format!("{APP_KEY} and a space")).unwrap();
+    check("the problems", credentials::load(&files, None).unwrap_err());
+}
+
+#[test]
+fn l03_token_calls_and_tokens() {
+    let config = config::load(&inputs()).unwrap();
+    for scheme in [Scheme::OAuth2, Scheme::Partner] {
+        for encoding in [Encoding::Json, Encoding::Form, Encoding::Basic] {
+            let credentials = Credentials { scheme, ..config.credentials.clone() };
+            let config = token::Config {
+                encoding,
+                revocation_path: Some("/revoke".to_owned()),
+                base: "https://localhost".parse().unwrap(),
+                ..config.token.clone()
+            };
+            check("the token call", token_call(&credentials, &config));
+            let bearer = HeaderValue::from_str(&format!("Bearer {}", token_text(1))).unwrap();
+            check("the revocation", revocation_call(&credentials, &config, &bearer));
+            let granted: scheme::Grant = grant(&credentials, &config, &minted());
+            check("the grant", &granted);
+            let (mut writer, reader) = token::channel(Clock::Boot, Duration::ZERO);
+            writer.publish(granted, Clock::Boot.now() + Duration::from_secs(60));
+            check("the writer", &writer);
+            check("the reader", &reader);
+            check("the token", reader.usable().unwrap());
+            check("the state", (reader.state(), reader.status()));
+            let (_, trust) = tls::trust(tls::Config::default()).unwrap();
+            check("the endpoint", Endpoint::new(config, trust).unwrap());
+        }
+    }
+}
+
+#[test]
+fn l03_answers_and_errors() {
+    let headers = HeaderMap::from_iter([(http::header::SET_COOKIE, HeaderValue::from_static(CLIENT_SECRET))]);
+    let good = token_answer(1, 3600);
+    let echo = format!(r#"{{"code":"{CLIENT_SECRET}","error":"{CLIENT_SECRET}","error_description":"{APP_KEY}"}}"#);
+    for (status, body) in [(200, &good), (400, &echo), (500, &echo), (200, &echo)] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let answer = Answer { status, headers: &headers, body: Some(body.as_bytes()) };
+        check("the answer", &answer);
+        check("what it means", classify(&answer, "access_token", std::time::SystemTime::UNIX_EPOCH));
+    }
+    check("a failure", Failure::new(Class::Certificate, "reason"));
+    check("an error", proxy::Error::new(proxy::Code::UpstreamTls, "detail"));
+}
