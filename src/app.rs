@@ -149,10 +149,8 @@ impl App {
         let hangups = signal::hangups().map_err(StartError::Signal)?;
         tasks
             .spawn("rotation", rotation::follow(config.source, config.scheme, control.clone(), hangups, ended.clone()));
-        if trust_writer.ca_file().is_some() {
-            let hangups = signal::hangups().map_err(StartError::Signal)?;
-            tasks.spawn("trust", trust::follow(trust_writer, hangups, ended.clone()));
-        }
+        let hangups = signal::hangups().map_err(StartError::Signal)?;
+        tasks.spawn("trust", trust::follow(trust_writer, hangups, ended.clone()));
         for listener in listeners.proxy {
             let (server, draining) = (Arc::clone(&server), draining.clone());
             tasks.spawn("accept", async move { server.accept(listener, draining).await });

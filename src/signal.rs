@@ -1,4 +1,4 @@
-//! The signals that the process heeds: two that end it, one that has it read its credentials again.
+//! The signals that the process heeds: two that end it, one that has it read its credentials and its authorities again.
 
 use std::io;
 

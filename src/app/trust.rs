@@ -1,8 +1,12 @@
 //! Follows `upstream.ca_file`, so that an authority can be added or removed without a restart.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
-use tokio::{select, signal::unix::Signal, time::sleep};
+use tokio::{
+    select,
+    signal::unix::Signal,
+    time::{Instant, interval_at, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -14,14 +18,25 @@ const AUDIT: &str = "finicity_proxy::audit";
 /// to a minute to bring it.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often all sessions are forgotten. Each session that is resumed brings tickets for the next, so a certificate would never
+/// be looked at again; in an hour it can, at worst, have expired for so long. One full handshake an hour costs nothing.
+const SESSIONS_END: Duration = Duration::from_secs(3600);
+
 /// Looks at the file every few seconds, and reads it again at each of `hangups`, until `stop` is cancelled. A file that cannot be
 /// used is told, once, and the trust of before stays.
 pub(super) async fn follow(mut writer: TrustWriter, mut hangups: Signal, stop: CancellationToken) {
+    let has_file = writer.ca_file().is_some();
+    let mut sessions_end = interval_at(Instant::now() + SESSIONS_END, SESSIONS_END);
     loop {
+        let next_look = async { if has_file { sleep(POLL_INTERVAL).await } else { pending().await } };
         let news = select! {
             () = stop.cancelled() => return,
-            () = sleep(POLL_INTERVAL) => writer.look(),
+            () = next_look => writer.look(),
             _ = hangups.recv() => writer.reload(),
+            _ = sessions_end.tick() => {
+                writer.forget_sessions();
+                Ok(None)
+            }
         };
         match news {
             Ok(None) => {}

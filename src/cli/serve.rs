@@ -29,7 +29,7 @@ pub(super) async fn run(inputs: Inputs, unprotected: Vec<Unprotected>) -> anyhow
 }
 
 fn tell_open_files(files: OpenFiles, connections: usize) {
-    info!(limit = files.limit, before = files.before, "the limit of open files was raised");
+    info!(limit = files.limit, before = files.before, "the limit of open files");
     if !files.suffice_for(connections) {
         warn!(
             limit = files.limit,

@@ -177,6 +177,22 @@ fn a_ca_file_that_cannot_be_used_is_told_by_its_key() {
 }
 
 #[test]
+fn trust_in_nobody_and_malformed_pins_are_told_by_their_keys() {
+    check_problems(
+        &inputs(&[("FINICITY__UPSTREAM__PUBLIC_ROOTS", "false")]),
+        1,
+        &["upstream.public_roots", "upstream.ca_file has to name others"],
+    );
+    let pin = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let pins = |value: &str| inputs(&[("FINICITY__UPSTREAM__PINNED_KEYS", value)]);
+    assert_eq!(load(&pins(&format!("{pin}, {pin}"))).unwrap().tls.pinned_keys.len(), 2);
+    assert_eq!(load(&pins("")).unwrap().tls.pinned_keys.len(), 0);
+    for wrong in ["canary", "sha256/AAAA", &format!("{pin},canary"), &pin.replace("sha256", "sha512")] {
+        check_problems(&pins(wrong), 1, &["upstream.pinned_keys", "docs/tls.md"]);
+    }
+}
+
+#[test]
 fn j03_no_key_turns_verification_off() {
     let keys = effective(&inputs(&[])).unwrap().to_toml();
     for word in ["insecure", "skip", "verify", "danger"] {

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use arc_swap::ArcSwap;
 use rustls::{
     ClientConfig, RootCertStore,
-    client::WebPkiServerVerifier,
+    client::{Resumption, WebPkiServerVerifier},
     crypto::{CryptoProvider, ring},
     version::{TLS12, TLS13},
 };
@@ -73,6 +73,13 @@ impl TrustWriter {
         let found = ca_file::read(path);
         self.watch.act_on(found.as_deref());
         self.replace(&found?).map(Some)
+    }
+
+    /// Forgets all sessions, so that the upstream's certificate is verified anew.
+    pub fn forget_sessions(&self) {
+        let mut client_config = ClientConfig::clone(&self.current.load());
+        client_config.resumption = Resumption::default();
+        self.current.store(Arc::new(client_config));
     }
 
     fn replace(&self, content: &[u8]) -> Result<usize, Error> {

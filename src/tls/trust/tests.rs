@@ -194,6 +194,18 @@ fn j10_sessions_are_resumed_until_the_trust_changes_and_not_after() {
 }
 
 #[test]
+fn sessions_that_are_forgotten_are_not_resumed_and_a_late_ticket_brings_none_back() {
+    let party = party();
+    let trusting = trusting(&[&party], Vec::new());
+    let mut connection = Connection::to(&party, trusting.trust.client_config(), "up");
+    connection.handshake().unwrap();
+    trusting.writer.forget_sessions();
+    connection.deliver_rest();
+    assert_eq!(trusting.call(&party), Ok(HandshakeKind::Full));
+    assert_eq!(trusting.call(&party), Ok(HandshakeKind::Resumed));
+}
+
+#[test]
 fn j10_a_ticket_that_an_old_connection_brings_after_the_change_resumes_nothing() {
     let (old, new) = (party(), party());
     let mut trusting = trusting(&[&old], Vec::new());

@@ -171,7 +171,7 @@ fn j08_a_session_is_resumed_without_early_data_although_the_upstream_takes_it() 
 }
 
 #[test]
-fn the_environment_turns_on_no_key_log_and_no_proxy() {
+fn the_environment_turns_on_no_key_log_no_proxy_and_no_further_authority() {
     let authority = Authority::new("ours");
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
@@ -179,6 +179,7 @@ fn the_environment_turns_on_no_key_log_and_no_proxy() {
     let upstream = upstream(&authority.server(|_| {}).config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
+    let folder = dir.path().display().to_string();
     let key_log = dir.path().join("keys.log").display().to_string();
     let ca_file = ca_file.display().to_string();
     let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
@@ -187,6 +188,13 @@ fn the_environment_turns_on_no_key_log_and_no_proxy() {
     let proxy = Proxy::start_with(&upstream, &variables);
     assert_eq!(proxy.connect().get("/x").status, 200);
     assert!(!dir.path().join("keys.log").exists());
+
+    // Where others look for authorities to trust.
+    let trusted =
+        [("SSL_CERT_FILE", ca_file.as_str()), ("SSL_CERT_DIR", &*folder), ("FINICITY__UPSTREAM__CA_FILE", "")];
+    let proxy = Proxy::launch(&upstream, &trusted);
+    let line = proxy.process.wait_for_log("token refresh failed, and somebody has to look at it");
+    assert_eq!(line["class"], "certificate", "{line}");
     listener.set_nonblocking(true).unwrap();
     assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "somebody called the proxy");
 }
