@@ -242,6 +242,7 @@ fn f03_j09_an_answer_that_only_its_end_delimits_is_whole_after_a_close_notify_an
     let upstream = Upstream::start(3600, |request| match request.target() {
         "/sized/cut" => Reply::Cut(sized.to_vec()),
         "/delimited/closed" => Reply::Closed(delimited.to_vec()),
+        "/delimited/reset" => Reply::Reset(delimited.to_vec()),
         _ => Reply::Cut(delimited.to_vec()),
     });
     let proxy = Proxy::start(&upstream);
@@ -253,6 +254,10 @@ fn f03_j09_an_answer_that_only_its_end_delimits_is_whole_after_a_close_notify_an
     client.send("GET /delimited/cut HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.read_answer(false).expect_err("the answer must break off");
     proxy.process.wait_for_lines(1, |line| line.contains(r#""outcome":"truncated""#));
+    // A reset may overtake the answer's head.
+    let mut client = proxy.connect();
+    client.send("GET /delimited/reset HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(!client.read_answer(false).is_ok_and(|answer| answer.status == 200));
     proxy.process.wait_for_lines(3, |line| line.contains(r#""outcome":"complete""#));
 }
 

@@ -65,6 +65,8 @@ pub enum Reply {
     Bytes(Vec<u8>),
     /// Sends these bytes, then cuts the TCP connection without a word.
     Cut(Vec<u8>),
+    /// Sends these bytes, then resets the TCP connection.
+    Reset(Vec<u8>),
     /// Sends these bytes, then ends the connection as TLS asks, with a `close_notify`.
     Closed(Vec<u8>),
     /// Sends these bytes once the gate is open.
@@ -345,6 +347,11 @@ async fn connection(
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
                 return Ok(());
+            }
+            Reply::Reset(bytes) => {
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+                return stream.get_ref().get_ref().0.set_zero_linger();
             }
             Reply::Closed(bytes) => {
                 stream.write_all(&bytes).await?;
