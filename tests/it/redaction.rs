@@ -14,9 +14,10 @@ use finicity_proxy::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::{
-    support::canary::scan,
-    support::{APP_KEY, CLIENT_ID, CLIENT_SECRET, upstream::token as token_text, upstream::token_answer},
+use crate::support::{
+    APP_KEY, CLIENT_ID, CLIENT_SECRET,
+    canary::scan,
+    upstream::{token as token_text, token_answer},
 };
 
 #[track_caller]
