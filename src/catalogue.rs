@@ -1,7 +1,11 @@
-//! The vendor's operations, compiled in: which calls exist, under which path template, and which of them are slow.
+//! The vendor's operations, compiled in: which calls exist, under which path template, and which of them are slow, may be
+//! billed, or carry a secret.
 //!
 //! Logs and metrics name a request by its template, so that no customer id gets into either and the number of label
 //! values is bounded by this table. A call that is not in it is still forwarded, under the label [`OTHER`].
+//!
+//! How the rows are judged stands at the head of the table. What is unclear counts as billed, and so does what is not in the
+//! table, since only a call that certainly costs nothing may be sent twice without anyone having asked for it.
 
 use std::sync::LazyLock;
 
@@ -59,6 +63,16 @@ impl Route {
         self.row().is_some_and(|row| row.slow)
     }
 
+    /// Whether the vendor may bill the call: unless it is known to cost nothing.
+    pub fn is_billable(self) -> bool {
+        self.row().is_none_or(|row| row.billing != Billing::Free)
+    }
+
+    /// Whether the request or its answer carries a secret: credentials, a token, a key, or a link that lets its holder in.
+    pub fn bears_secret(self) -> bool {
+        self.row().is_some_and(|row| row.secret)
+    }
+
     fn row(self) -> Option<&'static Row> {
         OPERATIONS.rows.get(usize::from(self.0))
     }
@@ -68,6 +82,36 @@ struct Row {
     method: &'static str,
     template: &'static str,
     slow: bool,
+    billing: Billing,
+    secret: bool,
+}
+
+impl Row {
+    /// The row that stands in `line`, if each of its fields has one of the words that belong there.
+    fn parse(line: &'static str) -> Option<Self> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [method, template, slow, billing, secret] = fields.try_into().ok()?;
+        let billing = match billing {
+            "billed" => Billing::Billed,
+            "free" => Billing::Free,
+            "unclear" => Billing::Unclear,
+            _ => return None,
+        };
+        Some(Self { method, template, slow: mark(slow, "slow")?, billing, secret: mark(secret, "secret")? })
+    }
+}
+
+/// What is known of an operation's price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Billing {
+    Billed,
+    Free,
+    Unclear,
+}
+
+/// Whether `field` has the `word`; `None` when it has another one.
+fn mark(field: &str, word: &str) -> Option<bool> {
+    (field == word || field == "-").then_some(field == word)
 }
 
 struct Operations {
@@ -81,11 +125,7 @@ impl Operations {
         let rows: Vec<Row> = table
             .lines()
             .filter(|line| !line.starts_with('#'))
-            .map(|line| {
-                let mut fields = line.split('\t');
-                let mut field = || fields.next().expect("operations.tsv has three fields a line");
-                Row { method: field(), template: field(), slow: field() == "slow" }
-            })
+            .map(|line| Row::parse(line).expect("a test reads every line of operations.tsv"))
             .collect();
 
         let mut paths = matchit::Router::new();
@@ -161,5 +201,88 @@ mod tests {
         assert!(rows.is_sorted());
         assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len());
         assert_eq!(OPERATIONS.rows.iter().filter(|row| row.slow).count(), 5);
+    }
+
+    #[test]
+    fn a_line_with_another_word_in_it_is_refused() {
+        assert!(Row::parse("GET\t/a\tslow\tfree\tsecret").is_some_and(|row| row.slow && row.secret));
+        for line in [
+            "GET\t/a\t-\tfree",
+            "GET\t/a\t-\tfree\t-\t-",
+            "GET\t/a\tSlow\tfree\t-",
+            "GET\t/a\t-\tyes\t-",
+            "GET\t/a\t-\t-\t-",
+            "GET\t/a\t-\tfree\tslow",
+            "GET\t/a\t-\tfree\t",
+        ] {
+            assert!(Row::parse(line).is_none(), "{line}");
+        }
+    }
+
+    fn templates(wanted: impl Fn(&Route) -> bool) -> Vec<&'static str> {
+        let routes = (0..Route::count() - 1).map(|index| Route(u16::try_from(index).unwrap()));
+        routes.filter(wanted).map(Route::template).collect()
+    }
+
+    /// These, and only these, may be sent a second time after a connection broke. A row that joins them needs a reason.
+    #[test]
+    fn the_calls_that_read_and_cost_nothing_are_these() {
+        let free = templates(|route| route.method() == "GET" && !route.is_billable());
+        assert_eq!(
+            free,
+            [
+                "/aggregation/v1/customers",
+                "/aggregation/v1/customers/{customerId}",
+                "/aggregation/v1/customers/{customerId}/application",
+                "/aggregation/v2/customers",
+                "/aggregation/v2/partners/applications",
+                "/applications",
+                "/applications/{application_id}/institutions",
+                "/business-services/businesses/{business_id}",
+                "/business-services/customers/{customer_id}/businesses",
+                "/connect-components/configurations",
+                "/connect-components/configurations/{configuration_id}",
+                "/connect/experiences",
+                "/customers/institution-logins/{institution_login_id}/authorization-details",
+                "/data-sharing-consents",
+                "/data-sharing-consents/{consent_receipt_id}",
+                "/decisioning/v1/consumers/{consumerId}",
+                "/decisioning/v1/customers/{customerId}/consumer",
+                "/decisioning/v1/partners/{partnerId}/billing/reseller",
+                "/institution/v1/institutions/routingNumber/{routing_number}",
+                "/institution/v2/certifiedInstitutions",
+                "/institution/v2/certifiedInstitutions/rssd",
+                "/institution/v2/institutions",
+                "/institution/v2/institutions/{institutionId}",
+                "/institution/v2/institutions/{institutionId}/branding",
+                "/notification-subscriptions/webhooks",
+                "/notification-subscriptions/webhooks/events",
+                "/notification-subscriptions/webhooks/{subscription_id}",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_billed_or_unclear_or_unknown_counts_as_billable() {
+        let named = |word| OPERATIONS.rows.iter().filter(|row| row.billing == word).count();
+        // The vendor's description says so of 30, and of 6 the opposite; one of an older edition is judged like its successor.
+        assert_eq!((named(Billing::Billed), named(Billing::Free), named(Billing::Unclear)), (31, 60, 81));
+        assert_eq!(templates(|route| route.is_billable()).len(), 31 + 81);
+        assert!(Route::OTHER.is_billable());
+    }
+
+    #[test]
+    fn what_carries_a_secret_is_known_and_nothing_that_only_reads_does() {
+        let secret = templates(|route| route.bears_secret());
+        for template in [
+            "/aggregation/v2/partners/authentication",
+            "/aggregation/v1/partners/accessKey",
+            "/aggregation/v1/customers/{customerId}/accounts/{accountId}/txpush",
+            "/connect/v2/generate/lite",
+        ] {
+            assert!(secret.contains(&template), "{template}");
+        }
+        assert_eq!(templates(|route| route.bears_secret() && route.method() == "GET"), [""; 0]);
+        assert!(!Route::OTHER.bears_secret());
     }
 }
