@@ -10,8 +10,9 @@ mod problem;
 mod source;
 
 pub use problem::Problem;
-pub use source::{Field, Source, admin_token, load};
+pub use source::{EGRESS_PASSWORD, EGRESS_USERNAME, Field, Source, admin_token, egress_authorization, load};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
@@ -73,6 +74,16 @@ impl AppKey {
     pub fn expose(&self) -> &[u8] {
         self.0.expose().as_bytes()
     }
+}
+
+/// The value of a header field that authorizes as Basic does (RFC 7617); see [`sensitive`].
+pub fn basic(id: &str, secret: &str) -> HeaderValue {
+    let pair = Zeroizing::new([id, ":", secret].concat());
+    // Never moved while it grows, which would leave copies behind: base64 makes four characters of three bytes.
+    let mut value = String::with_capacity("Basic ".len() + 4 * pair.len().div_ceil(3));
+    value.push_str("Basic ");
+    BASE64_STANDARD.encode_string(pair.as_bytes(), &mut value);
+    sensitive(Zeroizing::new(value.into_bytes())).expect("base64 is legal in a header")
 }
 
 /// A header value that is marked sensitive, so that `Debug` and HPACK tables leave it out, and whose memory is overwritten when

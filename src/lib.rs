@@ -20,6 +20,7 @@ pub mod telemetry;
 pub mod guard;
 pub mod framing;
 pub mod tls;
+pub mod egress;
 pub mod credentials;
 pub mod secret;
 pub mod process;

@@ -3,7 +3,8 @@
 //! What comes down the stack is an [`Exchange`]: the request, and the [`Record`] of what the layers learn about it. What
 //! comes back up is the upstream's answer, streamed, or an [`Error`] that one layer turns into a response.
 //!
-//! Deliberately absent: buffering, decompression, redirects, cookies, and any retry of a request that may have been executed.
+//! Deliberately absent: buffering, decompression, redirects, cookies, and any retry of a request that may have been executed,
+//! but for those that read and cost nothing ([`retry`]).
 
 mod body;
 mod client;
@@ -18,7 +19,9 @@ mod local;
 mod observe;
 mod panic;
 mod record;
+mod replay;
 mod request_id;
+mod retry;
 mod step;
 pub mod target;
 mod upload;
@@ -30,7 +33,7 @@ use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
 pub use body::{RequestBody, ResponseBody};
-pub use client::{Upstream, UpstreamConfig};
+pub use client::{UpstreamConfig, server_name};
 pub use error::{Code, Error};
 pub use observe::ObservedBody;
 pub use record::Record;
@@ -38,8 +41,9 @@ pub use target::Endpoints;
 pub use upload::UploadLimits;
 
 use self::{
-    deadline::DeadlineLayer, error::RespondLayer, headers::OwnNames, heal::HealLayer, inject::InjectLayer,
-    local::LocalLayer, observe::ObserveLayer, panic::CatchPanicLayer, step::step,
+    client::Upstream, deadline::DeadlineLayer, error::RespondLayer, headers::OwnNames, heal::HealLayer,
+    inject::InjectLayer, local::LocalLayer, observe::ObserveLayer, panic::CatchPanicLayer, retry::RetryLayer,
+    step::step,
 };
 use crate::{
     guard::HostGuard,
@@ -112,7 +116,8 @@ pub fn stack(
         .layer(step(move |exchange: &mut Exchange<_>| upload::check(limits, exchange))) // how much may be sent …
         .map_request(move |exchange| upload::watch(limits, exchange)) // … and how slowly
         .layer(DeadlineLayer::new(config))
-        .layer(HealLayer::new(config, control, metrics)) // a refused token is replaced and the request sent once more
+        .layer(HealLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
+        .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
         .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // first nothing of the caller's that could pass for ours …
         .layer(InjectLayer::new(token)) // … then our credentials, last of all
         .service(Upstream::new(&config.upstream, own_names, trust))

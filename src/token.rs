@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::egress;
+
 pub use clock::{Clock, Stamp};
 pub use control::{Command, TokenControl, control};
 pub use endpoint::{Endpoint, EndpointError, Mint};
@@ -29,8 +31,10 @@ pub use store::{Guard, Phase, State, Status, Token, TokenReader, TokenWriter, Un
 /// How tokens are fetched and how requests wait for one.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `https://` scheme and authority of the token endpoint, the same as the upstream's.
+    /// Scheme and authority of the token endpoint, the same as the upstream's: `https://`, or `http://` and a loopback address.
     pub base: http::Uri,
+    /// The proxy that the call goes through, if there is one (`upstream.egress_proxy`).
+    pub egress: Option<egress::Config>,
     /// The path of the token endpoint, where it is not the scheme's own (`auth.token_path`).
     pub token_path: Option<String>,
     /// The path of the revocation endpoint (RFC 7009), if there is one (`auth.revocation_path`).

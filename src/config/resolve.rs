@@ -8,6 +8,8 @@ mod upstream;
 
 use std::{path::PathBuf, time::Duration};
 
+use http::HeaderValue;
+
 use super::{Config, Environment, Problem, Raw, reader::Reader};
 use crate::{
     cause,
@@ -24,14 +26,15 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(super) fn resolve(raw: &Raw, environment: &Environment, problems: &mut Vec<Problem>) -> Option<Config> {
     let mut reader = Reader::new(raw, problems);
     let (source, scheme) = auth::source(&mut reader, environment);
-    let config = keys(&mut reader, source.clone(), scheme);
+    let egress = credentials::egress_authorization(environment.variables());
+    let config = keys(&mut reader, source.clone(), scheme, egress.as_ref().ok().cloned().flatten());
     let credentials = credentials::load(&source, scheme);
     let admin_token = credentials::admin_token(environment.variables());
-    match (credentials, admin_token, config) {
-        (Ok(credentials), Ok(admin_token), Some(config)) => Some(config(credentials, admin_token)),
-        (credentials, admin_token, _) => {
+    match (credentials, admin_token, &egress, config) {
+        (Ok(credentials), Ok(admin_token), Ok(_), Some(config)) => Some(config(credentials, admin_token)),
+        (credentials, admin_token, ..) => {
             let credentials = credentials.err().unwrap_or_default();
-            let wrong = credentials.iter().chain(admin_token.as_ref().err());
+            let wrong = credentials.iter().chain(admin_token.as_ref().err()).chain(egress.as_ref().err());
             problems.extend(wrong.map(|problem| Problem::other(cause::line(problem))));
             None
         }
@@ -43,10 +46,11 @@ fn keys(
     read: &mut Reader<'_>,
     source: Source,
     scheme: Option<Scheme>,
+    egress_authorization: Option<HeaderValue>,
 ) -> Option<impl FnOnce(Credentials, Option<Secret<String>>) -> Config + use<>> {
     let listen = listen::listen(read);
     let hosts = listen::host_names(read);
-    let upstream = upstream::upstream(read);
+    let upstream = upstream::upstream(read, egress_authorization);
     let idle_timeout = upstream.as_ref().map(|upstream| upstream.idle_timeout).unwrap_or_default();
     let server = server::server(read, idle_timeout);
     let upload = server::upload(read, idle_timeout);
@@ -75,7 +79,7 @@ fn keys(
             own_headers: vec![token.app_key_header.clone(), token.token_header.clone()],
             upstream: upstream.clone(),
         },
-        token: token::Config { base: upstream.url, ..token },
+        token: token::Config { base: upstream.url, egress: upstream.egress, ..token },
         state_dir,
         admin_socket,
         source,
@@ -99,7 +103,7 @@ mod tests {
         let raw = gather(&Inputs::default(), &mut problems);
         let mut reader = Reader::new(&raw, &mut problems);
         let (source, scheme) = auth::source(&mut reader, &Environment::default());
-        assert!(keys(&mut reader, source, scheme).is_some());
+        assert!(keys(&mut reader, source, scheme, None).is_some());
         let read: Vec<String> = reader.read().iter().map(|key| (*key).to_owned()).collect();
         assert_eq!(raw.keys().cloned().collect::<Vec<_>>(), read);
         assert_eq!(problems, []);

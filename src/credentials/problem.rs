@@ -33,6 +33,9 @@ pub enum Problem {
         "{0} has a space, a line break or a character outside ASCII: copy the App Key again, without anything around it"
     )]
     NotAHeaderValue(String),
+    /// The value is a user name with a colon, which ends the name where it is sent.
+    #[error("{0} has a colon, which no user name can have here")]
+    Colon(String),
     /// The value is not UTF-8.
     #[error("{0} is not valid UTF-8")]
     NotUtf8(String),

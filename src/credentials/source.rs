@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::{AppKey, Credentials, Problem, Scheme, dir, env};
+use http::HeaderValue;
+
+use super::{AppKey, Credentials, Problem, Scheme, basic, dir, env};
 use crate::secret::Secret;
 
 /// The values that credentials consist of.
@@ -66,6 +68,11 @@ impl Source {
 /// The variable of the administrator's token.
 const ADMIN_TOKEN: &str = "FINICITY_ADMIN_TOKEN";
 
+/// The variables of what an egress proxy is shown.
+pub const EGRESS_USERNAME: &str = "FINICITY_EGRESS_PROXY_USERNAME";
+/// See [`EGRESS_USERNAME`].
+pub const EGRESS_PASSWORD: &str = "FINICITY_EGRESS_PROXY_PASSWORD";
+
 /// One value with the name of its place.
 pub(super) type Found = (Secret<String>, String);
 
@@ -103,6 +110,27 @@ pub fn load(source: &Source, wanted: Option<Scheme>) -> Result<Credentials, Vec<
 pub fn admin_token(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<Secret<String>>, Problem> {
     let found = env::Variables::of(environment, &[ADMIN_TOKEN]).read(ADMIN_TOKEN).transpose()?;
     found.map(|(value, place)| check(value, place).map(|(value, _)| value)).transpose()
+}
+
+/// What an egress proxy is shown (RFC 7617), as a header value that is marked sensitive, if its credentials are set.
+///
+/// # Errors
+///
+/// When they are set and cannot be used, or only one of them is.
+pub fn egress_authorization(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<HeaderValue>, Problem> {
+    let variables = env::Variables::of(environment, &[EGRESS_USERNAME, EGRESS_PASSWORD]);
+    let read = |name| {
+        let found = variables.read(name).transpose()?;
+        found.map(|(value, place)| check(value, place)).transpose()
+    };
+    let missing = |name: &str| Problem::Missing(name.to_owned(), "the egress proxy's credentials are two".to_owned());
+    match (read(EGRESS_USERNAME)?, read(EGRESS_PASSWORD)?) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(missing(EGRESS_USERNAME)),
+        (Some(_), None) => Err(missing(EGRESS_PASSWORD)),
+        (Some((username, place)), Some(_)) if username.expose().contains(':') => Err(Problem::Colon(place)),
+        (Some((username, _)), Some((password, _))) => Ok(Some(basic(username.expose(), password.expose()))),
+    }
 }
 
 /// `read` gives the value of a field, if there is one; `missing` says how its absence is told.

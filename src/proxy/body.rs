@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Record;
+use super::{Record, client::Lease};
 
 /// Why a body ended before its end.
 pub(super) type BodyError = Box<dyn StdError + Send + Sync>;
@@ -91,6 +91,9 @@ enum Source {
         version: Version,
         idle_timeout: Duration,
         record: Arc<Record>,
+        /// The connection, which is free for another request when the body is dropped.
+        #[expect(dead_code, reason = "it is there to be dropped")]
+        lease: Lease,
         /// Set while the body keeps us waiting; most bodies never do.
         timer: Option<Pin<Box<Sleep>>>,
     },
@@ -115,9 +118,15 @@ pub(super) enum Rest {
 
 impl ResponseBody {
     /// The upstream's `body`, given up when neither it nor the request's body makes progress for `idle_timeout`. `version` is
-    /// the upstream's.
-    pub fn upstream(body: Incoming, version: Version, idle_timeout: Duration, record: Arc<Record>) -> Self {
-        Self(Source::Upstream { body, version, idle_timeout, record, timer: None })
+    /// the upstream's; `lease` is the connection that the body comes on.
+    pub(super) fn upstream(
+        body: Incoming,
+        version: Version,
+        idle_timeout: Duration,
+        record: Arc<Record>,
+        lease: Lease,
+    ) -> Self {
+        Self(Source::Upstream { body, version, idle_timeout, record, lease, timer: None })
     }
 
     /// A body of which `start` was read already.
@@ -150,7 +159,7 @@ impl Body for ResponseBody {
                     frame
                 }
             },
-            Source::Upstream { body, version, idle_timeout, record, timer } => {
+            Source::Upstream { body, version, idle_timeout, record, timer, .. } => {
                 match Pin::new(&mut *body).poll_frame(cx) {
                     // An HTTP/2 stream may be reset "without error" before its end (RFC 9113, 8.1); that is no end.
                     Poll::Ready(None) if *version == Version::HTTP_2 && !body.is_end_stream() => {

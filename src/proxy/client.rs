@@ -1,197 +1,183 @@
 //! The bottom of the stack: the streaming client to the one upstream.
+//!
+//! Connections and their pool are its own, on hyper's: what may be sent once more depends on what exactly became of a
+//! request, on which connection ([`Fate`]), and pooled clients keep that to themselves.
 
 mod connect;
-mod verified;
+mod connection;
+mod pool;
+mod stream;
 
 use std::{
     error::Error as StdError,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, Uri, Version, header, uri::Authority};
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{self, Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
-use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use self::{connect::TimedConnector, verified::VerifiedConnector};
+pub use self::connect::server_name;
+use self::{
+    connect::{Connect, Connector, Protocol},
+    connection::SendError,
+    pool::Pool,
+};
+pub(super) use self::{
+    connect::{ConnectError, NameError},
+    pool::Lease,
+};
 use super::{
     Code, Error, Exchange, Record, RequestBody, ResponseBody,
+    error::Fate,
     headers::{self, OwnNames},
     target,
     upload::UploadError,
 };
-use crate::{cause, tls::Trust};
-
-/// The largest head of an answer, and the most header fields in it.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-const MAX_HEADERS: usize = 128;
-
-/// How often an HTTP/2 connection is asked whether it lives, and how long its answer may take. All requests of a worker share
-/// one, so a dead one that TCP still takes for open would fail them all.
-const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
-const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::{cause, egress, tls::Trust};
 
 /// Where requests go, and over which connections.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {
-    /// `https://` scheme and authority (`upstream.url`). Every request goes there and nowhere else.
+    /// Scheme and authority (`upstream.url`): `https://`, or `http://` and a loopback address. Every request goes there and
+    /// nowhere else.
     pub url: Uri,
+    /// The proxy that connections go through, if there is one (`upstream.egress_proxy`).
+    pub egress: Option<egress::Config>,
     /// The time to connect, TLS included (`upstream.connect_timeout`).
     pub connect_timeout: Duration,
     /// The longest time that a body may make no progress (`upstream.idle_timeout`).
     pub idle_timeout: Duration,
     /// How long an unused connection is kept (`upstream.pool_idle_timeout`).
     pub pool_idle_timeout: Duration,
+    /// How long a connection takes new requests (`upstream.connection_age`).
+    pub connection_age: Duration,
     /// Whether HTTP/2 is offered (`upstream.http2 = "auto"`).
     pub http2: bool,
 }
 
 /// Sends requests to the configured authority, over verified TLS, on connections that it keeps and reuses.
-#[derive(Debug)]
-pub struct Upstream<B = Incoming>(Arc<Shared<B>>);
+pub(super) struct Upstream<B, C = Connector>(Arc<Shared<B, C>>);
 
-#[derive(Debug)]
-struct Shared<B> {
-    client: Client<TimedConnector<VerifiedConnector<HttpConnector>>, RequestBody<B>>,
+struct Shared<B, C> {
+    pool: Arc<Pool<C, RequestBody<B>>>,
     authority: Authority,
     host: HeaderValue,
     own_names: Arc<OwnNames>,
     idle_timeout: Duration,
 }
 
-impl<B> Clone for Upstream<B> {
+impl<B, C> Clone for Upstream<B, C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<B> Upstream<B>
-where
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
+impl<B> Upstream<B> {
     /// A client for `config.url`, trusting what `trust` says at each connection. Its connections live on the runtime that it is used on. Answers
     /// lose what is named like `own_names`.
-    pub fn new(config: &UpstreamConfig, own_names: Arc<OwnNames>, trust: Trust) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        // Shared among the addresses of a name, so that a dead one leaves time for the next.
-        tcp.set_connect_timeout(Some(config.connect_timeout));
-        let https = VerifiedConnector::new(tcp, trust, config.http2);
-        let connector = TimedConnector::new(https, config.connect_timeout);
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(config.pool_idle_timeout)
-            .set_host(false)
-            .http2_keep_alive_interval(H2_PING_INTERVAL)
-            .http2_keep_alive_timeout(H2_PING_TIMEOUT)
-            .http2_keep_alive_while_idle(true)
-            .http1_max_buf_size(MAX_HEAD_BYTES)
-            .http1_max_headers(MAX_HEADERS)
-            .build(connector);
-        let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
-        let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
-        Self(Arc::new(Shared { client, authority, host, own_names, idle_timeout: config.idle_timeout }))
+    pub(super) fn new(config: &UpstreamConfig, own_names: Arc<OwnNames>, trust: Trust) -> Self {
+        Self::with_connector(config, own_names, Connector::new(config, trust))
     }
 }
 
-impl<B> Service<Exchange<B>> for Upstream<B>
+impl<B, C> Upstream<B, C> {
+    fn with_connector(config: &UpstreamConfig, own_names: Arc<OwnNames>, connector: C) -> Self {
+        let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
+        let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
+        let pool = Pool::new(connector, config.pool_idle_timeout, config.connection_age);
+        Self(Arc::new(Shared { pool, authority, host, own_names, idle_timeout: config.idle_timeout }))
+    }
+}
+
+impl<B, C> Service<Exchange<B>> for Upstream<B, C>
 where
+    C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     type Response = Response<ResponseBody>;
     type Error = Error;
-    type Future = UpstreamFuture;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move { shared.send(exchange).await })
+    }
+}
+
+impl<B, C> Shared<B, C>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    async fn send(&self, exchange: Exchange<B>) -> Result<Response<ResponseBody>, Error> {
         let Exchange { request, record } = exchange;
-        let shared = &*self.0;
+        let sent = Instant::now();
+        let chosen = self.pool.connection(record.is_retried()).await.map_err(not_connected)?;
         let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&record)));
-        *request.uri_mut() = target::upstream_uri(&shared.authority, request.uri());
         *request.version_mut() = Version::HTTP_11;
-        request.headers_mut().insert(header::HOST, shared.host.clone());
-        UpstreamFuture {
-            inner: shared.client.request(request),
-            sent: Instant::now(),
-            own_names: Arc::clone(&shared.own_names),
-            idle_timeout: shared.idle_timeout,
-            record,
+        if chosen.protocol() == Protocol::Http1 {
+            // The target as the caller sent it; whom it is for stands in `Host`.
+            request.headers_mut().insert(header::HOST, self.host.clone());
+        } else {
+            *request.uri_mut() = target::upstream_uri(&self.authority, request.uri());
         }
-    }
-}
-
-pin_project! {
-    /// The answer's head, on its way.
-    pub struct UpstreamFuture {
-        #[pin]
-        inner: legacy::ResponseFuture,
-        sent: Instant,
-        own_names: Arc<OwnNames>,
-        idle_timeout: Duration,
-        record: Arc<Record>,
-    }
-}
-
-impl Future for UpstreamFuture {
-    type Output = Result<Response<ResponseBody>, Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut response = match ready!(this.inner.poll(cx)) {
-            Ok(response) => response,
-            Err(error) => return Poll::Ready(Err(classify(error, this.record))),
-        };
-        this.record.set_upstream_first_byte(this.sent.elapsed());
+        let (mut response, lease) = chosen.send(request).await.map_err(|failure| unanswered(failure, &record))?;
+        record.set_upstream_first_byte(sent.elapsed());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Poll::Ready(Err(Error::new(
+            return Err(Error::new(
                 Code::UpstreamProtocol,
                 "The upstream switched protocols without having been asked to.",
-            )));
+            ));
         }
-        headers::strip_response(this.own_names, response.headers_mut());
+        headers::strip_response(&self.own_names, response.headers_mut());
         let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
-        Poll::Ready(Ok(
-            response.map(|body| ResponseBody::upstream(body, version, *this.idle_timeout, Arc::clone(this.record)))
-        ))
+        Ok(response.map(|body| ResponseBody::upstream(body, version, self.idle_timeout, record, lease)))
     }
 }
 
-/// Whose fault it was that no answer came, by the chain of causes.
-fn classify(error: legacy::Error, record: &Record) -> Error {
-    let hyper = cause::find::<hyper::Error>(&error);
+/// The error of a request for which there was no connection.
+fn not_connected(error: ConnectError) -> Error {
+    let (code, detail) = match cause::find::<rustls::Error>(&error) {
+        Some(_) => {
+            (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
+        }
+        None => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
+    };
+    Error::new(code, detail).because(error)
+}
+
+/// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.
+fn unanswered(failure: SendError, record: &Record) -> Error {
+    let SendError { error, fate, .. } = failure;
     if let Some(given_up) = cause::find::<UploadError>(&error) {
         return Error::from(*given_up).because(error);
     }
-    let (code, detail) = if error.is_connect() {
-        match cause::find::<rustls::Error>(&error) {
-            Some(_) => {
-                (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
-            }
-            None => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
-        }
-    } else if hyper.is_some_and(hyper::Error::is_user) && !record.is_request_complete() {
+    let (code, detail) = if matches!(fate, Some(Fate::Unsent { .. } | Fate::Refused)) {
+        (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
+    } else if error.is_user() && !record.is_request_complete() {
         (Code::BadRequest, "The request body broke off.")
-    } else if hyper.is_some_and(|error| error.is_parse() || error.is_parse_too_large()) {
+    } else if is_protocol_error(&error) {
         (Code::UpstreamProtocol, "The upstream's answer is not valid HTTP; it may have executed the request.")
     } else {
         (Code::UpstreamUnreachable, "The connection to the upstream broke; it may have executed the request.")
     };
-    Error::new(code, detail).because(error)
+    Error::new(code, detail).because(error).with_fate(fate)
+}
+
+/// Whether the upstream said something that is no HTTP: over HTTP/2, what made our side end the stream or the connection.
+fn is_protocol_error(error: &hyper::Error) -> bool {
+    let http2 = cause::find::<h2::Error>(error);
+    error.is_parse() || error.is_parse_too_large() || http2.is_some_and(h2::Error::is_library)
 }

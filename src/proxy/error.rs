@@ -14,13 +14,16 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use hyper_util::client::legacy;
 use pin_project_lite::pin_project;
 use serde::Serialize;
 use tower::{Layer, Service};
 
-use super::{Exchange, Record, ResponseBody, target::ALLOWED_METHODS};
-use crate::{cause, telemetry::Metrics, tls::Fault, token::Unavailable};
+use super::{
+    Exchange, Record, ResponseBody,
+    client::{ConnectError, NameError},
+    target::ALLOWED_METHODS,
+};
+use crate::{cause, egress, telemetry::Metrics, tls::Fault, token::Unavailable};
 
 /// Marks an answer as the proxy's own and says why it was made.
 pub(super) const X_FINICITY_PROXY_ERROR: HeaderName = HeaderName::from_static("x-finicity-proxy-error");
@@ -115,6 +118,17 @@ impl Code {
     }
 }
 
+/// What is known to have become of a request that brought no answer, where it cannot have done anything or did not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nothing of it was written: its connection closed first. `reused` when that had served before.
+    Unsent { reused: bool },
+    /// The upstream said, over HTTP/2, that it has not looked at it.
+    Refused,
+    /// A connection that had served before closed without a byte of an answer. Whether the upstream looked at it is unknown.
+    Unanswered,
+}
+
 /// Why the proxy answers by itself.
 #[derive(Debug)]
 pub struct Error {
@@ -122,13 +136,14 @@ pub struct Error {
     detail: &'static str,
     retry_after: Option<Duration>,
     closes: bool,
+    fate: Option<Fate>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error whose answer says `detail`: what is wrong and what the caller can do.
     pub fn new(code: Code, detail: &'static str) -> Self {
-        Self { code, detail, retry_after: None, closes: false, source: None }
+        Self { code, detail, retry_after: None, closes: false, fate: None, source: None }
     }
 
     /// The same with its cause, which only the log will show.
@@ -141,6 +156,16 @@ impl Error {
     #[must_use]
     pub fn closing(self) -> Self {
         Self { closes: true, ..self }
+    }
+
+    /// The same with what is known of the request.
+    pub(super) fn with_fate(self, fate: Option<Fate>) -> Self {
+        Self { fate, ..self }
+    }
+
+    /// What is known to have become of the request, if anything is.
+    pub(super) fn fate(&self) -> Option<Fate> {
+        self.fate
     }
 
     /// The kind of error.
@@ -160,8 +185,9 @@ impl Error {
             if let Some(error) = cause.downcast_ref::<rustls::Error>() {
                 return Some(Fault::of(error).map_or_else(|| error.to_string(), |fault| fault.to_string()));
             }
-            let known = cause.is::<legacy::Error>() || cause.is::<hyper::Error>();
-            known.then(|| cause.to_string())
+            let http = cause.is::<hyper::Error>();
+            let ours = cause.is::<ConnectError>() || cause.is::<NameError>() || cause.is::<egress::Error>();
+            (http || ours).then(|| cause.to_string())
         };
         let causes: Vec<String> = cause::chain(self.source()?).filter_map(told).collect();
         (!causes.is_empty()).then(|| causes.join(": "))

@@ -1,14 +1,12 @@
 //! A token that the upstream refuses is replaced, and the request sent once more.
 //!
-//! The body of a request is kept while it streams, up to a limit, at the cost of a reference to each chunk. When a 401 comes
-//! back that is about the token ([`verdict`]), the refresher is asked for a newer token, and the request goes down the rest
-//! of the stack again, once. Every other answer passes untouched, and so does a 401 when no newer token is to be had.
+//! When a 401 comes back that is about the token ([`verdict`]), the refresher is asked for a newer token, and the request
+//! ([`Original`]) goes down the rest of the stack again, once. Every other answer passes untouched, and so does a 401 when no
+//! newer token is to be had.
 
-mod replay;
 mod verdict;
 
 use std::{
-    marker::PhantomData,
     mem,
     pin::Pin,
     sync::Arc,
@@ -17,15 +15,18 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use pin_project_lite::pin_project;
 use tokio::time::timeout;
 use tower::{Layer, Service};
 
-use self::replay::{Kept, ReplayBody};
-use super::{Config, Error, Exchange, Record, ResponseBody, body::Rest};
+use super::{
+    Config, Error, Exchange, Record, ResponseBody,
+    body::Rest,
+    replay::{Original, ReplayBody},
+};
 use crate::{telemetry::Metrics, token::TokenControl};
 
 #[derive(Clone, Debug)]
@@ -76,31 +77,22 @@ where
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
         let Exchange { request, record } = exchange;
-        let (parts, body) = request.into_parts();
-        let (body, kept) = ReplayBody::first(body, self.shared.replay_buffer);
-        let head = Head { method: parts.method.clone(), uri: parts.uri.clone(), headers: parts.headers.clone() };
+        let (request, original) = Original::keep(request, self.shared.replay_buffer);
         // The service that was polled ready is the one to call; the clone is for a second time.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone.clone());
-        let first = inner.call(Exchange { request: Request::from_parts(parts, body), record: Arc::clone(&record) });
-        let again = Again { service: clone, head, kept, record, shared: Arc::clone(&self.shared) };
-        HealFuture::First { inner: first, again: Some(again), body: PhantomData }
+        let first = inner.call(Exchange { request, record: Arc::clone(&record) });
+        let again = Again { service: clone, original, record, shared: Arc::clone(&self.shared) };
+        HealFuture::First { inner: first, again: Some(again) }
     }
 }
 
 /// What is needed to send a request once more.
-struct Again<S> {
+struct Again<S, B> {
     service: S,
-    head: Head,
-    kept: Kept,
+    original: Arc<Original<B>>,
     record: Arc<Record>,
     shared: Arc<Shared>,
-}
-
-struct Head {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
 }
 
 type Answer = Result<Response<ResponseBody>, Error>;
@@ -108,7 +100,7 @@ type Answer = Result<Response<ResponseBody>, Error>;
 pin_project! {
     #[project = HealProjection]
     pub(super) enum HealFuture<S, B, F> {
-        First { #[pin] inner: F, again: Option<Again<S>>, body: PhantomData<fn() -> B> },
+        First { #[pin] inner: F, again: Option<Again<S, B>> },
         Healing { inner: Pin<Box<dyn Future<Output = Answer> + Send>> },
     }
 }
@@ -125,9 +117,9 @@ where
         loop {
             let healing = match self.as_mut().project() {
                 HealProjection::Healing { inner } => return inner.as_mut().poll(cx),
-                HealProjection::First { inner, again, .. } => match ready!(inner.poll(cx)) {
+                HealProjection::First { inner, again } => match ready!(inner.poll(cx)) {
                     Ok(response) if response.status() == StatusCode::UNAUTHORIZED => {
-                        Box::pin(again.take().expect("polled after it was ready").heal::<B>(response))
+                        Box::pin(again.take().expect("polled after it was ready").heal(response))
                     }
                     answer => return Poll::Ready(answer),
                 },
@@ -137,13 +129,13 @@ where
     }
 }
 
-impl<S> Again<S> {
+impl<S, B> Again<S, B>
+where
+    S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error>,
+    B: Body<Data = Bytes> + Unpin,
+{
     /// Gives the answer to a request that was answered with a 401: that one, or the one to a second try.
-    async fn heal<B>(mut self, refused: Response<ResponseBody>) -> Answer
-    where
-        S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error>,
-        B: Body<Data = Bytes> + Unpin,
-    {
+    async fn heal(mut self, refused: Response<ResponseBody>) -> Answer {
         let (parts, body) = refused.into_parts();
         let (start, rest) = read_start(body).await;
         let whole = matches!(rest, Rest::Nothing);
@@ -151,7 +143,7 @@ impl<S> Again<S> {
         let relayed = Response::from_parts(parts, ResponseBody::read(start, rest));
         let Some(version) = self.record.token_version().filter(|_| token_refused) else { return Ok(relayed) };
 
-        let Some(kept) = self.kept.take() else {
+        let Some(request) = self.original.again() else {
             // This request cannot be sent again, but the next ones should have a better token.
             self.shared.control.report_refused(version);
             return Ok(relayed);
@@ -161,10 +153,6 @@ impl<S> Again<S> {
         }
         self.record.set_replayed();
         self.shared.metrics.replayed();
-        let mut request = Request::new(ReplayBody::again(kept));
-        *request.method_mut() = self.head.method;
-        *request.uri_mut() = self.head.uri;
-        *request.headers_mut() = self.head.headers;
         std::future::poll_fn(|cx| self.service.poll_ready(cx)).await?;
         self.service.call(Exchange { request, record: self.record }).await
     }

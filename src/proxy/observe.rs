@@ -182,6 +182,7 @@ impl Drop for End {
             request_id = record.id().to_str().unwrap_or_default(),
             token.version = record.token_version(),
             replayed = record.is_replayed().then_some(true),
+            retried = record.is_retried().then_some(true),
             error.code = failure.map(|(code, _)| code),
             error.cause = failure.and_then(|(_, cause)| cause),
             "request"

@@ -30,6 +30,7 @@ pub struct Record {
     request_complete: AtomicBool,
     waiting_for_caller: AtomicBool,
     replayed: AtomicBool,
+    retried: AtomicBool,
 }
 
 impl Record {
@@ -48,6 +49,7 @@ impl Record {
             request_complete: AtomicBool::new(false),
             waiting_for_caller: AtomicBool::new(false),
             replayed: AtomicBool::new(false),
+            retried: AtomicBool::new(false),
         }
     }
 
@@ -94,6 +96,16 @@ impl Record {
     /// Notes that.
     pub fn set_replayed(&self) {
         self.replayed.store(true, Relaxed);
+    }
+
+    /// Whether the request was sent a second time, since its connection had failed it.
+    pub fn is_retried(&self) -> bool {
+        self.retried.load(Relaxed)
+    }
+
+    /// Notes that.
+    pub fn set_retried(&self) {
+        self.retried.store(true, Relaxed);
     }
 
     /// The code and the cause of the proxy's own error, where the proxy answered by itself.

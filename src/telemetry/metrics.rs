@@ -34,6 +34,7 @@ pub struct Metrics {
     connections: IntGauge,
     panics: IntCounter,
     replays: IntCounter,
+    retries: IntCounter,
     token_refreshes: IntCounterVec,
     token_expiry: Gauge,
     token_version: IntGauge,
@@ -95,6 +96,7 @@ impl Metrics {
             panics: add.counter("panics_total", "Requests that ended in a panic, each of them a bug."),
             replays: add
                 .counter("replays_total", "Requests sent once more, since the upstream had refused their token."),
+            retries: add.counter("retries_total", "Requests sent once more, since their connection had failed them."),
             token_refreshes: add.counters("token_refreshes_total", "Token calls, by outcome.", &["outcome"]),
             token_expiry: add.float("token_expiry_seconds", "Time until the token is no longer sent; 0 without one."),
             token_version: add.gauge("token_version", "The number of the current token; 0 before the first."),
@@ -153,6 +155,11 @@ impl Metrics {
     /// Counts a request that is sent once more.
     pub fn replayed(&self) {
         self.replays.inc();
+    }
+
+    /// Counts a request that is sent once more over another connection.
+    pub fn retried(&self) {
+        self.retries.inc();
     }
 
     /// Counts a token call.

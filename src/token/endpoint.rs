@@ -1,7 +1,7 @@
 //! The token call itself, over reqwest.
 //!
-//! Deliberately absent: redirects, the environment's proxies, plain HTTP, cookies, decompression, connection reuse. The
-//! call carries the client secret, so it goes to one address, over verified TLS, and nowhere else.
+//! Deliberately absent: redirects, the environment's proxies, cookies, decompression, connection reuse. The call carries the
+//! client secret, so it goes to one address, over verified TLS, and nowhere else; an upstream on this machine may do without.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     credentials::{Credentials, Scheme},
+    egress,
     tls::{Fault, Trust},
 };
 
@@ -102,7 +103,7 @@ impl Endpoint {
         for path in [&config.token_path, &config.revocation_path].into_iter().flatten() {
             url(&config.base, path).ok_or(EndpointError::Url)?;
         }
-        client(&trust).map_err(EndpointError::Client)?;
+        client(&trust, &config).map_err(EndpointError::Client)?;
         Ok(Self { trust, host, config })
     }
 
@@ -110,7 +111,7 @@ impl Endpoint {
         let url = url(&self.config.base, &call.path)
             .ok_or_else(|| Failure::new(Class::Config, "the token endpoint's address is not a valid URL"))?;
         let headers = call.headers.into_iter().collect();
-        let client = client(&self.trust).map_err(failure)?;
+        let client = client(&self.trust, &self.config).map_err(failure)?;
         client.post(url).headers(headers).body(Bytes::from_owner(call.body)).send().await.map_err(failure)
     }
 
@@ -122,10 +123,10 @@ impl Endpoint {
 }
 
 /// A client for one call, since the trust may change between two, and there is no connection to keep.
-fn client(trust: &Trust) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
+fn client(trust: &Trust, config: &Config) -> Result<reqwest::Client, reqwest::Error> {
+    let client = reqwest::Client::builder()
         .tls_backend_preconfigured(trust.client_config())
-        .https_only(true)
+        .https_only(config.base.scheme_str() != Some("http"))
         .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
@@ -133,8 +134,10 @@ fn client(trust: &Trust) -> Result<reqwest::Client, reqwest::Error> {
         .pool_max_idle_per_host(0)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TOTAL_TIMEOUT)
-        .user_agent(concat!("finicity-proxy/", env!("CARGO_PKG_VERSION")))
-        .build()
+        .user_agent(concat!("finicity-proxy/", env!("CARGO_PKG_VERSION")));
+    // Only this one: the environment's were turned off above.
+    let proxy = config.egress.as_ref().map(egress_proxy).transpose()?;
+    proxy.into_iter().fold(client, reqwest::ClientBuilder::proxy).build()
 }
 
 /// Reads an answer, up to its limit, and says what it means; `token_field` is the member that holds the token.
@@ -188,8 +191,18 @@ impl Mint for Endpoint {
     }
 }
 
+/// The tunnel that every call goes through.
+fn egress_proxy(config: &egress::Config) -> Result<reqwest::Proxy, reqwest::Error> {
+    let proxy = reqwest::Proxy::all(config.url.to_string())?;
+    Ok(match &config.authorization {
+        Some(authorization) => proxy.custom_http_auth(authorization.clone()),
+        None => proxy,
+    })
+}
+
 fn url(base: &Uri, path: &str) -> Option<reqwest::Url> {
-    let uri = Uri::builder().scheme("https").authority(base.authority()?.clone()).path_and_query(path).build().ok()?;
+    let (scheme, authority) = (base.scheme()?.clone(), base.authority()?.clone());
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().ok()?;
     reqwest::Url::parse(&uri.to_string()).ok()
 }
 

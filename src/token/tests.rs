@@ -6,6 +6,7 @@ use crate::credentials::{AppKey, Credentials, Scheme};
 pub(super) fn config() -> Config {
     Config {
         base: "https://localhost:1".parse().unwrap(),
+        egress: None,
         token_path: None,
         revocation_path: None,
         encoding: scheme::oauth2::Encoding::Json,

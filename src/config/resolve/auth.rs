@@ -39,6 +39,7 @@ pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
     let encodings = [("json", Encoding::Json), ("form", Encoding::Form), ("basic", Encoding::Basic)];
     token::Config {
         base: Uri::default(),
+        egress: None,
         token_path: read.optional("auth.token_path", token_path),
         revocation_path: read.optional("auth.revocation_path", token_path),
         encoding: read.choice("auth.encoding", &encodings),

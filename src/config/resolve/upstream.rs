@@ -1,23 +1,38 @@
-//! `[upstream]`: where requests go, and how long they may take.
+//! `[upstream]`: where requests go, by which way, and how long they may take.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use http::Uri;
+use http::{HeaderValue, Uri, uri::Authority};
 
 use super::{super::reader::Reader, HOUR, SECOND};
 use crate::{
-    cause, proxy,
+    cause, credentials, egress, proxy,
     tls::{self, Pin},
 };
 
-/// The upstream and the connections to it.
-pub(super) fn upstream(read: &mut Reader<'_>) -> Option<proxy::UpstreamConfig> {
-    let url = read.parsed("upstream.url", upstream_url);
+/// The upstream and the connections to it. `egress_authorization` is what an egress proxy is shown.
+pub(super) fn upstream(
+    read: &mut Reader<'_>,
+    egress_authorization: Option<HeaderValue>,
+) -> Option<proxy::UpstreamConfig> {
+    let allow_plaintext = read.flag("upstream.allow_plaintext");
+    let url = read.parsed("upstream.url", |text| upstream_url(text, allow_plaintext));
+    let egress = read.optional("upstream.egress_proxy", egress_url);
+    if egress.is_some() && url.as_ref().is_some_and(|url| url.scheme_str() == Some("http")) {
+        read.problem("upstream.egress_proxy", "an upstream on this machine is not reached through a proxy");
+    }
+    if egress.is_none() && egress_authorization.is_some() {
+        let variable = credentials::EGRESS_USERNAME;
+        read.problem("upstream.egress_proxy", format!("is not set, but {variable} is: set the proxy, or unset it"));
+    }
+    let egress = egress.map(|url| egress::Config { url, authorization: egress_authorization });
     let connect_timeout = read.duration("upstream.connect_timeout", Duration::from_millis(100)..=60 * SECOND);
     let idle_timeout = read.duration("upstream.idle_timeout", SECOND..=HOUR);
     let pool_idle_timeout = read.duration("upstream.pool_idle_timeout", SECOND..=HOUR);
+    let connection_age = read.duration("upstream.connection_age", SECOND..=24 * HOUR);
     let http2 = read.choice("upstream.http2", &[("off", false), ("auto", true)]);
-    Some(proxy::UpstreamConfig { url: url?, connect_timeout, idle_timeout, pool_idle_timeout, http2 })
+    let url = url?;
+    Some(proxy::UpstreamConfig { url, egress, connect_timeout, idle_timeout, pool_idle_timeout, connection_age, http2 })
 }
 
 /// Whom the upstream's certificate must come from, and which keys it may have.
@@ -44,23 +59,60 @@ fn pinned_keys(read: &mut Reader<'_>) -> Vec<Pin> {
     })
 }
 
-fn upstream_url(text: &str) -> Result<Uri, String> {
+/// The upstream's address: HTTPS, or plain HTTP on this machine where that is allowed.
+fn upstream_url(text: &str, allow_plaintext: bool) -> Result<Uri, String> {
     let expected = "must be https:// and a host, such as \"https://api.finicity.com\"";
     let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
-    let authority = url.authority().ok_or(expected)?;
-    if url.scheme_str() != Some("https") {
-        return Err(format!("{expected}: credentials are only ever sent over verified TLS"));
+    let authority = bare_authority(&url, text).map_err(|wrong| format!("{expected}{wrong}"))?;
+    match url.scheme_str() {
+        Some("https") if proxy::server_name(authority.host()).is_none() => {
+            Err(format!("{expected}: no certificate can name this host"))
+        }
+        Some("https") => Ok(url),
+        Some("http") if !is_loopback(authority.host()) => {
+            Err(format!("{expected}: credentials are only ever sent over verified TLS"))
+        }
+        Some("http") if !allow_plaintext => Err(format!(
+            "{expected}: plain http:// needs upstream.allow_plaintext = true, for a stand-in on this machine"
+        )),
+        Some("http") => Ok(url),
+        _ => Err(expected.to_owned()),
     }
-    if authority.as_str().contains('@') {
-        return Err(format!("{expected}: without a user name or a password"));
+}
+
+/// The egress proxy's address.
+fn egress_url(text: &str) -> Result<Uri, String> {
+    let expected = "must be http:// and a host, such as \"http://proxy.internal:3128\"";
+    let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
+    if url.scheme_str() != Some("http") {
+        return Err(format!("{expected}: TLS runs through the proxy, not to it"));
     }
-    if url.path() != "/" || url.query().is_some() || text.ends_with(['?', '#']) || text.contains('#') {
-        return Err(format!("{expected}: without a path or a query"));
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        let (username, password) = (credentials::EGRESS_USERNAME, credentials::EGRESS_PASSWORD);
+        return Err(format!("{expected}: set {username} and {password} instead of a user name and a password in it"));
     }
-    if authority.host().is_empty() || authority.as_str().ends_with(':') {
-        return Err(expected.to_owned());
-    }
+    bare_authority(&url, text).map_err(|wrong| format!("{expected}{wrong}"))?;
     Ok(url)
+}
+
+/// The authority of `url`, if that has nothing else but a scheme; or else the end of a sentence that says so.
+fn bare_authority<'a>(url: &'a Uri, text: &str) -> Result<&'a Authority, &'static str> {
+    let authority = url.authority().ok_or("")?;
+    if authority.as_str().contains('@') {
+        Err(": without a user name or a password")
+    } else if url.path() != "/" || url.query().is_some() || text.contains('#') || text.ends_with('?') {
+        Err(": without a path or a query")
+    } else if authority.host().is_empty() || authority.as_str().ends_with(':') {
+        Err("")
+    } else {
+        Ok(authority)
+    }
+}
+
+/// Whether `host` is this machine, in so many words: nobody is asked what it means.
+fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -72,10 +124,11 @@ mod tests {
         for good in
             ["https://api.finicity.com", "https://api.finicity.com/", "https://localhost:8443", "https://[::1]:1"]
         {
-            assert!(upstream_url(good).is_ok(), "{good}");
+            assert!(upstream_url(good, false).is_ok(), "{good}");
         }
         for bad in [
             "http://api.finicity.com",
+            "http://localhost:1",
             "api.finicity.com",
             "https://",
             "https://u:p@h",
@@ -88,8 +141,51 @@ mod tests {
             "https://h:",
             "https://:443",
             "https://a b",
+            "https://a..b",
         ] {
-            assert!(upstream_url(bad).is_err(), "{bad}");
+            assert!(upstream_url(bad, false).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn j05_plain_http_is_for_this_machine_in_so_many_words_and_only_when_it_is_allowed() {
+        for good in
+            ["http://localhost:1", "http://LOCALHOST", "http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:1"]
+        {
+            assert!(upstream_url(good, true).is_ok(), "{good}");
+            let told = upstream_url(good, false).unwrap_err();
+            assert!(told.contains("upstream.allow_plaintext"), "{told}");
+        }
+        for bad in [
+            "http://api.finicity.com",
+            "http://localhost.example",
+            "http://localhost.",
+            "http://127.0.0.1.example",
+            "http://2130706433",
+            "http://0.0.0.0",
+            "http://10.0.0.1",
+            "http://[::]",
+            "http://[::ffff:10.0.0.1]",
+            "http://u:p@localhost",
+        ] {
+            for allow in [true, false] {
+                let told = upstream_url(bad, allow).unwrap_err();
+                assert!(!told.contains("allow_plaintext"), "{bad}: {told}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_egress_proxy_is_http_and_a_host_and_its_credentials_stand_elsewhere() {
+        for good in ["http://proxy.internal:3128", "http://10.0.0.1", "http://[::1]:3128/"] {
+            assert!(egress_url(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["https://proxy.internal", "proxy.internal:3128", "socks5://h", "http://h/path", "http://h:", "http://"]
+        {
+            assert!(egress_url(bad).is_err(), "{bad}");
+        }
+        let told = egress_url("http://canary:canary@proxy.internal").unwrap_err();
+        assert!(told.contains("FINICITY_EGRESS_PROXY_PASSWORD") && !told.contains("canary"), "{told}");
     }
 }

@@ -1,69 +1,177 @@
-//! One deadline over all of connecting: name, TCP and TLS.
+//! Opening a connection to the upstream: name, TCP, the egress proxy where there is one, and TLS, all within one time.
+//!
+//! The name is looked up for each connection, and never kept here: what the system's resolver keeps is its own affair.
 
-use std::{
-    error::Error as StdError,
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::Uri;
-use tokio::time::timeout;
-use tower::Service;
+use hyper_util::client::legacy::connect::{
+    HttpConnector,
+    dns::{GaiResolver, Name},
+};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use tower::{Service, ServiceExt as _, util::MapErr};
 
-/// A connector that gives up after its time.
-#[derive(Clone, Debug)]
-pub(super) struct TimedConnector<C> {
-    inner: C,
+use super::{UpstreamConfig, stream::Stream};
+use crate::{
+    egress::{self, Tunnel},
+    tls::Trust,
+};
+
+/// How long the addresses of the preferred family have before the others are tried beside them: the time that RFC 8305, 8,
+/// recommends. Longer, and callers wait for an IPv6 that leads nowhere; shorter, and both are tried as a rule.
+const HAPPY_EYEBALLS: Duration = Duration::from_millis(250);
+
+/// The protocols that are offered where HTTP/2 is wanted.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// What was agreed on with the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Something that opens connections: to the upstream, or in memory for a test.
+pub(in crate::proxy) trait Connect: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// Opens one.
+    fn connect(&self) -> impl Future<Output = Result<(Self::Stream, Protocol), ConnectError>> + Send;
+}
+
+/// Why there is no connection. Nothing of a request was sent.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum ConnectError {
+    /// No address of the host can be reached.
+    #[error("connecting failed")]
+    Tcp(#[source] Box<dyn StdError + Send + Sync>),
+    /// The egress proxy makes no tunnel.
+    #[error("there is no tunnel")]
+    Egress(#[from] egress::Error),
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] io::Error),
+    /// HTTP cannot be begun.
+    #[error("the HTTP connection cannot be begun")]
+    Http(#[source] hyper::Error),
+    /// It took too long.
+    #[error("connecting took too long")]
+    TimedOut,
+}
+
+/// The host's name has no address, or nobody could be asked for it.
+#[derive(Debug, thiserror::Error)]
+#[error("the name cannot be resolved")]
+pub(in crate::proxy) struct NameError(#[source] io::Error);
+
+/// What finds the addresses of a name: the system's resolver, or a test's.
+pub(in crate::proxy) trait Resolve:
+    Service<Name, Error = io::Error, Response: Iterator<Item = SocketAddr>, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<R> Resolve for R where
+    R: Service<Name, Error = io::Error, Response: Iterator<Item = SocketAddr>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A resolver whose errors are told from those of connecting.
+type Names<R> = MapErr<R, fn(io::Error) -> NameError>;
+
+/// Opens connections to the configured upstream.
+pub(in crate::proxy) struct Connector<R = GaiResolver> {
+    tcp: HttpConnector<Names<R>>,
+    /// Where TCP goes: the upstream, or the egress proxy.
+    first_hop: Uri,
+    tunnel: Option<Tunnel>,
+    tls: Option<Tls>,
     limit: Duration,
 }
 
-impl<C> TimedConnector<C> {
-    pub(super) fn new(inner: C, limit: Duration) -> Self {
-        Self { inner, limit }
+/// How TLS is begun: with the trust of that moment, which may change while the process runs.
+struct Tls {
+    trust: Trust,
+    name: ServerName<'static>,
+    http2: bool,
+}
+
+impl Tls {
+    fn connector(&self) -> TlsConnector {
+        let mut config = self.trust.client_config();
+        if self.http2 {
+            config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        }
+        TlsConnector::from(Arc::new(config))
     }
 }
 
-impl<C> Service<Uri> for TimedConnector<C>
-where
-    C: Service<Uri, Error: Into<Box<dyn StdError + Send + Sync>>, Future: Send + 'static>,
-{
-    type Response = C::Response;
-    type Error = Box<dyn StdError + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<C::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
+impl Connector {
+    /// To `config.url`, trusting what `trust` says at each connection.
+    pub(super) fn new(config: &UpstreamConfig, trust: Trust) -> Self {
+        Self::with_resolver(config, trust, GaiResolver::new())
     }
+}
 
-    fn call(&mut self, address: Uri) -> Self::Future {
-        let (limit, connecting) = (self.limit, self.inner.call(address));
-        Box::pin(async move {
-            match timeout(limit, connecting).await {
-                Ok(connected) => connected.map_err(Into::into),
-                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long").into()),
-            }
-        })
+impl<R: Resolve> Connector<R> {
+    fn with_resolver(config: &UpstreamConfig, trust: Trust, resolver: R) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver.map_err(NameError as fn(io::Error) -> NameError));
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
+        // Shared among the addresses of one family, so that a dead one leaves time for the next.
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        let authority = config.url.authority().expect("the configuration checked the upstream's authority");
+        let tls = (config.url.scheme_str() != Some("http")).then(|| {
+            let name = server_name(authority.host()).expect("the configuration checked the upstream's host");
+            Tls { trust, name, http2: config.http2 }
+        });
+        let tunnel = config.egress.as_ref().map(|egress| {
+            let target = egress::target(authority);
+            Tunnel::new(&target, egress.authorization.as_ref())
+        });
+        let first_hop = config.egress.as_ref().map_or(&config.url, |egress| &egress.url).clone();
+        Self { tcp, first_hop, tunnel, tls, limit: config.connect_timeout }
+    }
+}
+
+/// The name that a certificate of `host` must have. `None` when no certificate can have it.
+pub fn server_name(host: &str) -> Option<ServerName<'static>> {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    ServerName::try_from(address.unwrap_or(host).to_owned()).ok()
+}
+
+impl<R: Resolve> Connect for Connector<R> {
+    type Stream = Stream;
+
+    async fn connect(&self) -> Result<(Stream, Protocol), ConnectError> {
+        timeout(self.limit, self.open()).await.unwrap_or(Err(ConnectError::TimedOut))
+    }
+}
+
+impl<R: Resolve> Connector<R> {
+    async fn open(&self) -> Result<(Stream, Protocol), ConnectError> {
+        let connected = self.tcp.clone().oneshot(self.first_hop.clone()).await;
+        let mut tcp = connected.map_err(|error| ConnectError::Tcp(error.into()))?.into_inner();
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.open(&mut tcp).await?;
+        }
+        let Some(tls) = &self.tls else { return Ok((Stream::Plain(tcp), Protocol::Http1)) };
+        let tls = tls.connector().connect(tls.name.clone(), tcp).await.map_err(ConnectError::Tls)?;
+        let agreed = tls.get_ref().1.alpn_protocol();
+        let protocol = if agreed == Some(ALPN[0]) { Protocol::Http2 } else { Protocol::Http1 };
+        Ok((Stream::Tls(Box::new(tls)), protocol))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use tokio::time::Instant;
-    use tower::{ServiceExt as _, service_fn};
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_handshake_that_hangs_is_given_up() {
-        let hanging = service_fn(|_: Uri| std::future::pending::<Result<(), Infallible>>());
-        let started = Instant::now();
-        let connector = TimedConnector::new(hanging, Duration::from_secs(3));
-        let error = connector.oneshot(Uri::from_static("https://x")).await.unwrap_err();
-        assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(started.elapsed().as_secs(), 3);
-    }
-}
+mod tests;

@@ -3,13 +3,12 @@
 //! This product's specification has the credentials in a JSON body; the RFC has them in a form, or in an `Authorization` of
 //! type Basic. All three can be chosen, since nobody could confirm the vendor's choice.
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{JSON, NAMES_AND_PUNCTUATION, json};
-use crate::credentials::{Credentials, sensitive};
+use crate::credentials::{Credentials, basic};
 
 /// The path of the token endpoint where none is configured.
 pub const TOKEN_PATH: &str = "/oauth/token";
@@ -64,7 +63,7 @@ fn form<'a>(credentials: &'a Credentials, encoding: Encoding, mut fields: Vec<(&
     let mut headers = vec![FORM];
     let (id, secret) = (credentials.id.expose().as_str(), credentials.secret.expose().as_str());
     if encoding == Encoding::Basic {
-        headers.push((header::AUTHORIZATION, basic(id, secret)));
+        headers.push((header::AUTHORIZATION, basic(&form_encoded(id), &form_encoded(secret))));
     } else {
         fields.extend([("client_id", id), ("client_secret", secret)]);
     }
@@ -77,15 +76,9 @@ fn form<'a>(credentials: &'a Credentials, encoding: Encoding, mut fields: Vec<(&
 /// What a byte becomes at most: `%00`.
 const URL_ENCODED: usize = 3;
 
-/// RFC 6749, 2.3.1: both are form-encoded before they are joined, so that neither can hold a colon.
-fn basic(id: &str, secret: &str) -> HeaderValue {
-    let encoded = |text| form_urlencoded::byte_serialize(str::as_bytes(text));
-    let room = URL_ENCODED * (id.len() + secret.len()) + 1;
-    let mut pair = Zeroizing::new(String::with_capacity(room));
-    pair.extend(encoded(id).chain([":"]).chain(encoded(secret)));
-    // Base64 makes four characters of three bytes.
-    let mut value = String::with_capacity("Basic ".len() + 4 * room.div_ceil(3));
-    value.push_str("Basic ");
-    BASE64_STANDARD.encode_string(pair.as_bytes(), &mut value);
-    sensitive(Zeroizing::new(value.into_bytes())).expect("base64 is legal in a header")
+/// RFC 6749, 2.3.1: id and secret are form-encoded before they are joined, so that neither can hold a colon.
+fn form_encoded(text: &str) -> Zeroizing<String> {
+    let mut encoded = Zeroizing::new(String::with_capacity(URL_ENCODED * text.len()));
+    encoded.extend(form_urlencoded::byte_serialize(text.as_bytes()));
+    encoded
 }

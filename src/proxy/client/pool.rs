@@ -1,0 +1,247 @@
+//! The connections to the upstream that are kept: which of them a request gets, and when one has served long enough.
+//!
+//! A connection is used again when its answer has been taken whole, newest first, so that those beyond what is needed grow
+//! idle and are closed. Over HTTP/2 there is one for all. Each has an age at which it takes no more requests, a little
+//! different for each, so that those of many proxies do not end together; a new one looks the name up anew.
+//!
+//! Deliberately absent: a limit on the number of connections, which is that of requests, and waiting for one to become free
+//! while a new one is being opened.
+
+use std::{
+    collections::VecDeque,
+    error::Error as StdError,
+    fmt, mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    connect::{Connect, ConnectError, Protocol},
+    connection::{Connection, SendError},
+};
+
+/// How far the age of a connection may differ from the configured one, either way.
+const AGE_JITTER: f64 = 0.1;
+
+/// The connections of one worker.
+pub(super) struct Pool<C, B> {
+    connector: C,
+    /// How long an unused connection is kept.
+    idle_timeout: Duration,
+    /// How long a connection takes requests.
+    age: Duration,
+    kept: Mutex<Kept<C, B>>,
+    /// Held while an HTTP/2 connection is being opened, so that those who come meanwhile use it too.
+    opening: AsyncMutex<()>,
+}
+
+struct Kept<C, B> {
+    /// Those over HTTP/1.1 that are idle, the newest last.
+    idle: VecDeque<Idle<C, B>>,
+    /// The one over HTTP/2.
+    shared: Option<Idle<C, B>>,
+    /// Whether the last connection that was opened speaks HTTP/2.
+    http2: bool,
+    /// Whether a task looks after what grows too old.
+    looked_after: bool,
+}
+
+struct Idle<C, B> {
+    member: Arc<Member<C, B>>,
+    since: Instant,
+}
+
+/// A connection and the pool that it belongs to.
+struct Member<C, B> {
+    connection: Connection<B>,
+    pool: Weak<Pool<C, B>>,
+}
+
+/// The connection that a request got.
+pub(super) struct Chosen<C, B> {
+    member: Arc<Member<C, B>>,
+    /// Whether it has served before.
+    reused: bool,
+}
+
+impl<C, B> Pool<C, B> {
+    pub(super) fn new(connector: C, idle_timeout: Duration, age: Duration) -> Arc<Self> {
+        let kept = Kept { idle: VecDeque::new(), shared: None, http2: false, looked_after: false };
+        Arc::new(Self { connector, idle_timeout, age, kept: Mutex::new(kept), opening: AsyncMutex::new(()) })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept<C, B>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a connection that is kept, if one can be used. `fresh` leaves out those that were idle.
+    fn take(&self, fresh: bool) -> Option<Chosen<C, B>> {
+        let now = Instant::now();
+        let kept = &mut *self.kept();
+        if let Some(shared) = kept.shared.as_mut().filter(|shared| shared.member.connection.is_usable(now)) {
+            shared.since = now;
+            return Some(Chosen { member: Arc::clone(&shared.member), reused: true });
+        }
+        while !fresh && let Some(idle) = kept.idle.pop_back() {
+            if idle.stays(now, self.idle_timeout) {
+                return Some(Chosen { member: idle.member, reused: true });
+            }
+        }
+        None
+    }
+
+    /// Gives no more requests to `member`, which may not have noticed yet that it has ended.
+    fn forget(&self, member: &Arc<Member<C, B>>) {
+        self.kept().shared.take_if(|shared| Arc::ptr_eq(&shared.member, member));
+    }
+
+    /// Drops what is too old, and says when to look again. `None` when nothing is kept.
+    fn sweep(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let kept = &mut *self.kept();
+        kept.idle.retain(|idle| idle.stays(now, self.idle_timeout));
+        kept.shared.take_if(|shared| !shared.stays(now, self.idle_timeout));
+        let next = kept.idle.iter().chain(&kept.shared).map(|idle| idle.since + self.idle_timeout).min();
+        kept.looked_after = next.is_some();
+        next
+    }
+}
+
+impl<C, B> Idle<C, B> {
+    /// Whether it may be kept, and used.
+    fn stays(&self, now: Instant, idle_timeout: Duration) -> bool {
+        now < self.since + idle_timeout && self.member.connection.is_usable(now)
+    }
+}
+
+impl<C, B> Pool<C, B>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// A connection for a request: one that is kept, or a new one. `fresh` asks for one that has not been idle, for a request
+    /// whose connection turned out to be closed.
+    pub(super) async fn connection(self: &Arc<Self>, fresh: bool) -> Result<Chosen<C, B>, ConnectError> {
+        if let Some(chosen) = self.take(fresh) {
+            return Ok(chosen);
+        }
+        if !self.kept().http2 {
+            return self.open().await;
+        }
+        let Ok(_opening) = self.opening.try_lock() else {
+            // Somebody opens one already. Should that fail, all who waited try at once, not one after another.
+            drop(self.opening.lock().await);
+            return match self.take(fresh) {
+                Some(chosen) => Ok(chosen),
+                None => self.open().await,
+            };
+        };
+        self.open().await
+    }
+
+    async fn open(self: &Arc<Self>) -> Result<Chosen<C, B>, ConnectError> {
+        let (stream, protocol) = self.connector.connect().await?;
+        let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
+        let connection = Connection::begin(stream, protocol, Instant::now() + self.age.mul_f64(jitter)).await?;
+        let member = Arc::new(Member { connection, pool: Arc::downgrade(self) });
+        self.kept().http2 = protocol == Protocol::Http2;
+        if protocol == Protocol::Http2 {
+            self.keep(Arc::clone(&member), |kept, idle| kept.shared = Some(idle));
+        }
+        Ok(Chosen { member, reused: false })
+    }
+
+    /// Keeps `member` where `place` puts it, if it can serve.
+    fn keep(self: &Arc<Self>, member: Arc<Member<C, B>>, place: impl FnOnce(&mut Kept<C, B>, Idle<C, B>)) {
+        let now = Instant::now();
+        if !member.connection.is_usable(now) {
+            return;
+        }
+        let mut kept = self.kept();
+        place(&mut kept, Idle { member, since: now });
+        if !mem::replace(&mut kept.looked_after, true) {
+            tokio::spawn(look_after(Arc::downgrade(self)));
+        }
+    }
+}
+
+/// Drops connections that grow too old, until none is kept.
+async fn look_after<C, B>(pool: Weak<Pool<C, B>>) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.sweep()) {
+        sleep_until(next).await;
+    }
+}
+
+impl<C, B> Chosen<C, B>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    pub(super) fn protocol(&self) -> Protocol {
+        self.member.connection.protocol()
+    }
+
+    /// Sends `request`. The lease that comes with the answer is to be held until the answer's body has been taken.
+    pub(super) async fn send(self, request: Request<B>) -> Result<(Response<Incoming>, Lease), SendError> {
+        match self.member.connection.send(request, self.reused).await {
+            Ok(response) => Ok((response, Lease(Some(self.member)))),
+            Err(failure) => {
+                if let Some(pool) = self.member.pool.upgrade().filter(|_| failure.ended) {
+                    pool.forget(&self.member);
+                }
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// A connection that is in use until this is dropped.
+pub(in crate::proxy) struct Lease(Option<Arc<dyn Leased>>);
+
+trait Leased: Send + Sync {
+    /// Back to the pool.
+    fn give_back(self: Arc<Self>);
+}
+
+impl<C, B> Leased for Member<C, B>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    fn give_back(self: Arc<Self>) {
+        if self.connection.protocol() == Protocol::Http1
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.keep(self, |kept, idle| kept.idle.push_back(idle));
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lease")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(leased) = self.0.take() {
+            leased.give_back();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! A request that a connection failed is sent once more, where that can do no harm.
+//!
+//! Many calls are billed, reading ones included, so the [`Fate`] of the request decides: either nothing of it was executed,
+//! or it reads, is known to cost nothing, and met a connection that was closed already. Every other failure is the caller's
+//! to judge. The request that is sent again goes through the layers below from its [`Original`], with the token of that time.
+//!
+//! Deliberately absent: retrying because no connection could be opened, which tries every address of the name by itself, and
+//! because of an answer, whatever it says.
+
+use std::{
+    fmt, mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower::{
+    Layer, Service,
+    retry::budget::{Budget, TpsBudget},
+};
+
+use super::{
+    Error, Exchange, Record, ResponseBody,
+    error::Fate,
+    replay::{Original, ReplayBody},
+};
+use crate::{catalogue::Route, telemetry::Metrics};
+
+/// The requests beyond its own that a worker may send: this share of those that came in the last seconds, and one a second,
+/// so that a proxy with little to do can retry too. An upstream in trouble gets no more than that on top.
+const BUDGET_SHARE: f32 = 0.2;
+const BUDGET_A_SECOND: u32 = 1;
+const BUDGET_WINDOW: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug)]
+pub(super) struct RetryLayer(Arc<Shared>);
+
+struct Shared {
+    budget: TpsBudget,
+    metrics: Arc<Metrics>,
+}
+
+impl RetryLayer {
+    /// With a budget of its own.
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        let budget = TpsBudget::new(BUDGET_WINDOW, BUDGET_A_SECOND, BUDGET_SHARE);
+        Self(Arc::new(Shared { budget, metrics }))
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Retry { inner, shared: Arc::clone(&self.0) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Retry<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, B> Service<Exchange<ReplayBody<B>>> for Retry<S>
+where
+    S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error> + Clone,
+    B: Body<Data = Bytes>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = RetryFuture<S, B, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, exchange: Exchange<ReplayBody<B>>) -> Self::Future {
+        self.shared.budget.deposit();
+        let original = exchange.request.body().original();
+        let record = Arc::clone(&exchange.record);
+        // The service that was polled ready is the one to call; the clone is for a second time.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone.clone());
+        let sending = inner.call(exchange);
+        let again = Again { service: clone, original, record, shared: Arc::clone(&self.shared) };
+        RetryFuture { sending, again, next: None }
+    }
+}
+
+/// What is needed to send a request once more.
+struct Again<S, B> {
+    service: S,
+    original: Arc<Original<B>>,
+    record: Arc<Record>,
+    shared: Arc<Shared>,
+}
+
+pin_project! {
+    pub(super) struct RetryFuture<S, B, F> {
+        #[pin]
+        sending: F,
+        again: Again<S, B>,
+        // What is to be sent again as soon as the service is ready.
+        next: Option<Exchange<ReplayBody<B>>>,
+    }
+}
+
+impl<S, B> Future for RetryFuture<S, B, S::Future>
+where
+    S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error>,
+    B: Body<Data = Bytes>,
+{
+    type Output = Result<Response<ResponseBody>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            if this.next.is_some() {
+                ready!(this.again.service.poll_ready(cx))?;
+            }
+            if let Some(exchange) = this.next.take() {
+                this.sending.set(this.again.service.call(exchange));
+            }
+            let answer = ready!(this.sending.as_mut().poll(cx));
+            match answer.as_ref().err().and_then(|error| this.again.exchange(error)) {
+                Some(exchange) => *this.next = Some(exchange),
+                None => return Poll::Ready(answer),
+            }
+        }
+    }
+}
+
+impl<S, B: Body<Data = Bytes>> Again<S, B> {
+    /// The request once more, where `error` allows it and it was not sent again before.
+    fn exchange(&self, error: &Error) -> Option<Exchange<ReplayBody<B>>> {
+        let Self { original, record, shared, .. } = self;
+        let fate =
+            error.fate().filter(|fate| !record.is_retried() && is_harmless(*fate, record.method(), record.route()))?;
+        let request = original.again()?;
+        if costs_the_upstream(fate) && !shared.budget.withdraw() {
+            return None;
+        }
+        record.set_retried();
+        shared.metrics.retried();
+        Some(Exchange { request, record: Arc::clone(record) })
+    }
+}
+
+/// Whether a request of that fate may be sent again.
+fn is_harmless(fate: Fate, method: &Method, route: Route) -> bool {
+    match fate {
+        Fate::Unsent { .. } | Fate::Refused => true,
+        Fate::Unanswered => method.is_safe() && !route.is_billable(),
+    }
+}
+
+/// Whether sending it again is more work for the upstream than it would have had anyway. It never saw the request that was to
+/// go over a connection that it had closed.
+fn costs_the_upstream(fate: Fate) -> bool {
+    fate != Fate::Unsent { reused: true }
+}
+
+#[cfg(test)]
+mod tests;
