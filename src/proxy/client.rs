@@ -90,7 +90,7 @@ impl<B, C> Upstream<B, C> {
     fn with_connector(config: &UpstreamConfig, own_names: Arc<OwnNames>, connector: C) -> Self {
         let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
-        let pool = Pool::new(connector, config.pool_idle_timeout, config.connection_age);
+        let pool = Pool::new(connector, config.http2, config.pool_idle_timeout, config.connection_age);
         Self(Arc::new(Shared { pool, authority, host, own_names, idle_timeout: config.idle_timeout }))
     }
 }
@@ -181,3 +181,6 @@ fn is_protocol_error(error: &hyper::Error) -> bool {
     let http2 = cause::find::<h2::Error>(error);
     error.is_parse() || error.is_parse_too_large() || http2.is_some_and(h2::Error::is_library)
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,7 @@ struct Kept<C, B> {
     idle: VecDeque<Idle<C, B>>,
     /// The one over HTTP/2.
     shared: Option<Idle<C, B>>,
-    /// Whether the last connection that was opened speaks HTTP/2.
+    /// Whether the last connection that was opened speaks HTTP/2, or the first may.
     http2: bool,
     /// Whether a task looks after what grows too old.
     looked_after: bool,
@@ -74,8 +74,9 @@ pub(super) struct Chosen<C, B> {
 }
 
 impl<C, B> Pool<C, B> {
-    pub(super) fn new(connector: C, idle_timeout: Duration, age: Duration) -> Arc<Self> {
-        let kept = Kept { idle: VecDeque::new(), shared: None, http2: false, looked_after: false };
+    /// A pool without connections. `http2` says whether the upstream may speak HTTP/2.
+    pub(super) fn new(connector: C, http2: bool, idle_timeout: Duration, age: Duration) -> Arc<Self> {
+        let kept = Kept { idle: VecDeque::new(), shared: None, http2, looked_after: false };
         Arc::new(Self { connector, idle_timeout, age, kept: Mutex::new(kept), opening: AsyncMutex::new(()) })
     }
 
@@ -242,6 +243,3 @@ impl Drop for Lease {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,137 @@
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use http::Request;
+use http_body_util::Full;
+use tower::{ServiceExt as _, service_fn, util::BoxCloneService};
+
+use super::*;
+use crate::proxy::Code;
+
+/// A call that reads and costs nothing, one that is billed, and one of which it is not known.
+const FREE: &str = "/aggregation/v1/customers";
+const BILLED: &str = "/aggregation/v1/customers/1/accounts/2/owner";
+const UNCLEAR: &str = "/aggregation/v1/customers/1/accounts";
+const UNKNOWN: &str = "/x";
+
+const UNSENT: Fate = Fate::Unsent { reused: true };
+
+type Inner = BoxCloneService<Exchange<ReplayBody<Full<Bytes>>>, Response<ResponseBody>, Error>;
+
+/// The layer above an upstream that fails its first `failures` requests with `fate`, and the number of requests it has seen.
+fn failing(fate: Fate, failures: usize) -> (Retry<Inner>, Arc<AtomicUsize>, Arc<Metrics>) {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&seen);
+    let inner = service_fn(move |_| {
+        let fails = counted.fetch_add(1, SeqCst) < failures;
+        std::future::ready(if fails {
+            Err(Error::new(Code::UpstreamUnreachable, "x").with_fate(Some(fate)))
+        } else {
+            Ok(Response::new(ResponseBody::local("")))
+        })
+    });
+    let metrics = Arc::new(Metrics::new());
+    (RetryLayer::new(Arc::clone(&metrics)).layer(BoxCloneService::new(inner)), seen, metrics)
+}
+
+/// Sends a request and says whether it was answered, and whether it was sent again.
+async fn send(retry: &Retry<Inner>, method: Method, path: &str) -> (bool, bool) {
+    let record = Arc::new(Record::new(method.clone(), None));
+    record.set_route(Route::find(&method, path));
+    let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from_static(b"body"))).unwrap();
+    let (request, _) = Original::keep(request, 0);
+    let answer = retry.clone().oneshot(Exchange { request, record: Arc::clone(&record) }).await;
+    (answer.is_ok(), record.is_retried())
+}
+
+#[tokio::test(start_paused = true)]
+async fn g01_g02_h04_the_fate_and_the_operation_decide() {
+    let anything =
+        [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
+    for fate in [UNSENT, Fate::Unsent { reused: false }, Fate::Refused] {
+        for method in &anything {
+            for path in [FREE, BILLED, UNCLEAR, UNKNOWN] {
+                let (retry, seen, _) = failing(fate, 1);
+                assert_eq!(send(&retry, method.clone(), path).await, (true, true), "{fate:?} {method} {path}");
+                assert_eq!(seen.load(SeqCst), 2);
+            }
+        }
+    }
+    for method in anything {
+        for path in [FREE, BILLED, UNCLEAR, UNKNOWN] {
+            let (retry, seen, _) = failing(Fate::Unanswered, 1);
+            let again = method == Method::GET && path == FREE;
+            assert_eq!(send(&retry, method.clone(), path).await, (again, again), "{method} {path}");
+            assert_eq!(seen.load(SeqCst), 1 + usize::from(again));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_free_operation_that_changes_something_is_not_repeated_either() {
+    for method in [Method::PUT, Method::DELETE] {
+        let path = "/aggregation/v1/customers/1";
+        assert!(!Route::find(&method, path).is_billable());
+        let (retry, seen, _) = failing(Fate::Unanswered, 1);
+        assert_eq!(send(&retry, method, path).await, (false, false));
+        assert_eq!(seen.load(SeqCst), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_which_nothing_is_known_is_told_at_once() {
+    let (retry, seen, metrics) = failing(UNSENT, 0);
+    let failing = service_fn(|_| std::future::ready(Err(Error::new(Code::UpstreamUnreachable, "x"))));
+    let retry = Retry { inner: BoxCloneService::new(failing), ..retry };
+    assert_eq!(send(&retry, Method::GET, FREE).await, (false, false));
+    assert_eq!(seen.load(SeqCst), 0);
+    assert!(metrics.render().contains("finicity_proxy_retries_total 0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn g03_a_request_is_sent_twice_at_most() {
+    for fate in [UNSENT, Fate::Unsent { reused: false }, Fate::Refused, Fate::Unanswered] {
+        let (retry, seen, metrics) = failing(fate, usize::MAX);
+        assert_eq!(send(&retry, Method::GET, FREE).await, (false, true));
+        assert_eq!(seen.load(SeqCst), 2, "{fate:?}");
+        assert!(metrics.render().contains("finicity_proxy_retries_total 1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g03_retries_are_a_fifth_of_the_requests_and_one_a_second() {
+    for fate in [Fate::Unsent { reused: false }, Fate::Refused, Fate::Unanswered] {
+        let (retry, seen, _) = failing(fate, usize::MAX);
+        for _ in 0..1000 {
+            send(&retry, Method::GET, FREE).await;
+        }
+        let extra = seen.load(SeqCst) - 1000;
+        assert!((200..=210).contains(&extra), "{fate:?}: {extra} beyond the thousand");
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(send(&retry, Method::GET, FREE).await, (false, true), "later there is a budget again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_upstream_never_saw_is_on_no_budget() {
+    let (retry, seen, _) = failing(UNSENT, usize::MAX);
+    for _ in 0..1000 {
+        send(&retry, Method::GET, FREE).await;
+    }
+    assert_eq!(seen.load(SeqCst), 2000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g04_a_body_that_is_gone_is_not_sent_again() {
+    let (retry, seen, _) = failing(UNSENT, 1);
+    let inner = retry.inner.clone();
+    let reading = service_fn(move |mut exchange: Exchange<ReplayBody<Full<Bytes>>>| {
+        let inner = inner.clone();
+        async move {
+            http_body_util::BodyExt::frame(exchange.request.body_mut()).await.unwrap().unwrap();
+            inner.oneshot(exchange).await
+        }
+    });
+    let retry = Retry { inner: BoxCloneService::new(reading), ..retry };
+    assert_eq!(send(&retry, Method::PUT, FREE).await, (false, false));
+    assert_eq!(seen.load(SeqCst), 1);
+}
