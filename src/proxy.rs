@@ -4,7 +4,7 @@
 //! comes back up is the upstream's answer, streamed, or an [`Error`] that one layer turns into a response.
 //!
 //! Deliberately absent: buffering, decompression, redirects, cookies, and any retry of a request that may have been executed,
-//! but for those that read and cost nothing ([`retry`]).
+//! but for those that read and cost nothing.
 
 mod body;
 mod client;

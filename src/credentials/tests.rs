@@ -157,3 +157,30 @@ fn a_directory_is_a_source_too_and_is_read_anew_each_time() {
     let gone = Source::Directory(dir.path().join("gone"));
     assert!(load(&gone, None).unwrap_err()[0].to_string().starts_with("credentials.dir: "));
 }
+
+fn egress(variables: &[(&str, &str)]) -> Result<Option<HeaderValue>, String> {
+    let variables = env(variables).into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
+    egress_authorization(&variables).map_err(|problem| problem.to_string())
+}
+
+#[test]
+fn an_egress_proxy_is_shown_both_credentials_or_none() {
+    assert_eq!(egress(&[]), Ok(None));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("password");
+    fs::write(&path, "open:sesame\n").unwrap();
+    let file = path.display().to_string();
+    let username = (EGRESS_USERNAME, "Aladdin");
+    let value = egress(&[username, ("FINICITY_EGRESS_PROXY_PASSWORD_FILE", &file)]).unwrap().unwrap();
+    assert!(value.is_sensitive());
+    assert_eq!(value, "Basic QWxhZGRpbjpvcGVuOnNlc2FtZQ==");
+    for (variables, told) in [
+        (&[username][..], EGRESS_PASSWORD),
+        (&[(EGRESS_PASSWORD, "canary")], EGRESS_USERNAME),
+        (&[(EGRESS_USERNAME, "a:canary"), (EGRESS_PASSWORD, "canary")], "colon"),
+        (&[username, (EGRESS_PASSWORD, " ")], EGRESS_PASSWORD),
+    ] {
+        let problem = egress(variables).unwrap_err();
+        assert!(problem.contains(told) && !problem.contains("canary"), "{problem}");
+    }
+}

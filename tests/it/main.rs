@@ -5,20 +5,25 @@
 
 mod support;
 
+mod answers;
 mod architecture;
 mod command_line;
 mod drain;
+mod egress;
 mod errors;
 mod administration;
 mod forwarding;
 mod framing;
 mod healing;
 mod http2;
+mod http2_hostile;
 mod logs;
 mod methods;
 mod partner;
+mod plaintext;
 mod probes;
 mod process;
+mod retries;
 mod rotation;
 mod redaction;
 mod secrets;

@@ -3,9 +3,10 @@
 use rustix::process::Signal;
 
 use crate::support::{
-    APP_KEY, CLIENT_SECRET, TOKEN_PREFIX,
+    APP_KEY, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, TOKEN_PREFIX,
     canary::{base64, forms, scan},
     client::{Client, Response},
+    egress::EgressProxy,
     process::{Process, Proxy, serve_command},
     upstream::{Gate, Received, Reply, Upstream, token, token_answer},
 };
@@ -72,6 +73,25 @@ fn l01_over_http2() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     check(&upstream, &[("FINICITY__UPSTREAM__HTTP2", "auto")], |proxy| {
         proxy.process.wait_for_log("token minted");
+        scan_answer("an answer", &proxy.connect().get("/x"));
+    });
+}
+
+#[test]
+fn l01_through_an_egress_proxy() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let egress = EgressProxy::start();
+    let url = egress.url();
+    let variables = [
+        ("FINICITY__UPSTREAM__EGRESS_PROXY", url.as_str()),
+        ("FINICITY_EGRESS_PROXY_USERNAME", EGRESS_USERNAME),
+        ("FINICITY_EGRESS_PROXY_PASSWORD", EGRESS_PASSWORD),
+    ];
+    check(&upstream, &variables, |proxy| {
+        proxy.process.wait_for_log("token minted");
+        egress.answer_with(407);
+        scan_answer("a 502", &proxy.connect().get("/x"));
+        egress.answer_with(200);
         scan_answer("an answer", &proxy.connect().get("/x"));
     });
 }

@@ -79,7 +79,7 @@ fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> Server {
 /// An upstream that ends the connection after each answer, so that each request makes one.
 pub fn upstream(config: &Arc<ServerConfig>) -> Upstream {
     let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
-    let upstream = Upstream::start(3600, |_| Reply::Closed(answer.to_vec()));
+    let upstream = Upstream::start(3600, |_| Reply::Close(answer.to_vec()));
     upstream.present(Arc::clone(config));
     upstream
 }
@@ -241,7 +241,7 @@ fn f03_j09_an_answer_that_only_its_end_delimits_is_whole_after_a_close_notify_an
         (&b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"[..], &b"HTTP/1.1 200 OK\r\n\r\nhello"[..]);
     let upstream = Upstream::start(3600, |request| match request.target() {
         "/sized/cut" => Reply::Cut(sized.to_vec()),
-        "/delimited/closed" => Reply::Closed(delimited.to_vec()),
+        "/delimited/closed" => Reply::Close(delimited.to_vec()),
         "/delimited/reset" => Reply::Reset(delimited.to_vec()),
         _ => Reply::Cut(delimited.to_vec()),
     });

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error as StdError,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -200,12 +201,13 @@ fn http1_fate(error: &hyper::Error, reused: bool, silent: bool) -> Option<Fate> 
 }
 
 /// The fate of a request that was sent over HTTP/2. A server says of a stream that it has not looked at it by refusing it, or
-/// by a GOAWAY whose last stream is an earlier one (RFC 9113, 8.7): h2 ends only those streams with the server's GOAWAY.
+/// by a GOAWAY whose last stream is an earlier one (RFC 9113, 8.7): h2 ends only those streams with the server's GOAWAY. That
+/// the connection closed without a word, hyper tells as an I/O error.
 fn http2_fate(error: &hyper::Error, reused: bool) -> Option<Fate> {
-    let error = cause::find::<h2::Error>(error)?;
-    let refused = error.is_go_away() || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    if refused && error.is_remote() {
-        return Some(Fate::Refused);
-    }
-    (reused && error.is_io()).then_some(Fate::Unanswered)
+    let Some(told) = cause::find::<h2::Error>(error) else {
+        let closed = cause::find::<io::Error>(error).is_some() && !error.is_user();
+        return (reused && closed).then_some(Fate::Unanswered);
+    };
+    let refused = told.is_go_away() || told.is_reset() && told.reason() == Some(h2::Reason::REFUSED_STREAM);
+    (refused && told.is_remote()).then_some(Fate::Refused)
 }

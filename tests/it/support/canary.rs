@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{APP_KEY, CLIENT_ID, CLIENT_SECRET, TOKEN_PREFIX};
+use super::{APP_KEY, CLIENT_ID, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, TOKEN_PREFIX};
 
 /// The length of a part of a secret that is no accident.
 const PART: usize = 10;
@@ -46,7 +46,7 @@ fn parts(secret: &str) -> impl Iterator<Item = &str> {
 /// Panics when `text` holds a canary, and names the place.
 #[track_caller]
 pub fn scan(place: &str, text: &str) {
-    for secret in [CLIENT_ID, CLIENT_SECRET, APP_KEY, TOKEN_PREFIX] {
+    for secret in [CLIENT_ID, CLIENT_SECRET, APP_KEY, TOKEN_PREFIX, EGRESS_USERNAME, EGRESS_PASSWORD] {
         let whole = forms(secret);
         for form in whole.iter().map(String::as_str).chain(parts(secret)) {
             if let Some(at) = text.find(form) {

@@ -4,6 +4,8 @@
 
 pub mod canary;
 pub mod client;
+pub mod egress;
+pub mod h2;
 pub mod process;
 pub mod upstream;
 
@@ -16,6 +18,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const CLIENT_ID: &str = "canary-client-4f1d";
 pub const CLIENT_SECRET: &str = "canary-Secret+9b/2=e!";
 pub const APP_KEY: &str = "canaryappkey77aa55cc33ee1100ff99";
+
+/// What the egress proxy asks for.
+pub const EGRESS_USERNAME: &str = "canary-egress";
+pub const EGRESS_PASSWORD: &str = "canary-Egress+9b/2=e!";
 
 /// What every token begins with.
 pub const TOKEN_PREFIX: &str = "canarytoken";

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Instant,
@@ -39,6 +39,9 @@ pub struct Received {
     pub body_len: u64,
     /// A hash of the whole body.
     pub body_hash: u64,
+    /// Which connection it came on, and as which request on that one, both from 0.
+    pub connection: usize,
+    pub place: usize,
 }
 
 /// More of a body is counted and hashed, not kept.
@@ -65,10 +68,10 @@ pub enum Reply {
     Bytes(Vec<u8>),
     /// Sends these bytes, then cuts the TCP connection without a word.
     Cut(Vec<u8>),
+    /// Sends these bytes, then ends TLS and TCP in good order.
+    Close(Vec<u8>),
     /// Sends these bytes, then resets the TCP connection.
     Reset(Vec<u8>),
-    /// Sends these bytes, then ends the connection as TLS asks, with a `close_notify`.
-    Closed(Vec<u8>),
     /// Sends these bytes once the gate is open.
     Held(Gate, Vec<u8>),
     /// Sends these bytes, then nothing more until the gate is open.
@@ -131,6 +134,9 @@ pub struct Upstream {
 
 struct Shared {
     received: Mutex<Vec<Received>>,
+    /// Connections that were accepted, and those of them that have ended.
+    accepted: AtomicUsize,
+    ended: AtomicUsize,
     more: Condvar,
     config: Mutex<Arc<ServerConfig>>,
     early: AtomicBool,
@@ -163,6 +169,8 @@ impl Upstream {
         let config = server_config(&dir.path().join("ca.pem"), &[]);
         let shared = Arc::new(Shared {
             received: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
             more: Condvar::new(),
             config: Mutex::new(config),
             early: AtomicBool::new(false),
@@ -226,14 +234,30 @@ impl Upstream {
     /// Waits until a request for `target` has arrived whole.
     #[track_caller]
     pub fn wait_for(&self, target: &str) -> Received {
+        self.wait_until(target, |received| received.iter().find(|request| request.target() == target).cloned())
+    }
+
+    /// Waits until `count` connections have ended, and nothing more can be said on them.
+    #[track_caller]
+    pub fn wait_for_ended(&self, count: usize) {
+        self.wait_until("the end", |_| (self.shared.ended.load(Ordering::SeqCst) >= count).then_some(()));
+    }
+
+    /// The connections so far, those of token calls included.
+    pub fn connections(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    #[track_caller]
+    fn wait_until<T>(&self, what: &str, found: impl Fn(&[Received]) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut received = self.shared.received.lock().unwrap();
         loop {
-            if let Some(found) = received.iter().find(|request| request.target() == target) {
-                return found.clone();
+            if let Some(found) = found(&received) {
+                return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{target} does not arrive");
+            assert!(!left.is_zero(), "{what} does not come");
             received = self.shared.more.wait_timeout(received, left).unwrap().0;
         }
     }
@@ -307,10 +331,14 @@ fn serve(listener: std::net::TcpListener, handler: Handler, shared: Arc<Shared>,
             };
             let acceptor = TlsAcceptor::from(Arc::clone(&shared.config.lock().unwrap()));
             let (handler, shared) = (Arc::clone(&handler), Arc::clone(&shared));
+            let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
-                    let _ = connection(BufReader::new(stream), handler, shared).await;
+                    let _ = connection(BufReader::new(stream), number, handler, &shared).await;
                 }
+                let _received = shared.received.lock().unwrap();
+                shared.ended.fetch_add(1, Ordering::SeqCst);
+                shared.more.notify_all();
             });
         }
     });
@@ -318,11 +346,14 @@ fn serve(listener: std::net::TcpListener, handler: Handler, shared: Arc<Shared>,
 
 async fn connection(
     mut stream: BufReader<TlsStream<TcpStream>>,
+    connection: usize,
     handler: Handler,
-    shared: Arc<Shared>,
+    shared: &Shared,
 ) -> std::io::Result<()> {
+    let mut place = 0;
     while let Some(head) = read_head(&mut stream).await? {
-        let mut request = Received { head, body: Vec::new(), body_len: 0, body_hash: hash(0, b"") };
+        let mut request = Received { head, body: Vec::new(), body_len: 0, body_hash: hash(0, b""), connection, place };
+        place += 1;
         let length = request.headers("content-length").first().map_or(0, |length| length.parse().unwrap());
         let rest = if shared.early.load(Ordering::SeqCst) && length >= 1 << 20 { length - EARLY } else { 0 };
         if rest > 0 {
@@ -335,8 +366,11 @@ async fn connection(
         match handler(&request) {
             Reply::Bytes(bytes) => stream.write_all(&bytes).await?,
             Reply::Held(gate, bytes) => {
-                gate.opened().await;
-                stream.write_all(&bytes).await?;
+                tokio::select! {
+                    () = gate.opened() => stream.write_all(&bytes).await?,
+                    // Nobody speaks before the answer, so this is the end.
+                    _ = stream.fill_buf() => return Ok(()),
+                }
             }
             Reply::Stalled(bytes, gate) => {
                 stream.write_all(&bytes).await?;
@@ -348,14 +382,14 @@ async fn connection(
                 stream.flush().await?;
                 return Ok(());
             }
+            Reply::Close(bytes) => {
+                stream.write_all(&bytes).await?;
+                return stream.shutdown().await;
+            }
             Reply::Reset(bytes) => {
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
                 return stream.get_ref().get_ref().0.set_zero_linger();
-            }
-            Reply::Closed(bytes) => {
-                stream.write_all(&bytes).await?;
-                return stream.shutdown().await;
             }
             Reply::Stream(length) => {
                 stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes()).await?;

@@ -51,7 +51,7 @@ fn connector<R: Resolve>(url: String, connect_timeout: Duration, trust: &tls::Co
         connection_age: PATIENCE,
         http2: false,
     };
-    Connector::with_resolver(&config, tls::client_config(trust).unwrap(), resolver)
+    Connector::with_resolver(&config, tls::trust(trust.clone()).unwrap().1, resolver)
 }
 
 /// A connector that does without TLS, to a name whose addresses are `answers`.
@@ -159,7 +159,7 @@ fn certified(name: &str) -> (TlsAcceptor, tls::Config) {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
-    let trust = tls::Config { ca_file: None, extra_roots: vec![issuer.der().clone()] };
+    let trust = tls::Config { extra_roots: vec![issuer.der().clone()], ..tls::Config::default() };
     (TlsAcceptor::from(Arc::new(config)), trust)
 }
 

@@ -1,0 +1,147 @@
+//! Answers that are odd, broken or dangerous, and what a caller gets of them.
+
+use crate::support::{
+    process::Proxy,
+    upstream::{Reply, Upstream},
+};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// An upstream that gives `reply` to `/odd`, and to everything else a plain answer.
+fn upstream(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Upstream {
+    Upstream::start(3600, move |request| match request.target() {
+        "/odd" => reply(),
+        _ => Reply::Bytes(OK.into()),
+    })
+}
+
+/// Checks that what comes after `/odd` is answered, on a connection that had no part in it.
+#[track_caller]
+fn check_next_is_on_another_connection(upstream: &Upstream, proxy: &Proxy) {
+    assert_eq!(proxy.connect().get("/next").text(), "ok");
+    let requests = upstream.requests();
+    let connection = |target| requests.iter().find(|request| request.target() == target).unwrap().connection;
+    assert_ne!(connection("/odd"), connection("/next"));
+}
+
+#[test]
+fn e10_a_switch_of_protocols_that_nobody_asked_for_ends_the_connection() {
+    let upstream = upstream(|| {
+        Reply::Bytes(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n".to_vec())
+    });
+    // One worker, so that the next request could meet the same connection.
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__RUNTIME__WORKER_THREADS", "1")]);
+    proxy.connect().get("/odd").assert_problem(502, "upstream_protocol");
+    check_next_is_on_another_connection(&upstream, &proxy);
+}
+
+#[test]
+fn f03_j09_a_body_that_ends_with_its_connection_is_whole_only_if_that_ends_in_good_order() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n";
+    for (ending, whole) in [(Reply::Close as fn(Vec<u8>) -> Reply, true), (Reply::Cut, false), (Reply::Reset, false)] {
+        let upstream = upstream(move || ending(format!("{HEAD}hello").into_bytes()));
+        let proxy = Proxy::start(&upstream);
+        let mut client = proxy.connect();
+        client.send("GET /odd HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let answer = client.read_answer(false);
+        let line = proxy.process.wait_for_log("request");
+        if whole {
+            let answer = answer.unwrap();
+            assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("hello", Some("chunked")));
+            assert_eq!(line["outcome"], "complete");
+        } else {
+            // A reset may overtake even the head.
+            assert!(answer.is_err() || answer.unwrap().status == 502);
+            assert_ne!(
+                line["outcome"].as_str().zip(line["http.response.status_code"].as_u64()),
+                Some(("complete", 200))
+            );
+        }
+    }
+}
+
+#[test]
+fn j09_a_body_of_known_length_is_whole_however_its_connection_ends() {
+    for ending in [Reply::Close as fn(Vec<u8>) -> Reply, Reply::Cut] {
+        let upstream = upstream(move || ending(OK.into()));
+        let proxy = Proxy::start(&upstream);
+        assert_eq!(proxy.connect().get("/odd").text(), "ok");
+        assert_eq!(proxy.process.wait_for_log("request")["outcome"], "complete");
+    }
+}
+
+#[test]
+fn f05_of_two_lengths_the_chunks_count() {
+    let upstream = upstream(|| {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n";
+        Reply::Bytes(format!("{head}5\r\nhello\r\n0\r\n\r\n").into_bytes())
+    });
+    let proxy = Proxy::start(&upstream);
+    let answer = proxy.connect().get("/odd");
+    if answer.status != 502 {
+        assert_eq!((answer.text().as_str(), answer.header("content-length")), ("hello", None));
+    }
+}
+
+#[test]
+fn f11_a_body_in_answer_to_head_reaches_nobody() {
+    let upstream = upstream(|| Reply::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nEVIL".to_vec()));
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__RUNTIME__WORKER_THREADS", "1")]);
+    let mut client = proxy.connect();
+    let answer = client.call("HEAD", "/odd", &[], b"");
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("4")));
+    assert_eq!(client.get("/after").text(), "ok", "the caller's connection has nothing of it");
+    check_next_is_on_another_connection(&upstream, &proxy);
+}
+
+#[test]
+fn f14_a_head_beyond_the_limits_is_a_502_and_many_cookies_are_not() {
+    for (head, passes) in [
+        (format!("x: {}\r\n", "a".repeat(600 * 1024)), false),
+        ("x: 1\r\n".repeat(129), false),
+        ("set-cookie: a=1\r\n".repeat(50), true),
+        (format!("x: {}\r\n", "a".repeat(16 * 1024)), true),
+    ] {
+        let upstream =
+            upstream(move || Reply::Bytes(format!("HTTP/1.1 200 OK\r\n{head}content-length: 0\r\n\r\n").into_bytes()));
+        let proxy = Proxy::start(&upstream);
+        let answer = proxy.connect().get("/odd");
+        if passes {
+            assert_eq!(answer.status, 200);
+            let cookies = answer.headers.iter().filter(|(name, _)| name == "set-cookie").count();
+            assert!([0, 50].contains(&cookies));
+        } else {
+            answer.assert_problem(502, "upstream_protocol");
+        }
+    }
+}
+
+#[test]
+fn f19_a_cookie_for_one_caller_is_not_sent_for_another() {
+    let upstream = upstream(|| {
+        Reply::Bytes(b"HTTP/1.1 200 OK\r\nset-cookie: s=canary; Path=/\r\ncontent-length: 0\r\n\r\n".to_vec())
+    });
+    let proxy = Proxy::start(&upstream);
+    let mut first = proxy.connect();
+    assert_eq!(first.get("/odd").header("set-cookie"), Some("s=canary; Path=/"));
+    first.get("/again");
+    proxy.connect().get("/other");
+    assert!(upstream.received().iter().all(|request| request.headers("cookie").is_empty()));
+}
+
+#[test]
+fn g10_http_1_0_keeps_its_connection_and_gets_no_chunks() {
+    let upstream = upstream(|| {
+        Reply::Bytes(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n".to_vec())
+    });
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        client.send("GET /plain HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
+        let answer = client.read_answer(false).unwrap();
+        assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("ok", None));
+    }
+    client.send("GET /odd HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
+    let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
+    assert!(answer.ends_with("\r\n\r\nhi") && !answer.contains("chunked"), "{answer}");
+}

@@ -1,0 +1,140 @@
+//! The way out through an egress proxy.
+
+use crate::support::{
+    EGRESS_PASSWORD, EGRESS_USERNAME,
+    egress::EgressProxy,
+    process::{Process, Proxy, serve_command},
+    upstream::{DeadPort, Reply, Upstream},
+};
+
+const CREDENTIALS: [(&str, &str); 2] =
+    [("FINICITY_EGRESS_PROXY_USERNAME", EGRESS_USERNAME), ("FINICITY_EGRESS_PROXY_PASSWORD", EGRESS_PASSWORD)];
+
+fn ok() -> Upstream {
+    Upstream::start(3600, |_| Reply::json("{}"))
+}
+
+/// The values of `Proxy-Authorization` in a head.
+fn authorization(head: &str) -> Option<&str> {
+    head.lines()
+        .find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("proxy-authorization")))
+        .map(|(_, value)| value)
+}
+
+#[test]
+fn requests_and_token_calls_go_through_the_proxy_and_nothing_goes_past_it() {
+    let (upstream, egress) = (ok(), EgressProxy::start());
+    let url = egress.url();
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        assert_eq!(client.get("/x").status, 200);
+    }
+    let heads = egress.heads();
+    assert_eq!(
+        (heads.len(), upstream.connections()),
+        (2, 2),
+        "one for the token call, one for the requests: {heads:?}"
+    );
+    for head in heads {
+        assert!(head.starts_with(&format!("CONNECT {} HTTP/1.1\r\n", upstream.authority())), "{head}");
+        assert_eq!(authorization(&head), None);
+    }
+}
+
+#[test]
+fn its_credentials_are_for_it_alone() {
+    let (upstream, egress) = (ok(), EgressProxy::start());
+    let url = egress.url();
+    let variables = [&CREDENTIALS[..], &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]].concat();
+    let proxy = Proxy::start_with(&upstream, &variables);
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    let heads = egress.heads();
+    assert_eq!(heads.len(), 2);
+    for head in heads {
+        // "canary-egress:canary-Egress+9b/2=e!"
+        assert_eq!(authorization(&head), Some("Basic Y2FuYXJ5LWVncmVzczpjYW5hcnktRWdyZXNzKzliLzI9ZSE="));
+    }
+    for request in upstream.received() {
+        assert_eq!(request.headers("proxy-authorization"), [""; 0]);
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_makes_the_upstream_unreachable_and_the_log_says_why() {
+    for status in [407, 403] {
+        let (upstream, egress) = (ok(), EgressProxy::start());
+        let url = egress.url();
+        let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
+        egress.answer_with(status);
+        proxy.connect().get("/x").assert_problem(502, "upstream_unreachable");
+        let line = proxy.process.wait_for_log("request");
+        let cause = line["error.cause"].as_str().unwrap();
+        assert!(cause.contains(&format!("the egress proxy answered {status} ")), "{cause}");
+        assert_eq!(upstream.requests().len(), 0);
+        egress.answer_with(200);
+        assert_eq!(proxy.connect().get("/x").status, 200, "it heals without a restart");
+    }
+}
+
+#[test]
+fn a_token_call_that_the_proxy_refuses_is_tried_again() {
+    let (upstream, egress) = (ok(), EgressProxy::start());
+    egress.answer_with(407);
+    let url = egress.url();
+    let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
+    assert_eq!(proxy.process.wait_for_log("token refresh failed")["class"], "transient");
+    egress.answer_with(200);
+    proxy.process.wait_for_log("token minted");
+    assert_eq!(proxy.connect().get("/x").status, 200);
+}
+
+#[test]
+fn the_certificate_is_verified_through_the_proxy_as_without_it() {
+    let (upstream, egress) = (ok(), EgressProxy::start());
+    let url = egress.url();
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
+    upstream.become_an_impostor();
+    proxy.connect().get("/x").assert_problem(502, "upstream_tls");
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn the_environments_proxy_variables_are_not_read() {
+    let (upstream, dead) = (ok(), DeadPort::new());
+    let url = dead.url().replace("https", "http");
+    let variables = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
+    let proxy = Proxy::start_with(&upstream, &variables.map(|name| (name, url.as_str())));
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    assert_eq!(proxy.process.logs("token refresh failed").len(), 0);
+    drop(proxy);
+
+    // Nor do they keep anything from the proxy that is configured.
+    let egress = EgressProxy::start();
+    let url = egress.url();
+    let variables = [("FINICITY__UPSTREAM__EGRESS_PROXY", url.as_str()), ("NO_PROXY", "*"), ("no_proxy", "localhost")];
+    let proxy = Proxy::start_with(&upstream, &variables);
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    assert_eq!(egress.heads().len(), 2);
+}
+
+#[test]
+fn credentials_that_cannot_be_meant_are_told_at_the_start() {
+    let upstream = ok();
+    let url = ("FINICITY__UPSTREAM__EGRESS_PROXY", "http://proxy.internal:3128");
+    for (variables, told) in [
+        (
+            vec![("FINICITY__UPSTREAM__EGRESS_PROXY", "http://canary:canary@proxy.internal")],
+            "FINICITY_EGRESS_PROXY_USERNAME and",
+        ),
+        (vec![url, CREDENTIALS[0]], "FINICITY_EGRESS_PROXY_PASSWORD is not set"),
+        (vec![url, CREDENTIALS[1]], "FINICITY_EGRESS_PROXY_USERNAME is not set"),
+        (vec![url, ("FINICITY_EGRESS_PROXY_USERNAME", "a:canary"), CREDENTIALS[1]], "has a colon"),
+        (CREDENTIALS.to_vec(), "upstream.egress_proxy"),
+    ] {
+        let mut process = Process::start(serve_command(&upstream, &variables));
+        assert_eq!(process.wait().code(), Some(78));
+        let output = process.output();
+        assert!(output.contains(told) && !output.contains("canary"), "{output}");
+    }
+}

@@ -1,0 +1,220 @@
+//! HTTP/2 upstreams that refuse, leave, break the rules, or send without end.
+
+use crate::support::{
+    h2::{
+        Act, CANCEL, H2Upstream, INTERNAL_ERROR, Opened, PROTOCOL_ERROR, REFUSED_STREAM, continuation, data, field,
+        goaway, head, head_begun, ok, ping, reset, setting,
+    },
+    process::Proxy,
+};
+
+const FREE: &str = "/aggregation/v1/customers";
+const BILLED: &str = "/aggregation/v1/customers/1/accounts/2/owner";
+
+/// Answers every request but the second one of all, on which it does as `act` says.
+fn odd_second(act: impl Fn(Opened) -> Act + Send + Sync + 'static) -> H2Upstream {
+    H2Upstream::start(move |opened| if opened.count == 1 { act(opened) } else { Act::Send(ok(opened.stream)) })
+}
+
+/// Sends a plain request and then another, and gives the status of that.
+fn second(proxy: &Proxy, method: &str, path: &str, body: &[u8]) -> u16 {
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/first").text(), "ok");
+    let length = format!("Content-Length: {}", body.len());
+    let lines: &[&str] = if body.is_empty() { &[] } else { &[&length] };
+    client.call(method, path, lines, body).status
+}
+
+#[test]
+fn h04_what_a_goaway_says_was_not_looked_at_is_sent_once_more() {
+    for (method, path, body) in [("GET", FREE, &b""[..]), ("GET", BILLED, b""), ("POST", "/x", b"body")] {
+        for code in [0, PROTOCOL_ERROR] {
+            let upstream = odd_second(move |opened| Act::Close(goaway(opened.stream - 2, code)));
+            let proxy = upstream.proxy(&[]);
+            assert_eq!(second(&proxy, method, path, body), 200, "{method} {path} {code}");
+            proxy.process.wait_for_line(|line| line.contains(r#""retried":true"#));
+            assert_eq!(upstream.opened(), 3);
+        }
+    }
+}
+
+#[test]
+fn h04_what_a_goaway_says_may_have_been_looked_at_is_not() {
+    let upstream = odd_second(|opened| Act::Close(goaway(opened.stream, 0)));
+    let proxy = upstream.proxy(&[]);
+    assert_eq!(second(&proxy, "POST", "/x", b"body"), 502);
+    assert_eq!(upstream.opened(), 2);
+}
+
+#[test]
+fn h04_after_a_goaway_what_is_under_way_is_finished_and_the_next_goes_elsewhere() {
+    let upstream = odd_second(|opened| Act::Send([goaway(opened.stream, 0), ok(opened.stream)].concat()));
+    let proxy = upstream.proxy(&[]);
+    assert_eq!(second(&proxy, "POST", "/x", b"body"), 200);
+    assert_eq!(proxy.connect().call("POST", "/x", &["Content-Length: 4"], b"body").status, 200);
+    assert_eq!(upstream.opened(), 3);
+}
+
+#[test]
+fn h04_a_refused_stream_is_sent_once_more_whatever_its_method() {
+    for (method, path, body) in [("GET", BILLED, &b""[..]), ("POST", "/x", b"body"), ("DELETE", "/x", b"")] {
+        let upstream = odd_second(|opened| Act::Send(reset(opened.stream, REFUSED_STREAM)));
+        let proxy = upstream.proxy(&[]);
+        assert_eq!(second(&proxy, method, path, body), 200, "{method}");
+        assert_eq!(upstream.opened(), 3);
+    }
+}
+
+#[test]
+fn h04_a_stream_that_is_refused_twice_is_a_502() {
+    let upstream = H2Upstream::start(|opened| Act::Send(reset(opened.stream, REFUSED_STREAM)));
+    let proxy = upstream.proxy(&[]);
+    proxy.connect().get(FREE).assert_problem(502, "upstream_unreachable");
+    assert_eq!(upstream.opened(), 2);
+}
+
+#[test]
+fn g04_an_upload_that_is_too_large_to_keep_is_not_sent_again_though_it_was_refused() {
+    let upstream = odd_second(|opened| Act::Send(reset(opened.stream, REFUSED_STREAM)));
+    let proxy = upstream.proxy(&[]);
+    assert_eq!(second(&proxy, "POST", "/x", &[7; 256 * 1024]), 502);
+    assert_eq!(upstream.opened(), 2);
+}
+
+#[test]
+fn g02_a_stream_that_is_reset_for_another_reason_is_not_sent_again() {
+    for code in [INTERNAL_ERROR, CANCEL, PROTOCOL_ERROR] {
+        let upstream = odd_second(move |opened| Act::Send(reset(opened.stream, code)));
+        let proxy = upstream.proxy(&[]);
+        assert_eq!(second(&proxy, "GET", FREE, b""), 502, "{code}");
+        assert_eq!(upstream.opened(), 2);
+    }
+}
+
+#[test]
+fn g01_g02_a_connection_that_closes_without_a_word() {
+    for (path, status, seen) in [(FREE, 200, 3), (BILLED, 502, 2), ("/x", 502, 2)] {
+        let upstream = odd_second(|_| Act::Close(Vec::new()));
+        let proxy = upstream.proxy(&[]);
+        assert_eq!(second(&proxy, "GET", path, b""), status, "{path}");
+        assert_eq!(upstream.opened(), seen);
+    }
+}
+
+/// Checks that an upstream which does as `act` says on the second request makes that a 502 of kind `code` or breaks it off,
+/// while the process grows by less than 32 MiB, and that requests go on being served.
+fn check_hostile(code: Option<&str>, act: impl Fn(Opened) -> Act + Send + Sync + 'static) -> usize {
+    let upstream = odd_second(act);
+    let proxy =
+        upstream.proxy(&[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s"), ("FINICITY__UPSTREAM__FIRST_BYTE_TIMEOUT", "2s")]);
+    assert_eq!(proxy.connect().get("/first").text(), "ok");
+    let before = proxy.process.status_kib("VmHWM");
+    let mut client = proxy.connect();
+    client.send("GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let answer = client.read_answer(false);
+    match code {
+        Some(code) => answer.unwrap().assert_problem(502, code),
+        None => assert!(answer.is_err(), "{answer:?}"),
+    }
+    assert_eq!(proxy.connect().get("/third").text(), "ok");
+    let grown = proxy.process.status_kib("VmHWM") - before;
+    assert!(grown < 32 * 1024, "the process grew by {grown} KiB");
+    upstream.flooded()
+}
+
+#[test]
+fn h02_a_head_that_never_ends() {
+    let sent = check_hostile(Some("upstream_protocol"), |opened| {
+        let fields = field("x", &"a".repeat(8000), false);
+        Act::Flood(head_begun(opened.stream, &[]), continuation(opened.stream, &fields, false), 100_000)
+    });
+    assert!(sent < 100_000, "the connection must be closed");
+}
+
+#[test]
+fn h02_a_body_of_empty_frames_without_end() {
+    let sent =
+        check_hostile(None, |opened| Act::Flood(head(opened.stream, &[]), data(opened.stream, b"", false), 100_000));
+    assert!(sent < 100_000, "the connection must be closed");
+}
+
+#[test]
+fn h03_a_small_head_that_unpacks_to_a_large_one() {
+    check_hostile(Some("upstream_protocol"), |opened| {
+        // One field of 4,000 bytes that is kept, named 2,000 times in one byte each.
+        let bomb = [field("x", &"a".repeat(4000), true), vec![0x80 | 62; 2000]].concat();
+        Act::Send([head(opened.stream, &bomb), data(opened.stream, b"", true)].concat())
+    });
+}
+
+#[test]
+fn h03_f14_a_head_beyond_the_limit() {
+    check_hostile(Some("upstream_protocol"), |opened| {
+        let fields = field("x", &"a".repeat(12_000), false);
+        let rest: Vec<u8> = (0..7).flat_map(|n| continuation(opened.stream, &fields, n == 6)).collect();
+        Act::Send([head_begun(opened.stream, &[]), rest, data(opened.stream, b"", true)].concat())
+    });
+}
+
+#[test]
+fn h05_fields_of_a_connection_have_no_place_in_a_head() {
+    for (name, value) in [("connection", "close"), ("transfer-encoding", "chunked"), ("Upper", "x"), ("upgrade", "x")] {
+        check_hostile(Some("upstream_protocol"), move |opened| {
+            Act::Send([head(opened.stream, &field(name, value, false)), data(opened.stream, b"", true)].concat())
+        });
+    }
+}
+
+#[test]
+fn h06_settings_that_break_the_rules() {
+    // SETTINGS_MAX_FRAME_SIZE below and above its bounds, SETTINGS_INITIAL_WINDOW_SIZE above its bound.
+    for (name, value) in [(5, 0), (5, 1 << 24), (4, 1 << 31)] {
+        check_hostile(Some("upstream_protocol"), move |_| Act::Send(setting(name, value)));
+    }
+}
+
+#[test]
+fn h06_pings_and_settings_without_end() {
+    for flood in [ping(), setting(3, 100)] {
+        let times = 100_000;
+        let answer = check_flood_before(flood, times);
+        assert_eq!(answer, "ok");
+    }
+}
+
+/// Sends `flood` so many times before it answers the second request, and gives that answer.
+fn check_flood_before(flood: Vec<u8>, times: usize) -> String {
+    let upstream = odd_second(move |opened| Act::Send([flood.repeat(times), ok(opened.stream)].concat()));
+    let proxy = upstream.proxy(&[]);
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/first").text(), "ok");
+    let before = proxy.process.status_kib("VmHWM");
+    let answer = client.get("/second");
+    let grown = proxy.process.status_kib("VmHWM") - before;
+    assert!(grown < 32 * 1024, "the process grew by {grown} KiB");
+    answer.text()
+}
+
+#[test]
+fn h02_streams_that_are_reset_as_fast_as_they_come() {
+    let upstream = H2Upstream::start(|opened| {
+        Act::Send(if opened.count % 2 == 1 {
+            [head(opened.stream, &[]), reset(opened.stream, CANCEL)].concat()
+        } else {
+            ok(opened.stream)
+        })
+    });
+    let proxy = upstream.proxy(&[]);
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/x").status, 200);
+    let before = proxy.process.status_kib("VmHWM");
+    for _ in 0..1000 {
+        let mut broken = proxy.connect();
+        broken.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let answer = broken.read_answer(false);
+        assert!(answer.is_err() || answer.unwrap().status == 502);
+        assert_eq!(client.get("/x").text(), "ok");
+    }
+    let grown = proxy.process.status_kib("VmHWM") - before;
+    assert!(grown < 16 * 1024, "the process grew by {grown} KiB");
+}

@@ -1,0 +1,78 @@
+//! An egress proxy: answers `CONNECT`, and carries bytes.
+
+use std::{
+    io::{Read as _, Write as _, copy},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
+    thread,
+};
+
+/// The proxy, on threads of its own, until the test's process ends.
+pub struct EgressProxy {
+    port: u16,
+    status: Arc<AtomicU16>,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl EgressProxy {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let status = Arc::new(AtomicU16::new(200));
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (answered, seen) = (Arc::clone(&status), Arc::clone(&heads));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, status, heads) = (stream.unwrap(), Arc::clone(&answered), Arc::clone(&seen));
+                thread::spawn(move || serve(stream, &status, &heads));
+            }
+        });
+        Self { port, status, heads }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Answers with this status from now on; carries bytes only after 200.
+    pub fn answer_with(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    /// The heads of the requests so far.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut stream: TcpStream, status: &AtomicU16, heads: &Mutex<Vec<String>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            return;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let target = head.strip_prefix("CONNECT ").unwrap().split(' ').next().unwrap().to_owned();
+    heads.lock().unwrap().push(head);
+    let status = status.load(Ordering::SeqCst);
+    let _ = stream.write_all(format!("HTTP/1.1 {status} Whatever\r\nx-echo: canary-of-the-egress\r\n\r\n").as_bytes());
+    if status != 200 {
+        return;
+    }
+    let upstream = TcpStream::connect(target).unwrap();
+    let (from, to) = (stream.try_clone().unwrap(), upstream.try_clone().unwrap());
+    let up = thread::spawn(move || carry(from, to));
+    carry(upstream, stream);
+    let _ = up.join();
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream) {
+    let _ = copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
+}
