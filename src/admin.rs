@@ -24,7 +24,7 @@ use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLaye
 
 use crate::{
     credentials::Scheme,
-    guard::{HostGuard, Refusal},
+    guard::{Door, HostGuard, Refusal},
     secret::Secret,
     token::{TokenControl, TokenReader},
 };
@@ -48,17 +48,9 @@ pub struct Parts {
     pub started: Instant,
 }
 
-/// How a request came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// The TCP port: browsers are kept out, and actions need the admin token.
-    Port,
-    /// The Unix socket: whoever can open it is the proxy's own user.
-    Socket,
-}
-
 /// `GET /api/status`, and the actions `POST /api/token/invalidate`, `/api/quarantine`, `/api/quarantine/lift` and
-/// `/api/latch/reset`.
+/// `/api/latch/reset`. On the port browsers are kept out, and actions need the admin token; whoever can open the socket is the
+/// proxy's own user.
 pub fn router(parts: Parts, door: Door) -> Router {
     let keeper = Arc::new(Keeper { door, guard: HostGuard::new(Vec::new()), admin_token: parts.admin_token.clone() });
     Router::new()
@@ -86,7 +78,7 @@ async fn admit(State(keeper): State<Arc<Keeper>>, request: Request, next: Next) 
     if keeper.door == Door::Socket {
         return next.run(request).await;
     }
-    match keeper.guard.check(request.headers()) {
+    match keeper.guard.check(request.headers(), keeper.door) {
         Ok(()) => {}
         Err(Refusal::NoHost) => {
             return (StatusCode::BAD_REQUEST, "exactly one valid Host header is needed\n").into_response();

@@ -6,10 +6,9 @@
 mod rotation;
 mod trust;
 
-use std::{collections::HashMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, io, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
     select,
     task::{self, JoinError, JoinSet},
     time::{Instant, timeout},
@@ -18,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    admin::{self, Door},
-    config::Config,
+    admin,
+    config::{Config, Listen},
     credentials::lockout::{self, Lockout},
-    ops, proxy,
-    server::{self, BindError, Server, SocketError},
+    guard::{ByDoor, Door},
+    ops,
+    proxy::{self, ConcurrencyLayer, Pool},
+    server::{self, Address, BindError, Listener, Server, SocketAccess},
     signal,
     telemetry::Metrics,
     tls,
@@ -38,9 +39,6 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A socket cannot be listened on.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
     /// The TLS trust cannot be built.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -81,11 +79,11 @@ pub enum Ending {
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// Callers.
-    pub proxy: Vec<SocketAddr>,
+    pub proxy: Vec<Address>,
     /// Probes and metrics.
-    pub ops: Vec<SocketAddr>,
+    pub ops: Vec<Address>,
     /// The administrator.
-    pub admin: Vec<SocketAddr>,
+    pub admin: Vec<Address>,
 }
 
 /// The running process.
@@ -109,14 +107,16 @@ impl App {
     ///
     /// When any part cannot be started.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let owner = SocketAccess::owner_only();
         let listeners = Listeners {
-            proxy: server::bind("listen.proxy", &config.listen.proxy)?,
-            ops: server::bind("listen.ops", &config.listen.ops)?,
-            admin: server::bind("listen.admin", &config.listen.admin)?,
+            proxy: server::bind("listen.proxy", &config.listen.proxy, &config.listen.access)?,
+            ops: server::bind("listen.ops", &config.listen.ops, &owner)?,
+            admin: server::bind("listen.admin", &config.listen.admin, &owner)?,
         };
         let addresses = listeners.addresses().map_err(StartError::Address)?;
-        let socket =
-            config.admin_socket.as_deref().map(|path| server::bind_socket("admin.socket", path)).transpose()?;
+        let admin_socket = config.admin_socket.map(Address::Unix);
+        let admin_sockets = server::bind("admin.socket", admin_socket.as_slice(), &owner)?;
+        warn_of_exposure(&config.listen);
         let (trust_writer, trust) = tls::trust(config.tls)?;
         let scheme = config.credentials.scheme;
         let lockout = Lockout::open(config.state_dir.as_deref())?;
@@ -139,7 +139,15 @@ impl App {
             Arc::clone(&metrics),
         )
         .delayed(startup_delay);
-        let stack = || proxy::stack(&config.proxy, trust.clone(), token.clone(), control.clone(), Arc::clone(&metrics));
+        let concurrency = ConcurrencyLayer::new(&config.proxy, Arc::clone(&metrics));
+        let stack = || {
+            let pool = Pool::new(&config.proxy, trust.clone());
+            ByDoor::new(|door| {
+                let (pool, concurrency) = (pool.clone(), concurrency.clone());
+                let (token, control, metrics) = (token.clone(), control.clone(), Arc::clone(&metrics));
+                proxy::stack(&config.proxy, door, pool, concurrency, token, control, metrics)
+            })
+        };
         let server = Server::start(&config.server, Arc::clone(&metrics), stack).map_err(StartError::Worker)?;
         let server = Arc::new(server);
 
@@ -158,15 +166,17 @@ impl App {
         let alive = Arc::clone(&server);
         let ops = ops::router(ops::Parts {
             token: token.clone(),
-            metrics,
+            metrics: Arc::clone(&metrics),
             draining: draining.clone(),
             alive: Arc::new(move || {
                 let server = Arc::clone(&alive);
                 Box::pin(async move { server.is_alive().await })
             }),
         });
+        let limits = config.server.limits;
         for listener in listeners.ops {
-            tasks.spawn("ops", server::serve(listener, ops.clone(), config.server.limits, ended.clone()));
+            tasks
+                .spawn("ops", server::serve("ops", listener, ops.clone(), limits, Arc::clone(&metrics), ended.clone()));
         }
         let admin_parts = admin::Parts {
             token: token.clone(),
@@ -177,18 +187,14 @@ impl App {
             admin_token: config.admin_token,
             started: Instant::now(),
         };
-        if let Some(socket) = socket {
-            let admin = admin::router(admin_parts.clone(), Door::Socket);
-            let ended = ended.clone();
-            tasks.spawn("admin socket", async move {
-                // No header timeout here; but only the proxy's own user can open the socket.
-                let served = axum::serve(socket, admin).with_graceful_shutdown(ended.cancelled_owned()).await;
-                served.unwrap_or_else(|error| warn!(%error, "the admin socket has ended"));
-            });
-        }
-        let admin = admin::router(admin_parts, Door::Port);
-        for listener in listeners.admin {
-            tasks.spawn("admin", server::serve(listener, admin.clone(), config.server.limits, ended.clone()));
+        for (listeners, door) in [(admin_sockets, Door::Socket), (listeners.admin, Door::Port)] {
+            let admin = admin::router(admin_parts.clone(), door);
+            for listener in listeners {
+                tasks.spawn(
+                    "admin",
+                    server::serve("admin", listener, admin.clone(), limits, Arc::clone(&metrics), ended.clone()),
+                );
+            }
         }
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -250,19 +256,31 @@ impl App {
 }
 
 /// The addresses as text, separated by commas.
-pub fn joined(addresses: &[SocketAddr]) -> String {
+pub fn joined(addresses: &[Address]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Says who can use the credentials where that is more than the programs of this machine, or of those whom a socket is for.
+fn warn_of_exposure(listen: &Listen) {
+    for address in &listen.proxy {
+        if address.is_remote() {
+            warn!(%address, "other machines can reach this address and use the credentials through it");
+        }
+        if address.tcp().is_none() && listen.access.is_open_to_all() {
+            warn!(%address, "any user of this machine can use the credentials through it: narrow listen.socket_mode");
+        }
+    }
+}
+
 struct Listeners {
-    proxy: Vec<TcpListener>,
-    ops: Vec<TcpListener>,
-    admin: Vec<TcpListener>,
+    proxy: Vec<Listener>,
+    ops: Vec<Listener>,
+    admin: Vec<Listener>,
 }
 
 impl Listeners {
     fn addresses(&self) -> io::Result<Addresses> {
-        let addresses = |of: &[TcpListener]| of.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>();
+        let addresses = |of: &[Listener]| of.iter().map(Listener::address).collect::<io::Result<Vec<_>>>();
         Ok(Addresses { proxy: addresses(&self.proxy)?, ops: addresses(&self.ops)?, admin: addresses(&self.admin)? })
     }
 }

@@ -13,7 +13,7 @@ mod problem;
 mod reader;
 mod resolve;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 pub use environment::Environment;
 pub use problem::{Problem, Problems};
@@ -23,7 +23,7 @@ use crate::{
     credentials::{Credentials, Scheme, Source},
     proxy,
     secret::Secret,
-    server,
+    server::{self, Address, SocketAccess},
     telemetry::logging,
     tls, token,
 };
@@ -63,11 +63,13 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Listen {
     /// Callers (`listen.proxy`).
-    pub proxy: Vec<SocketAddr>,
+    pub proxy: Vec<Address>,
+    /// Who may use those of them that are Unix sockets (`listen.socket_mode`, `listen.socket_uids`).
+    pub access: SocketAccess,
     /// Probes and metrics (`listen.ops`).
-    pub ops: Vec<SocketAddr>,
+    pub ops: Vec<Address>,
     /// The administrator (`listen.admin`).
-    pub admin: Vec<SocketAddr>,
+    pub admin: Vec<Address>,
 }
 
 /// Reads, merges and checks everything.

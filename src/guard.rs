@@ -2,13 +2,64 @@
 //!
 //! The port adds credentials to whatever it is sent, so a page in a browser on the same machine must not reach it. A page
 //! that uses DNS rebinding is known by its `Host`, any other by `Origin` or `Sec-Fetch-Site`. `Sec-Fetch-Mode` says nothing,
-//! since Node's `fetch` sends it from servers.
+//! since Node's `fetch` sends it from servers. No name leads to a Unix socket, so there the `Host` may be any.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// How a request comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// A TCP port, which every program of the machine can reach, browsers included.
+    Port,
+    /// A Unix socket, which only those can open whom the file system lets.
+    Socket,
+}
+
+/// Something for each [`Door`].
+#[derive(Clone, Copy, Debug)]
+pub struct ByDoor<T> {
+    /// For TCP ports.
+    pub port: T,
+    /// For Unix sockets.
+    pub socket: T,
+}
+
+impl<T> ByDoor<T> {
+    /// What `make` makes for each.
+    pub fn new(make: impl Fn(Door) -> T) -> Self {
+        Self { port: make(Door::Port), socket: make(Door::Socket) }
+    }
+
+    /// The one for `door`.
+    pub fn get(&self, door: Door) -> &T {
+        match door {
+            Door::Port => &self.port,
+            Door::Socket => &self.socket,
+        }
+    }
+}
+
+/// A header field that callers must send, so that a program which was only tricked into a request cannot make one
+/// (`guard.required_header`). It is no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredHeader {
+    /// Its name.
+    pub name: HeaderName,
+    /// Its value; `None` lets any through.
+    pub value: Option<HeaderValue>,
+}
+
+impl RequiredHeader {
+    /// Whether `headers` have it.
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        let found = headers.get(&self.name);
+        found.is_some_and(|found| self.value.as_ref().is_none_or(|value| found == value))
+    }
+}
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +85,16 @@ impl HostGuard {
         Self { names }
     }
 
-    /// Looks at the `headers` of a request: does it name an allowed host, and was it not sent by a web page?
+    /// Looks at the `headers` of a request that came in by `door`: does it name an allowed host, and was it not sent by a web
+    /// page?
     ///
     /// # Errors
     ///
     /// Why it must be refused.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn check(&self, headers: &HeaderMap, door: Door) -> Result<(), Refusal> {
         match one_host(headers) {
             None => Err(Refusal::NoHost),
-            Some(name) if !self.allows(name) => Err(Refusal::OtherHost),
+            Some(name) if door == Door::Port && !self.allows(name) => Err(Refusal::OtherHost),
             Some(_) if is_from_a_web_page(headers) => Err(Refusal::WebPage),
             Some(_) => Ok(()),
         }
@@ -81,12 +133,20 @@ fn is_from_a_web_page(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn admitted(fields: &[(&str, &str)]) -> Result<(), Refusal> {
+    fn fields(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        HostGuard::new(vec!["api.finicity.com".to_owned(), "proxy.internal".to_owned()]).check(&headers)
+        headers
+    }
+
+    fn admitted_by(door: Door, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+        HostGuard::new(vec!["api.finicity.com".to_owned(), "proxy.internal".to_owned()]).check(&fields(headers), door)
+    }
+
+    fn admitted(headers: &[(&str, &str)]) -> Result<(), Refusal> {
+        admitted_by(Door::Port, headers)
     }
 
     #[test]
@@ -129,5 +189,31 @@ mod tests {
         assert_eq!(with("sec-fetch-site", "cross-site"), Err(Refusal::WebPage));
         assert_eq!(with("sec-fetch-site", "same-site"), Err(Refusal::WebPage));
         assert_eq!(with("sec-fetch-mode", "cors"), Ok(()));
+    }
+
+    #[test]
+    fn on_a_socket_any_host_is_let_in_but_there_must_be_one_and_no_web_page() {
+        let with = |fields: &[(&str, &str)]| admitted_by(Door::Socket, fields);
+        assert_eq!(with(&[("host", "attacker.example:3464")]), Ok(()));
+        assert_eq!(with(&[]), Err(Refusal::NoHost));
+        assert_eq!(with(&[("host", "a b")]), Err(Refusal::NoHost));
+        assert_eq!(with(&[("host", "localhost"), ("origin", "null")]), Err(Refusal::WebPage));
+    }
+
+    #[test]
+    fn k04_a_required_header_must_be_there_with_its_value_where_there_is_one() {
+        let name = HeaderName::from_static("x-caller");
+        let any = RequiredHeader { name: name.clone(), value: None };
+        let one = RequiredHeader { name, value: Some(HeaderValue::from_static("payments")) };
+        for (headers, expected) in [
+            (&[][..], (false, false)),
+            (&[("x-other", "payments")], (false, false)),
+            (&[("x-caller", "")], (true, false)),
+            (&[("x-caller", "Payments")], (true, false)),
+            (&[("X-Caller", "payments")], (true, true)),
+        ] {
+            let headers = fields(headers);
+            assert_eq!((any.is_in(&headers), one.is_in(&headers)), expected, "{headers:?}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 mod body;
 mod client;
+mod concurrency;
 mod deadline;
 mod error;
 mod framing;
@@ -26,7 +27,7 @@ mod step;
 pub mod target;
 mod upload;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
@@ -34,6 +35,7 @@ use tower::{Service, ServiceBuilder};
 
 pub use body::{RequestBody, ResponseBody};
 pub use client::{UpstreamConfig, server_name};
+pub use concurrency::ConcurrencyLayer;
 pub use error::{Code, Error};
 pub use observe::ObservedBody;
 pub use record::Record;
@@ -41,12 +43,12 @@ pub use target::Endpoints;
 pub use upload::UploadLimits;
 
 use self::{
-    client::Upstream, deadline::DeadlineLayer, error::RespondLayer, headers::OwnNames, heal::HealLayer,
-    inject::InjectLayer, local::LocalLayer, observe::ObserveLayer, panic::CatchPanicLayer, retry::RetryLayer,
-    step::step,
+    client::Upstream, deadline::DeadlineLayer, error::RespondLayer, guard::Guard, headers::OwnNames, heal::HealLayer,
+    inject::InjectLayer, local::LocalLayer, observe::ObserveLayer, panic::CatchPanicLayer, replay::ReplayBody,
+    retry::RetryLayer, step::step, upload::Upload,
 };
 use crate::{
-    guard::HostGuard,
+    guard::{Door, RequiredHeader},
     telemetry::Metrics,
     tls::Trust,
     token::{TokenControl, TokenReader},
@@ -59,6 +61,14 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Host names that callers may use besides the loopback names and the upstream's own (`guard.hosts`).
     pub hosts: Vec<String>,
+    /// A header field that callers must send (`guard.required_header`).
+    pub required_header: Option<RequiredHeader>,
+    /// The most requests with the upstream at once (`limits.concurrency`).
+    pub concurrency: usize,
+    /// The most requests that wait for a place among them (`limits.queue`) …
+    pub queue: usize,
+    /// … and for how long (`limits.queue_timeout`).
+    pub queue_timeout: Duration,
     /// The time to the first byte of an answer (`upstream.first_byte_timeout`).
     pub first_byte_timeout: Duration,
     /// The same for the operations that the vendor calls slow (`upstream.slow_first_byte_timeout`).
@@ -84,11 +94,29 @@ pub struct Exchange<B> {
     pub record: Arc<Record>,
 }
 
-/// The request pipeline: top to bottom is the way down. One stack, and so one pool of upstream connections, is made for
-/// each worker.
+/// The upstream connections of one worker, which the stacks of all its doors share.
+#[derive(Clone)]
+pub struct Pool(Upstream<ReplayBody<Upload<Incoming>>>);
+
+impl Pool {
+    /// No connections yet. They live on the runtime that they are first used on, and trust what `trust` says at each.
+    pub fn new(config: &Config, trust: Trust) -> Self {
+        Self(Upstream::new(&config.upstream, Arc::new(OwnNames::new(&config.own_headers)), trust))
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pool")
+    }
+}
+
+/// The request pipeline for what comes in by `door`: top to bottom is the way down.
 pub fn stack(
     config: &Config,
-    trust: Trust,
+    door: Door,
+    pool: Pool,
+    concurrency: ConcurrencyLayer,
     token: TokenReader,
     control: TokenControl,
     metrics: Arc<Metrics>,
@@ -100,25 +128,24 @@ pub fn stack(
 > + Clone
 + Send
 + 'static {
-    let own_name = config.upstream.url.host().map(str::to_owned);
-    let hosts = Arc::new(HostGuard::new(own_name.into_iter().chain(config.hosts.iter().cloned()).collect()));
-    let own_names = Arc::new(OwnNames::new(&config.own_headers));
-    let names = Arc::clone(&own_names);
+    let guard = Arc::new(Guard::new(config, door));
+    let names = Arc::new(OwnNames::new(&config.own_headers));
     let limits = config.upload;
     ServiceBuilder::new()
         .layer(ObserveLayer::new(Arc::clone(&metrics))) // request id, access log, metrics
         .layer(RespondLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
         .layer(step(framing::check)) // one reading of the message, and no more of it than the limits
-        .layer(step(move |exchange: &mut Exchange<_>| guard::admit(&hosts, exchange))) // who may call: host names, no browsers
+        .layer(step(move |exchange: &mut Exchange<_>| guard.admit(exchange))) // who may call: host names, no browsers, a header
         .layer(step(target::find_route)) // which operation of the catalogue it is
         .layer(LocalLayer::new(&config.endpoints, token.clone())) // what may be called: methods, targets; token calls end here
         .layer(step(move |exchange: &mut Exchange<_>| upload::check(limits, exchange))) // how much may be sent …
         .map_request(move |exchange| upload::watch(limits, exchange)) // … and how slowly
+        .layer(concurrency) // how many at once, and how many wait
         .layer(DeadlineLayer::new(config))
         .layer(HealLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
         .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
         .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // first nothing of the caller's that could pass for ours …
         .layer(InjectLayer::new(token)) // … then our credentials, last of all
-        .service(Upstream::new(&config.upstream, own_names, trust))
+        .service(pool.0)
 }

@@ -6,11 +6,15 @@
 //!
 //! Deliberately absent: HTTP/2 and protocol upgrades towards callers, and `axum::serve`, which has no header timeout.
 
+mod address;
 mod connection;
+mod descriptors;
+mod entrance;
 mod gate;
 mod listener;
 mod socket;
 mod stream;
+mod transport;
 mod worker;
 
 use std::{convert::Infallible, error::Error as StdError, io, num::NonZeroUsize, sync::Arc, time::Duration};
@@ -19,36 +23,40 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use rustix::process::{Resource, getrlimit};
 use tokio::{
-    net::{TcpListener, TcpStream},
     runtime::Handle,
     select,
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
+use tracing::warn;
 
+pub use address::{Address, AddressError};
 pub use connection::Limits;
-pub use listener::{BindError, bind};
-pub use socket::{SocketError, bind_socket};
+pub use listener::{BindError, Listener, bind};
+pub use socket::SocketAccess;
 
-use self::{connection::Connections, worker::Worker};
-use crate::telemetry::Metrics;
+use self::{connection::Connections, entrance::Entrance, worker::Worker};
+use crate::{guard::ByDoor, telemetry::Metrics};
 
 /// How long an event loop may take to answer a ping before it counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The most connections of a listener for probes or administrators. Some tens are a crowd there.
-const MAX_SIDE_CONNECTIONS: usize = 256;
+const MAX_SIDE_CONNECTIONS: usize = 64;
 
 /// How connections are served.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The number of worker threads (`runtime.worker_threads`).
     pub worker_threads: NonZeroUsize,
-    /// The most connections open at once (`limits.connections`); further ones wait in the kernel's queue.
+    /// The most connections open at once (`limits.connections`); further ones wait in the kernel's queue. Fewer, where the limit
+    /// of open files has no room for so many.
     pub connections: usize,
+    /// The most connections to the upstream that are to be reckoned with beside them: `limits.concurrency` for each worker.
+    pub upstream_connections: usize,
     /// What a single connection may do.
     pub limits: Limits,
 }
@@ -57,19 +65,19 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Server {
     workers: Vec<Worker>,
-    places: Arc<Semaphore>,
+    entrance: Entrance,
     metrics: Arc<Metrics>,
     /// Cancelled when a worker thread ends.
     ended: CancellationToken,
 }
 
 impl Server {
-    /// Starts the worker threads; `stack` makes the service of each.
+    /// Starts the worker threads; `stack` makes the services of each.
     ///
     /// # Errors
     ///
     /// When a thread or its runtime cannot be started.
-    pub fn start<S, B>(config: &Config, metrics: Arc<Metrics>, stack: impl Fn() -> S) -> io::Result<Self>
+    pub fn start<S, B>(config: &Config, metrics: Arc<Metrics>, stack: impl Fn() -> ByDoor<S>) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
             + Clone
@@ -80,21 +88,20 @@ impl Server {
     {
         let ended = CancellationToken::new();
         let worker = |number| Worker::start(number, config.limits, stack(), ended.clone().drop_guard());
-        Ok(Self {
-            workers: (0..config.worker_threads.get()).map(worker).collect::<io::Result<_>>()?,
-            places: Arc::new(Semaphore::new(config.connections)),
-            metrics,
-            ended,
-        })
+        let workers = (0..config.worker_threads.get()).map(worker).collect::<io::Result<_>>()?;
+        let limit = connection_limit(config);
+        metrics.connections_limit().set(i64::try_from(limit).unwrap_or(i64::MAX));
+        let entrance = Entrance::new("proxy", limit, Arc::clone(&metrics));
+        Ok(Self { workers, entrance, metrics, ended })
     }
 
     /// Accepts connections from `listener` until `stop` is cancelled.
-    pub async fn accept(&self, listener: TcpListener, stop: CancellationToken) {
+    pub async fn accept(&self, listener: Listener, stop: CancellationToken) {
         loop {
             let (stream, place) = select! {
                 biased;
                 () = stop.cancelled() => return,
-                next = next_connection(&listener, &self.places) => next,
+                next = self.entrance.next(&listener) => next,
             };
             let worker = self.workers.iter().min_by_key(|worker| worker.connections().open());
             let open = OpenConnection::new(Arc::clone(&self.metrics));
@@ -139,29 +146,44 @@ impl Server {
     }
 }
 
+/// The most connections that may be open: as many as are configured, or as the limit of open files has room for.
+fn connection_limit(config: &Config) -> usize {
+    let open_files = getrlimit(Resource::Nofile).current;
+    let room = open_files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let limit = descriptors::fitting(config.connections, config.upstream_connections, room);
+    if limit < config.connections {
+        warn!(
+            configured = config.connections,
+            limit,
+            open_files,
+            "limits.connections does not fit the limit of open files and is lowered: raise that limit"
+        );
+    }
+    limit
+}
+
 /// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled: for the listeners that are
-/// not on the path of requests. At most 256 are open at once.
-pub async fn serve<S, B>(listener: TcpListener, service: S, limits: Limits, stop: CancellationToken)
-where
+/// not on the path of requests. At most 64 are open at once. Logs and metrics call the listener `name`.
+pub async fn serve<S, B>(
+    name: &'static str,
+    listener: Listener,
+    service: S,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
 {
     let connections = Connections::new(limits);
-    let places = Arc::new(Semaphore::new(MAX_SIDE_CONNECTIONS));
+    let entrance = Entrance::new(name, MAX_SIDE_CONNECTIONS, metrics);
     loop {
         let (stream, place) = select! {
             () = stop.cancelled() => return connections.drain(),
-            next = next_connection(&listener, &places) => next,
+            next = entrance.next(&listener) => next,
         };
         connections.serve(&Handle::current(), stream, service.clone(), place);
     }
-}
-
-/// The next connection, once there is a place for it: first the connection, so that an idle listener holds no place.
-async fn next_connection(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
-    let stream = listener::accept(listener).await;
-    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
-    (stream, place)
 }
 
 /// Counts a connection for as long as it lives.

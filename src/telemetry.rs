@@ -2,9 +2,11 @@
 
 pub mod logging;
 mod metrics;
+mod seldom;
 mod writer;
 
 pub use metrics::Metrics;
+pub use seldom::Seldom;
 
 /// The target of log lines about decisions that an auditor asks for: credentials, tokens, administrators.
 pub const AUDIT: &str = "finicity_proxy::audit";

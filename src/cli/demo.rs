@@ -11,6 +11,7 @@ use crate::{
     app::App,
     config::{self, Config, Inputs},
     sandbox::{self, CREDENTIALS, Sandbox},
+    server::Address,
     signal::StopSignals,
     telemetry::logging::{self, Output},
     token::TokenReader,
@@ -47,7 +48,8 @@ pub(super) async fn run(mut inputs: Inputs, arguments: Arguments) -> anyhow::Res
     app.token().wait().await.context("the sandbox gave no token")?;
 
     if arguments.once {
-        let proxy = app.addresses().proxy[0];
+        let tcp = app.addresses().proxy.iter().find_map(Address::tcp);
+        let proxy = tcp.context("demo --once makes its calls over TCP: listen.proxy names no such address")?;
         let went_well = narrate::three_calls(proxy, &sandbox).await?;
         app.run(std::future::ready("done"), std::future::pending()).await?;
         return if went_well { Ok(()) } else { Err(anyhow!("the demo did not go as it should")) };
@@ -100,22 +102,25 @@ async fn tell_refreshes(mut token: TokenReader) -> anyhow::Result<()> {
 }
 
 fn invitation(app: &App) -> String {
-    let first = |addresses: &[std::net::SocketAddr]| addresses[0].to_string();
+    let first = |addresses: &[Address]| match &addresses[0] {
+        Address::Tcp(address) => format!("http://{address}"),
+        Address::Unix(path) => format!("--unix-socket {} http://localhost", path.display()),
+    };
     let (proxy, ops, admin) =
         (first(&app.addresses().proxy), first(&app.addresses().ops), first(&app.addresses().admin));
     let lifetime = TOKEN_LIFETIME.as_secs();
     format!(
         "\nThe proxy runs in front of a fake Finicity. In another terminal, without any credential:
 
-  curl http://{proxy}/aggregation/v1/customers
-  curl http://{proxy}/aggregation/v1/customers/1005061234/accounts
-  curl -X POST http://{proxy}/aggregation/v2/customers/testing -d '{{\"username\":\"me\"}}'
+  curl {proxy}/aggregation/v1/customers
+  curl {proxy}/aggregation/v1/customers/1005061234/accounts
+  curl -X POST {proxy}/aggregation/v2/customers/testing -d '{{\"username\":\"me\"}}'
 
 and what an operator looks at:
 
-  curl 'http://{ops}/readyz?verbose'
-  curl http://{ops}/metrics
-  curl http://{admin}/api/status
+  curl '{ops}/readyz?verbose'
+  curl {ops}/metrics
+  curl {admin}/api/status
 
 A token lives {lifetime} s here; below you see it being refreshed within the first minute, and a line for each request.
 Ctrl-C ends the demo.

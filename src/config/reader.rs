@@ -1,10 +1,11 @@
 //! Takes typed values out of a [`Raw`], and notes what is wrong instead of stopping at it.
 
-use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
-use config::{Value, ValueKind};
+use config::ValueKind;
 
 use super::{Problem, Raw, sources::Entry};
+use crate::server::Address;
 
 /// Reads keys one after another. Where a value is wrong, a problem is noted and a stand-in returned; the configuration is
 /// not used then.
@@ -114,8 +115,9 @@ impl<'a> Reader<'a> {
 
     /// One item or a list; as text, separated by commas. Empty text is an empty list.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
-        let text = |value: &Value| match &value.kind {
+        let text = |value: &ValueKind| match value {
             ValueKind::String(text) => Some(text.clone()),
+            ValueKind::I64(number) => Some(number.to_string()),
             _ => None,
         };
         let items = match self.entry(key).map(|entry| &entry.value) {
@@ -123,26 +125,33 @@ impl<'a> Reader<'a> {
                 let items = items.split(',').map(|item| item.trim().to_owned());
                 Some(items.filter(|item| !item.is_empty()).collect())
             }
-            Some(ValueKind::Array(items)) => items.iter().map(text).collect::<Option<Vec<_>>>(),
-            _ => None,
+            Some(ValueKind::Array(items)) => items.iter().map(|item| text(&item.kind)).collect::<Option<Vec<_>>>(),
+            Some(one) => text(one).map(|item| vec![item]),
+            None => None,
         };
         items.unwrap_or_else(|| {
-            self.problem(key, "must be text or a list of texts");
+            self.problem(key, "must be one item or a list of them");
             Vec::new()
         })
     }
 
-    /// At least one address with its port.
-    pub(super) fn addresses(&mut self, key: &'static str) -> Vec<SocketAddr> {
+    /// At least one address with its port; where `sockets` are allowed, also `unix:/path`.
+    pub(super) fn addresses(&mut self, key: &'static str, sockets: bool) -> Vec<Address> {
         let items = self.list(key);
-        let addresses: Result<Vec<SocketAddr>, _> = items.iter().map(|item| item.parse()).collect();
-        match addresses {
-            Ok(addresses) if !addresses.is_empty() => addresses,
-            _ => {
-                self.problem(key, "must be an IP address with a port, such as \"127.0.0.1:3464\" or \"[::1]:3464\", or a list of them");
-                Vec::new()
-            }
-        }
+        let addresses: Option<Vec<Address>> = items.iter().map(|item| item.parse().ok()).collect();
+        let addresses = addresses.filter(|addresses| {
+            !addresses.is_empty() && (sockets || addresses.iter().all(|address| address.tcp().is_some()))
+        });
+        addresses.unwrap_or_else(|| {
+            let or_socket = if sockets { " or \"unix:/run/finicity-proxy/proxy.sock\"" } else { "" };
+            self.problem(
+                key,
+                format!(
+                    "must be an IP address with a port, such as \"127.0.0.1:3464\" or \"[::1]:3464\"{or_socket}, or a list of them"
+                ),
+            );
+            Vec::new()
+        })
     }
 
     fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {

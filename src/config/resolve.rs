@@ -50,9 +50,13 @@ fn keys(
 ) -> Option<impl FnOnce(Credentials, Option<Secret<String>>) -> Config + use<>> {
     let listen = listen::listen(read);
     let hosts = listen::host_names(read);
+    let required_header = listen::required_header(read);
+    let concurrency = read.number("limits.concurrency", 1..=100_000);
+    let queue = read.number("limits.queue", 0..=100_000);
+    let queue_timeout = read.duration("limits.queue_timeout", Duration::ZERO..=60 * SECOND);
     let upstream = upstream::upstream(read, egress_authorization);
     let idle_timeout = upstream.as_ref().map(|upstream| upstream.idle_timeout).unwrap_or_default();
-    let server = server::server(read, idle_timeout);
+    let server = server::server(read, idle_timeout, concurrency);
     let upload = server::upload(read, idle_timeout);
     let tls = upstream::tls(read);
     let first_byte_timeout = read.duration("upstream.first_byte_timeout", SECOND..=HOUR);
@@ -70,6 +74,10 @@ fn keys(
         server,
         proxy: proxy::Config {
             hosts,
+            required_header,
+            concurrency,
+            queue,
+            queue_timeout,
             first_byte_timeout,
             slow_first_byte_timeout,
             upload,

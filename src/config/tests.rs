@@ -120,7 +120,7 @@ fn p04_wrong_types_and_bounds_are_all_told_at_once() {
         "runtime.worker_threads",
         "auth.default_lifetime",
     ];
-    check_problems(&with_file(&dir.path().join("c.toml"), file), 11, &parts);
+    check_problems(&with_file(&dir.path().join("c.toml"), file), 10, &parts);
 }
 
 #[test]
@@ -165,6 +165,45 @@ fn k05_remote_callers_need_an_explicit_yes_and_the_admin_port_never_has_any() {
     load(&inputs(&[("FINICITY__LISTEN__OPS", "[::]:3465")])).unwrap();
     check_problems(&inputs(&[("FINICITY__LISTEN__ADMIN", "[::]:3466")]), 1, &["listen.admin", "loopback"]);
     check_problems(&inputs(&[("FINICITY__LISTEN__PROXY", "3464")]), 1, &["an IP address with a port"]);
+}
+
+#[test]
+fn k07_unix_sockets_are_for_callers_with_a_mode_and_users() {
+    let variables = [
+        ("FINICITY__LISTEN__PROXY", "unix:/run/p.sock, 127.0.0.1:0"),
+        ("FINICITY__LISTEN__SOCKET_MODE", "0666"),
+        ("FINICITY__LISTEN__SOCKET_UIDS", "7, 8"),
+    ];
+    let listen = load(&inputs(&variables)).unwrap().listen;
+    assert_eq!(listen.proxy, ["unix:/run/p.sock".parse().unwrap(), "127.0.0.1:0".parse().unwrap()]);
+    assert_eq!(listen.access, SocketAccess { mode: 0o666, uids: vec![7, 8] });
+    let access = load(&inputs(&[])).unwrap().listen.access;
+    assert_eq!(access, SocketAccess { mode: 0o660, uids: Vec::new() });
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    for (written, read) in [("7", vec![7]), ("[7, 8]", vec![7, 8]), ("\"7\"", vec![7])] {
+        let config = load(&with_file(&path, &format!("[listen]\nsocket_uids = {written}\n"))).unwrap();
+        assert_eq!(config.listen.access.uids, read);
+    }
+    check_problems(&with_file(&path, "[listen]\nsocket_uids = [\"root\"]\n"), 1, &["numbers of users"]);
+    check_problems(&inputs(&[("FINICITY__LISTEN__OPS", "unix:/run/p.sock")]), 1, &["listen.ops", "an IP address"]);
+    check_problems(&inputs(&[("FINICITY__LISTEN__PROXY", "unix:p.sock")]), 1, &["listen.proxy", "unix:/run"]);
+    check_problems(&inputs(&[("FINICITY__LISTEN__SOCKET_MODE", "rw")]), 1, &["listen.socket_mode", "octal"]);
+}
+
+#[test]
+fn k04_the_required_header_is_a_name_or_a_name_with_a_value() {
+    let required = |text| {
+        let config = load(&inputs(&[("FINICITY__GUARD__REQUIRED_HEADER", text)])).unwrap();
+        config.proxy.required_header.map(|header| (header.name.to_string(), header.value))
+    };
+    assert_eq!(required(""), None);
+    assert_eq!(required("X-Caller"), Some(("x-caller".to_owned(), None)));
+    assert_eq!(required("X-Caller: a b "), Some(("x-caller".to_owned(), Some("a b".parse().unwrap()))));
+    for bad in ["a b", ": x", "Host", "Content-Length: 1", "X-Caller: \u{7}"] {
+        check_problems(&inputs(&[("FINICITY__GUARD__REQUIRED_HEADER", bad)]), 1, &["guard.required_header"]);
+    }
 }
 
 #[test]

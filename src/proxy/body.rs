@@ -13,7 +13,10 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, sleep},
+};
 
 use super::{Record, client::Lease};
 
@@ -82,7 +85,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
 
 /// A body on its way down: the upstream's, or one of this proxy's own.
 #[derive(Debug)]
-pub struct ResponseBody(Source);
+pub struct ResponseBody {
+    source: Source,
+    /// The request's place among those in flight, which ends with the body.
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 #[derive(Debug)]
 enum Source {
@@ -126,17 +133,27 @@ impl ResponseBody {
         record: Arc<Record>,
         lease: Lease,
     ) -> Self {
-        Self(Source::Upstream { body, version, idle_timeout, record, lease, timer: None })
+        Self::of(Source::Upstream { body, version, idle_timeout, record, lease, timer: None })
     }
 
     /// A body of which `start` was read already.
     pub(super) fn read(start: Bytes, rest: Rest) -> Self {
-        Self(Source::Read { start, rest })
+        Self::of(Source::Read { start, rest })
     }
 
     /// A body of the proxy's own.
     pub fn local(body: impl Into<Bytes>) -> Self {
-        Self(Source::Local(Full::new(body.into())))
+        Self::of(Source::Local(Full::new(body.into())))
+    }
+
+    /// The same, with `place` for as long as it lives.
+    #[must_use]
+    pub(super) fn holding(self, place: OwnedSemaphorePermit) -> Self {
+        Self { _place: Some(place), ..self }
+    }
+
+    fn of(source: Source) -> Self {
+        Self { source, _place: None }
     }
 }
 
@@ -145,7 +162,7 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.0 {
+        match &mut self.source {
             Source::Local(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Source::Read { start, .. } if !start.is_empty() => {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(start)))))
@@ -190,7 +207,7 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::Upstream { body, .. } => body.is_end_stream(),
             Source::Local(body) => body.is_end_stream(),
             Source::Read { start, rest } => start.is_empty() && matches!(rest, Rest::Nothing),
@@ -198,7 +215,7 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.source {
             Source::Upstream { body, .. } => body.size_hint(),
             Source::Local(body) => body.size_hint(),
             Source::Read { start, rest: Rest::Nothing } => SizeHint::with_exact(start.len() as u64),

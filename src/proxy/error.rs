@@ -4,6 +4,7 @@
 //! a sentence of this program. The cause stays in the log.
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
     error::Error as StdError,
     fmt, io,
@@ -133,7 +134,7 @@ pub(super) enum Fate {
 #[derive(Debug)]
 pub struct Error {
     code: Code,
-    detail: &'static str,
+    detail: Cow<'static, str>,
     retry_after: Option<Duration>,
     closes: bool,
     fate: Option<Fate>,
@@ -142,8 +143,13 @@ pub struct Error {
 
 impl Error {
     /// An error whose answer says `detail`: what is wrong and what the caller can do.
-    pub fn new(code: Code, detail: &'static str) -> Self {
-        Self { code, detail, retry_after: None, closes: false, fate: None, source: None }
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), retry_after: None, closes: false, fate: None, source: None }
+    }
+
+    /// [`Code::Overloaded`], worth another try soon.
+    pub fn overloaded(detail: &'static str) -> Self {
+        Self { retry_after: Some(OVERLOAD_RETRY_AFTER), ..Self::new(Code::Overloaded, detail) }
     }
 
     /// The same with its cause, which only the log will show.
@@ -208,7 +214,7 @@ impl Error {
             title: status.canonical_reason().expect("every code has a registered status"),
             status: status.as_u16(),
             code: self.code.as_str(),
-            detail: self.detail,
+            detail: &self.detail,
             request_id: record.id().to_str().unwrap_or_default(),
         };
         let body = serde_json::to_vec(&problem).expect("strings and numbers are always serialisable");
@@ -264,11 +270,9 @@ impl From<Unavailable> for Error {
                 "An administrator has put the proxy's token in quarantine; it is lifted on the admin port.",
                 REJECTED_RETRY_AFTER,
             ),
-            Unavailable::TooManyWaiters => (
-                Code::Overloaded,
-                "Too many requests are waiting for a token already; try again later.",
-                OVERLOAD_RETRY_AFTER,
-            ),
+            Unavailable::TooManyWaiters => {
+                return Self::overloaded("Too many requests are waiting for a token already; try again later.");
+            }
         };
         Self { retry_after: Some(retry_after), ..Self::new(code, detail) }
     }

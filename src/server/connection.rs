@@ -16,7 +16,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpStream, runtime::Handle, select};
+use tokio::{runtime::Handle, select};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 use tracing::debug;
@@ -24,6 +24,7 @@ use tracing::debug;
 use super::{
     gate::{Gate, Refused},
     stream::{CallerStream, Returned},
+    transport::Transport,
 };
 use crate::framing::HeadLimits;
 
@@ -69,7 +70,7 @@ impl Connections {
     /// Serves `stream` with `service` on `runtime` until it closes. `held` is dropped with the connection.
     ///
     /// The stream leaves the reactor that accepted it and joins the one that serves it.
-    pub(super) fn serve<S, B>(&self, runtime: &Handle, stream: TcpStream, service: S, held: impl Send + 'static)
+    pub(super) fn serve<S, B>(&self, runtime: &Handle, stream: Transport, service: S, held: impl Send + 'static)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
             + Clone
@@ -80,7 +81,7 @@ impl Connections {
         let (limits, drain, abort) = (self.limits, self.drain.clone(), self.abort.clone());
         runtime.spawn(self.tasks.track_future(async move {
             let _held = held;
-            let moved = stream.into_std().and_then(TcpStream::from_std).and_then(|s| s.set_nodelay(true).map(|()| s));
+            let moved = stream.move_here().and_then(|stream| stream.set_nodelay().map(|()| stream));
             let stream = match moved {
                 Ok(stream) => stream,
                 Err(error) => return debug!(%error, "connection lost before it was served"),

@@ -1,54 +1,71 @@
-//! Binding addresses and accepting from them.
+//! Binding addresses.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr};
 
-use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
-    time::sleep,
+use tokio::net::{TcpListener, TcpSocket};
+use tracing::warn;
+
+use super::{
+    Address,
+    socket::{Socket, SocketAccess},
+    transport::Transport,
 };
-use tracing::{error, warn};
 
 /// Connections that the kernel keeps for us until we accept them; a burst after a pause needs some hundreds.
 const BACKLOG: u32 = 1024;
 
-/// How long accepting pauses when the process has no file descriptor left. Trying at once would spin.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("{key}: cannot listen on {address}{hint}", hint = hint(.source))]
+#[error("{key}: cannot listen on {address}{hint}", hint = hint(.address, .source))]
 pub struct BindError {
     key: &'static str,
-    address: SocketAddr,
+    address: Address,
     source: io::Error,
 }
 
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => ", another process has this port: stop it, or choose another port",
-        io::ErrorKind::PermissionDenied => ", ports below 1024 need a privilege: choose another port",
-        io::ErrorKind::AddrNotAvailable => ", this machine does not have that address",
+fn hint(address: &Address, error: &io::Error) -> &'static str {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, NotFound, PermissionDenied};
+    match (address, error.kind()) {
+        (Address::Tcp(_), AddrInUse) => ", another process has this port: stop it, or choose another port",
+        (Address::Tcp(_), PermissionDenied) => ", ports below 1024 need a privilege: choose another port",
+        (Address::Tcp(_), AddrNotAvailable) => ", this machine does not have that address",
+        (Address::Unix(_), AddrInUse) => ", another process listens there: stop it, or choose another path",
+        (Address::Unix(_), AlreadyExists) => ", there is a file that is no socket: choose another path",
+        (Address::Unix(_), NotFound) => ", the directory does not exist",
+        (Address::Unix(_), PermissionDenied) => ", the proxy's user cannot make a file there",
         _ => "",
     }
 }
 
-/// Listens on every one of `addresses`, which the configuration key `key` named. `[::1]` is left out, with a warning, on a
-/// machine without IPv6, as long as another address remains.
+/// A bound address.
+#[derive(Debug)]
+pub struct Listener(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    Unix(Socket),
+}
+
+/// Listens on every one of `addresses`, which the configuration key `key` named; `access` says who may use those that are Unix
+/// sockets. `[::1]` is left out, with a warning, on a machine without IPv6, as long as another address remains.
 ///
 /// # Errors
 ///
 /// The first address that cannot be bound.
-pub fn bind(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
+pub fn bind(key: &'static str, addresses: &[Address], access: &SocketAccess) -> Result<Vec<Listener>, BindError> {
     let mut listeners = Vec::with_capacity(addresses.len());
-    for &address in addresses {
-        match listen(address) {
-            Ok(listener) => listeners.push(listener),
-            Err(error)
-                if address.is_ipv6() && addresses.len() > 1 && address.ip().is_loopback() && has_no_ipv6(&error) =>
-            {
+    for address in addresses {
+        let bound = match address {
+            Address::Tcp(address) => listen(*address).map(Kind::Tcp),
+            Address::Unix(path) => Socket::bind(path, access.clone()).map(Kind::Unix),
+        };
+        match bound {
+            Ok(kind) => listeners.push(Listener(kind)),
+            Err(error) if addresses.len() > 1 && is_ipv6_loopback(address) && has_no_ipv6(&error) => {
                 warn!(key, %address, "this machine has no IPv6; the address is left out");
             }
-            Err(source) => return Err(BindError { key, address, source }),
+            Err(source) => return Err(BindError { key, address: address.clone(), source }),
         }
     }
     Ok(listeners)
@@ -62,26 +79,51 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+fn is_ipv6_loopback(address: &Address) -> bool {
+    address.tcp().is_some_and(|address| address.is_ipv6() && address.ip().is_loopback())
+}
+
 fn has_no_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
-/// The next connection. Errors of a single connection are skipped; when descriptors run out, accepting pauses.
-pub(super) async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                error!(%error, pause_s = PAUSE.as_secs(), "cannot accept connections: raise the limit of open files");
-                sleep(PAUSE).await;
-            }
+impl Listener {
+    /// On a Unix socket.
+    #[cfg(test)]
+    pub(super) fn on_socket(socket: Socket) -> Self {
+        Self(Kind::Unix(socket))
+    }
+
+    /// The address, with the real port where 0 was asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<Address> {
+        match &self.0 {
+            Kind::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            Kind::Unix(socket) => Ok(Address::Unix(socket.path().to_owned())),
         }
     }
-}
 
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    /// The next connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of a single connection, and those of the process.
+    pub(super) async fn accept(&self) -> io::Result<Transport> {
+        match &self.0 {
+            Kind::Tcp(listener) => listener.accept().await.map(|(stream, _)| Transport::Tcp(stream)),
+            Kind::Unix(socket) => socket.listener().accept().await.map(|(stream, _)| Transport::Unix(stream)),
+        }
+    }
+
+    /// Whether the user at the other end of `stream` may connect here.
+    pub(super) fn admits(&self, stream: &Transport) -> bool {
+        match &self.0 {
+            Kind::Tcp(_) => true,
+            Kind::Unix(socket) => socket.admits(stream.peer_uid()),
+        }
+    }
 }

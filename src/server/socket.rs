@@ -1,37 +1,96 @@
-//! A Unix socket that only the proxy's own user can open.
+//! A Unix socket to listen on: who may open it, and its file, which comes and goes with the process.
 
 use std::{
     fs, io,
-    os::unix::{fs::FileTypeExt as _, net::UnixStream},
+    os::unix::{
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
 };
 
-use rustix::{fs::Mode, process::umask};
+use rustix::{
+    fs::Mode,
+    process::{geteuid, umask},
+};
 use tokio::net::UnixListener;
+use tracing::warn;
 
-/// A socket that cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("{key}: cannot listen on {path}", path = path.display())]
-pub struct SocketError {
-    key: &'static str,
-    path: PathBuf,
-    source: io::Error,
+/// Who may connect to a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The mode of its file: connecting takes the right to write (`listen.socket_mode`).
+    pub mode: u32,
+    /// The users among whom the mode lets in, besides the proxy's own; empty for all (`listen.socket_uids`).
+    pub uids: Vec<u32>,
 }
 
-/// Listens on `path`, which the configuration key `key` named, with mode 0600 from its first moment. A socket that a process left
-/// behind is replaced; one that somebody listens on is not.
-///
-/// # Errors
-///
-/// When the path is taken by something else, or cannot be bound.
-pub fn bind_socket(key: &'static str, path: &Path) -> Result<UnixListener, SocketError> {
-    let failed = |source| SocketError { key, path: path.to_owned(), source };
-    remove_stale(path).map_err(failed)?;
-    // The mask is the process's; at this point of the start nothing else makes files.
-    let before = umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    bound.map_err(failed)
+impl SocketAccess {
+    /// The proxy's own user.
+    pub fn owner_only() -> Self {
+        Self { mode: 0o600, uids: Vec::new() }
+    }
+
+    /// Whether any user of the machine gets in.
+    pub fn is_open_to_all(&self) -> bool {
+        self.mode & 0o002 != 0 && self.uids.is_empty()
+    }
+
+    /// Whether the user `uid` is let in by a proxy that runs as `own`. One whose user is not known is not, where there is a list.
+    fn admits(&self, uid: Option<u32>, own: u32) -> bool {
+        self.uids.is_empty() || uid.is_some_and(|uid| uid == own || self.uids.contains(&uid))
+    }
+}
+
+/// A bound socket. Dropping it removes its file, then stops listening; in this order, so that nobody finds a dead one.
+#[derive(Debug)]
+pub(super) struct Socket {
+    file: SocketFile,
+    listener: UnixListener,
+    access: SocketAccess,
+    /// The proxy's own user.
+    own: u32,
+}
+
+impl Socket {
+    /// Listens on `path`, whose file has its mode from the first moment. A socket that a process left behind is replaced; one
+    /// that somebody listens on is not.
+    ///
+    /// # Errors
+    ///
+    /// When the path is taken, or cannot be bound.
+    pub(super) fn bind(path: &Path, access: SocketAccess) -> io::Result<Self> {
+        remove_stale(path)?;
+        // The mask is the process's; at this point of the start nothing else makes files. The owner's part of it stays open.
+        let before = umask(Mode::from_raw_mode(0o077 & !access.mode));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        let listener = bound?;
+        let file = SocketFile::of(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(access.mode))?;
+        Ok(Self { file, listener, access, own: geteuid().as_raw() })
+    }
+
+    /// The path.
+    pub(super) fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// The listener.
+    pub(super) fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    /// The same, as if the proxy ran as another user.
+    #[cfg(test)]
+    pub(super) fn owned_by(self, own: u32) -> Self {
+        Self { own, ..self }
+    }
+
+    /// Whether the user `uid` may connect.
+    pub(super) fn admits(&self, uid: Option<u32>) -> bool {
+        self.access.admits(uid, self.own)
+    }
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -47,25 +106,89 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The file of a socket. Dropping this removes it, unless another one has taken its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // The inode lives as long as we listen, so no other file can have its number.
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            warn!(path = %self.path.display(), %error, "the socket's file stays behind; the next start removes it");
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
+    fn bind(path: &Path, mode: u32) -> io::Result<Socket> {
+        Socket::bind(path, SocketAccess { mode, uids: Vec::new() })
+    }
+
     #[tokio::test]
-    async fn k07_a_socket_is_the_owners_alone_and_only_a_dead_one_is_replaced() {
+    async fn k07_a_socket_has_its_mode_and_only_a_dead_one_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("admin.sock");
-        let first = bind_socket("admin.socket", &path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(bind_socket("admin.socket", &path).unwrap_err().source.kind(), io::ErrorKind::AddrInUse);
-        drop(first);
-        bind_socket("admin.socket", &path).unwrap();
+        let path = dir.path().join("proxy.sock");
+        for mode in [0o600, 0o660, 0o666, 0o777] {
+            let first = bind(&path, mode).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+            assert_eq!(bind(&path, mode).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            drop(first);
+            assert!(!path.exists(), "a socket goes with its owner");
+        }
+        // What a process leaves that was killed.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        bind(&path, 0o600).unwrap();
 
         let file = dir.path().join("file");
         fs::write(&file, "precious").unwrap();
-        assert!(bind_socket("admin.socket", &file).is_err());
+        assert_eq!(bind(&file, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_took_the_sockets_place_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("proxy.sock");
+        let first = bind(&path, 0o600).unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = bind(&path, 0o600).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn k08_a_list_of_users_admits_them_and_the_proxys_own() {
+        let admits = |uids: &[u32], uid| SocketAccess { mode: 0o660, uids: uids.to_vec() }.admits(uid, 1000);
+        for (uids, uid, expected) in [
+            (&[][..], Some(7), true),
+            (&[], None, true),
+            (&[7, 8], Some(8), true),
+            (&[7], Some(1000), true),
+            (&[7], Some(0), false),
+            (&[7], None, false),
+        ] {
+            assert_eq!(admits(uids, uid), expected, "{uids:?} {uid:?}");
+        }
     }
 }

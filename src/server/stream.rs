@@ -1,4 +1,4 @@
-//! A caller's TCP stream, with three properties that HTTP needs and TCP has not: a write that makes no progress ends, a
+//! A caller's stream, with three properties that HTTP needs and sockets have not: a write that makes no progress ends, a
 //! connection whose answer broke off looks broken to the caller, and one whose request was not read to its end is closed
 //! without a reset that would take the answer with it.
 
@@ -12,12 +12,11 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
     time::{Sleep, sleep, timeout},
 };
 use tracing::debug;
 
-use super::gate::Gate;
+use super::{gate::Gate, transport::Transport};
 
 /// How long a caller may go on sending what nobody reads, after its answer. With unread bytes left, closing would reset the
 /// connection, and the reset can overtake the answer.
@@ -37,7 +36,7 @@ pub(super) struct CallerStream {
 /// A stream on which nothing is served any more, to be closed in the way that suits how that ended.
 #[derive(Debug)]
 pub(super) struct OpenStream {
-    tcp: TcpStream,
+    transport: Transport,
     gate: Gate,
 }
 
@@ -57,10 +56,10 @@ impl OpenStream {
     /// answer and stop.
     pub(super) async fn close(mut self) {
         // It fails when the caller has gone already.
-        let _ = self.tcp.shutdown().await;
+        let _ = self.transport.shutdown().await;
         if self.gate.leaves_bytes_unread() {
             let mut unread = vec![0; 16 * 1024];
-            let read_on = async { while self.tcp.read(&mut unread).await.is_ok_and(|read| read > 0) {} };
+            let read_on = async { while self.transport.read(&mut unread).await.is_ok_and(|read| read > 0) {} };
             let _ = timeout(LINGER, read_on).await;
         }
     }
@@ -68,16 +67,16 @@ impl OpenStream {
     /// Resets the connection, since its last answer broke off: one without a length, as callers that speak HTTP/1.0 get it,
     /// would seem complete otherwise.
     pub(super) fn reset(self) {
-        if let Err(error) = self.tcp.set_zero_linger() {
+        if let Err(error) = self.transport.set_zero_linger() {
             debug!(%error, "the connection cannot be reset");
         }
     }
 }
 
 impl CallerStream {
-    /// Watches `tcp`: what is read passes the `gate`, and a write may make no progress for `write_timeout`.
-    pub(super) fn new(tcp: TcpStream, gate: Gate, write_timeout: Duration, returned: Returned) -> Self {
-        Self { open: Some(OpenStream { tcp, gate }), write_timeout, stalled: None, returned }
+    /// Watches `transport`: what is read passes the `gate`, and a write may make no progress for `write_timeout`.
+    pub(super) fn new(transport: Transport, gate: Gate, write_timeout: Duration, returned: Returned) -> Self {
+        Self { open: Some(OpenStream { transport, gate }), write_timeout, stalled: None, returned }
     }
 
     fn open(&mut self) -> &mut OpenStream {
@@ -99,14 +98,14 @@ impl CallerStream {
 
 impl AsyncRead for CallerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let OpenStream { tcp, gate } = self.open();
-        gate.poll_read(Pin::new(tcp), cx, buffer)
+        let OpenStream { transport, gate } = self.open();
+        gate.poll_read(Pin::new(transport), cx, buffer)
     }
 }
 
 impl AsyncWrite for CallerStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.open().tcp).poll_write(cx, bytes);
+        let written = Pin::new(&mut self.open().transport).poll_write(cx, bytes);
         self.watch(written, cx)
     }
 
@@ -115,20 +114,20 @@ impl AsyncWrite for CallerStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.open().tcp).poll_write_vectored(cx, slices);
+        let written = Pin::new(&mut self.open().transport).poll_write_vectored(cx, slices);
         self.watch(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.tcp.is_write_vectored())
+        self.open.as_ref().is_some_and(|open| open.transport.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.open().tcp).poll_flush(cx)
+        Pin::new(&mut self.open().transport).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.open().tcp).poll_shutdown(cx)
+        Pin::new(&mut self.open().transport).poll_shutdown(cx)
     }
 }
 
@@ -142,7 +141,7 @@ impl Drop for CallerStream {
 mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
     };
 
     use super::{super::gate::Refused, *};
@@ -154,7 +153,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let gate = Gate::new(LIMITS, Duration::from_secs(60), Refused::default());
-        (CallerStream::new(listener.accept().await.unwrap().0, gate, write_timeout, Returned::default()), caller)
+        let ours = Transport::Tcp(listener.accept().await.unwrap().0);
+        (CallerStream::new(ours, gate, write_timeout, Returned::default()), caller)
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! A worker: one thread, one single-threaded runtime, its connections and its service.
+//! A worker: one thread, one single-threaded runtime, its connections and its services.
 
 use std::{convert::Infallible, error::Error as StdError, fmt, io, thread};
 
@@ -7,7 +7,6 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::{
-    net::TcpStream,
     runtime::{self, Handle},
     sync::OwnedSemaphorePermit,
 };
@@ -17,23 +16,25 @@ use tower::Service;
 use super::{
     OpenConnection,
     connection::{Connections, Limits},
+    transport::Transport,
 };
+use crate::guard::ByDoor;
 
 /// What a connection holds for as long as it lives.
 pub(super) type Held = (OwnedSemaphorePermit, OpenConnection);
 
 /// The handle on a worker thread. Dropping it cuts off the worker's connections and ends the thread.
 pub(super) struct Worker {
-    serve: Box<dyn Fn(TcpStream, Held) + Send + Sync>,
+    serve: Box<dyn Fn(Transport, Held) + Send + Sync>,
     connections: Connections,
     runtime: Handle,
     _stop: DropGuard,
 }
 
 impl Worker {
-    /// Starts the thread, which serves its connections with `service`.
+    /// Starts the thread, which serves its connections with the one of `services` for the door that each came in by.
     /// `ended` is dropped when the thread ends, however it does.
-    pub(super) fn start<S, B>(number: usize, limits: Limits, service: S, ended: DropGuard) -> io::Result<Self>
+    pub(super) fn start<S, B>(number: usize, limits: Limits, services: ByDoor<S>, ended: DropGuard) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
             + Clone
@@ -53,7 +54,10 @@ impl Worker {
 
         let connections = Connections::new(limits);
         let (serving, on) = (connections.clone(), handle.clone());
-        let serve = Box::new(move |stream, held| serving.serve(&on, stream, service.clone(), held));
+        let serve = Box::new(move |stream: Transport, held| {
+            let service = services.get(stream.door()).clone();
+            serving.serve(&on, stream, service, held);
+        });
         Ok(Self { serve, connections, runtime: handle, _stop: stop.drop_guard() })
     }
 
@@ -63,7 +67,7 @@ impl Worker {
     }
 
     /// Serves `stream` on this worker. `held` is dropped with the connection.
-    pub(super) fn serve(&self, stream: TcpStream, held: Held) {
+    pub(super) fn serve(&self, stream: Transport, held: Held) {
         (self.serve)(stream, held);
     }
 

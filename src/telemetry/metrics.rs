@@ -32,6 +32,10 @@ pub struct Metrics {
     errors: IntCounterVec,
     in_flight: IntGauge,
     connections: IntGauge,
+    connections_limit: IntGauge,
+    accept_problems: IntCounterVec,
+    queued: IntGauge,
+    shed: IntCounterVec,
     panics: IntCounter,
     replays: IntCounter,
     retries: IntCounter,
@@ -93,6 +97,14 @@ impl Metrics {
             errors: add.counters("errors_total", "Answers that the proxy made itself, by error code.", &["code"]),
             in_flight: add.gauge("requests_in_flight", "Requests being worked on, answers being streamed included."),
             connections: add.gauge("connections", "Open connections from callers."),
+            connections_limit: add.gauge("connections_limit", "The most connections from callers; further ones wait."),
+            accept_problems: add.counters(
+                "accept_problems_total",
+                "Connections that waited for a place, were refused, or could not be accepted, by listener.",
+                &["listener", "problem"],
+            ),
+            queued: add.gauge("requests_queued", "Requests that wait, since limits.concurrency are being worked on."),
+            shed: add.counters("requests_shed_total", "Requests that found no place in time, by reason.", &["reason"]),
             panics: add.counter("panics_total", "Requests that ended in a panic, each of them a bug."),
             replays: add
                 .counter("replays_total", "Requests sent once more, since the upstream had refused their token."),
@@ -121,6 +133,12 @@ impl Metrics {
         {
             metrics.token_refreshes.with_label_values(&[outcome]);
         }
+        for problem in ["full", "refused", "failed"] {
+            metrics.accept_problems.with_label_values(&["proxy", problem]);
+        }
+        for reason in ["queue_full", "queue_timeout"] {
+            metrics.shed.with_label_values(&[reason]);
+        }
         metrics
     }
 
@@ -145,6 +163,27 @@ impl Metrics {
     /// Open connections from callers.
     pub fn connections(&self) -> &IntGauge {
         &self.connections
+    }
+
+    /// The most connections from callers.
+    pub fn connections_limit(&self) -> &IntGauge {
+        &self.connections_limit
+    }
+
+    /// Counts a connection to `listener` that waited (`full`), that was closed at once (`refused`), or that could not be accepted
+    /// (`failed`).
+    pub fn accept_problem(&self, listener: &str, problem: &str) {
+        self.accept_problems.with_label_values(&[listener, problem]).inc();
+    }
+
+    /// Requests that wait for a place.
+    pub fn queued(&self) -> &IntGauge {
+        &self.queued
+    }
+
+    /// Counts a request that was turned away for want of a place.
+    pub fn shed(&self, reason: &str) {
+        self.shed.with_label_values(&[reason]).inc();
     }
 
     /// Counts a request that ended in a panic.

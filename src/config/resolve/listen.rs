@@ -1,29 +1,76 @@
 //! `[listen]` and `[guard]`: who can reach the proxy, and under which names.
 
-use std::net::SocketAddr;
+use http::{HeaderName, HeaderValue, header};
 
 use super::super::{Listen, reader::Reader};
+use crate::{
+    guard::RequiredHeader,
+    server::{Address, SocketAccess},
+};
+
+/// Fields that mean something to HTTP or to the upstream, so that they cannot end at the proxy.
+const NOT_OURS: [HeaderName; 7] = [
+    header::ACCEPT,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::HOST,
+    header::ORIGIN,
+    header::TRANSFER_ENCODING,
+];
 
 /// The addresses.
 pub(super) fn listen(read: &mut Reader<'_>) -> Listen {
     let allow_remote = read.flag("listen.allow_remote");
     let listen = Listen {
-        proxy: read.addresses("listen.proxy"),
-        ops: read.addresses("listen.ops"),
-        admin: read.addresses("listen.admin"),
+        proxy: read.addresses("listen.proxy", true),
+        access: SocketAccess {
+            mode: read.parsed("listen.socket_mode", socket_mode).unwrap_or_default(),
+            uids: uids(read),
+        },
+        ops: read.addresses("listen.ops", false),
+        admin: read.addresses("listen.admin", false),
     };
-    let is_remote = |addresses: &[SocketAddr]| addresses.iter().any(|address| !address.ip().is_loopback());
-    if is_remote(&listen.proxy) && !allow_remote {
+    if listen.proxy.iter().any(Address::is_remote) && !allow_remote {
         read.problem(
             "listen.proxy",
             "is not a loopback address: whoever can reach it can use the credentials; set listen.allow_remote = true if that \
              is meant",
         );
     }
-    if is_remote(&listen.admin) {
+    if listen.admin.iter().any(Address::is_remote) {
         read.problem("listen.admin", "must be a loopback address, such as \"127.0.0.1:3466\"");
     }
     listen
+}
+
+/// An octal mode that lets at least the proxy's own user in.
+fn socket_mode(text: &str) -> Result<u32, String> {
+    let octal = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
+    octal
+        .filter(|mode| mode & 0o600 == 0o600 && mode & !0o777 == 0)
+        .ok_or_else(|| "must be an octal mode from \"0600\" to \"0777\", such as \"0660\"".to_owned())
+}
+
+fn uids(read: &mut Reader<'_>) -> Vec<u32> {
+    let uids: Option<Vec<u32>> = read.list("listen.socket_uids").iter().map(|uid| uid.parse().ok()).collect();
+    uids.unwrap_or_else(|| {
+        read.problem("listen.socket_uids", "must be numbers of users, such as [1000, 1001]");
+        Vec::new()
+    })
+}
+
+/// The header field that callers must send.
+pub(super) fn required_header(read: &mut Reader<'_>) -> Option<RequiredHeader> {
+    read.optional("guard.required_header", |text| {
+        let (name, value) = text.split_once(':').map_or((text, None), |(name, value)| (name, Some(value.trim())));
+        let name = name.parse().ok().filter(|name| !NOT_OURS.contains(name));
+        let value = value.map(HeaderValue::from_str).transpose().ok();
+        name.zip(value).map(|(name, value)| RequiredHeader { name, value }).ok_or_else(|| {
+            "must be a header of your own, such as \"X-Finicity-Proxy\" or \"X-Finicity-Proxy: 1\"; it is not forwarded"
+                .to_owned()
+        })
+    })
 }
 
 /// The host names that callers may use.
@@ -38,4 +85,19 @@ pub(super) fn host_names(read: &mut Reader<'_>) -> Vec<String> {
         );
     }
     hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k07_a_socket_mode_is_octal_and_has_nothing_but_permissions() {
+        for (text, mode) in [("0660", 0o660), ("600", 0o600), ("0777", 0o777)] {
+            assert_eq!(socket_mode(text), Ok(mode));
+        }
+        for text in ["", "0", "0060", "1777", "4755", "rw-rw----", "0o660", "+660", "0880", "-1"] {
+            assert!(socket_mode(text).is_err(), "{text}");
+        }
+    }
 }

@@ -8,11 +8,13 @@ use crate::{framing::HeadLimits, proxy, server};
 /// The most worker threads that `auto` starts; see `config/default.toml`.
 const MAX_AUTO_WORKERS: usize = 2;
 
-/// Workers and limits. `write_timeout` is `upstream.idle_timeout`.
-pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration) -> server::Config {
+/// Workers and limits. `write_timeout` is `upstream.idle_timeout`, `concurrency` is `limits.concurrency`.
+pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration, concurrency: usize) -> server::Config {
+    let worker_threads = worker_threads(read);
     server::Config {
-        worker_threads: worker_threads(read),
+        worker_threads,
         connections: read.number("limits.connections", 1..=1_000_000),
+        upstream_connections: concurrency * worker_threads.get(),
         limits: server::Limits {
             head: HeadLimits {
                 target_bytes: read.number("limits.target_bytes", 256..=60 * 1024),

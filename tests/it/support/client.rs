@@ -1,15 +1,17 @@
 //! An HTTP/1.1 client that sends the bytes it is given and takes answers apart by itself.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
 };
 
 use super::{PATIENCE, canary};
 
-/// One connection.
-pub struct Client {
-    stream: BufReader<TcpStream>,
+/// One connection, over TCP unless it is said otherwise.
+pub struct Client<S = TcpStream> {
+    stream: BufReader<S>,
 }
 
 /// An answer, whole.
@@ -56,13 +58,23 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.get_mut().write_all(bytes.as_ref()).unwrap();
-    }
-
     /// A second handle on the connection, to write from another thread.
     pub fn writer(&self) -> TcpStream {
         self.stream.get_ref().try_clone().unwrap()
+    }
+}
+
+impl Client<UnixStream> {
+    pub fn connect_socket(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
     /// Sends a request with a `Host` and the given further head lines, and reads the answer.

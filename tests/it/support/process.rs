@@ -3,6 +3,8 @@
 use std::{
     io::{BufRead as _, BufReader, Read},
     net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -152,6 +154,8 @@ fn collect(output: Arc<Output>, from: impl Read + Send + 'static) {
 pub struct Proxy {
     pub process: Process,
     pub proxy: Vec<SocketAddr>,
+    /// The Unix sockets among the addresses for callers.
+    pub sockets: Vec<PathBuf>,
     pub ops: SocketAddr,
     pub admin: SocketAddr,
 }
@@ -171,21 +175,51 @@ impl Proxy {
 
     /// Starts it and waits until it listens.
     pub fn launch(upstream: &Upstream, variables: &[(&str, &str)]) -> Self {
-        let process = Process::start(serve_command(upstream, variables));
+        Self::run(serve_command(upstream, variables))
+    }
+
+    /// Starts it as `command` says and waits until it listens.
+    pub fn run(command: Command) -> Self {
+        let process = Process::start(command);
         let listening = process.wait_for_log("listening");
-        let addresses = |name: &str| -> Vec<SocketAddr> {
-            listening[name].as_str().unwrap().split(", ").map(|address| address.parse().unwrap()).collect()
-        };
-        let (proxy, ops, admin) = (addresses("proxy"), addresses("ops")[0], addresses("admin")[0]);
-        Self { process, proxy, ops, admin }
+        let listed = |name: &str| listening[name].as_str().unwrap().split(", ").map(str::to_owned).collect::<Vec<_>>();
+        let (sockets, proxy): (Vec<_>, Vec<_>) =
+            listed("proxy").into_iter().partition(|address| address.starts_with("unix:"));
+        Self {
+            process,
+            proxy: proxy.iter().map(|address| address.parse().unwrap()).collect(),
+            sockets: sockets.iter().map(|socket| socket.strip_prefix("unix:").unwrap().into()).collect(),
+            ops: listed("ops")[0].parse().unwrap(),
+            admin: listed("admin")[0].parse().unwrap(),
+        }
     }
 
     pub fn connect(&self) -> Client {
         Client::connect(self.proxy[0])
     }
 
+    pub fn connect_socket(&self) -> Client<UnixStream> {
+        Client::connect_socket(&self.sockets[0])
+    }
+
     pub fn ops(&self) -> Client {
         Client::connect(self.ops)
+    }
+
+    /// Waits until the metric `name`, without its prefix and with its labels, has the value `expected`.
+    #[track_caller]
+    pub fn wait_for_metric(&self, name: &str, expected: u64) {
+        let line = format!("finicity_proxy_{name} {expected}");
+        let deadline = Instant::now() + PATIENCE;
+        let mut ops = self.ops();
+        loop {
+            let text = ops.get("/metrics").text();
+            if text.lines().any(|shown| shown == line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{line} is not in\n{text}");
+            thread::yield_now();
+        }
     }
 }
 

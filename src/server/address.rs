@@ -1,0 +1,88 @@
+//! Where to listen.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+
+/// What the text of a Unix socket begins with.
+const UNIX: &str = "unix:";
+
+/// A TCP address, or the path of a Unix socket. As text: `127.0.0.1:3464`, `[::1]:3464`, `unix:/run/finicity-proxy.sock`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// An absolute path.
+    Unix(PathBuf),
+}
+
+/// Text that is no [`Address`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("neither an IP address with a port nor unix: and an absolute path")]
+pub struct AddressError;
+
+impl Address {
+    /// The TCP address, if it is one.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether other machines may reach it.
+    pub fn is_remote(&self) -> bool {
+        self.tcp().is_some_and(|address| !address.ip().is_loopback())
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match text.strip_prefix(UNIX) {
+            Some(path) if path.starts_with('/') && !path.ends_with('/') => Ok(Self::Unix(path.into())),
+            Some(_) => Err(AddressError),
+            None => text.parse().map(Self::Tcp).map_err(|_| AddressError),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_they_are_shown_and_only_those() {
+        for text in ["127.0.0.1:3464", "[::1]:0", "0.0.0.0:80", "unix:/run/p.sock"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        for text in ["", "3464", "localhost:3464", "unix:", "unix:p.sock", "unix:/run/", "/run/p.sock", "UNIX:/run/p"] {
+            assert_eq!(text.parse::<Address>(), Err(AddressError), "{text}");
+        }
+    }
+
+    #[test]
+    fn k05_what_is_no_loopback_address_and_no_socket_is_remote() {
+        let is_remote = |text: &str| text.parse::<Address>().unwrap().is_remote();
+        for text in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "unix:/run/p.sock"] {
+            assert!(!is_remote(text), "{text}");
+        }
+        for text in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[fe80::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_remote(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! How connections come in: each to a place of its own. Where there is none, where the process has no file descriptor left, or
+//! where a user is not let in, the metrics say so, and the log once a second.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+use tracing::{error, warn};
+
+use super::{listener::Listener, transport::Transport};
+use crate::telemetry::{Metrics, Seldom};
+
+/// How long accepting pauses when the process has no file descriptor left. Trying at once would spin.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The way in through one or more listeners that share their places.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    name: &'static str,
+    limit: usize,
+    places: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+    full: Seldom,
+    failed: Seldom,
+    refused: Seldom,
+}
+
+impl Entrance {
+    /// An entrance with `limit` places. Logs and metrics call it `name`.
+    pub(super) fn new(name: &'static str, limit: usize, metrics: Arc<Metrics>) -> Self {
+        let (full, failed, refused) = Default::default();
+        Self { name, limit, places: Arc::new(Semaphore::new(limit)), metrics, full, failed, refused }
+    }
+
+    /// The next connection of `listener` with its place. First the connection, so that an idle listener holds no place; while
+    /// there is none, the next ones wait in the kernel's queue.
+    pub(super) async fn next(&self, listener: &Listener) -> (Transport, OwnedSemaphorePermit) {
+        let stream = self.accept(listener).await;
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return (stream, place);
+        }
+        if let Some(times) = self.note("full", &self.full) {
+            warn!(listener = self.name, limit = self.limit, times, "connection limit reached; new ones wait");
+        }
+        let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
+        (stream, place)
+    }
+
+    /// The next connection of a user who may connect. Errors of a single connection are skipped; when descriptors run out,
+    /// accepting pauses.
+    async fn accept(&self, listener: &Listener) -> Transport {
+        loop {
+            match listener.accept().await {
+                Ok(stream) if listener.admits(&stream) => return stream,
+                Ok(stream) => {
+                    if let Some(times) = self.note("refused", &self.refused) {
+                        let uid = stream.peer_uid();
+                        warn!(listener = self.name, uid, times, "connection refused: not a user of listen.socket_uids");
+                    }
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    if let Some(times) = self.note("failed", &self.failed) {
+                        let pause_s = PAUSE.as_secs();
+                        error!(
+                            listener = self.name, %error, times, pause_s,
+                            "cannot accept connections: raise the limit of open files"
+                        );
+                    }
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Counts a problem. Returns how often there was one since the log was last told, when it is to be told now.
+    fn note(&self, problem: &'static str, seldom: &Seldom) -> Option<u64> {
+        self.metrics.accept_problem(self.name, problem);
+        seldom.count()
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt as _, net::UnixStream};
+
+    use super::*;
+    use crate::server::{SocketAccess, socket::Socket};
+
+    #[tokio::test]
+    async fn k08_a_user_who_is_not_listed_is_disconnected_and_the_next_one_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("proxy.sock");
+        let own = rustix::process::geteuid().as_raw();
+        let bind = |uid| Socket::bind(&path, SocketAccess { mode: 0o600, uids: vec![uid] }).unwrap().owned_by(own + 2);
+        let metrics = Arc::new(Metrics::new());
+        let entrance = Entrance::new("proxy", 1, Arc::clone(&metrics));
+
+        let listener = Listener::on_socket(bind(own + 1));
+        let (mut caller, mut byte) = (UnixStream::connect(&path).await.unwrap(), [0]);
+        let refused = tokio::select! {
+            _ = entrance.next(&listener) => panic!("let in"),
+            read = caller.read(&mut byte) => read.unwrap(),
+        };
+        assert_eq!(refused, 0);
+        assert!(metrics.render().contains(r#"accept_problems_total{listener="proxy",problem="refused"} 1"#));
+
+        drop(listener);
+        let listener = Listener::on_socket(bind(own));
+        let _caller = UnixStream::connect(&path).await.unwrap();
+        let _connection = entrance.next(&listener).await;
+    }
+}

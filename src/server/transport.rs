@@ -1,0 +1,120 @@
+//! A caller's connection, over TCP or a Unix socket: what carries the bytes, and nothing about what they mean.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+use crate::guard::Door;
+
+/// The two kinds of connection.
+#[derive(Debug)]
+pub(super) enum Transport {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// Does the same with either kind.
+macro_rules! with {
+    ($transport:expr, $stream:ident => $action:expr) => {
+        match $transport {
+            Transport::Tcp($stream) => $action,
+            Transport::Unix($stream) => $action,
+        }
+    };
+}
+
+impl Transport {
+    /// The way that it came in.
+    pub(super) fn door(&self) -> Door {
+        match self {
+            Self::Tcp(_) => Door::Port,
+            Self::Unix(_) => Door::Socket,
+        }
+    }
+
+    /// Takes it from the runtime that it is on to the present one.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost.
+    pub(super) fn move_here(self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().and_then(TcpStream::from_std).map(Self::Tcp),
+            Self::Unix(stream) => stream.into_std().and_then(UnixStream::from_std).map(Self::Unix),
+        }
+    }
+
+    /// Has small writes sent at once. A Unix socket always does.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost.
+    pub(super) fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Has the connection reset when it is dropped. A Unix socket cannot be reset: what ends early on it has to say so in its
+    /// framing, and callers that speak HTTP/1.0, which has none, are not let in there (`proxy::guard`).
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost.
+    pub(super) fn set_zero_linger(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_zero_linger(),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// The user at the other end of a Unix socket, if the kernel knows one (`SO_PEERCRED`).
+    pub(super) fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        with!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        with!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        with!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        with!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,176 @@
+//! How many may connect and ask at once, and what happens to those beyond.
+
+use std::process::Command;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+
+use crate::support::{
+    client::Client,
+    process::{Proxy, serve_command},
+    upstream::{Gate, Reply, Upstream},
+};
+
+/// An upstream that holds every request until the gate is opened, but for `/quick`, and stops in the middle of `/half`.
+fn holding(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::start(3600, move |request| match request.target() {
+        "/quick" => Reply::json("{}"),
+        "/half" => Reply::Stalled(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".to_vec(), gate.clone()),
+        _ => Reply::Held(gate.clone(), b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone".to_vec()),
+    })
+}
+
+/// A client that has asked for `target`, and has not looked at the answer.
+fn asking(proxy: &Proxy, target: &str) -> Client {
+    let mut client = proxy.connect();
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    client
+}
+
+fn limits<'a>(concurrency: &'a str, queue: &'a str, timeout: &'a str) -> [(&'a str, &'a str); 3] {
+    [
+        ("FINICITY__LIMITS__CONCURRENCY", concurrency),
+        ("FINICITY__LIMITS__QUEUE", queue),
+        ("FINICITY__LIMITS__QUEUE_TIMEOUT", timeout),
+    ]
+}
+
+#[test]
+fn i09_so_many_requests_are_with_the_upstream_some_wait_and_the_rest_is_turned_away() {
+    let gate = Gate::new();
+    let upstream = holding(&gate);
+    let proxy = Proxy::start_with(&upstream, &limits("64", "36", "60s"));
+    let mut clients: Vec<Client> = (0..200).map(|_| asking(&proxy, "/held")).collect();
+    proxy.wait_for_metric(r#"requests_shed_total{reason="queue_full"}"#, 100);
+    proxy.wait_for_metric("requests_queued", 36);
+    proxy.wait_for_metric("requests_in_flight", 100);
+    assert!(upstream.requests().len() <= 64);
+    // What the proxy answers by itself, and what asks for nothing, needs no place.
+    proxy.connect().call("TRACE", "/x", &[], b"").assert_problem(405, "method_not_allowed");
+
+    gate.open();
+    let answers: Vec<_> = clients.iter_mut().map(|client| client.read_answer(false).unwrap()).collect();
+    let shed: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
+    assert_eq!(shed.len(), 100);
+    for answer in shed {
+        answer.assert_problem(503, "overloaded");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 100);
+    assert_eq!(upstream.requests().len(), 100);
+    proxy.wait_for_metric("requests_in_flight", 0);
+}
+
+#[test]
+fn i09_a_request_waits_for_a_place_no_longer_than_the_queue_timeout() {
+    let upstream = holding(&Gate::new());
+    let proxy = Proxy::start_with(&upstream, &limits("1", "10", "100ms"));
+    let _working = asking(&proxy, "/held");
+    upstream.wait_for("/held");
+    let answer = proxy.connect().get("/quick");
+    answer.assert_problem(503, "overloaded");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    proxy.wait_for_metric(r#"requests_shed_total{reason="queue_timeout"}"#, 1);
+}
+
+#[test]
+fn g07_a_caller_that_goes_away_leaves_its_place_in_the_middle_of_an_answer_too() {
+    let upstream = holding(&Gate::new());
+    let proxy = Proxy::start_with(&upstream, &limits("1", "1", "60s"));
+    for target in ["/held", "/half"] {
+        let working = asking(&proxy, target);
+        upstream.wait_for(target);
+        if target == "/half" {
+            // The head of the answer is there; the place is taken all the same.
+            proxy.wait_for_metric(r#"upstream_first_byte_seconds_count{method="_OTHER",route="other"}"#, 1);
+        }
+        let mut waiting = asking(&proxy, "/quick");
+        proxy.wait_for_metric("requests_queued", 1);
+        drop(working);
+        assert_eq!(waiting.read_answer(false).unwrap().status, 200, "{target}");
+    }
+}
+
+#[test]
+fn i06_connections_beyond_the_limit_wait_until_one_closes() {
+    let upstream = holding(&Gate::new());
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__CONNECTIONS", "3")]);
+    let mut open: Vec<Client> = (0..3).map(|_| proxy.connect()).collect();
+    for client in &mut open {
+        assert_eq!(client.get("/quick").status, 200);
+    }
+    let mut waiting: Vec<Client> = (0..20).map(|_| asking(&proxy, "/quick")).collect();
+    let line = proxy.process.wait_for_log("connection limit reached; new ones wait");
+    assert_eq!((line["level"].as_str(), line["limit"].as_u64()), (Some("WARN"), Some(3)));
+    proxy.wait_for_metric("connections", 3);
+    proxy.wait_for_metric("connections_limit", 3);
+    proxy.wait_for_metric(r#"accept_problems_total{listener="proxy",problem="full"}"#, 1);
+    assert_eq!(upstream.requests().len(), 3);
+    assert_eq!(proxy.ops().get("/livez").status, 200);
+    assert_eq!(Client::connect(proxy.admin).get("/api/status").status, 200);
+
+    drop(open);
+    for client in waiting.drain(..) {
+        let mut client = client;
+        assert_eq!(client.read_answer(false).unwrap().status, 200);
+    }
+    assert_eq!(upstream.requests().len(), 23);
+}
+
+#[test]
+fn i08_few_file_descriptors_make_callers_wait_and_nothing_fail() {
+    let upstream = holding(&Gate::new());
+    let serve = serve_command(&upstream, &[]);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$0\" serve"]).arg(serve.get_program()).env_clear();
+    command.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut proxy = Proxy::run(command);
+    let lowered = proxy.process.wait_for_line(|line| line.contains("limits.connections does not fit"));
+    assert!(lowered.contains(r#""configured":10000,"limit":10,"open_files":64"#), "{lowered}");
+    proxy.process.wait_for_log("token minted");
+
+    let clients: Vec<Client> = (0..100).map(|_| asking(&proxy, "/quick")).collect();
+    proxy.process.wait_for_log("connection limit reached; new ones wait");
+    assert_eq!(proxy.ops().get("/livez").status, 200);
+    assert_eq!(proxy.ops().get("/readyz").status, 200);
+    for mut client in clients {
+        assert_eq!(client.read_answer(false).unwrap().status, 200);
+    }
+    proxy.wait_for_metric("connections", 0);
+    proxy.wait_for_metric(r#"accept_problems_total{listener="proxy",problem="failed"}"#, 0);
+    proxy.process.signal(Signal::TERM);
+    assert_eq!(proxy.process.wait().code(), Some(0));
+}
+
+#[test]
+fn i08_without_any_file_descriptor_accepting_pauses_and_goes_on_later() {
+    let upstream = holding(&Gate::new());
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__POOL_IDLE_TIMEOUT", "1h")]);
+    let (mut open, mut ops) = (proxy.connect(), proxy.ops());
+    assert_eq!((open.get("/quick").status, ops.get("/livez").status), (200, 200));
+    let pid = Pid::from_raw(proxy.process.id().try_into().unwrap());
+    let limit_files = |current| {
+        // Every process of this machine's tests has the same limit as this one at its start.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap()
+    };
+    let before = limit_files(Some(3));
+
+    let mut waiting = asking(&proxy, "/quick");
+    let line = proxy.process.wait_for_log("cannot accept connections: raise the limit of open files");
+    assert_eq!((line["level"].as_str(), line["listener"].as_str()), (Some("ERROR"), Some("proxy")));
+    assert_eq!((open.get("/quick").status, ops.get("/livez").status), (200, 200), "open connections are served");
+    limit_files(before.current);
+    assert_eq!(waiting.read_answer(false).unwrap().status, 200);
+    proxy.wait_for_metric("connections", 2);
+}
+
+#[test]
+fn i03_an_idle_connection_is_closed() {
+    let upstream = holding(&Gate::new());
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__HEADER_TIMEOUT", "1s")]);
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/quick").status, 200);
+    client.assert_closed();
+    proxy.wait_for_metric("connections", 0);
+}
