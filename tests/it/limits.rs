@@ -1,6 +1,6 @@
 //! How many may connect and ask at once, and what happens to those beyond.
 
-use std::process::Command;
+use std::{net::Shutdown, process::Command};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
@@ -89,6 +89,24 @@ fn g07_a_caller_that_goes_away_leaves_its_place_in_the_middle_of_an_answer_too()
         drop(working);
         assert_eq!(waiting.read_answer(false).unwrap().status, 200, "{target}");
     }
+}
+
+#[test]
+fn a22_a_caller_that_stops_in_the_middle_of_its_body_leaves_no_request_and_no_place_behind() {
+    let upstream = holding(&Gate::new());
+    let proxy = Proxy::start_with(&upstream, &limits("1", "0", "0s"));
+    let mut client = proxy.connect();
+    client.send("POST /quick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc");
+    proxy.wait_for_metric("requests_in_flight", 1);
+    client.writer().shutdown(Shutdown::Write).unwrap();
+    match client.read_answer(false) {
+        Ok(answer) => answer.assert_problem(400, "bad_request"),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof),
+    }
+    let line = proxy.process.wait_for_log("request");
+    assert!(line["outcome"] == "aborted" || line["error.code"] == "bad_request", "{line}");
+    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(proxy.connect().get("/quick").status, 200);
 }
 
 #[test]

@@ -74,6 +74,18 @@ fn k07_on_a_socket_any_host_will_do_and_the_other_rules_hold() {
 }
 
 #[test]
+fn connections_to_the_upstream_serve_both_doors() {
+    let (upstream, _dir, _path, address) = parts();
+    let both = format!("{address},127.0.0.1:0");
+    let variables = [("FINICITY__LISTEN__PROXY", both.as_str()), ("FINICITY__RUNTIME__WORKER_THREADS", "1")];
+    let proxy = Proxy::start_with(&upstream, &variables);
+    assert_eq!(proxy.connect().get("/x").status, 200);
+    // No new connection can be made from here on.
+    upstream.become_an_impostor();
+    assert_eq!(proxy.connect_socket().get("/x").status, 200);
+}
+
+#[test]
 fn k06_k07_a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
     let (upstream, dir, path, address) = parts();
     let admin = dir.path().join("admin.sock").display().to_string();
