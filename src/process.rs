@@ -12,9 +12,6 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Connections and files besides those of requests: listeners, timers, sockets of probes and administrators, the token call.
-const OTHER_FILES: usize = 64;
-
 /// A protection that could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Unprotected {
@@ -64,35 +61,4 @@ pub fn raise_open_files() -> OpenFiles {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     OpenFiles { before: current, limit: if raised { maximum } else { current } }
-}
-
-impl OpenFiles {
-    /// Whether `connections` callers can be served at once: each takes a connection, and its request another.
-    pub fn suffice_for(self, connections: usize) -> bool {
-        self.limit.is_none_or(|limit| limit >= needed(connections))
-    }
-}
-
-/// The open files that `connections` callers at once take.
-pub fn needed(connections: usize) -> u64 {
-    connections.saturating_mul(2).saturating_add(OTHER_FILES) as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_caller_takes_two_files() {
-        let files = |limit| OpenFiles { before: Some(1024), limit };
-        for (limit, connections, enough) in [
-            (Some(20_064), 10_000, true),
-            (Some(20_063), 10_000, false),
-            (Some(1_024), 480, true),
-            (Some(1_024), 481, false),
-            (None, usize::MAX, true),
-        ] {
-            assert_eq!(files(limit).suffice_for(connections), enough, "{limit:?} {connections}");
-        }
-    }
 }

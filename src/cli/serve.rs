@@ -7,7 +7,7 @@ use crate::{
     app::{App, Ending},
     cause,
     config::{self, Inputs},
-    process::{self, OpenFiles, Unprotected},
+    process::{self, Unprotected},
     signal::StopSignals,
     telemetry::logging::{self, Output},
 };
@@ -19,24 +19,13 @@ pub(super) async fn run(inputs: Inputs, unprotected: Vec<Unprotected>) -> anyhow
     drop(inputs); // the environment's copy of the secrets with it
     logging::init(&config.log, Output::Stdout)?;
     let mut signals = StopSignals::catch()?;
-    let (open_files, connections) = (process::raise_open_files(), config.server.connections);
+    let open_files = process::raise_open_files();
     let app = App::start(config).await?;
     for problem in unprotected {
         warn!(problem = cause::line(&problem), "the process could not be protected");
     }
-    tell_open_files(open_files, connections);
+    info!(limit = open_files.limit, before = open_files.before, "the limit of open files");
     run_until_stopped(app, &mut signals).await
-}
-
-fn tell_open_files(files: OpenFiles, connections: usize) {
-    info!(limit = files.limit, before = files.before, "the limit of open files");
-    if !files.suffice_for(connections) {
-        warn!(
-            limit = files.limit,
-            needed = process::needed(connections),
-            "the limit of open files is too low for limits.connections; raise the hard limit, or lower limits.connections"
-        );
-    }
 }
 
 /// Runs `app` to its end. A cut-off drain is a failure, which the log has told.

@@ -89,7 +89,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncReadExt as _, net::UnixStream};
+    use tokio::{io::AsyncReadExt as _, net::UnixStream, time::timeout};
 
     use super::*;
     use crate::server::{SocketAccess, socket::Socket};
@@ -115,6 +115,6 @@ mod tests {
         drop(listener);
         let listener = Listener::on_socket(bind(own));
         let _caller = UnixStream::connect(&path).await.unwrap();
-        let _connection = entrance.next(&listener).await;
+        let _connection = timeout(Duration::from_secs(60), entrance.next(&listener)).await.expect("let in");
     }
 }
