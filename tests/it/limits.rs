@@ -182,13 +182,3 @@ fn i08_without_any_file_descriptor_accepting_pauses_and_goes_on_later() {
     assert_eq!(waiting.read_answer(false).unwrap().status, 200);
     proxy.wait_for_metric("connections", 2);
 }
-
-#[test]
-fn i03_an_idle_connection_is_closed() {
-    let upstream = holding(&Gate::new());
-    let proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__HEADER_TIMEOUT", "1s")]);
-    let mut client = proxy.connect();
-    assert_eq!(client.get("/quick").status, 200);
-    client.assert_closed();
-    proxy.wait_for_metric("connections", 0);
-}
