@@ -43,6 +43,8 @@ impl From<&str> for Secret<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -50,5 +52,22 @@ mod tests {
         let secret = Secret::from("canary-value");
         assert_eq!(format!("{secret:?} {:#?}", Some(&secret)), "[redacted] Some(\n    [redacted],\n)");
         assert_eq!(secret.expose(), "canary-value");
+    }
+
+    #[test]
+    fn l11_a_secret_is_overwritten_when_it_is_dropped() {
+        struct Witness<'a>(&'a Cell<bool>);
+
+        impl Zeroize for Witness<'_> {
+            fn zeroize(&mut self) {
+                self.0.set(true);
+            }
+        }
+
+        let overwritten = Cell::new(false);
+        let secret = Secret::new(Witness(&overwritten));
+        assert!(!overwritten.get());
+        drop(secret);
+        assert!(overwritten.get());
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use http::HeaderValue;
+use zeroize::Zeroizing;
 
 use super::{AppKey, Credentials, Problem, Scheme, basic, dir, env};
 use crate::secret::Secret;
@@ -182,11 +183,13 @@ fn check(value: Secret<String>, place: String) -> Result<Found, Problem> {
 ///
 /// A real value that looks like this would be refused, so only shapes that no issued credential has are listed.
 fn is_placeholder(value: &str) -> bool {
-    let value = value.trim().to_ascii_lowercase();
+    let value = Zeroizing::new(value.trim().to_ascii_lowercase());
     let wrapped = [("<", ">"), ("${", "}"), ("$(", ")"), ("{{", "}}"), ("[", "]")]
         .iter()
         .any(|(open, close)| value.starts_with(open) && value.ends_with(close));
-    let letters: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    // Never moved while it grows, which would leave a copy behind.
+    let mut letters = Zeroizing::new(String::with_capacity(value.len()));
+    letters.extend(value.chars().filter(char::is_ascii_alphanumeric));
     let told = ["changeme", "replaceme", "placeholder", "todo", "tbd", "fixme", "none", "null", "undefined"]
         .contains(&letters.as_str());
     let addressed = letters.starts_with("your")
