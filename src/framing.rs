@@ -57,7 +57,8 @@ pub enum Fault {
 /// A fault, and how many of the bytes just fed come before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// The number of bytes up to the end of the head, or of the chunk line, that is at fault.
+    /// The number of bytes up to the end of the head, or of the chunk line, that is at fault; in a chunk line that is longer than
+    /// any may be, up to there.
     pub at: usize,
     /// What is wrong.
     pub fault: Fault,
@@ -145,25 +146,30 @@ impl Follower {
             }
             return Ok(taken);
         }
-        let Some(end) = memchr(b'\n', bytes) else {
-            return self.keep(bytes).map(|()| bytes.len()).map_err(|fault| (bytes.len(), fault));
-        };
-        let taken = end + 1;
-        let ended = if self.line.is_empty() {
-            self.line_ended(&bytes[..taken])
-        } else {
-            self.keep(&bytes[..taken]).and_then(|()| {
-                let line = mem::take(&mut self.line);
-                self.line_ended(&line)
-            })
-        };
-        ended.map(|()| taken).map_err(|fault| (taken, fault))
+        let end = memchr(b'\n', bytes);
+        let part = &bytes[..end.map_or(bytes.len(), |end| end + 1)];
+        let at_its_end = |fault| (part.len(), fault);
+        if end.is_some() && self.line.is_empty() && part.len() <= self.longest_line() {
+            self.line_ended(part).map_err(at_its_end)?;
+            return Ok(part.len());
+        }
+        self.keep(part)?;
+        if end.is_some() {
+            let line = mem::take(&mut self.line);
+            self.line_ended(&line).map_err(at_its_end)?;
+        }
+        Ok(part.len())
+    }
+
+    /// The most bytes of any line, so that what becomes of a longer one does not depend on how it arrives.
+    fn longest_line(&self) -> usize {
+        self.limits.target_bytes + self.limits.header_bytes + MAX_CHUNK_EXTRA
     }
 
     /// Keeps the start of a line until its end arrives, up to what any line may be long.
-    fn keep(&mut self, part: &[u8]) -> Result<(), Fault> {
-        let longest = self.limits.target_bytes + self.limits.header_bytes + MAX_CHUNK_EXTRA;
-        if self.line.len() + part.len() <= longest {
+    fn keep(&mut self, part: &[u8]) -> Result<(), (usize, Fault)> {
+        let room = self.longest_line() - self.line.len();
+        if part.len() <= room {
             self.line.extend_from_slice(part);
             return Ok(());
         }
@@ -174,7 +180,7 @@ impl Follower {
                 self.line = if part.ends_with(b"\n") { b"-\n".to_vec() } else { b"-".to_vec() };
                 Ok(())
             }
-            _ => Err(Fault::Chunk),
+            _ => Err((room, Fault::Chunk)),
         }
     }
 

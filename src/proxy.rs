@@ -14,7 +14,7 @@ mod error;
 mod framing;
 mod guard;
 pub mod headers;
-mod heal;
+pub mod heal;
 mod inject;
 mod local;
 mod observe;

@@ -13,13 +13,28 @@ pub struct Problem {
 impl Problem {
     /// A problem with a key, as `place` set it.
     pub(super) fn of_key(key: &str, place: &str, message: impl Into<String>) -> Self {
-        Self { key: Some(key.to_owned()), place: Some(place.to_owned()), message: message.into() }
+        let (key, place) = (on_one_line(key), on_one_line(place));
+        Self { key: Some(key), place: Some(place), message: on_one_line(&message.into()) }
     }
 
     /// A problem with something that is not a key.
     pub(super) fn other(message: impl Into<String>) -> Self {
-        Self { key: None, place: None, message: message.into() }
+        Self { key: None, place: None, message: on_one_line(&message.into()) }
     }
+}
+
+/// `text` with its control characters escaped: names and paths are the operator's, and a line break or a terminal's command in
+/// one would be printed.
+pub(super) fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 impl fmt::Display for Problem {

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
-use config::{Config, File, FileFormat, Value, ValueKind};
+use config::{File, FileFormat, Map, Source as _, Value, ValueKind};
 
-use super::{Environment, Problem, environment::variable};
+use super::{Environment, Problem, environment::variable, problem::on_one_line};
 use crate::{credentials, secret::Secret};
 
 /// The defaults, and with them the list of all keys.
@@ -57,7 +57,7 @@ impl Raw {
                 text += &format!("{gap}[{prefix}]\n");
                 section = prefix;
             }
-            text += &format!("{name} = {} # {}\n", literal(&entry.value), entry.place);
+            text += &format!("{name} = {} # {}\n", literal(&entry.value), on_one_line(&entry.place));
         }
         text
     }
@@ -65,12 +65,25 @@ impl Raw {
 
 fn literal(value: &ValueKind) -> String {
     match value {
-        ValueKind::String(text) => format!("{text:?}"),
+        ValueKind::String(text) => quoted(text),
         ValueKind::Array(items) => {
             format!("[{}]", items.iter().map(|item| literal(&item.kind)).collect::<Vec<_>>().join(", "))
         }
         other => other.to_string(),
     }
+}
+
+/// A basic string of TOML. Its escapes are not Rust's.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            _ if character.is_control() => quoted += &format!("\\u{:04X}", u32::from(character)),
+            _ => quoted.push(character),
+        }
+    }
+    quoted + "\""
 }
 
 /// Reads all places. What is wrong with them is added to `problems`; the rest is merged all the same, so that every problem
@@ -156,29 +169,32 @@ fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, E
     }
 }
 
+/// The tables as they are written. The builder of `config` would look for a path in each name, such as `"upstream[9]"`, and
+/// replace a whole section by a list of that length.
+///
 /// # Errors
 ///
 /// Where the text stops being TOML. Only the first line of the parser's message is kept: the others quote the text, and a
 /// secret may stand there by mistake.
-fn parse(toml: &str) -> Result<Config, String> {
-    let parsed = Config::builder().add_source(File::from_str(toml, FileFormat::Toml)).build();
+fn parse(toml: &str) -> Result<Map<String, Value>, String> {
+    let parsed = File::from_str(toml, FileFormat::Toml).collect();
     parsed.map_err(|error| error.to_string().lines().next().unwrap_or_default().trim_end().to_owned())
 }
 
-fn entries(config: &Config, place: &str) -> BTreeMap<String, Entry> {
+fn entries(table: &Map<String, Value>, place: &str) -> BTreeMap<String, Entry> {
     let mut found = BTreeMap::new();
-    flatten("", &config.cache, place, &mut found);
+    flatten("", table, place, &mut found);
     found
 }
 
-fn flatten(prefix: &str, value: &Value, place: &str, found: &mut BTreeMap<String, Entry>) {
-    match &value.kind {
-        ValueKind::Table(table) => {
-            for (name, value) in table {
-                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                flatten(&key, value, place, found);
-            }
+fn flatten(prefix: &str, table: &Map<String, Value>, place: &str, found: &mut BTreeMap<String, Entry>) {
+    for (name, value) in table {
+        // A quoted name with a dot in it is one name: it must not set what a section sets too.
+        let name = if name.contains('.') { quoted(name) } else { name.clone() };
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        match &value.kind {
+            ValueKind::Table(table) => flatten(&key, table, place, found),
+            kind => drop(found.insert(key, Entry { value: kind.clone(), place: place.to_owned() })),
         }
-        kind => drop(found.insert(prefix.to_owned(), Entry { value: kind.clone(), place: place.to_owned() })),
     }
 }

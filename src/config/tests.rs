@@ -67,9 +67,14 @@ fn p11_flags_go_before_the_environment_the_environment_before_the_file_the_file_
 #[test]
 fn the_shown_configuration_is_one_that_can_be_loaded_again() {
     let dir = tempfile::tempdir().unwrap();
-    let shown = effective(&inputs(&[("FINICITY__AUTH__SCOPE", "a b")])).unwrap().to_toml();
-    let config = load(&with_file(&dir.path().join("c.toml"), &shown)).unwrap();
+    let unkind = "/a \"b\"\\u0041\u{b}\0\n\u{7f}\u{85}e\u{301}";
+    let variables = [("FINICITY__AUTH__SCOPE", "a b"), ("FINICITY__AUTH__STATE_DIR", unkind)];
+    let shown = effective(&inputs(&variables)).unwrap().to_toml();
+    let config = load(&with_file(&dir.path().join("a\nb.toml"), &shown)).unwrap();
     assert_eq!(config.token.scope.as_deref(), Some("a b"));
+    assert_eq!(config.state_dir.as_deref(), Some(Path::new(unkind)));
+    let again = effective(&with_file(&dir.path().join("a\nb.toml"), &shown)).unwrap().to_toml();
+    assert_eq!(again.lines().count(), shown.lines().count(), "{again}");
 }
 
 #[test]
@@ -89,6 +94,20 @@ fn p01_an_unknown_key_is_told_by_its_name_and_place_with_the_nearest_known_one()
         1,
         &["set FINICITY_CLIENT_SECRET or"],
     );
+}
+
+#[test]
+fn p01_a_quoted_name_is_one_name_whatever_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    for name in ["upstream[0]", "upstream[4611686018427387904]", "upstream[-9223372036854775808]", "upstream.url"] {
+        let file = format!("[upstream]\nhttp2 = \"canary\"\n[auth]\nscope = \"\\n\"\n\n[\"{name}\"]\nx = 1\n");
+        check_problems(&with_file(&path, &file), 3, &["upstream.http2", "auth.scope", name]);
+    }
+    check_problems(&with_file(&path, "\"listen.ops\" = \"canary\"\n"), 1, &["\"listen.ops\" (set by ", "unknown key"]);
+    let told = r"a\nb\u{1b}[31m";
+    check_problems(&with_file(&path, "\"a\\nb\\u001b[31m\" = 1\n"), 1, &[told]);
+    check_problems(&inputs(&[("FINICITY__A\nB\u{1b}[31M", "1")]), 1, &[told]);
 }
 
 #[test]
@@ -156,6 +175,16 @@ fn a_file_that_cannot_be_used_is_told_without_quoting_it() {
     fs::remove_file(&path).unwrap();
     check_problems(&Inputs { file: Some(path), ..inputs(&[]) }, 1, &["named by --config, cannot be read"]);
     check_problems(&inputs(&[("FINICITY_CONFIG", "/nonexistent")]), 1, &["named by FINICITY_CONFIG, cannot be read"]);
+}
+
+#[test]
+fn d07_the_app_key_and_the_token_each_have_a_header() {
+    let variable = "FINICITY__AUTH__APP_KEY_HEADER";
+    for name in ["finicity-APP-token", "Authorization"] {
+        check_problems(&inputs(&[(variable, name)]), 1, &["auth.app_key_header", "another header than the token's"]);
+    }
+    check_problems(&inputs(&[(variable, "Content-Length")]), 1, &["auth.app_key_header", "no other use"]);
+    load(&inputs(&[(variable, "App-Key"), ("FINICITY__AUTH__TOKEN_HEADER", "App-Token")])).unwrap();
 }
 
 #[test]

@@ -155,6 +155,34 @@ fn what_is_kept_of_a_line_has_a_limit() {
     assert_eq!(stop, Stop { at: 4, fault: Fault::HeadersTooLarge });
 }
 
+/// What comes of `bytes`, fed in pieces of `size`.
+fn follow_in_pieces(bytes: &[u8], size: usize) -> (u64, Place, Option<(usize, Fault)>) {
+    let mut follower = Follower::new(LIMITS);
+    let stop = bytes
+        .chunks(size)
+        .enumerate()
+        .find_map(|(number, piece)| follower.feed(piece).err().map(|stop| (number * size + stop.at, stop.fault)));
+    (follower.heads(), follower.place(), stop)
+}
+
+#[test]
+fn b12_a21_a_line_beyond_every_limit_is_refused_alike_however_it_arrives() {
+    let long = "x".repeat(20_000);
+    let chunked = "POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (bytes, fault) in [
+        (format!("{long} /x HTTP/1.1\r\n\r\n"), Fault::TargetTooLong),
+        (format!("GET /x HTTP/1.1\r\nX: {long}\r\n\r\n"), Fault::HeadersTooLarge),
+        (format!("{chunked}0\r\nX: {long}\r\n\r\n"), Fault::Chunk),
+        (format!("{chunked}1;{long}\r\na\r\n"), Fault::Chunk),
+    ] {
+        let whole = follow(bytes.as_bytes());
+        assert_eq!(whole.2.map(|(_, fault)| fault), Some(fault));
+        for size in [1, 7, 1000, 19_000] {
+            assert_eq!(follow_in_pieces(bytes.as_bytes(), size), whole, "{fault:?} in pieces of {size}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn it_does_not_matter_how_the_bytes_are_cut(

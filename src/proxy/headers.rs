@@ -74,6 +74,8 @@ pub fn strip_request<B>(own: &OwnNames, exchange: &mut Exchange<B>) -> Result<()
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     strip(request.headers_mut(), |name| stays_behind(name) || own.contains(name));
     if chunked {
+        // RFC 9112, 6.3: a length beside it is wrong. Requests with both are refused long before.
+        request.headers_mut().remove(header::CONTENT_LENGTH);
         // Ours, for our connection: without it the client takes a GET of unknown length for one without a body.
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -117,7 +119,8 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     }
 }
 
-/// The fields that `Connection` names, but for those that its usual values name and that are stripped anyway.
+/// The fields that `Connection` names, but for those that its usual values name and that are stripped anyway, and for the
+/// length of the message, which is everybody's to know (RFC 9110, 7.6.1).
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
     values
@@ -125,6 +128,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .map(<[u8]>::trim_ascii)
         .filter(|option| !option.eq_ignore_ascii_case(b"close") && !option.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|option| HeaderName::from_bytes(option).ok())
+        .filter(|name| *name != header::CONTENT_LENGTH)
         .collect()
 }
 
@@ -242,6 +246,25 @@ mod tests {
             ("x-kept", "1"),
         ];
         assert_eq!(forwarded(Method::GET, &fields), [("x-kept".to_owned(), "1".to_owned())]);
+    }
+
+    #[test]
+    fn a02_d01_the_length_is_told_once_and_connection_cannot_take_it_away() {
+        let length = ("content-length", "3");
+        for fields in [&[length][..], &[("connection", "content-length, Content-Length"), length]] {
+            assert_eq!(forwarded(Method::POST, fields), [("content-length".to_owned(), "3".to_owned())]);
+            let mut headers = map(fields);
+            strip_response(&own(), &mut headers);
+            assert_eq!(list(&headers), [("content-length".to_owned(), "3".to_owned())]);
+        }
+        let chunked = ("transfer-encoding", "chunked");
+        for fields in [[length, chunked], [chunked, length], [("connection", "transfer-encoding"), chunked]] {
+            assert_eq!(
+                forwarded(Method::POST, &fields),
+                [("transfer-encoding".to_owned(), "chunked".to_owned())],
+                "{fields:?}"
+            );
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! ([`Original`]) goes down the rest of the stack again, once. Every other answer passes untouched, and so does a 401 when no
 //! newer token is to be had.
 
-mod verdict;
+pub mod verdict;
 
 use std::{
     mem,

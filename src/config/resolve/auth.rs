@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use http::{HeaderName, Uri, uri::PathAndQuery};
+use http::{HeaderName, Uri, header, uri::PathAndQuery};
 
 use super::{
     super::{Environment, reader::Reader},
@@ -16,6 +16,18 @@ use crate::{
         scheme::{FINICITY_APP_KEY, FINICITY_APP_TOKEN, oauth2::Encoding},
     },
 };
+
+/// Header fields that frame a message or belong to one connection. A credential in one of them would break every request.
+const NOT_FOR_CREDENTIALS: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
 
 /// Where credentials come from, and of which scheme they shall be.
 pub(super) fn source(read: &mut Reader<'_>, environment: &Environment) -> (Source, Option<Scheme>) {
@@ -37,6 +49,14 @@ pub(super) fn source(read: &mut Reader<'_>, environment: &Environment) -> (Sourc
 /// All that concerns tokens; its base is put in later.
 pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
     let encodings = [("json", Encoding::Json), ("form", Encoding::Form), ("basic", Encoding::Basic)];
+    let app_key_header = read.parsed("auth.app_key_header", header_name).unwrap_or(FINICITY_APP_KEY);
+    let token_header = read.parsed("auth.token_header", header_name).unwrap_or(FINICITY_APP_TOKEN);
+    if [&token_header, &header::AUTHORIZATION].contains(&&app_key_header) {
+        read.problem(
+            "auth.app_key_header",
+            "must be another header than the token's, or one would take the other's place",
+        );
+    }
     token::Config {
         base: Uri::default(),
         egress: None,
@@ -44,8 +64,8 @@ pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
         revocation_path: read.optional("auth.revocation_path", token_path),
         encoding: read.choice("auth.encoding", &encodings),
         scope: read.optional("auth.scope", scope),
-        app_key_header: read.parsed("auth.app_key_header", header_name).unwrap_or(FINICITY_APP_KEY),
-        token_header: read.parsed("auth.token_header", header_name).unwrap_or(FINICITY_APP_TOKEN),
+        app_key_header,
+        token_header,
         default_lifetime: read.duration("auth.default_lifetime", 60 * SECOND..=24 * HOUR),
         startup_jitter: read.duration("auth.startup_jitter", Duration::ZERO..=600 * SECOND),
         token_wait: read.duration("auth.token_wait", Duration::ZERO..=60 * SECOND),
@@ -53,7 +73,8 @@ pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
 }
 
 fn header_name(text: &str) -> Result<HeaderName, String> {
-    text.parse().map_err(|_| "must be the name of an HTTP header".to_owned())
+    let name = text.parse().ok().filter(|name| !NOT_FOR_CREDENTIALS.contains(name));
+    name.ok_or_else(|| "must be the name of an HTTP header that has no other use, such as \"App-Key\"".to_owned())
 }
 
 fn token_path(text: &str) -> Result<String, String> {
@@ -82,6 +103,16 @@ fn scope(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_credential_never_goes_where_http_has_its_own() {
+        for good in ["App-Key", "finicity-app-key", "x_key", "Authorization"] {
+            assert!(header_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "App Key", "Content-Length", "transfer-encoding", "HOST", "connection", "Upgrade"] {
+            assert!(header_name(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_token_path_is_a_plain_path() {

@@ -20,7 +20,7 @@ use crate::vendor;
 
 /// The longest body of a 401 that is looked at, before and after inflating. The vendor's errors are below 1 KiB; a larger
 /// limit would only let a hostile or broken upstream take more memory for each request under way.
-pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The vendor's codes for an invalid or an expired token.
 const TOKEN_CODES: [&str; 3] = ["10022", "10023", "1503"];
@@ -33,7 +33,7 @@ const OTHER_CODES: [&str; 2] = ["10024", "1504"];
 ///
 /// Where a body speaks alone, a code beside the token's own is one too many. Where a challenge names the token, the body
 /// may say what it likes but that something else was wrong: gateways put codes of their own there.
-pub(super) fn token_refused(headers: &HeaderMap, body: &[u8]) -> bool {
+pub fn token_refused(headers: &HeaderMap, body: &[u8]) -> bool {
     let codes = plain(headers, body).map(|body| vendor::codes(&body)).unwrap_or_default();
     let other = |code: &String| vendor::rejects_credentials(code) || OTHER_CODES.contains(&code.as_str());
     let token = |code: &String| TOKEN_CODES.contains(&code.as_str());

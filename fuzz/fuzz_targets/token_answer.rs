@@ -1,0 +1,5 @@
+//! libFuzzer's way into `src/token_answer.rs`, where what must hold is said.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| finicity_proxy_fuzz::token_answer(input));

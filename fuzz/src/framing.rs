@@ -1,0 +1,160 @@
+//! Where messages start and end: the proxy's follower beside hyper, which parses what the follower lets through.
+//!
+//! Where the two saw different messages in the same bytes, one of them could be smuggled past the proxy's checks. So hyper is
+//! given exactly what the follower lets through, as in the program, and then: it serves no message that the follower did not
+//! count, and what it serves has the head and the body that the follower saw. That hyper serves less is no fault: it refuses what
+//! the follower leaves to it.
+
+mod hyper;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use finicity_proxy::framing::{Fault, Follower, HeadLimits, Place, Stop};
+use http::Uri;
+
+use self::hyper::Served;
+
+/// Small enough for the fuzzer to reach.
+const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 10 };
+
+/// What must hold for a connection that begins with `input`.
+pub fn framing(input: &[u8]) {
+    let outcome = follow(input, |_| input.len());
+    for size in [1, 2, 7, 64, 4096] {
+        assert_eq!(follow(input, |_| size), outcome, "in pieces of {size} bytes");
+    }
+    let by_content = |at: usize| usize::from(input[at] % 16) + 1;
+    assert_eq!(follow(input, by_content), outcome, "in pieces of changing sizes");
+
+    let passed = &input[..outcome.stop.map_or(input.len(), |stop| stop.at)];
+    let messages = messages(passed);
+    assert_eq!(messages.len() as u64, outcome.heads);
+    for takes_bodies in [true, false] {
+        for served in
+            [hyper::serve(passed, takes_bodies, |_| passed.len()), hyper::serve(passed, takes_bodies, by_content)]
+        {
+            assert!(served.len() <= messages.len(), "hyper serves {served:?}, the follower saw {messages:?}");
+            served.iter().zip(&messages).for_each(|(served, message)| compare(served, message, passed));
+        }
+    }
+}
+
+/// What the follower makes of a connection.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    heads: u64,
+    place: Place,
+    stop: Option<Stop>,
+}
+
+/// Feeds `input` in pieces whose sizes `size` says, by where they start.
+fn follow(input: &[u8], size: impl Fn(usize) -> usize) -> Outcome {
+    let mut follower = Follower::new(LIMITS);
+    let (mut at, mut stop) = (0, None);
+    while at < input.len() && stop.is_none() {
+        let end = input.len().min(at + size(at));
+        stop = follower.feed(&input[at..end]).err().map(|stop| Stop { at: at + stop.at, ..stop });
+        at = end;
+    }
+    Outcome { heads: follower.heads(), place: follower.place(), stop }
+}
+
+/// A message as the follower saw it.
+#[derive(Debug)]
+struct Message {
+    head: Range<usize>,
+    /// Where the body is whole.
+    body: Option<Range<usize>>,
+    /// Whether the head is at fault. The service refuses it by its number then, and its body is nobody's.
+    refused: bool,
+}
+
+/// The messages whose heads have ended in `passed`.
+fn messages(passed: &[u8]) -> Vec<Message> {
+    let mut follower = Follower::new(LIMITS);
+    let (mut messages, mut start) = (Vec::<Message>::new(), 0);
+    for (at, byte) in passed.iter().enumerate() {
+        let heads = follower.heads();
+        let fault = follower.feed(&[*byte]).err().map(|stop| stop.fault);
+        let end = at + 1;
+        if follower.heads() > heads {
+            messages.push(Message { head: start..end, body: None, refused: fault.is_some() });
+        }
+        if fault.is_none() && follower.place() == Place::Between {
+            start = end;
+            if let Some(message) = messages.last_mut().filter(|message| message.body.is_none()) {
+                message.body = Some(message.head.end..end);
+            }
+        }
+        assert!(
+            fault.is_none_or(|fault| end == passed.len() || fault == Fault::Chunk),
+            "what was let through is at fault"
+        );
+    }
+    messages
+}
+
+/// The message that hyper served is the one that the follower saw.
+fn compare(served: &Served, message: &Message, passed: &[u8]) {
+    let head = passed[message.head.clone()].trim_ascii_start();
+    let mut words = head.split(|byte| b" \r\n".contains(byte));
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    assert_eq!(served.method.as_str().as_bytes(), method, "{}", head.escape_ascii());
+    assert_eq!(Some(&served.uri), Uri::try_from(target).ok().as_ref(), "{}", head.escape_ascii());
+    if let Some(body) = served.body.as_ref().filter(|_| !message.refused) {
+        let seen =
+            message.body.clone().unwrap_or_else(|| panic!("hyper took a body to its end that has none: {served:?}"));
+        let seen = &passed[seen];
+        let seen = if served.chunked { dechunked(seen) } else { Bytes::copy_from_slice(seen) };
+        assert_eq!(*body, seen, "{}", head.escape_ascii());
+    }
+}
+
+/// The data of `body`, which the follower found to be chunked and to end here.
+fn dechunked(mut body: &[u8]) -> Bytes {
+    let mut data = Vec::new();
+    loop {
+        let line = take_line(&mut body);
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let size = str::from_utf8(&line[..digits]).expect("digits are ASCII");
+        let size = usize::from_str_radix(size, 16).expect("the size of a chunk that is there fits");
+        if size == 0 {
+            break;
+        }
+        data.extend_from_slice(&body[..size]);
+        body = &body[size..];
+        assert_eq!(take_line(&mut body), b"\r\n", "a chunk is as long as its size says");
+    }
+    while take_line(&mut body) != b"\r\n" {}
+    assert!(body.is_empty(), "more than a body: {}", body.escape_ascii());
+    data.into()
+}
+
+fn take_line<'a>(body: &mut &'a [u8]) -> &'a [u8] {
+    let end = body.iter().position(|byte| *byte == b'\n').expect("every line of a chunked body has its end");
+    let (line, rest) = body.split_at(end + 1);
+    *body = rest;
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without this, an oracle that never serves anything would agree to everything.
+    #[test]
+    fn r04_hyper_serves_what_is_well_formed_with_its_bodies() {
+        let input = b"GET /a?b HTTP/1.1\r\n\r\n\
+            POST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\
+            PUT /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nT: u\r\n\r\n\
+            DELETE /d HTTP/1.1\r\n\r\n";
+        let served = hyper::serve(input, true, |_| 5);
+        let shown: Vec<_> = served.iter().map(|s| (s.uri.path(), s.body.as_deref().unwrap())).collect();
+        assert_eq!(shown, [("/a", &b""[..]), ("/b", b"abc"), ("/c", b"abcde"), ("/d", b"")]);
+        assert_eq!(messages(input).len(), 4);
+        // Of bodies that nobody takes, hyper skips what has a length.
+        let without = hyper::serve(input, false, |_| input.len());
+        assert_eq!(without.len(), 3, "{without:?}");
+    }
+}

@@ -1,0 +1,98 @@
+//! Request targets: whatever a caller names, the request goes to the configured authority, with the caller's bytes or not at all.
+
+use std::sync::Arc;
+
+use finicity_proxy::proxy::{
+    Exchange, Record,
+    target::{Endpoints, Verdict, find_route, judge, upstream_uri},
+};
+use http::{
+    Method, Request, Uri,
+    uri::{Authority, Scheme},
+};
+
+const AUTHORITY: &str = "api.finicity.com";
+
+/// What must hold for a request whose target is `input`.
+pub fn target(input: &[u8]) {
+    // hyper reads a target like this; the fragment, which this would drop, is refused before.
+    let Ok(uri) = Uri::try_from(input) else { return };
+    if input.contains(&b'#') {
+        return;
+    }
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        checked(method, &uri, input);
+    }
+}
+
+fn checked(method: Method, uri: &Uri, input: &[u8]) {
+    let mut request = Request::new(());
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = uri.clone();
+    let mut exchange = Exchange { request, record: Arc::new(Record::new(method, None)) };
+
+    let endpoints = Endpoints::new(None, None);
+    let passes = judge(&endpoints, &mut exchange.request).is_ok_and(|verdict| verdict == Verdict::Forward);
+    assert!(!passes || is_origin_form(input), "{uri} passes");
+    find_route(&mut exchange).expect("a route is found for whatever path");
+    assert_eq!(exchange.request.uri(), uri, "a check changes nothing");
+    if passes {
+        assert!(!TOKEN_ENDPOINTS.contains(&forgiving(uri.path()).as_str()), "{uri} is a token endpoint");
+        goes_to_the_authority(uri, input);
+    }
+}
+
+/// RFC 9112, 3.2.1, without the path that begins with an empty segment: joined to a URL it would be an authority.
+fn is_origin_form(input: &[u8]) -> bool {
+    input.starts_with(b"/") && !input.starts_with(b"//")
+}
+
+const TOKEN_ENDPOINTS: [&str; 2] = ["oauth/token", "aggregation/v2/partners/authentication"];
+
+/// The path as a server reads it that decodes twice, takes a backslash for a slash, resolves dots, drops parameters and empty
+/// segments, and does not tell capitals from small letters.
+fn forgiving(path: &str) -> String {
+    let decoded = (0..2).fold(path.as_bytes().to_vec(), |path, _| decode(&path));
+    let text = String::from_utf8_lossy(&decoded).replace('\\', "/").to_lowercase();
+    let mut segments = Vec::new();
+    for segment in text.split('/').map(|segment| segment.split(';').next().unwrap_or_default()) {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    segments.join("/")
+}
+
+fn decode(path: &[u8]) -> Vec<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let (mut decoded, mut rest) = (Vec::new(), path);
+    while let [first, after @ ..] = rest {
+        match after {
+            [high, low, after @ ..] if *first == b'%' && digit(high).is_some() && digit(low).is_some() => {
+                let value = digit(high).unwrap_or(0) * 16 + digit(low).unwrap_or(0);
+                decoded.push(u8::try_from(value).expect("two hexadecimal digits are a byte"));
+                rest = after;
+            }
+            _ => {
+                decoded.push(*first);
+                rest = after;
+            }
+        }
+    }
+    decoded
+}
+
+fn goes_to_the_authority(uri: &Uri, input: &[u8]) {
+    let authority = Authority::from_static(AUTHORITY);
+    let forwarded = upstream_uri(&authority, uri);
+    assert_eq!(forwarded.scheme(), Some(&Scheme::HTTPS));
+    assert_eq!(forwarded.authority(), Some(&authority));
+    let path = forwarded.path_and_query().expect("a forwarded target has a path").as_str();
+    assert_eq!(path.as_bytes(), input, "path and query go on byte for byte");
+    // A reader who forgives everything, as browsers do, finds the same host.
+    let read = url::Url::parse(&forwarded.to_string()).expect("a forwarded address is a URL");
+    assert_eq!((read.scheme(), read.host_str(), read.port()), ("https", Some(AUTHORITY), None));
+    assert_eq!((read.username(), read.password()), ("", None));
+}

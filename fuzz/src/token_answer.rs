@@ -1,0 +1,81 @@
+//! Token answers: a token only where it can be sent, a rejection wherever the body says so, and nothing of the body in what is
+//! told about it.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use finicity_proxy::token::classify::{Answer, Class, Failure, Minted, classify};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use crate::message::Message;
+
+/// The codes that mean rejected credentials at whatever status: trying them again locks the account.
+const REJECTED: [u32; 6] = [24302, 10001, 10021, 12401, 10026, 10027];
+
+/// The OAuth errors (RFC 6749, 5.2), the only words of a body that may be told.
+const OAUTH: &str = "invalid_client unauthorized_client invalid_grant invalid_request unsupported_grant_type invalid_scope temporarily_unavailable";
+
+/// What must hold for the answer in `input`, which begins with a status.
+pub fn token_answer(input: &[u8]) {
+    let Message { first, headers, body } = Message::read(input);
+    let status = StatusCode::from_bytes(first.get(..3).unwrap_or_default()).unwrap_or(StatusCode::OK);
+    for field in ["access_token", "token"] {
+        match read(status, &headers, Some(body), field) {
+            Ok(minted) => check_token(status, &headers, &minted),
+            Err(failure) => check_failure(status, &failure),
+        }
+        let too_large = read(status, &headers, None, field);
+        check_failure(status, &too_large.expect_err("a token out of nothing"));
+    }
+    if !headers.contains_key(header::CONTENT_ENCODING)
+        && let Ok(Value::Object(body)) = serde_json::from_slice(body)
+    {
+        a_rejection_is_one_whatever_else_is_said(status, &headers, &body);
+    }
+}
+
+fn read(status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>, field: &str) -> Result<Minted, Failure> {
+    classify(&Answer { status, headers, body }, field, UNIX_EPOCH + Duration::from_secs(784_111_777))
+}
+
+fn check_token(status: StatusCode, headers: &HeaderMap, minted: &Minted) {
+    let token = minted.token.expose();
+    assert!(status.is_success() && !headers.contains_key(header::CONTENT_ENCODING), "a token from a failure");
+    assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()), "a token that cannot be sent");
+    HeaderValue::from_str(&format!("Bearer {token}")).expect("a token is legal in a header");
+    assert_ne!(minted.expires_in, Some(Duration::ZERO));
+    let Minted { expires_in, untyped, .. } = minted;
+    let shown = format!("Minted {{ token: [redacted], expires_in: {expires_in:?}, untyped: {untyped} }}");
+    assert_eq!(format!("{minted:?}"), shown);
+}
+
+/// What is told of a failure is made of this program's words, numbers, and codes that are known.
+fn check_failure(status: StatusCode, failure: &Failure) {
+    assert_eq!(failure.status, Some(status));
+    let code = failure.code.as_deref().unwrap_or("0");
+    let number = !code.is_empty() && code.len() <= 6 && code.bytes().all(|byte| byte.is_ascii_digit());
+    assert!(number || OAUTH.split(' ').any(|error| error == code), "the body is told: {code:?}");
+    let code = failure.code.as_ref().map(|code| format!(" (code {code})")).unwrap_or_default();
+    assert_eq!(failure.to_string(), format!("{} (status {}){code}", failure.reason, status.as_u16()));
+    let Failure { class, reason, status, code, retry_after, readable } = failure;
+    let shown = format!(
+        "Failure {{ class: {class:?}, reason: {reason:?}, status: {status:?}, code: {code:?}, retry_after: {retry_after:?}, \
+         readable: {readable} }}"
+    );
+    assert_eq!(format!("{failure:?}"), shown);
+}
+
+/// The same answer with a rejection in it is a rejection, or the lock-out comes nearer.
+fn a_rejection_is_one_whatever_else_is_said(status: StatusCode, headers: &HeaderMap, body: &Map<String, Value>) {
+    let oauth = ["invalid_client", "unauthorized_client", "invalid_grant"].map(|error| ("error", json!(error)));
+    let numbers = REJECTED.map(|code| ("code", json!(code)));
+    let texts = REJECTED.map(|code| ("code", json!(code.to_string())));
+    let listed = REJECTED.map(|code| ("Errors", json!({ "Error": [{ "reasonCode": 0 }, { "reasonCode": code }] })));
+    for (name, value) in oauth.into_iter().chain(numbers).chain(texts).chain(listed) {
+        let mut body = body.clone();
+        body.insert(name.to_owned(), value);
+        let text = Value::Object(body).to_string();
+        let failure = read(status, headers, Some(text.as_bytes()), "access_token").expect_err("rejected");
+        assert_eq!(failure.class, Class::Rejected, "{text}");
+    }
+}
