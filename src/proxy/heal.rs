@@ -1,7 +1,7 @@
 //! A token that the upstream refuses is replaced, and the request sent once more.
 //!
 //! When a 401 comes back that is about the token ([`verdict`]), the refresher is asked for a newer token, and the request
-//! ([`Original`]) goes down the rest of the stack again, once. Every other answer passes untouched, and so does a 401 when no
+//! (`Original`) goes down the rest of the stack again, once. Every other answer passes untouched, and so does a 401 when no
 //! newer token is to be had.
 
 pub mod verdict;

@@ -145,3 +145,29 @@ fn g10_http_1_0_keeps_its_connection_and_gets_no_chunks() {
     let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
     assert!(answer.ends_with("\r\n\r\nhi") && !answer.contains("chunked"), "{answer}");
 }
+
+#[test]
+fn d10_f09_f18_f21_e14_answers_pass_untouched_but_for_their_trailers() {
+    let upstream = upstream(|| {
+        Reply::Bytes(
+            b"HTTP/1.1 307 Moved\r\nlocation: http://evil.example/\r\nx-split: a%0d%0aSet-Cookie: x\r\ncontent-encoding: br\r\n\
+              transfer-encoding: chunked\r\ntrailer: set-cookie\r\n\r\n3\r\nabc\r\n0\r\nSet-Cookie: stolen=1\r\n\r\n"
+                .to_vec(),
+        )
+    });
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        let answer = client.call("POST", "/odd", &["Content-Length: 3", "Accept-Encoding: br"], b"abc");
+        assert_eq!((answer.status, answer.header("location")), (307, Some("http://evil.example/")));
+        assert_eq!(
+            (answer.header("x-split"), answer.header("content-encoding")),
+            (Some("a%0d%0aSet-Cookie: x"), Some("br"))
+        );
+        assert_eq!(
+            (answer.header("set-cookie"), answer.header("trailer"), answer.text().as_str()),
+            (None, None, "abc")
+        );
+    }
+    assert_eq!(upstream.requests().len(), 2, "nothing was followed");
+}

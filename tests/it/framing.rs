@@ -266,6 +266,27 @@ fn g06_e05_an_answer_that_comes_before_the_body_is_seen_and_the_rest_is_no_reque
     assert!(upstream.requests().iter().all(|request| request.target() == "/x"));
 }
 
+#[test]
+fn f22_an_early_answer_survives_an_upstream_that_breaks_the_connection_off() {
+    let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    let upstream = Upstream::start_early(|_| Reply::Cut(answer.to_vec()));
+    let proxy = Proxy::start(&upstream);
+    for round in 0..20 {
+        let mut client = proxy.connect();
+        client.send(post("Content-Length: 10485760", ""));
+        let mut writer = client.writer();
+        let sending = thread::spawn(move || {
+            let part = [b'x'; 64 * 1024];
+            let sent = (0..160).try_for_each(|_| writer.write_all(&part));
+            assert!(sent.err().is_none_or(|error| is_closed(&error)), "round {round}");
+        });
+        let answer = client.read_answer(false).unwrap();
+        assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (413, None), "round {round}");
+        drop(client);
+        sending.join().unwrap();
+    }
+}
+
 fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

@@ -329,6 +329,7 @@ fn serve(listener: std::net::TcpListener, handler: Handler, shared: Arc<Shared>,
                 _ = stopped.changed() => return,
                 accepted = listener.accept() => accepted.unwrap().0,
             };
+            stream.set_nodelay(true).unwrap();
             let acceptor = TlsAcceptor::from(Arc::clone(&shared.config.lock().unwrap()));
             let (handler, shared) = (Arc::clone(&handler), Arc::clone(&shared));
             let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
