@@ -93,11 +93,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        unless_closed(Pin::new(&mut self.inner).poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        unless_closed(Pin::new(&mut self.inner).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -109,10 +109,24 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        unless_closed(Pin::new(&mut self.inner).poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+/// Leaves it to the reading side to tell that the other side has closed. An upstream that answers early and closes makes writing
+/// fail while its answer is still there to be read; the error of writing would come first, and hide it. Reading ends with the
+/// same connection, so nothing waits for longer than that.
+fn unless_closed<T>(written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    match &written {
+        Poll::Ready(Err(error))
+            if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+        {
+            Poll::Pending
+        }
+        _ => written,
     }
 }
