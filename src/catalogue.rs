@@ -10,6 +10,7 @@
 use std::sync::LazyLock;
 
 use http::Method;
+use memchr::memchr3;
 
 /// What a request is called whose method and path are not in the catalogue.
 pub const OTHER: &str = "other";
@@ -30,6 +31,10 @@ impl Route {
     /// The operation that `method` and `path` (without its query) name. Parameters match one whole, non-empty segment;
     /// the match is on the bytes as sent, so a percent-encoded spelling of a fixed segment is not that operation.
     pub fn find(method: &Method, path: &str) -> Self {
+        // Where a server decodes or cuts a path first, it is another operation than its bytes say: perhaps a billed one.
+        if memchr3(b'%', b';', b'\\', path.as_bytes()).is_some() {
+            return Self::OTHER;
+        }
         let Ok(found) = OPERATIONS.paths.at(path) else { return Self::OTHER };
         found
             .value
@@ -180,6 +185,9 @@ mod tests {
         check(Method::GET, "/aggregation/v1/customers/", OTHER);
         check(Method::GET, "/aggregation/v1/%63ustomers", OTHER);
         check(Method::GET, "/aggregation/v1/customers/1/2/3/4", OTHER);
+        check(Method::GET, "/aggregation/v1/customers/1%2Faccounts%2F2%2FavailableBalance", OTHER);
+        check(Method::GET, "/aggregation/v1/customers/1\\x", OTHER);
+        check(Method::GET, "/aggregation/v1/customers/1;x", OTHER);
         assert_eq!(Route::OTHER.method(), "_OTHER");
         assert_eq!(Route::OTHER.index(), Route::count() - 1);
     }

@@ -37,7 +37,6 @@ use super::{
     error::Fate,
     headers::{self, OwnNames},
     target,
-    upload::UploadError,
 };
 use crate::{cause, egress, tls::Trust};
 
@@ -90,7 +89,8 @@ impl<B, C> Upstream<B, C> {
     fn with_connector(config: &UpstreamConfig, own_names: Arc<OwnNames>, connector: C) -> Self {
         let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
-        let pool = Pool::new(connector, config.http2, config.pool_idle_timeout, config.connection_age);
+        let pool =
+            Pool::new(connector, config.http2, config.pool_idle_timeout, config.connection_age, config.idle_timeout);
         Self(Arc::new(Shared { pool, authority, host, own_names, idle_timeout: config.idle_timeout }))
     }
 }
@@ -161,8 +161,8 @@ fn not_connected(error: ConnectError) -> Error {
 /// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.
 fn unanswered(failure: SendError, record: &Record) -> Error {
     let SendError { error, fate, .. } = failure;
-    if let Some(given_up) = cause::find::<UploadError>(&error) {
-        return Error::from(*given_up).because(error);
+    if let Some(failed) = record.upload_error() {
+        return Error::from(failed).because(error);
     }
     let (code, detail) = if matches!(fate, Some(Fate::Unsent { .. } | Fate::Refused)) {
         (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")

@@ -15,6 +15,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use serde::Serialize;
 use tower::{Layer, Service};
@@ -307,6 +308,7 @@ pub(super) struct Respond<S> {
 impl<S, B> Service<Exchange<B>> for Respond<S>
 where
     S: Service<Exchange<B>, Response = Response<ResponseBody>, Error = Error>,
+    B: Body,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
@@ -321,7 +323,8 @@ where
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
         let record = Arc::clone(&exchange.record);
-        RespondFuture { inner: self.inner.call(exchange), record, metrics: Arc::clone(&self.metrics) }
+        let has_body = !exchange.request.body().is_end_stream();
+        RespondFuture { inner: self.inner.call(exchange), has_body, record, metrics: Arc::clone(&self.metrics) }
     }
 }
 
@@ -329,6 +332,7 @@ pin_project! {
     pub(super) struct RespondFuture<F> {
         #[pin]
         inner: F,
+        has_body: bool,
         record: Arc<Record>,
         metrics: Arc<Metrics>,
     }
@@ -342,6 +346,9 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Error>>> Future for Respo
         Poll::Ready(Ok(ready!(this.inner.poll(cx)).unwrap_or_else(|error| {
             this.record.set_failure(&error);
             this.metrics.own_error(error.code().as_str());
+            // What is left of the body would have to be read before the next request, which nobody does.
+            let unread = *this.has_body && !this.record.is_request_complete();
+            let error = if unread { error.closing() } else { error };
             error.into_response(this.record)
         })))
     }

@@ -46,7 +46,7 @@ impl Guard {
 
 fn refused(refusal: Refusal) -> Error {
     match refusal {
-        Refusal::NoHost => Error::new(Code::BadRequest, "The request needs exactly one valid Host header."),
+        Refusal::NoHost => Error::new(Code::BadRequest, "The request needs exactly one valid Host header.").closing(),
         Refusal::OtherHost => Error::new(
             Code::HostDenied,
             "The Host header names a host that this proxy does not answer for: call it by a loopback name, or add the name to \

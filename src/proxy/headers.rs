@@ -27,7 +27,7 @@ const HOP_BY_HOP: [&str; 9] = [
 const CREDENTIALS: [&str; 4] = ["app-key", "app-token", "authorization", "cookie"];
 
 /// Fields that tell of the caller, its network or its routes; `expect` is answered by this proxy; `host` is set anew.
-const FROM_THE_CALLER_ONLY: [&str; 13] = [
+const FROM_THE_CALLER_ONLY: [&str; 16] = [
     "b3",
     "baggage",
     "expect",
@@ -38,6 +38,9 @@ const FROM_THE_CALLER_ONLY: [&str; 13] = [
     "traceparent",
     "tracestate",
     "via",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
     "x-original-url",
     "x-real-ip",
     "x-rewrite-url",
@@ -114,7 +117,9 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     for name in named_by_connection(headers) {
         headers.remove(name);
     }
-    while let Some(name) = headers.keys().find(|name| goes(&dashed(name))).cloned() {
+    // A second length, for whoever takes `_` for `-`.
+    let is_alias = |name: &HeaderName| name.as_str().contains('_') && dashed(name) == "content-length";
+    while let Some(name) = headers.keys().find(|name| goes(&dashed(name)) || is_alias(name)).cloned() {
         headers.remove(name);
     }
 }
@@ -212,6 +217,9 @@ mod tests {
             "b3",
             "X-B3-TraceId",
             "X_Own_Key",
+            "Content_Length",
+            "X-HTTP-Method-Override",
+            "X-Method_Override",
         ] {
             assert_eq!(forwarded(Method::GET, &[(name, "evil"), (name, "twice")]), [], "{name}");
         }

@@ -155,6 +155,7 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         let record = &self.record;
+        record.set_ended();
         let route = record.route();
         let counters = self.metrics.route(route.index(), route.method(), route.template());
         counters.finished(self.status);

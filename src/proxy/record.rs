@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
 
-use super::{Error, request_id};
+use super::{Error, request_id, upload::UploadError};
 use crate::catalogue::Route;
 
 /// What the access log and the metrics will say about a request. Each value is written by the layer that learns it.
@@ -30,6 +30,8 @@ pub struct Record {
     request_complete: AtomicBool,
     waiting_for_caller: AtomicBool,
     replayed: AtomicBool,
+    upload_error: OnceLock<UploadError>,
+    ended: AtomicBool,
     retried: AtomicBool,
 }
 
@@ -49,6 +51,8 @@ impl Record {
             request_complete: AtomicBool::new(false),
             waiting_for_caller: AtomicBool::new(false),
             replayed: AtomicBool::new(false),
+            upload_error: OnceLock::new(),
+            ended: AtomicBool::new(false),
             retried: AtomicBool::new(false),
         }
     }
@@ -153,6 +157,26 @@ impl Record {
     /// Notes that.
     pub fn set_waiting_for_caller(&self, waiting: bool) {
         self.waiting_for_caller.store(waiting, Relaxed);
+    }
+
+    /// Why the request body failed, if it did.
+    pub(super) fn upload_error(&self) -> Option<UploadError> {
+        self.upload_error.get().copied()
+    }
+
+    /// Notes why it failed.
+    pub(super) fn set_upload_error(&self, error: UploadError) {
+        let _ = self.upload_error.set(error);
+    }
+
+    /// Whether nobody waits for anything of this request any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    /// Notes that nobody does.
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Relaxed);
     }
 
     /// Whether the request body has gone up to its end.

@@ -1,11 +1,13 @@
 //! How large a request's body may be, and how slowly it may come.
 //!
 //! A body that says its length is refused before any of it is read. One that does not is cut off at the limit, and the request
-//! with it: the upstream sees a request that is not complete, never one that was shortened.
+//! with it: the upstream sees a request that is not complete, never one that was shortened. So is one whose request was answered
+//! and done with before the body was.
 
 use std::{
     error::Error as StdError,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,7 +17,7 @@ use http::{Request, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Code, Error, Exchange};
+use super::{Code, Error, Exchange, Record, body::BodyError};
 
 /// The limits of a request's body.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,10 @@ pub(super) enum UploadError {
     TooLarge,
     #[error("the request body came too slowly or not at all")]
     TooSlow,
+    #[error("the request body broke off")]
+    BrokenOff,
+    #[error("the request was answered before its body was read")]
+    Answered,
 }
 
 impl From<UploadError> for Error {
@@ -42,6 +48,9 @@ impl From<UploadError> for Error {
         let error = match error {
             UploadError::TooLarge => {
                 Self::new(Code::BodyTooLarge, "The request body is larger than limits.body_bytes.")
+            }
+            UploadError::BrokenOff | UploadError::Answered => {
+                Self::new(Code::BadRequest, "The request body broke off.")
             }
             UploadError::TooSlow => {
                 Self::new(Code::RequestTimeout, "The request body stopped arriving, or came too slowly.")
@@ -65,9 +74,11 @@ pub(super) fn check<B>(limits: UploadLimits, exchange: &mut Exchange<B>) -> Resu
 
 /// Has the body of a request watched.
 pub(super) fn watch<B>(limits: UploadLimits, exchange: Exchange<B>) -> Exchange<Upload<B>> {
-    let started = exchange.record.started();
-    let request: Request<_> = exchange.request.map(|inner| Upload { inner, limits, started, bytes: 0, timer: None });
-    Exchange { request, record: exchange.record }
+    let Exchange { request, record } = exchange;
+    let of = Arc::clone(&record);
+    let request: Request<_> =
+        request.map(|inner| Upload { inner, limits, record: of, started: None, bytes: 0, timer: None });
+    Exchange { request, record }
 }
 
 /// A request's body that keeps to its limits, or fails.
@@ -75,7 +86,9 @@ pub(super) fn watch<B>(limits: UploadLimits, exchange: Exchange<B>) -> Exchange<
 pub(super) struct Upload<B> {
     inner: B,
     limits: UploadLimits,
-    started: Instant,
+    record: Arc<Record>,
+    /// When it was first asked for: the caller is not to blame for what was waited for before.
+    started: Option<Instant>,
     bytes: u64,
     /// Set while the caller keeps us waiting; most bodies are there with the head.
     timer: Option<Pin<Box<Sleep>>>,
@@ -83,9 +96,17 @@ pub(super) struct Upload<B> {
 
 impl<B> Upload<B> {
     /// The time by which so many bytes must have come.
-    fn due(&self) -> Instant {
+    fn due(&self, started: Instant) -> Instant {
         let taking = Duration::from_secs(self.bytes.checked_div(self.limits.min_rate).unwrap_or(u64::from(u32::MAX)));
-        self.started + self.limits.idle + taking
+        started + self.limits.idle + taking
+    }
+}
+
+impl<B> Upload<B> {
+    /// Fails the body for this reason, and notes it: over HTTP/2 the client only tells that the request ended.
+    fn failed(&self, error: UploadError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.record.set_upload_error(error);
+        Poll::Ready(Some(Err(error.into())))
     }
 }
 
@@ -94,24 +115,31 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
 {
     type Data = Bytes;
-    type Error = Box<dyn StdError + Send + Sync>;
+    type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        let started = *this.started.get_or_insert_with(Instant::now);
+        if this.record.has_ended() {
+            return this.failed(UploadError::Answered);
+        }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             let idle = this.limits.idle;
             let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
             ready!(timer.as_mut().poll(cx));
-            return Poll::Ready(Some(Err(UploadError::TooSlow.into())));
+            return this.failed(UploadError::TooSlow);
         };
         this.timer = None;
+        if let Some(Err(_)) = &frame {
+            this.record.set_upload_error(UploadError::BrokenOff);
+        }
         if let Some(Ok(frame)) = &frame {
             this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             if this.bytes > this.limits.bytes {
-                return Poll::Ready(Some(Err(UploadError::TooLarge.into())));
+                return this.failed(UploadError::TooLarge);
             }
-            if !this.inner.is_end_stream() && Instant::now() > this.due() {
-                return Poll::Ready(Some(Err(UploadError::TooSlow.into())));
+            if !this.inner.is_end_stream() && Instant::now() > this.due(started) {
+                return this.failed(UploadError::TooSlow);
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -128,14 +156,13 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, sync::Arc};
+    use std::convert::Infallible;
 
     use http::Method;
     use http_body_util::{BodyExt as _, channel::Channel};
     use tokio::time::sleep;
 
     use super::*;
-    use crate::proxy::Record;
 
     const LIMITS: UploadLimits = UploadLimits { bytes: 1000, idle: Duration::from_secs(60), min_rate: 10 };
 

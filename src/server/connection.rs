@@ -114,14 +114,14 @@ impl Connections {
             let Some(stream) = returned.take() else { return };
             match ended {
                 None => stream.reset(),
-                // The body of an answer failed.
-                Some(Err(error)) if error.is_user() => {
-                    debug!(%error, "an answer broke off");
+                // An answer may have broken off. Where the request could not be read, hyper has answered, which must arrive.
+                Some(Err(error)) if !error.is_parse() => {
+                    debug!(%error, "connection ended with an error");
                     stream.reset();
                 }
                 Some(ended) => {
                     if let Err(error) = ended {
-                        debug!(%error, "connection ended with an error");
+                        debug!(%error, "a request could not be read");
                     }
                     select! {
                         () = stream.close() => {}

@@ -68,6 +68,7 @@ impl Gate {
         if read.is_pending() {
             return self.poll_head_timer(cx);
         }
+        let heads = self.follower.heads();
         let arrived = &buffer.filled()[start..];
         self.ended = arrived.is_empty();
         if let Err(Stop { at, fault }) = self.follower.feed(arrived) {
@@ -77,7 +78,8 @@ impl Gate {
                 let _ = self.refused.0.set((self.follower.heads(), fault));
             }
         }
-        if self.follower.place() != Place::Head {
+        // Empty lines before a head begin nothing and end nothing.
+        if self.follower.heads() != heads || self.follower.place() == Place::Body {
             self.head_timer = None;
         }
         Poll::Ready(Ok(()))

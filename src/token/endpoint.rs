@@ -3,7 +3,10 @@
 //! Deliberately absent: redirects, the environment's proxies, cookies, decompression, connection reuse. The call carries the
 //! client secret, so it goes to one address, over verified TLS, and nowhere else; an upstream on this machine may do without.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Uri};
@@ -135,6 +138,12 @@ fn client(trust: &Trust, config: &Config) -> Result<reqwest::Client, reqwest::Er
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TOTAL_TIMEOUT)
         .user_agent(concat!("finicity-proxy/", env!("CARGO_PKG_VERSION")));
+    // Plain HTTP is for this machine alone, whatever a resolver says of its name. Port 0 stands for the address's own.
+    let client = if config.base.scheme_str() == Some("http") {
+        client.resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
+    } else {
+        client
+    };
     // Only this one: the environment's were turned off above.
     let proxy = config.egress.as_ref().map(egress_proxy).transpose()?;
     proxy.into_iter().fold(client, reqwest::ClientBuilder::proxy).build()

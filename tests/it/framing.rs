@@ -287,6 +287,30 @@ fn f22_an_early_answer_survives_an_upstream_that_breaks_the_connection_off() {
     }
 }
 
+#[test]
+fn an_upload_ends_with_its_answer() {
+    // The answer comes after 64 KiB, and the connection would stay open.
+    let upstream = Upstream::start_early(|_| Reply::status(422, "No", "{}"));
+    let proxy = Proxy::start(&upstream);
+    let mut client = proxy.connect();
+    client.send(post("Content-Length: 10485760", &"x".repeat(64 * 1024)));
+    assert_eq!(client.read_answer(false).unwrap().status, 422);
+    // One more part of the body is taken note of, and ends both connections.
+    client.send("x");
+    client.assert_closed();
+}
+
+#[test]
+fn a_refusal_of_a_request_with_a_body_says_that_the_connection_closes() {
+    let upstream = ok();
+    let proxy = Proxy::start(&upstream);
+    let answer = proxy.connect().call("POST", "/a/../b", &["Content-Length: 3"], b"abc");
+    answer.assert_problem(400, "bad_request");
+    assert_eq!(answer.header("connection"), Some("close"));
+    let answer = proxy.connect().call("POST", "/a/../b", &["Content-Length: 0"], b"");
+    assert_eq!((answer.status, answer.header("connection")), (400, None));
+}
+
 fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

@@ -165,7 +165,16 @@ impl<R: Resolve> Connector<R> {
         if let Some(tunnel) = &self.tunnel {
             tunnel.open(&mut tcp).await?;
         }
-        let Some(tls) = &self.tls else { return Ok((Stream::Plain(tcp), Protocol::Http1)) };
+        let Some(tls) = &self.tls else {
+            // The name was checked, but it is the resolver that says where it leads.
+            let local = tcp.peer_addr().is_ok_and(|address| address.ip().is_loopback());
+            let elsewhere = || io::Error::new(io::ErrorKind::AddrNotAvailable, "plain HTTP leads to another machine");
+            return if local {
+                Ok((Stream::Plain(tcp), Protocol::Http1))
+            } else {
+                Err(ConnectError::Tcp(elsewhere().into()))
+            };
+        };
         let tls = tls.connector().connect(tls.name.clone(), tcp).await.map_err(ConnectError::Tls)?;
         let agreed = tls.get_ref().1.alpn_protocol();
         let protocol = if agreed == Some(ALPN[0]) { Protocol::Http2 } else { Protocol::Http1 };

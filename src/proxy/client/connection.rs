@@ -85,13 +85,19 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// Begins to speak `protocol` on `stream`. No request is to be sent after `ends`.
-    pub(super) async fn begin<S>(stream: S, protocol: Protocol, ends: Instant) -> Result<Self, ConnectError>
+    /// Begins to speak `protocol` on `stream`. No request is to be sent after `ends`. A write may make no progress for
+    /// `write_timeout`.
+    pub(super) async fn begin<S>(
+        stream: S,
+        protocol: Protocol,
+        ends: Instant,
+        write_timeout: Duration,
+    ) -> Result<Self, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let heard = Arc::new(AtomicU64::new(0));
-        let io = TokioIo::new(Heard::new(stream, Arc::clone(&heard)));
+        let io = TokioIo::new(Heard::new(stream, Arc::clone(&heard), write_timeout));
         let sender = match protocol {
             Protocol::Http1 => {
                 let mut builder = http1::Builder::new();

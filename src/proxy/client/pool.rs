@@ -32,6 +32,11 @@ use super::{
 /// How far the age of a connection may differ from the configured one, either way.
 const AGE_JITTER: f64 = 0.1;
 
+/// The most requests at a time on a connection over HTTP/2: as many as a client may count on before the server has said its own
+/// limit (RFC 9113, 5.1.2). Further ones would wait unseen, be told that they may have been executed, and sent when nobody wants
+/// them any more; so they get a connection of their own.
+const MAX_STREAMS: usize = 100;
+
 /// The connections of one worker.
 pub(super) struct Pool<C, B> {
     connector: C,
@@ -39,6 +44,8 @@ pub(super) struct Pool<C, B> {
     idle_timeout: Duration,
     /// How long a connection takes requests.
     age: Duration,
+    /// How long the upstream may take nothing of what it is sent.
+    write_timeout: Duration,
     kept: Mutex<Kept<C, B>>,
     /// Held while an HTTP/2 connection is being opened, so that those who come meanwhile use it too.
     opening: AsyncMutex<()>,
@@ -75,9 +82,22 @@ pub(super) struct Chosen<C, B> {
 
 impl<C, B> Pool<C, B> {
     /// A pool without connections. `http2` says whether the upstream may speak HTTP/2.
-    pub(super) fn new(connector: C, http2: bool, idle_timeout: Duration, age: Duration) -> Arc<Self> {
+    pub(super) fn new(
+        connector: C,
+        http2: bool,
+        idle_timeout: Duration,
+        age: Duration,
+        write_timeout: Duration,
+    ) -> Arc<Self> {
         let kept = Kept { idle: VecDeque::new(), shared: None, http2, looked_after: false };
-        Arc::new(Self { connector, idle_timeout, age, kept: Mutex::new(kept), opening: AsyncMutex::new(()) })
+        Arc::new(Self {
+            connector,
+            idle_timeout,
+            age,
+            write_timeout,
+            kept: Mutex::new(kept),
+            opening: AsyncMutex::new(()),
+        })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept<C, B>> {
@@ -88,7 +108,8 @@ impl<C, B> Pool<C, B> {
     fn take(&self, fresh: bool) -> Option<Chosen<C, B>> {
         let now = Instant::now();
         let kept = &mut *self.kept();
-        if let Some(shared) = kept.shared.as_mut().filter(|shared| shared.member.connection.is_usable(now)) {
+        let usable = |shared: &&mut Idle<C, B>| shared.users() < MAX_STREAMS && shared.member.connection.is_usable(now);
+        if let Some(shared) = kept.shared.as_mut().filter(usable) {
             shared.since = now;
             return Some(Chosen { member: Arc::clone(&shared.member), reused: true });
         }
@@ -120,7 +141,12 @@ impl<C, B> Pool<C, B> {
 impl<C, B> Idle<C, B> {
     /// Whether it may be kept, and used.
     fn stays(&self, now: Instant, idle_timeout: Duration) -> bool {
-        now < self.since + idle_timeout && self.member.connection.is_usable(now)
+        (now < self.since + idle_timeout || self.users() > 0) && self.member.connection.is_usable(now)
+    }
+
+    /// How many requests are on it.
+    fn users(&self) -> usize {
+        Arc::strong_count(&self.member) - 1
     }
 }
 
@@ -153,7 +179,8 @@ where
     async fn open(self: &Arc<Self>) -> Result<Chosen<C, B>, ConnectError> {
         let (stream, protocol) = self.connector.connect().await?;
         let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
-        let connection = Connection::begin(stream, protocol, Instant::now() + self.age.mul_f64(jitter)).await?;
+        let connection =
+            Connection::begin(stream, protocol, Instant::now() + self.age.mul_f64(jitter), self.write_timeout).await?;
         let member = Arc::new(Member { connection, pool: Arc::downgrade(self) });
         self.kept().http2 = protocol == Protocol::Http2;
         if protocol == Protocol::Http2 {

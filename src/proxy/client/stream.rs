@@ -8,11 +8,13 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
 use tokio_rustls::client::TlsStream;
 
@@ -68,17 +70,38 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A stream that counts the bytes that it brings: what an upstream has said, after TLS. A TLS alert is no such byte.
+/// A stream that counts the bytes that it brings: what an upstream has said, after TLS. A TLS alert is no such byte. A write that
+/// makes no progress ends: an upload may outlive its answer, and then nobody else watches it.
 #[derive(Debug)]
 pub(super) struct Heard<S> {
     inner: S,
     heard: Arc<AtomicU64>,
+    write_timeout: Duration,
+    /// Set while the upstream does not take what is written.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Heard<S> {
-    /// Counts what `inner` brings, in `heard`.
-    pub(super) fn new(inner: S, heard: Arc<AtomicU64>) -> Self {
-        Self { inner, heard }
+    /// Counts what `inner` brings, in `heard`; a write may make no progress for `write_timeout`.
+    pub(super) fn new(inner: S, heard: Arc<AtomicU64>, write_timeout: Duration) -> Self {
+        Self { inner, heard, write_timeout, stalled: None }
+    }
+
+    /// Passes `written` on, unless writing has stalled for too long, or failed because the other side has closed. An upstream that
+    /// answers early and closes makes writing fail while its answer is still there to be read; the error of writing would come
+    /// first, and hide it. Reading ends with the same connection, so nothing waits for longer than that.
+    fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let closed =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+        if let Poll::Ready(result) = written
+            && !result.as_ref().is_err_and(closed)
+        {
+            self.stalled = None;
+            return Poll::Ready(result);
+        }
+        let timeout = self.write_timeout;
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the upstream takes no more of the request")))
     }
 }
 
@@ -93,11 +116,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        unless_closed(Pin::new(&mut self.inner).poll_write(cx, buf))
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.watch(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        unless_closed(Pin::new(&mut self.inner).poll_flush(cx))
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.watch(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -109,24 +134,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        unless_closed(Pin::new(&mut self.inner).poll_write_vectored(cx, slices))
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.watch(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
-    }
-}
-
-/// Leaves it to the reading side to tell that the other side has closed. An upstream that answers early and closes makes writing
-/// fail while its answer is still there to be read; the error of writing would come first, and hide it. Reading ends with the
-/// same connection, so nothing waits for longer than that.
-fn unless_closed<T>(written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-    match &written {
-        Poll::Ready(Err(error))
-            if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
-        {
-            Poll::Pending
-        }
-        _ => written,
     }
 }
