@@ -24,8 +24,8 @@ struct Seen {
     body: Bytes,
 }
 
-#[test]
-fn h01_the_same_request_arrives_over_http2() {
+/// The proxy in front of an upstream that speaks HTTP/2, and what that sees.
+fn over_http2(variables: &[(&str, &str)]) -> (Proxy, u16, mpsc::Receiver<Seen>) {
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
     let config = server_config(&ca_file, &[b"h2", b"http/1.1"]);
@@ -42,13 +42,35 @@ fn h01_the_same_request_arrives_over_http2() {
     let unused = Upstream::start(3600, |_| Reply::json("{}"));
     let url = format!("https://localhost:{port}");
     let ca_file = ca_file.display().to_string();
-    let variables = [
+    let own = [
         ("FINICITY__UPSTREAM__HTTP2", "auto"),
         ("FINICITY__UPSTREAM__URL", &url),
         ("FINICITY__UPSTREAM__CA_FILE", &ca_file),
     ];
-    let proxy = Proxy::start_with(&unused, &variables);
+    (Proxy::start_with(&unused, &[&own, variables].concat()), port, seen)
+}
 
+#[test]
+fn i10_i04_a22_the_failure_of_a_body_is_told_over_http2_too() {
+    let limits = [("FINICITY__LIMITS__BODY_BYTES", "1000"), ("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s")];
+    let (proxy, _, seen) = over_http2(&limits);
+    let chunk = format!("258\r\n{}\r\n", "x".repeat(600));
+    for (body, status, code) in [
+        (chunk.repeat(2), 413, "body_too_large"),
+        ("3\r\nabc\r\n".to_owned(), 408, "request_timeout"),
+        ("3\r\nabcd\r\n".to_owned(), 400, "bad_request"),
+    ] {
+        let mut client = proxy.connect();
+        client.send(format!("POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
+        client.read_answer(false).unwrap().assert_problem(status, code);
+        client.assert_closed();
+    }
+    assert!(seen.try_recv().is_err(), "no body arrived whole");
+}
+
+#[test]
+fn h01_the_same_request_arrives_over_http2() {
+    let (proxy, port, seen) = over_http2(&[]);
     let lines =
         ["Content-Length: 5", "Accept: application/json", "Connection: x-private", "X-Private: 1", "TE: trailers"];
     let answer = proxy.connect().call("POST", "/aggregation/v1/customers?a=%2F&b=", &lines, b"hello");
@@ -89,12 +111,13 @@ async fn answer(request: Request<Incoming>, tell: mpsc::Sender<Seen>) -> Result<
         return Ok(Response::new(Full::from(token_answer(1, 3600))));
     }
     let (parts, body) = request.into_parts();
+    let Ok(body) = body.collect().await else { return Ok(Response::new(Full::from("what broke off"))) };
     let seen = Seen {
         version: parts.version,
         authority: parts.uri.authority().map(ToString::to_string),
         headers: parts.headers,
         target: parts.uri.path_and_query().unwrap().to_string(),
-        body: body.collect().await.unwrap().to_bytes(),
+        body: body.to_bytes(),
     };
     tell.send(seen).unwrap();
     Ok(Response::new(Full::from("over h2")))
