@@ -25,3 +25,4 @@ pub mod credentials;
 pub mod secret;
 pub mod process;
 pub mod cause;
+pub mod patience;

@@ -13,11 +13,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::header;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::{Code, Error, Exchange, Record, body::BodyError};
+use crate::patience::Patience;
 
 /// The limits of a request's body.
 #[derive(Clone, Copy, Debug)]
@@ -75,10 +76,15 @@ pub(super) fn check<B>(limits: UploadLimits, exchange: &mut Exchange<B>) -> Resu
 /// Has the body of a request watched.
 pub(super) fn watch<B>(limits: UploadLimits, exchange: Exchange<B>) -> Exchange<Upload<B>> {
     let Exchange { request, record } = exchange;
-    let of = Arc::clone(&record);
-    let request: Request<_> =
-        request.map(|inner| Upload { inner, limits, record: of, started: None, bytes: 0, timer: None });
-    Exchange { request, record }
+    let upload = |inner| Upload {
+        inner,
+        limits,
+        record: Arc::clone(&record),
+        started: None,
+        bytes: 0,
+        patience: Patience::new(limits.idle),
+    };
+    Exchange { request: request.map(upload), record }
 }
 
 /// A request's body that keeps to its limits, or fails.
@@ -90,8 +96,8 @@ pub(super) struct Upload<B> {
     /// When it was first asked for: the caller is not to blame for what was waited for before.
     started: Option<Instant>,
     bytes: u64,
-    /// Set while the caller keeps us waiting; most bodies are there with the head.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// With a caller that keeps us waiting; most bodies are there with the head.
+    patience: Patience,
 }
 
 impl<B> Upload<B> {
@@ -100,9 +106,7 @@ impl<B> Upload<B> {
         let taking = Duration::from_secs(self.bytes.checked_div(self.limits.min_rate).unwrap_or(u64::from(u32::MAX)));
         started + self.limits.idle + taking
     }
-}
 
-impl<B> Upload<B> {
     /// Fails the body for this reason, and notes it: over HTTP/2 the client only tells that the request ended.
     fn failed(&self, error: UploadError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.record.set_upload_error(error);
@@ -124,12 +128,10 @@ where
             return this.failed(UploadError::Answered);
         }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            let idle = this.limits.idle;
-            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
-            ready!(timer.as_mut().poll(cx));
+            ready!(this.patience.poll_lost(cx));
             return this.failed(UploadError::TooSlow);
         };
-        this.timer = None;
+        this.patience.restore();
         if let Some(Err(_)) = &frame {
             this.record.set_upload_error(UploadError::BrokenOff);
         }
@@ -158,7 +160,7 @@ where
 mod tests {
     use std::convert::Infallible;
 
-    use http::Method;
+    use http::{Method, Request};
     use http_body_util::{BodyExt as _, channel::Channel};
     use tokio::time::sleep;
 

@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    time::{Sleep, sleep},
-};
+use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::framing::{Fault, Follower, HeadLimits, Place, Stop};
+use crate::{
+    framing::{Fault, Follower, HeadLimits, Place, Stop},
+    patience::Patience,
+};
 
 /// The message of a connection, by its number, that is the last one read, and why.
 #[derive(Clone, Debug, Default)]
@@ -31,9 +31,8 @@ impl Refused {
 pub(super) struct Gate {
     follower: Follower,
     refused: Refused,
-    header_timeout: Duration,
-    /// Set while a head is on its way, from the connection's start or the head's first byte.
-    head_timer: Option<Pin<Box<Sleep>>>,
+    /// With a head that is on its way, from the connection's start or the head's first byte.
+    patience: Patience,
     stopped: Option<Fault>,
     ended: bool,
 }
@@ -42,7 +41,7 @@ impl Gate {
     /// At the start of a connection. A head may take `header_timeout` to arrive.
     pub(super) fn new(limits: HeadLimits, header_timeout: Duration, refused: Refused) -> Self {
         let follower = Follower::new(limits);
-        Self { follower, refused, header_timeout, head_timer: None, stopped: None, ended: false }
+        Self { follower, refused, patience: Patience::new(header_timeout), stopped: None, ended: false }
     }
 
     /// Whether the caller may be sending what will never be read.
@@ -80,7 +79,7 @@ impl Gate {
         }
         // Empty lines before a head begin nothing and end nothing.
         if self.follower.heads() != heads || self.follower.place() == Place::Body {
-            self.head_timer = None;
+            self.patience.restore();
         }
         Poll::Ready(Ok(()))
     }
@@ -88,8 +87,7 @@ impl Gate {
     /// Waits, and fails when a head has taken too long. The time between two messages is hyper's to watch.
     fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.follower.place() == Place::Head || self.follower.heads() == 0 {
-            let timeout = self.header_timeout;
-            ready!(self.head_timer.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx));
+            ready!(self.patience.poll_lost(cx));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request took too long")));
         }
         Poll::Pending

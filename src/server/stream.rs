@@ -6,17 +6,18 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    time::{Sleep, sleep, timeout},
+    time::timeout,
 };
 use tracing::debug;
 
 use super::{gate::Gate, transport::Transport};
+use crate::patience::Patience;
 
 /// How long a caller may go on sending what nobody reads, after its answer. With unread bytes left, closing would reset the
 /// connection, and the reset can overtake the answer.
@@ -27,9 +28,8 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(super) struct CallerStream {
     /// There until this is dropped.
     open: Option<OpenStream>,
-    write_timeout: Duration,
-    /// Set while the caller does not take what we write.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// With a caller that does not take what we write.
+    patience: Patience,
     returned: Returned,
 }
 
@@ -76,7 +76,7 @@ impl OpenStream {
 impl CallerStream {
     /// Watches `transport`: what is read passes the `gate`, and a write may make no progress for `write_timeout`.
     pub(super) fn new(transport: Transport, gate: Gate, write_timeout: Duration, returned: Returned) -> Self {
-        Self { open: Some(OpenStream { transport, gate }), write_timeout, stalled: None, returned }
+        Self { open: Some(OpenStream { transport, gate }), patience: Patience::new(write_timeout), returned }
     }
 
     fn open(&mut self) -> &mut OpenStream {
@@ -85,14 +85,7 @@ impl CallerStream {
 
     /// Passes `written` on, unless writing has stalled for too long.
     fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let timeout = self.write_timeout;
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller takes no more of the answer")))
+        self.patience.bound(written, cx, "the caller takes no more of the answer")
     }
 }
 

@@ -14,9 +14,10 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
 };
 use tokio_rustls::client::TlsStream;
+
+use crate::patience::Patience;
 
 /// A connection to the upstream.
 #[derive(Debug)]
@@ -76,15 +77,14 @@ impl AsyncWrite for Stream {
 pub(super) struct Heard<S> {
     inner: S,
     heard: Arc<AtomicU64>,
-    write_timeout: Duration,
-    /// Set while the upstream does not take what is written.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// With an upstream that does not take what is written.
+    patience: Patience,
 }
 
 impl<S> Heard<S> {
     /// Counts what `inner` brings, in `heard`; a write may make no progress for `write_timeout`.
     pub(super) fn new(inner: S, heard: Arc<AtomicU64>, write_timeout: Duration) -> Self {
-        Self { inner, heard, write_timeout, stalled: None }
+        Self { inner, heard, patience: Patience::new(write_timeout) }
     }
 
     /// Passes `written` on, unless writing has stalled for too long, or failed because the other side has closed. An upstream that
@@ -93,15 +93,11 @@ impl<S> Heard<S> {
     fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let closed =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-        if let Poll::Ready(result) = written
-            && !result.as_ref().is_err_and(closed)
-        {
-            self.stalled = None;
-            return Poll::Ready(result);
-        }
-        let timeout = self.write_timeout;
-        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the upstream takes no more of the request")))
+        let written = match written {
+            Poll::Ready(Err(error)) if closed(&error) => Poll::Pending,
+            written => written,
+        };
+        self.patience.bound(written, cx, "the upstream takes no more of the request")
     }
 }
 
