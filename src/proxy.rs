@@ -22,6 +22,7 @@ mod panic;
 mod record;
 mod replay;
 mod request_id;
+mod respond;
 mod retry;
 mod step;
 pub mod target;
@@ -43,8 +44,8 @@ pub use target::Endpoints;
 pub use upload::UploadLimits;
 
 use self::{
-    client::Upstream, deadline::DeadlineLayer, error::RespondLayer, guard::Guard, headers::OwnNames, heal::HealLayer,
-    inject::InjectLayer, local::LocalLayer, observe::ObserveLayer, panic::CatchPanicLayer, replay::ReplayBody,
+    client::Upstream, deadline::DeadlineLayer, guard::Guard, headers::OwnNames, heal::HealLayer, inject::InjectLayer,
+    local::LocalLayer, observe::ObserveLayer, panic::CatchPanicLayer, replay::ReplayBody, respond::RespondLayer,
     retry::RetryLayer, step::step, upload::Upload,
 };
 use crate::{
