@@ -10,9 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::{cause, tls::TrustWriter};
-
-const AUDIT: &str = "finicity_proxy::audit";
+use crate::{cause, telemetry::AUDIT, tls::TrustWriter};
 
 /// How often the file is looked at. A change counts when two looks have seen it, so within twice this time; the kubelet takes up
 /// to a minute to bring it.

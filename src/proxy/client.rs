@@ -78,8 +78,8 @@ impl<B, C> Clone for Upstream<B, C> {
 }
 
 impl<B> Upstream<B> {
-    /// A client for `config.url`, trusting what `trust` says at each connection. Its connections live on the runtime that it is used on. Answers
-    /// lose what is named like `own_names`.
+    /// A client for `config.url`, trusting what `trust` says at each connection. Its connections live on the runtime that it is
+    /// used on. Answers lose what is named like `own_names`.
     pub(super) fn new(config: &UpstreamConfig, own_names: Arc<OwnNames>, trust: Trust) -> Self {
         Self::with_connector(config, own_names, Connector::new(config, trust))
     }

@@ -117,9 +117,12 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     for name in named_by_connection(headers) {
         headers.remove(name);
     }
-    // A second length, for whoever takes `_` for `-`.
-    let is_alias = |name: &HeaderName| name.as_str().contains('_') && dashed(name) == "content-length";
-    while let Some(name) = headers.keys().find(|name| goes(&dashed(name)) || is_alias(name)).cloned() {
+    let is_stripped = |name: &&HeaderName| {
+        let read = dashed(name);
+        // A second length, for whoever takes `_` for `-`.
+        goes(&read) || (read == "content-length" && read != name.as_str())
+    };
+    while let Some(name) = headers.keys().find(is_stripped).cloned() {
         headers.remove(name);
     }
 }

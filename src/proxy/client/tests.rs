@@ -131,6 +131,15 @@ fn ends() -> (Ends, impl Fn(usize, DuplexStream) + Send + Sync + 'static) {
     (ends, move |_, end| kept.lock().unwrap().push(end))
 }
 
+/// Answers the request that has come on the first connection in a second, and gives that connection's end.
+async fn answer_first(ends: &Ends) -> DuplexStream {
+    sleep(SECOND).await;
+    let mut end = ends.lock().unwrap().remove(0);
+    read_request(&mut end).await;
+    end.write_all(OK).await.unwrap();
+    end
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_serves_one_request_after_another() {
     let (client, opened) = client(Protocol::Http1, answer_all);
@@ -163,14 +172,7 @@ async fn an_answer_that_is_not_taken_whole_costs_its_connection() {
 async fn g05_a_connection_that_is_not_used_is_closed() {
     let (ends, keep) = ends();
     let (client, opened) = client(Protocol::Http1, keep);
-    let act = async {
-        sleep(SECOND).await;
-        let mut end = ends.lock().unwrap().remove(0);
-        read_request(&mut end).await;
-        end.write_all(OK).await.unwrap();
-        end
-    };
-    let (_, mut end) = tokio::join!(fetch(&client), act);
+    let (_, mut end) = tokio::join!(fetch(&client), answer_first(&ends));
     assert!(timeout(29 * SECOND, end.read(&mut [0])).await.is_err(), "it is kept for its time");
     assert_eq!(timeout(2 * SECOND, end.read(&mut [0])).await.unwrap().unwrap(), 0, "and then closed by us");
     drop(timeout(SECOND, get(&client)).await);
@@ -266,14 +268,7 @@ async fn a_connection_that_is_known_to_be_closed_is_not_used() {
 async fn g01_a_request_that_meets_a_closed_connection_was_not_sent() {
     let (ends, keep) = ends();
     let (client, _) = client(Protocol::Http1, keep);
-    let act = async {
-        sleep(SECOND).await;
-        let mut end = ends.lock().unwrap().pop().unwrap();
-        read_request(&mut end).await;
-        end.write_all(OK).await.unwrap();
-        end
-    };
-    let (_, end) = tokio::join!(fetch(&client), act);
+    let (_, end) = tokio::join!(fetch(&client), answer_first(&ends));
     // Closed between two looks at it: the pool takes it for open.
     drop(end);
     assert_eq!(fate(&client).await, Some(Fate::Unsent { reused: true }));
