@@ -4,7 +4,8 @@
 //! Nothing is ever joined or concatenated, since `//host/x` and its kind turn joined URLs into another host's. A path whose
 //! meaning servers could disagree about is refused ([`canonical()`]), and so is one that names a token endpoint ([`Endpoints`]).
 //!
-//! Deliberately absent: a check for fragments, which the HTTP parser drops before a request comes here.
+//! Deliberately absent: a check for fragments, which the HTTP parser drops before a request comes here, and which
+//! [`framing`](crate::framing) refuses before that.
 
 mod canonical;
 mod endpoints;
