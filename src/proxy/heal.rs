@@ -143,14 +143,16 @@ where
         let relayed = Response::from_parts(parts, ResponseBody::read(start, rest));
         let Some(version) = self.record.token_version().filter(|_| token_refused) else { return Ok(relayed) };
 
-        let Some(request) = self.original.again() else {
+        if !self.original.is_kept() {
             // This request cannot be sent again, but the next ones should have a better token.
             self.shared.control.report_refused(version);
             return Ok(relayed);
-        };
+        }
         if !timeout(self.shared.wait, self.shared.control.heal(version)).await.unwrap_or(false) {
             return Ok(relayed);
         }
+        // Only now: it ends the connection that an upload may still be under way on, with the answer to be relayed.
+        let Some(request) = self.original.again() else { return Ok(relayed) };
         self.record.set_replayed();
         self.shared.metrics.replayed();
         std::future::poll_fn(|cx| self.service.poll_ready(cx)).await?;

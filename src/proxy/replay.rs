@@ -1,18 +1,22 @@
 //! A request as the caller sent it, kept while it goes its way, so that it can be sent once more.
 //!
-//! The head is copied. Of the body, the chunks are kept while they stream, up to a limit, at the cost of a reference to each;
-//! and a body that nobody has begun to read comes back when it is dropped. One copy serves all who may send it again.
+//! The head is copied. The body stays here and is read through [`ReplayBody`], which keeps the chunks that go by, up to a limit,
+//! at the cost of a reference to each. One that is sent again begins with those, and goes on where they end; the one before
+//! it gets no more. So it does not matter how far the first had come, as long as everything it took was kept.
 
 use std::{
+    error::Error as StdError,
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
+
+use super::body::BodyError;
 
 /// What was kept of a request.
 pub(super) struct Original<B> {
@@ -23,50 +27,60 @@ pub(super) struct Original<B> {
 }
 
 struct Kept<B> {
+    /// The caller's body, as far as it was not read.
+    rest: B,
+    /// What was read of it.
     chunks: Vec<Bytes>,
-    /// What may still be kept; `None` once the body was larger.
+    /// What may still be kept; `None` once something was read and not kept, or the caller broke off.
     room: Option<usize>,
-    /// Whether the body was seen to its end.
-    whole: bool,
-    /// The body itself, when it was dropped before anyone had read of it.
-    unread: Option<B>,
+    /// The number of the one that may read.
+    reader: u32,
+    /// Wakes that one.
+    waker: Option<Waker>,
 }
 
-impl<B: Body<Data = Bytes>> Original<B> {
+/// The request is being sent again, by another way.
+#[derive(Debug, thiserror::Error)]
+#[error("the request is being sent again")]
+struct Superseded;
+
+impl<B> Original<B> {
     /// Keeps what is needed of `request`, up to `room` bytes of its body, and gives it back as the one to send.
     pub(super) fn keep(request: Request<B>, room: usize) -> (Request<ReplayBody<B>>, Arc<Self>) {
         let (head, body) = request.into_parts();
-        let whole = body.is_end_stream();
+        let kept = Kept { rest: body, chunks: Vec::new(), room: Some(room), reader: 0, waker: None };
         let original = Arc::new(Self {
             method: head.method.clone(),
             uri: head.uri.clone(),
             headers: head.headers.clone(),
-            body: Mutex::new(Kept { chunks: Vec::new(), room: Some(room), whole, unread: None }),
+            body: Mutex::new(kept),
         });
-        // An empty one need not come back: it is whole as it is.
-        let source = Source::Caller { body: Some(body), untouched: !whole };
-        (Request::from_parts(head, ReplayBody { source, original: Arc::clone(&original) }), original)
+        let body = ReplayBody { original: Arc::clone(&original), reader: 0, next: 0 };
+        (Request::from_parts(head, body), original)
     }
 
-    /// The request, to be sent again, if all of its body is there.
+    /// Whether everything that was read of the body so far is there.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept().room.is_some()
+    }
+
+    /// The request, to be sent again, if everything that was read of its body is there. The one before it must not be needed
+    /// any more: its body fails from now on.
     pub(super) fn again(self: &Arc<Self>) -> Option<Request<ReplayBody<B>>> {
-        let source = {
-            let mut kept = self.kept();
-            match kept.unread.take() {
-                Some(body) => Source::Caller { body: Some(body), untouched: true },
-                None if kept.whole && kept.room.is_some() => Source::Kept { next: 0 },
-                None => return None,
-            }
-        };
-        let mut request = Request::new(ReplayBody { source, original: Arc::clone(self) });
+        let mut kept = self.kept();
+        kept.room?;
+        kept.reader += 1;
+        let (reader, waker) = (kept.reader, kept.waker.take());
+        drop(kept);
+        waker.into_iter().for_each(Waker::wake);
+
+        let mut request = Request::new(ReplayBody { original: Arc::clone(self), reader, next: 0 });
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         Some(request)
     }
-}
 
-impl<B> Original<B> {
     fn kept(&self) -> MutexGuard<'_, Kept<B>> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,16 +107,10 @@ impl<B> fmt::Debug for Original<B> {
 /// A request body on its first way, or on a later one.
 #[derive(Debug)]
 pub(super) struct ReplayBody<B> {
-    source: Source<B>,
     original: Arc<Original<B>>,
-}
-
-#[derive(Debug)]
-enum Source<B> {
-    /// The caller's body. It comes back when it is dropped `untouched`, and is there until then.
-    Caller { body: Option<B>, untouched: bool },
-    /// What was kept of it, from the chunk `next` on.
-    Kept { next: usize },
+    reader: u32,
+    /// How many of the chunks it has given.
+    next: usize,
 }
 
 impl<B> ReplayBody<B> {
@@ -112,118 +120,158 @@ impl<B> ReplayBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for ReplayBody<B> {
+impl<B> Body for ReplayBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = &mut *self;
-        match &mut this.source {
-            Source::Kept { next } => {
-                let chunk = this.original.kept().chunks.get(*next).cloned();
-                *next += 1;
-                Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
-            }
-            Source::Caller { body, untouched } => {
-                *untouched = false;
-                let body = body.as_mut().expect("the body is there until it is dropped");
-                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-                let mut kept = this.original.kept();
-                match &frame {
-                    Some(Ok(frame)) => frame.data_ref().into_iter().for_each(|chunk| kept.keep(chunk)),
-                    Some(Err(_)) => {}
-                    None => kept.whole = true,
-                }
-                kept.whole |= body.is_end_stream();
-                Poll::Ready(frame)
-            }
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { original, reader, next } = &mut *self;
+        let mut kept = original.kept();
+        if kept.reader != *reader {
+            return Poll::Ready(Some(Err(Superseded.into())));
         }
+        if let Some(chunk) = kept.chunks.get(*next).cloned() {
+            *next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        let frame = Pin::new(&mut kept.rest).poll_frame(cx);
+        match &frame {
+            Poll::Pending => kept.waker = Some(cx.waker().clone()),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(chunk) = frame.data_ref() {
+                    kept.keep(chunk);
+                    *next += 1;
+                }
+            }
+            Poll::Ready(Some(Err(_))) => kept.room = None,
+            Poll::Ready(None) => {}
+        }
+        frame.map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Kept { next } => self.original.kept().chunks.len() <= *next,
-            Source::Caller { body, .. } => body.as_ref().is_none_or(Body::is_end_stream),
-        }
+        let kept = self.original.kept();
+        kept.chunks.len() <= self.next && kept.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Kept { next } => {
-                let kept = self.original.kept();
-                SizeHint::with_exact(kept.chunks.iter().skip(*next).map(|chunk| chunk.len() as u64).sum())
-            }
-            Source::Caller { body, .. } => body.as_ref().map(Body::size_hint).unwrap_or_default(),
+        let kept = self.original.kept();
+        let ahead: u64 = kept.chunks.iter().skip(self.next).map(|chunk| chunk.len() as u64).sum();
+        let rest = kept.rest.size_hint();
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + ahead);
         }
-    }
-}
-
-impl<B> Drop for ReplayBody<B> {
-    fn drop(&mut self) {
-        if let Source::Caller { body, untouched: true } = &mut self.source {
-            self.original.kept().unread = body.take();
-        }
+        hint.set_lower(rest.lower() + ahead);
+        hint
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::{BodyExt as _, Full};
+    use std::io;
+
+    use http_body_util::BodyExt as _;
+    use tokio::{
+        sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        task::yield_now,
+    };
 
     use super::*;
 
-    fn request(body: &'static [u8]) -> Request<Full<Bytes>> {
-        Request::post("/a?b=c").header("x", "y").body(Full::new(Bytes::from_static(body))).unwrap()
-    }
+    /// A body that the test sends.
+    struct Sent(UnboundedReceiver<io::Result<Bytes>>);
 
-    /// Checks that `original` gives the request again, as often as it is asked, and takes it whole.
-    async fn check_again(original: &Arc<Original<Full<Bytes>>>, body: &'static [u8]) {
-        for _ in 0..2 {
-            let again = original.again().unwrap();
-            assert_eq!(
-                (again.method(), again.uri(), &again.headers()["x"]),
-                (&Method::POST, &Uri::from_static("/a?b=c"), &"y".parse().unwrap())
-            );
-            assert_eq!(again.body().size_hint().exact(), Some(body.len() as u64));
-            assert_eq!(again.body().is_end_stream(), body.is_empty());
-            assert_eq!(again.into_body().collect().await.unwrap().to_bytes(), body);
+    impl Body for Sent {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_closed() && self.0.is_empty()
         }
     }
 
-    async fn pass(body: &'static [u8], room: usize) -> Arc<Original<Full<Bytes>>> {
-        let (request, original) = Original::keep(request(body), room);
-        assert!(body.is_empty() || original.again().is_none(), "not before it was seen to its end");
-        assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), body);
-        original
+    type Caller = UnboundedSender<io::Result<Bytes>>;
+
+    /// A request of which up to `room` bytes are kept, and what to send its body with.
+    fn request(room: usize) -> (Caller, Request<ReplayBody<Sent>>, Arc<Original<Sent>>) {
+        let (caller, body) = unbounded_channel();
+        let request = Request::post("/a?b=c").header("x", "y").body(Sent(body)).unwrap();
+        let (request, original) = Original::keep(request, room);
+        (caller, request, original)
+    }
+
+    fn send(caller: &Caller, chunk: &'static str) {
+        caller.send(Ok(Bytes::from(chunk))).unwrap();
+    }
+
+    async fn next(body: &mut ReplayBody<Sent>) -> Option<Bytes> {
+        body.frame().await?.ok()?.into_data().ok()
     }
 
     #[tokio::test]
-    async fn a_body_is_kept_up_to_the_limit_and_no_further() {
-        check_again(&pass(b"", 0).await, b"").await;
-        check_again(&pass(b"0123456789", 10).await, b"0123456789").await;
-        assert!(pass(b"0123456789", 9).await.again().is_none());
+    async fn a_request_can_be_sent_again_as_long_as_all_that_was_read_was_kept() {
+        for (room, kept) in [(10, true), (9, false)] {
+            let (caller, request, original) = request(room);
+            send(&caller, "01234");
+            send(&caller, "56789");
+            drop(caller);
+            assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "0123456789");
+            for _ in 0..2 {
+                let again = original.again();
+                assert_eq!(again.is_some(), kept);
+                let Some(again) = again else { continue };
+                assert_eq!((again.method(), again.uri()), (&Method::POST, &Uri::from_static("/a?b=c")));
+                assert_eq!(again.headers()["x"], "y");
+                assert!(!again.body().is_end_stream() && again.body().size_hint().lower() == 10);
+                assert_eq!(again.into_body().collect().await.unwrap().to_bytes(), "0123456789");
+            }
+        }
     }
 
     #[tokio::test]
-    async fn a_body_that_nobody_has_begun_to_read_comes_back_whatever_its_size() {
-        let (request, original) = Original::keep(request(b"0123456789"), 5);
-        assert!(original.again().is_none(), "while it is under way");
+    async fn a_body_that_nobody_has_read_of_can_be_sent_whatever_its_size() {
+        let (caller, request, original) = request(5);
         drop(request);
-        let again = original.again().unwrap();
-        assert_eq!(again.body().size_hint().exact(), Some(10));
-        drop(again);
-        let again = original.again().unwrap();
-        assert!(original.again().is_none(), "it is one body, not two");
-        assert_eq!(again.into_body().collect().await.unwrap().to_bytes(), "0123456789");
-        assert!(original.again().is_none(), "it was larger than the limit");
+        let mut again = original.again().unwrap().into_body();
+        send(&caller, "0123456789");
+        assert_eq!(next(&mut again).await.unwrap(), "0123456789");
+        assert!(original.again().is_none(), "now it was read, and is larger than the limit");
     }
 
     #[tokio::test]
-    async fn g04_a_body_that_somebody_has_begun_to_read_does_not_come_back() {
-        let (request, original) = Original::keep(request(b"0123456789"), 5);
-        let mut body = request.into_body();
-        assert!(body.frame().await.unwrap().is_ok());
-        drop(body);
+    async fn one_that_was_sent_in_part_goes_on_where_the_first_stopped_and_the_first_gets_no_more() {
+        let (caller, request, original) = request(100);
+        let mut first = request.into_body();
+        send(&caller, "one");
+        assert_eq!(next(&mut first).await.unwrap(), "one");
+        let waiting = tokio::spawn(async move { first.frame().await.unwrap().is_err() });
+        yield_now().await;
+
+        let mut again = original.again().unwrap().into_body();
+        assert!(waiting.await.unwrap(), "it must be told, or it would wait for ever");
+        send(&caller, "two");
+        drop(caller);
+        assert_eq!(next(&mut again).await.unwrap(), "one");
+        assert_eq!(next(&mut again).await.unwrap(), "two");
+        assert!(next(&mut again).await.is_none() && again.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn g04_a_body_that_broke_off_is_not_sent_again_as_a_whole_one() {
+        let (caller, request, original) = request(100);
+        send(&caller, "one");
+        caller.send(Err(io::ErrorKind::UnexpectedEof.into())).unwrap();
+        drop(caller);
+        assert!(request.into_body().collect().await.is_err());
         assert!(original.again().is_none());
     }
 }

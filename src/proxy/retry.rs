@@ -142,7 +142,7 @@ where
     }
 }
 
-impl<S, B: Body<Data = Bytes>> Again<S, B> {
+impl<S, B> Again<S, B> {
     /// The request once more, where `error` allows it and it was not sent again before.
     fn exchange(&self, error: &Error) -> Option<Exchange<ReplayBody<B>>> {
         let Self { original, record, shared, .. } = self;

@@ -74,11 +74,13 @@ fn h04_a_stream_that_is_refused_twice_is_a_502() {
 }
 
 #[test]
-fn g04_an_upload_that_is_too_large_to_keep_is_not_sent_again_though_it_was_refused() {
-    let upstream = odd_second(|opened| Act::Send(reset(opened.stream, REFUSED_STREAM)));
-    let proxy = upstream.proxy(&[]);
-    assert_eq!(second(&proxy, "POST", "/x", &[7; 256 * 1024]), 502);
-    assert_eq!(upstream.opened(), 2);
+fn g04_an_upload_of_which_more_was_read_than_kept_is_not_sent_again_though_it_was_refused() {
+    for (buffer, status, seen) in [("0", 502, 2), ("65536", 200, 3)] {
+        let upstream = odd_second(|opened| Act::AfterData(reset(opened.stream, REFUSED_STREAM)));
+        let proxy = upstream.proxy(&[("FINICITY__UPSTREAM__REPLAY_BUFFER", buffer)]);
+        assert_eq!(second(&proxy, "POST", "/x", b"body"), status, "{buffer}");
+        assert_eq!(upstream.opened(), seen);
+    }
 }
 
 #[test]

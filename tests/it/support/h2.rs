@@ -56,6 +56,8 @@ pub struct Opened {
 pub enum Act {
     /// Sends these bytes.
     Send(Vec<u8>),
+    /// Sends these bytes when the first of the body has come.
+    AfterData(Vec<u8>),
     /// Sends these bytes and closes the connection.
     Close(Vec<u8>),
     /// Sends the first bytes, and then the second again and again, until the other side has had enough or that many times.
@@ -146,6 +148,7 @@ fn token_response() -> Response<Full<bytes::Bytes>> {
 async fn serve(mut stream: TlsStream<TcpStream>, serving: Serving) -> std::io::Result<()> {
     stream.read_exact(&mut [0; 24]).await?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    let mut after_data = Vec::new();
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;
@@ -161,6 +164,7 @@ async fn serve(mut stream: TlsStream<TcpStream>, serving: Serving) -> std::io::R
                 let act = (serving.script)(Opened { count, stream: number });
                 match act {
                     Act::Send(bytes) => stream.write_all(&bytes).await?,
+                    Act::AfterData(bytes) => after_data = bytes,
                     Act::Close(bytes) => {
                         stream.write_all(&bytes).await?;
                         return stream.shutdown().await;
@@ -182,6 +186,7 @@ async fn serve(mut stream: TlsStream<TcpStream>, serving: Serving) -> std::io::R
                     }
                 }
             }
+            (DATA, _) => stream.write_all(&std::mem::take(&mut after_data)).await?,
             _ => {}
         }
         stream.flush().await?;
