@@ -1,6 +1,9 @@
 //! Opening a connection to the upstream: name, TCP, the egress proxy where there is one, and TLS, all within one time.
 //!
-//! The name is looked up for each connection, and never kept here: what the system's resolver keeps is its own affair.
+//! The name is looked up anew for connections that are opened later, and never kept here: what the system's resolver keeps is its
+//! own affair.
+
+mod lookup;
 
 use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,6 +20,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tower::{Service, ServiceExt as _, util::MapErr};
 
+use self::lookup::Together;
 use super::{UpstreamConfig, stream::Stream};
 use crate::{
     egress::{self, Tunnel},
@@ -86,7 +90,7 @@ impl<R> Resolve for R where
 }
 
 /// A resolver whose errors are told from those of connecting.
-type Names<R> = MapErr<R, fn(io::Error) -> NameError>;
+type Names<R> = MapErr<Together<R>, fn(io::Error) -> NameError>;
 
 /// Opens connections to the configured upstream.
 pub(in crate::proxy) struct Connector<R = GaiResolver> {
@@ -124,7 +128,8 @@ impl Connector {
 
 impl<R: Resolve> Connector<R> {
     fn with_resolver(config: &UpstreamConfig, trust: Trust, resolver: R) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(resolver.map_err(NameError as fn(io::Error) -> NameError));
+        let resolver = Together::new(resolver).map_err(NameError as fn(io::Error) -> NameError);
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
