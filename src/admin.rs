@@ -1,7 +1,7 @@
 //! The administrator's listener, on loopback only, and on a Unix socket where one is configured.
 //!
 //! Reading is free for programs that use a loopback name and are no web page. Actions need more: the socket, whose mode lets
-//! only the proxy's own user in, or the admin token. Every action is logged for audit by the refresher that does it.
+//! only the proxy's own user in, or the admin token. Every action is logged for audit by whoever does it.
 //!
 //! Deliberately absent: anything secret.
 
@@ -36,6 +36,8 @@ pub struct Parts {
     pub token: TokenReader,
     /// Where actions go.
     pub control: TokenControl,
+    /// To be cancelled, to have the process drain.
+    pub stop: CancellationToken,
     /// Cancelled as soon as the process drains.
     pub draining: CancellationToken,
     /// Where requests are forwarded to.
@@ -48,8 +50,8 @@ pub struct Parts {
     pub started: Instant,
 }
 
-/// `GET /api/status`, and the actions `POST /api/token/invalidate`, `/api/quarantine`, `/api/quarantine/lift` and
-/// `/api/latch/reset`. On the port browsers are kept out, and actions need the admin token; whoever can open the socket is the
+/// `GET /api/status`, and the actions `POST /api/token/invalidate`, `/api/quarantine`, `/api/quarantine/lift`,
+/// `/api/latch/reset` and `/api/shutdown`. On the port browsers are kept out, and actions need the admin token; whoever can open the socket is the
 /// proxy's own user.
 pub fn router(parts: Parts, door: Door) -> Router {
     let keeper = Arc::new(Keeper { door, guard: HostGuard::new(Vec::new()), admin_token: parts.admin_token.clone() });

@@ -6,20 +6,21 @@
 mod rotation;
 mod trust;
 
-use std::{collections::HashMap, fmt, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, io, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     select,
     task::{self, JoinError, JoinSet},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     admin,
-    config::{Config, Listen},
+    config::{self, Config, Listen},
     credentials::lockout::{self, Lockout},
+    drain::Drain,
     guard::{ByDoor, Door},
     ops,
     proxy::{self, ConcurrencyLayer, Pool},
@@ -31,7 +32,10 @@ use crate::{
 };
 
 /// How long the tasks of the control plane may take to end. A token call that is under way may take two seconds.
-const TASKS_END: Duration = Duration::from_secs(5);
+const TASKS_END: Duration = Duration::from_millis(2500);
+
+/// How long the last answers to probes may take.
+const TELLING_ENDS: Duration = Duration::from_millis(500);
 
 /// Why the process cannot start. Nothing stays bound.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +75,7 @@ pub struct TaskEnded {
 pub enum Ending {
     /// Every request in flight was finished.
     Drained,
-    /// The time for that was over, or a second signal came, and connections were cut off.
+    /// The time for that was over, or a second signal came, and requests were cut off.
     CutOff,
 }
 
@@ -93,11 +97,26 @@ pub struct App {
     token: TokenReader,
     server: Arc<Server>,
     tasks: Tasks,
-    /// Cancelled first: no new connections, `/readyz` fails.
+    /// The tasks of the ops listener, which tells to the very end how it goes.
+    telling: Tasks,
+    end: End,
+    shutdown: config::Shutdown,
+}
+
+/// What tells the parts of the process that it ends, in this order.
+#[derive(Debug, Default)]
+struct End {
+    /// Cancelled by an administrator, to begin it.
+    wanted: CancellationToken,
+    /// `/readyz` fails, and each answer is the last one of its connection.
     draining: CancellationToken,
-    /// Cancelled last: the refresher and the other listeners end.
+    drain: Drain,
+    /// No new connections from callers.
+    closing: CancellationToken,
+    /// The refresher and the admin listener end.
     ended: CancellationToken,
-    drain_timeout: Duration,
+    /// The ops listener ends.
+    told: CancellationToken,
 }
 
 impl App {
@@ -139,20 +158,23 @@ impl App {
             Arc::clone(&metrics),
         )
         .delayed(startup_delay);
-        let concurrency = ConcurrencyLayer::new(&config.proxy, Arc::clone(&metrics));
+        let end = End::default();
+        let shared = proxy::Shared {
+            concurrency: ConcurrencyLayer::new(&config.proxy, Arc::clone(&metrics)),
+            token: token.clone(),
+            control: control.clone(),
+            metrics: Arc::clone(&metrics),
+            drain: end.drain.clone(),
+        };
         let stack = || {
             let pool = Pool::new(&config.proxy, trust.clone());
-            ByDoor::new(|door| {
-                let (pool, concurrency) = (pool.clone(), concurrency.clone());
-                let (token, control, metrics) = (token.clone(), control.clone(), Arc::clone(&metrics));
-                proxy::stack(&config.proxy, door, pool, concurrency, token, control, metrics)
-            })
+            ByDoor::new(|door| proxy::stack(&config.proxy, door, pool.clone(), shared.clone()))
         };
-        let server = Server::start(&config.server, Arc::clone(&metrics), stack).map_err(StartError::Worker)?;
-        let server = Arc::new(server);
+        let server = Server::start(&config.server, Arc::clone(&metrics), end.drain.clone(), stack);
+        let server = Arc::new(server.map_err(StartError::Worker)?);
 
-        let (draining, ended) = (CancellationToken::new(), CancellationToken::new());
-        let mut tasks = Tasks::default();
+        let ended = &end.ended;
+        let (mut tasks, mut telling) = (Tasks::default(), Tasks::default());
         tasks.spawn("token refresher", refresher.run(ended.clone()));
         let hangups = signal::hangups().map_err(StartError::Signal)?;
         tasks
@@ -160,14 +182,15 @@ impl App {
         let hangups = signal::hangups().map_err(StartError::Signal)?;
         tasks.spawn("trust", trust::follow(trust_writer, hangups, ended.clone()));
         for listener in listeners.proxy {
-            let (server, draining) = (Arc::clone(&server), draining.clone());
-            tasks.spawn("accept", async move { server.accept(listener, draining).await });
+            let (server, closing) = (Arc::clone(&server), end.closing.clone());
+            tasks.spawn("accept", async move { server.accept(listener, closing).await });
         }
         let alive = Arc::clone(&server);
         let ops = ops::router(ops::Parts {
             token: token.clone(),
             metrics: Arc::clone(&metrics),
-            draining: draining.clone(),
+            draining: end.draining.clone(),
+            require_token: config.require_token,
             alive: Arc::new(move || {
                 let server = Arc::clone(&alive);
                 Box::pin(async move { server.is_alive().await })
@@ -175,13 +198,14 @@ impl App {
         });
         let limits = config.server.limits;
         for listener in listeners.ops {
-            tasks
-                .spawn("ops", server::serve("ops", listener, ops.clone(), limits, Arc::clone(&metrics), ended.clone()));
+            let told = end.told.clone();
+            telling.spawn("ops", server::serve("ops", listener, ops.clone(), limits, Arc::clone(&metrics), told));
         }
         let admin_parts = admin::Parts {
             token: token.clone(),
             control: control.clone(),
-            draining: draining.clone(),
+            stop: end.wanted.clone(),
+            draining: end.draining.clone(),
             upstream: config.proxy.upstream.url.to_string(),
             scheme,
             admin_token: config.admin_token,
@@ -205,7 +229,7 @@ impl App {
             worker_threads = config.server.worker_threads,
             "listening"
         );
-        Ok(Self { addresses, token, server, tasks, draining, ended, drain_timeout: config.drain_timeout })
+        Ok(Self { addresses, token, server, tasks, telling, end, shutdown: config.shutdown })
     }
 
     /// The addresses that were bound.
@@ -218,8 +242,8 @@ impl App {
         &self.token
     }
 
-    /// Runs until `stop` completes and says why, then drains: no new connections, requests in flight are finished. A
-    /// completion of `stop_now` cuts that short.
+    /// Runs until `stop` completes and says why, or an administrator has it stop; drains then: callers are told to go elsewhere, no
+    /// new connections are taken, requests in flight are finished. A completion of `stop_now` cuts that short.
     ///
     /// # Errors
     ///
@@ -229,30 +253,69 @@ impl App {
         stop: impl Future<Output = R>,
         stop_now: impl Future<Output = R>,
     ) -> Result<Ending, TaskEnded> {
-        let reason = select! {
-            reason = stop => reason,
-            task = self.tasks.next_ended() => return Err(TaskEnded { task }),
-            () = self.server.worker_ended() => return Err(TaskEnded { task: "worker" }),
+        let mut stop = pin!(stop);
+        let wanted = self.end.wanted.clone();
+        let (reason, stopped) = select! {
+            reason = stop.as_mut() => (reason.to_string(), true),
+            () = wanted.cancelled() => ("an administrator".to_owned(), false),
+            ended = self.ended_by_itself() => return Err(ended),
         };
-        info!(%reason, drain_timeout_s = self.drain_timeout.as_secs(), "draining");
-        self.draining.cancel();
-        let cut_off = select! {
-            cut_off = self.server.drain(self.drain_timeout) => cut_off,
-            reason = stop_now => {
-                warn!(%reason, "stopping at once");
-                return Ok(Ending::CutOff);
+        let config::Shutdown { drain_delay, drain_timeout } = self.shutdown;
+        info!(reason, drain_delay_s = drain_delay.as_secs(), drain_timeout_s = drain_timeout.as_secs(), "draining");
+        // Who ends what an administrator has told to end already is in no hurry.
+        let second = async {
+            if !stopped {
+                let reason = stop.await;
+                info!(%reason, "draining already");
             }
+            stop_now.await
         };
-        self.ended.cancel();
+        select! {
+            ending = self.wind_down() => ending,
+            reason = second => {
+                warn!(%reason, "stopping at once");
+                Ok(Ending::CutOff)
+            }
+        }
+    }
+
+    /// The whole end, in its order.
+    async fn wind_down(&mut self) -> Result<Ending, TaskEnded> {
+        self.end.draining.cancel();
+        self.end.drain.begin();
+        select! {
+            () = sleep(self.shutdown.drain_delay) => {}
+            ended = self.ended_by_itself() => return Err(ended),
+        }
+        self.end.closing.cancel();
+        let cut_off = self.server.drain(self.shutdown.drain_timeout).await;
+        self.end.ended.cancel();
         // A task that does not end in its time is not waited for: nothing is lost with it.
         let _ = timeout(TASKS_END, self.tasks.all_ended()).await;
+        self.end.told.cancel();
+        let _ = timeout(TELLING_ENDS, self.telling.all_ended()).await;
         if cut_off > 0 {
-            warn!(connections = cut_off, "the drain timeout is over; connections were cut off");
+            warn!(requests = cut_off, "the drain timeout is over; requests were cut off");
             return Ok(Ending::CutOff);
         }
         info!("drained");
         Ok(Ending::Drained)
     }
+
+    /// Waits for a task that ends although nobody told it to.
+    async fn ended_by_itself(&mut self) -> TaskEnded {
+        select! {
+            task = self.tasks.next_ended() => TaskEnded { task },
+            task = self.telling.next_ended() => TaskEnded { task },
+            () = self.server.worker_ended() => TaskEnded { task: "worker" },
+        }
+    }
+}
+
+/// The longest time that the end can take from the first signal on.
+pub fn longest_end(shutdown: config::Shutdown) -> Duration {
+    let config::Shutdown { drain_delay, drain_timeout } = shutdown;
+    drain_delay + drain_timeout + server::LAST_ANSWERS + TASKS_END + TELLING_ENDS
 }
 
 /// The addresses as text, separated by commas.

@@ -43,8 +43,10 @@ pub struct Config {
     pub tls: tls::Config,
     /// Logs.
     pub log: logging::Config,
-    /// How long requests in flight may take after a stop (`shutdown.drain_timeout`).
-    pub drain_timeout: Duration,
+    /// Whether the start has succeeded only when a token was obtained (`startup.require_token`).
+    pub require_token: bool,
+    /// How the process ends.
+    pub shutdown: Shutdown,
     /// What the proxy authenticates with, as it was when the configuration was read.
     pub credentials: Credentials,
     /// Where to read that again.
@@ -57,6 +59,15 @@ pub struct Config {
     pub admin_socket: Option<PathBuf>,
     /// What the administrator's actions need on the port.
     pub admin_token: Option<Secret<String>>,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long new connections are still taken after a stop (`shutdown.drain_delay`).
+    pub drain_delay: Duration,
+    /// How long requests in flight may take after that (`shutdown.drain_timeout`).
+    pub drain_timeout: Duration,
 }
 
 /// The addresses to listen on.

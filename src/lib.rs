@@ -24,5 +24,6 @@ pub mod egress;
 pub mod credentials;
 pub mod secret;
 pub mod process;
+pub mod drain;
 pub mod cause;
 pub mod patience;

@@ -40,6 +40,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Cancelled as soon as the process drains.
     pub draining: CancellationToken,
+    /// Whether the start has succeeded only when a token was obtained (`startup.require_token`).
+    pub require_token: bool,
     /// Whether the event loops answer.
     pub alive: Alive,
 }
@@ -60,9 +62,14 @@ pub fn router(parts: Parts) -> Router {
         .with_state(parts)
 }
 
-/// Passes once the first token call has ended, well or badly. The listeners are bound before this one answers.
+/// Passes once the first token call has ended, well or badly; where a token is required, once one was obtained. The listeners are
+/// bound before this one answers.
 async fn startupz(State(parts): State<Parts>) -> Response {
-    answer(parts.token.status().attempted, "the first token call has not ended yet")
+    let status = parts.token.status();
+    if parts.require_token && status.attempted {
+        return answer(status.obtained, "no token was obtained yet, and startup.require_token is set");
+    }
+    answer(status.attempted, "the first token call has not ended yet")
 }
 
 async fn livez(State(parts): State<Parts>) -> Response {
@@ -146,7 +153,8 @@ mod tests {
     fn parts(alive: bool) -> (Parts, TokenWriter) {
         let (writer, token) = channel(Clock::Boot, Duration::from_secs(2));
         let alive: Alive = Arc::new(move || Box::pin(std::future::ready(alive)));
-        (Parts { token, metrics: Arc::new(Metrics::new()), draining: CancellationToken::new(), alive }, writer)
+        let (metrics, draining) = (Arc::new(Metrics::new()), CancellationToken::new());
+        (Parts { token, metrics, draining, require_token: false, alive }, writer)
     }
 
     fn publish(writer: &mut TokenWriter) {
@@ -180,6 +188,20 @@ mod tests {
         assert_eq!(get(&parts, "/readyz").await.0, 200);
         parts.draining.cancel();
         assert_eq!(get(&parts, "/readyz").await, (503, "not ok: draining\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn q01_where_a_token_is_required_the_start_has_not_succeeded_without_one() {
+        let (parts, mut writer) = parts(true);
+        let parts = Parts { require_token: true, ..parts };
+        assert_eq!(get(&parts, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
+        writer.settle(Phase::Failed(Class::Transient), None, Guard::default());
+        let (status, text) = get(&parts, "/startupz").await;
+        assert!(status == 503 && text.contains("startup.require_token"), "{text}");
+        publish(&mut writer);
+        assert_eq!(get(&parts, "/startupz").await.0, 200);
+        writer.settle(Phase::Rejected, None, Guard::default());
+        assert_eq!(get(&parts, "/startupz").await.0, 200, "once started, always started");
     }
 
     #[tokio::test]

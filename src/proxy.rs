@@ -18,6 +18,7 @@ pub mod heal;
 mod inject;
 mod local;
 mod observe;
+mod overdue;
 mod panic;
 mod record;
 mod replay;
@@ -45,10 +46,11 @@ pub use upload::UploadLimits;
 
 use self::{
     client::Upstream, deadline::DeadlineLayer, guard::Guard, headers::OwnNames, heal::HealLayer, inject::InjectLayer,
-    local::LocalLayer, observe::ObserveLayer, panic::CatchPanicLayer, replay::ReplayBody, respond::RespondLayer,
-    retry::RetryLayer, step::step, upload::Upload,
+    local::LocalLayer, observe::ObserveLayer, overdue::OverdueLayer, panic::CatchPanicLayer, replay::ReplayBody,
+    respond::RespondLayer, retry::RetryLayer, step::step, upload::Upload,
 };
 use crate::{
+    drain::Drain,
     guard::{Door, RequiredHeader},
     telemetry::Metrics,
     tls::Trust,
@@ -112,15 +114,27 @@ impl fmt::Debug for Pool {
     }
 }
 
+/// What the stacks of all workers and doors share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The places among the requests in flight.
+    pub concurrency: ConcurrencyLayer,
+    /// The token that is injected.
+    pub token: TokenReader,
+    /// Where a refused one is told of.
+    pub control: TokenControl,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How far the end of the process has come.
+    pub drain: Drain,
+}
+
 /// The request pipeline for what comes in by `door`: top to bottom is the way down.
 pub fn stack(
     config: &Config,
     door: Door,
     pool: Pool,
-    concurrency: ConcurrencyLayer,
-    token: TokenReader,
-    control: TokenControl,
-    metrics: Arc<Metrics>,
+    shared: Shared,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<ObservedBody>,
@@ -129,6 +143,7 @@ pub fn stack(
 > + Clone
 + Send
 + 'static {
+    let Shared { concurrency, token, control, metrics, drain } = shared;
     let guard = Arc::new(Guard::new(config, door));
     let names = Arc::new(OwnNames::new(&config.own_headers));
     let limits = config.upload;
@@ -136,6 +151,7 @@ pub fn stack(
         .layer(ObserveLayer::new(Arc::clone(&metrics))) // request id, access log, metrics
         .layer(RespondLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
+        .layer(OverdueLayer::new(drain)) // none is waited for beyond the drain's time
         .layer(step(framing::check)) // one reading of the message, and no more of it than the limits
         .layer(step(move |exchange: &mut Exchange<_>| guard.admit(exchange))) // who may call: host names, no browsers, a header
         .layer(step(target::find_route)) // which operation of the catalogue it is

@@ -24,12 +24,8 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use rustix::process::{Resource, getrlimit};
-use tokio::{
-    runtime::Handle,
-    select,
-    time::{Instant, timeout, timeout_at},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{runtime::Handle, select, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 use tracing::warn;
 
@@ -38,11 +34,18 @@ pub use connection::Limits;
 pub use listener::{BindError, Listener, bind};
 pub use socket::SocketAccess;
 
-use self::{connection::Connections, entrance::Entrance, worker::Worker};
-use crate::{guard::ByDoor, telemetry::Metrics};
+use self::{connection::Connections, entrance::Entrance, transport::Transport, worker::Worker};
+use crate::{drain::Drain, guard::ByDoor, telemetry::Metrics};
 
 /// How long an event loop may take to answer a ping before it counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an idle connection may still bring a request when no new ones are taken any more: one that was on its way. A caller
+/// on this machine needs some microseconds from connecting to sending, or some milliseconds when it is not given the processor.
+const LAST_REQUEST: Duration = Duration::from_millis(250);
+
+/// How long the last answers may take to leave, once no request is waited for any more.
+pub const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The most connections of a listener for probes or administrators. Some tens are a crowd there.
 const MAX_SIDE_CONNECTIONS: usize = 64;
@@ -67,17 +70,25 @@ pub struct Server {
     workers: Vec<Worker>,
     entrance: Entrance,
     metrics: Arc<Metrics>,
+    end: Drain,
+    /// What accepts connections, until the last one that waited has a worker.
+    accepting: TaskTracker,
     /// Cancelled when a worker thread ends.
     ended: CancellationToken,
 }
 
 impl Server {
-    /// Starts the worker threads; `stack` makes the services of each.
+    /// Starts the worker threads; `stack` makes the services of each. Once `end` has begun, each answer is its connection's last.
     ///
     /// # Errors
     ///
     /// When a thread or its runtime cannot be started.
-    pub fn start<S, B>(config: &Config, metrics: Arc<Metrics>, stack: impl Fn() -> ByDoor<S>) -> io::Result<Self>
+    pub fn start<S, B>(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        end: Drain,
+        stack: impl Fn() -> ByDoor<S>,
+    ) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
             + Clone
@@ -87,26 +98,39 @@ impl Server {
         B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
     {
         let ended = CancellationToken::new();
-        let worker = |number| Worker::start(number, config.limits, stack(), ended.clone().drop_guard());
+        let worker = |number| {
+            let connections = Connections::new(config.limits, end.clone(), LAST_REQUEST);
+            Worker::start(number, connections, stack(), ended.clone().drop_guard())
+        };
         let workers = (0..config.worker_threads.get()).map(worker).collect::<io::Result<_>>()?;
         let limit = connection_limit(config);
         metrics.connections_limit().set(i64::try_from(limit).unwrap_or(i64::MAX));
         let entrance = Entrance::new("proxy", limit, Arc::clone(&metrics));
-        Ok(Self { workers, entrance, metrics, ended })
+        Ok(Self { workers, entrance, metrics, end, accepting: TaskTracker::new(), ended })
     }
 
-    /// Accepts connections from `listener` until `stop` is cancelled.
+    /// Accepts connections from `listener` until `stop` is cancelled, and those that wait then.
     pub async fn accept(&self, listener: Listener, stop: CancellationToken) {
+        let _accepting = self.accepting.token();
         loop {
-            let (stream, place) = select! {
+            let stream = select! {
                 biased;
-                () = stop.cancelled() => return,
-                next = self.entrance.next(&listener) => next,
+                () = stop.cancelled() => break,
+                stream = self.entrance.accept(&listener) => stream,
             };
-            let worker = self.workers.iter().min_by_key(|worker| worker.connections().open());
-            let open = OpenConnection::new(Arc::clone(&self.metrics));
-            worker.expect("there is at least one worker").serve(stream, (place, open));
+            self.serve(stream).await;
         }
+        for stream in self.entrance.close(listener) {
+            self.serve(stream).await;
+        }
+    }
+
+    /// Hands `stream` to a worker as soon as there is a place for it.
+    async fn serve(&self, stream: Transport) {
+        let place = self.entrance.place().await;
+        let worker = self.workers.iter().min_by_key(|worker| worker.connections().open());
+        let open = OpenConnection::new(Arc::clone(&self.metrics));
+        worker.expect("there is at least one worker").serve(stream, (place, open));
     }
 
     /// Whether every worker's event loop answers within two seconds.
@@ -124,25 +148,33 @@ impl Server {
         self.ended.cancelled().await;
     }
 
-    /// Lets every connection finish the request that it is working on, and closes it then; idle ones are closed at once.
-    /// What is still open after `patience` is cut off.
+    /// Lets every connection finish the request that it is working on, and closes it then; idle ones are closed after a moment, in
+    /// which a request that was on its way is still taken. To be called when accepting has been told to stop.
     ///
-    /// Returns how many connections were cut off.
+    /// What is not answered after `patience` is answered with 503, and what is still open a second later is cut off. Returns how
+    /// many requests were not served to their end.
     pub async fn drain(&self, patience: Duration) -> usize {
-        let deadline = Instant::now() + patience;
-        let mut cut_off = 0;
-        for worker in &self.workers {
-            worker.connections().drain();
-        }
-        for worker in &self.workers {
-            let connections = worker.connections();
-            if timeout_at(deadline, connections.finished()).await.is_err() {
-                cut_off += connections.open();
-                connections.abort();
-                connections.finished().await;
+        let connections = || self.workers.iter().map(Worker::connections);
+        self.end.begin();
+        connections().for_each(Connections::drain);
+        if timeout(patience, self.finished()).await.is_err() {
+            self.end.expire();
+            connections().for_each(Connections::expire);
+            if timeout(LAST_ANSWERS, self.finished()).await.is_err() {
+                connections().for_each(Connections::abort);
+                self.finished().await;
             }
         }
-        cut_off
+        self.end.cut_off()
+    }
+
+    /// Waits until nothing is accepted and no connection is open.
+    async fn finished(&self) {
+        self.accepting.close();
+        self.accepting.wait().await;
+        for worker in &self.workers {
+            worker.connections().finished().await;
+        }
     }
 }
 
@@ -175,15 +207,18 @@ pub async fn serve<S, B>(
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
 {
-    let connections = Connections::new(limits);
+    let connections = Connections::new(limits, Drain::default(), Duration::ZERO);
     let entrance = Entrance::new(name, MAX_SIDE_CONNECTIONS, metrics);
     loop {
         let (stream, place) = select! {
-            () = stop.cancelled() => return connections.drain(),
+            () = stop.cancelled() => break,
             next = entrance.next(&listener) => next,
         };
         connections.serve(&Handle::current(), stream, service.clone(), place);
     }
+    connections.drain();
+    // What is still being said is part of the end, such as the answer to a wish for it. Nobody else is waited for.
+    let _ = timeout(LAST_ANSWERS, connections.finished()).await;
 }
 
 /// Counts a connection for as long as it lives.

@@ -1,4 +1,6 @@
 //! The signals that the process heeds: two that end it, one that has it read its credentials and its authorities again.
+//!
+//! A signal is caught from the first call for it on, and never ends the process by itself after that.
 
 use std::io;
 

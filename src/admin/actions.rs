@@ -9,9 +9,10 @@ use axum::{
 };
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
+use tracing::info;
 
 use super::Parts;
-use crate::{credentials::lockout::Verdict, secret::Secret};
+use crate::{credentials::lockout::Verdict, secret::Secret, telemetry::AUDIT};
 
 pub(super) fn routes() -> Router<Parts> {
     Router::new()
@@ -19,6 +20,7 @@ pub(super) fn routes() -> Router<Parts> {
         .route("/api/quarantine", post(quarantine))
         .route("/api/quarantine/lift", post(lift))
         .route("/api/latch/reset", post(reset_latch))
+        .route("/api/shutdown", post(shutdown))
 }
 
 /// Whether `headers` carry `token`, once and as a bearer token. The comparison is of hashes, so that its time tells nothing.
@@ -62,6 +64,13 @@ async fn reset_latch(State(parts): State<Parts>, Query(reset): Query<Reset>) -> 
             (StatusCode::CONFLICT, how).into_response()
         }
     }
+}
+
+/// Begins the drain that SIGTERM begins; once more, it changes nothing.
+async fn shutdown(State(parts): State<Parts>) -> Response {
+    info!(target: AUDIT, "shutdown: the proxy drains and ends");
+    parts.stop.cancel();
+    done(true, "the proxy drains and ends\n")
 }
 
 fn done(heard: bool, what: &'static str) -> Response {

@@ -21,6 +21,7 @@ async fn call(
     let parts = Parts {
         token,
         control,
+        stop: CancellationToken::new(),
         draining: CancellationToken::new(),
         upstream: "https://api.finicity.com".to_owned(),
         scheme: Scheme::Partner,
@@ -63,6 +64,19 @@ async fn web_pages_and_other_names_are_refused() {
 }
 
 const ACTIONS: [&str; 4] = ["/api/token/invalidate", "/api/quarantine", "/api/quarantine/lift", "/api/latch/reset"];
+
+#[tokio::test]
+async fn a_shutdown_needs_the_token_or_the_socket_and_is_begun_only_then() {
+    let post = |door, fields: &'static [(&str, &str)]| call(Method::POST, "/api/shutdown", door, Some("right"), fields);
+    assert_eq!(post(Door::Port, &[("host", "localhost")]).await.0, 401);
+    assert_eq!(post(Door::Port, &[("host", "localhost"), ("authorization", "Bearer wrong")]).await.0, 401);
+    assert_eq!(post(Door::Port, &[("host", "evil.example"), ("authorization", "Bearer right")]).await.0, 421);
+    assert_eq!(call(Method::POST, "/api/shutdown", Door::Port, None, &[("host", "localhost")]).await.0, 403);
+    assert_eq!(call(Method::GET, "/api/shutdown", Door::Socket, None, &[]).await.0, 405);
+    let told = (200, "the proxy drains and ends\n".to_owned());
+    assert_eq!(post(Door::Port, &[("host", "localhost"), ("authorization", "Bearer right")]).await, told);
+    assert_eq!(post(Door::Socket, &[]).await, told);
+}
 
 #[tokio::test]
 async fn actions_need_the_token_or_the_socket() {

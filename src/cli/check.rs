@@ -1,10 +1,15 @@
 //! `check`: is the configuration one that can run?
 
+use std::time::Duration;
+
 use super::say;
 use crate::{
-    app::joined,
+    app::{joined, longest_end},
     config::{self, Inputs},
 };
+
+/// What Kubernetes gives a pod to end, unless it is told otherwise.
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
 /// Loads everything and says what it amounts to. Nothing is bound, and nobody is called.
 pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
@@ -16,5 +21,15 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
     say(format_args!("  callers    {}", joined(&config.listen.proxy)));
     say(format_args!("  operators  {}", joined(&config.listen.ops)));
     say(format_args!("  admin      {}", joined(&config.listen.admin)));
+    let end = longest_end(config.shutdown);
+    say(format_args!("  stopping   takes at most {}{}", humantime::format_duration(end), beyond_grace(end)));
     Ok(())
+}
+
+/// What to do about an end that may take longer than Kubernetes waits. How long that is, only the pod's manifest knows.
+fn beyond_grace(end: Duration) -> &'static str {
+    if end < GRACE_PERIOD {
+        return "";
+    }
+    "; Kubernetes waits for 30s: raise terminationGracePeriodSeconds above that, or lower shutdown.drain_delay or drain_timeout"
 }

@@ -8,17 +8,20 @@ use crate::{
     cause,
     config::{self, Inputs},
     process::{self, Unprotected},
-    signal::StopSignals,
+    signal::{self, StopSignals},
     telemetry::logging::{self, Output},
 };
 
 /// Serves until a signal says to stop; drains then, unless a second one comes. `unprotected` is what the process could not be
 /// protected against.
 pub(super) async fn run(inputs: Inputs, unprotected: Vec<Unprotected>) -> anyhow::Result<()> {
+    // Before all else, since a start may take a while: a SIGHUP would end the process, and the kernel keeps from process 1 of a
+    // container what it does not catch, so that a SIGTERM would be lost.
+    let mut signals = StopSignals::catch()?;
+    let _hangups = signal::hangups()?;
     let config = config::load(&inputs)?;
     drop(inputs); // the environment's copy of the secrets with it
     logging::init(&config.log, Output::Stdout)?;
-    let mut signals = StopSignals::catch()?;
     let open_files = process::raise_open_files();
     let app = App::start(config).await?;
     for problem in unprotected {
@@ -34,6 +37,6 @@ pub(super) async fn run_until_stopped(app: App, signals: &mut StopSignals) -> an
     let next = || async { signals.lock().await.next().await };
     match app.run(next(), next()).await? {
         Ending::Drained => Ok(()),
-        Ending::CutOff => bail!("connections were cut off before their requests were finished"),
+        Ending::CutOff => bail!("requests were cut off before they were served to their end"),
     }
 }

@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Config, Environment, Problem, Raw, reader::Reader};
+use super::{Config, Environment, Problem, Raw, Shutdown, reader::Reader};
 use crate::{
     cause,
     credentials::{self, Credentials, Scheme, Source},
@@ -64,8 +64,12 @@ fn keys(
     let replay_buffer = read.number("upstream.replay_buffer", 0..=16 * 1024 * 1024);
     let token = auth::token(read);
     let state_dir = read.optional("auth.state_dir", |path| Ok(PathBuf::from(path)));
-    let admin_socket = read.optional("admin.socket", |path| Ok(PathBuf::from(path)));
-    let drain_timeout = read.duration("shutdown.drain_timeout", Duration::ZERO..=HOUR);
+    let admin_socket = listen::admin_socket(read);
+    let require_token = read.flag("startup.require_token");
+    let shutdown = Shutdown {
+        drain_delay: read.duration("shutdown.drain_delay", Duration::ZERO..=HOUR),
+        drain_timeout: read.duration("shutdown.drain_timeout", Duration::ZERO..=HOUR),
+    };
     let log = log::log(read);
 
     let upstream = upstream?;
@@ -95,7 +99,8 @@ fn keys(
         admin_token,
         tls,
         log,
-        drain_timeout,
+        require_token,
+        shutdown,
         credentials,
     })
 }

@@ -32,7 +32,7 @@ fn three_variables_are_enough_for_the_real_api() {
     assert_eq!(config.proxy.upstream.url, "https://api.finicity.com");
     assert_eq!(config.token.token_path, None);
     assert_eq!(config.listen.proxy, ["127.0.0.1:3464".parse().unwrap(), "[::1]:3464".parse().unwrap()]);
-    assert_eq!(config.drain_timeout, Duration::from_secs(25));
+    assert_eq!(config.shutdown, Shutdown { drain_delay: Duration::ZERO, drain_timeout: Duration::from_secs(25) });
     assert!(!format!("{config:?} {:?}", inputs(&[])).contains("canary"));
 }
 

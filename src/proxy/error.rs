@@ -37,6 +37,8 @@ pub enum Code {
     Quarantined,
     /// More work than the proxy takes on.
     Overloaded,
+    /// The proxy is ending, and its time for requests is over.
+    Draining,
     /// The upstream could not be reached, or the connection to it broke.
     UpstreamUnreachable,
     /// The TLS handshake with the upstream failed.
@@ -88,6 +90,7 @@ impl Code {
             Self::CredentialsRejected => ("credentials_rejected", StatusCode::SERVICE_UNAVAILABLE),
             Self::Quarantined => ("quarantined", StatusCode::SERVICE_UNAVAILABLE),
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Draining => ("draining", StatusCode::SERVICE_UNAVAILABLE),
             Self::UpstreamUnreachable => ("upstream_unreachable", StatusCode::BAD_GATEWAY),
             Self::UpstreamTls => ("upstream_tls", StatusCode::BAD_GATEWAY),
             Self::UpstreamProtocol => ("upstream_protocol", StatusCode::BAD_GATEWAY),
@@ -139,6 +142,12 @@ impl Error {
     /// [`Code::Overloaded`], worth another try soon.
     pub fn overloaded(detail: &'static str) -> Self {
         Self { retry_after: Some(OVERLOAD_RETRY_AFTER), ..Self::new(Code::Overloaded, detail) }
+    }
+
+    /// The same, worth another try after `retry_after`.
+    #[must_use]
+    pub fn after(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
     }
 
     /// The same with its cause, which only the log will show.

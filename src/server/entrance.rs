@@ -38,19 +38,36 @@ impl Entrance {
     /// there is none, the next ones wait in the kernel's queue.
     pub(super) async fn next(&self, listener: &Listener) -> (Transport, OwnedSemaphorePermit) {
         let stream = self.accept(listener).await;
+        (stream, self.place().await)
+    }
+
+    /// A place for a connection.
+    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return (stream, place);
+            return place;
         }
         if let Some(times) = self.note("full", &self.full) {
             warn!(listener = self.name, limit = self.limit, times, "connection limit reached; new ones wait");
         }
-        let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
-        (stream, place)
+        Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Stops listening, and returns the connections that the kernel has taken for us already.
+    pub(super) fn close(&self, listener: Listener) -> Vec<Transport> {
+        let (waiting, error) = listener.close();
+        if let Some(error) = error {
+            warn!(listener = self.name, %error, "connections that waited to be accepted are lost");
+        }
+        waiting
     }
 
     /// The next connection of a user who may connect. Errors of a single connection are skipped; when descriptors run out,
     /// accepting pauses.
-    async fn accept(&self, listener: &Listener) -> Transport {
+    ///
+    /// # Cancel safety
+    ///
+    /// No connection is lost.
+    pub(super) async fn accept(&self, listener: &Listener) -> Transport {
         loop {
             match listener.accept().await {
                 Ok(stream) if listener.admits(&stream) => return stream,
@@ -82,7 +99,7 @@ impl Entrance {
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

@@ -44,6 +44,11 @@ impl Gate {
         Self { follower, refused, patience: Patience::new(header_timeout), stopped: None, ended: false }
     }
 
+    /// Whether the caller has said that it sends nothing more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Whether the caller may be sending what will never be read.
     pub(super) fn leaves_bytes_unread(&self) -> bool {
         !self.ended && (self.stopped.is_some() || self.follower.place() != Place::Between)

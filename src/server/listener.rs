@@ -2,17 +2,22 @@
 
 use std::{io, net::SocketAddr};
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tracing::warn;
 
 use super::{
     Address,
+    entrance::is_of_one_connection,
     socket::{Socket, SocketAccess},
     transport::Transport,
 };
 
 /// Connections that the kernel keeps for us until we accept them; a burst after a pause needs some hundreds.
 const BACKLOG: u32 = 1024;
+
+/// The most connections that are taken from a queue before it is closed: all of it, and those that come meanwhile. Callers that
+/// connect faster than they are accepted must not keep a process from ending.
+const LAST_CONNECTIONS: usize = 2 * BACKLOG as usize;
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -119,11 +124,59 @@ impl Listener {
         }
     }
 
+    /// Stops listening. Returns the connections of users who may connect that the kernel had taken for us already, and why they are
+    /// perhaps not all: left in its queue, they would be reset, with the requests that are on them.
+    pub(super) fn close(self) -> (Vec<Transport>, Option<io::Error>) {
+        let mut waiting = Vec::new();
+        let error = self.accept_waiting(&mut waiting).err();
+        (waiting, error)
+    }
+
+    /// Asks the kernel and not the reactor, which may not have heard of the latest connections.
+    fn accept_waiting(self, waiting: &mut Vec<Transport>) -> io::Result<()> {
+        match self.0 {
+            Kind::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                take_waiting(waiting, || {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    TcpStream::from_std(stream).map(Transport::Tcp).map(Some)
+                })
+            }
+            Kind::Unix(socket) => {
+                let (listener, admission) = socket.into_parts();
+                let listener = listener.into_std()?;
+                take_waiting(waiting, || {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    let stream = UnixStream::from_std(stream).map(Transport::Unix)?;
+                    Ok(admission.admits(stream.peer_uid()).then_some(stream))
+                })
+            }
+        }
+    }
+
     /// Whether the user at the other end of `stream` may connect here.
     pub(super) fn admits(&self, stream: &Transport) -> bool {
         match &self.0 {
             Kind::Tcp(_) => true,
-            Kind::Unix(socket) => socket.admits(stream.peer_uid()),
+            Kind::Unix(socket) => socket.admission().admits(stream.peer_uid()),
         }
     }
+}
+
+/// Adds what `accept` accepts to `waiting`, until nothing more waits.
+fn take_waiting(
+    waiting: &mut Vec<Transport>,
+    mut accept: impl FnMut() -> io::Result<Option<Transport>>,
+) -> io::Result<()> {
+    for _ in 0..LAST_CONNECTIONS {
+        match accept() {
+            Ok(stream) => waiting.extend(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -47,9 +47,22 @@ impl SocketAccess {
 pub(super) struct Socket {
     file: SocketFile,
     listener: UnixListener,
+    admission: Admission,
+}
+
+/// Whom a socket lets in among those who can open it.
+#[derive(Debug)]
+pub(super) struct Admission {
     access: SocketAccess,
     /// The proxy's own user.
     own: u32,
+}
+
+impl Admission {
+    /// Whether the user `uid` may connect.
+    pub(super) fn admits(&self, uid: Option<u32>) -> bool {
+        self.access.admits(uid, self.own)
+    }
 }
 
 impl Socket {
@@ -68,7 +81,7 @@ impl Socket {
         let listener = bound?;
         let file = SocketFile::of(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(access.mode))?;
-        Ok(Self { file, listener, access, own: geteuid().as_raw() })
+        Ok(Self { file, listener, admission: Admission { access, own: geteuid().as_raw() } })
     }
 
     /// The path.
@@ -84,12 +97,21 @@ impl Socket {
     /// The same, as if the proxy ran as another user.
     #[cfg(test)]
     pub(super) fn owned_by(self, own: u32) -> Self {
-        Self { own, ..self }
+        let admission = Admission { own, ..self.admission };
+        Self { admission, ..self }
     }
 
-    /// Whether the user `uid` may connect.
-    pub(super) fn admits(&self, uid: Option<u32>) -> bool {
-        self.access.admits(uid, self.own)
+    /// Whom it lets in.
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Removes the file, so that nobody finds the socket any more, and returns what is left: whom the kernel has taken already can
+    /// still be accepted.
+    pub(super) fn into_parts(self) -> (UnixListener, Admission) {
+        let Self { file, listener, admission } = self;
+        drop(file);
+        (listener, admission)
     }
 }
 

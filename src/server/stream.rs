@@ -3,15 +3,16 @@
 //! without a reset that would take the answer with it.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     time::timeout,
 };
 use tracing::debug;
@@ -22,6 +23,10 @@ use crate::patience::Patience;
 /// How long a caller may go on sending what nobody reads, after its answer. With unread bytes left, closing would reset the
 /// connection, and the reset can overtake the answer.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a caller that has sent all of its request may keep a closed connection open without a word. It may have sent the next
+/// request already, without waiting for the answer; callers that have seen the end hang up within a round trip.
+const QUIET: Duration = Duration::from_millis(250);
 
 /// The stream, while requests are served on it. When hyper lets go of it, it is [`Returned`].
 #[derive(Debug)]
@@ -52,16 +57,29 @@ impl Returned {
 }
 
 impl OpenStream {
-    /// Closes the connection after its last answer. A caller that is still sending gets some time to finish, or to see the
-    /// answer and stop.
+    /// Closes the connection after its last answer: our direction at once, the caller's when it has hung up, or is quiet. One that is
+    /// still sending gets some time to finish, or to see the answer and stop.
     pub(super) async fn close(mut self) {
         // It fails when the caller has gone already.
         let _ = self.transport.shutdown().await;
-        if self.gate.leaves_bytes_unread() {
-            let mut unread = vec![0; 16 * 1024];
-            let read_on = async { while self.transport.read(&mut unread).await.is_ok_and(|read| read > 0) {} };
-            let _ = timeout(LINGER, read_on).await;
+        if self.gate.has_ended() {
+            return;
         }
+        let patience = if self.gate.leaves_bytes_unread() { LINGER } else { QUIET };
+        let read_on = async { while matches!(timeout(patience, self.skip()).await, Ok(true)) {} };
+        let _ = timeout(LINGER, read_on).await;
+    }
+
+    /// Reads something and forgets it. Whether there may be more.
+    async fn skip(&mut self) -> bool {
+        poll_fn(|cx| {
+            // On the stack, and only while it is needed: thousands of connections may be closing.
+            let mut unread = [0; 4096];
+            let mut unread = ReadBuf::new(&mut unread);
+            let read = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut unread));
+            Poll::Ready(read.is_ok() && !unread.filled().is_empty())
+        })
+        .await
     }
 
     /// Resets the connection, since its last answer broke off: one without a length, as callers that speak HTTP/1.0 get it,
@@ -155,6 +173,25 @@ mod tests {
         let (mut ours, _caller) = pair(Duration::from_millis(50)).await;
         let error = ours.write_all(&vec![0; 64 * 1024 * 1024]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn g06_an_answer_survives_requests_that_were_sent_ahead_and_are_not_served() {
+        let (mut ours, mut caller) = pair(Duration::from_secs(60)).await;
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        assert_eq!(ours.read(&mut [0; 1000]).await.unwrap(), request.len());
+        // One that nobody reads before the end, and one that comes after it.
+        caller.write_all(request).await.unwrap();
+        ours.write_all(b"answer").await.unwrap();
+        let closing = tokio::spawn(returned(ours).close());
+        let mut answer = [0; 6];
+        caller.read_exact(&mut answer).await.unwrap();
+        caller.write_all(request).await.unwrap();
+        assert_eq!(caller.read(&mut answer[..1]).await.unwrap(), 0, "an end, and no reset");
+        assert_eq!(&answer, b"answer");
+        drop(caller);
+        closing.await.unwrap();
     }
 
     fn returned(stream: CallerStream) -> OpenStream {

@@ -13,11 +13,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::Service;
 
-use super::{
-    OpenConnection,
-    connection::{Connections, Limits},
-    transport::Transport,
-};
+use super::{OpenConnection, connection::Connections, transport::Transport};
 use crate::guard::ByDoor;
 
 /// What a connection holds for as long as it lives.
@@ -32,9 +28,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread, which serves its connections with the one of `services` for the door that each came in by.
+    /// Starts the thread, which serves its `connections` with the one of `services` for the door that each came in by.
     /// `ended` is dropped when the thread ends, however it does.
-    pub(super) fn start<S, B>(number: usize, limits: Limits, services: ByDoor<S>, ended: DropGuard) -> io::Result<Self>
+    pub(super) fn start<S, B>(
+        number: usize,
+        connections: Connections,
+        services: ByDoor<S>,
+        ended: DropGuard,
+    ) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
             + Clone
@@ -52,7 +53,6 @@ impl Worker {
             runtime.block_on(stopped.cancelled());
         })?;
 
-        let connections = Connections::new(limits);
         let (serving, on) = (connections.clone(), handle.clone());
         let serve = Box::new(move |stream: Transport, held| {
             let service = services.get(stream.door()).clone();

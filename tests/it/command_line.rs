@@ -69,9 +69,13 @@ fn check_says_what_a_valid_configuration_amounts_to() {
         "127.0.0.1:3464, [::1]:3464",
         "127.0.0.1:3465",
         "127.0.0.1:3466",
+        "stopping   takes at most 29s",
     ] {
         assert!(output.contains(part), "{output}");
     }
+    assert!(!output.contains("terminationGracePeriodSeconds"), "{output}");
+    let (code, output) = run(&["check", "--set", "shutdown.drain_delay=5s"], &SECRETS);
+    assert!(code == Some(0) && output.contains("at most 34s; Kubernetes waits for 30s"), "{output}");
 }
 
 #[test]

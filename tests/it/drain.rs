@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use crate::support::{
     client::Client,
     process::Proxy,
-    upstream::{Gate, Reply, Upstream},
+    upstream::{Gate, Reply, Upstream, token},
 };
 
 /// An upstream that holds `/held` until the gate is opened.
@@ -52,6 +52,48 @@ fn q02_a_request_in_flight_is_finished_and_no_connection_taken_any_more() {
 }
 
 #[test]
+fn q02_a_token_that_is_refused_during_the_drain_is_replaced_and_the_request_sent_once_more() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let expired = "{\"code\":\"10023\",\"message\":\"Expired (Finicity-App-Token)\"}";
+    let upstream = Upstream::start(3600, move |request| {
+        if request.headers("authorization") == [format!("Bearer {}", token(1))] {
+            let length = expired.len();
+            let refusal = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {length}\r\n\r\n{expired}");
+            return Reply::Held(held.clone(), refusal.into_bytes());
+        }
+        Reply::json("{}")
+    });
+    let mut proxy = Proxy::start(&upstream);
+    let mut client = in_flight(&proxy, &upstream);
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait_for_log("draining");
+    gate.open();
+    let answer = client.read_answer(false).unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert_eq!((upstream.token_calls(), upstream.requests().len()), (2, 2));
+    assert_eq!(proxy.process.wait().code(), Some(0));
+}
+
+#[test]
+fn q02_an_answer_is_not_lost_to_requests_that_were_sent_ahead() {
+    let gate = Gate::new();
+    let upstream = holding(&gate);
+    let mut proxy = Proxy::start(&upstream);
+    let mut client = in_flight(&proxy, &upstream);
+    // Far more than is read ahead, so that the kernel has some of it at the end.
+    client.send("GET /ahead HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(5_000));
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait_for_log("draining");
+    gate.open();
+    let answer = client.read_answer(false).unwrap();
+    assert_eq!((answer.text().as_str(), answer.header("connection")), ("done", Some("close")));
+    assert_eq!(client.read_to_end().unwrap(), b"", "an end, and no reset");
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[test]
 fn q04_idle_connections_are_closed_at_once() {
     let upstream = holding(&Gate::new());
     let mut proxy = Proxy::start(&upstream);
@@ -71,12 +113,34 @@ fn q03_a_request_that_never_ends_is_cut_off_when_the_drain_timeout_is_over() {
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "200ms")]);
     let mut client = in_flight(&proxy, &upstream);
     proxy.process.signal(Signal::TERM);
-    assert_eq!(proxy.process.wait().code(), Some(1));
+    let answer = client.read_answer(false).unwrap();
+    answer.assert_problem(503, "draining");
+    assert_eq!((answer.header("connection"), answer.header("retry-after")), (Some("close"), None));
     client.assert_closed();
-    let line = &proxy.process.logs("the drain timeout is over; connections were cut off")[0];
-    assert_eq!(line["connections"], 1);
+    assert_eq!(proxy.process.wait().code(), Some(1));
+    let line = &proxy.process.logs("the drain timeout is over; requests were cut off")[0];
+    assert_eq!(line["requests"], 1);
     let access = &proxy.process.logs("request")[0];
-    assert_eq!((access["outcome"].as_str(), access["http.response.status_code"].as_u64()), (Some("aborted"), None));
+    assert_eq!((access["outcome"].as_str(), access["error.code"].as_str()), (Some("complete"), Some("draining")));
+}
+
+#[test]
+fn q03_an_answer_that_never_ends_is_cut_off_so_that_it_does_not_look_whole() {
+    let gate = Gate::new();
+    let stalled = gate.clone();
+    let upstream = Upstream::start(3600, move |_| {
+        Reply::Stalled(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegin".to_vec(), stalled.clone())
+    });
+    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "200ms")]);
+    let mut client = proxy.connect();
+    client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    upstream.wait_for("/x");
+    proxy.process.signal(Signal::TERM);
+    assert!(client.read_answer(false).is_err());
+    assert_eq!(proxy.process.wait().code(), Some(1));
+    assert_eq!(proxy.process.logs("the drain timeout is over; requests were cut off")[0]["requests"], 1);
+    assert_eq!(proxy.process.logs("request")[0]["outcome"], "aborted");
+    gate.open();
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `[listen]` and `[guard]`: who can reach the proxy, and under which names.
 
+use std::path::PathBuf;
+
 use http::{HeaderName, HeaderValue, header};
 
 use super::super::{Listen, reader::Reader};
@@ -28,8 +30,8 @@ pub(super) fn listen(read: &mut Reader<'_>) -> Listen {
             mode: read.parsed("listen.socket_mode", socket_mode).unwrap_or_default(),
             uids: uids(read),
         },
-        ops: read.addresses("listen.ops", false),
-        admin: read.addresses("listen.admin", false),
+        ops: ops(read),
+        admin: admin(read),
     };
     if listen.proxy.iter().any(Address::is_remote) && !allow_remote {
         read.problem(
@@ -42,6 +44,21 @@ pub(super) fn listen(read: &mut Reader<'_>) -> Listen {
         read.problem("listen.admin", "must be a loopback address, such as \"127.0.0.1:3466\"");
     }
     listen
+}
+
+/// Where probes are answered.
+pub(super) fn ops(read: &mut Reader<'_>) -> Vec<Address> {
+    read.addresses("listen.ops", false)
+}
+
+/// Where the administrator is answered.
+pub(super) fn admin(read: &mut Reader<'_>) -> Vec<Address> {
+    read.addresses("listen.admin", false)
+}
+
+/// The administrator's socket.
+pub(super) fn admin_socket(read: &mut Reader<'_>) -> Option<PathBuf> {
+    read.optional("admin.socket", |path| Ok(PathBuf::from(path)))
 }
 
 /// An octal mode that lets at least the proxy's own user in.

@@ -1,0 +1,130 @@
+//! A rollout as callers see it: what they send while the process ends is served, or never let in.
+
+use std::{
+    io,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    client::Client,
+    process::Proxy,
+    upstream::{Reply, Upstream},
+};
+
+const REQUEST: &str = "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+fn upstream() -> Upstream {
+    Upstream::start(3600, |_| Reply::json("{}"))
+}
+
+/// Checks that the answer is the upstream's, and the last one of its connection.
+#[track_caller]
+fn check_last<S: io::Read + io::Write>(client: &mut Client<S>) {
+    let answer = client.read_answer(false).unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{answer:?}");
+    assert_eq!(client.read_to_end().unwrap(), b"", "an end, and no reset");
+}
+
+#[test]
+fn q02_during_the_delay_everybody_is_served_and_told_to_go_elsewhere_and_a_second_signal_ends_it() {
+    let upstream = upstream();
+    let dir = tempfile::tempdir().unwrap();
+    let both = format!("127.0.0.1:0,unix:{}", dir.path().join("proxy.sock").display());
+    let variables = [("FINICITY__LISTEN__PROXY", both.as_str()), ("FINICITY__SHUTDOWN__DRAIN_DELAY", "1h")];
+    let mut proxy = Proxy::start_with(&upstream, &variables);
+    let mut kept = proxy.connect();
+    assert_eq!(kept.get("/x").header("connection"), None);
+    let mut idle = proxy.connect();
+
+    proxy.process.signal(Signal::TERM);
+    assert_eq!(proxy.process.wait_for_log("draining")["drain_delay_s"], 3600);
+    assert_eq!(proxy.ops().get("/readyz").text(), "not ok: draining\n");
+    assert_eq!(proxy.ops().get("/livez").status, 200);
+    // Among them one that was open, one that had not sent anything, and new ones.
+    for client in [&mut kept, &mut idle, &mut proxy.connect(), &mut proxy.connect()] {
+        client.send(REQUEST);
+        check_last(client);
+    }
+    let mut on_socket = proxy.connect_socket();
+    on_socket.send(REQUEST);
+    check_last(&mut on_socket);
+
+    proxy.process.signal(Signal::INT);
+    assert_eq!(proxy.process.wait().code(), Some(1));
+    proxy.process.wait_for_log("stopping at once");
+}
+
+#[test]
+fn q02_when_the_delay_is_over_nobody_is_let_in_any_more() {
+    let upstream = upstream();
+    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_DELAY", "300ms")]);
+    let started = Instant::now();
+    proxy.process.signal(Signal::TERM);
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert!(Client::try_connect(proxy.proxy[0]).is_err());
+    proxy.process.wait_for_log("drained");
+}
+
+#[test]
+fn q02_what_waits_in_the_kernels_queues_when_the_end_begins_is_served() {
+    let upstream = upstream();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("proxy.sock");
+    let both = format!("127.0.0.1:0,unix:{}", path.display());
+    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LISTEN__PROXY", &both)]);
+    // While it stands still, the kernel lets callers connect and takes what they send.
+    proxy.process.signal(Signal::STOP);
+    let mut on_port: Vec<Client> = (0..100).map(|_| proxy.connect()).collect();
+    let mut on_socket: Vec<_> = (0..100).map(|_| proxy.connect_socket()).collect();
+    on_port.iter_mut().for_each(|client| client.send(REQUEST));
+    on_socket.iter_mut().for_each(|client| client.send(REQUEST));
+    proxy.process.signal(Signal::TERM);
+    proxy.process.signal(Signal::CONT);
+    on_port.iter_mut().for_each(check_last);
+    on_socket.iter_mut().for_each(check_last);
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn q02_more_connections_than_places_in_the_queue_are_served_one_after_the_other() {
+    let upstream = upstream();
+    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__CONNECTIONS", "3")]);
+    proxy.process.signal(Signal::STOP);
+    let mut clients: Vec<Client> = (0..20).map(|_| proxy.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(REQUEST));
+    proxy.process.signal(Signal::TERM);
+    proxy.process.signal(Signal::CONT);
+    thread::scope(|scope| clients.iter_mut().for_each(|client| drop(scope.spawn(|| check_last(client)))));
+    assert_eq!(proxy.process.wait().code(), Some(0));
+}
+
+#[test]
+fn q02_callers_that_come_and_go_lose_no_request_to_a_rollout() {
+    let upstream = upstream();
+    let mut proxy = Proxy::start(&upstream);
+    let (address, answered) = (proxy.proxy[0], AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                // Until nobody is let in any more; whoever is, gets an answer.
+                while let Ok(mut client) = Client::try_connect(address) {
+                    client.send(REQUEST);
+                    assert_eq!(client.read_answer(false).unwrap().status, 200);
+                    answered.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        while answered.load(SeqCst) < 50 {
+            thread::yield_now();
+        }
+        proxy.process.signal(Signal::TERM);
+    });
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    assert_eq!(proxy.process.logs("request").len(), answered.load(SeqCst));
+}

@@ -1,0 +1,98 @@
+//! Signals that do not end the process, and one that ends it before it is ready.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::support::{
+    client::Client,
+    process::Proxy,
+    upstream::{Gate, Reply, Upstream, token_answer},
+};
+
+const READING: &str = "SIGHUP: reading the credentials again";
+
+#[test]
+fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain() {
+    let (first, last) = (Gate::new(), Gate::new());
+    let (held_token, held_answer) = (first.clone(), last.clone());
+    let answer = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes();
+    let upstream = Upstream::start_raw(move |request| match request.target() {
+        "/oauth/token" => Reply::Held(held_token.clone(), answer(&token_answer(1, 3600))),
+        "/held" => Reply::Held(held_answer.clone(), answer("done")),
+        _ => Reply::json("{}"),
+    });
+    let mut proxy = Proxy::launch(&upstream, &[]);
+    let heard = |count| proxy.process.wait_for_lines(count, |line| line.contains(READING));
+    upstream.wait_for("/oauth/token");
+    proxy.process.signal(Signal::HUP);
+    heard(1);
+    assert_eq!(proxy.ops().get("/startupz").status, 503);
+    first.open();
+    proxy.process.wait_for_log("token minted");
+
+    proxy.process.signal(Signal::HUP);
+    heard(2);
+    assert_eq!(proxy.connect().get("/x").status, 200);
+
+    let mut client = proxy.connect();
+    client.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    upstream.wait_for("/held");
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait_for_log("draining");
+    proxy.process.signal(Signal::HUP);
+    heard(3);
+    last.open();
+    assert_eq!(client.read_answer(false).unwrap().text(), "done");
+    assert_eq!(proxy.process.wait().code(), Some(0));
+}
+
+#[test]
+fn q05_a_kill_two_seconds_after_the_term_leaves_nothing_that_the_next_start_stumbles_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (state, socket, admin) = (path("state"), path("proxy.sock"), path("admin.sock"));
+    fs::create_dir(&state).unwrap();
+    let gate = Gate::new();
+    let held = gate.clone();
+    // The first token is good, and the credentials are rejected after that.
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let upstream = Upstream::start_raw(move |request| match request.target() {
+        "/oauth/token" if calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
+            Reply::json(&token_answer(1, 3600))
+        }
+        "/oauth/token" => Reply::status(401, "Unauthorized", r#"{"error":"invalid_client"}"#),
+        _ => Reply::Held(held.clone(), Vec::new()),
+    });
+    let both = format!("127.0.0.1:0,unix:{socket}");
+    let variables = [
+        ("FINICITY__LISTEN__PROXY", both.as_str()),
+        ("FINICITY__ADMIN__SOCKET", &admin),
+        ("FINICITY__AUTH__STATE_DIR", &state),
+    ];
+    let mut proxy = Proxy::start_with(&upstream, &variables);
+    let mut client = proxy.connect_socket();
+    client.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    upstream.wait_for("/held");
+    let invalidated = Client::connect_socket(admin.as_ref()).call("POST", "/api/token/invalidate", &[], b"");
+    assert_eq!(invalidated.status, 200);
+    proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
+
+    proxy.process.signal(Signal::TERM);
+    // What is logged has left the process long before the end.
+    proxy.process.wait_for_log("draining");
+    proxy.process.signal(Signal::KILL);
+    assert_eq!(proxy.process.wait().code(), None);
+    for file in fs::read_dir(&state).unwrap() {
+        let name = file.unwrap().file_name();
+        assert!(!name.to_string_lossy().contains("canarytoken"), "{name:?}");
+    }
+
+    let mut next = Proxy::launch(&upstream, &variables);
+    next.process.wait_for_line(|line| line.contains("no token call is made"));
+    assert_eq!(upstream.token_calls(), 2, "the rejection is remembered");
+    next.connect_socket().get("/x").assert_problem(503, "credentials_rejected");
+    next.process.signal(Signal::TERM);
+    assert_eq!(next.process.wait().code(), Some(0));
+    assert!(!fs::exists(socket).unwrap() && !fs::exists(admin).unwrap());
+}
