@@ -1,14 +1,18 @@
 //! The command line. One file a subcommand; the exit codes are told here.
 
+mod call;
 mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod health;
 #[cfg(feature = "sandbox")]
 mod narrate;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
 mod show;
+mod shutdown;
+mod wait;
 
 use std::{
     fmt::Display,
@@ -72,6 +76,12 @@ enum Command {
         #[arg(long)]
         redacted: bool,
     },
+    /// Ask the running proxy for a probe: 0 when it passes, 1 when it does not
+    Health(health::Arguments),
+    /// Wait until a probe of the proxy passes
+    Wait(wait::Arguments),
+    /// Have the running proxy finish what it is doing and end, as SIGTERM does
+    Shutdown(shutdown::Arguments),
     /// Run the proxy in front of a fake Finicity: needs no account and no network
     #[cfg(feature = "sandbox")]
     Demo(demo::Arguments),
@@ -106,6 +116,9 @@ fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()
         Command::Serve => block_on(serve::run(inputs, unprotected)),
         Command::Check => check::run(&inputs),
         Command::Config { redacted: _ } => show::run(&inputs),
+        Command::Health(arguments) => block_on(health::run(inputs, arguments)),
+        Command::Wait(arguments) => block_on(wait::run(inputs, arguments)),
+        Command::Shutdown(arguments) => block_on(shutdown::run(inputs, arguments)),
         #[cfg(feature = "sandbox")]
         Command::Demo(arguments) => block_on(demo::run(inputs, arguments)),
         #[cfg(feature = "sandbox")]

@@ -70,6 +70,17 @@ pub struct Shutdown {
     pub drain_timeout: Duration,
 }
 
+/// Where a proxy with this configuration answers its operators.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// Probes and metrics (`listen.ops`).
+    pub ops: Vec<Address>,
+    /// The administrator (`listen.admin`) …
+    pub admin: Vec<Address>,
+    /// … and the socket (`admin.socket`).
+    pub admin_socket: Option<PathBuf>,
+}
+
 /// The addresses to listen on.
 #[derive(Clone, Debug)]
 pub struct Listen {
@@ -107,6 +118,18 @@ pub fn effective(inputs: &Inputs) -> Result<Raw, Problems> {
     let mut problems = Vec::new();
     let raw = sources::gather(inputs, &mut problems);
     if problems.is_empty() { Ok(raw) } else { Err(Problems(problems)) }
+}
+
+/// Reads where the operators are answered, and nothing else: no credential, and no other key's value.
+///
+/// # Errors
+///
+/// What is wrong with these keys, or with the places themselves.
+pub fn control(inputs: &Inputs) -> Result<Control, Problems> {
+    let mut problems = Vec::new();
+    let raw = sources::gather(inputs, &mut problems);
+    let control = resolve::control(&raw, &mut problems);
+    if problems.is_empty() { Ok(control) } else { Err(Problems(problems)) }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Config, Environment, Problem, Raw, Shutdown, reader::Reader};
+use super::{Config, Control, Environment, Problem, Raw, Shutdown, reader::Reader};
 use crate::{
     cause,
     credentials::{self, Credentials, Scheme, Source},
@@ -39,6 +39,13 @@ pub(super) fn resolve(raw: &Raw, environment: &Environment, problems: &mut Vec<P
             None
         }
     }
+}
+
+/// Reads the keys that say where operators are answered.
+pub(super) fn control(raw: &Raw, problems: &mut Vec<Problem>) -> Control {
+    let mut read = Reader::new(raw, problems);
+    let (ops, admin) = (listen::ops(&mut read), listen::admin(&mut read));
+    Control { ops, admin, admin_socket: listen::admin_socket(&mut read) }
 }
 
 /// Reads every key; what comes back makes the whole configuration once the credentials are there.

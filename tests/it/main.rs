@@ -8,6 +8,7 @@ mod support;
 mod answers;
 mod architecture;
 mod command_line;
+mod commands;
 mod crowd;
 mod drain;
 mod egress;

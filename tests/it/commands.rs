@@ -1,0 +1,254 @@
+//! The commands that ask the running proxy something: `health`, `wait`, `shutdown`. They need no credentials.
+
+use std::{
+    fs,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    client::Client,
+    process::{Process, Proxy, program},
+    upstream::{DeadPort, Gate, Reply, Upstream},
+};
+
+const ADMIN_TOKEN: &str = "canaryadmintoken";
+
+/// Starts the program with `arguments` and `variables`, and none of the credentials.
+fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+    let mut command = program();
+    command.args(arguments).envs(variables.iter().copied());
+    Process::start(command)
+}
+
+/// Runs it; returns its exit code and all that it printed.
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut process = start(arguments, variables);
+    (process.wait().code(), process.output())
+}
+
+#[track_caller]
+fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&str]) {
+    let (got, output) = run(arguments, variables);
+    assert_eq!(got, Some(code), "{output}");
+    for part in parts {
+        assert!(output.contains(part), "{part:?} is not in\n{output}");
+    }
+    assert!(!output.contains(r#""level""#), "no log: {output}");
+}
+
+fn upstream() -> Upstream {
+    Upstream::start(3600, |_| Reply::json("{}"))
+}
+
+/// The setting that `key` is `value`.
+fn set(key: &str, value: impl std::fmt::Display) -> String {
+    format!("--set={key}={value}")
+}
+
+#[test]
+fn q01_health_asks_the_probe_of_the_configuration_in_effect() {
+    let upstream = upstream();
+    let proxy = Proxy::start(&upstream);
+    let (ops, url) = (proxy.ops.to_string(), format!("http://{}", proxy.ops));
+    for probe in [&["live"][..], &["ready"], &["startup"], &[]] {
+        let (code, output) = run(&[&["health", "--url", &url], probe].concat(), &[]);
+        assert_eq!((code, output.as_str()), (Some(0), "ok"));
+    }
+    // By a flag, a variable, a file, as one of a list whose first nobody listens on, and on all addresses.
+    let dead = DeadPort::new().url().replace("https://localhost", "127.0.0.1");
+    check(&["health", &set("listen.ops", &ops)], &[], 0, &["ok"]);
+    check(&["health"], &[("FINICITY__LISTEN__OPS", &format!("{dead},{ops}"))], 0, &["ok"]);
+    check(&["health", &set("listen.ops", format!("0.0.0.0:{}", proxy.ops.port()))], &[], 0, &["ok"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("[listen]\nops = \"{ops}\"\n")).unwrap();
+    check(&["health", "live", "--config", &file.path().display().to_string()], &[], 0, &["ok"]);
+    // None of these is read, since there may be none where a probe runs.
+    check(&["health", &set("listen.ops", &ops)], &[("FINICITY_APP_KEY_FILE", "/nowhere/app_key")], 0, &["ok"]);
+    let wrong_elsewhere = [set("listen.ops", &ops), set("upstream.url", "nonsense")];
+    check(&["health", &wrong_elsewhere[0], &wrong_elsewhere[1]], &[], 0, &["ok"]);
+}
+
+#[test]
+fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start_raw(move |_| Reply::Held(held.clone(), Vec::new()));
+    let proxy = Proxy::launch(&upstream, &[]);
+    let url = format!("http://{}", proxy.ops);
+    check(&["health", "--url", &url], &[], 1, &["not ok: no token was obtained yet", "/readyz answers 503"]);
+    check(&["health", "startup", "--url", &url], &[], 1, &["not ok: the first token call has not ended yet"]);
+    check(&["health", "live", "--url", &url], &[], 0, &["ok"]);
+
+    let dead = DeadPort::new();
+    let url = dead.url().replace("https://localhost", "http://127.0.0.1");
+    check(&["health", "--url", &url], &[], 1, &["cannot be reached", "does the proxy run"]);
+    // Nobody accepts what the kernel has taken.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    check(&["health", "--url", &url, "--timeout", "100ms"], &[], 1, &["does not answer within 100ms"]);
+    check(&["health", &set("listen.ops", "127.0.0.1:0")], &[], 1, &["--url"]);
+    check(&["health", &set("listen.ops", "nonsense")], &[], 78, &["listen.ops (set by --set)"]);
+    check(&["health", "well"], &[], 2, &["live", "ready", "startup"]);
+    check(&["health", "--url", "https://localhost"], &[], 2, &["http://"]);
+}
+
+#[test]
+fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let token = crate::support::upstream::token_answer(1, 3600);
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{token}", token.len());
+    let upstream = Upstream::start_raw(move |_| Reply::Held(held.clone(), answer.clone().into_bytes()));
+    let proxy = Proxy::launch(&upstream, &[]);
+    let url = format!("http://{}", proxy.ops);
+    let short = ["--url", &url, "--timeout", "300ms"];
+    check(
+        &[&["wait"], &short[..]].concat(),
+        &[],
+        1,
+        &["/readyz did not pass within 300ms", "no token was obtained yet"],
+    );
+    check(&["wait", "live", "--url", &url], &[], 0, &["ok"]);
+    let mut waiting = [start(&["wait", "--url", &url], &[]), start(&["wait", "startup", "--url", &url], &[])];
+    upstream.wait_for("/oauth/token");
+    assert_eq!(waiting[0].output() + &waiting[1].output(), "");
+    gate.open();
+    for process in &mut waiting {
+        assert_eq!((process.wait().code(), process.output().as_str()), (Some(0), "ok"));
+    }
+}
+
+#[test]
+fn q01_wait_takes_a_proxy_that_is_not_there_for_one_that_is_not_ready() {
+    let dead = DeadPort::new();
+    let url = dead.url().replace("https://localhost", "http://127.0.0.1");
+    check(&["wait", "--url", &url, "--timeout", "300ms"], &[], 1, &["did not pass within 300ms", "cannot be reached"]);
+
+    // An address of this test's own, so that nobody else can take its port in the meantime.
+    let ops = format!("127.77.{}.{}:3465", std::process::id() / 250 % 250 + 1, std::process::id() % 250 + 1);
+    let mut waiting = start(&["wait", &set("listen.ops", &ops)], &[]);
+    let upstream = upstream();
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__LISTEN__OPS", &ops)]);
+    assert_eq!(proxy.ops.to_string(), ops);
+    assert_eq!((waiting.wait().code(), waiting.output().as_str()), (Some(0), "ok"));
+}
+
+/// An upstream that holds `/held` until the gate is opened, and a request for that.
+fn in_flight(variables: &[(&str, &str)]) -> (Gate, Upstream, Proxy, Client) {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start(3600, move |request| match request.target() {
+        "/held" => Reply::Held(held.clone(), b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone".to_vec()),
+        _ => Reply::json("{}"),
+    });
+    let proxy = Proxy::start_with(&upstream, variables);
+    let mut client = proxy.connect();
+    client.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    upstream.wait_for("/held");
+    (gate, upstream, proxy, client)
+}
+
+#[test]
+fn shutdown_over_the_socket_drains_as_a_signal_does_and_a_signal_after_it_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock").display().to_string();
+    let (gate, _upstream, mut proxy, mut client) = in_flight(&[("FINICITY__ADMIN__SOCKET", &socket)]);
+    let at_socket = set("admin.socket", &socket);
+    check(&["shutdown", &at_socket], &[], 0, &["the proxy drains and ends"]);
+    assert_eq!(proxy.process.wait_for_log("draining")["reason"], "an administrator");
+    let audit = proxy.process.wait_for_log("shutdown: the proxy drains and ends");
+    assert_eq!(audit["target"], "finicity_proxy::audit");
+    check(&["shutdown", &at_socket, "--wait", "--timeout", "300ms"], &[], 1, &["has not ended within 300ms"]);
+    // What Kubernetes sends when it ends the pod meanwhile.
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait_for_log("draining already");
+    let mut waiting = start(&["shutdown", &at_socket, "--wait"], &[]);
+    waiting.wait_for_line(|line| line == "the proxy drains and ends");
+    gate.open();
+    let answer = client.read_answer(false).unwrap();
+    assert_eq!((answer.text().as_str(), answer.header("connection")), ("done", Some("close")));
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    assert_eq!(waiting.wait().code(), Some(0));
+    assert!(waiting.output().ends_with("it has ended"), "{}", waiting.output());
+    check(&["shutdown", &at_socket], &[], 1, &["cannot be reached"]);
+}
+
+#[test]
+fn a_second_signal_after_a_shutdown_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock").display().to_string();
+    let (_gate, _upstream, mut proxy, mut client) = in_flight(&[("FINICITY__ADMIN__SOCKET", &socket)]);
+    check(&["shutdown", &set("admin.socket", &socket)], &[], 0, &[]);
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait_for_log("draining already");
+    proxy.process.signal(Signal::TERM);
+    assert_eq!(proxy.process.wait().code(), Some(1));
+    client.assert_closed();
+}
+
+#[test]
+fn shutdown_on_the_port_needs_the_admin_token_and_says_what_is_wrong_with_it() {
+    let upstream = upstream();
+    let closed = Proxy::start(&upstream);
+    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);
+    let (at_closed, at_port) = (set("listen.admin", closed.admin), set("listen.admin", proxy.admin));
+    let token = [("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)];
+    check(&["shutdown", &at_port], &[], 1, &["admin.socket", "FINICITY_ADMIN_TOKEN_FILE"]);
+    check(&["shutdown", &at_port], &[("FINICITY_ADMIN_TOKEN", "another-token-123")], 1, &["another admin token"]);
+    check(&["shutdown", &at_closed], &token, 1, &["the proxy refuses", "set FINICITY_ADMIN_TOKEN, or admin.socket"]);
+    assert_eq!(proxy.process.logs("draining").len() + closed.process.logs("draining").len(), 0);
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("{ADMIN_TOKEN}\n")).unwrap();
+    let variables = [("FINICITY_ADMIN_TOKEN_FILE", &*file.path().display().to_string())];
+    check(&["shutdown", &at_port, "--wait"], &variables, 0, &["the proxy drains and ends", "it has ended"]);
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    proxy.process.wait_for_log("drained");
+}
+
+#[test]
+fn q01_a_required_token_holds_the_start_back_and_a_failed_call_alone_does_not() {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = Arc::clone(&down);
+    let upstream = Upstream::start_raw(move |_| match is_down.load(SeqCst) {
+        true => Reply::status(503, "Service Unavailable", "{}"),
+        false => Reply::json(&crate::support::upstream::token_answer(1, 3600)),
+    });
+    let patient = Proxy::launch(&upstream, &[("FINICITY__STARTUP__REQUIRE_TOKEN", "true")]);
+    let hasty = Proxy::launch(&upstream, &[]);
+    let url = |proxy: &Proxy| format!("http://{}", proxy.ops);
+    check(&["wait", "startup", "--url", &url(&hasty)], &[], 0, &["ok"]);
+    patient.process.wait_for_log("token refresh failed");
+    assert_eq!(patient.ops().get("/startupz").status, 503);
+    // Neither says anything of the event loops, nor whether callers should come.
+    for proxy in [&patient, &hasty] {
+        assert_eq!((proxy.ops().get("/livez").status, proxy.ops().get("/readyz").status), (200, 503));
+    }
+    down.store(false, SeqCst);
+    check(&["wait", "startup", "--url", &url(&patient)], &[], 0, &["ok"]);
+    check(&["wait", "--url", &url(&hasty)], &[], 0, &["ok"]);
+}
+
+#[test]
+fn q09_q11_once_ready_an_upstream_that_is_gone_fails_no_probe() {
+    // Half-lives of a second, so that every call after the first has failed by the time that it is looked at.
+    let upstream = Upstream::start(2, |_| Reply::json("{}"));
+    let proxy = Proxy::start(&upstream);
+    let _dead = upstream.into_dead_port();
+    proxy.process.wait_for_log("token refresh failed");
+    let mut ops = proxy.ops();
+    while !ops.get("/readyz?verbose").text().contains("token state: expired") {
+        thread::yield_now();
+    }
+    for probe in ["/startupz", "/livez", "/readyz"] {
+        assert_eq!(ops.get(probe).status, 200, "{probe}");
+    }
+    proxy.connect().get("/x").assert_problem(503, "token_unavailable");
+}
