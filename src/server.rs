@@ -10,6 +10,7 @@ mod address;
 mod connection;
 mod descriptors;
 mod entrance;
+mod exchanges;
 mod gate;
 mod listener;
 mod socket;

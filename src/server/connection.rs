@@ -1,31 +1,28 @@
 //! One connection, from its first byte to its last.
+//!
+//! Most connections of most callers are idle, so an idle one rests: nothing of HTTP is kept for it, neither buffers nor a timer of
+//! its own, until its next byte comes.
 
-use std::{
-    convert::Infallible,
-    error::Error as StdError,
-    pin::{Pin, pin},
-    sync::atomic::{AtomicU64, Ordering},
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{convert::Infallible, error::Error as StdError, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use hyper_util::rt::TokioIo;
+use tokio::{
+    runtime::Handle,
+    select,
+    time::{sleep, timeout},
 };
-use pin_project_lite::pin_project;
-use tokio::{runtime::Handle, select, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 use tracing::debug;
 
 use super::{
+    exchanges::{Counted, Exchanges},
     gate::{Gate, Refused},
-    stream::{CallerStream, Returned},
+    stream::{CallerStream, OpenStream, Returned},
     transport::Transport,
 };
 use crate::{drain::Drain, framing::HeadLimits};
@@ -35,6 +32,10 @@ const HEAD_SLACK: usize = 32 * 1024;
 
 /// The least number of header fields that hyper gets to see, for the same reason. It is also what costs it nothing.
 const MIN_HEADERS: usize = 100;
+
+/// How long an idle connection waits for the next request before it rests: for one time this long at least, for two at most.
+/// Waking it costs a few allocations, which a caller with so few requests does not notice.
+const REST_AFTER: Duration = Duration::from_millis(250);
 
 /// What a connection may do.
 #[derive(Clone, Copy, Debug)]
@@ -87,66 +88,118 @@ impl Connections {
             + 'static,
         B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
     {
-        let Self { limits, end, last_request, drain, overdue, abort, .. } = self.clone();
+        let connections = self.clone();
         runtime.spawn(self.tasks.track_future(async move {
             let _held = held;
             let moved = stream.move_here().and_then(|stream| stream.set_nodelay().map(|()| stream));
-            let stream = match moved {
-                Ok(stream) => stream,
-                Err(error) => return debug!(%error, "connection lost before it was served"),
+            match moved {
+                Ok(stream) => connections.attend(stream, service).await,
+                Err(error) => debug!(%error, "connection lost before it was served"),
+            }
+        }));
+    }
+
+    /// Rests until a request comes, serves it and those that follow it, and rests again, until `transport` closes.
+    async fn attend<S, B>(self, transport: Transport, service: S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
+        let refused = Refused::default();
+        let gate = Gate::new(self.limits.head, self.limits.header_timeout, refused.clone());
+        let mut stream = OpenStream::new(transport, gate);
+        let mut patience = self.limits.header_timeout;
+        loop {
+            let woken = select! {
+                biased;
+                ready = stream.readable() => ready.is_ok(),
+                () = sleep(patience) => false,
+                () = last_chance(&self.drain, self.last_request, &self.overdue) => false,
             };
-            let (returned, refused) = (Returned::default(), Refused::default());
-            let gate = Gate::new(limits.head, limits.header_timeout, refused.clone());
-            let stream = CallerStream::new(stream, gate, limits.write_timeout, returned.clone());
-            let ended = {
-                let mut connection = pin!(
-                    http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        // hyper counts this from the last answer to the end of the next head.
-                        .header_read_timeout(limits.keepalive_timeout + limits.header_timeout)
-                        .max_headers(limits.head.headers.max(MIN_HEADERS))
-                        .max_buf_size(limits.head.target_bytes + limits.head.header_bytes + HEAD_SLACK)
-                        .serve_connection(TokioIo::new(stream), Numbered::new(service, refused, end.clone()))
-                );
-                select! {
-                    biased;
-                    ended = connection.as_mut() => Some(ended),
-                    () = last_chance(&drain, last_request, &overdue) => {
-                        connection.as_mut().graceful_shutdown();
-                        select! {
-                            ended = connection.as_mut() => Some(ended),
-                            () = overdue.cancelled() => select! {
-                                biased;
-                                // Polled here, the request that is waited for sees that its time is over.
-                                ended = connection => Some(ended),
-                                () = abort.cancelled() => None,
-                            }
+            if !woken {
+                return self.close(stream).await;
+            }
+            // On the heap, so that a resting connection has no room for it.
+            stream = match Box::pin(self.serve_awake(stream, service.clone(), refused.clone())).await {
+                Some(stream) => stream,
+                None => return,
+            };
+            patience = self.limits.keepalive_timeout;
+        }
+    }
+
+    /// Serves the requests of `stream` until it closes, or has been idle for a while and is given back.
+    async fn serve_awake<S, B>(&self, stream: OpenStream, service: S, refused: Refused) -> Option<OpenStream>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
+        let Self { limits, end, last_request, drain, overdue, abort, .. } = self;
+        let returned = Returned::default();
+        let exchanges = Exchanges::after(stream.messages());
+        let stream = CallerStream::new(stream, limits.write_timeout, returned.clone());
+        let ended = {
+            let service = Counted::new(service, exchanges.clone(), refused, end.clone());
+            let mut connection = pin!(
+                http1::Builder::new()
+                    .timer(exchanges.clone())
+                    // Whatever is said here, this timer only counts.
+                    .header_read_timeout(limits.header_timeout)
+                    .max_headers(limits.head.headers.max(MIN_HEADERS))
+                    .max_buf_size(limits.head.target_bytes + limits.head.header_bytes + HEAD_SLACK)
+                    .serve_connection(TokioIo::new(stream), service)
+            );
+            select! {
+                biased;
+                ended = connection.as_mut() => Ended::ByItself(ended),
+                () = idle(&exchanges, &returned) => Ended::Idle,
+                () = last_chance(drain, *last_request, overdue) => {
+                    connection.as_mut().graceful_shutdown();
+                    select! {
+                        ended = connection.as_mut() => Ended::ByItself(ended),
+                        () = overdue.cancelled() => select! {
+                            biased;
+                            // Polled here, the request that is waited for sees that its time is over.
+                            ended = connection => Ended::ByItself(ended),
+                            () = abort.cancelled() => Ended::CutOff,
                         }
                     }
                 }
-            };
-            if ended.is_none() {
+            }
+        };
+        let stream = returned.take()?;
+        match ended {
+            Ended::Idle => return Some(stream),
+            Ended::CutOff => {
                 end.note_cut_off();
+                stream.reset();
             }
-            let Some(stream) = returned.take() else { return };
-            match ended {
-                None => stream.reset(),
-                // An answer may have broken off. Where the request could not be read, hyper has answered, which must arrive.
-                Some(Err(error)) if !error.is_parse() => {
-                    debug!(%error, "connection ended with an error");
-                    stream.reset();
-                }
-                Some(ended) => {
-                    if let Err(error) = ended {
-                        debug!(%error, "a request could not be read");
-                    }
-                    select! {
-                        () = stream.close() => {}
-                        () = abort.cancelled() => {}
-                    }
-                }
+            // An answer may have broken off. Where the request could not be read, hyper has answered, which must arrive.
+            Ended::ByItself(Err(error)) if !error.is_parse() => {
+                debug!(%error, "connection ended with an error");
+                stream.reset();
             }
-        }));
+            Ended::ByItself(ended) => {
+                if let Err(error) = ended {
+                    debug!(%error, "a request could not be read");
+                }
+                self.close(stream).await;
+            }
+        }
+        None
+    }
+
+    async fn close(&self, stream: OpenStream) {
+        select! {
+            () = stream.close() => {}
+            () = self.abort.cancelled() => {}
+        }
     }
 
     /// Lets every connection finish the request that it is working on, or that is on its way; idle ones close.
@@ -171,6 +224,27 @@ impl Connections {
     }
 }
 
+/// How it came that a connection is not served any more.
+enum Ended {
+    ByItself(hyper::Result<()>),
+    Idle,
+    CutOff,
+}
+
+/// Waits until a connection has been idle for a while: hyper waits for a request of which nothing has come, and has written all of
+/// the answer before it.
+async fn idle(exchanges: &Exchanges, stream: &Returned) {
+    let mut before = None;
+    loop {
+        sleep(REST_AFTER).await;
+        let awaited = exchanges.awaited().filter(|_| stream.is_between_messages());
+        if awaited.is_some() && awaited == before {
+            return;
+        }
+        before = awaited;
+    }
+}
+
 /// Waits until an idle connection is to be closed. A request may be in the kernel already, or on its way by a caller that has not
 /// heard of the end; closing at once would lose it.
 async fn last_chance(drain: &CancellationToken, last_request: Duration, overdue: &CancellationToken) {
@@ -178,59 +252,5 @@ async fn last_chance(drain: &CancellationToken, last_request: Duration, overdue:
     let _ = timeout(last_request, overdue.cancelled()).await;
 }
 
-/// Counts the requests of a connection, says of the one that the gate refused what is wrong with it, and tells callers when the
-/// connection is about to close.
-#[derive(Debug)]
-struct Numbered<S> {
-    inner: TowerToHyperService<S>,
-    count: AtomicU64,
-    refused: Refused,
-    end: Drain,
-}
-
-impl<S> Numbered<S> {
-    fn new(inner: S, refused: Refused, end: Drain) -> Self {
-        Self { inner: TowerToHyperService::new(inner), count: AtomicU64::new(0), refused, end }
-    }
-}
-
-impl<S, B> hyper::service::Service<Request<Incoming>> for Numbered<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Answer<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(fault) = self.refused.fault_of(number) {
-            request.extensions_mut().insert(fault);
-        }
-        Answer { inner: self.inner.call(request), end: self.end.clone() }
-    }
-}
-
-pin_project! {
-    /// An answer that says `Connection: close` when it is the last one, upon which hyper closes the connection.
-    struct Answer<F> {
-        #[pin]
-        inner: F,
-        end: Drain,
-    }
-}
-
-impl<F: Future<Output = Result<Response<B>, E>>, B, E> Future for Answer<F> {
-    type Output = Result<Response<B>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut answer = ready!(this.inner.poll(cx));
-        if let Ok(response) = &mut answer
-            && this.end.has_begun()
-        {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        Poll::Ready(answer)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,16 @@ impl Gate {
         Self { follower, refused, patience: Patience::new(header_timeout), stopped: None, ended: false }
     }
 
+    /// How many messages have begun.
+    pub(super) fn messages(&self) -> u64 {
+        self.follower.heads()
+    }
+
+    /// Whether all that was read are whole messages, and more may follow.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.follower.place() == Place::Between && self.stopped.is_none() && !self.ended
+    }
+
     /// Whether the caller has said that it sends nothing more.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
@@ -89,7 +99,7 @@ impl Gate {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits, and fails when a head has taken too long. The time between two messages is hyper's to watch.
+    /// Waits, and fails when a head has taken too long. The time between two messages is the connection's to watch.
     fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.follower.place() == Place::Head || self.follower.heads() == 0 {
             ready!(self.patience.poll_lost(cx));

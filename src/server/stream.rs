@@ -6,7 +6,10 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -45,18 +48,51 @@ pub(super) struct OpenStream {
     gate: Gate,
 }
 
-/// Where a stream is found once nothing is served on it any more.
+/// Where a stream is found once nothing is served on it any more, and what is to be known of it before.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Returned(Arc<Mutex<Option<OpenStream>>>);
+pub(super) struct Returned(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    stream: Mutex<Option<OpenStream>>,
+    /// A part of a message has been read.
+    reading: AtomicBool,
+    /// The caller has not taken all that is to be written.
+    writing: AtomicBool,
+}
 
 impl Returned {
     /// The stream, once.
     pub(super) fn take(&self) -> Option<OpenStream> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether nothing was read beyond the end of a message, and nothing waits to be written.
+    pub(super) fn is_between_messages(&self) -> bool {
+        !self.0.reading.load(Relaxed) && !self.0.writing.load(Relaxed)
     }
 }
 
 impl OpenStream {
+    /// Where nothing has been served yet.
+    pub(super) fn new(transport: Transport, gate: Gate) -> Self {
+        Self { transport, gate }
+    }
+
+    /// How many messages have begun on it.
+    pub(super) fn messages(&self) -> u64 {
+        self.gate.messages()
+    }
+
+    /// Waits until there is something to read, be it the end.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.transport.readable().await
+    }
+
     /// Closes the connection after its last answer: our direction at once, the caller's when it has hung up, or is quiet. One that is
     /// still sending gets some time to finish, or to see the answer and stop.
     pub(super) async fn close(mut self) {
@@ -92,9 +128,9 @@ impl OpenStream {
 }
 
 impl CallerStream {
-    /// Watches `transport`: what is read passes the `gate`, and a write may make no progress for `write_timeout`.
-    pub(super) fn new(transport: Transport, gate: Gate, write_timeout: Duration, returned: Returned) -> Self {
-        Self { open: Some(OpenStream { transport, gate }), patience: Patience::new(write_timeout), returned }
+    /// Watches `stream`: what is read passes its gate, and a write may make no progress for `write_timeout`.
+    pub(super) fn new(stream: OpenStream, write_timeout: Duration, returned: Returned) -> Self {
+        Self { open: Some(stream), patience: Patience::new(write_timeout), returned }
     }
 
     fn open(&mut self) -> &mut OpenStream {
@@ -103,6 +139,7 @@ impl CallerStream {
 
     /// Passes `written` on, unless writing has stalled for too long.
     fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.returned.0.writing.store(written.is_pending(), Relaxed);
         self.patience.bound(written, cx, "the caller takes no more of the answer")
     }
 }
@@ -110,7 +147,10 @@ impl CallerStream {
 impl AsyncRead for CallerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let OpenStream { transport, gate } = self.open();
-        gate.poll_read(Pin::new(transport), cx, buffer)
+        let read = ready!(gate.poll_read(Pin::new(transport), cx, buffer));
+        let between = gate.is_between_messages();
+        self.returned.0.reading.store(!between, Relaxed);
+        Poll::Ready(read)
     }
 }
 
@@ -144,7 +184,7 @@ impl AsyncWrite for CallerStream {
 
 impl Drop for CallerStream {
     fn drop(&mut self) {
-        *self.returned.0.lock().unwrap_or_else(PoisonError::into_inner) = self.open.take();
+        *self.returned.0.stream.lock().unwrap_or_else(PoisonError::into_inner) = self.open.take();
     }
 }
 
@@ -165,7 +205,7 @@ mod tests {
         let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let gate = Gate::new(LIMITS, Duration::from_secs(60), Refused::default());
         let ours = Transport::Tcp(listener.accept().await.unwrap().0);
-        (CallerStream::new(ours, gate, write_timeout, Returned::default()), caller)
+        (CallerStream::new(OpenStream::new(ours, gate), write_timeout, Returned::default()), caller)
     }
 
     #[tokio::test]

@@ -78,6 +78,15 @@ impl Transport {
         }
     }
 
+    /// Waits until there is something to read, be it the end.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        with!(self, stream => stream.readable().await)
+    }
+
     /// The user at the other end of a Unix socket, if the kernel knows one (`SO_PEERCRED`).
     pub(super) fn peer_uid(&self) -> Option<u32> {
         match self {

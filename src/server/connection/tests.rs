@@ -1,0 +1,134 @@
+//! When a connection rests, and that a caller does not notice.
+
+use http_body_util::{BodyExt as _, Full};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tower::service_fn;
+
+use super::*;
+use crate::framing::Fault;
+
+/// A time that only a broken test reaches.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Long enough for a connection to rest, if it does.
+const LONG_ENOUGH: Duration = Duration::from_millis(4 * 250);
+
+const LIMITS: Limits = Limits {
+    head: HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 10 },
+    header_timeout: PATIENCE,
+    keepalive_timeout: PATIENCE,
+    write_timeout: PATIENCE,
+};
+
+/// A caller, the other end of its connection, and what serves it: `/wait` is never answered, any other target with as many bytes as
+/// it says; a message at fault with 400.
+struct Served {
+    caller: TcpStream,
+    stream: Option<OpenStream>,
+    connections: Connections,
+    refused: Refused,
+}
+
+fn connections(limits: Limits) -> Connections {
+    Connections::new(limits, Drain::default(), Duration::ZERO)
+}
+
+async fn connected() -> (TcpStream, Transport) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (caller, Transport::Tcp(listener.accept().await.unwrap().0))
+}
+
+impl Served {
+    async fn new() -> Self {
+        let (caller, transport) = connected().await;
+        let refused = Refused::default();
+        let gate = Gate::new(LIMITS.head, LIMITS.header_timeout, refused.clone());
+        let connections = connections(LIMITS);
+        Self { caller, stream: Some(OpenStream::new(transport, gate)), connections, refused }
+    }
+
+    /// Serves the connection until it rests, or for a while. Whether it rests.
+    async fn rests(&mut self) -> bool {
+        let service = service_fn(|request: Request<Incoming>| async move {
+            if request.uri().path() == "/wait" {
+                std::future::pending::<()>().await;
+            }
+            let fault = request.extensions().get::<Fault>().is_some();
+            let size = request.uri().path()[1..].parse().unwrap_or(0);
+            request.into_body().collect().await.unwrap();
+            let mut response = Response::new(Full::new(Bytes::from(vec![b'x'; size])));
+            *response.status_mut() = if fault { http::StatusCode::BAD_REQUEST } else { http::StatusCode::OK };
+            Ok(response)
+        });
+        let stream = self.stream.take().unwrap();
+        let serving = self.connections.serve_awake(stream, service, self.refused.clone());
+        self.stream = timeout(LONG_ENOUGH, serving).await.ok().flatten();
+        self.stream.is_some()
+    }
+
+    async fn send(&mut self, bytes: &str) {
+        self.caller.write_all(bytes.as_bytes()).await.unwrap();
+    }
+
+    /// The status of the next answer, whose body has no bytes.
+    async fn status(&mut self) -> u16 {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(self.caller.read_u8().await.unwrap());
+        }
+        String::from_utf8(answer).unwrap()["HTTP/1.1 ".len()..][..3].parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_rests_and_serves_again_when_the_next_request_comes() {
+    let mut served = Served::new().await;
+    for _ in 0..2 {
+        served.send("GET /0 HTTP/1.1\r\n\r\nPOST /0 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody").await;
+        assert!(served.rests().await);
+        assert_eq!((served.status().await, served.status().await), (200, 200));
+    }
+    assert_eq!(served.stream.as_ref().unwrap().messages(), 4);
+    // The numbers go on, or the fault would be another message's.
+    served.send("GET /0 HTTP/1.1\r\n\r\nGET /0#fragment HTTP/1.1\r\n\r\n").await;
+    assert!(!served.rests().await);
+    assert_eq!((served.status().await, served.status().await), (200, 400));
+}
+
+#[tokio::test]
+async fn a_connection_does_not_rest_in_the_middle_of_anything() {
+    let head_begun = "GET /0 HTTP/1.1\r\n\r\nGET /0 HT";
+    let body_begun = "POST /0 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbo";
+    let answer_awaited = "GET /wait HTTP/1.1\r\n\r\n";
+    // More than the kernel takes while the caller reads nothing.
+    let answer_not_taken = "GET /50000000 HTTP/1.1\r\n\r\n";
+    for middle in [head_begun, body_begun, answer_awaited, answer_not_taken] {
+        let mut served = Served::new().await;
+        served.send(middle).await;
+        assert!(!served.rests().await, "{middle}");
+    }
+}
+
+#[tokio::test]
+async fn a_resting_connection_is_closed_when_it_was_idle_for_too_long() {
+    for before in ["", "GET /0 HTTP/1.1\r\n\r\n"] {
+        let (mut caller, transport) = connected().await;
+        let short = Duration::from_millis(300);
+        let limits = match before {
+            "" => Limits { header_timeout: short, ..LIMITS },
+            _ => Limits { keepalive_timeout: short, ..LIMITS },
+        };
+        let answer = service_fn(|_: Request<Incoming>| async { Ok(Response::new(Full::new(Bytes::new()))) });
+        caller.write_all(before.as_bytes()).await.unwrap();
+        let attending = tokio::spawn(connections(limits).attend(transport, answer));
+        let mut all = Vec::new();
+        timeout(PATIENCE, caller.read_to_end(&mut all)).await.unwrap().unwrap();
+        assert_eq!(all.starts_with(b"HTTP/1.1 200 OK\r\n"), !before.is_empty());
+        drop(caller);
+        attending.await.unwrap();
+    }
+}

@@ -1,0 +1,134 @@
+//! The exchanges of one connection, as hyper sees them: how many there were, and whether it waits for the next.
+//!
+//! hyper says that it begins to wait for a request by setting a timer for its head. Here that timer only counts: the gate and the
+//! connection have their own, which cost a request nothing.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Request, Response, header};
+use hyper::{
+    body::Incoming,
+    rt::{Sleep, Timer},
+};
+use hyper_util::service::TowerToHyperService;
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::gate::Refused;
+use crate::drain::Drain;
+
+/// Counts the exchanges of a connection. Its clones are one and the same.
+#[derive(Clone, Debug)]
+pub(super) struct Exchanges(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    /// Requests that hyper has begun to wait for.
+    awaited: AtomicU64,
+    /// Requests that have come.
+    begun: AtomicU64,
+}
+
+impl Exchanges {
+    /// After `begun` of them.
+    pub(super) fn after(begun: u64) -> Self {
+        Self(Arc::new(Counts { awaited: AtomicU64::new(begun), begun: AtomicU64::new(begun) }))
+    }
+
+    /// The number of the request that hyper waits for, while it has nothing else to do.
+    pub(super) fn awaited(&self) -> Option<u64> {
+        let awaited = self.0.awaited.load(Relaxed);
+        (awaited > self.0.begun.load(Relaxed)).then_some(awaited)
+    }
+}
+
+impl Timer for Exchanges {
+    fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
+        self.0.awaited.fetch_add(1, Relaxed);
+        Box::pin(Never)
+    }
+
+    fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
+        self.sleep(Duration::ZERO)
+    }
+}
+
+/// A sleep without an end; nothing is allocated for it.
+#[derive(Debug)]
+struct Never;
+
+impl Future for Never {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+impl Sleep for Never {}
+
+/// Counts the requests of a connection, says of the one that the gate refused what is wrong with it, and tells callers when the
+/// connection is about to close.
+#[derive(Debug)]
+pub(super) struct Counted<S> {
+    inner: TowerToHyperService<S>,
+    exchanges: Exchanges,
+    refused: Refused,
+    end: Drain,
+}
+
+impl<S> Counted<S> {
+    /// Counts in `exchanges` what `inner` gets to see.
+    pub(super) fn new(inner: S, exchanges: Exchanges, refused: Refused, end: Drain) -> Self {
+        Self { inner: TowerToHyperService::new(inner), exchanges, refused, end }
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Answer<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let number = self.exchanges.0.begun.fetch_add(1, Relaxed) + 1;
+        if let Some(fault) = self.refused.fault_of(number) {
+            request.extensions_mut().insert(fault);
+        }
+        Answer { inner: self.inner.call(request), end: self.end.clone() }
+    }
+}
+
+pin_project! {
+    /// An answer that says `Connection: close` when it is the last one, upon which hyper closes the connection.
+    pub(super) struct Answer<F> {
+        #[pin]
+        inner: F,
+        end: Drain,
+    }
+}
+
+impl<F: Future<Output = Result<Response<B>, E>>, B, E> Future for Answer<F> {
+    type Output = Result<Response<B>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.inner.poll(cx));
+        if let Ok(response) = &mut answer
+            && this.end.has_begun()
+        {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(answer)
+    }
+}
