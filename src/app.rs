@@ -182,8 +182,7 @@ impl App {
         let hangups = signal::hangups().map_err(StartError::Signal)?;
         tasks.spawn("trust", trust::follow(trust_writer, hangups, ended.clone()));
         for listener in listeners.proxy {
-            let (server, closing) = (Arc::clone(&server), end.closing.clone());
-            tasks.spawn("accept", async move { server.accept(listener, closing).await });
+            tasks.spawn("accept", Arc::clone(&server).accept(listener, end.closing.clone()));
         }
         let alive = Arc::clone(&server);
         let ops = ops::router(ops::Parts {

@@ -111,18 +111,26 @@ impl Server {
     }
 
     /// Accepts connections from `listener` until `stop` is cancelled, and those that wait then.
-    pub async fn accept(&self, listener: Listener, stop: CancellationToken) {
-        let _accepting = self.accepting.token();
-        loop {
-            let stream = select! {
-                biased;
-                () = stop.cancelled() => break,
-                stream = self.entrance.accept(&listener) => stream,
-            };
-            self.serve(stream).await;
-        }
-        for stream in self.entrance.close(listener) {
-            self.serve(stream).await;
+    pub fn accept(
+        self: Arc<Self>,
+        listener: Listener,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        // From the call on, so that a stop before the first connection waits for those in the queue too.
+        let accepting = self.accepting.token();
+        async move {
+            let _accepting = accepting;
+            loop {
+                let stream = select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    stream = self.entrance.accept(&listener) => stream,
+                };
+                self.serve(stream).await;
+            }
+            for stream in self.entrance.close(listener) {
+                self.serve(stream).await;
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::{
     exchanges::{Counted, Exchanges},
-    gate::{Gate, Refused},
+    gate::{Gate, View},
     stream::{CallerStream, OpenStream, Returned},
     transport::Transport,
 };
@@ -108,8 +108,8 @@ impl Connections {
             + 'static,
         B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
     {
-        let refused = Refused::default();
-        let gate = Gate::new(self.limits.head, self.limits.header_timeout, refused.clone());
+        let view = View::default();
+        let gate = Gate::new(self.limits.head, self.limits.header_timeout, view.clone());
         let mut stream = OpenStream::new(transport, gate);
         let mut patience = self.limits.header_timeout;
         loop {
@@ -117,13 +117,13 @@ impl Connections {
                 biased;
                 ready = stream.readable() => ready.is_ok(),
                 () = sleep(patience) => false,
-                () = last_chance(&self.drain, self.last_request, &self.overdue) => false,
+                () = last_chance(&self.drain, self.last_request, &view, &self.overdue) => false,
             };
             if !woken {
                 return self.close(stream).await;
             }
             // On the heap, so that a resting connection has no room for it.
-            stream = match Box::pin(self.serve_awake(stream, service.clone(), refused.clone())).await {
+            stream = match Box::pin(self.serve_awake(stream, service.clone(), view.clone())).await {
                 Some(stream) => stream,
                 None => return,
             };
@@ -132,7 +132,7 @@ impl Connections {
     }
 
     /// Serves the requests of `stream` until it closes, or has been idle for a while and is given back.
-    async fn serve_awake<S, B>(&self, stream: OpenStream, service: S, refused: Refused) -> Option<OpenStream>
+    async fn serve_awake<S, B>(&self, stream: OpenStream, service: S, view: View) -> Option<OpenStream>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
             + Clone
@@ -145,7 +145,7 @@ impl Connections {
         let exchanges = Exchanges::after(stream.messages());
         let stream = CallerStream::new(stream, limits.write_timeout, returned.clone());
         let ended = {
-            let service = Counted::new(service, exchanges.clone(), refused, end.clone());
+            let service = Counted::new(service, exchanges.clone(), view.clone(), end.clone());
             let mut connection = pin!(
                 http1::Builder::new()
                     .timer(exchanges.clone())
@@ -158,8 +158,8 @@ impl Connections {
             select! {
                 biased;
                 ended = connection.as_mut() => Ended::ByItself(ended),
-                () = idle(&exchanges, &returned) => Ended::Idle,
-                () = last_chance(drain, *last_request, overdue) => {
+                () = idle(&exchanges, &view, &returned) => Ended::Idle,
+                () = last_chance(drain, *last_request, &view, overdue) => {
                     connection.as_mut().graceful_shutdown();
                     select! {
                         ended = connection.as_mut() => Ended::ByItself(ended),
@@ -233,11 +233,11 @@ enum Ended {
 
 /// Waits until a connection has been idle for a while: hyper waits for a request of which nothing has come, and has written all of
 /// the answer before it.
-async fn idle(exchanges: &Exchanges, stream: &Returned) {
+async fn idle(exchanges: &Exchanges, view: &View, stream: &Returned) {
     let mut before = None;
     loop {
         sleep(REST_AFTER).await;
-        let awaited = exchanges.awaited().filter(|_| stream.is_between_messages());
+        let awaited = exchanges.awaited().filter(|_| view.is_between_messages() && !stream.has_more_to_write());
         if awaited.is_some() && awaited == before {
             return;
         }
@@ -246,10 +246,14 @@ async fn idle(exchanges: &Exchanges, stream: &Returned) {
 }
 
 /// Waits until an idle connection is to be closed. A request may be in the kernel already, or on its way by a caller that has not
-/// heard of the end; closing at once would lose it.
-async fn last_chance(drain: &CancellationToken, last_request: Duration, overdue: &CancellationToken) {
+/// heard of the end, or its head may have arrived in part, of which hyper makes nothing; closing at once would lose it.
+async fn last_chance(drain: &CancellationToken, last_request: Duration, view: &View, overdue: &CancellationToken) {
     drain.cancelled().await;
-    let _ = timeout(last_request, overdue.cancelled()).await;
+    while timeout(last_request, overdue.cancelled()).await.is_err() {
+        if !view.is_in_head() || last_request.is_zero() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use hyper_util::service::TowerToHyperService;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::gate::Refused;
+use super::gate::View;
 use crate::drain::Drain;
 
 /// Counts the exchanges of a connection. Its clones are one and the same.
@@ -81,14 +81,14 @@ impl Sleep for Never {}
 pub(super) struct Counted<S> {
     inner: TowerToHyperService<S>,
     exchanges: Exchanges,
-    refused: Refused,
+    view: View,
     end: Drain,
 }
 
 impl<S> Counted<S> {
     /// Counts in `exchanges` what `inner` gets to see.
-    pub(super) fn new(inner: S, exchanges: Exchanges, refused: Refused, end: Drain) -> Self {
-        Self { inner: TowerToHyperService::new(inner), exchanges, refused, end }
+    pub(super) fn new(inner: S, exchanges: Exchanges, view: View, end: Drain) -> Self {
+        Self { inner: TowerToHyperService::new(inner), exchanges, view, end }
     }
 }
 
@@ -102,7 +102,7 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let number = self.exchanges.0.begun.fetch_add(1, Relaxed) + 1;
-        if let Some(fault) = self.refused.fault_of(number) {
+        if let Some(fault) = self.view.fault_of(number) {
             request.extensions_mut().insert(fault);
         }
         Answer { inner: self.inner.call(request), end: self.end.clone() }

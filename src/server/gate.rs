@@ -3,7 +3,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,14 +18,34 @@ use crate::{
     patience::Patience,
 };
 
-/// The message of a connection, by its number, that is the last one read, and why.
+/// What others may know of a gate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Refused(Arc<OnceLock<(u64, Fault)>>);
+pub(super) struct View(Arc<Shared>);
 
-impl Refused {
+#[derive(Debug, Default)]
+struct Shared {
+    /// The message, by its number, that is the last one read, and why.
+    refused: OnceLock<(u64, Fault)>,
+    /// Whether a part of a head has arrived, and the rest of it not yet.
+    in_head: AtomicBool,
+    /// Whether something was read of which hyper may not be done: a part of a message, or what is not to be followed by another.
+    in_message: AtomicBool,
+}
+
+impl View {
     /// What is wrong with the message of this number; the first has the number 1.
     pub(super) fn fault_of(&self, message: u64) -> Option<Fault> {
-        self.0.get().filter(|(refused, _)| *refused == message).map(|(_, fault)| *fault)
+        self.0.refused.get().filter(|(refused, _)| *refused == message).map(|(_, fault)| *fault)
+    }
+
+    /// Whether a request has begun to arrive of which nobody but the gate knows.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.0.in_head.load(Ordering::Relaxed)
+    }
+
+    /// Whether all that was read are whole messages, and more may follow.
+    pub(super) fn is_between_messages(&self) -> bool {
+        !self.0.in_message.load(Ordering::Relaxed)
     }
 }
 
@@ -30,7 +53,7 @@ impl Refused {
 #[derive(Debug)]
 pub(super) struct Gate {
     follower: Follower,
-    refused: Refused,
+    view: View,
     /// With a head that is on its way, from the connection's start or the head's first byte.
     patience: Patience,
     stopped: Option<Fault>,
@@ -39,19 +62,14 @@ pub(super) struct Gate {
 
 impl Gate {
     /// At the start of a connection. A head may take `header_timeout` to arrive.
-    pub(super) fn new(limits: HeadLimits, header_timeout: Duration, refused: Refused) -> Self {
+    pub(super) fn new(limits: HeadLimits, header_timeout: Duration, view: View) -> Self {
         let follower = Follower::new(limits);
-        Self { follower, refused, patience: Patience::new(header_timeout), stopped: None, ended: false }
+        Self { follower, view, patience: Patience::new(header_timeout), stopped: None, ended: false }
     }
 
     /// How many messages have begun.
     pub(super) fn messages(&self) -> u64 {
         self.follower.heads()
-    }
-
-    /// Whether all that was read are whole messages, and more may follow.
-    pub(super) fn is_between_messages(&self) -> bool {
-        self.follower.place() == Place::Between && self.stopped.is_none() && !self.ended
     }
 
     /// Whether the caller has said that it sends nothing more.
@@ -89,11 +107,15 @@ impl Gate {
             self.stopped = Some(fault);
             buffer.set_filled(start + at);
             if fault != Fault::Chunk {
-                let _ = self.refused.0.set((self.follower.heads(), fault));
+                let _ = self.view.0.refused.set((self.follower.heads(), fault));
             }
         }
+        let place = self.follower.place();
+        self.view.0.in_head.store(place == Place::Head, Ordering::Relaxed);
+        let more_may_follow = self.stopped.is_none() && !self.ended;
+        self.view.0.in_message.store(place != Place::Between || !more_may_follow, Ordering::Relaxed);
         // Empty lines before a head begin nothing and end nothing.
-        if self.follower.heads() != heads || self.follower.place() == Place::Body {
+        if self.follower.heads() != heads || place == Place::Body {
             self.patience.restore();
         }
         Poll::Ready(Ok(()))
@@ -138,25 +160,36 @@ mod tests {
         }
     }
 
-    fn gated() -> (Gated, DuplexStream, Refused) {
+    fn gated() -> (Gated, DuplexStream, View) {
         let (ours, theirs) = duplex(1 << 20);
-        let refused = Refused::default();
-        (Gated { gate: Gate::new(LIMITS, TIMEOUT, refused.clone()), stream: ours }, theirs, refused)
+        let view = View::default();
+        (Gated { gate: Gate::new(LIMITS, TIMEOUT, view.clone()), stream: ours }, theirs, view)
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_read_after_a_message_that_is_refused() {
-        let (mut gated, mut caller, refused) = gated();
+        let (mut gated, mut caller, view) = gated();
         let good = b"GET /a HTTP/1.1\r\n\r\n";
         let bad = b"GET /b#c HTTP/1.1\r\n\r\n";
         caller.write_all(&[&good[..], bad, good].concat()).await.unwrap();
         let mut bytes = vec![0; 1000];
         let read = gated.read(&mut bytes).await.unwrap();
         assert_eq!(&bytes[..read], [&good[..], bad].concat());
-        assert_eq!((refused.fault_of(1), refused.fault_of(2)), (None, Some(Fault::Fragment)));
+        assert_eq!((view.fault_of(1), view.fault_of(2)), (None, Some(Fault::Fragment)));
         assert!(gated.gate.leaves_bytes_unread());
         let more = tokio::time::timeout(Duration::from_secs(3600), gated.read(&mut bytes)).await;
         assert!(more.is_err(), "neither bytes nor an end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_has_begun_to_arrive_is_seen_from_outside() {
+        let (mut gated, mut caller, view) = gated();
+        let mut bytes = vec![0; 1000];
+        for (sent, in_head) in [("\r\n", false), ("GET /a HT", true), ("TP/1.1\r\n\r\n", false), ("P", true)] {
+            caller.write_all(sent.as_bytes()).await.unwrap();
+            assert_eq!(gated.read(&mut bytes).await.unwrap(), sent.len());
+            assert_eq!(view.is_in_head(), in_head, "{sent:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

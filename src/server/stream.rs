@@ -55,8 +55,6 @@ pub(super) struct Returned(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     stream: Mutex<Option<OpenStream>>,
-    /// A part of a message has been read.
-    reading: AtomicBool,
     /// The caller has not taken all that is to be written.
     writing: AtomicBool,
 }
@@ -67,9 +65,9 @@ impl Returned {
         self.0.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether nothing was read beyond the end of a message, and nothing waits to be written.
-    pub(super) fn is_between_messages(&self) -> bool {
-        !self.0.reading.load(Relaxed) && !self.0.writing.load(Relaxed)
+    /// Whether the caller has not taken all that is to be written.
+    pub(super) fn has_more_to_write(&self) -> bool {
+        self.0.writing.load(Relaxed)
     }
 }
 
@@ -147,10 +145,7 @@ impl CallerStream {
 impl AsyncRead for CallerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let OpenStream { transport, gate } = self.open();
-        let read = ready!(gate.poll_read(Pin::new(transport), cx, buffer));
-        let between = gate.is_between_messages();
-        self.returned.0.reading.store(!between, Relaxed);
-        Poll::Ready(read)
+        gate.poll_read(Pin::new(transport), cx, buffer)
     }
 }
 
@@ -195,7 +190,7 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
-    use super::{super::gate::Refused, *};
+    use super::{super::gate::View, *};
     use crate::framing::HeadLimits;
 
     const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
@@ -203,7 +198,7 @@ mod tests {
     async fn pair(write_timeout: Duration) -> (CallerStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let gate = Gate::new(LIMITS, Duration::from_secs(60), Refused::default());
+        let gate = Gate::new(LIMITS, Duration::from_secs(60), View::default());
         let ours = Transport::Tcp(listener.accept().await.unwrap().0);
         (CallerStream::new(OpenStream::new(ours, gate), write_timeout, Returned::default()), caller)
     }

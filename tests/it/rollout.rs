@@ -105,6 +105,25 @@ fn q02_more_connections_than_places_in_the_queue_are_served_one_after_the_other(
 }
 
 #[test]
+fn q02_a_request_of_which_half_the_head_has_come_is_waited_for() {
+    let upstream = upstream();
+    let mut proxy = Proxy::start(&upstream);
+    let (mut idle, mut new, mut kept) = (proxy.connect(), proxy.connect(), proxy.connect());
+    assert_eq!(kept.get("/x").status, 200);
+    let (begin, end) = REQUEST.split_at(20);
+    new.send(begin);
+    kept.send(begin);
+    proxy.process.signal(Signal::TERM);
+    // From here on, nobody else is waited for.
+    idle.assert_closed();
+    new.send(end);
+    kept.send(end);
+    check_last(&mut new);
+    check_last(&mut kept);
+    assert_eq!(proxy.process.wait().code(), Some(0));
+}
+
+#[test]
 fn q02_callers_that_come_and_go_lose_no_request_to_a_rollout() {
     let upstream = upstream();
     let mut proxy = Proxy::start(&upstream);

@@ -29,7 +29,7 @@ struct Served {
     caller: TcpStream,
     stream: Option<OpenStream>,
     connections: Connections,
-    refused: Refused,
+    view: View,
 }
 
 fn connections(limits: Limits) -> Connections {
@@ -45,10 +45,10 @@ async fn connected() -> (TcpStream, Transport) {
 impl Served {
     async fn new() -> Self {
         let (caller, transport) = connected().await;
-        let refused = Refused::default();
-        let gate = Gate::new(LIMITS.head, LIMITS.header_timeout, refused.clone());
+        let view = View::default();
+        let gate = Gate::new(LIMITS.head, LIMITS.header_timeout, view.clone());
         let connections = connections(LIMITS);
-        Self { caller, stream: Some(OpenStream::new(transport, gate)), connections, refused }
+        Self { caller, stream: Some(OpenStream::new(transport, gate)), connections, view }
     }
 
     /// Serves the connection until it rests, or for a while. Whether it rests.
@@ -65,7 +65,7 @@ impl Served {
             Ok(response)
         });
         let stream = self.stream.take().unwrap();
-        let serving = self.connections.serve_awake(stream, service, self.refused.clone());
+        let serving = self.connections.serve_awake(stream, service, self.view.clone());
         self.stream = timeout(LONG_ENOUGH, serving).await.ok().flatten();
         self.stream.is_some()
     }
