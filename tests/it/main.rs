@@ -33,6 +33,7 @@ mod redaction;
 mod secrets;
 mod signals;
 mod smuggling;
+mod soak;
 mod targets;
 mod tls;
 mod sockets;

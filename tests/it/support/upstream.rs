@@ -222,6 +222,11 @@ impl Upstream {
         self.shared.received.lock().unwrap().clone()
     }
 
+    /// Forgets what was received so far, for a test that goes on for long.
+    pub fn forget(&self) {
+        self.shared.received.lock().unwrap().clear();
+    }
+
     /// Everything received so far but token calls.
     pub fn requests(&self) -> Vec<Received> {
         self.received().into_iter().filter(|request| request.target() != "/oauth/token").collect()

@@ -1,0 +1,243 @@
+//! A soak: requests at a steady rate, tokens that end soon, and faults on both sides; what the process holds must not grow.
+//!
+//! `SOAK_SECONDS` is how long it takes, a few unless it is set: `SOAK_SECONDS=7200 cargo test --test it soak -- --nocapture`.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    PATIENCE,
+    client::Response,
+    process::Proxy,
+    upstream::{Received, Reply, Upstream, token, token_answer},
+};
+
+/// Two hundred requests a second, by so many callers.
+const CALLERS: u64 = 8;
+const BEAT: Duration = Duration::from_millis(40);
+
+/// Tokens that end soon are fetched often.
+const TOKEN_LIFE: Duration = Duration::from_secs(20);
+
+/// How much larger the process may be in the end than after a first part of the time, in KiB. Allocators keep what they have had,
+/// so it settles slowly; a leak of one answer's head a request would be a hundred times this in an hour.
+const GROWTH_KIB: u64 = 6 * 1024;
+
+/// What the process may have open besides what it has when nobody has called yet: the connections of this look, and of a token call.
+const OWN_FILES: usize = 3;
+
+const STREAM: u64 = 300_000;
+
+/// The upstream's side: which tokens it has given, and what it saw that must never be.
+#[derive(Default)]
+struct Watch {
+    minted: Mutex<Vec<Instant>>,
+    breaches: Mutex<Vec<String>>,
+    forwarded: AtomicU64,
+}
+
+impl Watch {
+    fn reply(&self, request: &Received) -> Reply {
+        if request.target() == "/oauth/token" {
+            let mut minted = self.minted.lock().unwrap();
+            minted.push(Instant::now());
+            // Every third call fails, the first does not.
+            if minted.len().is_multiple_of(3) {
+                return Reply::status(503, "Service Unavailable", "{}");
+            }
+            return Reply::json(&token_answer(minted.len() as u64, TOKEN_LIFE.as_secs()));
+        }
+        self.forwarded.fetch_add(1, SeqCst);
+        self.check_token(request);
+        match request.target() {
+            "/status" => Reply::status(503, "Service Unavailable", "{}"),
+            "/refused" => Reply::status(401, "Unauthorized", r#"{"code":"10023","message":"Expired"}"#),
+            "/cut" => Reply::Cut(Vec::new()),
+            "/reset" => Reply::Reset(Vec::new()),
+            "/half" => Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_vec()),
+            "/stream" => Reply::Stream(STREAM),
+            _ => Reply::json("{}"),
+        }
+    }
+
+    /// A token that has ended must not come, nor one that was never given.
+    fn check_token(&self, request: &Received) {
+        let minted = self.minted.lock().unwrap();
+        let given = request.headers("authorization");
+        let of = |version: &usize| given == [format!("Bearer {}", token(*version as u64))];
+        let age = (1..=minted.len()).rev().find(of).map(|version| minted[version - 1].elapsed());
+        if age.is_none_or(|age| age > TOKEN_LIFE) {
+            self.breaches.lock().unwrap().push(format!("a token of age {age:?} for {}", request.target()));
+        }
+    }
+}
+
+/// What the process holds when nobody calls.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    resident_kib: u64,
+    files: usize,
+    threads: u64,
+}
+
+/// Waits until every connection has ended, the pool's included, and looks.
+fn look(proxy: &Proxy, most_files: usize) -> Held {
+    for metric in ["connections", "requests_in_flight", "requests_queued"] {
+        proxy.wait_for_metric(metric, 0);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let held = Held {
+            resident_kib: proxy.process.status_kib("VmRSS:"),
+            files: open_files(proxy.process.id()),
+            threads: proxy.process.status_kib("Threads:"),
+        };
+        if held.files <= most_files {
+            return held;
+        }
+        assert!(Instant::now() < deadline, "{held:?}, and at most {most_files} files were expected");
+        thread::yield_now();
+    }
+}
+
+/// How many files the process has open; none where this test may not look.
+fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// One caller's requests until `stop` is closed: mostly plain ones on one connection, and one fault of each kind in a hundred.
+fn call(proxy: &Proxy, first: u64, stop: &mpsc::Receiver<()>, seen: &Mutex<BTreeMap<String, u64>>) {
+    let mut client = proxy.connect();
+    let note = |what: &str, answer: std::io::Result<Response>| {
+        let told = answer.map_or_else(
+            |_| "broken".to_owned(),
+            |answer| match answer.header("x-finicity-proxy-error") {
+                Some(code) => format!("{} {code}", answer.status),
+                None => answer.status.to_string(),
+            },
+        );
+        *seen.lock().unwrap().entry(format!("{what}: {told}")).or_default() += 1;
+        told == "broken"
+    };
+    let mut beat = Instant::now();
+    for number in first.. {
+        let target = match number % 100 {
+            10 => "/status",
+            20 => "/refused",
+            30 => "/cut",
+            40 => "/reset",
+            50 => "/half",
+            60 => "/stream",
+            _ => "/x",
+        };
+        let request = format!("{target} HTTP/1.1\r\nHost: localhost\r\n");
+        match number % 100 {
+            // The caller goes away in the middle of its request, or without waiting for the answer.
+            70 => proxy.connect().send(format!("GET {request}")),
+            71 => proxy.connect().send(format!("GET {request}\r\n")),
+            72 => {
+                let mut once = proxy.connect();
+                once.send(format!("GET {request}Connection: close\r\n\r\n"));
+                note("close", once.read_answer(false));
+            }
+            73 => {
+                client.send(format!("POST {request}Content-Length: 100000\r\n\r\n{}", "x".repeat(100_000)));
+                note("post", client.read_answer(false));
+            }
+            74 => {
+                client = proxy.connect();
+                client.send("nonsense\r\n\r\n");
+                note("nonsense", client.read_answer(false));
+                client = proxy.connect();
+            }
+            _ => {
+                client.send(format!("GET {request}\r\n"));
+                if note(target, client.read_answer(false)) {
+                    client = proxy.connect();
+                }
+            }
+        }
+        beat += BEAT;
+        let pause = beat.saturating_duration_since(Instant::now());
+        if !matches!(stop.recv_timeout(pause), Err(mpsc::RecvTimeoutError::Timeout)) {
+            return;
+        }
+    }
+}
+
+/// Calls for `time`. Adds what the answers were to `seen`.
+fn round(proxy: &Proxy, upstream: &Upstream, time: Duration, seen: &Mutex<BTreeMap<String, u64>>) {
+    let end = Instant::now() + time;
+    thread::scope(|scope| {
+        let stops: Vec<mpsc::Sender<()>> = (0..CALLERS)
+            .map(|caller| {
+                let (stop, stopped) = mpsc::channel();
+                scope.spawn(move || call(proxy, caller * 12, &stopped, seen));
+                stop
+            })
+            .collect();
+        let (_never, ticks) = mpsc::channel::<()>();
+        while Instant::now() < end {
+            let _ = ticks.recv_timeout(Duration::from_secs(1).min(end.saturating_duration_since(Instant::now())));
+            upstream.forget();
+        }
+        drop(stops);
+    });
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the figures are what a long run is for")]
+fn q16_a_steady_load_with_faults_leaves_nothing_behind() {
+    let time = Duration::from_secs(env::var("SOAK_SECONDS").map_or(6, |seconds| seconds.parse().unwrap()));
+    let watch = Arc::new(Watch::default());
+    let watching = Arc::clone(&watch);
+    let upstream = Upstream::start_raw(move |request| watching.reply(request));
+    let variables = [
+        ("FINICITY__LOG__LEVEL", "error,finicity_proxy::app=info,finicity_proxy::token=info"),
+        ("FINICITY__UPSTREAM__POOL_IDLE_TIMEOUT", "1s"),
+        ("FINICITY__UPSTREAM__CONNECTION_AGE", "5s"),
+    ];
+    let mut proxy = Proxy::start_with(&upstream, &variables);
+    let most_files = open_files(proxy.process.id()) + OWN_FILES;
+    let seen = Mutex::new(BTreeMap::new());
+    let first = (time / 3).min(Duration::from_secs(120));
+    round(&proxy, &upstream, first, &seen);
+    let early = look(&proxy, most_files);
+    round(&proxy, &upstream, time.saturating_sub(first), &seen);
+    let late = look(&proxy, most_files);
+
+    let seen = seen.into_inner().unwrap();
+    println!("{early:?}\n{late:?}\n{seen:#?}");
+    // Names are looked up on threads that come and go.
+    assert!(late.threads <= early.threads + CALLERS, "{early:?} {late:?}");
+    assert!(late.resident_kib <= early.resident_kib + GROWTH_KIB, "{early:?} {late:?}");
+    assert_eq!(*watch.breaches.lock().unwrap(), Vec::<String>::new());
+    let expected = [
+        "/x: 200",
+        "/stream: 200",
+        "/status: 503",
+        "/refused: 401",
+        "/cut: 502 upstream_unreachable",
+        "/half: broken",
+        "/reset: 502 upstream_unreachable",
+        "post: 200",
+        "close: 200",
+        "nonsense: 400",
+    ];
+    for (what, times) in &seen {
+        assert!(expected.contains(&what.as_str()), "{what}, {times} times, in {seen:#?}");
+    }
+    proxy.process.signal(Signal::TERM);
+    assert_eq!(proxy.process.wait().code(), Some(0));
+}
