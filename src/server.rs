@@ -13,6 +13,7 @@ mod entrance;
 mod exchanges;
 mod gate;
 mod listener;
+mod quiet;
 mod socket;
 mod stream;
 mod transport;
@@ -25,7 +26,11 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use rustix::process::{Resource, getrlimit};
-use tokio::{runtime::Handle, select, time::timeout};
+use tokio::{
+    runtime::Handle,
+    select,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 use tracing::warn;
@@ -35,7 +40,7 @@ pub use connection::Limits;
 pub use listener::{BindError, Listener, bind};
 pub use socket::SocketAccess;
 
-use self::{connection::Connections, entrance::Entrance, transport::Transport, worker::Worker};
+use self::{connection::Connections, entrance::Entrance, quiet::HANDSHAKE, transport::Transport, worker::Worker};
 use crate::{drain::Drain, guard::ByDoor, telemetry::Metrics};
 
 /// How long an event loop may take to answer a ping before it counts as dead.
@@ -127,6 +132,12 @@ impl Server {
                     stream = self.entrance.accept(&listener) => stream,
                 };
                 self.serve(stream).await;
+            }
+            if listener.drop_new() {
+                let end = Instant::now() + HANDSHAKE;
+                while let Ok(stream) = timeout_at(end, self.entrance.accept(&listener)).await {
+                    self.serve(stream).await;
+                }
             }
             for stream in self.entrance.close(listener) {
                 self.serve(stream).await;

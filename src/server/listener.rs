@@ -3,11 +3,12 @@
 use std::{io, net::SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     Address,
     entrance::is_of_one_connection,
+    quiet,
     socket::{Socket, SocketAccess},
     transport::Transport,
 };
@@ -121,6 +122,21 @@ impl Listener {
         match &self.0 {
             Kind::Tcp(listener) => listener.accept().await.map(|(stream, _)| Transport::Tcp(stream)),
             Kind::Unix(socket) => socket.listener().accept().await.map(|(stream, _)| Transport::Unix(stream)),
+        }
+    }
+
+    /// Has the kernel take no new connections over TCP. Returns whether those that are being made are to be waited for: callers of a
+    /// Unix socket are in its queue at once, and it does not end before that is empty.
+    pub(super) fn drop_new(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(listener) => {
+                let dropping = quiet::drop_new(listener);
+                if let Err(error) = &dropping {
+                    debug!(%error, "a connection that is made in the very last moment may be lost");
+                }
+                dropping.is_ok()
+            }
+            Kind::Unix(_) => false,
         }
     }
 

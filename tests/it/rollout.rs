@@ -76,11 +76,13 @@ fn q02_what_waits_in_the_kernels_queues_when_the_end_begins_is_served() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.sock");
     let both = format!("127.0.0.1:0,unix:{}", path.display());
-    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LISTEN__PROXY", &both)]);
+    // They are served at once, each over a connection of its own, which a busy machine takes its time for.
+    let variables = [("FINICITY__LISTEN__PROXY", both.as_str()), ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s")];
+    let mut proxy = Proxy::start_with(&upstream, &variables);
     // While it stands still, the kernel lets callers connect and takes what they send.
     proxy.process.signal(Signal::STOP);
-    let mut on_port: Vec<Client> = (0..100).map(|_| proxy.connect()).collect();
-    let mut on_socket: Vec<_> = (0..100).map(|_| proxy.connect_socket()).collect();
+    let mut on_port: Vec<Client> = (0..50).map(|_| proxy.connect()).collect();
+    let mut on_socket: Vec<_> = (0..50).map(|_| proxy.connect_socket()).collect();
     on_port.iter_mut().for_each(|client| client.send(REQUEST));
     on_socket.iter_mut().for_each(|client| client.send(REQUEST));
     proxy.process.signal(Signal::TERM);
@@ -94,7 +96,8 @@ fn q02_what_waits_in_the_kernels_queues_when_the_end_begins_is_served() {
 #[test]
 fn q02_more_connections_than_places_in_the_queue_are_served_one_after_the_other() {
     let upstream = upstream();
-    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__CONNECTIONS", "3")]);
+    let variables = [("FINICITY__LIMITS__CONNECTIONS", "3"), ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s")];
+    let mut proxy = Proxy::start_with(&upstream, &variables);
     proxy.process.signal(Signal::STOP);
     let mut clients: Vec<Client> = (0..20).map(|_| proxy.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(REQUEST));
@@ -126,7 +129,7 @@ fn q02_a_request_of_which_half_the_head_has_come_is_waited_for() {
 #[test]
 fn q02_callers_that_come_and_go_lose_no_request_to_a_rollout() {
     let upstream = upstream();
-    let mut proxy = Proxy::start(&upstream);
+    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s")]);
     let (address, answered) = (proxy.proxy[0], AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..8 {

@@ -1,0 +1,78 @@
+//! Closing a TCP listener without losing a connection that is just being made.
+//!
+//! Between the last look into the queue and the end of the listener, the kernel may complete a handshake; that connection is reset,
+//! and its caller cannot know whether its request was executed. So the kernel is told first to drop new requests for connections,
+//! and nothing else. Callers repeat theirs after a second, and are refused then.
+
+use std::{io, time::Duration};
+
+use tokio::net::TcpListener;
+
+/// How long handshakes may take that had begun before. They are made on this machine, or in its cluster.
+pub(super) const HANDSHAKE: Duration = Duration::from_millis(20);
+
+/// Has the kernel drop all requests for connections that come from now on.
+///
+/// # Errors
+///
+/// When the system cannot do that; then some connections may be lost at the end.
+#[cfg(target_os = "linux")]
+pub(super) fn drop_new(listener: &TcpListener) -> io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+
+    // Classic BPF, from linux/filter.h and linux/bpf_common.h. What a filter on a TCP socket sees begins with the TCP header.
+    const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+    const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    // Where the flags are, and two of them (RFC 9293, 3.1).
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    // Connections that are accepted inherit this; what it drops never comes on them.
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),        // dropped
+        SockFilter::new(RETURN, 0, 0, u32::MAX), // taken, whole
+    ])
+}
+
+/// The same where there is no such filter.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn drop_new(_listener: &TcpListener) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        time::timeout,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn q02_nobody_new_gets_in_and_whoever_is_in_is_served() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address).await else { continue };
+            let address = listener.local_addr().unwrap();
+            let mut waiting = TcpStream::connect(address).await.unwrap();
+            drop_new(&listener).unwrap();
+            waiting.write_all(b"request").await.unwrap();
+            // It is not refused either, for as long as the listener is there.
+            assert!(timeout(Duration::from_millis(100), TcpStream::connect(address)).await.is_err());
+            let (mut accepted, _) = listener.accept().await.unwrap();
+            drop(listener);
+            let mut request = [0; 7];
+            accepted.read_exact(&mut request).await.unwrap();
+            accepted.write_all(&request).await.unwrap();
+            waiting.read_exact(&mut request).await.unwrap();
+            assert_eq!(&request, b"request");
+            assert!(TcpStream::connect(address).await.is_err());
+        }
+    }
+}
