@@ -167,7 +167,7 @@ impl App {
             drain: end.drain.clone(),
         };
         let stack = || {
-            let pool = Pool::new(&config.proxy, trust.clone());
+            let pool = Pool::new(&config.proxy, trust.clone(), Arc::clone(&metrics));
             ByDoor::new(|door| proxy::stack(&config.proxy, door, pool.clone(), shared.clone()))
         };
         let server = Server::start(&config.server, Arc::clone(&metrics), end.drain.clone(), stack);
@@ -177,10 +177,13 @@ impl App {
         let (mut tasks, mut telling) = (Tasks::default(), Tasks::default());
         tasks.spawn("token refresher", refresher.run(ended.clone()));
         let hangups = signal::hangups().map_err(StartError::Signal)?;
-        tasks
-            .spawn("rotation", rotation::follow(config.source, config.scheme, control.clone(), hangups, ended.clone()));
+        let rotated = Arc::clone(&metrics);
+        tasks.spawn(
+            "rotation",
+            rotation::follow(config.source, config.scheme, control.clone(), rotated, hangups, ended.clone()),
+        );
         let hangups = signal::hangups().map_err(StartError::Signal)?;
-        tasks.spawn("trust", trust::follow(trust_writer, hangups, ended.clone()));
+        tasks.spawn("trust", trust::follow(trust_writer, Arc::clone(&metrics), hangups, ended.clone()));
         for listener in listeners.proxy {
             tasks.spawn("accept", Arc::clone(&server).accept(listener, end.closing.clone()));
         }

@@ -18,7 +18,7 @@ use tower::ServiceBuilder;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
 use crate::{
-    telemetry::Metrics,
+    telemetry::{Metrics, TokenReading},
     token::{self, TokenReader},
 };
 
@@ -73,10 +73,16 @@ async fn startupz(State(parts): State<Parts>) -> Response {
 }
 
 async fn livez(State(parts): State<Parts>) -> Response {
+    let live = is_live(&parts).await;
+    answer(live.is_ok(), live.err().unwrap_or_default())
+}
+
+/// Whether the process works, or what does not.
+async fn is_live(parts: &Parts) -> Result<(), &'static str> {
     if parts.token.heartbeat_age() > HEARTBEAT_LIMIT {
-        return answer(false, "the token refresher hangs");
+        return Err("the token refresher hangs");
     }
-    answer((parts.alive)().await, "an event loop does not answer")
+    if (parts.alive)().await { Ok(()) } else { Err("an event loop does not answer") }
 }
 
 async fn readyz(State(parts): State<Parts>, RawQuery(query): RawQuery) -> Response {
@@ -118,11 +124,21 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
 }
 
 async fn metrics(State(parts): State<Parts>) -> Response {
-    let present = parts.token.state();
-    let states = token::State::ALL.into_iter().map(|state| (state.as_str(), state == present));
-    parts.metrics.token(parts.token.remaining(), parts.token.version(), states);
-    let guard = parts.token.status().guard;
-    parts.metrics.lockout(guard.latched, guard.budget_spent, guard.rejections);
+    let token = &parts.token;
+    let (status, draining) = (token.status(), parts.draining.is_cancelled());
+    parts.metrics.token(&TokenReading {
+        remaining: token.remaining(),
+        age: token.age(),
+        next_call: token.until_next_attempt().unwrap_or_default(),
+        version: token.version(),
+        states: &token::State::ALL.map(token::State::as_str),
+        state: token.state().as_str(),
+        latched: status.guard.latched,
+        budget_spent: status.guard.budget_spent,
+        rejections: status.guard.rejections,
+        candidate: status.guard.candidate,
+    });
+    parts.metrics.probes(is_live(&parts).await.is_ok(), status.obtained && !draining, draining);
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], parts.metrics.render()).into_response()
 }
 

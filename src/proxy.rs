@@ -103,8 +103,8 @@ pub struct Pool(Upstream<ReplayBody<Upload<Incoming>>>);
 
 impl Pool {
     /// No connections yet. They live on the runtime that they are first used on, and trust what `trust` says at each.
-    pub fn new(config: &Config, trust: Trust) -> Self {
-        Self(Upstream::new(&config.upstream, Arc::new(OwnNames::new(&config.own_headers)), trust))
+    pub fn new(config: &Config, trust: Trust, metrics: Arc<Metrics>) -> Self {
+        Self(Upstream::new(&config.upstream, Arc::new(OwnNames::new(&config.own_headers)), trust, metrics))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Follows the place that credentials come from, and hands new ones to the refresher.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{select, signal::unix::Signal, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ use tracing::{error, info};
 use crate::{
     cause,
     credentials::{self, Scheme, Source, dir},
-    telemetry::AUDIT,
+    telemetry::{AUDIT, Metrics, Subject},
     token::TokenControl,
 };
 
@@ -23,6 +23,7 @@ pub(super) async fn follow(
     source: Source,
     scheme: Option<Scheme>,
     control: TokenControl,
+    metrics: Arc<Metrics>,
     mut hangups: Signal,
     stop: CancellationToken,
 ) {
@@ -54,8 +55,12 @@ pub(super) async fn follow(
             },
         };
         match credentials::load(&source, scheme) {
-            Ok(credentials) => control.rotate(credentials).await,
+            Ok(credentials) => {
+                metrics.reloaded(Subject::Credentials, true);
+                control.rotate(credentials).await;
+            }
             Err(problems) => {
+                metrics.reloaded(Subject::Credentials, false);
                 for problem in problems {
                     let problem = cause::line(&problem);
                     error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay");

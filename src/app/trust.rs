@@ -1,6 +1,6 @@
 //! Follows `upstream.ca_file`, so that an authority can be added or removed without a restart.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use tokio::{
     select,
@@ -10,7 +10,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::{cause, telemetry::AUDIT, tls::TrustWriter};
+use crate::{
+    cause,
+    telemetry::{AUDIT, Metrics, Subject},
+    tls::TrustWriter,
+};
 
 /// How often the file is looked at. A change counts when two looks have seen it, so within twice this time; the kubelet takes up
 /// to a minute to bring it.
@@ -22,7 +26,12 @@ const SESSIONS_END: Duration = Duration::from_secs(3600);
 
 /// Looks at the file every few seconds, and reads it again at each of `hangups`, until `stop` is cancelled. A file that cannot be
 /// used is told, once, and the trust of before stays.
-pub(super) async fn follow(mut writer: TrustWriter, mut hangups: Signal, stop: CancellationToken) {
+pub(super) async fn follow(
+    mut writer: TrustWriter,
+    metrics: Arc<Metrics>,
+    mut hangups: Signal,
+    stop: CancellationToken,
+) {
     let has_file = writer.ca_file().is_some();
     let mut sessions_end = interval_at(Instant::now() + SESSIONS_END, SESSIONS_END);
     loop {
@@ -39,9 +48,11 @@ pub(super) async fn follow(mut writer: TrustWriter, mut hangups: Signal, stop: C
         match news {
             Ok(None) => {}
             Ok(Some(authorities)) => {
+                metrics.reloaded(Subject::CaFile, true);
                 info!(target: AUDIT, authorities, "upstream.ca_file was read again; new connections trust what it holds now");
             }
             Err(problem) => {
+                metrics.reloaded(Subject::CaFile, false);
                 let problem = cause::line(&problem);
                 error!(target: AUDIT, problem, "upstream.ca_file cannot be used; the trust of before stays");
             }

@@ -99,7 +99,6 @@ enum Source {
         idle_timeout: Duration,
         record: Arc<Record>,
         /// The connection, which is free for another request when the body is dropped.
-        #[expect(dead_code, reason = "it is there to be dropped")]
         lease: Lease,
         /// Set while the body keeps us waiting; most bodies never do.
         timer: Option<Pin<Box<Sleep>>>,
@@ -131,8 +130,11 @@ impl ResponseBody {
         version: Version,
         idle_timeout: Duration,
         record: Arc<Record>,
-        lease: Lease,
+        mut lease: Lease,
     ) -> Self {
+        if body.is_end_stream() {
+            lease.finish();
+        }
         Self::of(Source::Upstream { body, version, idle_timeout, record, lease, timer: None })
     }
 
@@ -176,8 +178,12 @@ impl Body for ResponseBody {
                     frame
                 }
             },
-            Source::Upstream { body, version, idle_timeout, record, timer, .. } => {
-                match Pin::new(&mut *body).poll_frame(cx) {
+            Source::Upstream { body, version, idle_timeout, record, lease, timer } => {
+                let polled = Pin::new(&mut *body).poll_frame(cx);
+                if body.is_end_stream() {
+                    lease.finish();
+                }
+                match polled {
                     // An HTTP/2 stream may be reset "without error" before its end (RFC 9113, 8.1); that is no end.
                     Poll::Ready(None) if *version == Version::HTTP_2 && !body.is_end_stream() => {
                         Poll::Ready(Some(Err(Reset.into())))

@@ -5,6 +5,7 @@
 
 mod connect;
 mod connection;
+mod life;
 mod pool;
 mod stream;
 
@@ -38,7 +39,7 @@ use super::{
     headers::{self, OwnNames},
     target,
 };
-use crate::{cause, egress, tls::Trust};
+use crate::{cause, egress, telemetry::Metrics, tls::Trust};
 
 /// Where requests go, and over which connections.
 #[derive(Clone, Debug)]
@@ -80,17 +81,16 @@ impl<B, C> Clone for Upstream<B, C> {
 impl<B> Upstream<B> {
     /// A client for `config.url`, trusting what `trust` says at each connection. Its connections live on the runtime that it is
     /// used on. Answers lose what is named like `own_names`.
-    pub(super) fn new(config: &UpstreamConfig, own_names: Arc<OwnNames>, trust: Trust) -> Self {
-        Self::with_connector(config, own_names, Connector::new(config, trust))
+    pub(super) fn new(config: &UpstreamConfig, own_names: Arc<OwnNames>, trust: Trust, metrics: Arc<Metrics>) -> Self {
+        Self::with_connector(config, own_names, Connector::new(config, trust), metrics)
     }
 }
 
 impl<B, C> Upstream<B, C> {
-    fn with_connector(config: &UpstreamConfig, own_names: Arc<OwnNames>, connector: C) -> Self {
+    fn with_connector(config: &UpstreamConfig, own_names: Arc<OwnNames>, connector: C, metrics: Arc<Metrics>) -> Self {
         let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
-        let pool =
-            Pool::new(connector, config.http2, config.pool_idle_timeout, config.connection_age, config.idle_timeout);
+        let pool = Pool::new(connector, config, metrics);
         Self(Arc::new(Shared { pool, authority, host, own_names, idle_timeout: config.idle_timeout }))
     }
 }
@@ -125,6 +125,7 @@ where
         let Exchange { request, record } = exchange;
         let sent = Instant::now();
         let chosen = self.pool.connection(record.is_retried()).await.map_err(not_connected)?;
+        self.pool.metrics().upstream().sent(chosen.is_reused());
         let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&record)));
         *request.version_mut() = Version::HTTP_11;
         if chosen.protocol() == Protocol::Http1 {
@@ -133,8 +134,16 @@ where
         } else {
             *request.uri_mut() = target::upstream_uri(&self.authority, request.uri());
         }
-        let (mut response, lease) = chosen.send(request).await.map_err(|failure| unanswered(failure, &record))?;
+        // Before it is sent: the upstream goes on with a request whose caller leaves.
+        record.set_reached_upstream(true);
+        let (mut response, lease) = chosen.send(request).await.map_err(|failure| {
+            record.set_reached_upstream(!failure.is_unexecuted());
+            unanswered(failure, &record)
+        })?;
         record.set_upstream_first_byte(sent.elapsed());
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            self.pool.metrics().upstream().throttled();
+        }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::new(
                 Code::UpstreamProtocol,
@@ -164,7 +173,7 @@ fn unanswered(failure: SendError, record: &Record) -> Error {
     if let Some(failed) = record.upload_error() {
         return Error::from(failed).because(error);
     }
-    let (code, detail) = if matches!(fate, Some(Fate::Unsent { .. } | Fate::Refused)) {
+    let (code, detail) = if fate.is_some_and(Fate::is_unexecuted) {
         (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
     } else if error.is_user() && !record.is_request_complete() {
         (Code::BadRequest, "The request body broke off.")

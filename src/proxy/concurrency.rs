@@ -15,7 +15,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tower::{Layer, Service};
 
@@ -58,7 +58,9 @@ impl Places {
         let (places, queued) = (Arc::clone(self), Queued::new(queued, Arc::clone(&self.metrics)));
         Ok(Entered::Queue(Box::pin(async move {
             let _queued = queued;
+            let arrived = Instant::now();
             let place = timeout(places.patience, Arc::clone(&places.open).acquire_owned()).await;
+            places.metrics.queue_waited(arrived.elapsed());
             place.map(|place| place.expect("the semaphore is never closed")).map_err(|_| places.shed("queue_timeout"))
         })))
     }

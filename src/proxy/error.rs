@@ -74,6 +74,30 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code, for tables.
+    pub const ALL: [Self; 20] = [
+        Self::TokenUnavailable,
+        Self::CredentialsRejected,
+        Self::Quarantined,
+        Self::Overloaded,
+        Self::UpstreamUnreachable,
+        Self::UpstreamTls,
+        Self::UpstreamProtocol,
+        Self::UpstreamTimeout,
+        Self::HostDenied,
+        Self::OriginDenied,
+        Self::BadRequest,
+        Self::MethodNotAllowed,
+        Self::RouteDenied,
+        Self::HeaderRequired,
+        Self::BodyTooLarge,
+        Self::TargetTooLong,
+        Self::HeadersTooLarge,
+        Self::RequestTimeout,
+        Self::NotImplemented,
+        Self::Internal,
+    ];
+
     /// The code as callers see it.
     pub fn as_str(self) -> &'static str {
         self.parts().0
@@ -120,6 +144,13 @@ pub(super) enum Fate {
     Refused,
     /// A connection that had served before closed without a byte of an answer. Whether the upstream looked at it is unknown.
     Unanswered,
+}
+
+impl Fate {
+    /// Whether the upstream certainly did nothing with it.
+    pub(super) fn is_unexecuted(self) -> bool {
+        matches!(self, Self::Unsent { .. } | Self::Refused)
+    }
 }
 
 /// Why the proxy answers by itself.

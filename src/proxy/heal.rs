@@ -27,7 +27,10 @@ use super::{
     body::Rest,
     replay::{Original, ReplayBody},
 };
-use crate::{telemetry::Metrics, token::TokenControl};
+use crate::{
+    telemetry::{Heal as Outcome, Metrics},
+    token::TokenControl,
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct HealLayer(Arc<Shared>);
@@ -142,21 +145,33 @@ where
         let token_refused = verdict::token_refused(&parts.headers, if whole { &start } else { &[] });
         let relayed = Response::from_parts(parts, ResponseBody::read(start, rest));
         let Some(version) = self.record.token_version().filter(|_| token_refused) else { return Ok(relayed) };
-
+        let metrics = &self.shared.metrics;
+        metrics.token_refused();
         if !self.original.is_kept() {
             // This request cannot be sent again, but the next ones should have a better token.
+            metrics.healed(Outcome::NotReplayable);
             self.shared.control.report_refused(version);
             return Ok(relayed);
         }
         if !timeout(self.shared.wait, self.shared.control.heal(version)).await.unwrap_or(false) {
+            metrics.healed(Outcome::NoToken);
             return Ok(relayed);
         }
         // Only now: it ends the connection that an upload may still be under way on, with the answer to be relayed.
-        let Some(request) = self.original.again() else { return Ok(relayed) };
+        let Some(request) = self.original.again() else {
+            metrics.healed(Outcome::NotReplayable);
+            return Ok(relayed);
+        };
         self.record.set_replayed();
-        self.shared.metrics.replayed();
+        metrics.replayed();
         std::future::poll_fn(|cx| self.service.poll_ready(cx)).await?;
-        self.service.call(Exchange { request, record: self.record }).await
+        let answer = self.service.call(Exchange { request, record: self.record }).await;
+        metrics.healed(match &answer {
+            Ok(response) if response.status() == StatusCode::UNAUTHORIZED => Outcome::RefusedAgain,
+            Ok(_) => Outcome::Healed,
+            Err(_) => Outcome::Failed,
+        });
+        answer
     }
 }
 

@@ -157,8 +157,12 @@ impl Drop for End {
         let record = &self.record;
         record.set_ended();
         let route = record.route();
-        let counters = self.metrics.route(route.index(), route.method(), route.template());
-        counters.finished(self.status);
+        let took = record.started().elapsed();
+        let counters = self.metrics.route(route.index(), route.method(), route.template(), route.is_billable());
+        counters.finished(self.status, took);
+        if record.has_reached_upstream() {
+            counters.reached_upstream();
+        }
         let first_byte = record.upstream_first_byte();
         if let Some(took) = first_byte {
             counters.first_byte(took);
@@ -176,7 +180,7 @@ impl Drop for End {
                 Outcome::Aborted => "aborted",
                 Outcome::Truncated => "truncated",
             },
-            duration_ms = millis(record.started().elapsed()),
+            duration_ms = millis(took),
             upstream_ms = first_byte.map(millis),
             request_bytes = record.request_bytes(),
             response_bytes = self.response_bytes,

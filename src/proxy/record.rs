@@ -33,6 +33,7 @@ pub struct Record {
     upload_error: OnceLock<UploadError>,
     ended: AtomicBool,
     retried: AtomicBool,
+    reached_upstream: AtomicBool,
 }
 
 impl Record {
@@ -54,6 +55,7 @@ impl Record {
             upload_error: OnceLock::new(),
             ended: AtomicBool::new(false),
             retried: AtomicBool::new(false),
+            reached_upstream: AtomicBool::new(false),
         }
     }
 
@@ -110,6 +112,16 @@ impl Record {
     /// Notes that.
     pub fn set_retried(&self) {
         self.retried.store(true, Relaxed);
+    }
+
+    /// Whether the upstream may have got the request, so that it may have executed and billed it.
+    pub fn has_reached_upstream(&self) -> bool {
+        self.reached_upstream.load(Relaxed)
+    }
+
+    /// Notes whether it has.
+    pub fn set_reached_upstream(&self, reached: bool) {
+        self.reached_upstream.store(reached, Relaxed);
     }
 
     /// The code and the cause of the proxy's own error, where the proxy answered by itself.

@@ -12,7 +12,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{Error, Exchange, Record, ResponseBody};
+use super::{Code, Error, Exchange, Record, ResponseBody};
 use crate::telemetry::Metrics;
 
 /// Turns every [`Error`] of the layers below into a response, notes it in the [`Record`] and counts it.
@@ -23,6 +23,9 @@ pub(super) struct RespondLayer {
 
 impl RespondLayer {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        for code in Code::ALL {
+            metrics.expect_error(code.as_str());
+        }
         Self { metrics }
     }
 }

@@ -1,72 +1,88 @@
 //! Metrics, in Prometheus' text format.
 //!
-//! The label values are bounded: routes come from the catalogue, codes and outcomes are this program's own words. The
-//! counters of a route are looked up once and then kept, so that a request costs a few atomic additions.
+//! The label values are bounded: routes come from the catalogue, everything else is this program's own words. What a request
+//! counts was looked up when its route was first used, so that it costs some atomic additions and no lookup.
+//!
+//! Deliberately absent: any label that a caller or the vendor could choose, and the OpenMetrics format, which says nothing
+//! more of these metrics than the text format that every scraper takes.
 
-use std::{sync::OnceLock, time::Duration};
+mod process;
+mod register;
+mod requests;
+mod token;
+mod upstream;
 
-use http::StatusCode;
-use prometheus::{
-    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
-    core::{Collector, GenericCounter, GenericGauge},
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::{Encoder as _, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+
+use self::{process::Process, register::Register, requests::Requests, token::TokenMetrics};
+pub use self::{
+    register::Family,
+    requests::RouteMetrics,
+    token::{Heal, TokenReading},
+    upstream::{Closed, ConnectFailure, UpstreamMetrics},
 };
 
-/// From one millisecond to the 240 s that the slowest calls may take.
-const LATENCY_BUCKETS_S: [f64; 15] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 90.0, 240.0];
+/// The optional parts of the program that are compiled in.
+const FEATURES: &str = if cfg!(feature = "sandbox") { "sandbox" } else { "none" };
 
-/// Status classes: `1xx` to `5xx`, and `aborted` for a request that ended without an answer.
-const CLASSES: [&str; 6] = ["aborted", "1xx", "2xx", "3xx", "4xx", "5xx"];
+/// Times in the queue: `limits.queue_timeout` is a second unless somebody changes it, and a minute would be a mistake.
+const QUEUE_BUCKETS_S: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// More routes than the catalogue will ever have; the last place takes all beyond it.
-const MAX_ROUTES: usize = 512;
+/// Something that is read again while the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The vendor's credentials.
+    Credentials,
+    /// The certificate authorities of `upstream.ca_file`.
+    CaFile,
+}
+
+impl Subject {
+    const ALL: [Self; 2] = [Self::Credentials, Self::CaFile];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials",
+            Self::CaFile => "ca_file",
+        }
+    }
+}
 
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    routes: Box<[OnceLock<RouteMetrics>]>,
-    requests: IntCounterVec,
-    first_byte: HistogramVec,
+    families: Vec<Family>,
+    requests: Requests,
+    upstream: UpstreamMetrics,
+    token: TokenMetrics,
     errors: IntCounterVec,
     in_flight: IntGauge,
     connections: IntGauge,
     connections_limit: IntGauge,
     accept_problems: IntCounterVec,
     queued: IntGauge,
+    queue_wait: Histogram,
     shed: IntCounterVec,
     panics: IntCounter,
-    replays: IntCounter,
     retries: IntCounter,
-    token_refreshes: IntCounterVec,
-    token_expiry: Gauge,
-    token_version: IntGauge,
-    token_state: IntGaugeVec,
-    lockout_latched: IntGauge,
-    lockout_budget_spent: IntGauge,
-    lockout_rejections: IntGauge,
+    reloads: [Reloads; Subject::ALL.len()],
+    credentials_changed: Gauge,
+    live: IntGauge,
+    ready: IntGauge,
+    draining: IntGauge,
     log_lines_dropped: IntCounter,
 }
 
-/// The counters of one route.
+/// The readings of one subject.
 #[derive(Debug)]
-pub struct RouteMetrics {
-    by_class: [IntCounter; CLASSES.len()],
-    first_byte: Histogram,
-}
-
-impl RouteMetrics {
-    /// Counts a request that was answered with `status`, or that ended without an answer.
-    pub fn finished(&self, status: Option<StatusCode>) {
-        let class = status.map_or(0, |status| usize::from(status.as_u16() / 100).min(CLASSES.len() - 1));
-        self.by_class[class].inc();
-    }
-
-    /// Notes how long the upstream took to the first byte of its answer.
-    pub fn first_byte(&self, took: Duration) {
-        self.first_byte.observe(took.as_secs_f64());
-    }
+struct Reloads {
+    succeeded: IntCounter,
+    failed: IntCounter,
+    last_successful: IntGauge,
+    last_success: Gauge,
 }
 
 impl Default for Metrics {
@@ -78,81 +94,92 @@ impl Default for Metrics {
 impl Metrics {
     /// A registry of its own, with every metric at zero.
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let add = Register(&registry);
-        let build_info = add.gauges("build_info", "The version that runs; always 1.", &["version"]);
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let metrics = Self {
-            routes: (0..MAX_ROUTES).map(|_| OnceLock::new()).collect(),
-            requests: add.counters(
-                "requests_total",
-                "Requests that ended, by operation of the vendor's API and by class of the status answered.",
-                &["method", "route", "status_class"],
-            ),
-            first_byte: add.histogram(
-                "upstream_first_byte_seconds",
-                "Time from handing a request to the upstream connection until the head of its answer.",
-                &["method", "route"],
-            ),
-            errors: add.counters("errors_total", "Answers that the proxy made itself, by error code.", &["code"]),
-            in_flight: add.gauge("requests_in_flight", "Requests being worked on, answers being streamed included."),
-            connections: add.gauge("connections", "Open connections from callers."),
-            connections_limit: add.gauge("connections_limit", "The most connections from callers; further ones wait."),
-            accept_problems: add.counters(
-                "accept_problems_total",
-                "Connections that waited for a place, were refused, or could not be accepted, by listener.",
-                &["listener", "problem"],
-            ),
-            queued: add.gauge("requests_queued", "Requests that wait, since limits.concurrency are being worked on."),
-            shed: add.counters("requests_shed_total", "Requests that found no place in time, by reason.", &["reason"]),
-            panics: add.counter("panics_total", "Requests that ended in a panic, each of them a bug."),
-            replays: add
-                .counter("replays_total", "Requests sent once more, since the upstream had refused their token."),
-            retries: add.counter("retries_total", "Requests sent once more, since their connection had failed them."),
-            token_refreshes: add.counters("token_refreshes_total", "Token calls, by outcome.", &["outcome"]),
-            token_expiry: add.float("token_expiry_seconds", "Time until the token is no longer sent; 0 without one."),
-            token_version: add.gauge("token_version", "The number of the current token; 0 before the first."),
-            token_state: add.gauges(
-                "token_state",
-                "1 for the state that the token is in, 0 for the others.",
-                &["state"],
-            ),
-            lockout_latched: add
-                .gauge("lockout_latched", "1 while the credentials in use were rejected and are not tried again."),
-            lockout_budget_spent: add.gauge(
-                "lockout_budget_spent",
-                "1 while so many credentials of this id were rejected that none is tried.",
-            ),
-            lockout_rejections: add
-                .gauge("lockout_rejections", "Rejections counted for this id; five lock the vendor account."),
-            log_lines_dropped: add.counter("log_lines_dropped_total", "Log lines that nobody read in time."),
-            registry,
-        };
-        for outcome in
-            ["success", "rejected", "config", "throttled", "transient", "certificate", "redirect", "malformed"]
-        {
-            metrics.token_refreshes.with_label_values(&[outcome]);
-        }
+        let add = Register::new();
+        Process::register(&add);
+        let build_info = add.gauges("build_info", "The version that runs; always 1.", &["version", "features"]);
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), FEATURES]).set(1);
+        let (requests, upstream, token) = (Requests::new(&add), UpstreamMetrics::new(&add), TokenMetrics::new(&add));
+        let reloads = reloads(&add);
+        let errors = add.counters("errors_total", "Answers that the proxy made itself, by error code.", &["code"]);
+        let in_flight = add.gauge("requests_in_flight", "Requests being worked on, answers being streamed included.");
+        let connections = add.gauge("connections", "Open connections from callers.");
+        let connections_limit = add.gauge("connections_limit", "The most connections from callers; further ones wait.");
+        let accept_problems = add.counters(
+            "accept_problems_total",
+            "Connections that waited for a place, were refused, or could not be accepted, by listener.",
+            &["listener", "problem"],
+        );
         for problem in ["full", "refused", "failed"] {
-            metrics.accept_problems.with_label_values(&["proxy", problem]);
+            accept_problems.with_label_values(&["proxy", problem]);
         }
+        let queued = add.gauge("requests_queued", "Requests that wait, since limits.concurrency are being worked on.");
+        let queue_wait =
+            add.histogram("queue_wait_seconds", "Time that a request waited for a place, if it did.", &QUEUE_BUCKETS_S);
+        let shed = add.counters("requests_shed_total", "Requests that found no place in time, by reason.", &["reason"]);
         for reason in ["queue_full", "queue_timeout"] {
-            metrics.shed.with_label_values(&[reason]);
+            shed.with_label_values(&[reason]);
         }
-        metrics
+        let panics = add.counter("panics_total", "Panics of requests and of the refresher, each of them a bug.");
+        let retries = add.counter("retries_total", "Requests sent once more, since their connection had failed them.");
+        let credentials_changed = add.float(
+            "credentials_changed_timestamp_seconds",
+            "When the credentials in use came into use, in seconds since the Unix epoch.",
+        );
+        credentials_changed.set(unix_time());
+        let live = add.gauge("live", "1 while /livez passes: the event loops answer.");
+        let ready = add.gauge("ready", "1 while /readyz passes: a token was obtained and nothing drains.");
+        let draining = add.gauge("draining", "1 while the process ends and finishes what is in flight.");
+        let log_lines_dropped = add.counter("log_lines_dropped_total", "Log lines that nobody read in time.");
+        let (registry, families) = add.done();
+        Self {
+            registry,
+            families,
+            requests,
+            upstream,
+            token,
+            errors,
+            in_flight,
+            connections,
+            connections_limit,
+            accept_problems,
+            queued,
+            queue_wait,
+            shed,
+            panics,
+            retries,
+            reloads,
+            credentials_changed,
+            live,
+            ready,
+            draining,
+            log_lines_dropped,
+        }
     }
 
-    /// The counters of the route with the number `index`; `method` and `route` are its labels.
-    pub fn route(&self, index: usize, method: &str, route: &str) -> &RouteMetrics {
-        self.routes[index.min(MAX_ROUTES - 1)].get_or_init(|| RouteMetrics {
-            by_class: CLASSES.map(|class| self.requests.with_label_values(&[method, route, class])),
-            first_byte: self.first_byte.with_label_values(&[method, route]),
-        })
+    /// Every family that the page can show: what documents, alerts and dashboards are held to.
+    pub fn families(&self) -> &[Family] {
+        &self.families
+    }
+
+    /// The counters of the route with the number `index`; `method` and `route` are its labels, and `billable` says whether the
+    /// vendor may bill it.
+    pub fn route(&self, index: usize, method: &str, route: &str, billable: bool) -> &RouteMetrics {
+        self.requests.route(index, method, route, billable)
+    }
+
+    /// The counters of the connections to the upstream.
+    pub fn upstream(&self) -> &UpstreamMetrics {
+        &self.upstream
     }
 
     /// Counts an answer that the proxy made itself.
     pub fn own_error(&self, code: &str) {
         self.errors.with_label_values(&[code]).inc();
+    }
+
+    /// Shows `code` at zero before it is first counted.
+    pub fn expect_error(&self, code: &str) {
+        self.errors.with_label_values(&[code]);
     }
 
     /// Requests being worked on.
@@ -181,19 +208,34 @@ impl Metrics {
         &self.queued
     }
 
+    /// Notes how long a request waited for a place, whether it got one or not.
+    pub fn queue_waited(&self, waited: Duration) {
+        self.queue_wait.observe(waited.as_secs_f64());
+    }
+
     /// Counts a request that was turned away for want of a place.
     pub fn shed(&self, reason: &str) {
         self.shed.with_label_values(&[reason]).inc();
     }
 
-    /// Counts a request that ended in a panic.
+    /// Counts a panic.
     pub fn panicked(&self) {
         self.panics.inc();
     }
 
+    /// Counts an answer that refused the token.
+    pub fn token_refused(&self) {
+        self.token.refusals.inc();
+    }
+
     /// Counts a request that is sent once more.
     pub fn replayed(&self) {
-        self.replays.inc();
+        self.token.replays.inc();
+    }
+
+    /// Counts what became of a request whose token was refused.
+    pub fn healed(&self, outcome: Heal) {
+        self.token.heals[outcome as usize].inc();
     }
 
     /// Counts a request that is sent once more over another connection.
@@ -201,25 +243,43 @@ impl Metrics {
         self.retries.inc();
     }
 
-    /// Counts a token call.
-    pub fn token_refreshed(&self, outcome: &str) {
-        self.token_refreshes.with_label_values(&[outcome]).inc();
+    /// Notes how long a token call took.
+    pub fn token_called(&self, took: Duration) {
+        self.token.call.observe(took.as_secs_f64());
     }
 
-    /// Notes where the token stands, when the metrics are read. `states` holds every state, and whether it is the present one.
-    pub fn token(&self, remaining: Duration, version: u64, states: impl Iterator<Item = (&'static str, bool)>) {
-        self.token_expiry.set(remaining.as_secs_f64());
-        self.token_version.set(i64::try_from(version).unwrap_or(i64::MAX));
-        for (state, present) in states {
-            self.token_state.with_label_values(&[state]).set(i64::from(present));
+    /// Counts a token call.
+    pub fn token_refreshed(&self, outcome: &str) {
+        self.token.refreshes.with_label_values(&[outcome]).inc();
+    }
+
+    /// Notes where the token and its credentials stand, when the metrics are read.
+    pub fn token(&self, reading: &TokenReading<'_>) {
+        self.token.read(reading);
+    }
+
+    /// Notes that other credentials came into use.
+    pub fn credentials_changed(&self) {
+        self.credentials_changed.set(unix_time());
+    }
+
+    /// Counts a reading of `subject`, good or not.
+    pub fn reloaded(&self, subject: Subject, good: bool) {
+        let reloads = &self.reloads[subject as usize];
+        reloads.last_successful.set(good.into());
+        if good {
+            reloads.succeeded.inc();
+            reloads.last_success.set(unix_time());
+        } else {
+            reloads.failed.inc();
         }
     }
 
-    /// Notes what the lock-out guard says, when the metrics are read.
-    pub fn lockout(&self, latched: bool, budget_spent: bool, rejections: u32) {
-        self.lockout_latched.set(latched.into());
-        self.lockout_budget_spent.set(budget_spent.into());
-        self.lockout_rejections.set(rejections.into());
+    /// Notes what the probes would say, when the metrics are read.
+    pub fn probes(&self, live: bool, ready: bool, draining: bool) {
+        self.live.set(live.into());
+        self.ready.set(ready.into());
+        self.draining.set(draining.into());
     }
 
     /// All metrics in the text format, version 0.0.4.
@@ -232,76 +292,38 @@ impl Metrics {
     }
 }
 
-/// Makes metrics and registers them, all under one prefix.
-struct Register<'a>(&'a Registry);
-
-impl Register<'_> {
-    fn add<C: Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
-        let collector = collector.expect("names and labels are constant and valid");
-        self.0.register(Box::new(collector.clone())).expect("every name is registered once");
-        collector
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(GenericCounter::with_opts(opts(name, help)))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(opts(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.add(GenericGauge::with_opts(opts(name, help)))
-    }
-
-    fn float(&self, name: &str, help: &str) -> Gauge {
-        self.add(GenericGauge::with_opts(opts(name, help)))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(opts(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(LATENCY_BUCKETS_S.to_vec());
-        self.add(HistogramVec::new(opts, labels))
-    }
+/// Now, in seconds since the Unix epoch.
+fn unix_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-const NAMESPACE: &str = "finicity_proxy";
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace(NAMESPACE)
+/// The counters of what is read again. All of it was read once, and well, or the process would not have started.
+fn reloads(add: &Register) -> [Reloads; Subject::ALL.len()] {
+    let reloads = add.counters(
+        "reloads_total",
+        "Times that something was read again while the process ran, by outcome.",
+        &["subject", "outcome"],
+    );
+    let last_successful =
+        add.gauges("reload_last_successful", "Whether the last reading was good; 1 before any.", &["subject"]);
+    let last_success = add.floats(
+        "reload_last_success_timestamp_seconds",
+        "When the last good reading was, the one at the start included, in seconds since the Unix epoch.",
+        &["subject"],
+    );
+    Subject::ALL.map(|subject| {
+        let subject = subject.as_str();
+        let reloads = Reloads {
+            succeeded: reloads.with_label_values(&[subject, "success"]),
+            failed: reloads.with_label_values(&[subject, "failure"]),
+            last_successful: last_successful.with_label_values(&[subject]),
+            last_success: last_success.with_label_values(&[subject]),
+        };
+        reloads.last_successful.set(1);
+        reloads.last_success.set(unix_time());
+        reloads
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_is_counted_by_route_and_class() {
-        let metrics = Metrics::new();
-        let route = metrics.route(3, "GET", "/a/{b}");
-        route.finished(Some(StatusCode::OK));
-        route.finished(Some(StatusCode::NOT_FOUND));
-        route.finished(None);
-        route.first_byte(Duration::from_millis(3));
-        let text = metrics.render();
-        for line in [
-            r#"finicity_proxy_requests_total{method="GET",route="/a/{b}",status_class="2xx"} 1"#,
-            r#"finicity_proxy_requests_total{method="GET",route="/a/{b}",status_class="4xx"} 1"#,
-            r#"finicity_proxy_requests_total{method="GET",route="/a/{b}",status_class="aborted"} 1"#,
-            r#"finicity_proxy_upstream_first_byte_seconds_bucket{method="GET",route="/a/{b}",le="0.005"} 1"#,
-            r#"finicity_proxy_token_refreshes_total{outcome="rejected"} 0"#,
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn a_status_outside_the_classes_and_a_route_outside_the_table_are_counted_all_the_same() {
-        let metrics = Metrics::new();
-        metrics.route(100_000, "_OTHER", "other").finished(StatusCode::from_u16(999).ok());
-        assert!(metrics.render().contains(r#"route="other",status_class="5xx"} 1"#));
-    }
-}
+mod tests;

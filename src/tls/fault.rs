@@ -28,6 +28,9 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// One word for each, in the order of the declaration, for metrics.
+    pub const WORDS: [&str; 7] = ["authority", "expired", "not_yet_valid", "name", "pin", "certificate", "version"];
+
     /// The fault in the chain of causes of `error`, where there is one.
     pub fn find(error: &(dyn Error + 'static)) -> Option<Self> {
         cause::find::<rustls::Error>(error).and_then(Self::of)
@@ -83,5 +86,26 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_its_word() {
+        let all = [
+            (Fault::Authority, "authority"),
+            (Fault::Expired, "expired"),
+            (Fault::NotYetValid, "not_yet_valid"),
+            (Fault::Name, "name"),
+            (Fault::Pin, "pin"),
+            (Fault::Certificate, "certificate"),
+            (Fault::Version, "version"),
+        ];
+        for (fault, word) in all {
+            assert_eq!(Fault::WORDS[fault as usize], word);
+        }
     }
 }

@@ -29,6 +29,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub struct Token {
     version: u64,
     headers: [(HeaderName, HeaderValue); 2],
+    minted: Stamp,
     usable_until: Stamp,
 }
 
@@ -225,7 +226,7 @@ impl TokenWriter {
     /// Makes the token of `grant` the current one until `usable_until`, and returns its version.
     pub fn publish(&mut self, grant: Grant, usable_until: Stamp) -> u64 {
         self.versions += 1;
-        let token = Token { version: self.versions, headers: grant.headers, usable_until };
+        let token = Token { version: self.versions, headers: grant.headers, minted: self.clock.now(), usable_until };
         // The token first, the news of it second: whoever hears the news finds the token.
         self.current.store(Some(Arc::new(token)));
         self.status.send_modify(|status| (status.attempted, status.obtained) = (true, true));
@@ -351,6 +352,11 @@ impl TokenReader {
     /// For how long the latest token may still be used; zero when there is none.
     pub fn remaining(&self) -> Duration {
         remaining(&self.current, self.clock)
+    }
+
+    /// The time since the latest token was minted; zero when there is none.
+    pub fn age(&self) -> Duration {
+        self.current.load().as_ref().map_or(Duration::ZERO, |token| self.clock.now().since(token.minted))
     }
 
     /// The time until the next token call, where one is scheduled.

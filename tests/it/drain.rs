@@ -36,6 +36,10 @@ fn q02_a_request_in_flight_is_finished_and_no_connection_taken_any_more() {
         proxy.process.wait_for_log("draining");
         assert_eq!(proxy.ops().get("/readyz").text(), "not ok: draining\n");
         assert_eq!(proxy.ops().get("/livez").status, 200);
+        let metrics = proxy.ops().get("/metrics").text();
+        for line in ["finicity_proxy_draining 1", "finicity_proxy_ready 0", "finicity_proxy_live 1"] {
+            assert!(metrics.contains(line), "{metrics}");
+        }
         // The listeners are closed by the tasks that own them, a moment after the log line.
         let refused = (0..10_000).any(|_| {
             std::thread::yield_now();

@@ -96,6 +96,18 @@ fn compressed_and_challenging_refusals_heal_like_a_plain_one() {
         oldest.store(2, SeqCst);
         let answer = proxy.connect().call("GET", "/x", &["Accept-Encoding: gzip"], b"");
         assert_eq!((answer.status, upstream.token_calls(), upstream.requests().len()), (200, 2, 2));
+        let metrics = proxy.ops().get("/metrics").text();
+        for line in [
+            "finicity_proxy_token_refusals_total 1",
+            "finicity_proxy_replays_total 1",
+            r#"finicity_proxy_heals_total{outcome="healed"} 1"#,
+            r#"finicity_proxy_heals_total{outcome="refused_again"} 0"#,
+            "finicity_proxy_token_call_duration_seconds_count 2",
+            // Sent twice, and billed once.
+            r#"finicity_proxy_billable_requests_total{method="_OTHER",route="other"} 1"#,
+        ] {
+            assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+        }
     }
 }
 

@@ -37,12 +37,31 @@ fn probes_and_metrics_tell_how_the_proxy_does() {
         "finicity_proxy_token_version 1",
         "finicity_proxy_connections 1",
         "finicity_proxy_requests_in_flight 0",
-        r#"finicity_proxy_build_info{version="0.1.0"} 1"#,
+        r#"version="0.1.0"} 1"#,
+        r#"finicity_proxy_request_duration_seconds_count{method="GET",route="/aggregation/v1/customers"} 1"#,
+        r#"finicity_proxy_errors_total{code="upstream_timeout"} 0"#,
+        r#"finicity_proxy_billable_requests_total{method="_OTHER",route="other"} 1"#,
+        r#"finicity_proxy_upstream_requests_total{connection="new"} 1"#,
+        r#"finicity_proxy_upstream_requests_total{connection="reused"} 2"#,
+        "finicity_proxy_upstream_connections 1",
+        "finicity_proxy_upstream_connections_idle 1",
+        "finicity_proxy_upstream_connect_seconds_count 1",
+        "finicity_proxy_token_call_duration_seconds_count 1",
+        r#"finicity_proxy_credentials_candidate{state="none"} 1"#,
+        "finicity_proxy_live 1",
+        "finicity_proxy_ready 1",
+        "finicity_proxy_draining 0",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     let expiry = text.lines().find_map(|line| line.strip_prefix("finicity_proxy_token_expiry_seconds ")).unwrap();
     assert!((3_000.0..3_570.1).contains(&expiry.parse::<f64>().unwrap()), "{expiry}");
+    // The process hides itself from others of its user, and still finds itself in /proc.
+    for name in ["resident_memory_bytes", "open_fds", "max_fds", "cpu_seconds_total", "start_time_seconds"] {
+        let value = text.lines().find_map(|line| line.strip_prefix("process_")?.strip_prefix(name)).unwrap();
+        assert!(value.trim().parse::<f64>().unwrap() > 0.0, "{name} {value}");
+    }
+    assert!(!text.contains(r#"billable_requests_total{method="GET""#), "that one is known to be free");
     assert!(!text.contains("987654321") && !text.contains("someone"), "{text}");
 }
 

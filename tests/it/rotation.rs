@@ -127,6 +127,14 @@ fn p02_a_secret_that_becomes_unusable_is_told_and_the_old_one_stays_in_use() {
     let line = proxy.process.wait_for_log("the credentials cannot be used; those in use stay");
     assert!(line["problem"].as_str().unwrap().contains("client_secret holds a placeholder"), "{line}");
     assert_eq!((proxy.connect().get("/x").status, upstream.token_calls()), (200, 1));
+    let metrics = proxy.ops().get("/metrics").text();
+    for line in [
+        r#"finicity_proxy_reload_last_successful{subject="credentials"} 0"#,
+        r#"finicity_proxy_reload_last_successful{subject="ca_file"} 1"#,
+        r#"finicity_proxy_reloads_total{outcome="failure",subject="credentials"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub(in crate::proxy) enum ConnectError {
 /// The host's name has no address, or nobody could be asked for it.
 #[derive(Debug, thiserror::Error)]
 #[error("the name cannot be resolved")]
-pub(in crate::proxy) struct NameError(#[source] io::Error);
+pub(in crate::proxy) struct NameError(#[source] pub(super) io::Error);
 
 /// What finds the addresses of a name: the system's resolver, or a test's.
 pub(in crate::proxy) trait Resolve:

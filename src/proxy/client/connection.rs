@@ -27,9 +27,10 @@ use tracing::debug;
 
 use super::{
     connect::{ConnectError, Protocol},
+    life::{Life, Open},
     stream::Heard,
 };
-use crate::{cause, proxy::error::Fate};
+use crate::{cause, proxy::error::Fate, telemetry::Closed};
 
 /// The largest head of an answer, over either protocol, and the most header fields in one over HTTP/1.1.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -63,6 +64,7 @@ pub(super) struct Connection<B> {
     heard: Arc<AtomicU64>,
     /// When it has served long enough.
     ends: Instant,
+    life: Arc<Life>,
 }
 
 enum Sender<B> {
@@ -80,6 +82,13 @@ pub(super) struct SendError {
     pub(super) ended: bool,
 }
 
+impl SendError {
+    /// Whether the upstream certainly did nothing with it.
+    pub(super) fn is_unexecuted(&self) -> bool {
+        self.fate.is_some_and(Fate::is_unexecuted)
+    }
+}
+
 impl<B> Connection<B>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -92,27 +101,29 @@ where
         protocol: Protocol,
         ends: Instant,
         write_timeout: Duration,
+        life: Arc<Life>,
     ) -> Result<Self, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let heard = Arc::new(AtomicU64::new(0));
         let io = TokioIo::new(Heard::new(stream, Arc::clone(&heard), write_timeout));
+        let open = Open(Arc::clone(&life));
         let sender = match protocol {
             Protocol::Http1 => {
                 let mut builder = http1::Builder::new();
                 builder.max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
                 let (sender, connection) = builder.handshake(io).await.map_err(ConnectError::Http)?;
-                tokio::spawn(run(connection));
+                tokio::spawn(run(connection, open));
                 Sender::Http1(sender)
             }
             Protocol::Http2 => {
                 let (sender, connection) = http2_builder().handshake(io).await.map_err(ConnectError::Http)?;
-                tokio::spawn(run(connection));
+                tokio::spawn(run(connection, open));
                 Sender::Http2(sender)
             }
         };
-        Ok(Self { sender: Mutex::new(sender), heard, ends })
+        Ok(Self { sender: Mutex::new(sender), heard, ends, life })
     }
 }
 
@@ -132,6 +143,18 @@ impl<B> Connection<B> {
                 Sender::Http1(sender) => sender.is_ready(),
                 Sender::Http2(sender) => sender.is_ready(),
             }
+    }
+
+    /// How it lives and ends.
+    pub(super) fn life(&self) -> &Life {
+        &self.life
+    }
+
+    /// Notes that it ends for its age, if it has that.
+    pub(super) fn note_age(&self, now: Instant) {
+        if now >= self.ends {
+            self.life.ends_because(Closed::Age);
+        }
     }
 
     fn sender(&self) -> MutexGuard<'_, Sender<B>> {
@@ -156,7 +179,10 @@ where
             Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
             Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
         };
-        answer.await.map_err(|failure: TrySendError<Request<B>>| {
+        let pending = self.life.pending(http1);
+        let answer = answer.await;
+        pending.ended();
+        answer.map_err(|failure: TrySendError<Request<B>>| {
             let unsent = failure.message().is_some();
             let error = failure.into_error();
             let silent = self.heard.load(Relaxed) == heard;
@@ -175,8 +201,9 @@ where
 }
 
 /// Runs a connection to its end, which is nobody's concern any more: each request knows how it fared itself.
-async fn run(connection: impl Future<Output = hyper::Result<()>>) {
+async fn run(connection: impl Future<Output = hyper::Result<()>>, open: Open) {
     if let Err(error) = connection.await {
+        open.0.ends_because(Closed::Failed);
         debug!(%error, "a connection to the upstream has ended");
     }
 }

@@ -25,9 +25,12 @@ use tokio::{
 };
 
 use super::{
+    UpstreamConfig,
     connect::{Connect, ConnectError, Protocol},
     connection::{Connection, SendError},
+    life::{self, Life},
 };
+use crate::telemetry::{Closed, Metrics};
 
 /// How far the age of a connection may differ from the configured one, either way.
 const AGE_JITTER: f64 = 0.1;
@@ -49,6 +52,7 @@ pub(super) struct Pool<C, B> {
     kept: Mutex<Kept<C, B>>,
     /// Held while an HTTP/2 connection is being opened, so that those who come meanwhile use it too.
     opening: AsyncMutex<()>,
+    metrics: Arc<Metrics>,
 }
 
 struct Kept<C, B> {
@@ -81,23 +85,23 @@ pub(super) struct Chosen<C, B> {
 }
 
 impl<C, B> Pool<C, B> {
-    /// A pool without connections. `http2` says whether the upstream may speak HTTP/2.
-    pub(super) fn new(
-        connector: C,
-        http2: bool,
-        idle_timeout: Duration,
-        age: Duration,
-        write_timeout: Duration,
-    ) -> Arc<Self> {
-        let kept = Kept { idle: VecDeque::new(), shared: None, http2, looked_after: false };
+    /// A pool without connections, whose times are those of `config`.
+    pub(super) fn new(connector: C, config: &UpstreamConfig, metrics: Arc<Metrics>) -> Arc<Self> {
+        let kept = Kept { idle: VecDeque::new(), shared: None, http2: config.http2, looked_after: false };
         Arc::new(Self {
             connector,
-            idle_timeout,
-            age,
-            write_timeout,
+            idle_timeout: config.pool_idle_timeout,
+            age: config.connection_age,
+            write_timeout: config.idle_timeout,
             kept: Mutex::new(kept),
             opening: AsyncMutex::new(()),
+            metrics,
         })
+    }
+
+    /// Where its connections are counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept<C, B>> {
@@ -114,6 +118,7 @@ impl<C, B> Pool<C, B> {
             return Some(Chosen { member: Arc::clone(&shared.member), reused: true });
         }
         while !fresh && let Some(idle) = kept.idle.pop_back() {
+            self.metrics.upstream().idle().dec();
             if idle.stays(now, self.idle_timeout) {
                 return Some(Chosen { member: idle.member, reused: true });
             }
@@ -130,7 +135,9 @@ impl<C, B> Pool<C, B> {
     fn sweep(&self) -> Option<Instant> {
         let now = Instant::now();
         let kept = &mut *self.kept();
+        let before = kept.idle.len();
         kept.idle.retain(|idle| idle.stays(now, self.idle_timeout));
+        self.metrics.upstream().idle().sub((before - kept.idle.len()) as i64);
         kept.shared.take_if(|shared| !shared.stays(now, self.idle_timeout));
         let next = kept.idle.iter().chain(&kept.shared).map(|idle| idle.since + self.idle_timeout).min();
         kept.looked_after = next.is_some();
@@ -139,9 +146,17 @@ impl<C, B> Pool<C, B> {
 }
 
 impl<C, B> Idle<C, B> {
-    /// Whether it may be kept, and used.
+    /// Whether it may be kept, and used. If not, it ends, and this is the place that knows why.
     fn stays(&self, now: Instant, idle_timeout: Duration) -> bool {
-        (now < self.since + idle_timeout || self.users() > 0) && self.member.connection.is_usable(now)
+        let connection = &self.member.connection;
+        let idle = now >= self.since + idle_timeout && self.users() == 0;
+        let usable = connection.is_usable(now);
+        if !usable {
+            connection.note_age(now);
+        } else if idle {
+            connection.life().ends_because(Closed::Idle);
+        }
+        usable && !idle
     }
 
     /// How many requests are on it.
@@ -177,29 +192,44 @@ where
     }
 
     async fn open(self: &Arc<Self>) -> Result<Chosen<C, B>, ConnectError> {
-        let (stream, protocol) = self.connector.connect().await?;
+        let started = Instant::now();
+        let connected = self.connector.connect().await;
+        let (stream, protocol) = connected.inspect_err(|error| life::count_failure(&self.metrics, error))?;
+        let life = Life::begin(Arc::clone(&self.metrics), started.elapsed());
         let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
-        let connection =
-            Connection::begin(stream, protocol, Instant::now() + self.age.mul_f64(jitter), self.write_timeout).await?;
+        let ends = Instant::now() + self.age.mul_f64(jitter);
+        let begun = Connection::begin(stream, protocol, ends, self.write_timeout, life).await;
+        let connection = begun.inspect_err(|error| life::count_failure(&self.metrics, error))?;
         let member = Arc::new(Member { connection, pool: Arc::downgrade(self) });
         self.kept().http2 = protocol == Protocol::Http2;
         if protocol == Protocol::Http2 {
-            self.keep(Arc::clone(&member), |kept, idle| kept.shared = Some(idle));
+            // One that is closed already is found to be so when the request is sent.
+            let _ = self.keep(Arc::clone(&member), |kept, idle| {
+                if let Some(before) = kept.shared.replace(idle) {
+                    before.member.connection.note_age(Instant::now());
+                }
+            });
         }
         Ok(Chosen { member, reused: false })
     }
 
-    /// Keeps `member` where `place` puts it, if it can serve.
-    fn keep(self: &Arc<Self>, member: Arc<Member<C, B>>, place: impl FnOnce(&mut Kept<C, B>, Idle<C, B>)) {
+    /// Keeps `member` where `place` puts it. Gives it back, if it cannot serve.
+    fn keep(
+        self: &Arc<Self>,
+        member: Arc<Member<C, B>>,
+        place: impl FnOnce(&mut Kept<C, B>, Idle<C, B>),
+    ) -> Result<(), Arc<Member<C, B>>> {
         let now = Instant::now();
         if !member.connection.is_usable(now) {
-            return;
+            member.connection.note_age(now);
+            return Err(member);
         }
         let mut kept = self.kept();
         place(&mut kept, Idle { member, since: now });
         if !mem::replace(&mut kept.looked_after, true) {
             tokio::spawn(look_after(Arc::downgrade(self)));
         }
+        Ok(())
     }
 }
 
@@ -220,10 +250,15 @@ where
         self.member.connection.protocol()
     }
 
+    /// Whether it has served before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
     /// Sends `request`. The lease that comes with the answer is to be held until the answer's body has been taken.
     pub(super) async fn send(self, request: Request<B>) -> Result<(Response<Incoming>, Lease), SendError> {
         match self.member.connection.send(request, self.reused).await {
-            Ok(response) => Ok((response, Lease(Some(self.member)))),
+            Ok(response) => Ok((response, Lease { leased: Some(self.member), finished: false })),
             Err(failure) => {
                 if let Some(pool) = self.member.pool.upgrade().filter(|_| failure.ended) {
                     pool.forget(&self.member);
@@ -235,11 +270,21 @@ where
 }
 
 /// A connection that is in use until this is dropped.
-pub(in crate::proxy) struct Lease(Option<Arc<dyn Leased>>);
+pub(in crate::proxy) struct Lease {
+    leased: Option<Arc<dyn Leased>>,
+    finished: bool,
+}
+
+impl Lease {
+    /// Notes that the answer has been taken whole.
+    pub(in crate::proxy) fn finish(&mut self) {
+        self.finished = true;
+    }
+}
 
 trait Leased: Send + Sync {
-    /// Back to the pool.
-    fn give_back(self: Arc<Self>);
+    /// Back to the pool. `finished` says whether the answer has been taken whole.
+    fn give_back(self: Arc<Self>, finished: bool);
 }
 
 impl<C, B> Leased for Member<C, B>
@@ -248,11 +293,15 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    fn give_back(self: Arc<Self>) {
+    fn give_back(self: Arc<Self>, finished: bool) {
         if self.connection.protocol() == Protocol::Http1
             && let Some(pool) = self.pool.upgrade()
         {
-            pool.keep(self, |kept, idle| kept.idle.push_back(idle));
+            match pool.keep(self, |kept, idle| kept.idle.push_back(idle)) {
+                Ok(()) => pool.metrics.upstream().idle().inc(),
+                Err(ended) if !finished => ended.connection.life().ends_because(Closed::Unfinished),
+                Err(_) => {}
+            }
         }
     }
 }
@@ -265,8 +314,8 @@ impl fmt::Debug for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(leased) = self.0.take() {
-            leased.give_back();
+        if let Some(leased) = self.leased.take() {
+            leased.give_back(self.finished);
         }
     }
 }

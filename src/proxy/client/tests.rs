@@ -59,7 +59,7 @@ where
     let opened = Arc::new(AtomicUsize::new(0));
     let connector = Memory { protocol, opened: Arc::clone(&opened), serve };
     let own_names = Arc::new(OwnNames::new(&[HeaderName::from_static("finicity-app-key")]));
-    (Upstream::with_connector(&config, own_names, connector), opened)
+    (Upstream::with_connector(&config, own_names, connector, Arc::new(Metrics::new())), opened)
 }
 
 async fn get<F>(client: &Upstream<Empty<Bytes>, Memory<F>>) -> Result<Response<ResponseBody>, Error>
@@ -120,6 +120,16 @@ fn answer_some(requests: usize, last_words: &'static [u8]) -> impl Fn(usize, Dup
             stream.write_all(last_words).await.unwrap();
         }));
     }
+}
+
+/// What the metrics say of the client's connections: how many are open, how many idle, and why the others were closed.
+async fn lives<F>(client: &Upstream<Empty<Bytes>, Memory<F>>) -> String {
+    // The tasks of the connections have the last word.
+    sleep(Duration::from_millis(1)).await;
+    let text = client.0.pool.metrics().render();
+    let told = text.lines().filter_map(|line| line.strip_prefix("finicity_proxy_upstream_connections"));
+    let told = told.filter(|line| !line.starts_with("_opened") && !line.ends_with(" 0"));
+    told.map(|line| line.replace("_closed_total{reason=", "")).collect::<Vec<_>>().join(",")
 }
 
 /// The far ends of connections, for the test to act on.
@@ -237,6 +247,73 @@ async fn f17_an_answer_that_drips_goes_on_and_one_that_stops_is_given_up() {
     let stopped = Instant::now();
     body.frame().await.unwrap().unwrap_err();
     assert_eq!(stopped.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_metrics_know_why_a_connection_was_closed() {
+    let (kept, _) = client(Protocol::Http1, answer_all);
+    fetch(&kept).await;
+    assert_eq!(lives(&kept).await, " 1,_idle 1");
+    let (first, second) = tokio::join!(get(&kept), get(&kept));
+    assert_eq!(lives(&kept).await, " 2");
+    drop((first.unwrap().into_body().collect().await, second.unwrap().into_body().collect().await));
+    assert_eq!(lives(&kept).await, " 2,_idle 2");
+    sleep(31 * SECOND).await;
+    assert_eq!(lives(&kept).await, r#""idle"} 2"#);
+    for _ in 0..40 {
+        sleep(10 * SECOND).await;
+        fetch(&kept).await;
+    }
+    assert_eq!(lives(&kept).await, r#" 1,"age"} 1,"idle"} 2,_idle 1"#);
+
+    let (given_up, _) = client(Protocol::Http1, ends().1);
+    assert!(timeout(SECOND, get(&given_up)).await.is_err());
+    assert_eq!(lives(&given_up).await, r#""unfinished"} 1"#);
+
+    let (ends, keep) = ends();
+    let (half_taken, _) = client(Protocol::Http1, keep);
+    let act = async {
+        sleep(SECOND).await;
+        let mut end = ends.lock().unwrap().remove(0);
+        read_request(&mut end).await;
+        end.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nabc").await.unwrap();
+        end
+    };
+    let (_, _end) = tokio::join!(async { drop(get(&half_taken).await.unwrap()) }, act);
+    assert_eq!(lives(&half_taken).await, r#""unfinished"} 1"#);
+
+    let (closed, _) = client(Protocol::Http1, |_, mut stream| {
+        drop(tokio::spawn(async move {
+            read_request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await.unwrap();
+        }));
+    });
+    fetch(&closed).await;
+    assert_eq!(lives(&closed).await, r#""upstream"} 1"#);
+
+    let (broken, _) = client(Protocol::Http1, answer_some(0, b""));
+    fate(&broken).await;
+    assert_eq!(lives(&broken).await, r#""upstream"} 1"#);
+
+    let (noisy, _) = client(Protocol::Http1, |_, mut stream| {
+        drop(tokio::spawn(async move {
+            read_request(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+            sleep(SECOND).await;
+            stream.write_all(b"an answer that nobody asked for").await.unwrap();
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it must be closed");
+        }));
+    });
+    fetch(&noisy).await;
+    sleep(2 * SECOND).await;
+    assert_eq!(lives(&noisy).await, r#""failed"} 1,_idle 1"#, "found to be closed when it is next wanted");
+
+    let (shared, _) = client(Protocol::Http2, serve_http2);
+    assert!(timeout(SECOND / 2, get(&shared)).await.is_err());
+    fetch(&shared).await;
+    assert_eq!(lives(&shared).await, " 1", "one stream less, the same connection");
+    sleep(31 * SECOND).await;
+    assert_eq!(lives(&shared).await, r#""idle"} 1"#);
 }
 
 #[tokio::test(start_paused = true)]

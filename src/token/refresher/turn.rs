@@ -107,6 +107,7 @@ impl<M: Mint> Refresher<M> {
         };
         self.in_call = false;
         let Some(outcome) = outcome else { return ControlFlow::Break(()) };
+        self.metrics.token_called(self.writer.clock().now().since(sent));
         match outcome {
             Ok(grant) => self.succeeded(which, grant, sent),
             Err(failure) => self.failed(which, &failure),
@@ -123,6 +124,7 @@ impl<M: Mint> Refresher<M> {
             && let Some(candidate) = self.candidate.take()
         {
             self.current = candidate;
+            self.metrics.credentials_changed();
             info!(target: AUDIT, "the new credentials minted a token and have taken over");
         }
         told(self.lockout.accepted(&self.current.fingerprint));

@@ -1,0 +1,58 @@
+//! What the metrics of a request cost: all that one request counts, on one thread and on two that share the counters.
+//!
+//! ```console
+//! $ cargo bench --bench metrics
+//! ```
+//!
+//! Prints nanoseconds a request, and the size and time of a page on which every operation was used.
+
+#![expect(clippy::print_stdout, reason = "a benchmark talks to a terminal")]
+
+use std::{
+    hint::black_box,
+    thread,
+    time::{Duration, Instant},
+};
+
+use finicity_proxy::{catalogue::Route, telemetry::Metrics};
+use http::{Method, StatusCode};
+
+const REQUESTS: u32 = 2_000_000;
+
+fn main() {
+    let metrics = Metrics::new();
+    let route = Route::find(&Method::GET, "/aggregation/v1/customers");
+    for threads in [1, 2] {
+        let started = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| (0..REQUESTS).for_each(|_| request(&metrics, black_box(route))));
+            }
+        });
+        println!(
+            "{threads} thread(s): {:.0} ns a request",
+            started.elapsed().as_secs_f64() / f64::from(REQUESTS) * 1e9
+        );
+    }
+
+    for index in 0..Route::count() {
+        let template = format!("/aggregation/v1/{index:04}/{{customerId}}/accounts/{{accountId}}/transactions");
+        metrics.route(index + 1, "DELETE", &template, true).finished(Some(StatusCode::OK), Duration::from_millis(9));
+    }
+    let started = Instant::now();
+    let bytes = metrics.render().len();
+    println!("a page with {} operations: {} KiB in {:.1?}", Route::count(), bytes / 1024, started.elapsed());
+}
+
+/// What the layers count of a request that is answered over a connection that served before.
+fn request(metrics: &Metrics, route: Route) {
+    metrics.in_flight().inc();
+    metrics.upstream().idle().dec();
+    metrics.upstream().sent(true);
+    metrics.upstream().idle().inc();
+    let counters = metrics.route(route.index(), route.method(), route.template(), route.is_billable());
+    counters.finished(Some(StatusCode::OK), black_box(Duration::from_millis(42)));
+    counters.reached_upstream();
+    counters.first_byte(black_box(Duration::from_millis(40)));
+    metrics.in_flight().dec();
+}

@@ -1,0 +1,100 @@
+//! What is counted of every request, by operation of the vendor's API.
+
+use std::{sync::OnceLock, time::Duration};
+
+use http::StatusCode;
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+
+use super::register::Register;
+
+/// From one millisecond to the 240 s that the slowest calls may take.
+pub(super) const LATENCY_BUCKETS_S: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 90.0, 240.0];
+
+/// Status classes: `1xx` to `5xx`, and `aborted` for a request that ended without an answer.
+const CLASSES: [&str; 6] = ["aborted", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// More routes than the catalogue will ever have; the last place takes all beyond it.
+const MAX_ROUTES: usize = 512;
+
+/// The counters of all routes. Those of one are made when it is first used.
+#[derive(Debug)]
+pub(super) struct Requests {
+    routes: Box<[OnceLock<RouteMetrics>]>,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    first_byte: HistogramVec,
+    billable: IntCounterVec,
+}
+
+/// The counters of one route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    by_class: [IntCounter; CLASSES.len()],
+    duration: Histogram,
+    first_byte: Histogram,
+    /// Only where the vendor may bill the operation.
+    billable: Option<IntCounter>,
+}
+
+impl RouteMetrics {
+    /// Counts a request that was answered with `status`, or that ended without an answer, after all of `took`.
+    pub fn finished(&self, status: Option<StatusCode>, took: Duration) {
+        let class = status.map_or(0, |status| usize::from(status.as_u16() / 100).min(CLASSES.len() - 1));
+        self.by_class[class].inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Notes how long the upstream took to the first byte of its answer.
+    pub fn first_byte(&self, took: Duration) {
+        self.first_byte.observe(took.as_secs_f64());
+    }
+
+    /// Notes that the upstream got the request, so that it may be billed.
+    pub fn reached_upstream(&self) {
+        if let Some(billable) = &self.billable {
+            billable.inc();
+        }
+    }
+}
+
+impl Requests {
+    pub(super) fn new(add: &Register) -> Self {
+        let route = ["method", "route"];
+        Self {
+            routes: (0..MAX_ROUTES).map(|_| OnceLock::new()).collect(),
+            requests: add.counters(
+                "requests_total",
+                "Requests that ended, by operation of the vendor's API and by class of the status answered.",
+                &["method", "route", "status_class"],
+            ),
+            duration: add.histograms(
+                "request_duration_seconds",
+                "Time from the head of a request until its answer had been taken whole, or was given up.",
+                &route,
+                &LATENCY_BUCKETS_S,
+            ),
+            first_byte: add.histograms(
+                "upstream_first_byte_seconds",
+                "Time from handing a request to the upstream connection until the head of its answer.",
+                &route,
+                &LATENCY_BUCKETS_S,
+            ),
+            billable: add.counters(
+                "billable_requests_total",
+                "Requests that reached the upstream, of operations that the vendor may bill.",
+                &route,
+            ),
+        }
+    }
+
+    /// The counters of the route with the number `index`.
+    pub(super) fn route(&self, index: usize, method: &str, route: &str, billable: bool) -> &RouteMetrics {
+        self.routes[index.min(MAX_ROUTES - 1)].get_or_init(|| RouteMetrics {
+            by_class: CLASSES.map(|class| self.requests.with_label_values(&[method, route, class])),
+            duration: self.duration.with_label_values(&[method, route]),
+            first_byte: self.first_byte.with_label_values(&[method, route]),
+            billable: billable.then(|| self.billable.with_label_values(&[method, route])),
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! What is known of the token, of the credentials, and of the guard against a lock-out.
+
+use std::time::Duration;
+
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::{register::Register, requests::LATENCY_BUCKETS_S};
+
+/// How a token call can end: the classes of failure, and success.
+const OUTCOMES: [&str; 8] =
+    ["success", "rejected", "config", "throttled", "transient", "certificate", "redirect", "malformed"];
+
+/// The states of new credentials.
+const CANDIDATE: [&str; 3] = ["none", "waiting", "rejected"];
+
+/// What became of a request whose token the upstream refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heal {
+    /// It was sent again with a newer token, and that was taken.
+    Healed,
+    /// It was sent again, and refused again.
+    RefusedAgain,
+    /// It was sent again, and brought no answer.
+    Failed,
+    /// There was no newer token in time.
+    NoToken,
+    /// Not enough of it was kept to send it again.
+    NotReplayable,
+}
+
+impl Heal {
+    const ALL: [&str; 5] = ["healed", "refused_again", "failed", "no_token", "not_replayable"];
+}
+
+/// The gauges and counters of the token.
+#[derive(Debug)]
+pub(super) struct TokenMetrics {
+    pub(super) refreshes: IntCounterVec,
+    pub(super) call: Histogram,
+    pub(super) refusals: IntCounter,
+    pub(super) replays: IntCounter,
+    pub(super) heals: [IntCounter; Heal::ALL.len()],
+    expiry: Gauge,
+    age: Gauge,
+    next_call: Gauge,
+    version: IntGauge,
+    state: IntGaugeVec,
+    lockout_latched: IntGauge,
+    lockout_budget_spent: IntGauge,
+    lockout_rejections: IntGauge,
+    candidate: IntGaugeVec,
+}
+
+/// Where the token and its credentials stand, when the metrics are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenReading<'a> {
+    /// Until the token is no longer sent.
+    pub remaining: Duration,
+    /// Since the token was minted.
+    pub age: Duration,
+    /// Until the next token call.
+    pub next_call: Duration,
+    /// The number of the token.
+    pub version: u64,
+    /// Every state.
+    pub states: &'a [&'static str],
+    /// The present one of them.
+    pub state: &'a str,
+    /// Whether the credentials in use were rejected.
+    pub latched: bool,
+    /// Whether too many of this id's credentials were rejected.
+    pub budget_spent: bool,
+    /// Rejections counted for this id.
+    pub rejections: u32,
+    /// New credentials: `waiting`, `rejected`, or none.
+    pub candidate: Option<&'a str>,
+}
+
+impl TokenMetrics {
+    pub(super) fn new(add: &Register) -> Self {
+        let metrics = Self {
+            refreshes: add.counters("token_refreshes_total", "Token calls, by outcome.", &["outcome"]),
+            call: add.histogram("token_call_duration_seconds", "Time that a token call took.", &LATENCY_BUCKETS_S),
+            refusals: add.counter("token_refusals_total", "Answers of the upstream that refused the token."),
+            replays: add
+                .counter("replays_total", "Requests sent once more, since the upstream had refused their token."),
+            heals: add.counters_of(
+                "heals_total",
+                "What became of requests whose token the upstream had refused.",
+                "outcome",
+                Heal::ALL,
+            ),
+            expiry: add.float("token_expiry_seconds", "Time until the token is no longer sent; 0 without one."),
+            age: add.float("token_age_seconds", "Time since the token was minted; 0 without one."),
+            next_call: add.float(
+                "token_next_call_seconds",
+                "Time until the next token call; 0 when it is due, under way, or none will be made.",
+            ),
+            version: add.gauge("token_version", "The number of the current token; 0 before the first."),
+            state: add.gauges("token_state", "1 for the state that the token is in, 0 for the others.", &["state"]),
+            lockout_latched: add
+                .gauge("lockout_latched", "1 while the credentials in use were rejected and are not tried again."),
+            lockout_budget_spent: add.gauge(
+                "lockout_budget_spent",
+                "1 while so many credentials of this id were rejected that none is tried.",
+            ),
+            lockout_rejections: add
+                .gauge("lockout_rejections", "Rejections counted for this id; five lock the vendor account."),
+            candidate: add.gauges(
+                "credentials_candidate",
+                "1 for the state that new credentials are in, 0 for the others.",
+                &["state"],
+            ),
+        };
+        for outcome in OUTCOMES {
+            metrics.refreshes.with_label_values(&[outcome]);
+        }
+        metrics
+    }
+
+    /// Sets the gauges.
+    pub(super) fn read(&self, reading: &TokenReading<'_>) {
+        self.expiry.set(reading.remaining.as_secs_f64());
+        self.age.set(reading.age.as_secs_f64());
+        self.next_call.set(reading.next_call.as_secs_f64());
+        self.version.set(i64::try_from(reading.version).unwrap_or(i64::MAX));
+        for state in reading.states {
+            self.state.with_label_values(&[state]).set(i64::from(*state == reading.state));
+        }
+        self.lockout_latched.set(reading.latched.into());
+        self.lockout_budget_spent.set(reading.budget_spent.into());
+        self.lockout_rejections.set(reading.rejections.into());
+        let candidate = reading.candidate.unwrap_or(CANDIDATE[0]);
+        for state in CANDIDATE {
+            self.candidate.with_label_values(&[state]).set(i64::from(state == candidate));
+        }
+    }
+}

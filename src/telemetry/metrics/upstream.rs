@@ -1,0 +1,140 @@
+//! What is counted of the connections to the upstream.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use super::{register::Register, requests::LATENCY_BUCKETS_S};
+use crate::tls::Fault;
+
+/// Why a connection to the upstream was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// By the proxy: nobody had used it for `upstream.pool_idle_timeout`.
+    Idle,
+    /// By the proxy: it had served for `upstream.connection_age`.
+    Age,
+    /// By the proxy: a request on it was given up before its answer had been taken whole.
+    Unfinished,
+    /// By the upstream, whether or not an answer was still to come.
+    Upstream,
+    /// By an error of the connection itself: what came was no HTTP, or a write failed.
+    Failed,
+}
+
+impl Closed {
+    const ALL: [&str; 5] = ["idle", "age", "unfinished", "upstream", "failed"];
+}
+
+/// Why a connection to the upstream could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// The name cannot be resolved.
+    Name,
+    /// No address can be reached.
+    Tcp,
+    /// The egress proxy makes no tunnel.
+    Egress,
+    /// The TLS handshake failed.
+    Tls,
+    /// HTTP cannot be begun.
+    Http,
+    /// It took too long.
+    Timeout,
+}
+
+impl ConnectFailure {
+    const ALL: [&str; 6] = ["name", "tcp", "egress", "tls", "http", "timeout"];
+}
+
+/// The counters of all connections to the upstream.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    open: IntGauge,
+    idle: IntGauge,
+    opened: IntCounter,
+    closed: [IntCounter; Closed::ALL.len()],
+    sent: [IntCounter; 2],
+    connect: Histogram,
+    connect_failures: [IntCounter; ConnectFailure::ALL.len()],
+    tls_failures: [IntCounter; Fault::WORDS.len() + 1],
+    throttled: IntCounter,
+}
+
+impl UpstreamMetrics {
+    pub(super) fn new(add: &Register) -> Self {
+        let mut faults = ["other"; Fault::WORDS.len() + 1];
+        faults[..Fault::WORDS.len()].copy_from_slice(&Fault::WORDS);
+        Self {
+            open: add.gauge("upstream_connections", "Open connections to the upstream."),
+            idle: add.gauge("upstream_connections_idle", "Those over HTTP/1.1 that wait for a request."),
+            opened: add.counter("upstream_connections_opened_total", "Connections to the upstream that were opened."),
+            closed: add.counters_of(
+                "upstream_connections_closed_total",
+                "Connections to the upstream that were closed, by reason.",
+                "reason",
+                Closed::ALL,
+            ),
+            sent: add.counters_of(
+                "upstream_requests_total",
+                "Requests handed to a connection to the upstream, each sending counted: new, or one that had served before.",
+                "connection",
+                ["new", "reused"],
+            ),
+            connect: add.histogram(
+                "upstream_connect_seconds",
+                "Time to open a connection to the upstream: name, TCP, egress proxy and TLS.",
+                &LATENCY_BUCKETS_S,
+            ),
+            connect_failures: add.counters_of(
+                "upstream_connect_failures_total",
+                "Connections to the upstream that could not be opened, by reason.",
+                "reason",
+                ConnectFailure::ALL,
+            ),
+            tls_failures: add.counters_of(
+                "upstream_tls_failures_total",
+                "TLS handshakes with the upstream that failed, by what was wrong.",
+                "fault",
+                faults,
+            ),
+            throttled: add.counter("upstream_throttled_total", "Answers of the upstream with status 429."),
+        }
+    }
+
+    /// Counts a connection that was opened within `took`.
+    pub fn opened(&self, took: Duration) {
+        self.opened.inc();
+        self.open.inc();
+        self.connect.observe(took.as_secs_f64());
+    }
+
+    /// Counts the end of a connection.
+    pub fn closed(&self, reason: Closed) {
+        self.open.dec();
+        self.closed[reason as usize].inc();
+    }
+
+    /// Counts a connection that could not be opened; `fault` is what was wrong with its TLS handshake, where that is known.
+    pub fn connect_failed(&self, failure: ConnectFailure, fault: Option<Fault>) {
+        self.connect_failures[failure as usize].inc();
+        if failure == ConnectFailure::Tls {
+            self.tls_failures[fault.map_or(Fault::WORDS.len(), |fault| fault as usize)].inc();
+        }
+    }
+
+    /// Counts a request that is sent, on a connection that served before or on a new one.
+    pub fn sent(&self, reused: bool) {
+        self.sent[usize::from(reused)].inc();
+    }
+
+    /// Connections over HTTP/1.1 that wait for a request.
+    pub fn idle(&self) -> &IntGauge {
+        &self.idle
+    }
+
+    /// Counts an answer that says that there were too many requests.
+    pub fn throttled(&self) {
+        self.throttled.inc();
+    }
+}
