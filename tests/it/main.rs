@@ -5,6 +5,7 @@
 
 mod support;
 
+mod alerts;
 mod answers;
 mod architecture;
 mod command_line;
