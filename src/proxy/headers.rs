@@ -47,7 +47,7 @@ const FROM_THE_CALLER_ONLY: [&str; 16] = [
 ];
 
 /// Families of fields, by how their names begin.
-const PREFIXES: [&str; 4] = ["finicity-app-", "proxy-", "x-b3-", "x-forwarded-"];
+const PREFIXES: [&str; 3] = ["proxy-", "x-b3-", "x-forwarded-"];
 
 /// The names of the header fields that are injected, which are configuration: nothing of these names passes either way.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +75,15 @@ pub fn strip_request<B>(own: &OwnNames, exchange: &mut Exchange<B>) -> Result<()
         && !request.headers().contains_key(header::CONTENT_LENGTH)
         && !request.headers().contains_key(header::TRANSFER_ENCODING);
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    strip(request.headers_mut(), |name| stays_behind(name) || own.contains(name));
+    let mut credentials = false;
+    strip(request.headers_mut(), |name| {
+        let credential = CREDENTIALS.contains(&name) || name.starts_with("finicity-app-") || own.contains(name);
+        credentials |= credential;
+        credential || stays_behind(name)
+    });
+    if credentials {
+        exchange.record.set_brought_credentials();
+    }
     if chunked {
         // RFC 9112, 6.3: a length beside it is wrong. Requests with both are refused long before.
         request.headers_mut().remove(header::CONTENT_LENGTH);
@@ -107,22 +115,21 @@ pub fn strip_response(own: &OwnNames, headers: &mut HeaderMap) {
 
 fn stays_behind(name: &str) -> bool {
     HOP_BY_HOP.contains(&name)
-        || CREDENTIALS.contains(&name)
         || FROM_THE_CALLER_ONLY.contains(&name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Removes the fields that `Connection` names and those that `goes` says.
-fn strip(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+fn strip(headers: &mut HeaderMap, mut goes: impl FnMut(&str) -> bool) {
     for name in named_by_connection(headers) {
         headers.remove(name);
     }
-    let is_stripped = |name: &&HeaderName| {
+    let mut is_stripped = |name: &&HeaderName| {
         let read = dashed(name);
         // A second length, for whoever takes `_` for `-`.
         goes(&read) || (read == "content-length" && read != name.as_str())
     };
-    while let Some(name) = headers.keys().find(is_stripped).cloned() {
+    while let Some(name) = headers.keys().find(&mut is_stripped).cloned() {
         headers.remove(name);
     }
 }

@@ -163,6 +163,9 @@ impl Drop for End {
         if record.has_reached_upstream() {
             counters.reached_upstream();
         }
+        if record.has_brought_credentials() {
+            self.metrics.caller_credentials();
+        }
         let first_byte = record.upstream_first_byte();
         if let Some(took) = first_byte {
             counters.first_byte(took);

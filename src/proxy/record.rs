@@ -34,6 +34,7 @@ pub struct Record {
     ended: AtomicBool,
     retried: AtomicBool,
     reached_upstream: AtomicBool,
+    brought_credentials: AtomicBool,
 }
 
 impl Record {
@@ -56,6 +57,7 @@ impl Record {
             ended: AtomicBool::new(false),
             retried: AtomicBool::new(false),
             reached_upstream: AtomicBool::new(false),
+            brought_credentials: AtomicBool::new(false),
         }
     }
 
@@ -122,6 +124,16 @@ impl Record {
     /// Notes whether it has.
     pub fn set_reached_upstream(&self, reached: bool) {
         self.reached_upstream.store(reached, Relaxed);
+    }
+
+    /// Whether the caller sent credentials of its own, which were removed.
+    pub fn has_brought_credentials(&self) -> bool {
+        self.brought_credentials.load(Relaxed)
+    }
+
+    /// Notes that it did.
+    pub fn set_brought_credentials(&self) {
+        self.brought_credentials.store(true, Relaxed);
     }
 
     /// The code and the cause of the proxy's own error, where the proxy answered by itself.

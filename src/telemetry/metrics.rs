@@ -66,6 +66,7 @@ pub struct Metrics {
     queued: IntGauge,
     queue_wait: Histogram,
     shed: IntCounterVec,
+    caller_credentials: IntCounter,
     panics: IntCounter,
     retries: IntCounter,
     reloads: [Reloads; Subject::ALL.len()],
@@ -119,6 +120,10 @@ impl Metrics {
         for reason in ["queue_full", "queue_timeout"] {
             shed.with_label_values(&[reason]);
         }
+        let caller_credentials = add.counter(
+            "caller_credentials_total",
+            "Requests that came with credentials of their caller's own, which were removed.",
+        );
         let panics = add.counter("panics_total", "Panics of requests and of the refresher, each of them a bug.");
         let retries = add.counter("retries_total", "Requests sent once more, since their connection had failed them.");
         let credentials_changed = add.float(
@@ -145,6 +150,7 @@ impl Metrics {
             queued,
             queue_wait,
             shed,
+            caller_credentials,
             panics,
             retries,
             reloads,
@@ -216,6 +222,11 @@ impl Metrics {
     /// Counts a request that was turned away for want of a place.
     pub fn shed(&self, reason: &str) {
         self.shed.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a request that came with credentials of its caller's own.
+    pub fn caller_credentials(&self) {
+        self.caller_credentials.inc();
     }
 
     /// Counts a panic.

@@ -15,7 +15,7 @@ fn probes_and_metrics_tell_how_the_proxy_does() {
     let mut client = proxy.connect();
     client.get("/aggregation/v1/customers?search=someone");
     client.get("/aggregation/v1/customers/987654321");
-    client.get("/no/such/operation");
+    client.call("GET", "/no/such/operation", &["finicity_APP_key: evil", "Authorization: Bearer evil"], b"");
     client.call("TRACE", "/x", &[], b"").assert_problem(405, "method_not_allowed");
 
     let mut ops = proxy.ops();
@@ -33,6 +33,8 @@ fn probes_and_metrics_tell_how_the_proxy_does() {
         r#"finicity_proxy_requests_total{method="_OTHER",route="other",status_class="2xx"} 1"#,
         r#"finicity_proxy_upstream_first_byte_seconds_count{method="GET",route="/aggregation/v1/customers"} 1"#,
         r#"finicity_proxy_errors_total{code="method_not_allowed"} 1"#,
+        // d05
+        "finicity_proxy_caller_credentials_total 1",
         r#"finicity_proxy_token_refreshes_total{outcome="success"} 1"#,
         "finicity_proxy_token_version 1",
         "finicity_proxy_connections 1",
