@@ -1,4 +1,5 @@
-//! The alert rules, their runbook and their copy for the operator agree with each other and with the metrics that there are.
+//! The alert rules, their runbook, their copy for the operator and the dashboard agree with each other and with the metrics that
+//! there are.
 //! `.ci/alerts` has promtool say whether they fire when they should.
 
 use std::{
@@ -51,6 +52,23 @@ fn every_metric_that_a_rule_or_its_test_asks_for_is_there() {
         let text = read(&format!("deploy/prometheus/{file}"));
         for name in queried(&text) {
             assert!(series.contains(name) || ELSEWHERE.contains(&name), "{file}: there is no {name}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_that_the_dashboard_asks_for_is_there() {
+    let dashboard: serde_json::Value = serde_json::from_str(&read("deploy/grafana/finicity-proxy.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    assert!(queries.len() > 10);
+    let series = series();
+    for query in queries {
+        let names = queried(query);
+        assert!(!names.is_empty(), "{query}");
+        for name in names {
+            assert!(series.contains(name), "there is no {name}");
         }
     }
 }
