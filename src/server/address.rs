@@ -1,6 +1,11 @@
 //! Where to listen.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 /// What the text of a Unix socket begins with.
 const UNIX: &str = "unix:";
@@ -26,6 +31,12 @@ impl Address {
             Self::Tcp(address) => Some(*address),
             Self::Unix(_) => None,
         }
+    }
+
+    /// What stands for all addresses of a machine that has no IPv6, where this does on one that has: `0.0.0.0` for `[::]`.
+    pub(super) fn without_ipv6(&self) -> Option<SocketAddr> {
+        let all = self.tcp().filter(|address| address.is_ipv6() && address.ip().is_unspecified())?;
+        Some((Ipv4Addr::UNSPECIFIED, all.port()).into())
     }
 
     /// Whether other machines may reach it.
@@ -72,6 +83,20 @@ mod tests {
         }
         for text in ["", "3464", "localhost:3464", "unix:", "unix:p.sock", "unix:/run/", "/run/p.sock", "UNIX:/run/p"] {
             assert_eq!(text.parse::<Address>(), Err(AddressError), "{text}");
+        }
+    }
+
+    #[test]
+    fn q12_only_the_address_of_all_has_another_to_take_its_place() {
+        for (text, instead) in [
+            ("[::]:3465", Some("0.0.0.0:3465")),
+            ("[::1]:1", None),
+            ("0.0.0.0:1", None),
+            ("[fe80::1]:1", None),
+            ("unix:/p", None),
+        ] {
+            let found = text.parse::<Address>().unwrap().without_ipv6().map(|instead| instead.to_string());
+            assert_eq!(found.as_deref(), instead, "{text}");
         }
     }
 

@@ -54,7 +54,8 @@ enum Kind {
 }
 
 /// Listens on every one of `addresses`, which the configuration key `key` named; `access` says who may use those that are Unix
-/// sockets. `[::1]` is left out, with a warning, on a machine without IPv6, as long as another address remains.
+/// sockets. `[::]` takes IPv4 as well. On a machine without IPv6, with a warning, `[::1]` is left out as long as another address
+/// remains, and `0.0.0.0` takes the place of `[::]`.
 ///
 /// # Errors
 ///
@@ -63,7 +64,15 @@ pub fn bind(key: &'static str, addresses: &[Address], access: &SocketAccess) -> 
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let bound = match address {
-            Address::Tcp(address) => listen(*address).map(Kind::Tcp),
+            Address::Tcp(tcp) => listen(*tcp)
+                .or_else(|error| match address.without_ipv6() {
+                    Some(instead) if has_no_ipv6(&error) => {
+                        warn!(key, %address, %instead, "this machine has no IPv6; the address of IPv4 takes its place");
+                        listen(instead)
+                    }
+                    _ => Err(error),
+                })
+                .map(Kind::Tcp),
             Address::Unix(path) => Socket::bind(path, access.clone()).map(Kind::Unix),
         };
         match bound {
@@ -81,6 +90,10 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // For a restart while connections of the previous process linger; it does not let two processes share the port.
     socket.set_reuseaddr(true)?;
+    // Some systems are set up so that `[::]` alone would keep IPv4 callers out (net.ipv6.bindv6only).
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -1,6 +1,9 @@
 //! Probes, metrics and status on the running program.
 
+use std::net::SocketAddr;
+
 use crate::support::{
+    client::Client,
     process::Proxy,
     upstream::{Reply, Upstream},
 };
@@ -81,6 +84,21 @@ fn l10_metrics_stay_bounded_whatever_is_asked_for() {
     };
     let before = count(0..1);
     assert_eq!(count(1..200), before);
+}
+
+#[test]
+fn q12_all_addresses_of_both_families_answer_probes() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__LISTEN__OPS", "[::]:0")]);
+    let mut hosts = vec!["127.0.0.1"];
+    // On a machine without IPv6 the address is 0.0.0.0, and there is one family.
+    if proxy.ops.is_ipv6() && std::net::TcpListener::bind("[::1]:0").is_ok() {
+        hosts.push("::1");
+    }
+    for host in hosts {
+        let mut ops = Client::connect(SocketAddr::new(host.parse().unwrap(), proxy.ops.port()));
+        assert_eq!(ops.call("GET", "/livez", &["User-Agent: kube-probe/1.36"], b"").status, 200, "{host}");
+    }
 }
 
 #[test]
