@@ -146,7 +146,8 @@ impl App {
         let (writer, token) = token::channel(Clock::Boot, token_wait);
         let (control, commands) = token::control();
         if !lockout.is_persistent() {
-            warn!("auth.state_dir is not set: a rejection of the credentials is forgotten at the next restart");
+            let why = if config.state_dir.is_none() { "is not set" } else { "is on a read-only file system" };
+            warn!("auth.state_dir {why}: a rejection of the credentials is forgotten at the next restart");
         }
         let refresher = Refresher::new(
             writer,

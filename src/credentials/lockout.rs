@@ -72,7 +72,8 @@ pub struct Lockout {
 }
 
 impl Lockout {
-    /// The state that `dir` holds; `dir` and state are made when they are missing. Without `dir` it lives in memory only.
+    /// The state that `dir` holds; `dir` and state are made when they are missing. Without `dir` it lives in memory only, and so
+    /// it does where there is no state and the file system is read-only: nothing was ever remembered there.
     ///
     /// # Errors
     ///
@@ -80,10 +81,11 @@ impl Lockout {
     pub fn open(dir: Option<&Path>) -> Result<Self, OpenError> {
         let failed = |source| OpenError { path: dir.map(store::path).unwrap_or_default(), source };
         let (store, key, state) = match dir {
-            Some(dir) => {
-                let (store, key, state) = Store::open(dir).map_err(failed)?;
-                (Some(store), key, state)
-            }
+            Some(dir) => match Store::open(dir) {
+                Ok((store, key, state)) => (Some(store), key, state),
+                Err(failure) if failure.is_read_only() => (None, Key::generate().map_err(failed)?, State::default()),
+                Err(failure) => return Err(failed(failure)),
+            },
             None => (None, Key::generate().map_err(failed)?, State::default()),
         };
         Ok(Self { key, state, unsaved: Vec::new(), store })

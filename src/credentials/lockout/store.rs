@@ -66,6 +66,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Whether nothing can be written there, ever, by anyone.
+    pub(super) fn is_read_only(&self) -> bool {
+        matches!(self, Self::Directory(error) | Self::Lock(error) | Self::Write(error)
+            if error.kind() == ErrorKind::ReadOnlyFilesystem)
+    }
+
     /// The way out, for an operator.
     pub(super) fn advice(&self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@ use std::{
     collections::HashMap,
     error::Error,
     fs::{self, Permissions},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -11,6 +12,7 @@ use ring::digest;
 
 use super::{
     Verdict::{Allowed, BudgetSpent, Latched},
+    store::Failure,
     *,
 };
 
@@ -311,6 +313,18 @@ fn a_state_that_cannot_be_read_or_made_is_told_by_its_path() {
     fs::write(dir.join("file"), "").unwrap();
     let unmade = told(&Lockout::open(Some(&dir.join("file"))).unwrap_err());
     assert!(unmade.contains("cannot be made") && unmade.contains("auth.state_dir"), "{unmade}");
+}
+
+#[test]
+fn only_a_read_only_file_system_is_no_fault() {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    for kind in [PermissionDenied, ReadOnlyFilesystem, StorageFull] {
+        for failure in [Failure::Directory, Failure::Lock, Failure::Write] {
+            assert_eq!(failure(kind.into()).is_read_only(), kind == ReadOnlyFilesystem, "{kind}");
+        }
+        // What cannot be read may hold a rejection.
+        assert!(!Failure::Read(kind.into()).is_read_only());
+    }
 }
 
 #[test]
