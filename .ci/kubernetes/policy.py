@@ -1,0 +1,235 @@
+"""Rules for built manifests: policy.py FILE… checks them, policy.py --self-test the rules.
+
+policy.py --run PROGRAM CREDENTIALS FILE… has the proxy check the variables that each manifest gives it.
+
+Every pod meets Pod Security "restricted" (https://kubernetes.io/docs/concepts/security/pod-security-standards/), and every pod with
+the proxy has what the proxy needs.
+"""
+import copy, subprocess, sys
+import yaml
+
+VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+SYSCTLS = {"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
+           "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports",
+           "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
+           "net.ipv4.tcp_keepalive_probes"}
+SELINUX = {None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
+LABEL = ("finicity-proxy", "sidecar")
+
+
+def pod_of(document):
+    """The pod template of a workload and its metadata, or None for what makes no pods."""
+    spec = document.get("spec") or {}
+    if document["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    return spec.get("template", {}).get("spec")
+
+
+def containers(pod):
+    return pod.get("initContainers", []) + pod.get("containers", []) + pod.get("ephemeralContainers", [])
+
+
+def restricted(pod):
+    """What of `pod` breaks the Pod Security Standard "restricted", as of Kubernetes 1.36."""
+    whole = pod.get("securityContext") or {}
+    for key in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(key):
+            yield key
+    for volume in pod.get("volumes", []):
+        if not set(volume) - {"name"} <= VOLUMES:
+            yield f"volume {volume['name']}"
+    for sysctl in whole.get("sysctls", []):
+        if sysctl["name"] not in SYSCTLS:
+            yield f"sysctl {sysctl['name']}"
+    for where, context in [("pod", whole)] + [(c["name"], c.get("securityContext") or {}) for c in containers(pod)]:
+        selinux = context.get("seLinuxOptions") or {}
+        if selinux.get("type") not in SELINUX or selinux.get("user") or selinux.get("role"):
+            yield f"{where}: seLinuxOptions"
+        if (context.get("appArmorProfile") or {}).get("type") not in (None, "RuntimeDefault", "Localhost"):
+            yield f"{where}: appArmorProfile"
+        if (context.get("windowsOptions") or {}).get("hostProcess"):
+            yield f"{where}: hostProcess"
+        if context.get("runAsUser") == 0:
+            yield f"{where}: runAsUser 0"
+    for container in containers(pod):
+        context, name = container.get("securityContext") or {}, container["name"]
+        capabilities = context.get("capabilities") or {}
+        if "ALL" not in capabilities.get("drop", []) or set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"}:
+            yield f"{name}: capabilities"
+        if context.get("privileged"):
+            yield f"{name}: privileged"
+        if context.get("allowPrivilegeEscalation") is not False:
+            yield f"{name}: allowPrivilegeEscalation"
+        if context.get("procMount") not in (None, "Default"):
+            yield f"{name}: procMount"
+        if not context.get("runAsNonRoot", whole.get("runAsNonRoot")):
+            yield f"{name}: runAsNonRoot"
+        profile = context.get("seccompProfile", whole.get("seccompProfile")) or {}
+        if profile.get("type") not in ("RuntimeDefault", "Localhost"):
+            yield f"{name}: seccompProfile"
+        if any(port.get("hostPort") for port in container.get("ports", [])):
+            yield f"{name}: hostPort"
+        handlers = [container.get(probe) or {} for probe in ("livenessProbe", "readinessProbe", "startupProbe")]
+        handlers += list((container.get("lifecycle") or {}).values())
+        if any((handler.get(kind) or {}).get("host") for handler in handlers for kind in ("httpGet", "tcpSocket")):
+            yield f"{name}: a probe of another host"
+
+
+def proxy_of(pod):
+    return next((container for container in containers(pod) if container["name"] == "finicity-proxy"), None)
+
+
+def needs(pod):
+    """What a pod with the proxy lacks."""
+    proxy = proxy_of(pod)
+    context, limits = proxy.get("securityContext") or {}, (proxy.get("resources") or {}).get("limits") or {}
+    volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+    mounts = {mount["mountPath"]: mount for mount in proxy.get("volumeMounts", [])}
+    if not context.get("readOnlyRootFilesystem"):
+        yield "readOnlyRootFilesystem"
+    if context.get("runAsUser") != 65532:
+        yield "runAsUser"
+    if "memory" not in limits or "cpu" in limits:
+        yield "limits: of memory, and none of CPU"
+    for probe, path in (("startupProbe", "/startupz"), ("livenessProbe", "/livez")):
+        if ((proxy.get(probe) or {}).get("httpGet") or {}).get("path") != path:
+            yield probe
+    if any("subPath" in mount or "subPathExpr" in mount for mount in proxy.get("volumeMounts", [])):
+        yield "subPath, which does not follow a change of the Secret"
+    secret = volumes.get((mounts.get("/etc/finicity-proxy/credentials") or {}).get("name"), {}).get("secret") or {}
+    if secret.get("defaultMode") != 0o444:
+        yield "the Secret, readable for the proxy"
+    if "emptyDir" not in volumes.get((mounts.get("/var/lib/finicity-proxy") or {}).get("name"), {}):
+        yield "a volume for its state"
+    if any((variable.get("name") or "").startswith("FINICITY_CLIENT") for variable in proxy.get("env", [])):
+        yield "credentials in files, not in variables"
+    others = [container for container in containers(pod) if container["name"] not in ("finicity-proxy", "finicity-sandbox")]
+    if any(mount["name"] == "finicity-credentials" for container in others for mount in container.get("volumeMounts", [])):
+        yield "credentials that only the proxy mounts"
+    ours = ("finicity-proxy", "finicity-sandbox")
+    if proxy.get("restartPolicy") == "Always":
+        names = [container["name"] for container in pod["initContainers"]]
+        if any(name not in ours for name in names[:names.index("finicity-proxy")]):
+            yield "the sidecar before the other init containers"
+        if "readinessProbe" in proxy:
+            yield "no readiness probe: it would count for the whole pod"
+    elif others:
+        if pod["containers"][0] is not proxy or "postStart" not in (proxy.get("lifecycle") or {}):
+            yield "the first place and a postStart that holds the others back"
+
+
+def problems(documents):
+    sidecars = []
+    for document in documents:
+        pod = pod_of(document)
+        labels = document["metadata"].get("labels") or {}
+        where = f"{document['kind']}/{document['metadata']['name']}"
+        wanted = labels.get(LABEL[0]) == LABEL[1]
+        if pod is None:
+            continue
+        yield from (f"{where} is not restricted: {problem}" for problem in restricted(pod))
+        proxy = proxy_of(pod)
+        if proxy is None and wanted:
+            yield f"{where} got no sidecar"
+        if proxy is not None:
+            yield from (f"{where} needs {problem}" for problem in needs(pod))
+            if proxy.get("restartPolicy"):
+                sidecars.append((where, proxy))
+            if others := [c for c in pod["containers"] if c is not proxy]:
+                if not wanted:
+                    yield f"{where} got a sidecar without the label"
+                if not all("image" in container for container in others):
+                    yield f"{where}: a container was lost"
+    yield from (f"{where} has another sidecar than {sidecars[0][0]}" for where, proxy in sidecars if proxy != sidecars[0][1])
+
+
+def load(path):
+    with open(path) as file:
+        return [document for document in yaml.safe_load_all(file) if document]
+
+
+def variables(path):
+    for document in load(path):
+        if (pod := pod_of(document)) and (proxy := proxy_of(pod)):
+            found = {v["name"]: v["value"] for v in proxy.get("env", []) if "value" in v}
+            for other in load(path):
+                if other["kind"] == "ConfigMap" and other["metadata"]["name"] == "finicity-proxy":
+                    found.update(other["data"])
+            yield found
+
+
+def run_check(program, credentials, paths):
+    """The proxy itself knows every variable, and takes its value."""
+    for path in paths:
+        for found in variables(path):
+            # What is mounted there is not here.
+            found |= {"FINICITY__CREDENTIALS__DIR": credentials, "FINICITY__UPSTREAM__CA_FILE": ""}
+            result = subprocess.run([program, "check"], env=found, capture_output=True, text=True)
+            if result.returncode:
+                sys.exit(f"{path}: the proxy refuses its variables:\n{result.stderr}")
+
+
+GOOD = {"kind": "Deployment", "metadata": {"name": "good", "labels": {"finicity-proxy": "sidecar"}}, "spec": {"template": {"spec": {
+    "volumes": [{"name": "finicity-credentials", "secret": {"defaultMode": 0o444}}, {"name": "state", "emptyDir": {}}],
+    "initContainers": [{
+        "name": "finicity-proxy", "restartPolicy": "Always", "resources": {"limits": {"memory": "64Mi"}},
+        "startupProbe": {"httpGet": {"path": "/startupz"}}, "livenessProbe": {"httpGet": {"path": "/livez"}},
+        "volumeMounts": [{"name": "finicity-credentials", "mountPath": "/etc/finicity-proxy/credentials"},
+                         {"name": "state", "mountPath": "/var/lib/finicity-proxy"}],
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "readOnlyRootFilesystem": True,
+                            "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
+                            "seccompProfile": {"type": "RuntimeDefault"}}}],
+    "containers": [{"name": "app", "image": "app", "securityContext": {
+        "runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"}}}]}}}}
+POD, PROXY, APP = ("spec", "template", "spec"), ("spec", "template", "spec", "initContainers", 0), ("spec", "template", "spec", "containers", 0)
+# Each makes a good pod bad in one way. `None` removes.
+BAD = [
+    (POD + ("hostNetwork",), True), (POD + ("hostPID",), True), (POD + ("hostIPC",), True),
+    (POD + ("volumes", 1), {"name": "state", "hostPath": {"path": "/"}}),
+    (POD + ("securityContext",), {"sysctls": [{"name": "kernel.msgmax"}]}),
+    (POD + ("securityContext",), {"runAsUser": 0}), (POD + ("securityContext",), {"seLinuxOptions": {"user": "u"}}),
+    (POD + ("securityContext",), {"appArmorProfile": {"type": "Unconfined"}}),
+    (POD + ("securityContext",), {"windowsOptions": {"hostProcess": True}}),
+    (APP + ("securityContext", "privileged"), True), (APP + ("securityContext", "allowPrivilegeEscalation"), None),
+    (APP + ("securityContext", "capabilities"), None), (APP + ("securityContext", "capabilities", "add"), ["NET_RAW"]),
+    (APP + ("securityContext", "procMount"), "Unmasked"), (APP + ("securityContext", "runAsNonRoot"), None),
+    (APP + ("securityContext", "runAsUser"), 0), (APP + ("securityContext", "seccompProfile"), None),
+    (APP + ("ports",), [{"hostPort": 80}]), (APP + ("livenessProbe",), {"httpGet": {"host": "other"}}),
+    (APP + ("lifecycle",), {"preStop": {"tcpSocket": {"host": "other"}}}),
+    (PROXY + ("securityContext", "readOnlyRootFilesystem"), None), (PROXY + ("securityContext", "runAsUser"), 1000),
+    (PROXY + ("resources",), None), (PROXY + ("resources", "limits", "cpu"), "1"), (PROXY + ("startupProbe",), None),
+    (PROXY + ("livenessProbe",), {"httpGet": {"path": "/readyz"}}), (PROXY + ("readinessProbe",), {}),
+    (PROXY + ("volumeMounts", 0, "subPath"), "app_key"), (PROXY + ("volumeMounts",), []),
+    (PROXY + ("env",), [{"name": "FINICITY_CLIENT_SECRET", "value": "x"}]), (PROXY + ("restartPolicy",), None),
+    (POD + ("volumes", 0, "secret", "defaultMode"), 0o440), (POD + ("volumes", 1), {"name": "state", "configMap": {}}),
+    (PROXY + ("name",), "other"), (("metadata", "labels"), None), (APP + ("image",), None),
+    (APP + ("volumeMounts",), [{"name": "finicity-credentials", "mountPath": "/x"}]),
+    (POD + ("initContainers",), [{**GOOD["spec"]["template"]["spec"]["containers"][0], "name": "first"},
+                                 GOOD["spec"]["template"]["spec"]["initContainers"][0]]),
+]
+
+
+def self_test():
+    assert not list(problems([GOOD])), list(problems([GOOD]))
+    for path, value in BAD:
+        bad = copy.deepcopy(GOOD)
+        place = bad
+        for key in path[:-1]:
+            place = place[key]
+        if value is None:
+            del place[path[-1]]
+        else:
+            place[path[-1]] = value
+        assert list(problems([bad])), f"not refused: {path} = {value}"
+    print(f"ok: {len(BAD)} pods that break a rule are refused")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--self-test":
+        self_test()
+    elif sys.argv[1] == "--run":
+        run_check(*sys.argv[2:4], sys.argv[4:])
+    else:
+        found = [f"{path}: {problem}" for path in sys.argv[1:] for problem in problems(load(path))]
+        sys.exit("\n".join(found) or 0)
