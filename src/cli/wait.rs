@@ -51,7 +51,8 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
 
 /// What the probe says when it passes, or else why it does not.
 async fn ask(question: &Question, end: Instant) -> Result<String, String> {
-    let limit = end.saturating_duration_since(Instant::now()).min(ANSWER);
+    // The last answer gets some time too, so that there is a reason to tell.
+    let limit = end.saturating_duration_since(Instant::now()).clamp(PAUSE, ANSWER);
     match question.ask(limit).await {
         Ok(answer) if answer.status.is_success() => Ok(answer.text),
         Ok(answer) => Err(format!("{}, {}", answer.status.as_u16(), answer.text)),

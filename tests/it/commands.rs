@@ -5,7 +5,7 @@ use std::{
     net::TcpListener,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
 };
@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::support::{
     client::Client,
     process::{Process, Proxy, program},
-    upstream::{DeadPort, Gate, Reply, Upstream},
+    upstream::{DeadPort, Gate, Reply, Upstream, token_answer},
 };
 
 const ADMIN_TOKEN: &str = "canaryadmintoken";
@@ -103,18 +103,13 @@ fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() 
 fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
     let gate = Gate::new();
     let held = gate.clone();
-    let token = crate::support::upstream::token_answer(1, 3600);
+    let token = token_answer(1, 3600);
     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{token}", token.len());
     let upstream = Upstream::start_raw(move |_| Reply::Held(held.clone(), answer.clone().into_bytes()));
     let proxy = Proxy::launch(&upstream, &[]);
     let url = format!("http://{}", proxy.ops);
-    let short = ["--url", &url, "--timeout", "300ms"];
-    check(
-        &[&["wait"], &short[..]].concat(),
-        &[],
-        1,
-        &["/readyz did not pass within 300ms", "no token was obtained yet"],
-    );
+    let short = ["--url", &url, "--timeout", "2s"];
+    check(&[&["wait"], &short[..]].concat(), &[], 1, &["/readyz did not pass within 2s", "no token was obtained yet"]);
     check(&["wait", "live", "--url", &url], &[], 0, &["ok"]);
     let mut waiting = [start(&["wait", "--url", &url], &[]), start(&["wait", "startup", "--url", &url], &[])];
     upstream.wait_for("/oauth/token");
@@ -219,7 +214,7 @@ fn q01_a_required_token_holds_the_start_back_and_a_failed_call_alone_does_not() 
     let is_down = Arc::clone(&down);
     let upstream = Upstream::start_raw(move |_| match is_down.load(SeqCst) {
         true => Reply::status(503, "Service Unavailable", "{}"),
-        false => Reply::json(&crate::support::upstream::token_answer(1, 3600)),
+        false => Reply::json(&token_answer(1, 3600)),
     });
     let patient = Proxy::launch(&upstream, &[("FINICITY__STARTUP__REQUIRE_TOKEN", "true")]);
     let hasty = Proxy::launch(&upstream, &[]);
@@ -238,10 +233,12 @@ fn q01_a_required_token_holds_the_start_back_and_a_failed_call_alone_does_not() 
 
 #[test]
 fn q09_q11_once_ready_an_upstream_that_is_gone_fails_no_probe() {
-    // Half-lives of a second, so that every call after the first has failed by the time that it is looked at.
-    let upstream = Upstream::start(2, |_| Reply::json("{}"));
+    let calls = AtomicUsize::new(0);
+    let upstream = Upstream::start_raw(move |_| match calls.fetch_add(1, SeqCst) {
+        0 => Reply::json(&token_answer(1, 2)),
+        _ => Reply::Cut(Vec::new()),
+    });
     let proxy = Proxy::start(&upstream);
-    let _dead = upstream.into_dead_port();
     proxy.process.wait_for_log("token refresh failed");
     let mut ops = proxy.ops();
     while !ops.get("/readyz?verbose").text().contains("token state: expired") {
