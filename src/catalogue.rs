@@ -7,7 +7,7 @@
 //! How the rows are judged stands at the head of the table. What is unclear counts as billed, and so does what is not in the
 //! table, since only a call that certainly costs nothing may be sent twice without anyone having asked for it.
 
-use std::sync::LazyLock;
+use std::{collections::HashSet, sync::LazyLock};
 
 use http::Method;
 use memchr::memchr3;
@@ -19,6 +19,25 @@ pub const OTHER: &str = "other";
 const OTHER_METHOD: &str = "_OTHER";
 
 static OPERATIONS: LazyLock<Operations> = LazyLock::new(|| Operations::parse(include_str!("catalogue/operations.tsv")));
+
+/// The starts of the templates, of one and of two fixed segments.
+static PREFIXES: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+    let prefixes = OPERATIONS.rows.iter().flat_map(|row| starts(row.template)).flatten();
+    prefixes.filter(|prefix| !prefix.contains('{')).collect()
+});
+
+/// The part of the catalogue that `path` lies in though it is none of its operations: its first two segments, or its first one,
+/// where templates begin with just that. Everything else that a path has may identify somebody.
+pub fn prefix(path: &str) -> Option<&'static str> {
+    let [one, two] = starts(path);
+    [two, one].into_iter().flatten().find_map(|start| PREFIXES.get(start).copied())
+}
+
+/// The first segment of `path` and its first two, each with the slashes before it, as far as there are so many.
+fn starts(path: &str) -> [Option<&str>; 2] {
+    let mut ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+    [ends.next(), ends.next()].map(|end| end.map(|end| &path[..end]))
+}
 
 /// One operation of the catalogue, or the place of all that are not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +209,37 @@ mod tests {
         check(Method::GET, "/aggregation/v1/customers/1;x", OTHER);
         assert_eq!(Route::OTHER.method(), "_OTHER");
         assert_eq!(Route::OTHER.index(), Route::count() - 1);
+    }
+
+    #[test]
+    fn l07_the_start_of_an_unknown_path_is_told_where_the_catalogue_has_it_too() {
+        for (path, expected) in [
+            ("/aggregation/v1/unknown/123", Some("/aggregation/v1")),
+            ("/aggregation/v1", Some("/aggregation/v1")),
+            ("/aggregation/v9/customers", Some("/aggregation")),
+            ("/aggregation/customers/123", Some("/aggregation/customers")),
+            ("/aggregation/12345/x", Some("/aggregation")),
+            ("/aggregation", Some("/aggregation")),
+            ("/applications/12345", Some("/applications")),
+            ("/Aggregation/v1", None),
+            ("/%61ggregation/v1", None),
+            ("/12345/aggregation", None),
+            ("/someone@example.com", None),
+            ("//aggregation", None),
+            ("/", None),
+            ("*", None),
+            ("", None),
+        ] {
+            assert_eq!(prefix(path), expected, "{path}");
+        }
+        let segments = PREFIXES.iter().flat_map(|prefix| prefix.split('/')).filter(|segment| !segment.is_empty());
+        for segment in segments {
+            let is_word = segment.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
+            let is_version = segment.len() == 2 && segment.starts_with('v');
+            // A product of the vendor's.
+            assert!(is_word || is_version || segment == "ca360", "{segment} may identify somebody");
+        }
+        assert!(PREFIXES.len() < 100, "{}", PREFIXES.len());
     }
 
     #[test]
