@@ -4,7 +4,10 @@
 //! that uses DNS rebinding is known by its `Host`, any other by `Origin` or `Sec-Fetch-Site`. `Sec-Fetch-Mode` says nothing,
 //! since Node's `fetch` sends it from servers. No name leads to a Unix socket, so there the `Host` may be any.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -17,6 +20,25 @@ pub enum Door {
     Port,
     /// A Unix socket, which only those can open whom the file system lets.
     Socket,
+}
+
+/// Who is at the other end of a connection, as far as the system tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A program of this machine, or another, by its address.
+    Port(Option<SocketAddr>),
+    /// A user, by number.
+    User(Option<u32>),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(Some(address)) => address.fmt(f),
+            Self::User(Some(uid)) => write!(f, "uid {uid}"),
+            Self::Port(None) | Self::User(None) => f.write_str("unknown"),
+        }
+    }
 }
 
 /// Something for each [`Door`].

@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service;
+use tower::{Service, ServiceExt as _};
 use tracing::warn;
 
 pub use address::{Address, AddressError};
@@ -215,7 +215,8 @@ fn connection_limit(config: &Config) -> usize {
 }
 
 /// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled: for the listeners that are
-/// not on the path of requests. At most 64 are open at once. Logs and metrics call the listener `name`.
+/// not on the path of requests. At most 64 are open at once. Logs and metrics call the listener `name`. Each request says in its
+/// extensions which [`Peer`](crate::guard::Peer) it is from.
 pub async fn serve<S, B>(
     name: &'static str,
     listener: Listener,
@@ -234,7 +235,12 @@ pub async fn serve<S, B>(
             () = stop.cancelled() => break,
             next = entrance.next(&listener) => next,
         };
-        connections.serve(&Handle::current(), stream, service.clone(), place);
+        let peer = stream.peer();
+        let service = service.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        });
+        connections.serve(&Handle::current(), stream, service, place);
     }
     connections.drain();
     // What is still being said is part of the end, such as the answer to a wish for it. Nobody else is waited for.

@@ -11,7 +11,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::guard::Door;
+use crate::guard::{Door, Peer};
 
 /// The two kinds of connection.
 #[derive(Debug)]
@@ -85,6 +85,14 @@ impl Transport {
     /// When the connection is lost.
     pub(super) async fn readable(&self) -> io::Result<()> {
         with!(self, stream => stream.readable().await)
+    }
+
+    /// Who is at the other end.
+    pub(super) fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(stream) => Peer::Port(stream.peer_addr().ok()),
+            Self::Unix(_) => Peer::User(self.peer_uid()),
+        }
     }
 
     /// The user at the other end of a Unix socket, if the kernel knows one (`SO_PEERCRED`).
