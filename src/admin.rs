@@ -1,11 +1,13 @@
 //! The administrator's listener, on loopback only, and on a Unix socket where one is configured.
 //!
 //! Reading is free for programs that use a loopback name and are no web page. Actions need more: the socket, whose mode lets
-//! only the proxy's own user in, or the admin token. Every action is logged for audit by whoever does it.
+//! only the proxy's own user in, or the admin token. Every action is logged for audit: here who asked and what came of it, and
+//! what it changes where that is changed.
 //!
 //! Deliberately absent: anything secret.
 
 mod actions;
+mod log_level;
 
 use std::sync::Arc;
 
@@ -21,11 +23,13 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
+use tracing::{info, warn};
 
 use crate::{
     credentials::Scheme,
-    guard::{Door, HostGuard, Refusal},
+    guard::{Door, HostGuard, Peer, Refusal},
     secret::Secret,
+    telemetry::{AUDIT, LogLevel, Seldom},
     token::{TokenControl, TokenReader},
 };
 
@@ -46,18 +50,27 @@ pub struct Parts {
     pub scheme: Scheme,
     /// What actions need on the port; `None` turns them off there.
     pub admin_token: Option<Secret<String>>,
+    /// The levels of the log.
+    pub log_level: LogLevel,
     /// When the process started.
     pub started: Instant,
 }
 
-/// `GET /api/status`, and the actions `POST /api/token/invalidate`, `/api/quarantine`, `/api/quarantine/lift`,
-/// `/api/latch/reset` and `/api/shutdown`. On the port browsers are kept out, and actions need the admin token; whoever can open the socket is the
+/// `GET /api/status`, `GET /api/log-level`, and the actions `POST /api/token/invalidate`, `/api/quarantine`, `/api/quarantine/lift`,
+/// `/api/latch/reset`, `/api/log-level` and `/api/shutdown`. On the port browsers are kept out, and actions need the admin token;
+/// whoever can open the socket is the
 /// proxy's own user.
 pub fn router(parts: Parts, door: Door) -> Router {
-    let keeper = Arc::new(Keeper { door, guard: HostGuard::new(Vec::new()), admin_token: parts.admin_token.clone() });
+    let keeper = Arc::new(Keeper {
+        door,
+        guard: HostGuard::new(Vec::new()),
+        admin_token: parts.admin_token.clone(),
+        refused: Seldom::default(),
+    });
     Router::new()
         .route("/api/status", get(status))
         .merge(actions::routes())
+        .merge(log_level::routes())
         .fallback(|| async {
             (StatusCode::NOT_FOUND, "there is GET /api/status, and the actions in docs/operations.md\n")
         })
@@ -74,37 +87,64 @@ struct Keeper {
     door: Door,
     guard: HostGuard,
     admin_token: Option<Secret<String>>,
+    refused: Seldom,
 }
 
+/// Lets a request through or refuses it. Actions are told either way, refused ones once a second at most.
 async fn admit(State(keeper): State<Arc<Keeper>>, request: Request, next: Next) -> Response {
-    if keeper.door == Door::Socket {
-        return next.run(request).await;
-    }
-    match keeper.guard.check(request.headers(), keeper.door) {
-        Ok(()) => {}
-        Err(Refusal::NoHost) => {
-            return (StatusCode::BAD_REQUEST, "exactly one valid Host header is needed\n").into_response();
-        }
-        Err(Refusal::OtherHost) => {
-            return (StatusCode::MISDIRECTED_REQUEST, "this port answers to loopback names only\n").into_response();
-        }
-        Err(Refusal::WebPage) => {
-            return (StatusCode::FORBIDDEN, "requests from web pages are refused\n").into_response();
-        }
-    }
     if request.method().is_safe() {
-        return next.run(request).await;
+        return match keeper.refusal(&request) {
+            Some(refusal) => refusal,
+            None => next.run(request).await,
+        };
     }
-    match &keeper.admin_token {
-        None => {
-            let how = "actions are off on this port: set FINICITY_ADMIN_TOKEN, or admin.socket and use that\n";
-            (StatusCode::FORBIDDEN, how).into_response()
+    let action = actions::name(request.uri().path());
+    let who = request.extensions().get::<Peer>().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    if let Some(refusal) = keeper.refusal(&request) {
+        if let Some(times) = keeper.refused.count() {
+            let status = refusal.status().as_u16();
+            warn!(target: AUDIT, action, who, http.response.status_code = status, times, "an admin action was refused");
         }
-        Some(token) if actions::is_authorized(request.headers(), token) => next.run(request).await,
-        Some(_) => {
-            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-            (StatusCode::UNAUTHORIZED, challenge, "the admin token is needed: Authorization: Bearer …\n")
-                .into_response()
+        return refusal;
+    }
+    let response = next.run(request).await;
+    info!(target: AUDIT, action, who, http.response.status_code = response.status().as_u16(), "an admin action was asked for");
+    response
+}
+
+impl Keeper {
+    /// The answer to a request that is not to be let through.
+    fn refusal(&self, request: &Request) -> Option<Response> {
+        if self.door == Door::Socket {
+            return None;
+        }
+        match self.guard.check(request.headers(), self.door) {
+            Ok(()) => {}
+            Err(Refusal::NoHost) => {
+                return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is needed\n").into_response());
+            }
+            Err(Refusal::OtherHost) => {
+                let why = "this port answers to loopback names only\n";
+                return Some((StatusCode::MISDIRECTED_REQUEST, why).into_response());
+            }
+            Err(Refusal::WebPage) => {
+                return Some((StatusCode::FORBIDDEN, "requests from web pages are refused\n").into_response());
+            }
+        }
+        if request.method().is_safe() {
+            return None;
+        }
+        match &self.admin_token {
+            None => {
+                let how = "actions are off on this port: set FINICITY_ADMIN_TOKEN, or admin.socket and use that\n";
+                Some((StatusCode::FORBIDDEN, how).into_response())
+            }
+            Some(token) if actions::is_authorized(request.headers(), token) => None,
+            Some(_) => {
+                let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+                let how = "the admin token is needed: Authorization: Bearer …\n";
+                Some((StatusCode::UNAUTHORIZED, challenge, how).into_response())
+            }
         }
     }
 }

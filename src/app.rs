@@ -3,6 +3,7 @@
 //! The main thread runs the control plane: accepting, the refresher, probes, signals. Requests run on the workers of the
 //! [`server`], so that neither can starve the other.
 
+mod reload;
 mod rotation;
 mod trust;
 
@@ -26,7 +27,7 @@ use crate::{
     proxy::{self, ConcurrencyLayer, Pool},
     server::{self, Address, BindError, Listener, Server, SocketAccess},
     signal,
-    telemetry::Metrics,
+    telemetry::{AUDIT, Metrics, logging},
     tls,
     token::{self, Clock, Endpoint, EndpointError, Refresher, TokenReader},
 };
@@ -149,6 +150,8 @@ impl App {
             let why = if config.state_dir.is_none() { "is not set" } else { "is on a read-only file system" };
             warn!("auth.state_dir {why}: a rejection of the credentials is forgotten at the next restart");
         }
+        info!(target: AUDIT, source = config.source.kind(), scheme = scheme.as_str(), "credentials were loaded");
+        let (scrubber, log_level) = (logging::scrubber(), logging::level());
         let refresher = Refresher::new(
             writer,
             endpoint,
@@ -158,6 +161,7 @@ impl App {
             default_lifetime,
             Arc::clone(&metrics),
         )
+        .scrubbed_by(scrubber.clone())
         .delayed(startup_delay);
         let end = End::default();
         let shared = proxy::Shared {
@@ -178,11 +182,18 @@ impl App {
         let (mut tasks, mut telling) = (Tasks::default(), Tasks::default());
         tasks.spawn("token refresher", refresher.run(ended.clone()));
         let hangups = signal::hangups().map_err(StartError::Signal)?;
-        let rotated = Arc::clone(&metrics);
-        tasks.spawn(
-            "rotation",
-            rotation::follow(config.source, config.scheme, control.clone(), rotated, hangups, ended.clone()),
+        let rotation = rotation::follow(
+            config.source,
+            config.scheme,
+            control.clone(),
+            scrubber,
+            Arc::clone(&metrics),
+            hangups,
+            ended.clone(),
         );
+        tasks.spawn("rotation", rotation);
+        let hangups = signal::hangups().map_err(StartError::Signal)?;
+        tasks.spawn("reload", reload::follow(config.reread, log_level.clone(), hangups, ended.clone()));
         let hangups = signal::hangups().map_err(StartError::Signal)?;
         tasks.spawn("trust", trust::follow(trust_writer, Arc::clone(&metrics), hangups, ended.clone()));
         for listener in listeners.proxy {
@@ -212,6 +223,7 @@ impl App {
             upstream: config.proxy.upstream.url.to_string(),
             scheme,
             admin_token: config.admin_token,
+            log_level,
             started: Instant::now(),
         };
         for (listeners, door) in [(admin_sockets, Door::Socket), (listeners.admin, Door::Port)] {
@@ -264,19 +276,19 @@ impl App {
             ended = self.ended_by_itself() => return Err(ended),
         };
         let config::Shutdown { drain_delay, drain_timeout } = self.shutdown;
-        info!(reason, drain_delay_s = drain_delay.as_secs(), drain_timeout_s = drain_timeout.as_secs(), "draining");
+        info!(target: AUDIT, reason, drain_delay_s = drain_delay.as_secs(), drain_timeout_s = drain_timeout.as_secs(), "draining");
         // Who ends what an administrator has told to end already is in no hurry.
         let second = async {
             if !stopped {
                 let reason = stop.await;
-                info!(%reason, "draining already");
+                info!(target: AUDIT, %reason, "draining already");
             }
             stop_now.await
         };
         select! {
             ending = self.wind_down() => ending,
             reason = second => {
-                warn!(%reason, "stopping at once");
+                warn!(target: AUDIT, %reason, "stopping at once");
                 Ok(Ending::CutOff)
             }
         }
@@ -298,10 +310,10 @@ impl App {
         self.end.told.cancel();
         let _ = timeout(TELLING_ENDS, self.telling.all_ended()).await;
         if cut_off > 0 {
-            warn!(requests = cut_off, "the drain timeout is over; requests were cut off");
+            warn!(target: AUDIT, requests = cut_off, "the drain timeout is over; requests were cut off");
             return Ok(Ending::CutOff);
         }
-        info!("drained");
+        info!(target: AUDIT, "drained");
         Ok(Ending::Drained)
     }
 

@@ -14,12 +14,7 @@ mod show;
 mod shutdown;
 mod wait;
 
-use std::{
-    fmt::Display,
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime;
@@ -27,6 +22,7 @@ use tokio::runtime;
 use crate::{
     cause,
     config::{Environment, Inputs, Problems},
+    credentials,
     process::{self, Unprotected},
     telemetry::logging,
 };
@@ -95,12 +91,27 @@ pub fn main() -> ExitCode {
     logging::hook_panics();
     // Before anything is read that may hold a secret.
     let unprotected = process::protect();
-    let outcome = run(Arguments::parse(), unprotected);
+    let secrets = credentials::secret_variables(Environment::of_this_process().variables());
+    logging::scrubber().know("the environment", secrets);
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let text = error.render().to_string();
+            if error.use_stderr() {
+                logging::complain(text.trim_end());
+            } else {
+                logging::print(text.trim_end());
+            }
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX));
+        }
+    };
+    let outcome = run(arguments, unprotected);
     logging::flush();
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     match error.downcast_ref::<Problems>() {
         Some(Problems(problems)) => {
-            problems.iter().for_each(complain);
+            let lines: Vec<String> = problems.iter().map(|problem| format!("finicity-proxy: {problem}")).collect();
+            logging::complain(lines.join("\n"));
             ExitCode::from(EXIT_CONFIG)
         }
         None => {
@@ -136,12 +147,12 @@ fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
 
 /// One line for a person on standard error.
 fn complain(message: impl Display) {
-    let _ = writeln!(io::stderr(), "finicity-proxy: {message}");
+    logging::complain(format_args!("finicity-proxy: {message}"));
 }
 
 /// Text for a person on standard output. Nobody reading it is no reason to fail.
 fn say(text: impl Display) {
-    let _ = writeln!(io::stdout(), "{text}");
+    logging::print(text);
 }
 
 fn key_and_value(argument: &str) -> Result<(String, String), String> {

@@ -11,20 +11,22 @@ mod environment;
 mod sources;
 mod problem;
 mod reader;
+mod reread;
 mod resolve;
 
 use std::{path::PathBuf, time::Duration};
 
 pub use environment::Environment;
 pub use problem::{Problem, Problems};
+pub use reread::{Changes, Reread};
 pub use sources::{Inputs, Raw};
 
 use crate::{
-    credentials::{Credentials, Scheme, Source},
+    credentials::{Credentials, Scheme, Source, basic_password},
     proxy,
     secret::Secret,
     server::{self, Address, SocketAccess},
-    telemetry::logging,
+    telemetry::logging::{self, scrubber},
     tls, token,
 };
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub tls: tls::Config,
     /// Logs.
     pub log: logging::Config,
+    /// How to read the keys again.
+    pub reread: Reread,
     /// Whether the start has succeeded only when a token was obtained (`startup.require_token`).
     pub require_token: bool,
     /// How the process ends.
@@ -94,7 +98,7 @@ pub struct Listen {
     pub admin: Vec<Address>,
 }
 
-/// Reads, merges and checks everything.
+/// Reads, merges and checks everything. From then on no output of this process shows the secrets that it found.
 ///
 /// # Errors
 ///
@@ -102,11 +106,23 @@ pub struct Listen {
 pub fn load(inputs: &Inputs) -> Result<Config, Problems> {
     let mut problems = Vec::new();
     let raw = sources::gather(inputs, &mut problems);
-    let config = resolve::resolve(&raw, &inputs.environment, &mut problems);
+    let reread = Reread::new(inputs, &raw);
+    let config = resolve::resolve(&raw, &inputs.environment, reread, &mut problems);
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
+        Some(config) if problems.is_empty() => {
+            keep_secret(&config);
+            Ok(config)
+        }
         _ => Err(Problems(problems)),
     }
+}
+
+fn keep_secret(config: &Config) {
+    scrubber().know("the credentials", config.credentials.secrets());
+    let admin_token = config.admin_token.iter().map(|token| Secret::new(token.expose().as_bytes().to_vec()));
+    scrubber().know("the admin token", admin_token.collect());
+    let egress = config.proxy.upstream.egress.as_ref().and_then(|egress| egress.authorization.as_ref());
+    scrubber().know("the egress proxy's password", egress.and_then(basic_password).into_iter().collect());
 }
 
 /// The merged keys with their places, whether they can run or not, for `config --redacted`.

@@ -10,7 +10,9 @@ mod problem;
 mod source;
 
 pub use problem::Problem;
-pub use source::{EGRESS_PASSWORD, EGRESS_USERNAME, Field, Source, admin_token, egress_authorization, load};
+pub use source::{
+    EGRESS_PASSWORD, EGRESS_USERNAME, Field, Source, admin_token, egress_authorization, load, secret_variables,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -52,6 +54,13 @@ pub struct Credentials {
     pub app_key: AppKey,
 }
 
+impl Credentials {
+    /// What no output may ever show: the secret and the App Key.
+    pub fn secrets(&self) -> Vec<Secret<Vec<u8>>> {
+        vec![Secret::new(self.secret.expose().as_bytes().to_vec()), Secret::new(self.app_key.expose().to_vec())]
+    }
+}
+
 /// An App Key that is known to be legal in a header field.
 #[derive(Clone, Debug)]
 pub struct AppKey(Secret<String>);
@@ -84,6 +93,15 @@ pub fn basic(id: &str, secret: &str) -> HeaderValue {
     value.push_str("Basic ");
     BASE64_STANDARD.encode_string(pair.as_bytes(), &mut value);
     sensitive(Zeroizing::new(value.into_bytes())).expect("base64 is legal in a header")
+}
+
+/// The password in the value of a header field that [`basic`] made.
+pub fn basic_password(value: &HeaderValue) -> Option<Secret<Vec<u8>>> {
+    let encoded = value.as_bytes().strip_prefix(b"Basic ")?;
+    let mut pair = Zeroizing::new(Vec::with_capacity(encoded.len()));
+    BASE64_STANDARD.decode_vec(encoded, &mut pair).ok()?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some(Secret::new(pair[colon + 1..].to_vec()))
 }
 
 /// A header value that is marked sensitive, so that `Debug` and HPACK tables leave it out, and whose memory is overwritten when

@@ -28,6 +28,7 @@ mod retry;
 mod step;
 pub mod target;
 mod upload;
+mod vendor_code;
 
 use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
@@ -148,7 +149,7 @@ pub fn stack(
     let names = Arc::new(OwnNames::new(&config.own_headers));
     let limits = config.upload;
     ServiceBuilder::new()
-        .layer(ObserveLayer::new(Arc::clone(&metrics))) // request id, access log, metrics
+        .layer(ObserveLayer::new(door, Arc::clone(&metrics))) // request id, access log, metrics
         .layer(RespondLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
         .layer(OverdueLayer::new(drain)) // none is waited for beyond the drain's time

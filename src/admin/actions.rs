@@ -23,6 +23,15 @@ pub(super) fn routes() -> Router<Parts> {
         .route("/api/shutdown", post(shutdown))
 }
 
+/// All actions, those of other modules here included.
+const ACTIONS: [&str; 5] =
+    ["/api/token/invalidate", "/api/quarantine", "/api/quarantine/lift", "/api/latch/reset", "/api/log-level"];
+
+/// What the log calls the action at `path`; a caller may ask for any.
+pub(super) fn name(path: &str) -> &'static str {
+    ACTIONS.into_iter().find(|action| *action == path).unwrap_or("other")
+}
+
 /// Whether `headers` carry `token`, once and as a bearer token. The comparison is of hashes, so that its time tells nothing.
 pub(super) fn is_authorized(headers: &HeaderMap, token: &Secret<String>) -> bool {
     let mut values = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);

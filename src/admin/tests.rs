@@ -6,7 +6,10 @@ use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::token::{Clock, channel, control};
+use crate::{
+    telemetry::Levels,
+    token::{Clock, channel, control},
+};
 
 async fn call(
     method: Method,
@@ -26,6 +29,7 @@ async fn call(
         upstream: "https://api.finicity.com".to_owned(),
         scheme: Scheme::Partner,
         admin_token: admin_token.map(Secret::from),
+        log_level: LogLevel::detached(Levels::default()),
         started: Instant::now(),
     };
     let mut request = Request::builder().method(method).uri(path);

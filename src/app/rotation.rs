@@ -9,7 +9,7 @@ use tracing::{error, info};
 use crate::{
     cause,
     credentials::{self, Scheme, Source, dir},
-    telemetry::{AUDIT, Metrics, Subject},
+    telemetry::{AUDIT, Metrics, Scrubber, Subject},
     token::TokenControl,
 };
 
@@ -23,6 +23,7 @@ pub(super) async fn follow(
     source: Source,
     scheme: Option<Scheme>,
     control: TokenControl,
+    scrubber: Scrubber,
     metrics: Arc<Metrics>,
     mut hangups: Signal,
     stop: CancellationToken,
@@ -57,6 +58,7 @@ pub(super) async fn follow(
         match credentials::load(&source, scheme) {
             Ok(credentials) => {
                 metrics.reloaded(Subject::Credentials, true);
+                scrubber.know("new credentials", credentials.secrets());
                 control.rotate(credentials).await;
             }
             Err(problems) => {

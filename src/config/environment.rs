@@ -9,6 +9,9 @@ use crate::secret::Secret;
 /// What configuration keys begin with: `FINICITY__UPSTREAM__URL`.
 const KEY_PREFIX: &str = "FINICITY__";
 
+/// The variable that names the configuration file when no flag does.
+pub(super) const FILE_VARIABLE: &str = "FINICITY_CONFIG";
+
 /// What all our variables begin with. Kubernetes adds variables of its own under this prefix when a Service is called
 /// `finicity-…`, so one that is not known is not an error.
 const PREFIX: &str = "FINICITY_";
@@ -51,6 +54,14 @@ impl Environment {
     /// Removes a variable, from the snapshot only.
     pub fn remove(&mut self, name: &str) {
         self.variables.remove(name);
+    }
+
+    /// Those variables alone that configuration keys come from.
+    #[must_use]
+    pub(super) fn keys_alone(&self) -> Self {
+        let is_key = |name: &str| name.starts_with(KEY_PREFIX) || name == FILE_VARIABLE;
+        let keys = self.variables.iter().filter(|(name, _)| is_key(name));
+        Self { variables: keys.map(|(name, value)| (name.clone(), value.clone())).collect(), not_unicode: Vec::new() }
     }
 
     /// Our variables whose values are not UTF-8.

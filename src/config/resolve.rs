@@ -10,12 +10,13 @@ use std::{path::PathBuf, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Config, Control, Environment, Problem, Raw, Shutdown, reader::Reader};
+use super::{Config, Control, Environment, Problem, Raw, Reread, Shutdown, reader::Reader};
 use crate::{
     cause,
     credentials::{self, Credentials, Scheme, Source},
     proxy,
     secret::Secret,
+    telemetry::Levels,
     token,
 };
 
@@ -23,11 +24,16 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Reads every key of `raw` and the credentials. What is wrong is added to `problems`; only without any is the result of use.
-pub(super) fn resolve(raw: &Raw, environment: &Environment, problems: &mut Vec<Problem>) -> Option<Config> {
+pub(super) fn resolve(
+    raw: &Raw,
+    environment: &Environment,
+    reread: Reread,
+    problems: &mut Vec<Problem>,
+) -> Option<Config> {
     let mut reader = Reader::new(raw, problems);
     let (source, scheme) = auth::source(&mut reader, environment);
     let egress = credentials::egress_authorization(environment.variables());
-    let config = keys(&mut reader, source.clone(), scheme, egress.as_ref().ok().cloned().flatten());
+    let config = keys(&mut reader, source.clone(), scheme, reread, egress.as_ref().ok().cloned().flatten());
     let credentials = credentials::load(&source, scheme);
     let admin_token = credentials::admin_token(environment.variables());
     match (credentials, admin_token, &egress, config) {
@@ -48,11 +54,23 @@ pub(super) fn control(raw: &Raw, problems: &mut Vec<Problem>) -> Control {
     Control { ops, admin, admin_socket: listen::admin_socket(&mut read) }
 }
 
+/// The levels of the log, of keys that are all valid; what is wrong is added to `problems`. Credentials are not looked at.
+pub(super) fn levels(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Levels> {
+    let mut reader = Reader::new(raw, problems);
+    let (source, scheme) = auth::source(&mut reader, &Environment::default());
+    let _config = keys(&mut reader, source, scheme, Reread::default(), None)?;
+    if !problems.is_empty() {
+        return None;
+    }
+    log::level(&mut Reader::new(raw, problems))
+}
+
 /// Reads every key; what comes back makes the whole configuration once the credentials are there.
 fn keys(
     read: &mut Reader<'_>,
     source: Source,
     scheme: Option<Scheme>,
+    reread: Reread,
     egress_authorization: Option<HeaderValue>,
 ) -> Option<impl FnOnce(Credentials, Option<Secret<String>>) -> Config + use<>> {
     let listen = listen::listen(read);
@@ -106,6 +124,7 @@ fn keys(
         admin_token,
         tls,
         log,
+        reread,
         require_token,
         shutdown,
         credentials,
@@ -123,7 +142,7 @@ mod tests {
         let raw = gather(&Inputs::default(), &mut problems);
         let mut reader = Reader::new(&raw, &mut problems);
         let (source, scheme) = auth::source(&mut reader, &Environment::default());
-        assert!(keys(&mut reader, source, scheme, None).is_some());
+        assert!(keys(&mut reader, source, scheme, Reread::default(), None).is_some());
         let read: Vec<String> = reader.read().iter().map(|key| (*key).to_owned()).collect();
         assert_eq!(raw.keys().cloned().collect::<Vec<_>>(), read);
         assert_eq!(problems, []);

@@ -4,14 +4,15 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use config::{File, FileFormat, Map, Source as _, Value, ValueKind};
 
-use super::{Environment, Problem, environment::variable, problem::on_one_line};
+use super::{
+    Environment, Problem,
+    environment::{FILE_VARIABLE, variable},
+    problem::on_one_line,
+};
 use crate::{credentials, secret::Secret};
 
 /// The defaults, and with them the list of all keys.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
-
-/// The variable that names the file when no flag does.
-const FILE_VARIABLE: &str = "FINICITY_CONFIG";
 
 /// Where to read from.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +39,14 @@ pub(super) struct Entry {
 impl Raw {
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
         self.0.get(key)
+    }
+
+    /// The keys, but for `except`, that `other` has with another value.
+    pub(super) fn changed_in(&self, other: &Self, except: &str) -> Vec<String> {
+        let changed = |(key, entry): &(&String, &Entry)| {
+            key.as_str() != except && other.get(key).is_some_and(|other| other.value != entry.value)
+        };
+        self.0.iter().filter(changed).map(|(key, _)| key.clone()).collect()
     }
 
     /// All keys.

@@ -60,6 +60,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// What kind of place it is, in logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Environment(_) => "environment",
+            Self::Directory(_) => "directory",
+        }
+    }
+
     /// The credentials' variables of `environment`.
     pub fn environment(environment: &BTreeMap<String, Secret<String>>) -> Self {
         Self::Environment(env::Variables::new(environment))
@@ -73,6 +81,13 @@ const ADMIN_TOKEN: &str = "FINICITY_ADMIN_TOKEN";
 pub const EGRESS_USERNAME: &str = "FINICITY_EGRESS_PROXY_USERNAME";
 /// See [`EGRESS_USERNAME`].
 pub const EGRESS_PASSWORD: &str = "FINICITY_EGRESS_PROXY_PASSWORD";
+
+/// The values in `environment` that no output may ever show, whether they are usable or not.
+pub fn secret_variables(environment: &BTreeMap<String, Secret<String>>) -> Vec<Secret<Vec<u8>>> {
+    let names = [Field::ClientSecret, Field::PartnerSecret, Field::AppKey].map(Field::variable);
+    let values = names.into_iter().chain([ADMIN_TOKEN, EGRESS_PASSWORD]).filter_map(|name| environment.get(name));
+    values.map(|value| Secret::new(value.expose().trim_end_matches(['\r', '\n']).as_bytes().to_vec())).collect()
+}
 
 /// One value with the name of its place.
 pub(super) type Found = (Secret<String>, String);

@@ -126,6 +126,7 @@ where
         let sent = Instant::now();
         let chosen = self.pool.connection(record.is_retried()).await.map_err(not_connected)?;
         self.pool.metrics().upstream().sent(chosen.is_reused());
+        record.set_connection(chosen.is_reused());
         let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&record)));
         *request.version_mut() = Version::HTTP_11;
         if chosen.protocol() == Protocol::Http1 {
@@ -144,6 +145,7 @@ where
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
             self.pool.metrics().upstream().throttled();
         }
+        record.set_upstream_status(response.status());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::new(
                 Code::UpstreamProtocol,

@@ -133,7 +133,7 @@ where
                 // The service that was polled ready is the one to call; the clone takes its place.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
-                ConcurrencyFuture::Waiting { wait, call: Some((inner, exchange)) }
+                ConcurrencyFuture::Waiting { wait, since: Instant::now(), call: Some((inner, exchange)) }
             }
             Err(error) => ConcurrencyFuture::Refused { error: Some(error) },
         }
@@ -144,7 +144,7 @@ pin_project! {
     #[project = ConcurrencyProjection]
     pub enum ConcurrencyFuture<S, B, F> {
         Refused { error: Option<Error> },
-        Waiting { wait: Wait, call: Option<(S, Exchange<B>)> },
+        Waiting { wait: Wait, since: Instant, call: Option<(S, Exchange<B>)> },
         Calling { #[pin] inner: F, place: Option<OwnedSemaphorePermit> },
     }
 }
@@ -166,10 +166,12 @@ where
                     let place = place.take().expect("polled after it was ready");
                     return Poll::Ready(Ok(response.map(|body| body.holding(place))));
                 }
-                ConcurrencyProjection::Waiting { wait, call } => {
-                    let place = ready!(wait.as_mut().poll(cx))?;
+                ConcurrencyProjection::Waiting { wait, since, call } => {
+                    let place = ready!(wait.as_mut().poll(cx));
                     let (mut service, exchange) = call.take().expect("polled after it was ready");
-                    Self::Calling { inner: service.call(exchange), place: Some(place) }
+                    exchange.record.set_queued(since.elapsed());
+                    let place = Some(place?);
+                    Self::Calling { inner: service.call(exchange), place }
                 }
             };
             self.set(calling);
@@ -183,7 +185,7 @@ mod tests {
     use tokio::{
         sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
         task::JoinHandle,
-        time::{Instant, advance},
+        time::advance,
     };
     use tower::{ServiceExt as _, util::BoxCloneService};
 

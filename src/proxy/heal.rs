@@ -26,6 +26,7 @@ use super::{
     Config, Error, Exchange, Record, ResponseBody,
     body::Rest,
     replay::{Original, ReplayBody},
+    vendor_code,
 };
 use crate::{
     telemetry::{Heal as Outcome, Metrics},
@@ -142,6 +143,9 @@ where
         let (parts, body) = refused.into_parts();
         let (start, rest) = read_start(body).await;
         let whole = matches!(rest, Rest::Nothing);
+        if whole {
+            vendor_code::note(&self.record, &parts.headers, &start);
+        }
         let token_refused = verdict::token_refused(&parts.headers, if whole { &start } else { &[] });
         let relayed = Response::from_parts(parts, ResponseBody::read(start, rest));
         let Some(version) = self.record.token_version().filter(|_| token_refused) else { return Ok(relayed) };

@@ -11,6 +11,7 @@ use std::{
 
 use http::HeaderMap;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{Error, Exchange};
@@ -65,7 +66,7 @@ where
         // The service that was polled ready is the one to call; the clone takes its place.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
-        InjectFuture::Waiting { wait, call: Some((inner, exchange)) }
+        InjectFuture::Waiting { wait, since: Instant::now(), call: Some((inner, exchange)) }
     }
 }
 
@@ -74,7 +75,7 @@ type Wait = Pin<Box<dyn Future<Output = Result<Arc<Token>, Unavailable>> + Send>
 pin_project! {
     #[project = InjectProjection]
     pub(super) enum InjectFuture<S, B, F> {
-        Waiting { wait: Wait, call: Option<(S, Exchange<B>)> },
+        Waiting { wait: Wait, since: Instant, call: Option<(S, Exchange<B>)> },
         Calling { #[pin] inner: F },
     }
 }
@@ -89,10 +90,11 @@ where
         loop {
             let inner = match self.as_mut().project() {
                 InjectProjection::Calling { inner } => return inner.poll(cx),
-                InjectProjection::Waiting { wait, call } => {
-                    let token = ready!(wait.as_mut().poll(cx))?;
+                InjectProjection::Waiting { wait, since, call } => {
+                    let token = ready!(wait.as_mut().poll(cx));
                     let (mut service, mut exchange) = call.take().expect("polled after it was ready");
-                    inject(&mut exchange, &token);
+                    exchange.record.set_token_wait(since.elapsed());
+                    inject(&mut exchange, &*token?);
                     service.call(exchange)
                 }
             };

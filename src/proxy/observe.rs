@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,19 +15,23 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
-use tracing::{Level, event};
 
-use super::{Exchange, Record, ResponseBody, request_id::X_REQUEST_ID};
-use crate::telemetry::Metrics;
+use super::{Exchange, Record, ResponseBody, request_id::X_REQUEST_ID, vendor_code};
+use crate::{
+    guard::Door,
+    telemetry::{AccessLine, Metrics},
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct ObserveLayer {
+    door: Door,
     metrics: Arc<Metrics>,
 }
 
 impl ObserveLayer {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics }
+    /// For requests that come in by `door`.
+    pub(super) fn new(door: Door, metrics: Arc<Metrics>) -> Self {
+        Self { door, metrics }
     }
 }
 
@@ -34,13 +39,14 @@ impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observe { inner, metrics: Arc::clone(&self.metrics) }
+        Observe { inner, door: self.door, metrics: Arc::clone(&self.metrics) }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Observe<S> {
     inner: S,
+    door: Door,
     metrics: Arc<Metrics>,
 }
 
@@ -58,7 +64,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let record = Arc::new(Record::new(request.method().clone(), request.headers().get(X_REQUEST_ID)));
-        let end = End::new(Arc::clone(&record), Arc::clone(&self.metrics));
+        let end = End::new(Arc::clone(&record), self.door, Arc::clone(&self.metrics));
         ObserveFuture { inner: self.inner.call(Exchange { request, record }), end: Some(end) }
     }
 }
@@ -79,12 +85,13 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Infallible>>> Future for 
         let Ok(mut response) = ready!(this.inner.poll(cx));
         let mut end = this.end.take().expect("polled after it was ready");
         end.status = Some(response.status());
+        let error_length = vendor_code::expected_length(&end.record, &response);
         response.headers_mut().insert(X_REQUEST_ID, end.record.id().clone());
         Poll::Ready(Ok(response.map(|body| {
             // A body without bytes, and any in answer to HEAD, is never polled.
             let nothing_to_send = body.is_end_stream() || *end.record.method() == Method::HEAD;
             end.outcome = if nothing_to_send { Outcome::Complete } else { Outcome::Aborted };
-            ObservedBody { inner: body, end }
+            ObservedBody { inner: body, end, error_length }
         })))
     }
 }
@@ -94,6 +101,8 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Infallible>>> Future for 
 pub struct ObservedBody {
     inner: ResponseBody,
     end: End,
+    /// The length of the body, while it may be an error with a code in it.
+    error_length: Option<u64>,
 }
 
 impl Body for ObservedBody {
@@ -104,7 +113,11 @@ impl Body for ObservedBody {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
-                self.end.response_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let data = frame.data_ref().map_or(&[][..], |data| data);
+                self.end.response_bytes += data.len() as u64;
+                if self.error_length.take() == Some(data.len() as u64) {
+                    vendor_code::note_json(&self.end.record, data);
+                }
                 if self.inner.is_end_stream() {
                     self.end.outcome = Outcome::Complete;
                 }
@@ -139,6 +152,7 @@ enum Outcome {
 #[derive(Debug)]
 struct End {
     record: Arc<Record>,
+    door: Door,
     metrics: Arc<Metrics>,
     status: Option<StatusCode>,
     response_bytes: u64,
@@ -146,9 +160,9 @@ struct End {
 }
 
 impl End {
-    fn new(record: Arc<Record>, metrics: Arc<Metrics>) -> Self {
+    fn new(record: Arc<Record>, door: Door, metrics: Arc<Metrics>) -> Self {
         metrics.in_flight().inc();
-        Self { record, metrics, status: None, response_bytes: 0, outcome: Outcome::Aborted }
+        Self { record, door, metrics, status: None, response_bytes: 0, outcome: Outcome::Aborted }
     }
 }
 
@@ -171,30 +185,46 @@ impl Drop for End {
             counters.first_byte(took);
         }
         self.metrics.in_flight().dec();
+        self.log(took);
+    }
+}
+
+impl End {
+    fn log(&self, took: Duration) {
+        let record = &self.record;
         let failure = record.failure();
-        event!(
-            target: "finicity_proxy::access",
-            Level::INFO,
-            http.request.method = known_method(record.method()),
-            http.route = route.template(),
-            http.response.status_code = self.status.map(|status| status.as_u16()),
-            outcome = match self.outcome {
+        let upstream_error = self.status.as_ref().filter(|status| status.is_server_error()).map(StatusCode::as_str);
+        AccessLine {
+            method: known_method(record.method()),
+            route: record.route().template(),
+            prefix: record.prefix(),
+            transport: match self.door {
+                Door::Port => "tcp",
+                Door::Socket => "unix",
+            },
+            status: self.status.map(|status| status.as_u16()),
+            upstream_status: record.upstream_status(),
+            vendor_code: record.vendor_code(),
+            outcome: match self.outcome {
                 Outcome::Complete => "complete",
                 Outcome::Aborted => "aborted",
                 Outcome::Truncated => "truncated",
             },
-            duration_ms = millis(took),
-            upstream_ms = first_byte.map(millis),
-            request_bytes = record.request_bytes(),
-            response_bytes = self.response_bytes,
-            request_id = record.id().to_str().unwrap_or_default(),
-            token.version = record.token_version(),
-            replayed = record.is_replayed().then_some(true),
-            retried = record.is_retried().then_some(true),
-            error.code = failure.map(|(code, _)| code),
-            error.cause = failure.and_then(|(_, cause)| cause),
-            "request"
-        );
+            duration: took,
+            queued: record.queued(),
+            token_wait: record.token_wait(),
+            first_byte: record.upstream_first_byte(),
+            request_bytes: record.request_bytes(),
+            response_bytes: self.response_bytes,
+            request_id: record.id().to_str().unwrap_or_default(),
+            token_version: record.token_version(),
+            reused: record.connection_reused(),
+            replayed: record.is_replayed(),
+            retried: record.is_retried(),
+            error: failure.map(|(code, _)| code).or(upstream_error),
+            cause: failure.and_then(|(_, cause)| cause),
+        }
+        .log();
     }
 }
 
@@ -212,9 +242,4 @@ fn known_method(method: &Method) -> &str {
         | Method::CONNECT => method.as_str(),
         _ => "_OTHER",
     }
-}
-
-/// Milliseconds, to the microsecond.
-fn millis(duration: std::time::Duration) -> f64 {
-    duration.as_micros() as f64 / 1e3
 }

@@ -3,12 +3,12 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::{Error, request_id, upload::UploadError};
@@ -35,6 +35,14 @@ pub struct Record {
     retried: AtomicBool,
     reached_upstream: AtomicBool,
     brought_credentials: AtomicBool,
+    prefix: OnceLock<&'static str>,
+    queued: OnceLock<Duration>,
+    token_wait: OnceLock<Duration>,
+    /// 0 before there is an answer.
+    upstream_status: AtomicU16,
+    vendor_code: OnceLock<String>,
+    /// 0 before there is a connection, 1 for a new one, 2 for one that has served before.
+    connection: AtomicU8,
 }
 
 impl Record {
@@ -58,6 +66,12 @@ impl Record {
             retried: AtomicBool::new(false),
             reached_upstream: AtomicBool::new(false),
             brought_credentials: AtomicBool::new(false),
+            prefix: OnceLock::new(),
+            queued: OnceLock::new(),
+            token_wait: OnceLock::new(),
+            upstream_status: AtomicU16::new(0),
+            vendor_code: OnceLock::new(),
+            connection: AtomicU8::new(0),
         }
     }
 
@@ -84,6 +98,69 @@ impl Record {
     /// Notes the operation.
     pub fn set_route(&self, route: Route) {
         let _ = self.route.set(route);
+    }
+
+    /// The part of the catalogue that a path which is not in it lies in, as [`catalogue::prefix`](crate::catalogue::prefix) says.
+    pub fn prefix(&self) -> Option<&'static str> {
+        self.prefix.get().copied()
+    }
+
+    /// Notes that part.
+    pub fn set_prefix(&self, prefix: Option<&'static str>) {
+        if let Some(prefix) = prefix {
+            let _ = self.prefix.set(prefix);
+        }
+    }
+
+    /// How long the request waited for a place among those in flight; `None` when it did not.
+    pub fn queued(&self) -> Option<Duration> {
+        self.queued.get().copied()
+    }
+
+    /// Notes that time.
+    pub fn set_queued(&self, time: Duration) {
+        let _ = self.queued.set(time);
+    }
+
+    /// How long the request waited for a token; `None` when it did not.
+    pub fn token_wait(&self) -> Option<Duration> {
+        self.token_wait.get().copied()
+    }
+
+    /// Notes that time.
+    pub fn set_token_wait(&self, time: Duration) {
+        let _ = self.token_wait.set(time);
+    }
+
+    /// The status of the upstream's first answer. The caller's is another one where the request was sent once more after it, or
+    /// where the proxy answered by itself.
+    pub fn upstream_status(&self) -> Option<u16> {
+        Some(self.upstream_status.load(Relaxed)).filter(|status| *status > 0)
+    }
+
+    /// Notes the status of an answer of the upstream's; only the first one counts.
+    pub fn set_upstream_status(&self, status: StatusCode) {
+        let _ = self.upstream_status.compare_exchange(0, status.as_u16(), Relaxed, Relaxed);
+    }
+
+    /// The vendor's error code, a number or a word of a known list, where its answer was an error with one.
+    pub fn vendor_code(&self) -> Option<&str> {
+        self.vendor_code.get().map(String::as_str)
+    }
+
+    /// Notes that code; only the first one counts.
+    pub fn set_vendor_code(&self, code: String) {
+        let _ = self.vendor_code.set(code);
+    }
+
+    /// Whether the last connection that the request was sent on had served before; `None` when there was none.
+    pub fn connection_reused(&self) -> Option<bool> {
+        Some(self.connection.load(Relaxed)).filter(|connection| *connection > 0).map(|connection| connection == 2)
+    }
+
+    /// Notes that.
+    pub fn set_connection(&self, reused: bool) {
+        self.connection.store(1 + u8::from(reused), Relaxed);
     }
 
     /// The version of the token that was sent with the request, if one was.

@@ -19,7 +19,7 @@ pub use canonical::{Unclear, canonical};
 pub use endpoints::{Endpoint, Endpoints, Shape};
 
 use super::{Code, Error, Exchange};
-use crate::catalogue::Route;
+use crate::catalogue::{self, Route};
 
 /// The methods that are forwarded. `TRACE` would show the injected credentials to the caller, `CONNECT` asks for a tunnel,
 /// and the vendor has no others.
@@ -85,7 +85,11 @@ pub fn judge<B>(endpoints: &Endpoints, request: &mut Request<B>) -> Result<Verdi
 /// Never; a request that is not in the catalogue is forwarded too.
 pub fn find_route<B>(exchange: &mut Exchange<B>) -> Result<(), Error> {
     let request = &exchange.request;
-    exchange.record.set_route(Route::find(request.method(), request.uri().path()));
+    let route = Route::find(request.method(), request.uri().path());
+    exchange.record.set_route(route);
+    if route == Route::OTHER {
+        exchange.record.set_prefix(catalogue::prefix(request.uri().path()));
+    }
     Ok(())
 }
 

@@ -4,27 +4,42 @@
 //! bodies, query strings or raw paths.
 
 use std::{
-    io::{self, Write as _},
+    fmt::Display,
+    io::{self, Write},
     panic,
-    sync::OnceLock,
+    sync::{LazyLock, OnceLock, mpsc},
     thread,
+    time::Duration,
 };
 
-use tracing_subscriber::{
-    filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _, util::TryInitError,
-};
+use tracing_subscriber::{fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _, util::TryInitError};
 
-use super::writer::LogWriter;
+use super::{Levels, LogLevel, Scrubber, human, writer::LogWriter};
 
-static WRITER: OnceLock<LogWriter> = OnceLock::new();
+/// How long the end of the process waits for a reader that does not read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a panic does, which may be one request's.
+const PANIC_WORDS: Duration = Duration::from_millis(200);
+
+/// The outputs are the process's own, and so is what stands before them.
+static LOG: OnceLock<Log> = OnceLock::new();
+static SCRUBBER: LazyLock<Scrubber> = LazyLock::new(Scrubber::default);
+
+#[derive(Debug)]
+struct Log {
+    writer: LogWriter,
+    format: Format,
+    level: LogLevel,
+}
 
 /// How logs look and which of them are written.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The form of a line.
     pub format: Format,
-    /// Levels by target: `info`, or `info,finicity_proxy::token=debug`.
-    pub level: Targets,
+    /// Which of them are written at the start.
+    pub level: Levels,
 }
 
 /// The form of a log line.
@@ -64,34 +79,89 @@ pub enum Error {
 pub fn init(config: &Config, output: Output) -> Result<(), Error> {
     use io::IsTerminal as _;
 
-    let (writer, terminal) = match output {
-        Output::Stdout => (LogWriter::spawn(io::stdout()), io::stdout().is_terminal()),
-        Output::Stderr => (LogWriter::spawn(io::stderr()), io::stderr().is_terminal()),
-    };
-    let writer = writer.map_err(Error::Thread)?;
-    let registry = tracing_subscriber::registry().with(config.level.clone());
+    match output {
+        Output::Stdout => init_to(config, io::stdout(), io::stdout().is_terminal()),
+        Output::Stderr => init_to(config, io::stderr(), io::stderr().is_terminal()),
+    }
+}
+
+/// The same, to any `output`, which may be a `terminal`.
+///
+/// # Errors
+///
+/// As for [`init`].
+pub fn init_to(config: &Config, output: impl Write + Send + 'static, terminal: bool) -> Result<(), Error> {
+    let writer = LogWriter::spawn(output, scrubber()).map_err(Error::Thread)?;
+    let (filter, level) = LogLevel::layer(config.level.clone());
+    let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(writer.clone());
     match config.format {
         Format::Json => {
             registry.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
         }
-        Format::Human => registry.with(lines.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())).try_init(),
+        Format::Human => {
+            let colours = terminal && std::env::var_os("NO_COLOR").is_none();
+            registry.with(lines.with_ansi(colours).fmt_fields(human::fields())).try_init()
+        }
     }
     .map_err(Error::Twice)?;
-    let _ = WRITER.set(writer);
+    let _ = LOG.set(Log { writer, format: config.format, level });
     Ok(())
+}
+
+/// What keeps secrets from leaving by any output of this process: whoever makes one lets it know.
+pub fn scrubber() -> Scrubber {
+    SCRUBBER.clone()
+}
+
+/// The levels of this process's log; of no effect where there is none.
+pub fn level() -> LogLevel {
+    LOG.get().map_or_else(|| LogLevel::detached(Levels::default()), |log| log.level.clone())
 }
 
 /// Waits, briefly, until all log lines have left the process.
 pub fn flush() {
-    if let Some(writer) = WRITER.get() {
-        writer.flush();
+    if let Some(log) = LOG.get() {
+        log.writer.flush(LAST_WORDS);
     }
 }
 
 /// Log lines that were dropped because nobody read them.
 pub fn dropped_lines() -> u64 {
-    WRITER.get().map_or(0, LogWriter::dropped)
+    LOG.get().map_or(0, |log| log.writer.dropped())
+}
+
+/// Hands the log and its form to `write`, if there is one.
+pub(super) fn with_log(write: impl FnOnce(&LogWriter, Format)) {
+    if let Some(log) = LOG.get() {
+        write(&log.writer, log.format);
+    }
+}
+
+/// Text for a person on standard output, without the secrets that are known, and a line break. Nobody reading it is no reason to
+/// fail.
+pub fn print(text: impl Display) {
+    print_to(io::stdout(), &text);
+}
+
+/// The same on standard error. A reader that does not read is waited for one second.
+pub fn complain(text: impl Display) {
+    let text = format!("{text}");
+    let (done, written) = mpsc::channel::<()>();
+    let write = move || {
+        print_to(io::stderr(), &text);
+        drop(done);
+    };
+    if thread::Builder::new().spawn(write).is_ok() {
+        // The sender is dropped when it is written.
+        let _ = written.recv_timeout(LAST_WORDS);
+    }
+}
+
+fn print_to(mut output: impl Write, text: &impl Display) {
+    let mut text = format!("{text}\n").into_bytes();
+    SCRUBBER.scrub(&mut text);
+    let _ = output.write_all(&text).and_then(|()| output.flush());
 }
 
 /// From now on, a panic is told by its place alone: its message may quote a value. It is told in the log, so as to be a line
@@ -100,13 +170,12 @@ pub fn hook_panics() {
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         let thread = thread::current().name().map(str::to_owned);
-        if WRITER.get().is_none() {
+        let Some(log) = LOG.get() else {
             let location = location.unwrap_or_default();
-            let _ = writeln!(io::stderr(), "finicity-proxy: panic at {location}: this is a bug, please report it");
-            return;
-        }
+            return complain(format_args!("finicity-proxy: panic at {location}: this is a bug, please report it"));
+        };
         tracing::error!(location, thread, "panic: this is a bug in finicity-proxy, please report it with this line");
-        flush();
+        log.writer.flush(PANIC_WORDS);
     }));
 }
 
@@ -142,7 +211,7 @@ mod tests {
         };
         hook_panics();
         if stage == "log" {
-            let level = Targets::new().with_default(tracing::Level::TRACE);
+            let level = "trace".parse().unwrap();
             init(&Config { format: Format::Json, level }, Output::Stdout).unwrap();
         }
         panic!("canary");

@@ -75,6 +75,7 @@ pub struct Metrics {
     ready: IntGauge,
     draining: IntGauge,
     log_lines_dropped: IntCounter,
+    scrubber_catches: IntCounter,
 }
 
 /// The readings of one subject.
@@ -135,6 +136,8 @@ impl Metrics {
         let ready = add.gauge("ready", "1 while /readyz passes: a token was obtained and nothing drains.");
         let draining = add.gauge("draining", "1 while the process ends and finishes what is in flight.");
         let log_lines_dropped = add.counter("log_lines_dropped_total", "Log lines that nobody read in time.");
+        let scrubber_catches =
+            add.counter("scrubber_catches_total", "Secrets that were about to leave by an output, each of them a bug.");
         let (registry, families) = add.done();
         Self {
             registry,
@@ -159,6 +162,7 @@ impl Metrics {
             ready,
             draining,
             log_lines_dropped,
+            scrubber_catches,
         }
     }
 
@@ -297,6 +301,8 @@ impl Metrics {
     pub fn render(&self) -> String {
         let dropped = super::logging::dropped_lines();
         self.log_lines_dropped.inc_by(dropped.saturating_sub(self.log_lines_dropped.get()));
+        let catches = super::logging::scrubber().catches();
+        self.scrubber_catches.inc_by(catches.saturating_sub(self.scrubber_catches.get()));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory does not fail");
         String::from_utf8(text).expect("the text format is UTF-8")

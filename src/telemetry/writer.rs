@@ -1,19 +1,25 @@
 //! The way of a log line out of the process: never blocking, never unbounded.
 //!
 //! A line is appended to a buffer in memory; one thread writes the buffer out. When whoever reads the output stops reading,
-//! the buffer fills up to its limit, and from then on lines are dropped and counted. Requests never wait for a log.
+//! the buffer fills up to its limit, and from then on lines are dropped and counted; the log says so once it is read again.
+//! Requests never wait for a log. The thread looks for secrets in what it writes, a batch of whole lines at a time, so that none
+//! can hide between two batches.
 
 use std::{
+    fmt,
     io::{self, Write},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use tracing::{error, warn};
 use tracing_subscriber::fmt::MakeWriter;
+
+use super::{Scrubber, human::is_wild};
 
 /// How much may wait to be written: several seconds of access lines at full load.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
@@ -24,8 +30,14 @@ const GATHER: Duration = Duration::from_millis(5);
 /// From here on the buffer is written without waiting for more.
 const ENOUGH_BYTES: usize = 32 * 1024;
 
-/// How long a flush waits for a reader that does not read.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest line. Longer ones come from crates that log what they read, byte by byte, and are dropped whole: a part of a JSON
+/// object is none.
+const MAX_LINE_BYTES: usize = 64 * 1024;
+
+/// The shortest time between two lines of this module about the same thing. A secret that is a word of such a line would make it
+/// the reason for the next.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+const TELL_CAUGHT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The handle that log lines are written to. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -54,11 +66,16 @@ impl LogWriter {
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(super) fn spawn(output: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(super) fn spawn(output: impl Write + Send + 'static, scrubber: Scrubber) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let writing = Arc::clone(&shared);
-        thread::Builder::new().name("log-writer".to_owned()).spawn(move || writing.write_out(output))?;
+        thread::Builder::new().name("log-writer".to_owned()).spawn(move || writing.write_out(output, &scrubber))?;
         Ok(Self(shared))
+    }
+
+    /// Takes `line`, which ends with its line break, or drops and counts it.
+    pub(super) fn append(&self, line: &[u8]) {
+        self.0.append(line);
     }
 
     /// Lines that were dropped since the start, because the reader was too slow or has gone.
@@ -66,14 +83,14 @@ impl LogWriter {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything written so far has left the process, at most one second.
-    pub(super) fn flush(&self) {
+    /// Waits until everything written so far has left the process, `patience` at most.
+    pub(super) fn flush(&self, patience: Duration) {
         let mut pending = self.0.lock();
         pending.hurry = true;
         self.0.filled.notify_one();
         let busy = |pending: &mut Pending| pending.writing || !pending.bytes.is_empty();
         let (mut pending, _) =
-            self.0.emptied.wait_timeout_while(pending, FLUSH_TIMEOUT, busy).unwrap_or_else(PoisonError::into_inner);
+            self.0.emptied.wait_timeout_while(pending, patience, busy).unwrap_or_else(PoisonError::into_inner);
         pending.hurry = false;
     }
 }
@@ -84,9 +101,14 @@ impl Shared {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a line about lines that were dropped would not be dropped itself.
+    fn has_room(&self) -> bool {
+        self.lock().bytes.len() < MAX_PENDING_BYTES / 2
+    }
+
     fn append(&self, line: &[u8]) {
         let mut pending = self.lock();
-        if pending.bytes.len() + line.len() > MAX_PENDING_BYTES {
+        if pending.bytes.len() + line.len() > MAX_PENDING_BYTES || line.len() > MAX_LINE_BYTES {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -97,8 +119,9 @@ impl Shared {
         }
     }
 
-    fn write_out(&self, mut output: impl Write) {
-        let mut batch = Vec::new();
+    fn write_out(&self, mut output: impl Write, scrubber: &Scrubber) {
+        let (mut batch, mut unfinished) = (Vec::new(), Vec::new());
+        let (mut caught, mut dropped) = (Untold::new(TELL_CAUGHT_INTERVAL), Untold::new(TELL_INTERVAL));
         loop {
             let pending = self.lock();
             let pending = self
@@ -113,9 +136,28 @@ impl Shared {
             pending.writing = true;
             drop(pending);
 
+            // Only whole lines; what is left of the last one comes before the next batch.
+            batch.splice(..0, unfinished.drain(..));
+            let whole = memchr::memrchr(b'\n', &batch).map_or(0, |end| end + 1);
+            unfinished.extend(batch.drain(whole..));
+            tame(&mut batch);
+            if let Some(found) = scrubber.scrub(&mut batch)
+                && let Some(times) = caught.tell(scrubber.catches())
+            {
+                error!(
+                    secret = found.holder,
+                    times,
+                    "a secret was about to be logged and was scrubbed: this is a bug in \
+                     finicity-proxy, please report it"
+                );
+            }
             if output.write_all(&batch).and_then(|()| output.flush()).is_err() {
                 let lines = batch.iter().filter(|byte| **byte == b'\n').count();
                 self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
+            } else if self.has_room()
+                && let Some(lines) = dropped.tell(self.dropped.load(Ordering::Relaxed))
+            {
+                warn!(lines, "log lines were dropped, since nobody read them in time");
             }
             batch.clear();
 
@@ -126,6 +168,48 @@ impl Shared {
             }
         }
     }
+}
+
+/// What has been counted, how much of it the log was told of, and when it may be told of more.
+#[derive(Debug)]
+struct Untold {
+    told: u64,
+    next: Option<Instant>,
+    interval: Duration,
+}
+
+impl Untold {
+    fn new(interval: Duration) -> Self {
+        Self { told: 0, next: None, interval }
+    }
+
+    /// How many of `count` are to be told of now, if any are.
+    fn tell(&mut self, count: u64) -> Option<u64> {
+        let now = Instant::now();
+        if count == self.told || self.next.is_some_and(|next| now < next) {
+            return None;
+        }
+        self.next = Some(now + self.interval);
+        Some(count - std::mem::replace(&mut self.told, count))
+    }
+}
+
+/// Escapes what JSON and colours leave as it is, and a terminal may obey: all but ASCII, which has nothing of the kind after the
+/// formatters. Such characters stand in strings only, where JSON knows this escape.
+fn tame(batch: &mut Vec<u8>) {
+    if batch.is_ascii() && memchr::memchr(0x7f, batch).is_none() {
+        return;
+    }
+    let text = String::from_utf8_lossy(batch);
+    let mut tamed = String::with_capacity(text.len() + 64);
+    for character in text.chars() {
+        if is_wild(character) && !matches!(character, '\n' | '\u{1b}') {
+            let _ = fmt::Write::write_fmt(&mut tamed, format_args!("\\u{:04x}", u32::from(character)));
+        } else {
+            tamed.push(character);
+        }
+    }
+    *batch = tamed.into_bytes();
 }
 
 impl<'a> MakeWriter<'a> for LogWriter {
@@ -155,7 +239,12 @@ impl Write for Line<'_> {
 mod tests {
     use std::sync::mpsc;
 
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::secret::Secret;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// An output whose every write waits for a permission.
     struct Gate {
@@ -178,8 +267,89 @@ mod tests {
     fn gated() -> (LogWriter, mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>) {
         let (permit, open) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let writer = LogWriter::spawn(Gate { open, written: Arc::clone(&written) }).unwrap();
+        let writer = LogWriter::spawn(Gate { open, written: Arc::clone(&written) }, scrubber()).unwrap();
         (writer, permit, written)
+    }
+
+    const SECRET: &str = "s3cr3t\"+/value";
+
+    fn scrubber() -> Scrubber {
+        let scrubber = Scrubber::default();
+        scrubber.know("test", vec![Secret::new(SECRET.into())]);
+        scrubber
+    }
+
+    /// What comes out of the process after each of `parts` was written in a call of its own, and let out of the process at `cuts`.
+    fn written_in(parts: &[&[u8]], cuts: &[bool]) -> String {
+        let (writer, permit, written) = gated();
+        for (part, cut) in parts.iter().zip(cuts.iter().cycle()) {
+            permit.send(()).unwrap();
+            writer.make_writer().write_all(part).unwrap();
+            if *cut {
+                writer.flush(PATIENCE);
+            }
+        }
+        permit.send(()).unwrap();
+        writer.flush(PATIENCE);
+        let bytes = written.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+
+        #[test]
+        fn no_secret_leaves_in_parts(
+            lines in proptest::collection::vec(("[ a-z]{0,9}", any::<bool>(), "[ a-z]{0,9}"), 1..9),
+            splits in proptest::collection::vec(1_usize..20, 1..9),
+            cuts in proptest::collection::vec(any::<bool>(), 1..9),
+        ) {
+            let json = serde_json::to_string(SECRET).unwrap();
+            let text: String = lines
+                .iter()
+                .map(|(before, escaped, after)| format!("{before}{}{after}\n", if *escaped { &json } else { SECRET }))
+                .collect();
+            let (mut parts, mut rest) = (Vec::new(), text.as_bytes());
+            for split in splits.iter().cycle() {
+                let (part, others) = rest.split_at(rest.len().min(*split));
+                parts.push(part);
+                rest = others;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let expected = text.replace(&json, "\"[scrubbed]\"").replace(SECRET, "[scrubbed]");
+            prop_assert_eq!(written_in(&parts, &cuts), expected);
+        }
+    }
+
+    #[test]
+    fn l08_what_a_terminal_may_obey_is_escaped_and_other_text_is_not() {
+        let line = "{\"a\":\"\u{7f}\u{9b}31m\u{2028}\u{202e}gr\u{fc}n\"}\n";
+        let text = written_in(&[line.as_bytes()], &[true]);
+        assert_eq!(text, "{\"a\":\"\\u007f\\u009b31m\\u2028\\u202egr\u{fc}n\"}\n");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            serde_json::from_str::<serde_json::Value>(line).unwrap()
+        );
+    }
+
+    #[test]
+    fn l08_a_line_that_is_too_long_is_dropped_and_counted() {
+        let (writer, permit, written) = gated();
+        permit.send(()).unwrap();
+        writer.append(&vec![b'x'; MAX_LINE_BYTES + 1]);
+        writer.append(b"next\n");
+        writer.flush(PATIENCE);
+        assert_eq!((written.lock().unwrap().as_slice(), writer.dropped()), (&b"next\n"[..], 1));
+    }
+
+    #[test]
+    fn what_is_untold_is_told_with_pauses() {
+        let mut untold = Untold::new(Duration::from_secs(3600));
+        assert_eq!((untold.tell(0), untold.tell(2), untold.tell(5)), (None, Some(2), None));
+        untold.next = None;
+        assert_eq!((untold.tell(5), untold.tell(6)), (Some(3), None));
     }
 
     #[test]
@@ -191,7 +361,7 @@ mod tests {
         for n in 0..100 {
             writeln!(writer.make_writer(), "line {n}").unwrap();
         }
-        writer.flush();
+        writer.flush(PATIENCE);
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert!(text.starts_with("line 0\nline 1\n") && text.ends_with("line 99\n"), "{text}");
         assert_eq!(writer.dropped(), 0);
@@ -200,14 +370,15 @@ mod tests {
     #[test]
     fn i14_a_reader_that_stops_reading_costs_lines_but_never_blocks() {
         let (writer, permit, _written) = gated();
-        let line = vec![b'x'; 64 * 1024];
+        let mut line = vec![b'x'; 64 * 1024];
+        line[64 * 1024 - 1] = b'\n';
         for _ in 0..64 {
             writer.make_writer().write_all(&line).unwrap();
         }
         let dropped = writer.dropped();
         assert!((30..=48).contains(&dropped), "{dropped}");
         drop(permit);
-        writer.flush();
+        writer.flush(PATIENCE);
         assert_eq!(writer.0.lock().bytes.len(), 0);
     }
 }

@@ -24,7 +24,7 @@ use self::slot::Slot;
 use super::{Command, Mint, Phase, Stamp, TokenWriter, schedule::HealGate};
 use crate::{
     credentials::{Credentials, lockout::Lockout},
-    telemetry::Metrics,
+    telemetry::{Metrics, Scrubber},
 };
 
 /// So many panics within this time, and the refresher gives up, and with it the process: something is wrong that a restart of
@@ -44,6 +44,7 @@ pub struct Refresher<M> {
     commands: mpsc::Receiver<Command>,
     lockout: Lockout,
     metrics: Arc<Metrics>,
+    scrubber: Scrubber,
     default_lifetime: Duration,
     /// The credentials in use.
     current: Slot,
@@ -76,6 +77,7 @@ impl<M: Mint> Refresher<M> {
             commands,
             lockout,
             metrics,
+            scrubber: Scrubber::default(),
             default_lifetime,
             current,
             candidate: None,
@@ -85,6 +87,12 @@ impl<M: Mint> Refresher<M> {
             in_call: false,
             obeyed_last: false,
         }
+    }
+
+    /// The same, which lets `scrubber` know of every token and of the credentials that take over.
+    #[must_use]
+    pub fn scrubbed_by(self, scrubber: Scrubber) -> Self {
+        Self { scrubber, ..self }
     }
 
     /// The same with its first call later by `delay`.

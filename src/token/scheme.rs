@@ -11,7 +11,10 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{Config, classify::Minted};
-use crate::credentials::{Credentials, Scheme, sensitive};
+use crate::{
+    credentials::{Credentials, Scheme, sensitive},
+    secret::Secret,
+};
 
 /// The vendor's header for the App Key, on the token call and on every other call.
 pub const FINICITY_APP_KEY: HeaderName = HeaderName::from_static("finicity-app-key");
@@ -29,6 +32,14 @@ pub struct Grant {
     pub expires_in: Option<Duration>,
     /// Whether the answer left out a `token_type` that the scheme requires.
     pub untyped: bool,
+}
+
+impl Grant {
+    /// The token alone, which no output may ever show.
+    pub fn token(&self) -> Secret<Vec<u8>> {
+        let value = self.headers[1].1.as_bytes();
+        Secret::new(value.strip_prefix(b"Bearer ").unwrap_or(value).to_vec())
+    }
 }
 
 /// A POST to be made with credentials in it.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::support::{
+    ADMIN_TOKEN,
     client::Client,
     process::Proxy,
     upstream::{Reply, Upstream},
@@ -41,13 +42,13 @@ fn quarantine_and_lift_over_the_socket() {
 #[test]
 fn a_token_is_invalidated_and_revoked_with_the_admin_token() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
-    let variables =
-        [("FINICITY_ADMIN_TOKEN", "canaryadmintoken"), ("FINICITY__AUTH__REVOCATION_PATH", "/oauth/revoke")];
+    let variables = [("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN), ("FINICITY__AUTH__REVOCATION_PATH", "/oauth/revoke")];
     let proxy = Proxy::start_with(&upstream, &variables);
     let mut admin = Client::connect(proxy.admin);
     assert_eq!(admin.call("POST", "/api/token/invalidate", &["Content-Length: 0"], b"").status, 401);
     assert_eq!(upstream.requests().len(), 0);
-    let lines = ["Content-Length: 0", "Authorization: Bearer canaryadmintoken"];
+    let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
+    let lines = ["Content-Length: 0", authorization.as_str()];
     assert_eq!(admin.call("POST", "/api/token/invalidate", &lines, b"").status, 200);
     let revocation = upstream.wait_for("/oauth/revoke");
     assert!(String::from_utf8_lossy(&revocation.body).starts_with("token=canarytoken1&token_type_hint=access_token&"));

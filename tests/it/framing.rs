@@ -181,7 +181,7 @@ fn a20_a21_a22_a_body_that_breaks_its_framing_or_off_never_arrives_whole() {
     let mut client = proxy.connect();
     client.send(post("Content-Length: 10", "abc"));
     drop(client);
-    proxy.process.wait_for_line(|line| line.contains(r#""error.code":"bad_request""#) && line.contains("end of file"));
+    proxy.process.wait_for_line(|line| line.contains(r#""error.type":"bad_request""#) && line.contains("end of file"));
     assert_eq!(upstream.requests().len(), 0);
 }
 

@@ -104,7 +104,7 @@ fn a22_a_caller_that_stops_in_the_middle_of_its_body_leaves_no_request_and_no_pl
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof),
     }
     let line = proxy.process.wait_for_log("request");
-    assert!(line["outcome"] == "aborted" || line["error.code"] == "bad_request", "{line}");
+    assert!(line["outcome"] == "aborted" || line["error.type"] == "bad_request", "{line}");
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(proxy.connect().get("/quick").status, 200);
 }

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use crate::support::{
+    APP_KEY, CLIENT_ID, CLIENT_SECRET,
     client::Client,
-    process::Proxy,
-    upstream::{Reply, Upstream},
+    process::{Process, Proxy, serve_command},
+    upstream::{Gate, Reply, Upstream, token_answer},
 };
 
 #[test]
@@ -29,14 +30,21 @@ fn l07_a_request_is_one_line_with_its_template_and_without_its_ids() {
         ("outcome", "complete".into()),
         ("request_id", "request-1".into()),
         ("token.version", 1.into()),
-        ("request_bytes", 7.into()),
-        ("response_bytes", 18.into()),
+        ("http.request.body.size", 7.into()),
+        ("http.response.body.size", 18.into()),
+        ("upstream.status_code", 200.into()),
+        ("upstream.connection_reused", false.into()),
+        ("network.transport", "tcp".into()),
     ];
     for (field, value) in expected {
         assert_eq!(line[field], value, "{field} in {line}");
     }
-    assert!(line["duration_ms"].as_f64().unwrap() >= line["upstream_ms"].as_f64().unwrap());
-    assert_eq!(line.get("error.code"), None);
+    assert!(line["duration_ms"].as_f64().unwrap() >= line["upstream.first_byte_ms"].as_f64().unwrap());
+    for absent in
+        ["error.type", "queue_ms", "token_wait_ms", "url.path_prefix", "http.request.resend_count", "replayed"]
+    {
+        assert_eq!(line.get(absent), None, "{absent}");
+    }
     let output = proxy.process.output();
     for private in ["123456", "private", "header"] {
         assert!(!output.contains(private), "{private} is in\n{output}");
@@ -49,8 +57,8 @@ fn an_error_of_the_proxys_own_is_logged_with_its_cause() {
     let proxy = Proxy::start(&upstream);
     proxy.connect().get("/x").assert_problem(502, "upstream_unreachable");
     let line = proxy.process.wait_for_log("request");
-    assert_eq!(line["error.code"], "upstream_unreachable");
-    assert_eq!(line["error.cause"], "connection error: unexpected end of file");
+    assert_eq!(line["error.type"], "upstream_unreachable");
+    assert_eq!(line["error.message"], "connection error: unexpected end of file");
 }
 
 #[test]
@@ -65,7 +73,7 @@ fn an_answer_to_head_is_complete_though_nothing_of_it_is_sent() {
 
 #[test]
 fn a_caller_that_goes_away_is_logged_as_such() {
-    let gate = crate::support::upstream::Gate::new();
+    let gate = Gate::new();
     let upstream = Upstream::start(3600, move |_| Reply::Held(gate.clone(), Vec::new()));
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -95,13 +103,166 @@ fn l08_nothing_a_caller_sends_can_forge_a_line() {
 #[test]
 fn human_logs_are_text() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
-    let mut command = crate::support::process::serve_command(&upstream, &[("FINICITY__LOG__FORMAT", "human")]);
+    let mut command = serve_command(&upstream, &[("FINICITY__LOG__FORMAT", "human")]);
     command.env("FINICITY__LOG__LEVEL", "info");
-    let process = crate::support::process::Process::start(command);
+    let process = Process::start(command);
     let line = process.wait_for_line(|line| line.contains("token minted"));
     assert!(
-        line.contains(" INFO finicity_proxy::token::") && line.contains(": token minted token.version=1"),
+        line.contains(" INFO finicity_proxy::audit: token minted ") && line.contains(" token.version=1 "),
         "{line}"
     );
     assert!(!line.contains('\u{1b}'), "colours only on a terminal: {line}");
+}
+
+/// The access lines of requests to each of `targets`, one after the other on one connection.
+fn lines(proxy: &Proxy, targets: &[&str]) -> Vec<Value> {
+    let mut client = proxy.connect();
+    for target in targets {
+        client.get(target);
+    }
+    let is_access = |line: &str| line.contains(r#""message":"request""#);
+    proxy.process.wait_for_lines(targets.len(), is_access);
+    proxy.process.logs("request")
+}
+
+#[test]
+fn an_error_of_the_upstreams_is_told_by_its_status_and_the_vendors_code_alone() {
+    let upstream = Upstream::start(3600, |request| match request.target() {
+        "/1" => Reply::status(404, "Not Found", r#"{"code":14001,"message":"private"}"#),
+        "/2" => Reply::status(500, "Error", r#"{"error":"private"}"#),
+        "/3" => {
+            Reply::status(400, "Bad Request", &format!(r#"{{"code":38007,"message":"{}"}}"#, "private".repeat(1000)))
+        }
+        _ => Reply::json(r#"{"code":14001}"#),
+    });
+    let mut proxy = Proxy::start(&upstream);
+    let told: Vec<_> = lines(&proxy, &["/1", "/2", "/3", "/4"])
+        .iter()
+        .map(|line| {
+            let text = |name: &str| line.get(name).map(|value| value.as_str().unwrap().to_owned());
+            (line["upstream.status_code"].as_u64().unwrap(), text("upstream.error_code"), text("error.type"))
+        })
+        .collect();
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(told, [(404, some("14001"), None), (500, None, some("500")), (400, None, None), (200, None, None)]);
+    proxy.process.signal(rustix::process::Signal::TERM);
+    proxy.process.wait();
+    assert!(!proxy.process.output().contains("private"));
+}
+
+#[test]
+fn a_healed_request_shows_what_the_upstream_said_first() {
+    let upstream = Upstream::start(3600, |request| {
+        let refused = request.headers("authorization")[0].ends_with("canarytoken1");
+        if refused { Reply::status(401, "Unauthorized", r#"{"code":"10023"}"#) } else { Reply::json("{}") }
+    });
+    let proxy = Proxy::start(&upstream);
+    let line = &lines(&proxy, &["/x"])[0];
+    for (field, value) in [
+        ("http.response.status_code", Value::from(200)),
+        ("upstream.status_code", 401.into()),
+        ("upstream.error_code", "10023".into()),
+        ("http.request.resend_count", 1.into()),
+        ("replayed", true.into()),
+        ("token.version", 2.into()),
+    ] {
+        assert_eq!(line[field], value, "{field} in {line}");
+    }
+}
+
+#[test]
+fn l07_of_an_unknown_path_only_what_the_catalogue_has_too_is_told() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let proxy = Proxy::start(&upstream);
+    let targets = ["/aggregation/v1/private/1", "/private@example.com/1", "/aggregation/v1/customers"];
+    let lines = lines(&proxy, &targets);
+    let told = |name: &str| lines.iter().map(|line| line.get(name).cloned()).collect::<Vec<_>>();
+    assert_eq!(told("url.path_prefix"), [Some("/aggregation/v1".into()), None, None]);
+    assert_eq!(told("http.route")[..2], [Some("other".into()), Some("other".into())]);
+    assert_eq!(told("upstream.connection_reused"), [Some(false.into()), Some(true.into()), Some(true.into())]);
+    assert!(!proxy.process.output().contains("private"));
+}
+
+/// A whole answer with `body`.
+fn head_and(body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+#[test]
+fn waiting_is_told_where_there_was_any() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start_raw(move |request| match request.target() {
+        "/oauth/token" => Reply::Held(held.clone(), head_and(&token_answer(1, 3600))),
+        _ => Reply::json("{}"),
+    });
+    let proxy = Proxy::launch(
+        &upstream,
+        &[
+            ("FINICITY__AUTH__TOKEN_WAIT", "60s"),
+            ("FINICITY__LIMITS__CONCURRENCY", "1"),
+            ("FINICITY__LIMITS__QUEUE_TIMEOUT", "60s"),
+        ],
+    );
+    let mut first = proxy.connect();
+    first.send("GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    proxy.wait_for_metric("requests_in_flight", 1);
+    let mut second = proxy.connect();
+    second.send("GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    proxy.wait_for_metric("requests_queued", 1);
+    gate.open();
+    assert_eq!(first.read_answer(false).unwrap().status, 200);
+    assert_eq!(second.read_answer(false).unwrap().status, 200);
+    proxy.process.wait_for_lines(2, |line| line.contains(r#""message":"request""#));
+    let lines = proxy.process.logs("request");
+    let waited = |name: &str| lines.iter().map(|line| line.get(name).is_some()).collect::<Vec<_>>();
+    assert_eq!((waited("token_wait_ms"), waited("queue_ms")), (vec![true, false], vec![false, true]));
+    for line in &lines {
+        let waited = ["token_wait_ms", "queue_ms"].iter().find_map(|name| line.get(name)).unwrap().as_f64().unwrap();
+        assert!(waited > 0.0 && waited <= line["duration_ms"].as_f64().unwrap(), "{line}");
+    }
+}
+
+#[test]
+fn l08_no_text_of_others_can_forge_a_line_for_people() {
+    // A terminal's commands in a file's name, in what the upstream sends, and in what a caller does.
+    let wild = "\u{1b}]0;x\u{7} INFO forged\u{9b}31m\u{2028}\u{202e}";
+    let upstream = Upstream::start(3600, move |_| {
+        Reply::Bytes(format!("HTTP/1.1 200 {wild}\r\nx-{wild}: {wild}\r\n\r\n").into_bytes())
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let credentials = dir.path().join(format!("a\n{wild}"));
+    std::fs::create_dir(&credentials).unwrap();
+    for (name, value) in [("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET), ("app_key", APP_KEY)] {
+        std::fs::write(credentials.join(name), value).unwrap();
+    }
+    for format in ["human", "json"] {
+        let mut command =
+            serve_command(&upstream, &[("FINICITY__LOG__FORMAT", format), ("FINICITY__CREDENTIALS__SOURCE", "dir")]);
+        for variable in ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"] {
+            command.env_remove(variable);
+        }
+        command.env("FINICITY__CREDENTIALS__DIR", &credentials);
+        let socket = dir.path().join("proxy.sock");
+        command.env("FINICITY__LISTEN__PROXY", format!("unix:{}", socket.display()));
+        let mut process = Process::start(command);
+        process.wait_for_line(|line| line.contains("token minted"));
+        let legal = "\t\u{9b}31m\u{2028}\u{202e}";
+        let fields = [format!("X-Request-Id: a{legal}"), format!("X-Other: {legal}")];
+        Client::connect_socket(&socket).call("GET", "/x", &fields.each_ref().map(String::as_str), b"");
+        Client::connect_socket(&socket).call("F\u{7c}OO", "/x", &[], b"");
+        process.wait_for_lines(2, |line| line.contains("finicity_proxy::access"));
+        std::fs::write(credentials.join("app_key"), "a key with spaces").unwrap();
+        process.signal(rustix::process::Signal::HUP);
+        process.wait_for_line(|line| line.contains("cannot be used; those in use stay"));
+        process.signal(rustix::process::Signal::TERM);
+        process.wait();
+        std::fs::write(credentials.join("app_key"), APP_KEY).unwrap();
+        let output = process.output();
+        assert!(output.contains("forged"), "the directory's name is told");
+        for line in output.lines() {
+            assert!(line.starts_with('{') || line.starts_with("20"), "{line:?}");
+            assert!(!line.contains(['\u{1b}', '\u{7}', '\u{7f}', '\u{9b}', '\u{2028}', '\u{202e}']), "{line:?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::{
-    APP_KEY, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, TOKEN_PREFIX,
+    ADMIN_TOKEN, APP_KEY, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, TOKEN_PREFIX,
     canary::{base64, forms, scan},
     client::{Client, Response},
     egress::EgressProxy,
@@ -170,7 +170,7 @@ fn l01_healing_rotation_and_revocation() {
         _ => Reply::json("{}"),
     });
     let variables = [
-        ("FINICITY_ADMIN_TOKEN", "an-admin-token"),
+        ("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN),
         ("FINICITY__AUTH__REVOCATION_PATH", "/oauth/revoke"),
         ("FINICITY__AUTH__ENCODING", "basic"),
         ("FINICITY__AUTH__STATE_DIR", &dir.path().join("state").display().to_string()),
@@ -180,7 +180,8 @@ fn l01_healing_rotation_and_revocation() {
         assert_eq!(proxy.connect().get("/x").status, 200);
         proxy.process.signal(Signal::HUP);
         proxy.process.wait_for_log("SIGHUP: reading the credentials again");
-        let lines = ["Content-Length: 0", "Authorization: Bearer an-admin-token"];
+        let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
+        let lines = ["Content-Length: 0", authorization.as_str()];
         let answer = Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"");
         scan_answer("the admin port", &answer);
         proxy.process.wait_for_log("the dropped token was not revoked");

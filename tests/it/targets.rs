@@ -173,7 +173,7 @@ fn c16_a_post_gets_a_placeholder_and_everything_else_is_refused() {
     assert_eq!(client.get("/aggregation/v1/customers").status, 200, "the connection is good for more");
     assert_eq!(upstream.received().len(), 2);
     let line = proxy.process.wait_for_line(|line| line.contains(PARTNER_PATH) && line.contains(r#""POST""#));
-    assert!(line.contains(r#""http.response.status_code":200"#) && !line.contains("upstream_ms"), "{line}");
+    assert!(line.contains(r#""http.response.status_code":200"#) && !line.contains("upstream.first_byte_ms"), "{line}");
     let metrics = proxy.ops().get("/metrics").text();
     assert!(metrics.contains(r#"errors_total{code="route_denied"} 7"#), "{metrics}");
 }

@@ -160,7 +160,7 @@ fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the
         assert_eq!(proxy.connect().get("/good").status, 200);
         upstream.present(server.config);
         proxy.connect().get("/bad").assert_problem(502, "upstream_tls");
-        let line = proxy.process.wait_for_line(|line| line.contains(r#""error.code":"upstream_tls""#));
+        let line = proxy.process.wait_for_line(|line| line.contains(r#""error.type":"upstream_tls""#));
         assert!(line.contains(words) && !line.contains("elsewhere"), "{words}: {line}");
         assert_eq!(upstream.requests().len(), 1, "nothing was sent");
         assert_counted(&proxy, r#"finicity_proxy_errors_total{code="upstream_tls"} 1"#);

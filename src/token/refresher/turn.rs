@@ -125,17 +125,20 @@ impl<M: Mint> Refresher<M> {
         {
             self.current = candidate;
             self.metrics.credentials_changed();
+            self.scrubber.know("the credentials", self.current.credentials.secrets());
             info!(target: AUDIT, "the new credentials minted a token and have taken over");
         }
         told(self.lockout.accepted(&self.current.fingerprint));
         let lifetime = Lifetime::new(grant.expires_in, self.default_lifetime);
         let next = sent + lifetime.refresh(took, fastrand::f64());
         let untyped = grant.untyped;
+        self.scrubber.know("the token", vec![grant.token()]);
         let version = self.writer.publish(grant, sent + lifetime.usable());
         self.metrics.token_refreshed("success");
         info!(
-            token.version = version,
+            target: AUDIT,
             scheme = self.current.credentials.scheme.as_str(),
+            token.version = version,
             duration_ms = took.as_secs_f64() * 1e3,
             usable_for_s = self.writer.remaining().as_secs(),
             refresh_in_s = next.since(now).as_secs(),
@@ -309,7 +312,7 @@ impl<M: Mint> Refresher<M> {
         // After a failure a call is due anyway, and the pause until then is the server's wish.
         let can = !self.quarantined && self.current.due.is_some() && self.current.failure.is_none();
         if self.writer.version() == version && can && self.healing.allows(now) {
-            info!(token.version = version, "the upstream refused the token; a new one is fetched");
+            info!(target: AUDIT, { token.version = version }, "the upstream refused the token; a new one is fetched");
             self.call(Which::Current, stop).await?;
         }
         if self.writer.version() > version && !self.quarantined {

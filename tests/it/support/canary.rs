@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{APP_KEY, CLIENT_ID, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, TOKEN_PREFIX};
+use super::{ADMIN_TOKEN, APP_KEY, CLIENT_ID, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, TOKEN_PREFIX};
 
 /// The length of a part of a secret that is no accident.
 const PART: usize = 10;
@@ -18,15 +18,36 @@ pub fn forms(secret: &str) -> Vec<String> {
         let _ = write!(text, "{byte:02x}");
         text
     });
-    let numbers = secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
-    let mut forms = vec![secret.to_owned(), percent.to_lowercase(), percent, hex, numbers];
+    let numbers = |between| secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(between);
+    let all_percent = secret.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"));
+    let units = secret.bytes().fold(String::new(), |text, byte| text + &format!("\\u{byte:04x}"));
+    let json = serde_json::to_string(secret).unwrap().trim_matches('"').to_owned();
+    let mut forms = vec![
+        secret.to_owned(),
+        percent.replace("%2D", "-"),
+        lower_digits(&percent),
+        lower_digits(&percent.replace("%2D", "-")),
+    ];
+    forms.extend([hex.to_uppercase(), hex, numbers(", "), numbers(","), all_percent.to_uppercase(), all_percent]);
+    forms.extend([units, json.replace('/', "\\/"), json, percent]);
     // Base64 of the secret at each of the three offsets, without the characters at the ends that its neighbours share.
     for offset in 0..3 {
         let padded = [vec![0; offset], secret.as_bytes().to_vec()].concat();
         let encoded = base64(&padded);
-        forms.push(encoded[4.min(encoded.len())..encoded.len() - 4].to_owned());
+        let core = encoded[4.min(encoded.len())..encoded.len() - 4].to_owned();
+        forms.extend([core.replace('+', "-").replace('/', "_"), core]);
     }
     forms
+}
+
+/// `text` with the digits after each `%` in lower case.
+fn lower_digits(text: &str) -> String {
+    let mut after = 0;
+    let lower = |character: char| {
+        after = if character == '%' { 3 } else { after.max(1) - 1 };
+        if after > 0 { character.to_ascii_lowercase() } else { character }
+    };
+    text.chars().map(lower).collect()
 }
 
 pub fn base64(bytes: &[u8]) -> String {
@@ -46,7 +67,7 @@ fn parts(secret: &str) -> impl Iterator<Item = &str> {
 /// Panics when `text` holds a canary, and names the place.
 #[track_caller]
 pub fn scan(place: &str, text: &str) {
-    for secret in [CLIENT_ID, CLIENT_SECRET, APP_KEY, TOKEN_PREFIX, EGRESS_USERNAME, EGRESS_PASSWORD] {
+    for secret in [CLIENT_ID, CLIENT_SECRET, APP_KEY, TOKEN_PREFIX, ADMIN_TOKEN, EGRESS_USERNAME, EGRESS_PASSWORD] {
         let whole = forms(secret);
         for form in whole.iter().map(String::as_str).chain(parts(secret)) {
             if let Some(at) = text.find(form) {

@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
+    time::Duration,
 };
 
 use super::{PATIENCE, canary};
@@ -52,8 +53,13 @@ impl Client {
     }
 
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        Self::connect_within(address, PATIENCE)
+    }
+
+    /// A connection that waits no longer than that for anything.
+    pub fn connect_within(address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream) })
     }
@@ -121,6 +127,9 @@ impl<S: Read + Write> Client<S> {
         let length = response.header("content-length").map_or(0, |length| length.parse().unwrap());
         response.body.resize(length, 0);
         self.stream.read_exact(&mut response.body)?;
+        if response.header("x-finicity-proxy-error").is_some() {
+            canary::scan("an error", &format!("{:?} {}", response.headers, response.text()));
+        }
         Ok(response)
     }
 

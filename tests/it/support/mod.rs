@@ -23,5 +23,8 @@ pub const APP_KEY: &str = "canaryappkey77aa55cc33ee1100ff99";
 pub const EGRESS_USERNAME: &str = "canary-egress";
 pub const EGRESS_PASSWORD: &str = "canary-Egress+9b/2=e!";
 
+/// What an administrator shows on the admin port, in tests that have one.
+pub const ADMIN_TOKEN: &str = "canaryadmintoken";
+
 /// What every token begins with.
 pub const TOKEN_PREFIX: &str = "canarytoken";

@@ -1,14 +1,14 @@
 //! The program as a child process.
 
 use std::{
-    io::{BufRead as _, BufReader, Read},
+    io::{BufRead as _, BufReader, Read, Write as _},
     net::SocketAddr,
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,6 +27,7 @@ pub fn program() -> Command {
 pub struct Process {
     child: Child,
     output: Arc<Output>,
+    may_scrub: bool,
 }
 
 #[derive(Default)]
@@ -47,7 +48,12 @@ impl Process {
         let output = Arc::new(Output::default());
         collect(Arc::clone(&output), child.stdout.take().unwrap());
         collect(Arc::clone(&output), child.stderr.take().unwrap());
-        Self { child, output }
+        Self { child, output, may_scrub: false }
+    }
+
+    /// Secrets are put into its log on purpose, so that they may be scrubbed there. Anywhere else that would hide a fault.
+    pub fn may_scrub(&mut self) {
+        self.may_scrub = true;
     }
 
     pub fn id(&self) -> u32 {
@@ -133,10 +139,25 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if !thread::panicking() {
-            canary::scan("the output of the program", &self.output());
+            let output = self.output();
+            canary::scan("the output of the program", &output);
+            assert!(self.may_scrub || !output.contains("[scrubbed]"), "a secret was scrubbed:\n{output}");
         }
     }
 }
+
+/// What an operator and an administrator can read without being one.
+const PAGES: [(bool, &str); 6] = [
+    (true, "/metrics"),
+    (true, "/readyz?verbose"),
+    (true, "/nothing"),
+    (false, "/api/status"),
+    (false, "/api/log-level"),
+    (false, "/nothing"),
+];
+
+/// How long a page is waited for in the end. A process that is stopped, full or on its way out owes none.
+const LAST_PAGE: Duration = Duration::from_secs(1);
 
 fn collect(output: Arc<Output>, from: impl Read + Send + 'static) {
     thread::spawn(move || {
@@ -158,6 +179,23 @@ pub struct Proxy {
     pub sockets: Vec<PathBuf>,
     pub ops: SocketAddr,
     pub admin: SocketAddr,
+}
+
+impl Drop for Proxy {
+    /// Looks for secrets in every page that it shows, whatever the test was about.
+    fn drop(&mut self) {
+        if thread::panicking() || !matches!(self.process.child.try_wait(), Ok(None)) {
+            return;
+        }
+        for (ops, page) in PAGES {
+            let address = if ops { self.ops } else { self.admin };
+            let Ok(mut client) = Client::connect_within(address, LAST_PAGE) else { return };
+            let request = format!("GET {page} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let Ok(()) = client.writer().write_all(request.as_bytes()) else { return };
+            let Ok(answer) = client.read_answer(false) else { return };
+            canary::scan(page, &format!("{:?} {}", answer.headers, answer.text()));
+        }
+    }
 }
 
 impl Proxy {

@@ -1,0 +1,84 @@
+//! Reading the keys again while the process runs: one can be taken over, of the others it is told which have changed.
+
+use super::{Inputs, Problems, Raw, resolve, sources};
+use crate::telemetry::Levels;
+
+/// The key that is taken over.
+const LEVELS: &str = "log.level";
+
+/// The places that the keys came from, without any secret, and what they said when the process started.
+#[derive(Clone, Debug, Default)]
+pub struct Reread {
+    inputs: Inputs,
+    running: Raw,
+}
+
+/// What the places say now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changes {
+    /// The levels of the log.
+    pub levels: Levels,
+    /// The other keys that have another value than when the process started, and need a new start.
+    pub need_restart: Vec<String>,
+}
+
+impl Reread {
+    /// `running` is what `inputs` say now.
+    pub(super) fn new(inputs: &Inputs, running: &Raw) -> Self {
+        let inputs = Inputs { environment: inputs.environment.keys_alone(), ..inputs.clone() };
+        Self { inputs, running: running.clone() }
+    }
+
+    /// Reads all places again; of these only the file may have changed.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with the keys. Credentials are not looked at.
+    pub fn again(&self) -> Result<Changes, Problems> {
+        let mut problems = Vec::new();
+        let raw = sources::gather(&self.inputs, &mut problems);
+        match resolve::levels(&raw, &mut problems) {
+            Some(levels) if problems.is_empty() => {
+                Ok(Changes { levels, need_restart: self.running.changed_in(&raw, LEVELS) })
+            }
+            _ => Err(Problems(problems)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::{Environment, load};
+
+    const CREDENTIALS: [(&str, &str); 3] = [
+        ("FINICITY_CLIENT_ID", "the-client"),
+        ("FINICITY_CLIENT_SECRET", "the-secret-of-it"),
+        ("FINICITY_APP_KEY", "the-app-key-of-it"),
+    ];
+
+    #[test]
+    fn the_levels_are_taken_over_and_other_keys_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        let write = |text: &str| fs::write(&file, text).unwrap();
+        write("[limits]\nqueue = 7\n[log]\nlevel = \"warn\"\n");
+        let environment: Environment = CREDENTIALS.into_iter().chain([("FINICITY__LIMITS__HEADERS", "40")]).collect();
+        let inputs = Inputs { file: Some(file.clone()), environment, ..Inputs::default() };
+        let reread = load(&inputs).unwrap().reread;
+        assert!(!format!("{reread:?}").contains("FINICITY_CLIENT_SECRET"), "it keeps no secret");
+        let again = || reread.again().map(|changes| (changes.levels.to_string(), changes.need_restart.join(" ")));
+        assert_eq!(again(), Ok(("warn".to_owned(), String::new())));
+
+        // What the environment says stands above the file, so a change there changes nothing.
+        write("[limits]\nheaders = 50\nqueue = 8\nqueue_timeout = \"2s\"\n[log]\nlevel = \"debug\"\n");
+        assert_eq!(again(), Ok(("debug".to_owned(), "limits.queue limits.queue_timeout".to_owned())));
+
+        write("[limits]\nqueue = -1\nqeue = 1\n[log]\nlevel = \"loud\"\n");
+        assert_eq!(again().unwrap_err().0.len(), 3);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(again().unwrap_err().0.len(), 1);
+    }
+}

@@ -1,0 +1,344 @@
+//! The access line: what the log says of one request.
+//!
+//! It is written by hand into a buffer that each thread keeps, past events and their visitors, since it is the one line that costs
+//! every request something. The names are those of OpenTelemetry's semantic
+//! conventions where these have one.
+
+use std::{
+    cell::RefCell,
+    fmt::Write as _,
+    io::Write as _,
+    time::{Duration, SystemTime},
+};
+
+use tracing::{Level, enabled};
+
+use super::{
+    human::Tame,
+    logging::{self, Format},
+};
+
+/// The target of access lines.
+const TARGET: &str = "finicity_proxy::access";
+
+/// Room for a line; the usual one has some 500 bytes.
+const USUAL_BYTES: usize = 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(USUAL_BYTES));
+}
+
+/// One request, when it has ended. What does not apply is `None`, and is left out.
+#[derive(Clone, Debug)]
+pub struct AccessLine<'a> {
+    /// The method, if it is a registered one.
+    pub method: &'a str,
+    /// The path template of the catalogue, or `other`.
+    pub route: &'static str,
+    /// The part of the catalogue that another path lies in.
+    pub prefix: Option<&'static str>,
+    /// What the caller's connection runs over: `tcp` or `unix`.
+    pub transport: &'static str,
+    /// The status that the caller got.
+    pub status: Option<u16>,
+    /// The status of the upstream's first answer.
+    pub upstream_status: Option<u16>,
+    /// The vendor's error code: a number or a word that is known.
+    pub vendor_code: Option<&'a str>,
+    /// How the answer ended.
+    pub outcome: &'static str,
+    /// From the request's head to the end of the answer.
+    pub duration: Duration,
+    /// Of that, the time until there was a place among the requests in flight.
+    pub queued: Option<Duration>,
+    /// Of that, the time until there was a token.
+    pub token_wait: Option<Duration>,
+    /// Of that, the time from the sending of the request to the head of the upstream's answer.
+    pub first_byte: Option<Duration>,
+    /// The size of the request's body, as far as it went.
+    pub request_bytes: u64,
+    /// The size of the answer's body, as far as it went.
+    pub response_bytes: u64,
+    /// The request's id.
+    pub request_id: &'a str,
+    /// The version of the token that was sent.
+    pub token_version: Option<u64>,
+    /// Whether the connection to the upstream had served before.
+    pub reused: Option<bool>,
+    /// Whether the request was sent once more with another token.
+    pub replayed: bool,
+    /// Whether it was sent once more over another connection.
+    pub retried: bool,
+    /// What was wrong: the code of the proxy's own answer, or the upstream's status.
+    pub error: Option<&'a str>,
+    /// What caused it.
+    pub cause: Option<&'a str>,
+}
+
+/// The value of a field.
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    Text(&'a str),
+    Number(u64),
+    Milliseconds(Duration),
+    Flag(bool),
+}
+
+impl AccessLine<'_> {
+    /// Writes the line, if the log takes it. Never waits.
+    pub fn log(&self) {
+        if !enabled!(target: TARGET, Level::INFO) {
+            return;
+        }
+        logging::with_log(|writer, format| {
+            BUFFER.with_borrow_mut(|line| {
+                line.clear();
+                self.write(format, SystemTime::now(), line);
+                writer.append(line);
+            });
+        });
+    }
+
+    fn write(&self, format: Format, now: SystemTime, line: &mut Vec<u8>) {
+        // Writing to memory does not fail.
+        let now = humantime::format_rfc3339_micros(now);
+        match format {
+            Format::Json => {
+                let _ = write!(line, r#"{{"timestamp":"{now}","level":"INFO","target":"{TARGET}","message":"request""#);
+                self.fields(|name, value| {
+                    line.extend_from_slice(b",\"");
+                    line.extend_from_slice(name.as_bytes());
+                    line.extend_from_slice(b"\":");
+                    value.write_json(line);
+                });
+                line.extend_from_slice(b"}\n");
+            }
+            Format::Human => {
+                let _ = write!(line, "{now}  INFO {TARGET}: request");
+                self.fields(|name, value| {
+                    line.push(b' ');
+                    line.extend_from_slice(name.as_bytes());
+                    line.push(b'=');
+                    value.write_human(line);
+                });
+                line.push(b'\n');
+            }
+        }
+    }
+
+    fn fields(&self, mut put: impl FnMut(&'static str, Value<'_>)) {
+        use Value::{Flag, Milliseconds, Number, Text};
+
+        let mut optional = |name, value: Option<Value<'_>>| {
+            if let Some(value) = value {
+                put(name, value);
+            }
+        };
+        let number = |number: Option<u16>| number.map(|number| Number(number.into()));
+        let resends = u64::from(self.replayed) + u64::from(self.retried);
+        optional("http.request.method", Some(Text(self.method)));
+        optional("http.route", Some(Text(self.route)));
+        optional("url.path_prefix", self.prefix.map(Text));
+        optional("http.response.status_code", number(self.status));
+        optional("outcome", Some(Text(self.outcome)));
+        optional("error.type", self.error.map(Text));
+        optional("error.message", self.cause.map(Text));
+        optional("duration_ms", Some(Milliseconds(self.duration)));
+        optional("queue_ms", self.queued.map(Milliseconds));
+        optional("token_wait_ms", self.token_wait.map(Milliseconds));
+        optional("upstream.first_byte_ms", self.first_byte.map(Milliseconds));
+        optional("upstream.status_code", number(self.upstream_status));
+        optional("upstream.error_code", self.vendor_code.map(Text));
+        optional("upstream.connection_reused", self.reused.map(Flag));
+        optional("http.request.body.size", Some(Number(self.request_bytes)));
+        optional("http.response.body.size", Some(Number(self.response_bytes)));
+        optional("http.request.resend_count", Some(resends).filter(|resends| *resends > 0).map(Number));
+        optional("replayed", self.replayed.then_some(Flag(true)));
+        optional("retried", self.retried.then_some(Flag(true)));
+        optional("token.version", self.token_version.map(Number));
+        optional("network.transport", Some(Text(self.transport)));
+        optional("request_id", Some(Text(self.request_id)));
+    }
+}
+
+impl Value<'_> {
+    fn write_json(self, line: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) if is_plain(text) => {
+                line.push(b'"');
+                line.extend_from_slice(text.as_bytes());
+                line.push(b'"');
+            }
+            Self::Text(text) => serde_json::to_writer(line, text).expect("writing to memory does not fail"),
+            other => other.write_bare(line),
+        }
+    }
+
+    fn write_human(self, line: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) if is_plain(text) && !text.contains(' ') => line.extend_from_slice(text.as_bytes()),
+            Self::Text(text) => {
+                let mut tame = String::new();
+                let _ = write!(Tame(&mut tame), "{text:?}");
+                line.extend_from_slice(tame.as_bytes());
+            }
+            other => other.write_bare(line),
+        }
+    }
+
+    fn write_bare(self, line: &mut Vec<u8>) {
+        match self {
+            Self::Text(_) => unreachable!("text is written in quotes"),
+            Self::Number(number) => write_number(number, 1, line),
+            // To the microsecond.
+            Self::Milliseconds(duration) => {
+                let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+                write_number(micros / 1000, 1, line);
+                line.push(b'.');
+                write_number(micros % 1000, 3, line);
+            }
+            Self::Flag(flag) => line.extend_from_slice(if flag { b"true" } else { b"false" }),
+        }
+    }
+}
+
+/// Whether `text` means itself in a JSON string and in a line for people.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\')
+}
+
+/// `number` in decimal, with so many digits at least.
+fn write_number(mut number: u64, least: usize, line: &mut Vec<u8>) {
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len();
+    while number > 0 || digits.len() - start < least {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    line.extend_from_slice(&digits[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn line() -> AccessLine<'static> {
+        AccessLine {
+            method: "GET",
+            route: "other",
+            prefix: None,
+            transport: "tcp",
+            status: None,
+            upstream_status: None,
+            vendor_code: None,
+            outcome: "aborted",
+            duration: Duration::from_micros(1_002_003),
+            queued: None,
+            token_wait: None,
+            first_byte: None,
+            request_bytes: 0,
+            response_bytes: u64::MAX,
+            request_id: "id-1",
+            token_version: None,
+            reused: None,
+            replayed: false,
+            retried: false,
+            error: None,
+            cause: None,
+        }
+    }
+
+    fn written(line: &AccessLine<'_>, format: Format) -> String {
+        let mut bytes = Vec::new();
+        line.write(format, UNIX_EPOCH + Duration::from_nanos(1_500_000_000_123_456_789), &mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn what_does_not_apply_is_left_out() {
+        let text = written(&line(), Format::Json);
+        assert!(text.ends_with("}\n"));
+        let parsed: Json = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            parsed,
+            json!({
+                "timestamp": "2017-07-14T02:40:00.123456Z",
+                "level": "INFO",
+                "target": "finicity_proxy::access",
+                "message": "request",
+                "http.request.method": "GET",
+                "http.route": "other",
+                "outcome": "aborted",
+                "duration_ms": 1002.003,
+                "http.request.body.size": 0,
+                "http.response.body.size": u64::MAX,
+                "network.transport": "tcp",
+                "request_id": "id-1",
+            })
+        );
+    }
+
+    #[test]
+    fn all_that_can_be_said_is_said() {
+        let line = AccessLine {
+            prefix: Some("/aggregation/*"),
+            status: Some(502),
+            upstream_status: Some(401),
+            vendor_code: Some("10023"),
+            queued: Some(Duration::from_micros(7)),
+            token_wait: Some(Duration::ZERO),
+            first_byte: Some(Duration::from_millis(20)),
+            token_version: Some(7),
+            reused: Some(true),
+            replayed: true,
+            retried: true,
+            error: Some("upstream_unreachable"),
+            cause: Some("a \"cause\"\n\u{1b}[31m"),
+            ..line()
+        };
+        let parsed: Json = serde_json::from_str(&written(&line, Format::Json)).unwrap();
+        for (name, value) in [
+            ("url.path_prefix", json!("/aggregation/*")),
+            ("http.response.status_code", json!(502)),
+            ("upstream.status_code", json!(401)),
+            ("upstream.error_code", json!("10023")),
+            ("queue_ms", json!(0.007)),
+            ("token_wait_ms", json!(0.0)),
+            ("upstream.first_byte_ms", json!(20.0)),
+            ("token.version", json!(7)),
+            ("upstream.connection_reused", json!(true)),
+            ("http.request.resend_count", json!(2)),
+            ("replayed", json!(true)),
+            ("retried", json!(true)),
+            ("error.type", json!("upstream_unreachable")),
+            ("error.message", json!("a \"cause\"\n\u{1b}[31m")),
+        ] {
+            assert_eq!(parsed[name], value, "{name}");
+        }
+        let text = written(&line, Format::Human);
+        assert!(
+            text.starts_with(
+                "2017-07-14T02:40:00.123456Z  INFO finicity_proxy::access: request http.request.method=GET "
+            )
+        );
+        assert!(
+            text.contains(r#" error.message="a \"cause\"\n\u{1b}[31m" duration_ms=1002.003 queue_ms=0.007 "#),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for number in [0, 1, 9, 10, 999, 1000, u64::MAX] {
+            let mut text = Vec::new();
+            write_number(number, 1, &mut text);
+            assert_eq!(text, number.to_string().as_bytes());
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Text for people, in which no value can be more than a value: control characters, and those that change the direction of
+//! text, are shown and not obeyed.
+
+use std::fmt::{self, Debug, Write};
+
+use tracing::field::Field;
+use tracing_subscriber::{
+    field::MakeExt as _,
+    fmt::format::{self, FormatFields, Writer},
+};
+
+/// How the fields of an event are written: the message, then names and values.
+pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    format::debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
+        if field.name() == "message" {
+            write!(Tame(writer), "{value:?}")
+        } else {
+            write!(writer, "{}=", field.name())?;
+            write!(Tame(writer), "{value:?}")
+        }
+    })
+    .delimited(" ")
+}
+
+/// Escapes what a terminal, or a reader of lines, would take for more than text.
+#[derive(Debug)]
+pub(super) struct Tame<W>(pub(super) W);
+
+impl<W: Write> Write for Tame<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some((at, character)) = rest.char_indices().find(|(_, character)| is_wild(*character)) {
+            self.0.write_str(&rest[..at])?;
+            write!(self.0, "\\u{{{:x}}}", u32::from(character))?;
+            rest = &rest[at + character.len_utf8()..];
+        }
+        self.0.write_str(rest)
+    }
+}
+
+/// Whether `character` does more than to be seen: controls, the line breaks of Unicode, and what turns text around (CVE-2021-42574).
+pub(super) fn is_wild(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}

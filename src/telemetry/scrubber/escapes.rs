@@ -1,0 +1,103 @@
+//! Text without its escapes, and where each of its bytes came from.
+
+use std::ops::Range;
+
+use zeroize::Zeroizing;
+
+/// A text, and for each of its bytes, and its end, the place in the text that it was made of.
+pub(super) struct Escapes {
+    text: Zeroizing<Vec<u8>>,
+    origins: Vec<usize>,
+}
+
+impl Escapes {
+    /// `text` as it is.
+    pub(super) fn none(text: &[u8]) -> Self {
+        Self { text: Zeroizing::new(text.to_vec()), origins: (0..=text.len()).collect() }
+    }
+
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Where `range` of the text came from.
+    pub(super) fn origin(&self, range: Range<usize>) -> Range<usize> {
+        self.origins[range.start]..self.origins[range.end]
+    }
+
+    /// The text with every `%41` undone; `None` when it has none.
+    pub(super) fn without_percents(&self) -> Option<Self> {
+        self.undone(b'%', |rest, plain| {
+            let byte = hexadecimal(rest.get(1..3)?)?;
+            plain.push(u8::try_from(byte).ok()?);
+            Some(3)
+        })
+    }
+
+    /// The text with every escape of JSON (RFC 8259, 7) and of Rust's `{:?}` undone; `None` when it has none.
+    pub(super) fn without_backslashes(&self) -> Option<Self> {
+        self.undone(b'\\', |rest, plain| {
+            let simple = match rest.get(1)? {
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'b' => 8,
+                b'f' => 12,
+                b'0' => 0,
+                quoted @ (b'"' | b'\'' | b'\\' | b'/') => *quoted,
+                b'x' => {
+                    plain.push(u8::try_from(hexadecimal(rest.get(2..4)?)?).ok()?);
+                    return Some(4);
+                }
+                b'u' => {
+                    let (character, length) = unicode(rest)?;
+                    plain.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    return Some(length);
+                }
+                _ => return None,
+            };
+            plain.push(simple);
+            Some(2)
+        })
+    }
+
+    /// The text without the escapes that begin with `mark`. `undo` gets the text from a mark on, adds what an escape there
+    /// stands for, and returns its length; `None` when it is none.
+    fn undone(&self, mark: u8, undo: impl Fn(&[u8], &mut Vec<u8>) -> Option<usize>) -> Option<Self> {
+        let mut at = memchr::memchr(mark, &self.text)?;
+        // Never longer than it was, so never moved, which would leave a copy behind.
+        let mut text = Zeroizing::new(Vec::with_capacity(self.text.len()));
+        let mut origins = Vec::with_capacity(self.origins.len());
+        text.extend_from_slice(&self.text[..at]);
+        origins.extend_from_slice(&self.origins[..at]);
+        while at < self.text.len() {
+            let undone = if self.text[at] == mark { undo(&self.text[at..], &mut text) } else { None };
+            if undone.is_none() {
+                text.push(self.text[at]);
+            }
+            origins.resize(text.len(), self.origins[at]);
+            at += undone.unwrap_or(1);
+        }
+        origins.push(self.origins[at]);
+        (text.len() < self.text.len()).then_some(Self { text, origins })
+    }
+}
+
+/// The character of `\u0041`, of a pair of them that is one, or of `\u{41}`, and the length of the escape.
+fn unicode(escape: &[u8]) -> Option<(char, usize)> {
+    if escape.get(2) == Some(&b'{') {
+        let digits = escape[3..].iter().take(7).position(|byte| *byte == b'}').filter(|digits| *digits > 0)?;
+        return Some((char::from_u32(hexadecimal(&escape[3..3 + digits])?)?, digits + 4));
+    }
+    let high = hexadecimal(escape.get(2..6)?)?;
+    if !(0xD800..0xDC00).contains(&high) {
+        return Some((char::from_u32(high)?, 6));
+    }
+    let low = hexadecimal(escape.get(6..12)?.strip_prefix(b"\\u")?)?.checked_sub(0xDC00).filter(|low| *low < 0x400)?;
+    Some((char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + low)?, 12))
+}
+
+/// The number that `digits` are, none of which may be anything else.
+fn hexadecimal(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
+}

@@ -1,0 +1,95 @@
+//! Changing what is logged while the program runs.
+
+use std::{fs, path::Path};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{
+    client::Client,
+    process::{Proxy, serve_command},
+    upstream::{Reply, Upstream},
+};
+
+const CHANGED: &str = "the log level was changed";
+
+fn upstream() -> Upstream {
+    Upstream::start(3600, |_| Reply::json("{}"))
+}
+
+/// The answer to `body`, sent to the administrator's socket.
+fn post(socket: &Path, body: &str) -> (u16, Value) {
+    let length = format!("Content-Length: {}", body.len());
+    let answer = Client::connect_socket(socket).call("POST", "/api/log-level", &[&length], body.as_bytes());
+    (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+}
+
+#[test]
+fn a_level_is_changed_for_a_time_and_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let upstream = upstream();
+    let variables = [("FINICITY__LOG__LEVEL", "warn"), ("FINICITY__ADMIN__SOCKET", &socket.display().to_string())];
+    let mut command = serve_command(&upstream, &variables);
+    command.env("FINICITY__LISTEN__PROXY", format!("unix:{}", dir.path().join("proxy.sock").display()));
+    let process = crate::support::process::Process::start(command);
+    process.wait_for_line(|line| line.contains("auth.state_dir is not set"));
+    let proxy = || Client::connect_socket(&dir.path().join("proxy.sock"));
+    assert_eq!(proxy().get("/before").status, 200);
+
+    assert_eq!(post(&socket, "loud").0, 400);
+    let (status, shown) = post(&socket, r#"{"level":"info,finicity_proxy=trace","for":"1h"}"#);
+    assert_eq!(
+        (status, &shown["level"], &shown["configured"]),
+        (200, &"info,finicity_proxy=trace".into(), &"warn".into())
+    );
+    assert!((3590..=3600).contains(&shown["goes_back_in_s"].as_u64().unwrap()), "{shown}");
+    assert_eq!(proxy().get("/while").status, 200);
+    process.wait_for_log("request");
+    let line = process.wait_for_log(CHANGED);
+    let uid = format!("uid {}", rustix::process::geteuid().as_raw());
+    for (field, expected) in [("who", uid.as_str()), ("before", "warn"), ("now", "info,finicity_proxy=trace")] {
+        assert_eq!(line[field], expected);
+    }
+    assert_eq!((&line["for_s"], &line["target"]), (&3600.into(), &"finicity_proxy::audit".into()));
+
+    assert_eq!(post(&socket, r#"{"level":"info","for":"1s"}"#).0, 200);
+    process.wait_for_line(|line| line.contains(CHANGED) && line.contains(r#""who":"the end of its time""#));
+    let shown = Client::connect_socket(&socket).get("/api/log-level");
+    assert_eq!(shown.text(), r#"{"level":"warn","configured":"warn","goes_back_in_s":null}"#);
+    assert_eq!(proxy().get("/after").status, 200);
+    assert_eq!(process.logs("request").len(), 1, "only while it was asked for");
+    assert_eq!(process.logs(CHANGED).len(), 3);
+}
+
+#[test]
+fn p09_the_file_is_read_again_and_tells_which_keys_need_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("[log]\nlevel = \"info\"\n");
+    let upstream = upstream();
+    let mut command = serve_command(&upstream, &[]);
+    command.arg("--config").arg(&file).env_remove("FINICITY__LOG__LEVEL");
+    let mut proxy = Proxy::run(command);
+    proxy.process.wait_for_log("token minted");
+
+    write(
+        "[log]\nlevel = \"finicity_proxy=debug,info\"\n[limits]\nqueue = 77\n[guard]\nhosts = [\"private.example\"]\n",
+    );
+    proxy.process.signal(Signal::HUP);
+    let line = proxy.process.wait_for_log("keys have changed that only a restart takes over");
+    assert_eq!((&line["keys"], &line["level"]), (&"guard.hosts limits.queue".into(), &"WARN".into()));
+    let line = proxy.process.wait_for_log(CHANGED);
+    assert_eq!((&line["who"], &line["now"]), (&"the configuration".into(), &"finicity_proxy=debug,info".into()));
+
+    write("[log]\nlevel = \"private\"\n[limits]\nqueue = \"private\"\n");
+    proxy.process.signal(Signal::HUP);
+    proxy.process.wait_for_lines(2, |line| line.contains("the configuration cannot be used; that of before stays"));
+    let mut client = Client::connect(proxy.admin);
+    assert!(client.get("/api/log-level").text().starts_with(r#"{"level":"finicity_proxy=debug,info","#));
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait();
+    assert_eq!(proxy.process.logs(CHANGED).len(), 1);
+    assert!(!proxy.process.output().contains("private"));
+}

@@ -1,0 +1,139 @@
+//! Whoever reads the log may stop reading, or go: requests, the end of the process and its complaints wait for nobody.
+
+use std::{
+    io::{BufRead as _, BufReader, PipeReader, Write as _, pipe},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::support::{
+    PATIENCE,
+    client::Client,
+    process::{program, serve_command},
+    upstream::{Reply, Upstream},
+};
+
+/// As much as a pipe takes before a write to it waits.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// The proxy on sockets, with a pipe for its output that nobody has to read.
+struct Unread {
+    child: Child,
+    reader: Option<PipeReader>,
+    proxy: PathBuf,
+    _upstream: Upstream,
+    _dir: TempDir,
+}
+
+impl Unread {
+    /// Starts it with so many bytes in the pipe already.
+    fn start(already: usize) -> Self {
+        let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+        let dir = tempfile::tempdir().unwrap();
+        let proxy = dir.path().join("proxy.sock");
+        let (reader, mut writer) = pipe().unwrap();
+        writer.write_all(&vec![b'\n'; already]).unwrap();
+        let mut command = serve_command(&upstream, &[]);
+        command.env("FINICITY__LISTEN__PROXY", format!("unix:{}", proxy.display()));
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let child = command.spawn().unwrap();
+        // The command holds the other ends of the pipe.
+        drop(command);
+        Self { child, reader: Some(reader), proxy, _upstream: upstream, _dir: dir }
+    }
+
+    /// Makes requests until it has answered some with a token.
+    fn make_requests(&self, count: usize) {
+        wait_for_socket(&self.proxy);
+        let mut client = Client::connect_socket(&self.proxy);
+        for _ in 0..count {
+            assert_eq!(client.get("/aggregation/v1/customers").status, 200);
+        }
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        kill_process(Pid::from_raw(self.child.id().try_into().unwrap()).unwrap(), Signal::TERM).unwrap();
+        wait(&mut self.child)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for_socket(path: &Path) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while std::os::unix::net::UnixStream::connect(path).is_err() {
+        assert!(std::time::Instant::now() < deadline, "it does not listen");
+        thread::yield_now();
+    }
+}
+
+/// Waits for the end of `child`, as long as a test may.
+fn wait(child: &mut Child) -> ExitStatus {
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    let (ended, end) = mpsc::channel::<()>();
+    let guard = thread::spawn(move || {
+        if end.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    });
+    let status = child.wait().unwrap();
+    drop(ended);
+    guard.join().unwrap();
+    status
+}
+
+#[test]
+fn i14_a_pipe_that_is_full_from_the_start_blocks_neither_requests_nor_the_end() {
+    let mut unread = Unread::start(PIPE_BYTES);
+    unread.make_requests(50);
+    assert!(unread.end().success());
+}
+
+#[test]
+fn i14_a_pipe_that_is_closed_neither() {
+    let mut unread = Unread::start(0);
+    drop(unread.reader.take());
+    unread.make_requests(50);
+    assert!(unread.end().success());
+}
+
+#[test]
+fn i14_lines_that_were_dropped_are_told_when_the_reader_is_back() {
+    let mut unread = Unread::start(PIPE_BYTES);
+    // At TRACE, this is several times what is kept for a reader.
+    unread.make_requests(3000);
+    let reader = BufReader::new(unread.reader.take().unwrap());
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let lines = reader.split(b'\n').map_while(Result::ok).map(|line| String::from_utf8(line).unwrap());
+        for line in lines.filter(|line| line.contains("were dropped")) {
+            let _ = tell.send(line);
+        }
+    });
+    let line: serde_json::Value = serde_json::from_str(&told.recv_timeout(PATIENCE).unwrap()).unwrap();
+    assert_eq!(line["level"], "WARN");
+    assert!(line["lines"].as_u64().unwrap() > 0, "{line}");
+}
+
+#[test]
+fn i14_complaints_wait_for_nobody_for_long() {
+    let (_reader, mut writer) = pipe().unwrap();
+    writer.write_all(&vec![b'\n'; PIPE_BYTES]).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command: Command = program();
+        command.args(arguments).stdout(Stdio::null()).stderr(writer.try_clone().unwrap());
+        wait(&mut command.spawn().unwrap()).code()
+    };
+    assert_eq!(run(&["check"]), Some(78));
+    assert_eq!(run(&["--nonsense"]), Some(2));
+}

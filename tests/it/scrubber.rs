@@ -1,0 +1,80 @@
+//! The last net: secrets that somebody puts where the program tells of them.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{
+    APP_KEY, CLIENT_SECRET,
+    process::{Process, Proxy, program, serve_command},
+    upstream::{Reply, Upstream},
+};
+
+#[test]
+fn l01_an_app_key_as_the_request_id_is_scrubbed_from_the_log_and_told_as_a_bug() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
+    proxy.process.may_scrub();
+    let answer = proxy.connect().call("GET", "/x", &[&format!("X-Request-Id: {APP_KEY}")], b"");
+    // The caller gets back what it sent: an answer that differed would tell it that it had guessed a secret.
+    assert_eq!(answer.header("x-request-id"), Some(APP_KEY));
+    let line = proxy.process.wait_for_log("request");
+    assert_eq!(line["request_id"], "[scrubbed]");
+    let told = proxy.process.wait_for_line(|line| line.contains("a secret was about to be logged"));
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (&told["level"], &told["secret"], &told["times"]),
+        (&"ERROR".into(), &"the credentials".into(), &1.into())
+    );
+    proxy.wait_for_metric("scrubber_catches_total", 1);
+
+    // A token too, and the line about it comes once a minute.
+    proxy.connect().call("GET", "/x", &["X-Request-Id: canarytoken1"], b"");
+    proxy.wait_for_metric("scrubber_catches_total", 2);
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait();
+    assert!(proxy.process.logs("request").iter().all(|line| line["request_id"] == "[scrubbed]"));
+    assert_eq!(proxy.process.output().matches("a secret was about to be logged").count(), 1);
+}
+
+#[test]
+fn l01_a_secret_in_a_key_of_the_configuration_is_scrubbed_in_every_encoding() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let dir = tempfile::tempdir().unwrap();
+    // The paths of sockets are logged as they are; slashes make folders of it.
+    let forms = [
+        CLIENT_SECRET.replace('/', "%2F"),
+        CLIENT_SECRET.bytes().map(|byte| format!("%{byte:02x}")).collect(),
+        CLIENT_SECRET.bytes().map(|byte| format!("{byte:02X}")).collect(),
+        APP_KEY.to_owned(),
+    ];
+    for format in ["json", "human"] {
+        let sockets: Vec<_> = forms.iter().map(|form| format!("unix:{}/{form}", dir.path().display())).collect();
+        let variables = [("FINICITY__LISTEN__PROXY", sockets.join(",")), ("FINICITY__LOG__FORMAT", format.to_owned())];
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut process = Process::start(serve_command(&upstream, &variables));
+        process.may_scrub();
+        let line = process.wait_for_line(|line| line.contains("listening") && line.contains("[scrubbed]"));
+        assert_eq!(line.matches("[scrubbed]").count(), forms.len(), "{line}");
+        process.wait_for_line(|line| line.contains("token minted"));
+        process.signal(Signal::TERM);
+        process.wait();
+    }
+}
+
+#[test]
+fn l01_a_secret_on_the_command_line_is_scrubbed_from_what_is_printed() {
+    for arguments in [
+        &["check", "--set", &format!("upstream.ca_file={APP_KEY}")][..],
+        &["config", "--set", &format!("guard.hosts={APP_KEY}")],
+        &["check", "--config", APP_KEY],
+        &[&format!("--{APP_KEY}")],
+        &[APP_KEY],
+    ] {
+        let mut command = program();
+        command.args(arguments).env("FINICITY_APP_KEY", APP_KEY).env("FINICITY_CLIENT_SECRET", CLIENT_SECRET);
+        let mut process = Process::start(command);
+        process.may_scrub();
+        process.wait();
+        assert!(process.output().contains("[scrubbed]"), "{arguments:?}: {}", process.output());
+    }
+}
