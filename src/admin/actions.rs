@@ -24,8 +24,14 @@ pub(super) fn routes() -> Router<Parts> {
 }
 
 /// All actions, those of other modules here included.
-const ACTIONS: [&str; 5] =
-    ["/api/token/invalidate", "/api/quarantine", "/api/quarantine/lift", "/api/latch/reset", "/api/log-level"];
+const ACTIONS: [&str; 6] = [
+    "/api/token/invalidate",
+    "/api/quarantine",
+    "/api/quarantine/lift",
+    "/api/latch/reset",
+    "/api/log-level",
+    "/api/shutdown",
+];
 
 /// What the log calls the action at `path`; a caller may ask for any.
 pub(super) fn name(path: &str) -> &'static str {

@@ -1,0 +1,130 @@
+//! What watching costs a request: its access line, formatted and handed to the thread that writes the log, and its metrics.
+//!
+//! ```console
+//! $ cargo bench --bench observe
+//! ```
+//!
+//! Prints nanoseconds a request: on the threads that make them, from one and from two at once, and of all threads' CPU time, the
+//! writer's with its search for secrets included. A part of the lines is dropped, which costs less: how many is printed, too.
+//! Ends with 1 when a request costs more than [`TARGET`].
+
+#![expect(clippy::print_stdout, reason = "a benchmark talks to a terminal")]
+
+use std::{
+    fs, io,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use finicity_proxy::{
+    secret::Secret,
+    telemetry::{
+        AccessLine, Metrics,
+        logging::{self, Config, Format},
+    },
+};
+use http::StatusCode;
+
+/// What a request may pay for its line and its metrics.
+const TARGET: Duration = Duration::from_micros(3);
+
+const REQUESTS: u32 = 400_000;
+
+/// The pause after so many, in which the writer writes: nobody makes requests as fast as this loop does.
+const BURST: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(6);
+
+fn main() -> ExitCode {
+    let config = Config { format: Format::Json, level: Default::default() };
+    logging::init_to(&config, io::sink(), false).expect("this is the first log of the process");
+    // As many secrets as a proxy in the middle of a rotation has, the tokens of a usual length.
+    for (holder, lengths) in [("the credentials", [20, 32]), ("new credentials", [20, 32]), ("the token", [900, 0])] {
+        for version in 0..2 {
+            let secret = |length: usize| Secret::new((0..length).map(|_| fastrand::alphanumeric() as u8).collect());
+            let known = lengths.map(|length| length + version).into_iter().filter(|length| *length > 6);
+            logging::scrubber().know(holder, known.map(secret).collect());
+        }
+    }
+    let metrics = Metrics::new();
+    let mut slowest = Duration::ZERO;
+    println!("what                 threads  ns/request  CPU ns/request of all threads  dropped");
+    for (what, line) in [("line and metrics", true), ("metrics alone", false)] {
+        for threads in [1, 2] {
+            let (cpu, dropped) = (cpu(), logging::dropped_lines());
+            let took = thread::scope(|scope| {
+                let made: Vec<_> = (0..threads).map(|_| scope.spawn(|| requests(&metrics, line))).collect();
+                let took = made.into_iter().map(|made| made.join().expect("it does not panic"));
+                took.max().expect("there is a thread")
+            });
+            logging::flush();
+            let all = (self::cpu() - cpu) / (f64::from(REQUESTS) * f64::from(threads)) * 1e9;
+            let dropped = logging::dropped_lines() - dropped;
+            println!("{what:<19}  {threads:>7}  {:>10}  {all:>29.0}  {dropped:>7}", took.as_nanos());
+            slowest = slowest.max(took);
+        }
+    }
+    if slowest > TARGET {
+        println!("too slow: {slowest:?} a request, of {TARGET:?}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Watches requests. Returns the time that each took.
+fn requests(metrics: &Metrics, line: bool) -> Duration {
+    let mut took = Duration::ZERO;
+    for _ in 0..REQUESTS / BURST {
+        let started = Instant::now();
+        for number in 0..BURST {
+            request(metrics, line, number);
+        }
+        took += started.elapsed();
+        thread::sleep(PAUSE);
+    }
+    took / REQUESTS
+}
+
+fn request(metrics: &Metrics, line: bool, number: u32) {
+    let first_byte = Duration::from_micros(u64::from(number) * 7 + 1234);
+    metrics.in_flight().inc();
+    let route = metrics.route(7, "GET", "/aggregation/v1/customers/{customerId}/accounts");
+    route.finished(Some(StatusCode::OK));
+    route.first_byte(first_byte);
+    metrics.in_flight().dec();
+    if !line {
+        return;
+    }
+    AccessLine {
+        method: "GET",
+        route: "/aggregation/v1/customers/{customerId}/accounts",
+        prefix: None,
+        transport: "tcp",
+        status: Some(200),
+        upstream_status: Some(200),
+        vendor_code: None,
+        outcome: "complete",
+        duration: first_byte * 2,
+        queued: None,
+        token_wait: None,
+        first_byte: Some(first_byte),
+        request_bytes: 0,
+        response_bytes: 1234,
+        request_id: "7b1f2c9e-0000-4000-8000-123456789abc",
+        token_version: Some(17),
+        reused: Some(true),
+        replayed: false,
+        retried: false,
+        error: None,
+        cause: None,
+    }
+    .log();
+}
+
+/// The CPU time of all threads so far, in seconds. The kernel counts it in hundredths, of which there are hundreds here.
+fn cpu() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("Linux has this file");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a line").split_whitespace().collect();
+    let ticks = |field: usize| fields[field].parse::<f64>().expect("a number");
+    (ticks(11) + ticks(12)) / 100.0
+}
