@@ -1,8 +1,7 @@
 //! The access line: what the log says of one request.
 //!
 //! It is written by hand into a buffer that each thread keeps, past events and their visitors, since it is the one line that costs
-//! every request something. The names are those of OpenTelemetry's semantic
-//! conventions where these have one.
+//! every request something. The names are those of OpenTelemetry's semantic conventions where these have one.
 
 use std::{
     cell::RefCell,
