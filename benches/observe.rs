@@ -88,8 +88,10 @@ fn requests(metrics: &Metrics, line: bool) -> Duration {
 fn request(metrics: &Metrics, line: bool, number: u32) {
     let first_byte = Duration::from_micros(u64::from(number) * 7 + 1234);
     metrics.in_flight().inc();
-    let route = metrics.route(7, "GET", "/aggregation/v1/customers/{customerId}/accounts");
-    route.finished(Some(StatusCode::OK));
+    metrics.upstream().sent(true);
+    let route = metrics.route(7, "GET", "/aggregation/v1/customers/{customerId}/accounts", true);
+    route.finished(Some(StatusCode::OK), first_byte * 2);
+    route.reached_upstream();
     route.first_byte(first_byte);
     metrics.in_flight().dec();
     if !line {

@@ -38,8 +38,8 @@ impl Place {
         };
         let host = match address.ip() {
             ip if !ip.is_unspecified() => ip.to_string(),
-            ip if ip.is_ipv4() => "127.0.0.1".to_owned(),
-            _ => "::1".to_owned(),
+            // `[::]` takes IPv4 as well, and is `0.0.0.0` on a machine without IPv6.
+            _ => "127.0.0.1".to_owned(),
         };
         (address.port() != 0).then(|| Self::Tcp(host, address.port()))
     }
@@ -176,7 +176,7 @@ mod tests {
         for (address, place) in [
             ("127.0.0.1:3465", Some("127.0.0.1:3465")),
             ("0.0.0.0:3465", Some("127.0.0.1:3465")),
-            ("[::]:3465", Some("[::1]:3465")),
+            ("[::]:3465", Some("127.0.0.1:3465")),
             ("10.0.0.7:3465", Some("10.0.0.7:3465")),
             ("unix:/run/p.sock", Some("unix:/run/p.sock")),
             ("[::]:0", None),
