@@ -125,7 +125,7 @@ fn q03_a_request_that_never_ends_is_cut_off_when_the_drain_timeout_is_over() {
     let line = &proxy.process.logs("the drain timeout is over; requests were cut off")[0];
     assert_eq!(line["requests"], 1);
     let access = &proxy.process.logs("request")[0];
-    assert_eq!((access["outcome"].as_str(), access["error.code"].as_str()), (Some("complete"), Some("draining")));
+    assert_eq!((access["outcome"].as_str(), access["error.type"].as_str()), (Some("complete"), Some("draining")));
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn q16_a_steady_load_with_faults_leaves_nothing_behind() {
     let watching = Arc::clone(&watch);
     let upstream = Upstream::start_raw(move |request| watching.reply(request));
     let variables = [
-        ("FINICITY__LOG__LEVEL", "error,finicity_proxy::app=info,finicity_proxy::token=info"),
+        ("FINICITY__LOG__LEVEL", "error,finicity_proxy::app=info,finicity_proxy::audit=info"),
         ("FINICITY__UPSTREAM__POOL_IDLE_TIMEOUT", "1s"),
         ("FINICITY__UPSTREAM__CONNECTION_AGE", "5s"),
     ];
