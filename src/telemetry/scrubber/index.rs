@@ -13,14 +13,14 @@ const WINDOW: usize = 4;
 /// The last of them must end within the shortest form.
 const STEP: usize = MIN_SECRET_BYTES - WINDOW + 1;
 
-/// Bits of the filter: 8 KiB, which stays in a core's nearest cache.
-const FILTER_BITS: usize = 1 << 16;
+/// The filter: 8 KiB, which stay in a core's nearest cache. A bit for each hash of 16 bits.
+type Filter = [u64; (1 << 16) / 64];
 
 /// The forms of all secrets. What is its own is overwritten when it is dropped; the forms are, with the last who holds them.
 #[derive(Default)]
 pub(super) struct Index {
-    /// A bit for each window that some form has at one of its first places. Empty when there are no forms.
-    filter: Zeroizing<Vec<u64>>,
+    /// A bit for each window that some form has at one of its first places. `None` when there are no forms.
+    filter: Option<Box<Zeroizing<Filter>>>,
     /// By their first window.
     forms: Vec<Entry>,
 }
@@ -39,12 +39,10 @@ impl Index {
         let mut index = Self::default();
         for &(holder, watched) in secrets {
             for (number, form) in watched.forms().iter().enumerate() {
-                if index.filter.is_empty() {
-                    index.filter.resize(FILTER_BITS / 64, 0);
-                }
+                let filter = index.filter.get_or_insert_with(|| Box::new(Zeroizing::new([0; (1 << 16) / 64])));
                 for place in 0..STEP {
                     let (word, bit) = slot(window(form, place));
-                    index.filter[word] |= bit;
+                    filter[word] |= bit;
                 }
                 let watched = Arc::clone(watched);
                 index.forms.push(Entry { first: window(form, 0), watched, form: number, holder });
@@ -61,16 +59,17 @@ impl Index {
 
     /// Calls `tell` with the place of every form in `text`, and with its holder.
     pub(super) fn find(&self, text: &[u8], mut tell: impl FnMut(Range<usize>, &'static str)) {
-        if self.is_empty() || text.len() < MIN_SECRET_BYTES {
-            return;
-        }
-        for at in (0..=text.len() - WINDOW).step_by(STEP) {
-            let (word, bit) = slot(window(text, at));
-            if self.filter[word] & bit != 0 {
+        let Some(filter) = self.filter.as_deref() else { return };
+        let mut at = 0;
+        // Every byte of the log passes here; nothing in this loop but what it needs.
+        while let Some(&window) = text.get(at..).and_then(<[u8]>::first_chunk) {
+            let (word, bit) = slot(u32::from_le_bytes(window));
+            if filter[word] & bit != 0 {
                 for start in at.saturating_sub(STEP - 1)..=at {
                     self.find_at(text, start, &mut tell);
                 }
             }
+            at += STEP;
         }
     }
 
