@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     runtime::Handle,
     select,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
@@ -111,23 +111,27 @@ impl Connections {
         let view = View::default();
         let gate = Gate::new(self.limits.head, self.limits.header_timeout, view.clone());
         let mut stream = OpenStream::new(transport, gate);
-        let mut patience = self.limits.header_timeout;
+        let mut end = Instant::now() + self.limits.header_timeout;
         loop {
             let woken = select! {
                 biased;
+                // First, since empty lines wake a connection and are no request.
+                () = sleep_until(end) => false,
                 ready = stream.readable() => ready.is_ok(),
-                () = sleep(patience) => false,
                 () = last_chance(&self.drain, self.last_request, &view, &self.overdue) => false,
             };
             if !woken {
                 return self.close(stream).await;
             }
             // On the heap, so that a resting connection has no room for it.
+            let messages = stream.messages();
             stream = match Box::pin(self.serve_awake(stream, service.clone(), view.clone())).await {
                 Some(stream) => stream,
                 None => return,
             };
-            patience = self.limits.keepalive_timeout;
+            if stream.messages() > messages {
+                end = Instant::now() + self.limits.keepalive_timeout;
+            }
         }
     }
 
