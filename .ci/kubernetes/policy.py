@@ -151,10 +151,12 @@ def load(path):
 def variables(path):
     for document in load(path):
         if (pod := pod_of(document)) and (proxy := proxy_of(pod)):
-            found = {v["name"]: v["value"] for v in proxy.get("env", []) if "value" in v}
+            found = {}
             for other in load(path):
                 if other["kind"] == "ConfigMap" and other["metadata"]["name"] == "finicity-proxy":
                     found.update(other["data"])
+            # `env` goes before `envFrom`.
+            found.update({v["name"]: v["value"] for v in proxy.get("env", []) if "value" in v})
             yield found
 
 
