@@ -94,6 +94,8 @@ def needs(pod):
     for probe, path in (("startupProbe", "/startupz"), ("livenessProbe", "/livez")):
         if ((proxy.get(probe) or {}).get("httpGet") or {}).get("path") != path:
             yield probe
+    if "finicity-ops" not in [port.get("name") for port in proxy.get("ports", [])]:
+        yield "a port named finicity-ops, by which Prometheus finds it"
     if any("subPath" in mount or "subPathExpr" in mount for mount in proxy.get("volumeMounts", [])):
         yield "subPath, which does not follow a change of the Secret"
     secret = volumes.get((mounts.get("/etc/finicity-proxy/credentials") or {}).get("name"), {}).get("secret") or {}
@@ -176,6 +178,7 @@ GOOD = {"kind": "Deployment", "metadata": {"name": "good", "labels": {"finicity-
     "initContainers": [{
         "name": "finicity-proxy", "restartPolicy": "Always", "resources": {"limits": {"memory": "64Mi"}},
         "startupProbe": {"httpGet": {"path": "/startupz"}}, "livenessProbe": {"httpGet": {"path": "/livez"}},
+        "ports": [{"name": "finicity-ops", "containerPort": 3465}],
         "volumeMounts": [{"name": "finicity-credentials", "mountPath": "/etc/finicity-proxy/credentials"},
                          {"name": "state", "mountPath": "/var/lib/finicity-proxy"}],
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "readOnlyRootFilesystem": True,
@@ -202,7 +205,7 @@ BAD = [
     (PROXY + ("securityContext", "readOnlyRootFilesystem"), None), (PROXY + ("securityContext", "runAsUser"), 1000),
     (PROXY + ("resources",), None), (PROXY + ("resources", "limits", "cpu"), "1"), (PROXY + ("startupProbe",), None),
     (PROXY + ("livenessProbe",), {"httpGet": {"path": "/readyz"}}), (PROXY + ("readinessProbe",), {}),
-    (PROXY + ("volumeMounts", 0, "subPath"), "app_key"), (PROXY + ("volumeMounts",), []),
+    (PROXY + ("ports", 0, "name"), "ops"), (PROXY + ("volumeMounts", 0, "subPath"), "app_key"), (PROXY + ("volumeMounts",), []),
     (PROXY + ("env",), [{"name": "FINICITY_CLIENT_SECRET", "value": "x"}]), (PROXY + ("restartPolicy",), None),
     (POD + ("volumes", 0, "secret", "defaultMode"), 0o440), (POD + ("volumes", 1), {"name": "state", "configMap": {}}),
     (PROXY + ("name",), "other"), (("metadata", "labels"), None), (APP + ("image",), None),
