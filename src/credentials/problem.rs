@@ -58,6 +58,6 @@ pub enum Problem {
         path: String,
     },
     /// The directory cannot be read.
-    #[error("credentials.dir: {0}")]
+    #[error("credentials.dir")]
     Directory(#[source] ReadError),
 }

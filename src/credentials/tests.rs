@@ -155,7 +155,8 @@ fn a_directory_is_a_source_too_and_is_read_anew_each_time() {
     fs::write(dir.path().join("partner_secret"), "s2").unwrap();
     assert_eq!(load(&source, None).unwrap().secret.expose(), "s2");
     let gone = Source::Directory(dir.path().join("gone"));
-    assert!(load(&gone, None).unwrap_err()[0].to_string().starts_with("credentials.dir: "));
+    let told = cause::line(&load(&gone, None).unwrap_err()[0]);
+    assert!(told.starts_with("credentials.dir: ") && told.matches("mount the Secret there").count() == 1, "{told}");
 }
 
 fn egress(variables: &[(&str, &str)]) -> Result<Option<HeaderValue>, String> {
