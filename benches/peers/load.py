@@ -1,0 +1,140 @@
+"""The load: wrk for requests a second, and a plain client where requests or connections are counted."""
+import re
+import socket
+import subprocess
+import threading
+import time
+
+from rig import Failed, seconds_of
+
+# The longest that any single answer is waited for, in seconds.
+TIMEOUT = 30
+
+
+def wrk(proxy, path, connections, seconds, body_bytes=0):
+    """Loads `proxy` for so long, and returns what a request cost it.
+
+    CPU times are in microseconds a request, memory in KiB, latencies as wrk says them.
+    """
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", f"{TIMEOUT}s", "--latency"]
+    if body_bytes:
+        script = proxy.rig.file("post.lua", f"""
+wrk.method = "POST"
+wrk.body = string.rep("p", {body_bytes})
+wrk.headers["Content-Type"] = "application/json"
+""")
+        command += ["-s", str(script)]
+    command = ["taskset", "-c", str(proxy.rig.load_core), *command, f"http://127.0.0.1:{proxy.port}{path}"]
+    pids = proxy.running.pids()
+    before = seconds_of(pids)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 2 * TIMEOUT)
+    user, system = (after - then for after, then in zip(seconds_of(pids), before))
+
+    def number(pattern):
+        found = re.search(pattern, done.stdout)
+        return float(found.group(1)) if found else 0.0
+
+    requests = number(r"(\d+) requests in")
+    if not requests:
+        raise Failed(f"{proxy.name} answered nothing:\n{done.stdout}{done.stderr}{proxy.running.tail()}")
+    return {
+        "requests": requests,
+        "refused": number(r"Non-2xx or 3xx responses: (\d+)"),
+        "broken": sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", done.stdout))),
+        "cpu_us": (user + system) / requests * 1e6,
+        "user_us": user / requests * 1e6,
+        "system_us": system / requests * 1e6,
+        "a_second": number(r"Requests/sec:\s+([\d.]+)"),
+        "p50_ms": milliseconds(done.stdout, "50%"),
+        "p99_ms": milliseconds(done.stdout, "99%"),
+        "resident_kib": proxy.running.resident_kib(),
+    }
+
+
+def milliseconds(printed, percentile):
+    """A latency of wrk's, in milliseconds."""
+    found = re.search(rf"(?m)^\s+{percentile}\s+([\d.]+)(us|ms|s|m)$", printed)
+    return float(found.group(1)) * {"us": 1e-3, "ms": 1, "s": 1e3, "m": 6e4}[found.group(2)] if found else 0.0
+
+
+class Caller:
+    """One connection to a proxy."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = bytearray(1 << 18)
+
+    def request(self, path, body=None):
+        """Sends a request and reads the whole answer. Returns its status."""
+        method = "GET" if body is None else "POST"
+        length = "" if body is None else f"Content-Length: {len(body)}\r\n"
+        self.socket.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n".encode())
+        if body:
+            self.socket.sendall(body)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            part = self.socket.recv(65536)
+            if not part:
+                raise Failed("a connection was closed in the middle of an answer")
+            head += part
+        head, _, start = head.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        if not length:
+            raise Failed("an answer has no length")
+        left = int(length.group(1)) - len(start)
+        while left:
+            read = self.socket.recv_into(self.buffer, min(left, len(self.buffer)))
+            if not read:
+                raise Failed("a connection was closed in the middle of a body")
+            left -= read
+        return int(head.split(b" ", 2)[1])
+
+    def close(self):
+        self.socket.close()
+
+
+def get(port, path):
+    """The status of one request on a connection of its own; 0 when there is no answer."""
+    try:
+        caller = Caller(port)
+        try:
+            return caller.request(path)
+        finally:
+            caller.close()
+    except (OSError, Failed):
+        return 0
+
+
+def exactly(proxy, path, requests, connections, body=None):
+    """Makes so many requests on so many connections, and returns CPU seconds of the proxy and seconds that passed.
+
+    Other than with wrk nothing is under way before or after, so what it cost is what these requests cost.
+    """
+    left, lock, problems = [requests], threading.Lock(), []
+
+    def work():
+        try:
+            caller = Caller(proxy.port)
+            while True:
+                with lock:
+                    if left[0] == 0 or problems:
+                        break
+                    left[0] -= 1
+                status = caller.request(path, body)
+                if status != 200:
+                    raise Failed(f"{proxy.name} answered {status}")
+            caller.close()
+        except (OSError, Failed) as problem:
+            problems.append(problem)
+
+    pids = proxy.running.pids()
+    before, started = sum(seconds_of(pids)), time.monotonic()
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise Failed(f"{proxy.name}: {problems[0]}\n{proxy.running.tail()}")
+    return sum(seconds_of(pids)) - before, time.monotonic() - started

@@ -1,0 +1,65 @@
+"""What the measurements share towards their user: options, progress, Markdown tables, and figures as JSON."""
+import json
+import sys
+from pathlib import Path
+
+import proxies
+from rig import Failed, interruptible, raise_open_files
+
+
+def add_arguments(parser):
+    """The options that all measurements have."""
+    parser.add_argument("--peers", default="nginx,HAProxy,Envoy", help="which others to measure, \"\" for none (all)")
+    parser.add_argument("--binary", type=Path, help="the finicity-proxy to measure (target/release/finicity-proxy)")
+    parser.add_argument("--install", action="store_true", help="install what is missing: Debian packages, Envoy in target/peers")
+    parser.add_argument("--json", type=Path, help="keep the figures in this file")
+
+
+def prepare(arguments, others):
+    """Sees to all programs. Returns the proxies to measure, finicity-proxy first."""
+    if arguments.binary:
+        proxies.Ours.binary = arguments.binary.resolve()
+    kinds = proxies.chosen(arguments.peers)
+    proxies.prepare(kinds, arguments.install, others)
+    raise_open_files(2 * proxies.CONNECTIONS)
+    return kinds
+
+
+def run(main):
+    """Runs a measurement; what fails is told in a line, and everything that was started ends."""
+    interruptible()
+    try:
+        sys.exit(main())
+    except Failed as problem:
+        sys.exit(f"failed: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def progress(text):
+    """A line for who is waiting."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def save(arguments, result):
+    """Keeps the figures where --json says."""
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def figure(value):
+    """A number with about three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def markdown(head, rows):
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head)] + rows
+    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
+
+
+def place(result):
+    """When, where and with what the figures were taken, in a sentence."""
+    at = result["machine"]
+    versions = ", ".join(result["versions"].values())
+    return f"{at['date']}, {at['cpu']}, {at['cores']} cores, {at['system']}, load {at['load_before']:.1f} before; {versions}.\n"

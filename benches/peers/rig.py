@@ -1,0 +1,290 @@
+"""What every measurement here needs: processes on chosen cores, certificates, the upstream, and what the kernel counted.
+
+All of it talks over 127.0.0.1, and all of it ends with the `with` block of its `Rig`, also when that is interrupted.
+"""
+import ctypes
+import datetime
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or PROJECT / "target")
+
+# What the upstream gives out, and then wants to see in every request.
+TOKEN = "measured." + "t" * 80
+APP_KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
+
+CUSTOMERS = "/aggregation/v1/customers?limit=5"
+ACCOUNTS = "/aggregation/v1/customers/1005061234/accounts"
+
+# The sizes of answers that the upstream has, as `/body/SIZE`.
+BODIES = [0, 1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 10 << 20, 100 << 20]
+
+# How long a process may take to answer after it was started, and to end after it was told to, in seconds.
+START_TIMEOUT = 20
+STOP_TIMEOUT = 5
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+class Failed(Exception):
+    """What went wrong, and what to do."""
+
+
+def interruptible():
+    """A SIGTERM or SIGHUP ends this program as Ctrl-C does: with everything that it started."""
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: sys.exit(130))
+
+
+def cores():
+    """(the core of the proxy, the core of load and upstream)."""
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        raise Failed("two cores are needed: one for the proxy, one for the load and the upstream")
+    return usable[0], usable[1]
+
+
+def raise_open_files(wanted):
+    """Lets this process and its children have so many open files, or as many as the system gives. Returns how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in ((wanted, max(wanted, hard)), (min(wanted, hard), hard)):
+        try:
+            if soft < limit[0]:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+            break
+        except (ValueError, OSError):
+            continue
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def free_port():
+    """A port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def seconds_of(pids):
+    """(user, system) CPU time so far of these processes together, in seconds."""
+    user = system = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = user + int(fields[11]), system + int(fields[12])
+    tick = os.sysconf("SC_CLK_TCK")
+    return user / tick, system / tick
+
+
+class Running:
+    """A process and those that it started, in a session of their own; what they print goes into a file."""
+
+    def __init__(self, name, command, on, log, environment):
+        parent = os.getpid()
+
+        def before_exec():
+            os.sched_setaffinity(0, set(on))
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        self.name, self.log = name, Path(log)
+        clean = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **(environment or {})}
+        with open(log, "ab") as output:
+            self.started = time.monotonic()
+            self.process = subprocess.Popen(
+                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env=clean, start_new_session=True, preexec_fn=before_exec,
+            )
+
+    def pids(self):
+        """All processes of the session."""
+        found = []
+        for entry in os.listdir("/proc"):
+            try:
+                if entry.isdigit() and os.getsid(int(entry)) == self.process.pid:
+                    found.append(int(entry))
+            except ProcessLookupError:
+                pass
+        return found
+
+    def resident_kib(self):
+        """Resident memory of the largest process of the session, in KiB."""
+        sizes = [0]
+        for pid in self.pids():
+            found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+            sizes += [int(found.group(1))] if found else []
+        return max(sizes)
+
+    def tail(self):
+        """The end of the log, for a message."""
+        return self.log.read_text(errors="replace")[-800:]
+
+    def stop(self):
+        """Ends all processes of the session: politely, then by force."""
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, signum)
+                self.process.wait(STOP_TIMEOUT)
+                return
+            except ProcessLookupError:
+                self.process.wait(STOP_TIMEOUT)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+
+class Rig:
+    """A folder, certificates, the upstream, and every process that was started here."""
+
+    def __init__(self, http2=False):
+        self.http2 = http2
+        self.proxy_core, self.load_core = cores()
+        self.running = []
+
+    def __enter__(self):
+        self.temporary = tempfile.TemporaryDirectory(prefix="finicity-proxy-peers-")
+        self.folder = Path(self.temporary.name)
+        self.folder.chmod(0o755)  # nginx, started by root, serves as another user
+        try:
+            self.make_certificates()
+            self.start_upstream()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for running in reversed(self.running):
+            running.stop()
+        self.temporary.cleanup()
+
+    def file(self, name, text=None):
+        """The path of a file in the folder, written with `text`, if there is one."""
+        path = self.folder / name
+        if text is not None:
+            path.write_text(text)
+        return path
+
+    def run(self, name, command, on, environment=None):
+        """Starts a process on these cores."""
+        running = Running(name, command, on, self.file(f"{name}.log"), environment)
+        self.running.append(running)
+        return running
+
+    def make_certificates(self):
+        """A certificate authority, and the upstream's certificate for `localhost` by it."""
+        def openssl(*arguments):
+            done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True, cwd=self.folder)
+            if done.returncode:
+                raise Failed(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
+
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        authority = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
+        openssl("req", "-x509", *curve, "-days", 2, "-subj", "/CN=peers", *authority, "-keyout", "ca.key", "-out", "ca.pem")
+        openssl("req", *curve, "-subj", "/CN=localhost", "-keyout", "upstream.key", "-out", "upstream.csr")
+        self.file("names", "subjectAltName = DNS:localhost, IP:127.0.0.1\nextendedKeyUsage = serverAuth\n")
+        openssl("x509", "-req", "-in", "upstream.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-set_serial", 1,
+                "-days", 2, "-extfile", "names", "-out", "upstream.pem")
+
+    def start_upstream(self):
+        """nginx over TLS, which answers 401 to a request without both headers."""
+        www = self.folder / "www"
+        www.mkdir()
+        customer = {"id": "1005061234", "type": "testing", "username": "customer", "createdDate": "1412792539",
+                    "firstName": "f" * 380, "lastName": "l" * 420}
+        answer = json.dumps({"found": 1, "displaying": 1, "moreAvailable": False, "customers": [customer]})
+        (www / "customers").write_text(answer)
+        (www / "body").mkdir()
+        for size in BODIES:
+            with open(www / "body" / str(size), "wb") as body:
+                for _ in range(0, size, 1 << 20):
+                    body.write(b"b" * min(size, 1 << 20))
+        self.upstream_port = free_port()
+        token = json.dumps({"access_token": TOKEN, "token_type": "Bearer", "expires_in": 7200})
+        scratch = "".join(f"{kind}_temp_path {self.folder}/up-{kind};\n" for kind in
+                          ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        config = f"""
+daemon off;
+pid {self.folder}/upstream.pid;
+error_log stderr;
+worker_processes 1;
+worker_rlimit_nofile {raise_open_files(4096)};
+events {{ worker_connections 4000; }}
+http {{
+    {scratch}
+    access_log off;
+    sendfile on;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
+    client_max_body_size 128m;
+    default_type application/json;
+    map_hash_bucket_size 512;
+    map "$http_authorization $http_finicity_app_key" $stranger {{
+        default 1;
+        "Bearer {TOKEN} {APP_KEY}" 0;
+    }}
+    server {{
+        listen 127.0.0.1:{self.upstream_port} ssl {"http2" if self.http2 else ""} backlog=4096;
+        ssl_certificate {self.folder}/upstream.pem;
+        ssl_certificate_key {self.folder}/upstream.key;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        root {www};
+        location = /oauth/token {{ return 200 '{token}'; }}
+        location /body/ {{ if ($stranger) {{ return 401; }} }}
+        location / {{
+            if ($stranger) {{ return 401; }}
+            if ($request_method = POST) {{ return 200 '{answer}'; }}
+            try_files /customers =404;
+        }}
+    }}
+}}
+"""
+        upstream = self.run("upstream", ["nginx", "-c", self.file("upstream.conf", config)], {self.load_core})
+        until(lambda: connects(self.upstream_port), upstream, "does not listen")
+
+
+def until(condition, running, problem):
+    """Waits until `condition` holds; fails when `running` ends, or the time is over."""
+    end = time.monotonic() + START_TIMEOUT
+    while not condition():
+        if running.process.poll() is not None or time.monotonic() > end:
+            raise Failed(f"{running.name} {problem}:\n{running.tail()}")
+        time.sleep(0.01)
+
+
+def connects(port):
+    """Whether somebody listens on this port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+def machine():
+    """Where and when, for the figures: they compare within one machine only."""
+    model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": model.group(1) if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.system() + " " + platform.release().split("-")[0],
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def which(program):
+    """The path of a program, or None."""
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
