@@ -92,21 +92,26 @@ class Running:
 
     def __init__(self, name, command, on, log, environment):
         parent = os.getpid()
+        read, write = os.pipe()
 
         def before_exec():
             os.sched_setaffinity(0, set(on))
             LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
                 os._exit(1)
+            os.write(write, repr(time.monotonic()).encode())
 
         self.name, self.log = name, Path(log)
         clean = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **(environment or {})}
         with open(log, "ab") as output:
-            self.started = time.monotonic()
             self.process = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 env=clean, start_new_session=True, preexec_fn=before_exec,
             )
+        # When it became the program, without the time that Python needs to get there.
+        self.started = float(os.read(read, 64))
+        os.close(read)
+        os.close(write)
 
     def pids(self):
         """All processes of the session."""
