@@ -225,8 +225,8 @@ daemon off;
 pid {self.folder}/upstream.pid;
 error_log stderr;
 worker_processes 1;
-worker_rlimit_nofile {raise_open_files(4096)};
-events {{ worker_connections 4000; }}
+worker_rlimit_nofile {raise_open_files(8192)};
+events {{ worker_connections 8000; }}
 http {{
     {scratch}
     access_log off;
