@@ -204,7 +204,10 @@ class Rig:
                 "-days", 2, "-extfile", "names", "-out", "upstream.pem")
 
     def start_upstream(self):
-        """nginx over TLS, which answers 401 to a request without both headers."""
+        """nginx over TLS, which answers 401 to a request without both headers, and reads a body before it answers.
+
+        A `return` alone would answer before the body has come, upon which a proxy may close the caller's connection.
+        """
         www = self.folder / "www"
         www.mkdir()
         customer = {"id": "1005061234", "type": "testing", "username": "customer", "createdDate": "1412792539",
@@ -248,11 +251,27 @@ http {{
         root {www};
         location = /oauth/token {{ return 200 '{token}'; }}
         location /body/ {{ if ($stranger) {{ return 401; }} }}
+        location = {ACCOUNTS} {{
+            if ($stranger) {{ return 401; }}
+            client_body_buffer_size 128m;
+            proxy_pass http://answer;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Content-Length "";
+            proxy_pass_request_body off;
+        }}
         location / {{
             if ($stranger) {{ return 401; }}
-            if ($request_method = POST) {{ return 200 '{answer}'; }}
             try_files /customers =404;
         }}
+    }}
+    upstream answer {{
+        server unix:{self.folder}/answer.sock;
+        keepalive 64;
+    }}
+    server {{
+        listen unix:{self.folder}/answer.sock;
+        location / {{ return 200 '{answer}'; }}
     }}
 }}
 """
