@@ -11,9 +11,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from shutil import which
 
 from load import get
-from rig import APP_KEY, CUSTOMERS, TARGET, TOKEN, Failed, connects, free_port, until, which
+from rig import APP_KEY, CUSTOMERS, TARGET, TOKEN, Failed, connects, free_port, until
 
 ENVOY_VERSION = "1.40.0"
 VENV = TARGET / "peers"

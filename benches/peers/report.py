@@ -1,5 +1,6 @@
 """What the measurements share towards their user: options, progress, Markdown tables, and figures as JSON."""
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def run(main):
     interruptible()
     try:
         sys.exit(main())
-    except Failed as problem:
+    except (Failed, subprocess.TimeoutExpired) as problem:
         sys.exit(f"failed: {problem}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -42,9 +43,19 @@ def progress(text):
 
 
 def save(arguments, result):
-    """Keeps the figures where --json says."""
+    """Keeps the figures where --json says, without digits that mean nothing."""
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(rounded(result), indent=1, ensure_ascii=False) + "\n")
+
+
+def rounded(value):
+    """The same with no more than two digits after the point."""
+    if isinstance(value, dict):
+        return {key: rounded(of) for key, of in value.items()}
+    if isinstance(value, list):
+        return [rounded(of) for of in value]
+    return round(value, 2) if isinstance(value, float) else value
 
 
 def figure(value):

@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,9 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or PROJECT / "target")
+
+# Debian has servers where only root looks.
+os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 
 # What the upstream gives out, and then wants to see in every request.
 TOKEN = "measured." + "t" * 80
@@ -102,7 +104,7 @@ class Running:
             os.write(write, repr(time.monotonic()).encode())
 
         self.name, self.log = name, Path(log)
-        clean = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **(environment or {})}
+        clean = {"PATH": os.environ["PATH"], **(environment or {})}
         with open(log, "ab") as output:
             self.process = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -312,8 +314,3 @@ def machine():
         "system": platform.system() + " " + platform.release().split("-")[0],
         "load_before": os.getloadavg()[0],
     }
-
-
-def which(program):
-    """The path of a program, or None."""
-    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
