@@ -16,8 +16,15 @@ use tracing_subscriber::{fmt, layer::SubscriberExt as _, util::SubscriberInitExt
 
 use super::{Levels, LogLevel, Scrubber, human, writer::LogWriter};
 
-/// How long the end of the process waits for a reader that does not read.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for a reader that takes nothing, or for a machine so busy that nobody gets to write. The last
+/// lines of an incident are those that are missed most.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long it waits for one that takes a little now and then: the usual grace period of a pod, at whose end it is killed anyway.
+const ALL_WORDS: Duration = Duration::from_secs(30);
+
+/// How long a command waits for the reader of its complaint, which its exit code tells as well.
+const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// How long a panic does, which may be one request's.
 const PANIC_WORDS: Duration = Duration::from_millis(200);
@@ -119,10 +126,10 @@ pub fn level() -> LogLevel {
     LOG.get().map_or_else(|| LogLevel::detached(Levels::default()), |log| log.level.clone())
 }
 
-/// Waits, briefly, until all log lines have left the process.
+/// Waits until all log lines have left the process, as long as their reader takes some.
 pub fn flush() {
     if let Some(log) = LOG.get() {
-        log.writer.flush(LAST_WORDS);
+        log.writer.flush(LAST_WORDS, ALL_WORDS);
     }
 }
 
@@ -154,7 +161,7 @@ pub fn complain(text: impl Display) {
     };
     if thread::Builder::new().spawn(write).is_ok() {
         // The sender is dropped when it is written.
-        let _ = written.recv_timeout(LAST_WORDS);
+        let _ = written.recv_timeout(COMPLAINT);
     }
 }
 
@@ -175,7 +182,7 @@ pub fn hook_panics() {
             return complain(format_args!("finicity-proxy: panic at {location}: this is a bug, please report it"));
         };
         tracing::error!(location, thread, "panic: this is a bug in finicity-proxy, please report it with this line");
-        log.writer.flush(PANIC_WORDS);
+        log.writer.flush(PANIC_WORDS, PANIC_WORDS);
     }));
 }
 

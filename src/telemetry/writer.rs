@@ -34,6 +34,10 @@ const ENOUGH_BYTES: usize = 32 * 1024;
 /// object is none.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
+/// How much is written at once: what a pipe takes while nobody reads it. A larger write would return only when all of it was taken,
+/// so that nobody could tell a slow reader from one that has stopped.
+const WRITE_BYTES: usize = 64 * 1024;
+
 /// The shortest time between two lines of this module about the same thing. A secret that is a word of such a line would make it
 /// the reason for the next.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
@@ -51,6 +55,8 @@ struct Shared {
     /// Told when everything has been written.
     emptied: Condvar,
     dropped: AtomicU64,
+    /// How many writes the reader has taken.
+    taken: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -83,14 +89,25 @@ impl LogWriter {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything written so far has left the process, `patience` at most.
-    pub(super) fn flush(&self, patience: Duration) {
+    /// Waits until everything written so far has left the process. A reader that takes nothing is given up after `patience`, a slow
+    /// one after `limit`.
+    pub(super) fn flush(&self, patience: Duration, limit: Duration) {
+        let end = Instant::now() + limit;
+        let busy = |pending: &mut Pending| pending.writing || !pending.bytes.is_empty();
         let mut pending = self.0.lock();
         pending.hurry = true;
         self.0.filled.notify_one();
-        let busy = |pending: &mut Pending| pending.writing || !pending.bytes.is_empty();
-        let (mut pending, _) =
-            self.0.emptied.wait_timeout_while(pending, patience, busy).unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let before = self.0.taken.load(Ordering::Relaxed);
+            let left = end.saturating_duration_since(Instant::now());
+            let waited = self.0.emptied.wait_timeout_while(pending, patience.min(left), busy);
+            let (still_pending, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            pending = still_pending;
+            let has_stopped = self.0.taken.load(Ordering::Relaxed) == before;
+            if !waited.timed_out() || has_stopped || left <= patience {
+                break;
+            }
+        }
         pending.hurry = false;
     }
 }
@@ -117,6 +134,14 @@ impl Shared {
         if before == 0 || (before < ENOUGH_BYTES && pending.bytes.len() >= ENOUGH_BYTES) {
             self.filled.notify_one();
         }
+    }
+
+    fn write(&self, output: &mut impl Write, batch: &[u8]) -> io::Result<()> {
+        for part in batch.chunks(WRITE_BYTES) {
+            output.write_all(part)?;
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        }
+        output.flush()
     }
 
     fn write_out(&self, mut output: impl Write, scrubber: &Scrubber) {
@@ -151,7 +176,7 @@ impl Shared {
                      finicity-proxy, please report it"
                 );
             }
-            if output.write_all(&batch).and_then(|()| output.flush()).is_err() {
+            if self.write(&mut output, &batch).is_err() {
                 let lines = batch.iter().filter(|byte| **byte == b'\n').count();
                 self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
             } else if self.has_room()

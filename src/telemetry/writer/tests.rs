@@ -47,11 +47,11 @@ fn written_in(parts: &[&[u8]], cuts: &[bool]) -> String {
         permit.send(()).unwrap();
         writer.make_writer().write_all(part).unwrap();
         if *cut {
-            writer.flush(PATIENCE);
+            writer.flush(PATIENCE, PATIENCE);
         }
     }
     permit.send(()).unwrap();
-    writer.flush(PATIENCE);
+    writer.flush(PATIENCE, PATIENCE);
     let bytes = written.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
 }
@@ -101,7 +101,7 @@ fn l08_a_line_that_is_too_long_is_dropped_and_counted() {
     permit.send(()).unwrap();
     writer.append(&vec![b'x'; MAX_LINE_BYTES + 1]);
     writer.append(b"next\n");
-    writer.flush(PATIENCE);
+    writer.flush(PATIENCE, PATIENCE);
     assert_eq!((written.lock().unwrap().as_slice(), writer.dropped()), (&b"next\n"[..], 1));
 }
 
@@ -122,7 +122,7 @@ fn lines_leave_in_order_and_a_flush_waits_for_them() {
     for n in 0..100 {
         writeln!(writer.make_writer(), "line {n}").unwrap();
     }
-    writer.flush(PATIENCE);
+    writer.flush(PATIENCE, PATIENCE);
     let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
     assert!(text.starts_with("line 0\nline 1\n") && text.ends_with("line 99\n"), "{text}");
     assert_eq!(writer.dropped(), 0);
@@ -139,6 +139,50 @@ fn i14_a_reader_that_stops_reading_costs_lines_but_never_blocks() {
     let dropped = writer.dropped();
     assert!((30..=48).contains(&dropped), "{dropped}");
     drop(permit);
-    writer.flush(PATIENCE);
+    writer.flush(PATIENCE, PATIENCE);
     assert_eq!(writer.0.lock().bytes.len(), 0);
+}
+
+/// An output that takes one write in a while, until nobody is to be waited for.
+struct Slow {
+    pace: Duration,
+    hurry: mpsc::Receiver<()>,
+    taken: Arc<AtomicU64>,
+}
+
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.hurry.recv_timeout(self.pace) == Err(mpsc::RecvTimeoutError::Timeout) {
+            self.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How much of ten writes an output that takes one in each `pace` has taken after a flush.
+fn taken_slowly(pace: Duration, patience: Duration, limit: Duration) -> u64 {
+    let (taken, (_hurry, hurried)) = (Arc::new(AtomicU64::new(0)), mpsc::channel());
+    let output = Slow { pace, hurry: hurried, taken: Arc::clone(&taken) };
+    let writer = LogWriter::spawn(output, scrubber()).unwrap();
+    let mut line = vec![b'x'; WRITE_BYTES];
+    line[WRITE_BYTES - 1] = b'\n';
+    for _ in 0..10 {
+        writer.append(&line);
+    }
+    writer.flush(patience, limit);
+    taken.load(Ordering::Relaxed) / WRITE_BYTES as u64
+}
+
+#[test]
+fn the_end_waits_for_a_reader_as_long_as_it_takes_something() {
+    let second = Duration::from_secs(1);
+    // Longer in all than the patience is, which each of them renews.
+    assert_eq!(taken_slowly(second / 4, 2 * second, PATIENCE), 10);
+    // One that takes nothing, and one that would take its time.
+    assert_eq!(taken_slowly(PATIENCE, second / 10, PATIENCE), 0);
+    assert!(taken_slowly(second / 4, 2 * second, second / 2) < 10);
 }
