@@ -187,7 +187,7 @@ impl Drop for CallerStream {
 mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::{TcpListener, TcpStream},
+        net::{TcpListener, TcpSocket, TcpStream},
     };
 
     use super::{super::gate::View, *};
@@ -198,9 +198,12 @@ mod tests {
     async fn pair(write_timeout: Duration) -> (CallerStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (served(listener.accept().await.unwrap().0, write_timeout), caller)
+    }
+
+    fn served(stream: TcpStream, write_timeout: Duration) -> CallerStream {
         let gate = Gate::new(LIMITS, Duration::from_secs(60), View::default());
-        let ours = Transport::Tcp(listener.accept().await.unwrap().0);
-        (CallerStream::new(OpenStream::new(ours, gate), write_timeout, Returned::default()), caller)
+        CallerStream::new(OpenStream::new(Transport::Tcp(stream), gate), write_timeout, Returned::default())
     }
 
     #[tokio::test]
@@ -249,6 +252,33 @@ mod tests {
             }
             assert_eq!(caller.read_to_end(&mut Vec::new()).await.err().map(|error| error.kind()), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn g06_an_answer_that_the_caller_takes_slowly_survives_requests_that_it_sends_meanwhile() {
+        const ANSWER_BYTES: usize = 1024 * 1024;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        // So little that most of the answer waits on our side, where a reset would drop it.
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        let mut caller = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut ours = served(listener.accept().await.unwrap().0, Duration::from_secs(60));
+        let closing = tokio::spawn(async move {
+            ours.write_all(&vec![b'x'; ANSWER_BYTES]).await.unwrap();
+            returned(ours).close().await;
+        });
+        let (mut answer, mut part) = (0, vec![0; 8 * 1024]);
+        loop {
+            // It fails once the connection is closed, when the answer must be there.
+            let _ = caller.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+            match caller.read(&mut part).await.unwrap() {
+                0 => break,
+                read => answer += read,
+            }
+        }
+        assert_eq!(answer, ANSWER_BYTES);
+        drop(caller);
+        closing.await.unwrap();
     }
 
     #[tokio::test]

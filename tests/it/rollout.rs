@@ -96,10 +96,23 @@ fn q02_what_waits_in_the_kernels_queues_when_the_end_begins_is_served() {
 #[test]
 fn q02_more_connections_than_places_in_the_queue_are_served_one_after_the_other() {
     let upstream = upstream();
-    let variables = [("FINICITY__LIMITS__CONNECTIONS", "3"), ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s")];
-    let mut proxy = Proxy::start_with(&upstream, &variables);
+    let dir = tempfile::tempdir().unwrap();
+    let on_socket = format!("unix:{}", dir.path().join("proxy.sock").display());
+    check_crowd(&upstream, "127.0.0.1:0", Proxy::connect);
+    // Most of these are still in the queue when the socket is closed.
+    check_crowd(&upstream, &on_socket, Proxy::connect_socket);
+}
+
+/// Checks that the requests of a crowd that waits at `address` when the end begins are served, three at a time.
+fn check_crowd<S: io::Read + io::Write + Send>(upstream: &Upstream, address: &str, connect: fn(&Proxy) -> Client<S>) {
+    let variables = [
+        ("FINICITY__LISTEN__PROXY", address),
+        ("FINICITY__LIMITS__CONNECTIONS", "3"),
+        ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s"),
+    ];
+    let mut proxy = Proxy::start_with(upstream, &variables);
     proxy.process.signal(Signal::STOP);
-    let mut clients: Vec<Client> = (0..20).map(|_| proxy.connect()).collect();
+    let mut clients: Vec<_> = (0..20).map(|_| connect(&proxy)).collect();
     clients.iter_mut().for_each(|client| client.send(REQUEST));
     proxy.process.signal(Signal::TERM);
     proxy.process.signal(Signal::CONT);
