@@ -17,8 +17,21 @@ use tokio::{
 
 use crate::server::Address;
 
+/// The longest time that a command waits. A longer one is a typing error, and may be more than a clock can show.
+const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
+
 /// The most bytes of an answer. The longest explanation of a probe has some hundreds.
 const MAX_ANSWER: usize = 64 * 1024;
+
+/// Reads how long to wait.
+///
+/// # Errors
+///
+/// What is expected instead.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).ok().filter(|time| *time <= MAX_TIME);
+    time.ok_or_else(|| "must be a time of at most a day, such as 30s".to_owned())
+}
 
 /// Where a listener of the running proxy is found.
 #[derive(Clone, Debug, PartialEq, Eq)]

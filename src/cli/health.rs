@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     asked: Asked,
     /// The time for an answer
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "2s", value_parser = call::time)]
     timeout: Duration,
 }
 

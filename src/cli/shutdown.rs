@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     wait: bool,
     /// How long to wait for that
-    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration, requires = "wait")]
+    #[arg(long, default_value = "60s", value_parser = call::time, requires = "wait")]
     timeout: Duration,
 }
 
@@ -39,6 +39,8 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
     let control = config::control(&inputs)?;
     let admin_token = credentials::admin_token(inputs.environment.variables())?;
     drop(inputs); // the environment's copy of the secrets with it
+    // Whoever listens there may repeat it in an answer, which is shown.
+    config::keep_secret_token(admin_token.as_ref());
     let (places, authorization) = way_in(control, admin_token.as_ref())?;
     drop(admin_token);
     let call = Call { method: Method::POST, target: "/api/shutdown", authorization };

@@ -7,6 +7,7 @@ use clap::Args;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    call,
     health::{Asked, Question},
     say,
 };
@@ -23,7 +24,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     asked: Asked,
     /// How long to wait
-    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "60s", value_parser = call::time)]
     timeout: Duration,
 }
 

@@ -32,7 +32,7 @@ use std::{
 
 use crate::secret::Secret;
 
-/// The files that are looked for. Others are none of ours.
+/// The files that are looked for, in the order of [`Field`](super::Field). Others are none of ours.
 pub const NAMES: [&str; 5] = ["client_id", "client_secret", "partner_id", "partner_secret", "app_key"];
 
 /// Larger than any credential; a file above this is not one, and is not read into memory.

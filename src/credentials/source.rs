@@ -40,13 +40,7 @@ impl Field {
 
     /// The file that holds it in a directory of credentials.
     pub fn file_name(self) -> &'static str {
-        match self {
-            Self::ClientId => "client_id",
-            Self::ClientSecret => "client_secret",
-            Self::PartnerId => "partner_id",
-            Self::PartnerSecret => "partner_secret",
-            Self::AppKey => "app_key",
-        }
+        dir::NAMES[self as usize]
     }
 }
 

@@ -7,7 +7,6 @@
 pub mod verdict;
 
 use std::{
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -23,9 +22,9 @@ use tokio::time::timeout;
 use tower::{Layer, Service};
 
 use super::{
-    Config, Error, Exchange, Record, ResponseBody,
+    Config, Error, Exchange, ResponseBody,
     body::Rest,
-    replay::{Original, ReplayBody},
+    replay::{Again, Original, ReplayBody},
     vendor_code,
 };
 use crate::{
@@ -80,23 +79,11 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
-        let Exchange { request, record } = exchange;
-        let (request, original) = Original::keep(request, self.shared.replay_buffer);
-        // The service that was polled ready is the one to call; the clone is for a second time.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone.clone());
-        let first = inner.call(Exchange { request, record: Arc::clone(&record) });
-        let again = Again { service: clone, original, record, shared: Arc::clone(&self.shared) };
+        let request = Original::keep(exchange.request, self.shared.replay_buffer);
+        let exchange = Exchange { request, record: exchange.record };
+        let (first, again) = Again::after(&mut self.inner, exchange, &self.shared);
         HealFuture::First { inner: first, again: Some(again) }
     }
-}
-
-/// What is needed to send a request once more.
-struct Again<S, B> {
-    service: S,
-    original: Arc<Original<B>>,
-    record: Arc<Record>,
-    shared: Arc<Shared>,
 }
 
 type Answer = Result<Response<ResponseBody>, Error>;
@@ -104,7 +91,7 @@ type Answer = Result<Response<ResponseBody>, Error>;
 pin_project! {
     #[project = HealProjection]
     pub(super) enum HealFuture<S, B, F> {
-        First { #[pin] inner: F, again: Option<Again<S, B>> },
+        First { #[pin] inner: F, again: Option<Again<S, B, Shared>> },
         Healing { inner: Pin<Box<dyn Future<Output = Answer> + Send>> },
     }
 }
@@ -133,7 +120,7 @@ where
     }
 }
 
-impl<S, B> Again<S, B>
+impl<S, B> Again<S, B, Shared>
 where
     S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error>,
     B: Body<Data = Bytes> + Unpin,

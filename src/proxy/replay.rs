@@ -6,7 +6,7 @@
 
 use std::{
     error::Error as StdError,
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -15,8 +15,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
+use tower::Service;
 
-use super::body::BodyError;
+use super::{Exchange, Record, body::BodyError};
+
+/// The most chunks of a body that are kept. Each costs a handle of 32 bytes and holds on to what it was read into, so that a body that
+/// drips in byte by byte would take many times its size.
+const MAX_CHUNKS: usize = 1024;
 
 /// What was kept of a request.
 pub(super) struct Original<B> {
@@ -46,7 +51,7 @@ struct Superseded;
 
 impl<B> Original<B> {
     /// Keeps what is needed of `request`, up to `room` bytes of its body, and gives it back as the one to send.
-    pub(super) fn keep(request: Request<B>, room: usize) -> (Request<ReplayBody<B>>, Arc<Self>) {
+    pub(super) fn keep(request: Request<B>, room: usize) -> Request<ReplayBody<B>> {
         let (head, body) = request.into_parts();
         let kept = Kept { rest: body, chunks: Vec::new(), room: Some(room), reader: 0, waker: None };
         let original = Arc::new(Self {
@@ -55,8 +60,7 @@ impl<B> Original<B> {
             headers: head.headers.clone(),
             body: Mutex::new(kept),
         });
-        let body = ReplayBody { original: Arc::clone(&original), reader: 0, next: 0 };
-        (Request::from_parts(head, body), original)
+        Request::from_parts(head, ReplayBody { original, reader: 0, next: 0 })
     }
 
     /// Whether everything that was read of the body so far is there.
@@ -86,9 +90,33 @@ impl<B> Original<B> {
     }
 }
 
+/// What is needed to send a request once more, by a layer that decides with the help of `shared`.
+pub(super) struct Again<S, B, T> {
+    pub(super) service: S,
+    pub(super) original: Arc<Original<B>>,
+    pub(super) record: Arc<Record>,
+    pub(super) shared: Arc<T>,
+}
+
+impl<S, B, T> Again<S, B, T>
+where
+    S: Service<Exchange<ReplayBody<B>>> + Clone,
+{
+    /// Has `service`, which was polled ready, send the request of `exchange`, and keeps what is needed for a second time.
+    pub(super) fn after(service: &mut S, exchange: Exchange<ReplayBody<B>>, shared: &Arc<T>) -> (S::Future, Self) {
+        let original = Arc::clone(&exchange.request.body().original);
+        let record = Arc::clone(&exchange.record);
+        // The service that was polled ready is the one to call; the clone is for the second time.
+        let clone = service.clone();
+        let sending = mem::replace(service, clone.clone()).call(exchange);
+        (sending, Self { service: clone, original, record, shared: Arc::clone(shared) })
+    }
+}
+
 impl<B> Kept<B> {
     fn keep(&mut self, chunk: &Bytes) {
-        self.room = self.room.and_then(|room| room.checked_sub(chunk.len()));
+        let room = self.room.filter(|_| self.chunks.len() < MAX_CHUNKS);
+        self.room = room.and_then(|room| room.checked_sub(chunk.len()));
         if self.room.is_some() {
             self.chunks.push(chunk.clone());
         } else {
@@ -111,13 +139,6 @@ pub(super) struct ReplayBody<B> {
     reader: u32,
     /// How many of the chunks it has given.
     next: usize,
-}
-
-impl<B> ReplayBody<B> {
-    /// The request that this is the body of.
-    pub(super) fn original(&self) -> Arc<Original<B>> {
-        Arc::clone(&self.original)
-    }
 }
 
 impl<B> Body for ReplayBody<B>
@@ -205,7 +226,8 @@ mod tests {
     fn request(room: usize) -> (Caller, Request<ReplayBody<Sent>>, Arc<Original<Sent>>) {
         let (caller, body) = unbounded_channel();
         let request = Request::post("/a?b=c").header("x", "y").body(Sent(body)).unwrap();
-        let (request, original) = Original::keep(request, room);
+        let request = Original::keep(request, room);
+        let original = Arc::clone(&request.body().original);
         (caller, request, original)
     }
 
@@ -245,6 +267,17 @@ mod tests {
         send(&caller, "0123456789");
         assert_eq!(next(&mut again).await.unwrap(), "0123456789");
         assert!(original.again().is_none(), "now it was read, and is larger than the limit");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_drips_in_is_not_kept_for_ever() {
+        for (chunks, kept) in [(MAX_CHUNKS, true), (MAX_CHUNKS + 1, false)] {
+            let (caller, request, original) = request(64 * 1024);
+            (0..chunks).for_each(|_| send(&caller, "x"));
+            drop(caller);
+            assert_eq!(request.into_body().collect().await.unwrap().to_bytes().len(), chunks);
+            assert_eq!((original.is_kept(), original.kept().chunks.is_empty()), (kept, !kept));
+        }
     }
 
     #[tokio::test]

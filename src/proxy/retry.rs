@@ -8,7 +8,7 @@
 //! because of an answer, whatever it says.
 
 use std::{
-    fmt, mem,
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -25,9 +25,9 @@ use tower::{
 };
 
 use super::{
-    Error, Exchange, Record, ResponseBody,
+    Error, Exchange, ResponseBody,
     error::Fate,
-    replay::{Original, ReplayBody},
+    replay::{Again, ReplayBody},
 };
 use crate::{catalogue::Route, telemetry::Metrics};
 
@@ -88,30 +88,16 @@ where
 
     fn call(&mut self, exchange: Exchange<ReplayBody<B>>) -> Self::Future {
         self.shared.budget.deposit();
-        let original = exchange.request.body().original();
-        let record = Arc::clone(&exchange.record);
-        // The service that was polled ready is the one to call; the clone is for a second time.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone.clone());
-        let sending = inner.call(exchange);
-        let again = Again { service: clone, original, record, shared: Arc::clone(&self.shared) };
+        let (sending, again) = Again::after(&mut self.inner, exchange, &self.shared);
         RetryFuture { sending, again, next: None }
     }
-}
-
-/// What is needed to send a request once more.
-struct Again<S, B> {
-    service: S,
-    original: Arc<Original<B>>,
-    record: Arc<Record>,
-    shared: Arc<Shared>,
 }
 
 pin_project! {
     pub(super) struct RetryFuture<S, B, F> {
         #[pin]
         sending: F,
-        again: Again<S, B>,
+        again: Again<S, B, Shared>,
         // What is to be sent again as soon as the service is ready.
         next: Option<Exchange<ReplayBody<B>>>,
     }
@@ -142,7 +128,7 @@ where
     }
 }
 
-impl<S, B> Again<S, B> {
+impl<S, B> Again<S, B, Shared> {
     /// The request once more, where `error` allows it and it was not sent again before.
     fn exchange(&self, error: &Error) -> Option<Exchange<ReplayBody<B>>> {
         let Self { original, record, shared, .. } = self;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::TcpListener,
     sync::{
         Arc,
@@ -97,6 +98,9 @@ fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() 
     check(&["health", &set("listen.ops", "nonsense")], &[], 78, &["listen.ops (set by --set)"]);
     check(&["health", "well"], &[], 2, &["live", "ready", "startup"]);
     check(&["health", "--url", "https://localhost"], &[], 2, &["http://"]);
+    for command in [&["health"][..], &["wait"], &["shutdown", "--wait"]] {
+        check(&[command, &["--timeout", "500000000000y"]].concat(), &[], 2, &["at most a day"]);
+    }
 }
 
 #[test]
@@ -206,6 +210,27 @@ fn shutdown_on_the_port_needs_the_admin_token_and_says_what_is_wrong_with_it() {
     check(&["shutdown", &at_port, "--wait"], &variables, 0, &["the proxy drains and ends", "it has ended"]);
     assert_eq!(proxy.process.wait().code(), Some(0));
     proxy.process.wait_for_log("drained");
+}
+
+#[test]
+fn l01_shutdown_does_not_show_its_token_when_somebody_else_listens_there_and_repeats_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let echo = thread::spawn(move || {
+        let (mut caller, mut head) = (listener.accept().unwrap().0, vec![0; 4096]);
+        let length = caller.read(&mut head).unwrap();
+        write!(caller, "HTTP/1.1 404 Not Found\r\ncontent-length: {length}\r\n\r\n").unwrap();
+        caller.write_all(&head[..length]).unwrap();
+    });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), ADMIN_TOKEN).unwrap();
+    let variables = [("FINICITY_ADMIN_TOKEN_FILE", &*file.path().display().to_string())];
+    let mut shutdown = start(&["shutdown", &set("listen.admin", address)], &variables);
+    shutdown.may_scrub();
+    assert_eq!(shutdown.wait().code(), Some(1));
+    echo.join().unwrap();
+    let output = shutdown.output();
+    assert!(output.contains("Bearer [scrubbed]") && !output.contains(ADMIN_TOKEN), "{output}");
 }
 
 #[test]
