@@ -70,6 +70,25 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// A service that answers the requests of connections, each of which has a clone of it.
+pub trait Answers:
+    Service<Request<Incoming>, Response = Response<<Self as Answers>::Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+    /// The body of an answer.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
+}
+
+impl<S, B> Answers for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+{
+    type Body = B;
+}
+
 /// The workers and what they share.
 #[derive(Debug)]
 pub struct Server {
@@ -89,20 +108,12 @@ impl Server {
     /// # Errors
     ///
     /// When a thread or its runtime cannot be started.
-    pub fn start<S, B>(
+    pub fn start<S: Answers + Sync>(
         config: &Config,
         metrics: Arc<Metrics>,
         end: Drain,
         stack: impl Fn() -> ByDoor<S>,
-    ) -> io::Result<Self>
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-    {
+    ) -> io::Result<Self> {
         let ended = CancellationToken::new();
         let worker = |number| {
             let connections = Connections::new(config.limits, end.clone(), LAST_REQUEST);
@@ -217,17 +228,14 @@ fn connection_limit(config: &Config) -> usize {
 /// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled: for the listeners that are
 /// not on the path of requests. At most 64 are open at once. Logs and metrics call the listener `name`. Each request says in its
 /// extensions which [`Peer`](crate::guard::Peer) it is from.
-pub async fn serve<S, B>(
+pub async fn serve(
     name: &'static str,
     listener: Listener,
-    service: S,
+    service: impl Answers,
     limits: Limits,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-{
+) {
     let connections = Connections::new(limits, Drain::default(), Duration::ZERO);
     let entrance = Entrance::new(name, MAX_SIDE_CONNECTIONS, metrics);
     loop {

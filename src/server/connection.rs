@@ -1,14 +1,11 @@
 //! One connection, from its first byte to its last.
 //!
-//! Most connections of most callers are idle, so an idle one rests: nothing of HTTP is kept for it, neither buffers nor a timer of
-//! its own, until its next byte comes.
+//! Most connections of most callers are idle, so an idle one rests: until its next byte comes, nothing of HTTP is kept for it, and
+//! no buffers; only a timer is.
 
-use std::{convert::Infallible, error::Error as StdError, pin::pin, time::Duration};
+use std::{pin::pin, time::Duration};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use hyper::{body::Incoming, server::conn::http1};
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
     runtime::Handle,
@@ -16,10 +13,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service;
 use tracing::debug;
 
 use super::{
+    Answers,
     exchanges::{Counted, Exchanges},
     gate::{Gate, View},
     stream::{CallerStream, OpenStream, Returned},
@@ -80,14 +77,7 @@ impl Connections {
     /// Serves `stream` with `service` on `runtime` until it closes. `held` is dropped with the connection.
     ///
     /// The stream leaves the reactor that accepted it and joins the one that serves it.
-    pub(super) fn serve<S, B>(&self, runtime: &Handle, stream: Transport, service: S, held: impl Send + 'static)
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-            + Clone
-            + Send
-            + 'static,
-        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-    {
+    pub(super) fn serve(&self, runtime: &Handle, stream: Transport, service: impl Answers, held: impl Send + 'static) {
         let connections = self.clone();
         runtime.spawn(self.tasks.track_future(async move {
             let _held = held;
@@ -100,14 +90,7 @@ impl Connections {
     }
 
     /// Rests until a request comes, serves it and those that follow it, and rests again, until `transport` closes.
-    async fn attend<S, B>(self, transport: Transport, service: S)
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-            + Clone
-            + Send
-            + 'static,
-        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-    {
+    async fn attend(self, transport: Transport, service: impl Answers) {
         let view = View::default();
         let gate = Gate::new(self.limits.head, self.limits.header_timeout, view.clone());
         let mut stream = OpenStream::new(transport, gate);
@@ -136,14 +119,7 @@ impl Connections {
     }
 
     /// Serves the requests of `stream` until it closes, or has been idle for a while and is given back.
-    async fn serve_awake<S, B>(&self, stream: OpenStream, service: S, view: View) -> Option<OpenStream>
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-            + Clone
-            + Send
-            + 'static,
-        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-    {
+    async fn serve_awake(&self, stream: OpenStream, service: impl Answers, view: View) -> Option<OpenStream> {
         let Self { limits, end, last_request, drain, overdue, abort, .. } = self;
         let returned = Returned::default();
         let exchanges = Exchanges::after(stream.messages());

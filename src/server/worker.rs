@@ -1,19 +1,14 @@
 //! A worker: one thread, one single-threaded runtime, its connections and its services.
 
-use std::{convert::Infallible, error::Error as StdError, fmt, io, thread};
+use std::{fmt, io, thread};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
 use tokio::{
     runtime::{self, Handle},
     sync::OwnedSemaphorePermit,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tower::Service;
 
-use super::{OpenConnection, connection::Connections, transport::Transport};
+use super::{Answers, OpenConnection, connection::Connections, transport::Transport};
 use crate::guard::ByDoor;
 
 /// What a connection holds for as long as it lives.
@@ -30,20 +25,12 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts the thread, which serves its `connections` with the one of `services` for the door that each came in by.
     /// `ended` is dropped when the thread ends, however it does.
-    pub(super) fn start<S, B>(
+    pub(super) fn start(
         number: usize,
         connections: Connections,
-        services: ByDoor<S>,
+        services: ByDoor<impl Answers + Sync>,
         ended: DropGuard,
-    ) -> io::Result<Self>
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-    {
+    ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();

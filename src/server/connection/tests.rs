@@ -1,6 +1,9 @@
 //! When a connection rests, and that a caller does not notice.
 
+use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
