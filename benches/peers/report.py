@@ -73,4 +73,4 @@ def place(result):
     """When, where and with what the figures were taken, in a sentence."""
     at = result["machine"]
     versions = ", ".join(result["versions"].values())
-    return f"{at['date']}, {at['cpu']}, {at['cores']} cores, {at['system']}, load {at['load_before']:.1f} before; {versions}.\n"
+    return f"{at['date']}, {at['cpu']}, {at['cores']} cores, {at['system']}, load {at['load_before']:.1f} before;\n{versions}.\n"

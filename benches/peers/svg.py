@@ -25,7 +25,7 @@ def style():
         "<style>text{font:13px system-ui,'Segoe UI',Helvetica,Arial,sans-serif}.title{font-size:16px;font-weight:600}"
         ".name{font-weight:600;stroke:none}.line{fill:none;stroke-width:2.5;stroke-linejoin:round}"
         f"{rules('#ffffff', '#24292f', '#d8dee4', LIGHT)}"
-        f"@media(prefers-color-scheme:dark){{{rules('#0d1117', '#e6edf3', '#30363d', DARK)}}}"
+        f"@media (prefers-color-scheme:dark){{{rules('#0d1117', '#e6edf3', '#30363d', DARK)}}}"
         ".line{fill:none}text.name{stroke:none}</style>"
     )
 
