@@ -50,6 +50,32 @@ wrk.headers["Content-Type"] = "application/json"
     }
 
 
+def steady(proxy, path, connections, warm_up, seconds):
+    """What a request costs while so many connections are busy, between two moments of one run of wrk.
+
+    When callers leave in the middle of requests, proxies close the connections to the upstream too. A run as a whole would count
+    the handshakes of all of them anew, which are many where there are a thousand.
+    """
+    command = ["taskset", "-c", str(proxy.rig.load_core), "wrk", "-t1", f"-c{connections}", f"-d{warm_up + seconds + 1}s",
+               "--timeout", f"{TIMEOUT}s", f"http://127.0.0.1:{proxy.port}{path}"]
+    pids = proxy.running.pids()
+    load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        time.sleep(warm_up)
+        before, requests = sum(seconds_of(pids)), proxy.rig.upstream_requests()
+        time.sleep(seconds)
+        after, requests = sum(seconds_of(pids)), proxy.rig.upstream_requests() - requests
+        printed = load.communicate(timeout=2 * TIMEOUT)[0]
+    finally:
+        load.kill()
+        load.wait()
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", printed)
+    broken = re.search(r"Socket errors: (.*[1-9].*)", printed)
+    if refused or broken or requests < 2:
+        raise Failed(f"{proxy.name}, {connections} connections, {requests} requests:\n{printed}{proxy.running.tail()}")
+    return {"requests": requests, "cpu_us": (after - before) / requests * 1e6, "resident_kib": proxy.running.resident_kib()}
+
+
 def problem(proxy, run):
     """What was wrong with a run, or None."""
     if not run["requests"]:

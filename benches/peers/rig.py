@@ -279,11 +279,21 @@ http {{
     server {{
         listen unix:{self.folder}/answer.sock;
         location / {{ return 200 '{answer}'; }}
+        location = /status {{ stub_status; }}
     }}
 }}
 """
         upstream = self.run("upstream", ["nginx", "-c", self.file("upstream.conf", config)], {self.load_core})
         until(lambda: connects(self.upstream_port), upstream, "does not listen")
+
+    def upstream_requests(self):
+        """How many requests the upstream has had so far."""
+        with socket.socket(socket.AF_UNIX) as status:
+            status.settimeout(STOP_TIMEOUT)
+            status.connect(str(self.folder / "answer.sock"))
+            status.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+            text = status.makefile().read()
+        return int(re.search(r"requests\s+\d+ \d+ (\d+)", text).group(1))
 
 
 def until(condition, running, problem):
