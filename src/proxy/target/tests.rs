@@ -351,11 +351,13 @@ fn i13_no_path_is_slow_to_judge() {
     let endpoints = Endpoints::new(None, None);
     for part in ["/a%2", "/%25", "/%2525", "/a;b", "/.a", "/\u{e9}", "%c3%a9", "/"] {
         let path = format!("/{}", part.repeat(8192 / part.len()));
-        let started = std::time::Instant::now();
-        for _ in 0..10 {
+        let judged = || {
+            let started = std::time::Instant::now();
             let _ = endpoints.find(&path);
-        }
-        // A few hundred microseconds each in a debug build; the bound leaves room for a busy machine.
-        assert!(started.elapsed() < std::time::Duration::from_secs(1), "{part}: {:?}", started.elapsed());
+            started.elapsed()
+        };
+        // Some milliseconds in a debug build. The quickest of several, since a busy machine stops the others on their way.
+        let quickest = (0..50).map(|_| judged()).min().unwrap();
+        assert!(quickest < std::time::Duration::from_millis(50), "{part}: {quickest:?}");
     }
 }
