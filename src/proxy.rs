@@ -30,9 +30,11 @@ pub mod target;
 mod upload;
 mod vendor_code;
 
-use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderName, Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
@@ -42,13 +44,14 @@ pub use concurrency::ConcurrencyLayer;
 pub use error::{Code, Error};
 pub use observe::ObservedBody;
 pub use record::Record;
+pub use replay::ReplayBody;
 pub use target::Endpoints;
-pub use upload::UploadLimits;
+pub use upload::{Upload, UploadLimits};
 
 use self::{
     client::Upstream, deadline::DeadlineLayer, guard::Guard, headers::OwnNames, heal::HealLayer, inject::InjectLayer,
-    local::LocalLayer, observe::ObserveLayer, overdue::OverdueLayer, panic::CatchPanicLayer, replay::ReplayBody,
-    respond::RespondLayer, retry::RetryLayer, step::step, upload::Upload,
+    local::LocalLayer, observe::ObserveLayer, overdue::OverdueLayer, panic::CatchPanicLayer, respond::RespondLayer,
+    retry::RetryLayer, step::step,
 };
 use crate::{
     drain::Drain,
@@ -130,7 +133,7 @@ pub struct Shared {
     pub drain: Drain,
 }
 
-/// The request pipeline for what comes in by `door`: top to bottom is the way down.
+/// The request pipeline for what comes in by `door`: all layers, and the upstream below them.
 pub fn stack(
     config: &Config,
     door: Door,
@@ -144,6 +147,32 @@ pub fn stack(
 > + Clone
 + Send
 + 'static {
+    layers(config, door, shared, pool.0)
+}
+
+/// The layers over `upstream`, which sends requests on: top to bottom is the way down.
+pub fn layers<B, S>(
+    config: &Config,
+    door: Door,
+    shared: Shared,
+    upstream: S,
+) -> impl Service<
+    Request<B>,
+    Response = Response<ObservedBody>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<ObservedBody>, Infallible>> + Send,
+>
++ Clone
++ Send
++ 'static
++ use<B, S>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin + Send + 'static,
+    S: Service<Exchange<ReplayBody<Upload<B>>>, Response = Response<ResponseBody>, Error = Error, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
     let Shared { concurrency, token, control, metrics, drain } = shared;
     let guard = Arc::new(Guard::new(config, door));
     let names = Arc::new(OwnNames::new(&config.own_headers));
@@ -165,5 +194,5 @@ pub fn stack(
         .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
         .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // first nothing of the caller's that could pass for ours …
         .layer(InjectLayer::new(token)) // … then our credentials, last of all
-        .service(pool.0)
+        .service(upstream)
 }

@@ -134,7 +134,7 @@ impl<B> fmt::Debug for Original<B> {
 
 /// A request body on its first way, or on a later one.
 #[derive(Debug)]
-pub(super) struct ReplayBody<B> {
+pub struct ReplayBody<B> {
     original: Arc<Original<B>>,
     reader: u32,
     /// How many of the chunks it has given.

@@ -89,7 +89,7 @@ pub(super) fn watch<B>(limits: UploadLimits, exchange: Exchange<B>) -> Exchange<
 
 /// A request's body that keeps to its limits, or fails.
 #[derive(Debug)]
-pub(super) struct Upload<B> {
+pub struct Upload<B> {
     inner: B,
     limits: UploadLimits,
     record: Arc<Record>,

@@ -1,0 +1,320 @@
+//! The layers of the way of a request alone, without sockets, TLS or a second process: what each costs, and what all of them do.
+//!
+//! ```console
+//! $ cargo bench --bench layers -- framing     # those whose names have this in them; all, without it
+//! $ cargo bench --bench layers -- --save-baseline before
+//! $ cargo bench --bench layers -- --baseline before
+//! ```
+//!
+//! Times are of this machine and moment, so compare them with a baseline of the same hour. What must not grow is counted, not
+//! timed, by `.ci/budget`.
+
+use std::{convert::Infallible, future, hint::black_box, io, sync::Arc, thread, time::Duration};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput};
+use finicity_proxy::{
+    catalogue::Route,
+    config::{self, Inputs},
+    drain::Drain,
+    framing::{Follower, HeadLimits},
+    guard::Door,
+    proxy::{
+        self, ConcurrencyLayer, Error, Exchange, ObservedBody, Record, ReplayBody, ResponseBody, Shared, Upload,
+        headers::{self, OwnNames},
+        target,
+    },
+    telemetry::{
+        AccessLine, Metrics,
+        logging::{self, Format},
+    },
+    token::{self, Clock, scheme::Grant},
+};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Full};
+use tower::Service;
+
+/// What most requests look like.
+const USUAL: &str = "GET /aggregation/v1/customers/1005061234/accounts HTTP/1.1\r\nHost: localhost:3464\r\n\
+    User-Agent: python-requests/2.32.3\r\nAccept-Encoding: gzip, deflate\r\nAccept: application/json\r\n\
+    Connection: keep-alive\r\n\r\n";
+
+/// What one looks like that comes through a mesh, with all that callers and their libraries add.
+const CROWDED: &str = "GET /aggregation/v4/customers/1005061234/accounts/5011648377/transactions?fromDate=1420092061&\
+    toDate=1767225599&start=1&limit=1000 HTTP/1.1\r\nHost: localhost:3464\r\nUser-Agent: okhttp/4.12.0\r\n\
+    Accept: application/json\r\nAccept-Encoding: gzip\r\nAccept-Language: en-US,en;q=0.9\r\nCache-Control: no-cache\r\n\
+    Connection: keep-alive, x-hop\r\nx-hop: 1\r\nFinicity-App-Key: placeholder\r\nAuthorization: Bearer placeholder\r\n\
+    x-request-id: 7b1f2c9e-0000-4000-8000-123456789abc\r\nx-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: http\r\n\
+    x-envoy-attempt-count: 1\r\nx-b3-traceid: 463ac35c9f6413ad48485a3953bb6124\r\nx-b3-spanid: a2fb4a1d1a96d312\r\n\
+    x-b3-sampled: 1\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n\
+    baggage: user=1\r\n\r\n";
+
+/// A request with a body, in chunks.
+const CHUNKED: &str = "POST /aggregation/v2/customers/active HTTP/1.1\r\nHost: localhost:3464\r\n\
+    Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n{\"username\":\"ada01\"}\r\n0\r\n\r\n";
+
+/// How large a head may be: the defaults of `limits.*`.
+const LIMITS: HeadLimits = HeadLimits { target_bytes: 8192, header_bytes: 32 * 1024, headers: 100 };
+
+/// The pause after so many access lines, in which the thread that writes them catches up: nobody makes requests as fast as a
+/// benchmark does, and dropping a line costs less.
+const BURST: u64 = 1000;
+const PAUSE: Duration = Duration::from_millis(6);
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    framing(&mut criterion);
+    targets(&mut criterion);
+    header_fields(&mut criterion);
+    all_layers(&mut criterion);
+    // Last, since from here on there is a log, which takes the lines of all layers.
+    watching(&mut criterion);
+    criterion.final_summary();
+}
+
+/// The following of messages on the bytes of a connection.
+fn framing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("framing");
+    for (name, message) in [("usual", USUAL), ("crowded", CROWDED), ("chunked", CHUNKED)] {
+        group.throughput(Throughput::Bytes(message.len() as u64));
+        let mut follower = Follower::new(LIMITS);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| follower.feed(black_box(message.as_bytes())).expect("the message has one reading"));
+        });
+        // As from a caller that writes its head in two halves.
+        let (first, second) = message.as_bytes().split_at(message.len() / 2);
+        group.bench_function(format!("{name} in two parts"), |bencher| {
+            bencher.iter(|| {
+                follower.feed(black_box(first)).expect("the message has one reading");
+                follower.feed(black_box(second)).expect("the message has one reading");
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The reading of request targets.
+fn targets(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("target");
+    let endpoints = config().endpoints;
+    for (name, path) in [
+        ("short", "/aggregation/v1/customers"),
+        ("long", "/aggregation/v4/customers/1005061234/accounts/5011648377/transactions"),
+        ("escaped", "/aggregation/v1/customers/%31005061234/accounts/a%20b/./x/../transactions"),
+        ("other", "/no/such/operation"),
+    ] {
+        group.bench_function(format!("route, {name}"), |bencher| {
+            bencher.iter(|| Route::find(&Method::GET, black_box(path)));
+        });
+        group.bench_function(format!("canonical form, {name}"), |bencher| {
+            bencher.iter(|| target::canonical(black_box(path)).is_ok());
+        });
+        let mut request = Request::get(path).body(()).expect("the path is one");
+        group.bench_function(format!("judge, {name}"), |bencher| {
+            bencher.iter(|| target::judge(&endpoints, black_box(&mut request)).is_ok());
+        });
+    }
+    group.finish();
+}
+
+/// The removal of header fields, in both directions.
+fn header_fields(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("headers");
+    let own = OwnNames::new(&config().own_headers);
+    for (name, message) in [("usual", USUAL), ("crowded", CROWDED)] {
+        group.bench_function(format!("strip a request, {name}"), |bencher| {
+            let exchange = || {
+                let request = request(message, Bytes::new());
+                let record = Arc::new(Record::new(Method::GET, None));
+                Exchange { request, record }
+            };
+            bencher.iter_batched_ref(
+                exchange,
+                |exchange| headers::strip_request(&own, exchange).is_ok(),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    let answer = {
+        let mut answer = HeaderMap::new();
+        for (name, value) in [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CONTENT_LENGTH, "1234"),
+            (header::DATE, "Sun, 22 Nov 2026 12:00:00 GMT"),
+            (header::SERVER, "nginx"),
+            (header::CONNECTION, "keep-alive"),
+            (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+        ] {
+            answer.insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    };
+    group.bench_function("strip an answer", |bencher| {
+        bencher.iter_batched_ref(
+            || answer.clone(),
+            |answer| headers::strip_response(&own, answer),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+/// All layers: from the request that hyper has read to the answer that it is to write, without a log. At the bottom stands an
+/// upstream that takes the request's body and answers at once.
+fn all_layers(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be made");
+    let _entered = runtime.enter();
+    let mut layers = layers();
+    let mut group = criterion.benchmark_group("layers");
+    let body = Bytes::from(vec![b'x'; 16 * 1024]);
+    let upload =
+        "POST /aggregation/v2/customers/active HTTP/1.1\r\nHost: localhost:3464\r\nContent-Length: 16384\r\n\r\n";
+    for (name, message, body, expected) in [
+        ("usual", USUAL, Bytes::new(), StatusCode::OK),
+        ("crowded", CROWDED, Bytes::new(), StatusCode::OK),
+        ("16 KiB upload, kept for a replay", upload, body, StatusCode::OK),
+        // Everything above `local` alone; with what those above cost, that is what the layers below it cost.
+        (
+            "answered half-way",
+            "OPTIONS * HTTP/1.1\r\nHost: localhost:3464\r\n\r\n",
+            Bytes::new(),
+            StatusCode::NO_CONTENT,
+        ),
+        ("refused", "TRACE / HTTP/1.1\r\nHost: localhost:3464\r\n\r\n", Bytes::new(), StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let answered = |answer: &Response<ObservedBody>| assert_eq!(answer.status(), expected, "{name}");
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || request(message, body.clone()),
+                |request| {
+                    let answer = layers.call(request).now_or_never().expect("nothing is waited for");
+                    let Ok(answer) = answer;
+                    answered(&answer);
+                    answer.into_body().collect().now_or_never().expect("the body is there").expect("it is whole")
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// What is said of a request when it has ended.
+fn watching(criterion: &mut Criterion) {
+    let log = logging::Config { format: Format::Json, level: Default::default() };
+    logging::init_to(&log, io::sink(), false).expect("this is the first log of the process");
+    let mut group = criterion.benchmark_group("watching");
+    let metrics = Metrics::new();
+    let took = Duration::from_micros(1234);
+    group.bench_function("metrics", |bencher| bencher.iter(|| count(&metrics, black_box(took))));
+    group.bench_function("access line", |bencher| {
+        bencher.iter_custom(|count| {
+            let mut total = Duration::ZERO;
+            for start in (0..count).step_by(BURST as usize) {
+                let started = std::time::Instant::now();
+                (start..count.min(start + BURST)).for_each(|_| access_line(black_box(took)).log());
+                total += started.elapsed();
+                thread::sleep(PAUSE);
+            }
+            total
+        });
+    });
+    group.finish();
+}
+
+/// All that the layers count of a request that is answered.
+fn count(metrics: &Metrics, took: Duration) {
+    metrics.in_flight().inc();
+    metrics.upstream().sent(true);
+    let route = metrics.route(7, "GET", "/aggregation/v1/customers/{customerId}/accounts", true);
+    route.finished(Some(StatusCode::OK), took * 2);
+    route.reached_upstream();
+    route.first_byte(took);
+    metrics.in_flight().dec();
+}
+
+fn access_line(took: Duration) -> AccessLine<'static> {
+    AccessLine {
+        method: "GET",
+        route: "/aggregation/v1/customers/{customerId}/accounts",
+        prefix: None,
+        transport: "tcp",
+        status: Some(200),
+        upstream_status: Some(200),
+        vendor_code: None,
+        outcome: "complete",
+        duration: took * 2,
+        queued: None,
+        token_wait: None,
+        first_byte: Some(took),
+        request_bytes: 0,
+        response_bytes: 1234,
+        request_id: "7b1f2c9e-0000-4000-8000-123456789abc",
+        token_version: Some(17),
+        reused: Some(true),
+        replayed: false,
+        retried: false,
+        error: None,
+        cause: None,
+    }
+}
+
+/// The layers with everything at its default, a token in their hands, and an upstream that answers at once.
+fn layers()
+-> impl Service<Request<Full<Bytes>>, Response = Response<ObservedBody>, Error = Infallible, Future: Send> + Clone {
+    let config = config();
+    let metrics = Arc::new(Metrics::new());
+    let (mut writer, token) = token::channel(Clock::Boot, Duration::from_secs(2));
+    let value = |text| {
+        let mut value = HeaderValue::from_static(text);
+        value.set_sensitive(true);
+        value
+    };
+    let headers = [
+        (token::scheme::FINICITY_APP_KEY, value("0123456789abcdef0123456789abcdef")),
+        (header::AUTHORIZATION, value("Bearer 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")),
+    ];
+    let usable_until = Clock::Boot.now() + Duration::from_secs(24 * 3600);
+    writer.publish(Grant { headers, expires_in: None, untyped: false }, usable_until);
+    let shared = Shared {
+        concurrency: ConcurrencyLayer::new(&config, Arc::clone(&metrics)),
+        token,
+        control: token::control().0,
+        metrics,
+        drain: Drain::default(),
+    };
+    let answer = Bytes::from(vec![b' '; 1024]);
+    let upstream = tower::service_fn(move |exchange: Exchange<ReplayBody<Upload<Full<Bytes>>>>| {
+        assert!(exchange.request.headers().contains_key(header::AUTHORIZATION), "the token is injected");
+        let body = exchange.request.into_body();
+        if !body.is_end_stream() {
+            let body = body.collect().now_or_never().expect("the body is there");
+            black_box(body.expect("the body is whole").to_bytes());
+        }
+        future::ready(Ok::<_, Error>(Response::new(ResponseBody::local(answer.clone()))))
+    });
+    proxy::layers(&config, Door::Port, shared, upstream)
+}
+
+/// The configuration of the data path with everything at its default.
+fn config() -> proxy::Config {
+    let secrets = ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"];
+    let environment = secrets.map(|name| (name, "a-secret-of-nobody")).into_iter().collect();
+    let inputs = Inputs { file: None, environment, flags: Vec::new() };
+    config::load(&inputs).expect("the defaults can run").proxy
+}
+
+/// The request that `head` is, as hyper gives it.
+fn request(head: &str, body: Bytes) -> Request<Full<Bytes>> {
+    let mut lines = head.trim_end().split("\r\n");
+    let mut first = lines.next().unwrap_or_default().split(' ');
+    let (method, target) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
+    let mut request = Request::builder().method(method).uri(target);
+    for line in lines {
+        let (name, value) = line.split_once(": ").expect("a field is a name and a value");
+        request = request.header(name, value);
+    }
+    request.body(Full::new(body)).expect("the request is well formed")
+}
