@@ -1,0 +1,90 @@
+//! The caller: keeps connections and makes requests on them.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use super::Result;
+
+/// What any answer takes at the very most: valgrind is slow, and a busy machine slower.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request, as bytes.
+pub(super) type Request = &'static [u8];
+
+/// A request that is like most: a few fields, a small answer in JSON.
+pub(super) const SMALL: Request = b"GET /aggregation/v1/customers?limit=5 HTTP/1.1\r\nHost: localhost\r\n\
+    User-Agent: budget/1\r\nAccept: application/json\r\n\r\n";
+
+/// One whose answer is large: a page of the sandbox's transactions, of about 70 KB.
+pub(super) const LARGE: Request = b"GET /aggregation/v4/customers/1005061234/accounts/5011648377/transactions\
+    ?fromDate=1420092061&toDate=1900000000&limit=1000 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: budget/1\r\n\
+    Accept: application/json\r\n\r\n";
+
+/// A connection that is kept.
+pub(super) struct Connection {
+    stream: BufReader<TcpStream>,
+    body: Vec<u8>,
+}
+
+impl Connection {
+    /// Opens one to `address`.
+    pub(super) fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream), body: Vec::new() })
+    }
+
+    /// Makes `count` requests, each when the one before it is answered.
+    ///
+    /// # Errors
+    ///
+    /// When an answer is not 200, or does not come whole.
+    pub(super) fn call(&mut self, request: Request, count: u32) -> Result<()> {
+        for _ in 0..count {
+            self.call_once(request)?;
+        }
+        Ok(())
+    }
+
+    fn call_once(&mut self, request: Request) -> Result<()> {
+        self.stream.get_mut().write_all(request)?;
+        let (mut line, mut length) = (String::new(), 0);
+        self.stream.read_line(&mut line)?;
+        if !line.starts_with("HTTP/1.1 200 ") {
+            return Err(format!("an answer is not 200: {line}").into());
+        }
+        while line != "\r\n" {
+            line.clear();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err("an answer broke off".into());
+            }
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.trim().parse()?;
+            }
+        }
+        self.body.resize(length, 0);
+        Ok(self.stream.read_exact(&mut self.body)?)
+    }
+}
+
+/// Makes `each` requests on each of `connections` new connections at once.
+///
+/// # Errors
+///
+/// As [`Connection::call`].
+pub(super) fn call_at_once(address: SocketAddr, connections: u32, request: Request, each: u32) -> Result<()> {
+    thread::scope(|scope| {
+        let callers: Vec<_> = (0..connections)
+            .map(|_| scope.spawn(move || Connection::open(address).and_then(|mut open| open.call(request, each))))
+            .collect();
+        for caller in callers {
+            caller.join().map_err(|_| "a caller panicked")??;
+        }
+        Ok(())
+    })
+}
