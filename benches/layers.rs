@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Times are of this machine and moment, so compare them with a baseline of the same hour. What must not grow is counted, not
-//! timed, by `.ci/budget`.
+//! timed, by `.ci/budget`. What is said of a request in the log and the metrics has a benchmark of its own, `observe`.
 
-use std::{convert::Infallible, future, hint::black_box, io, sync::Arc, thread, time::Duration};
+use std::{convert::Infallible, future, hint::black_box, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
@@ -24,10 +24,7 @@ use finicity_proxy::{
         headers::{self, OwnNames},
         target,
     },
-    telemetry::{
-        AccessLine, Metrics,
-        logging::{self, Format},
-    },
+    telemetry::Metrics,
     token::{self, Clock, scheme::Grant},
 };
 use futures_util::FutureExt as _;
@@ -58,19 +55,12 @@ const CHUNKED: &str = "POST /aggregation/v2/customers/active HTTP/1.1\r\nHost: l
 /// How large a head may be: the defaults of `limits.*`.
 const LIMITS: HeadLimits = HeadLimits { target_bytes: 8192, header_bytes: 32 * 1024, headers: 100 };
 
-/// The pause after so many access lines, in which the thread that writes them catches up: nobody makes requests as fast as a
-/// benchmark does, and dropping a line costs less.
-const BURST: u64 = 1000;
-const PAUSE: Duration = Duration::from_millis(6);
-
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     framing(&mut criterion);
     targets(&mut criterion);
     header_fields(&mut criterion);
     all_layers(&mut criterion);
-    // Last, since from here on there is a log, which takes the lines of all layers.
-    watching(&mut criterion);
     criterion.final_summary();
 }
 
@@ -199,66 +189,6 @@ fn all_layers(criterion: &mut Criterion) {
         });
     }
     group.finish();
-}
-
-/// What is said of a request when it has ended.
-fn watching(criterion: &mut Criterion) {
-    let log = logging::Config { format: Format::Json, level: Default::default() };
-    logging::init_to(&log, io::sink(), false).expect("this is the first log of the process");
-    let mut group = criterion.benchmark_group("watching");
-    let metrics = Metrics::new();
-    let took = Duration::from_micros(1234);
-    group.bench_function("metrics", |bencher| bencher.iter(|| count(&metrics, black_box(took))));
-    group.bench_function("access line", |bencher| {
-        bencher.iter_custom(|count| {
-            let mut total = Duration::ZERO;
-            for start in (0..count).step_by(BURST as usize) {
-                let started = std::time::Instant::now();
-                (start..count.min(start + BURST)).for_each(|_| access_line(black_box(took)).log());
-                total += started.elapsed();
-                thread::sleep(PAUSE);
-            }
-            total
-        });
-    });
-    group.finish();
-}
-
-/// All that the layers count of a request that is answered.
-fn count(metrics: &Metrics, took: Duration) {
-    metrics.in_flight().inc();
-    metrics.upstream().sent(true);
-    let route = metrics.route(7, "GET", "/aggregation/v1/customers/{customerId}/accounts", true);
-    route.finished(Some(StatusCode::OK), took * 2);
-    route.reached_upstream();
-    route.first_byte(took);
-    metrics.in_flight().dec();
-}
-
-fn access_line(took: Duration) -> AccessLine<'static> {
-    AccessLine {
-        method: "GET",
-        route: "/aggregation/v1/customers/{customerId}/accounts",
-        prefix: None,
-        transport: "tcp",
-        status: Some(200),
-        upstream_status: Some(200),
-        vendor_code: None,
-        outcome: "complete",
-        duration: took * 2,
-        queued: None,
-        token_wait: None,
-        first_byte: Some(took),
-        request_bytes: 0,
-        response_bytes: 1234,
-        request_id: "7b1f2c9e-0000-4000-8000-123456789abc",
-        token_version: Some(17),
-        reused: Some(true),
-        replayed: false,
-        retried: false,
-        error: None,
-        cause: None,
-    }
 }
 
 /// The layers with everything at its default, a token in their hands, and an upstream that answers at once.
