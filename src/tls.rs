@@ -12,6 +12,7 @@
 mod ca_file;
 mod fault;
 mod pin;
+mod stream;
 mod trust;
 mod watch;
 
@@ -22,6 +23,7 @@ use rustls::pki_types::CertificateDer;
 pub use ca_file::Error;
 pub use fault::Fault;
 pub use pin::Pin;
+pub use stream::Stream;
 pub use trust::{Trust, TrustWriter, trust};
 
 /// What is trusted.

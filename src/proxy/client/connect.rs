@@ -12,19 +12,18 @@ use hyper_util::client::legacy::connect::{
     HttpConnector,
     dns::{GaiResolver, Name},
 };
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
 use tower::{Service, ServiceExt as _, util::MapErr};
 
 use self::lookup::Together;
 use super::{UpstreamConfig, stream::Stream};
 use crate::{
     egress::{self, Tunnel},
-    tls::Trust,
+    tls::{self, Trust},
 };
 
 /// How long the addresses of the preferred family have before the others are tried beside them: the time that RFC 8305, 8,
@@ -110,12 +109,12 @@ struct Tls {
 }
 
 impl Tls {
-    fn connector(&self) -> TlsConnector {
+    fn config(&self) -> Arc<ClientConfig> {
         let mut config = self.trust.client_config();
         if self.http2 {
             config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         }
-        TlsConnector::from(Arc::new(config))
+        Arc::new(config)
     }
 }
 
@@ -180,8 +179,8 @@ impl<R: Resolve> Connector<R> {
                 Err(ConnectError::Tcp(elsewhere().into()))
             };
         };
-        let tls = tls.connector().connect(tls.name.clone(), tcp).await.map_err(ConnectError::Tls)?;
-        let agreed = tls.get_ref().1.alpn_protocol();
+        let tls = tls::Stream::connect(tls.config(), tls.name.clone(), tcp).await.map_err(ConnectError::Tls)?;
+        let agreed = tls.alpn_protocol();
         let protocol = if agreed == Some(ALPN[0]) { Protocol::Http2 } else { Protocol::Http1 };
         Ok((Stream::Tls(Box::new(tls)), protocol))
     }

@@ -15,15 +15,14 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::client::TlsStream;
 
-use crate::patience::Patience;
+use crate::{patience::Patience, tls};
 
 /// A connection to the upstream.
 #[derive(Debug)]
 pub(in crate::proxy) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<tls::Stream<TcpStream>>),
 }
 
 /// Calls a method of whichever stream it is.
