@@ -9,7 +9,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,7 +17,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{Record, client::Lease};
+use super::{Record, client::AnswerBody};
 
 /// Why a body ended before its end.
 pub(super) type BodyError = Box<dyn StdError + Send + Sync>;
@@ -27,11 +26,6 @@ pub(super) type BodyError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[error("the upstream sent nothing more of the body for {0:?}")]
 pub(super) struct Stalled(Duration);
-
-/// A response body was reset before its end.
-#[derive(Debug, thiserror::Error)]
-#[error("the upstream reset the body before its end")]
-pub(super) struct Reset;
 
 /// A caller's body on its way up. Its progress is noted; its trailers are dropped, since they could carry a credential past
 /// the header policy.
@@ -94,12 +88,9 @@ pub struct ResponseBody {
 #[derive(Debug)]
 enum Source {
     Upstream {
-        body: Incoming,
-        version: Version,
+        body: AnswerBody,
         idle_timeout: Duration,
         record: Arc<Record>,
-        /// The connection, which is free for another request when the body is dropped.
-        lease: Lease,
         /// Set while the body keeps us waiting; most bodies never do.
         timer: Option<Pin<Box<Sleep>>>,
     },
@@ -123,19 +114,9 @@ pub(super) enum Rest {
 }
 
 impl ResponseBody {
-    /// The upstream's `body`, given up when neither it nor the request's body makes progress for `idle_timeout`. `version` is
-    /// the upstream's; `lease` is the connection that the body comes on.
-    pub(super) fn upstream(
-        body: Incoming,
-        version: Version,
-        idle_timeout: Duration,
-        record: Arc<Record>,
-        mut lease: Lease,
-    ) -> Self {
-        if body.is_end_stream() {
-            lease.finish();
-        }
-        Self::of(Source::Upstream { body, version, idle_timeout, record, lease, timer: None })
+    /// The upstream's `body`, given up when neither it nor the request's body makes progress for `idle_timeout`.
+    pub(super) fn upstream(body: AnswerBody, idle_timeout: Duration, record: Arc<Record>) -> Self {
+        Self::of(Source::Upstream { body, idle_timeout, record, timer: None })
     }
 
     /// A body of which `start` was read already.
@@ -178,37 +159,25 @@ impl Body for ResponseBody {
                     frame
                 }
             },
-            Source::Upstream { body, version, idle_timeout, record, lease, timer } => {
-                let polled = Pin::new(&mut *body).poll_frame(cx);
-                if body.is_end_stream() {
-                    lease.finish();
+            Source::Upstream { body, idle_timeout, record, timer } => match body.poll_data(cx) {
+                Poll::Ready(part) => {
+                    if let Some(timer) = timer {
+                        timer.as_mut().reset(Instant::now() + *idle_timeout);
+                    }
+                    Poll::Ready(part.map(|part| part.map(Frame::data)))
                 }
-                match polled {
-                    // An HTTP/2 stream may be reset "without error" before its end (RFC 9113, 8.1); that is no end.
-                    Poll::Ready(None) if *version == Version::HTTP_2 && !body.is_end_stream() => {
-                        Poll::Ready(Some(Err(Reset.into())))
-                    }
-                    // Trailers are a message of the upstream's connection (RFC 9110, 6.5.1); nobody asked for them.
-                    Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
-                    Poll::Ready(frame) => {
-                        if let Some(timer) = timer {
-                            timer.as_mut().reset(Instant::now() + *idle_timeout);
+                Poll::Pending => {
+                    let timer = timer.get_or_insert_with(|| Box::pin(sleep(*idle_timeout)));
+                    loop {
+                        ready!(timer.as_mut().poll(cx));
+                        let due = record.last_request_progress() + *idle_timeout;
+                        if due <= Instant::now() {
+                            return Poll::Ready(Some(Err(Stalled(*idle_timeout).into())));
                         }
-                        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-                    }
-                    Poll::Pending => {
-                        let timer = timer.get_or_insert_with(|| Box::pin(sleep(*idle_timeout)));
-                        loop {
-                            ready!(timer.as_mut().poll(cx));
-                            let due = record.last_request_progress() + *idle_timeout;
-                            if due <= Instant::now() {
-                                return Poll::Ready(Some(Err(Stalled(*idle_timeout).into())));
-                            }
-                            timer.as_mut().reset(due);
-                        }
+                        timer.as_mut().reset(due);
                     }
                 }
-            }
+            },
         }
     }
 

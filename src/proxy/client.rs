@@ -1,12 +1,16 @@
 //! The bottom of the stack: the streaming client to the one upstream.
 //!
-//! Connections and their pool are its own, on hyper's: what may be sent once more depends on what exactly became of a
-//! request, on which connection ([`Fate`]), and pooled clients keep that to themselves.
+//! Connections and their pool are its own: what may be sent once more depends on what exactly became of a request, on which
+//! connection ([`Fate`]), and pooled clients keep that to themselves.
 
+mod answer;
 mod connect;
-mod connection;
+mod early;
+mod http1;
+mod http2;
 mod life;
 mod pool;
+mod send;
 mod stream;
 
 use std::{
@@ -24,14 +28,16 @@ use tokio::time::Instant;
 use tower::Service;
 
 pub use self::connect::server_name;
-use self::{
-    connect::{Connect, Connector, Protocol},
-    connection::SendError,
-    pool::Pool,
-};
 pub(super) use self::{
+    answer::AnswerBody,
     connect::{ConnectError, NameError},
-    pool::Lease,
+    http1::Error as Http1Error,
+    send::NoAnswer,
+};
+use self::{
+    connect::{Connect, Connector},
+    pool::{Connection, Pool},
+    send::SendError,
 };
 use super::{
     Code, Error, Exchange, Record, RequestBody, ResponseBody,
@@ -62,9 +68,9 @@ pub struct UpstreamConfig {
 }
 
 /// Sends requests to the configured authority, over verified TLS, on connections that it keeps and reuses.
-pub(super) struct Upstream<B, C = Connector>(Arc<Shared<B, C>>);
+pub(super) struct Upstream<B, C: Connect = Connector>(Arc<Shared<B, C>>);
 
-struct Shared<B, C> {
+struct Shared<B, C: Connect> {
     pool: Arc<Pool<C, RequestBody<B>>>,
     authority: Authority,
     host: HeaderValue,
@@ -72,7 +78,7 @@ struct Shared<B, C> {
     idle_timeout: Duration,
 }
 
-impl<B, C> Clone for Upstream<B, C> {
+impl<B, C: Connect> Clone for Upstream<B, C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -86,7 +92,7 @@ impl<B> Upstream<B> {
     }
 }
 
-impl<B, C> Upstream<B, C> {
+impl<B, C: Connect> Upstream<B, C> {
     fn with_connector(config: &UpstreamConfig, own_names: Arc<OwnNames>, connector: C, metrics: Arc<Metrics>) -> Self {
         let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
@@ -125,11 +131,11 @@ where
         let Exchange { request, record } = exchange;
         let sent = Instant::now();
         let chosen = self.pool.connection(record.is_retried()).await.map_err(not_connected)?;
-        self.pool.metrics().upstream().sent(chosen.is_reused());
-        record.set_connection(chosen.is_reused());
+        self.pool.metrics().upstream().sent(chosen.reused);
+        record.set_connection(chosen.reused);
         let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&record)));
         *request.version_mut() = Version::HTTP_11;
-        if chosen.protocol() == Protocol::Http1 {
+        if matches!(chosen.connection, Connection::Http1(_)) {
             // The target as the caller sent it; whom it is for stands in `Host`.
             request.headers_mut().insert(header::HOST, self.host.clone());
         } else {
@@ -137,7 +143,7 @@ where
         }
         // Before it is sent: the upstream goes on with a request whose caller leaves.
         record.set_reached_upstream(true);
-        let (mut response, lease) = chosen.send(request).await.map_err(|failure| {
+        let mut response = chosen.send(request).await.map_err(|failure| {
             record.set_reached_upstream(!failure.is_unexecuted());
             unanswered(failure, &record)
         })?;
@@ -153,8 +159,8 @@ where
             ));
         }
         headers::strip_response(&self.own_names, response.headers_mut());
-        let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
-        Ok(response.map(|body| ResponseBody::upstream(body, version, self.idle_timeout, record, lease)))
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response.map(|body| ResponseBody::upstream(body, self.idle_timeout, record)))
     }
 }
 
@@ -171,26 +177,20 @@ fn not_connected(error: ConnectError) -> Error {
 
 /// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.
 fn unanswered(failure: SendError, record: &Record) -> Error {
-    let SendError { error, fate, .. } = failure;
+    let SendError { error, fate } = failure;
     if let Some(failed) = record.upload_error() {
         return Error::from(failed).because(error);
     }
     let (code, detail) = if fate.is_some_and(Fate::is_unexecuted) {
         (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
-    } else if error.is_user() && !record.is_request_complete() {
+    } else if error.is_of_the_caller() && !record.is_request_complete() {
         (Code::BadRequest, "The request body broke off.")
-    } else if is_protocol_error(&error) {
+    } else if error.is_of_the_protocol() {
         (Code::UpstreamProtocol, "The upstream's answer is not valid HTTP; it may have executed the request.")
     } else {
         (Code::UpstreamUnreachable, "The connection to the upstream broke; it may have executed the request.")
     };
     Error::new(code, detail).because(error).with_fate(fate)
-}
-
-/// Whether the upstream said something that is no HTTP: over HTTP/2, what made our side end the stream or the connection.
-fn is_protocol_error(error: &hyper::Error) -> bool {
-    let http2 = cause::find::<h2::Error>(error);
-    error.is_parse() || error.is_parse_too_large() || http2.is_some_and(h2::Error::is_library)
 }
 
 #[cfg(test)]

@@ -146,7 +146,8 @@ fn i11_large_bodies_stream_both_ways_without_the_process_growing_by_them() {
     both_ways(3);
     let before = proxy.process.status_kib("VmHWM");
     both_ways(96);
-    let grown = proxy.process.status_kib("VmHWM") - before;
+    // The kernel counts in pages that each of its processors keeps for itself, so that the mark can seem to fall.
+    let grown = proxy.process.status_kib("VmHWM").saturating_sub(before);
     assert!(grown < 8 * 1024, "the process grew by {grown} KiB");
 }
 

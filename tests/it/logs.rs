@@ -58,7 +58,7 @@ fn an_error_of_the_proxys_own_is_logged_with_its_cause() {
     proxy.connect().get("/x").assert_problem(502, "upstream_unreachable");
     let line = proxy.process.wait_for_log("request");
     assert_eq!(line["error.type"], "upstream_unreachable");
-    assert_eq!(line["error.message"], "connection error: unexpected end of file");
+    assert_eq!(line["error.message"], "the connection failed: unexpected end of file");
 }
 
 #[test]

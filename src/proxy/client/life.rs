@@ -31,14 +31,13 @@ impl Life {
         let _ = self.reason.set(reason);
     }
 
-    /// To be held while an answer is waited for. Should it be dropped before [`Pending::ended`], that ends the connection, if the
-    /// request is `alone` on it.
-    pub(super) fn pending(&self, alone: bool) -> Pending<'_> {
-        Pending(alone.then_some(self))
+    /// To be held while an answer is waited for. Should it be dropped before [`Pending::ended`], that ends the connection.
+    pub(super) fn pending(self: &Arc<Self>) -> Pending {
+        Pending(Some(Arc::clone(self)))
     }
 }
 
-/// Counts the end of a connection when it is dropped. It belongs to the task that runs the connection.
+/// Counts the end of a connection when it is dropped. It belongs to whatever the connection belongs to.
 #[derive(Debug)]
 pub(super) struct Open(pub(super) Arc<Life>);
 
@@ -51,18 +50,18 @@ impl Drop for Open {
 
 /// A request that waits for its answer.
 #[derive(Debug)]
-pub(super) struct Pending<'a>(Option<&'a Life>);
+pub(super) struct Pending(Option<Arc<Life>>);
 
-impl Pending<'_> {
+impl Pending {
     /// It waits no more.
     pub(super) fn ended(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some(life) = self.0 {
+        if let Some(life) = &self.0 {
             life.ends_because(Closed::Unfinished);
         }
     }

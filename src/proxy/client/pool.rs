@@ -10,25 +10,27 @@
 use std::{
     collections::VecDeque,
     error::Error as StdError,
-    fmt, mem,
+    future::poll_fn,
+    mem,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::{
     sync::Mutex as AsyncMutex,
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
-    UpstreamConfig,
+    UpstreamConfig, answer,
     connect::{Connect, ConnectError, Protocol},
-    connection::{Connection, SendError},
-    life::{self, Life},
+    http1::{self, Line},
+    http2,
+    life::{self, Life, Open},
 };
 use crate::telemetry::{Closed, Metrics};
 
@@ -41,7 +43,7 @@ const AGE_JITTER: f64 = 0.1;
 const MAX_STREAMS: usize = 100;
 
 /// The connections of one worker.
-pub(super) struct Pool<C, B> {
+pub(super) struct Pool<C: Connect, B> {
     connector: C,
     /// How long an unused connection is kept.
     idle_timeout: Duration,
@@ -55,39 +57,51 @@ pub(super) struct Pool<C, B> {
     metrics: Arc<Metrics>,
 }
 
-struct Kept<C, B> {
-    /// Those over HTTP/1.1 that are idle, the newest last.
-    idle: VecDeque<Idle<C, B>>,
-    /// The one over HTTP/2.
-    shared: Option<Idle<C, B>>,
+struct Kept<C: Connect, B> {
+    /// Those over HTTP/1.1 that are idle, the newest last, each since when.
+    idle: VecDeque<(Box<Own<C, B>>, Instant)>,
+    /// The one over HTTP/2, and when it was last given to a request, or seen with one.
+    shared: Option<(Arc<Shared<C, B>>, Instant)>,
     /// Whether the last connection that was opened speaks HTTP/2, or the first may.
     http2: bool,
-    /// Whether a task looks after what grows too old.
+    /// Whether a task looks after what is kept …
     looked_after: bool,
+    /// … and what wakes it.
+    waker: Option<Waker>,
 }
 
-struct Idle<C, B> {
-    member: Arc<Member<C, B>>,
-    since: Instant,
+/// A connection over HTTP/1.1, which belongs to one request at a time.
+pub(super) struct Own<C: Connect, B> {
+    pub(super) line: Line<C::Stream, B>,
+    /// When it has served long enough.
+    ends: Instant,
+    open: Open,
+    pool: Weak<Pool<C, B>>,
 }
 
-/// A connection and the pool that it belongs to.
-struct Member<C, B> {
-    connection: Connection<B>,
+/// A connection over HTTP/2, and the pool that it belongs to.
+pub(super) struct Shared<C: Connect, B> {
+    pub(super) connection: http2::Connection<B>,
+    ends: Instant,
     pool: Weak<Pool<C, B>>,
 }
 
 /// The connection that a request got.
-pub(super) struct Chosen<C, B> {
-    member: Arc<Member<C, B>>,
+pub(super) struct Chosen<C: Connect, B> {
+    pub(super) connection: Connection<C, B>,
     /// Whether it has served before.
-    reused: bool,
+    pub(super) reused: bool,
 }
 
-impl<C, B> Pool<C, B> {
+pub(super) enum Connection<C: Connect, B> {
+    Http1(Box<Own<C, B>>),
+    Http2(Arc<Shared<C, B>>),
+}
+
+impl<C: Connect, B> Pool<C, B> {
     /// A pool without connections, whose times are those of `config`.
     pub(super) fn new(connector: C, config: &UpstreamConfig, metrics: Arc<Metrics>) -> Arc<Self> {
-        let kept = Kept { idle: VecDeque::new(), shared: None, http2: config.http2, looked_after: false };
+        let kept = Kept { idle: VecDeque::new(), shared: None, http2: config.http2, looked_after: false, waker: None };
         Arc::new(Self {
             connector,
             idle_timeout: config.pool_idle_timeout,
@@ -107,62 +121,6 @@ impl<C, B> Pool<C, B> {
     fn kept(&self) -> MutexGuard<'_, Kept<C, B>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Takes a connection that is kept, if one can be used. `fresh` leaves out those that were idle.
-    fn take(&self, fresh: bool) -> Option<Chosen<C, B>> {
-        let now = Instant::now();
-        let kept = &mut *self.kept();
-        let usable = |shared: &&mut Idle<C, B>| shared.users() < MAX_STREAMS && shared.member.connection.is_usable(now);
-        if let Some(shared) = kept.shared.as_mut().filter(usable) {
-            shared.since = now;
-            return Some(Chosen { member: Arc::clone(&shared.member), reused: true });
-        }
-        while !fresh && let Some(idle) = kept.idle.pop_back() {
-            self.metrics.upstream().idle().dec();
-            if idle.stays(now, self.idle_timeout) {
-                return Some(Chosen { member: idle.member, reused: true });
-            }
-        }
-        None
-    }
-
-    /// Gives no more requests to `member`, which may not have noticed yet that it has ended.
-    fn forget(&self, member: &Arc<Member<C, B>>) {
-        self.kept().shared.take_if(|shared| Arc::ptr_eq(&shared.member, member));
-    }
-
-    /// Drops what is too old, and says when to look again. `None` when nothing is kept.
-    fn sweep(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let kept = &mut *self.kept();
-        let before = kept.idle.len();
-        kept.idle.retain(|idle| idle.stays(now, self.idle_timeout));
-        self.metrics.upstream().idle().sub((before - kept.idle.len()) as i64);
-        kept.shared.take_if(|shared| !shared.stays(now, self.idle_timeout));
-        let next = kept.idle.iter().chain(&kept.shared).map(|idle| idle.since + self.idle_timeout).min();
-        kept.looked_after = next.is_some();
-        next
-    }
-}
-
-impl<C, B> Idle<C, B> {
-    /// Whether it may be kept, and used. If not, it ends, and this is the place that knows why.
-    fn stays(&self, now: Instant, idle_timeout: Duration) -> bool {
-        let connection = &self.member.connection;
-        let idle = now >= self.since + idle_timeout && self.users() == 0;
-        let usable = connection.is_usable(now);
-        if !usable {
-            connection.note_age(now);
-        } else if idle {
-            connection.life().ends_because(Closed::Idle);
-        }
-        usable && !idle
-    }
-
-    /// How many requests are on it.
-    fn users(&self) -> usize {
-        Arc::strong_count(&self.member) - 1
-    }
 }
 
 impl<C, B> Pool<C, B>
@@ -174,21 +132,44 @@ where
     /// A connection for a request: one that is kept, or a new one. `fresh` asks for one that has not been idle, for a request
     /// whose connection turned out to be closed.
     pub(super) async fn connection(self: &Arc<Self>, fresh: bool) -> Result<Chosen<C, B>, ConnectError> {
-        if let Some(chosen) = self.take(fresh) {
-            return Ok(chosen);
+        if let Some(connection) = self.take(fresh) {
+            return Ok(Chosen { connection, reused: true });
         }
+        // Opening is on the heap, so that a request that finds a connection has no room for it.
         if !self.kept().http2 {
-            return self.open().await;
+            return Box::pin(self.open()).await;
         }
         let Ok(_opening) = self.opening.try_lock() else {
             // Somebody opens one already. Should that fail, all who waited try at once, not one after another.
             drop(self.opening.lock().await);
             return match self.take(fresh) {
-                Some(chosen) => Ok(chosen),
-                None => self.open().await,
+                Some(connection) => Ok(Chosen { connection, reused: true }),
+                None => Box::pin(self.open()).await,
             };
         };
-        self.open().await
+        Box::pin(self.open()).await
+    }
+
+    /// Takes a connection that is kept, if one can be used. `fresh` leaves out those that were idle.
+    fn take(&self, fresh: bool) -> Option<Connection<C, B>> {
+        let now = Instant::now();
+        let kept = &mut *self.kept();
+        if let Some((shared, used)) = &mut kept.shared
+            && shared.users() < MAX_STREAMS
+            && shared.is_usable(now)
+        {
+            *used = now;
+            return Some(Connection::Http2(Arc::clone(shared)));
+        }
+        // Whoever takes it drives it from now on; nobody else is woken for it.
+        let mut nobody = Context::from_waker(Waker::noop());
+        while !fresh && let Some((mut own, since)) = kept.idle.pop_back() {
+            self.metrics.upstream().idle().dec();
+            if own.stays(&mut nobody, now, since + self.idle_timeout) {
+                return Some(Connection::Http1(own));
+            }
+        }
+        None
     }
 
     async fn open(self: &Arc<Self>) -> Result<Chosen<C, B>, ConnectError> {
@@ -198,124 +179,184 @@ where
         let life = Life::begin(Arc::clone(&self.metrics), started.elapsed());
         let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
         let ends = Instant::now() + self.age.mul_f64(jitter);
-        let begun = Connection::begin(stream, protocol, ends, self.write_timeout, life).await;
-        let connection = begun.inspect_err(|error| life::count_failure(&self.metrics, error))?;
-        let member = Arc::new(Member { connection, pool: Arc::downgrade(self) });
+        let pool = Arc::downgrade(self);
         self.kept().http2 = protocol == Protocol::Http2;
-        if protocol == Protocol::Http2 {
-            // One that is closed already is found to be so when the request is sent.
-            let _ = self.keep(Arc::clone(&member), |kept, idle| {
-                if let Some(before) = kept.shared.replace(idle) {
-                    before.member.connection.note_age(Instant::now());
-                }
-            });
-        }
-        Ok(Chosen { member, reused: false })
+        let connection = match protocol {
+            Protocol::Http1 => {
+                let line = Line::new(stream, self.write_timeout);
+                Connection::Http1(Box::new(Own { line, ends, open: Open(life), pool }))
+            }
+            Protocol::Http2 => {
+                let begun = http2::Connection::begin(stream, self.write_timeout, life).await;
+                let connection = begun.inspect_err(|error| life::count_failure(&self.metrics, error))?;
+                let shared = Arc::new(Shared { connection, ends, pool });
+                self.keep(|kept, now| {
+                    if let Some((before, _)) = kept.shared.replace((Arc::clone(&shared), now)) {
+                        before.note_age(now);
+                    }
+                });
+                Connection::Http2(shared)
+            }
+        };
+        Ok(Chosen { connection, reused: false })
     }
 
-    /// Keeps `member` where `place` puts it. Gives it back, if it cannot serve.
-    fn keep(
-        self: &Arc<Self>,
-        member: Arc<Member<C, B>>,
-        place: impl FnOnce(&mut Kept<C, B>, Idle<C, B>),
-    ) -> Result<(), Arc<Member<C, B>>> {
-        let now = Instant::now();
-        if !member.connection.is_usable(now) {
-            member.connection.note_age(now);
-            return Err(member);
-        }
+    /// Has `place` put something among what is kept, and somebody look after it.
+    fn keep(self: &Arc<Self>, place: impl FnOnce(&mut Kept<C, B>, Instant)) {
         let mut kept = self.kept();
-        place(&mut kept, Idle { member, since: now });
+        place(&mut kept, Instant::now());
         if !mem::replace(&mut kept.looked_after, true) {
             tokio::spawn(look_after(Arc::downgrade(self)));
         }
-        Ok(())
-    }
-}
-
-/// Drops connections that grow too old, until none is kept.
-async fn look_after<C, B>(pool: Weak<Pool<C, B>>) {
-    while let Some(next) = pool.upgrade().and_then(|pool| pool.sweep()) {
-        sleep_until(next).await;
-    }
-}
-
-impl<C, B> Chosen<C, B>
-where
-    C: Connect,
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    pub(super) fn protocol(&self) -> Protocol {
-        self.member.connection.protocol()
     }
 
-    /// Whether it has served before.
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// Sends `request`. The lease that comes with the answer is to be held until the answer's body has been taken.
-    pub(super) async fn send(self, request: Request<B>) -> Result<(Response<Incoming>, Lease), SendError> {
-        match self.member.connection.send(request, self.reused).await {
-            Ok(response) => Ok((response, Lease { leased: Some(self.member), finished: false })),
-            Err(failure) => {
-                if let Some(pool) = self.member.pool.upgrade().filter(|_| failure.ended) {
-                    pool.forget(&self.member);
-                }
-                Err(failure)
-            }
-        }
-    }
-}
-
-/// A connection that is in use until this is dropped.
-pub(in crate::proxy) struct Lease {
-    leased: Option<Arc<dyn Leased>>,
-    finished: bool,
-}
-
-impl Lease {
-    /// Notes that the answer has been taken whole.
-    pub(in crate::proxy) fn finish(&mut self) {
-        self.finished = true;
-    }
-}
-
-trait Leased: Send + Sync {
-    /// Back to the pool. `finished` says whether the answer has been taken whole.
-    fn give_back(self: Arc<Self>, finished: bool);
-}
-
-impl<C, B> Leased for Member<C, B>
-where
-    C: Connect,
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    fn give_back(self: Arc<Self>, finished: bool) {
-        if self.connection.protocol() == Protocol::Http1
-            && let Some(pool) = self.pool.upgrade()
+    /// Drops what is too old or has ended, and says when to look again, unless `cx` is woken before. `None` when nothing is kept.
+    fn sweep(&self, cx: &mut Context<'_>) -> Option<Instant> {
+        let now = Instant::now();
+        let kept = &mut *self.kept();
+        let before = kept.idle.len();
+        kept.idle.retain_mut(|(own, since)| own.stays(cx, now, *since + self.idle_timeout));
+        self.metrics.upstream().idle().sub((before - kept.idle.len()) as i64);
+        if let Some((shared, used)) = &mut kept.shared
+            && shared.users() > 0
         {
-            match pool.keep(self, |kept, idle| kept.idle.push_back(idle)) {
-                Ok(()) => pool.metrics.upstream().idle().inc(),
-                Err(ended) if !finished => ended.connection.life().ends_because(Closed::Unfinished),
-                Err(_) => {}
+            // Its time without use has not begun; to look at it again at the end of a time that is over would be to go on looking.
+            *used = now;
+        }
+        kept.shared.take_if(|(shared, used)| !shared.stays(now, *used + self.idle_timeout));
+        let next = kept.idle.iter().map(|(_, since)| *since).chain(kept.shared.iter().map(|(_, used)| *used)).min();
+        kept.looked_after = next.is_some();
+        kept.waker = next.map(|_| cx.waker().clone());
+        next.map(|since| since + self.idle_timeout)
+    }
+}
+
+/// Drops connections that grow too old or end, until none is kept.
+async fn look_after<C, B>(pool: Weak<Pool<C, B>>)
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now()));
+    poll_fn(|cx| {
+        // Each time that it is woken: for the time, or by a connection.
+        while let Some(next) = pool.upgrade().and_then(|pool| pool.sweep(cx)) {
+            timer.as_mut().reset(next);
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
             }
         }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+impl<C, B> Own<C, B>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// How it lives and ends.
+    pub(super) fn life(&self) -> &Arc<Life> {
+        &self.open.0
+    }
+
+    /// Notes that it ends because a request failed with `error`.
+    pub(super) fn note(&self, error: &http1::Error) {
+        let reason = match error {
+            http1::Error::Body(_) | http1::Error::Length => Closed::Unfinished,
+            http1::Error::Incomplete => Closed::Upstream,
+            http1::Error::Parse(_) | http1::Error::Invalid(_) | http1::Error::Io(_) => Closed::Failed,
+        };
+        self.life().ends_because(reason);
+    }
+
+    /// Whether it may be kept, and used, when it is idle and has been since a time that ends with `idle_until`. If not, it ends, and
+    /// this is the place that knows why. Wakes `cx` when that changes by itself.
+    fn stays(&mut self, cx: &mut Context<'_>, now: Instant, idle_until: Instant) -> bool {
+        let reason = match self.line.poll_ended(cx) {
+            Poll::Ready(true) => Closed::Upstream,
+            Poll::Ready(false) => Closed::Failed,
+            Poll::Pending if now >= self.ends => Closed::Age,
+            Poll::Pending if now >= idle_until => Closed::Idle,
+            Poll::Pending => return true,
+        };
+        self.life().ends_because(reason);
+        false
     }
 }
 
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lease")
+impl<C, B> answer::Source for Own<C, B>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, http1::Error>>> {
+        let part = self.line.poll_data(cx);
+        if let Poll::Ready(Some(Err(error))) = &part {
+            self.note(error);
+        }
+        part
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.line.size_hint()
+    }
+
+    fn give_back(mut self: Box<Self>) {
+        if !self.line.is_answered() {
+            return self.life().ends_because(Closed::Unfinished);
+        }
+        let Some(pool) = self.pool.upgrade().filter(|_| self.line.is_reusable()) else { return };
+        let metrics = Arc::clone(&pool.metrics);
+        pool.keep(|kept, now| {
+            // Whoever looks after it hears from now on how it fares.
+            let mut watched = Context::from_waker(kept.waker.as_ref().unwrap_or(Waker::noop()));
+            if self.stays(&mut watched, now, now + pool.idle_timeout) {
+                metrics.upstream().idle().inc();
+                kept.idle.push_back((self, now));
+            }
+        });
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(leased) = self.leased.take() {
-            leased.give_back(self.finished);
+impl<C: Connect, B> Shared<C, B> {
+    /// Whether a request can be sent now.
+    fn is_usable(&self, now: Instant) -> bool {
+        now < self.ends && self.connection.is_usable()
+    }
+
+    /// Notes that it ends for its age, if it has that.
+    fn note_age(&self, now: Instant) {
+        if now >= self.ends {
+            self.connection.life().ends_because(Closed::Age);
+        }
+    }
+
+    /// How many requests are on it, when the pool keeps it.
+    fn users(self: &Arc<Self>) -> usize {
+        Arc::strong_count(self) - 1
+    }
+
+    /// Whether it may be kept, and used, when it is idle and has been since a time that ends with `idle_until`.
+    fn stays(self: &Arc<Self>, now: Instant, idle_until: Instant) -> bool {
+        let idle = now >= idle_until && self.users() == 0;
+        let usable = self.is_usable(now);
+        if !usable {
+            self.note_age(now);
+        } else if idle {
+            self.connection.life().ends_because(Closed::Idle);
+        }
+        usable && !idle
+    }
+
+    /// Gets no more requests: it has ended, and may not have noticed yet.
+    pub(super) fn forget(self: &Arc<Self>) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.kept().shared.take_if(|(shared, _)| Arc::ptr_eq(shared, self));
         }
     }
 }

@@ -3,10 +3,6 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -75,15 +71,20 @@ impl AsyncWrite for Stream {
 #[derive(Debug)]
 pub(super) struct Heard<S> {
     inner: S,
-    heard: Arc<AtomicU64>,
+    bytes: u64,
     /// With an upstream that does not take what is written.
     patience: Patience,
 }
 
 impl<S> Heard<S> {
-    /// Counts what `inner` brings, in `heard`; a write may make no progress for `write_timeout`.
-    pub(super) fn new(inner: S, heard: Arc<AtomicU64>, write_timeout: Duration) -> Self {
-        Self { inner, heard, patience: Patience::new(write_timeout) }
+    /// Counts what `inner` brings; a write may make no progress for `write_timeout`.
+    pub(super) fn new(inner: S, write_timeout: Duration) -> Self {
+        Self { inner, bytes: 0, patience: Patience::new(write_timeout) }
+    }
+
+    /// How many bytes came.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Passes `written` on, unless writing has stalled for too long, or failed because the other side has closed. An upstream that
@@ -104,7 +105,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
-        self.heard.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        self.bytes += (buf.filled().len() - before) as u64;
         Poll::Ready(read)
     }
 }

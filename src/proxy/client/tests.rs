@@ -11,7 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, Method, Request};
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body_util::{
+    BodyExt as _, Empty, Full,
+    channel::{Channel, Sender},
+};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
@@ -19,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::*;
+use super::{connect::Protocol, *};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -44,6 +47,14 @@ impl<F: Fn(usize, DuplexStream) + Send + Sync + 'static> Connect for Memory<F> {
 
 /// A client whose connections `serve` answers, and the number of those opened.
 fn client<F>(protocol: Protocol, serve: F) -> (Upstream<Empty<Bytes>, Memory<F>>, Arc<AtomicUsize>)
+where
+    F: Fn(usize, DuplexStream) + Send + Sync + 'static,
+{
+    client_of(protocol, serve)
+}
+
+/// The same for requests with bodies of some kind.
+fn client_of<B, F>(protocol: Protocol, serve: F) -> (Upstream<B, Memory<F>>, Arc<AtomicUsize>)
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
@@ -123,7 +134,10 @@ fn answer_some(requests: usize, last_words: &'static [u8]) -> impl Fn(usize, Dup
 }
 
 /// What the metrics say of the client's connections: how many are open, how many idle, and why the others were closed.
-async fn lives<F>(client: &Upstream<Empty<Bytes>, Memory<F>>) -> String {
+async fn lives<B, F>(client: &Upstream<B, Memory<F>>) -> String
+where
+    F: Fn(usize, DuplexStream) + Send + Sync + 'static,
+{
     // The tasks of the connections have the last word.
     sleep(Duration::from_millis(1)).await;
     let text = client.0.pool.metrics().render();
@@ -306,7 +320,20 @@ async fn the_metrics_know_why_a_connection_was_closed() {
     });
     fetch(&noisy).await;
     sleep(2 * SECOND).await;
-    assert_eq!(lives(&noisy).await, r#""failed"} 1,_idle 1"#, "found to be closed when it is next wanted");
+    assert_eq!(lives(&noisy).await, r#""failed"} 1"#);
+
+    for (broken, reason) in [(&b"nonsense"[..], "failed"), (b"", "upstream")] {
+        let (broken_body, _) = client(Protocol::Http1, move |_, mut stream| {
+            drop(tokio::spawn(async move {
+                read_request(&mut stream).await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+                sleep(SECOND).await;
+                stream.write_all(broken).await.unwrap();
+            }));
+        });
+        get(&broken_body).await.unwrap().into_body().collect().await.unwrap_err();
+        assert_eq!(lives(&broken_body).await, format!(r#""{reason}"}} 1"#));
+    }
 
     let (shared, _) = client(Protocol::Http2, serve_http2);
     assert!(timeout(SECOND / 2, get(&shared)).await.is_err());
@@ -326,6 +353,105 @@ async fn g07_a_request_that_nobody_waits_for_is_cut_off() {
     assert_eq!(end.read(&mut [0]).await.unwrap(), 0);
 }
 
+type Upload = Channel<Bytes, io::Error>;
+
+/// Sends a request whose body the caller sends.
+async fn post<F>(client: &Upstream<Upload, Memory<F>>) -> (Sender<Bytes, io::Error>, Response<ResponseBody>)
+where
+    F: Fn(usize, DuplexStream) + Send + Sync + 'static,
+{
+    let (sender, body) = Channel::new(1);
+    let request = Request::post("/x").header("content-length", PARTS * PART).body(body).unwrap();
+    let record = Arc::new(Record::new(Method::POST, None));
+    let answer = client.clone().call(Exchange { request, record }).await.unwrap();
+    (sender, answer)
+}
+
+/// A body that no buffer on the way has room for.
+const PARTS: usize = 100;
+const PART: usize = 32 * 1024;
+
+/// Answers every request as soon as its head has come, with as much as its body has, and takes that body.
+fn answer_early(fields: &'static str) -> impl Fn(usize, DuplexStream) + Send + Sync {
+    move |_, stream| {
+        drop(tokio::spawn(async move {
+            let (mut reader, mut writer) = tokio::io::split(stream);
+            let mut taken = vec![0; PARTS * PART];
+            loop {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = reader.read_u8().await else { return };
+                    head.push(byte);
+                }
+                let answering = async {
+                    writer.write_all(format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes()).await?;
+                    for _ in 0..PARTS {
+                        let is_chunked = fields.contains("chunked");
+                        let line = if is_chunked { format!("{PART:x}\r\n") } else { String::new() };
+                        writer.write_all(line.as_bytes()).await?;
+                        writer.write_all(&[b'a'; PART]).await?;
+                        writer.write_all(if is_chunked { b"\r\n" } else { b"" }).await?;
+                    }
+                    writer.write_all(if fields.contains("chunked") { b"0\r\n\r\n" } else { b"" }).await
+                };
+                let (answered, read) = tokio::join!(answering, reader.read_exact(&mut taken));
+                if answered.is_err() || read.is_err() {
+                    return;
+                }
+                assert!(taken.iter().all(|byte| *byte == b'q'));
+            }
+        }));
+    }
+}
+
+const EARLY: [&str; 2] = ["transfer-encoding: chunked\r\n", "content-length: 3276800\r\n"];
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_takes_nothing_of_an_early_answer_before_it_has_sent_all_gets_all_of_it() {
+    for fields in EARLY {
+        let (client, opened) = client_of(Protocol::Http1, answer_early(fields));
+        for _ in 0..2 {
+            let (mut sender, answer) = post(&client).await;
+            for _ in 0..PARTS {
+                sender.send_data(Bytes::from(vec![b'q'; PART])).await.unwrap();
+            }
+            drop(sender);
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(body.len() == PARTS * PART && body.iter().all(|byte| *byte == b'a'));
+        }
+        assert_eq!(opened.load(SeqCst), 1, "both sides have said everything");
+        assert_eq!(lives(&client).await, " 1,_idle 1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_can_be_taken_before_its_request_has_been_sent() {
+    for fields in EARLY {
+        let (client, _) = client_of(Protocol::Http1, answer_early(fields));
+        let (sender, answer) = post(&client).await;
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(body.len() == PARTS * PART && body.iter().all(|byte| *byte == b'a'));
+        drop(sender);
+        assert_eq!(lives(&client).await, r#""upstream"} 1"#, "the rest of the request was never sent");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_ends_with_its_request_or_when_nobody_wants_it() {
+    for fields in EARLY {
+        let (client, _) = client_of(Protocol::Http1, answer_early(fields));
+        let (mut sender, answer) = post(&client).await;
+        sender.send_data(Bytes::from(vec![b'q'; PART])).await.unwrap();
+        sender.abort(io::ErrorKind::UnexpectedEof.into());
+        answer.into_body().collect().await.unwrap_err();
+        assert_eq!(lives(&client).await, r#""unfinished"} 1"#);
+
+        let (_sender, answer) = post(&client).await;
+        drop(answer);
+        assert_eq!(lives(&client).await, r#""unfinished"} 2"#);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_known_to_be_closed_is_not_used() {
     let (client, opened) = client(Protocol::Http1, |number, stream| match number {
@@ -342,13 +468,13 @@ async fn a_connection_that_is_known_to_be_closed_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g01_a_request_that_meets_a_closed_connection_was_not_sent() {
+async fn g01_a_connection_that_closes_at_the_last_moment_is_not_used() {
     let (ends, keep) = ends();
-    let (client, _) = client(Protocol::Http1, keep);
+    let (client, opened) = client(Protocol::Http1, keep);
     let (_, end) = tokio::join!(fetch(&client), answer_first(&ends));
-    // Closed between two looks at it: the pool takes it for open.
     drop(end);
-    assert_eq!(fate(&client).await, Some(Fate::Unsent { reused: true }));
+    tokio::join!(fetch(&client), answer_first(&ends));
+    assert_eq!(opened.load(SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,8 +503,12 @@ fn a_failure_to_connect_says_nothing_of_a_request() {
 
 /// Answers every request on `stream`, over HTTP/2, after a second.
 fn serve_http2(_: usize, stream: DuplexStream) {
-    let service = service_fn(async |_| {
-        sleep(SECOND).await;
+    serve_http2_after(SECOND, stream);
+}
+
+fn serve_http2_after(pause: Duration, stream: DuplexStream) {
+    let service = service_fn(move |_| async move {
+        sleep(pause).await;
         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok"))))
     });
     let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -400,4 +530,16 @@ async fn over_http2_a_crowd_shares_one_connection_from_the_start() {
     sleep(31 * SECOND).await;
     fetch(&client).await;
     assert_eq!(opened.load(SeqCst), 2, "it is not kept for ever either");
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http2_a_request_may_take_longer_than_an_unused_connection_is_kept() {
+    let (client, opened) = client(Protocol::Http2, |_, stream| serve_http2_after(100 * SECOND, stream));
+    // Time that is paused stands still while anything is busy, so this hangs when whoever looks after the connection is.
+    assert_eq!(fetch(&client).await, "ok");
+    assert_eq!(lives(&client).await, " 1", "it has just been used");
+    fetch(&client).await;
+    assert_eq!(opened.load(SeqCst), 1);
+    sleep(61 * SECOND).await;
+    assert_eq!(lives(&client).await, r#""idle"} 1"#);
 }

@@ -1,0 +1,182 @@
+//! Where the body of an answer ends (RFC 9112, 6 and 7).
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http_body::SizeHint;
+use httparse::Status;
+
+use super::Error;
+
+/// The most bytes of the line of a chunk, of all extensions of the chunks of one body, and of its trailers, and the most trailers.
+/// Nobody uses any of them but to exhaust a reader.
+const MAX_LINE_BYTES: usize = 4 * 1024;
+const MAX_EXTENSION_BYTES: usize = 16 * 1024;
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
+const MAX_TRAILERS: usize = 32;
+
+/// The most digits of a chunk's size: what fits, however many of them are zeros.
+const MAX_SIZE_DIGITS: usize = 16;
+
+/// Finds the end of one body.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    state: State,
+    /// The bytes of extensions that came.
+    extensions: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// There are so many bytes more of it.
+    Length(u64),
+    /// The line of a chunk comes next.
+    ChunkSize,
+    /// There are so many bytes more of a chunk.
+    Chunk(u64),
+    /// The end of a chunk's last line comes next.
+    ChunkEnd,
+    /// The trailers come next.
+    Trailers,
+    /// It ends when the connection does.
+    UntilEnd,
+    /// It has ended.
+    Done,
+}
+
+/// What comes next of a body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// A part of it.
+    Data(Bytes),
+    /// Nothing: it has ended.
+    End,
+    /// That is not known before more has come.
+    More,
+}
+
+impl Decoder {
+    /// Of no body, or after one.
+    pub(super) const DONE: Self = Self::new(State::Done);
+
+    /// Of one that ends with its connection.
+    pub(super) const UNTIL_END: Self = Self::new(State::UntilEnd);
+
+    /// Of one in chunks.
+    pub(super) const CHUNKED: Self = Self::new(State::ChunkSize);
+
+    /// Of one with so many bytes.
+    pub(super) const fn length(bytes: u64) -> Self {
+        Self::new(if bytes == 0 { State::Done } else { State::Length(bytes) })
+    }
+
+    const fn new(state: State) -> Self {
+        Self { state, extensions: 0 }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.state == State::UntilEnd
+    }
+
+    /// How much is left of it.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self.state {
+            State::Done => SizeHint::with_exact(0),
+            State::Length(left) => SizeHint::with_exact(left),
+            _ => SizeHint::default(),
+        }
+    }
+
+    /// Takes what comes next off the start of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// When chunks are malformed.
+    pub(super) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Part, Error> {
+        loop {
+            if self.is_done() {
+                return Ok(Part::End);
+            }
+            if bytes.is_empty() {
+                return Ok(Part::More);
+            }
+            match &mut self.state {
+                State::Length(left) | State::Chunk(left) => {
+                    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    *left -= length as u64;
+                    if *left == 0 {
+                        self.state = if matches!(self.state, State::Length(_)) { State::Done } else { State::ChunkEnd };
+                    }
+                    return Ok(Part::Data(bytes.split_to(length).freeze()));
+                }
+                State::UntilEnd => return Ok(Part::Data(bytes.split().freeze())),
+                State::ChunkSize => {
+                    let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(MAX_LINE_BYTES)]) else {
+                        return match bytes[0].is_ascii_hexdigit() {
+                            true if bytes.len() < MAX_LINE_BYTES => Ok(Part::More),
+                            true => Err(Error::Invalid("the line of a chunk does not end")),
+                            false => Err(NO_SIZE),
+                        };
+                    };
+                    let (size, extensions) = chunk_line(&bytes[..end]).ok_or(NO_SIZE)?;
+                    self.extensions += extensions;
+                    if self.extensions > MAX_EXTENSION_BYTES {
+                        return Err(Error::Invalid("its chunks have too many extensions"));
+                    }
+                    bytes.advance(end + 1);
+                    self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
+                }
+                State::ChunkEnd if bytes.starts_with(b"\r\n") => {
+                    bytes.advance(2);
+                    self.state = State::ChunkSize;
+                }
+                State::ChunkEnd if **bytes == *b"\r" => return Ok(Part::More),
+                State::ChunkEnd => return Err(Error::Invalid("a chunk is longer than its size")),
+                State::Trailers => {
+                    let Some(end) = trailers(bytes)? else { return Ok(Part::More) };
+                    bytes.advance(end);
+                    self.state = State::Done;
+                }
+                State::Done => {}
+            }
+        }
+    }
+}
+
+const NO_SIZE: Error = Error::Invalid("a chunk has no size");
+
+/// The size in the line of a chunk, which comes without its LF, and how many bytes of it are extensions. `None` when it is
+/// malformed: what one reader takes for a part of an extension could be the next line to another.
+fn chunk_line(line: &[u8]) -> Option<(u64, usize)> {
+    let line = line.strip_suffix(b"\r").filter(|line| !line.contains(&b'\r'))?;
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (size, rest) = line.split_at(digits);
+    let spaces = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let extensions = &rest[spaces..];
+    if digits > MAX_SIZE_DIGITS || !matches!(extensions, [] | [b';', ..]) {
+        return None;
+    }
+    // No digits are none to it, either.
+    let size = u64::from_str_radix(str::from_utf8(size).ok()?, 16).ok()?;
+    Some((size, extensions.len()))
+}
+
+/// Where the trailers end that `bytes` begin with, of which nothing is kept. `None` when that has not come.
+fn trailers(bytes: &[u8]) -> Result<Option<usize>, Error> {
+    if bytes.starts_with(b"\r\n") {
+        return Ok(Some(2));
+    }
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
+    match httparse::parse_headers(bytes, &mut fields).map_err(Error::Parse)? {
+        Status::Complete((end, _)) if end < MAX_TRAILER_BYTES => {
+            // As in the lines of chunks, a CR is part of a line's end.
+            let mut ends = memchr::memchr_iter(b'\n', &bytes[..end]);
+            let are_whole = ends.all(|at| at > 0 && bytes[at - 1] == b'\r');
+            if are_whole { Ok(Some(end)) } else { Err(Error::Invalid("the line of a trailer has no end")) }
+        }
+        Status::Partial if bytes.len() < MAX_TRAILER_BYTES => Ok(None),
+        _ => Err(Error::Invalid("its trailers do not end")),
+    }
+}
