@@ -132,6 +132,8 @@ impl Connections {
                     // Whatever is said here, this timer only counts.
                     .header_read_timeout(limits.header_timeout)
                     .max_headers(limits.head.headers.max(MIN_HEADERS))
+                    // The stream itself notices a caller that goes away.
+                    .half_close(true)
                     .max_buf_size(limits.head.target_bytes + limits.head.header_bytes + HEAD_SLACK)
                     .serve_connection(TokioIo::new(stream), service)
             );

@@ -77,9 +77,14 @@ impl Gate {
         self.ended
     }
 
+    /// Whether all that was read are whole messages.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.follower.place() == Place::Between
+    }
+
     /// Whether the caller may be sending what will never be read.
     pub(super) fn leaves_bytes_unread(&self) -> bool {
-        !self.ended && (self.stopped.is_some() || self.follower.place() != Place::Between)
+        !self.ended && (self.stopped.is_some() || !self.is_between_messages())
     }
 
     /// Reads from `stream` what may be read.

@@ -1,6 +1,6 @@
-//! A caller's stream, with three properties that HTTP needs and sockets have not: a write that makes no progress ends, a
-//! connection whose answer broke off looks broken to the caller, and one whose request was not read to its end is closed
-//! without a reset that would take the answer with it.
+//! A caller's stream, with four properties that HTTP needs and sockets have not: a write that makes no progress ends, a caller that
+//! goes away while it is waited for is noticed, a connection whose answer broke off looks broken to the caller, and one whose
+//! request was not read to its end is closed without a reset that would take the answer with it.
 
 use std::{
     future::poll_fn,
@@ -36,6 +36,8 @@ const QUIET: Duration = Duration::from_millis(250);
 pub(super) struct CallerStream {
     /// There until this is dropped.
     open: Option<OpenStream>,
+    /// Somebody waits for the next byte, and so for the end too.
+    is_awaited: bool,
     /// With a caller that does not take what we write.
     patience: Patience,
     returned: Returned,
@@ -128,7 +130,7 @@ impl OpenStream {
 impl CallerStream {
     /// Watches `stream`: what is read passes its gate, and a write may make no progress for `write_timeout`.
     pub(super) fn new(stream: OpenStream, write_timeout: Duration, returned: Returned) -> Self {
-        Self { open: Some(stream), patience: Patience::new(write_timeout), returned }
+        Self { open: Some(stream), is_awaited: false, patience: Patience::new(write_timeout), returned }
     }
 
     fn open(&mut self) -> &mut OpenStream {
@@ -145,7 +147,9 @@ impl CallerStream {
 impl AsyncRead for CallerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let OpenStream { transport, gate } = self.open();
-        gate.poll_read(Pin::new(transport), cx, buffer)
+        let read = gate.poll_read(Pin::new(transport), cx, buffer);
+        self.is_awaited = read.is_pending();
+        read
     }
 }
 
@@ -168,8 +172,16 @@ impl AsyncWrite for CallerStream {
         self.open.as_ref().is_some_and(|open| open.transport.is_write_vectored())
     }
 
+    /// Flushes, and fails when the caller has gone while its request is being worked on. hyper flushes whenever it has been woken, and would
+    /// else find that out by reading ahead, for which it wants another 8 KiB with every request.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.open().transport).poll_flush(cx)
+        let is_awaited = self.is_awaited;
+        let OpenStream { transport, gate } = self.open();
+        // In the middle of a request, its end is for the reader to find.
+        if !is_awaited && gate.is_between_messages() && transport.poll_closed(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller has gone")));
+        }
+        Pin::new(transport).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -211,6 +223,43 @@ mod tests {
         let (mut ours, _caller) = pair(Duration::from_millis(50)).await;
         let error = ours.write_all(&vec![0; 64 * 1024 * 1024]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn g07_a_caller_that_goes_away_while_it_is_waited_for_is_noticed() {
+        let (mut ours, mut caller) = pair(Duration::from_secs(60)).await;
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        assert_eq!(ours.read(&mut [0; 1000]).await.unwrap(), request.len());
+        ours.flush().await.unwrap();
+        let mut gone = tokio::spawn(async move { poll_fn(|cx| failure(&mut ours, cx)).await });
+        assert!(timeout(Duration::ZERO, &mut gone).await.is_err(), "it is there still");
+        drop(caller);
+        assert_eq!(gone.await.unwrap(), io::ErrorKind::ConnectionAborted);
+    }
+
+    /// Waits until flushing fails.
+    fn failure(stream: &mut CallerStream, cx: &mut Context<'_>) -> Poll<io::ErrorKind> {
+        match Pin::new(stream).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(error.kind()),
+            _ => Poll::Pending,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_that_somebody_reads_up_to_is_not_noticed_before() {
+        for sent in ["GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc", ""]
+        {
+            let (mut ours, mut caller) = pair(Duration::from_secs(60)).await;
+            caller.write_all(sent.as_bytes()).await.unwrap();
+            let mut buffer = [0; 18];
+            let reading = timeout(Duration::ZERO, ours.read(&mut buffer)).await;
+            assert_eq!(reading.is_ok(), !sent.is_empty(), "{sent:?}");
+            caller.shutdown().await.unwrap();
+            // The end is here, behind what was sent, in the middle of a message, or for a reader that waits.
+            ours.open().readable().await.unwrap();
+            ours.flush().await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -3,11 +3,12 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use rustix::net::{RecvFlags, recv};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -85,6 +86,28 @@ impl Transport {
     /// When the connection is lost.
     pub(super) async fn readable(&self) -> io::Result<()> {
         with!(self, stream => stream.readable().await)
+    }
+
+    /// Waits until the other side has closed, when nothing of what it sent waits to be read. With something there it is never ready, and
+    /// wakes nobody.
+    pub(super) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let peeked = with!(self, stream => {
+                if ready!(stream.poll_read_ready(cx)).is_err() {
+                    return Poll::Ready(());
+                }
+                stream.try_io(Interest::READABLE, || {
+                    Ok(recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(_, length)| length)?)
+                })
+            });
+            match peeked {
+                Ok(0) => return Poll::Ready(()),
+                Ok(_) => return Poll::Pending,
+                // It was ready before, and is waited for now.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
     }
 
     /// Who is at the other end.
