@@ -14,18 +14,28 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 const MAX_LENGTH: usize = 64;
 
 /// Tells the ids of this process from those of another.
-static PREFIX: LazyLock<u64> = LazyLock::new(|| fastrand::u64(..));
+static PREFIX: LazyLock<[u8; 17]> =
+    LazyLock::new(|| format!("{:016x}-", fastrand::u64(..)).into_bytes().try_into().expect("17 digits and hyphens"));
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// The caller's id, when it consists of at most 64 letters, digits, dots, underscores and hyphens, or else a new one.
 pub(super) fn choose(proposed: Option<&HeaderValue>) -> HeaderValue {
     match proposed {
         Some(id) if is_proper(id.as_bytes()) => id.clone(),
-        _ => {
-            let id = format!("{:016x}-{:x}", *PREFIX, COUNTER.fetch_add(1, Ordering::Relaxed));
-            HeaderValue::from_maybe_shared(id.into_bytes()).expect("hexadecimal digits are legal in a header")
-        }
+        _ => new(COUNTER.fetch_add(1, Ordering::Relaxed)),
     }
+}
+
+/// The id with this number. Every request has one, and formatting it would cost as much as a layer does.
+fn new(number: u64) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let length = number.checked_ilog(16).map_or(1, |log| log as usize + 1);
+    let mut id = [0; 17 + 16];
+    id[..17].copy_from_slice(&*PREFIX);
+    for (place, digit) in id[17..17 + length].iter_mut().rev().enumerate() {
+        *digit = DIGITS[(number >> (4 * place)) as usize % 16];
+    }
+    HeaderValue::from_bytes(&id[..17 + length]).expect("hexadecimal digits are legal in a header")
 }
 
 fn is_proper(id: &[u8]) -> bool {
@@ -52,7 +62,11 @@ mod tests {
     }
 
     #[test]
-    fn new_ids_differ() {
+    fn new_ids_are_numbered_and_differ() {
         assert_ne!(choose(None), choose(None));
+        let prefix = str::from_utf8(&*PREFIX).unwrap();
+        for number in [0, 1, 9, 10, 15, 16, 255, 256, 0x1234_5678_9abc_def0, u64::MAX] {
+            assert_eq!(new(number), format!("{prefix}{number:x}"));
+        }
     }
 }
