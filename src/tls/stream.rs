@@ -288,10 +288,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             }
             let mut sent = 0;
             while sent < length {
-                match Pin::new(&mut self.io).poll_write(cx, &encrypted[sent..length])? {
-                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(more) => sent += more,
+                match Pin::new(&mut self.io).poll_write(cx, &encrypted[sent..length]) {
+                    Poll::Ready(Ok(more @ 1..)) => sent += more,
+                    // Where a part has left already, who writes must not be told that nothing has: the next write fails again.
+                    Poll::Pending | Poll::Ready(_) if sent > 0 => break,
                     Poll::Pending => break,
+                    Poll::Ready(Ok(_)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 }
             }
             self.outgoing.push(&encrypted[sent..length]);

@@ -1,0 +1,187 @@
+//! How connections end.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn only_a_close_that_is_said_is_an_end() {
+    for version in VERSIONS {
+        let (mut client, mut server) = party(version).pair().await;
+        server.write_all(b"all").await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut received = Vec::new();
+        assert_eq!(within(client.read_to_end(&mut received)).await.unwrap(), 3);
+        assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 0, "it stays an end");
+        client.write_all(b"the other way is open").await.unwrap();
+        client.shutdown().await.unwrap();
+        received.clear();
+        within(server.read_to_end(&mut received)).await.unwrap();
+        assert_eq!(received, b"the other way is open");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipe_that_ends_without_a_word_is_an_error_after_the_plaintext_that_came() {
+    for version in VERSIONS {
+        let (mut client, server) = party(version).pair().await;
+        let (mut io, mut tls) = server.into_inner();
+        let mut record = ciphertext(&mut tls, b"whole");
+        let half = ciphertext(&mut tls, b"half of it");
+        record.extend_from_slice(&half[..half.len() / 2]);
+        io.write_all(&record).await.unwrap();
+        drop(io);
+        let mut received = [0; 5];
+        client.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"whole");
+        for _ in 0..2 {
+            let error = client.read(&mut received).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+    for version in VERSIONS {
+        let (mut client, server) = party(version).pair().await;
+        drop(server);
+        let error = client.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "between two records");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipe_that_ends_in_the_handshake_is_an_error() {
+    let (near, far) = duplex(WIDE);
+    drop(far);
+    assert!(party(&TLS13).connect(near).await.is_err());
+    let (near, mut far) = duplex(WIDE);
+    far.shutdown().await.unwrap();
+    assert_eq!(party(&TLS13).connect(near).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_is_told_to_the_server_and_nothing_is_written_after_it() {
+    for version in VERSIONS {
+        let (mut client, mut server) = party(version).pair().await;
+        client.write_all(b"all").await.unwrap();
+        client.shutdown().await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut received = Vec::new();
+        assert_eq!(within(server.read_to_end(&mut received)).await.unwrap(), 3, "a clean end");
+        assert_eq!(client.write(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        client.flush().await.unwrap();
+        server.write_all(b"answer").await.unwrap();
+        server.shutdown().await.unwrap();
+        received.clear();
+        within(client.read_to_end(&mut received)).await.unwrap();
+        assert_eq!(received, b"answer");
+        assert!(client.write(b"more").await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_until_everything_is_sent() {
+    for version in VERSIONS {
+        let mut party = party(version);
+        // The server waits until they are taken, and this client does not read.
+        party.server.send_tls13_tickets = 0;
+        let (near, far) = duplex(10);
+        let client = async {
+            let mut client = party.connect(near).await.unwrap();
+            assert_eq!(client.write(&content(30_000)).await.unwrap(), 30_000);
+            client.shutdown().await.unwrap();
+            assert!(client.outgoing.is_empty());
+        };
+        let server = async {
+            let mut received = Vec::new();
+            party.accept(far).await.unwrap().read_to_end(&mut received).await.unwrap();
+            assert!(received == content(30_000));
+        };
+        within(async { tokio::join!(client, server) }).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_after_a_shutdown_that_was_not_waited_for() {
+    for version in VERSIONS {
+        let (near, far) = duplex(10_000);
+        let (client, server) = party(version).handshake(near, far).await;
+        let (mut client, mut server) = (client.unwrap(), server.unwrap());
+        client.write_all(&content(12_000)).await.unwrap();
+        assert!(timeout(Duration::ZERO, client.shutdown()).await.is_err(), "there is no room for all of it");
+        assert!(timeout(Duration::ZERO, server.read(&mut [0; 9])).await.is_err(), "room is made");
+        assert_eq!(client.write(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        client.shutdown().await.unwrap();
+        let mut received = Vec::new();
+        within(server.read_to_end(&mut received)).await.unwrap();
+        assert!(received == content(12_000));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_said_is_read_though_it_takes_nothing_more() {
+    for version in VERSIONS {
+        let (near, far) = duplex(100_000);
+        let (client, server) = party(version).handshake(near, far).await;
+        let (mut client, mut server) = (client.unwrap(), server.unwrap());
+        for _ in 0..2 {
+            client.write_all(&content(64 * 1024)).await.unwrap();
+        }
+        assert!(!client.outgoing.is_empty(), "some of it waits");
+        server.write_all(b"too large").await.unwrap();
+        server.shutdown().await.unwrap();
+        drop(server);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"too large");
+        assert_eq!(client.flush().await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}
+
+/// A pipe that breaks when it has taken so many bytes.
+struct Breaking {
+    pipe: DuplexStream,
+    left: usize,
+}
+
+impl AsyncRead for Breaking {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Breaking {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let taken = bytes.len().min(self.left);
+        if taken == 0 {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        self.left -= taken;
+        Pin::new(&mut self.pipe).poll_write(cx, &bytes[..taken])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_of_which_a_part_has_left_does_not_fail_and_the_next_one_does() {
+    for (left, is_written) in [(0, false), (1, true), (20_000, true)] {
+        let party = party(&TLS13);
+        let (near, far) = duplex(WIDE);
+        let connecting = async {
+            let near = Breaking { pipe: near, left: usize::MAX };
+            tokio::join!(party.connect(near), party.accept(far))
+        };
+        let (client, _server) = within(connecting).await;
+        let mut client = client.unwrap();
+        client.io.left = left;
+        let written = client.write(&content(30_000)).await;
+        assert_eq!(written.is_ok(), is_written, "{left}");
+        assert_eq!(
+            client.flush().await.err().map(|error| error.kind()),
+            is_written.then_some(io::ErrorKind::BrokenPipe)
+        );
+    }
+}

@@ -1,0 +1,266 @@
+//! Servers that break the protocol, without the keys of a connection or with them.
+
+use super::*;
+
+/// What `tls` says to all that the client sent.
+async fn hear(tls: &mut ServerConnection, mut io: DuplexStream) -> Result<(), rustls::Error> {
+    let mut sent = Vec::new();
+    io.read_to_end(&mut sent).await.unwrap();
+    let mut sent = sent.as_slice();
+    while !sent.is_empty() {
+        tls.read_tls(&mut sent).unwrap();
+        tls.process_new_packets()?;
+    }
+    Ok(())
+}
+
+/// Sends a record with some `damage`, and checks that this is the end: nothing of it is read and nothing after it, nothing is written,
+/// and the server is told.
+async fn check_damage(
+    (mut client, server): (Client, Server),
+    damage: impl FnOnce(&mut Vec<u8>),
+    expected: rustls::Error,
+    told: AlertDescription,
+) {
+    let (mut io, mut tls) = server.into_inner();
+    let mut damaged = ciphertext(&mut tls, b"damaged");
+    damage(&mut damaged);
+    let good = ciphertext(&mut tls, b"in order");
+    io.write_all(&damaged).await.unwrap();
+    io.write_all(&good).await.unwrap();
+    for _ in 0..3 {
+        let error = within(client.read(&mut [0; 100])).await.unwrap_err();
+        assert_eq!(cause::find::<rustls::Error>(&error), Some(&expected));
+        let error = within(client.write(b"more")).await.unwrap_err();
+        assert_eq!(cause::find::<rustls::Error>(&error), Some(&expected));
+    }
+    drop(client);
+    assert_eq!(hear(&mut tls, io).await, Err(rustls::Error::AlertReceived(told)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_was_changed_on_the_way_ends_the_connection_and_the_server_is_told() {
+    for version in VERSIONS {
+        for at in [5, 12, 20] {
+            let damage = |record: &mut Vec<u8>| record[at] ^= 0x10;
+            let expected = rustls::Error::DecryptError;
+            check_damage(party(version).pair().await, damage, expected, AlertDescription::BadRecordMac).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_too_long_or_none_ends_the_connection_and_the_server_is_told() {
+    for version in VERSIONS {
+        let too_long = [23, 3, 3, 0x48, 0x01];
+        for (header, expected) in
+            [(too_long, InvalidMessage::MessageTooLarge), (*b"HTTP/", InvalidMessage::InvalidContentType)]
+        {
+            let damage = |record: &mut Vec<u8>| record[..5].copy_from_slice(&header);
+            let expected = rustls::Error::InvalidMessage(expected);
+            check_damage(party(version).pair().await, damage, expected, AlertDescription::DecodeError).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plaintext_before_a_changed_record_is_read_whatever_room_there_is() {
+    for version in VERSIONS {
+        for size in [1, 3, 100] {
+            let (mut client, server) = party(version).pair().await;
+            let (mut io, mut tls) = server.into_inner();
+            let mut records = ciphertext(&mut tls, b"in order");
+            records.extend(ciphertext(&mut tls, b"damaged"));
+            *records.last_mut().unwrap() ^= 1;
+            io.write_all(&records).await.unwrap();
+            let mut received = Vec::new();
+            let mut buffer = vec![0; size];
+            let error = loop {
+                match within(client.read(&mut buffer)).await {
+                    Ok(0) => panic!("no end was told of"),
+                    Ok(count) => received.extend_from_slice(&buffer[..count]),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(received, b"in order");
+            assert_eq!(cause::find::<rustls::Error>(&error), Some(&rustls::Error::DecryptError));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn nothing_that_comes_in_the_place_of_records_is_taken_for_plaintext_or_an_end(
+        newer in any::<bool>(),
+        records in proptest::collection::vec((20..24_u8, proptest::collection::vec(any::<u8>(), 1..60)), 1..4),
+        length in 3..70_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (mut client, server) = party(VERSIONS[usize::from(newer)]).pair().await;
+            let (mut io, _) = server.into_inner();
+            let mut bytes: Vec<u8> = records
+                .into_iter()
+                .flat_map(|(typ, body)| [&[typ, 3, 3, 0, body.len() as u8], body.as_slice()].concat())
+                .collect();
+            bytes.truncate(length);
+            io.write_all(&bytes).await.unwrap();
+            drop(io);
+            for _ in 0..3 {
+                within(client.read(&mut [0; 100])).await.unwrap_err();
+            }
+            // Nobody is there who would take a close.
+            within(client.shutdown()).await.unwrap_err();
+        });
+    }
+}
+
+/// A server that has the keys of a connection, and keeps to no rule.
+struct Rogue {
+    io: DuplexStream,
+    encrypter: Box<dyn MessageEncrypter>,
+    sequence: u64,
+}
+
+impl Rogue {
+    async fn pair(version: &'static SupportedProtocolVersion) -> (Client, Self) {
+        let mut party = party(version);
+        party.server.enable_secret_extraction = true;
+        let (client, server) = party.pair().await;
+        let (io, tls) = server.into_inner();
+        let suite = tls.negotiated_cipher_suite().unwrap();
+        let (sequence, secrets) = tls.dangerous_extract_secrets().unwrap().tx;
+        let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) = secrets
+        else {
+            panic!("a cipher that this test does not know");
+        };
+        let encrypter = match suite {
+            SupportedCipherSuite::Tls13(suite) => suite.aead_alg.encrypter(key, iv),
+            SupportedCipherSuite::Tls12(suite) => {
+                let (fixed, explicit) = iv.as_ref().split_at(suite.aead_alg.key_block_shape().fixed_iv_len);
+                suite.aead_alg.encrypter(key, fixed, explicit)
+            }
+        };
+        (client, Self { io, encrypter, sequence })
+    }
+
+    async fn send(&mut self, typ: ContentType, payload: &[u8]) {
+        let message = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload: payload.into() };
+        let record = self.encrypter.encrypt(message, self.sequence).unwrap().encode();
+        self.sequence += 1;
+        self.io.write_all(&record).await.unwrap();
+    }
+}
+
+/// A key update of TLS 1.3 that asks for none in return.
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_breaks_the_rules_of_messages_ends_the_connection_and_no_more() {
+    let unexpected = [&[14, 0, 0, 0][..], &KEY_UPDATE].concat();
+    let two = [KEY_UPDATE, KEY_UPDATE].concat();
+    let cases: [&[(ContentType, &[u8])]; 6] = [
+        &[(ContentType::Handshake, &unexpected)],
+        &[(ContentType::Handshake, &two)],
+        &[(ContentType::Handshake, &two[..7])],
+        &[(ContentType::Handshake, &KEY_UPDATE[..3]), (ContentType::ApplicationData, b"between")],
+        &[(ContentType::Handshake, &[24, 1, 0, 0])],
+        &[(ContentType::Alert, &[7, 7])],
+    ];
+    for records in cases {
+        let (mut client, mut rogue) = Rogue::pair(&TLS13).await;
+        rogue.send(ContentType::ApplicationData, b"in order").await;
+        for (typ, payload) in records {
+            rogue.send(*typ, payload).await;
+        }
+        rogue.send(ContentType::ApplicationData, b"after it").await;
+        let mut buffer = [0; 100];
+        let count = within(client.read(&mut buffer)).await.unwrap();
+        assert_eq!(&buffer[..count], b"in order");
+        let error = within(client.read(&mut buffer)).await.unwrap_err();
+        let first = cause::find::<rustls::Error>(&error).unwrap_or_else(|| panic!("{records:?}: {error}"));
+        for _ in 0..2 {
+            let error = within(client.read(&mut buffer)).await.unwrap_err();
+            assert_eq!(cause::find::<rustls::Error>(&error), Some(first), "{records:?}");
+            let error = within(client.write(b"more")).await.unwrap_err();
+            assert_eq!(cause::find::<rustls::Error>(&error), Some(first), "{records:?}");
+        }
+        within(client.shutdown()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_bring_nothing_do_not_go_on_for_ever() {
+    for version in VERSIONS {
+        let (mut client, mut rogue) = Rogue::pair(version).await;
+        for _ in 0..20 {
+            rogue.send(ContentType::ApplicationData, b"").await;
+        }
+        rogue.send(ContentType::ApplicationData, b"x").await;
+        for _ in 0..40 {
+            rogue.send(ContentType::ApplicationData, b"").await;
+        }
+        let mut buffer = [0; 100];
+        assert_eq!(within(client.read(&mut buffer)).await.unwrap(), 1, "an empty record is no end");
+        let error = within(client.read(&mut buffer)).await.unwrap_err();
+        let expected = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyEmptyFragments);
+        assert_eq!(cause::find::<rustls::Error>(&error), Some(&expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_the_end_is_not_read() {
+    for version in VERSIONS {
+        let (mut client, mut rogue) = Rogue::pair(version).await;
+        rogue.send(ContentType::ApplicationData, b"in order").await;
+        rogue.send(ContentType::Alert, &[1, 0]).await;
+        rogue.send(ContentType::ApplicationData, b"after it").await;
+        let mut received = Vec::new();
+        within(client.read_to_end(&mut received)).await.unwrap();
+        assert_eq!(received, b"in order");
+        client.write_all(b"the other way is open").await.unwrap();
+        assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 0);
+        client.shutdown().await.unwrap();
+        assert!(client.plaintext.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_to_negotiate_anew_is_refused_once_and_ends_the_connection_then() {
+    let (mut client, mut rogue) = Rogue::pair(&TLS12).await;
+    let hello_request = [0; 4];
+    rogue.send(ContentType::Handshake, &hello_request).await;
+    rogue.send(ContentType::ApplicationData, b"x").await;
+    let mut byte = [0];
+    within(client.read_exact(&mut byte)).await.unwrap();
+    let mut said = [0; 100];
+    let count = within(rogue.io.read(&mut said)).await.unwrap();
+    assert_eq!((count, said[0]), (5 + 8 + 2 + 16, 21), "an alert, encrypted");
+    rogue.send(ContentType::Handshake, &hello_request).await;
+    let error = within(client.read(&mut byte)).await.unwrap_err();
+    let expected = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests);
+    assert_eq!(cause::find::<rustls::Error>(&error), Some(&expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_in_many_records_is_waited_for_while_we_write() {
+    let (mut client, mut rogue) = Rogue::pair(&TLS13).await;
+    let mut ticket = vec![4, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 30];
+    ticket.extend([7; 30]);
+    ticket.extend([0, 0]);
+    ticket[3] = (ticket.len() - 4) as u8;
+    for part in ticket.chunks(10) {
+        rogue.send(ContentType::Handshake, part).await;
+        let mut byte = [0];
+        assert!(timeout(Duration::ZERO, client.read(&mut byte)).await.is_err());
+        client.write_all(b"meanwhile").await.unwrap();
+    }
+    rogue.send(ContentType::ApplicationData, b"x").await;
+    let mut byte = [0];
+    within(client.read_exact(&mut byte)).await.unwrap();
+    assert_eq!(byte, *b"x");
+    assert_eq!(client.tls.tls13_tickets_received(), 2 + 1, "two of the server, and this one");
+}
