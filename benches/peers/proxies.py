@@ -280,7 +280,7 @@ class Envoy(Proxy):
 
     @classmethod
     def version(cls):
-        found = re.search(r"/(\d+\.\d+\.\d+)/", output(cls.find(), "--version"))
+        found = re.search(r"version: \w+/(\d+\.\d+\.\d+)/", output(cls.find(), "--version"))
         return "Envoy " + (found.group(1) if found else "?")
 
 
