@@ -137,14 +137,17 @@ fn strip(headers: &mut HeaderMap, mut goes: impl FnMut(&str) -> bool) {
 /// The fields that `Connection` names, but for those that its usual values name and that are stripped anyway, and for the
 /// length of the message, which is everybody's to know (RFC 9110, 7.6.1).
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
-    values
-        .flat_map(|value| value.split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
+    list(headers, &header::CONNECTION)
         .filter(|option| !option.eq_ignore_ascii_case(b"close") && !option.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|option| HeaderName::from_bytes(option).ok())
         .filter(|name| *name != header::CONTENT_LENGTH)
         .collect()
+}
+
+/// The members of the list that the fields called `name` make together (RFC 9110, 5.6.1), empty ones too.
+pub(super) fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 fn dashed(name: &HeaderName) -> Cow<'_, str> {

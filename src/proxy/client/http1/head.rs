@@ -8,6 +8,7 @@ use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::{Error, decoder::Decoder};
+use crate::proxy::headers::list;
 
 /// The largest head of an answer, and as much again for all informational ones before it; and the most header fields in one.
 pub(super) const MAX_BYTES: usize = 64 * 1024;
@@ -151,8 +152,7 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
     let wrong = Error::Invalid("its length is none");
     let mut length = None;
     let mut times = 0;
-    let values = headers.get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
-    for value in values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii) {
+    for value in list(headers, &header::CONTENT_LENGTH) {
         let digits = Some(value).filter(|value| !value.is_empty() && value.iter().all(u8::is_ascii_digit));
         let Some(read) = digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) else { return Err(wrong) };
         if length.is_some_and(|length| length != read) {
@@ -169,9 +169,8 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
 
 /// Whether the upstream keeps the connection open after the answer (RFC 9112, 9.3).
 fn keeps_alive(headers: &HeaderMap, is_http_11: bool) -> bool {
-    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
     let mut keeps = is_http_11;
-    for option in values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii) {
+    for option in list(headers, &header::CONNECTION) {
         if option.eq_ignore_ascii_case(b"close") {
             return false;
         }
