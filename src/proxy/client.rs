@@ -10,21 +10,20 @@ mod http1;
 mod http2;
 mod life;
 mod pool;
+mod request;
 mod send;
 mod stream;
 
 use std::{
     error::Error as StdError,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, Uri, Version, header, uri::Authority};
+use http::{HeaderValue, Response, Uri, uri::Authority};
 use http_body::Body;
-use tokio::time::Instant;
 use tower::Service;
 
 pub use self::connect::server_name;
@@ -36,16 +35,11 @@ pub(super) use self::{
 };
 use self::{
     connect::{Connect, Connector},
-    pool::{Connection, Pool},
-    send::SendError,
+    pool::Pool,
+    request::Sending,
 };
-use super::{
-    Code, Error, Exchange, Record, RequestBody, ResponseBody,
-    error::Fate,
-    headers::{self, OwnNames},
-    target,
-};
-use crate::{cause, egress, telemetry::Metrics, tls::Trust};
+use super::{Error, Exchange, RequestBody, ResponseBody, headers::OwnNames};
+use crate::{egress, telemetry::Metrics, tls::Trust};
 
 /// Where requests go, and over which connections.
 #[derive(Clone, Debug)]
@@ -109,88 +103,15 @@ where
 {
     type Response = Response<ResponseBody>;
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>;
+    type Future = Sending<B, C>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
-        let shared = Arc::clone(&self.0);
-        Box::pin(async move { shared.send(exchange).await })
+        Sending::begin(&self.0, exchange)
     }
-}
-
-impl<B, C> Shared<B, C>
-where
-    C: Connect,
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    async fn send(&self, exchange: Exchange<B>) -> Result<Response<ResponseBody>, Error> {
-        let Exchange { request, record } = exchange;
-        let sent = Instant::now();
-        let chosen = self.pool.connection(record.is_retried()).await.map_err(not_connected)?;
-        self.pool.metrics().upstream().sent(chosen.reused);
-        record.set_connection(chosen.reused);
-        let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&record)));
-        *request.version_mut() = Version::HTTP_11;
-        if matches!(chosen.connection, Connection::Http1(_)) {
-            // The target as the caller sent it; whom it is for stands in `Host`.
-            request.headers_mut().insert(header::HOST, self.host.clone());
-        } else {
-            *request.uri_mut() = target::upstream_uri(&self.authority, request.uri());
-        }
-        // Before it is sent: the upstream goes on with a request whose caller leaves.
-        record.set_reached_upstream(true);
-        let mut response = chosen.send(request).await.map_err(|failure| {
-            record.set_reached_upstream(!failure.is_unexecuted());
-            unanswered(failure, &record)
-        })?;
-        record.set_upstream_first_byte(sent.elapsed());
-        if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            self.pool.metrics().upstream().throttled();
-        }
-        record.set_upstream_status(response.status());
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Error::new(
-                Code::UpstreamProtocol,
-                "The upstream switched protocols without having been asked to.",
-            ));
-        }
-        headers::strip_response(&self.own_names, response.headers_mut());
-        *response.version_mut() = Version::HTTP_11;
-        Ok(response.map(|body| ResponseBody::upstream(body, self.idle_timeout, record)))
-    }
-}
-
-/// The error of a request for which there was no connection.
-fn not_connected(error: ConnectError) -> Error {
-    let (code, detail) = match cause::find::<rustls::Error>(&error) {
-        Some(_) => {
-            (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
-        }
-        None => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
-    };
-    Error::new(code, detail).because(error)
-}
-
-/// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.
-fn unanswered(failure: SendError, record: &Record) -> Error {
-    let SendError { error, fate } = failure;
-    if let Some(failed) = record.upload_error() {
-        return Error::from(failed).because(error);
-    }
-    let (code, detail) = if fate.is_some_and(Fate::is_unexecuted) {
-        (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
-    } else if error.is_of_the_caller() && !record.is_request_complete() {
-        (Code::BadRequest, "The request body broke off.")
-    } else if error.is_of_the_protocol() {
-        (Code::UpstreamProtocol, "The upstream's answer is not valid HTTP; it may have executed the request.")
-    } else {
-        (Code::UpstreamUnreachable, "The connection to the upstream broke; it may have executed the request.")
-    };
-    Error::new(code, detail).because(error).with_fate(fate)
 }
 
 #[cfg(test)]

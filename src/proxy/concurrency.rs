@@ -133,7 +133,7 @@ where
                 // The service that was polled ready is the one to call; the clone takes its place.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
-                ConcurrencyFuture::Waiting { wait, since: Instant::now(), call: Some((inner, exchange)) }
+                ConcurrencyFuture::Waiting { wait, since: Instant::now(), call: Some(Box::new((inner, exchange))) }
             }
             Err(error) => ConcurrencyFuture::Refused { error: Some(error) },
         }
@@ -144,7 +144,8 @@ pin_project! {
     #[project = ConcurrencyProjection]
     pub enum ConcurrencyFuture<S, B, F> {
         Refused { error: Option<Error> },
-        Waiting { wait: Wait, since: Instant, call: Option<(S, Exchange<B>)> },
+        // What it waits with is on the heap, so that a request that does not wait has no room for it.
+        Waiting { wait: Wait, since: Instant, call: Option<Box<(S, Exchange<B>)>> },
         Calling { #[pin] inner: F, place: Option<OwnedSemaphorePermit> },
     }
 }
@@ -168,7 +169,7 @@ where
                 }
                 ConcurrencyProjection::Waiting { wait, since, call } => {
                     let place = ready!(wait.as_mut().poll(cx));
-                    let (mut service, exchange) = call.take().expect("polled after it was ready");
+                    let (mut service, exchange) = *call.take().expect("polled after it was ready");
                     exchange.record.set_queued(since.elapsed());
                     let place = Some(place?);
                     Self::Calling { inner: service.call(exchange), place }

@@ -66,7 +66,7 @@ where
         // The service that was polled ready is the one to call; the clone takes its place.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
-        InjectFuture::Waiting { wait, since: Instant::now(), call: Some((inner, exchange)) }
+        InjectFuture::Waiting { wait, since: Instant::now(), call: Some(Box::new((inner, exchange))) }
     }
 }
 
@@ -75,7 +75,8 @@ type Wait = Pin<Box<dyn Future<Output = Result<Arc<Token>, Unavailable>> + Send>
 pin_project! {
     #[project = InjectProjection]
     pub(super) enum InjectFuture<S, B, F> {
-        Waiting { wait: Wait, since: Instant, call: Option<(S, Exchange<B>)> },
+        // What it waits with is on the heap, so that a request that does not wait has no room for it.
+        Waiting { wait: Wait, since: Instant, call: Option<Box<(S, Exchange<B>)>> },
         Calling { #[pin] inner: F },
     }
 }
@@ -92,7 +93,7 @@ where
                 InjectProjection::Calling { inner } => return inner.poll(cx),
                 InjectProjection::Waiting { wait, since, call } => {
                     let token = ready!(wait.as_mut().poll(cx));
-                    let (mut service, mut exchange) = call.take().expect("polled after it was ready");
+                    let (mut service, mut exchange) = *call.take().expect("polled after it was ready");
                     exchange.record.set_token_wait(since.elapsed());
                     inject(&mut exchange, &*token?);
                     service.call(exchange)

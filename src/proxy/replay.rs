@@ -6,7 +6,7 @@
 
 use std::{
     error::Error as StdError,
-    fmt, mem,
+    fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -106,10 +106,8 @@ where
     pub(super) fn after(service: &mut S, exchange: Exchange<ReplayBody<B>>, shared: &Arc<T>) -> (S::Future, Self) {
         let original = Arc::clone(&exchange.request.body().original);
         let record = Arc::clone(&exchange.record);
-        // The service that was polled ready is the one to call; the clone is for the second time.
         let clone = service.clone();
-        let sending = mem::replace(service, clone.clone()).call(exchange);
-        (sending, Self { service: clone, original, record, shared: Arc::clone(shared) })
+        (service.call(exchange), Self { service: clone, original, record, shared: Arc::clone(shared) })
     }
 }
 

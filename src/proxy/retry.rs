@@ -99,7 +99,7 @@ pin_project! {
         sending: F,
         again: Again<S, B, Shared>,
         // What is to be sent again as soon as the service is ready.
-        next: Option<Exchange<ReplayBody<B>>>,
+        next: Option<Box<Exchange<ReplayBody<B>>>>,
     }
 }
 
@@ -117,11 +117,11 @@ where
                 ready!(this.again.service.poll_ready(cx))?;
             }
             if let Some(exchange) = this.next.take() {
-                this.sending.set(this.again.service.call(exchange));
+                this.sending.set(this.again.service.call(*exchange));
             }
             let answer = ready!(this.sending.as_mut().poll(cx));
             match answer.as_ref().err().and_then(|error| this.again.exchange(error)) {
-                Some(exchange) => *this.next = Some(exchange),
+                Some(exchange) => *this.next = Some(Box::new(exchange)),
                 None => return Poll::Ready(answer),
             }
         }

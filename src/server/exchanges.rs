@@ -4,12 +4,13 @@
 //! connection have their own, which cost a request nothing.
 
 use std::{
+    cell::RefCell,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,6 @@ use hyper::{
     body::Incoming,
     rt::{Sleep, Timer},
 };
-use hyper_util::service::TowerToHyperService;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -79,7 +79,8 @@ impl Sleep for Never {}
 /// connection is about to close.
 #[derive(Debug)]
 pub(super) struct Counted<S> {
-    inner: TowerToHyperService<S>,
+    /// hyper only lends what is to be called. One request follows another, so they can share it, and none has to clone the stack.
+    inner: RefCell<S>,
     exchanges: Exchanges,
     view: View,
     end: Drain,
@@ -88,24 +89,27 @@ pub(super) struct Counted<S> {
 impl<S> Counted<S> {
     /// Counts in `exchanges` what `inner` gets to see.
     pub(super) fn new(inner: S, exchanges: Exchanges, view: View, end: Drain) -> Self {
-        Self { inner: TowerToHyperService::new(inner), exchanges, view, end }
+        Self { inner: RefCell::new(inner), exchanges, view, end }
     }
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S: Service<Request<Incoming>, Response = Response<B>>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Answer<<TowerToHyperService<S> as hyper::service::Service<Request<Incoming>>>::Future>;
+    type Future = Answer<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let number = self.exchanges.0.begun.fetch_add(1, Relaxed) + 1;
         if let Some(fault) = self.view.fault_of(number) {
             request.extensions_mut().insert(fault);
         }
-        Answer { inner: self.inner.call(request), end: self.end.clone() }
+        let mut service = self.inner.borrow_mut();
+        let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(ready, Poll::Ready(Ok(()))), "the stack takes any request, and may have it wait then");
+        Answer { inner: service.call(request), end: self.end.clone() }
     }
 }
 

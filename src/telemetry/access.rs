@@ -7,7 +7,7 @@ use std::{
     cell::RefCell,
     fmt::Write as _,
     io::Write as _,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tracing::{Level, enabled};
@@ -25,6 +25,8 @@ const USUAL_BYTES: usize = 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(USUAL_BYTES));
+    /// The last second that a line was written in, since the epoch, and how it is written, down to its decimal point.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
 /// One request, when it has ended. What does not apply is `None`, and is left out.
@@ -100,10 +102,11 @@ impl AccessLine<'_> {
 
     fn write(&self, format: Format, now: SystemTime, line: &mut Vec<u8>) {
         // Writing to memory does not fail.
-        let now = humantime::format_rfc3339_micros(now);
         match format {
             Format::Json => {
-                let _ = write!(line, r#"{{"timestamp":"{now}","level":"INFO","target":"{TARGET}","message":"request""#);
+                line.extend_from_slice(br#"{"timestamp":""#);
+                write_time(now, line);
+                let _ = write!(line, r#"","level":"INFO","target":"{TARGET}","message":"request""#);
                 self.fields(|name, value| {
                     line.extend_from_slice(b",\"");
                     line.extend_from_slice(name.as_bytes());
@@ -113,7 +116,8 @@ impl AccessLine<'_> {
                 line.extend_from_slice(b"}\n");
             }
             Format::Human => {
-                let _ = write!(line, "{now}  INFO {TARGET}: request");
+                write_time(now, line);
+                let _ = write!(line, "  INFO {TARGET}: request");
                 self.fields(|name, value| {
                     line.push(b' ');
                     line.extend_from_slice(name.as_bytes());
@@ -206,6 +210,23 @@ fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\')
 }
 
+/// `now` as RFC 3339 has it, to the microsecond. Most lines are of the same second as the one before them.
+fn write_time(now: SystemTime, line: &mut Vec<u8>) {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() || text.is_empty() {
+            *second = since.as_secs();
+            text.clear();
+            let _ = write!(text, "{}", humantime::format_rfc3339_seconds(now));
+            text.pop();
+        }
+        line.extend_from_slice(text.as_bytes());
+    });
+    line.push(b'.');
+    write_number(since.subsec_micros().into(), 6, line);
+    line.push(b'Z');
+}
+
 /// `number` in decimal, with so many digits at least.
 fn write_number(mut number: u64, least: usize, line: &mut Vec<u8>) {
     let mut digits = [b'0'; 20];
@@ -220,8 +241,6 @@ fn write_number(mut number: u64, least: usize, line: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use serde_json::{Value as Json, json};
 
     use super::*;
@@ -330,6 +349,21 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn each_line_has_its_own_time() {
+        for (nanos, written) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (999_999_999, "1970-01-01T00:00:00.999999Z"),
+            (951_782_399_000_001_000, "2000-02-28T23:59:59.000001Z"),
+            (951_782_400_000_000_000, "2000-02-29T00:00:00.000000Z"),
+            (1_000_000_000, "1970-01-01T00:00:01.000000Z"),
+        ] {
+            let mut text = Vec::new();
+            write_time(UNIX_EPOCH + Duration::from_nanos(nanos), &mut text);
+            assert_eq!(String::from_utf8(text).unwrap(), written);
+        }
     }
 
     #[test]

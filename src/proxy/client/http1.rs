@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{Method, Request, Response};
+use http::{Method, Response, request::Parts};
 use http_body::{Body, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -116,15 +116,15 @@ where
         }
     }
 
-    /// Begins to send `request`, which [`poll_answer`](Self::poll_answer) does.
-    pub(super) fn begin(&mut self, request: Request<B>) {
+    /// Begins to send the request with `head` and `body`, which [`poll_answer`](Self::poll_answer) does.
+    pub(super) fn begin(&mut self, head: &Parts, body: B) {
         debug_assert!(self.is_reusable(), "a connection does one thing at a time");
         self.heard_before = self.io.bytes();
-        self.method = request.method().clone();
+        self.method = head.method.clone();
         self.is_kept = false;
         self.skipped = 0;
         self.is_long = false;
-        self.upload = Upload::of(request);
+        self.upload = Upload::of(head, body);
     }
 
     /// Sends what can be sent, until the head of the answer has come.

@@ -129,12 +129,8 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// A connection for a request: one that is kept, or a new one. `fresh` asks for one that has not been idle, for a request
-    /// whose connection turned out to be closed.
+    /// A connection for a request that [`take`](Self::take) had none for: a new one, or one that somebody opens already.
     pub(super) async fn connection(self: &Arc<Self>, fresh: bool) -> Result<Chosen<C, B>, ConnectError> {
-        if let Some(connection) = self.take(fresh) {
-            return Ok(Chosen { connection, reused: true });
-        }
         // Opening is on the heap, so that a request that finds a connection has no room for it.
         if !self.kept().http2 {
             return Box::pin(self.open()).await;
@@ -142,7 +138,7 @@ where
         let Ok(_opening) = self.opening.try_lock() else {
             // Somebody opens one already. Should that fail, all who waited try at once, not one after another.
             drop(self.opening.lock().await);
-            return match self.take(fresh) {
+            return match self.take(fresh, Instant::now()) {
                 Some(connection) => Ok(Chosen { connection, reused: true }),
                 None => Box::pin(self.open()).await,
             };
@@ -150,9 +146,9 @@ where
         Box::pin(self.open()).await
     }
 
-    /// Takes a connection that is kept, if one can be used. `fresh` leaves out those that were idle.
-    fn take(&self, fresh: bool) -> Option<Connection<C, B>> {
-        let now = Instant::now();
+    /// Takes a connection that is kept, if one can be used. `fresh` leaves out those that were idle, for a request whose connection
+    /// turned out to be closed.
+    pub(super) fn take(&self, fresh: bool, now: Instant) -> Option<Connection<C, B>> {
         let kept = &mut *self.kept();
         if let Some((shared, used)) = &mut kept.shared
             && shared.users() < MAX_STREAMS

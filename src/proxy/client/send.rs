@@ -1,9 +1,14 @@
 //! One request on the connection that it got.
 
-use std::{error::Error as StdError, future::poll_fn};
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::Body;
 
 use super::{
@@ -11,7 +16,8 @@ use super::{
     connect::Connect,
     early::Detached,
     http1,
-    pool::{Chosen, Connection, Own},
+    life::Pending,
+    pool::{Own, Shared},
 };
 use crate::{cause, proxy::error::Fate};
 
@@ -57,35 +63,65 @@ impl SendError {
     }
 }
 
-impl<C, B> Chosen<C, B>
+/// A request over HTTP/1.1, which has its connection for itself, until the head of its answer has come.
+///
+/// # Cancel safety
+///
+/// Dropping it closes the connection.
+pub(super) struct Alone<C: Connect, B> {
+    /// Until it is ready. That the request is given up has to be known before the connection closes, so it is dropped first.
+    under_way: Option<(Pending, Box<Own<C, B>>)>,
+    reused: bool,
+}
+
+impl<C, B> Alone<C, B>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// Sends `request` and gives the answer, whose body is still to come.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future cancels the request: over HTTP/1.1 its connection is closed, over HTTP/2 its stream is reset.
-    pub(super) async fn send(self, request: Request<B>) -> Result<Response<AnswerBody>, SendError> {
-        match self.connection {
-            Connection::Http1(own) => send_alone(own, request, self.reused).await,
-            Connection::Http2(shared) => match shared.connection.send(request, self.reused).await {
-                Ok(response) => Ok(response.map(|body| AnswerBody::http2(body, shared))),
-                Err(failure) => {
-                    if failure.ended {
-                        shared.forget();
-                    }
-                    Err(SendError { error: NoAnswer::Http2(failure.error), fate: failure.fate })
-                }
-            },
-        }
+    /// The request with `head` and `body` on `own`, of which `reused` says whether it has served before. It is sent when it is polled.
+    pub(super) fn begin(mut own: Box<Own<C, B>>, head: &Parts, body: B, reused: bool) -> Self {
+        let pending = own.life().pending();
+        own.line.begin(head, body);
+        Self { under_way: Some((pending, own)), reused }
     }
 }
 
-async fn send_alone<C, B>(
-    mut own: Box<Own<C, B>>,
+impl<C, B> Future for Alone<C, B>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Output = Result<Response<AnswerBody>, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (_, own) = self.under_way.as_mut().expect("polled after it was ready");
+        let answer = ready!(own.line.poll_answer(cx));
+        let (pending, own) = self.under_way.take().expect("it was there");
+        pending.ended();
+        Poll::Ready(match answer {
+            Ok(head) => {
+                let goes_on = own.line.is_uploading() && !own.line.is_answer_here();
+                let body = if goes_on { AnswerBody::detached(Detached::new(own)) } else { AnswerBody::http1(own) };
+                Ok(head.map(|()| body))
+            }
+            Err(error) => {
+                own.note(&error);
+                Err(SendError { fate: own.line.fate(&error, self.reused), error: NoAnswer::Http1(error) })
+            }
+        })
+    }
+}
+
+/// Sends `request` over HTTP/2 on `shared` and gives the answer, whose body is still to come.
+///
+/// # Cancel safety
+///
+/// Dropping the future cancels the request: its stream is reset.
+pub(super) async fn send_among_others<C, B>(
+    shared: Arc<Shared<C, B>>,
     request: Request<B>,
     reused: bool,
 ) -> Result<Response<AnswerBody>, SendError>
@@ -94,19 +130,13 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let pending = own.life().pending();
-    own.line.begin(request);
-    let answer = poll_fn(|cx| own.line.poll_answer(cx)).await;
-    pending.ended();
-    match answer {
-        Ok(head) => {
-            let goes_on = own.line.is_uploading() && !own.line.is_answer_here();
-            let body = if goes_on { AnswerBody::detached(Detached::new(own)) } else { AnswerBody::http1(own) };
-            Ok(head.map(|()| body))
-        }
-        Err(error) => {
-            own.note(&error);
-            Err(SendError { fate: own.line.fate(&error, reused), error: NoAnswer::Http1(error) })
+    match shared.connection.send(request, reused).await {
+        Ok(response) => Ok(response.map(|body| AnswerBody::http2(body, shared))),
+        Err(failure) => {
+            if failure.ended {
+                shared.forget();
+            }
+            Err(SendError { error: NoAnswer::Http2(failure.error), fate: failure.fate })
         }
     }
 }

@@ -19,10 +19,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use super::{connect::Protocol, *};
+use super::{
+    connect::{ConnectError, Protocol},
+    request::not_connected,
+    *,
+};
+use crate::proxy::{Code, Record, error::Fate};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -3,7 +3,7 @@
 use std::{io::Write as _, mem::MaybeUninit};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
 use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
@@ -28,14 +28,12 @@ pub(super) struct Head {
     pub(super) is_kept: bool,
 }
 
-/// Writes the head of `request`.
-pub(super) fn write<B>(request: &Request<B>, framing: Option<&'static str>) -> BytesMut {
-    let headers = request.headers();
+/// Writes the head of a request, and what it does not say of its body's framing.
+pub(super) fn write(Parts { method, uri, headers, .. }: &Parts, framing: Option<&'static str>) -> BytesMut {
     let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let mut head = BytesMut::with_capacity(fields + USUAL_BYTES);
-    head.put_slice(request.method().as_str().as_bytes());
+    head.put_slice(method.as_str().as_bytes());
     head.put_u8(b' ');
-    let uri = request.uri();
     match uri.path_and_query().filter(|_| uri.authority().is_none()) {
         Some(target) => head.put_slice(target.as_str().as_bytes()),
         None => write!((&mut head).writer(), "{uri}").expect("memory can be written to"),

@@ -11,7 +11,7 @@ use std::{
     task::Waker,
 };
 
-use http::header;
+use http::{Request, header};
 use http_body_util::{BodyExt as _, Empty, combinators::BoxBody};
 
 use super::*;
@@ -103,6 +103,11 @@ fn request(method: Method) -> Request<Sent> {
     Request::builder().method(method).uri("/x").body(empty()).unwrap()
 }
 
+fn begin<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<S, Sent>, request: Request<Sent>) {
+    let (head, body) = request.into_parts();
+    line.begin(&head, body);
+}
+
 /// The head of the answer to what was begun on `line`.
 async fn head<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<S, Sent>) -> Result<Response<()>, Error> {
     poll_fn(|cx| line.poll_answer(cx)).await
@@ -129,7 +134,7 @@ struct Seen {
 /// Sends a request with `method` to `script`.
 async fn exchange(method: Method, script: Script) -> Result<Seen, Error> {
     let mut line = Line::new(script, PATIENCE);
-    line.begin(request(method));
+    begin(&mut line, request(method));
     let head = head(&mut line).await?;
     let body = body(&mut line).await?;
     let is_reusable = line.is_reusable();

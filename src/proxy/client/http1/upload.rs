@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, header, request::Parts};
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
@@ -69,18 +69,19 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    /// All of `request`. Its body is framed as its head says; where that says nothing, by chunks, unless there is no body.
-    pub(super) fn of(request: Request<B>) -> Self {
-        let ended = request.body().is_end_stream();
-        let said = framing(request.headers());
+    /// All of the request with `head` and `body`, which is framed as the head says; where that says nothing, by chunks, unless there is
+    /// no body.
+    pub(super) fn of(head: &Parts, body: B) -> Self {
+        let ended = body.is_end_stream();
+        let said = framing(&head.headers);
         let (framing, chunked) = match said {
             Some(framing) => (framing, None),
             None if ended => (Framing::Length(0), None),
             None => (Framing::Chunked, Some("transfer-encoding: chunked\r\n")),
         };
-        let before = head::write(&request, chunked);
+        let before = head::write(head, chunked);
         // One that has ended may owe bytes, or its last chunk.
-        let body = Some(request.into_body()).filter(|_| !matches!(framing, Framing::Length(0)));
+        let body = Some(body).filter(|_| !matches!(framing, Framing::Length(0)));
         Self { before, part: Bytes::new(), after: b"", body, framing, is_untouched: true, is_done: false }
     }
 

@@ -36,7 +36,7 @@ fn parts(parts: &'static [&'static str], fails: bool) -> Sent {
 async fn written(request: Request<Sent>) -> (String, Option<Error>) {
     let (near, mut far) = duplex(16);
     let mut line = Line::new(near, PATIENCE);
-    line.begin(request);
+    begin(&mut line, request);
     let sending = async move {
         poll_fn(|cx| line.poll_upload(cx)).await;
         assert!(!line.is_uploading());
@@ -136,7 +136,7 @@ async fn a_body_that_is_not_what_was_told_never_looks_whole() {
 async fn an_upstream_that_takes_nothing_more_is_given_up() {
     let (near, _far) = duplex(16);
     let mut line = Line::new(near, PATIENCE);
-    line.begin(request(Method::GET));
+    begin(&mut line, request(Method::GET));
     let started = Instant::now();
     assert!(matches!(head(&mut line).await, Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
     assert_eq!(started.elapsed(), PATIENCE);
@@ -174,7 +174,7 @@ async fn a_stream_that_takes_nothing_and_does_not_say_so_is_no_loop() {
         Ok(0)
     };
     let mut line = Line::new(Writes(nothing), PATIENCE);
-    line.begin(request(Method::GET));
+    begin(&mut line, request(Method::GET));
     assert!(matches!(head(&mut line).await, Err(Error::Io(error)) if error.kind() == io::ErrorKind::WriteZero));
 }
 
@@ -182,7 +182,7 @@ async fn a_stream_that_takes_nothing_and_does_not_say_so_is_no_loop() {
 async fn used() -> (Line<DuplexStream, Sent>, DuplexStream) {
     let (near, mut far) = duplex(1024);
     let mut line = Line::new(near, PATIENCE);
-    line.begin(request(Method::GET));
+    begin(&mut line, request(Method::GET));
     far.write_all(OK).await.unwrap();
     head(&mut line).await.unwrap();
     assert_eq!(body(&mut line).await.unwrap(), b"ok");
@@ -211,13 +211,13 @@ async fn fate(line: &mut Line<DuplexStream, Sent>, reused: bool) -> Option<Fate>
 async fn g01_a_request_that_meets_a_closed_connection_was_not_sent() {
     let (mut line, far) = used().await;
     drop(far);
-    line.begin(request(Method::GET));
+    begin(&mut line, request(Method::GET));
     assert_eq!(fate(&mut line, true).await, Some(Fate::Unsent { reused: true }));
 
     let (near, far) = duplex(1024);
     drop(far);
     let mut line = Line::new(near, PATIENCE);
-    line.begin(request(Method::GET));
+    begin(&mut line, request(Method::GET));
     assert_eq!(fate(&mut line, false).await, Some(Fate::Unsent { reused: false }));
 }
 
@@ -227,7 +227,7 @@ async fn g01_an_answer_that_came_before_its_request_is_none() {
     let (mut line, mut far) = used().await;
     far.write_all(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n").await.unwrap();
     drop(far);
-    line.begin(request(Method::GET));
+    begin(&mut line, request(Method::GET));
     let error = head(&mut line).await.unwrap_err();
     assert!(error.is_of_the_protocol());
     assert_eq!(line.fate(&error, true), Some(Fate::Unsent { reused: true }));
@@ -244,7 +244,7 @@ async fn g01_only_silence_after_a_request_on_a_used_connection_says_that_it_was_
         (true, b"nonsense", None),
     ] {
         let (mut line, mut far) = used().await;
-        line.begin(request(Method::GET));
+        begin(&mut line, request(Method::GET));
         let closing = async {
             read_request(&mut far).await;
             far.write_all(last_words).await.unwrap();
@@ -259,7 +259,7 @@ async fn g01_only_silence_after_a_request_on_a_used_connection_says_that_it_was_
 async fn g04_a_request_whose_body_failed_has_no_fate() {
     for body in [parts(&["012"], true), parts(&[], true), parts(&["0123456789"], false)] {
         let (mut line, _far) = used().await;
-        line.begin(post(&[("content-length", "8")], body));
+        begin(&mut line, post(&[("content-length", "8")], body));
         assert_eq!(fate(&mut line, true).await, None);
         assert!(!line.is_reusable());
     }
@@ -268,7 +268,7 @@ async fn g04_a_request_whose_body_failed_has_no_fate() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_may_come_while_its_request_is_still_being_sent() {
     let (mut line, mut far) = used().await;
-    line.begin(post(&[], parts(&["012", "345"], false)));
+    begin(&mut line, post(&[], parts(&["012", "345"], false)));
     far.write_all(OK).await.unwrap();
     assert_eq!(head(&mut line).await.unwrap().status(), 200);
     assert!(line.is_uploading() && line.is_answer_here());
@@ -279,7 +279,7 @@ async fn an_answer_may_come_while_its_request_is_still_being_sent() {
 #[tokio::test(start_paused = true)]
 async fn both_directions_go_on_while_an_early_answer_is_taken() {
     let (mut line, mut far) = used().await;
-    line.begin(post(&[], parts(&["012", "345"], false)));
+    begin(&mut line, post(&[], parts(&["012", "345"], false)));
     let echoing = async {
         read_request(&mut far).await;
         far.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
@@ -308,7 +308,7 @@ async fn an_early_answer_that_is_here_is_delivered_when_the_request_fails() {
         b"HTTP/1.1 413 Too Large\r\ntransfer-encoding: chunked\r\n\r\n1\r\nn\r\n1\r\no\r\n0\r\n\r\n",
     ] {
         let (mut line, mut far) = used().await;
-        line.begin(post(&[], parts(&["012"], true)));
+        begin(&mut line, post(&[], parts(&["012"], true)));
         far.write_all(answer).await.unwrap();
         assert_eq!(head(&mut line).await.unwrap().status(), 413);
         poll_fn(|cx| line.poll_upload(cx)).await;
@@ -317,7 +317,7 @@ async fn an_early_answer_that_is_here_is_delivered_when_the_request_fails() {
         assert!(!line.is_reusable());
     }
     let (mut line, mut far) = used().await;
-    line.begin(post(&[], parts(&["012"], true)));
+    begin(&mut line, post(&[], parts(&["012"], true)));
     far.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nno").await.unwrap();
     head(&mut line).await.unwrap();
     assert!(matches!(body(&mut line).await, Err(Error::Body(_))), "one that is not whole does not hide the failure");
@@ -353,7 +353,7 @@ async fn an_idle_line_keeps_nothing_of_what_it_has_served() {
     ] {
         let script = Script::new([Bytes::copy_from_slice(answer)], Last::Silence);
         let mut line = Line::new(script, PATIENCE);
-        line.begin(post(&[], parts(&["012"], false)));
+        begin(&mut line, post(&[], parts(&["012"], false)));
         head(&mut line).await.unwrap();
         while line.is_uploading() {
             poll_fn(|cx| line.poll_upload(cx)).await;

@@ -1,0 +1,179 @@
+//! A request at the bottom of the stack: from the choice of its connection to the head of its answer.
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Version, header};
+use http_body::Body;
+use tokio::time::Instant;
+
+use super::{
+    Shared,
+    answer::AnswerBody,
+    connect::{Connect, ConnectError},
+    pool::{Chosen, Connection, Own},
+    send::{Alone, SendError, send_among_others},
+};
+use crate::{
+    cause,
+    proxy::{Code, Error, Exchange, Record, RequestBody, ResponseBody, error::Fate, headers, target},
+};
+
+/// A request that is being sent, and its answer waited for.
+pub(in crate::proxy) struct Sending<B, C: Connect>(Way<B, C>);
+
+enum Way<B, C: Connect> {
+    /// Alone on a connection that was kept, as nearly every one. Nothing is allocated for it.
+    Alone { alone: Alone<C, RequestBody<B>>, started: Started<B, C> },
+    /// Over HTTP/2, or on a connection that is to be opened.
+    Otherwise(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>),
+}
+
+impl<B, C> Sending<B, C>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// Sends the request of `exchange` when it is polled.
+    pub(super) fn begin(shared: &Arc<Shared<B, C>>, exchange: Exchange<B>) -> Self {
+        let Exchange { request, record } = exchange;
+        let started = Started { shared: Arc::clone(shared), record, at: Instant::now() };
+        Self(match shared.pool.take(started.record.is_retried(), started.at) {
+            Some(Connection::Http1(own)) => Way::Alone { alone: started.send_alone(own, request, true), started },
+            taken => Way::Otherwise(Box::pin(started.send(request, taken))),
+        })
+    }
+}
+
+impl<B, C> Future for Sending<B, C>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Output = Result<Response<ResponseBody>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().0 {
+            Way::Alone { alone, started } => Poll::Ready(started.finish(ready!(Pin::new(alone).poll(cx)))),
+            Way::Otherwise(sending) => sending.as_mut().poll(cx),
+        }
+    }
+}
+
+/// What is known of a request before it is sent.
+struct Started<B, C: Connect> {
+    shared: Arc<Shared<B, C>>,
+    record: Arc<Record>,
+    at: Instant,
+}
+
+impl<B, C> Started<B, C>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// Sends `request` on the connection that was `taken`, or on one that is opened for it.
+    async fn send(
+        self,
+        request: Request<B>,
+        taken: Option<Connection<C, RequestBody<B>>>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let reused = taken.is_some();
+        let connection = match taken {
+            Some(connection) => Chosen { connection, reused },
+            None => self.shared.pool.connection(self.record.is_retried()).await.map_err(not_connected)?,
+        };
+        let sent = match connection {
+            Chosen { connection: Connection::Http1(own), reused } => self.send_alone(own, request, reused).await,
+            Chosen { connection: Connection::Http2(shared), reused } => {
+                self.note_connection(reused);
+                let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&self.record)));
+                *request.version_mut() = Version::HTTP_11;
+                *request.uri_mut() = target::upstream_uri(&self.shared.authority, request.uri());
+                send_among_others(shared, request, reused).await
+            }
+        };
+        self.finish(sent)
+    }
+
+    /// Sends `request` on `own`.
+    fn send_alone(
+        &self,
+        own: Box<Own<C, RequestBody<B>>>,
+        request: Request<B>,
+        reused: bool,
+    ) -> Alone<C, RequestBody<B>> {
+        self.note_connection(reused);
+        let (mut head, body) = request.into_parts();
+        // The target as the caller sent it; whom it is for stands in `Host`.
+        head.headers.insert(header::HOST, self.shared.host.clone());
+        Alone::begin(own, &head, RequestBody::new(body, Arc::clone(&self.record)), reused)
+    }
+
+    /// Notes that it has a connection, before it is sent: the upstream goes on with a request whose caller leaves.
+    fn note_connection(&self, reused: bool) {
+        self.shared.pool.metrics().upstream().sent(reused);
+        self.record.set_connection(reused);
+        self.record.set_reached_upstream(true);
+    }
+
+    /// What callers get of what came of it.
+    fn finish(&self, sent: Result<Response<AnswerBody>, SendError>) -> Result<Response<ResponseBody>, Error> {
+        let Self { shared, record, at } = self;
+        let mut response = sent.map_err(|failure| {
+            record.set_reached_upstream(!failure.is_unexecuted());
+            unanswered(failure, record)
+        })?;
+        record.set_upstream_first_byte(at.elapsed());
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            shared.pool.metrics().upstream().throttled();
+        }
+        record.set_upstream_status(response.status());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::new(
+                Code::UpstreamProtocol,
+                "The upstream switched protocols without having been asked to.",
+            ));
+        }
+        headers::strip_response(&shared.own_names, response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response.map(|body| ResponseBody::upstream(body, shared.idle_timeout, Arc::clone(record))))
+    }
+}
+
+/// The error of a request for which there was no connection.
+pub(super) fn not_connected(error: ConnectError) -> Error {
+    let (code, detail) = match cause::find::<rustls::Error>(&error) {
+        Some(_) => {
+            (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
+        }
+        None => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
+    };
+    Error::new(code, detail).because(error)
+}
+
+/// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.
+fn unanswered(failure: SendError, record: &Record) -> Error {
+    let SendError { error, fate } = failure;
+    if let Some(failed) = record.upload_error() {
+        return Error::from(failed).because(error);
+    }
+    let (code, detail) = if fate.is_some_and(Fate::is_unexecuted) {
+        (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
+    } else if error.is_of_the_caller() && !record.is_request_complete() {
+        (Code::BadRequest, "The request body broke off.")
+    } else if error.is_of_the_protocol() {
+        (Code::UpstreamProtocol, "The upstream's answer is not valid HTTP; it may have executed the request.")
+    } else {
+        (Code::UpstreamUnreachable, "The connection to the upstream broke; it may have executed the request.")
+    };
+    Error::new(code, detail).because(error).with_fate(fate)
+}
