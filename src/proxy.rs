@@ -103,7 +103,7 @@ pub struct Exchange<B> {
 
 /// The upstream connections of one worker, which the stacks of all its doors share.
 #[derive(Clone)]
-pub struct Pool(Upstream<ReplayBody<Upload<Incoming>>>);
+pub struct Pool(Upstream<Upload<Incoming>>);
 
 impl Pool {
     /// No connections yet. They live on the runtime that they are first used on, and trust what `trust` says at each.
@@ -190,9 +190,9 @@ where
         .map_request(move |exchange| upload::watch(limits, exchange)) // … and how slowly
         .layer(concurrency) // how many at once, and how many wait
         .layer(DeadlineLayer::new(config))
+        .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // nothing of the caller's that could pass for ours …
         .layer(HealLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
         .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
-        .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // first nothing of the caller's that could pass for ours …
-        .layer(InjectLayer::new(token)) // … then our credentials, last of all
+        .layer(InjectLayer::new(token)) // … and our credentials, last of all
         .service(upstream)
 }

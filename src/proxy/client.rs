@@ -38,7 +38,7 @@ use self::{
     pool::Pool,
     request::Sending,
 };
-use super::{Error, Exchange, RequestBody, ResponseBody, headers::OwnNames};
+use super::{Error, Exchange, ReplayBody, RequestBody, ResponseBody, headers::OwnNames};
 use crate::{egress, telemetry::Metrics, tls::Trust};
 
 /// Where requests go, and over which connections.
@@ -61,11 +61,14 @@ pub struct UpstreamConfig {
     pub http2: bool,
 }
 
+/// The body of a request as it is sent: noted as it goes, and kept for a second time.
+type Sent<B> = RequestBody<ReplayBody<B>>;
+
 /// Sends requests to the configured authority, over verified TLS, on connections that it keeps and reuses.
 pub(super) struct Upstream<B, C: Connect = Connector>(Arc<Shared<B, C>>);
 
 struct Shared<B, C: Connect> {
-    pool: Arc<Pool<C, RequestBody<B>>>,
+    pool: Arc<Pool<C, Sent<B>>>,
     authority: Authority,
     host: HeaderValue,
     own_names: Arc<OwnNames>,
@@ -95,7 +98,7 @@ impl<B, C: Connect> Upstream<B, C> {
     }
 }
 
-impl<B, C> Service<Exchange<B>> for Upstream<B, C>
+impl<B, C> Service<Exchange<ReplayBody<B>>> for Upstream<B, C>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -109,7 +112,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
+    fn call(&mut self, exchange: Exchange<ReplayBody<B>>) -> Self::Future {
         Sending::begin(&self.0, exchange)
     }
 }

@@ -1,6 +1,7 @@
-//! A request as the caller sent it, kept while it goes its way, so that it can be sent once more.
+//! A request that is kept while it goes its way, so that it can be sent once more.
 //!
-//! The head is copied. The body stays here and is read through [`ReplayBody`], which keeps the chunks that go by, up to a limit,
+//! Its head comes here when it has been written, which costs nothing: with the credentials of that time, which the layers below put
+//! new ones in the place of. The body stays here and is read through [`ReplayBody`], which keeps the chunks that go by, up to a limit,
 //! at the cost of a reference to each. One that is sent again begins with those, and goes on where they end; the one before
 //! it gets no more. So it does not matter how far the first had come, as long as everything it took was kept.
 
@@ -13,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Uri};
+use http::{Request, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use tower::Service;
 
@@ -24,14 +25,11 @@ use super::{Exchange, Record, body::BodyError};
 const MAX_CHUNKS: usize = 1024;
 
 /// What was kept of a request.
-pub(super) struct Original<B> {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Mutex<Kept<B>>,
-}
+pub(super) struct Original<B>(Mutex<Kept<B>>);
 
 struct Kept<B> {
+    /// The head as it was sent last, once it was.
+    head: Option<Parts>,
     /// The caller's body, as far as it was not read.
     rest: B,
     /// What was read of it.
@@ -53,14 +51,13 @@ impl<B> Original<B> {
     /// Keeps what is needed of `request`, up to `room` bytes of its body, and gives it back as the one to send.
     pub(super) fn keep(request: Request<B>, room: usize) -> Request<ReplayBody<B>> {
         let (head, body) = request.into_parts();
-        let kept = Kept { rest: body, chunks: Vec::new(), room: Some(room), reader: 0, waker: None };
-        let original = Arc::new(Self {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            headers: head.headers.clone(),
-            body: Mutex::new(kept),
-        });
-        Request::from_parts(head, ReplayBody { original, reader: 0, next: 0 })
+        let kept = Kept { head: None, rest: body, chunks: Vec::new(), room: Some(room), reader: 0, waker: None };
+        Request::from_parts(head, ReplayBody { original: Arc::new(Self(Mutex::new(kept))), reader: 0, next: 0 })
+    }
+
+    /// Keeps the head of the request that is being sent. Without it, it is not sent again.
+    pub(super) fn keep_head(&self, head: Parts) {
+        self.kept().head = Some(head);
     }
 
     /// Whether everything that was read of the body so far is there.
@@ -73,20 +70,16 @@ impl<B> Original<B> {
     pub(super) fn again(self: &Arc<Self>) -> Option<Request<ReplayBody<B>>> {
         let mut kept = self.kept();
         kept.room?;
+        let head = kept.head.take()?;
         kept.reader += 1;
         let (reader, waker) = (kept.reader, kept.waker.take());
         drop(kept);
         waker.into_iter().for_each(Waker::wake);
-
-        let mut request = Request::new(ReplayBody { original: Arc::clone(self), reader, next: 0 });
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        Some(request)
+        Some(Request::from_parts(head, ReplayBody { original: Arc::clone(self), reader, next: 0 }))
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept<B>> {
-        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,7 +97,7 @@ where
 {
     /// Has `service`, which was polled ready, send the request of `exchange`, and keeps what is needed for a second time.
     pub(super) fn after(service: &mut S, exchange: Exchange<ReplayBody<B>>, shared: &Arc<T>) -> (S::Future, Self) {
-        let original = Arc::clone(&exchange.request.body().original);
+        let original = exchange.request.body().original();
         let record = Arc::clone(&exchange.record);
         let clone = service.clone();
         (service.call(exchange), Self { service: clone, original, record, shared: Arc::clone(shared) })
@@ -137,6 +130,13 @@ pub struct ReplayBody<B> {
     reader: u32,
     /// How many of the chunks it has given.
     next: usize,
+}
+
+impl<B> ReplayBody<B> {
+    /// What is kept of the request, to be given its [head](Original::keep_head) when it is sent.
+    pub(super) fn original(&self) -> Arc<Original<B>> {
+        Arc::clone(&self.original)
+    }
 }
 
 impl<B> Body for ReplayBody<B>
@@ -194,6 +194,7 @@ where
 mod tests {
     use std::io;
 
+    use http::{Method, Uri};
     use http_body_util::BodyExt as _;
     use tokio::{
         sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -225,8 +226,15 @@ mod tests {
         let (caller, body) = unbounded_channel();
         let request = Request::post("/a?b=c").header("x", "y").body(Sent(body)).unwrap();
         let request = Original::keep(request, room);
-        let original = Arc::clone(&request.body().original);
-        (caller, request, original)
+        let original = request.body().original();
+        (caller, sent(request), original)
+    }
+
+    /// As whoever sends it leaves it.
+    fn sent(request: Request<ReplayBody<Sent>>) -> Request<ReplayBody<Sent>> {
+        let (head, body) = request.into_parts();
+        body.original().keep_head(head.clone());
+        Request::from_parts(head, body)
     }
 
     fn send(caller: &Caller, chunk: &'static str) {
@@ -248,13 +256,22 @@ mod tests {
             for _ in 0..2 {
                 let again = original.again();
                 assert_eq!(again.is_some(), kept);
-                let Some(again) = again else { continue };
+                let Some(again) = again.map(sent) else { continue };
                 assert_eq!((again.method(), again.uri()), (&Method::POST, &Uri::from_static("/a?b=c")));
                 assert_eq!(again.headers()["x"], "y");
                 assert!(!again.body().is_end_stream() && again.body().size_hint().lower() == 10);
                 assert_eq!(again.into_body().collect().await.unwrap().to_bytes(), "0123456789");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_not_being_sent_has_no_head_to_be_sent_again_with() {
+        let (_caller, _request, original) = request(10);
+        let again = original.again().unwrap();
+        assert!(original.again().is_none());
+        sent(again);
+        assert!(original.again().is_some());
     }
 
     #[tokio::test]

@@ -79,6 +79,8 @@ pub struct AccessLine<'a> {
 /// The value of a field.
 #[derive(Clone, Copy)]
 enum Value<'a> {
+    /// One of ours, which means itself in both formats.
+    Word(&'static str),
     Text(&'a str),
     Number(u64),
     Milliseconds(Duration),
@@ -130,7 +132,7 @@ impl AccessLine<'_> {
     }
 
     fn fields(&self, mut put: impl FnMut(&'static str, Value<'_>)) {
-        use Value::{Flag, Milliseconds, Number, Text};
+        use Value::{Flag, Milliseconds, Number, Text, Word};
 
         let mut optional = |name, value: Option<Value<'_>>| {
             if let Some(value) = value {
@@ -140,10 +142,10 @@ impl AccessLine<'_> {
         let number = |number: Option<u16>| number.map(|number| Number(number.into()));
         let resends = u64::from(self.replayed) + u64::from(self.retried);
         optional("http.request.method", Some(Text(self.method)));
-        optional("http.route", Some(Text(self.route)));
-        optional("url.path_prefix", self.prefix.map(Text));
+        optional("http.route", Some(Word(self.route)));
+        optional("url.path_prefix", self.prefix.map(Word));
         optional("http.response.status_code", number(self.status));
-        optional("outcome", Some(Text(self.outcome)));
+        optional("outcome", Some(Word(self.outcome)));
         optional("error.type", self.error.map(Text));
         optional("error.message", self.cause.map(Text));
         optional("duration_ms", Some(Milliseconds(self.duration)));
@@ -159,7 +161,7 @@ impl AccessLine<'_> {
         optional("replayed", self.replayed.then_some(Flag(true)));
         optional("retried", self.retried.then_some(Flag(true)));
         optional("token.version", self.token_version.map(Number));
-        optional("network.transport", Some(Text(self.transport)));
+        optional("network.transport", Some(Word(self.transport)));
         optional("request_id", Some(Text(self.request_id)));
     }
 }
@@ -167,11 +169,11 @@ impl AccessLine<'_> {
 impl Value<'_> {
     fn write_json(self, line: &mut Vec<u8>) {
         match self {
-            Self::Text(text) if is_plain(text) => {
-                line.push(b'"');
-                line.extend_from_slice(text.as_bytes());
-                line.push(b'"');
+            Self::Word(text) => {
+                debug_assert!(is_plain(text));
+                quote(text, line);
             }
+            Self::Text(text) if is_plain(text) => quote(text, line),
             Self::Text(text) => serde_json::to_writer(line, text).expect("writing to memory does not fail"),
             other => other.write_bare(line),
         }
@@ -191,6 +193,10 @@ impl Value<'_> {
 
     fn write_bare(self, line: &mut Vec<u8>) {
         match self {
+            Self::Word(text) => {
+                debug_assert!(is_plain(text) && !text.contains(' '));
+                line.extend_from_slice(text.as_bytes());
+            }
             Self::Text(_) => unreachable!("text is written in quotes"),
             Self::Number(number) => write_number(number, 1, line),
             // To the microsecond.
@@ -203,6 +209,13 @@ impl Value<'_> {
             Self::Flag(flag) => line.extend_from_slice(if flag { b"true" } else { b"false" }),
         }
     }
+}
+
+/// `text`, which means itself in a JSON string.
+fn quote(text: &str, line: &mut Vec<u8>) {
+    line.push(b'"');
+    line.extend_from_slice(text.as_bytes());
+    line.push(b'"');
 }
 
 /// Whether `text` means itself in a JSON string and in a line for people.

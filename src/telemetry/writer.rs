@@ -29,7 +29,7 @@ const MAX_PENDING_BYTES: usize = 1024 * 1024;
 const GATHER: Duration = Duration::from_millis(20);
 
 /// From here on the buffer is written without waiting for more.
-const ENOUGH_BYTES: usize = 128 * 1024;
+const ENOUGH_BYTES: usize = 64 * 1024;
 
 /// The longest line. Longer ones come from crates that log what they read, byte by byte, and are dropped whole: a part of a JSON
 /// object is none.

@@ -13,7 +13,7 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::{
-    Shared,
+    Sent, Shared,
     answer::AnswerBody,
     connect::{Connect, ConnectError},
     pool::{Chosen, Connection, Own},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     cause,
-    proxy::{Code, Error, Exchange, Record, RequestBody, ResponseBody, error::Fate, headers, target},
+    proxy::{Code, Error, Exchange, Record, ReplayBody, RequestBody, ResponseBody, error::Fate, headers, target},
 };
 
 /// A request that is being sent, and its answer waited for.
@@ -29,7 +29,7 @@ pub(in crate::proxy) struct Sending<B, C: Connect>(Way<B, C>);
 
 enum Way<B, C: Connect> {
     /// Alone on a connection that was kept, as nearly every one. Nothing is allocated for it.
-    Alone { alone: Alone<C, RequestBody<B>>, started: Started<B, C> },
+    Alone { alone: Alone<C, Sent<B>>, started: Started<B, C> },
     /// Over HTTP/2, or on a connection that is to be opened.
     Otherwise(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>),
 }
@@ -41,7 +41,7 @@ where
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// Sends the request of `exchange` when it is polled.
-    pub(super) fn begin(shared: &Arc<Shared<B, C>>, exchange: Exchange<B>) -> Self {
+    pub(super) fn begin(shared: &Arc<Shared<B, C>>, exchange: Exchange<ReplayBody<B>>) -> Self {
         let Exchange { request, record } = exchange;
         let started = Started { shared: Arc::clone(shared), record, at: Instant::now() };
         Self(match shared.pool.take(started.record.is_retried(), started.at) {
@@ -83,8 +83,8 @@ where
     /// Sends `request` on the connection that was `taken`, or on one that is opened for it.
     async fn send(
         self,
-        request: Request<B>,
-        taken: Option<Connection<C, RequestBody<B>>>,
+        request: Request<ReplayBody<B>>,
+        taken: Option<Connection<C, Sent<B>>>,
     ) -> Result<Response<ResponseBody>, Error> {
         let reused = taken.is_some();
         let connection = match taken {
@@ -95,10 +95,13 @@ where
             Chosen { connection: Connection::Http1(own), reused } => self.send_alone(own, request, reused).await,
             Chosen { connection: Connection::Http2(shared), reused } => {
                 self.note_connection(reused);
-                let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&self.record)));
-                *request.version_mut() = Version::HTTP_11;
-                *request.uri_mut() = target::upstream_uri(&self.shared.authority, request.uri());
-                send_among_others(shared, request, reused).await
+                let (mut head, body) = request.into_parts();
+                body.original().keep_head(head.clone());
+                head.headers.remove(header::HOST);
+                head.version = Version::HTTP_11;
+                head.uri = target::upstream_uri(&self.shared.authority, &head.uri);
+                let body = RequestBody::new(body, Arc::clone(&self.record));
+                send_among_others(shared, Request::from_parts(head, body), reused).await
             }
         };
         self.finish(sent)
@@ -107,15 +110,18 @@ where
     /// Sends `request` on `own`.
     fn send_alone(
         &self,
-        own: Box<Own<C, RequestBody<B>>>,
-        request: Request<B>,
+        own: Box<Own<C, Sent<B>>>,
+        request: Request<ReplayBody<B>>,
         reused: bool,
-    ) -> Alone<C, RequestBody<B>> {
+    ) -> Alone<C, Sent<B>> {
         self.note_connection(reused);
         let (mut head, body) = request.into_parts();
         // The target as the caller sent it; whom it is for stands in `Host`.
         head.headers.insert(header::HOST, self.shared.host.clone());
-        Alone::begin(own, &head, RequestBody::new(body, Arc::clone(&self.record)), reused)
+        let original = body.original();
+        let alone = Alone::begin(own, &head, RequestBody::new(body, Arc::clone(&self.record)), reused);
+        original.keep_head(head);
+        alone
     }
 
     /// Notes that it has a connection, before it is sent: the upstream goes on with a request whose caller leaves.

@@ -27,7 +27,7 @@ use super::{
     request::not_connected,
     *,
 };
-use crate::proxy::{Code, Record, error::Fate};
+use crate::proxy::{Code, Record, error::Fate, replay::Original};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -82,7 +82,7 @@ async fn get<F>(client: &Upstream<Empty<Bytes>, Memory<F>>) -> Result<Response<R
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
-    let request = Request::get("/x").body(Empty::new()).unwrap();
+    let request = Original::keep(Request::get("/x").body(Empty::new()).unwrap(), 0);
     let record = Arc::new(Record::new(Method::GET, None));
     client.clone().call(Exchange { request, record }).await
 }
@@ -367,6 +367,7 @@ where
 {
     let (sender, body) = Channel::new(1);
     let request = Request::post("/x").header("content-length", PARTS * PART).body(body).unwrap();
+    let request = Original::keep(request, 0);
     let record = Arc::new(Record::new(Method::POST, None));
     let answer = client.clone().call(Exchange { request, record }).await.unwrap();
     (sender, answer)
@@ -547,4 +548,54 @@ async fn over_http2_a_request_may_take_longer_than_an_unused_connection_is_kept(
     assert_eq!(opened.load(SeqCst), 1);
     sleep(61 * SECOND).await;
     assert_eq!(lives(&client).await, r#""idle"} 1"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
+    type Serve = Box<dyn Fn(usize, DuplexStream) + Send + Sync>;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let saw = Arc::clone(&seen);
+    let serve_http1: Serve = Box::new(move |_, mut stream| {
+        let saw = Arc::clone(&saw);
+        drop(tokio::spawn(async move {
+            let mut head = Vec::new();
+            while let Ok(byte) = stream.read_u8().await {
+                head.push(byte);
+                if head.ends_with(b"\r\n\r\n") {
+                    saw.lock().unwrap().push(String::from_utf8(std::mem::take(&mut head)).unwrap());
+                    stream.write_all(OK).await.unwrap();
+                }
+            }
+        }));
+    });
+    let saw = Arc::clone(&seen);
+    let serve_http2: Serve = Box::new(move |_, stream| {
+        let saw = Arc::clone(&saw);
+        let service = service_fn(move |request: Request<_>| {
+            let fields =
+                request.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
+            let head = format!("{} {}\r\n{}", request.method(), request.uri(), fields.collect::<String>());
+            saw.lock().unwrap().push(head);
+            std::future::ready(Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok")))))
+        });
+        let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
+    });
+    let ((over_http1, _), (over_http2, _)) =
+        (client(Protocol::Http1, serve_http1), client(Protocol::Http2, serve_http2));
+    const OVER_HTTP1: &str = "PUT /x?y HTTP/1.1\r\na: b\r\ncontent-length: 0\r\nhost: api.finicity.com\r\n\r\n";
+    const OVER_HTTP2: &str = "PUT https://api.finicity.com/x?y\r\na: b\r\ncontent-length: 0\r\n";
+    for (tries, expected) in
+        [([&over_http1, &over_http2], [OVER_HTTP1, OVER_HTTP2]), ([&over_http2, &over_http1], [OVER_HTTP2, OVER_HTTP1])]
+    {
+        let request = Request::put("/x?y").header("a", "b").header("content-length", "0").body(Empty::new()).unwrap();
+        let mut request = Original::keep(request, 0);
+        let original = request.body().original();
+        for client in tries {
+            let record = Arc::new(Record::new(Method::PUT, None));
+            client.clone().call(Exchange { request, record }).await.unwrap().into_body().collect().await.unwrap();
+            request = original.again().expect("it was sent, and can be sent again");
+        }
+        assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
+    }
 }
