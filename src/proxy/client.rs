@@ -1,7 +1,7 @@
 //! The bottom of the stack: the streaming client to the one upstream.
 //!
 //! Connections and their pool are its own: what may be sent once more depends on what exactly became of a request, on which
-//! connection ([`Fate`]), and pooled clients keep that to themselves.
+//! connection ([`Fate`](super::error::Fate)), and pooled clients keep that to themselves.
 
 mod answer;
 mod connect;
