@@ -198,6 +198,17 @@ mod tests {
     }
 
     #[test]
+    fn templates_can_stand_in_a_log_line_as_they_are() {
+        for row in &OPERATIONS.rows {
+            assert!(
+                row.template.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\'),
+                "{}",
+                row.template
+            );
+        }
+    }
+
+    #[test]
     fn what_is_not_in_the_catalogue_is_other() {
         check(Method::GET, "/", OTHER);
         check(Method::PATCH, "/aggregation/v1/customers", OTHER);

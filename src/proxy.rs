@@ -193,6 +193,6 @@ where
         .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // nothing of the caller's that could pass for ours …
         .layer(HealLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
         .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
-        .layer(InjectLayer::new(token)) // … and our credentials, last of all
+        .layer(InjectLayer::new(config, token)) // … and our credentials, last of all
         .service(upstream)
 }

@@ -75,7 +75,7 @@ pub fn strip_request<B>(own: &OwnNames, exchange: &mut Exchange<B>) -> Result<()
         && !request.headers().contains_key(header::CONTENT_LENGTH)
         && !request.headers().contains_key(header::TRANSFER_ENCODING);
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    // Here already, since whatever is found below makes the search begin anew, and nearly every request has one.
+    // Here already, like `Connection` in `strip`.
     request.headers_mut().remove(header::HOST);
     let mut credentials = false;
     strip(request.headers_mut(), |name| {
@@ -126,6 +126,7 @@ fn strip(headers: &mut HeaderMap, mut goes: impl FnMut(&str) -> bool) {
     for name in named_by_connection(headers) {
         headers.remove(name);
     }
+    // Nearly every message has it, and whatever is found below makes the search begin anew.
     headers.remove(header::CONNECTION);
     let mut is_stripped = |name: &&HeaderName| {
         let read = dashed(name);

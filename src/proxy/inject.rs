@@ -1,7 +1,8 @@
 //! The layer that this proxy exists for: it adds the credentials to a request.
 //!
 //! It reads the token once. While a usable one is there, nothing is waited for and nothing allocated; otherwise the request
-//! waits, briefly and in bounded company, for the refresher to bring one.
+//! waits, briefly and in bounded company, for the refresher to bring one. A request that is sent once more has the credentials of
+//! the try before in it, which go first: those of another scheme have another name.
 
 use std::{
     pin::Pin,
@@ -9,22 +10,28 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::{Error, Exchange};
+use super::{Config, Error, Exchange};
 use crate::token::{Token, TokenReader, Unavailable};
 
 #[derive(Clone, Debug)]
-pub(super) struct InjectLayer {
-    token: Arc<TokenReader>,
+pub(super) struct InjectLayer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    token: TokenReader,
+    /// All names that credentials may have, whatever their scheme.
+    names: Vec<HeaderName>,
 }
 
 impl InjectLayer {
-    pub(super) fn new(token: TokenReader) -> Self {
-        Self { token: Arc::new(token) }
+    pub(super) fn new(config: &Config, token: TokenReader) -> Self {
+        let names = config.own_headers.iter().cloned().chain([header::AUTHORIZATION]).collect();
+        Self(Arc::new(Shared { token, names }))
     }
 }
 
@@ -32,14 +39,14 @@ impl<S> Layer<S> for InjectLayer {
     type Service = Inject<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Inject { inner, token: Arc::clone(&self.token) }
+        Inject { inner, shared: Arc::clone(&self.0) }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Inject<S> {
     inner: S,
-    token: Arc<TokenReader>,
+    shared: Arc<Shared>,
 }
 
 impl<S, B> Service<Exchange<B>> for Inject<S>
@@ -55,14 +62,17 @@ where
     }
 
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
-        if let Some(token) = self.token.usable()
+        if exchange.record.token_version().is_some() {
+            self.shared.names.iter().for_each(|name| drop(exchange.request.headers_mut().remove(name)));
+        }
+        if let Some(token) = self.shared.token.usable()
             && let Some(token) = token.as_ref()
         {
             inject(&mut exchange, token);
             return InjectFuture::Calling { inner: self.inner.call(exchange) };
         }
-        let token = Arc::clone(&self.token);
-        let wait: Wait = Box::pin(async move { token.wait().await });
+        let shared = Arc::clone(&self.shared);
+        let wait: Wait = Box::pin(async move { shared.token.wait().await });
         // The service that was polled ready is the one to call; the clone takes its place.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);

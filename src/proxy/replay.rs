@@ -1,7 +1,7 @@
 //! A request that is kept while it goes its way, so that it can be sent once more.
 //!
-//! Its head comes here when it has been written, which costs nothing: with the credentials of that time, which the layers below put
-//! new ones in the place of. The body stays here and is read through [`ReplayBody`], which keeps the chunks that go by, up to a limit,
+//! Its head comes here when it has been written, which costs nothing: with the credentials of that time, which the layers below take
+//! out again. The body stays here and is read through [`ReplayBody`], which keeps the chunks that go by, up to a limit,
 //! at the cost of a reference to each. One that is sent again begins with those, and goes on where they end; the one before
 //! it gets no more. So it does not matter how far the first had come, as long as everything it took was kept.
 
@@ -65,8 +65,8 @@ impl<B> Original<B> {
         self.kept().room.is_some()
     }
 
-    /// The request, to be sent again, if everything that was read of its body is there. The one before it must not be needed
-    /// any more: its body fails from now on.
+    /// The request, to be sent again, if its head is there, which this takes, and everything that was read of its body. The one before
+    /// it must not be needed any more: its body fails from now on.
     pub(super) fn again(self: &Arc<Self>) -> Option<Request<ReplayBody<B>>> {
         let mut kept = self.kept();
         kept.room?;

@@ -2,7 +2,7 @@
 //!
 //! Many calls are billed, reading ones included, so the [`Fate`] of the request decides: either nothing of it was executed,
 //! or it reads, is known to cost nothing, and met a connection that was closed already. Every other failure is the caller's
-//! to judge. The request that is sent again goes through the layers below as it came ([`Again`]), with the token of that time.
+//! to judge. The request that is sent again goes through the layers below once more ([`Again`]), with the token of that time.
 //!
 //! Deliberately absent: retrying because no connection could be opened, which tries every address of the name by itself, and
 //! because of an answer, whatever it says.

@@ -230,7 +230,7 @@ fn write_time(now: SystemTime, line: &mut Vec<u8>) {
         if *second != since.as_secs() || text.is_empty() {
             *second = since.as_secs();
             text.clear();
-            let _ = write!(text, "{}", humantime::format_rfc3339_seconds(now));
+            let _ = write!(text, "{}", humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(*second)));
             text.pop();
         }
         line.extend_from_slice(text.as_bytes());

@@ -28,8 +28,8 @@ const MAX_PENDING_BYTES: usize = 1024 * 1024;
 /// a thread and costs as much as a fifth of a request; and this is below what a reader can notice.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// From here on the buffer is written without waiting for more.
-const ENOUGH_BYTES: usize = 64 * 1024;
+/// From here on the buffer is written without waiting for more. The line that brings it there still fits into one write.
+const ENOUGH_BYTES: usize = 56 * 1024;
 
 /// The longest line. Longer ones come from crates that log what they read, byte by byte, and are dropped whole: a part of a JSON
 /// object is none.

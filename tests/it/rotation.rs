@@ -45,14 +45,18 @@ fn upstream(good: &'static [&'static str]) -> Upstream {
     })
 }
 
-/// Puts a generation of the Secret in place as kubelet does.
+/// Puts a generation of the Secret in place, with the OAuth 2.0 secret `secret`.
 fn swap(mount: &Path, generation: u32, secret: &str) {
+    let key = format!("key-{secret}");
+    swap_files(mount, generation, &[("client_id", "id"), ("client_secret", secret), ("app_key", &key)]);
+}
+
+/// Puts a generation of the Secret in place as kubelet does.
+fn swap_files(mount: &Path, generation: u32, files: &[(&str, &str)]) {
     let dir = mount.join(format!("..gen_{generation}"));
     fs::create_dir(&dir).unwrap();
-    for (name, value) in
-        [("client_id", "id".to_owned()), ("client_secret", secret.to_owned()), ("app_key", format!("key-{secret}"))]
-    {
-        fs::write(dir.join(name), value + "\n").unwrap();
+    for (name, value) in files {
+        fs::write(dir.join(name), format!("{value}\n")).unwrap();
         if !mount.join(name).exists() {
             let _ = symlink(Path::new("..data").join(name), mount.join(name));
         }
@@ -97,6 +101,49 @@ fn p05_p08_a_secret_swapped_under_load_fails_no_request() {
     let after = upstream.received().into_iter().find(|request| request.target() == "/after").unwrap();
     assert_eq!(after.headers("authorization"), ["Bearer token-two"]);
     assert_eq!(upstream.token_calls(), 2);
+}
+
+#[test]
+fn d01_a_request_that_is_sent_again_has_the_credentials_of_one_scheme_alone() {
+    const OAUTH2: [(&str, &str); 3] = [("client_id", "id"), ("client_secret", "one-secret"), ("app_key", "key-oauth2")];
+    const PARTNER: [(&str, &str); 3] =
+        [("partner_id", "id"), ("partner_secret", "two-secret"), ("app_key", "key-partner")];
+    let credentials = |request: &Received| {
+        ["finicity-app-key", "authorization", "finicity-app-token"].map(|name| request.headers(name).join(", "))
+    };
+    let sent = |key: &str, bearer: &str, token: &str| [key, bearer, token].map(str::to_owned);
+    let with_oauth2 = sent("key-oauth2", "Bearer oauth2-token", "");
+    let with_partner = sent("key-partner", "", "partner-token");
+    for (files, expected) in
+        [([OAUTH2, PARTNER], [&with_oauth2, &with_partner]), ([PARTNER, OAUTH2], [&with_partner, &with_oauth2])]
+    {
+        let gate = Gate::new();
+        let (held, refused) = (gate.clone(), AtomicBool::new(false));
+        let upstream = Upstream::start_raw(move |request| match request.target() {
+            "/oauth/token" => Reply::json(r#"{"access_token":"oauth2-token","token_type":"Bearer","expires_in":3600}"#),
+            "/aggregation/v2/partners/authentication" => Reply::json(r#"{"token":"partner-token"}"#),
+            _ if refused.swap(true, Relaxed) => Reply::json("{}"),
+            _ => {
+                let body = r#"{"code":"10023","message":"Expired (Finicity-App-Token)"}"#;
+                let head = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                Reply::Held(held.clone(), head.into_bytes())
+            }
+        });
+        let mount = tempfile::tempdir().unwrap();
+        swap_files(mount.path(), 1, &files[0]);
+        let proxy = start(&upstream, mount.path());
+        thread::scope(|scope| {
+            let answer = scope.spawn(|| proxy.connect().get("/x"));
+            upstream.wait_for("/x");
+            swap_files(mount.path(), 2, &files[1]);
+            proxy.process.wait_for_log("the new credentials minted a token and have taken over");
+            gate.open();
+            assert_eq!(answer.join().unwrap().status, 200);
+        });
+        let received = upstream.received();
+        let tries: Vec<_> = received.iter().filter(|request| request.target() == "/x").map(credentials).collect();
+        assert_eq!(tries.iter().collect::<Vec<_>>(), expected);
+    }
 }
 
 #[test]

@@ -131,19 +131,18 @@ where
 {
     /// A connection for a request that [`take`](Self::take) had none for: a new one, or one that somebody opens already.
     pub(super) async fn connection(self: &Arc<Self>, fresh: bool) -> Result<Chosen<C, B>, ConnectError> {
-        // Opening is on the heap, so that a request that finds a connection has no room for it.
         if !self.kept().http2 {
-            return Box::pin(self.open()).await;
+            return self.open().await;
         }
         let Ok(_opening) = self.opening.try_lock() else {
             // Somebody opens one already. Should that fail, all who waited try at once, not one after another.
             drop(self.opening.lock().await);
             return match self.take(fresh, Instant::now()) {
                 Some(connection) => Ok(Chosen { connection, reused: true }),
-                None => Box::pin(self.open()).await,
+                None => self.open().await,
             };
         };
-        Box::pin(self.open()).await
+        self.open().await
     }
 
     /// Takes a connection that is kept, if one can be used. `fresh` leaves out those that were idle, for a request whose connection

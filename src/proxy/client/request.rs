@@ -40,7 +40,8 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// Sends the request of `exchange` when it is polled.
+    /// Sends the request of `exchange` when it is polled, which must follow at once: the connection is taken, and the request counted as
+    /// one that is sent.
     pub(super) fn begin(shared: &Arc<Shared<B, C>>, exchange: Exchange<ReplayBody<B>>) -> Self {
         let Exchange { request, record } = exchange;
         let started = Started { shared: Arc::clone(shared), record, at: Instant::now() };
