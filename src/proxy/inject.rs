@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderName, header};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -62,21 +62,18 @@ where
     }
 
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
-        if exchange.record.token_version().is_some() {
-            self.shared.names.iter().for_each(|name| drop(exchange.request.headers_mut().remove(name)));
-        }
         if let Some(token) = self.shared.token.usable()
             && let Some(token) = token.as_ref()
         {
-            inject(&mut exchange, token);
+            self.shared.inject(&mut exchange, token);
             return InjectFuture::Calling { inner: self.inner.call(exchange) };
         }
-        let shared = Arc::clone(&self.shared);
-        let wait: Wait = Box::pin(async move { shared.token.wait().await });
+        let (shared, waiting) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        let wait: Wait = Box::pin(async move { waiting.token.wait().await });
         // The service that was polled ready is the one to call; the clone takes its place.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
-        InjectFuture::Waiting { wait, since: Instant::now(), call: Some(Box::new((inner, exchange))) }
+        InjectFuture::Waiting { wait, since: Instant::now(), call: Some(Box::new((inner, exchange, shared))) }
     }
 }
 
@@ -86,7 +83,7 @@ pin_project! {
     #[project = InjectProjection]
     pub(super) enum InjectFuture<S, B, F> {
         // What it waits with is on the heap, so that a request that does not wait has no room for it.
-        Waiting { wait: Wait, since: Instant, call: Option<Box<(S, Exchange<B>)>> },
+        Waiting { wait: Wait, since: Instant, call: Option<Box<(S, Exchange<B>, Arc<Shared>)>> },
         Calling { #[pin] inner: F },
     }
 }
@@ -103,9 +100,9 @@ where
                 InjectProjection::Calling { inner } => return inner.poll(cx),
                 InjectProjection::Waiting { wait, since, call } => {
                     let token = ready!(wait.as_mut().poll(cx));
-                    let (mut service, mut exchange) = *call.take().expect("polled after it was ready");
+                    let (mut service, mut exchange, shared) = *call.take().expect("polled after it was ready");
                     exchange.record.set_token_wait(since.elapsed());
-                    inject(&mut exchange, &*token?);
+                    shared.inject(&mut exchange, &*token?);
                     service.call(exchange)
                 }
             };
@@ -114,10 +111,17 @@ where
     }
 }
 
-fn inject<B>(exchange: &mut Exchange<B>, token: &Token) {
-    let headers: &mut HeaderMap = exchange.request.headers_mut();
-    for (name, value) in token.headers() {
-        headers.insert(name, value.clone());
+impl Shared {
+    fn inject<B>(&self, exchange: &mut Exchange<B>, token: &Token) {
+        let headers = exchange.request.headers_mut();
+        if exchange.record.token_version().is_some() {
+            // What the try before carried goes: what gets no other value now is taken out.
+            let others = self.names.iter().filter(|name| token.headers().iter().all(|(own, _)| own != *name));
+            others.for_each(|name| drop(headers.remove(name)));
+        }
+        for (name, value) in token.headers() {
+            headers.insert(name, value.clone());
+        }
+        exchange.record.set_token_version(token.version());
     }
-    exchange.record.set_token_version(token.version());
 }
