@@ -28,7 +28,7 @@ const MAX_PENDING_BYTES: usize = 1024 * 1024;
 /// a thread and costs as much as a fifth of a request; and this is below what a reader can notice.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// From here on the buffer is written without waiting for more. The line that brings it there still fits into one write.
+/// From here on the buffer is written without waiting for more. With the line that brings it there, it fits into one write as a rule.
 const ENOUGH_BYTES: usize = 56 * 1024;
 
 /// The longest line. Longer ones come from crates that log what they read, byte by byte, and are dropped whole: a part of a JSON

@@ -108,8 +108,7 @@ fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
     let gate = Gate::new();
     let held = gate.clone();
     let token = token_answer(1, 3600);
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{token}", token.len());
-    let upstream = Upstream::start_raw(move |_| Reply::Held(held.clone(), answer.clone().into_bytes()));
+    let upstream = Upstream::start_raw(move |_| Reply::json(&token).held(&held));
     let proxy = Proxy::launch(&upstream, &[]);
     let url = format!("http://{}", proxy.ops);
     let short = ["--url", &url, "--timeout", "2s"];

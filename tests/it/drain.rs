@@ -62,9 +62,7 @@ fn q02_a_token_that_is_refused_during_the_drain_is_replaced_and_the_request_sent
     let expired = "{\"code\":\"10023\",\"message\":\"Expired (Finicity-App-Token)\"}";
     let upstream = Upstream::start(3600, move |request| {
         if request.headers("authorization") == [format!("Bearer {}", token(1))] {
-            let length = expired.len();
-            let refusal = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {length}\r\n\r\n{expired}");
-            return Reply::Held(held.clone(), refusal.into_bytes());
+            return Reply::status(401, "Unauthorized", expired).held(&held);
         }
         Reply::json("{}")
     });

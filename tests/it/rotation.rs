@@ -123,11 +123,8 @@ fn d01_a_request_that_is_sent_again_has_the_credentials_of_one_scheme_alone() {
             "/oauth/token" => Reply::json(r#"{"access_token":"oauth2-token","token_type":"Bearer","expires_in":3600}"#),
             "/aggregation/v2/partners/authentication" => Reply::json(r#"{"token":"partner-token"}"#),
             _ if refused.swap(true, Relaxed) => Reply::json("{}"),
-            _ => {
-                let body = r#"{"code":"10023","message":"Expired (Finicity-App-Token)"}"#;
-                let head = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                Reply::Held(held.clone(), head.into_bytes())
-            }
+            _ => Reply::status(401, "Unauthorized", r#"{"code":"10023","message":"Expired (Finicity-App-Token)"}"#)
+                .held(&held),
         });
         let mount = tempfile::tempdir().unwrap();
         swap_files(mount.path(), 1, &files[0]);

@@ -16,10 +16,9 @@ const READING: &str = "SIGHUP: reading the credentials again";
 fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain() {
     let (first, last) = (Gate::new(), Gate::new());
     let (held_token, held_answer) = (first.clone(), last.clone());
-    let answer = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes();
     let upstream = Upstream::start_raw(move |request| match request.target() {
-        "/oauth/token" => Reply::Held(held_token.clone(), answer(&token_answer(1, 3600))),
-        "/held" => Reply::Held(held_answer.clone(), answer("done")),
+        "/oauth/token" => Reply::json(&token_answer(1, 3600)).held(&held_token),
+        "/held" => Reply::json("done").held(&held_answer),
         _ => Reply::json("{}"),
     });
     let mut proxy = Proxy::launch(&upstream, &[]);

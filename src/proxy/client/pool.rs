@@ -138,7 +138,7 @@ where
             // Somebody opens one already. Should that fail, all who waited try at once, not one after another.
             drop(self.opening.lock().await);
             return match self.take(fresh, Instant::now()) {
-                Some(connection) => Ok(Chosen { connection, reused: true }),
+                Some(chosen) => Ok(chosen),
                 None => self.open().await,
             };
         };
@@ -147,21 +147,21 @@ where
 
     /// Takes a connection that is kept, if one can be used. `fresh` leaves out those that were idle, for a request whose connection
     /// turned out to be closed.
-    pub(super) fn take(&self, fresh: bool, now: Instant) -> Option<Connection<C, B>> {
+    pub(super) fn take(&self, fresh: bool, now: Instant) -> Option<Chosen<C, B>> {
         let kept = &mut *self.kept();
         if let Some((shared, used)) = &mut kept.shared
             && shared.users() < MAX_STREAMS
             && shared.is_usable(now)
         {
             *used = now;
-            return Some(Connection::Http2(Arc::clone(shared)));
+            return Some(Chosen { connection: Connection::Http2(Arc::clone(shared)), reused: true });
         }
         // Whoever takes it drives it from now on; nobody else is woken for it.
         let mut nobody = Context::from_waker(Waker::noop());
         while !fresh && let Some((mut own, since)) = kept.idle.pop_back() {
             self.metrics.upstream().idle().dec();
             if own.stays(&mut nobody, now, since + self.idle_timeout) {
-                return Some(Connection::Http1(own));
+                return Some(Chosen { connection: Connection::Http1(own), reused: true });
             }
         }
         None

@@ -46,8 +46,10 @@ where
         let Exchange { request, record } = exchange;
         let started = Started { shared: Arc::clone(shared), record, at: Instant::now() };
         Self(match shared.pool.take(started.record.is_retried(), started.at) {
-            Some(Connection::Http1(own)) => Way::Alone { alone: started.send_alone(own, request, true), started },
-            taken => Way::Otherwise(Box::pin(started.send(request, taken))),
+            Some(Chosen { connection: Connection::Http1(own), reused }) => {
+                Way::Alone { alone: started.send_alone(own, request, reused), started }
+            }
+            kept => Way::Otherwise(Box::pin(started.send(request, kept))),
         })
     }
 }
@@ -81,23 +83,23 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// Sends `request` on the connection that was `taken`, or on one that is opened for it.
+    /// Sends `request` on the connection that was `kept`, or on one that is opened for it.
     async fn send(
         self,
         request: Request<ReplayBody<B>>,
-        taken: Option<Connection<C, Sent<B>>>,
+        kept: Option<Chosen<C, Sent<B>>>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let reused = taken.is_some();
-        let connection = match taken {
-            Some(connection) => Chosen { connection, reused },
+        let Chosen { connection, reused } = match kept {
+            Some(chosen) => chosen,
             None => self.shared.pool.connection(self.record.is_retried()).await.map_err(not_connected)?,
         };
         let sent = match connection {
-            Chosen { connection: Connection::Http1(own), reused } => self.send_alone(own, request, reused).await,
-            Chosen { connection: Connection::Http2(shared), reused } => {
+            Connection::Http1(own) => self.send_alone(own, request, reused).await,
+            Connection::Http2(shared) => {
                 self.note_connection(reused);
                 let (mut head, body) = request.into_parts();
                 body.original().keep_head(head.clone());
+                // A try before this one, over HTTP/1.1, has put it there; here the target says whom the request is for.
                 head.headers.remove(header::HOST);
                 head.version = Version::HTTP_11;
                 head.uri = target::upstream_uri(&self.shared.authority, &head.uri);

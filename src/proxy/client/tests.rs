@@ -1,5 +1,8 @@
 //! Upstreams in memory, under paused time.
 
+mod early;
+mod http2;
+
 use std::{
     convert::Infallible,
     io,
@@ -10,15 +13,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, Method, Request};
-use http_body_util::{
-    BodyExt as _, Empty, Full,
-    channel::{Channel, Sender},
-};
-use hyper::service::service_fn;
+use futures_util::FutureExt as _;
+use http::{HeaderName, Request};
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
     time::{Instant, sleep, timeout},
 };
 
@@ -78,13 +79,17 @@ where
     (Upstream::with_connector(&config, own_names, connector, Arc::new(Metrics::new())), opened)
 }
 
+fn exchange<B>(request: Request<ReplayBody<B>>) -> Exchange<ReplayBody<B>> {
+    let record = Arc::new(Record::new(request.method().clone(), None));
+    Exchange { request, record }
+}
+
 async fn get<F>(client: &Upstream<Empty<Bytes>, Memory<F>>) -> Result<Response<ResponseBody>, Error>
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
-    let request = Original::keep(Request::get("/x").body(Empty::new()).unwrap(), 0);
-    let record = Arc::new(Record::new(Method::GET, None));
-    client.clone().call(Exchange { request, record }).await
+    let request = Request::get("/x").body(Empty::new()).unwrap();
+    client.clone().call(exchange(Original::keep(request, 0))).await
 }
 
 /// Sends a request and takes the answer whole.
@@ -103,12 +108,18 @@ where
     get(client).await.unwrap_err().fate()
 }
 
-/// Reads one request without a body. `None` when the connection is closed instead.
-async fn read_request(stream: &mut DuplexStream) -> Option<()> {
+/// Reads the head of a request. `None` when the connection is closed instead.
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
+    Some(head)
+}
+
+/// Reads one request without a body. `None` when the connection is closed instead.
+async fn read_request(stream: &mut DuplexStream) -> Option<()> {
+    let head = read_head(stream).await?;
     assert!(head.starts_with(b"GET /x HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&head));
     Some(())
 }
@@ -149,6 +160,27 @@ where
     let told = text.lines().filter_map(|line| line.strip_prefix("finicity_proxy_upstream_connections"));
     let told = told.filter(|line| !line.starts_with("_opened") && !line.ends_with(" 0"));
     told.map(|line| line.replace("_closed_total{reason=", "")).collect::<Vec<_>>().join(",")
+}
+
+/// Answers every request on `stream`, over HTTP/2, after a second.
+fn serve_http2(_: usize, stream: DuplexStream) {
+    serve_http2_after(SECOND, stream);
+}
+
+fn serve_http2_after(pause: Duration, stream: DuplexStream) {
+    serve_http2_with(stream, move |_| async move {
+        sleep(pause).await;
+        Response::new(Full::new(Bytes::from("ok")))
+    });
+}
+
+fn serve_http2_with<F>(stream: DuplexStream, answer: impl Fn(Request<Incoming>) -> F + Send + 'static)
+where
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
 }
 
 /// The far ends of connections, for the test to act on.
@@ -358,106 +390,6 @@ async fn g07_a_request_that_nobody_waits_for_is_cut_off() {
     assert_eq!(end.read(&mut [0]).await.unwrap(), 0);
 }
 
-type Upload = Channel<Bytes, io::Error>;
-
-/// Sends a request whose body the caller sends.
-async fn post<F>(client: &Upstream<Upload, Memory<F>>) -> (Sender<Bytes, io::Error>, Response<ResponseBody>)
-where
-    F: Fn(usize, DuplexStream) + Send + Sync + 'static,
-{
-    let (sender, body) = Channel::new(1);
-    let request = Request::post("/x").header("content-length", PARTS * PART).body(body).unwrap();
-    let request = Original::keep(request, 0);
-    let record = Arc::new(Record::new(Method::POST, None));
-    let answer = client.clone().call(Exchange { request, record }).await.unwrap();
-    (sender, answer)
-}
-
-/// A body that no buffer on the way has room for.
-const PARTS: usize = 100;
-const PART: usize = 32 * 1024;
-
-/// Answers every request as soon as its head has come, with as much as its body has, and takes that body.
-fn answer_early(fields: &'static str) -> impl Fn(usize, DuplexStream) + Send + Sync {
-    move |_, stream| {
-        drop(tokio::spawn(async move {
-            let (mut reader, mut writer) = tokio::io::split(stream);
-            let mut taken = vec![0; PARTS * PART];
-            loop {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let Ok(byte) = reader.read_u8().await else { return };
-                    head.push(byte);
-                }
-                let answering = async {
-                    writer.write_all(format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes()).await?;
-                    for _ in 0..PARTS {
-                        let is_chunked = fields.contains("chunked");
-                        let line = if is_chunked { format!("{PART:x}\r\n") } else { String::new() };
-                        writer.write_all(line.as_bytes()).await?;
-                        writer.write_all(&[b'a'; PART]).await?;
-                        writer.write_all(if is_chunked { b"\r\n" } else { b"" }).await?;
-                    }
-                    writer.write_all(if fields.contains("chunked") { b"0\r\n\r\n" } else { b"" }).await
-                };
-                let (answered, read) = tokio::join!(answering, reader.read_exact(&mut taken));
-                if answered.is_err() || read.is_err() {
-                    return;
-                }
-                assert!(taken.iter().all(|byte| *byte == b'q'));
-            }
-        }));
-    }
-}
-
-const EARLY: [&str; 2] = ["transfer-encoding: chunked\r\n", "content-length: 3276800\r\n"];
-
-#[tokio::test(start_paused = true)]
-async fn a_caller_that_takes_nothing_of_an_early_answer_before_it_has_sent_all_gets_all_of_it() {
-    for fields in EARLY {
-        let (client, opened) = client_of(Protocol::Http1, answer_early(fields));
-        for _ in 0..2 {
-            let (mut sender, answer) = post(&client).await;
-            for _ in 0..PARTS {
-                sender.send_data(Bytes::from(vec![b'q'; PART])).await.unwrap();
-            }
-            drop(sender);
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
-            assert!(body.len() == PARTS * PART && body.iter().all(|byte| *byte == b'a'));
-        }
-        assert_eq!(opened.load(SeqCst), 1, "both sides have said everything");
-        assert_eq!(lives(&client).await, " 1,_idle 1");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_early_answer_can_be_taken_before_its_request_has_been_sent() {
-    for fields in EARLY {
-        let (client, _) = client_of(Protocol::Http1, answer_early(fields));
-        let (sender, answer) = post(&client).await;
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        assert!(body.len() == PARTS * PART && body.iter().all(|byte| *byte == b'a'));
-        drop(sender);
-        assert_eq!(lives(&client).await, r#""upstream"} 1"#, "the rest of the request was never sent");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_early_answer_ends_with_its_request_or_when_nobody_wants_it() {
-    for fields in EARLY {
-        let (client, _) = client_of(Protocol::Http1, answer_early(fields));
-        let (mut sender, answer) = post(&client).await;
-        sender.send_data(Bytes::from(vec![b'q'; PART])).await.unwrap();
-        sender.abort(io::ErrorKind::UnexpectedEof.into());
-        answer.into_body().collect().await.unwrap_err();
-        assert_eq!(lives(&client).await, r#""unfinished"} 1"#);
-
-        let (_sender, answer) = post(&client).await;
-        drop(answer);
-        assert_eq!(lives(&client).await, r#""unfinished"} 2"#);
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_known_to_be_closed_is_not_used() {
     let (client, opened) = client(Protocol::Http1, |number, stream| match number {
@@ -505,97 +437,4 @@ fn a_failure_to_connect_says_nothing_of_a_request() {
     let error = not_connected(ConnectError::Tcp(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused))));
     assert_eq!((error.code(), error.fate()), (Code::UpstreamUnreachable, None));
     assert_eq!(error.cause().as_deref(), Some("connecting failed: connection refused"));
-}
-
-/// Answers every request on `stream`, over HTTP/2, after a second.
-fn serve_http2(_: usize, stream: DuplexStream) {
-    serve_http2_after(SECOND, stream);
-}
-
-fn serve_http2_after(pause: Duration, stream: DuplexStream) {
-    let service = service_fn(move |_| async move {
-        sleep(pause).await;
-        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok"))))
-    });
-    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
-}
-
-#[tokio::test(start_paused = true)]
-async fn over_http2_a_crowd_shares_one_connection_from_the_start() {
-    let (client, opened) = client(Protocol::Http2, serve_http2);
-    let started = Instant::now();
-    let crowd = (0..50).map(|_| {
-        let client = client.clone();
-        tokio::spawn(async move { fetch(&client).await })
-    });
-    for answer in crowd.collect::<Vec<_>>() {
-        assert_eq!(answer.await.unwrap(), "ok");
-    }
-    assert_eq!((opened.load(SeqCst), started.elapsed().as_secs()), (1, 1));
-    sleep(31 * SECOND).await;
-    fetch(&client).await;
-    assert_eq!(opened.load(SeqCst), 2, "it is not kept for ever either");
-}
-
-#[tokio::test(start_paused = true)]
-async fn over_http2_a_request_may_take_longer_than_an_unused_connection_is_kept() {
-    let (client, opened) = client(Protocol::Http2, |_, stream| serve_http2_after(100 * SECOND, stream));
-    // Time that is paused stands still while anything is busy, so this hangs when whoever looks after the connection is.
-    assert_eq!(fetch(&client).await, "ok");
-    assert_eq!(lives(&client).await, " 1", "it has just been used");
-    fetch(&client).await;
-    assert_eq!(opened.load(SeqCst), 1);
-    sleep(61 * SECOND).await;
-    assert_eq!(lives(&client).await, r#""idle"} 1"#);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
-    type Serve = Box<dyn Fn(usize, DuplexStream) + Send + Sync>;
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let saw = Arc::clone(&seen);
-    let serve_http1: Serve = Box::new(move |_, mut stream| {
-        let saw = Arc::clone(&saw);
-        drop(tokio::spawn(async move {
-            let mut head = Vec::new();
-            while let Ok(byte) = stream.read_u8().await {
-                head.push(byte);
-                if head.ends_with(b"\r\n\r\n") {
-                    saw.lock().unwrap().push(String::from_utf8(std::mem::take(&mut head)).unwrap());
-                    stream.write_all(OK).await.unwrap();
-                }
-            }
-        }));
-    });
-    let saw = Arc::clone(&seen);
-    let serve_http2: Serve = Box::new(move |_, stream| {
-        let saw = Arc::clone(&saw);
-        let service = service_fn(move |request: Request<_>| {
-            let fields =
-                request.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
-            let head = format!("{} {}\r\n{}", request.method(), request.uri(), fields.collect::<String>());
-            saw.lock().unwrap().push(head);
-            std::future::ready(Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok")))))
-        });
-        let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
-    });
-    let ((over_http1, _), (over_http2, _)) =
-        (client(Protocol::Http1, serve_http1), client(Protocol::Http2, serve_http2));
-    const OVER_HTTP1: &str = "PUT /x?y HTTP/1.1\r\na: b\r\ncontent-length: 0\r\nhost: api.finicity.com\r\n\r\n";
-    const OVER_HTTP2: &str = "PUT https://api.finicity.com/x?y\r\na: b\r\ncontent-length: 0\r\n";
-    for (tries, expected) in
-        [([&over_http1, &over_http2], [OVER_HTTP1, OVER_HTTP2]), ([&over_http2, &over_http1], [OVER_HTTP2, OVER_HTTP1])]
-    {
-        let request = Request::put("/x?y").header("a", "b").header("content-length", "0").body(Empty::new()).unwrap();
-        let mut request = Original::keep(request, 0);
-        let original = request.body().original();
-        for client in tries {
-            let record = Arc::new(Record::new(Method::PUT, None));
-            client.clone().call(Exchange { request, record }).await.unwrap().into_body().collect().await.unwrap();
-            request = original.again().expect("it was sent, and can be sent again");
-        }
-        assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
-    }
 }

@@ -92,6 +92,14 @@ impl Reply {
             format!("HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
         Self::Bytes((head + body).into_bytes())
     }
+
+    /// The same bytes, once the gate is open.
+    pub fn held(self, gate: &Gate) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Held(gate.clone(), bytes),
+            _ => panic!("only a reply that is nothing but bytes can be held"),
+        }
+    }
 }
 
 /// Something that replies can be held at.

@@ -1,0 +1,75 @@
+//! HTTP/2, and requests that are sent over both protocols.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn over_http2_a_crowd_shares_one_connection_from_the_start() {
+    let (client, opened) = client(Protocol::Http2, serve_http2);
+    let started = Instant::now();
+    let crowd = (0..50).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move { fetch(&client).await })
+    });
+    for answer in crowd.collect::<Vec<_>>() {
+        assert_eq!(answer.await.unwrap(), "ok");
+    }
+    assert_eq!((opened.load(SeqCst), started.elapsed().as_secs()), (1, 1));
+    sleep(31 * SECOND).await;
+    fetch(&client).await;
+    assert_eq!(opened.load(SeqCst), 2, "it is not kept for ever either");
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http2_a_request_may_take_longer_than_an_unused_connection_is_kept() {
+    let (client, opened) = client(Protocol::Http2, |_, stream| serve_http2_after(100 * SECOND, stream));
+    // Time that is paused stands still while anything is busy, so this hangs when whoever looks after the connection is.
+    assert_eq!(fetch(&client).await, "ok");
+    assert_eq!(lives(&client).await, " 1", "it has just been used");
+    fetch(&client).await;
+    assert_eq!(opened.load(SeqCst), 1);
+    sleep(61 * SECOND).await;
+    assert_eq!(lives(&client).await, r#""idle"} 1"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
+    type Serve = Box<dyn Fn(usize, DuplexStream) + Send + Sync>;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let saw = Arc::clone(&seen);
+    let over_http1: Serve = Box::new(move |_, mut stream| {
+        let saw = Arc::clone(&saw);
+        drop(tokio::spawn(async move {
+            while let Some(head) = read_head(&mut stream).await {
+                saw.lock().unwrap().push(String::from_utf8(head).unwrap());
+                stream.write_all(OK).await.unwrap();
+            }
+        }));
+    });
+    let saw = Arc::clone(&seen);
+    let over_http2: Serve = Box::new(move |_, stream| {
+        let saw = Arc::clone(&saw);
+        serve_http2_with(stream, move |request| {
+            let fields =
+                request.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
+            let head = format!("{} {}\r\n{}", request.method(), request.uri(), fields.collect::<String>());
+            saw.lock().unwrap().push(head);
+            std::future::ready(Response::new(Full::new(Bytes::from("ok"))))
+        });
+    });
+    let (over_http1, _) = client(Protocol::Http1, over_http1);
+    let (over_http2, _) = client(Protocol::Http2, over_http2);
+    const OVER_HTTP1: &str = "PUT /x?y HTTP/1.1\r\na: b\r\ncontent-length: 0\r\nhost: api.finicity.com\r\n\r\n";
+    const OVER_HTTP2: &str = "PUT https://api.finicity.com/x?y\r\na: b\r\ncontent-length: 0\r\n";
+    for (tries, expected) in
+        [([&over_http1, &over_http2], [OVER_HTTP1, OVER_HTTP2]), ([&over_http2, &over_http1], [OVER_HTTP2, OVER_HTTP1])]
+    {
+        let request = Request::put("/x?y").header("a", "b").header("content-length", "0").body(Empty::new()).unwrap();
+        let mut request = Original::keep(request, 0);
+        let original = request.body().original();
+        for client in tries {
+            client.clone().call(exchange(request)).await.unwrap().into_body().collect().await.unwrap();
+            request = original.again().expect("it was sent, and can be sent again");
+        }
+        assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
+    }
+}
