@@ -31,6 +31,7 @@ pub(super) use self::{
     answer::AnswerBody,
     connect::{ConnectError, NameError},
     http1::Error as Http1Error,
+    http2::Error as Http2Error,
     send::NoAnswer,
 };
 use self::{

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     Record, ResponseBody,
-    client::{ConnectError, Http1Error, NameError, NoAnswer},
+    client::{ConnectError, Http1Error, Http2Error, NameError, NoAnswer},
     target::ALLOWED_METHODS,
 };
 use crate::{cause, egress, tls::Fault, token::Unavailable};
@@ -220,7 +220,8 @@ impl Error {
             if let Some(error) = cause.downcast_ref::<rustls::Error>() {
                 return Some(Fault::of(error).map_or_else(|| error.to_string(), |fault| fault.to_string()));
             }
-            let http = cause.is::<hyper::Error>() || cause.is::<NoAnswer>() || cause.is::<Http1Error>();
+            let http = cause.is::<NoAnswer>() || cause.is::<Http1Error>() || cause.is::<Http2Error>();
+            let http = http || cause.is::<hyper::Error>();
             let ours = cause.is::<ConnectError>() || cause.is::<NameError>() || cause.is::<egress::Error>();
             (http || ours).then(|| cause.to_string())
         };

@@ -3,22 +3,15 @@
 use std::{
     any::Any,
     fmt,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http_body::{Body as _, SizeHint};
-use hyper::body::Incoming;
+use http_body::SizeHint;
 
-use super::{early::Detached, http1};
+use super::{early::Detached, http1, http2};
 use crate::proxy::body::BodyError;
-
-/// A body was reset before its end.
-#[derive(Debug, thiserror::Error)]
-#[error("the upstream reset the body before its end")]
-struct Reset;
 
 /// A connection over HTTP/1.1 that an answer comes on.
 pub(super) trait Source: Send {
@@ -39,7 +32,7 @@ enum Kind {
     Http1(Box<dyn Source>),
     Detached(Detached),
     Http2 {
-        body: Incoming,
+        body: http2::AnswerData,
         /// One request more is on the connection as long as this is held.
         _connection: Arc<dyn Any + Send + Sync>,
     },
@@ -61,7 +54,7 @@ impl AnswerBody {
     }
 
     /// `body`, on `connection`.
-    pub(super) fn http2(body: Incoming, connection: Arc<dyn Any + Send + Sync>) -> Self {
+    pub(super) fn http2(body: http2::AnswerData, connection: Arc<dyn Any + Send + Sync>) -> Self {
         Self(Kind::Http2 { body, _connection: connection })
     }
 
@@ -71,13 +64,7 @@ impl AnswerBody {
         let part = match &mut self.0 {
             Kind::Http1(source) => ready!(source.poll_data(cx)).map(|part| part.map_err(Into::into)),
             Kind::Detached(detached) => ready!(detached.poll_data(cx)).map(|part| part.map_err(Into::into)),
-            Kind::Http2 { body, .. } => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-                Some(Ok(frame)) => frame.into_data().ok().map(Ok),
-                Some(Err(error)) => Some(Err(error.into())),
-                // A stream may be reset "without error" before its end (RFC 9113, 8.1); that is no end.
-                None if !body.is_end_stream() => Some(Err(Reset.into())),
-                None => None,
-            },
+            Kind::Http2 { body, .. } => ready!(body.poll_data(cx)).map(|part| part.map_err(Into::into)),
             Kind::Over => None,
         };
         match &part {

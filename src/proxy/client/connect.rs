@@ -20,7 +20,7 @@ use tokio::{
 use tower::{Service, ServiceExt as _, util::MapErr};
 
 use self::lookup::Together;
-use super::{UpstreamConfig, stream::Stream};
+use super::{UpstreamConfig, http2, stream::Stream};
 use crate::{
     egress::{self, Tunnel},
     tls::{self, Trust},
@@ -62,7 +62,7 @@ pub(in crate::proxy) enum ConnectError {
     Tls(#[source] io::Error),
     /// HTTP cannot be begun.
     #[error("the HTTP connection cannot be begun")]
-    Http(#[source] hyper::Error),
+    Http(#[source] http2::Error),
     /// It took too long.
     #[error("connecting took too long")]
     TimedOut,

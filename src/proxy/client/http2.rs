@@ -1,82 +1,100 @@
 //! HTTP/2 to the upstream: one connection for many requests at once, and what became of one that it failed (RFC 9113).
+//!
+//! The protocol is h2's. Requests are handed to it directly, and not by way of hyper's client, which puts a queue and two more tasks
+//! between a request and its stream (ADR 0003). One task drives a connection; each request polls its own stream.
+
+mod answer;
+mod error;
+mod in_flight;
+mod keep_alive;
+mod upload;
 
 use std::{
-    error::Error as StdError,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use h2::client::{self, Builder, SendRequest};
+use http::Request;
 use http_body::Body;
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http2},
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    select,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
+pub(in crate::proxy) use self::error::Error;
+pub(super) use self::{
+    answer::AnswerData,
+    in_flight::{Failure, InFlight},
+};
 use super::{
     connect::ConnectError,
     life::{Life, Open},
     stream::Heard,
 };
-use crate::{cause, proxy::error::Fate, telemetry::Closed};
+use crate::telemetry::Closed;
 
 /// The largest head of an answer.
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
 
-/// How much of one HTTP/2 body, and of all bodies of a connection, may be on its way to a caller that does not take it. Fixed:
-/// windows that grow with the connection's speed (adaptive ones) would let the server decide how much memory it takes.
+/// How much of one body, and of all bodies of a connection, may be on its way to a caller that does not take it. Fixed: windows
+/// that grow with the connection's speed (adaptive ones) would let the server decide how much memory it takes.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// The largest HTTP/2 frame that is taken: the protocol's own default, and the least that can be asked for.
+/// The largest frame that is taken: the protocol's own default, and the least that can be asked for.
 const MAX_FRAME_BYTES: u32 = 16 * 1024;
 
-/// How much of a request's body waits in memory for an HTTP/2 server that does not take it.
+/// How much of a request's body waits in memory for a server that does not take it.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-/// How many HTTP/2 streams that were given up are remembered, since frames for them may still come, and how many streams may
-/// fail by the server's faults. A server that goes on beyond the latter loses its connection.
+/// The most requests at a time on a connection: as many as a client may count on before the server has said its own limit
+/// (RFC 9113, 5.1.2).
+const MAX_STREAMS: usize = 100;
+
+/// How many streams that were given up are remembered, since frames for them may still come, and how many streams may fail by the
+/// server's faults. A server that goes on beyond the latter loses its connection.
 const RESET_STREAMS: usize = 64;
 const FAULTY_STREAMS: usize = 128;
 
-/// How often an HTTP/2 connection is asked whether it lives, and how long its answer may take. All requests of a worker share
-/// one, so a dead one that TCP still takes for open would fail them all.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A connection on which many requests are under way at once. It is run by a task of its own.
-pub(super) struct Connection<B> {
-    sender: Mutex<http2::SendRequest<B>>,
+pub(super) struct Connection {
+    sender: SendRequest<Bytes>,
     life: Arc<Life>,
 }
 
-impl<B> Connection<B>
-where
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
+impl Connection {
     /// Begins to speak HTTP/2 on `stream`. A write may make no progress for `write_timeout`.
     pub(super) async fn begin<S>(stream: S, write_timeout: Duration, life: Arc<Life>) -> Result<Self, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let io = TokioIo::new(Heard::new(stream, write_timeout));
+        let stream = Heard::new(stream, write_timeout);
+        let heard = stream.count();
         let open = Open(Arc::clone(&life));
-        let (sender, connection) = builder().handshake(io).await.map_err(ConnectError::Http)?;
-        tokio::spawn(run(connection, open));
-        Ok(Self { sender: Mutex::new(sender), life })
+        let (sender, mut connection) =
+            builder().handshake(stream).await.map_err(|error| ConnectError::Http(error.into()))?;
+        let pings = connection.ping_pong().expect("nobody has taken it before");
+        let lost = keep_alive::lost(pings, heard);
+        tokio::spawn(run(connection, lost, open));
+        Ok(Self { sender, life })
     }
-}
 
-impl<B> Connection<B> {
     /// Whether a request can be sent now.
     pub(super) fn is_usable(&self) -> bool {
-        self.sender().is_ready()
+        // It knows by itself, and of nothing that it could wait for.
+        let mut nobody = Context::from_waker(Waker::noop());
+        matches!(self.sender.clone().poll_ready(&mut nobody), Poll::Ready(Ok(())))
+    }
+
+    /// Whether the server takes one request more beside so many. It would wait unseen otherwise, be told that it may have been executed,
+    /// and sent when nobody wants it any more.
+    pub(super) fn has_room_beside(&self, requests: usize) -> bool {
+        requests < self.sender.current_max_send_streams().min(MAX_STREAMS)
     }
 
     /// How it lives and ends.
@@ -84,79 +102,49 @@ impl<B> Connection<B> {
         &self.life
     }
 
-    fn sender(&self) -> MutexGuard<'_, http2::SendRequest<B>> {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sends `request`, as far as that goes without waiting. `reused` says whether the connection has served before.
+    pub(super) fn send<B>(&self, request: Request<B>, reused: bool) -> InFlight<B>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let (head, body) = request.into_parts();
+        let sent = self.sender.clone().send_request(Request::from_parts(head, ()), body.is_end_stream());
+        InFlight::new(sent, body, reused)
     }
 }
 
-/// A request that brought no answer.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) error: hyper::Error,
-    /// What is known to have become of it, if anything is.
-    pub(super) fate: Option<Fate>,
-    /// Whether the connection takes no further requests, and not only failed this one.
-    pub(super) ended: bool,
-}
-
-impl<B> Connection<B>
+/// Runs a connection to its end, which is nobody's concern any more: each request knows how it fared itself. `lost` is ready when it
+/// does not live any more, although it is open.
+async fn run<S>(connection: client::Connection<Heard<S>>, lost: impl Future<Output = ()>, open: Open)
 where
-    B: Body + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Sends `request` and gives the answer, whose body is still to come. `reused` says whether the connection has served
-    /// before.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future cancels the request: its stream is reset.
-    pub(super) async fn send(&self, request: Request<B>, reused: bool) -> Result<Response<Incoming>, Failure> {
-        let answer = self.sender().try_send_request(request);
-        answer.await.map_err(|failure: TrySendError<Request<B>>| {
-            let unsent = failure.message().is_some();
-            let error = failure.into_error();
-            let fate = if unsent { Some(Fate::Unsent { reused }) } else { fate(&error, reused) };
-            let reset = cause::find::<h2::Error>(&error).is_some_and(h2::Error::is_reset);
-            let ended = !reset && !error.is_user();
-            Failure { error, fate, ended }
-        })
-    }
-}
-
-/// Runs a connection to its end, which is nobody's concern any more: each request knows how it fared itself.
-async fn run(connection: impl Future<Output = hyper::Result<()>>, open: Open) {
-    if let Err(error) = connection.await {
+    let ended = select! {
+        biased;
+        ended = connection => ended.map_err(Error::from),
+        () = lost => Err(Error::Io(io::ErrorKind::TimedOut.into())),
+    };
+    if let Err(error) = ended {
         open.0.ends_because(Closed::Failed);
         debug!(%error, "a connection to the upstream has ended");
     }
 }
 
-fn builder() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder() -> Builder {
+    let mut builder = Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .adaptive_window(false)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .enable_push(false)
+        .initial_max_send_streams(MAX_STREAMS)
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME_BYTES)
         .max_header_list_size(MAX_HEAD_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_pending_accept_reset_streams(RESET_STREAMS)
-        .max_local_error_reset_streams(FAULTY_STREAMS)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(true);
+        .max_local_error_reset_streams(Some(FAULTY_STREAMS));
     builder
 }
 
-/// The fate of a request that was sent over HTTP/2. A server says of a stream that it has not looked at it by refusing it, or
-/// by a GOAWAY whose last stream is an earlier one (RFC 9113, 8.7): h2 ends only those streams with the server's GOAWAY. That
-/// the connection closed without a word, hyper tells as an I/O error.
-fn fate(error: &hyper::Error, reused: bool) -> Option<Fate> {
-    let Some(told) = cause::find::<h2::Error>(error) else {
-        let closed = cause::find::<io::Error>(error).is_some() && !error.is_user();
-        return (reused && closed).then_some(Fate::Unanswered);
-    };
-    let refused = told.is_go_away() || told.is_reset() && told.reason() == Some(h2::Reason::REFUSED_STREAM);
-    (refused && told.is_remote()).then_some(Fate::Refused)
-}
+#[cfg(test)]
+mod tests;

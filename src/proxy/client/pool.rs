@@ -1,8 +1,9 @@
 //! The connections to the upstream that are kept: which of them a request gets, and when one has served long enough.
 //!
 //! A connection is used again when its answer has been taken whole, newest first, so that those beyond what is needed grow
-//! idle and are closed. Over HTTP/2 there is one for all. Each has an age at which it takes no more requests, a little
-//! different for each, so that those of many proxies do not end together; a new one looks the name up anew.
+//! idle and are closed. Over HTTP/2 as many requests share one as the server takes at a time, on the oldest that has room. Each has an
+//! age at which it takes no more requests, a little different for each, so that those of many proxies do not end together; a new one
+//! looks the name up anew.
 //!
 //! Deliberately absent: a limit on the number of connections, which is that of requests, and waiting for one to become free
 //! while a new one is being opened.
@@ -37,11 +38,6 @@ use crate::telemetry::{Closed, Metrics};
 /// How far the age of a connection may differ from the configured one, either way.
 const AGE_JITTER: f64 = 0.1;
 
-/// The most requests at a time on a connection over HTTP/2: as many as a client may count on before the server has said its own
-/// limit (RFC 9113, 5.1.2). Further ones would wait unseen, be told that they may have been executed, and sent when nobody wants
-/// them any more; so they get a connection of their own.
-const MAX_STREAMS: usize = 100;
-
 /// The connections of one worker.
 pub(super) struct Pool<C: Connect, B> {
     connector: C,
@@ -60,8 +56,8 @@ pub(super) struct Pool<C: Connect, B> {
 struct Kept<C: Connect, B> {
     /// Those over HTTP/1.1 that are idle, the newest last, each since when.
     idle: VecDeque<(Box<Own<C, B>>, Instant)>,
-    /// The one over HTTP/2, and when it was last given to a request, or seen with one.
-    shared: Option<(Arc<Shared<C, B>>, Instant)>,
+    /// Those over HTTP/2, the newest last, each with when it was last given to a request, or seen with one.
+    shared: Vec<(Arc<Shared<C, B>>, Instant)>,
     /// Whether the last connection that was opened speaks HTTP/2, or the first may.
     http2: bool,
     /// Whether a task looks after what is kept …
@@ -81,7 +77,7 @@ pub(super) struct Own<C: Connect, B> {
 
 /// A connection over HTTP/2, and the pool that it belongs to.
 pub(super) struct Shared<C: Connect, B> {
-    pub(super) connection: http2::Connection<B>,
+    pub(super) connection: http2::Connection,
     ends: Instant,
     pool: Weak<Pool<C, B>>,
 }
@@ -101,7 +97,8 @@ pub(super) enum Connection<C: Connect, B> {
 impl<C: Connect, B> Pool<C, B> {
     /// A pool without connections, whose times are those of `config`.
     pub(super) fn new(connector: C, config: &UpstreamConfig, metrics: Arc<Metrics>) -> Arc<Self> {
-        let kept = Kept { idle: VecDeque::new(), shared: None, http2: config.http2, looked_after: false, waker: None };
+        let kept =
+            Kept { idle: VecDeque::new(), shared: Vec::new(), http2: config.http2, looked_after: false, waker: None };
         Arc::new(Self {
             connector,
             idle_timeout: config.pool_idle_timeout,
@@ -149,9 +146,8 @@ where
     /// turned out to be closed.
     pub(super) fn take(&self, fresh: bool, now: Instant) -> Option<Chosen<C, B>> {
         let kept = &mut *self.kept();
-        if let Some((shared, used)) = &mut kept.shared
-            && shared.users() < MAX_STREAMS
-            && shared.is_usable(now)
+        if let Some((shared, used)) =
+            kept.shared.iter_mut().find(|(shared, _)| shared.has_room() && shared.is_usable(now))
         {
             *used = now;
             return Some(Chosen { connection: Connection::Http2(Arc::clone(shared)), reused: true });
@@ -186,9 +182,8 @@ where
                 let connection = begun.inspect_err(|error| life::count_failure(&self.metrics, error))?;
                 let shared = Arc::new(Shared { connection, ends, pool });
                 self.keep(|kept, now| {
-                    if let Some((before, _)) = kept.shared.replace((Arc::clone(&shared), now)) {
-                        before.note_age(now);
-                    }
+                    kept.shared.retain(|(before, _)| before.stays(now, now + self.idle_timeout));
+                    kept.shared.push((Arc::clone(&shared), now));
                 });
                 Connection::Http2(shared)
             }
@@ -212,13 +207,13 @@ where
         let before = kept.idle.len();
         kept.idle.retain_mut(|(own, since)| own.stays(cx, now, *since + self.idle_timeout));
         self.metrics.upstream().idle().sub((before - kept.idle.len()) as i64);
-        if let Some((shared, used)) = &mut kept.shared
-            && shared.users() > 0
-        {
-            // Its time without use has not begun; to look at it again at the end of a time that is over would be to go on looking.
-            *used = now;
-        }
-        kept.shared.take_if(|(shared, used)| !shared.stays(now, *used + self.idle_timeout));
+        kept.shared.retain_mut(|(shared, used)| {
+            if shared.users() > 0 {
+                // Its time without use has not begun; to look at it again at the end of a time that is over would be to go on looking.
+                *used = now;
+            }
+            shared.stays(now, *used + self.idle_timeout)
+        });
         let next = kept.idle.iter().map(|(_, since)| *since).chain(kept.shared.iter().map(|(_, used)| *used)).min();
         kept.looked_after = next.is_some();
         kept.waker = next.map(|_| cx.waker().clone());
@@ -324,6 +319,11 @@ impl<C: Connect, B> Shared<C, B> {
         now < self.ends && self.connection.is_usable()
     }
 
+    /// Whether one request more can be on it at the same time.
+    fn has_room(self: &Arc<Self>) -> bool {
+        self.connection.has_room_beside(self.users())
+    }
+
     /// Notes that it ends for its age, if it has that.
     fn note_age(&self, now: Instant) {
         if now >= self.ends {
@@ -351,7 +351,7 @@ impl<C: Connect, B> Shared<C, B> {
     /// Gets no more requests: it has ended, and may not have noticed yet.
     pub(super) fn forget(self: &Arc<Self>) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.kept().shared.take_if(|(shared, _)| Arc::ptr_eq(shared, self));
+            pool.kept().shared.retain(|(shared, _)| !Arc::ptr_eq(shared, self));
         }
     }
 }

@@ -16,8 +16,8 @@ use super::{
     Sent, Shared,
     answer::AnswerBody,
     connect::{Connect, ConnectError},
-    pool::{Chosen, Connection, Own},
-    send::{Alone, SendError, send_among_others},
+    pool::{self, Chosen, Connection, Own},
+    send::{Alone, Among, SendError},
 };
 use crate::{
     cause,
@@ -30,8 +30,10 @@ pub(in crate::proxy) struct Sending<B, C: Connect>(Way<B, C>);
 enum Way<B, C: Connect> {
     /// Alone on a connection that was kept, as nearly every one. Nothing is allocated for it.
     Alone { alone: Alone<C, Sent<B>>, started: Started<B, C> },
-    /// Over HTTP/2, or on a connection that is to be opened.
-    Otherwise(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>),
+    /// Beside others on the connection over HTTP/2.
+    Among { among: Among<C, Sent<B>>, started: Started<B, C> },
+    /// On a connection that is to be opened.
+    Opening(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>),
 }
 
 impl<B, C> Sending<B, C>
@@ -49,7 +51,10 @@ where
             Some(Chosen { connection: Connection::Http1(own), reused }) => {
                 Way::Alone { alone: started.send_alone(own, request, reused), started }
             }
-            kept => Way::Otherwise(Box::pin(started.send(request, kept))),
+            Some(Chosen { connection: Connection::Http2(shared), reused }) => {
+                Way::Among { among: started.send_among(shared, request, reused), started }
+            }
+            None => Way::Opening(Box::pin(started.open_and_send(request))),
         })
     }
 }
@@ -65,7 +70,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
             Way::Alone { alone, started } => Poll::Ready(started.finish(ready!(Pin::new(alone).poll(cx)))),
-            Way::Otherwise(sending) => sending.as_mut().poll(cx),
+            Way::Among { among, started } => Poll::Ready(started.finish(ready!(Pin::new(among).poll(cx)))),
+            Way::Opening(sending) => sending.as_mut().poll(cx),
         }
     }
 }
@@ -83,29 +89,13 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// Sends `request` on the connection that was `kept`, or on one that is opened for it.
-    async fn send(
-        self,
-        request: Request<ReplayBody<B>>,
-        kept: Option<Chosen<C, Sent<B>>>,
-    ) -> Result<Response<ResponseBody>, Error> {
-        let Chosen { connection, reused } = match kept {
-            Some(chosen) => chosen,
-            None => self.shared.pool.connection(self.record.is_retried()).await.map_err(not_connected)?,
-        };
+    /// Sends `request` on a connection that is opened for it, or for it and others.
+    async fn open_and_send(self, request: Request<ReplayBody<B>>) -> Result<Response<ResponseBody>, Error> {
+        let opened = self.shared.pool.connection(self.record.is_retried()).await;
+        let Chosen { connection, reused } = opened.map_err(not_connected)?;
         let sent = match connection {
             Connection::Http1(own) => self.send_alone(own, request, reused).await,
-            Connection::Http2(shared) => {
-                self.note_connection(reused);
-                let (mut head, body) = request.into_parts();
-                body.original().keep_head(head.clone());
-                // A try before this one, over HTTP/1.1, has put it there; here the target says whom the request is for.
-                head.headers.remove(header::HOST);
-                head.version = Version::HTTP_11;
-                head.uri = target::upstream_uri(&self.shared.authority, &head.uri);
-                let body = RequestBody::new(body, Arc::clone(&self.record));
-                send_among_others(shared, Request::from_parts(head, body), reused).await
-            }
+            Connection::Http2(shared) => self.send_among(shared, request, reused).await,
         };
         self.finish(sent)
     }
@@ -125,6 +115,26 @@ where
         let alone = Alone::begin(own, &head, RequestBody::new(body, Arc::clone(&self.record)), reused);
         original.keep_head(head);
         alone
+    }
+
+    /// Sends `request` on `shared`, beside others.
+    fn send_among(
+        &self,
+        shared: Arc<pool::Shared<C, Sent<B>>>,
+        request: Request<ReplayBody<B>>,
+        reused: bool,
+    ) -> Among<C, Sent<B>> {
+        self.note_connection(reused);
+        let (mut head, body) = request.into_parts();
+        body.original().keep_head(head.clone());
+        // A try before this one, over HTTP/1.1, has put the former there; here the target says whom the request is for, and frames where
+        // its body ends.
+        head.headers.remove(header::HOST);
+        head.headers.remove(header::TRANSFER_ENCODING);
+        head.version = Version::HTTP_2;
+        head.uri = target::upstream_uri(&self.shared.authority, &head.uri);
+        let body = RequestBody::new(body, Arc::clone(&self.record));
+        Among::begin(shared, Request::from_parts(head, body), reused)
     }
 
     /// Notes that it has a connection, before it is sent: the upstream goes on with a request whose caller leaves.

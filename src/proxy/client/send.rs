@@ -15,11 +15,11 @@ use super::{
     answer::AnswerBody,
     connect::Connect,
     early::Detached,
-    http1,
+    http1, http2,
     life::Pending,
     pool::{Own, Shared},
 };
-use crate::{cause, proxy::error::Fate};
+use crate::proxy::{body::BodyError, error::Fate};
 
 /// A request that brought no answer.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(in crate::proxy) enum NoAnswer {
     #[error(transparent)]
     Http1(http1::Error),
     #[error(transparent)]
-    Http2(hyper::Error),
+    Http2(http2::Error),
 }
 
 impl NoAnswer {
@@ -43,15 +43,15 @@ impl NoAnswer {
     pub(super) fn is_of_the_caller(&self) -> bool {
         match self {
             Self::Http1(error) => error.is_of_the_caller(),
-            Self::Http2(error) => error.is_user(),
+            Self::Http2(error) => error.is_of_the_caller(),
         }
     }
 
-    /// Whether the upstream said something that is no HTTP: over HTTP/2, what made our side end the stream or the connection.
+    /// Whether the upstream said something that is no HTTP.
     pub(super) fn is_of_the_protocol(&self) -> bool {
         match self {
             Self::Http1(error) => error.is_of_the_protocol(),
-            Self::Http2(error) => cause::find::<h2::Error>(error).is_some_and(h2::Error::is_library),
+            Self::Http2(error) => error.is_of_the_protocol(),
         }
     }
 }
@@ -115,28 +115,47 @@ where
     }
 }
 
-/// Sends `request` over HTTP/2 on `shared` and gives the answer, whose body is still to come.
+/// A request over HTTP/2, beside others, until the head of its answer has come.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future cancels the request: its stream is reset.
-pub(super) async fn send_among_others<C, B>(
+/// Dropping it cancels the request: its stream is reset.
+pub(super) struct Among<C: Connect, B> {
+    in_flight: http2::InFlight<B>,
     shared: Arc<Shared<C, B>>,
-    request: Request<B>,
-    reused: bool,
-) -> Result<Response<AnswerBody>, SendError>
+}
+
+impl<C, B> Among<C, B>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
+    /// `request` on `shared`, of which `reused` says whether it has served before.
+    pub(super) fn begin(shared: Arc<Shared<C, B>>, request: Request<B>, reused: bool) -> Self {
+        Self { in_flight: shared.connection.send(request, reused), shared }
+    }
+}
+
+impl<C, B> Future for Among<C, B>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B::Error: Into<BodyError>,
 {
-    match shared.connection.send(request, reused).await {
-        Ok(response) => Ok(response.map(|body| AnswerBody::http2(body, shared))),
-        Err(failure) => {
-            if failure.ended {
-                shared.forget();
+    type Output = Result<Response<AnswerBody>, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.in_flight).poll(cx));
+        let shared = Arc::clone(&self.shared);
+        Poll::Ready(match answer {
+            Ok(answer) => Ok(answer.map(|body| AnswerBody::http2(body, shared))),
+            Err(http2::Failure { error, fate, ended }) => {
+                if ended {
+                    shared.forget();
+                }
+                Err(SendError { error: NoAnswer::Http2(error), fate })
             }
-            Err(SendError { error: NoAnswer::Http2(failure.error), fate: failure.fate })
-        }
+        })
     }
 }

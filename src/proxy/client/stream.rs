@@ -3,6 +3,10 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -71,7 +75,7 @@ impl AsyncWrite for Stream {
 #[derive(Debug)]
 pub(super) struct Heard<S> {
     inner: S,
-    bytes: u64,
+    bytes: Count,
     /// With an upstream that does not take what is written.
     patience: Patience,
 }
@@ -79,12 +83,17 @@ pub(super) struct Heard<S> {
 impl<S> Heard<S> {
     /// Counts what `inner` brings; a write may make no progress for `write_timeout`.
     pub(super) fn new(inner: S, write_timeout: Duration) -> Self {
-        Self { inner, bytes: 0, patience: Patience::new(write_timeout) }
+        Self { inner, bytes: Count::default(), patience: Patience::new(write_timeout) }
     }
 
     /// How many bytes came.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.get()
+    }
+
+    /// Their number from now on, for whoever does not have the stream.
+    pub(super) fn count(&self) -> Count {
+        self.bytes.clone()
     }
 
     /// Passes `written` on, unless writing has stalled for too long, or failed because the other side has closed. An upstream that
@@ -101,11 +110,26 @@ impl<S> Heard<S> {
     }
 }
 
+/// How many bytes a connection has brought.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Count(Arc<AtomicU64>);
+
+impl Count {
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Only by the stream itself, so nothing is lost between reading and writing.
+    fn add(&self, bytes: u64) {
+        self.0.store(self.get() + bytes, Relaxed);
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
-        self.bytes += (buf.filled().len() - before) as u64;
+        self.bytes.add((buf.filled().len() - before) as u64);
         Poll::Ready(read)
     }
 }

@@ -32,6 +32,36 @@ async fn over_http2_a_request_may_take_longer_than_an_unused_connection_is_kept(
 }
 
 #[tokio::test(start_paused = true)]
+async fn over_http2_what_the_server_does_not_take_at_the_same_time_goes_over_further_connections_that_are_kept() {
+    let (client, opened) = client(Protocol::Http2, |_, stream| {
+        let mut two = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        two.max_concurrent_streams(2);
+        let answer = service_fn(async |_| {
+            sleep(SECOND).await;
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok"))))
+        });
+        tokio::spawn(two.serve_connection(TokioIo::new(stream), answer));
+    });
+    assert_eq!(fetch(&client).await, "ok", "what the server takes is known from then on");
+    for _ in 0..3 {
+        let started = Instant::now();
+        let crowd = (0..5).map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { fetch(&client).await })
+        });
+        for answer in crowd.collect::<Vec<_>>() {
+            assert_eq!(answer.await.unwrap(), "ok");
+        }
+        assert_eq!((opened.load(SeqCst), started.elapsed().as_secs()), (3, 1), "nobody waits for another");
+    }
+    for _ in 0..40 {
+        fetch(&client).await;
+        sleep(SECOND).await;
+    }
+    assert_eq!(lives(&client).await, r#" 1,"idle"} 2"#, "those beyond what is needed are closed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
     type Serve = Box<dyn Fn(usize, DuplexStream) + Send + Sync>;
     let seen = Arc::new(Mutex::new(Vec::new()));
