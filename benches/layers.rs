@@ -22,6 +22,7 @@ use finicity_proxy::{
     proxy::{
         self, ConcurrencyLayer, Error, Exchange, ObservedBody, Record, ReplayBody, ResponseBody, Shared, Upload,
         headers::{self, OwnNames},
+        policy::{Mode, Policy, Rule},
         target,
     },
     telemetry::Metrics,
@@ -59,6 +60,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     framing(&mut criterion);
     targets(&mut criterion);
+    policy(&mut criterion);
     header_fields(&mut criterion);
     all_layers(&mut criterion);
     criterion.final_summary();
@@ -105,6 +107,27 @@ fn targets(criterion: &mut Criterion) {
         group.bench_function(format!("judge, {name}"), |bencher| {
             bencher.iter(|| target::judge(&endpoints, black_box(&mut request)).is_ok());
         });
+    }
+    group.finish();
+}
+
+/// The judgement of a call by the operator's rules, of which the last one lets it through.
+fn policy(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("policy");
+    let path = "/aggregation/v4/customers/1005061234/accounts/5011648377/transactions";
+    let route = Route::find(&Method::GET, path);
+    for count in [10, 100, 1000] {
+        let others = (1..count).map(|place| format!("GET /aggregation/v4/customers/{{id}}/of-rule-{place}/**"));
+        let last = "GET /aggregation/v4/customers/{id}/accounts/{accountId}/transactions".to_owned();
+        let rules = others.chain([last]).map(|rule| rule.parse().expect("it is one")).collect::<Vec<Rule>>();
+        for (name, policy) in [
+            ("allow", Policy::new(&rules, &[], false, Mode::Enforce)),
+            ("deny", Policy::new(&[], &rules[..count - 1], false, Mode::Enforce)),
+        ] {
+            group.bench_function(format!("{name}, {count} rules"), |bencher| {
+                bencher.iter(|| policy.judge(&Method::GET, black_box(path), route).expect("it is let through"));
+            });
+        }
     }
     group.finish();
 }

@@ -104,6 +104,7 @@ fn request(metrics: &Metrics, line: bool, number: u32) {
         transport: "tcp",
         status: Some(200),
         upstream_status: Some(200),
+        policy_denial: None,
         vendor_code: None,
         outcome: "complete",
         duration: first_byte * 2,

@@ -24,7 +24,10 @@ use crate::{
     drain::Drain,
     guard::{ByDoor, Door},
     ops,
-    proxy::{self, ConcurrencyLayer, Pool},
+    proxy::{
+        self, ConcurrencyLayer, Pool,
+        policy::{Mode, Policy},
+    },
     server::{self, Address, BindError, Listener, Server, SocketAccess},
     signal,
     telemetry::{AUDIT, Metrics, logging},
@@ -137,6 +140,7 @@ impl App {
         let admin_socket = config.admin_socket.map(Address::Unix);
         let admin_sockets = server::bind("admin.socket", admin_socket.as_slice(), &owner)?;
         warn_of_exposure(&config.listen);
+        warn_of_policy(&config.proxy.policy);
         let (trust_writer, trust) = tls::trust(config.tls)?;
         let scheme = config.credentials.scheme;
         let lockout = Lockout::open(config.state_dir.as_deref())?;
@@ -347,6 +351,16 @@ fn warn_of_exposure(listen: &Listen) {
         if address.tcp().is_none() && listen.access.is_open_to_all() {
             warn!(%address, "any user of this machine can use the credentials through it: narrow listen.socket_mode");
         }
+    }
+}
+
+/// Says what of the policy may not be what was meant.
+fn warn_of_policy(policy: &Policy) {
+    for rule in policy.unknown() {
+        warn!("{rule} holds for no operation of the catalogue: see `finicity-proxy routes`");
+    }
+    if policy.mode() == Mode::Report && !policy.is_open() {
+        warn!("policy.mode is \"report\": what the policy denies goes on, and is only told of");
     }
 }
 

@@ -62,6 +62,11 @@ impl Route {
             .map_or(Self::OTHER, |index| Self(*index))
     }
 
+    /// Every operation of the catalogue, by template.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..OPERATIONS.rows.len()).map(|index| Self(u16::try_from(index).expect("fewer than 65,536 rows")))
+    }
+
     /// A number below [`Route::count`], for tables that hold something for each route.
     pub fn index(self) -> usize {
         usize::from(self.0).min(OPERATIONS.rows.len())

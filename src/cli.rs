@@ -7,6 +7,7 @@ mod demo;
 mod health;
 #[cfg(feature = "sandbox")]
 mod narrate;
+mod routes;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
@@ -72,6 +73,8 @@ enum Command {
         #[arg(long)]
         redacted: bool,
     },
+    /// Show the vendor's operations, and which of them the configuration lets callers call
+    Routes,
     /// Ask the running proxy for a probe: 0 when it passes, 1 when it does not
     Health(health::Arguments),
     /// Wait until a probe of the proxy passes
@@ -127,6 +130,7 @@ fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()
         Command::Serve => block_on(serve::run(inputs, unprotected)),
         Command::Check => check::run(&inputs),
         Command::Config { redacted: _ } => show::run(&inputs),
+        Command::Routes => routes::run(&inputs),
         Command::Health(arguments) => block_on(health::run(inputs, arguments)),
         Command::Wait(arguments) => block_on(wait::run(inputs, arguments)),
         Command::Shutdown(arguments) => block_on(shutdown::run(inputs, arguments)),

@@ -23,7 +23,7 @@ pub use sources::{Inputs, Raw};
 
 use crate::{
     credentials::{Credentials, Scheme, Source, basic_password},
-    proxy,
+    proxy::{self, policy::Policy},
     secret::Secret,
     server::{self, Address, SocketAccess},
     telemetry::logging::{self, scrubber},
@@ -139,6 +139,18 @@ pub fn effective(inputs: &Inputs) -> Result<Raw, Problems> {
     let mut problems = Vec::new();
     let raw = sources::gather(inputs, &mut problems);
     if problems.is_empty() { Ok(raw) } else { Err(Problems(problems)) }
+}
+
+/// Reads what callers may call, and nothing else: no credential, and no other key's value.
+///
+/// # Errors
+///
+/// What is wrong with these keys, or with the places themselves.
+pub fn policy(inputs: &Inputs) -> Result<Policy, Problems> {
+    let mut problems = Vec::new();
+    let raw = sources::gather(inputs, &mut problems);
+    let policy = resolve::policy(&raw, &mut problems);
+    if problems.is_empty() { Ok(policy) } else { Err(Problems(problems)) }
 }
 
 /// Reads where the operators are answered, and nothing else: no credential, and no other key's value.

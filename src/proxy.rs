@@ -20,6 +20,7 @@ mod local;
 mod observe;
 mod overdue;
 mod panic;
+pub mod policy;
 mod record;
 mod replay;
 mod request_id;
@@ -50,8 +51,8 @@ pub use upload::{Upload, UploadLimits};
 
 use self::{
     client::Upstream, deadline::DeadlineLayer, guard::Guard, headers::OwnNames, heal::HealLayer, inject::InjectLayer,
-    local::LocalLayer, observe::ObserveLayer, overdue::OverdueLayer, panic::CatchPanicLayer, respond::RespondLayer,
-    retry::RetryLayer, step::step,
+    local::LocalLayer, observe::ObserveLayer, overdue::OverdueLayer, panic::CatchPanicLayer, policy::Policy,
+    respond::RespondLayer, retry::RetryLayer, step::step,
 };
 use crate::{
     drain::Drain,
@@ -86,6 +87,8 @@ pub struct Config {
     pub replay_buffer: usize,
     /// The endpoints that callers must not reach.
     pub endpoints: Endpoints,
+    /// What callers may call.
+    pub policy: Arc<Policy>,
     /// The names of the header fields that are injected.
     pub own_headers: Vec<HeaderName>,
     /// How long a request whose token was refused waits for a new one.
@@ -185,7 +188,7 @@ where
         .layer(step(framing::check)) // one reading of the message, and no more of it than the limits
         .layer(step(move |exchange: &mut Exchange<_>| guard.admit(exchange))) // who may call: host names, no browsers, a header
         .layer(step(target::find_route)) // which operation of the catalogue it is
-        .layer(LocalLayer::new(&config.endpoints, token.clone())) // what may be called: methods, targets; token calls end here
+        .layer(LocalLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here
         .layer(step(move |exchange: &mut Exchange<_>| upload::check(limits, exchange))) // how much may be sent …
         .map_request(move |exchange| upload::watch(limits, exchange)) // … and how slowly
         .layer(concurrency) // how many at once, and how many wait

@@ -6,6 +6,7 @@ use super::say;
 use crate::{
     app::{joined, longest_end},
     config::{self, Inputs},
+    proxy::policy::{Mode, Policy},
 };
 
 /// What Kubernetes gives a pod to end, unless it is told otherwise.
@@ -21,9 +22,21 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
     say(format_args!("  callers    {}", joined(&config.listen.proxy)));
     say(format_args!("  operators  {}", joined(&config.listen.ops)));
     say(format_args!("  admin      {}", joined(&config.listen.admin)));
+    say(format_args!("  policy     {}", told(&config.proxy.policy)));
     let end = longest_end(config.shutdown);
     say(format_args!("  stopping   takes at most {}{}", humantime::format_duration(end), beyond_grace(end)));
     Ok(())
+}
+
+/// What the policy does, and what of it may be a slip of the pen.
+fn told(policy: &Policy) -> String {
+    let what = match policy.mode() {
+        _ if policy.is_open() => "callers may call everything",
+        Mode::Enforce => "enforced; `finicity-proxy routes` shows what comes of it",
+        Mode::Report => "only reported; `finicity-proxy routes` shows what would come of it",
+    };
+    let unknown = policy.unknown().iter().map(|rule| format!("; {rule} holds for no operation of the catalogue"));
+    what.to_owned() + &unknown.collect::<String>()
 }
 
 /// What to do about an end that may take longer than Kubernetes waits. How long that is, only the pod's manifest knows.

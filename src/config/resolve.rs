@@ -3,10 +3,11 @@
 mod auth;
 mod listen;
 mod log;
+mod policy;
 mod server;
 mod upstream;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
@@ -14,7 +15,7 @@ use super::{Config, Control, Environment, Problem, Raw, Reread, Shutdown, reader
 use crate::{
     cause,
     credentials::{self, Credentials, Scheme, Source},
-    proxy,
+    proxy::{self, policy::Policy},
     secret::Secret,
     telemetry::Levels,
     token,
@@ -54,6 +55,11 @@ pub(super) fn control(raw: &Raw, problems: &mut Vec<Problem>) -> Control {
     Control { ops, admin, admin_socket: listen::admin_socket(&mut read) }
 }
 
+/// Reads the keys that say what callers may call.
+pub(super) fn policy(raw: &Raw, problems: &mut Vec<Problem>) -> Policy {
+    policy::policy(&mut Reader::new(raw, problems))
+}
+
 /// The levels of the log, of keys that are all valid; what is wrong is added to `problems`. Credentials are not looked at.
 pub(super) fn levels(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Levels> {
     let mut reader = Reader::new(raw, problems);
@@ -76,6 +82,7 @@ fn keys(
     let listen = listen::listen(read);
     let hosts = listen::host_names(read);
     let required_header = listen::required_header(read);
+    let policy = Arc::new(policy::policy(read));
     let concurrency = read.number("limits.concurrency", 1..=100_000);
     let queue = read.number("limits.queue", 0..=100_000);
     let queue_timeout = read.duration("limits.queue_timeout", Duration::ZERO..=60 * SECOND);
@@ -113,6 +120,7 @@ fn keys(
             replay_buffer,
             heal_wait: token.token_wait,
             endpoints: proxy::Endpoints::new(token.token_path.as_deref(), token.revocation_path.as_deref()),
+            policy,
             own_headers: vec![token.app_key_header.clone(), token.token_header.clone()],
             upstream: upstream.clone(),
         },

@@ -1,6 +1,7 @@
-//! Where a request leaves the way to the upstream: it goes on, is answered here, or is refused, as [`target::judge`] says.
+//! Where a request leaves the way to the upstream: it goes on, is answered here, or is refused, as [`target::judge`] and the operator's
+//! [`Policy`] say.
 //!
-//! A request that goes on costs nothing more than that judgement.
+//! A request that goes on costs nothing more than these judgements.
 
 mod token_call;
 
@@ -17,7 +18,8 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{
-    Error, Exchange, ResponseBody,
+    Config, Error, Exchange, ResponseBody,
+    policy::Policy,
     target::{self, ALLOWED_METHODS, Endpoints, Verdict},
 };
 use crate::token::TokenReader;
@@ -28,12 +30,21 @@ pub(super) struct LocalLayer(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     endpoints: Endpoints,
+    policy: Arc<Policy>,
     token: TokenReader,
 }
 
 impl LocalLayer {
-    pub(super) fn new(endpoints: &Endpoints, token: TokenReader) -> Self {
-        Self(Arc::new(Shared { endpoints: endpoints.clone(), token }))
+    pub(super) fn new(config: &Config, token: TokenReader) -> Self {
+        let (endpoints, policy) = (config.endpoints.clone(), Arc::clone(&config.policy));
+        Self(Arc::new(Shared { endpoints, policy, token }))
+    }
+}
+
+impl Shared {
+    /// Lets pass what the operator's policy does.
+    fn allows<B>(&self, Exchange { request, record }: &Exchange<B>) -> Result<(), Error> {
+        self.policy.check(request, record.route(), |denial| record.set_policy_denial(denial))
     }
 }
 
@@ -68,7 +79,10 @@ where
 
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
         match target::judge(&self.shared.endpoints, &mut exchange.request) {
-            Ok(Verdict::Forward) => LocalFuture::Forwarded { inner: self.inner.call(exchange) },
+            Ok(Verdict::Forward) => match self.shared.allows(&exchange) {
+                Ok(()) => LocalFuture::Forwarded { inner: self.inner.call(exchange) },
+                Err(error) => LocalFuture::Answered { answer: Some(Err(error)) },
+            },
             Ok(Verdict::Options) => LocalFuture::Answered { answer: Some(Ok(methods())) },
             Ok(Verdict::TokenCall(shape)) => {
                 let shared = Arc::clone(&self.shared);

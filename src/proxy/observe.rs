@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{Exchange, Record, ResponseBody, request_id::X_REQUEST_ID, vendor_code};
+use super::{Exchange, Record, ResponseBody, policy::Denial, request_id::X_REQUEST_ID, vendor_code};
 use crate::{
     guard::Door,
     telemetry::{AccessLine, Metrics},
@@ -31,6 +31,9 @@ pub(super) struct ObserveLayer {
 impl ObserveLayer {
     /// For requests that come in by `door`.
     pub(super) fn new(door: Door, metrics: Arc<Metrics>) -> Self {
+        for denial in Denial::ALL {
+            metrics.expect_policy_denial(denial.as_str());
+        }
         Self { door, metrics }
     }
 }
@@ -177,6 +180,9 @@ impl Drop for End {
         if record.has_reached_upstream() {
             counters.reached_upstream();
         }
+        if let Some(denial) = record.policy_denial() {
+            self.metrics.policy_denied(denial.as_str());
+        }
         if record.has_brought_credentials() {
             self.metrics.caller_credentials();
         }
@@ -204,6 +210,7 @@ impl End {
             },
             status: self.status.map(|status| status.as_u16()),
             upstream_status: record.upstream_status(),
+            policy_denial: record.policy_denial().map(Denial::as_str),
             vendor_code: record.vendor_code(),
             outcome: match self.outcome {
                 Outcome::Complete => "complete",

@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{Error, request_id, upload::UploadError};
+use super::{Error, policy::Denial, request_id, upload::UploadError};
 use crate::catalogue::Route;
 
 /// What the access log and the metrics will say about a request. Each value is written by the layer that learns it.
@@ -41,6 +41,7 @@ pub struct Record {
     /// 0 before there is an answer.
     upstream_status: AtomicU16,
     vendor_code: OnceLock<String>,
+    policy_denial: OnceLock<Denial>,
     /// 0 before there is a connection, 1 for a new one, 2 for one that has served before.
     connection: AtomicU8,
 }
@@ -71,6 +72,7 @@ impl Record {
             token_wait: OnceLock::new(),
             upstream_status: AtomicU16::new(0),
             vendor_code: OnceLock::new(),
+            policy_denial: OnceLock::new(),
             connection: AtomicU8::new(0),
         }
     }
@@ -110,6 +112,16 @@ impl Record {
         if let Some(prefix) = prefix {
             let _ = self.prefix.set(prefix);
         }
+    }
+
+    /// Why the operator's policy denies the request, whether that is enforced or only reported.
+    pub fn policy_denial(&self) -> Option<Denial> {
+        self.policy_denial.get().copied()
+    }
+
+    /// Notes that it does.
+    pub fn set_policy_denial(&self, denial: Denial) {
+        let _ = self.policy_denial.set(denial);
     }
 
     /// How long the request waited for a place among those in flight; `None` when it did not.

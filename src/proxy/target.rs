@@ -15,6 +15,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
+pub(super) use canonical::is_plain;
 pub use canonical::{Unclear, canonical};
 pub use endpoints::{Endpoint, Endpoints, Shape};
 

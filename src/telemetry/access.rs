@@ -44,6 +44,8 @@ pub struct AccessLine<'a> {
     pub status: Option<u16>,
     /// The status of the upstream's first answer.
     pub upstream_status: Option<u16>,
+    /// Why the operator's policy denies it, enforced or not.
+    pub policy_denial: Option<&'static str>,
     /// The vendor's error code: a number or a word that is known.
     pub vendor_code: Option<&'a str>,
     /// How the answer ended.
@@ -153,6 +155,7 @@ impl AccessLine<'_> {
         optional("token_wait_ms", self.token_wait.map(Milliseconds));
         optional("upstream.first_byte_ms", self.first_byte.map(Milliseconds));
         optional("upstream.status_code", number(self.upstream_status));
+        optional("policy.denial", self.policy_denial.map(Word));
         optional("upstream.error_code", self.vendor_code.map(Text));
         optional("upstream.connection_reused", self.reused.map(Flag));
         optional("http.request.body.size", Some(Number(self.request_bytes)));
@@ -266,6 +269,7 @@ mod tests {
             transport: "tcp",
             status: None,
             upstream_status: None,
+            policy_denial: None,
             vendor_code: None,
             outcome: "aborted",
             duration: Duration::from_micros(1_002_003),
@@ -320,6 +324,7 @@ mod tests {
             prefix: Some("/aggregation/*"),
             status: Some(502),
             upstream_status: Some(401),
+            policy_denial: Some("not_allowed"),
             vendor_code: Some("10023"),
             queued: Some(Duration::from_micros(7)),
             token_wait: Some(Duration::ZERO),
@@ -337,6 +342,7 @@ mod tests {
             ("url.path_prefix", json!("/aggregation/*")),
             ("http.response.status_code", json!(502)),
             ("upstream.status_code", json!(401)),
+            ("policy.denial", json!("not_allowed")),
             ("upstream.error_code", json!("10023")),
             ("queue_ms", json!(0.007)),
             ("token_wait_ms", json!(0.0)),

@@ -67,6 +67,7 @@ pub struct Metrics {
     queue_wait: Histogram,
     shed: IntCounterVec,
     caller_credentials: IntCounter,
+    policy_denials: IntCounterVec,
     panics: IntCounter,
     retries: IntCounter,
     reloads: [Reloads; Subject::ALL.len()],
@@ -125,6 +126,11 @@ impl Metrics {
             "caller_credentials_total",
             "Requests that came with credentials of their caller's own, which were removed.",
         );
+        let policy_denials = add.counters(
+            "policy_denials_total",
+            "Requests that the operator's policy denies, enforced or not, by reason.",
+            &["reason"],
+        );
         let panics = add.counter("panics_total", "Panics of requests and of the refresher, each of them a bug.");
         let retries = add.counter("retries_total", "Requests sent once more, since their connection had failed them.");
         let credentials_changed = add.float(
@@ -154,6 +160,7 @@ impl Metrics {
             queue_wait,
             shed,
             caller_credentials,
+            policy_denials,
             panics,
             retries,
             reloads,
@@ -190,6 +197,16 @@ impl Metrics {
     /// Shows `code` at zero before it is first counted.
     pub fn expect_error(&self, code: &str) {
         self.errors.with_label_values(&[code]);
+    }
+
+    /// Counts a request that the operator's policy denies for `reason`.
+    pub fn policy_denied(&self, reason: &str) {
+        self.policy_denials.with_label_values(&[reason]).inc();
+    }
+
+    /// Shows `reason` at zero before it is first counted.
+    pub fn expect_policy_denial(&self, reason: &str) {
+        self.policy_denials.with_label_values(&[reason]);
     }
 
     /// Requests being worked on.

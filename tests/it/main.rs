@@ -28,6 +28,7 @@ mod logs;
 mod methods;
 mod partner;
 mod plaintext;
+mod policy;
 mod probes;
 mod process;
 mod retries;

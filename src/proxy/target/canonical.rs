@@ -89,6 +89,17 @@ pub fn canonical(path: &str) -> Result<String, Unclear> {
     Ok(form)
 }
 
+/// Whether `path` is its own canonical form, but for its case, as nearly all are: then nothing has to be decoded.
+pub(in crate::proxy) fn is_plain(path: &str) -> bool {
+    // Loops that never leave early, so that the compiler looks at many bytes at once.
+    let bytes = path.as_bytes();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'/');
+    let are_slashes = |pair: &[u8]| (pair[0] == b'/') & (pair[1] == b'/');
+    bytes.iter().fold(true, |all, byte| all & is_plain(*byte))
+        && !bytes.windows(2).fold(false, |any, pair| any | are_slashes(pair))
+        && !path.ends_with('/')
+}
+
 /// Whether a server may take the path of the canonical form `form` for the one of the form `other`: they are the same, or the
 /// characters outside ASCII of `form` stand for those missing. A server may fold such a character to its likeness in ASCII, as
 /// case-insensitive ones do with the Kelvin sign, or drop it.
@@ -152,6 +163,8 @@ fn narrow(character: char) -> char {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
@@ -269,5 +282,14 @@ mod tests {
             assert_eq!(reads_as(form, "/token"), reads, "{form}");
         }
         assert!(reads_as("/é", "/é") && !reads_as("/e", "/é"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_path_is_its_own_form(path in "(/[a-zA-Z0-9_-]{0,3}|/|[.;%]){0,5}") {
+            if is_plain(&path) {
+                prop_assert_eq!(canonical(&path), Ok(path.to_ascii_lowercase()));
+            }
+        }
     }
 }

@@ -1,0 +1,39 @@
+//! `routes`: the vendor's operations, and what the policy makes of each.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use http::Method;
+
+use super::{complain, say};
+use crate::{
+    catalogue::Route,
+    config::{self, Inputs},
+    proxy::policy::{Denial, Mode},
+};
+
+/// Prints a line for each operation of the catalogue. Nobody is called, and no credential is needed.
+pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
+    let policy = config::policy(inputs)?;
+    for rule in policy.unknown() {
+        complain(format_args!("{rule} holds for no operation of the catalogue"));
+    }
+    let mut lines = String::new();
+    let mut line = |verdict: Result<(), Denial>, cost: &str, route: Route, method: &str, path: &str| {
+        let verdict = verdict.map_or_else(Denial::as_str, |()| "allowed");
+        let slow = if route.is_slow() { "slow" } else { "-" };
+        let secret = if route.bears_secret() { "secret" } else { "-" };
+        writeln!(lines, "{verdict:<12} {cost:<9} {slow:<5} {secret:<7} {method:<7} {path}")
+    };
+    for route in Route::all() {
+        let method =
+            Method::from_bytes(route.method().as_bytes()).context("the catalogue has a method that is none")?;
+        let cost = if route.is_billable() { "billable" } else { "free" };
+        line(policy.judge(&method, route.template(), route), cost, route, route.method(), route.template())?;
+    }
+    say(lines.trim_end());
+    if policy.mode() == Mode::Report && !policy.is_open() {
+        complain("policy.mode is \"report\": what is not allowed goes on, and is only told of");
+    }
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! `[policy]`: what callers may call.
+
+use super::super::reader::Reader;
+use crate::proxy::policy::{Mode, Policy, Rule};
+
+/// The rules.
+pub(super) fn policy(read: &mut Reader<'_>) -> Policy {
+    let [allow, deny] = ["policy.allow", "policy.deny"].map(|key| rules(read, key));
+    let deny_billable = read.flag("policy.deny_billable");
+    let mode = read.choice("policy.mode", &[("enforce", Mode::Enforce), ("report", Mode::Report)]);
+    Policy::new(&allow, &deny, deny_billable, mode)
+}
+
+fn rules(read: &mut Reader<'_>, key: &'static str) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for (place, text) in (1..).zip(read.list(key)) {
+        match text.parse() {
+            Ok(rule) => rules.push(rule),
+            Err(wrong) => read.problem(key, format!("rule {place} {wrong}")),
+        }
+    }
+    rules
+}

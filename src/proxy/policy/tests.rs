@@ -1,0 +1,225 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn rules(texts: &[&str]) -> Vec<Rule> {
+    texts.iter().map(|text| text.parse().unwrap_or_else(|wrong| panic!("{text} {wrong}"))).collect()
+}
+
+fn allowing(texts: &[&str]) -> Policy {
+    Policy::new(&rules(texts), &[], false, Mode::Enforce)
+}
+
+fn denying(texts: &[&str]) -> Policy {
+    Policy::new(&[], &rules(texts), false, Mode::Enforce)
+}
+
+fn judged(policy: &Policy, call: &str) -> Result<(), Denial> {
+    let (method, path) = call.split_once(' ').unwrap();
+    let method = method.parse().unwrap();
+    policy.judge(&method, path, Route::find(&method, path))
+}
+
+#[track_caller]
+fn check(policy: &Policy, expected: Result<(), Denial>, calls: &[&str]) {
+    for call in calls {
+        assert_eq!(judged(policy, call), expected, "{call}");
+    }
+}
+
+#[test]
+fn without_rules_everything_is_allowed_in_any_spelling() {
+    let policy = Policy::default();
+    assert!(policy.is_open());
+    check(&policy, Ok(()), &["GET /", "PATCH /a%2fb//;c", "GET /aggregation/v1/customers"]);
+}
+
+#[test]
+fn what_is_allowed_is_allowed_and_nothing_else() {
+    let policy = allowing(&["GET /a/{id}/b", "POST /a/new", "* /c/**", "DELETE /a/*"]);
+    check(
+        &policy,
+        Ok(()),
+        &["GET /a/1/b", "GET /a/new/b", "POST /a/new", "DELETE /a/new", "PATCH /c", "GET /c/d/e", "GET /a/%31/%62"],
+    );
+    check(
+        &policy,
+        Err(Denial::NotAllowed),
+        &[
+            "GET /a/1",
+            "GET /a/1/b/c",
+            "POST /a/1",
+            "GET /a/1/B",
+            "GET /",
+            "HEAD /a/1/b",
+            "GET /cd",
+            "GET /a/1/b.json",
+            "GET /a/1/b;x",
+        ],
+    );
+}
+
+#[test]
+fn what_is_denied_is_denied_whatever_is_allowed() {
+    let policy = Policy::new(&rules(&["* /a/**"]), &rules(&["* /a/secret/**", "DELETE /a/{id}"]), false, Mode::Enforce);
+    check(&policy, Ok(()), &["GET /a", "GET /a/1", "DELETE /a/1/2", "GET /a/1/secret"]);
+    check(&policy, Err(Denial::Denied), &["GET /a/secret", "POST /a/secret/1", "DELETE /a/1"]);
+    check(&policy, Err(Denial::NotAllowed), &["GET /b"]);
+}
+
+#[test]
+fn c09_c10_what_is_denied_is_denied_in_every_spelling_and_what_has_two_readings_is_refused() {
+    for policy in [denying(&["* /a/b"]), Policy::new(&rules(&["* /**"]), &rules(&["* /a/b"]), false, Mode::Enforce)] {
+        check(
+            &policy,
+            Err(Denial::Denied),
+            &[
+                "GET /A/b",
+                "GET /%61/b",
+                "GET /%2561/%62",
+                "GET /a/b;x=1",
+                "GET /a;x/b",
+                "GET /a/b.json",
+                "GET /a/b%20",
+                "GET /a/b.",
+                "GET /a/b%3fx",
+                "GET /a/b%23",
+                "GET /a/b+",
+            ],
+        );
+        check(
+            &policy,
+            Err(Denial::Unclear),
+            &[
+                "GET /a%2fb",
+                "GET /a%2Fb",
+                "GET /a%252fb",
+                "GET /a\\b",
+                "GET /a%5cb",
+                "GET /a/b/",
+                "GET //a/b",
+                "GET /a//b",
+                "GET /a/;/b",
+                "GET /a/../b",
+                "GET /%2e%2e/b",
+                "GET /a/%2e/b",
+                "GET /a%00",
+                "GET /a%zz",
+                "GET /é",
+                "GET /a/to%E2%84%AAen",
+                "GET /a%ef%bc%8fb",
+                "GET /a%3f/b",
+            ],
+        );
+        check(&policy, Ok(()), &["GET /a/bc", "GET /a", "GET /a/b/c", "GET /x/a%20b", "GET /a%255"]);
+    }
+}
+
+#[test]
+fn nothing_that_may_be_billed_is_what_the_catalogue_knows_to_be_free() {
+    let policy = Policy::new(&[], &[], true, Mode::Enforce);
+    check(&policy, Ok(()), &["GET /aggregation/v1/customers", "DELETE /aggregation/v1/customers/1"]);
+    let billable = [
+        "POST /aggregation/v1/customers/active",
+        "GET /aggregation/v1/customers/1/accounts",
+        "GET /unknown",
+        "GET /aggregation/v1/%63ustomers",
+    ];
+    check(&policy, Err(Denial::Billable), &billable);
+    let policy = Policy::new(&rules(&["* /**"]), &[], true, Mode::Enforce);
+    check(&policy, Err(Denial::Billable), &billable);
+}
+
+#[test]
+fn every_operation_can_be_named_as_the_catalogue_has_it() {
+    let named = |route: Route| format!("{} {}", route.method(), route.template());
+    for route in Route::all() {
+        let policy = allowing(&[&named(route)]);
+        assert!(policy.unknown().is_empty(), "{}", named(route));
+        for other in Route::all() {
+            let call = named(other).replace(['{', '}'], "_");
+            let expected = if other == route { Ok(()) } else { Err(Denial::NotAllowed) };
+            // A fixed segment of one operation may be a value for another's parameter.
+            if other == route || !includes(route, other) {
+                assert_eq!(judged(&policy, &call), expected, "{} for {call}", named(route));
+            }
+        }
+    }
+}
+
+/// Whether the paths of `other` are among those of `route`, by what may stand for a parameter.
+fn includes(route: Route, other: Route) -> bool {
+    let (own, given) = (segments(route.template()), segments(other.template()));
+    let same = route.method() == other.method() && own.clone().count() == given.clone().count();
+    same && own.zip(given).all(|(own, given)| own.starts_with('{') || own == given)
+}
+
+#[test]
+fn rules_that_hold_for_nothing_known_are_told() {
+    let allow = rules(&[
+        "GET /aggregation/v1/customers",
+        "GET /agregation/**",
+        "PATCH /aggregation/v1/customers",
+        "* /aggregation/v1/customers/1",
+    ]);
+    let deny = rules(&["GET /connect/v2/nothing", "* /**"]);
+    let policy = Policy::new(&allow, &deny, false, Mode::Report);
+    assert_eq!(policy.unknown(), ["rule 2 of policy.allow", "rule 3 of policy.allow", "rule 1 of policy.deny"]);
+    assert_eq!(policy.mode(), Mode::Report);
+}
+
+#[test]
+fn what_is_no_rule_is_refused_with_what_is_expected() {
+    for (text, expected) in [
+        ("", "must be a method"),
+        ("/a", "must be a method"),
+        ("get /a", "must begin with *"),
+        ("TRACE /a", "must begin with *"),
+        ("GET,POST /a", "must begin with *"),
+        ("GET a", "begins with /"),
+        ("GET https://x/a", "begins with /"),
+        ("GET  ", "must be a method"),
+    ] {
+        let wrong = text.parse::<Rule>().unwrap_err();
+        assert!(wrong.contains(expected), "{text}: {wrong}");
+    }
+    for path in [
+        "//", "/a/", "/a//b", "/a?b", "/a#b", "/a%20", "/a.b", "/..", "/a/**/b", "/a**", "/{}", "/{a", "/a}", "/x{a}",
+        "/{a.b}", "/a;b", "/é", "/a b", "/***",
+    ] {
+        assert!(format!("GET {path}").parse::<Rule>().is_err(), "{path}");
+    }
+    for text in ["GET /", "* /**", "GET   /a", " PUT /A-b_c/{customer_id}/* ", "HEAD /x/**"] {
+        assert!(text.parse::<Rule>().is_ok(), "{text}");
+    }
+}
+
+/// What [`Tree`] does, by looking at one rule after another.
+fn holds(rule: &Rule, method: &Method, path: &str) -> bool {
+    let given: Vec<&str> = segments(path).collect();
+    let own = &rule.segments;
+    let fits = |(own, given): (&rule::Segment, &&str)| match own {
+        rule::Segment::Fixed(own) => own == given,
+        rule::Segment::Any => true,
+    };
+    let long_enough = if rule.and_below { given.len() >= own.len() } else { given.len() == own.len() };
+    rule.methods.has(Methods::of(method)) && long_enough && own.iter().zip(&given).all(fits)
+}
+
+proptest! {
+    #[test]
+    fn the_tree_says_what_its_rules_say(
+        texts in prop::collection::vec("(GET|POST|\\*) ((/(a|b|c|\\*|\\{x\\})){1,4}(/\\*\\*)?|/|/\\*\\*)", 1..12),
+        paths in prop::collection::vec("(/[a-d]){1,5}|/", 1..12),
+    ) {
+        let rules: Vec<Rule> = texts.iter().map(|text| text.parse().unwrap()).collect();
+        let (allow, deny) = (Policy::new(&rules, &[], false, Mode::Enforce), Policy::new(&[], &rules, false, Mode::Enforce));
+        for path in &paths {
+            for method in [Method::GET, Method::POST, Method::PUT] {
+                let expected = rules.iter().any(|rule| holds(rule, &method, path));
+                prop_assert_eq!(allow.judge(&method, path, Route::OTHER).is_ok(), expected, "{} {}", method, path);
+                prop_assert_eq!(deny.judge(&method, path, Route::OTHER).is_err(), expected, "{} {}", method, path);
+            }
+        }
+    }
+}
