@@ -78,19 +78,16 @@ impl Connections {
     ///
     /// The stream leaves the reactor that accepted it and joins the one that serves it.
     pub(super) fn serve(&self, runtime: &Handle, stream: Transport, service: impl Answers, held: impl Send + 'static) {
-        let connections = self.clone();
-        runtime.spawn(self.tasks.track_future(async move {
-            let _held = held;
-            let moved = stream.move_here().and_then(|stream| stream.set_nodelay().map(|()| stream));
-            match moved {
-                Ok(stream) => connections.attend(stream, service).await,
-                Err(error) => debug!(%error, "connection lost before it was served"),
-            }
-        }));
+        runtime.spawn(self.tasks.track_future(self.clone().attend(stream, service, held)));
     }
 
     /// Rests until a request comes, serves it and those that follow it, and rests again, until `transport` closes.
-    async fn attend(self, transport: Transport, service: impl Answers) {
+    async fn attend(self, transport: Transport, service: impl Answers, _held: impl Send) {
+        let moved = transport.move_here().and_then(|stream| stream.set_nodelay().map(|()| stream));
+        let transport = match moved {
+            Ok(transport) => transport,
+            Err(error) => return debug!(%error, "connection lost before it was served"),
+        };
         let view = View::default();
         let gate = Gate::new(self.limits.head, self.limits.header_timeout, view.clone());
         let mut stream = OpenStream::new(transport, gate);
@@ -179,7 +176,8 @@ impl Connections {
 
     async fn close(&self, stream: OpenStream) {
         select! {
-            () = stream.close() => {}
+            // On the heap, so that what a connection needs at its end takes no memory before.
+            () = Box::pin(stream.close()) => {}
             () = self.abort.cancelled() => {}
         }
     }
@@ -231,11 +229,15 @@ async fn idle(exchanges: &Exchanges, view: &View, stream: &Returned) {
 /// heard of the end, or its head may have arrived in part, of which hyper makes nothing; closing at once would lose it.
 async fn last_chance(drain: &CancellationToken, last_request: Duration, view: &View, overdue: &CancellationToken) {
     drain.cancelled().await;
-    while timeout(last_request, overdue.cancelled()).await.is_err() {
-        if !view.is_in_head() || last_request.is_zero() {
-            return;
+    // On the heap, as what is needed once, at the end.
+    Box::pin(async {
+        while timeout(last_request, overdue.cancelled()).await.is_err() {
+            if !view.is_in_head() || last_request.is_zero() {
+                return;
+            }
         }
-    }
+    })
+    .await;
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 /// so that nobody could tell a slow reader from one that has stopped.
 const WRITE_BYTES: usize = 64 * 1024;
 
+/// How much of a buffer is kept when it has been written. It grows beyond only when the thread does not keep up, or nobody reads.
+const KEPT_BYTES: usize = 128 * 1024;
+
 /// The shortest time between two lines of this module about the same thing. A secret that is a word of such a line would make it
 /// the reason for the next.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
@@ -186,6 +189,7 @@ impl Shared {
                 warn!(lines, "log lines were dropped, since nobody read them in time");
             }
             batch.clear();
+            batch.shrink_to(KEPT_BYTES);
 
             let mut pending = self.lock();
             pending.writing = false;

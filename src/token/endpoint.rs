@@ -247,6 +247,7 @@ mod tests {
         for (base, expected) in [
             ("https://api.finicity.com", "https://api.finicity.com/oauth/token"),
             ("https://[::1]:8443", "https://[::1]:8443/oauth/token"),
+            ("https://xn--mnchen-3ya.example", "https://xn--mnchen-3ya.example/oauth/token"),
         ] {
             assert_eq!(url(&base.parse().unwrap(), "/oauth/token").unwrap().as_str(), expected);
         }

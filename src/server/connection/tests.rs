@@ -127,7 +127,7 @@ async fn a_resting_connection_is_closed_when_it_was_idle_for_too_long() {
         };
         let answer = service_fn(|_: Request<Incoming>| async { Ok(Response::new(Full::new(Bytes::new()))) });
         caller.write_all(before.as_bytes()).await.unwrap();
-        let attending = tokio::spawn(connections(limits).attend(transport, answer));
+        let attending = tokio::spawn(connections(limits).attend(transport, answer, ()));
         let (mut reader, mut writer) = caller.into_split();
         // Empty lines are no sign of a request.
         let chatter = tokio::spawn(async move {
