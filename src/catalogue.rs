@@ -191,6 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn no_operation_that_may_be_billed_is_a_free_one_in_another_case() {
+        // `policy.deny_billable` goes by the operation; a server may not care about case, and then take a value for a fixed segment.
+        let segments = |route: Route| route.template().split('/').collect::<Vec<_>>();
+        let covers = |free: &str, billable: &str| free.starts_with('{') || free.eq_ignore_ascii_case(billable);
+        for billable in Route::all().filter(|route| route.is_billable()) {
+            for free in Route::all().filter(|route| !route.is_billable() && route.method() == billable.method()) {
+                let (free, billable) = (segments(free), segments(billable));
+                let covered = free.len() == billable.len()
+                    && free.iter().zip(&billable).all(|(free, billable)| covers(free, billable));
+                assert!(!covered, "{free:?} {billable:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_request_is_named_by_its_template() {
         check(Method::GET, "/aggregation/v1/customers", "/aggregation/v1/customers");
         check(Method::GET, "/aggregation/v1/customers/123", "/aggregation/v1/customers/{customerId}");

@@ -122,7 +122,8 @@ where
 /// Dropping it cancels the request: its stream is reset.
 pub(super) struct Among<C: Connect, B> {
     in_flight: http2::InFlight<B>,
-    shared: Arc<Shared<C, B>>,
+    /// Until it is ready: then the answer holds it, and a request counts once among those on the connection.
+    shared: Option<Arc<Shared<C, B>>>,
 }
 
 impl<C, B> Among<C, B>
@@ -133,7 +134,7 @@ where
 {
     /// `request` on `shared`, of which `reused` says whether it has served before.
     pub(super) fn begin(shared: Arc<Shared<C, B>>, request: Request<B>, reused: bool) -> Self {
-        Self { in_flight: shared.connection.send(request, reused), shared }
+        Self { in_flight: shared.connection.send(request, reused), shared: Some(shared) }
     }
 }
 
@@ -147,7 +148,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.in_flight).poll(cx));
-        let shared = Arc::clone(&self.shared);
+        let shared = self.shared.take().expect("polled after it was ready");
         Poll::Ready(match answer {
             Ok(answer) => Ok(answer.map(|body| AnswerBody::http2(body, shared))),
             Err(http2::Failure { error, fate, ended }) => {

@@ -1,12 +1,18 @@
 //! Against servers on h2, and one that only reads, in memory and under paused time.
 
-use std::{future::poll_fn, io};
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use h2::{
     Reason, RecvStream,
     server::{self, SendResponse},
 };
 use http::{Response, StatusCode};
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Channel, Empty, Full, combinators::BoxBody};
 use tokio::{
     io::{AsyncReadExt as _, DuplexStream, duplex},
@@ -141,6 +147,42 @@ async fn a_body_that_comes_in_parts_is_sent_in_parts_and_ended_when_it_ends() {
     }
     drop(parts);
     assert_eq!(take(answer.await.unwrap().unwrap()).await.unwrap(), b"abc");
+}
+
+/// A body of these parts that knows its last one.
+struct Parts(Vec<&'static str>);
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(self.0.pop().map(|part| Ok(Frame::data(Bytes::from(part)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_ends_with_its_last_part_even_if_that_is_empty_and_the_server_gives_no_leave_for_more() {
+    for parts in [&["", "abc"][..], &["c", "ab"], &["", "", "abc"], &["abc", ""]] {
+        let mut narrow = server::Builder::new();
+        narrow.initial_window_size(3);
+        let (connection, _) = connection_to(narrow, async |mut request: Request<RecvStream>, mut respond| {
+            // Nothing more may be sent before all of it has been taken.
+            let mut taken = Vec::new();
+            while let Some(part) = request.body_mut().data().await {
+                taken.extend_from_slice(&part.unwrap());
+            }
+            assert_eq!(taken, b"abc");
+            respond.send_response(head(), true).unwrap();
+        })
+        .await;
+        let request = Request::post("https://api.finicity.com/x").body(Parts(parts.to_vec())).unwrap();
+        timeout(SECOND, connection.send(request, REUSED)).await.expect("it ends").unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

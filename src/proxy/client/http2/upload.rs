@@ -61,25 +61,28 @@ where
                 }
                 continue;
             }
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            let ended = match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
+                    let data = frame.into_data().unwrap_or_default();
                     let last = this.body.is_end_stream();
-                    if let Ok(data) = frame.into_data()
-                        && (last || !data.is_empty())
-                    {
+                    if !data.is_empty() {
                         // One byte, not all: what a stream claims, no other stream of the connection gets. h2 asks for the rest itself.
-                        this.stream.reserve_capacity(usize::from(!data.is_empty()));
+                        this.stream.reserve_capacity(1);
                         this.part = Some((data, last));
+                        continue;
                     }
+                    last
                 }
                 Some(Err(error)) => {
                     this.stream.send_reset(Reason::CANCEL);
                     return Poll::Ready(Err(error.into()));
                 }
-                None => {
-                    let _ended = this.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(Ok(()));
-                }
+                None => true,
+            };
+            if ended {
+                // For nothing no leave is needed, and none would come. It fails when the stream has ended already.
+                let _ended = this.stream.send_data(Bytes::new(), true);
+                return Poll::Ready(Ok(()));
             }
         }
     }
