@@ -1,10 +1,14 @@
 //! Request targets: whatever a caller names, the request goes to the configured authority, with the caller's bytes or not at all.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use finicity_proxy::proxy::{
-    Exchange, Record,
-    target::{Endpoints, Verdict, find_route, judge, upstream_uri},
+use finicity_proxy::{
+    catalogue::Route,
+    proxy::{
+        Exchange, Record,
+        policy::{Mode, Policy, Rule},
+        target::{Endpoints, Verdict, find_route, judge, upstream_uri},
+    },
 };
 use http::{
     Method, Request, Uri,
@@ -39,7 +43,26 @@ fn checked(method: Method, uri: &Uri, input: &[u8]) {
     if passes {
         assert!(!TOKEN_ENDPOINTS.contains(&forgiving(uri.path()).as_str()), "{uri} is a token endpoint");
         goes_to_the_authority(uri, input);
+        rules_hold(exchange.record.route(), &exchange.request);
     }
+}
+
+/// Everything but what is below one path, and nothing but one kind of path.
+static POLICIES: LazyLock<[Policy; 2]> = LazyLock::new(|| {
+    let rules = |text: &str| -> Vec<Rule> { vec![text.parse().expect("it is a rule")] };
+    let (deny, allow) = (rules("* /connect/**"), rules("GET /aggregation/{version}/customers"));
+    [Policy::new(&[], &deny, false, Mode::Enforce), Policy::new(&allow, &[], false, Mode::Enforce)]
+});
+
+/// What a policy lets through is, as a forgiving server reads it, still what the policy lets through.
+fn rules_hold(route: Route, request: &Request<()>) {
+    let (method, path) = (request.method(), request.uri().path());
+    let read = forgiving(path);
+    let segments: Vec<&str> = read.split('/').collect();
+    let [deny, allow] = POLICIES.each_ref().map(|policy| policy.judge(method, path, route).is_ok());
+    assert!(!deny || segments[0] != "connect", "{path} is denied");
+    let is_allowed = *method == Method::GET && matches!(segments[..], ["aggregation", _, "customers"]);
+    assert!(!allow || is_allowed, "{path} is not allowed");
 }
 
 /// RFC 9112, 3.2.1, without the path that begins with an empty segment: joined to a URL it would be an authority.
