@@ -50,8 +50,8 @@ impl Route {
     /// The operation that `method` and `path` (without its query) name. Parameters match one whole, non-empty segment;
     /// the match is on the bytes as sent, so a percent-encoded spelling of a fixed segment is not that operation.
     pub fn find(method: &Method, path: &str) -> Self {
-        // Where a server decodes or cuts a path first, it is another operation than its bytes say: perhaps a billed one.
-        if memchr3(b'%', b';', b'\\', path.as_bytes()).is_some() {
+        // Where a server decodes, folds or cuts a path first, it is another operation than its bytes say: perhaps a billed one.
+        if !path.is_ascii() || memchr3(b'%', b';', b'\\', path.as_bytes()).is_some() {
             return Self::OTHER;
         }
         let Ok(found) = OPERATIONS.paths.at(path) else { return Self::OTHER };

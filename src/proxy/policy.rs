@@ -20,7 +20,7 @@ use tree::Tree;
 
 use super::{
     Code, Error,
-    target::{canonical, is_plain},
+    target::{canonical, has_clear_segments, is_plain},
 };
 use crate::catalogue::Route;
 
@@ -178,12 +178,14 @@ impl Policy {
     }
 }
 
-/// The canonical form of `path`, if it has the same segments.
+/// The canonical form of `path`, if it has the same segments, one by one: none of them is two for some reader, so that with as many in
+/// both none was left out either.
 fn form(path: &str) -> Option<String> {
     if is_plain(path) {
         return Some(path.to_ascii_lowercase());
     }
-    canonical(path).ok().filter(|form| form.is_ascii() && segments(form).count() == segments(path).count())
+    let form = canonical(path).ok().filter(|form| form.is_ascii() && has_clear_segments(path))?;
+    (segments(&form).count() == segments(path).count()).then_some(form)
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-pub(super) use canonical::is_plain;
 pub use canonical::{Unclear, canonical};
+pub(super) use canonical::{has_clear_segments, is_plain};
 pub use endpoints::{Endpoint, Endpoints, Shape};
 
 use super::{Code, Error, Exchange};

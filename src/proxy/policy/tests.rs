@@ -116,6 +116,35 @@ fn c09_c10_what_is_denied_is_denied_in_every_spelling_and_what_has_two_readings_
 }
 
 #[test]
+fn c10_a_hidden_separator_is_refused_though_something_else_makes_up_for_it() {
+    let policies = [
+        allowing(&["GET /c/{id}", "GET /c/{id}/application", "GET /c/{id}/accounts/{a}"]),
+        denying(&["* /c/{id}/accounts/**", "* /a/{x}/b/**"]),
+    ];
+    for policy in &policies {
+        check(
+            policy,
+            Err(Denial::Unclear),
+            &[
+                "GET /c/1%3f%2faccounts%2f2",
+                "GET /c/1%2faccounts%3f/application",
+                "GET /c/1%5caccounts%23/application",
+                "GET /c/1%252faccounts%253f/application",
+                "GET /c/1\\accounts%3f/application",
+                "GET /c/1%ef%bc%8fx%3f/application",
+                "GET /c/1%2fx/accounts/;y",
+                "GET /c//accounts/a%2fb",
+                "GET /c/+/accounts/a%2fb",
+                "GET /c/1%2f",
+                "GET /c/%2f1",
+                "GET /a/1%2f2/b/%20",
+                "GET /a//b/c%2fd",
+            ],
+        );
+    }
+}
+
+#[test]
 fn nothing_that_may_be_billed_is_what_the_catalogue_knows_to_be_free() {
     let policy = Policy::new(&[], &[], true, Mode::Enforce);
     check(&policy, Ok(()), &["GET /aggregation/v1/customers", "DELETE /aggregation/v1/customers/1"]);
@@ -126,6 +155,9 @@ fn nothing_that_may_be_billed_is_what_the_catalogue_knows_to_be_free() {
         "GET /aggregation/v1/%63ustomers",
     ];
     check(&policy, Err(Denial::Billable), &billable);
+    let folded =
+        ["GET /aggregation/v1/customers/1\u{ff0f}accounts\u{ff0f}2", "GET /aggregation/v1/customers/1\u{ff3c}accounts"];
+    check(&policy, Err(Denial::Billable), &folded);
     let policy = Policy::new(&rules(&["* /**"]), &[], true, Mode::Enforce);
     check(&policy, Err(Denial::Billable), &billable);
 }
@@ -207,6 +239,18 @@ fn holds(rule: &Rule, method: &Method, path: &str) -> bool {
 }
 
 proptest! {
+    #[test]
+    fn a_form_has_the_segments_of_its_path_one_by_one(
+        path in "(/(a|b|%2f|%5c|%252f|%3f|%23|;|\\+|%20|\\.\\.\\.|%ef%bc%8f|\\\\|\\.json){0,4}){1,5}",
+    ) {
+        if let Some(form) = form(&path) {
+            prop_assert_eq!(segments(&form).count(), segments(&path).count());
+            for (read, sent) in segments(&form).zip(segments(&path)) {
+                prop_assert!(has_clear_segments(sent) && !read.is_empty() || path == "/", "{} of {}: {}", sent, path, read);
+            }
+        }
+    }
+
     #[test]
     fn the_tree_says_what_its_rules_say(
         texts in prop::collection::vec("(GET|POST|\\*) ((/(a|b|c|\\*|\\{x\\})){1,4}(/\\*\\*)?|/|/\\*\\*)", 1..12),

@@ -100,6 +100,11 @@ pub(in crate::proxy) fn is_plain(path: &str) -> bool {
         && !path.ends_with('/')
 }
 
+/// Whether each segment of `path` is one segment for every reader, or none: decoded, it holds no separator.
+pub(in crate::proxy) fn has_clear_segments(path: &str) -> bool {
+    path.split('/').all(|segment| decoded(segment).is_ok_and(|text| !text.contains(['/', '\\'])))
+}
+
 /// Whether a server may take the path of the canonical form `form` for the one of the form `other`: they are the same, or the
 /// characters outside ASCII of `form` stand for those missing. A server may fold such a character to its likeness in ASCII, as
 /// case-insensitive ones do with the Kelvin sign, or drop it.
