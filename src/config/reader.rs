@@ -57,6 +57,11 @@ impl<'a> Reader<'a> {
         matches!(self.entry(key), Some(Entry { value: ValueKind::String(value), .. }) if value == text)
     }
 
+    /// Whether the key is a list without items.
+    pub(super) fn is_empty_list(&mut self, key: &'static str) -> bool {
+        matches!(self.entry(key), Some(Entry { value: ValueKind::Array(items), .. }) if items.is_empty())
+    }
+
     /// A duration with its unit, such as `"30s"`, within bounds.
     pub(super) fn duration(&mut self, key: &'static str, bounds: RangeInclusive<Duration>) -> Duration {
         let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();

@@ -103,6 +103,8 @@ impl Policy {
         let tree = |rules: &[Rule], spell: fn(&str) -> String| {
             (!rules.is_empty()).then(|| rules.iter().fold(Tree::default(), |tree, rule| tree.with(rule, spell)))
         };
+        // A server answers HEAD by doing what it does for GET.
+        let denied: Vec<Rule> = deny.iter().map(Rule::with_head).collect();
         let unknown = [("policy.allow", allow), ("policy.deny", deny)].into_iter().flat_map(|(key, rules)| {
             let rules = (1..).zip(rules).filter(|(_, rule)| !rule.is_of_the_catalogue());
             rules.map(move |(place, _)| format!("rule {place} of {key}"))
@@ -111,7 +113,7 @@ impl Policy {
         // The canonical form of what a rule may be made of is its lower case.
         Self {
             allow: tree(allow, str::to_owned),
-            deny: tree(deny, str::to_ascii_lowercase),
+            deny: tree(&denied, str::to_ascii_lowercase),
             deny_billable,
             mode,
             unknown,
@@ -150,7 +152,9 @@ impl Policy {
             return Err(Denial::Billable);
         }
         let allowed = |allow: &Tree| {
-            allow.holds(methods, segments(path).map(|segment| percent_decode_str(segment).decode_utf8_lossy()))
+            let segments: Vec<_> =
+                segments(path).map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect();
+            allow.holds(methods, segments.iter())
         };
         if self.allow.as_ref().is_none_or(allowed) { Ok(()) } else { Err(Denial::NotAllowed) }
     }

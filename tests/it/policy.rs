@@ -147,6 +147,11 @@ fn p01_wrong_rules_are_all_told_by_their_place_and_never_shown() {
         ("FINICITY__POLICY__MODE", "canarysecret"),
         ("FINICITY__POLICY__DENY_BILLABLE", "canarysecret"),
     ];
+    for lost in [",", " , "] {
+        let (code, output) = run(&["routes"], &[("FINICITY__POLICY__ALLOW", lost)]);
+        assert_eq!(code, Some(78), "{output}");
+        assert!(output.contains("policy.allow (set by FINICITY__POLICY__ALLOW): has no rule"), "{output}");
+    }
     for command in ["check", "routes", "serve"] {
         let (code, output) = run(&[command], &variables);
         assert_eq!(code, Some(78), "{output}");

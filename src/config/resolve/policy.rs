@@ -6,6 +6,12 @@ use crate::proxy::policy::{Mode, Policy, Rule};
 /// The rules.
 pub(super) fn policy(read: &mut Reader<'_>) -> Policy {
     let [allow, deny] = ["policy.allow", "policy.deny"].map(|key| rules(read, key));
+    // Separators alone are what is left of a list whose items were lost, and must not mean that everything is allowed.
+    for (key, rules) in [("policy.allow", &allow), ("policy.deny", &deny)] {
+        if rules.is_empty() && read.list(key).is_empty() && !read.is_text(key, "") && !read.is_empty_list(key) {
+            read.problem(key, "has no rule; leave it empty if that is meant");
+        }
+    }
     let deny_billable = read.flag("policy.deny_billable");
     let mode = read.choice("policy.mode", &[("enforce", Mode::Enforce), ("report", Mode::Report)]);
     Policy::new(&allow, &deny, deny_billable, mode)

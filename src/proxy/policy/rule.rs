@@ -52,6 +52,15 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The same, and also for HEAD where it holds for GET.
+    pub(super) fn with_head(&self) -> Self {
+        let mut rule = self.clone();
+        if rule.methods.has(Methods::of(&Method::GET)) {
+            rule.methods.add(Methods::of(&Method::HEAD));
+        }
+        rule
+    }
+
     /// Whether it holds for any operation of the catalogue. One that does not is a slip of the pen, or a call that the catalogue does
     /// not have.
     pub fn is_of_the_catalogue(&self) -> bool {

@@ -60,6 +60,13 @@ fn what_is_allowed_is_allowed_and_nothing_else() {
 }
 
 #[test]
+fn who_may_not_get_may_not_ask_for_the_head_either() {
+    check(&denying(&["GET /a/b"]), Err(Denial::Denied), &["GET /a/b", "HEAD /a/b"]);
+    check(&denying(&["POST /a/b"]), Ok(()), &["GET /a/b", "HEAD /a/b"]);
+    check(&allowing(&["GET /a/b"]), Err(Denial::NotAllowed), &["HEAD /a/b"]);
+}
+
+#[test]
 fn what_is_denied_is_denied_whatever_is_allowed() {
     let policy = Policy::new(&rules(&["* /a/**"]), &rules(&["* /a/secret/**", "DELETE /a/{id}"]), false, Mode::Enforce);
     check(&policy, Ok(()), &["GET /a", "GET /a/1", "DELETE /a/1/2", "GET /a/1/secret"]);
