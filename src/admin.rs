@@ -173,6 +173,8 @@ struct LockOut {
     latched: bool,
     budget_spent: bool,
     rejections: u32,
+    unresolved_attempts: u32,
+    held: bool,
     new_credentials: Option<&'static str>,
 }
 
@@ -194,6 +196,8 @@ async fn status(State(parts): State<Parts>) -> Json<Status> {
             latched: guard.latched,
             budget_spent: guard.budget_spent,
             rejections: guard.rejections,
+            unresolved_attempts: guard.unresolved,
+            held: guard.held,
             new_credentials: guard.candidate,
         },
     })

@@ -25,9 +25,6 @@ use crate::{
 /// The media type of Prometheus' text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The refresher shows every ten seconds that it is alive, and a token call takes ten at most.
-const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
-
 /// Asks the event loops whether they answer.
 pub type Alive = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
@@ -79,7 +76,7 @@ async fn livez(State(parts): State<Parts>) -> Response {
 
 /// Whether the process works, or what does not.
 async fn is_live(parts: &Parts) -> Result<(), &'static str> {
-    if parts.token.heartbeat_age() > HEARTBEAT_LIMIT {
+    if parts.token.heartbeat_age() > token::HEARTBEAT_LIMIT {
         return Err("the token refresher hangs");
     }
     if (parts.alive)().await { Ok(()) } else { Err("an event loop does not answer") }
@@ -109,6 +106,7 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
     line("token version", token.version().to_string());
     line("token usable for", format!("{} s", token.remaining().as_secs()));
     let next = match (token.state(), token.until_next_attempt()) {
+        (token::State::Held, wait) => held_until(wait),
         (_, Some(wait)) => format!("in {} s", wait.as_secs()),
         (token::State::Rejected, None) => "never: the credentials were rejected; correct them".to_owned(),
         (token::State::Quarantined, None) => "never: quarantined; lift it on the admin port".to_owned(),
@@ -119,8 +117,19 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
     line("credentials latched", guard.latched.to_string());
     line("lock-out budget spent", guard.budget_spent.to_string());
     line("rejections counted", guard.rejections.to_string());
+    line("token requests with an unknown outcome", guard.unresolved.to_string());
+    line("token requests held", guard.held.to_string());
     line("new credentials", guard.candidate.unwrap_or("none").to_owned());
     text
+}
+
+/// When the next token request is made in the state `held`.
+fn held_until(wait: Option<Duration>) -> String {
+    let operator = "verify the credentials, then run `finicity-proxy lockout reset --override-budget`";
+    match wait {
+        Some(wait) => format!("held, one more in {} s; or {operator}", wait.as_secs()),
+        None => format!("never: held; {operator}"),
+    }
 }
 
 async fn metrics(State(parts): State<Parts>) -> Response {
@@ -136,6 +145,8 @@ async fn metrics(State(parts): State<Parts>) -> Response {
         latched: status.guard.latched,
         budget_spent: status.guard.budget_spent,
         rejections: status.guard.rejections,
+        unresolved: status.guard.unresolved,
+        held: status.guard.held,
         candidate: status.guard.candidate,
     });
     parts.metrics.probes(is_live(&parts).await.is_ok(), status.obtained && !draining, draining);

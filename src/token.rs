@@ -28,6 +28,14 @@ pub use endpoint::{Endpoint, EndpointError, Mint};
 pub use refresher::Refresher;
 pub use store::{Guard, Phase, State, Status, Token, TokenReader, TokenWriter, Unavailable, channel};
 
+/// The age above which the refresher's heartbeat means that it hangs. It beats at least this often while it waits, and during a
+/// request; the rest is for the state directory, whose locks are waited for up to a second each, on a slow disk.
+pub const HEARTBEAT_LIMIT: Duration =
+    clock::LONGEST_NAP.saturating_add(refresher::HEARTBEAT_INTERVAL).saturating_add(STATE_DIRECTORY_STALL);
+
+/// How long the refresher may wait for the disk and for the locks of the state directory.
+const STATE_DIRECTORY_STALL: Duration = Duration::from_secs(15);
+
 /// How tokens are fetched and how requests wait for one.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -73,6 +73,12 @@ async fn reset_latch(State(parts): State<Parts>, Query(reset): Query<Reset>) -> 
         Some(Verdict::Latched) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the reset could not be written; see the log\n").into_response()
         }
+        Some(Verdict::Held) => {
+            let how = "held: too many token requests with these credentials have an unknown outcome, and five failed ones lock \
+                       the vendor account. If you are sure that the credentials are right: POST \
+                       /api/latch/reset?override_budget=true\n";
+            (StatusCode::CONFLICT, how).into_response()
+        }
         Some(Verdict::BudgetSpent) => {
             let how = "too many credentials of this id were rejected, and five lock the vendor account. If you are sure that \
                        the present ones are right: POST /api/latch/reset?override_budget=true\n";

@@ -1,29 +1,34 @@
 //! The guard against locking the vendor account: which credentials must not be tried (again).
 //!
-//! Five failed authentications lock the account, and only the vendor's support unlocks it. Two rules keep away from
-//! that. After one rejection its [`Fingerprint`] is *latched*: it is not tried again until the credentials change or an
-//! operator resets it. And each id has a *budget*: after three rejections nothing is tried for it until an operator
-//! overrides that. Both outlive the process in a state directory, as keyed hashes, and every process that shares the
-//! directory obeys them.
+//! Five failed authentications lock the account, and only the vendor's support unlocks it. Three rules keep away from
+//! that. Credentials that have not obtained a token yet (*unproven*) are tried only after the attempt was recorded; an attempt
+//! of which the outcome stays unknown counts like a rejection ([`attempts`]). After one rejection the [`Fingerprint`] is
+//! *latched*: it is not tried again until the credentials change or an operator resets it. And each id has a *budget*: after
+//! three rejections nothing is tried for it until an operator overrides that. All of this outlives the process in a state
+//! directory, as keyed hashes, and holds for every process that shares the directory.
 //!
 //! What tightens holds at once, even when the disk fails; what loosens holds only when it is on the disk. So a fault can
-//! cost a token call too few, never one too many.
+//! cost a token request too few, never one too many.
 //!
-//! Deliberately absent: time. The vendor documents no moment at which its count of failures ends, so nothing here wears
-//! off by itself.
+//! Confirmed rejections never expire: the vendor documents no time after which its count of failures ends.
 
+mod attempts;
 mod fingerprint;
 mod state;
+mod state_file;
 mod store;
 
 use std::{
     borrow::Cow,
+    fs::File,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 pub use fingerprint::Fingerprint;
 
 use self::{
+    attempts::{Attempts, Decision},
     fingerprint::Key,
     state::State,
     store::{Failure, Store},
@@ -39,6 +44,39 @@ pub enum Verdict {
     Latched,
     /// The id was rejected too often: no credentials of it may be tried.
     BudgetSpent,
+    /// Too many attempts with unproven credentials have an unknown outcome.
+    Held,
+}
+
+/// What [`Lockout::begin`] says about a token request.
+#[derive(Debug)]
+pub enum Attempt {
+    /// The credentials are proven in this state directory; nothing needs to be recorded.
+    Proven,
+    /// The attempt is recorded as outstanding, and the request may be sent.
+    Recorded(Permit),
+    /// Another process that shares the state directory makes an attempt now. Its outcome decides.
+    InProgress,
+    /// An earlier attempt has an unknown outcome: first the token endpoint has to show that it responds.
+    ProbeFirst,
+    /// The minimum time since the last attempt has not passed; this is left of it.
+    NotBefore(Duration),
+    /// Too many attempts have an unknown outcome. One more is permitted after this time; `None`: only by an operator.
+    Held(Option<Duration>),
+    /// The credentials were rejected before.
+    Rejected(Verdict),
+}
+
+/// The right to send one token request with unproven credentials.
+///
+/// Dropping it leaves the attempt recorded as outstanding, as a crash would; see [`Lockout::resolve`].
+#[derive(Debug)]
+#[must_use]
+pub struct Permit {
+    fingerprint: Fingerprint,
+    at_ms: u64,
+    /// The lock on attempts, where there is a state directory.
+    _lock: Option<File>,
 }
 
 /// Why the state of an earlier run cannot be gone by. Starting all the same could forget a rejection.
@@ -68,6 +106,8 @@ pub struct Lockout {
     state: State,
     /// Rejections that could not be written yet. Each took a token call that a verdict had allowed, so they are few.
     unsaved: Vec<Fingerprint>,
+    /// The attempts of this process, where there is no state directory.
+    attempts: Attempts,
     store: Option<Store>,
 }
 
@@ -88,7 +128,7 @@ impl Lockout {
             },
             None => (None, Key::generate().map_err(failed)?, State::default()),
         };
-        Ok(Self { key, state, unsaved: Vec::new(), store })
+        Ok(Self { key, state, unsaved: Vec::new(), attempts: Attempts::default(), store })
     }
 
     /// The fingerprint of a token call to `host` in the manner of `scheme`.
@@ -123,29 +163,110 @@ impl Lockout {
     pub fn rejected(&mut self, fingerprint: &Fingerprint) -> Result<(), PersistError> {
         self.state.rejected(fingerprint);
         self.unsaved.push(fingerprint.clone());
-        self.change(|_| {})
+        let counted = self.change(|_| {});
+        counted.and(self.change_attempts(|attempts| attempts.rejected(fingerprint)))
     }
 
-    /// The vendor took them, so the account is not locked: the budget of that id starts anew. Latches of other secrets
-    /// stay.
+    /// The credentials obtained a token: they are proven, the account is not locked, and the budget of its id starts again.
+    /// Latches of other secrets stay.
     ///
     /// # Errors
     ///
-    /// When that, or an earlier rejection, cannot be written; then the budget stays as it was. Nothing is written, and
+    /// When that, or an earlier rejection, cannot be written; then budget and proof stay as they were. Nothing is written, and
     /// so nothing fails, when there is nothing to change.
     pub fn accepted(&mut self, fingerprint: &Fingerprint) -> Result<(), PersistError> {
-        self.change(|state| state.accepted(fingerprint))
+        self.change(|state| state.accepted(fingerprint))?;
+        self.change_attempts(|attempts| attempts.accepted(fingerprint))
     }
 
-    /// An operator's reset: allows this fingerprint once more. A spent budget it leaves alone, unless `override_budget`,
-    /// which grants exactly one further rejection. Returns the verdict after it.
+    /// Asks to make one token request with credentials that have not obtained a token in this process, at `now`, which counts
+    /// from the Unix epoch. `responded` says whether the token endpoint gave a complete response since their last attempt.
+    ///
+    /// [`Attempt::Recorded`] is returned only once the attempt is on the disk, where there is a state directory.
+    ///
+    /// # Errors
+    ///
+    /// When the records cannot be read or written. Then the request must not be sent.
+    pub fn begin(
+        &mut self,
+        fingerprint: &Fingerprint,
+        now: Duration,
+        responded: bool,
+    ) -> Result<Attempt, PersistError> {
+        let decide = |state: &State, attempts: &Attempts| {
+            attempts.decide(fingerprint, state.counted(fingerprint), now, responded)
+        };
+        // Proven credentials neither wait for a lock nor write.
+        if decide(&self.state, &*self.newest_attempts()?) == Decision::Proven {
+            return Ok(Attempt::Proven);
+        }
+        let attempt_lock = match self.locked(Store::try_lock_attempt)? {
+            Some(None) => return Ok(Attempt::InProgress),
+            lock => lock.flatten(),
+        };
+        let _lock = self.locked(Store::lock)?;
+        self.refresh().map_err(|source| self.rejections_error(source))?;
+        let verdict = self.state.verdict(fingerprint);
+        if verdict != Verdict::Allowed {
+            return Ok(Attempt::Rejected(verdict));
+        }
+        let before = self.newest_attempts()?.into_owned();
+        let mut attempts = before.clone();
+        attempts.clamp(now);
+        let decision = decide(&self.state, &attempts);
+        let recorded = (decision == Decision::Permitted).then(|| attempts.record(fingerprint, now));
+        if attempts != before {
+            self.write_attempts(attempts)?;
+        }
+        Ok(match (decision, recorded) {
+            (_, Some(at_ms)) => {
+                Attempt::Recorded(Permit { fingerprint: fingerprint.clone(), at_ms, _lock: attempt_lock })
+            }
+            (Decision::Proven | Decision::Permitted, None) => Attempt::Proven,
+            (Decision::ProbeFirst, None) => Attempt::ProbeFirst,
+            (Decision::NotBefore(wait), None) => Attempt::NotBefore(wait),
+            (Decision::Held(wait), None) => Attempt::Held(wait),
+        })
+    }
+
+    /// Removes the record of an attempt whose outcome is known: nothing was sent, a complete response other than a rejection was
+    /// received, or the rejection is counted.
+    ///
+    /// # Errors
+    ///
+    /// When the removal cannot be written. Then the attempt counts as one with an unknown outcome.
+    pub fn resolve(&mut self, permit: Permit) -> Result<(), PersistError> {
+        self.change_attempts(|attempts| attempts.resolve(&permit.fingerprint, permit.at_ms))
+    }
+
+    /// Attempts with an unknown outcome that count against the credentials of `fingerprint`.
+    pub fn unresolved(&self, fingerprint: &Fingerprint) -> u32 {
+        self.newest_attempts().map_or(0, |attempts| attempts.unresolved(fingerprint))
+    }
+
+    /// An operator's reset: allows this fingerprint once more. A spent budget and held attempts it leaves alone, unless
+    /// `override_budget`, which grants exactly one further attempt. Returns the verdict after it, at `now`, which counts from
+    /// the Unix epoch.
     ///
     /// # Errors
     ///
     /// When it cannot be written; then nothing is reset.
-    pub fn reset(&mut self, fingerprint: &Fingerprint, override_budget: bool) -> Result<Verdict, PersistError> {
+    pub fn reset(
+        &mut self,
+        fingerprint: &Fingerprint,
+        override_budget: bool,
+        now: Duration,
+    ) -> Result<Verdict, PersistError> {
         self.change(|state| state.reset(fingerprint, override_budget))?;
-        Ok(self.state.verdict(fingerprint))
+        let rejections = self.state.counted(fingerprint);
+        if override_budget {
+            self.change_attempts(|attempts| attempts.permit_one(fingerprint, rejections))?;
+        }
+        let verdict = self.state.verdict(fingerprint);
+        Ok(match self.newest_attempts()?.decide(fingerprint, rejections, now, false) {
+            Decision::Held(_) if verdict == Verdict::Allowed => Verdict::Held,
+            _ => verdict,
+        })
     }
 
     /// How many rejections count against the id of `fingerprint`.
@@ -168,8 +289,7 @@ impl Lockout {
 
     /// Makes `change` to the newest state, and writes it together with what is still unsaved.
     fn change(&mut self, change: impl Fn(&mut State)) -> Result<(), PersistError> {
-        self.try_change(change)
-            .map_err(|source| PersistError { path: self.store.as_ref().map(Store::path).unwrap_or_default(), source })
+        self.try_change(change).map_err(|source| self.rejections_error(source))
     }
 
     fn try_change(&mut self, change: impl Fn(&mut State)) -> Result<(), Failure> {
@@ -192,6 +312,54 @@ impl Lockout {
         self.state = next;
         self.unsaved.clear();
         Ok(())
+    }
+
+    /// The attempts on the disk, or those of this process where there is no state directory.
+    fn newest_attempts(&self) -> Result<Cow<'_, Attempts>, PersistError> {
+        match &self.store {
+            Some(store) => store.read_attempts(&self.key).map(Cow::Owned).map_err(|source| self.attempts_error(source)),
+            None => Ok(Cow::Borrowed(&self.attempts)),
+        }
+    }
+
+    /// Makes `change` to the newest attempts, and writes them where they differ.
+    fn change_attempts(&mut self, change: impl Fn(&mut Attempts)) -> Result<(), PersistError> {
+        let changed = |attempts: &Attempts| {
+            let mut next = attempts.clone();
+            change(&mut next);
+            (next != *attempts).then_some(next)
+        };
+        if changed(&*self.newest_attempts()?).is_none() {
+            return Ok(());
+        }
+        let _lock = self.locked(Store::lock)?;
+        match changed(&*self.newest_attempts()?) {
+            Some(next) => self.write_attempts(next),
+            None => Ok(()),
+        }
+    }
+
+    fn write_attempts(&mut self, attempts: Attempts) -> Result<(), PersistError> {
+        match &self.store {
+            Some(store) => store.write_attempts(&self.key, &attempts).map_err(|source| self.attempts_error(source)),
+            None => {
+                self.attempts = attempts;
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a lock of the state directory, where there is one.
+    fn locked<T>(&self, lock: impl FnOnce(&Store) -> Result<T, Failure>) -> Result<Option<T>, PersistError> {
+        self.store.as_ref().map(lock).transpose().map_err(|source| self.attempts_error(source))
+    }
+
+    fn attempts_error(&self, source: Failure) -> PersistError {
+        PersistError { path: self.store.as_ref().map(Store::attempts_path).unwrap_or_default(), source }
+    }
+
+    fn rejections_error(&self, source: Failure) -> PersistError {
+        PersistError { path: self.store.as_ref().map(Store::path).unwrap_or_default(), source }
     }
 
     fn refresh(&mut self) -> Result<(), Failure> {

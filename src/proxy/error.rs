@@ -295,6 +295,11 @@ impl From<Unavailable> for Error {
                 "The upstream rejected the proxy's credentials; an operator has to correct them.",
                 REJECTED_RETRY_AFTER,
             ),
+            Unavailable::Held => (
+                Code::TokenUnavailable,
+                "Token requests are held to avoid a lock-out of the vendor account; an operator has to act.",
+                REJECTED_RETRY_AFTER,
+            ),
             Unavailable::Quarantined => (
                 Code::Quarantined,
                 "An administrator has put the proxy's token in quarantine; it is lifted on the admin port.",

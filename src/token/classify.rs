@@ -94,11 +94,25 @@ impl fmt::Display for Class {
     }
 }
 
+/// What is known about a token request that obtained no token: whether the vendor can have counted it as a failed
+/// authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// No byte of the request was sent: DNS, connect, egress tunnel or TLS handshake failed.
+    NotSent,
+    /// A complete response was received.
+    Responded,
+    /// The request may have been processed: there was no complete response.
+    Unknown,
+}
+
 /// A token call that brought no token.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// What can be done about it.
     pub class: Class,
+    /// What is known about the request.
+    pub disposition: Disposition,
     /// What was wrong, in words of this program.
     pub reason: &'static str,
     /// The answer's status, where there was an answer.
@@ -112,9 +126,16 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure without an answer.
+    /// A failure without a response, of which nothing is known: [`Disposition::Unknown`].
     pub fn new(class: Class, reason: &'static str) -> Self {
-        Self { class, reason, status: None, code: None, retry_after: None, readable: true }
+        let disposition = Disposition::Unknown;
+        Self { class, disposition, reason, status: None, code: None, retry_after: None, readable: true }
+    }
+
+    /// The same with a known disposition.
+    #[must_use]
+    pub fn with_disposition(self, disposition: Disposition) -> Self {
+        Self { disposition, ..self }
     }
 
     /// Whether the server has decided against the call, as opposed to having failed at it.
@@ -159,6 +180,7 @@ pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Resu
 
     let fail = |class, reason| Failure {
         class,
+        disposition: Disposition::Responded,
         reason,
         status: Some(status),
         code: codes.first().cloned(),

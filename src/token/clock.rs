@@ -3,13 +3,19 @@
 //! A lifetime goes on while a laptop sleeps, and it must not change when somebody sets the wall clock. `CLOCK_BOOTTIME`
 //! is the one that does both; `std`'s and tokio's clock stops during suspend on Linux.
 
-use std::{ops::Add, time::Duration};
+use std::{
+    ops::Add,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::{Instant, sleep};
 
 /// The longest single timer. After a suspend the timer wheel is late by the time slept, so a long wait looks at the clock
 /// again this often; more often would wake an idle process for nothing. The refresher's heartbeat has this rhythm, too.
-const LONGEST_NAP: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_NAP: Duration = Duration::from_secs(10);
+
+/// The wall-clock time at which a simulated clock begins: 2026-01-01, any time after the epoch.
+const SIMULATED_EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
 /// A point in time on a [`Clock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +60,15 @@ impl Clock {
             Self::Boot => boot_time(),
             Self::Tokio(start) | Self::Simulated(start) => start.elapsed(),
         })
+    }
+
+    /// The wall clock: the time since the Unix epoch, for what must outlive the process. Zero before the epoch. Simulated clocks
+    /// begin at a fixed time.
+    pub fn unix_time(self) -> Duration {
+        match self {
+            Self::Boot => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            Self::Tokio(start) | Self::Simulated(start) => SIMULATED_EPOCH + start.elapsed(),
+        }
     }
 
     /// Waits until `due`, but ten seconds at most, so that the caller looks at the clock again and shows that it is alive.

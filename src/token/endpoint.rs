@@ -9,13 +9,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use tracing::debug;
 use zeroize::Zeroizing;
 
 use super::{
     Config,
-    classify::{Answer, Class, Failure, Minted, classify},
+    classify::{Answer, Class, Disposition, Failure, Minted, classify},
     scheme::{self, Call, Grant},
 };
 use crate::{
@@ -34,8 +34,16 @@ const USUAL_ANSWER_BYTES: usize = 8 * 1024;
 /// The time to connect, TLS included. A server that takes longer is better tried again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The time for the whole call. Refreshes start early enough that many such attempts fit before a token ends.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time for a token request with proven credentials. Refreshes start early enough that many such attempts fit before a token
+/// expires.
+pub(super) const PROVEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time for a token request with credentials that have not obtained a token yet. Longer, since a rejection that arrives
+/// after the time limit is an attempt with an unknown outcome.
+pub(super) const UNPROVEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The time for the response to a probe of the token endpoint.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The vendor's own host, of which it is known what its published API documents.
 const VENDOR_HOST: &str = "api.finicity.com";
@@ -45,7 +53,7 @@ const ADVICE: &str = "the vendor's published API documents partner authenticatio
 
 /// Something that mints tokens: the real endpoint, or a test's.
 pub trait Mint: Send + Sync + 'static {
-    /// Makes one token call.
+    /// Makes one token call, which may take `limit` in all.
     ///
     /// # Errors
     ///
@@ -54,7 +62,15 @@ pub trait Mint: Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Dropping the future may leave a token minted at the server that nobody knows of; that costs nothing.
-    fn mint(&self, credentials: &Credentials) -> impl Future<Output = Result<Grant, Failure>> + Send;
+    fn mint(&self, credentials: &Credentials, limit: Duration) -> impl Future<Output = Result<Grant, Failure>> + Send;
+
+    /// Asks for a response on the path of the token endpoint, without credentials and App Key, so that the request cannot count as
+    /// a failed authentication. Any complete response is a success.
+    ///
+    /// # Errors
+    ///
+    /// When there was no complete response.
+    fn probe(&self, scheme: Scheme) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Revokes a token that is no longer wanted, where that can be done. `None` when it cannot.
     fn revoke(
@@ -110,16 +126,24 @@ impl Endpoint {
         Ok(Self { trust, host, config })
     }
 
-    async fn send(&self, call: Call) -> Result<reqwest::Response, Failure> {
-        let url = url(&self.config.base, &call.path)
-            .ok_or_else(|| Failure::new(Class::Config, "the token endpoint's address is not a valid URL"))?;
+    async fn send(&self, call: Call, limit: Duration) -> Result<reqwest::Response, Failure> {
         let headers = call.headers.into_iter().collect();
-        let client = client(&self.trust, &self.config).map_err(failure)?;
-        client.post(url).headers(headers).body(Bytes::from_owner(call.body)).send().await.map_err(failure)
+        let request = self.request(Method::POST, &call.path, limit)?;
+        request.headers(headers).body(Bytes::from_owner(call.body)).send().await.map_err(failure)
     }
 
-    async fn call(&self, credentials: &Credentials) -> Result<Grant, Failure> {
-        let response = self.send(scheme::token_call(credentials, &self.config)).await?;
+    /// A request for `path` on the token endpoint's host.
+    fn request(&self, method: Method, path: &str, limit: Duration) -> Result<reqwest::RequestBuilder, Failure> {
+        let url = url(&self.config.base, path).ok_or_else(|| {
+            Failure::new(Class::Config, "the token endpoint's address is not a valid URL")
+                .with_disposition(Disposition::NotSent)
+        })?;
+        let client = client(&self.trust, &self.config).map_err(failure)?;
+        Ok(client.request(method, url).timeout(limit))
+    }
+
+    async fn call(&self, credentials: &Credentials, limit: Duration) -> Result<Grant, Failure> {
+        let response = self.send(scheme::token_call(credentials, &self.config), limit).await?;
         let minted = judge(response, scheme::token_field(credentials.scheme)).await?;
         Ok(scheme::grant(credentials, &self.config, &minted))
     }
@@ -136,7 +160,6 @@ fn client(trust: &Trust, config: &Config) -> Result<reqwest::Client, reqwest::Er
         .referer(false)
         .pool_max_idle_per_host(0)
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(TOTAL_TIMEOUT)
         .user_agent(concat!("finicity-proxy/", env!("CARGO_PKG_VERSION")));
     // Plain HTTP is for this machine alone, whatever a resolver says of its name. Port 0 stands for the address's own.
     let client = if config.base.scheme_str() == Some("http") {
@@ -170,19 +193,27 @@ async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Min
     match (classify(&answer, token_field, SystemTime::now()), broken) {
         (outcome, None) => outcome,
         // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
-        (Err(failure), Some(_)) if failure.is_verdict() => Err(failure),
+        (Err(failure), Some(_)) if failure.is_verdict() => Err(failure.with_disposition(Disposition::Unknown)),
         (_, Some(broken)) => Err(broken),
     }
 }
 
 impl Mint for Endpoint {
-    fn mint(&self, credentials: &Credentials) -> impl Future<Output = Result<Grant, Failure>> + Send {
-        self.call(credentials)
+    fn mint(&self, credentials: &Credentials, limit: Duration) -> impl Future<Output = Result<Grant, Failure>> + Send {
+        self.call(credentials, limit)
+    }
+
+    async fn probe(&self, scheme: Scheme) -> Result<(), Failure> {
+        let path = scheme::token_path(scheme, &self.config);
+        let request = self.request(Method::GET, path, PROBE_TIMEOUT)?;
+        let mut response = request.header(header::ACCEPT, "application/json").send().await.map_err(failure)?;
+        while response.chunk().await.map_err(failure)?.is_some() {}
+        Ok(())
     }
 
     async fn revoke(&self, credentials: &Credentials, token: &HeaderValue) -> Option<Result<(), Failure>> {
         let call = scheme::revocation_call(credentials, &self.config, token)?;
-        Some(match self.send(call).await {
+        Some(match self.send(call, PROVEN_TIMEOUT).await {
             Ok(response) if response.status().is_success() => Ok(()),
             // The call carries the client's secret, so a refusal says of it what the token endpoint's would.
             Ok(response) => judge(response, "").await.map(drop),
@@ -218,6 +249,8 @@ fn url(base: &Uri, path: &str) -> Option<reqwest::Url> {
 /// The class of a call that got no whole answer. Nothing of reqwest's error is kept: its text holds the URL.
 fn failure(error: reqwest::Error) -> Failure {
     let error = error.without_url();
+    let disposition =
+        if error.is_connect() || error.is_builder() { Disposition::NotSent } else { Disposition::Unknown };
     debug!(error = ?error, "token call failed");
     let (class, reason) = if error.is_timeout() {
         (Class::Transient, "the token endpoint did not answer in time")
@@ -229,7 +262,7 @@ fn failure(error: reqwest::Error) -> Failure {
     } else {
         (Class::Transient, "the connection to the token endpoint broke")
     };
-    Failure::new(class, reason)
+    Failure::new(class, reason).with_disposition(disposition)
 }
 
 #[cfg(test)]

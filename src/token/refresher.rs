@@ -3,8 +3,12 @@
 //! It holds the credentials that are in use and, during a rotation, those that shall take over. Whatever it does, it does one
 //! thing at a time, so there is never more than one token call under way.
 
+mod attempt;
+mod report;
 mod slot;
 mod turn;
+
+pub(super) use attempt::HEARTBEAT_INTERVAL;
 
 use std::{
     collections::VecDeque,

@@ -55,17 +55,22 @@ pub struct Call {
 
 /// The token call of `credentials`.
 pub fn token_call(credentials: &Credentials, config: &Config) -> Call {
-    let (default_path, mut headers, body) = match credentials.scheme {
-        Scheme::OAuth2 => {
-            let (headers, body) = oauth2::token_request(credentials, config.encoding, config.scope.as_deref());
-            (oauth2::TOKEN_PATH, headers, body)
-        }
-        Scheme::Partner => (partner::TOKEN_PATH, vec![JSON], partner::body(credentials)),
+    let (mut headers, body) = match credentials.scheme {
+        Scheme::OAuth2 => oauth2::token_request(credentials, config.encoding, config.scope.as_deref()),
+        Scheme::Partner => (vec![JSON], partner::body(credentials)),
     };
     headers.push((config.app_key_header.clone(), credentials.app_key.header()));
     // The vendor has been seen to answer in XML to a caller that asks for nothing.
     headers.push((header::ACCEPT, HeaderValue::from_static("application/json")));
-    Call { path: config.token_path.clone().unwrap_or_else(|| default_path.to_owned()), headers, body }
+    Call { path: token_path(credentials.scheme, config).to_owned(), headers, body }
+}
+
+/// The path of the token endpoint: the configured one, or else that of the scheme.
+pub fn token_path(scheme: Scheme, config: &Config) -> &str {
+    config.token_path.as_deref().unwrap_or(match scheme {
+        Scheme::OAuth2 => oauth2::TOKEN_PATH,
+        Scheme::Partner => partner::TOKEN_PATH,
+    })
 }
 
 /// The call that revokes `token` (RFC 7009), where the scheme has one and its path is configured.

@@ -66,6 +66,10 @@ pub enum Phase {
     Failed(Class),
     /// The credentials were rejected; no call is made until they change.
     Rejected,
+    /// Too many token requests with unproven credentials have an unknown outcome; none is made for now.
+    Held,
+    /// The record of an attempt with unproven credentials cannot be written; no request is made until it can.
+    Unrecorded,
     /// An administrator wants no token.
     Quarantined,
     /// The refresher has ended.
@@ -81,7 +85,11 @@ pub struct Guard {
     pub budget_spent: bool,
     /// Rejections counted for this id.
     pub rejections: u32,
-    /// New credentials wait to take over, or were rejected.
+    /// Token requests with an unknown outcome that count against the credentials in use.
+    pub unresolved: u32,
+    /// So many of them, together with rejections, that no request is made for now.
+    pub held: bool,
+    /// The state of new credentials: `waiting`, `rejected` or `held`.
     pub candidate: Option<&'static str>,
 }
 
@@ -115,6 +123,8 @@ pub enum State {
     Expired,
     /// No usable token, and the credentials were rejected.
     Rejected,
+    /// No usable token, and too many token requests with unproven credentials have an unknown outcome.
+    Held,
     /// An administrator wants no token.
     Quarantined,
     /// The refresher has ended.
@@ -123,13 +133,14 @@ pub enum State {
 
 impl State {
     /// Every state, for tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Empty,
         Self::Fresh,
         Self::Refreshing,
         Self::Degraded,
         Self::Expired,
         Self::Rejected,
+        Self::Held,
         Self::Quarantined,
         Self::Stopped,
     ];
@@ -143,6 +154,7 @@ impl State {
             Self::Degraded => "degraded",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
+            Self::Held => "held",
             Self::Quarantined => "quarantined",
             Self::Stopped => "stopped",
         }
@@ -161,6 +173,9 @@ pub enum Unavailable {
     /// None will come: the credentials were rejected.
     #[error("the upstream rejected the credentials of this proxy")]
     Rejected,
+    /// None for now: too many token requests with unproven credentials have an unknown outcome.
+    #[error("token requests are held, since earlier ones have an unknown outcome")]
+    Held,
     /// An administrator wants no token.
     #[error("the token is quarantined")]
     Quarantined,
@@ -301,6 +316,7 @@ impl TokenReader {
                 }
                 match phase {
                     Phase::Rejected => return Err(Unavailable::Rejected),
+                    Phase::Held => return Err(Unavailable::Held),
                     Phase::Quarantined => return Err(Unavailable::Quarantined),
                     _ => {}
                 }
@@ -337,8 +353,9 @@ impl TokenReader {
             (Phase::Quarantined, _) => State::Quarantined,
             (Phase::Idle, true) => State::Fresh,
             (Phase::Fetching, true) => State::Refreshing,
-            (Phase::Failed(_) | Phase::Rejected, true) => State::Degraded,
+            (Phase::Failed(_) | Phase::Rejected | Phase::Held | Phase::Unrecorded, true) => State::Degraded,
             (Phase::Rejected, false) => State::Rejected,
+            (Phase::Held, false) => State::Held,
             (_, false) if status.obtained => State::Expired,
             (_, false) => State::Empty,
         }

@@ -77,6 +77,11 @@ impl Key {
         Zeroizing::new(hex(self.0.expose()))
     }
 
+    /// Identifies the key without giving anything of it away.
+    pub(super) fn id(&self) -> Hash {
+        self.hash(&[b"key"])
+    }
+
     /// Whether hashes by `other` can be compared with hashes by this key.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.0.expose() == other.0.expose()

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Verdict,
+    attempts::Rejections,
     fingerprint::{Fingerprint, Hash},
 };
 
@@ -82,12 +83,20 @@ impl State {
                 account.latched.retain(|latched| *latched != fingerprint.whole);
             }
             Verdict::Latched => self.touch(fingerprint).latched.retain(|latched| *latched != fingerprint.whole),
-            Verdict::BudgetSpent | Verdict::Allowed => {}
+            Verdict::BudgetSpent | Verdict::Allowed | Verdict::Held => {}
         }
     }
 
     pub(super) fn rejections(&self, fingerprint: &Fingerprint) -> u32 {
         self.find(fingerprint).map_or(0, |account| account.rejections)
+    }
+
+    /// Rejections of the account, and how many of them are allowed.
+    pub(super) fn counted(&self, fingerprint: &Fingerprint) -> Rejections {
+        self.find(fingerprint).map_or(Rejections { count: 0, budget: BUDGET }, |account| Rejections {
+            count: account.rejections,
+            budget: account.budget,
+        })
     }
 
     fn find(&self, fingerprint: &Fingerprint) -> Option<&Account> {

@@ -1,9 +1,12 @@
-//! The state on the disk: one small JSON file that is replaced as a whole, under a lock.
+//! The state on the disk: two small JSON files, each replaced atomically under a lock.
+//!
+//! Rejections keep the layout of version 1, which earlier releases read. Attempts are in a file of their own, so that an upgrade
+//! and a rollback both find what they know.
 
 use std::{
-    fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
-    io::{self, ErrorKind, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -12,25 +15,25 @@ use std::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{fingerprint::Key, state::State};
+use super::{
+    attempts::Attempts,
+    fingerprint::{Hash, Key},
+    state::State,
+    state_file::{MAX_FILE_BYTES, OpenSnapshot, StateFile, USUAL_FILE_BYTES},
+};
 
 const STATE_FILE: &str = "lockout.json";
 
-/// Written first and then renamed. Only who holds the lock touches it, so one that is there is left over from a crash.
-const TEMPORARY_FILE: &str = "lockout.json.tmp";
+const ATTEMPTS_FILE: &str = "attempts.json";
 
-/// Locked instead of the state file, whose inode changes with each write. Never removed: two processes could hold two.
+/// Locked instead of the state files, whose inodes change with each write. Never removed: two processes could hold two.
 const LOCK_FILE: &str = "lockout.lock";
+
+/// Locked for as long as a token request with unproven credentials takes. Never removed, for the same reason.
+const ATTEMPT_LOCK_FILE: &str = "attempts.lock";
 
 /// The layout of the file. Another number means another program wrote it, whose latches this one cannot read.
 const VERSION: u32 = 1;
-
-/// More than twice the largest state that the bounds of [`State`] allow. A file above this is something else.
-const MAX_FILE_BYTES: u64 = 256 * 1024;
-
-/// Room for the state of a few ids, so that writing it leaves no copy of the key in a buffer that was outgrown: the key
-/// comes first.
-const USUAL_FILE_BYTES: usize = 4 * 1024;
 
 /// How often, and after what pause, the lock is tried: for a second in all. A process holds it for some milliseconds;
 /// one that was stopped while it held it must not stop the others for ever.
@@ -52,7 +55,6 @@ pub(super) enum Failure {
     Write(#[source] io::Error),
     #[error("the file is larger than {MAX_FILE_BYTES} bytes")]
     TooLarge,
-    // Without the parser's own error, which quotes the file.
     #[error("the file is damaged at line {line}, column {column}")]
     Damaged { line: usize, column: usize },
     #[error("the key in the file is damaged")]
@@ -99,45 +101,29 @@ struct Layout<'a, S> {
     ids: S,
 }
 
+/// The layout of the attempts file.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct AttemptsLayout<A> {
+    version: u32,
+    /// Identifies the key of the hashes: records that were made with another key match nothing.
+    key: Hash,
+    accounts: A,
+}
+
 /// The version alone, which must be readable in every layout.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
 }
 
-/// One state of the file, as it was read or written.
-#[derive(Debug)]
-pub(super) struct Seen {
-    stamp: Stamp,
-    /// Kept open, so that its inode number cannot be given to the file that replaces it.
-    _file: File,
-}
-
-/// What tells a file from another, or from itself before somebody edited it.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    modified: (i64, i64),
-    length: u64,
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            length: metadata.len(),
-        }
-    }
-}
-
 /// The state directory.
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
-    seen: Option<Seen>,
+    rejections: StateFile,
+    attempts: StateFile,
+    seen: Option<OpenSnapshot>,
 }
 
 /// The state file in `dir`.
@@ -146,11 +132,12 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 }
 
 impl Store {
-    /// Opens `dir`, and makes what is missing of directory, key and state.
+    /// Opens `dir`, and creates what is missing of directory, key and state.
     pub(super) fn open(dir: &Path) -> Result<(Self, Key, State), Failure> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Failure::Directory)?;
-        let mut store = Self { dir: dir.to_owned(), seen: None };
-        // First without the lock: to read needs none, and must work in a directory that only others may write.
+        let (rejections, attempts) = (StateFile::new(path(dir)), StateFile::new(dir.join(ATTEMPTS_FILE)));
+        let mut store = Self { dir: dir.to_owned(), rejections, attempts, seen: None };
+        // First without the lock: reading needs none, and must work in a directory that only others may write.
         let mut found = store.read()?;
         if found.is_none() {
             let _lock = store.lock()?;
@@ -161,45 +148,55 @@ impl Store {
                 return Ok((store, key, state));
             }
         }
-        let (key, state, seen) = found.expect("a missing state has been made above");
+        let (key, state, seen) = found.expect("a missing state has been created above");
         store.saw(seen);
         Ok((store, key, state))
     }
 
-    /// The state file.
+    /// The file of rejections.
     pub(super) fn path(&self) -> PathBuf {
-        path(&self.dir)
+        self.rejections.path().clone()
     }
 
-    /// Takes the lock that whoever writes holds, until the file is dropped.
+    /// The file of attempts.
+    pub(super) fn attempts_path(&self) -> PathBuf {
+        self.attempts.path().clone()
+    }
+
+    /// Takes the lock that every writer holds, until the file is dropped. Waits for a second at most.
     pub(super) fn lock(&self) -> Result<File, Failure> {
-        let file = OpenOptions::new()
+        let file = self.lock_file(LOCK_FILE)?;
+        for _ in 0..LOCK_TRIES {
+            if try_lock(&file)? {
+                return Ok(file);
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
+        Err(Failure::Busy)
+    }
+
+    /// Takes the lock on attempts, until the file is dropped, or returns `None` at once when another process has it.
+    pub(super) fn try_lock_attempt(&self) -> Result<Option<File>, Failure> {
+        let file = self.lock_file(ATTEMPT_LOCK_FILE)?;
+        Ok(try_lock(&file)?.then_some(file))
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File, Failure> {
+        OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(self.dir.join(LOCK_FILE))
-            .map_err(Failure::Lock)?;
-        for _ in 0..LOCK_TRIES {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
-                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
-                Err(TryLockError::Error(error)) => return Err(Failure::Lock(error)),
-            }
-        }
-        Err(Failure::Busy)
+            .open(self.dir.join(name))
+            .map_err(Failure::Lock)
     }
 
     /// The state on the disk when it is not the one last seen. `None` also when the file was removed: what this process
     /// knows is then the best there is, and the next write puts it back.
-    pub(super) fn newer(&self, key: &Key) -> Result<Option<(State, Seen)>, Failure> {
-        match fs::metadata(self.path()) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Failure::Read(error)),
-            Ok(found) if self.seen.as_ref().is_some_and(|seen| seen.stamp == Stamp::from(&found)) => return Ok(None),
-            Ok(_) => {}
+    pub(super) fn newer(&self, key: &Key) -> Result<Option<(State, OpenSnapshot)>, Failure> {
+        if self.rejections.has_changed(self.seen.as_ref())? != Some(true) {
+            return Ok(None);
         }
         match self.read()? {
             Some((found, state, seen)) if found.is(key) => Ok(Some((state, seen))),
@@ -208,65 +205,79 @@ impl Store {
         }
     }
 
-    /// Takes note that the caller knows the state `seen`.
-    pub(super) fn saw(&mut self, seen: Seen) {
+    /// Notes that the caller knows the state `seen`.
+    pub(super) fn saw(&mut self, seen: OpenSnapshot) {
         self.seen = Some(seen);
     }
 
-    /// Replaces the file. The caller holds the lock.
+    /// Replaces the rejections. The caller holds the lock.
     ///
-    /// After an error the file is the old one, or else the new one as a whole; who then counts a rejection once more errs
-    /// on the safe side.
+    /// After an error the file is the old one, or else the new one as a whole; counting a rejection once more then errs on the
+    /// safe side.
     pub(super) fn write(&mut self, key: &Key, state: &State) -> Result<(), Failure> {
         let key = key.to_hex();
-        let mut text = Zeroizing::new(Vec::with_capacity(USUAL_FILE_BYTES));
-        serde_json::to_writer_pretty(&mut *text, &Layout { version: VERSION, key: &key, ids: state })
-            .map_err(|error| Failure::Write(error.into()))?;
-        text.push(b'\n');
-        let seen = self.replace(&text).map_err(Failure::Write)?;
+        let text = json(&Layout { version: VERSION, key: &key, ids: state })?;
+        let seen = self.rejections.replace(&text).map_err(Failure::Write)?;
         self.saw(seen);
         Ok(())
     }
 
-    fn replace(&self, text: &[u8]) -> io::Result<Seen> {
-        let temporary = self.dir.join(TEMPORARY_FILE);
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        // Made anew, so that its mode is this one, and a link that somebody put there is not followed.
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.path())?;
-        let seen = Seen { stamp: Stamp::from(&file.metadata()?), _file: file };
-        File::open(&self.dir)?.sync_all()?;
-        Ok(seen)
+    fn read(&self) -> Result<Option<(Key, State, OpenSnapshot)>, Failure> {
+        let Some((text, snapshot)) = self.rejections.read()? else { return Ok(None) };
+        let (key, state) = parse(&text)?;
+        Ok(Some((key, state, snapshot)))
     }
 
-    fn read(&self) -> Result<Option<(Key, State, Seen)>, Failure> {
-        let mut file = match File::open(self.path()) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(Failure::Read)?,
-        };
-        // Before its content: whoever changes it in between makes it look newer, not older.
-        let metadata = file.metadata().map_err(Failure::Read)?;
-        if metadata.len() > MAX_FILE_BYTES {
-            return Err(Failure::TooLarge);
-        }
-        let mut text = Zeroizing::new(Vec::with_capacity(USUAL_FILE_BYTES.max(metadata.len() as usize + 1)));
-        Read::by_ref(&mut file).take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(Failure::Read)?;
-        let (key, state) = parse(&text)?;
-        Ok(Some((key, state, Seen { stamp: Stamp::from(&metadata), _file: file })))
+    /// The attempts on the disk. None where there is no file, and where it was written with another key: an operator removed the
+    /// rejections, and with them what the attempts belong to.
+    pub(super) fn read_attempts(&self, key: &Key) -> Result<Attempts, Failure> {
+        let Some((text, _)) = self.attempts.read()? else { return Ok(Attempts::default()) };
+        check_version(&text)?;
+        let layout: AttemptsLayout<Attempts> = serde_json::from_slice(&text).map_err(damaged)?;
+        Ok(if layout.key == key.id() { layout.accounts } else { Attempts::default() })
+    }
+
+    /// Replaces the attempts. The caller holds the lock.
+    pub(super) fn write_attempts(&self, key: &Key, attempts: &Attempts) -> Result<(), Failure> {
+        let text = json(&AttemptsLayout { version: VERSION, key: key.id(), accounts: attempts })?;
+        self.attempts.replace(&text).map_err(Failure::Write)?;
+        Ok(())
     }
 }
 
-fn parse(text: &[u8]) -> Result<(Key, State), Failure> {
-    let damaged = |error: serde_json::Error| Failure::Damaged { line: error.line(), column: error.column() };
-    let Version { version } = serde_json::from_slice(text).map_err(damaged)?;
-    if version != VERSION {
-        return Err(Failure::Version(version));
+/// Whether the lock was free and is now held by `file`.
+fn try_lock(file: &File) -> Result<bool, Failure> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(Failure::Lock(error)),
+        }
     }
+}
+
+fn json(layout: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut text = Zeroizing::new(Vec::with_capacity(USUAL_FILE_BYTES));
+    serde_json::to_writer_pretty(&mut *text, layout).map_err(|error| Failure::Write(error.into()))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+fn check_version(text: &[u8]) -> Result<(), Failure> {
+    match serde_json::from_slice(text).map_err(damaged)? {
+        Version { version: VERSION } => Ok(()),
+        Version { version } => Err(Failure::Version(version)),
+    }
+}
+
+/// Without the parser's own error, which quotes the file.
+fn damaged(error: serde_json::Error) -> Failure {
+    Failure::Damaged { line: error.line(), column: error.column() }
+}
+
+fn parse(text: &[u8]) -> Result<(Key, State), Failure> {
+    check_version(text)?;
     let layout: Layout<'_, State> = serde_json::from_slice(text).map_err(damaged)?;
     let key = Key::from_hex(layout.key).ok_or(Failure::DamagedKey)?;
     Ok((key, layout.ids))

@@ -11,14 +11,19 @@ use proptest::prelude::*;
 use ring::digest;
 
 use super::{
-    Verdict::{Allowed, BudgetSpent, Latched},
+    Verdict::{Allowed, BudgetSpent, Held, Latched},
     store::Failure,
     *,
 };
 
 const FILE: &str = "lockout.json";
 const TEMPORARY: &str = "lockout.json.tmp";
+const ATTEMPTS_FILE: &str = "attempts.json";
+const ATTEMPTS_TEMPORARY: &str = "attempts.json.tmp";
 const LOCK: &str = "lockout.lock";
+
+/// A wall-clock time.
+const NOW: Duration = Duration::from_secs(1_800_000_000);
 
 /// A directory that does not exist yet, in one that is removed after the test.
 fn state_dir() -> (tempfile::TempDir, PathBuf) {
@@ -116,11 +121,11 @@ fn a_reset_allows_one_more_try_and_its_rejection_counts() {
     let wrong = print(&lockout, "id", "wrong");
     for _ in 0..2 {
         reject(&mut lockout, "id", &["wrong"]);
-        assert_eq!(lockout.reset(&wrong, false).unwrap(), Allowed);
+        assert_eq!(lockout.reset(&wrong, false, NOW).unwrap(), Allowed);
     }
     reject(&mut lockout, "id", &["wrong"]);
     assert_eq!(lockout.rejections(&wrong), 3);
-    assert_eq!(lockout.reset(&wrong, false).unwrap(), BudgetSpent);
+    assert_eq!(lockout.reset(&wrong, false, NOW).unwrap(), BudgetSpent);
     check(&lockout, "id", "wrong", BudgetSpent);
 }
 
@@ -130,7 +135,7 @@ fn an_override_grants_exactly_one_further_rejection() {
     reject(&mut lockout, "id", &["a", "b", "c"]);
     let first = print(&lockout, "id", "a");
     for _ in 0..2 {
-        assert_eq!(lockout.reset(&first, true).unwrap(), Allowed);
+        assert_eq!(lockout.reset(&first, true, NOW).unwrap(), Allowed);
     }
     check(&lockout, "id", "b", Latched);
     reject(&mut lockout, "id", &["a"]);
@@ -143,7 +148,7 @@ fn an_override_of_a_budget_that_is_not_spent_adds_nothing_to_it() {
     let mut lockout = in_memory();
     reject(&mut lockout, "id", &["a"]);
     let first = print(&lockout, "id", "a");
-    assert_eq!(lockout.reset(&first, true).unwrap(), Allowed);
+    assert_eq!(lockout.reset(&first, true, NOW).unwrap(), Allowed);
     reject(&mut lockout, "id", &["b", "c"]);
     check(&lockout, "id", "a", BudgetSpent);
 }
@@ -169,7 +174,7 @@ fn a_rejection_of_what_is_latched_counts_as_the_vendor_counts_it() {
         lockout.rejected(&print).unwrap();
         assert_eq!(lockout.rejections(&print), count);
     }
-    assert_eq!(lockout.reset(&print, true).unwrap(), Allowed);
+    assert_eq!(lockout.reset(&print, true, NOW).unwrap(), Allowed);
     lockout.rejected(&print).unwrap();
     assert_eq!(lockout.verdict(&print), BudgetSpent);
 }
@@ -182,7 +187,7 @@ fn n18_latch_and_budget_outlive_the_process() {
     reject(&mut open(&dir), "id", &["b", "c"]);
     let mut lockout = open(&dir);
     check(&lockout, "id", "d", BudgetSpent);
-    lockout.reset(&print(&lockout, "id", "a"), true).unwrap();
+    lockout.reset(&print(&lockout, "id", "a"), true, NOW).unwrap();
     check(&open(&dir), "id", "a", Allowed);
     lockout.accepted(&print(&lockout, "id", "a")).unwrap();
     check(&open(&dir), "id", "a", Allowed);
@@ -202,7 +207,7 @@ fn processes_that_share_a_directory_obey_each_other() {
         check(lockout, "id", "d", BudgetSpent);
         assert_eq!(lockout.rejections(&print(lockout, "id", "d")), 3);
     }
-    two.reset(&print(&two, "id", "a"), true).unwrap();
+    two.reset(&print(&two, "id", "a"), true, NOW).unwrap();
     check(&one, "id", "a", Allowed);
     check(&one, "id", "b", Latched);
     one.accepted(&print(&one, "id", "a")).unwrap();
@@ -346,13 +351,17 @@ fn a_temporary_file_that_a_crash_left_is_harmless() {
 
 /// Makes `dir` read-only. The superuser may write all the same, so something stands in the way of that, too.
 fn make_read_only(dir: &Path) {
-    fs::create_dir(dir.join(TEMPORARY)).unwrap();
+    for temporary in [TEMPORARY, ATTEMPTS_TEMPORARY] {
+        fs::create_dir(dir.join(temporary)).unwrap();
+    }
     fs::set_permissions(dir, Permissions::from_mode(0o500)).unwrap();
 }
 
 fn make_writable(dir: &Path) {
     fs::set_permissions(dir, Permissions::from_mode(0o700)).unwrap();
-    fs::remove_dir(dir.join(TEMPORARY)).unwrap();
+    for temporary in [TEMPORARY, ATTEMPTS_TEMPORARY] {
+        fs::remove_dir(dir.join(temporary)).unwrap();
+    }
 }
 
 #[test]
@@ -366,14 +375,14 @@ fn in_a_read_only_directory_what_tightens_holds_and_what_loosens_does_not() {
     let told = told(&lockout.rejected(&b).unwrap_err());
     assert!(told.contains("make its directory writable") && told.contains(FILE), "{told}");
     assert_eq!((lockout.verdict(&b), lockout.rejections(&b)), (Latched, 2));
-    lockout.reset(&a, false).unwrap_err();
+    lockout.reset(&a, false, NOW).unwrap_err();
     assert_eq!(lockout.verdict(&a), Latched);
     lockout.accepted(&print(&lockout, "id", "right")).unwrap_err();
     assert_eq!(lockout.rejections(&a), 2);
     assert_eq!(open(&dir).rejections(&b), 1);
 
     make_writable(&dir);
-    lockout.reset(&a, false).unwrap();
+    lockout.reset(&a, false, NOW).unwrap();
     assert_eq!(lockout.rejections(&a), 2);
     let other = open(&dir);
     assert_eq!((other.verdict(&a), other.verdict(&b), other.rejections(&b)), (Allowed, Latched, 2));
@@ -384,9 +393,11 @@ fn where_nothing_changes_nothing_is_written() {
     let (_parent, dir) = state_dir();
     reject(&mut open(&dir), "id", &["wrong"]);
     let mut lockout = open(&dir);
+    let right = print(&lockout, "other", "right");
+    lockout.accepted(&right).unwrap();
     make_read_only(&dir);
-    lockout.accepted(&print(&lockout, "other", "right")).unwrap();
-    assert_eq!(lockout.reset(&print(&lockout, "other", "right"), true).unwrap(), Allowed);
+    lockout.accepted(&right).unwrap();
+    assert_eq!(lockout.reset(&print(&lockout, "other", "right"), true, NOW).unwrap(), Allowed);
     make_writable(&dir);
 }
 
@@ -429,6 +440,8 @@ fn a_state_that_is_damaged_or_removed_meanwhile_is_not_forgotten() {
     assert!(told(&lockout.rejected(&c).unwrap_err()).contains("restart"));
     assert_eq!(lockout.verdict(&c), BudgetSpent);
 }
+
+mod attempts;
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -488,7 +501,7 @@ fn play(dir: Option<&Path>, events: Vec<(usize, Event)>) {
             Event::Reset { id, secret, override_budget } => {
                 let print = print(lockout, &id.to_string(), &secret.to_string());
                 let before = lockout.verdict(&print);
-                let after = lockout.reset(&print, override_budget).unwrap();
+                let after = lockout.reset(&print, override_budget, NOW).unwrap();
                 if before == BudgetSpent && !override_budget {
                     assert_eq!(after, BudgetSpent);
                     continue;

@@ -11,7 +11,7 @@ const OUTCOMES: [&str; 8] =
     ["success", "rejected", "config", "throttled", "transient", "certificate", "redirect", "malformed"];
 
 /// The states of new credentials.
-const CANDIDATE: [&str; 3] = ["none", "waiting", "rejected"];
+const CANDIDATE: [&str; 4] = ["none", "waiting", "rejected", "held"];
 
 /// What became of a request whose token the upstream refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub(super) struct TokenMetrics {
     lockout_latched: IntGauge,
     lockout_budget_spent: IntGauge,
     lockout_rejections: IntGauge,
+    lockout_unresolved: IntGauge,
+    lockout_held: IntGauge,
     candidate: IntGaugeVec,
 }
 
@@ -72,7 +74,11 @@ pub struct TokenReading<'a> {
     pub budget_spent: bool,
     /// Rejections counted for this id.
     pub rejections: u32,
-    /// New credentials: `waiting`, `rejected`, or none.
+    /// Token requests with an unknown outcome that count against the credentials in use.
+    pub unresolved: u32,
+    /// Whether so many are unresolved that no token request is made.
+    pub held: bool,
+    /// New credentials: `waiting`, `rejected`, `held`, or none.
     pub candidate: Option<&'a str>,
 }
 
@@ -106,6 +112,14 @@ impl TokenMetrics {
             ),
             lockout_rejections: add
                 .gauge("lockout_rejections", "Rejections counted for this id; five lock the vendor account."),
+            lockout_unresolved: add.gauge(
+                "lockout_unresolved_attempts",
+                "Token requests with unproven credentials of which the outcome is unknown; each may count towards the lock-out.",
+            ),
+            lockout_held: add.gauge(
+                "lockout_held",
+                "1 while no token request is made, since too many have an unknown outcome.",
+            ),
             candidate: add.gauges(
                 "credentials_candidate",
                 "1 for the state that new credentials are in, 0 for the others.",
@@ -130,6 +144,8 @@ impl TokenMetrics {
         self.lockout_latched.set(reading.latched.into());
         self.lockout_budget_spent.set(reading.budget_spent.into());
         self.lockout_rejections.set(reading.rejections.into());
+        self.lockout_unresolved.set(reading.unresolved.into());
+        self.lockout_held.set(reading.held.into());
         let candidate = reading.candidate.unwrap_or(CANDIDATE[0]);
         for state in CANDIDATE {
             self.candidate.with_label_values(&[state]).set(i64::from(state == candidate));

@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderValue, header};
 use tokio::time::{Instant, sleep};
 
-use super::*;
+use super::{tests::responded, *};
 use crate::{
     credentials::{Scheme, lockout::Lockout},
     token::{
@@ -55,17 +55,21 @@ impl Mint for Arc<Vendor> {
         "localhost"
     }
 
-    async fn mint(&self, _: &Credentials) -> Result<Grant, Failure> {
+    async fn mint(&self, _: &Credentials, _: Duration) -> Result<Grant, Failure> {
         *self.calls.lock().unwrap().entry(self.start.elapsed().as_secs()).or_default() += 1;
         if self.rejects {
-            return Err(Failure::new(Class::Rejected, "wrong"));
+            return Err(responded(Class::Rejected));
         }
         if self.down.load(Ordering::Relaxed) {
-            return Err(Failure::new(Class::Transient, "down"));
+            return Err(responded(Class::Transient));
         }
         let value = HeaderValue::from_static("t");
         let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];
         Ok(Grant { headers, expires_in: Some(LIFETIME), untyped: false })
+    }
+
+    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
+        Ok(())
     }
 }
 

@@ -9,7 +9,10 @@ use http::{HeaderValue, header};
 use proptest::prelude::*;
 use tokio::time::{advance, sleep};
 
-use super::{tests::refresher, *};
+use super::{
+    tests::{refresher, responded},
+    *,
+};
 use crate::{
     credentials::Scheme,
     token::{
@@ -69,7 +72,7 @@ impl Mint for Watching {
         "localhost"
     }
 
-    async fn mint(&self, credentials: &Credentials) -> Result<Grant, Failure> {
+    async fn mint(&self, credentials: &Credentials, _: Duration) -> Result<Grant, Failure> {
         let secret = credentials.secret.expose().clone();
         let (class, lifetime_s, takes_s) = {
             let mut watched = self.lock();
@@ -96,9 +99,13 @@ impl Mint for Watching {
                 if class == Class::Rejected {
                     *watched.rejected.entry(secret).or_default() += 1;
                 }
-                Err(Failure::new(class, "as told"))
+                Err(responded(class))
             }
         }
+    }
+
+    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
+        Ok(())
     }
 }
 

@@ -20,6 +20,21 @@ pub(super) struct Slot {
     pub(super) proven: bool,
     /// When the next call is due; `None` when none may be made.
     pub(super) due: Option<Stamp>,
+    /// What the records of attempts say, as far as they keep the credentials from being tried.
+    pub(super) obstacle: Option<Obstacle>,
+    /// Whether the token endpoint responded to a probe since the last attempt with an unknown outcome.
+    pub(super) endpoint_responded: bool,
+    /// Probes without a response, since the last attempt.
+    pub(super) failed_probes: u32,
+}
+
+/// Why no attempt with unproven credentials can be made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// Too many attempts have an unknown outcome.
+    Held,
+    /// The attempt cannot be recorded.
+    Unrecorded,
 }
 
 impl Slot {
@@ -32,8 +47,17 @@ impl Slot {
             &credentials.secret,
             credentials.app_key.expose(),
         );
-        let streak = Streak::default();
-        Self { credentials, fingerprint, streak, failure: None, proven: false, due: Some(now) }
+        Self {
+            credentials,
+            fingerprint,
+            streak: Streak::default(),
+            failure: None,
+            proven: false,
+            due: Some(now),
+            obstacle: None,
+            endpoint_responded: false,
+            failed_probes: 0,
+        }
     }
 
     /// What the lock-out guard says of a call. A spent budget does not stop credentials that the vendor took in this process:

@@ -12,7 +12,7 @@ use crate::{
     credentials::Scheme,
     token::{
         Clock, State, TokenControl, TokenReader, channel,
-        classify::{Answer, Class, Failure, classify},
+        classify::{Answer, Class, Disposition, Failure, classify},
         control,
         scheme::{FINICITY_APP_KEY, Grant},
         tests::credentials,
@@ -49,7 +49,7 @@ impl Mint for Scripted {
         "localhost"
     }
 
-    async fn mint(&self, _: &Credentials) -> Result<Grant, Failure> {
+    async fn mint(&self, _: &Credentials, _: Duration) -> Result<Grant, Failure> {
         let (delay, status, body) = {
             let mut script = self.0.lock().unwrap();
             script.calls.push(Instant::now());
@@ -71,6 +71,10 @@ impl Mint for Scripted {
             expires_in: minted.expires_in,
             untyped: minted.untyped,
         })
+    }
+
+    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
+        Ok(())
     }
 }
 
@@ -238,7 +242,7 @@ impl Mint for Knowing {
         "localhost"
     }
 
-    async fn mint(&self, credentials: &Credentials) -> Result<Grant, Failure> {
+    async fn mint(&self, credentials: &Credentials, _: Duration) -> Result<Grant, Failure> {
         let takes = self.with(|knowledge| {
             knowledge.calls.push(credentials.secret.expose().clone());
             knowledge.takes
@@ -248,13 +252,13 @@ impl Mint for Knowing {
             let secret = credentials.secret.expose();
             assert!(!knowledge.panicking, "as asked for");
             if knowledge.misconfigured {
-                return Err(Failure::new(Class::Config, "misconfigured"));
+                return Err(responded(Class::Config));
             }
             if knowledge.failing {
-                return Err(Failure::new(Class::Transient, "failing"));
+                return Err(responded(Class::Transient));
             }
             if !knowledge.good.contains(&secret.as_str()) {
-                return Err(Failure::new(Class::Rejected, "wrong"));
+                return Err(responded(Class::Rejected));
             }
             knowledge.minted += 1;
             let bearer = HeaderValue::from_str(&format!("{secret}/{}", knowledge.minted)).unwrap();
@@ -267,6 +271,10 @@ impl Mint for Knowing {
         })
     }
 
+    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
+        Ok(())
+    }
+
     async fn revoke(&self, _: &Credentials, token: &HeaderValue) -> Option<Result<(), Failure>> {
         self.with(|knowledge| {
             knowledge.revoked.push(token.to_str().unwrap().to_owned());
@@ -274,6 +282,11 @@ impl Mint for Knowing {
         });
         Some(Ok(()))
     }
+}
+
+/// A failure of which the endpoint gave notice in a complete response.
+pub(super) fn responded(class: Class) -> Failure {
+    Failure::new(class, "scripted").with_disposition(Disposition::Responded)
 }
 
 /// Starts a refresher with `secret-1`.

@@ -1,32 +1,24 @@
 //! One turn of the refresher: a wish is obeyed, or a token call is made.
 
-use std::{ops::ControlFlow, pin::pin, time::Duration};
+use std::{ops::ControlFlow, time::Duration};
 
-use tokio::{select, sync::oneshot, time::timeout};
+use tokio::{select, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Command, Mint, Phase, Refresher, Slot, Stamp};
+use super::{Command, Mint, Phase, Refresher, Slot, Stamp, slot::Obstacle};
 use crate::{
     credentials::lockout::{PersistError, Verdict},
     telemetry::AUDIT,
-    token::{
-        Guard,
-        classify::{Class, Failure},
-        schedule::Lifetime,
-        scheme::Grant,
-    },
+    token::{Guard, classify::Class},
 };
 
 /// The least time between two token calls that somebody asked for.
 const LEAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long a call that is under way may take once the process ends.
-const LAST_CALL: Duration = Duration::from_secs(2);
-
 /// Which credentials a call is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Which {
+pub(super) enum Which {
     Current,
     Candidate,
 }
@@ -71,168 +63,29 @@ impl<M: Mint> Refresher<M> {
         due.filter(|_| !self.quarantined)
     }
 
-    fn slot(&self, which: Which) -> &Slot {
+    pub(super) fn slot(&self, which: Which) -> &Slot {
         match (which, &self.candidate) {
             (Which::Candidate, Some(candidate)) => candidate,
             _ => &self.current,
         }
     }
 
-    fn slot_mut(&mut self, which: Which) -> &mut Slot {
+    pub(super) fn slot_mut(&mut self, which: Which) -> &mut Slot {
         match (which, &mut self.candidate) {
             (Which::Candidate, Some(candidate)) => candidate,
             _ => &mut self.current,
         }
     }
 
-    /// Makes one token call, if the lock-out guard allows it.
-    async fn call(&mut self, which: Which, stop: &CancellationToken) -> ControlFlow<()> {
-        let verdict = self.slot(which).verdict(&self.lockout);
-        if verdict != Verdict::Allowed {
-            self.refused(which, verdict);
-            return ControlFlow::Continue(());
-        }
-        self.writer.fetching();
-        let sent = self.writer.clock().now();
-        self.last_call = Some(sent);
-        self.in_call = true;
-        let outcome = {
-            let mut minting = pin!(self.mint.mint(&self.slot(which).credentials));
-            select! {
-                biased;
-                outcome = minting.as_mut() => Some(outcome),
-                // What was sent may be a rejection, and one that nobody notes would be tried again by the next process.
-                () = stop.cancelled() => timeout(LAST_CALL, minting).await.ok(),
-            }
-        };
-        self.in_call = false;
-        let Some(outcome) = outcome else { return ControlFlow::Break(()) };
-        self.metrics.token_called(self.writer.clock().now().since(sent));
-        match outcome {
-            Ok(grant) => self.succeeded(which, grant, sent),
-            Err(failure) => self.failed(which, &failure),
-        }
-        self.settle();
-        ControlFlow::Continue(())
-    }
-
-    /// Publishes the token whose call was sent at `sent`. Candidates take over.
-    fn succeeded(&mut self, which: Which, grant: Grant, sent: Stamp) {
-        let now = self.writer.clock().now();
-        let took = now.since(sent);
-        if which == Which::Candidate
-            && let Some(candidate) = self.candidate.take()
-        {
-            self.current = candidate;
-            self.metrics.credentials_changed();
-            self.scrubber.know("the credentials", self.current.credentials.secrets());
-            info!(target: AUDIT, "the new credentials minted a token and have taken over");
-        }
-        told(self.lockout.accepted(&self.current.fingerprint));
-        let lifetime = Lifetime::new(grant.expires_in, self.default_lifetime);
-        let next = sent + lifetime.refresh(took, fastrand::f64());
-        let untyped = grant.untyped;
-        self.scrubber.know("the token", vec![grant.token()]);
-        let version = self.writer.publish(grant, sent + lifetime.usable());
-        self.metrics.token_refreshed("success");
-        info!(
-            target: AUDIT,
-            scheme = self.current.credentials.scheme.as_str(),
-            token.version = version,
-            duration_ms = took.as_secs_f64() * 1e3,
-            usable_for_s = self.writer.remaining().as_secs(),
-            refresh_in_s = next.since(now).as_secs(),
-            failures_before = self.current.streak.failures(),
-            "token minted"
-        );
-        if untyped {
-            warn!("the token answer has no token_type; it is taken for Bearer");
-        }
-        self.current.streak.succeeded();
-        self.current.failure = None;
-        self.current.proven = true;
-        self.current.due = Some(next);
-    }
-
-    /// Notes a failed call, and when the next one is due: never, when the credentials were rejected.
-    fn failed(&mut self, which: Which, failure: &Failure) {
-        let now = self.writer.clock().now();
-        let remaining = self.writer.remaining();
-        let slot = self.slot_mut(which);
-        let wait = slot.streak.wait_after(failure, remaining, fastrand::f64());
-        slot.due = wait.map(|wait| now + wait);
-        slot.failure = Some(failure.class);
-        self.metrics.token_refreshed(failure.class.as_str());
-        if failure.class == Class::Rejected {
-            self.latch(which);
-        }
-        self.report(which, failure, wait, remaining);
-    }
-
-    fn report(&self, which: Which, failure: &Failure, wait: Option<Duration>, remaining: Duration) {
-        let slot = self.slot(which);
-        let (class, usable_for_s) = (failure.class.as_str(), remaining.as_secs());
-        let advice = self.mint.advice(slot.credentials.scheme, failure);
-        let rejections = self.lockout.rejections(&slot.fingerprint);
-        match (failure.class, wait) {
-            (Class::Rejected, _) | (_, None) if which == Which::Candidate => error!(
-                target: AUDIT,
-                error = %failure,
-                class,
-                rejections,
-                "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones"
-            ),
-            (Class::Rejected, _) | (_, None) => error!(
-                target: AUDIT,
-                error = %failure,
-                class,
-                rejections,
-                usable_for_s,
-                advice,
-                "credentials rejected; they are not tried again, since five rejections lock the vendor account: correct \
-                 them, or reset the latch on the admin port"
-            ),
-            (Class::Config | Class::Certificate, Some(wait)) => error!(
-                error = %failure,
-                class,
-                failures = slot.streak.failures(),
-                usable_for_s,
-                retry_in_s = wait.as_secs(),
-                advice,
-                "token refresh failed, and somebody has to look at it"
-            ),
-            (_, Some(wait)) => warn!(
-                error = %failure,
-                class,
-                failures = slot.streak.failures(),
-                usable_for_s,
-                retry_in_s = wait.as_secs_f64(),
-                "token refresh failed"
-            ),
-        }
-    }
-
-    /// The lock-out guard forbids the call that was due.
-    fn refused(&mut self, which: Which, verdict: Verdict) {
-        self.slot_mut(which).due = None;
-        let reason = match verdict {
-            Verdict::BudgetSpent => "too many of this id's credentials were rejected",
-            Verdict::Latched | Verdict::Allowed => "these credentials were rejected before",
-        };
-        error!(
-            target: AUDIT,
-            reason,
-            candidate = which == Which::Candidate,
-            "no token call is made, since five rejections lock the vendor account: correct the credentials, or reset the \
-             latch on the admin port"
-        );
-        self.settle();
-    }
-
     /// Tells everyone else where things stand.
     pub(super) fn settle(&mut self) {
         let phase = if self.quarantined {
             Phase::Quarantined
+        } else if let Some(obstacle) = self.current.obstacle {
+            match obstacle {
+                Obstacle::Held => Phase::Held,
+                Obstacle::Unrecorded => Phase::Unrecorded,
+            }
         } else if self.current.due.is_none() && self.candidate.as_ref().is_none_or(|slot| slot.due.is_none()) {
             Phase::Rejected
         } else {
@@ -243,13 +96,20 @@ impl<M: Mint> Refresher<M> {
             latched: verdict == Verdict::Latched,
             budget_spent: verdict == Verdict::BudgetSpent,
             rejections: self.lockout.rejections(&self.current.fingerprint),
-            candidate: self.candidate.as_ref().map(|slot| if slot.due.is_some() { "waiting" } else { "rejected" }),
+            unresolved: self.lockout.unresolved(&self.current.fingerprint),
+            held: self.current.obstacle == Some(Obstacle::Held),
+            candidate: self.candidate.as_ref().map(|slot| match (slot.obstacle, slot.due) {
+                (Some(Obstacle::Held), _) => "held",
+                (_, Some(_)) => "waiting",
+                (_, None) => "rejected",
+            }),
         };
         self.writer.settle(phase, self.next_due(), guard);
     }
 
     async fn obey(&mut self, command: Command, stop: &CancellationToken) -> ControlFlow<()> {
-        let now = self.writer.clock().now();
+        let clock = self.writer.clock();
+        let now = clock.now();
         match command {
             Command::Heal(version, reply) => return self.heal(version, reply, stop).await,
             Command::Invalidate(reply) => {
@@ -275,11 +135,11 @@ impl<M: Mint> Refresher<M> {
             Command::ResetLatch(override_budget, reply) => {
                 let mut verdict = Verdict::Allowed;
                 for slot in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
-                    if slot.due.is_some() {
+                    if slot.due.is_some() && slot.obstacle != Some(Obstacle::Held) {
                         continue;
                     }
-                    match self.lockout.reset(&slot.fingerprint, override_budget) {
-                        Ok(Verdict::Allowed) => slot.due = Some(now),
+                    match self.lockout.reset(&slot.fingerprint, override_budget, clock.unix_time()) {
+                        Ok(Verdict::Allowed) => (slot.due, slot.obstacle) = (Some(now), None),
                         Ok(forbidden) => verdict = forbidden,
                         Err(error) => {
                             told(Err(error));
@@ -331,7 +191,7 @@ impl<M: Mint> Refresher<M> {
         }
         let (_, value) = &token.headers()[1];
         let revoked = select! {
-            revoked = self.mint.revoke(&self.current.credentials, value) => revoked,
+            revoked = self.beating(self.mint.revoke(&self.current.credentials, value)) => revoked,
             () = stop.cancelled() => return,
         };
         match revoked {
@@ -340,19 +200,10 @@ impl<M: Mint> Refresher<M> {
             Some(Err(failure)) => {
                 warn!(target: AUDIT, error = %failure, "the dropped token was not revoked");
                 if failure.class == Class::Rejected {
-                    self.latch(Which::Current);
+                    self.latch(Which::Current, None);
                 }
             }
         }
-    }
-
-    /// The credentials were rejected: no call is made with them any more.
-    fn latch(&mut self, which: Which) {
-        let slot = self.slot_mut(which);
-        slot.due = None;
-        slot.proven = false;
-        let fingerprint = slot.fingerprint.clone();
-        told(self.lockout.rejected(&fingerprint));
     }
 
     /// Makes the next call due as soon as the last one allows, unless none may be made.
@@ -362,8 +213,8 @@ impl<M: Mint> Refresher<M> {
     }
 }
 
-/// A state that could not be written is told; what it says holds for this process all the same.
-fn told(written: Result<(), PersistError>) {
+/// Logs that the state could not be written. What it says holds for this process all the same.
+pub(super) fn told(written: Result<(), PersistError>) {
     if let Err(error) = written {
         error!(target: AUDIT, error = crate::cause::line(&error), "the lock-out state could not be written");
     }

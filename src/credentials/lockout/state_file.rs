@@ -1,0 +1,113 @@
+//! One small file of the state directory, read whole and replaced atomically.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::PathBuf,
+};
+
+use zeroize::Zeroizing;
+
+use super::store::Failure;
+
+/// More than twice the largest state that the bounds of [`State`](super::state::State) and
+/// [`Attempts`](super::attempts::Attempts) allow. A larger file is something else.
+pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
+
+/// Capacity for the state of a few ids, so that writing it leaves no copy of the key in a buffer that was outgrown.
+pub(super) const USUAL_FILE_BYTES: usize = 4 * 1024;
+
+/// One version of the file, as it was read or written.
+#[derive(Debug)]
+pub(super) struct OpenSnapshot {
+    id: FileId,
+    /// Kept open, so that its inode number cannot be reused by the file that replaces it.
+    _file: File,
+}
+
+/// Distinguishes a file from another one, and from itself before it was edited in place.
+#[derive(Debug, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+    length: u64,
+}
+
+impl From<&Metadata> for FileId {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            length: metadata.len(),
+        }
+    }
+}
+
+/// A file of the state directory.
+#[derive(Debug)]
+pub(super) struct StateFile {
+    path: PathBuf,
+    /// Written first and then renamed. Only the holder of the lock touches it; one that exists already is left from a crash.
+    temporary: PathBuf,
+}
+
+impl StateFile {
+    /// The file at `path`, which need not exist.
+    pub(super) fn new(path: PathBuf) -> Self {
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(".tmp");
+        Self { path, temporary: temporary.into() }
+    }
+
+    pub(super) fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// The content, or `None` when there is no such file.
+    pub(super) fn read(&self) -> Result<Option<(Zeroizing<Vec<u8>>, OpenSnapshot)>, Failure> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(Failure::Read)?,
+        };
+        // Read before the content: a change in between makes the content look newer, not older.
+        let metadata = file.metadata().map_err(Failure::Read)?;
+        if metadata.len() > MAX_FILE_BYTES {
+            return Err(Failure::TooLarge);
+        }
+        let mut text = Zeroizing::new(Vec::with_capacity(USUAL_FILE_BYTES.max(metadata.len() as usize + 1)));
+        Read::by_ref(&mut file).take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(Failure::Read)?;
+        Ok(Some((text, OpenSnapshot { id: FileId::from(&metadata), _file: file })))
+    }
+
+    /// Whether the file on the disk is another one than `seen`; `None` when there is no file.
+    pub(super) fn has_changed(&self, seen: Option<&OpenSnapshot>) -> Result<Option<bool>, Failure> {
+        match fs::metadata(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::Read(error)),
+            Ok(found) => Ok(Some(seen.is_none_or(|seen| seen.id != FileId::from(&found)))),
+        }
+    }
+
+    /// Replaces the content, and returns once it is on the disk. The caller holds the lock.
+    ///
+    /// After an error the file is the old one, or else the new one as a whole.
+    pub(super) fn replace(&self, text: &[u8]) -> io::Result<OpenSnapshot> {
+        match fs::remove_file(&self.temporary) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // A new file, so that the mode applies and a symbolic link left at the name is not followed.
+        let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.temporary)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        let snapshot = OpenSnapshot { id: FileId::from(&file.metadata()?), _file: file };
+        if let Some(directory) = self.path.parent() {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(snapshot)
+    }
+}

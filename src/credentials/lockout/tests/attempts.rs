@@ -1,0 +1,283 @@
+//! Attempts with unproven credentials: on record before they are made, and counted unless their outcome is known.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Begins an attempt that the rules permit.
+#[track_caller]
+fn attempt(lockout: &mut Lockout, print: &Fingerprint, now: Duration) -> Permit {
+    match lockout.begin(print, now, true).unwrap() {
+        Attempt::Recorded(permit) => permit,
+        other => panic!("not permitted: {other:?}"),
+    }
+}
+
+/// What is said about another attempt, of which nothing comes.
+fn said(lockout: &mut Lockout, print: &Fingerprint, now: Duration, responded: bool) -> String {
+    match lockout.begin(print, now, responded).unwrap() {
+        Attempt::Recorded(permit) => {
+            lockout.resolve(permit).unwrap();
+            "permitted".to_owned()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// Loses the responses of three attempts, a minute apart; returns the time of the last one.
+fn lose_three(lockout: &mut Lockout, print: &Fingerprint) -> Duration {
+    for minute in 0..3 {
+        drop(attempt(lockout, print, NOW + minute * HOUR / 60));
+    }
+    NOW + 2 * HOUR / 60
+}
+
+#[test]
+fn an_attempt_is_on_the_disk_before_it_is_made() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let print = print(&lockout, "id", "secret");
+    let permit = attempt(&mut lockout, &print, NOW);
+    let text = fs::read_to_string(dir.join(ATTEMPTS_FILE)).unwrap();
+    assert!(text.contains("\"at_ms\": 1800000000000") && text.contains("\"version\": 1"), "{text}");
+    assert_eq!(mode(&dir.join(ATTEMPTS_FILE)), 0o600);
+    assert_eq!((lockout.unresolved(&print), open(&dir).unresolved(&print)), (1, 1));
+    lockout.resolve(permit).unwrap();
+    assert_eq!(open(&dir).unresolved(&print), 0);
+}
+
+#[test]
+fn a_crash_leaves_an_attempt_that_the_next_process_counts() {
+    let (_parent, dir) = state_dir();
+    let mut first = open(&dir);
+    let secret = print(&first, "id", "secret");
+    // The process ends: its lock goes, its record stays.
+    drop(attempt(&mut first, &secret, NOW));
+    drop(first);
+    let mut second = open(&dir);
+    assert_eq!(said(&mut second, &secret, NOW, false), "ProbeFirst");
+    assert_eq!(said(&mut second, &secret, NOW, true), "NotBefore(15s)");
+    assert_eq!(said(&mut second, &secret, NOW + Duration::from_secs(14), true), "NotBefore(1s)");
+    assert_eq!(said(&mut second, &secret, NOW + Duration::from_secs(15), true), "permitted");
+    // Other credentials of the account are the same risk to it; those of another account are not.
+    let (sibling, other) = (print(&second, "id", "changed"), print(&second, "other", "secret"));
+    assert_eq!(said(&mut second, &sibling, NOW + DAY, false), "ProbeFirst");
+    assert_eq!(said(&mut second, &other, NOW, false), "permitted");
+}
+
+#[test]
+fn three_unknown_outcomes_hold_the_account_for_a_day_and_a_fourth_for_good() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let secret = print(&lockout, "id", "secret");
+    let last = lose_three(&mut lockout, &secret);
+    drop(lockout);
+    let mut lockout = open(&dir);
+    assert_eq!(said(&mut lockout, &secret, last, true), "Held(Some(86400s))");
+    let changed = print(&lockout, "id", "changed");
+    assert_eq!(said(&mut lockout, &changed, last + HOUR, true), "Held(Some(82800s))");
+    assert_eq!(said(&mut lockout, &secret, last + DAY, false), "ProbeFirst");
+    drop(attempt(&mut lockout, &secret, last + DAY));
+    for later in [HOUR, 2 * DAY, 400 * DAY] {
+        assert_eq!(said(&mut open(&dir), &secret, last + DAY + later, true), "Held(None)");
+    }
+}
+
+#[test]
+fn only_an_override_ends_a_hold_and_it_permits_one_attempt() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let secret = print(&lockout, "id", "secret");
+    let last = lose_three(&mut lockout, &secret);
+    assert_eq!(lockout.reset(&secret, false, last).unwrap(), Held);
+    assert_eq!(said(&mut lockout, &secret, last + HOUR, true), "Held(Some(82800s))");
+    for attempts in 4..7 {
+        assert_eq!(lockout.reset(&secret, true, last).unwrap(), Allowed);
+        assert_eq!(lockout.reset(&secret, true, last).unwrap(), Allowed, "a second override grants nothing more");
+        assert_eq!(said(&mut lockout, &secret, last, false), "ProbeFirst");
+        drop(attempt(&mut lockout, &secret, last + HOUR));
+        assert_eq!(lockout.unresolved(&secret), attempts);
+        assert_eq!(said(&mut lockout, &secret, last + 400 * DAY, true), "Held(None)");
+    }
+}
+
+#[test]
+fn rejections_and_unknown_outcomes_add_up() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let (first, second) = (print(&lockout, "id", "first"), print(&lockout, "id", "second"));
+    for (wrong, at) in [(&first, NOW), (&second, NOW + HOUR)] {
+        let permit = attempt(&mut lockout, wrong, at);
+        lockout.rejected(wrong).unwrap();
+        lockout.resolve(permit).unwrap();
+    }
+    let third = print(&lockout, "id", "third");
+    drop(attempt(&mut lockout, &third, NOW + 2 * HOUR));
+    assert_eq!(said(&mut lockout, &third, NOW + 3 * HOUR, true), "Held(Some(82800s))");
+    let permit = attempt(&mut lockout, &third, NOW + 2 * HOUR + DAY);
+    lockout.rejected(&third).unwrap();
+    lockout.resolve(permit).unwrap();
+    check(&lockout, "id", "fourth", BudgetSpent);
+    assert_eq!(said(&mut lockout, &third, NOW + 100 * DAY, true), "Rejected(BudgetSpent)");
+}
+
+#[test]
+fn an_override_of_a_spent_budget_permits_one_attempt_of_unknown_outcome() {
+    let mut lockout = in_memory();
+    reject(&mut lockout, "id", &["a", "b", "c"]);
+    let right = print(&lockout, "id", "right");
+    assert_eq!(lockout.reset(&right, true, NOW).unwrap(), Allowed);
+    drop(attempt(&mut lockout, &right, NOW));
+    assert_eq!(said(&mut lockout, &right, NOW + 2 * DAY, true), "Held(None)");
+    assert_eq!(lockout.reset(&right, true, NOW).unwrap(), Allowed);
+    assert_eq!(said(&mut lockout, &right, NOW + HOUR, true), "permitted");
+}
+
+#[test]
+fn a_token_proves_the_credentials_until_they_change_or_are_rejected() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let (old, new) = (print(&lockout, "id", "old"), print(&lockout, "id", "new"));
+    drop(attempt(&mut lockout, &old, NOW));
+    lockout.accepted(&old).unwrap();
+    drop(lockout);
+    let mut lockout = open(&dir);
+    assert_eq!(said(&mut lockout, &old, NOW, false), "Proven");
+    assert_eq!(said(&mut lockout, &new, NOW, false), "permitted");
+
+    lockout.accepted(&new).unwrap();
+    assert_eq!(said(&mut lockout, &new, NOW, false), "Proven");
+    assert_eq!(said(&mut lockout, &old, NOW, false), "permitted", "the credentials have changed since");
+
+    lockout.rejected(&new).unwrap();
+    assert_eq!(lockout.reset(&new, false, NOW).unwrap(), Allowed);
+    assert_eq!(said(&mut lockout, &new, NOW, false), "permitted", "on record again");
+}
+
+#[test]
+fn a_token_of_other_credentials_does_not_clear_what_the_wrong_ones_did() {
+    let mut lockout = in_memory();
+    let (wrong, right, corrected) =
+        (print(&lockout, "id", "wrong"), print(&lockout, "id", "right"), print(&lockout, "id", "corrected"));
+    let last = lose_three(&mut lockout, &wrong);
+    lockout.accepted(&right).unwrap();
+    // The vendor's count has restarted, so a correction may be tried; the wrong ones keep their own count.
+    assert_eq!(said(&mut lockout, &corrected, last, false), "permitted");
+    assert_eq!(said(&mut lockout, &wrong, last + HOUR, true), "Held(Some(82800s))");
+    drop(attempt(&mut lockout, &wrong, last + DAY));
+    lockout.accepted(&right).unwrap();
+    assert_eq!(said(&mut lockout, &wrong, last + 400 * DAY, true), "Held(None)");
+}
+
+#[test]
+fn one_of_two_sharers_makes_the_attempt_and_the_other_reads_its_outcome() {
+    let (_parent, dir) = state_dir();
+    let (mut one, mut two) = (open(&dir), open(&dir));
+    let secret = print(&one, "id", "secret");
+    let permit = attempt(&mut one, &secret, NOW);
+    assert_eq!(said(&mut two, &secret, NOW, false), "InProgress");
+    one.rejected(&secret).unwrap();
+    one.resolve(permit).unwrap();
+    assert_eq!(said(&mut two, &secret, NOW, false), "Rejected(Latched)");
+
+    let (mut one, mut two) = (open(&dir), open(&dir));
+    let corrected = print(&one, "id", "corrected");
+    let permit = attempt(&mut one, &corrected, NOW);
+    one.accepted(&corrected).unwrap();
+    assert_eq!(said(&mut two, &corrected, NOW, false), "Proven");
+    drop(permit);
+    assert_eq!(said(&mut two, &corrected, NOW, false), "Proven");
+}
+
+#[test]
+fn without_a_record_there_is_no_attempt() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let (right, secret) = (print(&lockout, "id", "right"), print(&lockout, "id", "secret"));
+    lockout.accepted(&right).unwrap();
+    make_read_only(&dir);
+    let error = told(&lockout.begin(&secret, NOW, false).unwrap_err());
+    assert!(error.contains(ATTEMPTS_FILE) && error.contains("make its directory writable"), "{error}");
+    assert_eq!(said(&mut lockout, &right, NOW, false), "Proven", "only unproven credentials are stopped");
+    make_writable(&dir);
+
+    fs::write(dir.join(ATTEMPTS_FILE), "{\"version\": 1, canary").unwrap();
+    let error = told(&lockout.begin(&right, NOW, false).unwrap_err());
+    assert!(error.contains("damaged at line 1") && !error.contains("canary"), "{error}");
+    fs::write(dir.join(ATTEMPTS_FILE), "{\"version\": 2}").unwrap();
+    assert!(told(&lockout.begin(&right, NOW, false).unwrap_err()).contains("version 2"));
+    fs::remove_file(dir.join(ATTEMPTS_FILE)).unwrap();
+    assert_eq!(said(&mut lockout, &right, NOW, false), "permitted");
+}
+
+#[test]
+fn the_rejections_keep_their_layout_for_upgrade_and_rollback() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    reject(&mut lockout, "id", &["wrong"]);
+    // As an earlier release leaves it: no attempts, and rejections that are still known.
+    let earlier = fs::read_to_string(dir.join(FILE)).unwrap();
+    let members: Vec<&str> = earlier.split('"').skip(1).step_by(2).filter(|string| string.len() != 64).collect();
+    assert_eq!(members, ["version", "key", "ids", "id", "rejections", "budget", "latched"], "{earlier}");
+    let mut upgraded = open(&dir);
+    check(&upgraded, "id", "wrong", Latched);
+    let secret = print(&upgraded, "id", "secret");
+    drop(attempt(&mut upgraded, &secret, NOW));
+    // What an earlier release reads is the same as before the attempt.
+    assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), earlier);
+    // An earlier release adds a rejection; the attempt is still known after the next upgrade.
+    let print = print(&upgraded, "id", "another");
+    upgraded.rejected(&print).unwrap();
+    assert_eq!(open(&dir).unresolved(&secret), 1);
+}
+
+#[test]
+fn attempts_of_another_key_match_nothing() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let secret = print(&lockout, "id", "secret");
+    drop(attempt(&mut lockout, &secret, NOW));
+    fs::remove_file(dir.join(FILE)).unwrap();
+    let mut lockout = open(&dir);
+    let secret = print(&lockout, "id", "secret");
+    assert_eq!(said(&mut lockout, &secret, NOW, false), "permitted");
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_does_not_hold_for_longer() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let secret = print(&lockout, "id", "secret");
+    let last = lose_three(&mut lockout, &secret);
+    let earlier = last - 200 * DAY;
+    assert_eq!(said(&mut lockout, &secret, earlier, true), "Held(Some(86400s))");
+    assert_eq!(said(&mut open(&dir), &secret, earlier + DAY, true), "permitted");
+    assert_eq!(said(&mut open(&dir), &secret, Duration::ZERO, true), "Held(Some(86400s))");
+    assert_eq!(
+        said(&mut open(&dir), &secret, earlier + HOUR, true),
+        "Held(Some(82800s))",
+        "an unset clock moves nothing"
+    );
+}
+
+#[test]
+fn in_memory_the_same_rules_hold_for_the_process() {
+    let mut lockout = in_memory();
+    let secret = print(&lockout, "id", "secret");
+    let last = lose_three(&mut lockout, &secret);
+    assert_eq!(said(&mut lockout, &secret, last, true), "Held(Some(86400s))");
+    lockout.accepted(&secret).unwrap();
+    assert_eq!(said(&mut lockout, &secret, last, true), "Proven");
+}
+
+#[test]
+fn the_attempts_file_holds_no_credential() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let print = lockout.fingerprint("oauth2", "canary-host", &"canary-id".into(), &"canary-secret".into(), b"canary");
+    lockout.accepted(&print).unwrap();
+    let text = fs::read_to_string(dir.join(ATTEMPTS_FILE)).unwrap();
+    let hashes: Vec<&str> = text.split('"').skip(1).step_by(2).filter(|string| string.len() == 64).collect();
+    assert!(hashes.len() == 3 && !text.contains("canary"), "the key's id, the account's and one proof: {text}");
+}

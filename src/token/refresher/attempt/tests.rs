@@ -1,0 +1,343 @@
+//! Attempts with unproven credentials, as the vendor sees them.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::{HeaderValue, header};
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::*;
+use crate::{
+    credentials::{Credentials, Scheme, lockout::Lockout},
+    telemetry::Metrics,
+    token::{
+        Clock, Phase, State, TokenControl, TokenReader, channel, control,
+        refresher::tests::{hours, pass, responded},
+        scheme::FINICITY_APP_KEY,
+        tests::credentials,
+    },
+};
+
+/// What the token endpoint does with requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Responds after this time.
+    #[default]
+    Works,
+    /// Counts a wrong secret, and responds after this many seconds.
+    Slow(u64),
+    /// Counts a wrong secret, and never responds, nor to probes.
+    Hangs,
+    /// The same, but responds to probes.
+    HangsOnTokens,
+    /// Cannot be connected to.
+    Unreachable,
+    /// A gateway in front of it responds with 503.
+    Fails,
+}
+
+/// The vendor: knows which secrets are right, and counts token requests with wrong ones on arrival, as it counts failed
+/// authentications.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Vendor(Arc<Mutex<Books>>);
+
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    pub(super) mode: Mode,
+    pub(super) right: Vec<&'static str>,
+    pub(super) requests: Vec<(String, Instant)>,
+    pub(super) failed: usize,
+    pub(super) probes: usize,
+    pub(super) limits: Vec<Duration>,
+}
+
+impl Vendor {
+    pub(super) fn new(mode: Mode, right: &[&'static str]) -> Self {
+        Self(Arc::new(Mutex::new(Books { mode, right: right.to_vec(), ..Books::default() })))
+    }
+
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut Books) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set(&self, mode: Mode) {
+        self.with(|books| books.mode = mode);
+    }
+
+    /// Token requests that reached it so far.
+    fn requests(&self) -> usize {
+        self.with(|books| books.requests.len())
+    }
+}
+
+impl Mint for Vendor {
+    fn host(&self) -> &str {
+        "localhost"
+    }
+
+    async fn mint(&self, credentials: &Credentials, limit: Duration) -> Result<Grant, Failure> {
+        let secret = credentials.secret.expose().clone();
+        let (mode, right) = self.with(|books| {
+            match books.mode {
+                Mode::Unreachable => {}
+                // A gateway responds; nothing is authenticated.
+                Mode::Fails => books.failed += 1,
+                _ => books.requests.push((secret.clone(), Instant::now())),
+            }
+            books.limits.push(limit);
+            (books.mode, books.right.contains(&secret.as_str()))
+        });
+        let takes = match mode {
+            Mode::Works | Mode::Fails => Duration::from_millis(20),
+            Mode::Slow(seconds) => Duration::from_secs(seconds),
+            Mode::Hangs | Mode::HangsOnTokens => Duration::MAX,
+            Mode::Unreachable => {
+                return Err(Failure::new(Class::Transient, "refused").with_disposition(Disposition::NotSent));
+            }
+        };
+        if timeout(limit, sleep(takes)).await.is_err() {
+            return Err(Failure::new(Class::Transient, "timeout"));
+        }
+        if mode == Mode::Fails {
+            return Err(responded(Class::Transient));
+        }
+        if !right {
+            return Err(responded(Class::Rejected));
+        }
+        let value = HeaderValue::from_str(&secret).unwrap();
+        let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];
+        Ok(Grant { headers, expires_in: Some(Duration::from_secs(3600)), untyped: false })
+    }
+
+    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
+        let mode = self.with(|books| {
+            books.probes += 1;
+            books.mode
+        });
+        match mode {
+            Mode::Hangs => {
+                sleep(Duration::from_secs(10)).await;
+                Err(Failure::new(Class::Transient, "timeout"))
+            }
+            Mode::Unreachable => Err(Failure::new(Class::Transient, "refused")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One process.
+pub(super) struct Instance {
+    pub(super) reader: TokenReader,
+    pub(super) control: TokenControl,
+    pub(super) task: JoinHandle<()>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Instance {
+    /// Starts with `secret`, and with the state in `dir`, or in memory.
+    pub(super) fn start(vendor: &Vendor, dir: Option<&Path>, secret: &str, clock: Clock) -> Self {
+        let (writer, reader) = channel(clock, Duration::from_secs(2));
+        let (control, commands) = control();
+        let lockout = Lockout::open(dir).unwrap();
+        let credentials = credentials(Scheme::OAuth2, "id", secret);
+        let (lifetime, metrics, stop) = (Duration::from_secs(7200), Arc::new(Metrics::new()), CancellationToken::new());
+        let refresher = Refresher::new(writer, vendor.clone(), credentials, lockout, commands, lifetime, metrics);
+        let task = tokio::spawn(refresher.run(stop.clone()));
+        Self { reader, control, task, stop }
+    }
+
+    /// Ends it in the middle of whatever it does, as SIGKILL would.
+    pub(super) async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    fn guard(&self) -> crate::token::Guard {
+        self.reader.status().guard
+    }
+}
+
+async fn minutes(minutes: u64) {
+    pass(Duration::from_secs(60 * minutes), Duration::from_millis(500), || {}).await;
+}
+
+fn clock() -> Clock {
+    Clock::Tokio(Instant::now())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_rejection_is_received_and_counted_once() {
+    for seconds in [11, 25, 29] {
+        let vendor = Vendor::new(Mode::Slow(seconds), &[]);
+        let instance = Instance::start(&vendor, None, "wrong", clock());
+        minutes(5).await;
+        assert_eq!((vendor.requests(), instance.reader.state()), (1, State::Rejected), "{seconds} s");
+        assert_eq!((instance.guard().rejections, instance.guard().unresolved), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_response_costs_one_attempt_for_as_long_as_the_outage_lasts() {
+    let vendor = Vendor::new(Mode::Hangs, &["right"]);
+    let instance = Instance::start(&vendor, None, "right", clock());
+    minutes(20).await;
+    assert_eq!((vendor.requests(), instance.guard().unresolved), (1, 1));
+    let probes = vendor.with(|books| books.probes);
+    assert!((20..40).contains(&probes), "{probes} probes in 19 minutes");
+    vendor.set(Mode::Works);
+    minutes(1).await;
+    assert_eq!((vendor.requests(), instance.reader.state()), (2, State::Fresh));
+    assert_eq!(instance.guard().unresolved, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_lost_responses_hold_the_credentials_and_a_day_later_there_is_one_more() {
+    let vendor = Vendor::new(Mode::HangsOnTokens, &["right"]);
+    let instance = Instance::start(&vendor, None, "right", clock());
+    minutes(10).await;
+    assert_eq!((vendor.requests(), instance.reader.state()), (3, State::Held));
+    let gaps: Vec<_> = vendor.with(|books| books.requests.windows(2).map(|pair| pair[1].1 - pair[0].1).collect());
+    assert!(gaps.iter().all(|gap| *gap >= Duration::from_secs(15)), "{gaps:?}");
+    assert!(instance.guard().held && instance.guard().unresolved == 3);
+    assert!(instance.reader.wait().await.is_err_and(|error| error == crate::token::Unavailable::Held));
+    hours(23).await;
+    assert_eq!(vendor.requests(), 3);
+    hours(2).await;
+    assert_eq!((vendor.requests(), instance.reader.state()), (4, State::Held));
+    hours(24 * 10).await;
+    assert_eq!(vendor.requests(), 4);
+
+    assert_eq!(instance.control.reset_latch(false).await, Some(Verdict::Held));
+    minutes(10).await;
+    assert_eq!(vendor.requests(), 4, "a reset without the override changes nothing");
+    vendor.set(Mode::Works);
+    assert_eq!(instance.control.reset_latch(true).await, Some(Verdict::Allowed));
+    minutes(1).await;
+    assert_eq!((vendor.requests(), instance.reader.state()), (5, State::Fresh));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_is_killed_during_an_attempt_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let vendor = Vendor::new(Mode::Hangs, &[]);
+    let clock = clock();
+    for _ in 0..10 {
+        let instance = Instance::start(&vendor, Some(dir.path()), "wrong", clock);
+        pass(Duration::from_secs(10), Duration::from_millis(500), || {}).await;
+        instance.kill().await;
+    }
+    assert_eq!(vendor.requests(), 1);
+    // A stop in good order is no better: the request was sent.
+    vendor.set(Mode::HangsOnTokens);
+    let instance = Instance::start(&vendor, Some(dir.path()), "wrong", clock);
+    pass(Duration::from_secs(5), Duration::from_millis(500), || {}).await;
+    instance.stop.cancel();
+    instance.task.await.unwrap();
+    assert_eq!(vendor.requests(), 2);
+    vendor.set(Mode::Works);
+    let instance = Instance::start(&vendor, Some(dir.path()), "wrong", clock);
+    minutes(60).await;
+    assert_eq!((vendor.requests(), instance.reader.state()), (3, State::Rejected));
+    assert_eq!((instance.guard().rejections, instance.guard().unresolved), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_or_was_answered_is_tried_as_often_as_before() {
+    for mode in [Mode::Unreachable, Mode::Fails] {
+        let vendor = Vendor::new(mode, &["right"]);
+        let instance = Instance::start(&vendor, None, "right", clock());
+        minutes(30).await;
+        let attempts = vendor.with(|books| books.limits.len());
+        assert!(attempts > 20 && instance.guard().unresolved == 0, "{mode:?}: {attempts}");
+        assert_eq!(vendor.with(|books| books.probes), 0);
+        vendor.set(Mode::Works);
+        minutes(3).await;
+        assert_eq!(instance.reader.state(), State::Fresh);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn proven_credentials_are_tried_again_after_lost_responses() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
+    let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    minutes(1).await;
+    instance.kill().await;
+    vendor.set(Mode::Hangs);
+    let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    minutes(10).await;
+    let limits = vendor.with(|books| books.limits.clone());
+    assert!(limits.len() > 8 && instance.guard().unresolved == 0, "{limits:?}");
+    assert_eq!(limits[..2], [UNPROVEN_TIMEOUT, PROVEN_TIMEOUT]);
+    vendor.set(Mode::Works);
+    minutes(2).await;
+    assert_eq!(instance.reader.state(), State::Fresh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_candidate_is_held_while_the_credentials_in_use_go_on() {
+    let vendor = Vendor::new(Mode::Works, &["right"]);
+    let instance = Instance::start(&vendor, None, "right", clock());
+    minutes(1).await;
+    vendor.set(Mode::HangsOnTokens);
+    instance.control.rotate(credentials(Scheme::OAuth2, "id", "candidate")).await;
+    minutes(10).await;
+    vendor.set(Mode::Works);
+    let tried = || vendor.with(|books| books.requests.iter().filter(|(secret, _)| secret == "candidate").count());
+    assert_eq!((tried(), instance.guard().candidate), (3, Some("held")));
+    pass(Duration::from_secs(20 * 3600), Duration::from_secs(5), || assert!(instance.reader.usable().is_some())).await;
+    assert_eq!((tried(), instance.reader.state()), (3, State::Fresh));
+    hours(6).await;
+    assert_eq!((tried(), instance.guard().candidate), (4, Some("rejected")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_cannot_be_recorded_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let vendor = Vendor::new(Mode::Works, &["right"]);
+    let clock = clock();
+    // Opened first, so that the state exists; a directory at the name of the temporary file fails every write, for root, too.
+    drop(Lockout::open(Some(dir.path())).unwrap());
+    let obstacle = dir.path().join("attempts.json.tmp");
+    std::fs::create_dir(&obstacle).unwrap();
+    let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    minutes(30).await;
+    assert_eq!((vendor.requests(), instance.reader.status().phase), (0, Phase::Unrecorded));
+    assert_eq!(instance.reader.state(), State::Empty);
+    std::fs::remove_dir(&obstacle).unwrap();
+    minutes(1).await;
+    assert_eq!((vendor.requests(), instance.reader.state()), (1, State::Fresh));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sharers_of_a_directory_make_one_attempt_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::Slow(12), &["right"]), clock());
+    let start = |secret| -> Vec<Instance> {
+        (0..6).map(|_| Instance::start(&vendor, Some(dir.path()), secret, clock)).collect()
+    };
+    let wrong = start("wrong");
+    minutes(3).await;
+    assert_eq!(vendor.requests(), 1);
+    assert!(wrong.iter().all(|instance| instance.reader.state() == State::Rejected));
+    vendor.set(Mode::Slow(5));
+    let right = start("right");
+    minutes(1).await;
+    assert!(right.iter().all(|instance| instance.reader.state() == State::Fresh));
+    assert_eq!(vendor.requests(), 7);
+    assert_eq!(vendor.with(|books| books.limits.iter().filter(|limit| **limit == UNPROVEN_TIMEOUT).count()), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_heartbeat_continues_during_an_attempt_and_a_probe() {
+    let vendor = Vendor::new(Mode::Hangs, &["right"]);
+    let instance = Instance::start(&vendor, None, "right", clock());
+    pass(Duration::from_secs(600), Duration::from_secs(1), || {
+        let age = instance.reader.heartbeat_age();
+        assert!(age <= Duration::from_secs(11) && age < crate::token::HEARTBEAT_LIMIT, "{age:?}");
+    })
+    .await;
+    assert!(vendor.with(|books| books.probes) > 5);
+}

@@ -1,0 +1,137 @@
+//! What the log says about token requests.
+
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::{Mint, Refresher, turn::Which};
+use crate::{
+    credentials::lockout::{PersistError, Verdict},
+    telemetry::AUDIT,
+    token::classify::{Class, Failure},
+};
+
+impl<M: Mint> Refresher<M> {
+    pub(super) fn report_success(&self, version: u64, took: Duration, next: Duration, untyped: bool) {
+        info!(
+            target: AUDIT,
+            scheme = self.current.credentials.scheme.as_str(),
+            token.version = version,
+            duration_ms = took.as_secs_f64() * 1e3,
+            usable_for_s = self.writer.remaining().as_secs(),
+            refresh_in_s = next.as_secs(),
+            failures_before = self.current.streak.failures(),
+            "token minted"
+        );
+        if untyped {
+            warn!("the token answer has no token_type; it is taken for Bearer");
+        }
+    }
+
+    pub(super) fn report(&self, which: Which, failure: &Failure, wait: Option<Duration>, remaining: Duration) {
+        let slot = self.slot(which);
+        let (class, usable_for_s) = (failure.class.as_str(), remaining.as_secs());
+        let advice = self.mint.advice(slot.credentials.scheme, failure);
+        let rejections = self.lockout.rejections(&slot.fingerprint);
+        match (failure.class, wait) {
+            (Class::Rejected, _) | (_, None) if which == Which::Candidate => error!(
+                target: AUDIT,
+                error = %failure,
+                class,
+                rejections,
+                "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones"
+            ),
+            (Class::Rejected, _) | (_, None) => error!(
+                target: AUDIT,
+                error = %failure,
+                class,
+                rejections,
+                usable_for_s,
+                advice,
+                "credentials rejected; they are not tried again, since five rejections lock the vendor account: correct \
+                 them, or reset the latch on the admin port"
+            ),
+            (Class::Config | Class::Certificate, Some(wait)) => error!(
+                error = %failure,
+                class,
+                failures = slot.streak.failures(),
+                usable_for_s,
+                retry_in_s = wait.as_secs(),
+                advice,
+                "token refresh failed, and somebody has to look at it"
+            ),
+            (_, Some(wait)) => warn!(
+                error = %failure,
+                class,
+                failures = slot.streak.failures(),
+                usable_for_s,
+                retry_in_s = wait.as_secs_f64(),
+                "token refresh failed"
+            ),
+        }
+    }
+
+    /// An attempt with unproven credentials, of which it is not known what the vendor made of it.
+    pub(super) fn report_unknown(&self, which: Which, failure: &Failure, pause: Duration) {
+        error!(
+            target: AUDIT,
+            error = %failure,
+            class = failure.class.as_str(),
+            unresolved = self.lockout.unresolved(&self.slot(which).fingerprint),
+            candidate = which == Which::Candidate,
+            retry_in_s = pause.as_secs_f64(),
+            "token request with an unknown outcome; the credentials have never obtained a token, so they are not tried again \
+             until the token endpoint responds to a request without credentials"
+        );
+    }
+
+    /// The lock-out guard forbids the call that was due.
+    pub(super) fn refused(&mut self, which: Which, verdict: Verdict) {
+        self.slot_mut(which).due = None;
+        let reason = match verdict {
+            Verdict::BudgetSpent => "too many of this id's credentials were rejected",
+            Verdict::Latched | Verdict::Allowed | Verdict::Held => "these credentials were rejected before",
+        };
+        error!(
+            target: AUDIT,
+            reason,
+            candidate = which == Which::Candidate,
+            "no token call is made, since five rejections lock the vendor account: correct the credentials, or reset the \
+             latch on the admin port"
+        );
+        self.settle();
+    }
+
+    pub(super) fn report_held(&self, which: Which, wait: Option<Duration>) {
+        let slot = self.slot(which);
+        error!(
+            target: AUDIT,
+            unresolved = self.lockout.unresolved(&slot.fingerprint),
+            rejections = self.lockout.rejections(&slot.fingerprint),
+            candidate = which == Which::Candidate,
+            retry_in_s = wait.map(|wait| wait.as_secs()),
+            "token requests held: too many attempts with credentials that have never obtained a token have an unknown outcome, and \
+             each may count towards the vendor's lock-out; verify the credentials, then run `finicity-proxy lockout reset \
+             --override-budget`"
+        );
+    }
+
+    pub(super) fn report_unrecorded(&self, which: Which, error: &PersistError) {
+        error!(
+            target: AUDIT,
+            error = crate::cause::line(error),
+            candidate = which == Which::Candidate,
+            "no token request is made, since the attempt cannot be recorded and the credentials have never obtained a token"
+        );
+    }
+
+    pub(super) fn report_failed_probe(&self, which: Which, failure: &Failure, pause: Duration) {
+        warn!(
+            error = %failure,
+            failures = self.slot(which).failed_probes,
+            candidate = which == Which::Candidate,
+            retry_in_s = pause.as_secs_f64(),
+            "the token endpoint does not respond to a request without credentials; the credentials are not tried"
+        );
+    }
+}
