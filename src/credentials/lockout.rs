@@ -67,6 +67,13 @@ pub enum Attempt {
     Rejected(Verdict),
 }
 
+/// What counted against an account when a token request was sent. What was added later may have been processed later, too.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending {
+    at: Duration,
+    rejections: u32,
+}
+
 /// The right to send one token request with unproven credentials.
 ///
 /// Dropping it leaves the attempt recorded as outstanding, as a crash would; see [`Lockout::resolve`].
@@ -167,16 +174,22 @@ impl Lockout {
         counted.and(self.change_attempts(|attempts| attempts.rejected(fingerprint)))
     }
 
-    /// The credentials obtained a token: they are proven, the account is not locked, and the budget of its id starts again.
-    /// Latches of other secrets stay.
+    /// What counts against the account of `fingerprint` now, at `now` since the Unix epoch: to be taken before a token request is
+    /// sent, for [`accepted`](Self::accepted).
+    pub fn sending(&self, fingerprint: &Fingerprint, now: Duration) -> Sending {
+        Sending { at: now, rejections: self.rejections(fingerprint) }
+    }
+
+    /// The credentials obtained a token by the request that was sent at `sending`: they are proven, and the account was not locked
+    /// then, so what counted against it before is void. Latches of other secrets stay.
     ///
     /// # Errors
     ///
     /// When that, or an earlier rejection, cannot be written; then budget and proof stay as they were. Nothing is written, and
     /// so nothing fails, when there is nothing to change.
-    pub fn accepted(&mut self, fingerprint: &Fingerprint) -> Result<(), PersistError> {
-        self.change(|state| state.accepted(fingerprint))?;
-        self.change_attempts(|attempts| attempts.accepted(fingerprint))
+    pub fn accepted(&mut self, fingerprint: &Fingerprint, sending: &Sending) -> Result<(), PersistError> {
+        self.change(|state| state.accepted(fingerprint, sending.rejections))?;
+        self.change_attempts(|attempts| attempts.accepted(fingerprint, sending.at))
     }
 
     /// Asks to make one token request with credentials that have not obtained a token in this process, at `now`, which counts

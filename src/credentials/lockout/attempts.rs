@@ -181,13 +181,15 @@ impl Attempts {
         self.remove_empty();
     }
 
-    /// The credentials obtained a token: they are proven, and the vendor's count of the account has restarted.
-    pub(super) fn accepted(&mut self, fingerprint: &Fingerprint) {
+    /// The credentials obtained a token by a request that was sent at `sent`: they are proven, and the vendor's count of the account
+    /// has restarted since.
+    pub(super) fn accepted(&mut self, fingerprint: &Fingerprint, sent: Duration) {
+        let sent_ms = u64::try_from(sent.as_millis()).unwrap_or(u64::MAX);
         let account = self.entry(fingerprint);
         account.proven = Some(fingerprint.whole);
         account.limit = MAX_UNRESOLVED;
         account.unresolved.retain(|attempt| attempt.credentials != fingerprint.whole);
-        for attempt in &mut account.unresolved {
+        for attempt in account.unresolved.iter_mut().filter(|attempt| attempt.at_ms < sent_ms) {
             attempt.superseded = true;
         }
     }

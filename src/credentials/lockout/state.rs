@@ -67,9 +67,10 @@ impl State {
         }
     }
 
-    pub(super) fn accepted(&mut self, fingerprint: &Fingerprint) {
+    /// Voids the first `rejections` of the account, those from before the request that was accepted.
+    pub(super) fn accepted(&mut self, fingerprint: &Fingerprint, rejections: u32) {
         let Some(account) = self.ids.iter_mut().find(|account| account.id == fingerprint.id) else { return };
-        account.rejections = 0;
+        account.rejections = account.rejections.saturating_sub(rejections);
         account.budget = BUDGET;
         account.latched.retain(|latched| *latched != fingerprint.whole);
         self.ids.retain(|account| account.rejections > 0 || !account.latched.is_empty());
@@ -169,7 +170,7 @@ mod tests {
         for print in &prints[..MAX_IDS] {
             state.rejected(print);
         }
-        state.accepted(&other_secret);
+        state.accepted(&other_secret, 1);
         assert_eq!(state.verdict(&prints[1]), Verdict::Latched);
         assert_eq!(state.verdict(&prints[MAX_IDS]), Verdict::Allowed);
         state.rejected(&prints[MAX_IDS]);
@@ -186,7 +187,7 @@ mod tests {
         let mut state = State::default();
         for print in &prints {
             state.rejected(print);
-            state.accepted(&proven);
+            state.accepted(&proven, 1);
         }
         assert_eq!(state.verdict(&prints[0]), Verdict::Allowed);
         assert!(prints[1..].iter().all(|print| state.verdict(print) == Verdict::Latched));

@@ -53,6 +53,12 @@ fn reject(lockout: &mut Lockout, id: &str, secrets: &[&str]) {
     }
 }
 
+/// The vendor accepts `print`, by a request that was sent now.
+fn accept(lockout: &mut Lockout, print: &Fingerprint) -> Result<(), PersistError> {
+    let sending = lockout.sending(print, Duration::MAX);
+    lockout.accepted(print, &sending)
+}
+
 #[track_caller]
 fn check(lockout: &Lockout, id: &str, secret: &str, expected: Verdict) {
     assert_eq!(lockout.verdict(&print(lockout, id, secret)), expected, "{id} {secret}");
@@ -157,7 +163,8 @@ fn an_override_of_a_budget_that_is_not_spent_adds_nothing_to_it() {
 fn an_accepted_secret_renews_the_budget_and_leaves_the_latches_of_others() {
     let mut lockout = in_memory();
     reject(&mut lockout, "id", &["a", "b"]);
-    lockout.accepted(&print(&lockout, "id", "right")).unwrap();
+    let accepted = print(&lockout, "id", "right");
+    accept(&mut lockout, &accepted).unwrap();
     assert_eq!(lockout.rejections(&print(&lockout, "id", "right")), 0);
     check(&lockout, "id", "a", Latched);
     reject(&mut lockout, "id", &["c", "d"]);
@@ -189,7 +196,8 @@ fn n18_latch_and_budget_outlive_the_process() {
     check(&lockout, "id", "d", BudgetSpent);
     lockout.reset(&print(&lockout, "id", "a"), true, NOW).unwrap();
     check(&open(&dir), "id", "a", Allowed);
-    lockout.accepted(&print(&lockout, "id", "a")).unwrap();
+    let accepted = print(&lockout, "id", "a");
+    accept(&mut lockout, &accepted).unwrap();
     check(&open(&dir), "id", "a", Allowed);
     check(&open(&dir), "id", "b", Latched);
     assert!(lockout.is_persistent() && !in_memory().is_persistent());
@@ -210,7 +218,8 @@ fn processes_that_share_a_directory_obey_each_other() {
     two.reset(&print(&two, "id", "a"), true, NOW).unwrap();
     check(&one, "id", "a", Allowed);
     check(&one, "id", "b", Latched);
-    one.accepted(&print(&one, "id", "a")).unwrap();
+    let accepted = print(&one, "id", "a");
+    accept(&mut one, &accepted).unwrap();
     assert_eq!(two.rejections(&print(&two, "id", "a")), 0);
 }
 
@@ -377,7 +386,8 @@ fn in_a_read_only_directory_what_tightens_holds_and_what_loosens_does_not() {
     assert_eq!((lockout.verdict(&b), lockout.rejections(&b)), (Latched, 2));
     lockout.reset(&a, false, NOW).unwrap_err();
     assert_eq!(lockout.verdict(&a), Latched);
-    lockout.accepted(&print(&lockout, "id", "right")).unwrap_err();
+    let accepted = print(&lockout, "id", "right");
+    accept(&mut lockout, &accepted).unwrap_err();
     assert_eq!(lockout.rejections(&a), 2);
     assert_eq!(open(&dir).rejections(&b), 1);
 
@@ -394,9 +404,9 @@ fn where_nothing_changes_nothing_is_written() {
     reject(&mut open(&dir), "id", &["wrong"]);
     let mut lockout = open(&dir);
     let right = print(&lockout, "other", "right");
-    lockout.accepted(&right).unwrap();
+    accept(&mut lockout, &right).unwrap();
     make_read_only(&dir);
-    lockout.accepted(&right).unwrap();
+    accept(&mut lockout, &right).unwrap();
     assert_eq!(lockout.reset(&print(&lockout, "other", "right"), true, NOW).unwrap(), Allowed);
     make_writable(&dir);
 }
@@ -412,7 +422,8 @@ fn a_lock_that_nobody_lets_go_of_does_not_hold_up_the_process() {
     assert!(told.contains("another process holds the lock"), "{told}");
     assert_eq!(lockout.verdict(&wrong), Latched);
     drop(holder);
-    lockout.accepted(&print(&lockout, "other", "right")).unwrap();
+    let accepted = print(&lockout, "other", "right");
+    accept(&mut lockout, &accepted).unwrap();
     check(&open(&dir), "id", "wrong", Latched);
 }
 
@@ -425,7 +436,7 @@ fn a_state_that_is_damaged_or_removed_meanwhile_is_not_forgotten() {
     check(&lockout, "id", "a", Latched);
     check(&lockout, "id", "right", Allowed);
     let right = print(&lockout, "id", "right");
-    assert!(told(&lockout.accepted(&right).unwrap_err()).contains("damaged"));
+    assert!(told(&accept(&mut lockout, &right).unwrap_err()).contains("damaged"));
     assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "damaged");
 
     fs::remove_file(dir.join(FILE)).unwrap();
@@ -485,7 +496,7 @@ fn play(dir: Option<&Path>, events: Vec<(usize, Event)>) {
                     continue;
                 }
                 if accepts {
-                    lockout.accepted(&print).unwrap();
+                    accept(lockout, &print).unwrap();
                     counts.remove(&id);
                     continue;
                 }

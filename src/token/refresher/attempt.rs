@@ -15,7 +15,7 @@ use super::{
     turn::{Which, told},
 };
 use crate::{
-    credentials::lockout::{Attempt, Permit, Verdict},
+    credentials::lockout::{Attempt, Permit, Sending, Verdict},
     telemetry::AUDIT,
     token::{
         classify::{Class, Disposition, Failure},
@@ -69,7 +69,9 @@ impl<M: Mint> Refresher<M> {
             Clearance::Later => return ControlFlow::Continue(()),
         };
         self.writer.fetching();
-        let sent = self.writer.clock().now();
+        let clock = self.writer.clock();
+        let sent = clock.now();
+        let sending = self.lockout.sending(&self.slot(which).fingerprint, clock.unix_time());
         self.last_call = Some(sent);
         self.in_call = true;
         let limit = if permit.is_some() { UNPROVEN_TIMEOUT } else { PROVEN_TIMEOUT };
@@ -86,7 +88,7 @@ impl<M: Mint> Refresher<M> {
         let Some(outcome) = outcome else { return ControlFlow::Break(()) };
         self.metrics.token_called(self.writer.clock().now().since(sent));
         match outcome {
-            Ok(grant) => self.succeeded(which, grant, sent),
+            Ok(grant) => self.succeeded(which, grant, sent, &sending),
             Err(failure) => self.failed(which, &failure, permit),
         }
         self.settle();
@@ -177,7 +179,7 @@ impl<M: Mint> Refresher<M> {
     }
 
     /// Publishes the token whose request was sent at `sent`. Candidates take over.
-    fn succeeded(&mut self, which: Which, grant: Grant, sent: Stamp) {
+    fn succeeded(&mut self, which: Which, grant: Grant, sent: Stamp, sending: &Sending) {
         let now = self.writer.clock().now();
         let took = now.since(sent);
         if which == Which::Candidate
@@ -188,7 +190,7 @@ impl<M: Mint> Refresher<M> {
             self.scrubber.know("the credentials", self.current.credentials.secrets());
             info!(target: AUDIT, "the new credentials minted a token and have taken over");
         }
-        told(self.lockout.accepted(&self.current.fingerprint));
+        told(self.lockout.accepted(&self.current.fingerprint, sending));
         let lifetime = Lifetime::new(grant.expires_in, self.default_lifetime);
         let next = sent + lifetime.refresh(took, fastrand::f64());
         let untyped = grant.untyped;
@@ -253,6 +255,8 @@ fn probe_pause(failed: u32, u: f64) -> Duration {
     pause + pause.mul_f64(PROBE_JITTER * u)
 }
 
+#[cfg(test)]
+mod outage;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -140,13 +140,13 @@ fn a_token_proves_the_credentials_until_they_change_or_are_rejected() {
     let mut lockout = open(&dir);
     let (old, new) = (print(&lockout, "id", "old"), print(&lockout, "id", "new"));
     drop(attempt(&mut lockout, &old, NOW));
-    lockout.accepted(&old).unwrap();
+    accept(&mut lockout, &old).unwrap();
     drop(lockout);
     let mut lockout = open(&dir);
     assert_eq!(said(&mut lockout, &old, NOW, false), "Proven");
     assert_eq!(said(&mut lockout, &new, NOW, false), "permitted");
 
-    lockout.accepted(&new).unwrap();
+    accept(&mut lockout, &new).unwrap();
     assert_eq!(said(&mut lockout, &new, NOW, false), "Proven");
     assert_eq!(said(&mut lockout, &old, NOW, false), "permitted", "the credentials have changed since");
 
@@ -161,13 +161,28 @@ fn a_token_of_other_credentials_does_not_clear_what_the_wrong_ones_did() {
     let (wrong, right, corrected) =
         (print(&lockout, "id", "wrong"), print(&lockout, "id", "right"), print(&lockout, "id", "corrected"));
     let last = lose_three(&mut lockout, &wrong);
-    lockout.accepted(&right).unwrap();
+    accept(&mut lockout, &right).unwrap();
     // The vendor's count has restarted, so a correction may be tried; the wrong ones keep their own count.
     assert_eq!(said(&mut lockout, &corrected, last, false), "permitted");
     assert_eq!(said(&mut lockout, &wrong, last + HOUR, true), "Held(Some(82800s))");
     drop(attempt(&mut lockout, &wrong, last + DAY));
-    lockout.accepted(&right).unwrap();
+    accept(&mut lockout, &right).unwrap();
     assert_eq!(said(&mut lockout, &wrong, last + 400 * DAY, true), "Held(None)");
+}
+
+#[test]
+fn only_what_came_before_an_accepted_request_is_void() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let (right, wrong) = (print(&lockout, "id", "right"), print(&lockout, "id", "wrong"));
+    drop(attempt(&mut lockout, &wrong, NOW));
+    reject(&mut lockout, "id", &["a"]);
+    let sending = lockout.sending(&right, NOW + HOUR);
+    drop(attempt(&mut lockout, &wrong, NOW + 2 * HOUR));
+    reject(&mut lockout, "id", &["b"]);
+    lockout.accepted(&right, &sending).unwrap();
+    let changed = print(&lockout, "id", "changed");
+    assert_eq!((lockout.rejections(&changed), lockout.unresolved(&changed), lockout.unresolved(&wrong)), (1, 1, 2));
 }
 
 #[test]
@@ -184,7 +199,7 @@ fn one_of_two_sharers_makes_the_attempt_and_the_other_reads_its_outcome() {
     let (mut one, mut two) = (open(&dir), open(&dir));
     let corrected = print(&one, "id", "corrected");
     let permit = attempt(&mut one, &corrected, NOW);
-    one.accepted(&corrected).unwrap();
+    accept(&mut one, &corrected).unwrap();
     assert_eq!(said(&mut two, &corrected, NOW, false), "Proven");
     drop(permit);
     assert_eq!(said(&mut two, &corrected, NOW, false), "Proven");
@@ -195,7 +210,7 @@ fn without_a_record_there_is_no_attempt() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let (right, secret) = (print(&lockout, "id", "right"), print(&lockout, "id", "secret"));
-    lockout.accepted(&right).unwrap();
+    accept(&mut lockout, &right).unwrap();
     make_read_only(&dir);
     let error = told(&lockout.begin(&secret, NOW, false).unwrap_err());
     assert!(error.contains(ATTEMPTS_FILE) && error.contains("make its directory writable"), "{error}");
@@ -267,7 +282,7 @@ fn in_memory_the_same_rules_hold_for_the_process() {
     let secret = print(&lockout, "id", "secret");
     let last = lose_three(&mut lockout, &secret);
     assert_eq!(said(&mut lockout, &secret, last, true), "Held(Some(86400s))");
-    lockout.accepted(&secret).unwrap();
+    accept(&mut lockout, &secret).unwrap();
     assert_eq!(said(&mut lockout, &secret, last, true), "Proven");
 }
 
@@ -276,7 +291,7 @@ fn the_attempts_file_holds_no_credential() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let print = lockout.fingerprint("oauth2", "canary-host", &"canary-id".into(), &"canary-secret".into(), b"canary");
-    lockout.accepted(&print).unwrap();
+    accept(&mut lockout, &print).unwrap();
     let text = fs::read_to_string(dir.join(ATTEMPTS_FILE)).unwrap();
     let hashes: Vec<&str> = text.split('"').skip(1).step_by(2).filter(|string| string.len() == 64).collect();
     assert!(hashes.len() == 3 && !text.contains("canary"), "the key's id, the account's and one proof: {text}");
