@@ -8,6 +8,7 @@ mod support;
 mod alerts;
 mod answers;
 mod architecture;
+mod attempts;
 mod audit;
 mod command_line;
 mod commands;

@@ -250,6 +250,14 @@ impl Upstream {
         self.wait_until(target, |received| received.iter().find(|request| request.target() == target).cloned())
     }
 
+    /// Waits until `count` requests that match have arrived whole.
+    #[track_caller]
+    pub fn wait_for_requests(&self, count: usize, matches: impl Fn(&Received) -> bool) {
+        self.wait_until("the request", |received| {
+            (received.iter().filter(|request| matches(request)).count() >= count).then_some(())
+        });
+    }
+
     /// Waits until `count` connections have ended, and nothing more can be said on them.
     #[track_caller]
     pub fn wait_for_ended(&self, count: usize) {

@@ -1,0 +1,214 @@
+//! Token requests with credentials that have never obtained a token: what the vendor sees of them, whatever happens to the
+//! response and to the process.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+    time::Instant,
+};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    process::{Proxy, serve_command},
+    upstream::{DeadPort, Gate, Received, Reply, Upstream, token_answer},
+};
+
+fn is_attempt(request: &Received) -> bool {
+    request.head.starts_with("POST /oauth/token ")
+}
+
+fn is_probe(request: &Received) -> bool {
+    request.head.starts_with("GET /oauth/token ")
+}
+
+fn attempts(upstream: &Upstream) -> usize {
+    upstream.received().iter().filter(|request| is_attempt(request)).count()
+}
+
+fn start(upstream: &Upstream, state: &Path) -> Proxy {
+    Proxy::launch(upstream, &[("FINICITY__AUTH__STATE_DIR", state.to_str().unwrap())])
+}
+
+/// An upstream that never responds to a token request, nor to a probe.
+fn hanging() -> Upstream {
+    let never = Gate::new();
+    Upstream::start_raw(move |_| Reply::Held(never.clone(), Vec::new()))
+}
+
+#[test]
+fn after_a_cut_response_a_probe_comes_before_the_next_attempt() {
+    let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let noted = Arc::clone(&times);
+    let upstream = Upstream::start_raw(move |request| {
+        if is_probe(request) {
+            return Reply::status(405, "Method Not Allowed", "{}");
+        }
+        let mut noted = noted.lock().unwrap();
+        noted.push(Instant::now());
+        match noted.len() {
+            1 => Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"access_token\":".to_vec()),
+            _ => Reply::json(&token_answer(1, 3600)),
+        }
+    });
+    let state = tempfile::tempdir().unwrap();
+    let proxy = start(&upstream, state.path());
+    let lost = proxy.process.wait_for_line(|line| line.contains("token request with an unknown outcome"));
+    assert!(lost.contains("\"unresolved\":1"), "{lost}");
+    let page = proxy.ops().get("/readyz?verbose").text();
+    assert!(page.contains("token requests with an unknown outcome: 1\n"), "{page}");
+    proxy.process.wait_for_log("token minted");
+
+    let received = upstream.received();
+    let order: Vec<bool> = received.iter().map(is_probe).collect();
+    assert_eq!(order, [false, true, false]);
+    let times = times.lock().unwrap().clone();
+    assert!(times[1] - times[0] >= Duration::from_secs(15), "{times:?}");
+    let probe = &received[1];
+    for name in ["finicity-app-key", "authorization", "content-type", "content-length", "cookie"] {
+        assert!(probe.headers(name).is_empty(), "{}", probe.head);
+    }
+    let page = proxy.ops().get("/readyz?verbose").text();
+    assert!(page.contains("token requests with an unknown outcome: 0\n"), "{page}");
+}
+
+#[test]
+fn a_process_that_ends_during_an_attempt_does_not_make_another() {
+    let upstream = hanging();
+    let state = tempfile::tempdir().unwrap();
+    let mut probes = 0;
+    for signal in [Signal::KILL, Signal::TERM, Signal::KILL] {
+        let mut proxy = start(&upstream, state.path());
+        if probes == 0 {
+            upstream.wait_for_requests(1, is_attempt);
+        } else {
+            upstream.wait_for_requests(probes, is_probe);
+        }
+        probes += 1;
+        proxy.process.signal(signal);
+        proxy.process.wait();
+    }
+    assert_eq!(attempts(&upstream), 1);
+}
+
+#[test]
+fn processes_that_share_a_directory_make_one_attempt_together() {
+    let (gate, held) = (Gate::new(), Gate::new());
+    let open = gate.clone();
+    let upstream = Upstream::start_raw(move |request| {
+        if is_probe(request) {
+            return Reply::Held(held.clone(), Vec::new());
+        }
+        Reply::status(401, "Unauthorized", r#"{"error":"invalid_client"}"#).held(&gate)
+    });
+    let state = tempfile::tempdir().unwrap();
+    let proxies: Vec<Proxy> = (0..6).map(|_| start(&upstream, state.path())).collect();
+    upstream.wait_for_requests(1, is_attempt);
+    open.open();
+    for proxy in &proxies {
+        proxy.wait_for_metric("lockout_latched", 1);
+    }
+    assert_eq!(attempts(&upstream), 1);
+}
+
+#[test]
+fn an_attempt_that_cannot_be_recorded_is_not_sent() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let state = tempfile::tempdir().unwrap();
+    drop(Proxy::start_with(&upstream, &[("FINICITY__AUTH__STATE_DIR", state.path().to_str().unwrap())]));
+    assert_eq!(attempts(&upstream), 1);
+    // Unproven again, and no file can be replaced: a directory at the temporary name stops root, too.
+    std::fs::remove_file(state.path().join("attempts.json")).unwrap();
+    std::fs::create_dir(state.path().join("attempts.json.tmp")).unwrap();
+    let proxy = start(&upstream, state.path());
+    let line = proxy.process.wait_for_line(|line| line.contains("the attempt cannot be recorded"));
+    assert!(line.contains("attempts.json") && line.contains("make its directory writable"), "{line}");
+    assert_eq!(attempts(&upstream), 1);
+}
+
+#[test]
+fn proven_credentials_are_tried_at_once_after_a_restart() {
+    let (state, gate) = (tempfile::tempdir().unwrap(), Gate::new());
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let upstream = Upstream::start_raw(move |_| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+        true => Reply::json(&token_answer(1, 3600)),
+        false => Reply::Held(gate.clone(), Vec::new()),
+    });
+    let proxy = start(&upstream, state.path());
+    proxy.process.wait_for_log("token minted");
+    drop(proxy);
+    for restart in 2..5 {
+        let _proxy = start(&upstream, state.path());
+        upstream.wait_for_requests(restart, is_attempt);
+    }
+    assert!(!upstream.received().iter().any(is_probe));
+}
+
+/// Waits for the first failed token request, and returns how many have an unknown outcome.
+fn unresolved_after_a_failure(command: std::process::Command) -> String {
+    let proxy = Proxy::run(command);
+    proxy.process.wait_for_line(|line| {
+        line.contains("token refresh failed") || line.contains("token request with an unknown outcome")
+    });
+    let page = proxy.ops().get("/readyz?verbose").text();
+    let line = page.lines().find(|line| line.starts_with("token requests with an unknown outcome")).unwrap();
+    line.split(": ").nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_request_that_was_not_sent_is_not_an_attempt() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let closes = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closing = format!("https://{}", closes.local_addr().unwrap());
+    thread::spawn(move || closes.incoming().for_each(drop));
+    let dead = DeadPort::new();
+    for (what, key, value) in [
+        ("connection refused", "FINICITY__UPSTREAM__URL", dead.url()),
+        ("TLS handshake cut", "FINICITY__UPSTREAM__URL", closing.clone()),
+        ("name not found", "FINICITY__UPSTREAM__URL", "https://no-such-host.invalid".to_owned()),
+        ("egress proxy down", "FINICITY__UPSTREAM__EGRESS_PROXY", dead.url().replace("https", "http")),
+        ("egress proxy cut", "FINICITY__UPSTREAM__EGRESS_PROXY", closing.replace("https", "http")),
+    ] {
+        assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[(key, &value)])), "0", "{what}");
+    }
+    upstream.become_an_impostor();
+    assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[])), "0", "certificate not trusted");
+}
+
+#[test]
+fn a_response_that_does_not_end_is_an_unknown_outcome_and_a_complete_one_is_none() {
+    let unknown: [&[u8]; 5] = [
+        b"",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 9\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"acc\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 9\r\n\r\n{}",
+    ];
+    let complete: [&[u8]; 4] = [
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+    ];
+    for (bytes, expected) in unknown.map(|bytes| (bytes, "1")).into_iter().chain(complete.map(|bytes| (bytes, "0"))) {
+        let upstream = Upstream::start_raw(move |_| Reply::Cut(bytes.to_vec()));
+        let seen = unresolved_after_a_failure(serve_command(&upstream, &[]));
+        assert_eq!(seen, expected, "{}", String::from_utf8_lossy(bytes));
+    }
+}
+
+#[test]
+fn a_rejection_whose_body_is_cut_is_a_rejection() {
+    let upstream =
+        Upstream::start_raw(|_| Reply::Cut(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 9\r\n\r\n{}".to_vec()));
+    let state = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        let proxy = start(&upstream, state.path());
+        proxy.wait_for_metric("lockout_latched", 1);
+        proxy.wait_for_metric("lockout_unresolved_attempts", 0);
+    }
+    assert_eq!(attempts(&upstream), 1);
+}
