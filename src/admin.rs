@@ -175,6 +175,7 @@ struct LockOut {
     rejections: u32,
     unresolved_attempts: u32,
     held: bool,
+    unrecorded: bool,
     new_credentials: Option<&'static str>,
 }
 
@@ -198,6 +199,7 @@ async fn status(State(parts): State<Parts>) -> Json<Status> {
             rejections: guard.rejections,
             unresolved_attempts: guard.unresolved,
             held: guard.held,
+            unrecorded: guard.unrecorded,
             new_credentials: guard.candidate,
         },
     })

@@ -119,6 +119,12 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
     line("rejections counted", guard.rejections.to_string());
     line("token requests with an unknown outcome", guard.unresolved.to_string());
     line("token requests held", guard.held.to_string());
+    if guard.unrecorded {
+        line(
+            "attempt record",
+            "cannot be written, so that no token request is made; see auth.state_dir and the log".to_owned(),
+        );
+    }
     line("new credentials", guard.candidate.unwrap_or("none").to_owned());
     text
 }
@@ -147,6 +153,7 @@ async fn metrics(State(parts): State<Parts>) -> Response {
         rejections: status.guard.rejections,
         unresolved: status.guard.unresolved,
         held: status.guard.held,
+        unrecorded: status.guard.unrecorded,
         candidate: status.guard.candidate,
     });
     parts.metrics.probes(is_live(&parts).await.is_ok(), status.obtained && !draining, draining);

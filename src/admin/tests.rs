@@ -53,7 +53,7 @@ async fn the_status_is_told_to_local_programs() {
     assert_eq!(status, 200);
     for part in [
         r#""token":{"state":"empty","version":0,"usable_for_s":0,"next_attempt_in_s":null}"#,
-        r#""lock_out":{"latched":false,"budget_spent":false,"rejections":0,"unresolved_attempts":0,"held":false,"new_credentials":null}"#,
+        r#""lock_out":{"latched":false,"budget_spent":false,"rejections":0,"unresolved_attempts":0,"held":false,"unrecorded":false,"new_credentials":null}"#,
         r#""scheme":"partner""#,
     ] {
         assert!(text.contains(part), "{text}");

@@ -87,8 +87,10 @@ pub struct Guard {
     pub rejections: u32,
     /// Token requests with an unknown outcome that count against the credentials in use.
     pub unresolved: u32,
-    /// So many of them, together with rejections, that no request is made for now.
+    /// Whether so many of them, together with rejections, are counted that no request is made for now.
     pub held: bool,
+    /// Whether an attempt cannot be recorded, so that no request is made.
+    pub unrecorded: bool,
     /// The state of new credentials: `waiting`, `rejected` or `held`.
     pub candidate: Option<&'static str>,
 }

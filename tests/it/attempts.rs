@@ -79,15 +79,10 @@ fn after_a_cut_response_a_probe_comes_before_the_next_attempt() {
 fn a_process_that_ends_during_an_attempt_does_not_make_another() {
     let upstream = hanging();
     let state = tempfile::tempdir().unwrap();
-    let mut probes = 0;
-    for signal in [Signal::KILL, Signal::TERM, Signal::KILL] {
+    for (probes, signal) in [Signal::KILL, Signal::TERM, Signal::KILL].into_iter().enumerate() {
         let mut proxy = start(&upstream, state.path());
-        if probes == 0 {
-            upstream.wait_for_requests(1, is_attempt);
-        } else {
-            upstream.wait_for_requests(probes, is_probe);
-        }
-        probes += 1;
+        upstream.wait_for_requests(1, is_attempt);
+        upstream.wait_for_requests(probes, is_probe);
         proxy.process.signal(signal);
         proxy.process.wait();
     }

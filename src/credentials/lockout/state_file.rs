@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read as _, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::PathBuf,
 };
@@ -46,6 +46,13 @@ impl From<&Metadata> for FileId {
     }
 }
 
+/// The file as it was read.
+pub(super) struct Read {
+    /// The content, which holds the key of the hashes.
+    pub(super) text: Zeroizing<Vec<u8>>,
+    pub(super) snapshot: OpenSnapshot,
+}
+
 /// A file of the state directory.
 #[derive(Debug)]
 pub(super) struct StateFile {
@@ -67,7 +74,7 @@ impl StateFile {
     }
 
     /// The content, or `None` when there is no such file.
-    pub(super) fn read(&self) -> Result<Option<(Zeroizing<Vec<u8>>, OpenSnapshot)>, Failure> {
+    pub(super) fn read(&self) -> Result<Option<Read>, Failure> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.map_err(Failure::Read)?,
@@ -78,8 +85,8 @@ impl StateFile {
             return Err(Failure::TooLarge);
         }
         let mut text = Zeroizing::new(Vec::with_capacity(USUAL_FILE_BYTES.max(metadata.len() as usize + 1)));
-        Read::by_ref(&mut file).take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(Failure::Read)?;
-        Ok(Some((text, OpenSnapshot { id: FileId::from(&metadata), _file: file })))
+        io::Read::by_ref(&mut file).take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(Failure::Read)?;
+        Ok(Some(Read { text, snapshot: OpenSnapshot { id: FileId::from(&metadata), _file: file } }))
     }
 
     /// Whether the file on the disk is another one than `seen`; `None` when there is no file.

@@ -19,7 +19,7 @@ use super::{
     attempts::Attempts,
     fingerprint::{Hash, Key},
     state::State,
-    state_file::{MAX_FILE_BYTES, OpenSnapshot, StateFile, USUAL_FILE_BYTES},
+    state_file::{MAX_FILE_BYTES, OpenSnapshot, Read, StateFile, USUAL_FILE_BYTES},
 };
 
 const STATE_FILE: &str = "lockout.json";
@@ -223,15 +223,15 @@ impl Store {
     }
 
     fn read(&self) -> Result<Option<(Key, State, OpenSnapshot)>, Failure> {
-        let Some((text, snapshot)) = self.rejections.read()? else { return Ok(None) };
-        let (key, state) = parse(&text)?;
-        Ok(Some((key, state, snapshot)))
+        let Some(file) = self.rejections.read()? else { return Ok(None) };
+        let (key, state) = parse(&file.text)?;
+        Ok(Some((key, state, file.snapshot)))
     }
 
     /// The attempts on the disk. None where there is no file, and where it was written with another key: an operator removed the
     /// rejections, and with them what the attempts belong to.
     pub(super) fn read_attempts(&self, key: &Key) -> Result<Attempts, Failure> {
-        let Some((text, _)) = self.attempts.read()? else { return Ok(Attempts::default()) };
+        let Some(Read { text, .. }) = self.attempts.read()? else { return Ok(Attempts::default()) };
         check_version(&text)?;
         let layout: AttemptsLayout<Attempts> = serde_json::from_slice(&text).map_err(damaged)?;
         Ok(if layout.key == key.id() { layout.accounts } else { Attempts::default() })

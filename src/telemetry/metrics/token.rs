@@ -50,6 +50,7 @@ pub(super) struct TokenMetrics {
     lockout_rejections: IntGauge,
     lockout_unresolved: IntGauge,
     lockout_held: IntGauge,
+    lockout_unrecorded: IntGauge,
     candidate: IntGaugeVec,
 }
 
@@ -78,6 +79,8 @@ pub struct TokenReading<'a> {
     pub unresolved: u32,
     /// Whether so many are unresolved that no token request is made.
     pub held: bool,
+    /// Whether no token request is made, since the attempt cannot be recorded.
+    pub unrecorded: bool,
     /// New credentials: `waiting`, `rejected`, `held`, or none.
     pub candidate: Option<&'a str>,
 }
@@ -116,6 +119,10 @@ impl TokenMetrics {
                 "lockout_unresolved_attempts",
                 "Token requests with unproven credentials of which the outcome is unknown; each may count towards the lock-out.",
             ),
+            lockout_unrecorded: add.gauge(
+                "lockout_unrecorded",
+                "1 while no token request is made, since the attempt cannot be recorded in auth.state_dir.",
+            ),
             lockout_held: add.gauge(
                 "lockout_held",
                 "1 while no token request is made, since too many have an unknown outcome.",
@@ -146,6 +153,7 @@ impl TokenMetrics {
         self.lockout_rejections.set(reading.rejections.into());
         self.lockout_unresolved.set(reading.unresolved.into());
         self.lockout_held.set(reading.held.into());
+        self.lockout_unrecorded.set(reading.unrecorded.into());
         let candidate = reading.candidate.unwrap_or(CANDIDATE[0]);
         for state in CANDIDATE {
             self.candidate.with_label_values(&[state]).set(i64::from(state == candidate));

@@ -98,6 +98,7 @@ impl<M: Mint> Refresher<M> {
             rejections: self.lockout.rejections(&self.current.fingerprint),
             unresolved: self.lockout.unresolved(&self.current.fingerprint),
             held: self.current.obstacle == Some(Obstacle::Held),
+            unrecorded: self.current.obstacle == Some(Obstacle::Unrecorded),
             candidate: self.candidate.as_ref().map(|slot| match (slot.obstacle, slot.due) {
                 (Some(Obstacle::Held), _) => "held",
                 (_, Some(_)) => "waiting",
