@@ -228,6 +228,10 @@ impl Lockout {
         attempts.clamp(now);
         let decision = decide(&self.state, &attempts);
         let recorded = (decision == Decision::Permitted).then(|| attempts.record(fingerprint, now));
+        if recorded.is_some() {
+            // A rejection must find its file replaceable, too.
+            self.write_rejections()?;
+        }
         if attempts != before {
             self.write_attempts(attempts)?;
         }
@@ -350,6 +354,13 @@ impl Lockout {
             Some(next) => self.write_attempts(next),
             None => Ok(()),
         }
+    }
+
+    fn write_rejections(&mut self) -> Result<(), PersistError> {
+        let Some(store) = &mut self.store else { return Ok(()) };
+        store.write(&self.key, &self.state).map_err(|source| PersistError { path: store.path(), source })?;
+        self.unsaved.clear();
+        Ok(())
     }
 
     fn write_attempts(&mut self, attempts: Attempts) -> Result<(), PersistError> {

@@ -213,9 +213,14 @@ fn without_a_record_there_is_no_attempt() {
     accept(&mut lockout, &right).unwrap();
     make_read_only(&dir);
     let error = told(&lockout.begin(&secret, NOW, false).unwrap_err());
-    assert!(error.contains(ATTEMPTS_FILE) && error.contains("make its directory writable"), "{error}");
+    assert!(error.contains("make its directory writable"), "{error}");
     assert_eq!(said(&mut lockout, &right, NOW, false), "Proven", "only unproven credentials are stopped");
     make_writable(&dir);
+
+    fs::create_dir(dir.join(TEMPORARY)).unwrap();
+    let error = told(&lockout.begin(&secret, NOW, false).unwrap_err());
+    assert!(error.contains(FILE), "a rejection could not be recorded: {error}");
+    fs::remove_dir(dir.join(TEMPORARY)).unwrap();
 
     fs::write(dir.join(ATTEMPTS_FILE), "{\"version\": 1, canary").unwrap();
     let error = told(&lockout.begin(&right, NOW, false).unwrap_err());

@@ -110,7 +110,7 @@ fn run(events: Vec<Event>, right: &[&'static str]) -> Result<(), TestCaseError> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn no_interleaving_costs_more_than_four_attempts(events in prop::collection::vec(event(), 1..60)) {
