@@ -143,9 +143,13 @@ impl Failure {
         matches!(self.class, Class::Rejected | Class::Config | Class::Throttled | Class::Redirect)
     }
 
-    /// Whether this is a server error whose body says nothing: a broken gateway rather than the vendor's own error.
-    pub fn is_unparsable_server_error(&self) -> bool {
-        !self.readable && self.status.is_some_and(|status| status.is_server_error())
+    /// Whether the response says nothing that could be acted on: a success without a usable token, or a server error with an
+    /// unreadable body. 502, 503 and 504 do not count: a gateway sends them without the vendor's body whenever the server behind
+    /// it is away, and that passes.
+    pub fn is_unusable(&self) -> bool {
+        let unreadable =
+            |status: StatusCode| !self.readable && status.is_server_error() && !(502..=504).contains(&status.as_u16());
+        self.class == Class::Malformed || (self.class == Class::Transient && self.status.is_some_and(unreadable))
     }
 }
 

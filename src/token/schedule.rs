@@ -34,9 +34,19 @@ const BACKOFF_BASE: Duration = Duration::from_secs(1);
 /// The bounds of the backoff's cap while a token lives: an eighth of what is left of it, so that several attempts fit.
 const BACKOFF_CAP: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// The cap for failures that somebody must mend (an invalid certificate, a redirect), and the step after repeated answers
-/// that make no sense: trying more often only fills the log.
+/// The cap for failures that an operator has to correct (an invalid certificate, a redirect), and the step after repeated
+/// unusable responses: trying more often only fills the log.
 const SLOW_STEP: Duration = Duration::from_secs(5 * 60);
+
+/// Unusable responses lead to [`SLOW_STEP`] after this many in a row that span at least this time. Both, since a gateway that
+/// loses its backend for some seconds answers several attempts in that time, and a few attempts say little about a fault.
+const UNUSABLE_BEFORE_SLOW: u32 = 5;
+const UNUSABLE_TIME_BEFORE_SLOW: Duration = Duration::from_secs(60);
+
+/// While there is no usable token, requests fail. The longest wait after a transient failure is the first of these then, and
+/// after an outage of `LONG_OUTAGE` the second, so that a fleet does not slow the recovery of the vendor's server.
+const OUTAGE_CAP: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
+const LONG_OUTAGE: Duration = Duration::from_secs(10 * 60);
 
 /// `Retry-After` is believed up to this; beyond it a mistake at the vendor would stop us for longer than it lasts.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -48,9 +58,8 @@ const CONFIG_STEPS: [Duration; 3] =
 /// What is added to a fixed wait at random, as a part of it, so that a fleet spreads out.
 const FIXED_SPREAD: f64 = 0.1;
 
-/// So many server errors in a row whose body cannot be read, or answers without a usable token, and the steps get long.
-const UNPARSABLE_BEFORE_SLOW: u32 = 3;
-const MALFORMED_BEFORE_SLOW: u32 = 5;
+/// The part of [`OUTAGE_CAP`] that is random when the cap cuts a longer wait short, so that a fleet spreads out.
+const CAP_SPREAD: f64 = 0.5;
 
 /// A token's lifetime, within its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +90,11 @@ impl Lifetime {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Streak {
     failures: u32,
-    unparsable: u32,
-    malformed: u32,
     config: usize,
+    /// The latest run of unusable responses: how many, and when it began.
+    unusable: Option<(u32, Stamp)>,
+    /// Since when there has been no usable token; in the future while there is one.
+    no_token_since: Option<Stamp>,
 }
 
 impl Streak {
@@ -92,18 +103,21 @@ impl Streak {
         self.failures
     }
 
-    /// Notes `failure` and says how long to wait before the next attempt, or `None` when none may be made: the
-    /// credentials were rejected, and each further try counts towards the vendor's lock-out.
+    /// Records `failure` at `now` and returns how long to wait before the next attempt, or `None` when none may be made: the
+    /// credentials were rejected, and each further attempt counts towards the vendor's lock-out.
     ///
-    /// `remaining` is how long the present token may still be used; zero when there is none.
-    pub fn wait_after(&mut self, failure: &Failure, remaining: Duration, u: f64) -> Option<Duration> {
+    /// `remaining` is how long the present token may still be used; zero when there is none. `u` is uniform in `[0, 1)`.
+    pub fn wait_after(&mut self, failure: &Failure, now: Stamp, remaining: Duration, u: f64) -> Option<Duration> {
         let attempt = self.failures;
         self.failures = self.failures.saturating_add(1);
-        self.unparsable = if failure.is_unparsable_server_error() { self.unparsable + 1 } else { 0 };
-        self.malformed = if failure.class == Class::Malformed { self.malformed + 1 } else { 0 };
+        let slow = self.is_slowed_by(failure, now);
+        let outage = self.outage(now, remaining);
 
-        let token_lives = !remaining.is_zero();
-        let cap = if token_lives { (remaining / 8).clamp(BACKOFF_CAP.0, BACKOFF_CAP.1) } else { BACKOFF_CAP.1 };
+        let cap = match outage {
+            None => (remaining / 8).clamp(BACKOFF_CAP.0, BACKOFF_CAP.1),
+            Some(outage) if failure.class == Class::Transient => outage_cap(outage),
+            Some(_) => OUTAGE_CAP.0,
+        };
         let wait = match failure.class {
             Class::Rejected => return None,
             Class::Config => {
@@ -112,20 +126,52 @@ impl Streak {
                 spread(step, u)
             }
             Class::Certificate | Class::Redirect => backoff(attempt, SLOW_STEP, u),
-            Class::Transient if self.unparsable >= UNPARSABLE_BEFORE_SLOW => spread(SLOW_STEP, u),
-            Class::Malformed if self.malformed >= MALFORMED_BEFORE_SLOW => spread(SLOW_STEP, u),
+            Class::Transient | Class::Malformed if slow => spread(SLOW_STEP, u),
             Class::Transient | Class::Throttled | Class::Malformed => backoff(attempt, cap, u),
         };
-        Some(match failure.retry_after {
+        let wait = match failure.retry_after {
             Some(asked) => wait.max(spread(asked.min(MAX_RETRY_AFTER), u)),
             None => wait,
-        })
+        };
+        if failure.class != Class::Transient {
+            return Some(wait);
+        }
+        // A long wait that is begun with a usable token must not go on after its end.
+        let longest = outage.map_or(remaining.max(OUTAGE_CAP.0), outage_cap);
+        Some(if wait > longest { longest - longest.min(OUTAGE_CAP.1).mul_f64(CAP_SPREAD * u) } else { wait })
     }
 
     /// Forgets all failures.
     pub fn succeeded(&mut self) {
         *self = Self::default();
     }
+
+    /// Counts the run of unusable responses, and returns whether `failure` continues one that is long enough in number and in
+    /// time.
+    fn is_slowed_by(&mut self, failure: &Failure, now: Stamp) -> bool {
+        let (count, since) = self.unusable.unwrap_or((0, now));
+        self.unusable = failure.is_unusable().then_some((count.saturating_add(1), since));
+        self.unusable.is_some_and(|(count, since)| {
+            count >= UNUSABLE_BEFORE_SLOW && now.since(since) >= UNUSABLE_TIME_BEFORE_SLOW
+        })
+    }
+
+    /// For how long there has been no usable token; `None` while there is one.
+    fn outage(&mut self, now: Stamp, remaining: Duration) -> Option<Duration> {
+        if !remaining.is_zero() {
+            self.no_token_since = Some(now + remaining);
+            return None;
+        }
+        // A token that was withdrawn has ended sooner than it would have by itself.
+        let since = self.no_token_since.map_or(now, |since| since.min(now));
+        self.no_token_since = Some(since);
+        Some(now.since(since))
+    }
+}
+
+/// The longest wait after a transient failure when there has been no usable token for `outage`.
+fn outage_cap(outage: Duration) -> Duration {
+    if outage < LONG_OUTAGE { OUTAGE_CAP.0 } else { OUTAGE_CAP.1 }
 }
 
 /// How often a token that the upstream refuses may be replaced ahead of its time: the least pause, and what it doubles up to
@@ -172,167 +218,4 @@ fn spread(step: Duration, u: f64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::StatusCode;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const ALMOST_ONE: f64 = 0.999_999_999;
-
-    fn seconds(s: u64) -> Duration {
-        Duration::from_secs(s)
-    }
-
-    fn lifetime(s: u64) -> Lifetime {
-        Lifetime::new(Some(seconds(s)), Duration::ZERO)
-    }
-
-    fn failure(class: Class) -> Failure {
-        Failure::new(class, "test")
-    }
-
-    #[test]
-    fn a_token_is_usable_until_the_skew_before_its_end() {
-        for (lifetime_s, usable_ms) in [(3600, 3_570_000), (300, 270_000), (60, 54_000), (1, 900)] {
-            assert_eq!(lifetime(lifetime_s).usable(), Duration::from_millis(usable_ms), "{lifetime_s} s");
-        }
-    }
-
-    #[test]
-    fn a_lifetime_is_clamped_and_defaulted() {
-        assert_eq!(Lifetime::new(None, seconds(7200)), lifetime(7200));
-        assert_eq!(lifetime(0), lifetime(1));
-        assert_eq!(lifetime(u64::MAX), lifetime(86_400));
-    }
-
-    #[test]
-    fn n03_a_refresh_starts_between_65_and_75_percent_of_the_lifetime() {
-        let close = |a: Duration, b: u64| a.abs_diff(seconds(b)) < Duration::from_millis(1);
-        assert!(close(lifetime(7200).refresh(seconds(1), 0.0), 5400));
-        assert!(close(lifetime(7200).refresh(seconds(1), ALMOST_ONE), 4680));
-        assert!(close(lifetime(3600).refresh(seconds(1), 0.5), 2520));
-    }
-
-    #[test]
-    fn m03_a_tiny_lifetime_is_not_refreshed_in_a_hot_loop() {
-        for (lifetime_s, least) in [(1, 5), (5, 5), (15, 8), (40, 20)] {
-            let due = lifetime(lifetime_s).refresh(Duration::from_millis(500), ALMOST_ONE);
-            assert!(due >= seconds(least), "{lifetime_s} s: {due:?}");
-        }
-    }
-
-    #[test]
-    fn n15_backoff_grows_with_full_jitter_up_to_its_cap() {
-        let mut streak = Streak::default();
-        let highest: Vec<u64> = (0..9)
-            .map(|_| {
-                streak.wait_after(&failure(Class::Transient), Duration::ZERO, ALMOST_ONE).unwrap().as_secs_f64().round()
-                    as u64
-            })
-            .collect();
-        assert_eq!(highest, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(streak.wait_after(&failure(Class::Transient), Duration::ZERO, 0.0), Some(seconds(1)));
-    }
-
-    #[test]
-    fn the_cap_shrinks_with_what_is_left_of_the_token() {
-        let highest = |remaining| {
-            let mut streak = Streak { failures: 20, ..Streak::default() };
-            streak.wait_after(&failure(Class::Transient), remaining, ALMOST_ONE).unwrap().as_secs_f64().round() as u64
-        };
-        assert_eq!(highest(seconds(240)), 30);
-        assert_eq!(highest(seconds(8)), 5);
-        assert_eq!(highest(seconds(7200)), 60);
-    }
-
-    #[test]
-    fn rejected_credentials_are_never_tried_again() {
-        assert_eq!(Streak::default().wait_after(&failure(Class::Rejected), seconds(60), 0.5), None);
-    }
-
-    #[test]
-    fn m16_a_configuration_failure_is_tried_again_in_growing_steps_for_ever() {
-        let mut streak = Streak::default();
-        let waits: Vec<u64> = (0..5)
-            .map(|_| streak.wait_after(&failure(Class::Config), Duration::ZERO, 0.0).unwrap().as_secs() / 60)
-            .collect();
-        assert_eq!(waits, [15, 30, 60, 60, 60]);
-    }
-
-    #[test]
-    fn m20_retry_after_is_honoured_up_to_its_limit() {
-        let wait = |asked: u64| {
-            let failure = Failure { retry_after: Some(seconds(asked)), ..failure(Class::Throttled) };
-            Streak::default().wait_after(&failure, Duration::ZERO, 0.0).unwrap()
-        };
-        assert_eq!(wait(120), seconds(120));
-        assert_eq!(wait(0), seconds(1));
-        assert_eq!(wait(1_000_000_000), seconds(900));
-    }
-
-    #[test]
-    fn answers_without_sense_slow_the_attempts_down_and_a_success_forgets_them() {
-        let mut streak = Streak::default();
-        let waits: Vec<bool> = (0..7)
-            .map(|_| streak.wait_after(&failure(Class::Malformed), Duration::ZERO, 0.5).unwrap() >= SLOW_STEP)
-            .collect();
-        assert_eq!(waits, [false, false, false, false, true, true, true]);
-
-        let unparsable =
-            Failure { status: Some(StatusCode::BAD_GATEWAY), readable: false, ..failure(Class::Transient) };
-        streak.succeeded();
-        let waits: Vec<bool> =
-            (0..5).map(|_| streak.wait_after(&unparsable, Duration::ZERO, 0.5).unwrap() >= SLOW_STEP).collect();
-        assert_eq!(waits, [false, false, true, true, true]);
-        streak.succeeded();
-        assert_eq!(streak.failures(), 0);
-        assert!(streak.wait_after(&unparsable, Duration::ZERO, 0.5).unwrap() < SLOW_STEP);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn o02_refusals_that_go_on_cause_ever_rarer_refreshes() {
-        use tokio::time::{Instant, advance};
-
-        let clock = crate::token::Clock::Tokio(Instant::now());
-        let mut gate = HealGate::default();
-        let mut allowed = Vec::new();
-        for second in 0..4_000 {
-            if gate.allows(clock.now()) {
-                allowed.push(second);
-            }
-            advance(seconds(1)).await;
-        }
-        assert_eq!(allowed, [0, 30, 90, 210, 450, 930, 1830, 2730, 3630]);
-        advance(seconds(3600)).await;
-        assert!(gate.allows(clock.now()));
-        advance(seconds(30)).await;
-        assert!(gate.allows(clock.now()), "after a quiet hour the pause is short again");
-    }
-
-    fn any_class() -> impl Strategy<Value = Class> {
-        prop::sample::select(Class::ALL.to_vec())
-    }
-
-    proptest! {
-        #[test]
-        fn the_time_to_the_next_call_is_never_zero(
-            classes in prop::collection::vec(any_class(), 1..50), remaining in 0_u64..100_000, asked in prop::option::of(0_u64..10_000),
-            u in 0.0..1.0_f64,
-        ) {
-            let mut streak = Streak::default();
-            for class in classes {
-                let failure = Failure { retry_after: asked.map(seconds), ..failure(class) };
-                let wait = streak.wait_after(&failure, seconds(remaining), u);
-                prop_assert!(wait.is_none_or(|wait| wait >= BACKOFF_BASE && wait <= seconds(3960)));
-                prop_assert_eq!(wait.is_none(), class == Class::Rejected);
-            }
-        }
-
-        #[test]
-        fn a_long_enough_token_is_refreshed_before_its_usable_end(s in 60_u64..200_000, u in 0.0..1.0_f64) {
-            let lifetime = lifetime(s);
-            prop_assert!(lifetime.refresh(seconds(10), u) < lifetime.usable());
-        }
-    }
-}
+mod tests;

@@ -213,7 +213,7 @@ impl<M: Mint> Refresher<M> {
         let unknown =
             permit.is_some() && failure.class != Class::Rejected && failure.disposition == Disposition::Unknown;
         let slot = self.slot_mut(which);
-        let mut wait = slot.streak.wait_after(failure, remaining, fastrand::f64());
+        let mut wait = slot.streak.wait_after(failure, now, remaining, fastrand::f64());
         if unknown {
             // Probes decide when the next attempt is made.
             wait = Some(probe_pause(0, fastrand::f64()));

@@ -9,14 +9,14 @@ use std::{
     },
 };
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use tokio::time::{Instant, sleep};
 
 use super::{tests::responded, *};
 use crate::{
     credentials::{Scheme, lockout::Lockout},
     token::{
-        Clock, channel,
+        Clock, State, TokenControl, TokenReader, channel,
         classify::{Class, Failure},
         control,
         scheme::{FINICITY_APP_KEY, Grant},
@@ -32,14 +32,27 @@ const LIFETIME: Duration = Duration::from_secs(7_200);
 struct Vendor {
     start: Instant,
     down: AtomicBool,
+    /// How it fails while it is down.
+    fault: Failure,
     rejects: bool,
     calls: Mutex<BTreeMap<u64, usize>>,
 }
 
 impl Vendor {
     fn new(rejects: bool) -> Arc<Self> {
+        Self::failing_with(Failure::new(Class::Transient, "down"), rejects)
+    }
+
+    fn failing_with(fault: Failure, rejects: bool) -> Arc<Self> {
         let (start, down) = (Instant::now(), AtomicBool::new(false));
-        Arc::new(Self { start, down, rejects, calls: Mutex::default() })
+        Arc::new(Self { start, down, fault, rejects, calls: Mutex::default() })
+    }
+
+    /// Fails from now on for `duration`.
+    async fn fail_for(&self, duration: Duration) {
+        self.down.store(true, Ordering::Relaxed);
+        sleep(duration).await;
+        self.down.store(false, Ordering::Relaxed);
     }
 
     /// The most calls in one second of `span`, and all of them.
@@ -61,7 +74,7 @@ impl Mint for Arc<Vendor> {
             return Err(responded(Class::Rejected));
         }
         if self.down.load(Ordering::Relaxed) {
-            return Err(responded(Class::Transient));
+            return Err(self.fault.clone());
         }
         let value = HeaderValue::from_static("t");
         let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];
@@ -73,12 +86,19 @@ impl Mint for Arc<Vendor> {
     }
 }
 
+/// One running instance.
+struct Instance {
+    reader: TokenReader,
+    _task: tokio::task::JoinHandle<()>,
+    _control: TokenControl,
+}
+
 /// Starts the fleet, all of it within one second; what comes back keeps it running.
-fn launch(vendor: &Arc<Vendor>) -> impl Sized {
+fn launch(vendor: &Arc<Vendor>) -> Vec<Instance> {
     let started = Cell::new(0_u64);
     let instances = (0..INSTANCES).map(|_| {
         let (writer, reader) = channel(Clock::Simulated(Instant::now()), Duration::from_secs(2));
-        let (asking, commands) = control();
+        let (control, commands) = control();
         let lockout = Lockout::open(None).unwrap();
         let credentials = credentials(Scheme::OAuth2, "id", "secret");
         let metrics = Arc::new(Metrics::new());
@@ -89,9 +109,25 @@ fn launch(vendor: &Arc<Vendor>) -> impl Sized {
             sleep(delay).await;
             refresher.run(CancellationToken::new()).await;
         });
-        (task, reader, asking)
+        Instance { reader, _task: task, _control: control }
     });
-    instances.collect::<Vec<_>>()
+    instances.collect()
+}
+
+/// The time until every instance is fresh, to a tenth of a second, and 20 minutes at most.
+async fn recovery(fleet: &[Instance]) -> Duration {
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(1_200)
+        && fleet.iter().any(|instance| instance.reader.state() != State::Fresh)
+    {
+        sleep(Duration::from_millis(100)).await;
+    }
+    since.elapsed()
+}
+
+/// A gateway whose backend is gone: an HTML page, or nothing at all.
+fn gateway_fault(status: StatusCode) -> Failure {
+    Failure { status: Some(status), readable: false, ..Failure::new(Class::Transient, "down") }
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,4 +160,47 @@ async fn n18_a_wrong_secret_is_tried_once_by_each_instance() {
     let _fleet = launch(&vendor);
     sleep(Duration::from_secs(7_200)).await;
     assert_eq!(vendor.calls(0..7_200).1, INSTANCES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_fault_of_seconds_at_the_start_costs_seconds() {
+    for status in [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT] {
+        let vendor = Vendor::failing_with(gateway_fault(status), false);
+        let fleet = launch(&vendor);
+        vendor.fail_for(Duration::from_secs(3)).await;
+        let recovery = recovery(&fleet).await;
+        // The waits of the three attempts that fail are 1, at most 2 and at most 4 s.
+        assert!(recovery <= Duration::from_millis(4_100), "{recovery:?}");
+        let (during, after) = (vendor.calls(0..3), vendor.calls(3..1_300));
+        assert!(during.0 <= INSTANCES && during.1 <= 3 * INSTANCES, "{during:?}");
+        assert!(after.0 <= 600 && after.1 == INSTANCES, "{after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_fault_of_seconds_during_life_costs_seconds() {
+    let vendor = Vendor::failing_with(gateway_fault(StatusCode::BAD_GATEWAY), false);
+    let fleet = launch(&vendor);
+    // When most of the fleet wants to refresh.
+    sleep(Duration::from_secs(5_000)).await;
+    vendor.fail_for(Duration::from_secs(3)).await;
+    let recovery = recovery(&fleet).await;
+    assert!(recovery <= Duration::from_millis(4_100), "{recovery:?}");
+    let peak = vendor.calls(5_000..5_010);
+    assert!(peak.0 <= 15, "{peak:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_outage_from_the_start_is_no_flood_and_ends_in_two_minutes() {
+    let asks =
+        Failure { retry_after: Some(Duration::from_secs(3_600)), ..gateway_fault(StatusCode::SERVICE_UNAVAILABLE) };
+    for fault in [Failure::new(Class::Transient, "down"), gateway_fault(StatusCode::BAD_GATEWAY), asks] {
+        let vendor = Vendor::failing_with(fault, false);
+        let fleet = launch(&vendor);
+        vendor.fail_for(Duration::from_secs(1_200)).await;
+        let recovery = recovery(&fleet).await;
+        assert!(recovery <= Duration::from_secs(121), "{recovery:?}");
+        let (early, late) = (vendor.calls(180..600), vendor.calls(900..1_320));
+        assert!(early.0 <= 80 && late.0 <= 50, "{early:?} {late:?}");
+    }
 }
