@@ -6,7 +6,12 @@
 //! Deliberately absent: an XML parser, and the reading of messages. A code is looked for only where the vendor puts one, so
 //! that a page or a message that merely mentions a code is not taken for the error itself.
 
-use serde_json::Value;
+pub mod coding;
+mod text;
+
+use serde_json::{Number, Value};
+
+pub use text::Json;
 
 /// The vendor's plain-text answer to a wrong App Key.
 pub const INVALID_APP_KEY: &str = "Invalid (Finicity-App-Key)";
@@ -31,34 +36,78 @@ const REJECTED_ERRORS: [&str; 3] = ["invalid_client", "unauthorized_client", "in
 const OTHER_ERRORS: [&str; 4] =
     ["invalid_request", "unsupported_grant_type", "invalid_scope", "temporarily_unavailable"];
 
+/// The members that hold a code, and those that hold an error or a list of errors.
+const CODE_NAMES: [&str; 3] = ["code", "error", "reasonCode"];
+const ERROR_NAMES: [&str; 2] = ["error", "errors"];
+
 /// The longest number that is taken for a vendor code.
 const MAX_CODE_DIGITS: usize = 6;
 
-/// The error codes in `body`: of JSON as [`json_codes`] finds them, of a plain sentence that is known, or of legacy XML.
-/// A body that was cut off is in none of these shapes, and has no codes.
-pub fn codes(body: &[u8]) -> Vec<String> {
-    if let Ok(json) = serde_json::from_slice(body) {
-        return json_codes(&json);
-    }
-    let text = String::from_utf8_lossy(body);
-    let text = text.trim();
-    match SENTENCES.iter().find(|(sentence, _)| *sentence == text) {
-        Some((_, code)) => vec![(*code).to_owned()],
-        None => xml_codes(text),
-    }
+/// What a body of the vendor's says, without its content coding.
+#[derive(Debug)]
+pub struct Reading {
+    /// The body, where it is a JSON object or a list.
+    pub json: Option<Json>,
+    /// The error codes in it: of JSON as [`json_codes`] finds them, of a plain sentence that is known, or of legacy XML.
+    pub codes: Vec<String>,
+    /// Whether it says anywhere that the App Key is wrong, in the vendor's words.
+    pub refuses_app_key: bool,
 }
 
-/// The error codes in `body`, in any of the vendor's JSON shapes: `code` at the top or `reasonCode` in `Errors.Error[]`,
-/// as numbers or as strings (some with a stray comma), and OAuth's `error`. Only what is known to be a code is kept.
+/// Reads `body`: UTF-8 or marked UTF-16, with or without a byte order mark. `None` where it is in none of the vendor's shapes,
+/// as a body that was cut off is.
+pub fn read(body: &[u8]) -> Option<Reading> {
+    let text = text::text(body);
+    let json = Json::parse(&text).filter(|json| json.value().is_object() || json.value().is_array());
+    let codes = json.as_ref().map_or_else(|| text_codes(&text), |json| json_codes(json.value()));
+    let refuses_app_key = text.contains(INVALID_APP_KEY);
+    let says_something = json.is_some() || !codes.is_empty() || refuses_app_key;
+    says_something.then_some(Reading { json, codes, refuses_app_key })
+}
+
+/// The error codes in `body`, none where [`read`] cannot read it.
+pub fn codes(body: &[u8]) -> Vec<String> {
+    read(body).map(|reading| reading.codes).unwrap_or_default()
+}
+
+/// The error codes in `body`, in any of the vendor's JSON shapes: `code` at the top or `reasonCode` in `Errors.Error[]`, as
+/// numbers or as strings (some with a stray comma), and OAuth's `error`; one error or a list of them, at the top or in `error` or
+/// `errors`, the names in any case. Only what is known to be a code is kept. Outer ones come first.
 pub fn json_codes(body: &Value) -> Vec<String> {
-    let listed = body.pointer("/Errors/Error").and_then(Value::as_array).into_iter().flatten();
-    let listed = listed.flat_map(|error| [error.get("reasonCode"), error.get("ReasonCode")]);
-    [body.get("code"), body.get("error")].into_iter().chain(listed).flatten().filter_map(known_code).collect()
+    let mut codes = Vec::new();
+    collect_codes(body, &mut codes);
+    codes
+}
+
+/// The parser limits how deep `error` can be.
+fn collect_codes(error: &Value, codes: &mut Vec<String>) {
+    match error {
+        Value::Array(errors) => errors.iter().for_each(|error| collect_codes(error, codes)),
+        Value::Object(members) => {
+            let named = |names: &'static [&str]| {
+                members.iter().filter(|(name, _)| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
+            };
+            codes.extend(named(&CODE_NAMES).filter_map(|(_, value)| known_code(value)));
+            named(&ERROR_NAMES)
+                .filter(|(_, value)| !value.is_string())
+                .for_each(|(_, error)| collect_codes(error, codes));
+        }
+        _ => {}
+    }
 }
 
 /// Whether `code` says that the credentials are wrong: the App Key, or what a token is asked for with.
 pub fn rejects_credentials(code: &str) -> bool {
     REJECTED_CODES.contains(&code) || REJECTED_ERRORS.contains(&code)
+}
+
+/// The codes of a plain sentence or of XML.
+fn text_codes(text: &str) -> Vec<String> {
+    let text = text.trim();
+    match SENTENCES.iter().find(|(sentence, _)| *sentence == text) {
+        Some((_, code)) => vec![(*code).to_owned()],
+        None => xml_codes(text),
+    }
 }
 
 /// The codes of `<error><code>14006</code>…</error>`. The end is looked for so that half an answer, or an HTML page that
@@ -68,17 +117,34 @@ fn xml_codes(text: &str) -> Vec<String> {
         return Vec::new();
     }
     let inside = text.split("<code>").skip(1).filter_map(|after| after.split_once("</code>"));
-    inside.map(|(code, _)| code.trim()).filter(|code| is_number(code)).map(str::to_owned).collect()
+    inside.filter_map(|(code, _)| whole_number(code.trim())).collect()
 }
 
 fn known_code(value: &Value) -> Option<String> {
     let text = match value {
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => text.trim_matches([',', ' ']).to_owned(),
+        Value::Number(number) => return number_code(number),
+        Value::String(text) => text.trim_matches(|c: char| c == ',' || c.is_whitespace()),
         _ => return None,
     };
-    let oauth = || REJECTED_ERRORS.contains(&text.as_str()) || OTHER_ERRORS.contains(&text.as_str());
-    (is_number(&text) || oauth()).then_some(text)
+    let words = || REJECTED_ERRORS.iter().chain(&OTHER_ERRORS);
+    whole_number(text).or_else(|| words().find(|word| word.eq_ignore_ascii_case(text)).map(|word| (*word).to_owned()))
+}
+
+/// The code that a JSON number is. Gateways and some languages write whole numbers with a fraction: `24302.0`.
+fn number_code(number: &Number) -> Option<String> {
+    match number.as_f64() {
+        Some(float) if number.is_f64() && float.is_sign_positive() && float.fract() == 0.0 => {
+            whole_number(&format!("{float:.0}"))
+        }
+        _ => whole_number(&number.to_string()),
+    }
+}
+
+/// The digits of `text`, where it is a number of the length of a code, perhaps with a fraction of zeros.
+fn whole_number(text: &str) -> Option<String> {
+    let (digits, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_whole = !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0');
+    (is_whole && is_number(digits)).then(|| digits.to_owned())
 }
 
 fn is_number(text: &str) -> bool {

@@ -1,9 +1,13 @@
 //! Token answers: a token only where it can be sent, a rejection wherever the body says so, and nothing of the body in what is
 //! told about it.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    io::Write,
+    time::{Duration, UNIX_EPOCH},
+};
 
-use finicity_proxy::token::classify::{Answer, Class, Failure, Minted, classify};
+use finicity_proxy::token::classify::{Answer, Class, Failure, MAX_BODY_BYTES, Minted, classify};
+use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
@@ -21,26 +25,25 @@ pub fn token_answer(input: &[u8]) {
     let status = StatusCode::from_bytes(first.get(..3).unwrap_or_default()).unwrap_or(StatusCode::OK);
     for field in ["access_token", "token"] {
         match read(status, &headers, Some(body), field) {
-            Ok(minted) => check_token(status, &headers, &minted),
+            Ok(minted) => check_token(status, &minted),
             Err(failure) => check_failure(status, &failure),
         }
         let too_large = read(status, &headers, None, field);
         check_failure(status, &too_large.expect_err("a token out of nothing"));
     }
-    if !headers.contains_key(header::CONTENT_ENCODING)
-        && let Ok(Value::Object(body)) = serde_json::from_slice(body)
-    {
+    if let Ok(Value::Object(body)) = serde_json::from_slice(body) {
         a_rejection_is_one_whatever_else_is_said(status, &headers, &body);
     }
+    a_coding_changes_nothing(status, headers, body);
 }
 
 fn read(status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>, field: &str) -> Result<Minted, Failure> {
     classify(&Answer { status, headers, body }, field, UNIX_EPOCH + Duration::from_secs(784_111_777))
 }
 
-fn check_token(status: StatusCode, headers: &HeaderMap, minted: &Minted) {
+fn check_token(status: StatusCode, minted: &Minted) {
     let token = minted.token.expose();
-    assert!(status.is_success() && !headers.contains_key(header::CONTENT_ENCODING), "a token from a failure");
+    assert!(status.is_success(), "a token from a failure");
     assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()), "a token that cannot be sent");
     HeaderValue::from_str(&format!("Bearer {token}")).expect("a token is legal in a header");
     assert_ne!(minted.expires_in, Some(Duration::ZERO));
@@ -77,5 +80,29 @@ fn a_rejection_is_one_whatever_else_is_said(status: StatusCode, headers: &Header
         let text = Value::Object(body).to_string();
         let failure = read(status, headers, Some(text.as_bytes()), "access_token").expect_err("rejected");
         assert_eq!(failure.class, Class::Rejected, "{text}");
+    }
+}
+
+/// The same body compressed, with or without a header field that says so, has the same meaning.
+fn a_coding_changes_nothing(status: StatusCode, mut headers: HeaderMap, body: &[u8]) {
+    if headers.contains_key(header::CONTENT_ENCODING) || body.len() > MAX_BODY_BYTES {
+        return;
+    }
+    let read = |headers: &HeaderMap, body: &[u8]| match read(status, headers, Some(body), "access_token") {
+        Ok(minted) => format!("{} {:?}", minted.token.expose(), minted.expires_in),
+        Err(Failure { class, status, code, retry_after, readable, .. }) => {
+            format!("{class:?} {status:?} {code:?} {retry_after:?} {readable}")
+        }
+    };
+    let plain = read(&headers, body);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).expect("writing to memory does not fail");
+    let encoded = encoder.finish().expect("writing to memory does not fail");
+    // Noise grows when it is compressed, and is too large then.
+    if encoded.len() <= MAX_BODY_BYTES {
+        assert_eq!(read(&headers, &encoded), plain, "without a field");
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert_eq!(read(&headers, &encoded), plain, "compressed");
+        assert_eq!(read(&headers, body), plain, "not compressed, though the field says so");
     }
 }

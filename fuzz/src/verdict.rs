@@ -32,11 +32,16 @@ pub fn verdict(input: &[u8]) {
     }
 }
 
-/// Whether there is anything that the verdict could rest on. What is compressed or escaped may hold it.
+/// Whether there is anything that the verdict could rest on. What is compressed, escaped, in UTF-16 or a number with an exponent may
+/// hold it.
 fn mentions_a_refused_token(message: &Message<'_>) -> bool {
+    let is_utf16 = message.body.starts_with(b"\xff\xfe") || message.body.starts_with(b"\xfe\xff");
+    let exponent = |pair: &[u8]| pair[0].is_ascii_digit() && pair[1].eq_ignore_ascii_case(&b'e');
     let has = |text: &[u8], part: &str| text.windows(part.len()).any(|window| window == part.as_bytes());
     let challenges = message.headers.get_all(header::WWW_AUTHENTICATE);
     message.headers.contains_key(header::CONTENT_ENCODING)
+        || is_utf16
+        || message.body.windows(2).any(exponent)
         || challenges.iter().any(|value| has(value.as_bytes(), "invalid_token"))
         || ["10022", "10023", "1503", "-Token)", "(App-Token)", "\\"].iter().any(|part| has(message.body, part))
 }

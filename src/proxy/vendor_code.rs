@@ -33,8 +33,8 @@ pub(super) fn note(record: &Record, headers: &HeaderMap, body: &[u8]) {
 
 /// The same for a body that is known to be JSON.
 pub(super) fn note_json(record: &Record, body: &[u8]) {
-    if let Some(code) = serde_json::from_slice(body).ok().and_then(|json| vendor::json_codes(&json).into_iter().next())
-    {
+    let json = vendor::read(body).filter(|reading| reading.json.is_some());
+    if let Some(code) = json.and_then(|reading| reading.codes.into_iter().next()) {
         record.set_vendor_code(code);
     }
 }

@@ -1,7 +1,8 @@
 //! What the token endpoint's answer means: a token, or a class of failure that says what to do next.
 //!
 //! Pure functions on the answer's parts. The body is judged before the status, since the vendor reports a locked account as
-//! a 500 (its error 24302) and some OAuth servers report an error with a 200. Nothing of a body is ever kept but a code
+//! a 500 (its error 24302) and some OAuth servers report an error with a 200. It is read in every content coding that can be
+//! undone, whatever the head says of it: a rejection that is not recognised is repeated, and five lock the account. Nothing of a body is ever kept but a code
 //! that is known ([`vendor`]), so no failure can carry a secret into a log.
 
 use std::{
@@ -9,10 +10,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
-use crate::{secret::Secret, vendor};
+use crate::{
+    secret::Secret,
+    vendor::{
+        self, Json, Reading,
+        coding::{self, CodingError},
+    },
+};
+
+/// A token response is a few hundred bytes; a signed token with many claims, a few thousand. Above this it is not one, and must
+/// not fill the memory. The limit holds before and after inflating.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The answer of a token endpoint, read whole.
 pub struct Answer<'a> {
@@ -20,7 +31,7 @@ pub struct Answer<'a> {
     pub status: StatusCode,
     /// The header fields.
     pub headers: &'a HeaderMap,
-    /// The body, or `None` when it was larger than the limit.
+    /// The body as it was sent, or `None` when it was larger than [`MAX_BODY_BYTES`].
     pub body: Option<&'a [u8]>,
 }
 
@@ -121,7 +132,7 @@ pub struct Failure {
     pub code: Option<String>,
     /// How long the server asked to wait.
     pub retry_after: Option<Duration>,
-    /// Whether the body was JSON.
+    /// Whether the body was JSON, or said something in another of the vendor's shapes.
     pub readable: bool,
 }
 
@@ -177,10 +188,9 @@ impl std::error::Error for Failure {}
 /// transient, redirect, malformed.
 pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Result<Minted, Failure> {
     let status = answer.status;
-    let encoded = answer.headers.contains_key(header::CONTENT_ENCODING);
-    let text = answer.body.filter(|_| !encoded).unwrap_or_default();
-    let mut body = serde_json::from_slice::<Value>(text).ok();
-    let codes = body.as_ref().map_or_else(|| vendor::codes(text), vendor::json_codes);
+    let (mut body, obstacle) = read(answer);
+    let codes = std::mem::take(&mut body.codes);
+    let readable = body.json.is_some() || !codes.is_empty();
 
     let fail = |class, reason| Failure {
         class,
@@ -189,11 +199,10 @@ pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Resu
         status: Some(status),
         code: codes.first().cloned(),
         retry_after: retry_after(answer.headers, now),
-        readable: body.is_some(),
+        readable,
     };
 
-    let app_key_refused = contains(text, vendor::INVALID_APP_KEY.as_bytes());
-    if app_key_refused {
+    if body.refuses_app_key {
         return Err(fail(Class::Rejected, "the upstream does not accept the App Key"));
     }
     if let Some(code) = codes.iter().find(|code| vendor::rejects_credentials(code)) {
@@ -202,51 +211,75 @@ pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Resu
             ..fail(Class::Rejected, "the upstream rejected the credentials")
         });
     }
-    match status.as_u16() {
-        401 => return Err(fail(Class::Rejected, "the upstream rejected the credentials")),
-        404 => return Err(fail(Class::Config, "the upstream has no token endpoint at this path")),
-        403 => {
-            return Err(fail(
-                Class::Config,
-                "the upstream forbids the token call, perhaps by the country it comes from",
-            ));
-        }
-        400 | 405 | 415 => return Err(fail(Class::Config, "the upstream does not understand the token call")),
-        429 => return Err(fail(Class::Throttled, "the upstream limits the rate of token calls")),
-        300..=399 => {
-            return Err(fail(Class::Redirect, "the token endpoint answered with a redirect, which is never followed"));
-        }
-        200..=299 => {}
-        _ => return Err(fail(Class::Transient, "the token endpoint is failing")),
+    if let Some((class, reason)) = by_status(status) {
+        return Err(fail(class, reason));
     }
-
-    let malformed = |reason| fail(Class::Malformed, reason);
-    if answer.body.is_none() {
-        return Err(malformed("the token answer is too large"));
-    }
-    if encoded {
-        return Err(malformed("the token answer is compressed, although that was not asked for"));
-    }
-    let token_type = body.as_ref().and_then(|body| body.get("token_type"));
-    let untyped = token_type.is_none();
-    if !token_type.is_none_or(|t| t.as_str().is_some_and(|t| t.eq_ignore_ascii_case("bearer"))) {
-        return Err(malformed("the token answer is of a type other than Bearer"));
-    }
-    let expires_in = match body.as_ref().and_then(|body| body.get("expires_in")) {
-        None => None,
-        Some(value) => Some(lifetime(value).ok_or_else(|| malformed("the token answer has no valid expires_in"))?),
+    let minted = match obstacle {
+        None => minted(body.json.as_mut(), token_field),
+        Some(obstacle) => Err(obstacle),
     };
-    let missing = malformed("the token answer has no token");
-    let illegal = malformed("the token answer has a token that is illegal in a header");
-    match body.as_mut().and_then(|body| body.get_mut(token_field)).map(Value::take) {
-        Some(Value::String(token)) if token.is_empty() => Err(missing),
-        Some(Value::String(token)) => {
-            let token = Secret::new(token);
-            if is_sendable(token.expose()) { Ok(Minted { token, expires_in, untyped }) } else { Err(illegal) }
+    minted.map_err(|reason| fail(Class::Malformed, reason))
+}
+
+/// What the body of `answer` says, and what is in the way of a token in it. A rejection counts in whatever reading of the body
+/// it is found, and a token only where nothing contradicts it.
+fn read(answer: &Answer<'_>) -> (Reading, Option<&'static str>) {
+    const TOO_LARGE: Option<&str> = Some("the token answer is too large");
+
+    let nothing = || Reading { json: None, codes: Vec::new(), refuses_app_key: false };
+    let Some(body) = answer.body else { return (nothing(), TOO_LARGE) };
+    let found = coding::find(answer.headers, body, MAX_BODY_BYTES, |decoded| {
+        vendor::read(decoded.bytes()).map(|reading| (reading, decoded.is_intact()))
+    });
+    match found {
+        Ok(Some((reading, true))) => (reading, None),
+        Ok(Some((reading, false))) => {
+            (reading, Some("the token response is damaged: its compressed body does not add up"))
         }
-        _ => Err(missing),
+        Ok(None) => (nothing(), None),
+        Err(CodingError::TooLarge) => (nothing(), TOO_LARGE),
+        Err(CodingError::NotDecodable) => {
+            (nothing(), Some("the token response has a content coding that cannot be undone"))
+        }
     }
 }
+
+/// The class of a response that is not a success, by its status alone.
+fn by_status(status: StatusCode) -> Option<(Class, &'static str)> {
+    Some(match status.as_u16() {
+        200..=299 => return None,
+        401 => (Class::Rejected, "the upstream rejected the credentials"),
+        404 => (Class::Config, "the upstream has no token endpoint at this path"),
+        403 => (Class::Config, "the upstream forbids the token call, perhaps by the country it comes from"),
+        400 | 405 | 415 => (Class::Config, "the upstream does not understand the token call"),
+        429 => (Class::Throttled, "the upstream limits the rate of token calls"),
+        300..=399 => (Class::Redirect, "the token endpoint answered with a redirect, which is never followed"),
+        _ => (Class::Transient, "the token endpoint is failing"),
+    })
+}
+
+/// The token in the body of a success, or what is wrong with it. A member that is `null` counts as absent.
+fn minted(body: Option<&mut Json>, token_field: &str) -> Result<Minted, &'static str> {
+    let body = body.ok_or(NO_TOKEN)?;
+    let token_type = body.get("token_type");
+    let untyped = token_type.is_none();
+    if !token_type.is_none_or(|t| t.as_str().is_some_and(|t| t.eq_ignore_ascii_case("bearer"))) {
+        return Err("the token answer is of a type other than Bearer");
+    }
+    let expires_in = match body.get("expires_in") {
+        None => None,
+        Some(value) => Some(lifetime(value).ok_or("the token answer has no valid expires_in")?),
+    };
+    let token = body.take_text(token_field).map(Secret::new).filter(|token| !token.expose().is_empty());
+    let token = token.ok_or(NO_TOKEN)?;
+    if is_sendable(token.expose()) {
+        Ok(Minted { token, expires_in, untyped })
+    } else {
+        Err("the token answer has a token that is illegal in a header")
+    }
+}
+
+const NO_TOKEN: &str = "the token answer has no token";
 
 /// Whether `token` may stand in a header field: visible ASCII without the delimiters that would need quoting. Wider than
 /// RFC 6750's `b64token`, which not every issuer keeps to.
@@ -260,23 +293,27 @@ fn lifetime(value: &Value) -> Option<Duration> {
         Value::Number(number) => {
             number.as_u64().or_else(|| number.as_f64().filter(|s| *s >= 1.0 && s.fract() == 0.0).map(|s| s as u64))
         }
-        Value::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        Value::String(text) => digits(text),
         _ => None,
     };
     seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
 
-/// `Retry-After` as seconds or as an HTTP-date (RFC 9110, 10.2.3); anything else counts as absent.
+/// `Retry-After` as seconds or as an HTTP-date (RFC 9110, 10.2.3), the longest where it comes more than once; anything else counts
+/// as absent.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER).map(HeaderValue::to_str)?.ok()?.trim();
-    match value.parse::<u64>() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
-    }
+    let values = headers.get_all(header::RETRY_AFTER).iter().filter_map(|value| value.to_str().ok()).map(str::trim);
+    let waits = values.filter_map(|value| match digits(value) {
+        Some(seconds) => Some(Duration::from_secs(seconds)),
+        None => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
+    });
+    waits.max()
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
+/// The number that `text` is, in digits alone; the largest that there is where it is larger than that.
+fn digits(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

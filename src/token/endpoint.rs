@@ -1,6 +1,6 @@
 //! The token call itself, over reqwest.
 //!
-//! Deliberately absent: redirects, the environment's proxies, cookies, decompression, connection reuse. The call carries the
+//! Deliberately absent: redirects, the environment's proxies, cookies, decompression by the HTTP client, connection reuse. The call carries the
 //! client secret, so it goes to one address, over verified TLS, and nowhere else; an upstream on this machine may do without.
 
 use std::{
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Config,
-    classify::{Answer, Class, Disposition, Failure, Minted, classify},
+    classify::{Answer, Class, Disposition, Failure, MAX_BODY_BYTES, Minted, classify},
     scheme::{self, Call, Grant},
 };
 use crate::{
@@ -24,11 +24,7 @@ use crate::{
     tls::{Fault, Trust},
 };
 
-/// A token answer is a few hundred bytes; a signed token with many claims, a few thousand. Above this it is not one, and
-/// must not fill the memory.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
-
-/// Room for the usual answer, so that reading it leaves no copy of the token behind in a buffer that was outgrown.
+/// Room for the usual answer.
 const USUAL_ANSWER_BYTES: usize = 8 * 1024;
 
 /// The time to connect, TLS included. A server that takes longer is better tried again.
@@ -178,7 +174,7 @@ async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Min
     let mut whole = true;
     let broken = loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_ANSWER_BYTES => body.extend_from_slice(&chunk),
+            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY_BYTES => append(&mut body, &chunk),
             Ok(Some(_)) => {
                 whole = false;
                 break None;
@@ -196,6 +192,16 @@ async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Min
         (Err(failure), Some(_)) if failure.is_verdict() => Err(failure.with_disposition(Disposition::Unknown)),
         (_, Some(broken)) => Err(broken),
     }
+}
+
+/// Appends `chunk` to `body`. What outgrows its room moves to the largest there can be, and its old memory is overwritten.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    if body.len() + chunk.len() > body.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(MAX_BODY_BYTES));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
 }
 
 impl Mint for Endpoint {

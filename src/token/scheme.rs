@@ -62,6 +62,7 @@ pub fn token_call(credentials: &Credentials, config: &Config) -> Call {
     headers.push((config.app_key_header.clone(), credentials.app_key.header()));
     // The vendor has been seen to answer in XML to a caller that asks for nothing.
     headers.push((header::ACCEPT, HeaderValue::from_static("application/json")));
+    headers.push(UNCOMPRESSED);
     Call { path: token_path(credentials.scheme, config).to_owned(), headers, body }
 }
 
@@ -78,6 +79,7 @@ pub fn revocation_call(credentials: &Credentials, config: &Config, token: &Heade
     let path = config.revocation_path.clone().filter(|_| credentials.scheme == Scheme::OAuth2)?;
     let (mut headers, body) = oauth2::revocation_request(credentials, config.encoding, token)?;
     headers.push((config.app_key_header.clone(), credentials.app_key.header()));
+    headers.push(UNCOMPRESSED);
     Some(Call { path, headers, body })
 }
 
@@ -119,6 +121,9 @@ const JSON_ESCAPED: usize = 6;
 
 /// What a body has besides the texts in it.
 const NAMES_AND_PUNCTUATION: usize = 256;
+
+/// Without this field every content coding would be acceptable (RFC 9110, 12.5.3).
+const UNCOMPRESSED: (HeaderName, HeaderValue) = (header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 
 const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 

@@ -32,6 +32,67 @@ fn a_code_is_read_in_every_shape_of_the_vendor() {
 }
 
 #[test]
+fn a_code_is_read_from_one_error_and_from_a_list_wherever_it_stands() {
+    check(r#"{"Errors":{"Error":{"reasonCode":1503}}}"#, &["1503"]);
+    check(r#"[{"code":24302,"message":"x"}]"#, &["24302"]);
+    check(r#"[{"message":"x"},{"reasonCode":"24302"},{"code":10001}]"#, &["24302", "10001"]);
+    check(r#"{"errors":[{"code":"24302"}]}"#, &["24302"]);
+    check(r#"{"error":{"code":24302,"message":"x"}}"#, &["24302"]);
+    check(r#"{"error":[{"code":24302}]}"#, &["24302"]);
+    check(r#"[{"Errors":{"Error":[{"ReasonCode":"24302,"}]}}]"#, &["24302"]);
+    check(r#"{"Errors":[{"error":{"Code":"24302"}}]}"#, &["24302"]);
+    check(r#"[{"error":"invalid_client"}]"#, &["invalid_client"]);
+    check(r#"{"error":"Invalid_Client"}"#, &["invalid_client"]);
+    check(r#"{"Errors":{"Error":[{"reasonCode":1}]},"code":2}"#, &["2", "1"]);
+}
+
+#[test]
+fn a_whole_number_with_a_fraction_is_a_code() {
+    for body in [
+        r#"{"code":24302.0}"#,
+        r#"{"code":24302.000}"#,
+        r#"{"code":2.4302e4}"#,
+        r#"{"code":"24302.0"}"#,
+        r#"{"code":"\t24302.0 ,\r\n"}"#,
+        r#"{"Errors":{"Error":{"ReasonCode":24302.0}}}"#,
+        "<error><code>24302.0</code></error>",
+    ] {
+        check(body, &["24302"]);
+    }
+}
+
+fn utf16(text: &str, bytes: impl Fn(u16) -> [u8; 2]) -> Vec<u8> {
+    std::iter::once('\u{feff}').chain(text.chars()).collect::<String>().encode_utf16().flat_map(bytes).collect()
+}
+
+#[test]
+fn a_code_is_read_in_every_encoding_of_the_text() {
+    for body in [
+        r#"{"code":24302,"message":"🔒 x"}"#,
+        "<error><code>24302</code><message>🔒</message></error>",
+        " \r\n\t{\"code\":24302}\r\n",
+    ] {
+        for bytes in [
+            format!("\u{feff}{body}").into_bytes(),
+            format!("\u{feff}\u{feff}{body}").into_bytes(),
+            utf16(body, u16::to_le_bytes),
+            utf16(body, u16::to_be_bytes),
+        ] {
+            assert_eq!(codes(&bytes), ["24302"], "{bytes:?}");
+        }
+    }
+    // Latin-1, which is not UTF-8.
+    assert_eq!(codes(b"{\"code\":24302,\"message\":\"verrouill\xe9\"}"), ["24302"]);
+    assert_eq!(codes("\u{feff}Expired (App-Token)\n".as_bytes()), ["10023"]);
+}
+
+#[test]
+fn what_is_read_is_not_shown() {
+    let reading = read(br#"{"access_token":"canary","code":10001}"#).unwrap();
+    assert!(!format!("{reading:?}").contains("canary"), "{reading:?}");
+}
+
+#[test]
 fn l09_what_is_not_known_to_be_a_code_is_not_kept() {
     for body in [
         "",
@@ -48,7 +109,14 @@ fn l09_what_is_not_known_to_be_a_code_is_not_kept() {
         r#"{"code":["10023"]}"#,
         r#"{"code":null,"message":"10023"}"#,
         r#"{"data":{"code":"10023"}}"#,
-        r#"{"Errors":{"Error":{"reasonCode":1503}}}"#,
+        r#"{"code":24302.5}"#,
+        r#"{"code":-0.0}"#,
+        r#"{"code":2.4302e9}"#,
+        r#"{"code":"24302."}"#,
+        r#"{"code":"24302.01"}"#,
+        r#"{"code":"24302.0.0"}"#,
+        r#"{"errors":["10023"],"error":10023.5}"#,
+        r#"{"details":[{"code":"10023"}]}"#,
         r#"{"message":"Expired (Finicity-App-Token)"}"#,
         "Expired (Finicity-App-Token) and canary",
         "Expired (Finicity-App-Tok",

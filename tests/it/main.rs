@@ -45,3 +45,4 @@ mod targets;
 mod tls;
 mod sockets;
 mod token_life;
+mod token_responses;

@@ -2,11 +2,16 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 
+mod wrapped;
+
 fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Result<Minted, Failure> {
+    bytes(status, headers, body.as_bytes())
+}
+
+fn bytes(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<Minted, Failure> {
     let headers: HeaderMap =
         headers.iter().map(|(n, v)| (n.parse::<header::HeaderName>().unwrap(), v.parse().unwrap())).collect();
-    let answer =
-        Answer { status: StatusCode::from_u16(status).unwrap(), headers: &headers, body: Some(body.as_bytes()) };
+    let answer = Answer { status: StatusCode::from_u16(status).unwrap(), headers: &headers, body: Some(body) };
     classify(&answer, "access_token", UNIX_EPOCH + Duration::from_secs(784_111_777))
 }
 
@@ -46,10 +51,14 @@ fn m01_m02_m05_the_lifetime_is_a_whole_positive_number_or_left_out() {
     for (value, expected) in [("3600", Some(3600)), ("\"3600\"", Some(3600)), ("3600.0", Some(3600)), ("1", Some(1))] {
         check_lifetime(value, expected);
     }
-    for value in ["0", "-1", "3600.5", "null", "true", "[]", "\"\"", "\"1h\"", "\"-1\"", "\" 3600\""] {
+    check_lifetime("99999999999999999999999", Some(u64::MAX));
+    check_lifetime("\"99999999999999999999999\"", Some(u64::MAX));
+    for value in ["0", "-1", "3600.5", "true", "[]", "\"\"", "\"1h\"", "\"-1\"", "\" 3600\""] {
         check_lifetime(value, None);
     }
-    assert_eq!(answer(200, &[], r#"{"access_token":"t","token_type":"Bearer"}"#).unwrap().expires_in, None);
+    for absent in [r#"{"access_token":"t","token_type":"Bearer"}"#, r#"{"access_token":"t","expires_in":null}"#] {
+        assert_eq!(answer(200, &[], absent).unwrap().expires_in, None, "{absent}");
+    }
 }
 
 #[test]
@@ -69,12 +78,13 @@ fn m08_a_long_token_is_taken() {
 
 #[test]
 fn m09_the_type_is_bearer_in_any_case_or_missing() {
-    for (kind, good) in [("\"Bearer\"", true), ("\"BEARER\"", true), ("\"mac\"", false), ("null", false), ("1", false)]
-    {
+    for (kind, good) in [("\"Bearer\"", true), ("\"BEARER\"", true), ("\"mac\"", false), ("null", true), ("1", false)] {
         let body = format!(r#"{{"access_token":"t","token_type":{kind}}}"#);
         assert_eq!(answer(200, &[], &body).is_ok(), good, "{kind}");
     }
-    assert!(answer(200, &[], r#"{"access_token":"t"}"#).unwrap().untyped);
+    for absent in [r#"{"access_token":"t"}"#, r#"{"access_token":"t","token_type":null}"#] {
+        assert!(answer(200, &[], absent).unwrap().untyped, "{absent}");
+    }
 }
 
 #[test]
@@ -92,6 +102,12 @@ fn m12_m17_m18_rejections_are_known_by_what_the_body_says_at_any_status() {
             r#"{"code":"10027"}"#,
             r#"{"Errors":{"Error":[{"reasonCode":10001}]}}"#,
             r#"{"Errors":{"Error":[{"ReasonCode":"10001,"}]}}"#,
+            r#"[{"code":24302}]"#,
+            r#"{"Errors":{"Error":{"reasonCode":"24302"}}}"#,
+            r#"{"error":{"code":24302.0}}"#,
+            r#"{"errors":[{"code":"24302.0"}]}"#,
+            "\u{feff}{\"code\":24302}",
+            "\r\n\t {\"code\":24302}\r\n",
             "Invalid (Finicity-App-Key)",
         ] {
             check(status, body, Class::Rejected);
@@ -144,8 +160,9 @@ fn m22_a_success_without_a_usable_body_is_malformed() {
     for body in ["", "null", "[]", "{", "<access><token>t</token></access>", r#"{"error":"temporarily_unavailable"}"#] {
         check(200, body, Class::Malformed);
     }
-    let good = r#"{"access_token":"t","token_type":"Bearer"}"#;
-    assert_eq!(answer(200, &[("content-encoding", "gzip")], good).unwrap_err().class, Class::Malformed);
+    for body in [r#"[{"access_token":"t"}]"#, r#"{"access_token":null}"#, r#"{"access_token":["t"]}"#, "\"t\""] {
+        check(200, body, Class::Malformed);
+    }
 
     let too_large = Answer { status: StatusCode::OK, headers: &HeaderMap::new(), body: None };
     assert_eq!(classify(&too_large, "access_token", UNIX_EPOCH).unwrap_err().class, Class::Malformed);
@@ -157,7 +174,12 @@ fn m20_retry_after_is_read_as_seconds_or_as_a_date() {
     assert_eq!(asked("120"), Some(120));
     assert_eq!(asked("Sun, 06 Nov 1994 08:49:57 GMT"), Some(20));
     assert_eq!(asked("Sun, 06 Nov 1994 08:49:07 GMT"), None);
-    for nonsense in ["-1", "soon", "1.5", ""] {
+    for beyond in ["18446744073709551616", "99999999999999999999999999999999999999"] {
+        assert_eq!(asked(beyond), Some(u64::MAX), "{beyond}");
+    }
+    let twice = [("retry-after", "5"), ("retry-after", "soon"), ("retry-after", "Sun, 06 Nov 1994 08:49:57 GMT")];
+    assert_eq!(answer(429, &twice, "").unwrap_err().retry_after, Some(Duration::from_secs(20)));
+    for nonsense in ["-1", "+1", "soon", "1.5", "1e3", "5, 5", ""] {
         assert_eq!(asked(nonsense), None, "{nonsense}");
     }
 }

@@ -29,7 +29,12 @@ fn p03_oauth2_in_json_is_the_specified_body() {
     assert_eq!((call.path.as_str(), body), ("/oauth/token", expected));
     assert_eq!(
         headers,
-        [("content-type", "application/json"), ("finicity-app-key", "key"), ("accept", "application/json")]
+        [
+            ("content-type", "application/json"),
+            ("finicity-app-key", "key"),
+            ("accept", "application/json"),
+            ("accept-encoding", "identity")
+        ]
     );
     let scoped = Config { scope: Some("a b".to_owned()), token_path: Some("/t".to_owned()), ..config() };
     let call = token_call(&special(Scheme::OAuth2), &scoped);
@@ -62,7 +67,12 @@ fn partner_authentication_is_what_the_vendor_documents() {
     assert_eq!(body, r#"{"partnerId":"id:1","partnerSecret":"s\"3\\cr:té&=+ "}"#);
     assert_eq!(
         headers,
-        [("content-type", "application/json"), ("finicity-app-key", "key"), ("accept", "application/json")]
+        [
+            ("content-type", "application/json"),
+            ("finicity-app-key", "key"),
+            ("accept", "application/json"),
+            ("accept-encoding", "identity")
+        ]
     );
 }
 
@@ -94,6 +104,7 @@ fn a_token_is_revoked_where_a_path_for_it_is_configured() {
     let config = Config { revocation_path: Some("/oauth/revoke".to_owned()), ..config() };
     let call = revocation_call(&credentials, &config, &bearer).unwrap();
     assert_eq!(call.path, "/oauth/revoke");
+    assert!(text(&call).0.contains(&("accept-encoding", "identity")));
     assert_eq!(text(&call).1, "token=tok&token_type_hint=access_token&client_id=id&client_secret=secret");
 }
 
