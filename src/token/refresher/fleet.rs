@@ -127,7 +127,7 @@ async fn recovery(fleet: &[Instance]) -> Duration {
 
 /// A gateway whose backend is gone: an HTML page, or nothing at all.
 fn gateway_fault(status: StatusCode) -> Failure {
-    Failure { status: Some(status), readable: false, ..Failure::new(Class::Transient, "down") }
+    Failure { status: Some(status), readable: false, ..responded(Class::Transient) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +194,7 @@ async fn a_gateway_fault_of_seconds_during_life_costs_seconds() {
 async fn a_long_outage_from_the_start_is_no_flood_and_ends_in_two_minutes() {
     let asks =
         Failure { retry_after: Some(Duration::from_secs(3_600)), ..gateway_fault(StatusCode::SERVICE_UNAVAILABLE) };
-    for fault in [Failure::new(Class::Transient, "down"), gateway_fault(StatusCode::BAD_GATEWAY), asks] {
+    for fault in [responded(Class::Transient), gateway_fault(StatusCode::BAD_GATEWAY), asks] {
         let vendor = Vendor::failing_with(fault, false);
         let fleet = launch(&vendor);
         vendor.fail_for(Duration::from_secs(1_200)).await;

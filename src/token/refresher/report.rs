@@ -80,7 +80,7 @@ impl<M: Mint> Refresher<M> {
             unresolved = self.lockout.unresolved(&self.slot(which).fingerprint),
             candidate = which == Which::Candidate,
             retry_in_s = pause.as_secs_f64(),
-            "token request with an unknown outcome; the credentials have never obtained a token, so they are not tried again \
+            "token refresh failed with an unknown outcome; the credentials have never obtained a token, so they are not tried again \
              until the token endpoint responds to a request without credentials"
         );
     }

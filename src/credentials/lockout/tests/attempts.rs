@@ -57,9 +57,9 @@ fn a_crash_leaves_an_attempt_that_the_next_process_counts() {
     drop(first);
     let mut second = open(&dir);
     assert_eq!(said(&mut second, &secret, NOW, false), "ProbeFirst");
-    assert_eq!(said(&mut second, &secret, NOW, true), "NotBefore(15s)");
-    assert_eq!(said(&mut second, &secret, NOW + Duration::from_secs(14), true), "NotBefore(1s)");
-    assert_eq!(said(&mut second, &secret, NOW + Duration::from_secs(15), true), "permitted");
+    assert_eq!(said(&mut second, &secret, NOW, true), "NotBefore(18s)");
+    assert_eq!(said(&mut second, &secret, NOW + Duration::from_secs(17), true), "NotBefore(1s)");
+    assert_eq!(said(&mut second, &secret, NOW + Duration::from_secs(18), true), "permitted");
     // Other credentials of the account are the same risk to it; those of another account are not.
     let (sibling, other) = (print(&second, "id", "changed"), print(&second, "other", "secret"));
     assert_eq!(said(&mut second, &sibling, NOW + DAY, false), "ProbeFirst");
