@@ -22,7 +22,7 @@ use tokio::runtime;
 
 use crate::{
     cause,
-    config::{Environment, Inputs, Problems},
+    config::{self, Environment, Inputs, Problems},
     credentials,
     process::{self, Unprotected},
     telemetry::logging,
@@ -44,6 +44,17 @@ struct Arguments {
     command: Option<Command>,
 }
 
+impl Arguments {
+    /// Whether the command uses nothing of the operator's, so that not even the variables with secrets are looked at.
+    fn is_isolated(&self) -> bool {
+        match &self.command {
+            #[cfg(feature = "sandbox")]
+            Some(Command::Demo(_) | Command::Sandbox(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Where configuration comes from, besides the environment.
 #[derive(Clone, Debug, Args)]
 struct Sources {
@@ -56,8 +67,23 @@ struct Sources {
 }
 
 impl Sources {
+    /// All places, for the commands that use the operator's configuration.
     fn inputs(self) -> Inputs {
         Inputs { file: self.config, environment: Environment::of_this_process(), flags: self.set }
+    }
+
+    /// The command line alone, for `command`, which takes keys of `sections`.
+    ///
+    /// # Errors
+    ///
+    /// Every key of another section.
+    #[cfg(feature = "sandbox")]
+    fn command_line_only(self, command: &str, sections: &[&str]) -> Result<Inputs, Problems> {
+        let inputs = config::command_line_only(command, self.set, sections)?;
+        if self.config.is_some() {
+            complain(format_args!("--config is not read: `{command}` uses nothing of your configuration"));
+        }
+        Ok(inputs)
     }
 }
 
@@ -82,9 +108,14 @@ enum Command {
     /// Have the running proxy finish what it is doing and end, as SIGTERM does
     Shutdown(shutdown::Arguments),
     /// Run the proxy in front of a fake Finicity: needs no account and no network
+    ///
+    /// Reads no environment variable and no configuration file. --set takes keys of [guard], [limits], [listen], [log], [policy],
+    /// [runtime] and [shutdown].
     #[cfg(feature = "sandbox")]
     Demo(demo::Arguments),
     /// Run the fake Finicity alone
+    ///
+    /// Reads no environment variable and no configuration file.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Arguments),
 }
@@ -94,9 +125,12 @@ pub fn main() -> ExitCode {
     logging::hook_panics();
     // Before anything is read that may hold a secret.
     let unprotected = process::protect();
-    let secrets = credentials::secret_variables(Environment::of_this_process().variables());
-    logging::scrubber().know("the environment", secrets);
-    let arguments = match Arguments::try_parse() {
+    let parsed = Arguments::try_parse();
+    if !parsed.as_ref().is_ok_and(Arguments::is_isolated) {
+        let secrets = credentials::secret_variables(Environment::of_this_process().variables());
+        logging::scrubber().know("the environment", secrets);
+    }
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
             let text = error.render().to_string();
@@ -125,19 +159,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()> {
-    let inputs = arguments.sources.inputs();
+    let sources = arguments.sources;
     match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => block_on(serve::run(inputs, unprotected)),
-        Command::Check => check::run(&inputs),
-        Command::Config { redacted: _ } => show::run(&inputs),
-        Command::Routes => routes::run(&inputs),
-        Command::Health(arguments) => block_on(health::run(inputs, arguments)),
-        Command::Wait(arguments) => block_on(wait::run(inputs, arguments)),
-        Command::Shutdown(arguments) => block_on(shutdown::run(inputs, arguments)),
+        Command::Serve => block_on(serve::run(sources.inputs(), unprotected)),
+        Command::Check => check::run(&sources.inputs()),
+        Command::Config { redacted: _ } => show::run(&sources.inputs()),
+        Command::Routes => routes::run(&sources.inputs()),
+        Command::Health(arguments) => block_on(health::run(sources.inputs(), arguments)),
+        Command::Wait(arguments) => block_on(wait::run(sources.inputs(), arguments)),
+        Command::Shutdown(arguments) => block_on(shutdown::run(sources.inputs(), arguments)),
         #[cfg(feature = "sandbox")]
-        Command::Demo(arguments) => block_on(demo::run(inputs, arguments)),
+        Command::Demo(arguments) => block_on(demo::run(sources, arguments)),
         #[cfg(feature = "sandbox")]
-        Command::Sandbox(arguments) => block_on(sandbox::run(arguments)),
+        Command::Sandbox(arguments) => block_on(sandbox::run(sources, arguments)),
     }
 }
 

@@ -7,6 +7,7 @@
 //! Deliberately absent: secrets, which go straight from the environment to [`credentials`](crate::credentials), and the
 //! values of keys in errors, since a secret may stand where it does not belong.
 
+mod command_line;
 mod environment;
 mod sources;
 mod problem;
@@ -16,6 +17,7 @@ mod resolve;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use command_line::command_line_only;
 pub use environment::Environment;
 pub use problem::{Problem, Problems};
 pub use reread::{Changes, Reread};

@@ -6,10 +6,10 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use tokio::select;
 
-use super::{narrate, say, serve};
+use super::{Sources, narrate, say, serve};
 use crate::{
     app::App,
-    config::{self, Config, Inputs},
+    config::{self, Config, Environment, Inputs},
     sandbox::{self, CREDENTIALS, Sandbox},
     server::Address,
     signal::StopSignals,
@@ -19,6 +19,9 @@ use crate::{
 
 /// Short enough that a refresh is seen within the first minute.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(40);
+
+/// The sections whose keys `--set` may set. Whatever concerns credentials, the upstream or the administrator is the demo's own.
+const SECTIONS: [&str; 7] = ["guard", "limits", "listen", "log", "policy", "runtime", "shutdown"];
 
 /// Any free port: what `--once` listens on, since it is its own caller.
 const ANY_PORT: &str = "127.0.0.1:0";
@@ -32,8 +35,10 @@ pub(super) struct Arguments {
 
 /// Runs until Ctrl-C, or with `--once` until its own calls are made.
 ///
-/// Credentials and upstream are the sandbox's, whatever the environment says; the other keys can be set as for `serve`.
-pub(super) async fn run(mut inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
+/// Credentials and upstream are the sandbox's. Neither the environment nor a configuration file is read, so that nothing of the
+/// user's is touched.
+pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Result<()> {
+    let mut inputs = sources.command_line_only("demo", &SECTIONS)?;
     let mut signals = StopSignals::catch()?;
     let sandbox =
         Sandbox::start(&sandbox::Config { token_lifetime: TOKEN_LIFETIME, ..sandbox::Config::default() }).await?;
@@ -63,24 +68,17 @@ pub(super) async fn run(mut inputs: Inputs, arguments: Arguments) -> anyhow::Res
 }
 
 fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow::Result<Config> {
-    let environment = &mut inputs.environment;
-    for (name, value) in [
+    inputs.environment = Environment::from_iter([
         ("FINICITY_CLIENT_ID", CREDENTIALS.client_id),
         ("FINICITY_CLIENT_SECRET", CREDENTIALS.client_secret),
         ("FINICITY_APP_KEY", CREDENTIALS.app_key),
-    ] {
-        environment.remove(&format!("{name}_FILE"));
-        environment.set(name, value);
-    }
+    ]);
     inputs.flags.insert(0, ("log.format".to_owned(), "human".to_owned()));
     if once {
         // The narration says it all; a log between its lines would only be in the way.
         inputs.flags.insert(0, ("log.level".to_owned(), "warn".to_owned()));
     }
     inputs.flags.push(("upstream.url".to_owned(), sandbox.url()));
-    for (key, value) in [("upstream.ca_file", ""), ("upstream.public_roots", "true"), ("upstream.pinned_keys", "")] {
-        inputs.flags.push((key.to_owned(), value.to_owned()));
-    }
     let mut config = config::load(&inputs)?;
     config.tls.public_roots = false;
     config.tls.extra_roots.push(sandbox.ca());

@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::say;
+use super::{Sources, say};
 use crate::{
     sandbox::{CREDENTIALS, Config, Sandbox},
     signal::StopSignals,
@@ -25,7 +25,8 @@ pub(super) struct Arguments {
 }
 
 /// Runs until a signal ends it.
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Result<()> {
+    sources.command_line_only("sandbox", &[])?;
     let mut signals = StopSignals::catch()?;
     let config = Config { listen: arguments.listen, token_lifetime: arguments.token_lifetime };
     let sandbox =

@@ -22,6 +22,7 @@ mod framing;
 mod healing;
 mod http2;
 mod http2_hostile;
+mod isolation;
 mod limits;
 mod log_level;
 mod log_reader;
