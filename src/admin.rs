@@ -8,22 +8,24 @@
 
 mod actions;
 mod log_level;
+mod status;
 
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 use tracing::{info, warn};
+
+pub use status::{LockOut, Status, Token};
 
 use crate::{
     credentials::Scheme,
@@ -46,8 +48,12 @@ pub struct Parts {
     pub draining: CancellationToken,
     /// Where requests are forwarded to.
     pub upstream: String,
+    /// Where the credentials come from.
+    pub source: &'static str,
     /// The scheme of the credentials at the start.
     pub scheme: Scheme,
+    /// Where the lock-out state is kept: `directory`, `overlay` or `memory`.
+    pub lockout_state: &'static str,
     /// What actions need on the port; `None` turns them off there.
     pub admin_token: Option<Secret<String>>,
     /// The levels of the log.
@@ -68,7 +74,7 @@ pub fn router(parts: Parts, door: Door) -> Router {
         refused: Seldom::default(),
     });
     Router::new()
-        .route("/api/status", get(status))
+        .route("/api/status", get(status::show))
         .merge(actions::routes())
         .merge(log_level::routes())
         .fallback(|| async {
@@ -147,62 +153,6 @@ impl Keeper {
             }
         }
     }
-}
-
-#[derive(Serialize)]
-struct Status {
-    version: &'static str,
-    uptime_s: u64,
-    upstream: String,
-    scheme: &'static str,
-    draining: bool,
-    token: Token,
-    lock_out: LockOut,
-}
-
-#[derive(Serialize)]
-struct Token {
-    state: &'static str,
-    version: u64,
-    usable_for_s: u64,
-    next_attempt_in_s: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct LockOut {
-    latched: bool,
-    budget_spent: bool,
-    rejections: u32,
-    unresolved_attempts: u32,
-    held: bool,
-    unrecorded: bool,
-    new_credentials: Option<&'static str>,
-}
-
-async fn status(State(parts): State<Parts>) -> Json<Status> {
-    let guard = parts.token.status().guard;
-    Json(Status {
-        version: env!("CARGO_PKG_VERSION"),
-        uptime_s: parts.started.elapsed().as_secs(),
-        upstream: parts.upstream,
-        scheme: parts.scheme.as_str(),
-        draining: parts.draining.is_cancelled(),
-        token: Token {
-            state: parts.token.state().as_str(),
-            version: parts.token.version(),
-            usable_for_s: parts.token.remaining().as_secs(),
-            next_attempt_in_s: parts.token.until_next_attempt().map(|wait| wait.as_secs()),
-        },
-        lock_out: LockOut {
-            latched: guard.latched,
-            budget_spent: guard.budget_spent,
-            rejections: guard.rejections,
-            unresolved_attempts: guard.unresolved,
-            held: guard.held,
-            unrecorded: guard.unrecorded,
-            new_credentials: guard.candidate,
-        },
-    })
 }
 
 #[cfg(test)]

@@ -5,21 +5,24 @@
 
 mod reload;
 mod rotation;
+mod startup;
 mod trust;
 
 use std::{collections::HashMap, fmt, io, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     select,
+    sync::watch,
     task::{self, JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::startup::Durability;
 use crate::{
-    admin,
-    config::{self, Config, Listen},
+    admin, cause,
+    config::{self, AdminSocket, Config, Listen},
     credentials::lockout::{self, Lockout},
     drain::Drain,
     guard::{ByDoor, Door},
@@ -137,8 +140,7 @@ impl App {
             admin: server::bind("listen.admin", &config.listen.admin, &owner)?,
         };
         let addresses = listeners.addresses().map_err(StartError::Address)?;
-        let admin_socket = config.admin_socket.map(Address::Unix);
-        let admin_sockets = server::bind("admin.socket", admin_socket.as_slice(), &owner)?;
+        let admin_sockets = bind_admin_socket(config.admin_socket, &owner)?;
         warn_of_exposure(&config.listen);
         warn_of_policy(&config.proxy.policy);
         let (trust_writer, trust) = tls::trust(config.tls)?;
@@ -150,11 +152,13 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let (writer, token) = token::channel(Clock::Boot, token_wait);
         let (control, commands) = token::control();
-        if !lockout.is_persistent() {
+        let durability = Durability::of(config.state_dir.as_deref().filter(|_| lockout.is_persistent()));
+        if durability == Durability::Memory {
             let why = if config.state_dir.is_none() { "is not set" } else { "is on a read-only file system" };
             warn!("auth.state_dir {why}: a rejection of the credentials is forgotten at the next restart");
         }
-        info!(target: AUDIT, source = config.source.kind(), scheme = scheme.as_str(), "credentials were loaded");
+        let source = config.source.kind();
+        info!(target: AUDIT, source, scheme = scheme.as_str(), "credentials were loaded");
         let (scrubber, log_level) = (logging::scrubber(), logging::level());
         let refresher = Refresher::new(
             writer,
@@ -200,6 +204,9 @@ impl App {
         tasks.spawn("reload", reload::follow(config.reread, log_level.clone(), hangups, ended.clone()));
         let hangups = signal::hangups().map_err(StartError::Signal)?;
         tasks.spawn("trust", trust::follow(trust_writer, Arc::clone(&metrics), hangups, ended.clone()));
+        let (refusing, refused) = watch::channel(None);
+        let message = config.startup.termination_message;
+        tasks.spawn("startup", startup::follow(token.clone(), refusing, message, ended.clone()));
         for listener in listeners.proxy {
             tasks.spawn("accept", Arc::clone(&server).accept(listener, end.closing.clone()));
         }
@@ -208,7 +215,9 @@ impl App {
             token: token.clone(),
             metrics: Arc::clone(&metrics),
             draining: end.draining.clone(),
-            require_token: config.require_token,
+            require_token: config.startup.require_token,
+            fail_on_rejection: durability.permits_failure(config.startup.fail_on_rejection),
+            refused,
             alive: Arc::new(move || {
                 let server = Arc::clone(&alive);
                 Box::pin(async move { server.is_alive().await })
@@ -225,7 +234,9 @@ impl App {
             stop: end.wanted.clone(),
             draining: end.draining.clone(),
             upstream: config.proxy.upstream.url.to_string(),
+            source,
             scheme,
+            lockout_state: durability.as_str(),
             admin_token: config.admin_token,
             log_level,
             started: Instant::now(),
@@ -328,6 +339,23 @@ impl App {
             task = self.telling.next_ended() => TaskEnded { task },
             () = self.server.worker_ended() => TaskEnded { task: "worker" },
         }
+    }
+}
+
+/// Listens on the administrator's socket, where there is one. One that the container image chose is left out with a warning where
+/// it cannot be made.
+fn bind_admin_socket(socket: Option<AdminSocket>, access: &SocketAccess) -> Result<Vec<Listener>, BindError> {
+    let Some(AdminSocket { path, is_optional }) = socket else { return Ok(Vec::new()) };
+    match server::bind("admin.socket", &[Address::Unix(path)], access) {
+        Err(error) if is_optional => {
+            warn!(
+                error = cause::line(&error),
+                "no admin socket, which is the image's default: `finicity-proxy status` uses the admin port, and `finicity-proxy \
+                 lockout reset` and `shutdown` need FINICITY_ADMIN_TOKEN; mount a writable directory, or set admin.socket"
+            );
+            Ok(Vec::new())
+        }
+        bound => bound,
     }
 }
 

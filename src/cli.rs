@@ -1,10 +1,12 @@
 //! The command line. One file a subcommand; the exit codes are told here.
 
-mod call;
+mod admin;
 mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod health;
+mod local_client;
+mod lockout;
 #[cfg(feature = "sandbox")]
 mod narrate;
 mod routes;
@@ -13,6 +15,7 @@ mod sandbox;
 mod serve;
 mod show;
 mod shutdown;
+mod status;
 mod wait;
 
 use std::{fmt::Display, path::PathBuf, process::ExitCode};
@@ -22,7 +25,7 @@ use tokio::runtime;
 
 use crate::{
     cause,
-    config::{self, Environment, Inputs, Problems},
+    config::{Environment, Inputs, Problems},
     credentials,
     process::{self, Unprotected},
     telemetry::logging,
@@ -79,7 +82,7 @@ impl Sources {
     /// Every key of another section.
     #[cfg(feature = "sandbox")]
     fn command_line_only(self, command: &str, sections: &[&str]) -> Result<Inputs, Problems> {
-        let inputs = config::command_line_only(command, self.set, sections)?;
+        let inputs = crate::config::command_line_only(command, self.set, sections)?;
         if self.config.is_some() {
             complain(format_args!("--config is not read: `{command}` uses nothing of your configuration"));
         }
@@ -105,12 +108,16 @@ enum Command {
     Health(health::Arguments),
     /// Wait until a probe of the proxy passes
     Wait(wait::Arguments),
+    /// Show the state of the running proxy: token, lock-out guard, credentials
+    Status(status::Arguments),
+    /// Act on the lock-out guard of the running proxy
+    Lockout(lockout::Arguments),
     /// Have the running proxy finish what it is doing and end, as SIGTERM does
     Shutdown(shutdown::Arguments),
     /// Run the proxy in front of a fake Finicity: needs no account and no network
     ///
-    /// Reads no environment variable and no configuration file. --set takes keys of [guard], [limits], [listen], [log], [policy],
-    /// [runtime] and [shutdown].
+    /// Reads no environment variable and no configuration file. --set takes keys of the sections guard, limits, listen, log, policy,
+    /// runtime and shutdown.
     #[cfg(feature = "sandbox")]
     Demo(demo::Arguments),
     /// Run the fake Finicity alone
@@ -167,6 +174,8 @@ fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()
         Command::Routes => routes::run(&sources.inputs()),
         Command::Health(arguments) => block_on(health::run(sources.inputs(), arguments)),
         Command::Wait(arguments) => block_on(wait::run(sources.inputs(), arguments)),
+        Command::Status(arguments) => block_on(status::run(sources.inputs(), arguments)),
+        Command::Lockout(arguments) => block_on(lockout::run(sources.inputs(), arguments)),
         Command::Shutdown(arguments) => block_on(shutdown::run(sources.inputs(), arguments)),
         #[cfg(feature = "sandbox")]
         Command::Demo(arguments) => block_on(demo::run(sources, arguments)),

@@ -1,10 +1,10 @@
-//! The configuration: from what the operator wrote, in four places, to what can run.
+//! The configuration: from what the operator and the container image wrote, in five places, to what can run.
 //!
 //! `sources` merges the places into a [`Raw`]: text and numbers by key, each with the place it came from. `resolve` turns that
 //! into a [`Config`] of real types, and tells all that is wrong at once. What keys there are is said in one place:
 //! `config/default.toml`.
 //!
-//! Deliberately absent: secrets, which go straight from the environment to [`credentials`](crate::credentials), and the
+//! Deliberately absent: secrets, which go straight from the environment to [`credentials`], and the
 //! values of keys in errors, since a secret may stand where it does not belong.
 
 mod command_line;
@@ -24,7 +24,8 @@ pub use reread::{Changes, Reread};
 pub use sources::{Inputs, Raw};
 
 use crate::{
-    credentials::{Credentials, Scheme, Source, basic_password},
+    cause,
+    credentials::{self, Credentials, Scheme, Source, basic_password},
     proxy::{self, policy::Policy},
     secret::Secret,
     server::{self, Address, SocketAccess},
@@ -49,8 +50,8 @@ pub struct Config {
     pub log: logging::Config,
     /// How to read the keys again.
     pub reread: Reread,
-    /// Whether the start has succeeded only when a token was obtained (`startup.require_token`).
-    pub require_token: bool,
+    /// When the start has succeeded.
+    pub startup: Startup,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// What the proxy authenticates with, as it was when the configuration was read.
@@ -62,9 +63,29 @@ pub struct Config {
     /// Where rejections are remembered (`auth.state_dir`).
     pub state_dir: Option<PathBuf>,
     /// The administrator's socket (`admin.socket`).
-    pub admin_socket: Option<PathBuf>,
+    pub admin_socket: Option<AdminSocket>,
     /// What the administrator's actions need on the port.
     pub admin_token: Option<Secret<String>>,
+}
+
+/// When the start of the process has succeeded, and where it says why not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Startup {
+    /// Only when a token was obtained (`startup.require_token`).
+    pub require_token: bool,
+    /// Not while the credentials are refused (`startup.fail_on_rejection`).
+    pub fail_on_rejection: bool,
+    /// The file that gets the reason of that (`startup.termination_message`).
+    pub termination_message: Option<PathBuf>,
+}
+
+/// The administrator's socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSocket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether the container image chose that, so that the process runs without it where it cannot be made.
+    pub is_optional: bool,
 }
 
 /// How the process ends.
@@ -127,7 +148,7 @@ fn keep_secret(config: &Config) {
 }
 
 /// From now on no output of this process shows `admin_token`.
-pub fn keep_secret_token(admin_token: Option<&Secret<String>>) {
+fn keep_secret_token(admin_token: Option<&Secret<String>>) {
     let values = admin_token.iter().map(|token| Secret::new(token.expose().as_bytes().to_vec()));
     scrubber().know("the admin token", values.collect());
 }
@@ -165,6 +186,18 @@ pub fn control(inputs: &Inputs) -> Result<Control, Problems> {
     let raw = sources::gather(inputs, &mut problems);
     let control = resolve::control(&raw, &mut problems);
     if problems.is_empty() { Ok(control) } else { Err(Problems(problems)) }
+}
+
+/// Reads what the administrator's actions need on the port, and nothing else. From then on no output of this process shows it.
+///
+/// # Errors
+///
+/// When it is set and cannot be used.
+pub fn admin_token(inputs: &Inputs) -> Result<Option<Secret<String>>, Problems> {
+    let token = credentials::admin_token(inputs.environment.variables())
+        .map_err(|problem| Problems(vec![Problem::other(cause::line(&problem))]))?;
+    keep_secret_token(token.as_ref());
+    Ok(token)
 }
 
 #[cfg(test)]

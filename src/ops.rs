@@ -4,7 +4,12 @@
 //! loop fails `/livez`, and once a token was obtained `/readyz` fails for nothing but a drain. A later token outage answers
 //! callers with a clear 503, and shows in the metrics.
 
-use std::{fmt::Write as _, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt::{Display, Write as _},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,13 +18,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
 use crate::{
     telemetry::{Metrics, TokenReading},
-    token::{self, TokenReader},
+    token::{self, Refusal, TokenReader},
 };
 
 /// The media type of Prometheus' text format.
@@ -39,6 +45,10 @@ pub struct Parts {
     pub draining: CancellationToken,
     /// Whether the start has succeeded only when a token was obtained (`startup.require_token`).
     pub require_token: bool,
+    /// Whether it has not while the credentials are refused (`startup.fail_on_rejection`).
+    pub fail_on_rejection: bool,
+    /// What keeps it from succeeding, by [`Refusal::of_start`] over all that the refresher said so far.
+    pub refused: watch::Receiver<Option<Refusal>>,
     /// Whether the event loops answer.
     pub alive: Alive,
 }
@@ -59,14 +69,21 @@ pub fn router(parts: Parts) -> Router {
         .with_state(parts)
 }
 
-/// Passes once the first token call has ended, well or badly; where a token is required, once one was obtained. The listeners are
-/// bound before this one answers.
+/// Passes once the first token request has completed, successfully or not; where a token is required, once one was obtained; where
+/// a rejection fails the start, not while the credentials are refused. The listeners are bound before this one answers.
 async fn startupz(State(parts): State<Parts>) -> Response {
     let status = parts.token.status();
-    if parts.require_token && status.attempted {
-        return answer(status.obtained, "no token was obtained yet, and startup.require_token is set");
+    // The status is newer than what was derived from it.
+    let refusal = Refusal::of_start(*parts.refused.borrow(), &status);
+    match refusal {
+        Some(refusal) if parts.fail_on_rejection || parts.require_token => {
+            answer(false, format_args!("{}; {}", refusal.reason(), refusal.remedy()))
+        }
+        _ if parts.require_token && status.attempted => {
+            answer(status.obtained, "no token was obtained yet, and startup.require_token is set")
+        }
+        _ => answer(status.attempted, "the first token call has not ended yet"),
     }
-    answer(status.attempted, "the first token call has not ended yet")
 }
 
 async fn livez(State(parts): State<Parts>) -> Response {
@@ -108,9 +125,11 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
     let next = match (token.state(), token.until_next_attempt()) {
         (token::State::Held, wait) => held_until(wait),
         (_, Some(wait)) => format!("in {} s", wait.as_secs()),
-        (token::State::Rejected, None) => "never: the credentials were rejected; correct them".to_owned(),
-        (token::State::Quarantined, None) => "never: quarantined; lift it on the admin port".to_owned(),
-        (_, None) => "under way".to_owned(),
+        (token::State::Quarantined, None) => "never: quarantined; lift it with POST /api/quarantine/lift".to_owned(),
+        (_, None) => match Refusal::of(&token.status()) {
+            Some(refusal) => format!("never: {}; {}", refusal.reason(), refusal.remedy()),
+            None => "under way".to_owned(),
+        },
     };
     line("next token call", next);
     let guard = token.status().guard;
@@ -160,7 +179,7 @@ async fn metrics(State(parts): State<Parts>) -> Response {
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], parts.metrics.render()).into_response()
 }
 
-fn answer(good: bool, reason: &'static str) -> Response {
+fn answer(good: bool, reason: impl Display) -> Response {
     if good {
         (StatusCode::OK, "ok\n").into_response()
     } else {
@@ -188,7 +207,8 @@ mod tests {
         let (writer, token) = channel(Clock::Boot, Duration::from_secs(2));
         let alive: Alive = Arc::new(move || Box::pin(std::future::ready(alive)));
         let (metrics, draining) = (Arc::new(Metrics::new()), CancellationToken::new());
-        (Parts { token, metrics, draining, require_token: false, alive }, writer)
+        let refused = watch::channel(None).1;
+        (Parts { token, metrics, draining, require_token: false, fail_on_rejection: false, refused, alive }, writer)
     }
 
     fn publish(writer: &mut TokenWriter) {
@@ -238,13 +258,48 @@ mod tests {
         assert_eq!(get(&parts, "/startupz").await.0, 200, "once started, always started");
     }
 
+    const LATCHED: Guard = Guard { latched: true, budget_spent: false, rejections: 1, candidate: None };
+
+    #[tokio::test]
+    async fn where_a_rejection_fails_the_start_the_probe_says_why() {
+        let (parts, mut writer) = parts(true);
+        let (refused, receiver) = watch::channel(None);
+        let parts = Parts { fail_on_rejection: true, refused: receiver, ..parts };
+        assert_eq!(get(&parts, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
+        writer.settle(Phase::Failed(Class::Transient), None, Guard::default());
+        assert_eq!(get(&parts, "/startupz").await.0, 200, "an outage is no rejection");
+        writer.settle(Phase::Rejected, None, LATCHED);
+        let (status, text) = get(&parts, "/startupz").await;
+        assert!(status == 503 && text.starts_with("not ok: the credentials were rejected"), "{text}");
+        assert!(text.contains("correct the Secret") && text.contains("finicity-proxy lockout reset"), "{text}");
+        // New credentials are tried while those in use are latched.
+        writer.settle(Phase::Idle, None, Guard { candidate: Some("waiting"), ..LATCHED });
+        assert_eq!(get(&parts, "/startupz").await.0, 503);
+        // An operator's reset: until its outcome is known, what was derived before holds.
+        refused.send_replace(Some(Refusal::Rejected));
+        writer.settle(Phase::Idle, None, Guard { latched: false, ..LATCHED });
+        assert_eq!(get(&parts, "/startupz").await.0, 503);
+        publish(&mut writer);
+        assert_eq!(get(&parts, "/startupz").await.0, 200);
+        writer.settle(Phase::Rejected, None, LATCHED);
+        assert_eq!(get(&parts, "/startupz").await.0, 200, "once started, always started");
+    }
+
+    #[tokio::test]
+    async fn a_rejection_fails_no_start_unless_that_is_wanted() {
+        let (parts, mut writer) = parts(true);
+        writer.settle(Phase::Rejected, None, LATCHED);
+        assert_eq!(get(&parts, "/startupz").await, (200, "ok\n".to_owned()));
+    }
+
     #[tokio::test]
     async fn verbose_readiness_explains_itself() {
         let (parts, mut writer) = parts(true);
         writer.settle(Phase::Rejected, None, Guard::default());
         let (status, text) = get(&parts, "/readyz?verbose").await;
         assert_eq!(status, 503);
-        assert!(text.contains("token state: rejected\n") && text.contains("next token call: never"), "{text}");
+        assert!(text.contains("token state: rejected\n") && text.contains("next token call: never: "), "{text}");
+        assert!(text.contains("`finicity-proxy lockout reset`"), "{text}");
         publish(&mut writer);
         let (status, text) = get(&parts, "/readyz?verbose").await;
         assert!(

@@ -12,6 +12,7 @@ pub mod clock;
 mod control;
 mod endpoint;
 mod refresher;
+mod refusal;
 pub mod schedule;
 pub mod scheme;
 mod store;
@@ -26,6 +27,7 @@ pub use clock::{Clock, Stamp};
 pub use control::{Command, TokenControl, control};
 pub use endpoint::{Endpoint, EndpointError, Mint};
 pub use refresher::Refresher;
+pub use refusal::Refusal;
 pub use store::{Guard, Phase, State, Status, Token, TokenReader, TokenWriter, Unavailable, channel};
 
 /// The age above which the refresher's heartbeat means that it hangs. It beats at least this often while it waits, and during a

@@ -69,7 +69,7 @@ struct Reset {
 async fn reset_latch(State(parts): State<Parts>, Query(reset): Query<Reset>) -> Response {
     match parts.control.reset_latch(reset.override_budget).await {
         None => done(false, ""),
-        Some(Verdict::Allowed) => done(true, "the credentials may be tried once more\n"),
+        Some(Verdict::Allowed) => done(true, "reset: the credentials are tried once more\n"),
         Some(Verdict::Latched) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the reset could not be written; see the log\n").into_response()
         }
@@ -80,8 +80,9 @@ async fn reset_latch(State(parts): State<Parts>, Query(reset): Query<Reset>) -> 
             (StatusCode::CONFLICT, how).into_response()
         }
         Some(Verdict::BudgetSpent) => {
-            let how = "too many credentials of this id were rejected, and five lock the vendor account. If you are sure that \
-                       the present ones are right: POST /api/latch/reset?override_budget=true\n";
+            let how = "not reset: too many credentials of this id were rejected, and five rejections lock the vendor account. If \
+                       the vendor has confirmed the present ones: finicity-proxy lockout reset --override-budget (POST \
+                       /api/latch/reset?override_budget=true)\n";
             (StatusCode::CONFLICT, how).into_response()
         }
     }

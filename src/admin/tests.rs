@@ -27,7 +27,9 @@ async fn call(
         stop: CancellationToken::new(),
         draining: CancellationToken::new(),
         upstream: "https://api.finicity.com".to_owned(),
+        source: "directory",
         scheme: Scheme::Partner,
+        lockout_state: "memory",
         admin_token: admin_token.map(Secret::from),
         log_level: LogLevel::detached(Levels::default()),
         started: Instant::now(),
@@ -52,9 +54,10 @@ async fn the_status_is_told_to_local_programs() {
     let (status, text) = get(&[("host", "localhost:3466")]).await;
     assert_eq!(status, 200);
     for part in [
-        r#""token":{"state":"empty","version":0,"usable_for_s":0,"next_attempt_in_s":null}"#,
-        r#""lock_out":{"latched":false,"budget_spent":false,"rejections":0,"unresolved_attempts":0,"held":false,"unrecorded":false,"new_credentials":null}"#,
-        r#""scheme":"partner""#,
+        r#""token":{"state":"empty","version":0,"obtained":false,"usable_for_s":0,"next_attempt_in_s":null}"#,
+        r#""lock_out":{"latched":false,"budget_spent":false,"rejections":0,"unresolved_attempts":0,"held":false,"unrecorded":false,"new_credentials":null,"remembered_in":"memory""#,
+        r#""reason":null,"remedy":null}"#,
+        r#""scheme":"partner","credentials_source":"directory""#,
     ] {
         assert!(text.contains(part), "{text}");
     }

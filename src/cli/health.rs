@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use http::Method;
 
 use super::{
-    call::{self, Answer, Call, CallError, Place},
+    local_client::{self, Endpoint, LocalError, LocalRequest, LocalResponse, Target},
     say,
 };
 use crate::config::{self, Inputs};
@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     asked: Asked,
     /// The time for an answer
-    #[arg(long, default_value = "2s", value_parser = call::time)]
+    #[arg(long, default_value = "2s", value_parser = local_client::time)]
     timeout: Duration,
 }
 
@@ -28,8 +28,8 @@ pub(super) struct Asked {
     #[arg(value_enum, default_value_t = Probe::Ready)]
     probe: Probe,
     /// Where the ops listener is, such as http://127.0.0.1:3465, if it is not where listen.ops says
-    #[arg(long, value_parser = Place::from_url)]
-    url: Option<Place>,
+    #[arg(long, value_parser = Target::from_url)]
+    url: Option<Target>,
 }
 
 /// What can be asked for.
@@ -53,11 +53,11 @@ impl Probe {
     }
 }
 
-/// A probe of a proxy whose place is known.
+/// A probe of a proxy whose address is known.
 #[derive(Debug)]
 pub(super) struct Question {
     probe: Probe,
-    places: Vec<Place>,
+    endpoints: Vec<Endpoint>,
 }
 
 impl Asked {
@@ -67,14 +67,14 @@ impl Asked {
     ///
     /// When the configuration does not say.
     pub(super) fn question(self, inputs: &Inputs) -> anyhow::Result<Question> {
-        let places: Vec<Place> = match self.url {
+        let targets: Vec<Target> = match self.url {
             Some(url) => vec![url],
-            None => config::control(inputs)?.ops.iter().filter_map(Place::of).collect(),
+            None => config::control(inputs)?.ops.iter().filter_map(Target::of).collect(),
         };
-        if places.is_empty() {
+        if targets.is_empty() {
             bail!("listen.ops leaves the port to the system: say with --url where the ops listener is");
         }
-        Ok(Question { probe: self.probe, places })
+        Ok(Question { probe: self.probe, endpoints: targets.into_iter().map(Endpoint::open).collect() })
     }
 }
 
@@ -84,9 +84,9 @@ impl Question {
     /// # Errors
     ///
     /// When there is no answer.
-    pub(super) async fn ask(&self, limit: Duration) -> Result<Answer, CallError> {
-        let call = Call { method: Method::GET, target: self.probe.path(), authorization: None };
-        call::call(&self.places, &call, limit).await
+    pub(super) async fn ask(&self, limit: Duration) -> Result<LocalResponse, LocalError> {
+        let request = LocalRequest { method: Method::GET, path: self.probe.path() };
+        local_client::send(&self.endpoints, &request, limit).await
     }
 }
 

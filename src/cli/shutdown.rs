@@ -2,24 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
-use http::{HeaderValue, Method, StatusCode};
+use http::Method;
 use tokio::time::{Instant, sleep, timeout};
-use zeroize::Zeroizing;
 
 use super::{
-    call::{self, Answer, Call, Place},
+    admin::{Access, TIMEOUT, admin_target},
+    local_client::{self, Target},
     say,
 };
-use crate::{
-    config::{self, Inputs},
-    credentials,
-    secret::Secret,
-};
-
-/// The time for the answer. What follows it takes longer.
-const ANSWER: Duration = Duration::from_secs(5);
+use crate::config::Inputs;
 
 /// How often to look whether the proxy has ended.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -30,74 +23,26 @@ pub(super) struct Arguments {
     #[arg(long)]
     wait: bool,
     /// How long to wait for that
-    #[arg(long, default_value = "60s", value_parser = call::time, requires = "wait")]
+    #[arg(long, default_value = "60s", value_parser = local_client::time, requires = "wait")]
     timeout: Duration,
 }
 
-/// Tells the proxy to end: at the socket, where one is configured, and else at the admin port.
+/// Sends the request: over the socket, where one is configured, or else to the admin port.
 pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
-    let control = config::control(&inputs)?;
-    let admin_token = credentials::admin_token(inputs.environment.variables())?;
-    drop(inputs); // the environment's copy of the secrets with it
-    // Whoever listens there may repeat it in an answer, which is shown.
-    config::keep_secret_token(admin_token.as_ref());
-    let (places, authorization) = way_in(control, admin_token.as_ref())?;
-    drop(admin_token);
-    let call = Call { method: Method::POST, target: "/api/shutdown", authorization };
-    let answer = call::call(&places, &call, ANSWER).await?;
-    said(&answer)?;
-    say(&answer.text);
+    let response = admin_target(inputs, Access::Act)?.send(Method::POST, "/api/shutdown").await?;
+    say(&response.text);
     if arguments.wait {
-        ended(&places, arguments.timeout).await?;
+        ended(&response.target, arguments.timeout).await?;
         say("it has ended");
     }
     Ok(())
 }
 
-/// Where to go, and what to show there.
-fn way_in(
-    control: config::Control,
-    admin_token: Option<&Secret<String>>,
-) -> anyhow::Result<(Vec<Place>, Option<HeaderValue>)> {
-    if let Some(socket) = control.admin_socket {
-        return Ok((vec![Place::Unix(socket)], None));
-    }
-    let Some(token) = admin_token else {
-        bail!(
-            "neither admin.socket nor FINICITY_ADMIN_TOKEN (or FINICITY_ADMIN_TOKEN_FILE) is set: the proxy is told to end over \
-             the one, or with the other; set the same for the proxy and for this command"
-        );
-    };
-    let places: Vec<Place> = control.admin.iter().filter_map(Place::of).collect();
-    if places.is_empty() {
-        bail!("listen.admin leaves the port to the system: name it, or use admin.socket");
-    }
-    let bearer = Zeroizing::new([b"Bearer ", token.expose().as_bytes()].concat());
-    let bearer = credentials::sensitive(bearer).ok_or_else(|| anyhow!("the admin token is not legal in a header"))?;
-    Ok((places, Some(bearer)))
-}
-
-/// What the answer means.
-fn said(answer: &Answer) -> anyhow::Result<()> {
-    match answer.status {
-        status if status.is_success() => Ok(()),
-        StatusCode::UNAUTHORIZED => {
-            bail!("the proxy has another admin token than this command: give both the same FINICITY_ADMIN_TOKEN")
-        }
-        StatusCode::FORBIDDEN => bail!("the proxy refuses: {}", answer.text),
-        status => bail!("the proxy answers {}: {}", status.as_u16(), answer.text),
-    }
-}
-
-/// Waits until nobody listens at any of `places`. The admin listener is one of the last that go.
-async fn ended(places: &[Place], limit: Duration) -> anyhow::Result<()> {
+/// Waits until nothing listens at `target` any more. The admin listener is one of the last that end.
+async fn ended(target: &Target, limit: Duration) -> anyhow::Result<()> {
     let end = Instant::now() + limit;
     loop {
-        let mut is_there = false;
-        for place in places {
-            is_there |= timeout(ANSWER, call::is_there(place)).await.unwrap_or(true);
-        }
-        if !is_there {
+        if !timeout(TIMEOUT, local_client::is_listening(target)).await.unwrap_or(true) {
             return Ok(());
         }
         if Instant::now() + PAUSE > end {

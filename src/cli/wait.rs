@@ -7,9 +7,8 @@ use clap::Args;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    call,
     health::{Asked, Question},
-    say,
+    local_client, say,
 };
 use crate::{cause, config::Inputs};
 
@@ -24,7 +23,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     asked: Asked,
     /// How long to wait
-    #[arg(long, default_value = "60s", value_parser = call::time)]
+    #[arg(long, default_value = "60s", value_parser = local_client::time)]
     timeout: Duration,
 }
 

@@ -10,11 +10,7 @@ use super::{Environment, Inputs, Problem, Problems};
 /// # Errors
 ///
 /// Every key of another section.
-pub fn command_line_only(
-    command: &str,
-    flags: Vec<(String, String)>,
-    sections: &[&str],
-) -> Result<Inputs, Problems> {
+pub fn command_line_only(command: &str, flags: Vec<(String, String)>, sections: &[&str]) -> Result<Inputs, Problems> {
     let accepted = |key: &str| key.split_once('.').is_some_and(|(section, _)| sections.contains(&section));
     let expected = match sections {
         [] => format!("`{command}` accepts no configuration key; see `finicity-proxy {command} --help`"),
@@ -42,7 +38,8 @@ mod tests {
         let inputs = command_line_only("demo", flags(&["log.level", "listen.proxy"]), &["listen", "log"]).unwrap();
         assert_eq!((inputs.flags.len(), inputs.file), (2, None));
         assert_eq!(inputs.environment.variables().len(), 0);
-        let refused = ["auth.state_dir", "log", "loga.level", "log_level", "", "LOG.level", " log.level", "credentials.dir"];
+        let refused =
+            ["auth.state_dir", "log", "loga.level", "log_level", "", "LOG.level", " log.level", "credentials.dir"];
         let all: Vec<&str> = refused.into_iter().chain(["log.level"]).collect();
         let Problems(problems) = command_line_only("demo", flags(&all), &["listen", "log"]).unwrap_err();
         assert_eq!(problems.len(), refused.len());

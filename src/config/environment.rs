@@ -9,6 +9,9 @@ use crate::secret::Secret;
 /// What configuration keys begin with: `FINICITY__UPSTREAM__URL`.
 const KEY_PREFIX: &str = "FINICITY__";
 
+/// What the defaults of a container image begin with, of the same keys: `FINICITY_IMAGE__ADMIN__SOCKET`.
+const IMAGE_PREFIX: &str = "FINICITY_IMAGE__";
+
 /// The variable that names the configuration file when no flag does.
 pub(super) const FILE_VARIABLE: &str = "FINICITY_CONFIG";
 
@@ -59,7 +62,8 @@ impl Environment {
     /// Those variables alone that configuration keys come from.
     #[must_use]
     pub(super) fn keys_alone(&self) -> Self {
-        let is_key = |name: &str| name.starts_with(KEY_PREFIX) || name == FILE_VARIABLE;
+        let is_key =
+            |name: &str| name.starts_with(KEY_PREFIX) || name.starts_with(IMAGE_PREFIX) || name == FILE_VARIABLE;
         let keys = self.variables.iter().filter(|(name, _)| is_key(name));
         Self { variables: keys.map(|(name, value)| (name.clone(), value.clone())).collect(), not_unicode: Vec::new() }
     }
@@ -71,7 +75,16 @@ impl Environment {
 
     /// Key and value of every variable that sets a configuration key.
     pub(super) fn keys(&self) -> impl Iterator<Item = (String, &str)> {
-        let named = self.variables.iter().filter_map(|(name, value)| Some((name.strip_prefix(KEY_PREFIX)?, value)));
+        self.keys_after(KEY_PREFIX)
+    }
+
+    /// Key and value of every variable by which a container image sets a default of its own.
+    pub(super) fn image_defaults(&self) -> impl Iterator<Item = (String, &str)> {
+        self.keys_after(IMAGE_PREFIX)
+    }
+
+    fn keys_after(&self, prefix: &'static str) -> impl Iterator<Item = (String, &str)> {
+        let named = self.variables.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value)));
         named.map(|(name, value)| (name.to_ascii_lowercase().replace("__", "."), value.expose().as_str()))
     }
 
@@ -102,5 +115,14 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
 
 /// The variable that sets `key`.
 pub(super) fn variable(key: &str) -> String {
-    format!("{KEY_PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
+    format!("{KEY_PREFIX}{}", upper(key))
+}
+
+/// The variable by which an image sets its default of `key`.
+pub(super) fn image_variable(key: &str) -> String {
+    format!("{IMAGE_PREFIX}{}", upper(key))
+}
+
+fn upper(key: &str) -> String {
+    key.replace('.', "__").to_ascii_uppercase()
 }

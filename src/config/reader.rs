@@ -52,6 +52,11 @@ impl<'a> Reader<'a> {
         self.parsed(key, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }).flatten()
     }
 
+    /// Whether the value is a default of the container image, and not set by an operator.
+    pub(super) fn is_image_default(&self, key: &str) -> bool {
+        self.raw.get(key).is_some_and(|entry| entry.is_image_default)
+    }
+
     /// Whether the key is set to just this text.
     pub(super) fn is_text(&mut self, key: &'static str, text: &str) -> bool {
         matches!(self.entry(key), Some(Entry { value: ValueKind::String(value), .. }) if value == text)

@@ -65,7 +65,8 @@ mod tests {
         let file = dir.path().join("config.toml");
         let write = |text: &str| fs::write(&file, text).unwrap();
         write("[limits]\nqueue = 7\n[log]\nlevel = \"warn\"\n");
-        let environment: Environment = CREDENTIALS.into_iter().chain([("FINICITY__LIMITS__HEADERS", "40")]).collect();
+        let keys = [("FINICITY__LIMITS__HEADERS", "40"), ("FINICITY_IMAGE__ADMIN__SOCKET", "/of/the/image")];
+        let environment: Environment = CREDENTIALS.into_iter().chain(keys).collect();
         let inputs = Inputs { file: Some(file.clone()), environment, ..Inputs::default() };
         let reread = load(&inputs).unwrap().reread;
         assert!(!format!("{reread:?}").contains("FINICITY_CLIENT_SECRET"), "it keeps no secret");

@@ -11,7 +11,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Config, Control, Environment, Problem, Raw, Reread, Shutdown, reader::Reader};
+use super::{Config, Control, Environment, Problem, Raw, Reread, Shutdown, Startup, reader::Reader};
 use crate::{
     cause,
     credentials::{self, Credentials, Scheme, Source},
@@ -52,7 +52,7 @@ pub(super) fn resolve(
 pub(super) fn control(raw: &Raw, problems: &mut Vec<Problem>) -> Control {
     let mut read = Reader::new(raw, problems);
     let (ops, admin) = (listen::ops(&mut read), listen::admin(&mut read));
-    Control { ops, admin, admin_socket: listen::admin_socket(&mut read) }
+    Control { ops, admin, admin_socket: listen::admin_socket(&mut read).map(|socket| socket.path) }
 }
 
 /// Reads the keys that say what callers may call.
@@ -97,7 +97,7 @@ fn keys(
     let token = auth::token(read);
     let state_dir = read.optional("auth.state_dir", |path| Ok(PathBuf::from(path)));
     let admin_socket = listen::admin_socket(read);
-    let require_token = read.flag("startup.require_token");
+    let startup = startup(read);
     let shutdown = Shutdown {
         drain_delay: read.duration("shutdown.drain_delay", Duration::ZERO..=HOUR),
         drain_timeout: read.duration("shutdown.drain_timeout", Duration::ZERO..=HOUR),
@@ -133,10 +133,19 @@ fn keys(
         tls,
         log,
         reread,
-        require_token,
+        startup,
         shutdown,
         credentials,
     })
+}
+
+/// `[startup]`: when the start has succeeded.
+fn startup(read: &mut Reader<'_>) -> Startup {
+    Startup {
+        require_token: read.flag("startup.require_token"),
+        fail_on_rejection: read.flag("startup.fail_on_rejection"),
+        termination_message: read.optional("startup.termination_message", |path| Ok(PathBuf::from(path))),
+    }
 }
 
 #[cfg(test)]

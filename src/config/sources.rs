@@ -1,4 +1,5 @@
-//! The places that configuration comes from, merged: built-in defaults, a file, the environment, flags. Later ones win.
+//! The places that configuration comes from, merged: built-in defaults, those of the container image, a file, the environment, flags.
+//! Later ones win.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
@@ -6,7 +7,7 @@ use config::{File, FileFormat, Map, Source as _, Value, ValueKind};
 
 use super::{
     Environment, Problem,
-    environment::{FILE_VARIABLE, variable},
+    environment::{FILE_VARIABLE, image_variable, variable},
     problem::on_one_line,
 };
 use crate::{credentials, secret::Secret};
@@ -34,6 +35,14 @@ pub struct Raw(BTreeMap<String, Entry>);
 pub(super) struct Entry {
     pub(super) value: ValueKind,
     pub(super) place: String,
+    /// Whether it is a default of the container image, which no operator asked for.
+    pub(super) is_image_default: bool,
+}
+
+impl Entry {
+    fn new(value: impl Into<ValueKind>, place: impl Into<String>) -> Self {
+        Self { value: value.into(), place: place.into(), is_image_default: false }
+    }
 }
 
 impl Raw {
@@ -102,16 +111,19 @@ pub(super) fn gather(inputs: &Inputs, problems: &mut Vec<Problem>) -> Raw {
     let mut raw = Raw(entries(&defaults, "the built-in default"));
     let keys: Vec<String> = raw.0.keys().cloned().collect();
 
+    for (key, value) in inputs.environment.image_defaults() {
+        let entry = Entry { is_image_default: true, ..Entry::new(value, image_variable(&key)) };
+        set(&mut raw, &keys, key, entry, problems);
+    }
     for (key, entry) in read_file(inputs, problems) {
         set(&mut raw, &keys, key, entry, problems);
     }
     for (key, value) in inputs.environment.keys() {
         let place = variable(&key);
-        set(&mut raw, &keys, key, Entry { value: ValueKind::from(value), place }, problems);
+        set(&mut raw, &keys, key, Entry::new(value, place), problems);
     }
     for (key, value) in &inputs.flags {
-        let entry = Entry { value: ValueKind::from(value.as_str()), place: "--set".to_owned() };
-        set(&mut raw, &keys, key.clone(), entry, problems);
+        set(&mut raw, &keys, key.clone(), Entry::new(value.as_str(), "--set"), problems);
     }
 
     for (name, right) in inputs.environment.misspelt(&keys) {
@@ -203,7 +215,7 @@ fn flatten(prefix: &str, table: &Map<String, Value>, place: &str, found: &mut BT
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match &value.kind {
             ValueKind::Table(table) => flatten(&key, table, place, found),
-            kind => drop(found.insert(key, Entry { value: kind.clone(), place: place.to_owned() })),
+            kind => drop(found.insert(key, Entry::new(kind.clone(), place))),
         }
     }
 }

@@ -30,9 +30,15 @@ impl Trap {
         for name in ["credentials", "state"] {
             fs::create_dir(path(name)).unwrap();
         }
-        for fifo in
-            ["app_key", "token", "config.toml", "ca.pem", "credentials/client_id", "state/lockout.json", "state/attempts.json"]
-        {
+        for fifo in [
+            "app_key",
+            "token",
+            "config.toml",
+            "ca.pem",
+            "credentials/client_id",
+            "state/lockout.json",
+            "state/attempts.json",
+        ] {
             mkfifoat(CWD, path(fifo).as_str(), Mode::RWXU).unwrap();
         }
         let egress = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -151,7 +157,10 @@ fn demo_refuses_keys_that_are_not_its_own() {
         }
     }
     let output = trap.check(&["demo", "--set", "auth.scheme=partner"], 78);
-    assert!(output.contains("only those of [guard], [limits], [listen], [log], [policy], [runtime], [shutdown]"), "{output}");
+    assert!(
+        output.contains("only those of [guard], [limits], [listen], [log], [policy], [runtime], [shutdown]"),
+        "{output}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::super::{Listen, reader::Reader};
+use super::super::{AdminSocket, Listen, reader::Reader};
 use crate::{
     guard::RequiredHeader,
     server::{Address, SocketAccess},
@@ -57,8 +57,9 @@ pub(super) fn admin(read: &mut Reader<'_>) -> Vec<Address> {
 }
 
 /// The administrator's socket.
-pub(super) fn admin_socket(read: &mut Reader<'_>) -> Option<PathBuf> {
-    read.optional("admin.socket", |path| Ok(PathBuf::from(path)))
+pub(super) fn admin_socket(read: &mut Reader<'_>) -> Option<AdminSocket> {
+    let path = read.optional("admin.socket", |path| Ok(PathBuf::from(path)))?;
+    Some(AdminSocket { path, is_optional: read.is_image_default("admin.socket") })
 }
 
 /// An octal mode that lets at least the proxy's own user in.

@@ -49,7 +49,7 @@ impl<M: Mint> Refresher<M> {
                 usable_for_s,
                 advice,
                 "credentials rejected; they are not tried again, since five rejections lock the vendor account: correct \
-                 them, or reset the latch on the admin port"
+                 them, or run finicity-proxy lockout reset"
             ),
             (Class::Config | Class::Certificate, Some(wait)) => error!(
                 error = %failure,
@@ -96,8 +96,8 @@ impl<M: Mint> Refresher<M> {
             target: AUDIT,
             reason,
             candidate = which == Which::Candidate,
-            "no token call is made, since five rejections lock the vendor account: correct the credentials, or reset the \
-             latch on the admin port"
+            "no token call is made, since five rejections lock the vendor account: correct the credentials, or run \
+             finicity-proxy lockout reset"
         );
         self.settle();
     }

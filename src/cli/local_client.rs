@@ -1,4 +1,4 @@
-//! One call to the running proxy, for the commands that ask it something.
+//! One request to the running proxy on this machine, for the commands that query it or act on it.
 //!
 //! Deliberately absent: TLS and redirects, which none of its own listeners has.
 
@@ -20,8 +20,8 @@ use crate::server::Address;
 /// The longest time that a command waits. A longer one is a typing error, and may be more than a clock can show.
 const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
 
-/// The most bytes of an answer. The longest explanation of a probe has some hundreds.
-const MAX_ANSWER: usize = 64 * 1024;
+/// The most bytes of a response. The longest explanation of a probe has some hundreds.
+const MAX_RESPONSE: usize = 64 * 1024;
 
 /// Reads how long to wait.
 ///
@@ -35,14 +35,14 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 
 /// Where a listener of the running proxy is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Target {
     /// A host, by name or by address, and its port.
     Tcp(String, u16),
     /// A Unix socket.
     Unix(PathBuf),
 }
 
-impl Place {
+impl Target {
     /// Where a process on this machine reaches what listens on `address`. `None` when that leaves the port to the system.
     pub(super) fn of(address: &Address) -> Option<Self> {
         let address = match address {
@@ -73,7 +73,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
@@ -83,101 +83,124 @@ impl fmt::Display for Place {
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
-    /// Nobody listens there.
+pub(super) enum LocalError {
+    /// Nothing listens there.
     #[error("{0} cannot be reached; does the proxy run, with this configuration?")]
-    Unreachable(Place, #[source] io::Error),
-    /// There is no whole answer within the time.
+    Unreachable(Target, #[source] io::Error),
+    /// There is no complete response within the time.
     #[error("{0} does not answer within {limit}", limit = humantime::format_duration(*.1))]
-    Slow(Place, Duration),
-    /// Who listens there does not speak HTTP.
-    #[error("{0} gives no proper answer")]
-    Broken(Place, #[source] Box<dyn std::error::Error + Send + Sync>),
+    Slow(Target, Duration),
+    /// What listens there does not speak HTTP.
+    #[error("{0} sends a malformed response")]
+    Malformed(Target, #[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What is to be called.
-#[derive(Debug)]
-pub(super) struct Call<'a> {
-    pub(super) method: Method,
-    pub(super) target: &'a str,
+/// Where a request can be sent, and what authorizes it there.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    pub(super) target: Target,
     pub(super) authorization: Option<HeaderValue>,
 }
 
-/// An answer.
+impl Endpoint {
+    /// One that needs no authorization.
+    pub(super) fn open(target: Target) -> Self {
+        Self { target, authorization: None }
+    }
+}
+
+/// A request without a body.
+#[derive(Clone, Debug)]
+pub(super) struct LocalRequest<'a> {
+    pub(super) method: Method,
+    /// Path and query.
+    pub(super) path: &'a str,
+}
+
+/// A response.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct LocalResponse {
+    /// Where it came from.
+    pub(super) target: Target,
     pub(super) status: StatusCode,
     /// Its body, without the line end.
     pub(super) text: String,
 }
 
-/// Calls the first of `places` that can be connected to. `limit` is the time for all of it.
+/// Sends `request` to the first of `endpoints` that can be connected to. `limit` is the time for all of it.
 ///
 /// # Errors
 ///
-/// Why there is no answer.
+/// Why there is no response; where none can be connected to, of the first.
 ///
 /// # Panics
 ///
-/// Without any place.
-pub(super) async fn call(places: &[Place], call: &Call<'_>, limit: Duration) -> Result<Answer, CallError> {
-    let mut asked = places.first().expect("there is a place to call");
-    let answer = async {
+/// Without any endpoint.
+pub(super) async fn send(
+    endpoints: &[Endpoint],
+    request: &LocalRequest<'_>,
+    limit: Duration,
+) -> Result<LocalResponse, LocalError> {
+    let mut current = &endpoints.first().expect("there is an endpoint").target;
+    let response = async {
         let mut unreachable = None;
-        for place in places {
-            asked = place;
-            match call_at(place, call).await {
-                Err(error @ CallError::Unreachable(..)) => unreachable = unreachable.or(Some(error)),
-                answer => return answer,
+        for endpoint in endpoints {
+            current = &endpoint.target;
+            match send_to(endpoint, request).await {
+                Err(error @ LocalError::Unreachable(..)) => unreachable = unreachable.or(Some(error)),
+                response => return response,
             }
         }
-        Err(unreachable.expect("at least one place was tried"))
+        Err(unreachable.expect("at least one endpoint was tried"))
     };
-    let answer = timeout(limit, answer).await;
-    answer.unwrap_or_else(|_| Err(CallError::Slow(asked.clone(), limit)))
+    let response = timeout(limit, response).await;
+    response.unwrap_or_else(|_| Err(LocalError::Slow(current.clone(), limit)))
 }
 
-/// Whether somebody listens at `place`.
-pub(super) async fn is_there(place: &Place) -> bool {
-    match place {
-        Place::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.is_ok(),
-        Place::Unix(path) => UnixStream::connect(path).await.is_ok(),
+/// Whether something listens at `target`.
+pub(super) async fn is_listening(target: &Target) -> bool {
+    match target {
+        Target::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.is_ok(),
+        Target::Unix(path) => UnixStream::connect(path).await.is_ok(),
     }
 }
 
-async fn call_at(place: &Place, call: &Call<'_>) -> Result<Answer, CallError> {
-    let unreachable = |error| CallError::Unreachable(place.clone(), error);
-    let answer = match place {
-        Place::Tcp(host, port) => {
-            exchange(TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?, place, call).await
+async fn send_to(endpoint: &Endpoint, request: &LocalRequest<'_>) -> Result<LocalResponse, LocalError> {
+    let target = &endpoint.target;
+    let unreachable = |error| LocalError::Unreachable(target.clone(), error);
+    let response = match target {
+        Target::Tcp(host, port) => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
+            exchange(stream, endpoint, request).await
         }
-        Place::Unix(path) => exchange(UnixStream::connect(path).await.map_err(unreachable)?, place, call).await,
+        Target::Unix(path) => exchange(UnixStream::connect(path).await.map_err(unreachable)?, endpoint, request).await,
     };
-    answer.map_err(|error| CallError::Broken(place.clone(), error))
+    response.map_err(|error| LocalError::Malformed(target.clone(), error))
 }
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    place: &Place,
-    call: &Call<'_>,
-) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-    let host = match place {
-        Place::Tcp(..) => place.to_string(),
-        Place::Unix(_) => "localhost".to_owned(),
+    endpoint: &Endpoint,
+    request: &LocalRequest<'_>,
+) -> Result<LocalResponse, Box<dyn std::error::Error + Send + Sync>> {
+    let host = match &endpoint.target {
+        target @ Target::Tcp(..) => target.to_string(),
+        Target::Unix(_) => "localhost".to_owned(),
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the sender, or with the runtime.
     drop(tokio::spawn(connection));
-    let mut request = Request::builder().method(&call.method).uri(call.target).header(header::HOST, host);
-    if let Some(authorization) = &call.authorization {
-        request = request.header(header::AUTHORIZATION, authorization);
+    let mut head = Request::builder().method(&request.method).uri(request.path).header(header::HOST, host);
+    if let Some(authorization) = &endpoint.authorization {
+        head = head.header(header::AUTHORIZATION, authorization);
     }
-    let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+    let response = sender.send_request(head.body(Empty::<Bytes>::new())?).await?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
-    Ok(Answer { status, text: String::from_utf8_lossy(&body).trim_end().to_owned() })
+    let body = Limited::new(response.into_body(), MAX_RESPONSE).collect().await?.to_bytes();
+    let text = String::from_utf8_lossy(&body).trim_end().to_owned();
+    Ok(LocalResponse { target: endpoint.target.clone(), status, text })
 }
 
 #[cfg(test)]
@@ -186,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_listens_on_all_addresses_is_reached_over_loopback() {
-        for (address, place) in [
+        for (address, target) in [
             ("127.0.0.1:3465", Some("127.0.0.1:3465")),
             ("0.0.0.0:3465", Some("127.0.0.1:3465")),
             ("[::]:3465", Some("127.0.0.1:3465")),
@@ -194,20 +217,20 @@ mod tests {
             ("unix:/run/p.sock", Some("unix:/run/p.sock")),
             ("[::]:0", None),
         ] {
-            let shown = Place::of(&address.parse().unwrap()).map(|place| place.to_string());
-            assert_eq!(shown.as_deref(), place, "{address}");
+            let shown = Target::of(&address.parse().unwrap()).map(|target| target.to_string());
+            assert_eq!(shown.as_deref(), target, "{address}");
         }
     }
 
     #[test]
     fn a_url_is_a_host_and_a_port() {
-        for (url, place) in
+        for (url, target) in
             [("http://h", "h:80"), ("http://localhost:1/", "localhost:1"), ("http://[::1]:2", "[::1]:2")]
         {
-            assert_eq!(Place::from_url(url).unwrap().to_string(), place);
+            assert_eq!(Target::from_url(url).unwrap().to_string(), target);
         }
         for wrong in ["", "h:1", "https://h", "http://h/livez", "http://h?q", "http://u:p@h", "http://"] {
-            assert!(Place::from_url(wrong).is_err(), "{wrong}");
+            assert!(Target::from_url(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,0 +1,96 @@
+//! `GET /api/status`: what `finicity-proxy status` shows.
+
+use std::borrow::Cow;
+
+use axum::{Json, extract::State};
+use serde::{Deserialize, Serialize};
+
+use super::Parts;
+use crate::token::Refusal;
+
+/// The state of the process. Fields are only ever added, so that a command reads the status of a newer or older proxy.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Status {
+    /// The version of the program.
+    pub version: Cow<'static, str>,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Where requests are forwarded to.
+    pub upstream: Cow<'static, str>,
+    /// The scheme of the credentials at the start: `oauth2` or `partner`.
+    pub scheme: Cow<'static, str>,
+    /// Where the credentials come from: `environment` or `directory`.
+    pub credentials_source: Cow<'static, str>,
+    /// Whether the process is shutting down.
+    pub draining: bool,
+    /// The token.
+    pub token: Token,
+    /// The lock-out guard.
+    pub lock_out: LockOut,
+}
+
+/// The token.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Token {
+    /// Its state, as in docs/operations.md.
+    pub state: Cow<'static, str>,
+    /// Counts the tokens of this process; 0 before the first.
+    pub version: u64,
+    /// Whether one was obtained since the start.
+    pub obtained: bool,
+    /// For how many seconds it can still be used.
+    pub usable_for_s: u64,
+    /// Seconds until the next token request, where one is scheduled.
+    pub next_attempt_in_s: Option<u64>,
+}
+
+/// The lock-out guard.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct LockOut {
+    /// Whether the credentials in use were rejected and are not tried again.
+    pub latched: bool,
+    /// Whether so many of this id's credentials were rejected that none is tried.
+    pub budget_spent: bool,
+    /// Rejections counted for this id.
+    pub rejections: u32,
+    /// New credentials: `waiting` to take over, or `rejected`.
+    pub new_credentials: Option<Cow<'static, str>>,
+    /// Where this is remembered: `directory`, `overlay` (until the container ends) or `memory` (until the process ends).
+    pub remembered_in: Cow<'static, str>,
+    /// Why no token request is made until an operator acts, if that is so …
+    pub reason: Option<Cow<'static, str>>,
+    /// … and what to do.
+    pub remedy: Option<Cow<'static, str>>,
+}
+
+pub(super) async fn show(State(parts): State<Parts>) -> Json<Status> {
+    let status = parts.token.status();
+    let (guard, refusal) = (status.guard, Refusal::of(&status));
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        uptime_s: parts.started.elapsed().as_secs(),
+        upstream: parts.upstream.into(),
+        scheme: parts.scheme.as_str().into(),
+        credentials_source: parts.source.into(),
+        draining: parts.draining.is_cancelled(),
+        token: Token {
+            state: parts.token.state().as_str().into(),
+            version: parts.token.version(),
+            obtained: status.obtained,
+            usable_for_s: parts.token.remaining().as_secs(),
+            next_attempt_in_s: parts.token.until_next_attempt().map(|wait| wait.as_secs()),
+        },
+        lock_out: LockOut {
+            latched: guard.latched,
+            budget_spent: guard.budget_spent,
+            rejections: guard.rejections,
+            new_credentials: guard.candidate.map(Cow::Borrowed),
+            remembered_in: parts.lockout_state.into(),
+            reason: refusal.map(|refusal| refusal.reason().into()),
+            remedy: refusal.map(|refusal| refusal.remedy().into()),
+        },
+    })
+}

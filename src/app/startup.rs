@@ -1,0 +1,174 @@
+//! A start whose credentials are refused: whether it may fail for that, and where the reason is left for `kubectl describe pod`.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::OFlags;
+use tokio::{select, sync::watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::token::{Refusal, TokenReader};
+
+/// Where the lock-out state is kept, as far as it matters what ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// In memory: it ends with the process.
+    Memory,
+    /// On an overlay file system: a container's own root, which ends with the container.
+    Overlay,
+    /// In a directory that outlives both.
+    Directory,
+}
+
+impl Durability {
+    /// That of a state in `dir`, which exists; `None` for one in memory.
+    pub(super) fn of(dir: Option<&Path>) -> Self {
+        match dir {
+            None => Self::Memory,
+            Some(dir) if is_overlay(dir) => Self::Overlay,
+            Some(_) => Self::Directory,
+        }
+    }
+
+    /// The name in the status.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Overlay => "overlay",
+            Self::Directory => "directory",
+        }
+    }
+
+    /// Whether a rejection may fail the start, where that is `wanted`. A start that fails is repeated, and where the state does not
+    /// outlive it, each repetition costs an authentication attempt.
+    pub(super) fn permits_failure(self, wanted: bool) -> bool {
+        let place = match self {
+            _ if !wanted => return false,
+            Self::Directory => return true,
+            Self::Memory => "in memory only",
+            Self::Overlay => "on an overlay file system, which ends with the container",
+        };
+        warn!(
+            "startup.fail_on_rejection is ignored: the lock-out state is {place}, so each restart would cost one more failed \
+             authentication; mount a volume and set auth.state_dir to it"
+        );
+        false
+    }
+}
+
+/// Whether `dir` is on an overlay file system. Where the system does not say, it counts as one: that only ignores a wish.
+#[cfg(target_os = "linux")]
+fn is_overlay(dir: &Path) -> bool {
+    /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
+    const OVERLAYFS: u64 = 0x794c_7630;
+    // The type of the field differs between architectures.
+    rustix::fs::statfs(dir).map_or(true, |found| found.f_type as u64 == OVERLAYFS)
+}
+
+/// No other system has it.
+#[cfg(not(target_os = "linux"))]
+fn is_overlay(_dir: &Path) -> bool {
+    false
+}
+
+/// Keeps `refused` at what keeps the start from succeeding, and the file `message` at the reason and remedy of that, until `stop`
+/// is cancelled. The kubelet reads that file when the container ends, and after a refused start that is by a signal.
+pub(super) async fn follow(
+    mut token: TokenReader,
+    refused: watch::Sender<Option<Refusal>>,
+    message: Option<PathBuf>,
+    stop: CancellationToken,
+) {
+    // One of an earlier process, where the file outlives them.
+    if let Some(path) = &message {
+        leave(path, None);
+    }
+    loop {
+        let before = *refused.borrow();
+        let now = Refusal::of_start(before, &token.status());
+        if now != before {
+            refused.send_replace(now);
+            if let Some(path) = &message {
+                leave(path, now);
+            }
+        }
+        select! {
+            () = stop.cancelled() => return,
+            () = token.changed() => {}
+        }
+    }
+}
+
+/// Writes the message of `refusal` to `path`, or empties it.
+fn leave(path: &Path, refusal: Option<Refusal>) {
+    let text = refusal.map(|refusal| format!("{}; {}\n", refusal.reason(), refusal.remedy())).unwrap_or_default();
+    match write(path, text.as_bytes()) {
+        // Kubernetes makes it for each container; elsewhere there is none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => warn!(path = %path.display(), %error, "cannot write startup.termination_message"),
+        Ok(()) => {}
+    }
+}
+
+/// Replaces the content of an existing file. One that would block, such as a pipe without a reader, is an error.
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).truncate(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    options.open(path)?.write_all(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+    use crate::token::{Clock, Guard, Phase, channel};
+
+    #[test]
+    fn a_rejection_fails_the_start_only_where_it_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Durability::of(None), Durability::Memory);
+        assert!(matches!(Durability::of(Some(dir.path())), Durability::Directory | Durability::Overlay));
+        assert_eq!(Durability::of(Some(&dir.path().join("missing"))), Durability::Overlay);
+        for (durability, permits) in
+            [(Durability::Memory, false), (Durability::Overlay, false), (Durability::Directory, true)]
+        {
+            assert_eq!(durability.permits_failure(true), permits);
+            assert!(!durability.permits_failure(false));
+        }
+    }
+
+    #[test]
+    fn a_termination_message_replaces_the_one_before_and_makes_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("termination-log");
+        leave(&path, Some(Refusal::Rejected));
+        assert!(!path.exists());
+        fs::write(&path, "x".repeat(5000)).unwrap();
+        leave(&path, Some(Refusal::BudgetSpent));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("too many") && text.contains("--override-budget") && text.len() < 4096, "{text}");
+        leave(&path, None);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn the_message_is_there_while_the_start_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (mut writer, token) = channel(Clock::Boot, Duration::from_secs(2));
+        let (sender, mut refused) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(follow(token, sender, Some(file.path().to_owned()), stop.clone()));
+        let latched = Guard { latched: true, ..Guard::default() };
+        writer.settle(Phase::Rejected, None, latched);
+        refused.wait_for(Option::is_some).await.unwrap();
+        stop.cancel();
+        task.await.unwrap();
+        assert!(fs::read_to_string(file.path()).unwrap().starts_with("the credentials were rejected"));
+    }
+}

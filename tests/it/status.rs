@@ -1,0 +1,225 @@
+//! The commands `status` and `lockout reset`, and the socket that they use first.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{
+    ADMIN_TOKEN,
+    process::{Process, Proxy, program, serve_command},
+    upstream::{DeadPort, Reply, Upstream},
+};
+
+/// Runs the program with `arguments` and `variables`, and none of the credentials; returns its exit code and all that it printed.
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = program();
+    command.args(arguments).envs(variables.iter().copied());
+    let mut process = Process::start(command);
+    (process.wait().code(), process.output())
+}
+
+#[track_caller]
+fn check(arguments: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&str]) -> String {
+    let (got, output) = run(arguments, variables);
+    assert_eq!(got, Some(code), "{output}");
+    for part in parts {
+        assert!(output.contains(part), "{part:?} is not in\n{output}");
+    }
+    output
+}
+
+fn set(key: &str, value: impl std::fmt::Display) -> String {
+    format!("--set={key}={value}")
+}
+
+fn upstream() -> Upstream {
+    Upstream::start(3600, |_| Reply::json("{}"))
+}
+
+fn rejecting() -> Upstream {
+    Upstream::start_raw(|_| Reply::status(401, "Unauthorized", "{}"))
+}
+
+/// A proxy with an admin socket, the directory of that, and the flag that leads the commands to it.
+fn with_socket(upstream: &Upstream) -> (Proxy, tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock").display().to_string();
+    let proxy = Proxy::launch(upstream, &[("FINICITY__ADMIN__SOCKET", &socket)]);
+    (proxy, dir, set("admin.socket", socket))
+}
+
+#[test]
+fn status_shows_the_state_over_the_socket() {
+    let upstream = upstream();
+    let (proxy, _dir, at_socket) = with_socket(&upstream);
+    proxy.process.wait_for_log("token minted");
+    let output = check(
+        &["status", &at_socket],
+        &[],
+        0,
+        &[
+            concat!("version             ", env!("CARGO_PKG_VERSION"), ", up for "),
+            "credentials         from the environment, scheme oauth2",
+            "token               fresh, version 1, usable for ",
+            "next token request  in ",
+            "lock-out            not latched, budget not spent, 0 rejections counted; remembered until the process ends",
+        ],
+    );
+    assert!(output.contains(&upstream.url()) && !output.contains("reason"), "{output}");
+
+    let (code, json) = run(&["status", "--json", &at_socket], &[]);
+    let status: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (code, &status["token"]["state"], &status["token"]["obtained"]),
+        (Some(0), &"fresh".into(), &true.into())
+    );
+    assert_eq!((&status["credentials_source"], &status["scheme"]), (&"environment".into(), &"oauth2".into()));
+    let lock_out = &status["lock_out"];
+    assert_eq!((&lock_out["remembered_in"], &lock_out["reason"]), (&"memory".into(), &Value::Null));
+}
+
+#[test]
+fn status_over_the_port_needs_no_token() {
+    let (upstream, dead) = (upstream(), tempfile::tempdir().unwrap());
+    let proxy = Proxy::start(&upstream);
+    let at_port = set("listen.admin", proxy.admin);
+    check(&["status", &at_port], &[], 0, &["token               fresh"]);
+    // A socket that is not there, as the image's default may be.
+    let nowhere = set("admin.socket", dead.path().join("admin.sock").display());
+    check(&["status", &at_port, &nowhere], &[], 0, &["token               fresh"]);
+    let actions_off = &["lockout", "reset", &at_port];
+    check(actions_off, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)], 1, &["the proxy refuses", "FINICITY_ADMIN_TOKEN"]);
+    check(actions_off, &[], 1, &["admin.socket", "FINICITY_ADMIN_TOKEN_FILE"]);
+    check(&["lockout", "reset", &at_port, &nowhere], &[], 1, &["admin.sock cannot be reached"]);
+}
+
+#[test]
+fn what_cannot_be_reached_or_is_configured_wrongly_has_its_exit_code() {
+    let port = DeadPort::new();
+    let dead = port.url().replace("https://localhost", "127.0.0.1");
+    check(&["status", &set("listen.admin", &dead)], &[], 1, &["cannot be reached", "does the proxy run"]);
+    check(&["status", &set("listen.admin", "nonsense")], &[], 78, &["listen.admin (set by --set)"]);
+    check(&["lockout", "reset", &set("listen.admin", "nonsense")], &[], 78, &["listen.admin (set by --set)"]);
+    let missing = [("FINICITY_ADMIN_TOKEN_FILE", "/nowhere/token")];
+    check(&["status", &set("listen.admin", &dead)], &missing, 78, &["FINICITY_ADMIN_TOKEN_FILE"]);
+    check(&["lockout"], &[], 2, &["reset"]);
+    check(&["lockout", "reset", "--override"], &[], 2, &["--override-budget"]);
+}
+
+#[test]
+fn a_reset_allows_one_attempt_and_says_so() {
+    let upstream = rejecting();
+    let (proxy, _dir, at_socket) = with_socket(&upstream);
+    for rejections in 1..=2 {
+        proxy.process.wait_for_lines(rejections, |line| line.contains("credentials rejected"));
+        let refused = [
+            "token               rejected; none was obtained since the start",
+            "next token request  none until an operator acts",
+            "reason              the credentials were rejected",
+            "finicity-proxy lockout reset",
+        ];
+        let output = check(&["status", &at_socket], &[], 0, &refused);
+        assert!(output.contains(&format!("latched, budget not spent, {rejections} rejection")), "{output}");
+        let after =
+            ["reset: the credentials are tried once more", "next token request", "lock-out", "finicity-proxy status"];
+        check(&["lockout", "reset", &at_socket], &[], 0, &after);
+    }
+    proxy.process.wait_for_lines(3, |line| line.contains("credentials rejected"));
+    check(&["status", &at_socket], &[], 0, &["budget spent, 3 rejections", "lockout reset --override-budget"]);
+    let spent = ["not reset: too many credentials", "finicity-proxy lockout reset --override-budget"];
+    check(&["lockout", "reset", &at_socket], &[], 1, &spent);
+    assert_eq!(upstream.received().len(), 3);
+    check(&["lockout", "reset", "--override-budget", &at_socket], &[], 0, &["tried once more"]);
+    proxy.process.wait_for_lines(4, |line| line.contains("credentials rejected"));
+    assert_eq!(upstream.received().len(), 4);
+}
+
+#[test]
+fn a_reset_with_nothing_to_reset_changes_nothing() {
+    let upstream = upstream();
+    let (proxy, _dir, at_socket) = with_socket(&upstream);
+    proxy.process.wait_for_log("token minted");
+    for flags in [&[][..], &["--override-budget"]] {
+        let arguments = [&["lockout", "reset", &at_socket], flags].concat();
+        check(&arguments, &[], 0, &["nothing was locked out", "not latched"]);
+    }
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
+fn a_reset_on_the_port_needs_the_admin_token() {
+    let upstream = rejecting();
+    let proxy = Proxy::launch(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);
+    proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
+    let reset = ["lockout", "reset", &set("listen.admin", proxy.admin)];
+    check(&reset, &[("FINICITY_ADMIN_TOKEN", "another-token-of-this-length")], 1, &["another admin token"]);
+    assert_eq!(upstream.received().len(), 1);
+    check(&reset, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)], 0, &["tried once more"]);
+    proxy.process.wait_for_lines(2, |line| line.contains("credentials rejected"));
+}
+
+const IMAGE_SOCKET: &str = "FINICITY_IMAGE__ADMIN__SOCKET";
+
+#[test]
+fn the_images_own_socket_is_left_out_where_it_cannot_be_made() {
+    let (upstream, dir) = (upstream(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("file"), "").unwrap();
+    for path in ["missing/admin.sock", "file/admin.sock", "file"] {
+        let path = dir.path().join(path).display().to_string();
+        let proxy = Proxy::start_with(&upstream, &[(IMAGE_SOCKET, &path)]);
+        let warning = proxy.process.wait_for_line(|line| line.contains("no admin socket"));
+        assert!(warning.contains(r#""level":"WARN""#) && warning.contains(&path), "{warning}");
+        assert_eq!(proxy.connect().get("/x").status, 200);
+        // The commands find the port by themselves.
+        let variables = [(IMAGE_SOCKET, path.as_str())];
+        check(&["status", &set("listen.admin", proxy.admin)], &variables, 0, &["token               fresh"]);
+    }
+}
+
+#[test]
+fn a_socket_that_an_operator_chose_has_to_work() {
+    let (upstream, dir) = (upstream(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("missing/admin.sock").display().to_string();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("[admin]\nsocket = \"{path}\"\n")).unwrap();
+    let file = file.path().display().to_string();
+    // The image's default beside it changes nothing, not even with the same path.
+    for image in [None, Some((IMAGE_SOCKET, path.as_str()))] {
+        for operator in [("FINICITY__ADMIN__SOCKET", path.as_str()), ("FINICITY_CONFIG", &file)] {
+            let variables: Vec<_> = image.into_iter().chain([operator]).collect();
+            let mut proxy = Process::start(serve_command(&upstream, &variables));
+            assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.output());
+            let output = proxy.output();
+            assert!(output.contains("admin.socket: cannot listen on") && output.contains(&path), "{output}");
+        }
+    }
+}
+
+#[test]
+fn an_operator_overrides_the_images_defaults_from_every_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    fs::write(&file, "[admin]\nsocket = \"/of/the/file\"\n").unwrap();
+    let file = file.display().to_string();
+    let image = (IMAGE_SOCKET, "/of/the/image");
+    check(&["config"], &[image], 0, &[r#"socket = "/of/the/image" # FINICITY_IMAGE__ADMIN__SOCKET"#]);
+    check(&["config", "--config", &file], &[image], 0, &[r#"socket = "/of/the/file" # "#]);
+    let none = ("FINICITY__ADMIN__SOCKET", "");
+    check(&["config", "--config", &file], &[image, none], 0, &[r#"socket = "" # FINICITY__ADMIN__SOCKET"#]);
+    check(&["config", "--set", "admin.socket=/x"], &[image, none], 0, &[r#"socket = "/x" # --set"#]);
+    let unknown = ("FINICITY_IMAGE__ADMIN__SOCKETS", "/x");
+    check(&["config"], &[unknown], 78, &["admin.sockets (set by FINICITY_IMAGE__ADMIN__SOCKETS): unknown key"]);
+}
+
+#[test]
+fn status_shows_a_drain() {
+    let upstream = upstream();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock").display().to_string();
+    let variables = [("FINICITY__ADMIN__SOCKET", socket.as_str()), ("FINICITY__SHUTDOWN__DRAIN_DELAY", "1h")];
+    let proxy = Proxy::start_with(&upstream, &variables);
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait_for_log("draining");
+    check(&["status", &set("admin.socket", &socket)], &[], 0, &["shutdown            draining"]);
+}
