@@ -1,4 +1,4 @@
-# The image: one static program, and a directory for its state. No shell, no library, no other file.
+# The image: one static program, and directories for its state and its socket. No shell, no library, no other file.
 #
 #   docker build -t finicity-proxy .
 #   docker buildx build --platform linux/amd64,linux/arm64 -t REGISTRY/finicity-proxy:VERSION --push .
@@ -44,7 +44,7 @@ ARG SOURCE_DATE_EPOCH=0
 # glibc is linked statically (figures in docs/performance.md); bookworm's resolves names by files and DNS without loading a
 # library. No path of this build is in the program. Cargo wants to see the files of tests and benchmarks, and reads none.
 #
-# The directory belongs to group 0, so that a platform that gives each container a user of its own, in that group, can write it.
+# The directories belong to group 0, so that a platform that gives each container a user of its own, in that group, can write them.
 # hadolint ignore=SC2086
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
@@ -57,7 +57,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     touch benches/load.rs tests/it/main.rs src/lib.rs src/main.rs; \
     cargo build --locked --release --bin finicity-proxy --target "$triple" $FEATURES; \
     install -D -m 0555 "target/$triple/release/finicity-proxy" /image/usr/local/bin/finicity-proxy; \
-    install -d -o 65532 -g 0 -m 0770 /image/var/lib/finicity-proxy; \
+    install -d -o 65532 -g 0 -m 0770 /image/var/lib/finicity-proxy /image/run/finicity-proxy; \
     find /image -exec touch --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM scratch
@@ -68,9 +68,12 @@ LABEL org.opencontainers.image.title="finicity-proxy" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
+# FINICITY_IMAGE__… are defaults that every setting of an operator overrides; a socket that cannot be made there is only a warning.
 ENV PATH=/usr/local/bin \
     FINICITY__LISTEN__OPS=[::]:3465 \
-    FINICITY__AUTH__STATE_DIR=/var/lib/finicity-proxy
+    FINICITY__AUTH__STATE_DIR=/var/lib/finicity-proxy \
+    FINICITY_IMAGE__ADMIN__SOCKET=/run/finicity-proxy/admin.sock \
+    FINICITY_IMAGE__STARTUP__TERMINATION_MESSAGE=/dev/termination-log
 EXPOSE 3465
 USER 65532:65532
 # Alive, not ready: who acts on this, such as Docker Swarm, restarts, and no restart brings a token. Kubernetes has its own probes.

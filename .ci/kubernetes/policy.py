@@ -79,6 +79,24 @@ def proxy_of(pod):
     return next((container for container in containers(pod) if container["name"] == "finicity-proxy"), None)
 
 
+def workload_needs(document):
+    """What a workload with the proxy lacks, so that a wrong Secret costs few failed authentications: five lock the vendor account."""
+    kind, spec = document["kind"], document.get("spec") or {}
+    if kind == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    if kind in ("Job", "CronJob"):
+        if spec["template"]["spec"].get("restartPolicy") != "OnFailure":
+            yield "restartPolicy OnFailure: with Never each retry is a new pod, and each pod one more rejection"
+        if any((spec.get(key) or 1) != 1 for key in ("parallelism", "completions")):
+            yield "one pod"
+        if not spec.get("activeDeadlineSeconds"):
+            yield "activeDeadlineSeconds: a refused start must fail the Job"
+    if kind == "Deployment" and spec.get("replicas", 1) > 1:
+        update = (spec.get("strategy") or {}).get("rollingUpdate") or {}
+        if sorted([str(update.get("maxSurge")), str(update.get("maxUnavailable"))]) != ["0", "1"]:
+            yield "a strategy that starts one new pod at a time"
+
+
 def needs(pod):
     """What a pod with the proxy lacks."""
     proxy = proxy_of(pod)
@@ -94,6 +112,11 @@ def needs(pod):
     for probe, path in (("startupProbe", "/startupz"), ("livenessProbe", "/livez")):
         if ((proxy.get(probe) or {}).get("httpGet") or {}).get("path") != path:
             yield probe
+    startup = proxy.get("startupProbe") or {}
+    if startup.get("periodSeconds", 10) * startup.get("failureThreshold", 3) < 600:
+        yield "ten minutes until its startup probe gives up, in which a wrong Secret can be corrected"
+    if {"name": "FINICITY__STARTUP__FAIL_ON_REJECTION", "value": "true"} not in proxy.get("env", []):
+        yield "FINICITY__STARTUP__FAIL_ON_REJECTION"
     if "finicity-ops" not in [port.get("name") for port in proxy.get("ports", [])]:
         yield "a port named finicity-ops, by which Prometheus finds it"
     if any("subPath" in mount or "subPathExpr" in mount for mount in proxy.get("volumeMounts", [])):
@@ -101,13 +124,18 @@ def needs(pod):
     secret = volumes.get((mounts.get("/etc/finicity-proxy/credentials") or {}).get("name"), {}).get("secret") or {}
     if secret.get("defaultMode") != 0o444:
         yield "the Secret, readable for the proxy"
-    if "emptyDir" not in volumes.get((mounts.get("/var/lib/finicity-proxy") or {}).get("name"), {}):
+    state = volumes.get((mounts.get("/var/lib/finicity-proxy") or {}).get("name"), {})
+    if not {"emptyDir", "persistentVolumeClaim"} & set(state):
         yield "a volume for its state"
+    run = volumes.get((mounts.get("/run/finicity-proxy") or {}).get("name"), {})
+    if "emptyDir" not in run:
+        yield "a volume for its socket"
     if any((variable.get("name") or "").startswith("FINICITY_CLIENT") for variable in proxy.get("env", [])):
         yield "credentials in files, not in variables"
     others = [container for container in containers(pod) if container["name"] not in ("finicity-proxy", "finicity-sandbox")]
-    if any(mount["name"] == "finicity-credentials" for container in others for mount in container.get("volumeMounts", [])):
-        yield "credentials that only the proxy mounts"
+    private = {"finicity-credentials", state.get("name"), run.get("name")}
+    if any(mount["name"] in private for container in others for mount in container.get("volumeMounts", [])):
+        yield "credentials, state and socket that only the proxy mounts"
     ours = ("finicity-proxy", "finicity-sandbox")
     if proxy.get("restartPolicy") == "Always":
         names = [container["name"] for container in pod["initContainers"]]
@@ -116,8 +144,9 @@ def needs(pod):
         if "readinessProbe" in proxy:
             yield "no readiness probe: it would count for the whole pod"
     elif others:
-        if pod["containers"][0] is not proxy or "postStart" not in (proxy.get("lifecycle") or {}):
-            yield "the first place and a postStart that holds the others back"
+        hook = ((proxy.get("lifecycle") or {}).get("postStart") or {}).get("exec") or {}
+        if pod["containers"][0] is not proxy or hook.get("command") != ["finicity-proxy", "wait", "startup", "--timeout", "10m"]:
+            yield "the first place and a postStart that holds the others back as long as the startup probe"
 
 
 def problems(documents):
@@ -134,7 +163,7 @@ def problems(documents):
         if proxy is None and wanted:
             yield f"{where} got no sidecar"
         if proxy is not None:
-            yield from (f"{where} needs {problem}" for problem in needs(pod))
+            yield from (f"{where} needs {problem}" for problem in [*needs(pod), *workload_needs(document)])
             if proxy.get("restartPolicy"):
                 sidecars.append((where, proxy))
             if others := [c for c in pod["containers"] if c is not proxy]:
@@ -174,19 +203,28 @@ def run_check(program, credentials, paths):
 
 
 GOOD = {"kind": "Deployment", "metadata": {"name": "good", "labels": {"finicity-proxy": "sidecar"}}, "spec": {"template": {"spec": {
-    "volumes": [{"name": "finicity-credentials", "secret": {"defaultMode": 0o444}}, {"name": "state", "emptyDir": {}}],
+    "volumes": [{"name": "finicity-credentials", "secret": {"defaultMode": 0o444}}, {"name": "state", "emptyDir": {}},
+                {"name": "run", "emptyDir": {}}],
     "initContainers": [{
         "name": "finicity-proxy", "restartPolicy": "Always", "resources": {"limits": {"memory": "64Mi"}},
-        "startupProbe": {"httpGet": {"path": "/startupz"}}, "livenessProbe": {"httpGet": {"path": "/livez"}},
+        "env": [{"name": "FINICITY__STARTUP__FAIL_ON_REJECTION", "value": "true"}],
+        "startupProbe": {"httpGet": {"path": "/startupz"}, "periodSeconds": 1, "failureThreshold": 600},
+        "livenessProbe": {"httpGet": {"path": "/livez"}},
         "ports": [{"name": "finicity-ops", "containerPort": 3465}],
         "volumeMounts": [{"name": "finicity-credentials", "mountPath": "/etc/finicity-proxy/credentials"},
-                         {"name": "state", "mountPath": "/var/lib/finicity-proxy"}],
+                         {"name": "state", "mountPath": "/var/lib/finicity-proxy"},
+                         {"name": "run", "mountPath": "/run/finicity-proxy"}],
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "readOnlyRootFilesystem": True,
                             "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
                             "seccompProfile": {"type": "RuntimeDefault"}}}],
     "containers": [{"name": "app", "image": "app", "securityContext": {
         "runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
         "seccompProfile": {"type": "RuntimeDefault"}}}]}}}}
+GOOD_ENV = GOOD["spec"]["template"]["spec"]["initContainers"][0]["env"][0]
+GOOD_JOB = copy.deepcopy(GOOD) | {"kind": "Job"}
+GOOD_JOB["spec"]["activeDeadlineSeconds"] = 900
+GOOD_JOB["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
+GOOD_CRONJOB = {**GOOD_JOB, "kind": "CronJob", "spec": {"jobTemplate": {"spec": GOOD_JOB["spec"]}}}
 POD, PROXY, APP = ("spec", "template", "spec"), ("spec", "template", "spec", "initContainers", 0), ("spec", "template", "spec", "containers", 0)
 # Each makes a good pod bad in one way. `None` removes.
 BAD = [
@@ -206,19 +244,35 @@ BAD = [
     (PROXY + ("resources",), None), (PROXY + ("resources", "limits", "cpu"), "1"), (PROXY + ("startupProbe",), None),
     (PROXY + ("livenessProbe",), {"httpGet": {"path": "/readyz"}}), (PROXY + ("readinessProbe",), {}),
     (PROXY + ("ports", 0, "name"), "ops"), (PROXY + ("volumeMounts", 0, "subPath"), "app_key"), (PROXY + ("volumeMounts",), []),
-    (PROXY + ("env",), [{"name": "FINICITY_CLIENT_SECRET", "value": "x"}]), (PROXY + ("restartPolicy",), None),
+    (PROXY + ("env",), [GOOD_ENV, {"name": "FINICITY_CLIENT_SECRET", "value": "x"}]), (PROXY + ("env",), []),
+    (PROXY + ("env", 0, "value"), "false"), (PROXY + ("startupProbe", "failureThreshold"), 599),
+    (PROXY + ("startupProbe", "failureThreshold"), None), (POD + ("volumes", 2), {"name": "run", "configMap": {}}),
+    (PROXY + ("volumeMounts", 2), {"name": "run", "mountPath": "/run"}), (APP + ("volumeMounts",), [{"name": "run", "mountPath": "/x"}]),
+    (APP + ("volumeMounts",), [{"name": "state", "mountPath": "/x"}]), (("spec", "replicas"), 2),
+    (("spec",), {**GOOD["spec"], "replicas": 3, "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}}}),
+    (("spec",), {**GOOD["spec"], "replicas": 3, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}}}),
+    (PROXY + ("restartPolicy",), None),
     (POD + ("volumes", 0, "secret", "defaultMode"), 0o440), (POD + ("volumes", 1), {"name": "state", "configMap": {}}),
     (PROXY + ("name",), "other"), (("metadata", "labels"), None), (APP + ("image",), None),
     (APP + ("volumeMounts",), [{"name": "finicity-credentials", "mountPath": "/x"}]),
     (POD + ("initContainers",), [{**GOOD["spec"]["template"]["spec"]["containers"][0], "name": "first"},
                                  GOOD["spec"]["template"]["spec"]["initContainers"][0]]),
 ]
+# The same for what makes one pod and ends.
+BAD_JOBS = [(POD + ("restartPolicy",), "Never"), (POD + ("restartPolicy",), None), (("spec", "activeDeadlineSeconds"), None),
+            (("spec", "parallelism"), 2), (("spec", "completions"), 5)]
+CRON = ("spec", "jobTemplate")
 
 
 def self_test():
-    assert not list(problems([GOOD])), list(problems([GOOD]))
-    for path, value in BAD:
-        bad = copy.deepcopy(GOOD)
+    several = copy.deepcopy(GOOD)
+    several["spec"] |= {"replicas": 3, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}
+    for good in (GOOD, GOOD_JOB, GOOD_CRONJOB, several):
+        assert not list(problems([good])), list(problems([good]))
+    cases = [(GOOD, *case) for case in BAD] + [(GOOD_JOB, *case) for case in BAD_JOBS]
+    cases += [(GOOD_CRONJOB, CRON + path, value) for path, value in BAD_JOBS]
+    for good, path, value in cases:
+        bad = copy.deepcopy(good)
         place = bad
         for key in path[:-1]:
             place = place[key]
@@ -227,7 +281,7 @@ def self_test():
         else:
             place[path[-1]] = value
         assert list(problems([bad])), f"not refused: {path} = {value}"
-    print(f"ok: {len(BAD)} pods that break a rule are refused")
+    print(f"ok: {len(cases)} workloads that break a rule are refused")
 
 
 if __name__ == "__main__":
