@@ -258,7 +258,15 @@ mod tests {
         assert_eq!(get(&parts, "/startupz").await.0, 200, "once started, always started");
     }
 
-    const LATCHED: Guard = Guard { latched: true, budget_spent: false, rejections: 1, candidate: None };
+    const LATCHED: Guard = Guard {
+        latched: true,
+        budget_spent: false,
+        rejections: 1,
+        unresolved: 0,
+        held: false,
+        unrecorded: false,
+        candidate: None,
+    };
 
     #[tokio::test]
     async fn where_a_rejection_fails_the_start_the_probe_says_why() {

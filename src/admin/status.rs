@@ -56,7 +56,13 @@ pub struct LockOut {
     pub budget_spent: bool,
     /// Rejections counted for this id.
     pub rejections: u32,
-    /// New credentials: `waiting` to take over, or `rejected`.
+    /// Token requests with an unknown outcome that count against the credentials in use.
+    pub unresolved_attempts: u32,
+    /// Whether so many are unresolved that no token request is made.
+    pub held: bool,
+    /// Whether no token request is made, since the attempt cannot be recorded.
+    pub unrecorded: bool,
+    /// New credentials: `waiting` to take over, `rejected` or `held`.
     pub new_credentials: Option<Cow<'static, str>>,
     /// Where this is remembered: `directory`, `overlay` (until the container ends) or `memory` (until the process ends).
     pub remembered_in: Cow<'static, str>,
@@ -87,6 +93,9 @@ pub(super) async fn show(State(parts): State<Parts>) -> Json<Status> {
             latched: guard.latched,
             budget_spent: guard.budget_spent,
             rejections: guard.rejections,
+            unresolved_attempts: guard.unresolved,
+            held: guard.held,
+            unrecorded: guard.unrecorded,
             new_credentials: guard.candidate.map(Cow::Borrowed),
             remembered_in: parts.lockout_state.into(),
             reason: refusal.map(|refusal| refusal.reason().into()),

@@ -81,6 +81,14 @@ pub(super) fn lock_out(guard: &LockOut) -> String {
         _ => "remembered until the process ends (in memory only)",
     };
     let mut text = format!("{:<20}{latched}, {budget}, {rejections} counted; {remembered}\n", "lock-out");
+    let attempts = match guard.unresolved_attempts {
+        _ if guard.unrecorded => "none is made: it cannot be recorded in auth.state_dir; see the log".to_owned(),
+        0 => String::new(),
+        count => format!("{count} with an unknown outcome{}", if guard.held { "; held" } else { "" }),
+    };
+    if !attempts.is_empty() {
+        let _ = writeln!(text, "{:<20}{attempts}", "attempts");
+    }
     for (name, value) in
         [("new credentials", &guard.new_credentials), ("reason", &guard.reason), ("what to do", &guard.remedy)]
     {
@@ -120,6 +128,17 @@ mod tests {
              next token request  in 5s\n\
              lock-out            not latched, budget not spent, 0 rejections counted; remembered in auth.state_dir\n"
         );
+    }
+
+    #[test]
+    fn attempts_are_shown_where_they_keep_the_token_away() {
+        let shown = |members: &str| lock_out(&status(&format!(r#"{{"lock_out":{{{members}}}}}"#)).lock_out);
+        assert!(!shown("").contains("attempts"));
+        let held = shown(r#""unresolved_attempts":3,"held":true"#);
+        assert!(held.contains("\nattempts            3 with an unknown outcome; held\n"), "{held}");
+        let one = shown(r#""unresolved_attempts":1"#);
+        assert!(one.contains("\nattempts            1 with an unknown outcome\n"), "{one}");
+        assert!(shown(r#""unrecorded":true"#).contains("\nattempts            none is made"));
     }
 
     #[test]

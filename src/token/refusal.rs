@@ -10,6 +10,8 @@ pub enum Refusal {
     Rejected,
     /// So many credentials of this id were rejected that none of it is tried.
     BudgetSpent,
+    /// So many token requests with credentials that have never obtained a token have an unknown outcome that none is made.
+    Held,
 }
 
 impl Refusal {
@@ -19,6 +21,7 @@ impl Refusal {
             _ if status.guard.budget_spent => Some(Self::BudgetSpent),
             // While new credentials wait or are tried, the phase is theirs, and the latch of those in use stays.
             _ if status.guard.latched => Some(Self::Rejected),
+            _ if status.guard.held => Some(Self::Held),
             Phase::Rejected => Some(Self::Rejected),
             _ => None,
         }
@@ -47,6 +50,10 @@ impl Refusal {
                 "too many credentials of this id were rejected; none of it are tried, since five rejections lock the vendor \
                  account"
             }
+            Self::Held => {
+                "too many token requests with these credentials have an unknown outcome, and each may count towards the lock-out of \
+                 the vendor account; one more is made after 24 hours, and then none"
+            }
         }
     }
 
@@ -61,6 +68,10 @@ impl Refusal {
                 "let the vendor confirm the credentials, put them in place, then run `finicity-proxy lockout reset \
                  --override-budget`"
             }
+            Self::Held => {
+                "verify the credentials and that the token endpoint responds, then run `finicity-proxy lockout reset \
+                 --override-budget`, which permits one attempt"
+            }
         }
     }
 }
@@ -74,9 +85,18 @@ mod tests {
         Status { phase, attempted: true, obtained: false, next_attempt: None, guard }
     }
 
-    const LATCHED: Guard = Guard { latched: true, budget_spent: false, rejections: 1, candidate: None };
-    const SPENT: Guard = Guard { latched: false, budget_spent: true, rejections: 3, candidate: None };
-    const NONE: Guard = Guard { latched: false, budget_spent: false, rejections: 0, candidate: None };
+    const NONE: Guard = Guard {
+        latched: false,
+        budget_spent: false,
+        rejections: 0,
+        unresolved: 0,
+        held: false,
+        unrecorded: false,
+        candidate: None,
+    };
+    const LATCHED: Guard = Guard { latched: true, rejections: 1, ..NONE };
+    const SPENT: Guard = Guard { budget_spent: true, rejections: 3, ..NONE };
+    const HELD: Guard = Guard { held: true, unresolved: 3, ..NONE };
 
     #[test]
     fn a_refusal_is_seen_in_every_phase() {
@@ -84,6 +104,7 @@ mod tests {
         {
             assert_eq!(Refusal::of(&status(phase, LATCHED)), Some(Refusal::Rejected), "{phase:?}");
             assert_eq!(Refusal::of(&status(phase, SPENT)), Some(Refusal::BudgetSpent), "{phase:?}");
+            assert_eq!(Refusal::of(&status(phase, HELD)), Some(Refusal::Held), "{phase:?}");
             let alone = (phase == Phase::Rejected).then_some(Refusal::Rejected);
             assert_eq!(Refusal::of(&status(phase, NONE)), alone, "{phase:?}");
         }
