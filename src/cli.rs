@@ -20,7 +20,10 @@ mod wait;
 
 use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use tokio::runtime;
 
 use crate::{
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
     let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
+            let error = without_value(error);
             let text = error.render().to_string();
             if error.use_stderr() {
                 logging::complain(text.trim_end());
@@ -152,17 +156,21 @@ pub fn main() -> ExitCode {
     let outcome = run(arguments, unprotected);
     logging::flush();
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    match error.downcast_ref::<Problems>() {
-        Some(Problems(problems)) => {
-            let lines: Vec<String> = problems.iter().map(|problem| format!("finicity-proxy: {problem}")).collect();
-            logging::complain(lines.join("\n"));
-            ExitCode::from(EXIT_CONFIG)
-        }
-        None => {
-            complain(cause::line(error.as_ref()));
-            ExitCode::FAILURE
-        }
+    if let Some(Problems(problems)) = error.downcast_ref() {
+        let lines: Vec<String> = problems.iter().map(|problem| format!("finicity-proxy: {problem}")).collect();
+        logging::complain(lines.join("\n"));
+        return ExitCode::from(EXIT_CONFIG);
     }
+    complain(cause::line(error.as_ref()));
+    if error.is::<credentials::Problem>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+}
+
+/// `error` without the value that it is about: a secret may stand there by mistake, and its argument is named all the same.
+fn without_value(mut error: clap::Error) -> clap::Error {
+    if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
+        error.insert(ContextKind::InvalidValue, ContextValue::String("(not shown)".to_owned()));
+    }
+    error
 }
 
 fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()> {
@@ -203,6 +211,9 @@ fn say(text: impl Display) {
 }
 
 fn key_and_value(argument: &str) -> Result<(String, String), String> {
-    let (key, value) = argument.split_once('=').ok_or("expected KEY=VALUE, such as log.level=debug")?;
-    Ok((key.trim().to_owned(), value.to_owned()))
+    let pair = argument.split_once('=').map(|(key, value)| (key.trim(), value));
+    // What has other characters is no key, and may be a secret with an equals sign in it: it is not repeated.
+    let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_'));
+    let (key, value) = pair.filter(|(key, _)| is_key(key)).ok_or("expected KEY=VALUE, such as log.level=debug")?;
+    Ok((key.to_owned(), value.to_owned()))
 }

@@ -8,11 +8,13 @@ mod env;
 pub mod lockout;
 mod problem;
 mod source;
+mod value;
 
 pub use problem::Problem;
 pub use source::{
     EGRESS_PASSWORD, EGRESS_USERNAME, Field, Source, admin_token, egress_authorization, load, secret_variables,
 };
+pub use value::Spoiled;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -66,17 +68,18 @@ impl Credentials {
 pub struct AppKey(Secret<String>);
 
 impl AppKey {
-    /// Checks that `value` can be sent as a header field value (RFC 9110, 5.5): visible ASCII, nothing around it.
+    /// Checks that `value` can be sent as a header field value (RFC 9110, 5.5): printable ASCII, without a space at either end.
     ///
     /// Returns `None` when it cannot.
     pub fn new(value: Secret<String>) -> Option<Self> {
-        let legal = !value.expose().is_empty() && value.expose().bytes().all(|b| b.is_ascii_graphic());
-        legal.then_some(Self(value))
+        let text = value.expose();
+        let legal = text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim().len() == text.len();
+        (legal && !text.is_empty()).then_some(Self(value))
     }
 
     /// The key as a header value; see [`sensitive`].
     pub fn header(&self) -> HeaderValue {
-        sensitive(Zeroizing::new(self.expose().to_vec())).expect("visible ASCII is a legal header value")
+        sensitive(Zeroizing::new(self.expose().to_vec())).expect("printable ASCII is a legal header value")
     }
 
     /// The key's bytes, for what is derived from them.

@@ -3,9 +3,13 @@
 //! Deliberately absent: `Display`, `Deref`, `Serialize`, `PartialEq`. The one way out is [`Secret::expose`], so that
 //! every place where a secret becomes plain text can be found, and reviewed, with one search.
 
+mod path;
+
 use std::fmt;
 
 use zeroize::Zeroize;
+
+pub use path::ShownPath;
 
 /// A value that must never be printed. `Debug` shows `[redacted]`, and the memory is overwritten when it is dropped.
 #[derive(Clone)]

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use rustls::pki_types::CertificateDer;
 
-pub use ca_file::Error;
+pub use ca_file::{Error, Malformed};
 pub use fault::Fault;
 pub use pin::Pin;
 pub use stream::Stream;

@@ -3,16 +3,15 @@
 use axum::{
     Router,
     extract::{Query, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
 };
-use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use tracing::info;
 
 use super::Parts;
-use crate::{credentials::lockout::Verdict, secret::Secret, telemetry::AUDIT};
+use crate::{credentials::lockout::Verdict, telemetry::AUDIT};
 
 pub(super) fn routes() -> Router<Parts> {
     Router::new()
@@ -36,16 +35,6 @@ const ACTIONS: [&str; 6] = [
 /// What the log calls the action at `path`; a caller may ask for any.
 pub(super) fn name(path: &str) -> &'static str {
     ACTIONS.into_iter().find(|action| *action == path).unwrap_or("other")
-}
-
-/// Whether `headers` carry `token`, once and as a bearer token. The comparison is of hashes, so that its time tells nothing.
-pub(super) fn is_authorized(headers: &HeaderMap, token: &Secret<String>) -> bool {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let given = value.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-    given.is_some_and(|(_, given)| {
-        digest(&SHA256, given).as_ref() == digest(&SHA256, token.expose().as_bytes()).as_ref()
-    })
 }
 
 async fn invalidate(State(parts): State<Parts>) -> Response {

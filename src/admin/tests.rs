@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::{body::Body, extract::Request};
 use http::Method;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
@@ -72,7 +72,7 @@ async fn web_pages_and_other_names_are_refused() {
 
 const ACTIONS: [&str; 4] = ["/api/token/invalidate", "/api/quarantine", "/api/quarantine/lift", "/api/latch/reset"];
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_needs_the_token_or_the_socket_and_is_begun_only_then() {
     let post = |door, fields: &'static [(&str, &str)]| call(Method::POST, "/api/shutdown", door, Some("right"), fields);
     assert_eq!(post(Door::Port, &[("host", "localhost")]).await.0, 401);
@@ -85,7 +85,7 @@ async fn a_shutdown_needs_the_token_or_the_socket_and_is_begun_only_then() {
     assert_eq!(post(Door::Socket, &[]).await, told);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn actions_need_the_token_or_the_socket() {
     const HOST: (&str, &str) = ("host", "localhost");
     for path in ACTIONS {

@@ -10,10 +10,16 @@ use super::{
     environment::{FILE_VARIABLE, image_variable, variable},
     problem::on_one_line,
 };
-use crate::{credentials, secret::Secret};
+use crate::{
+    credentials,
+    secret::{Secret, ShownPath},
+};
 
 /// The defaults, and with them the list of all keys.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// Longer than any key.
+const MAX_KEY_BYTES: usize = 100;
 
 /// Where to read from.
 #[derive(Clone, Debug, Default)]
@@ -83,12 +89,19 @@ impl Raw {
 
 fn literal(value: &ValueKind) -> String {
     match value {
+        ValueKind::String(text) if holds_secret(text) => quoted("[redacted]"),
         ValueKind::String(text) => quoted(text),
         ValueKind::Array(items) => {
             format!("[{}]", items.iter().map(|item| literal(&item.kind)).collect::<Vec<_>>().join(", "))
         }
         other => other.to_string(),
     }
+}
+
+/// Whether a secret stands in `text`, where it does not belong: a PEM block, or a password in a URL.
+fn holds_secret(text: &str) -> bool {
+    let authority = |rest: &str| rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'));
+    text.contains("-----BEGIN") || text.split("://").skip(1).any(authority)
 }
 
 /// A basic string of TOML. Its escapes are not Rust's.
@@ -157,6 +170,10 @@ fn unknown(key: &str, keys: &[String]) -> String {
     if keys.iter().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'))) {
         return "is a section, not a key".to_owned();
     }
+    // The distance to a name that is longer than any key says nothing, and takes long.
+    if key.len() > MAX_KEY_BYTES {
+        return "unknown key; config/default.toml lists them all".to_owned();
+    }
     let nearest = keys.iter().map(|known| (strsim::damerau_levenshtein(known, key), known)).min();
     match nearest {
         Some((distance, known)) if distance <= 3 => format!("unknown key; did you mean {known}?"),
@@ -171,11 +188,11 @@ fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, E
         (None, Some(path)) => (PathBuf::from(path), FILE_VARIABLE),
         (None, None) => return BTreeMap::new(),
     };
-    let shown = path.display();
+    let shown = ShownPath::new(&path);
     match fs::read_to_string(&path).map(|text| parse(&text)) {
-        Ok(Ok(file)) => entries(&file, &path.display().to_string()),
+        Ok(Ok(file)) => entries(&file, &shown.to_string()),
         Ok(Err(position)) => {
-            problems.push(Problem::other(format!("{shown}, named by {by}, is not valid TOML: {position}")));
+            problems.push(Problem::other(format!("{shown}, named by {by}, is not valid TOML{position}")));
             BTreeMap::new()
         }
         Err(error) => {
@@ -195,11 +212,23 @@ fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, E
 ///
 /// # Errors
 ///
-/// Where the text stops being TOML. Only the first line of the parser's message is kept: the others quote the text, and a
-/// secret may stand there by mistake.
+/// Where the text stops being TOML, if the parser says so: line and column alone. Its message quotes the text, and a secret may
+/// stand there by mistake.
 fn parse(toml: &str) -> Result<Map<String, Value>, String> {
-    let parsed = File::from_str(toml, FileFormat::Toml).collect();
-    parsed.map_err(|error| error.to_string().lines().next().unwrap_or_default().trim_end().to_owned())
+    File::from_str(toml, FileFormat::Toml).collect().map_err(|error| position(&error.to_string()))
+}
+
+/// The numbers in "TOML parse error at line 2, column 7", and nothing else of `message`.
+fn position(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    let number = |before: &str| {
+        let after = first.split_once(before)?.1;
+        after[..after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len())].parse::<u32>().ok()
+    };
+    match (number("at line "), number(", column ")) {
+        (Some(line), Some(column)) => format!(", line {line}, column {column}"),
+        _ => String::new(),
+    }
 }
 
 fn entries(table: &Map<String, Value>, place: &str) -> BTreeMap<String, Entry> {

@@ -175,6 +175,7 @@ fn a_file_that_cannot_be_used_is_told_without_quoting_it() {
     fs::remove_file(&path).unwrap();
     check_problems(&Inputs { file: Some(path), ..inputs(&[]) }, 1, &["named by --config, cannot be read"]);
     check_problems(&inputs(&[("FINICITY_CONFIG", "/nonexistent")]), 1, &["named by FINICITY_CONFIG, cannot be read"]);
+    check_problems(&inputs(&[("FINICITY_CONFIG", "canary/canary")]), 1, &["named by FINICITY_CONFIG, cannot be read"]);
 }
 
 #[test]
@@ -237,11 +238,13 @@ fn k04_the_required_header_is_a_name_or_a_name_with_a_value() {
 
 #[test]
 fn a_ca_file_that_cannot_be_used_is_told_by_its_key() {
-    check_problems(
-        &inputs(&[("FINICITY__UPSTREAM__CA_FILE", "/nonexistent.pem")]),
-        1,
-        &["upstream.ca_file", "/nonexistent.pem"],
-    );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("missing.pem").display().to_string();
+    check_problems(&inputs(&[("FINICITY__UPSTREAM__CA_FILE", &path)]), 1, &["upstream.ca_file", &path]);
+    let key = "-----BEGIN PRIVATE KEY-----\ncanary/canary\n-----END PRIVATE KEY-----\n";
+    for text in [key, "canary/canary+=", "/canary"] {
+        check_problems(&inputs(&[("FINICITY__UPSTREAM__CA_FILE", text)]), 1, &["upstream.ca_file", "not shown"]);
+    }
 }
 
 #[test]
@@ -258,6 +261,38 @@ fn trust_in_nobody_and_malformed_pins_are_told_by_their_keys() {
     for wrong in ["canary", "sha256/AAAA", &format!("{pin},canary"), &pin.replace("sha256", "sha512")] {
         check_problems(&pins(wrong), 1, &["upstream.pinned_keys", "docs/tls.md"]);
     }
+}
+
+#[test]
+fn a_secret_in_a_file_that_is_no_toml_is_not_quoted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    for text in [
+        "canary",
+        "canary = canary",
+        "[auth]\nscope = \"canary",
+        "[auth]\nscope = \"canary\"\nscope = \"canary\"\n",
+        "FINICITY_CLIENT_SECRET=canary+/=",
+        "{\"client_secret\": \"canary\"}",
+        "client_secret: canary",
+        "[auth]\nscope = \"\\canary\"",
+        "[canary",
+        "a = 99999999999999999999canary",
+        "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n",
+        "\u{feff}canary",
+    ] {
+        check_problems(&with_file(&path, text), 1, &["is not valid TOML, line ", ", column "]);
+    }
+}
+
+#[test]
+fn the_shown_configuration_hides_what_is_no_value_of_its_key() {
+    let variables = [
+        ("FINICITY__UPSTREAM__CA_FILE", "-----BEGIN PRIVATE KEY-----\ncanary"),
+        ("FINICITY__UPSTREAM__EGRESS_PROXY", "http://user:canary@proxy.internal:3128"),
+    ];
+    let shown = effective(&inputs(&variables)).unwrap().to_toml();
+    assert!(shown.matches("\"[redacted]\"").count() == 2 && !shown.contains("canary"), "{shown}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use crate::secret::Secret;
+use crate::secret::{Secret, ShownPath};
 
 /// The files that are looked for, in the order of [`Field`](super::Field). Others are none of ours.
 pub const NAMES: [&str; 5] = ["client_id", "client_secret", "partner_id", "partner_secret", "app_key"];
@@ -55,12 +55,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 pub enum ReadError {
     /// The directory is missing, is none, or may not be entered.
     #[error(
-        "{path} cannot be used as the credentials directory: mount the Secret there, and let the proxy's user read it",
-        path = path.display()
+        "{path} cannot be used as the credentials directory: mount the Secret there, and let the proxy's user read it"
     )]
     Directory {
         /// The directory.
-        path: PathBuf,
+        path: ShownPath,
         /// What the system said.
         source: io::Error,
     },
@@ -103,7 +102,7 @@ pub enum ReadError {
 
 /// The raw values of one generation: whichever of the files exist.
 ///
-/// Trailing line breaks are dropped, since editors and `echo` add one; nothing else of a value is changed.
+/// As they are, the line break at the end included: what of a value counts is the reader's to say.
 pub struct Files(BTreeMap<&'static str, Secret<String>>);
 
 impl Files {
@@ -200,7 +199,7 @@ fn read_file(path: &Path, told: impl Fn() -> PathBuf) -> Result<Option<Secret<St
         return Err(ReadError::TooLarge { path: told() });
     }
     let text = str::from_utf8(bytes.expose()).map_err(|_| ReadError::NotUtf8 { path: told() })?;
-    Ok(Some(Secret::from(text.trim_end_matches(['\r', '\n']))))
+    Ok(Some(Secret::from(text)))
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::{
     collections::BTreeMap,
     fmt, fs,
     io::{self, Read as _},
+    path::Path,
     str,
 };
 
 use zeroize::Zeroizing;
 
-use super::{Field, Problem, problem::MAX_FILE_BYTES, source::Found};
-use crate::secret::Secret;
+use super::{Field, Problem, problem::MAX_FILE_BYTES, value::Found};
+use crate::secret::{Secret, ShownPath};
 
 /// The variables that concern credentials, kept to read the files that they name again.
 #[derive(Clone, Default)]
@@ -22,10 +23,11 @@ impl Variables {
         Self::of(environment, &Field::ALL.map(Field::variable))
     }
 
-    /// The same for other `variables`.
+    /// The same for other `variables`. One that is empty counts as unset: that is how manifests and env files leave one out.
     pub(super) fn of(environment: &BTreeMap<String, Secret<String>>, variables: &[&str]) -> Self {
         let names = variables.iter().flat_map(|name| [(*name).to_owned(), format!("{name}_FILE")]);
-        Self(names.filter_map(|name| Some((name.clone(), environment.get(&name)?.clone()))).collect())
+        let value = |name: &str| environment.get(name).filter(|value| !value.expose().is_empty()).cloned();
+        Self(names.filter_map(|name| value(&name).map(|value| (name, value))).collect())
     }
 
     /// The value that `name` holds or names, if there is one.
@@ -52,9 +54,10 @@ impl fmt::Debug for Variables {
 }
 
 fn read_file(variable: &str, path: &str) -> Result<Secret<String>, Problem> {
-    let (variable, path) = (variable.to_owned(), path.to_owned());
-    let unreadable = |source: io::Error| Problem::Unreadable { variable: variable.clone(), path: path.clone(), source };
-    let file = fs::File::open(&path).map_err(unreadable)?;
+    let shown = ShownPath::new(Path::new(path));
+    let unreadable =
+        |source: io::Error| Problem::Unreadable { variable: variable.to_owned(), path: shown.clone(), source };
+    let file = fs::File::open(path).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.is_dir() {
         return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
     }
@@ -62,7 +65,7 @@ fn read_file(variable: &str, path: &str) -> Result<Secret<String>, Problem> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES + 1));
     file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > MAX_FILE_BYTES {
-        return Err(Problem::TooLarge { variable, path });
+        return Err(Problem::TooLarge { variable: variable.to_owned(), path: shown });
     }
     str::from_utf8(&bytes).map(Secret::from).map_err(|_| Problem::NotUtf8(format!("{variable} ({path})")))
 }

@@ -2,7 +2,11 @@
 
 use std::io;
 
-use super::dir::ReadError;
+use super::{
+    dir::ReadError,
+    value::{MIN_ADMIN_TOKEN_BYTES, Spoiled},
+};
+use crate::secret::ShownPath;
 
 /// Larger than any credential; a file above this is not one.
 pub(super) const MAX_FILE_BYTES: usize = 64 * 1024;
@@ -28,11 +32,14 @@ pub enum Problem {
     /// The value is the kind of text that templates put where a value belongs.
     #[error("{0} holds a placeholder, not a credential: put the value from the Finicity developer portal there")]
     Placeholder(String),
-    /// The value cannot be part of an HTTP header.
+    /// The value was spoiled on its way.
+    #[error("{0} {1}")]
+    Spoiled(String, Spoiled),
+    /// The admin token can be guessed.
     #[error(
-        "{0} has a space, a line break or a character outside ASCII: copy the App Key again, without anything around it"
+        "{0} has fewer than {MIN_ADMIN_TOKEN_BYTES} characters, so it can be guessed: make one with `openssl rand -hex 32`"
     )]
-    NotAHeaderValue(String),
+    ShortAdminToken(String),
     /// The value is a user name with a colon, which ends the name where it is sent.
     #[error("{0} has a colon, which no user name can have here")]
     Colon(String),
@@ -45,7 +52,7 @@ pub enum Problem {
         /// The variable.
         variable: String,
         /// The path that it holds.
-        path: String,
+        path: ShownPath,
         /// What the system said.
         source: io::Error,
     },
@@ -55,7 +62,7 @@ pub enum Problem {
         /// The variable.
         variable: String,
         /// The path that it holds.
-        path: String,
+        path: ShownPath,
     },
     /// The directory cannot be read.
     #[error("credentials.dir")]

@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use http::HeaderValue;
-use zeroize::Zeroizing;
 
-use super::{AppKey, Credentials, Problem, Scheme, basic, dir, env};
+use super::{
+    AppKey, Credentials, Problem, Scheme, basic, dir, env,
+    value::{Found, Kind, Spoiled, check},
+};
 use crate::secret::Secret;
 
 /// The values that credentials consist of.
@@ -35,6 +37,15 @@ impl Field {
             Self::PartnerId => "FINICITY_PARTNER_ID",
             Self::PartnerSecret => "FINICITY_PARTNER_SECRET",
             Self::AppKey => "FINICITY_APP_KEY",
+        }
+    }
+
+    /// Which rules its value has to keep to.
+    fn kind(self) -> Kind {
+        match self {
+            Self::ClientId | Self::PartnerId => Kind::Id,
+            Self::ClientSecret | Self::PartnerSecret => Kind::Secret,
+            Self::AppKey => Kind::AppKey,
         }
     }
 
@@ -83,12 +94,10 @@ pub fn secret_variables(environment: &BTreeMap<String, Secret<String>>) -> Vec<S
     values.map(|value| Secret::new(value.expose().trim_end_matches(['\r', '\n']).as_bytes().to_vec())).collect()
 }
 
-/// One value with the name of its place.
-pub(super) type Found = (Secret<String>, String);
-
 /// Reads one set of credentials: of the scheme that is `wanted`, or else of the one whose values are there.
 ///
-/// A trailing line break of a value is dropped, since editors and `echo` add one; nothing else of it is changed.
+/// One line break at the end of a value is dropped, since editors and `echo` add one; nothing else of it is changed. A value that
+/// was spoiled on its way is refused, see [`Spoiled`]: each that is sent is a failed authentication.
 ///
 /// # Errors
 ///
@@ -119,7 +128,7 @@ pub fn load(source: &Source, wanted: Option<Scheme>) -> Result<Credentials, Vec<
 /// When it is set and cannot be used.
 pub fn admin_token(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<Secret<String>>, Problem> {
     let found = env::Variables::of(environment, &[ADMIN_TOKEN]).read(ADMIN_TOKEN).transpose()?;
-    found.map(|(value, place)| check(value, place).map(|(value, _)| value)).transpose()
+    found.map(|found| check(Kind::AdminToken, found).map(|(value, _)| value)).transpose()
 }
 
 /// What an egress proxy is shown (RFC 7617), as a header value that is marked sensitive, if its credentials are set.
@@ -131,7 +140,7 @@ pub fn egress_authorization(environment: &BTreeMap<String, Secret<String>>) -> R
     let variables = env::Variables::of(environment, &[EGRESS_USERNAME, EGRESS_PASSWORD]);
     let read = |name| {
         let found = variables.read(name).transpose()?;
-        found.map(|(value, place)| check(value, place)).transpose()
+        found.map(|found| check(Kind::Egress, found)).transpose()
     };
     let missing = |name: &str| Problem::Missing(name.to_owned(), "the egress proxy's credentials are two".to_owned());
     match (read(EGRESS_USERNAME)?, read(EGRESS_PASSWORD)?) {
@@ -163,47 +172,16 @@ fn assemble(
 
     let mut values = values;
     let mut take = |field: Field| match values.remove(&field) {
-        Some(found) => found.and_then(|(value, place)| check(value, place)),
+        Some(found) => found.and_then(|found| check(field.kind(), found)),
         None => {
             let (place, way_out) = missing(field);
             Err(Problem::Missing(place, way_out))
         }
     };
-    let app_key =
-        take(Field::AppKey).and_then(|(value, place)| AppKey::new(value).ok_or(Problem::NotAHeaderValue(place)));
+    let app_key = take(Field::AppKey)
+        .and_then(|(value, place)| AppKey::new(value).ok_or(Problem::Spoiled(place, Spoiled::NotAscii)));
     match (take(id), take(secret), app_key) {
         (Ok((id, _)), Ok((secret, _)), Ok(app_key)) => Ok(Credentials { scheme, id, secret, app_key }),
         (id, secret, app_key) => Err([id.err(), secret.err(), app_key.err()].into_iter().flatten().collect()),
     }
-}
-
-fn check(value: Secret<String>, place: String) -> Result<Found, Problem> {
-    let value = Secret::from(value.expose().trim_end_matches(['\r', '\n']));
-    if value.expose().trim().is_empty() {
-        Err(Problem::Empty(place))
-    } else if is_placeholder(value.expose()) {
-        Err(Problem::Placeholder(place))
-    } else {
-        Ok((value, place))
-    }
-}
-
-/// Whether `value` is what a template or a tutorial leaves where the real value belongs.
-///
-/// A real value that looks like this would be refused, so only shapes that no issued credential has are listed.
-fn is_placeholder(value: &str) -> bool {
-    let value = Zeroizing::new(value.trim().to_ascii_lowercase());
-    let wrapped = [("<", ">"), ("${", "}"), ("$(", ")"), ("{{", "}}"), ("[", "]")]
-        .iter()
-        .any(|(open, close)| value.starts_with(open) && value.ends_with(close));
-    // Never moved while it grows, which would leave a copy behind.
-    let mut letters = Zeroizing::new(String::with_capacity(value.len()));
-    letters.extend(value.chars().filter(char::is_ascii_alphanumeric));
-    let told = ["changeme", "replaceme", "placeholder", "todo", "tbd", "fixme", "none", "null", "undefined"]
-        .contains(&letters.as_str());
-    let addressed = letters.starts_with("your")
-        && ["id", "secret", "key"].iter().any(|end| letters.ends_with(end) || letters.ends_with(&format!("{end}here")));
-    let crossed_out =
-        !letters.is_empty() && letters.bytes().all(|b| b == b'x') || value.chars().all(|c| "*.-_".contains(c));
-    wrapped || told || addressed || crossed_out
 }

@@ -44,7 +44,7 @@ fn every_missing_variable_is_told_at_once() {
 
 #[test]
 fn p02_empty_and_placeholder_values_are_refused_without_being_printed() {
-    for empty in ["", " ", "\n", " \r\n"] {
+    for empty in [" ", "\n", " \r\n", "\u{feff}"] {
         check_problem(CLIENT_SECRET, empty, "is empty");
     }
     for placeholder in [
@@ -63,15 +63,49 @@ fn p02_empty_and_placeholder_values_are_refused_without_being_printed() {
 }
 
 #[test]
-fn an_app_key_that_is_no_header_value_is_refused() {
-    for bad in ["abc def", " abcdef", "abc\r\nX: y", "sch\u{fc}ssel"] {
-        check_problem(APP_KEY, bad, "App Key");
+fn a_spoiled_value_is_refused_by_its_name() {
+    for (bad, expected) in [
+        ("\"abcdef\"", "FINICITY_APP_KEY is in quotation marks"),
+        (" abcdef", "FINICITY_APP_KEY begins or ends with white space"),
+        ("\u{feff}abcdef", "FINICITY_APP_KEY begins or ends with an invisible character"),
+        ("abc\r\nX: y", "FINICITY_APP_KEY has a line break"),
+        ("sch\u{fc}ssel", "FINICITY_APP_KEY has a character outside printable ASCII"),
+    ] {
+        check_problem(APP_KEY, bad, expected);
+    }
+    check_problem(CLIENT_ID, "ab\u{a0}cd", "FINICITY_CLIENT_ID has a character outside printable ASCII");
+    check_problem(CLIENT_SECRET, "'abcdef'", "FINICITY_CLIENT_SECRET is in quotation marks");
+}
+
+#[test]
+fn inner_spaces_and_quotes_of_an_app_key_are_sent() {
+    let mut env = env(&GOOD);
+    env.insert(APP_KEY.to_owned(), "my \"app\" key\n".to_owned());
+    assert_eq!(from_env(&env).unwrap().app_key.header(), "my \"app\" key");
+    for illegal in ["", " a", "a ", "a\u{e9}", "a\r\nb", "\ta"] {
+        assert!(AppKey::new(illegal.into()).is_none(), "{illegal:?}");
     }
 }
 
 #[test]
+fn an_empty_variable_counts_as_unset() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    fs::write(&path, "from-file").unwrap();
+    let file = path.display().to_string();
+    let empty = [(CLIENT_SECRET, ""), ("FINICITY_CLIENT_SECRET_FILE", &*file), ("FINICITY_PARTNER_ID", "")];
+    let env = env(&[&[GOOD[0], GOOD[2]], &empty[..]].concat());
+    let credentials = from_env(&env).unwrap();
+    assert_eq!((credentials.secret.expose().as_str(), credentials.scheme), ("from-file", Scheme::OAuth2));
+    check_problem(CLIENT_SECRET, "", "FINICITY_CLIENT_SECRET is not set");
+    assert_eq!(egress(&[(EGRESS_USERNAME, ""), (EGRESS_PASSWORD, "")]), Ok(None));
+    let token = BTreeMap::from([("FINICITY_ADMIN_TOKEN".to_owned(), Secret::from(""))]);
+    assert!(admin_token(&token).unwrap().is_none());
+}
+
+#[test]
 fn p03_a_secret_keeps_its_special_characters() {
-    for secret in ["\"quoted\\\" \u{e9}", " leading and trailing ", "a\nb"] {
+    for secret in ["\"quoted\\\" \u{e9}", "in ner", "\u{5bc6}\u{7801}"] {
         let mut env = env(&GOOD);
         env.insert(CLIENT_SECRET.to_owned(), secret.to_owned());
         assert_eq!(from_env(&env).unwrap().secret.expose(), secret);
@@ -97,6 +131,16 @@ fn a_secret_in_place_of_a_path_is_not_printed() {
     env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), "canary-secret".to_owned());
     let told = cause::line(&from_env(&env).unwrap_err()[0]);
     assert!(told.contains("does not hold a path") && !told.contains("canary"), "{told}");
+    // Base64 has slashes.
+    for secret in ["canary/secret+9b=", "/canary-secret", "./canary-secret"] {
+        env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), secret.to_owned());
+        let problems = from_env(&env).unwrap_err();
+        let text = format!("{} {problems:?}", cause::line(&problems[0]));
+        assert!(
+            text.contains("FINICITY_CLIENT_SECRET_FILE names a path (not shown") && !text.contains("canary"),
+            "{text}"
+        );
+    }
 }
 
 #[test]
@@ -179,7 +223,7 @@ fn an_egress_proxy_is_shown_both_credentials_or_none() {
         (&[username][..], EGRESS_PASSWORD),
         (&[(EGRESS_PASSWORD, "canary")], EGRESS_USERNAME),
         (&[(EGRESS_USERNAME, "a:canary"), (EGRESS_PASSWORD, "canary")], "colon"),
-        (&[username, (EGRESS_PASSWORD, " ")], EGRESS_PASSWORD),
+        (&[username, (EGRESS_PASSWORD, "canary\ncanary")], "FINICITY_EGRESS_PROXY_PASSWORD has a line break"),
     ] {
         let problem = egress(variables).unwrap_err();
         assert!(problem.contains(told) && !problem.contains("canary"), "{problem}");

@@ -61,7 +61,9 @@ pub struct Caught {
 impl Scrubber {
     /// From now on `values` are the secrets of `holder`. Those that it had until now are still looked for, since they may be on
     /// their way out, until the next change; those before them are forgotten and their memory overwritten.
-    pub fn know(&self, holder: &'static str, values: Vec<Secret<Vec<u8>>>) {
+    pub fn know(&self, holder: &'static str, mut values: Vec<Secret<Vec<u8>>>) {
+        // What is never looked for has no forms to be made; an empty value has none at all.
+        values.retain(|value| value.expose().len() >= MIN_SECRET_BYTES);
         if !self.0.known.load().held.iter().any(|held| held.has(holder, &values)) {
             self.0.known.rcu(|known| known.with(holder, &values));
         }
@@ -125,8 +127,7 @@ impl Known {
         let mut secrets: Vec<(&'static str, &Arc<Watched>)> = Vec::new();
         for held in held.iter().rev() {
             for watched in held.present.iter().chain(&held.former) {
-                let is_new = secrets.iter().all(|(_, known)| !Arc::ptr_eq(known, watched));
-                if is_new && watched.secret().len() >= MIN_SECRET_BYTES {
+                if secrets.iter().all(|(_, known)| !Arc::ptr_eq(known, watched)) {
                     secrets.push((held.holder, watched));
                 }
             }

@@ -1,15 +1,24 @@
 //! `upstream.ca_file`: certificate authorities in a PEM file.
+//!
+//! The file may be the wrong one, a private key for instance, so no error holds anything of its content: only the kind of what is
+//! wrong, and the line. The parser's own errors quote lines.
 
 use std::{
     fs::{self, File},
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, pem, pem::PemObject},
+    pki_types::{
+        CertificateDer,
+        pem::{self, SectionKind},
+    },
 };
+use zeroize::Zeroizing;
+
+use crate::secret::ShownPath;
 
 /// Several times what a whole operating system trusts. A file above this is no list of authorities, and must not fill the
 /// memory.
@@ -22,47 +31,88 @@ pub enum Error {
     #[error("nothing would be trusted: without the public authorities, upstream.ca_file has to name others")]
     NoRoots,
     /// The system does not give the file out.
-    #[error("{path} cannot be read", path = path.display())]
+    #[error("{path} cannot be read")]
     Unreadable {
         /// The file.
-        path: PathBuf,
+        path: ShownPath,
         /// What the system said.
         source: io::Error,
     },
     /// A directory, or something else that only has the file's name.
-    #[error("{path} is not a file", path = path.display())]
+    #[error("{path} is not a file")]
     NotAFile {
         /// The path.
-        path: PathBuf,
+        path: ShownPath,
     },
     /// The file is far larger than any list of authorities.
-    #[error("{path} is larger than {MAX_BYTES} bytes", path = path.display())]
+    #[error("{path} is larger than {MAX_BYTES} bytes")]
     TooLarge {
         /// The file.
-        path: PathBuf,
+        path: ShownPath,
     },
     /// The file is not PEM.
-    #[error("{path} cannot be read as a PEM file", path = path.display())]
+    #[error("{path} cannot be read as a PEM file: the block that begins in line {line} {malformed}")]
     NotPem {
         /// The file.
-        path: PathBuf,
+        path: ShownPath,
+        /// Where the block begins, from 1.
+        line: usize,
         /// What is wrong with it.
-        source: pem::Error,
+        malformed: Malformed,
     },
     /// The file is PEM, but has no certificate.
-    #[error("{path} holds no certificate: it needs at least one BEGIN CERTIFICATE block", path = path.display())]
+    #[error("{path} holds no certificate: it needs at least one BEGIN CERTIFICATE block")]
     Empty {
         /// The file.
-        path: PathBuf,
+        path: ShownPath,
+    },
+    /// The file has a private key and no certificate.
+    #[error(
+        "{path} holds no certificate, but a private key in line {line}: name a file with the certificates of authorities, and keep \
+         the key away from this process"
+    )]
+    PrivateKey {
+        /// The file.
+        path: ShownPath,
+        /// Where the key begins, from 1.
+        line: usize,
     },
     /// A certificate in the file cannot be used as a trust anchor.
-    #[error("{path} holds a certificate that cannot be used as a certificate authority", path = path.display())]
+    #[error("{path} holds a certificate that cannot be used as a certificate authority: the one in line {line}")]
     Unusable {
         /// The file.
-        path: PathBuf,
-        /// What rustls said.
-        source: rustls::Error,
+        path: ShownPath,
+        /// Where the certificate begins, from 1.
+        line: usize,
     },
+}
+
+/// What is wrong with a block of PEM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The line that begins it.
+    #[error("has a malformed BEGIN line")]
+    Begin,
+    /// There is no line that ends it.
+    #[error("has no END line that matches")]
+    End,
+    /// What is between them.
+    #[error("is not base64")]
+    Base64,
+    /// Something else.
+    #[error("is malformed")]
+    Other,
+}
+
+impl From<&pem::Error> for Malformed {
+    fn from(error: &pem::Error) -> Self {
+        match error {
+            pem::Error::IllegalSectionStart { .. } => Self::Begin,
+            pem::Error::MissingSectionEnd { .. } => Self::End,
+            pem::Error::Base64Decode(_) => Self::Base64,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The content of the file at `path`.
@@ -82,29 +132,84 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
 
 /// Adds the authorities in `content` to `roots`, and returns how many they are. `path` is what an error calls the file.
 pub(super) fn add(content: &[u8], path: &Path, roots: &mut RootCertStore) -> Result<usize, Error> {
-    let mut found = 0;
-    for certificate in CertificateDer::pem_slice_iter(content) {
-        let certificate = certificate.map_err(|source| Error::NotPem { path: path.into(), source })?;
-        roots.add(certificate).map_err(|source| Error::Unusable { path: path.into(), source })?;
-        found += 1;
+    let (mut found, mut key) = (0, None);
+    let mut rest = content;
+    loop {
+        let block = pem::from_buf(&mut rest);
+        let line = || line_of_block(content, content.len() - rest.len());
+        match block {
+            Ok(None) => break,
+            Ok(Some((SectionKind::Certificate, certificate))) => {
+                let added = roots.add(CertificateDer::from(certificate));
+                added.map_err(|_| Error::Unusable { path: path.into(), line: line() })?;
+                found += 1;
+            }
+            Ok(Some((SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey, secret))) => {
+                drop(Zeroizing::new(secret));
+                key = key.or_else(|| Some(line()));
+            }
+            Ok(Some(_)) => {}
+            Err(error) => {
+                return Err(Error::NotPem { path: path.into(), line: line(), malformed: Malformed::from(&error) });
+            }
+        }
     }
-    if found == 0 { Err(Error::Empty { path: path.into() }) } else { Ok(found) }
+    match key {
+        _ if found > 0 => Ok(found),
+        Some(line) => Err(Error::PrivateKey { path: path.into(), line }),
+        None => Err(Error::Empty { path: path.into() }),
+    }
+}
+
+/// The number of the last line before `end` that begins a block.
+fn line_of_block(content: &[u8], end: usize) -> usize {
+    let lines = content[..end].split(|byte| *byte == b'\n');
+    let begins = |(_, line): &(usize, &[u8])| line.starts_with(b"-----BEGIN");
+    (1..).zip(lines).filter(begins).last().map_or(1, |(number, _)| number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn block(label: &str, inside: &str) -> String {
+        format!("-----BEGIN {label}-----\n{inside}\n-----END {label}-----\n")
+    }
+
+    fn added(content: &str) -> Result<usize, Error> {
+        add(content.as_bytes(), Path::new("ca.pem"), &mut RootCertStore::empty())
+    }
+
     #[test]
-    fn each_thing_that_can_be_wrong_is_told_apart() {
-        let added = |content: &str| add(content.as_bytes(), Path::new("ca.pem"), &mut RootCertStore::empty());
-        let block = |inside: &str| format!("-----BEGIN CERTIFICATE-----\n{inside}\n-----END CERTIFICATE-----\n");
+    fn each_thing_that_can_be_wrong_is_told_apart_with_its_line() {
+        let key = block("PRIVATE KEY", "Y2FuYXJ5");
         assert!(matches!(added(""), Err(Error::Empty { .. })));
         assert!(matches!(added("no certificate here\n"), Err(Error::Empty { .. })));
-        assert!(matches!(added(&block("!")), Err(Error::NotPem { .. })));
-        assert!(matches!(added("-----BEGIN CERTIFICATE-----\nAAAA\n"), Err(Error::NotPem { .. })), "half written");
-        assert!(matches!(added(&block("AAAA")), Err(Error::Unusable { .. })));
+        for (content, at, expected) in [
+            (block("CERTIFICATE", "!"), 1, Malformed::Base64),
+            (format!("{key}# text\r\n{}", block("CERTIFICATE", "canary!")), 5, Malformed::Base64),
+            ("\n-----BEGIN CERTIFICATE-----\nAAAA\n".to_owned(), 2, Malformed::End),
+            (format!("{key}-----BEGIN canary canary--\n"), 4, Malformed::Begin),
+        ] {
+            let error = added(&content).unwrap_err();
+            assert!(
+                matches!(error, Error::NotPem { line, malformed, .. } if line == at && malformed == expected),
+                "{error}"
+            );
+            assert!(
+                error.to_string().contains(&format!("line {at} ")) && !format!("{error:?}").contains("canary"),
+                "{error}"
+            );
+        }
+        assert!(matches!(added(&block("CERTIFICATE", "AAAA")), Err(Error::Unusable { line: 1, .. })));
+        for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"] {
+            let error = added(&format!("\n{}", block(label, "Y2FuYXJ5"))).unwrap_err();
+            assert!(matches!(error, Error::PrivateKey { line: 2, .. }), "{error}");
+        }
+    }
 
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         assert!(matches!(read(&path), Err(Error::Unreadable { .. })));
@@ -113,5 +218,28 @@ mod tests {
         assert_eq!(read(&path).unwrap().len(), 1024 * 1024);
         fs::write(&path, vec![b'x'; 1024 * 1024 + 1]).unwrap();
         assert!(matches!(read(&path), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn no_error_holds_anything_of_the_file_or_of_text_in_place_of_its_path() {
+        let key = "-----BEGIN PRIVATE KEY-----\ncanary/canary+canary\n-----END PRIVATE KEY-----\n";
+        for path in [key, "canary/canary", "/canary", &key.replace('\n', "")] {
+            let error = read(Path::new(path)).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+        }
+        for content in [
+            key.replace("-----END", "-----canary"),
+            key.replace("KEY-----\n", "KEY "),
+            key.replace("KEY-----\n", "KEY----- "),
+            key.replace('\n', " "),
+            key.replace('\n', "\r"),
+            key.replace("canary/", "canary!"),
+            key.replace("PRIVATE KEY", "CERTIFICATE"),
+            key.replace("PRIVATE KEY", "canary"),
+            format!("\u{feff}{key}"),
+        ] {
+            let error = added(&content).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+        }
     }
 }

@@ -62,11 +62,13 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// Looks at one content after the other (`None` for a file that is gone); returns at which there was something to act on.
     fn looks(contents: &[Option<&str>]) -> Vec<usize> {
-        let gone = Error::NotAFile { path: "ca.pem".into() };
+        let gone = Error::NotAFile { path: Path::new("ca.pem").into() };
         let mut watch = Watch::new(b"one");
         let mut look = |content: &Option<&str>| watch.look(content.map(str::as_bytes).ok_or(&gone));
         (0..contents.len()).filter(|index| look(&contents[*index])).collect()

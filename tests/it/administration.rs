@@ -4,6 +4,8 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::support::{
@@ -74,4 +76,41 @@ fn a_latch_is_reset_within_the_budget_only() {
     assert_eq!(post(&socket, "/api/latch/reset?override_budget=true"), "200");
     proxy.process.wait_for_line(|line| line.contains("credentials rejected") && line.contains(r#""rejections":4"#));
     assert_eq!(upstream.received().len(), 4);
+}
+
+#[test]
+fn guesses_at_the_admin_token_are_slowed_and_the_right_one_is_not() {
+    const GUESSES: usize = 8;
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);
+    let start = Instant::now();
+    let guesses: Vec<_> = (0..GUESSES)
+        .map(|number| {
+            let mut admin = Client::connect(proxy.admin);
+            let guess = format!("Authorization: Bearer guess-number-{number:05}");
+            thread::spawn(move || {
+                let status = admin.call("POST", "/api/quarantine", &["Content-Length: 0", &guess], b"").status;
+                (status, Instant::now())
+            })
+        })
+        .collect();
+    proxy.process.wait_for_log("an admin action was refused");
+    let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
+    let lines = ["Content-Length: 0", authorization.as_str()];
+    assert_eq!(Client::connect(proxy.admin).call("POST", "/api/quarantine/lift", &lines, b"").status, 200);
+    let right = Instant::now();
+    let mut ends: Vec<_> = guesses
+        .into_iter()
+        .map(|guess| {
+            let (status, end) = guess.join().unwrap();
+            assert_eq!(status, 401);
+            end
+        })
+        .collect();
+    ends.sort_unstable();
+    assert!(right < *ends.last().unwrap(), "the right token waited for the guesses");
+    // A timer never fires early, so this holds on the slowest machine.
+    for (number, end) in (1..).zip(&ends) {
+        assert!(end.duration_since(start) >= number * Duration::from_secs(1), "refusal {number} came early");
+    }
 }

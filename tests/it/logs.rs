@@ -252,7 +252,7 @@ fn l08_no_text_of_others_can_forge_a_line_for_people() {
         Client::connect_socket(&socket).call("GET", "/x", &fields.each_ref().map(String::as_str), b"");
         Client::connect_socket(&socket).call("F\u{7c}OO", "/x", &[], b"");
         process.wait_for_lines(2, |line| line.contains("finicity_proxy::access"));
-        std::fs::write(credentials.join("app_key"), "a key with spaces").unwrap();
+        std::fs::write(credentials.join("app_key"), "a key\twith a tab").unwrap();
         process.signal(rustix::process::Signal::HUP);
         process.wait_for_line(|line| line.contains("cannot be used; those in use stay"));
         process.signal(rustix::process::Signal::TERM);

@@ -59,7 +59,7 @@ fn l03_configuration_and_credentials() {
     check("the files", dir::read(dir.path()).unwrap());
     let files = credentials::Source::Directory(dir.path().to_owned());
     check("the source", &files);
-    std::fs::write(dir.path().join("app_key"), format!("{APP_KEY} and a space")).unwrap();
+    std::fs::write(dir.path().join("app_key"), format!("{APP_KEY} and a space ")).unwrap();
     check("the problems", credentials::load(&files, None).unwrap_err());
 }
 

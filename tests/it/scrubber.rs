@@ -63,18 +63,25 @@ fn l01_a_secret_in_a_key_of_the_configuration_is_scrubbed_in_every_encoding() {
 
 #[test]
 fn l01_a_secret_on_the_command_line_is_scrubbed_from_what_is_printed() {
-    for arguments in [
-        &["check", "--set", &format!("upstream.ca_file={APP_KEY}")][..],
-        &["config", "--set", &format!("guard.hosts={APP_KEY}")],
-        &["check", "--config", APP_KEY],
-        &[&format!("--{APP_KEY}")],
-        &[APP_KEY],
-    ] {
+    for arguments in
+        [&["config", "--set", &format!("guard.hosts={APP_KEY}")][..], &[&format!("--{APP_KEY}")], &[APP_KEY]]
+    {
         let mut command = program();
         command.args(arguments).env("FINICITY_APP_KEY", APP_KEY).env("FINICITY_CLIENT_SECRET", CLIENT_SECRET);
         let mut process = Process::start(command);
         process.may_scrub();
         process.wait();
         assert!(process.output().contains("[scrubbed]"), "{arguments:?}: {}", process.output());
+    }
+}
+
+#[test]
+fn a_secret_in_place_of_a_path_on_the_command_line_is_not_even_scrubbed() {
+    for arguments in [["--set", &format!("upstream.ca_file={APP_KEY}")], ["--config", APP_KEY]] {
+        let mut command = program();
+        command.arg("check").args(arguments).env("FINICITY_APP_KEY", APP_KEY);
+        let mut process = Process::start(command);
+        assert_eq!(process.wait().code(), Some(78));
+        assert!(process.output().contains("a path (not shown"), "{arguments:?}: {}", process.output());
     }
 }

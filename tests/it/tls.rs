@@ -179,7 +179,8 @@ fn j10_an_authority_is_replaced_while_the_proxy_runs() {
     let (old_server, new_server) = (old.server(|_| {}), new.server(|_| {}));
     let mut mount = Mount::new(&old.pem());
     let upstream = upstream(&old_server.config);
-    let variables = [("FINICITY__UPSTREAM__CA_FILE", &*mount.ca_file()), ("FINICITY_ADMIN_TOKEN", "an-admin-token")];
+    let variables =
+        [("FINICITY__UPSTREAM__CA_FILE", &*mount.ca_file()), ("FINICITY_ADMIN_TOKEN", "an-admin-token-of-a-test")];
     let proxy = Proxy::start_with(&upstream, &variables);
     assert_eq!(proxy.connect().get("/x").status, 200);
     upstream.present(Arc::clone(&new_server.config));
@@ -188,7 +189,7 @@ fn j10_an_authority_is_replaced_while_the_proxy_runs() {
     mount.swap(&new.pem());
     assert_eq!(proxy.process.wait_for_log(READ_AGAIN)["authorities"], 1);
     assert_eq!(proxy.connect().get("/x").status, 200);
-    let lines = ["Content-Length: 0", "Authorization: Bearer an-admin-token"];
+    let lines = ["Content-Length: 0", "Authorization: Bearer an-admin-token-of-a-test"];
     assert_eq!(Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"").status, 200);
     proxy.process.wait_for_lines(2, |line| line.contains(r#""token minted""#));
 

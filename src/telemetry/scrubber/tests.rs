@@ -178,3 +178,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_secret_of_any_length_is_taken_and_a_short_one_not_looked_for() {
+    for length in 0..MIN_SECRET_BYTES {
+        let scrubber = Scrubber::default();
+        let short = &b"abcdefgh"[..length];
+        scrubber.know("test", vec![Secret::new(short.to_vec()), Secret::new(b"the-secret".to_vec())]);
+        let mut text = b"abcdefgh the-secret\n".to_vec();
+        assert_eq!(scrubber.scrub(&mut text).map(|caught| caught.times), Some(1));
+        assert_eq!(text, b"abcdefgh [scrubbed]\n");
+    }
+}

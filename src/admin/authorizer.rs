@@ -1,0 +1,212 @@
+//! Who may do what on the administrator's listener.
+//!
+//! Guesses at the admin token are slowed: a refusal takes a second, and only one refusal passes at a time. The right token is
+//! compared at once and waits for nothing, however many guesses do.
+//!
+//! Deliberately absent: a lock-out of the port, which would let anyone keep the administrator out.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use ring::digest::{SHA256, digest};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use super::actions;
+use crate::{
+    guard::{Door, HostGuard, Peer, Refusal},
+    secret::Secret,
+    telemetry::{AUDIT, Seldom},
+};
+
+/// How long a refused request waits for its answer. A token of 16 characters is beyond guessing at any rate; this keeps a program
+/// with a wrong one from filling the log and a core.
+const REFUSAL_DELAY: Duration = Duration::from_secs(1);
+
+/// The most refused requests that wait for their turn; those beyond are answered 429 at once. Each holds a connection, of which the
+/// listener has 64: the rest stay free for the right token.
+const MAX_WAITING: usize = 48;
+
+/// Lets requests through, or refuses them.
+#[derive(Debug)]
+pub(super) struct Authorizer {
+    door: Door,
+    guard: HostGuard,
+    admin_token: Option<Secret<String>>,
+    refused: Seldom,
+    waiting: Semaphore,
+    turn: Mutex<()>,
+}
+
+impl Authorizer {
+    pub(super) fn new(door: Door, admin_token: Option<Secret<String>>) -> Self {
+        Self {
+            door,
+            guard: HostGuard::new(Vec::new()),
+            admin_token,
+            refused: Seldom::default(),
+            waiting: Semaphore::new(MAX_WAITING),
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// The response to a request that is not let through.
+    fn refusal(&self, request: &Request) -> Option<Response> {
+        if self.door == Door::Socket {
+            return None;
+        }
+        match self.guard.check(request.headers(), self.door) {
+            Ok(()) => {}
+            Err(Refusal::NoHost) => {
+                return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is needed\n").into_response());
+            }
+            Err(Refusal::OtherHost) => {
+                let why = "this port answers to loopback names only\n";
+                return Some((StatusCode::MISDIRECTED_REQUEST, why).into_response());
+            }
+            Err(Refusal::WebPage) => {
+                return Some((StatusCode::FORBIDDEN, "requests from web pages are refused\n").into_response());
+            }
+        }
+        if request.method().is_safe() {
+            return None;
+        }
+        match &self.admin_token {
+            None => {
+                let how = "actions are off on this port: set FINICITY_ADMIN_TOKEN, or admin.socket and use that\n";
+                Some((StatusCode::FORBIDDEN, how).into_response())
+            }
+            Some(token) if is_authorized(request.headers(), token) => None,
+            Some(_) => {
+                let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+                let how = "the admin token is needed: Authorization: Bearer …\n";
+                Some((StatusCode::UNAUTHORIZED, challenge, how).into_response())
+            }
+        }
+    }
+
+    /// `refusal`, when its turn has come, or a 429 when too many wait already.
+    ///
+    /// # Cancel safety
+    ///
+    /// A request that is dropped while it waits gives its turn to the next.
+    async fn slowed(&self, refusal: Response) -> Response {
+        let Ok(_waiting) = self.waiting.try_acquire() else {
+            let fields = [(header::RETRY_AFTER, "60"), (header::CONNECTION, "close")];
+            return (StatusCode::TOO_MANY_REQUESTS, fields, "too many requests without the admin token\n")
+                .into_response();
+        };
+        let _turn = self.turn.lock().await;
+        sleep(REFUSAL_DELAY).await;
+        refusal
+    }
+}
+
+/// Lets a request through or refuses it. Actions are logged either way, refused ones once a second at most.
+pub(super) async fn admit(State(authorizer): State<Arc<Authorizer>>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return match authorizer.refusal(&request) {
+            Some(refusal) => refusal,
+            None => next.run(request).await,
+        };
+    }
+    let action = actions::name(request.uri().path());
+    let who = request.extensions().get::<Peer>().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    if let Some(refusal) = authorizer.refusal(&request) {
+        let status = refusal.status();
+        if let Some(times) = authorizer.refused.count() {
+            warn!(target: AUDIT, action, who, http.response.status_code = status.as_u16(), times, "an admin action was refused");
+        }
+        return if status == StatusCode::UNAUTHORIZED { authorizer.slowed(refusal).await } else { refusal };
+    }
+    let response = next.run(request).await;
+    info!(target: AUDIT, action, who, http.response.status_code = response.status().as_u16(), "an admin action was asked for");
+    response
+}
+
+/// Whether `headers` carry `token`, once and as a bearer token. The comparison is of hashes, so that its time tells nothing.
+fn is_authorized(headers: &HeaderMap, token: &Secret<String>) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let given = value.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+    given.is_some_and(|(_, given)| {
+        digest(&SHA256, given).as_ref() == digest(&SHA256, token.expose().as_bytes()).as_ref()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, middleware, routing::post};
+    use futures_util::{StreamExt as _, stream::FuturesUnordered};
+    use tokio::time::Instant;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    fn router(door: Door) -> Router {
+        let authorizer = Arc::new(Authorizer::new(door, Some("the-right-admin-token".into())));
+        Router::new().route("/", post(|| async {})).layer(middleware::from_fn_with_state(authorizer, admit))
+    }
+
+    async fn status(router: &Router, token: &str) -> u16 {
+        let request = Request::post("/").header("host", "localhost").header("authorization", format!("Bearer {token}"));
+        let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        response.status().as_u16()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_refusal_takes_a_second_and_one_comes_at_a_time() {
+        let router = router(Door::Port);
+        let start = Instant::now();
+        let mut guesses: FuturesUnordered<_> = (0..10).map(|_| status(&router, "wrong")).collect();
+        for refused in 1..=10 {
+            assert_eq!(guesses.next().await, Some(401));
+            let took = start.elapsed();
+            assert!(took.abs_diff(refused * REFUSAL_DELAY) < Duration::from_millis(100), "{refused}: {took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_right_token_waits_for_nothing_while_guesses_wait() {
+        let router = router(Door::Port);
+        let start = Instant::now();
+        let mut guesses: FuturesUnordered<_> = (0..2 * MAX_WAITING).map(|_| status(&router, "wrong")).collect();
+        let mut refused = 0;
+        for _ in 0..MAX_WAITING {
+            assert_eq!(guesses.next().await, Some(429), "those beyond the queue are answered at once");
+            refused += 1;
+        }
+        assert_eq!(status(&router, "the-right-admin-token").await, 200);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        while let Some(status) = guesses.next().await {
+            assert_eq!(status, 401);
+            refused += 1;
+        }
+        assert_eq!(refused, 2 * MAX_WAITING);
+        assert_eq!(status(&router, "the-right-admin-token").await, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guess_that_goes_away_gives_its_turn_to_the_next() {
+        let router = router(Door::Port);
+        drop(FuturesUnordered::from_iter((0..10).map(|_| Box::pin(status(&router, "wrong")))).next());
+        let start = Instant::now();
+        assert_eq!(status(&router, "wrong").await, 401);
+        assert!(start.elapsed().abs_diff(REFUSAL_DELAY) < Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_slowed_on_the_socket() {
+        let start = Instant::now();
+        assert_eq!(status(&router(Door::Socket), "wrong").await, 200);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,180 @@
+//! What a value must look like, so that one that was spoiled on its way is never sent.
+//!
+//! A spoiled credential (quotes out of an env file, a byte order mark, a space that was copied along) is a failed
+//! authentication, of which the vendor allows five. So it is refused before it is sent, by its name and never by its value.
+//!
+//! | kind | refused |
+//! |---|---|
+//! | id, App Key, admin token | the same quote at both ends, a space at either end, everything outside 0x20 to 0x7E |
+//! | client or partner secret | the same quote at both ends, white space or an invisible character at either end, control characters and line breaks |
+//! | egress user and password | line breaks and NUL |
+//!
+//! One line break at the end, LF or CRLF, is not part of a value: editors and `echo` add one.
+
+use zeroize::Zeroizing;
+
+use super::Problem;
+use crate::secret::Secret;
+
+/// Shorter admin tokens can be guessed, so they are refused.
+pub(super) const MIN_ADMIN_TOKEN_BYTES: usize = 16;
+
+/// One value with the name of its place.
+pub(super) type Found = (Secret<String>, String);
+
+/// Which rules a value has to keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A client or partner id.
+    Id,
+    /// A client or partner secret.
+    Secret,
+    /// An App Key.
+    AppKey,
+    /// The administrator's token.
+    AdminToken,
+    /// A user name or a password for the egress proxy.
+    Egress,
+}
+
+/// What is wrong with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Spoiled {
+    /// It begins and ends with the same quotation mark.
+    #[error("is in quotation marks, which env files of containers keep as part of the value: remove them")]
+    Quoted,
+    /// White space at an end.
+    #[error("begins or ends with white space: remove it, or copy the value again")]
+    Space,
+    /// An invisible character at an end.
+    #[error(
+        "begins or ends with an invisible character, such as a byte order mark, a zero-width space or a no-break space: save \
+         it as plain text, or copy the value again"
+    )]
+    Invisible,
+    /// A line break that is not the one at the end.
+    #[error("has a line break in it: put the value on one line, with at most one line break after it")]
+    LineBreak,
+    /// Another control character.
+    #[error("has a control character, such as a tab or NUL, in it: copy the value again as plain text")]
+    Control,
+    /// A character that the value can never have.
+    #[error("has a character outside printable ASCII: copy the value again, without anything around it")]
+    NotAscii,
+}
+
+/// Takes the value, without one line break at its end, if it can be used.
+pub(super) fn check(kind: Kind, (value, place): Found) -> Result<Found, Problem> {
+    let value = Secret::from(without_line_break(value.expose()));
+    let text = value.expose().as_str();
+    if is_empty(kind, text) {
+        return Err(Problem::Empty(place));
+    }
+    if let Some(spoiled) = spoiled(kind, text) {
+        return Err(Problem::Spoiled(place, spoiled));
+    }
+    if kind != Kind::Egress && is_placeholder(text) {
+        return Err(Problem::Placeholder(place));
+    }
+    if kind == Kind::AdminToken && text.len() < MIN_ADMIN_TOKEN_BYTES {
+        return Err(Problem::ShortAdminToken(place));
+    }
+    Ok((value, place))
+}
+
+/// `text` without one LF or CRLF at its end.
+fn without_line_break(text: &str) -> &str {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    if line.len() < text.len() { line.strip_suffix('\r').unwrap_or(line) } else { line }
+}
+
+/// Whether there is nothing of a value. A password may consist of spaces.
+fn is_empty(kind: Kind, text: &str) -> bool {
+    text.is_empty() || kind != Kind::Egress && text.chars().all(|c| c.is_whitespace() || is_invisible(c))
+}
+
+fn spoiled(kind: Kind, text: &str) -> Option<Spoiled> {
+    match kind {
+        Kind::Egress => control(text, |c| matches!(c, '\n' | '\r' | '\0')),
+        Kind::Secret => at_the_ends(text).or_else(|| control(text, |c| c.is_control() || is_line_break(c))),
+        Kind::Id | Kind::AppKey | Kind::AdminToken => {
+            let others = || text.chars().any(|c| !matches!(c, ' '..='~')).then_some(Spoiled::NotAscii);
+            at_the_ends(text).or_else(|| control(text, |c| c.is_control() || is_line_break(c))).or_else(others)
+        }
+    }
+}
+
+/// What is wrong with the first and the last character of `text`.
+fn at_the_ends(text: &str) -> Option<Spoiled> {
+    let (first, last) = (text.chars().next()?, text.chars().next_back()?);
+    let is_pair = text.chars().nth(1).is_some() && closing_quote(first) == Some(last);
+    let ends = [first, last];
+    if is_pair {
+        Some(Spoiled::Quoted)
+    } else if ends.into_iter().any(is_line_break) {
+        Some(Spoiled::LineBreak)
+    } else if ends.into_iter().any(is_invisible) {
+        Some(Spoiled::Invisible)
+    } else if ends.into_iter().any(char::is_whitespace) {
+        Some(Spoiled::Space)
+    } else {
+        None
+    }
+}
+
+/// The first of the `refused` characters in `text`, by its kind.
+fn control(text: &str, refused: impl Fn(char) -> bool) -> Option<Spoiled> {
+    let found = text.chars().find(|c| refused(*c))?;
+    Some(if is_line_break(found) { Spoiled::LineBreak } else { Spoiled::Control })
+}
+
+/// The quotation mark that ends what `opening` begins. Word processors make the pairs of two different ones.
+fn closing_quote(opening: char) -> Option<char> {
+    match opening {
+        '"' | '\'' | '`' | '\u{b4}' | '\u{2018}' | '\u{2019}' | '\u{201c}' | '\u{201d}' | '\u{ab}' | '\u{201e}' => {}
+        _ => return None,
+    }
+    Some(match opening {
+        '\u{2018}' => '\u{2019}',
+        '\u{201c}' => '\u{201d}',
+        '\u{201e}' => '\u{201c}',
+        '\u{ab}' => '\u{bb}',
+        same => same,
+    })
+}
+
+fn is_line_break(character: char) -> bool {
+    matches!(character, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// Whether nothing is drawn for `character`, or a space that is none: what copying from a page or a document brings along.
+fn is_invisible(character: char) -> bool {
+    matches!(character,
+        '\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{2000}'..='\u{200f}' | '\u{202a}'..='\u{202f}' | '\u{205f}'..='\u{206f}'
+        | '\u{3000}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Whether `value` is what a template or a tutorial leaves where the real value belongs.
+///
+/// A real value that looks like this would be refused, so only shapes that no issued credential has are listed.
+fn is_placeholder(value: &str) -> bool {
+    let value = Zeroizing::new(value.trim().to_ascii_lowercase());
+    let wrapped = [("<", ">"), ("${", "}"), ("$(", ")"), ("{{", "}}"), ("[", "]")]
+        .iter()
+        .any(|(open, close)| value.starts_with(open) && value.ends_with(close));
+    // Never moved while it grows, which would leave a copy behind.
+    let mut letters = Zeroizing::new(String::with_capacity(value.len()));
+    letters.extend(value.chars().filter(char::is_ascii_alphanumeric));
+    let listed = ["changeme", "replaceme", "placeholder", "todo", "tbd", "fixme", "none", "null", "undefined"]
+        .contains(&letters.as_str());
+    let addressed = letters.starts_with("your")
+        && ["id", "secret", "key"].iter().any(|end| letters.ends_with(end) || letters.ends_with(&format!("{end}here")));
+    let crossed_out =
+        !letters.is_empty() && letters.bytes().all(|b| b == b'x') || value.chars().all(|c| "*.-_".contains(c));
+    wrapped || listed || addressed || crossed_out
+}
+
+#[cfg(test)]
+mod tests;
