@@ -13,6 +13,7 @@ mod deadline;
 mod error;
 mod framing;
 mod guard;
+mod header_families;
 pub mod headers;
 pub mod heal;
 mod inject;
@@ -50,9 +51,9 @@ pub use target::Endpoints;
 pub use upload::{Upload, UploadLimits};
 
 use self::{
-    client::Upstream, deadline::DeadlineLayer, guard::Guard, headers::OwnNames, heal::HealLayer, inject::InjectLayer,
-    local::LocalLayer, observe::ObserveLayer, overdue::OverdueLayer, panic::CatchPanicLayer, policy::Policy,
-    respond::RespondLayer, retry::RetryLayer, step::step,
+    client::Upstream, deadline::DeadlineLayer, guard::Guard, headers::HeaderRules, heal::HealLayer,
+    inject::InjectLayer, local::LocalLayer, observe::ObserveLayer, overdue::OverdueLayer, panic::CatchPanicLayer,
+    policy::Policy, respond::RespondLayer, retry::RetryLayer, step::step,
 };
 use crate::{
     drain::Drain,
@@ -91,6 +92,8 @@ pub struct Config {
     pub policy: Arc<Policy>,
     /// The names of the header fields that are injected.
     pub own_headers: Vec<HeaderName>,
+    /// Names of header families that are forwarded all the same (`headers.forward`).
+    pub forward: Vec<HeaderName>,
     /// How long a request whose token was refused waits for a new one.
     pub heal_wait: Duration,
 }
@@ -111,7 +114,12 @@ pub struct Pool(Upstream<Upload<Incoming>>);
 impl Pool {
     /// No connections yet. They live on the runtime that they are first used on, and trust what `trust` says at each.
     pub fn new(config: &Config, trust: Trust, metrics: Arc<Metrics>) -> Self {
-        Self(Upstream::new(&config.upstream, Arc::new(OwnNames::new(&config.own_headers)), trust, metrics))
+        Self(Upstream::new(
+            &config.upstream,
+            Arc::new(HeaderRules::new(&config.own_headers, &config.forward)),
+            trust,
+            metrics,
+        ))
     }
 }
 
@@ -178,7 +186,7 @@ where
 {
     let Shared { concurrency, token, control, metrics, drain } = shared;
     let guard = Arc::new(Guard::new(config, door));
-    let names = Arc::new(OwnNames::new(&config.own_headers));
+    let names = Arc::new(HeaderRules::new(&config.own_headers, &config.forward));
     let limits = config.upload;
     ServiceBuilder::new()
         .layer(ObserveLayer::new(door, Arc::clone(&metrics))) // request id, access log, metrics

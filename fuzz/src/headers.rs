@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use finicity_proxy::proxy::{
     Exchange, Record,
-    headers::{OwnNames, strip_request, strip_response},
+    headers::{HeaderRules, family, strip_request, strip_response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
@@ -18,22 +18,20 @@ const OWN: HeaderName = HeaderName::from_static("x-own_key");
 const HOP_BY_HOP: &str =
     "connection http2-settings keep-alive proxy-connection te trailer trailers transfer-encoding upgrade";
 
-/// What a caller has for us, or what tells of it.
-const CALLERS: &str = "app-key app-token authorization b3 baggage cookie expect forwarded host origin referer traceparent \
-                       tracestate x-original-url x-real-ip x-rewrite-url x-own-key";
-const CALLERS_PREFIXES: [&str; 4] = ["finicity-app-", "proxy-", "x-b3-", "x-forwarded-"];
-
 /// What an answer must not bring to a caller.
 const ANSWERS: &str = "app-key app-token authorization x-finicity-proxy-error x-own-key";
-const ANSWERS_PREFIXES: [&str; 2] = ["finicity-app-", "proxy-"];
+const ANSWERS_PREFIXES: [&str; 2] = ["finicity-app", "proxy"];
 
 /// What must hold for the header fields in `input`, which begins with a method, sent to the vendor or to a caller.
 pub fn headers(input: &[u8]) {
     let message = Message::read(input);
     let method = Method::from_bytes(message.first).unwrap_or(Method::POST);
-    let own = OwnNames::new(&[OWN]);
+    let own = HeaderRules::new(&[OWN], &[]);
 
-    let stays_behind = |name: &str| is_in(name, HOP_BY_HOP, &[]) || is_in(name, CALLERS, &CALLERS_PREFIXES);
+    // The families are the program's; that every spelling of a name has the same one is what is looked at here.
+    let is_of_the_caller =
+        |name: &str| HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| family(&name).is_some());
+    let stays_behind = |name: &str| name == "x-own-key" || name == "content-length" || is_of_the_caller(name);
     let request = |headers: &HeaderMap| {
         let mut request = Request::new(());
         *request.method_mut() = method.clone();
@@ -47,7 +45,9 @@ pub fn headers(input: &[u8]) {
     request_is_framed(&method, &message.headers, &sent);
     assert_eq!(request(&sent), sent, "what was stripped has nothing left to strip");
 
-    let kept_back = |name: &str| is_in(name, HOP_BY_HOP, &[]) || is_in(name, ANSWERS, &ANSWERS_PREFIXES);
+    let kept_back = |name: &str| {
+        name == "content-length" || is_in(name, HOP_BY_HOP, &[]) || is_in(name, ANSWERS, &ANSWERS_PREFIXES)
+    };
     let mut answered = message.headers.clone();
     strip_response(&own, &mut answered);
     compare(&message.headers, &answered, kept_back);
@@ -62,7 +62,7 @@ fn compare(before: &HeaderMap, after: &HeaderMap, goes: impl Fn(&str) -> bool) {
     let named = named_by_connection(before);
     let framing = |name: &HeaderName| [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(name);
     for name in before.keys().filter(|name| !framing(name)) {
-        let goes = goes(&dashed(name)) || named.contains(name.as_str());
+        let goes = goes(&folded(name)) || named.contains(name.as_str());
         let expected: Vec<_> = before.get_all(name).iter().filter(|_| !goes).collect();
         let kept: Vec<_> = after.get_all(name).iter().collect();
         assert_eq!(kept, expected, "{name}");
@@ -98,12 +98,16 @@ fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
 }
 
 fn is_in(name: &str, names: &str, prefixes: &[&str]) -> bool {
-    names.split(' ').any(|other| other == name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+    names.split(' ').any(|other| other == name)
+        || prefixes
+            .iter()
+            .any(|prefix| name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
 }
 
-/// Servers take `_` for `-`.
-fn dashed(name: &HeaderName) -> String {
-    name.as_str().replace('_', "-")
+/// Servers take one separator for another.
+fn folded(name: &HeaderName) -> String {
+    let words = name.as_str().split(|character: char| !character.is_ascii_alphanumeric());
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
 }
 
 fn named_by_connection(headers: &HeaderMap) -> BTreeSet<String> {

@@ -1,6 +1,7 @@
 //! From what was written to what can run: every key, its type, its bounds.
 
 mod auth;
+mod headers;
 mod listen;
 mod log;
 mod policy;
@@ -95,6 +96,8 @@ fn keys(
     let slow_first_byte_timeout = read.duration("upstream.slow_first_byte_timeout", SECOND..=HOUR);
     let replay_buffer = read.number("upstream.replay_buffer", 0..=16 * 1024 * 1024);
     let token = auth::token(read);
+    let own_headers = vec![token.app_key_header.clone(), token.token_header.clone()];
+    let forward = headers::forward(read, &own_headers);
     let state_dir = read.optional("auth.state_dir", |path| Ok(PathBuf::from(path)));
     let admin_socket = listen::admin_socket(read);
     let startup = startup(read);
@@ -121,7 +124,8 @@ fn keys(
             heal_wait: token.token_wait,
             endpoints: proxy::Endpoints::new(token.token_path.as_deref(), token.revocation_path.as_deref()),
             policy,
-            own_headers: vec![token.app_key_header.clone(), token.token_header.clone()],
+            forward,
+            own_headers,
             upstream: upstream.clone(),
         },
         token: token::Config { base: upstream.url, egress: upstream.egress, ..token },

@@ -189,6 +189,27 @@ fn d07_the_app_key_and_the_token_each_have_a_header() {
 }
 
 #[test]
+fn a_header_that_is_injected_or_frames_a_message_is_not_let_through() {
+    let forward = |names: &str| inputs(&[("FINICITY__HEADERS__FORWARD", names)]);
+    let config = load(&forward("traceparent, X-Api-Key")).unwrap();
+    assert_eq!(config.proxy.forward, ["traceparent", "x-api-key"]);
+    assert!(load(&inputs(&[])).unwrap().proxy.forward.is_empty());
+    for (names, expected) in [
+        ("traceparent, Finicity_App_Key", "name 2 is one that the proxy adds itself"),
+        ("Authorization", "name 1 is one that the proxy adds itself"),
+        ("Content-Length", "name 1 belongs to the caller's connection or frames a message"),
+        ("X-HTTP-Method", "name 1 can change the method"),
+        ("canary canary", "name 1 must be the whole name of a header field"),
+        ("canary-*:", "name 1 must be the whole name of a header field"),
+    ] {
+        check_problems(&forward(names), 1, &["headers.forward (set by FINICITY__HEADERS__FORWARD): ", expected]);
+    }
+    check_problems(&forward("X-Forwarded-For, canary:, Host, TE"), 3, &["name 2", "name 3", "name 4"]);
+    let own = [("FINICITY__AUTH__APP_KEY_HEADER", "X-Api-Key"), ("FINICITY__HEADERS__FORWARD", "x_api_key")];
+    check_problems(&inputs(&own), 1, &["is one that the proxy adds itself"]);
+}
+
+#[test]
 fn k05_remote_callers_need_an_explicit_yes_and_the_admin_port_never_has_any() {
     check_problems(&inputs(&[("FINICITY__LISTEN__PROXY", "0.0.0.0:3464")]), 1, &["listen.allow_remote"]);
     load(&inputs(&[("FINICITY__LISTEN__PROXY", "0.0.0.0:3464"), ("FINICITY__LISTEN__ALLOW_REMOTE", "true")])).unwrap();

@@ -39,7 +39,7 @@ use self::{
     pool::Pool,
     request::Sending,
 };
-use super::{Error, Exchange, ReplayBody, RequestBody, ResponseBody, headers::OwnNames};
+use super::{Error, Exchange, ReplayBody, RequestBody, ResponseBody, headers::HeaderRules};
 use crate::{egress, telemetry::Metrics, tls::Trust};
 
 /// Where requests go, and over which connections.
@@ -72,7 +72,7 @@ struct Shared<B, C: Connect> {
     pool: Arc<Pool<C, Sent<B>>>,
     authority: Authority,
     host: HeaderValue,
-    own_names: Arc<OwnNames>,
+    own_names: Arc<HeaderRules>,
     idle_timeout: Duration,
 }
 
@@ -85,13 +85,23 @@ impl<B, C: Connect> Clone for Upstream<B, C> {
 impl<B> Upstream<B> {
     /// A client for `config.url`, trusting what `trust` says at each connection. Its connections live on the runtime that it is
     /// used on. Answers lose what is named like `own_names`.
-    pub(super) fn new(config: &UpstreamConfig, own_names: Arc<OwnNames>, trust: Trust, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        config: &UpstreamConfig,
+        own_names: Arc<HeaderRules>,
+        trust: Trust,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self::with_connector(config, own_names, Connector::new(config, trust), metrics)
     }
 }
 
 impl<B, C: Connect> Upstream<B, C> {
-    fn with_connector(config: &UpstreamConfig, own_names: Arc<OwnNames>, connector: C, metrics: Arc<Metrics>) -> Self {
+    fn with_connector(
+        config: &UpstreamConfig,
+        own_names: Arc<HeaderRules>,
+        connector: C,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
         let pool = Pool::new(connector, config, metrics);

@@ -20,6 +20,7 @@ mod errors;
 mod administration;
 mod forwarding;
 mod framing;
+mod header_families;
 mod healing;
 mod http2;
 mod http2_hostile;

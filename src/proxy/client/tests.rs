@@ -75,7 +75,7 @@ where
     };
     let opened = Arc::new(AtomicUsize::new(0));
     let connector = Memory { protocol, opened: Arc::clone(&opened), serve };
-    let own_names = Arc::new(OwnNames::new(&[HeaderName::from_static("finicity-app-key")]));
+    let own_names = Arc::new(HeaderRules::new(&[HeaderName::from_static("finicity-app-key")], &[]));
     (Upstream::with_connector(&config, own_names, connector, Arc::new(Metrics::new())), opened)
 }
 
