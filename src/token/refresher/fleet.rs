@@ -104,7 +104,8 @@ fn launch(vendor: &Arc<Vendor>) -> Vec<Instance> {
         let metrics = Arc::new(Metrics::new());
         let refresher = Refresher::new(writer, Arc::clone(vendor), credentials, lockout, commands, LIFETIME, metrics);
         started.set(started.get() + 1);
-        let delay = Duration::from_millis(started.get() % 1_000);
+        // Never zero: whole seconds after that a fault of whole seconds would end at the instant of an attempt.
+        let delay = Duration::from_millis(1 + started.get() % 1_000);
         let task = tokio::spawn(async move {
             sleep(delay).await;
             refresher.run(CancellationToken::new()).await;
