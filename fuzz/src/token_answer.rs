@@ -60,10 +60,10 @@ fn check_failure(status: StatusCode, failure: &Failure) {
     assert!(number || OAUTH.split(' ').any(|error| error == code), "the body is told: {code:?}");
     let code = failure.code.as_ref().map(|code| format!(" (code {code})")).unwrap_or_default();
     assert_eq!(failure.to_string(), format!("{} (status {}){code}", failure.reason, status.as_u16()));
-    let Failure { class, reason, status, code, retry_after, readable } = failure;
+    let Failure { class, disposition, reason, status, code, retry_after, readable } = failure;
     let shown = format!(
-        "Failure {{ class: {class:?}, reason: {reason:?}, status: {status:?}, code: {code:?}, retry_after: {retry_after:?}, \
-         readable: {readable} }}"
+        "Failure {{ class: {class:?}, disposition: {disposition:?}, reason: {reason:?}, status: {status:?}, code: {code:?}, \
+         retry_after: {retry_after:?}, readable: {readable} }}"
     );
     assert_eq!(format!("{failure:?}"), shown);
 }

@@ -111,8 +111,8 @@ impl<M: Mint> Refresher<M> {
             candidate = which == Which::Candidate,
             retry_in_s = wait.map(|wait| wait.as_secs()),
             "token requests held: too many attempts with credentials that have never obtained a token have an unknown outcome, and \
-             each may count towards the vendor's lock-out; verify the credentials, then run `finicity-proxy lockout reset \
-             --override-budget`"
+             each may count towards the vendor's lock-out; verify the credentials, then run finicity-proxy lockout reset \
+             --override-budget"
         );
     }
 
