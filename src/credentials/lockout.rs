@@ -13,6 +13,7 @@
 //! Confirmed rejections never expire: the vendor documents no time after which its count of failures ends.
 
 mod attempts;
+mod failure;
 mod fingerprint;
 mod state;
 mod state_file;
@@ -29,9 +30,10 @@ pub use fingerprint::Fingerprint;
 
 use self::{
     attempts::{Attempts, Decision},
+    failure::Failure,
     fingerprint::Key,
     state::State,
-    store::{Failure, Store},
+    store::Store,
 };
 use crate::secret::Secret;
 

@@ -9,11 +9,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::store::Failure;
-
-/// More than twice the largest state that the bounds of [`State`](super::state::State) and
-/// [`Attempts`](super::attempts::Attempts) allow. A larger file is something else.
-pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
+use super::failure::{Failure, MAX_FILE_BYTES};
 
 /// Capacity for the state of a few ids, so that writing it leaves no copy of the key in a buffer that was outgrown.
 pub(super) const USUAL_FILE_BYTES: usize = 4 * 1024;
