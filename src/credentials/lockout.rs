@@ -35,7 +35,7 @@ use self::{
     state::State,
     store::Store,
 };
-use crate::secret::Secret;
+use crate::secret::{Secret, ShownPath};
 
 /// Whether a token call may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub struct Permit {
 
 /// Why the state of an earlier run cannot be gone by. Starting all the same could forget a rejection.
 #[derive(Debug, thiserror::Error)]
-#[error("the lock-out state {} cannot be used: {}", path.display(), source.advice())]
+#[error("the lock-out state {} cannot be used: {}", ShownPath::new(path), source.advice())]
 pub struct OpenError {
     path: PathBuf,
     source: Failure,
@@ -98,7 +98,7 @@ pub struct OpenError {
 
 /// Why a change is not on the disk. Of a rejection this process knows all the same; any other change was not made.
 #[derive(Debug, thiserror::Error)]
-#[error("the lock-out state {} cannot be kept up to date: {}", path.display(), source.advice())]
+#[error("the lock-out state {} cannot be kept up to date: {}", ShownPath::new(path), source.advice())]
 pub struct PersistError {
     path: PathBuf,
     source: Failure,
