@@ -212,3 +212,13 @@ fn a_rejection_whose_body_is_cut_is_a_rejection() {
     }
     assert_eq!(attempts(&upstream), 1);
 }
+
+#[test]
+fn a_response_that_is_too_large_is_an_unknown_outcome() {
+    // Its end may say that the account is locked, and nobody reads it.
+    let pad = "x".repeat(70 * 1024);
+    let upstream = Upstream::start_raw(move |_| {
+        Reply::status(500, "Internal Server Error", &format!(r#"{{"message":"{pad}","code":24302}}"#))
+    });
+    assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[])), "1");
+}

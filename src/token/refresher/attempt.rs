@@ -260,4 +260,6 @@ mod outage;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod sharing;
+#[cfg(test)]
 mod tests;

@@ -301,3 +301,36 @@ fn the_attempts_file_holds_no_credential() {
     let hashes: Vec<&str> = text.split('"').skip(1).step_by(2).filter(|string| string.len() == 64).collect();
     assert!(hashes.len() == 3 && !text.contains("canary"), "the key's id, the account's and one proof: {text}");
 }
+
+#[test]
+fn a_reset_of_rejected_credentials_leaves_no_proof() {
+    // Between the two writes of a rejection a process may be killed, and an earlier release, after a rollback, makes only one.
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let print = print(&lockout, "id", "secret");
+    accept(&mut lockout, &print).unwrap();
+    let proof = fs::read(dir.join(ATTEMPTS_FILE)).unwrap();
+    for (more, override_budget) in [(&[][..], false), (&["b", "c"][..], true)] {
+        lockout.rejected(&print).unwrap();
+        reject(&mut lockout, "id", more);
+        fs::write(dir.join(ATTEMPTS_FILE), &proof).unwrap();
+        let mut restarted = open(&dir);
+        assert_eq!(restarted.reset(&print, override_budget, NOW).unwrap(), Allowed);
+        assert_eq!(said(&mut restarted, &print, NOW, false), "permitted", "on record, since it was rejected");
+        lockout = open(&dir);
+    }
+}
+
+#[test]
+fn a_time_from_before_the_clock_was_set_does_not_shorten_a_hold() {
+    let (_parent, dir) = state_dir();
+    let mut lockout = open(&dir);
+    let secret = print(&lockout, "id", "secret");
+    // A machine without a battery-backed clock starts at the epoch, and sets its clock from the network later.
+    for minute in 0..3 {
+        drop(attempt(&mut lockout, &secret, minute * HOUR / 60));
+    }
+    assert_eq!(said(&mut lockout, &secret, NOW, true), "Held(Some(86400s))");
+    assert_eq!(said(&mut open(&dir), &secret, NOW + HOUR, true), "Held(Some(82800s))");
+    assert_eq!(said(&mut open(&dir), &secret, NOW + DAY, true), "permitted");
+}

@@ -51,6 +51,7 @@ pub(super) struct Books {
     pub(super) failed: usize,
     pub(super) probes: usize,
     pub(super) limits: Vec<Duration>,
+    pub(super) revocations: usize,
 }
 
 impl Vendor {
@@ -67,7 +68,7 @@ impl Vendor {
     }
 
     /// Token requests that reached it so far.
-    fn requests(&self) -> usize {
+    pub(super) fn requests(&self) -> usize {
         self.with(|books| books.requests.len())
     }
 }
@@ -109,6 +110,11 @@ impl Mint for Vendor {
         let value = HeaderValue::from_str(&secret).unwrap();
         let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];
         Ok(Grant { headers, expires_in: Some(Duration::from_secs(3600)), untyped: false })
+    }
+
+    async fn revoke(&self, _: &Credentials, _: &HeaderValue) -> Option<Result<(), Failure>> {
+        self.with(|books| books.revocations += 1);
+        Some(Ok(()))
     }
 
     async fn probe(&self, _: Scheme) -> Result<(), Failure> {
@@ -154,16 +160,16 @@ impl Instance {
         let _ = self.task.await;
     }
 
-    fn guard(&self) -> crate::token::Guard {
+    pub(super) fn guard(&self) -> crate::token::Guard {
         self.reader.status().guard
     }
 }
 
-async fn minutes(minutes: u64) {
+pub(super) async fn minutes(minutes: u64) {
     pass(Duration::from_secs(60 * minutes), Duration::from_millis(500), || {}).await;
 }
 
-fn clock() -> Clock {
+pub(super) fn clock() -> Clock {
     Clock::Tokio(Instant::now())
 }
 
@@ -340,4 +346,34 @@ async fn the_heartbeat_continues_during_an_attempt_and_a_probe() {
     })
     .await;
     assert!(vendor.with(|books| books.probes) > 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_before_an_attempt_sends_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::Hangs, &[]), clock());
+    for _ in 0..3 {
+        let instance = Instance::start(&vendor, Some(dir.path()), "wrong", clock);
+        instance.stop.cancel();
+        instance.task.await.unwrap();
+    }
+    assert_eq!(vendor.requests(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_were_rejected_revoke_no_token() {
+    let vendor = Vendor::new(Mode::Works, &["right"]);
+    let instance = Instance::start(&vendor, None, "right", clock());
+    minutes(1).await;
+    // The vendor ends the credentials. The token of the time before is still in use.
+    vendor.with(|books| books.right.clear());
+    minutes(46).await;
+    assert_eq!((vendor.requests(), instance.reader.state()), (2, State::Degraded));
+    vendor.set(Mode::HangsOnTokens);
+    assert_eq!(instance.control.reset_latch(false).await, Some(Verdict::Allowed));
+    minutes(5).await;
+    assert!(instance.guard().held && instance.reader.usable().is_some());
+    instance.control.quarantine().await;
+    assert!(instance.reader.usable().is_none());
+    assert_eq!(vendor.with(|books| books.revocations), 0, "a revocation carries the secret, too");
 }

@@ -1,0 +1,128 @@
+//! Processes that share a state directory: what one of them learns holds for the others, too.
+
+use std::{path::Path, time::Duration};
+
+use super::tests::{Instance, Mode, Vendor, clock, minutes};
+use crate::{
+    credentials::{Scheme, lockout::Verdict},
+    token::{Clock, State, refresher::tests::pass, tests::credentials},
+};
+
+async fn seconds(seconds: u64) {
+    pass(Duration::from_secs(seconds), Duration::from_millis(100), || {}).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_one_process_ended_ends_for_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::HangsOnTokens, &["right"]), clock());
+    let one = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    let two = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    for hold in [Duration::from_secs(600), Duration::from_secs(30 * 3600)] {
+        vendor.set(Mode::HangsOnTokens);
+        pass(hold, Duration::from_secs(1), || {}).await;
+        assert_eq!((one.reader.state(), two.reader.state()), (State::Held, State::Held));
+    }
+    assert_eq!(vendor.requests(), 4);
+    vendor.set(Mode::Works);
+    assert_eq!(one.control.reset_latch(true).await, Some(Verdict::Allowed));
+    minutes(2).await;
+    assert_eq!((one.reader.state(), two.reader.state()), (State::Fresh, State::Fresh));
+}
+
+/// A process is killed during an attempt, which leaves it with an unknown outcome.
+async fn lose_an_attempt(vendor: &Vendor, dir: &Path, clock: Clock) {
+    let instance = Instance::start(vendor, Some(dir), "right", clock);
+    seconds(1).await;
+    instance.kill().await;
+    assert_eq!(vendor.requests(), 1);
+}
+
+/// The endpoint responds until the second attempt has been sent, and then hangs for a while.
+async fn hang_after_the_second_attempt(vendor: &Vendor) {
+    while vendor.requests() < 2 {
+        seconds(1).await;
+    }
+    vendor.set(Mode::Hangs);
+    minutes(20).await;
+    assert_eq!(vendor.requests(), 2, "one attempt for one response");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_to_one_process_permits_one_attempt_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::HangsOnTokens, &["right"]), clock());
+    lose_an_attempt(&vendor, dir.path(), clock).await;
+    let fleet: Vec<_> = (0..4).map(|_| Instance::start(&vendor, Some(dir.path()), "right", clock)).collect();
+    hang_after_the_second_attempt(&vendor).await;
+    vendor.set(Mode::Works);
+    minutes(2).await;
+    assert!(fleet.iter().all(|instance| instance.reader.state() == State::Fresh));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_permits_one_attempt_with_old_or_new_credentials() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::HangsOnTokens, &["right"]), clock());
+    lose_an_attempt(&vendor, dir.path(), clock).await;
+    let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    seconds(2).await;
+    instance.control.rotate(credentials(Scheme::OAuth2, "id", "candidate")).await;
+    hang_after_the_second_attempt(&vendor).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_seen_by_another_process_ends_the_proof() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
+    let one = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    let two = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    minutes(1).await;
+    assert_eq!(vendor.requests(), 2);
+    vendor.with(|books| books.right.clear());
+    minutes(60).await;
+    assert_eq!(vendor.requests(), 3, "one of the two was rejected");
+    // An operator believes in a fault of the vendor's. Its responses are late.
+    vendor.set(Mode::Slow(11));
+    for instance in [&one, &two] {
+        assert_eq!(instance.control.reset_latch(false).await, Some(Verdict::Allowed));
+    }
+    minutes(10).await;
+    assert_eq!((vendor.requests(), one.guard().rejections), (4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_in_one_process_gives_the_proof_back_to_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
+    let one = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    // Its refreshes come half an hour after those of the other one.
+    minutes(30).await;
+    let two = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    minutes(1).await;
+    vendor.with(|books| books.right.clear());
+    minutes(15).await;
+    assert_eq!((vendor.requests(), one.guard().rejections), (3, 1));
+    vendor.set(Mode::HangsOnTokens);
+    assert_eq!(one.control.reset_latch(false).await, Some(Verdict::Allowed));
+    minutes(120).await;
+    assert_eq!(vendor.requests(), 5, "one rejection and two attempts of unknown outcome: {:?}", two.guard());
+}
+
+#[tokio::test(start_paused = true)]
+async fn proven_credentials_survive_a_restart_after_others_were_rejected() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
+    let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    minutes(1).await;
+    for wrong in ["wrong-1", "wrong-2", "wrong-3"] {
+        instance.control.rotate(credentials(Scheme::OAuth2, "id", wrong)).await;
+        minutes(1).await;
+    }
+    assert_eq!((vendor.requests(), instance.reader.state()), (4, State::Fresh));
+    instance.kill().await;
+    // The Secret was put back, and the pod restarts.
+    let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    minutes(1).await;
+    assert_eq!((vendor.requests(), instance.reader.state()), (5, State::Fresh));
+}
