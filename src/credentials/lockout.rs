@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+pub use attempts::LastAttempt;
 pub use fingerprint::Fingerprint;
 
 use self::{
@@ -59,8 +60,8 @@ pub enum Attempt {
     Recorded(Permit),
     /// Another process that shares the state directory makes an attempt now. Its outcome decides.
     InProgress,
-    /// An earlier attempt has an unknown outcome: first the token endpoint has to show that it responds.
-    ProbeFirst,
+    /// An earlier attempt, this one, has an unknown outcome: first the token endpoint has to show that it responds.
+    ProbeFirst(LastAttempt),
     /// The minimum time since the last attempt has not passed; this is left of it.
     NotBefore(Duration),
     /// Too many attempts have an unknown outcome. One more is permitted after this time; `None`: only by an operator.
@@ -195,7 +196,8 @@ impl Lockout {
     }
 
     /// Asks to make one token request with credentials that have not obtained a token in this process, at `now`, which counts
-    /// from the Unix epoch. `responded` says whether the token endpoint gave a complete response since their last attempt.
+    /// from the Unix epoch. `responded` is what [`Attempt::ProbeFirst`] named, once the token endpoint gave a complete response after
+    /// that.
     ///
     /// [`Attempt::Recorded`] is returned only once the attempt is on the disk, where there is a state directory.
     ///
@@ -206,7 +208,7 @@ impl Lockout {
         &mut self,
         fingerprint: &Fingerprint,
         now: Duration,
-        responded: bool,
+        responded: Option<LastAttempt>,
     ) -> Result<Attempt, PersistError> {
         let decide = |state: &State, attempts: &Attempts| {
             attempts.decide(fingerprint, state.counted(fingerprint), now, responded)
@@ -242,7 +244,7 @@ impl Lockout {
                 Attempt::Recorded(Permit { fingerprint: fingerprint.clone(), at_ms, _lock: attempt_lock })
             }
             (Decision::Proven | Decision::Permitted, None) => Attempt::Proven,
-            (Decision::ProbeFirst, None) => Attempt::ProbeFirst,
+            (Decision::ProbeFirst(last), None) => Attempt::ProbeFirst(last),
             (Decision::NotBefore(wait), None) => Attempt::NotBefore(wait),
             (Decision::Held(wait), None) => Attempt::Held(wait),
         })
@@ -256,6 +258,18 @@ impl Lockout {
     /// When the removal cannot be written. Then the attempt counts as one with an unknown outcome.
     pub fn resolve(&mut self, permit: Permit) -> Result<(), PersistError> {
         self.change_attempts(|attempts| attempts.resolve(&permit.fingerprint, permit.at_ms))
+    }
+
+    /// Whether the records show that the credentials obtained the account's last token and were not rejected since.
+    pub fn is_proven(&self, fingerprint: &Fingerprint) -> bool {
+        self.newest_attempts().is_ok_and(|attempts| attempts.is_proven(fingerprint))
+    }
+
+    /// Whether proof that was on record is gone, and credentials of the account were rejected: another process that shares the state
+    /// directory tried these.
+    pub fn is_disproven(&self, fingerprint: &Fingerprint) -> bool {
+        self.rejections(fingerprint) > 0
+            && self.newest_attempts().is_ok_and(|attempts| !attempts.has_proof(fingerprint))
     }
 
     /// Attempts with an unknown outcome that count against the credentials of `fingerprint`.
@@ -276,13 +290,18 @@ impl Lockout {
         override_budget: bool,
         now: Duration,
     ) -> Result<Verdict, PersistError> {
+        // Of a rejection only the first of its two writes may have been made, by a process that was killed or by an earlier
+        // release: then the proof is still there.
+        if self.newest().is_latched(fingerprint) {
+            self.change_attempts(|attempts| attempts.rejected(fingerprint))?;
+        }
         self.change(|state| state.reset(fingerprint, override_budget))?;
         let rejections = self.state.counted(fingerprint);
         if override_budget {
             self.change_attempts(|attempts| attempts.permit_one(fingerprint, rejections))?;
         }
         let verdict = self.state.verdict(fingerprint);
-        Ok(match self.newest_attempts()?.decide(fingerprint, rejections, now, false) {
+        Ok(match self.newest_attempts()?.decide(fingerprint, rejections, now, None) {
             Decision::Held(_) if verdict == Verdict::Allowed => Verdict::Held,
             _ => verdict,
         })

@@ -31,6 +31,14 @@ const MAX_ACCOUNTS: usize = 64;
 /// replaced while others of the account worked.
 const MAX_ATTEMPTS: usize = 64;
 
+/// The latest of the attempts that speak against another one. A response of the token endpoint permits one attempt after it, and
+/// no further one once there is another latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastAttempt {
+    at_ms: u64,
+    count: usize,
+}
+
 /// What the rules say about one more attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
@@ -38,8 +46,8 @@ pub(super) enum Decision {
     Proven,
     /// One attempt may be recorded and made.
     Permitted,
-    /// First the token endpoint has to show that it responds.
-    ProbeFirst,
+    /// First the token endpoint has to show that it responds, now that this attempt was made.
+    ProbeFirst(LastAttempt),
     /// Not before this time has passed.
     NotBefore(Duration),
     /// Too many attempts are unresolved. One more is made after this time; `None`: only after an operator's override.
@@ -103,17 +111,26 @@ impl Account {
         own.max(rejections.count.saturating_add(of_account))
     }
 
-    fn decide(&self, credentials: Hash, rejections: Rejections, now: Duration, responded: bool) -> Decision {
+    fn last_attempt(&self, credentials: Hash) -> Option<LastAttempt> {
+        let at_ms = self.relevant(credentials).map(|attempt| attempt.at_ms).max()?;
+        Some(LastAttempt { at_ms, count: self.relevant(credentials).count() })
+    }
+
+    fn decide(
+        &self,
+        credentials: Hash,
+        rejections: Rejections,
+        now: Duration,
+        responded: Option<LastAttempt>,
+    ) -> Decision {
         if self.proven == Some(credentials) {
             return Decision::Proven;
         }
         if self.unresolved.len() >= MAX_ATTEMPTS && self.unresolved.iter().all(|attempt| !attempt.superseded) {
             return Decision::Held(None);
         }
-        let Some(last) = self.relevant(credentials).map(|attempt| attempt.at_ms).max() else {
-            return Decision::Permitted;
-        };
-        let since = now.saturating_sub(Duration::from_millis(last));
+        let Some(last) = self.last_attempt(credentials) else { return Decision::Permitted };
+        let since = now.saturating_sub(Duration::from_millis(last.at_ms));
         let limit = self.limit.max(rejections.budget);
         let used = self.used(credentials, rejections);
         if used >= limit {
@@ -125,8 +142,8 @@ impl Account {
                 return Decision::Held(Some(HOLD - since));
             }
         }
-        if !responded {
-            Decision::ProbeFirst
+        if responded != Some(last) {
+            Decision::ProbeFirst(last)
         } else if since < MIN_INTERVAL {
             Decision::NotBefore(MIN_INTERVAL - since)
         } else {
@@ -141,14 +158,14 @@ impl Account {
 }
 
 impl Attempts {
-    /// Whether a token request with `fingerprint` may be made at `now`, which counts from the Unix epoch; `responded` says whether
-    /// the token endpoint gave a complete response since the last attempt.
+    /// Whether a token request with `fingerprint` may be made at `now`, which counts from the Unix epoch; `responded` is the last
+    /// attempt after which the token endpoint gave a complete response.
     pub(super) fn decide(
         &self,
         fingerprint: &Fingerprint,
         rejections: Rejections,
         now: Duration,
-        responded: bool,
+        responded: Option<LastAttempt>,
     ) -> Decision {
         match self.find(fingerprint) {
             Some(account) => account.decide(fingerprint.whole, rejections, now, responded),
@@ -156,6 +173,12 @@ impl Attempts {
             None if self.is_full() => Decision::Held(None),
             None => Decision::Permitted,
         }
+    }
+
+    /// The latest attempt that speaks against one with `fingerprint`.
+    #[cfg(test)]
+    pub(super) fn last_attempt(&self, fingerprint: &Fingerprint) -> Option<LastAttempt> {
+        self.find(fingerprint)?.last_attempt(fingerprint.whole)
     }
 
     /// Records an attempt that is about to be made at `now`.
@@ -214,21 +237,34 @@ impl Attempts {
         }
     }
 
+    /// Whether these credentials obtained the account's last token and were not rejected since.
+    pub(super) fn is_proven(&self, fingerprint: &Fingerprint) -> bool {
+        self.find(fingerprint).is_some_and(|account| account.proven == Some(fingerprint.whole))
+    }
+
+    /// Whether any credentials of the account are proven.
+    pub(super) fn has_proof(&self, fingerprint: &Fingerprint) -> bool {
+        self.find(fingerprint).is_some_and(|account| account.proven.is_some())
+    }
+
     /// Attempts that count against the credentials of `fingerprint`.
     pub(super) fn unresolved(&self, fingerprint: &Fingerprint) -> u32 {
         let count = self.find(fingerprint).map_or(0, |account| account.relevant(fingerprint.whole).count());
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// Moves attempts that lie after `now` to `now`: the wall clock was set back, and no wait may depend on a time that was wrong.
-    /// A wall clock that is wrong itself changes nothing.
+    /// Moves attempts to `now` that lie after it, or before the wall clock was set: no wait may depend on a time that was wrong. A
+    /// wall clock that is wrong itself changes nothing.
     pub(super) fn clamp(&mut self, now: Duration) {
         if now < PLAUSIBLE_TIME {
             return;
         }
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let unset_ms = PLAUSIBLE_TIME.as_secs() * 1000;
         for attempt in self.accounts.iter_mut().flat_map(|account| &mut account.unresolved) {
-            attempt.at_ms = attempt.at_ms.min(now_ms);
+            if !(unset_ms..=now_ms).contains(&attempt.at_ms) {
+                attempt.at_ms = now_ms;
+            }
         }
     }
 

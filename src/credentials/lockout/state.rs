@@ -56,6 +56,11 @@ impl State {
         }
     }
 
+    /// Whether exactly these credentials were rejected and not reset since.
+    pub(super) fn is_latched(&self, fingerprint: &Fingerprint) -> bool {
+        self.find(fingerprint).is_some_and(|account| account.latched.contains(&fingerprint.whole))
+    }
+
     pub(super) fn rejected(&mut self, fingerprint: &Fingerprint) {
         let account = self.touch(fingerprint);
         account.rejections = account.rejections.saturating_add(1);

@@ -63,6 +63,9 @@ impl<M: Mint> Refresher<M> {
             self.refused(which, verdict);
             return ControlFlow::Continue(());
         }
+        if stop.is_cancelled() {
+            return ControlFlow::Break(());
+        }
         let permit = match self.clearance(which) {
             Clearance::Send(permit) => permit,
             Clearance::Probe => return self.probe(which, stop).await,
@@ -97,29 +100,37 @@ impl<M: Mint> Refresher<M> {
 
     /// Whether a token request may be sent now. For unproven credentials the attempt is on record when this returns.
     fn clearance(&mut self, which: Which) -> Clearance {
-        if self.slot(which).proven {
-            return Clearance::Send(None);
+        let slot = self.slot(which);
+        if slot.proven {
+            if !(slot.proof_recorded && self.lockout.is_disproven(&slot.fingerprint)) {
+                return Clearance::Send(None);
+            }
+            self.slot_mut(which).proven = false;
         }
         let clock = self.writer.clock();
         let (now, wall_clock) = (clock.now(), clock.unix_time());
         let slot = self.slot(which);
-        let (fingerprint, responded) = (slot.fingerprint.clone(), slot.endpoint_responded);
+        let (fingerprint, responded) = (slot.fingerprint.clone(), slot.responded_after);
         let attempt = self.lockout.begin(&fingerprint, wall_clock, responded);
+        let unresolved = self.lockout.unresolved(&fingerprint);
         let slot = self.slot_mut(which);
         let obstacle = slot.obstacle.take();
         match attempt {
             Ok(Attempt::Proven) => return Clearance::Send(None),
             Ok(Attempt::Recorded(permit)) => {
-                (slot.endpoint_responded, slot.failed_probes) = (false, 0);
+                slot.failed_probes = 0;
                 return Clearance::Send(Some(permit));
             }
-            Ok(Attempt::ProbeFirst) => return Clearance::Probe,
+            Ok(Attempt::ProbeFirst(last)) => {
+                slot.probed_after = Some(last);
+                return Clearance::Probe;
+            }
             Ok(Attempt::InProgress) => slot.due = Some(now + SHARED_ATTEMPT_POLL),
             Ok(Attempt::NotBefore(wait)) => slot.due = Some(now + wait),
             Ok(Attempt::Rejected(verdict)) => self.refused(which, verdict),
             Ok(Attempt::Held(wait)) => {
                 slot.due = wait.map(|wait| now + wait);
-                slot.obstacle = Some(Obstacle::Held);
+                (slot.obstacle, slot.held_by) = (Some(Obstacle::Held), unresolved);
                 if obstacle != slot.obstacle {
                     self.report_held(which, wait);
                 }
@@ -150,7 +161,7 @@ impl<M: Mint> Refresher<M> {
         let slot = self.slot_mut(which);
         match outcome {
             Ok(()) => {
-                slot.endpoint_responded = true;
+                slot.responded_after = slot.probed_after;
                 slot.due = Some(now);
                 info!("the token endpoint responds again; the credentials are tried again");
             }
@@ -190,7 +201,9 @@ impl<M: Mint> Refresher<M> {
             self.scrubber.know("the credentials", self.current.credentials.secrets());
             info!(target: AUDIT, "the new credentials minted a token and have taken over");
         }
-        told(self.lockout.accepted(&self.current.fingerprint, sending));
+        let recorded = self.lockout.accepted(&self.current.fingerprint, sending);
+        self.current.proof_recorded = recorded.is_ok();
+        told(recorded);
         let lifetime = Lifetime::new(grant.expires_in, self.default_lifetime);
         let next = sent + lifetime.refresh(took, fastrand::f64());
         let untyped = grant.untyped;

@@ -87,7 +87,12 @@ impl<M: Mint> Refresher<M> {
 
     /// The lock-out guard forbids the call that was due.
     pub(super) fn refused(&mut self, which: Which, verdict: Verdict) {
-        self.slot_mut(which).due = None;
+        let slot = self.slot_mut(which);
+        (slot.due, slot.obstacle) = (None, None);
+        if verdict == Verdict::Latched {
+            // By another process that shares the state directory, perhaps.
+            slot.proven = false;
+        }
         let reason = match verdict {
             Verdict::BudgetSpent => "too many of this id's credentials were rejected",
             Verdict::Latched | Verdict::Allowed | Verdict::Held => "these credentials were rejected before",

@@ -3,7 +3,7 @@
 use crate::{
     credentials::{
         Credentials,
-        lockout::{Fingerprint, Lockout, Verdict},
+        lockout::{Fingerprint, LastAttempt, Lockout, Verdict},
     },
     token::{Stamp, classify::Class, schedule::Streak},
 };
@@ -18,12 +18,18 @@ pub(super) struct Slot {
     pub(super) failure: Option<Class>,
     /// Whether they have minted a token in this process and were not rejected since.
     pub(super) proven: bool,
+    /// Whether that was recorded.
+    pub(super) proof_recorded: bool,
     /// When the next call is due; `None` when none may be made.
     pub(super) due: Option<Stamp>,
     /// What the records of attempts say, as far as they keep the credentials from being tried.
     pub(super) obstacle: Option<Obstacle>,
-    /// Whether the token endpoint responded to a probe since the last attempt with an unknown outcome.
-    pub(super) endpoint_responded: bool,
+    /// The attempt with an unknown outcome after which the token endpoint is probed.
+    pub(super) probed_after: Option<LastAttempt>,
+    /// The same, once it responded.
+    pub(super) responded_after: Option<LastAttempt>,
+    /// Attempts with an unknown outcome, at the time when they began to hold the credentials.
+    pub(super) held_by: u32,
     /// Probes without a response, since the last attempt.
     pub(super) failed_probes: u32,
 }
@@ -55,17 +61,27 @@ impl Slot {
             proven: false,
             due: Some(now),
             obstacle: None,
-            endpoint_responded: false,
+            proof_recorded: false,
+            probed_after: None,
+            responded_after: None,
+            held_by: 0,
             failed_probes: 0,
         }
     }
 
-    /// What the lock-out guard says of a call. A spent budget does not stop credentials that the vendor took in this process:
-    /// it was others of the same id that spent it, and a typing error in those must not become an outage.
+    /// What the lock-out guard says of a call. A spent budget does not stop credentials that the vendor took, in this process or
+    /// by the records: it was others of the same id that spent it, and a typing error in those must not become an outage.
     pub(super) fn verdict(&self, lockout: &Lockout) -> Verdict {
         match lockout.verdict(&self.fingerprint) {
-            Verdict::BudgetSpent if self.proven => Verdict::Allowed,
+            Verdict::BudgetSpent if self.proven || lockout.is_proven(&self.fingerprint) => Verdict::Allowed,
             verdict => verdict,
         }
+    }
+
+    /// Whether the records changed since they began to hold the credentials: another process that shares them obtained a token or was
+    /// rejected, or other credentials of the account work.
+    pub(super) fn is_hold_outdated(&self, lockout: &Lockout) -> bool {
+        self.obstacle == Some(Obstacle::Held)
+            && (lockout.unresolved(&self.fingerprint) < self.held_by || self.verdict(lockout) != Verdict::Allowed)
     }
 }

@@ -37,6 +37,11 @@ impl<M: Mint> Refresher<M> {
             return self.obey(command, stop).await;
         }
         self.obeyed_last = false;
+        for slot in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
+            if slot.is_hold_outdated(&self.lockout) {
+                slot.due = Some(now);
+            }
+        }
         if let Some(which) = self.due(now) {
             return self.call(which, stop).await;
         }
@@ -187,7 +192,8 @@ impl<M: Mint> Refresher<M> {
         let token = self.writer.withdraw();
         self.settle();
         let Some(token) = token else { return };
-        if self.current.verdict(&self.lockout) != Verdict::Allowed {
+        // The request would carry the secret, and be an attempt that is not on record.
+        if !self.current.proven || self.current.verdict(&self.lockout) != Verdict::Allowed {
             return;
         }
         let (_, value) = &token.headers()[1];
