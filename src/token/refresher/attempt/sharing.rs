@@ -4,8 +4,11 @@ use std::{path::Path, time::Duration};
 
 use super::tests::{Instance, Mode, Vendor, clock, minutes};
 use crate::{
-    credentials::{Scheme, lockout::Verdict},
-    token::{Clock, State, refresher::tests::pass, tests::credentials},
+    credentials::{
+        Scheme,
+        lockout::{Attempt, Lockout, Verdict},
+    },
+    token::{Clock, Phase, State, refresher::tests::pass, tests::credentials},
 };
 
 async fn seconds(seconds: u64) {
@@ -125,4 +128,23 @@ async fn proven_credentials_survive_a_restart_after_others_were_rejected() {
     let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
     minutes(1).await;
     assert_eq!((vendor.requests(), instance.reader.state()), (5, State::Fresh));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_elsewhere_that_does_not_end_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
+    // Another process has begun an attempt and was then stopped, say by a debugger or a freezer.
+    let mut other = Lockout::open(Some(dir.path())).unwrap();
+    let print = other.fingerprint("oauth2", "localhost", &"id".into(), &"other".into(), b"app-key");
+    let Attempt::Recorded(permit) = other.begin(&print, clock.unix_time(), None).unwrap() else { panic!() };
+    let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
+    seconds(40).await;
+    assert_eq!((vendor.requests(), instance.guard().unrecorded), (0, false));
+    minutes(1).await;
+    assert_eq!((vendor.requests(), instance.reader.status().phase), (0, Phase::Unrecorded));
+    assert!(instance.reader.status().attempted, "the start ends");
+    drop(permit);
+    minutes(1).await;
+    assert_eq!((instance.reader.state(), instance.guard().unrecorded), (State::Fresh, false));
 }
