@@ -250,6 +250,11 @@ impl Lockout {
         })
     }
 
+    /// The error for an attempt of another process, [`Attempt::InProgress`], that takes longer than any can.
+    pub fn stalled(&self) -> PersistError {
+        self.attempts_error(Failure::Busy)
+    }
+
     /// Removes the record of an attempt whose outcome is known: nothing was sent, a complete response other than a rejection was
     /// received, or the rejection is counted.
     ///

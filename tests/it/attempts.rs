@@ -173,8 +173,11 @@ fn a_request_that_was_not_sent_is_not_an_attempt() {
 
 #[test]
 fn a_response_that_does_not_end_is_an_unknown_outcome_and_a_complete_one_is_none() {
-    let unknown: [&[u8]; 5] = [
+    let unknown: [&[u8]; 8] = [
         b"",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}",
+        b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 999\r\n\r\n{\"code\":24302",
         b"HTTP/1.1 200 OK\r\ncontent-le",
         b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 9\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"acc\r\n",

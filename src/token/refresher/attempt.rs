@@ -35,6 +35,10 @@ pub(in crate::token) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5)
 /// How often to look whether another process that shares the state directory has finished its attempt.
 const SHARED_ATTEMPT_POLL: Duration = Duration::from_secs(1);
 
+/// How long an attempt of another process may last before that is reported: more than any attempt takes, unless its process was
+/// stopped.
+const SHARED_ATTEMPT_LIMIT: Duration = UNPROVEN_TIMEOUT.saturating_add(Duration::from_secs(15));
+
 /// The pause after an attempt could not be recorded. The cause is a disk, and an operator has to correct it.
 const UNRECORDED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -114,7 +118,7 @@ impl<M: Mint> Refresher<M> {
         let attempt = self.lockout.begin(&fingerprint, wall_clock, responded);
         let unresolved = self.lockout.unresolved(&fingerprint);
         let slot = self.slot_mut(which);
-        let obstacle = slot.obstacle.take();
+        let (obstacle, waiting_since) = (slot.obstacle.take(), slot.waiting_since.take());
         match attempt {
             Ok(Attempt::Proven) => return Clearance::Send(None),
             Ok(Attempt::Recorded(permit)) => {
@@ -125,7 +129,17 @@ impl<M: Mint> Refresher<M> {
                 slot.probed_after = Some(last);
                 return Clearance::Probe;
             }
-            Ok(Attempt::InProgress) => slot.due = Some(now + SHARED_ATTEMPT_POLL),
+            Ok(Attempt::InProgress) => {
+                let since = waiting_since.unwrap_or(now);
+                (slot.due, slot.waiting_since) = (Some(now + SHARED_ATTEMPT_POLL), Some(since));
+                if now.since(since) > SHARED_ATTEMPT_LIMIT {
+                    slot.obstacle = Some(Obstacle::Unrecorded);
+                    if obstacle != slot.obstacle {
+                        self.report_unrecorded(which, &self.lockout.stalled());
+                    }
+                    self.settle();
+                }
+            }
             Ok(Attempt::NotBefore(wait)) => slot.due = Some(now + wait),
             Ok(Attempt::Rejected(verdict)) => self.refused(which, verdict),
             Ok(Attempt::Held(wait)) => {

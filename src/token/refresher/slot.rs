@@ -30,6 +30,8 @@ pub(super) struct Slot {
     pub(super) responded_after: Option<LastAttempt>,
     /// Attempts with an unknown outcome, at the time when they began to hold the credentials.
     pub(super) held_by: u32,
+    /// Since when another process that shares the state directory makes an attempt.
+    pub(super) waiting_since: Option<Stamp>,
     /// Probes without a response, since the last attempt.
     pub(super) failed_probes: u32,
 }
@@ -39,7 +41,7 @@ pub(super) struct Slot {
 pub(super) enum Obstacle {
     /// Too many attempts have an unknown outcome.
     Held,
-    /// The attempt cannot be recorded.
+    /// The attempt cannot be recorded, or another process keeps the lock on attempts.
     Unrecorded,
 }
 
@@ -65,6 +67,7 @@ impl Slot {
             probed_after: None,
             responded_after: None,
             held_by: 0,
+            waiting_since: None,
             failed_probes: 0,
         }
     }
