@@ -225,3 +225,18 @@ fn a_response_that_is_too_large_is_an_unknown_outcome() {
     });
     assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[])), "1");
 }
+
+#[test]
+fn a_probe_whose_response_ends_with_the_connection_is_answered() {
+    // Without a close_notify of TLS, as some gateways end a response of unknown length.
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let upstream = Upstream::start_raw(move |request| match is_probe(request) {
+        true => Reply::Cut(b"HTTP/1.1 405 Method Not Allowed\r\nconnection: close\r\n\r\n{}".to_vec()),
+        false if first.swap(false, std::sync::atomic::Ordering::SeqCst) => Reply::Cut(Vec::new()),
+        false => Reply::json(&token_answer(1, 3600)),
+    });
+    let state = tempfile::tempdir().unwrap();
+    let proxy = start(&upstream, state.path());
+    proxy.process.wait_for_log("token minted");
+    assert_eq!(upstream.received().iter().filter(|request| is_probe(request)).count(), 1);
+}
