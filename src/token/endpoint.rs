@@ -221,8 +221,17 @@ impl Mint for Endpoint {
         let path = scheme::token_path(scheme, &self.config);
         let request = self.request(Method::GET, path, PROBE_TIMEOUT)?;
         let mut response = request.header(header::ACCEPT, "application/json").send().await.map_err(failure)?;
-        while response.chunk().await.map_err(failure)?.is_some() {}
-        Ok(())
+        // A response without a length ends with its connection, also where the server leaves out the close_notify of TLS.
+        let names = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+        let ends_with_connection = !names.iter().any(|name| response.headers().contains_key(name));
+        loop {
+            match response.chunk().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(error) if ends_with_connection && !error.is_timeout() => return Ok(()),
+                Err(error) => return Err(failure(error)),
+            }
+        }
     }
 
     async fn revoke(&self, credentials: &Credentials, token: &HeaderValue) -> Option<Result<(), Failure>> {
