@@ -21,9 +21,13 @@ use crate::{
     },
 };
 
-/// A token response is a few hundred bytes; a signed token with many claims, a few thousand. Above this it is not one, and must
-/// not fill the memory. The limit holds before and after inflating.
-pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// A token response is a few hundred bytes; a signed token with many claims, a few thousand. Above this it is not one. The limit
+/// holds before and after inflating.
+const MAX_TOKEN_BODY_BYTES: usize = 64 * 1024;
+
+/// How much of a response is read, before and after inflating. More than that of a token response, since a gateway's error page may
+/// be long, and a rejection may stand at its end.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// The answer of a token endpoint, read whole.
 pub struct Answer<'a> {
@@ -192,9 +196,11 @@ pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Resu
     let codes = std::mem::take(&mut body.codes);
     let readable = body.json.is_some() || !codes.is_empty();
 
+    // A part that was not read may be a rejection.
+    let unread = obstacle == Some(UNREAD);
     let fail = |class, reason| Failure {
         class,
-        disposition: Disposition::Responded,
+        disposition: if unread { Disposition::Unknown } else { Disposition::Responded },
         reason,
         status: Some(status),
         code: codes.first().cloned(),
@@ -224,20 +230,21 @@ pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Resu
 /// What the body of `answer` says, and what is in the way of a token in it. A rejection counts in whatever reading of the body
 /// it is found, and a token only where nothing contradicts it.
 fn read(answer: &Answer<'_>) -> (Reading, Option<&'static str>) {
-    const TOO_LARGE: Option<&str> = Some("the token answer is too large");
-
     let nothing = || Reading { json: None, codes: Vec::new(), refuses_app_key: false };
-    let Some(body) = answer.body else { return (nothing(), TOO_LARGE) };
+    let Some(body) = answer.body else { return (nothing(), Some(UNREAD)) };
     let found = coding::find(answer.headers, body, MAX_BODY_BYTES, |decoded| {
-        vendor::read(decoded.bytes()).map(|reading| (reading, decoded.is_intact()))
+        let length = body.len().max(decoded.bytes().len());
+        let obstacle = match decoded.is_intact() {
+            _ if length > MAX_TOKEN_BODY_BYTES => Some(TOO_LARGE),
+            true => None,
+            false => Some("the token response is damaged: its compressed body does not add up"),
+        };
+        vendor::read(decoded.bytes()).map(|reading| (reading, obstacle))
     });
     match found {
-        Ok(Some((reading, true))) => (reading, None),
-        Ok(Some((reading, false))) => {
-            (reading, Some("the token response is damaged: its compressed body does not add up"))
-        }
-        Ok(None) => (nothing(), None),
-        Err(CodingError::TooLarge) => (nothing(), TOO_LARGE),
+        Ok(Some(found)) => found,
+        Ok(None) => (nothing(), (body.len() > MAX_TOKEN_BODY_BYTES).then_some(TOO_LARGE)),
+        Err(CodingError::TooLarge) => (nothing(), Some(UNREAD)),
         Err(CodingError::NotDecodable) => {
             (nothing(), Some("the token response has a content coding that cannot be undone"))
         }
@@ -278,6 +285,11 @@ fn minted(body: Option<&mut Json>, token_field: &str) -> Result<Minted, &'static
         Err("the token answer has a token that is illegal in a header")
     }
 }
+
+const TOO_LARGE: &str = "the token answer is too large";
+
+/// A part of the response was not read.
+const UNREAD: &str = "the token answer is too large to be read";
 
 const NO_TOKEN: &str = "the token answer has no token";
 

@@ -27,9 +27,6 @@ use crate::{
 /// Room for the usual answer.
 const USUAL_ANSWER_BYTES: usize = 8 * 1024;
 
-/// How much of a response is read to see whether it ends. A gateway's error page may exceed the limit of a token response.
-const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
-
 /// The time to connect, TLS included. A server that takes longer is better tried again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -174,18 +171,13 @@ fn client(trust: &Trust, config: &Config) -> Result<reqwest::Client, reqwest::Er
 /// Reads a response, up to its limit, and returns what it means; `token_field` is the member that holds the token.
 async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Minted, Failure> {
     let mut body = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER_BYTES));
-    let (mut length, mut whole) = (0, true);
+    let mut whole = true;
     let broken = loop {
         match response.chunk().await {
-            Ok(Some(chunk)) => {
-                length += chunk.len();
-                // The rest of a body that is too large is discarded: whether it ends says whether the response is complete.
-                whole &= length <= MAX_BODY_BYTES;
-                if whole {
-                    append(&mut body, &chunk);
-                } else if length > MAX_DISCARDED_BYTES {
-                    break Some(Failure::new(Class::Malformed, "the token answer is too large"));
-                }
+            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY_BYTES => append(&mut body, &chunk),
+            Ok(Some(_)) => {
+                whole = false;
+                break None;
             }
             Ok(None) => break None,
             Err(error) => break Some(failure(error)),
@@ -193,7 +185,7 @@ async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Min
     };
     let body = whole.then_some(body.as_slice());
     let answer = Answer { status: response.status(), headers: response.headers(), body };
-    debug!(http.response.status_code = answer.status.as_u16(), bytes = length, "token answer");
+    debug!(http.response.status_code = answer.status.as_u16(), bytes = body.map(<[u8]>::len), "token answer");
     match (classify(&answer, token_field, SystemTime::now()), broken) {
         (outcome, None) => outcome,
         // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
@@ -202,7 +194,7 @@ async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Min
     }
 }
 
-/// Appends `chunk` to `body`. What outgrows its room moves to the largest there can be, and its old memory is overwritten.
+/// Appends `chunk` to `body`. What outgrows its capacity moves to the largest buffer there can be, and its old memory is overwritten.
 fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     if body.len() + chunk.len() > body.capacity() {
         let mut larger = Zeroizing::new(Vec::with_capacity(MAX_BODY_BYTES));

@@ -217,13 +217,24 @@ fn a_rejection_whose_body_is_cut_is_a_rejection() {
 }
 
 #[test]
-fn a_response_that_is_too_large_is_an_unknown_outcome() {
-    // Its end may say that the account is locked, and nobody reads it.
+fn a_rejection_at_the_end_of_a_large_response_is_read() {
     let pad = "x".repeat(70 * 1024);
-    let upstream = Upstream::start_raw(move |_| {
-        Reply::status(500, "Internal Server Error", &format!(r#"{{"message":"{pad}","code":24302}}"#))
-    });
-    assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[])), "1");
+    let body = format!(r#"{{"message":"{pad}","code":24302}}"#);
+    let upstream = Upstream::start_raw(move |_| Reply::status(500, "Internal Server Error", &body));
+    let state = tempfile::tempdir().unwrap();
+    let proxy = start(&upstream, state.path());
+    proxy.wait_for_metric("lockout_latched", 1);
+    assert_eq!(attempts(&upstream), 1);
+}
+
+#[test]
+fn a_response_that_is_too_large_to_read_is_an_unknown_outcome() {
+    for status in [200, 500] {
+        // Its end is not read, and may say that the account is locked.
+        let body = format!(r#"{{"message":"{}","code":24302}}"#, "x".repeat(1100 * 1024));
+        let upstream = Upstream::start_raw(move |_| Reply::status(status, "Large", &body));
+        assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[])), "1", "{status}");
+    }
 }
 
 #[test]

@@ -131,16 +131,20 @@ fn damaged_data_may_reject_and_gives_no_token() {
 
 #[test]
 fn a_body_that_inflates_beyond_the_limit_is_too_large() {
-    let fitting = format!("{TOKEN}{}", " ".repeat(MAX_BODY_BYTES - TOKEN.len()));
+    let fitting = format!("{TOKEN}{}", " ".repeat(MAX_TOKEN_BODY_BYTES - TOKEN.len()));
     let larger = format!("{fitting} ");
     for (coding, encode) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("deflate", zlib), ("deflate", raw_deflate)] {
         let coding = [("content-encoding", coding)];
         assert!(bytes(200, &coding, &encode(fitting.as_bytes())).is_ok(), "{coding:?}");
         let failure = bytes(200, &coding, &encode(larger.as_bytes())).unwrap_err();
         assert_eq!((failure.class, failure.reason), (Class::Malformed, "the token answer is too large"), "{coding:?}");
-        let bomb = encode(&vec![b'['; 64 * MAX_BODY_BYTES]);
+        assert_eq!(failure.disposition, Disposition::Responded);
+        let refused = format!("{}{LOCKED}", " ".repeat(MAX_BODY_BYTES - LOCKED.len()));
+        assert_eq!(bytes(503, &coding, &encode(refused.as_bytes())).unwrap_err().class, Class::Rejected);
+        let bomb = encode(&vec![b'['; 4 * MAX_BODY_BYTES]);
         assert_eq!(bytes(401, &coding, &bomb).unwrap_err().class, Class::Rejected);
-        assert_eq!(bytes(503, &coding, &bomb).unwrap_err().class, Class::Transient);
+        let unread = bytes(503, &coding, &bomb).unwrap_err();
+        assert_eq!((unread.class, unread.disposition), (Class::Transient, Disposition::Unknown));
     }
 }
 
