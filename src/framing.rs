@@ -9,12 +9,13 @@
 //! through has passed both; where the two disagreed, less would be let through, never more.
 
 mod head;
+mod partial_line;
 
 use std::mem;
 
 use memchr::memchr;
 
-use self::head::{Body, Head};
+use self::head::{Body, Head, Part};
 
 /// The most bytes of all extensions and trailers of one body. Nobody uses them but to exhaust a reader.
 const MAX_CHUNK_EXTRA: usize = 16 * 1024;
@@ -80,9 +81,11 @@ pub enum Place {
 pub struct Follower {
     limits: HeadLimits,
     at: At,
-    /// The start of a line whose end has not arrived.
+    /// The start of a line of a body whose end has not arrived.
     line: Vec<u8>,
     heads: u64,
+    /// The bytes of the head that has not ended.
+    head_bytes: usize,
     /// The bytes of extensions and trailers in this body.
     extra: usize,
 }
@@ -106,7 +109,7 @@ enum At {
 impl Follower {
     /// At the start of a connection.
     pub fn new(limits: HeadLimits) -> Self {
-        Self { limits, at: At::Head(Head::default()), line: Vec::new(), heads: 0, extra: 0 }
+        Self { limits, at: At::Head(Head::default()), line: Vec::new(), heads: 0, head_bytes: 0, extra: 0 }
     }
 
     /// How many heads have ended, one at fault included.
@@ -117,10 +120,15 @@ impl Follower {
     /// Where the connection is.
     pub fn place(&self) -> Place {
         match &self.at {
-            At::Head(head) if head.is_empty() && self.line.is_empty() => Place::Between,
+            At::Head(head) if head.is_empty() => Place::Between,
             At::Head(_) => Place::Head,
             _ => Place::Body,
         }
+    }
+
+    /// The bytes of the head that has begun and not ended; 0 outside of one.
+    pub fn head_bytes(&self) -> usize {
+        self.head_bytes
     }
 
     /// Follows `bytes`, which come after those of the last call.
@@ -149,7 +157,16 @@ impl Follower {
         let end = memchr(b'\n', bytes);
         let part = &bytes[..end.map_or(bytes.len(), |end| end + 1)];
         let at_its_end = |fault| (part.len(), fault);
-        if end.is_some() && self.line.is_empty() && part.len() <= self.longest_line() {
+        let longest = self.longest_line();
+        if let At::Head(head) = &mut self.at {
+            match head.part(part, longest, &self.limits) {
+                Part::Between => self.head_bytes = 0,
+                Part::Within => self.head_bytes += part.len(),
+                Part::End => self.head_ended().map_err(at_its_end)?,
+            }
+            return Ok(part.len());
+        }
+        if end.is_some() && self.line.is_empty() && part.len() <= longest {
             self.line_ended(part).map_err(at_its_end)?;
             return Ok(part.len());
         }
@@ -166,39 +183,32 @@ impl Follower {
         self.limits.target_bytes + self.limits.header_bytes + MAX_CHUNK_EXTRA
     }
 
-    /// Keeps the start of a line until its end arrives, up to what any line may be long.
+    /// Keeps the start of a line of a body until its end arrives, up to what any line may be long.
     fn keep(&mut self, part: &[u8]) -> Result<(), (usize, Fault)> {
         let room = self.longest_line() - self.line.len();
         if part.len() <= room {
             self.line.extend_from_slice(part);
             return Ok(());
         }
-        match &mut self.at {
-            // The head is refused at its end, so that whoever sent it is told.
-            At::Head(head) => {
-                head.refuse_as_too_large();
-                self.line = if part.ends_with(b"\n") { b"-\n".to_vec() } else { b"-".to_vec() };
-                Ok(())
-            }
-            _ => Err((room, Fault::Chunk)),
-        }
+        Err((room, Fault::Chunk))
     }
 
-    /// Takes a whole line, its end included.
+    /// Takes the end of a head.
+    fn head_ended(&mut self) -> Result<(), Fault> {
+        let At::Head(head) = mem::replace(&mut self.at, At::Head(Head::default())) else { return Ok(()) };
+        self.heads += 1;
+        (self.extra, self.head_bytes) = (0, 0);
+        self.at = match head.body()? {
+            Body::Length(0) => At::Head(Head::default()),
+            Body::Length(length) => At::Length(length),
+            Body::Chunked => At::ChunkSize,
+        };
+        Ok(())
+    }
+
+    /// Takes a whole line of a body, its end included.
     fn line_ended(&mut self, line: &[u8]) -> Result<(), Fault> {
         self.at = match &mut self.at {
-            At::Head(head) => {
-                if !head.line(line, &self.limits) {
-                    return Ok(());
-                }
-                self.heads += 1;
-                self.extra = 0;
-                match head.body()? {
-                    Body::Length(0) => At::Head(Head::default()),
-                    Body::Length(length) => At::Length(length),
-                    Body::Chunked => At::ChunkSize,
-                }
-            }
             At::ChunkSize => {
                 let (size, extension) = chunk_size(line).ok_or(Fault::Chunk)?;
                 self.count_extra(extension)?;

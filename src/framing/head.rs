@@ -1,18 +1,38 @@
 //! What the head of a request says about itself, line by line.
 
-use super::{Fault, HeadLimits};
+use super::{Fault, HeadLimits, partial_line::PartialLine};
+
+/// The most bytes of a line that gives the length or the coding of a body. Longer ones are refused, so that no more than this of a
+/// line has to be kept until its end arrives: a second copy of what hyper keeps anyway.
+pub(super) const MAX_BODY_FIELD: usize = 256;
+
+const CONTENT_LENGTH: &[u8] = b"content-length";
+const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 
 /// What has been seen of a head.
 #[derive(Debug, Default)]
 pub(super) struct Head {
     /// The request line was seen.
     started: bool,
+    /// The start of a line whose end has not arrived.
+    partial: Option<Box<PartialLine>>,
     is_http_10: bool,
     fields: usize,
     bytes: usize,
     length: Option<u64>,
     coding: Option<Coding>,
     fault: Option<Fault>,
+}
+
+/// Where a head is after a part of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Before its first line.
+    Between,
+    /// Between its first byte and its last.
+    Within,
+    /// At its end.
+    End,
 }
 
 /// How a request's body is framed.
@@ -34,27 +54,58 @@ enum Coding {
 impl Head {
     /// Whether nothing of it was seen yet.
     pub(super) fn is_empty(&self) -> bool {
-        !self.started
+        !self.started && self.partial.is_none()
     }
 
-    /// Refuses it in the end, since a line was too long to keep.
-    pub(super) fn refuse_as_too_large(&mut self) {
-        let fault = if self.started { Fault::HeadersTooLarge } else { Fault::TargetTooLong };
-        self.fault.get_or_insert(fault);
+    /// Takes what comes next, a line or a part of one, of which the end is included if it is there. A line with more than `longest`
+    /// bytes is refused.
+    pub(super) fn part(&mut self, part: &[u8], longest: usize, limits: &HeadLimits) -> Part {
+        let is_end = part.ends_with(b"\n");
+        if is_end && self.partial.is_none() && part.len() <= longest {
+            return self.line(part, limits);
+        }
+        let keep = !self.started;
+        let partial = self.partial.get_or_insert_with(|| Box::new(PartialLine::new(keep)));
+        partial.extend(part);
+        if !is_end {
+            return Part::Within;
+        }
+        let partial = self.partial.take().expect("it was there just now");
+        self.partial_line(&partial, longest, limits)
     }
 
-    /// Takes a `line` with its end. Says whether the head ends with it.
-    pub(super) fn line(&mut self, line: &[u8], limits: &HeadLimits) -> bool {
+    /// Takes a `line` with its end.
+    fn line(&mut self, line: &[u8], limits: &HeadLimits) -> Part {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match (self.started, line.is_empty()) {
             // Empty lines before a request are to be ignored (RFC 9112, 2.2).
-            (false, true) => return false,
-            (true, true) => return true,
-            (false, false) => self.request_line(line, limits),
-            (true, false) => self.field(line, limits),
+            (false, true) => return Part::Between,
+            (true, true) => return Part::End,
+            (false, false) => {
+                let target = line.splitn(2, |byte| *byte == b' ').nth(1).unwrap_or_default();
+                let target = target.strip_suffix(b" HTTP/1.1").or(target.strip_suffix(b" HTTP/1.0")).unwrap_or(target);
+                self.request_line(line.ends_with(b"HTTP/1.0"), target.len(), target.contains(&b'#'), limits);
+            }
+            (true, false) => self.field(line, line.len(), limits),
         }
-        false
+        Part::Within
+    }
+
+    /// Takes a line that arrived in parts, as [`line`](Self::line) would have taken all of it.
+    fn partial_line(&mut self, line: &PartialLine, longest: usize, limits: &HeadLimits) -> Part {
+        match (self.started, line.len()) {
+            (false, 0) => return Part::Between,
+            (true, 0) => return Part::End,
+            _ if line.raw_len() > longest => {
+                let fault = if self.started { Fault::HeadersTooLarge } else { Fault::TargetTooLong };
+                self.fault.get_or_insert(fault);
+                self.started = true;
+            }
+            (false, _) => self.request_line(line.is_http_10(), line.target_len(), line.has_fragment(), limits),
+            (true, length) => self.field(line.start(), length, limits),
+        }
+        Part::Within
     }
 
     /// How the body is framed, once the head has ended.
@@ -76,33 +127,36 @@ impl Head {
         }
     }
 
-    fn request_line(&mut self, line: &[u8], limits: &HeadLimits) {
+    fn request_line(&mut self, is_http_10: bool, target_len: usize, has_fragment: bool, limits: &HeadLimits) {
         self.started = true;
-        self.is_http_10 = line.ends_with(b"HTTP/1.0");
-        let target = line.splitn(2, |byte| *byte == b' ').nth(1).unwrap_or_default();
-        let target = target.strip_suffix(b" HTTP/1.1").or(target.strip_suffix(b" HTTP/1.0")).unwrap_or(target);
-        if target.len() > limits.target_bytes {
+        self.is_http_10 = is_http_10;
+        if target_len > limits.target_bytes {
             self.fault.get_or_insert(Fault::TargetTooLong);
-        } else if target.contains(&b'#') {
+        } else if has_fragment {
             self.fault.get_or_insert(Fault::Fragment);
         }
     }
 
-    fn field(&mut self, line: &[u8], limits: &HeadLimits) {
+    /// Takes a field line of `length` bytes that begins with `line`: all of it, or at least its first [`MAX_BODY_FIELD`] bytes.
+    fn field(&mut self, line: &[u8], length: usize, limits: &HeadLimits) {
         self.fields += 1;
-        self.bytes += line.len() + 2;
+        self.bytes += length + 2;
         if self.fields > limits.headers || self.bytes > limits.header_bytes {
             self.fault.get_or_insert(Fault::HeadersTooLarge);
         }
+        let is_too_long = length > MAX_BODY_FIELD;
+        let line = &line[..line.len().min(MAX_BODY_FIELD)];
         // Both names are decided by their first letter, nearly always in the negative.
         match line[0] {
+            b'c' | b'C' if is_too_long && may_be(line, CONTENT_LENGTH) => self.length(b""),
             b'c' | b'C' => {
-                if let Some(value) = value_of(line, b"content-length") {
+                if let Some(value) = value_of(line, CONTENT_LENGTH) {
                     self.length(value);
                 }
             }
+            b't' | b'T' if is_too_long && may_be(line, TRANSFER_ENCODING) => self.coding = Some(Coding::Unclear),
             b't' | b'T' => {
-                if let Some(value) = value_of(line, b"transfer-encoding") {
+                if let Some(value) = value_of(line, TRANSFER_ENCODING) {
                     // Two fields are a list (RFC 9110, 5.3), of which the second item is one too many at least.
                     self.coding = Some(if self.coding.is_none() { coding(value) } else { Coding::Unclear });
                 }
@@ -130,6 +184,12 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         return None;
     }
     trim(rest).strip_prefix(b":").map(trim)
+}
+
+/// Whether a line that begins with `start` may have a field called `name`.
+fn may_be(start: &[u8], name: &[u8]) -> bool {
+    let Some((begins, rest)) = start.split_at_checked(name.len()) else { return false };
+    begins.eq_ignore_ascii_case(name) && matches!(trim(rest), [] | [b':', ..])
 }
 
 /// Without the optional white space around it (RFC 9110, 5.6.3).

@@ -1,0 +1,103 @@
+//! What is known of a line of a head whose end has not arrived. It has the same size however long the line is, since hyper keeps
+//! all bytes of the head already.
+
+use super::head::MAX_BODY_FIELD;
+
+/// The bytes at the end of a request line that say something: a space, a version and a line end.
+const TAIL: usize = b" HTTP/1.1\r\n".len();
+
+/// The length of a space and a version.
+const VERSION: usize = b" HTTP/1.1".len();
+
+/// The start of a line, by what is needed of it at its end.
+#[derive(Debug)]
+pub(super) struct PartialLine {
+    is_request_line: bool,
+    bytes: usize,
+    /// The first bytes of a field line.
+    start: Vec<u8>,
+    /// The bytes after the first space.
+    after_space: Option<usize>,
+    /// There is a `#` among them.
+    has_fragment: bool,
+    /// The last bytes, in their order.
+    tail: [u8; TAIL],
+}
+
+impl PartialLine {
+    /// Before the first byte.
+    pub(super) fn new(is_request_line: bool) -> Self {
+        let (start, after_space) = (Vec::new(), None);
+        Self { is_request_line, bytes: 0, start, after_space, has_fragment: false, tail: [0; TAIL] }
+    }
+
+    /// Takes what comes next of the line.
+    pub(super) fn extend(&mut self, part: &[u8]) {
+        self.bytes += part.len();
+        if self.is_request_line {
+            self.extend_target(part);
+        } else {
+            let room = MAX_BODY_FIELD.saturating_sub(self.start.len());
+            self.start.extend_from_slice(&part[..part.len().min(room)]);
+        }
+        let new = &part[part.len().saturating_sub(TAIL)..];
+        self.tail.rotate_left(new.len());
+        self.tail[TAIL - new.len()..].copy_from_slice(new);
+    }
+
+    fn extend_target(&mut self, part: &[u8]) {
+        let target = match (&mut self.after_space, part.iter().position(|byte| *byte == b' ')) {
+            (Some(_), _) => part,
+            (None, Some(space)) => &part[space + 1..],
+            (None, None) => return,
+        };
+        *self.after_space.get_or_insert(0) += target.len();
+        self.has_fragment |= target.contains(&b'#');
+    }
+
+    /// The number of bytes, the line end included.
+    pub(super) fn raw_len(&self) -> usize {
+        self.bytes
+    }
+
+    /// The number of bytes without the line end.
+    pub(super) fn len(&self) -> usize {
+        self.bytes - self.end_len()
+    }
+
+    fn end_len(&self) -> usize {
+        match self.tail {
+            [.., b'\r', b'\n'] => 2,
+            [.., b'\n'] => 1,
+            _ => 0,
+        }
+    }
+
+    /// The last bytes before the line end. Where there are fewer, zeros stand before them.
+    fn content_tail(&self) -> &[u8] {
+        &self.tail[..TAIL - self.end_len()]
+    }
+
+    /// The first bytes of a field line without its end: all, or [`MAX_BODY_FIELD`].
+    pub(super) fn start(&self) -> &[u8] {
+        &self.start[..self.start.len().min(self.len())]
+    }
+
+    /// Whether a request line ends with the older version.
+    pub(super) fn is_http_10(&self) -> bool {
+        self.content_tail().ends_with(b"HTTP/1.0")
+    }
+
+    /// The length of the target of a request line.
+    pub(super) fn target_len(&self) -> usize {
+        let length = self.after_space.unwrap_or(0).saturating_sub(self.end_len());
+        let tail = self.content_tail();
+        let has_version = length >= VERSION && (tail.ends_with(b" HTTP/1.1") || tail.ends_with(b" HTTP/1.0"));
+        if has_version { length - VERSION } else { length }
+    }
+
+    /// Whether the target of a request line has a fragment.
+    pub(super) fn has_fragment(&self) -> bool {
+        self.has_fragment
+    }
+}
