@@ -31,7 +31,7 @@ use crate::{
         self, ConcurrencyLayer, Pool,
         policy::{Mode, Policy},
     },
-    server::{self, Address, BindError, Listener, Server, SocketAccess},
+    server::{self, Address, BindError, GivenUp, HeadBudget, Listener, Server, Side, SocketAccess},
     signal,
     telemetry::{AUDIT, Metrics, logging},
     tls,
@@ -40,6 +40,9 @@ use crate::{
 
 /// How long the tasks of the control plane may take to end. A token call that is under way may take two seconds.
 const TASKS_END: Duration = Duration::from_millis(2500);
+
+/// How long a connection to the admin listener may be idle. An administrator makes one request, or a few in a row.
+const ADMIN_IDLE: Duration = Duration::from_secs(5);
 
 /// How long the last answers to probes may take.
 const TELLING_ENDS: Duration = Duration::from_millis(500);
@@ -183,7 +186,10 @@ impl App {
             let pool = Pool::new(&config.proxy, trust.clone(), Arc::clone(&metrics));
             ByDoor::new(|door| proxy::stack(&config.proxy, door, pool.clone(), shared.clone()))
         };
-        let server = Server::start(&config.server, Arc::clone(&metrics), end.drain.clone(), stack);
+        let heads = HeadBudget::new(config.server.unfinished_heads_bytes, Arc::clone(&metrics));
+        let given_up = GivenUp { response: proxy::UNFINISHED_HEAD, code: proxy::Code::RequestTimeout.as_str() };
+        let drain = end.drain.clone();
+        let server = Server::start(&config.server, Arc::clone(&metrics), heads.clone(), given_up, drain, stack);
         let server = Arc::new(server.map_err(StartError::Worker)?);
 
         let ended = &end.ended;
@@ -224,9 +230,13 @@ impl App {
             }),
         });
         let limits = config.server.limits;
+        // A probe needs one request, and a connection without one is held for nothing.
+        let ops_side = Side { name: "ops", limits, closes: true, heads, metrics: Arc::clone(&metrics) };
+        let admin_side =
+            Side { name: "admin", limits: limits.idle_at_most(ADMIN_IDLE), closes: false, ..ops_side.clone() };
         for listener in listeners.ops {
             let told = end.told.clone();
-            telling.spawn("ops", server::serve("ops", listener, ops.clone(), limits, Arc::clone(&metrics), told));
+            telling.spawn("ops", server::serve(ops_side.clone(), listener, ops.clone(), told));
         }
         let admin_parts = admin::Parts {
             token: token.clone(),
@@ -244,10 +254,8 @@ impl App {
         for (listeners, door) in [(admin_sockets, Door::Socket), (listeners.admin, Door::Port)] {
             let admin = admin::router(admin_parts.clone(), door);
             for listener in listeners {
-                tasks.spawn(
-                    "admin",
-                    server::serve("admin", listener, admin.clone(), limits, Arc::clone(&metrics), ended.clone()),
-                );
+                let serving = server::serve(admin_side.clone(), listener, admin.clone(), ended.clone());
+                tasks.spawn("admin", serving);
             }
         }
         info!(

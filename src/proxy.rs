@@ -43,7 +43,7 @@ use tower::{Service, ServiceBuilder};
 pub use body::{RequestBody, ResponseBody};
 pub use client::{UpstreamConfig, server_name};
 pub use concurrency::ConcurrencyLayer;
-pub use error::{Code, Error};
+pub use error::{Code, Error, UNFINISHED_HEAD};
 pub use observe::ObservedBody;
 pub use record::Record;
 pub use replay::ReplayBody;

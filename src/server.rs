@@ -10,10 +10,14 @@ mod address;
 mod connection;
 mod descriptors;
 mod entrance;
+mod evictions;
 mod exchanges;
 mod gate;
+mod head_budget;
+mod head_buffer;
 mod listener;
 mod quiet;
+mod slots;
 mod socket;
 mod stream;
 mod transport;
@@ -37,10 +41,18 @@ use tracing::warn;
 
 pub use address::{Address, AddressError};
 pub use connection::Limits;
+pub use head_budget::HeadBudget;
 pub use listener::{BindError, Listener, bind};
 pub use socket::SocketAccess;
 
-use self::{connection::Connections, entrance::Entrance, quiet::HANDSHAKE, transport::Transport, worker::Worker};
+use self::{
+    connection::{Connections, Shared},
+    entrance::Entrance,
+    evictions::Evictions,
+    quiet::HANDSHAKE,
+    transport::Transport,
+    worker::Worker,
+};
 use crate::{drain::Drain, guard::ByDoor, telemetry::Metrics};
 
 /// How long an event loop may take to answer a ping before it counts as dead.
@@ -61,13 +73,24 @@ const MAX_SIDE_CONNECTIONS: usize = 64;
 pub struct Config {
     /// The number of worker threads (`runtime.worker_threads`).
     pub worker_threads: NonZeroUsize,
-    /// The most connections open at once (`limits.connections`); further ones wait in the kernel's queue. Fewer, where the limit
-    /// of open files has no room for so many.
+    /// The most connections open at once (`limits.connections`). At the limit, the longest idle one gives way to a new one, or new ones
+    /// wait while all are busy. Fewer, where the limit of open files has no room for so many.
     pub connections: usize,
     /// The most connections to the upstream that are to be reckoned with beside them: `limits.concurrency` for each worker.
     pub upstream_connections: usize,
+    /// The most bytes of unfinished heads, over all connections of the process (`limits.unfinished_heads_bytes`).
+    pub unfinished_heads_bytes: usize,
     /// What a single connection may do.
     pub limits: Limits,
+}
+
+/// The response to a head that does not end and is given up to make room.
+#[derive(Clone, Copy, Debug)]
+pub struct GivenUp {
+    /// The whole response, as text.
+    pub response: &'static str,
+    /// The code by which it is counted among the proxy's own errors.
+    pub code: &'static str,
 }
 
 /// A service that answers the requests of connections, each of which has a clone of it.
@@ -104,6 +127,7 @@ pub struct Server {
 
 impl Server {
     /// Starts the worker threads; `stack` makes the services of each. Once `end` has begun, each answer is its connection's last.
+    /// Unfinished heads count in `heads`, and those that are given up get the response `given_up`.
     ///
     /// # Errors
     ///
@@ -111,12 +135,16 @@ impl Server {
     pub fn start<S: Answers + Sync>(
         config: &Config,
         metrics: Arc<Metrics>,
+        heads: HeadBudget,
+        given_up: GivenUp,
         end: Drain,
         stack: impl Fn() -> ByDoor<S>,
     ) -> io::Result<Self> {
         let ended = CancellationToken::new();
+        let evictions = Evictions::new("proxy", given_up.response, Some(given_up.code), Arc::clone(&metrics));
+        let shared = Arc::new(Shared { heads, evictions, closes: false });
         let worker = |number| {
-            let connections = Connections::new(config.limits, end.clone(), LAST_REQUEST);
+            let connections = Connections::new(config.limits, Arc::clone(&shared), end.clone(), LAST_REQUEST);
             Worker::start(number, connections, stack(), ended.clone().drop_guard())
         };
         let workers = (0..config.worker_threads.get()).map(worker).collect::<io::Result<_>>()?;
@@ -158,10 +186,10 @@ impl Server {
 
     /// Hands `stream` to a worker as soon as there is a place for it.
     async fn serve(&self, stream: Transport) {
-        let place = self.entrance.place().await;
+        let slot = self.entrance.slot(&stream).await;
         let worker = self.workers.iter().min_by_key(|worker| worker.connections().open());
         let open = OpenConnection::new(Arc::clone(&self.metrics));
-        worker.expect("there is at least one worker").serve(stream, (place, open));
+        worker.expect("there is at least one worker").serve(stream, slot, open);
     }
 
     /// Whether every worker's event loop answers within two seconds.
@@ -225,21 +253,35 @@ fn connection_limit(config: &Config) -> usize {
     limit
 }
 
-/// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled: for the listeners that are
-/// not on the path of requests. At most 64 are open at once. Logs and metrics call the listener `name`. Each request says in its
-/// extensions which [`Peer`](crate::guard::Peer) it is from.
-pub async fn serve(
-    name: &'static str,
-    listener: Listener,
-    service: impl Answers,
-    limits: Limits,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) {
-    let connections = Connections::new(limits, Drain::default(), Duration::ZERO);
-    let entrance = Entrance::new(name, MAX_SIDE_CONNECTIONS, metrics);
+/// What a head that is given up gets from a listener that is not on the path of requests.
+const SIDE_GIVEN_UP: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// Listeners that are not on the path of requests.
+#[derive(Clone, Debug)]
+pub struct Side {
+    /// What logs and metrics call them.
+    pub name: &'static str,
+    /// What their connections may do.
+    pub limits: Limits,
+    /// Whether each response is its connection's last.
+    pub closes: bool,
+    /// Where their unfinished heads count.
+    pub heads: HeadBudget,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled. At most 64 are open at once; at
+/// the limit, the longest idle one gives way to a new one. Each request says in its extensions which
+/// [`Peer`](crate::guard::Peer) it is from.
+pub async fn serve(side: Side, listener: Listener, service: impl Answers, stop: CancellationToken) {
+    let Side { name, limits, closes, heads, metrics } = side;
+    let evictions = Evictions::new(name, SIDE_GIVEN_UP, None, Arc::clone(&metrics));
+    let shared = Arc::new(Shared { heads, evictions, closes });
+    let connections = Connections::new(limits, shared, Drain::default(), Duration::ZERO);
+    let entrance = Entrance::side(name, MAX_SIDE_CONNECTIONS, metrics);
     loop {
-        let (stream, place) = select! {
+        let (stream, slot) = select! {
             () = stop.cancelled() => break,
             next = entrance.next(&listener) => next,
         };
@@ -248,7 +290,7 @@ pub async fn serve(
             request.extensions_mut().insert(peer);
             request
         });
-        connections.serve(&Handle::current(), stream, service, place);
+        connections.serve(&Handle::current(), stream, service, slot, ());
     }
     connections.drain();
     // What is still being said is part of the end, such as the answer to a wish for it. Nobody else is waited for.

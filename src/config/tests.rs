@@ -143,6 +143,15 @@ fn p04_wrong_types_and_bounds_are_all_told_at_once() {
 }
 
 #[test]
+fn one_head_of_the_largest_size_fits_among_the_unfinished_ones() {
+    let with = |bytes| inputs(&[("FINICITY__LIMITS__UNFINISHED_HEADS_BYTES", bytes)]);
+    assert_eq!(load(&with("40960")).unwrap().server.unfinished_heads_bytes, 40_960);
+    check_problems(&with("40959"), 1, &["limits.unfinished_heads_bytes", "from 40960 to"]);
+    check_problems(&with("1023"), 1, &["limits.unfinished_heads_bytes"]);
+    assert_eq!(load(&inputs(&[])).unwrap().server.unfinished_heads_bytes, 8 * 1024 * 1024);
+}
+
+#[test]
 fn p02_credentials_and_keys_are_told_together() {
     let inputs = Inputs { environment: [("FINICITY__AUTH__SCOPE", "\n")].into_iter().collect(), ..Inputs::default() };
     check_problems(

@@ -26,6 +26,18 @@ const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// When rejected credentials may have been replaced: not sooner than a person acts.
 const REJECTED_RETRY_AFTER: Duration = Duration::from_secs(60);
 
+/// The whole response to a request whose head does not arrive in full and is given up to make room for others. No request exists
+/// then that a layer could answer.
+pub const UNFINISHED_HEAD: &str = concat!(
+    "HTTP/1.1 408 Request Timeout\r\n",
+    "content-type: application/problem+json\r\n",
+    "x-finicity-proxy-error: request_timeout\r\n",
+    "content-length: 172\r\n",
+    "connection: close\r\n\r\n",
+    r#"{"title":"Request Timeout","status":408,"code":"request_timeout","#,
+    r#""detail":"The head of the request was not complete when its place was needed for others; send it at once."}"#,
+);
+
 /// The kinds of error that the proxy answers with. Their names are a contract with callers, dashboards and alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -319,6 +331,16 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+
+    #[test]
+    fn the_response_to_an_unfinished_head_is_consistent() {
+        let (head, body) = UNFINISHED_HEAD.split_once("\r\n\r\n").unwrap();
+        let code = Code::RequestTimeout;
+        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{}", body.len());
+        assert!(head.contains(&format!("\r\n{X_FINICITY_PROXY_ERROR}: {}\r\n", code.as_str())));
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&problem["code"], &problem["status"]), (&code.as_str().into(), &code.status().as_u16().into()));
+    }
 
     #[tokio::test]
     async fn f23_an_error_becomes_a_problem_that_hides_its_cause() {

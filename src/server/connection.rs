@@ -1,9 +1,9 @@
 //! One connection, from its first byte to its last.
 //!
-//! Most connections of most callers are idle, so an idle one rests: until its next byte comes, nothing of HTTP is kept for it, and
-//! no buffers; only a timer is.
+//! Most connections of most callers are idle, so an idle one rests: until the next head has arrived in full, nothing of HTTP is kept
+//! for it, and no buffers but that of the head; only a timer is.
 
-use std::{pin::pin, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -17,15 +17,15 @@ use tracing::debug;
 
 use super::{
     Answers,
+    evictions::{Evictions, Reason},
     exchanges::{Counted, Exchanges},
-    gate::{Gate, View},
+    gate::{Gate, HEAD_SLACK, View},
+    head_budget::HeadBudget,
+    slots::Slot,
     stream::{CallerStream, OpenStream, Returned},
     transport::Transport,
 };
 use crate::{drain::Drain, framing::HeadLimits};
-
-/// What hyper may buffer beyond the limits of a head, so that a head over a limit still gets a proper answer.
-const HEAD_SLACK: usize = 32 * 1024;
 
 /// The least number of header fields that hyper gets to see, for the same reason. It is also what costs it nothing.
 const MIN_HEADERS: usize = 100;
@@ -47,10 +47,31 @@ pub struct Limits {
     pub write_timeout: Duration,
 }
 
+impl Limits {
+    /// The same for connections that are idle for at most `idle`, before the first request and between two.
+    #[must_use]
+    pub fn idle_at_most(self, idle: Duration) -> Self {
+        let header_timeout = self.header_timeout.min(idle);
+        Self { header_timeout, keepalive_timeout: self.keepalive_timeout.min(idle), ..self }
+    }
+}
+
+/// What the connections of one kind of listener share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Of all listeners of the process.
+    pub(super) heads: HeadBudget,
+    /// Those of this kind of listener.
+    pub(super) evictions: Evictions,
+    /// Whether each response is its connection's last.
+    pub(super) closes: bool,
+}
+
 /// The connections of one runtime: serves them, lets them finish, or cuts them off.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     limits: Limits,
+    shared: Arc<Shared>,
     tasks: TaskTracker,
     /// Looked at with each answer, and told of connections that were cut off.
     end: Drain,
@@ -64,9 +85,9 @@ pub(super) struct Connections {
 
 impl Connections {
     /// No connections yet. Once `end` has begun, each answer is its connection's last one.
-    pub(super) fn new(limits: Limits, end: Drain, last_request: Duration) -> Self {
+    pub(super) fn new(limits: Limits, shared: Arc<Shared>, end: Drain, last_request: Duration) -> Self {
         let (tasks, drain, overdue, abort) = Default::default();
-        Self { limits, tasks, end, last_request, drain, overdue, abort }
+        Self { limits, shared, tasks, end, last_request, drain, overdue, abort }
     }
 
     /// How many are open.
@@ -74,38 +95,56 @@ impl Connections {
         self.tasks.len()
     }
 
-    /// Serves `stream` with `service` on `runtime` until it closes. `held` is dropped with the connection.
+    /// Serves `stream` with `service` on `runtime` until it closes. `slot` and `held` are dropped with the connection.
     ///
     /// The stream leaves the reactor that accepted it and joins the one that serves it.
-    pub(super) fn serve(&self, runtime: &Handle, stream: Transport, service: impl Answers, held: impl Send + 'static) {
-        runtime.spawn(self.tasks.track_future(self.clone().attend(stream, service, held)));
+    pub(super) fn serve(
+        &self,
+        runtime: &Handle,
+        stream: Transport,
+        service: impl Answers,
+        slot: Slot,
+        held: impl Send + 'static,
+    ) {
+        runtime.spawn(self.tasks.track_future(self.clone().attend(stream, service, slot, held)));
     }
 
     /// Rests until a request comes, serves it and those that follow it, and rests again, until `transport` closes.
-    async fn attend(self, transport: Transport, service: impl Answers, _held: impl Send) {
+    async fn attend(self, transport: Transport, service: impl Answers, slot: Slot, _held: impl Send) {
         let moved = transport.move_here().and_then(|stream| stream.set_nodelay().map(|()| stream));
         let transport = match moved {
             Ok(transport) => transport,
             Err(error) => return debug!(%error, "connection lost before it was served"),
         };
         let view = View::default();
-        let gate = Gate::new(self.limits.head, self.limits.header_timeout, view.clone());
+        let (state, share) = (slot.state(), self.shared.heads.share());
+        let gate = Gate::new(self.limits.head, self.limits.header_timeout, view.clone(), Arc::clone(state), share);
         let mut stream = OpenStream::new(transport, gate);
         let mut end = Instant::now() + self.limits.header_timeout;
         loop {
+            let messages = stream.messages();
+            // A head after the first has a time of its own.
+            let is_idle = |stream: &OpenStream| messages == 0 || !stream.is_in_head();
             let woken = select! {
                 biased;
                 // First, since empty lines wake a connection and are no request.
-                () = sleep_until(end) => false,
-                ready = stream.readable() => ready.is_ok(),
-                () = last_chance(&self.drain, self.last_request, &view, &self.overdue) => false,
+                () = sleep_until(end), if is_idle(&stream) => {
+                    if !is_idle(&stream) {
+                        continue;
+                    }
+                    Ok(false)
+                }
+                collected = stream.collect() => collected,
+                () = last_chance(&self.drain, self.last_request, &view, &self.overdue) => Ok(false),
             };
-            if !woken {
+            if let Some(reason) = stream.gave_way() {
+                return Box::pin(self.give_way(stream, reason)).await;
+            }
+            if !woken.unwrap_or(false) {
                 return self.close(stream).await;
             }
             // On the heap, so that a resting connection has no room for it.
-            let messages = stream.messages();
-            stream = match Box::pin(self.serve_awake(stream, service.clone(), view.clone())).await {
+            stream = match Box::pin(self.serve_awake(stream, messages, service.clone(), view.clone())).await {
                 Some(stream) => stream,
                 None => return,
             };
@@ -115,19 +154,26 @@ impl Connections {
         }
     }
 
-    /// Serves the requests of `stream` until it closes, or has been idle for a while and is given back.
-    async fn serve_awake(&self, stream: OpenStream, service: impl Answers, view: View) -> Option<OpenStream> {
+    /// Serves the requests of `stream` after the first `messages`, until it closes, or has been idle for a while and is given back.
+    async fn serve_awake(
+        &self,
+        stream: OpenStream,
+        messages: u64,
+        service: impl Answers,
+        view: View,
+    ) -> Option<OpenStream> {
         let Self { limits, end, last_request, drain, overdue, abort, .. } = self;
         let returned = Returned::default();
-        let exchanges = Exchanges::after(stream.messages());
+        let state = Arc::clone(stream.state());
+        let exchanges = Exchanges::after(messages, Arc::clone(&state));
         let stream = CallerStream::new(stream, limits.write_timeout, returned.clone());
         let ended = {
-            let service = Counted::new(service, exchanges.clone(), view.clone(), end.clone());
+            let service = Counted::new(service, exchanges.clone(), view.clone(), end.clone(), self.shared.closes);
             let mut connection = pin!(
                 http1::Builder::new()
                     .timer(exchanges.clone())
-                    // Whatever is said here, this timer only counts.
-                    .header_read_timeout(limits.header_timeout)
+                    // This timer only counts, and says when it was set.
+                    .header_read_timeout(Duration::ZERO)
                     .max_headers(limits.head.headers.max(MIN_HEADERS))
                     // The stream itself notices a caller that goes away.
                     .half_close(true)
@@ -138,6 +184,11 @@ impl Connections {
                 biased;
                 ended = connection.as_mut() => Ended::ByItself(ended),
                 () = idle(&exchanges, &view, &returned) => Ended::Idle,
+                // After the connection, so that all that can be written is.
+                () = poll_fn(|cx| {
+                    state.watch(cx);
+                    Poll::Pending
+                }) => unreachable!("it is never ready"),
                 () = last_chance(drain, *last_request, &view, overdue) => {
                     connection.as_mut().graceful_shutdown();
                     select! {
@@ -153,6 +204,10 @@ impl Connections {
             }
         };
         let stream = returned.take()?;
+        if let Some(reason) = stream.gave_way() {
+            Box::pin(self.give_way(stream, reason)).await;
+            return None;
+        }
         match ended {
             Ended::Idle => return Some(stream),
             Ended::CutOff => {
@@ -174,10 +229,28 @@ impl Connections {
         None
     }
 
+    /// Closes a connection to make room.
+    async fn give_way(&self, mut stream: OpenStream, reason: Reason) {
+        self.shared.evictions.note(reason);
+        if reason.needs_response() {
+            stream.respond(self.shared.evictions.response()).await;
+        }
+        match reason {
+            // The next connection does not wait for this one, and its client may go on sending.
+            Reason::HeadBytes => self.close(stream).await,
+            Reason::Stalled => stream.reset(),
+            Reason::Idle | Reason::Head | Reason::Closing => {}
+        }
+    }
+
     async fn close(&self, stream: OpenStream) {
         select! {
             // On the heap, so that what a connection needs at its end takes no memory before.
-            () = Box::pin(stream.close()) => {}
+            gave_way = Box::pin(stream.close()) => {
+                if gave_way {
+                    self.shared.evictions.note(Reason::Closing);
+                }
+            }
             () = self.abort.cancelled() => {}
         }
     }

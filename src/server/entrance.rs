@@ -1,26 +1,37 @@
-//! How connections come in: each to a place of its own. Where there is none, where the process has no file descriptor left, or
-//! where a user is not let in, the metrics say so, and the log once a second.
+//! How connections come in: each gets a slot, which another one may have to give up. Where all are busy, where the process has no
+//! file descriptor left, or where a user is not let in, the metrics say so, and the log once a second.
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
-};
+use tokio::time::sleep;
 use tracing::{error, warn};
 
-use super::{listener::Listener, transport::Transport};
+use super::{
+    listener::Listener,
+    slots::{PeerGroup, Policy, Slot, Slots},
+    transport::Transport,
+};
 use crate::telemetry::{Metrics, Seldom};
+
+/// How long a caller's connection is idle before it gives way, if another one can: a new one's first request may be on its way. A
+/// caller on this machine needs some milliseconds from connecting to sending when it is not given the processor.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// The same for probes and administrators. The new connection takes the turn of the oldest of 64, so it has time for its request
+/// anyway; with a longer grace, clients that connect again and again would keep probes waiting.
+const SIDE_GRACE: Duration = Duration::from_millis(20);
 
 /// How long accepting pauses when the process has no file descriptor left. Trying at once would spin.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The way in through one or more listeners that share their places.
+/// The way in through one or more listeners that share their slots.
 #[derive(Debug)]
 pub(super) struct Entrance {
     name: &'static str,
     limit: usize,
-    places: Arc<Semaphore>,
+    slots: Slots,
+    /// Whether the peer that has most connections loses one first.
+    by_peer: bool,
     metrics: Arc<Metrics>,
     full: Seldom,
     failed: Seldom,
@@ -28,28 +39,40 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
-    /// An entrance with `limit` places. Logs and metrics call it `name`.
+    /// An entrance with `limit` slots, for requests of callers. Logs and metrics call it `name`.
     pub(super) fn new(name: &'static str, limit: usize, metrics: Arc<Metrics>) -> Self {
+        let slots = Slots::new(limit, Policy { grace: GRACE, evicts_stalled: false });
         let (full, failed, refused) = Default::default();
-        Self { name, limit, places: Arc::new(Semaphore::new(limit)), metrics, full, failed, refused }
+        Self { name, limit, slots, by_peer: true, metrics, full, failed, refused }
     }
 
-    /// The next connection of `listener` with its place. First the connection, so that an idle listener holds no place; while
-    /// there is none, the next ones wait in the kernel's queue.
-    pub(super) async fn next(&self, listener: &Listener) -> (Transport, OwnedSemaphorePermit) {
+    /// The same for probes or administrators.
+    pub(super) fn side(name: &'static str, limit: usize, metrics: Arc<Metrics>) -> Self {
+        let slots = Slots::new(limit, Policy { grace: SIDE_GRACE, evicts_stalled: true });
+        Self { slots, by_peer: false, ..Self::new(name, limit, metrics) }
+    }
+
+    /// The next connection of `listener` with its slot. First the connection, so that an idle listener holds no slot; while it
+    /// waits for one, the next ones wait in the kernel's queue.
+    pub(super) async fn next(&self, listener: &Listener) -> (Transport, Slot) {
         let stream = self.accept(listener).await;
-        (stream, self.place().await)
+        let slot = self.slot(&stream).await;
+        (stream, slot)
     }
 
-    /// A place for a connection.
-    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return place;
+    /// A slot for a connection. Where none is free, the longest idle connection gives way; where all are busy, it waits.
+    pub(super) async fn slot(&self, stream: &Transport) -> Slot {
+        let group = if self.by_peer { PeerGroup::of(stream.peer()) } else { PeerGroup::All };
+        if let Some(slot) = self.slots.try_acquire(group) {
+            return slot;
         }
-        if let Some(times) = self.note("full", &self.full) {
-            warn!(listener = self.name, limit = self.limit, times, "connection limit reached; new ones wait");
-        }
-        Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+        self.metrics.accept_problem(self.name, "full");
+        let all_busy = || {
+            if let Some(times) = self.full.count() {
+                warn!(listener = self.name, limit = self.limit, times, "connection limit reached; new ones wait");
+            }
+        };
+        self.slots.acquire(group, all_busy).await
     }
 
     /// Stops listening, and returns the connections that the kernel has taken for us already.

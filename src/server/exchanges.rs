@@ -22,7 +22,7 @@ use hyper::{
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::gate::View;
+use super::{gate::View, slots::State};
 use crate::drain::Drain;
 
 /// Counts the exchanges of a connection. Its clones are one and the same.
@@ -35,12 +35,16 @@ struct Counts {
     awaited: AtomicU64,
     /// Requests that have come.
     begun: AtomicU64,
+    /// The requests before the first of these.
+    before: u64,
+    state: Arc<State>,
 }
 
 impl Exchanges {
-    /// After `begun` of them.
-    pub(super) fn after(begun: u64) -> Self {
-        Self(Arc::new(Counts { awaited: AtomicU64::new(begun), begun: AtomicU64::new(begun) }))
+    /// After `before` of them, on the connection that `state` belongs to.
+    pub(super) fn after(before: u64, state: Arc<State>) -> Self {
+        let (awaited, begun) = (AtomicU64::new(before), AtomicU64::new(before));
+        Self(Arc::new(Counts { awaited, begun, before, state }))
     }
 
     /// The number of the request that hyper waits for, while it has nothing else to do.
@@ -52,12 +56,18 @@ impl Exchanges {
 
 impl Timer for Exchanges {
     fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
-        self.0.awaited.fetch_add(1, Relaxed);
-        Box::pin(Never)
+        self.sleep_until(self.now())
     }
 
-    fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
-        self.sleep(Duration::ZERO)
+    /// `deadline` is now: the timer is set without a duration.
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        let counts = &*self.0;
+        counts.awaited.fetch_add(1, Relaxed);
+        // A connection that was parked has been idle before that.
+        if counts.begun.load(Relaxed) > counts.before {
+            counts.state.idle(deadline);
+        }
+        Box::pin(Never)
     }
 }
 
@@ -84,12 +94,13 @@ pub(super) struct Counted<S> {
     exchanges: Exchanges,
     view: View,
     end: Drain,
+    closes: bool,
 }
 
 impl<S> Counted<S> {
-    /// Counts in `exchanges` what `inner` gets to see.
-    pub(super) fn new(inner: S, exchanges: Exchanges, view: View, end: Drain) -> Self {
-        Self { inner: RefCell::new(inner), exchanges, view, end }
+    /// Counts in `exchanges` what `inner` gets to see. With `closes`, each response is its connection's last.
+    pub(super) fn new(inner: S, exchanges: Exchanges, view: View, end: Drain, closes: bool) -> Self {
+        Self { inner: RefCell::new(inner), exchanges, view, end, closes }
     }
 }
 
@@ -102,6 +113,7 @@ where
     type Future = Answer<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.exchanges.0.state.begin();
         let number = self.exchanges.0.begun.fetch_add(1, Relaxed) + 1;
         if let Some(fault) = self.view.fault_of(number) {
             request.extensions_mut().insert(fault);
@@ -109,7 +121,7 @@ where
         let mut service = self.inner.borrow_mut();
         let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(ready, Poll::Ready(Ok(()))), "the stack takes any request, and may have it wait then");
-        Answer { inner: service.call(request), end: self.end.clone() }
+        Answer { inner: service.call(request), end: self.end.clone(), closes: self.closes }
     }
 }
 
@@ -119,6 +131,7 @@ pin_project! {
         #[pin]
         inner: F,
         end: Drain,
+        closes: bool,
     }
 }
 
@@ -129,7 +142,7 @@ impl<F: Future<Output = Result<Response<B>, E>>, B, E> Future for Answer<F> {
         let this = self.project();
         let mut answer = ready!(this.inner.poll(cx));
         if let Ok(response) = &mut answer
-            && this.end.has_begun()
+            && (*this.closes || this.end.has_begun())
         {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -1,4 +1,5 @@
-//! What a connection reads passes here: messages that have one reading, whose heads arrive in time.
+//! What a connection reads passes here: messages that have one reading, whose heads arrive in time. A head is held until it is whole,
+//! so that hyper and its buffers wait for none.
 
 use std::{
     io,
@@ -13,10 +14,17 @@ use std::{
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::{evictions::Reason, head_budget::HeadShare, head_buffer::HeadBuffer, slots::State};
 use crate::{
     framing::{Fault, Follower, HeadLimits, Place, Stop},
     patience::Patience,
 };
+
+/// What hyper may buffer beyond the limits of a head, so that a head over a limit still gets a proper answer.
+pub(super) const HEAD_SLACK: usize = 32 * 1024;
+
+/// How many bytes of a head that arrives in parts are read at once, on the stack.
+const CHUNK: usize = 4096;
 
 /// What others may know of a gate.
 #[derive(Clone, Debug, Default)]
@@ -58,13 +66,72 @@ pub(super) struct Gate {
     patience: Patience,
     stopped: Option<Fault>,
     ended: bool,
+    state: Arc<State>,
+    /// The unfinished head among those of all connections.
+    share: HeadShare,
+    /// When that head began, in microseconds.
+    head_since: u64,
+    /// What has arrived of it, and of what hyper has not read yet.
+    held: Option<Box<HeadBuffer>>,
+    /// The most bytes of a head that are held.
+    head_capacity: usize,
+    /// The head is longer than that, and hyper has it.
+    is_overlong: bool,
+    gave_way: Option<Reason>,
+}
+
+/// What was found in bytes that have arrived.
+struct Followed {
+    /// How many may be read; the others come after a fault.
+    taken: usize,
+    /// How many bytes of a head, of these and earlier ones, wait for its end.
+    unfinished: usize,
+    /// They end between two messages, and no head ended in them: a body did, or they are blank lines.
+    is_blank: bool,
 }
 
 impl Gate {
-    /// At the start of a connection. A head may take `header_timeout` to arrive.
-    pub(super) fn new(limits: HeadLimits, header_timeout: Duration, view: View) -> Self {
-        let follower = Follower::new(limits);
-        Self { follower, view, patience: Patience::new(header_timeout), stopped: None, ended: false }
+    /// At the start of the connection with `state`. A head may take `header_timeout` to arrive; its bytes count in `share`.
+    pub(super) fn new(
+        limits: HeadLimits,
+        header_timeout: Duration,
+        view: View,
+        state: Arc<State>,
+        share: HeadShare,
+    ) -> Self {
+        Self {
+            follower: Follower::new(limits),
+            view,
+            patience: Patience::new(header_timeout),
+            stopped: None,
+            ended: false,
+            state,
+            share,
+            head_since: 0,
+            held: None,
+            head_capacity: limits.target_bytes + limits.header_bytes + HEAD_SLACK,
+            is_overlong: false,
+            gave_way: None,
+        }
+    }
+
+    /// What the connection shares with the acceptor.
+    pub(super) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Why nothing more is read, if it is to make room.
+    pub(super) fn gave_way(&self) -> Option<Reason> {
+        self.gave_way
+    }
+
+    /// Reads nothing more, to make room. Where that is for another connection, it depends on the place why.
+    pub(super) fn give_way(&mut self, reason: Option<Reason>) -> io::Error {
+        let at_limit = if self.follower.place() == Place::Head { Reason::Head } else { Reason::Idle };
+        self.gave_way = Some(reason.unwrap_or(at_limit));
+        self.share.release();
+        self.held = None;
+        io::Error::other("the connection gave way to another one")
     }
 
     /// How many messages have begun.
@@ -77,6 +144,11 @@ impl Gate {
         self.ended
     }
 
+    /// Whether a head has begun to arrive, and has not ended.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.follower.place() == Place::Head
+    }
+
     /// Whether all that was read are whole messages.
     pub(super) fn is_between_messages(&self) -> bool {
         self.follower.place() == Place::Between
@@ -87,43 +159,169 @@ impl Gate {
         !self.ended && (self.stopped.is_some() || !self.is_between_messages())
     }
 
-    /// Reads from `stream` what may be read.
+    /// Reads from `stream` what may be read: messages from the end of their heads on.
     pub(super) fn poll_read(
         &mut self,
-        stream: Pin<&mut impl AsyncRead>,
+        mut stream: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.stopped {
-            None => {}
-            Some(Fault::Chunk) => return Poll::Ready(Err(malformed_chunk())),
-            // The refused message is being answered; then the connection is closed.
-            Some(_) => return Poll::Pending,
+        loop {
+            if let Some(held) = self.held.take_if(|held| held.is_ready()) {
+                self.held = held.deliver(buffer).map(Box::new);
+                return Poll::Ready(Ok(()));
+            }
+            match self.stopped {
+                None => {}
+                Some(Fault::Chunk) => return Poll::Ready(Err(malformed_chunk())),
+                // The refused message is being answered; then the connection is closed.
+                Some(_) => return Poll::Pending,
+            }
+            self.check_head()?;
+            if self.held.is_some() {
+                if self.poll_more(stream.as_mut(), cx)?.is_pending() {
+                    return self.poll_head_timer(cx);
+                }
+            } else {
+                let start = buffer.filled().len();
+                if stream.as_mut().poll_read(cx, buffer)?.is_pending() {
+                    return self.poll_head_timer(cx);
+                }
+                let Followed { taken, unfinished, .. } = self.follow(&buffer.filled()[start..]);
+                let (end, held) = (start + taken, if self.is_overlong { 0 } else { unfinished.min(taken) });
+                if held > 0 {
+                    self.held = Some(Box::new(HeadBuffer::new(&buffer.filled()[end - held..end], self.head_capacity)));
+                }
+                buffer.set_filled(end - held);
+                if taken > held {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
         }
-        let start = buffer.filled().len();
-        let read = stream.poll_read(cx, buffer)?;
-        if read.is_pending() {
-            return self.poll_head_timer(cx);
+    }
+
+    /// Reads from `stream` while nothing of HTTP is kept for the connection. Ready when a whole head has arrived, or the end of the
+    /// connection: whether there is something to serve.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost, when a head after the first takes too long, or when it is to be given up.
+    pub(super) fn poll_collect(
+        &mut self,
+        mut stream: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        loop {
+            if self.held.as_ref().is_some_and(|held| held.is_ready()) {
+                return Poll::Ready(Ok(true));
+            }
+            if self.ended {
+                return Poll::Ready(Ok(false));
+            }
+            self.check_head()?;
+            if self.poll_more(stream.as_mut(), cx)?.is_pending() {
+                // The time for the first head is that for the connection's first request.
+                return if self.follower.heads() == 0 {
+                    Poll::Pending
+                } else {
+                    self.poll_head_timer(cx).map_ok(|()| true)
+                };
+            }
         }
+    }
+
+    /// Fails when the unfinished head is to be given up.
+    pub(super) fn check_head(&mut self) -> io::Result<()> {
+        if !self.share.is_empty() {
+            if self.state.is_expelled() {
+                return Err(self.give_way(Some(Reason::HeadBytes)));
+            }
+            // It arrived behind a request that has been answered since.
+            if !self.share.is_listed() && self.state.is_awaiting() {
+                self.count_head();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads more of what is held, or the start of it.
+    fn poll_more(&mut self, stream: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut chunk = [0; CHUNK];
+        let mut chunk = ReadBuf::new(&mut chunk);
+        ready!(stream.poll_read(cx, &mut chunk))?;
+        let Followed { taken, unfinished, is_blank } = self.follow(chunk.filled());
+        if self.ended || is_blank {
+            self.held = None;
+            return Poll::Ready(Ok(()));
+        }
+        let more = &chunk.filled()[..taken];
+        let held = match &mut self.held {
+            Some(held) => {
+                held.push(more);
+                held
+            }
+            None => self.held.insert(Box::new(HeadBuffer::new(more, self.head_capacity))),
+        };
+        // hyper refuses what is longer than any head may be.
+        self.is_overlong |= unfinished > 0 && held.is_full();
+        held.release(if self.is_overlong { 0 } else { unfinished });
+        Poll::Ready(Ok(()))
+    }
+
+    /// Follows the messages in what has arrived. Nothing is the end.
+    fn follow(&mut self, arrived: &[u8]) -> Followed {
         let heads = self.follower.heads();
-        let arrived = &buffer.filled()[start..];
+        let mut taken = arrived.len();
         self.ended = arrived.is_empty();
+        if !self.ended && self.state.is_asked() {
+            self.state.keep();
+        }
         if let Err(Stop { at, fault }) = self.follower.feed(arrived) {
             self.stopped = Some(fault);
-            buffer.set_filled(start + at);
+            taken = at;
             if fault != Fault::Chunk {
                 let _ = self.view.0.refused.set((self.follower.heads(), fault));
             }
         }
-        let place = self.follower.place();
+        let (place, has_head_ended) = (self.follower.place(), self.follower.heads() != heads);
+        if !self.share.is_empty() && (has_head_ended || place != Place::Head) {
+            self.share.release();
+            self.state.spare();
+        }
+        self.is_overlong &= !has_head_ended;
+        if place == Place::Head && self.stopped.is_none() {
+            self.count_head();
+        }
+        let is_blank = place == Place::Between && !has_head_ended && self.stopped.is_none();
+        if is_blank && self.state.is_awaiting() {
+            self.state.still_idle();
+        }
         self.view.0.in_head.store(place == Place::Head, Ordering::Relaxed);
         let more_may_follow = self.stopped.is_none() && !self.ended;
-        self.view.0.in_message.store(place != Place::Between || !more_may_follow, Ordering::Relaxed);
+        let in_message = place == Place::Body || self.is_overlong || !more_may_follow;
+        self.view.0.in_message.store(in_message, Ordering::Relaxed);
         // Empty lines before a head begin nothing and end nothing.
-        if self.follower.heads() != heads || place == Place::Body {
+        if has_head_ended || place == Place::Body {
             self.patience.restore();
         }
-        Poll::Ready(Ok(()))
+        let unfinished = if self.stopped.is_none() { self.follower.head_bytes() } else { 0 };
+        Followed { taken, unfinished, is_blank }
+    }
+
+    /// Counts the bytes of an unfinished head. With a request before it in flight, it cannot be given up.
+    fn count_head(&mut self) {
+        if self.share.is_empty() {
+            // The first of a connection began with it, as for its timeout.
+            self.head_since = if self.follower.heads() == 0 { self.state.opened() } else { State::now() };
+        }
+        let awaited = self.state.is_awaiting().then_some(&self.state);
+        if let Some(state) = awaited {
+            state.in_head(self.head_since);
+        }
+        self.share.grow(self.follower.head_bytes(), self.head_since, awaited);
     }
 
     /// Waits, and fails when a head has taken too long. The time between two messages is the connection's to watch.
@@ -141,95 +339,4 @@ fn malformed_chunk() -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-        time::{Instant, advance},
-    };
-
-    use super::*;
-
-    const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
-    const TIMEOUT: Duration = Duration::from_secs(10);
-
-    /// A gate in front of one end of a pipe.
-    struct Gated {
-        gate: Gate,
-        stream: DuplexStream,
-    }
-
-    impl AsyncRead for Gated {
-        fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            let this = self.get_mut();
-            this.gate.poll_read(Pin::new(&mut this.stream), cx, buffer)
-        }
-    }
-
-    fn gated() -> (Gated, DuplexStream, View) {
-        let (ours, theirs) = duplex(1 << 20);
-        let view = View::default();
-        (Gated { gate: Gate::new(LIMITS, TIMEOUT, view.clone()), stream: ours }, theirs, view)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_read_after_a_message_that_is_refused() {
-        let (mut gated, mut caller, view) = gated();
-        let good = b"GET /a HTTP/1.1\r\n\r\n";
-        let bad = b"GET /b#c HTTP/1.1\r\n\r\n";
-        caller.write_all(&[&good[..], bad, good].concat()).await.unwrap();
-        let mut bytes = vec![0; 1000];
-        let read = gated.read(&mut bytes).await.unwrap();
-        assert_eq!(&bytes[..read], [&good[..], bad].concat());
-        assert_eq!((view.fault_of(1), view.fault_of(2)), (None, Some(Fault::Fragment)));
-        assert!(gated.gate.leaves_bytes_unread());
-        let more = tokio::time::timeout(Duration::from_secs(3600), gated.read(&mut bytes)).await;
-        assert!(more.is_err(), "neither bytes nor an end");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_that_has_begun_to_arrive_is_seen_from_outside() {
-        let (mut gated, mut caller, view) = gated();
-        let mut bytes = vec![0; 1000];
-        for (sent, in_head) in [("\r\n", false), ("GET /a HT", true), ("TP/1.1\r\n\r\n", false), ("P", true)] {
-            caller.write_all(sent.as_bytes()).await.unwrap();
-            assert_eq!(gated.read(&mut bytes).await.unwrap(), sent.len());
-            assert_eq!(view.is_in_head(), in_head, "{sent:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn i01_a_head_has_its_time_however_slowly_it_drips() {
-        for before in ["", "GET /a HTTP/1.1\r\n\r\n"] {
-            let (mut gated, mut caller, _) = gated();
-            let mut bytes = vec![0; 1000];
-            caller.write_all(before.as_bytes()).await.unwrap();
-            if !before.is_empty() {
-                let _ = gated.read(&mut bytes).await.unwrap();
-                advance(TIMEOUT * 10).await;
-            }
-            let started = Instant::now();
-            let dripping = tokio::spawn(async move {
-                for byte in *b"GET / HTTP/1.1\r\nX: aaaaaaaaaaaaaaaaaaaaa" {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    if caller.write_all(&[byte]).await.is_err() {
-                        return;
-                    }
-                }
-            });
-            let error = gated.read_to_end(&mut Vec::new()).await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            // On a kept connection the time starts with the first byte, which comes after a second.
-            assert_eq!(started.elapsed().as_secs(), if before.is_empty() { 10 } else { 11 });
-            drop(gated);
-            dripping.await.unwrap();
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_malformed_chunk_is_an_error_of_the_connection() {
-        let (mut gated, mut caller, _) = gated();
-        caller.write_all(b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n").await.unwrap();
-        let error = gated.read_to_end(&mut Vec::new()).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    }
-}
+mod tests;

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{gate::Gate, transport::Transport};
+use super::{evictions::Reason, gate::Gate, slots::State, transport::Transport};
 use crate::patience::Patience;
 
 /// How long a caller may go on sending what nobody reads, after its answer. With unread bytes left, closing would reset the
@@ -38,6 +38,8 @@ pub(super) struct CallerStream {
     open: Option<OpenStream>,
     /// Somebody waits for the next byte, and so for the end too.
     is_awaited: bool,
+    /// The caller does not take what we write, at the moment.
+    is_stalled: bool,
     /// With a caller that does not take what we write.
     patience: Patience,
     returned: Returned,
@@ -84,36 +86,94 @@ impl OpenStream {
         self.gate.messages()
     }
 
-    /// Waits until there is something to read, be it the end.
+    /// Whether a head has begun to arrive, and has not ended.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.gate.is_in_head()
+    }
+
+    /// Waits for a whole head, or for the end of the connection: whether there is something to serve.
     ///
     /// # Errors
     ///
-    /// When the connection is lost.
-    pub(super) async fn readable(&self) -> io::Result<()> {
-        self.transport.readable().await
+    /// When the connection is lost, when a head takes too long, or when the connection [is to make room](Self::gave_way).
+    ///
+    /// # Cancel safety
+    ///
+    /// What has arrived is kept.
+    pub(super) async fn collect(&mut self) -> io::Result<bool> {
+        poll_fn(|cx| {
+            let collected = self.gate.poll_collect(Pin::new(&mut self.transport), cx)?;
+            if collected.is_pending() {
+                if self.gate.state().poll_asked(cx).is_ready() {
+                    if !self.transport.has_unread() {
+                        return Poll::Ready(Err(self.gate.give_way(None)));
+                    }
+                    self.gate.state().keep();
+                }
+                // It may have been given up since the poll began.
+                self.gate.check_head()?;
+            }
+            collected.map(Ok)
+        })
+        .await
+    }
+
+    /// What the connection shares with the acceptor.
+    pub(super) fn state(&self) -> &Arc<State> {
+        self.gate.state()
+    }
+
+    /// Why it is to be closed, if it is to make room.
+    pub(super) fn gave_way(&self) -> Option<Reason> {
+        self.gate.gave_way()
+    }
+
+    /// Sends `response`, if the kernel takes it without waiting.
+    pub(super) async fn respond(&mut self, response: &[u8]) {
+        let _ = timeout(Duration::ZERO, self.transport.write_all(response)).await;
     }
 
     /// Closes the connection after its last answer: our direction at once, the caller's when it has hung up, or is quiet. One that is
-    /// still sending gets some time to finish, or to see the answer and stop.
-    pub(super) async fn close(mut self) {
+    /// still sending gets some time to finish, or to see the answer and stop. Ends early when it is asked to give way, and says so.
+    pub(super) async fn close(mut self) -> bool {
+        self.state().closing();
         // It fails when the caller has gone already.
         let _ = self.transport.shutdown().await;
         if self.gate.has_ended() {
-            return;
+            return false;
         }
         let patience = if self.gate.leaves_bytes_unread() { LINGER } else { QUIET };
-        let read_on = async { while matches!(timeout(patience, self.skip()).await, Ok(true)) {} };
-        let _ = timeout(LINGER, read_on).await;
+        let read_on = async {
+            loop {
+                match timeout(patience, self.skip()).await {
+                    Ok(Skipped::Bytes) => {}
+                    Ok(Skipped::GaveWay) => return true,
+                    Ok(Skipped::End) | Err(_) => return false,
+                }
+            }
+        };
+        timeout(LINGER, read_on).await.unwrap_or(false)
     }
 
-    /// Reads something and forgets it. Whether there may be more.
-    async fn skip(&mut self) -> bool {
+    /// Reads something and forgets it.
+    async fn skip(&mut self) -> Skipped {
         poll_fn(|cx| {
             // On the stack, and only while it is needed: thousands of connections may be closing.
             let mut unread = [0; 4096];
             let mut unread = ReadBuf::new(&mut unread);
-            let read = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut unread));
-            Poll::Ready(read.is_ok() && !unread.filled().is_empty())
+            let read = Pin::new(&mut self.transport).poll_read(cx, &mut unread);
+            if read.is_pending() && self.gate.state().poll_asked(cx).is_ready() {
+                if !self.transport.has_unread() {
+                    return Poll::Ready(Skipped::GaveWay);
+                }
+                // Closing now would reset the connection; it is the youngest from now on.
+                self.gate.state().keep();
+                self.gate.state().closing();
+            }
+            Poll::Ready(match ready!(read) {
+                Ok(()) if !unread.filled().is_empty() => Skipped::Bytes,
+                _ => Skipped::End,
+            })
         })
         .await
     }
@@ -127,10 +187,23 @@ impl OpenStream {
     }
 }
 
+/// What came on a connection that closes.
+enum Skipped {
+    Bytes,
+    End,
+    GaveWay,
+}
+
 impl CallerStream {
     /// Watches `stream`: what is read passes its gate, and a write may make no progress for `write_timeout`.
     pub(super) fn new(stream: OpenStream, write_timeout: Duration, returned: Returned) -> Self {
-        Self { open: Some(stream), is_awaited: false, patience: Patience::new(write_timeout), returned }
+        Self {
+            open: Some(stream),
+            is_awaited: false,
+            is_stalled: false,
+            patience: Patience::new(write_timeout),
+            returned,
+        }
     }
 
     fn open(&mut self) -> &mut OpenStream {
@@ -139,7 +212,16 @@ impl CallerStream {
 
     /// Passes `written` on, unless writing has stalled for too long.
     fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        self.returned.0.writing.store(written.is_pending(), Relaxed);
+        let is_stalled = written.is_pending();
+        self.returned.0.writing.store(is_stalled, Relaxed);
+        if is_stalled != self.is_stalled {
+            self.is_stalled = is_stalled;
+            let state = self.open().state();
+            if is_stalled { state.write_stalled() } else { state.write_resumed() }
+        }
+        if is_stalled && self.open().state().gives_way() {
+            return Poll::Ready(Err(self.open().gate.give_way(Some(Reason::Stalled))));
+        }
         self.patience.bound(written, cx, "the caller takes no more of the answer")
     }
 }
@@ -147,7 +229,14 @@ impl CallerStream {
 impl AsyncRead for CallerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let OpenStream { transport, gate } = self.open();
-        let read = gate.poll_read(Pin::new(transport), cx, buffer);
+        let mut read = gate.poll_read(Pin::new(transport), cx, buffer);
+        if read.is_pending() && gate.state().gives_way() {
+            if transport.has_unread() {
+                gate.state().keep();
+            } else {
+                read = Poll::Ready(Err(gate.give_way(None)));
+            }
+        }
         self.is_awaited = read.is_pending();
         read
     }
@@ -202,7 +291,10 @@ mod tests {
         net::{TcpListener, TcpSocket, TcpStream},
     };
 
-    use super::{super::gate::View, *};
+    use super::{
+        super::{gate::View, head_budget::HeadBudget},
+        *,
+    };
     use crate::framing::HeadLimits;
 
     const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
@@ -214,7 +306,8 @@ mod tests {
     }
 
     fn served(stream: TcpStream, write_timeout: Duration) -> CallerStream {
-        let gate = Gate::new(LIMITS, Duration::from_secs(60), View::default());
+        let share = HeadBudget::new(usize::MAX, Arc::default()).share();
+        let gate = Gate::new(LIMITS, Duration::from_secs(60), View::default(), State::detached(), share);
         CallerStream::new(OpenStream::new(Transport::Tcp(stream), gate), write_timeout, Returned::default())
     }
 
@@ -257,7 +350,7 @@ mod tests {
             assert_eq!(reading.is_ok(), !sent.is_empty(), "{sent:?}");
             caller.shutdown().await.unwrap();
             // The end is here, behind what was sent, in the middle of a message, or for a reader that waits.
-            ours.open().readable().await.unwrap();
+            ours.open().transport.readable().await.unwrap();
             ours.flush().await.unwrap();
         }
     }

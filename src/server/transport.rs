@@ -84,6 +84,7 @@ impl Transport {
     /// # Errors
     ///
     /// When the connection is lost.
+    #[cfg(test)]
     pub(super) async fn readable(&self) -> io::Result<()> {
         with!(self, stream => stream.readable().await)
     }
@@ -108,6 +109,12 @@ impl Transport {
                 Err(_) => return Poll::Ready(()),
             }
         }
+    }
+
+    /// Whether bytes have arrived that were not read, as the kernel knows it now. The end of the connection is none.
+    pub(super) fn has_unread(&self) -> bool {
+        let peeked = with!(self, stream => recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT));
+        matches!(peeked, Ok((_, length)) if length > 0)
     }
 
     /// Who is at the other end.

@@ -2,21 +2,15 @@
 
 use std::{fmt, io, thread};
 
-use tokio::{
-    runtime::{self, Handle},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::runtime::{self, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Answers, OpenConnection, connection::Connections, transport::Transport};
+use super::{Answers, OpenConnection, connection::Connections, slots::Slot, transport::Transport};
 use crate::guard::ByDoor;
-
-/// What a connection holds for as long as it lives.
-pub(super) type Held = (OwnedSemaphorePermit, OpenConnection);
 
 /// The handle on a worker thread. Dropping it cuts off the worker's connections and ends the thread.
 pub(super) struct Worker {
-    serve: Box<dyn Fn(Transport, Held) + Send + Sync>,
+    serve: Box<dyn Fn(Transport, Slot, OpenConnection) + Send + Sync>,
     connections: Connections,
     runtime: Handle,
     _stop: DropGuard,
@@ -41,9 +35,9 @@ impl Worker {
         })?;
 
         let (serving, on) = (connections.clone(), handle.clone());
-        let serve = Box::new(move |stream: Transport, held| {
+        let serve = Box::new(move |stream: Transport, slot, open| {
             let service = services.get(stream.door()).clone();
-            serving.serve(&on, stream, service, held);
+            serving.serve(&on, stream, service, slot, open);
         });
         Ok(Self { serve, connections, runtime: handle, _stop: stop.drop_guard() })
     }
@@ -53,9 +47,9 @@ impl Worker {
         &self.connections
     }
 
-    /// Serves `stream` on this worker. `held` is dropped with the connection.
-    pub(super) fn serve(&self, stream: Transport, held: Held) {
-        (self.serve)(stream, held);
+    /// Serves `stream` on this worker. `slot` and `open` are dropped with the connection.
+    pub(super) fn serve(&self, stream: Transport, slot: Slot, open: OpenConnection) {
+        (self.serve)(stream, slot, open);
     }
 
     /// Returns when the event loop has come round, and whether there is one.

@@ -6,6 +6,7 @@
 //! Deliberately absent: any label that a caller or the vendor could choose, and the OpenMetrics format, which says nothing
 //! more of these metrics than the text format that every scraper takes.
 
+mod evictions;
 mod process;
 mod register;
 mod requests;
@@ -16,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder as _, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
-use self::{process::Process, register::Register, requests::Requests, token::TokenMetrics};
+use self::{evictions::Evictions, process::Process, register::Register, requests::Requests, token::TokenMetrics};
 pub use self::{
     register::Family,
     requests::RouteMetrics,
@@ -63,6 +64,7 @@ pub struct Metrics {
     connections: IntGauge,
     connections_limit: IntGauge,
     accept_problems: IntCounterVec,
+    evictions: Evictions,
     queued: IntGauge,
     queue_wait: Histogram,
     shed: IntCounterVec,
@@ -106,15 +108,16 @@ impl Metrics {
         let errors = add.counters("errors_total", "Answers that the proxy made itself, by error code.", &["code"]);
         let in_flight = add.gauge("requests_in_flight", "Requests being worked on, answers being streamed included.");
         let connections = add.gauge("connections", "Open connections from callers.");
-        let connections_limit = add.gauge("connections_limit", "The most connections from callers; further ones wait.");
+        let connections_limit = add.gauge("connections_limit", "The maximum number of connections from callers.");
         let accept_problems = add.counters(
             "accept_problems_total",
-            "Connections that waited for a place, were refused, or could not be accepted, by listener.",
+            "Connections that found no free slot, were refused, or could not be accepted, by listener.",
             &["listener", "problem"],
         );
         for problem in ["full", "refused", "failed"] {
             accept_problems.with_label_values(&["proxy", problem]);
         }
+        let evictions = Evictions::new(&add);
         let queued = add.gauge("requests_queued", "Requests that wait, since limits.concurrency are being worked on.");
         let queue_wait =
             add.histogram("queue_wait_seconds", "Time that a request waited for a place, if it did.", &QUEUE_BUCKETS_S);
@@ -156,6 +159,7 @@ impl Metrics {
             connections,
             connections_limit,
             accept_problems,
+            evictions,
             queued,
             queue_wait,
             shed,
@@ -224,7 +228,17 @@ impl Metrics {
         &self.connections_limit
     }
 
-    /// Counts a connection to `listener` that waited (`full`), that was closed at once (`refused`), or that could not be accepted
+    /// Counts a connection to `listener` that was closed to make room, by `reason`.
+    pub fn connection_evicted(&self, listener: &str, reason: &str) {
+        self.evictions.evicted(listener, reason);
+    }
+
+    /// The bytes of request heads that have not ended.
+    pub fn unfinished_heads(&self) -> &IntGauge {
+        self.evictions.unfinished_heads()
+    }
+
+    /// Counts a connection to `listener` that found no free slot (`full`), that was closed at once (`refused`), or that could not be accepted
     /// (`failed`).
     pub fn accept_problem(&self, listener: &str, problem: &str) {
         self.accept_problems.with_label_values(&[listener, problem]).inc();

@@ -264,12 +264,11 @@ fn q09_q11_once_ready_an_upstream_that_is_gone_fails_no_probe() {
     });
     let proxy = Proxy::start(&upstream);
     proxy.process.wait_for_log("token refresh failed");
-    let mut ops = proxy.ops();
-    while !ops.get("/readyz?verbose").text().contains("token state: expired") {
+    while !proxy.ops().get("/readyz?verbose").text().contains("token state: expired") {
         thread::yield_now();
     }
     for probe in ["/startupz", "/livez", "/readyz"] {
-        assert_eq!(ops.get(probe).status, 200, "{probe}");
+        assert_eq!(proxy.ops().get(probe).status, 200, "{probe}");
     }
     proxy.connect().get("/x").assert_problem(503, "token_unavailable");
 }

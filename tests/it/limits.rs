@@ -110,14 +110,16 @@ fn a22_a_caller_that_stops_in_the_middle_of_its_body_leaves_no_request_and_no_pl
 }
 
 #[test]
-fn i06_connections_beyond_the_limit_wait_until_one_closes() {
-    let upstream = holding(&Gate::new());
+fn i06_connections_beyond_the_limit_wait_while_all_are_busy() {
+    let gate = Gate::new();
+    let upstream = holding(&gate);
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__CONNECTIONS", "3")]);
-    let mut open: Vec<Client> = (0..3).map(|_| proxy.connect()).collect();
-    for client in &mut open {
-        assert_eq!(client.get("/quick").status, 200);
+    let mut busy: Vec<Client> = (0..3).map(|_| asking(&proxy, "/held")).collect();
+    proxy.wait_for_metric("requests_in_flight", 3);
+    while upstream.requests().len() < 3 {
+        std::thread::yield_now();
     }
-    let mut waiting: Vec<Client> = (0..20).map(|_| asking(&proxy, "/quick")).collect();
+    let waiting: Vec<Client> = (0..20).map(|_| asking(&proxy, "/quick")).collect();
     let line = proxy.process.wait_for_log("connection limit reached; new ones wait");
     assert_eq!((line["level"].as_str(), line["limit"].as_u64()), (Some("WARN"), Some(3)));
     proxy.wait_for_metric("connections", 3);
@@ -127,9 +129,12 @@ fn i06_connections_beyond_the_limit_wait_until_one_closes() {
     assert_eq!(proxy.ops().get("/livez").status, 200);
     assert_eq!(Client::connect(proxy.admin).get("/api/status").status, 200);
 
-    drop(open);
-    for client in waiting.drain(..) {
-        let mut client = client;
+    gate.open();
+    for client in &mut busy {
+        assert_eq!(client.read_answer(false).unwrap().status, 200);
+    }
+    // They stay open, and are idle now.
+    for mut client in waiting {
         assert_eq!(client.read_answer(false).unwrap().status, 200);
     }
     assert_eq!(upstream.requests().len(), 23);
@@ -148,7 +153,7 @@ fn i08_few_file_descriptors_make_callers_wait_and_nothing_fail() {
     proxy.process.wait_for_log("token minted");
 
     let clients: Vec<Client> = (0..100).map(|_| asking(&proxy, "/quick")).collect();
-    proxy.process.wait_for_log("connection limit reached; new ones wait");
+    proxy.process.wait_for_log("connection limit reached; closed the longest idle connection for a new one");
     assert_eq!(proxy.ops().get("/livez").status, 200);
     assert_eq!(proxy.ops().get("/readyz").status, 200);
     for mut client in clients {
@@ -164,8 +169,8 @@ fn i08_few_file_descriptors_make_callers_wait_and_nothing_fail() {
 fn i08_without_any_file_descriptor_accepting_pauses_and_goes_on_later() {
     let upstream = holding(&Gate::new());
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__POOL_IDLE_TIMEOUT", "1h")]);
-    let (mut open, mut ops) = (proxy.connect(), proxy.ops());
-    assert_eq!((open.get("/quick").status, ops.get("/livez").status), (200, 200));
+    let (mut open, mut admin) = (proxy.connect(), Client::connect(proxy.admin));
+    assert_eq!((open.get("/quick").status, admin.get("/api/status").status), (200, 200));
     let pid = Pid::from_raw(proxy.process.id().try_into().unwrap());
     let limit_files = |current| {
         // Every process of this machine's tests has the same limit as this one at its start.
@@ -177,7 +182,7 @@ fn i08_without_any_file_descriptor_accepting_pauses_and_goes_on_later() {
     let mut waiting = asking(&proxy, "/quick");
     let line = proxy.process.wait_for_log("cannot accept connections: raise the limit of open files");
     assert_eq!((line["level"].as_str(), line["listener"].as_str()), (Some("ERROR"), Some("proxy")));
-    assert_eq!((open.get("/quick").status, ops.get("/livez").status), (200, 200), "open connections are served");
+    assert_eq!((open.get("/quick").status, admin.get("/api/status").status), (200, 200), "open connections are served");
     limit_files(before.current);
     assert_eq!(waiting.read_answer(false).unwrap().status, 200);
     proxy.wait_for_metric("connections", 2);

@@ -21,13 +21,12 @@ fn probes_and_metrics_tell_how_the_proxy_does() {
     client.call("GET", "/no/such/operation", &["finicity_APP_key: evil", "Authorization: Bearer evil"], b"");
     client.call("TRACE", "/x", &[], b"").assert_problem(405, "method_not_allowed");
 
-    let mut ops = proxy.ops();
     for probe in ["/startupz", "/livez", "/readyz"] {
-        let answer = ops.get(probe);
+        let answer = proxy.ops().get(probe);
         assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"), "{probe}");
     }
-    assert!(ops.get("/readyz?verbose").text().contains("token state: fresh"));
-    let metrics = ops.get("/metrics");
+    assert!(proxy.ops().get("/readyz?verbose").text().contains("token state: fresh"));
+    let metrics = proxy.ops().get("/metrics");
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let text = metrics.text();
     for line in [

@@ -8,19 +8,26 @@ use crate::{framing::HeadLimits, proxy, server};
 /// The most worker threads that `auto` starts; see `config/default.toml`.
 const MAX_AUTO_WORKERS: usize = 2;
 
+/// More than any machine should give to requests that are not there yet.
+const MAX_UNFINISHED_HEADS: usize = 1024 * 1024 * 1024;
+
 /// Workers and limits. `write_timeout` is `upstream.idle_timeout`, `concurrency` is `limits.concurrency`.
 pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration, concurrency: usize) -> server::Config {
     let worker_threads = worker_threads(read);
+    let head = HeadLimits {
+        target_bytes: read.number("limits.target_bytes", 256..=60 * 1024),
+        header_bytes: read.number("limits.header_bytes", 1024..=1024 * 1024),
+        headers: read.number("limits.headers", 8..=1000),
+    };
     server::Config {
         worker_threads,
         connections: read.number("limits.connections", 1..=1_000_000),
         upstream_connections: concurrency * worker_threads.get(),
+        // One head of the largest size must fit.
+        unfinished_heads_bytes: read
+            .number("limits.unfinished_heads_bytes", head.target_bytes + head.header_bytes..=MAX_UNFINISHED_HEADS),
         limits: server::Limits {
-            head: HeadLimits {
-                target_bytes: read.number("limits.target_bytes", 256..=60 * 1024),
-                header_bytes: read.number("limits.header_bytes", 1024..=1024 * 1024),
-                headers: read.number("limits.headers", 8..=1000),
-            },
+            head,
             header_timeout: read.duration("limits.header_timeout", SECOND..=HOUR),
             keepalive_timeout: read.duration("limits.keepalive_timeout", SECOND..=HOUR),
             write_timeout,

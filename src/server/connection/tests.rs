@@ -11,7 +11,11 @@ use tokio::{
 use tower::service_fn;
 
 use super::*;
-use crate::framing::Fault;
+use crate::{
+    framing::Fault,
+    server::slots::{PeerGroup, Policy, Slots},
+    telemetry::Metrics,
+};
 
 /// A time that only a broken test reaches.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,10 +37,19 @@ struct Served {
     stream: Option<OpenStream>,
     connections: Connections,
     view: View,
+    _slot: Slot,
 }
 
 fn connections(limits: Limits) -> Connections {
-    Connections::new(limits, Drain::default(), Duration::ZERO)
+    let metrics = Arc::new(Metrics::new());
+    let heads = HeadBudget::new(usize::MAX, Arc::clone(&metrics));
+    let shared = Shared { heads, evictions: Evictions::new("proxy", "", None, metrics), closes: false };
+    Connections::new(limits, Arc::new(shared), Drain::default(), Duration::ZERO)
+}
+
+fn slot() -> Slot {
+    let policy = Policy { grace: Duration::ZERO, evicts_stalled: false };
+    Slots::new(1, policy).try_acquire(PeerGroup::All).unwrap()
 }
 
 async fn connected() -> (TcpStream, Transport) {
@@ -49,9 +62,10 @@ impl Served {
     async fn new() -> Self {
         let (caller, transport) = connected().await;
         let view = View::default();
-        let gate = Gate::new(LIMITS.head, LIMITS.header_timeout, view.clone());
-        let connections = connections(LIMITS);
-        Self { caller, stream: Some(OpenStream::new(transport, gate)), connections, view }
+        let (connections, slot) = (connections(LIMITS), slot());
+        let share = connections.shared.heads.share();
+        let gate = Gate::new(LIMITS.head, LIMITS.header_timeout, view.clone(), Arc::clone(slot.state()), share);
+        Self { caller, stream: Some(OpenStream::new(transport, gate)), connections, view, _slot: slot }
     }
 
     /// Serves the connection until it rests, or for a while. Whether it rests.
@@ -68,7 +82,8 @@ impl Served {
             Ok(response)
         });
         let stream = self.stream.take().unwrap();
-        let serving = self.connections.serve_awake(stream, service, self.view.clone());
+        let messages = stream.messages();
+        let serving = self.connections.serve_awake(stream, messages, service, self.view.clone());
         self.stream = timeout(LONG_ENOUGH, serving).await.ok().flatten();
         self.stream.is_some()
     }
@@ -103,13 +118,53 @@ async fn an_idle_connection_rests_and_serves_again_when_the_next_request_comes()
 }
 
 #[tokio::test]
+async fn a_connection_rests_while_a_head_has_arrived_in_part() {
+    let mut served = Served::new().await;
+    served.send("GET /0 HTTP/1.1\r\n\r\nGET /0 HT").await;
+    assert!(served.rests().await);
+    assert_eq!(served.status().await, 200);
+    let mut stream = served.stream.take().unwrap();
+    served.send("TP/1.1\r\n").await;
+    assert!(timeout(Duration::ZERO, stream.collect()).await.is_err());
+    served.send("\r\n").await;
+    let messages = stream.messages();
+    assert!(stream.collect().await.unwrap());
+    assert_eq!((messages, stream.messages()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_connection_with_unread_bytes_does_not_give_way() {
+    let policy = Policy { grace: Duration::ZERO, evicts_stalled: false };
+    let slots = Slots::new(1, policy);
+    for request in ["GET /0 HTTP/1.1\r\n\r\n", ""] {
+        let (mut caller, transport) = connected().await;
+        let service = service_fn(|_: Request<Incoming>| async { Ok(Response::new(Full::new(Bytes::new()))) });
+        let slot = slots.try_acquire(PeerGroup::All).unwrap();
+        let attending = tokio::spawn(connections(LIMITS).attend(transport, service, slot, ()));
+        // Until it rests.
+        tokio::task::yield_now().await;
+        // Without a pause, in which it could be read.
+        assert!(request.is_empty() || caller.try_write(request.as_bytes()).unwrap() == request.len());
+        let mut acquiring = pin!(slots.acquire(PeerGroup::All, || ()));
+        assert!(poll_fn(|cx| Poll::Ready(acquiring.as_mut().poll(cx).is_pending())).await);
+        let mut response = [0; 12];
+        if !request.is_empty() {
+            caller.read_exact(&mut response).await.unwrap();
+            assert_eq!(&response, b"HTTP/1.1 200");
+        }
+        // It is idle now, and gives way.
+        drop(timeout(PATIENCE, acquiring).await.unwrap());
+        attending.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_connection_does_not_rest_in_the_middle_of_anything() {
-    let head_begun = "GET /0 HTTP/1.1\r\n\r\nGET /0 HT";
     let body_begun = "POST /0 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbo";
     let answer_awaited = "GET /wait HTTP/1.1\r\n\r\n";
     // More than the kernel takes while the caller reads nothing.
     let answer_not_taken = "GET /50000000 HTTP/1.1\r\n\r\n";
-    for middle in [head_begun, body_begun, answer_awaited, answer_not_taken] {
+    for middle in [body_begun, answer_awaited, answer_not_taken] {
         let mut served = Served::new().await;
         served.send(middle).await;
         assert!(!served.rests().await, "{middle}");
@@ -127,7 +182,7 @@ async fn a_resting_connection_is_closed_when_it_was_idle_for_too_long() {
         };
         let answer = service_fn(|_: Request<Incoming>| async { Ok(Response::new(Full::new(Bytes::new()))) });
         caller.write_all(before.as_bytes()).await.unwrap();
-        let attending = tokio::spawn(connections(limits).attend(transport, answer, ()));
+        let attending = tokio::spawn(connections(limits).attend(transport, answer, slot(), ()));
         let (mut reader, mut writer) = caller.into_split();
         // Empty lines are no sign of a request.
         let chatter = tokio::spawn(async move {

@@ -240,6 +240,7 @@ impl Proxy {
         Client::connect_socket(&self.sockets[0])
     }
 
+    /// A connection for one request: the ops listener closes each after its response.
     pub fn ops(&self) -> Client {
         Client::connect(self.ops)
     }
@@ -249,9 +250,8 @@ impl Proxy {
     pub fn wait_for_metric(&self, name: &str, expected: u64) {
         let line = format!("finicity_proxy_{name} {expected}");
         let deadline = Instant::now() + PATIENCE;
-        let mut ops = self.ops();
         loop {
-            let text = ops.get("/metrics").text();
+            let text = self.ops().get("/metrics").text();
             if text.lines().any(|shown| shown == line) {
                 return;
             }

@@ -1,0 +1,94 @@
+//! Connections that were closed to make room: what is counted, logged and answered.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::telemetry::{Metrics, Seldom};
+
+/// Why a connection was closed before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// At the limit of connections: nothing of a request had arrived.
+    Idle,
+    /// At the limit of connections: the head of a request had not arrived in full.
+    Head,
+    /// At the limit of connections: it was closing.
+    Closing,
+    /// At the limit of connections: the client did not read the response.
+    Stalled,
+    /// There were too many bytes of unfinished heads.
+    HeadBytes,
+}
+
+impl Reason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Head => "unfinished_head",
+            Self::Closing => "closing",
+            Self::Stalled => "stalled_response",
+            Self::HeadBytes => "unfinished_heads_bytes",
+        }
+    }
+
+    /// Whether the client gets a response, since it has sent a part of a request.
+    pub(super) fn needs_response(self) -> bool {
+        matches!(self, Self::Head | Self::HeadBytes)
+    }
+}
+
+/// The evictions of one kind of listener.
+#[derive(Debug)]
+pub(super) struct Evictions {
+    listener: &'static str,
+    response: &'static str,
+    /// The code by which responses are counted among the proxy's own errors.
+    code: Option<&'static str>,
+    metrics: Arc<Metrics>,
+    at_limit: Seldom,
+    heads: Seldom,
+}
+
+impl Evictions {
+    /// Logs and metrics call the listener `listener`. A head that is given up gets `response`, a whole response as text, which counts
+    /// as an error with `code` where there is one.
+    pub(super) fn new(
+        listener: &'static str,
+        response: &'static str,
+        code: Option<&'static str>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (at_limit, heads) = Default::default();
+        Self { listener, response, code, metrics, at_limit, heads }
+    }
+
+    /// The response to a head that is given up.
+    pub(super) fn response(&self) -> &'static [u8] {
+        self.response.as_bytes()
+    }
+
+    /// Counts an eviction, and logs it at most once a second.
+    pub(super) fn note(&self, reason: Reason) {
+        let Self { listener, code, metrics, .. } = self;
+        metrics.connection_evicted(listener, reason.as_str());
+        if let Some(code) = code.filter(|_| reason.needs_response()) {
+            metrics.own_error(code);
+        }
+        if reason == Reason::HeadBytes {
+            if let Some(times) = self.heads.count() {
+                warn!(
+                    listener,
+                    times,
+                    "limits.unfinished_heads_bytes reached; closed the connection with the oldest unfinished head"
+                );
+            }
+        } else if let Some(times) = self.at_limit.count() {
+            let reason = reason.as_str();
+            warn!(
+                listener,
+                reason, times, "connection limit reached; closed the longest idle connection for a new one"
+            );
+        }
+    }
+}
