@@ -97,9 +97,9 @@ impl Pod {
 /// Waits until `/startupz` answers with `status`, and returns its text.
 #[track_caller]
 fn wait_for_startup(proxy: &Proxy, status: u16, text: &str) -> String {
-    let (mut ops, end) = (proxy.ops(), Instant::now() + PATIENCE);
+    let end = Instant::now() + PATIENCE;
     loop {
-        let answer = ops.get("/startupz");
+        let answer = proxy.ops().get("/startupz");
         if answer.status == status && answer.text().contains(text) {
             return answer.text();
         }
@@ -154,15 +154,14 @@ fn a_second_wrong_secret_does_not_let_the_start_pass() {
     let (upstream, pod) = (upstream(), Pod::new());
     let proxy = pod.launch(&upstream, &[]);
     wait_for_startup(&proxy, 503, "rejected");
-    let mut ops = proxy.ops();
     pod.mount.write(2, "wrong-secret-2");
     while upstream.received().len() < 2 {
-        assert_eq!(ops.get("/startupz").status, 503);
+        assert_eq!(proxy.ops().get("/startupz").status, 503);
     }
     proxy.process.wait_for_log(
         "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones",
     );
-    assert_eq!(ops.get("/startupz").status, 503);
+    assert_eq!(proxy.ops().get("/startupz").status, 503);
 }
 
 #[test]
@@ -206,16 +205,15 @@ fn a_reset_lets_the_start_pass_only_with_a_token() {
     let socket = pod.mount.0.path().join("admin.sock").display().to_string();
     let proxy = pod.launch(&upstream, &[("FINICITY__ADMIN__SOCKET", &socket)]);
     wait_for_startup(&proxy, 503, "rejected");
-    let mut ops = proxy.ops();
     let mut command = program();
     command.args(["lockout", "reset", "--set", &format!("admin.socket={socket}")]);
     let mut reset = Process::start(command);
     while upstream.received().len() < 2 {
-        assert_eq!(ops.get("/startupz").status, 503);
+        assert_eq!(proxy.ops().get("/startupz").status, 503);
     }
     assert_eq!(reset.wait().code(), Some(0), "{}", reset.output());
     proxy.process.wait_for_lines(2, |line| line.contains("credentials rejected"));
-    assert_eq!(ops.get("/startupz").status, 503);
+    assert_eq!(proxy.ops().get("/startupz").status, 503);
 }
 
 #[test]
