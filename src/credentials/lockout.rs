@@ -2,7 +2,7 @@
 //!
 //! Five failed authentications lock the account, and only the vendor's support unlocks it. Three rules keep away from
 //! that. Credentials that have not obtained a token yet (*unproven*) are tried only after the attempt was recorded; an attempt
-//! of which the outcome stays unknown counts like a rejection ([`attempts`]). After one rejection the [`Fingerprint`] is
+//! of which the outcome stays unknown counts like a rejection (`attempts`). After one rejection the [`Fingerprint`] is
 //! *latched*: it is not tried again until the credentials change or an operator resets it. And each id has a *budget*: after
 //! three rejections nothing is tried for it until an operator overrides that. All of this outlives the process in a state
 //! directory, as keyed hashes, and holds for every process that shares the directory.
