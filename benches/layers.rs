@@ -14,19 +14,22 @@ use std::{convert::Infallible, future, hint::black_box, sync::Arc, time::Duratio
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use finicity_proxy::{
-    catalogue::Route,
     config::{self, Inputs},
-    drain::Drain,
-    framing::{Follower, HeadLimits},
     guard::Door,
+    message::{
+        framing::{Follower, HeadLimits},
+        path::canonical,
+    },
+    policy::{Mode, Policy, Rule},
+    process::drain::Drain,
     proxy::{
         self, ConcurrencyLayer, Error, Exchange, ObservedBody, Record, ReplayBody, ResponseBody, Shared, Upload,
         headers::{self, HeaderRules},
-        policy::{Mode, Policy, Rule},
         target,
     },
     telemetry::Metrics,
     token::{self, Clock, scheme::Grant},
+    vendor::catalogue::Route,
 };
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -101,7 +104,7 @@ fn targets(criterion: &mut Criterion) {
             bencher.iter(|| Route::find(&Method::GET, black_box(path)));
         });
         group.bench_function(format!("canonical form, {name}"), |bencher| {
-            bencher.iter(|| target::canonical(black_box(path)).is_ok());
+            bencher.iter(|| canonical(black_box(path)).is_ok());
         });
         let mut request = Request::get(path).body(()).expect("the path is one");
         group.bench_function(format!("judge, {name}"), |bencher| {

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use finicity_proxy::{catalogue::Route, telemetry::Metrics};
+use finicity_proxy::{telemetry::Metrics, vendor::catalogue::Route};
 use http::{Method, StatusCode};
 
 const REQUESTS: u32 = 2_000_000;

@@ -21,18 +21,16 @@ use tracing::{info, warn};
 
 use self::startup::Durability;
 use crate::{
-    admin, cause,
+    admin,
     config::{self, AdminSocket, Config, Listen},
     credentials::lockout::{self, Lockout},
-    drain::Drain,
+    error_chain,
     guard::{ByDoor, Door},
     ops,
-    proxy::{
-        self, ConcurrencyLayer, Pool,
-        policy::{Mode, Policy},
-    },
+    policy::{Mode, Policy},
+    process::{drain::Drain, signal},
+    proxy::{self, ConcurrencyLayer, Pool},
     server::{self, Address, BindError, GivenUp, HeadBudget, Listener, Server, Side, SocketAccess},
-    signal,
     telemetry::{AUDIT, Metrics, logging},
     tls,
     token::{self, Clock, Endpoint, EndpointError, Refresher, TokenReader},
@@ -357,7 +355,7 @@ fn bind_admin_socket(socket: Option<AdminSocket>, access: &SocketAccess) -> Resu
     match server::bind("admin.socket", &[Address::Unix(path)], access) {
         Err(error) if is_optional => {
             warn!(
-                error = cause::line(&error),
+                error = error_chain::one_line(&error),
                 "no admin socket, which is the image's default: `finicity-proxy status` uses the admin port, and `finicity-proxy \
                  lockout reset` and `shutdown` need FINICITY_ADMIN_TOKEN; mount a writable directory, or set admin.socket"
             );

@@ -27,9 +27,8 @@ use clap::{
 use tokio::runtime;
 
 use crate::{
-    cause,
     config::{Environment, Inputs, Problems},
-    credentials,
+    credentials, error_chain,
     process::{self, Unprotected},
     telemetry::logging,
 };
@@ -161,7 +160,7 @@ pub fn main() -> ExitCode {
         logging::complain(lines.join("\n"));
         return ExitCode::from(EXIT_CONFIG);
     }
-    complain(cause::line(error.as_ref()));
+    complain(error_chain::one_line(error.as_ref()));
     if error.is::<credentials::Problem>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
 }
 

@@ -24,9 +24,10 @@ pub use reread::{Changes, Reread};
 pub use sources::{Inputs, Raw};
 
 use crate::{
-    cause,
     credentials::{self, Credentials, Scheme, Source, basic_password},
-    proxy::{self, policy::Policy},
+    error_chain,
+    policy::Policy,
+    proxy,
     secret::Secret,
     server::{self, Address, SocketAccess},
     telemetry::logging::{self, scrubber},
@@ -195,7 +196,7 @@ pub fn control(inputs: &Inputs) -> Result<Control, Problems> {
 /// When it is set and cannot be used.
 pub fn admin_token(inputs: &Inputs) -> Result<Option<Secret<String>>, Problems> {
     let token = credentials::admin_token(inputs.environment.variables())
-        .map_err(|problem| Problems(vec![Problem::other(cause::line(&problem))]))?;
+        .map_err(|problem| Problems(vec![Problem::other(error_chain::one_line(&problem))]))?;
     keep_secret_token(token.as_ref());
     Ok(token)
 }

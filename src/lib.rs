@@ -5,7 +5,6 @@
 
 pub mod cli;
 pub mod app;
-pub mod signal;
 pub mod config;
 pub mod server;
 #[cfg(feature = "sandbox")]
@@ -14,16 +13,16 @@ pub mod proxy;
 pub mod ops;
 pub mod admin;
 pub mod token;
+pub mod upstream;
+pub mod policy;
 pub mod vendor;
-pub mod catalogue;
+pub mod message;
 pub mod telemetry;
 pub mod guard;
-pub mod framing;
 pub mod tls;
 pub mod egress;
 pub mod credentials;
 pub mod secret;
 pub mod process;
-pub mod drain;
-pub mod cause;
-pub mod patience;
+pub mod error_chain;
+pub mod stall;

@@ -8,6 +8,9 @@
 //! runs without swap), system call filters (the container runtime has them), and wiping the environment block, which lies
 //! outside of everything that safe code can write to.
 
+pub mod drain;
+pub mod signal;
+
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -6,106 +6,65 @@
 //! Deliberately absent: buffering, decompression, redirects, cookies, and any retry of a request that may have been executed,
 //! but for those that read and cost nothing.
 
-mod body;
-mod client;
+mod config;
+mod exchange;
+mod record;
+mod error;
+mod observe;
+mod request_id;
+mod error_response;
+mod catch_panic;
+mod drain;
+mod malformed;
+mod admission;
+pub mod target;
+mod endpoints;
+mod intercept;
+mod body_limits;
 mod concurrency;
 mod deadline;
-mod error;
-mod framing;
-mod guard;
-mod header_families;
 pub mod headers;
+mod header_families;
 pub mod heal;
-mod inject;
-mod local;
-mod observe;
-mod overdue;
-mod panic;
-pub mod policy;
-mod record;
 mod replay;
-mod request_id;
-mod respond;
 mod retry;
-mod step;
-pub mod target;
-mod upload;
 mod vendor_code;
+mod inject;
+mod forward;
+mod body;
+mod filter;
 
-use std::{convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error as StdError, fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
 pub use body::{RequestBody, ResponseBody};
-pub use client::{UpstreamConfig, server_name};
+pub use body_limits::{Upload, UploadLimits};
 pub use concurrency::ConcurrencyLayer;
+pub use config::Config;
+pub use endpoints::{Endpoint, Endpoints, Shape};
 pub use error::{Code, Error, UNFINISHED_HEAD};
+pub use exchange::Exchange;
 pub use observe::ObservedBody;
 pub use record::Record;
 pub use replay::ReplayBody;
-pub use target::Endpoints;
-pub use upload::{Upload, UploadLimits};
 
 use self::{
-    client::Upstream, deadline::DeadlineLayer, guard::Guard, headers::HeaderRules, heal::HealLayer,
-    inject::InjectLayer, local::LocalLayer, observe::ObserveLayer, overdue::OverdueLayer, panic::CatchPanicLayer,
-    policy::Policy, respond::RespondLayer, retry::RetryLayer, step::step,
+    admission::Guard, catch_panic::CatchPanicLayer, deadline::DeadlineLayer, drain::OverdueLayer,
+    error_response::RespondLayer, filter::step, forward::Upstream, headers::HeaderRules, heal::HealLayer,
+    inject::InjectLayer, intercept::LocalLayer, observe::ObserveLayer, retry::RetryLayer,
 };
 use crate::{
-    drain::Drain,
-    guard::{Door, RequiredHeader},
+    guard::Door,
+    process::drain::Drain,
     telemetry::Metrics,
     tls::Trust,
     token::{TokenControl, TokenReader},
 };
-
-/// How requests are let in and forwarded.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where requests go, and over which connections.
-    pub upstream: UpstreamConfig,
-    /// Host names that callers may use besides the loopback names and the upstream's own (`guard.hosts`).
-    pub hosts: Vec<String>,
-    /// A header field that callers must send (`guard.required_header`).
-    pub required_header: Option<RequiredHeader>,
-    /// The most requests with the upstream at once (`limits.concurrency`).
-    pub concurrency: usize,
-    /// The most requests that wait for a place among them (`limits.queue`) …
-    pub queue: usize,
-    /// … and for how long (`limits.queue_timeout`).
-    pub queue_timeout: Duration,
-    /// The time to the first byte of an answer (`upstream.first_byte_timeout`).
-    pub first_byte_timeout: Duration,
-    /// The same for the operations that the vendor calls slow (`upstream.slow_first_byte_timeout`).
-    pub slow_first_byte_timeout: Duration,
-    /// How large a request's body may be, and how slowly it may come.
-    pub upload: UploadLimits,
-    /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
-    pub replay_buffer: usize,
-    /// The endpoints that callers must not reach.
-    pub endpoints: Endpoints,
-    /// What callers may call.
-    pub policy: Arc<Policy>,
-    /// The names of the header fields that are injected.
-    pub own_headers: Vec<HeaderName>,
-    /// Names of header families that are forwarded all the same (`headers.forward`).
-    pub forward: Vec<HeaderName>,
-    /// How long a request whose token was refused waits for a new one.
-    pub heal_wait: Duration,
-}
-
-/// A request on its way down the stack.
-#[derive(Debug)]
-pub struct Exchange<B> {
-    /// The request as it is at this point of its way.
-    pub request: Request<B>,
-    /// What the layers learn about it; the access log and the metrics say it in the end.
-    pub record: Arc<Record>,
-}
 
 /// The upstream connections of one worker, which the stacks of all its doors share.
 #[derive(Clone)]
@@ -193,12 +152,12 @@ where
         .layer(RespondLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
         .layer(OverdueLayer::new(drain)) // none is waited for beyond the drain's time
-        .layer(step(framing::check)) // one reading of the message, and no more of it than the limits
+        .layer(step(malformed::check)) // one reading of the message, and no more of it than the limits
         .layer(step(move |exchange: &mut Exchange<_>| guard.admit(exchange))) // who may call: host names, no browsers, a header
         .layer(step(target::find_route)) // which operation of the catalogue it is
         .layer(LocalLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here
-        .layer(step(move |exchange: &mut Exchange<_>| upload::check(limits, exchange))) // how much may be sent …
-        .map_request(move |exchange| upload::watch(limits, exchange)) // … and how slowly
+        .layer(step(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // how much may be sent …
+        .map_request(move |exchange| body_limits::watch(limits, exchange)) // … and how slowly
         .layer(concurrency) // how many at once, and how many wait
         .layer(DeadlineLayer::new(config))
         .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // nothing of the caller's that could pass for ours …

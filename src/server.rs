@@ -53,7 +53,7 @@ use self::{
     transport::Transport,
     worker::Worker,
 };
-use crate::{drain::Drain, guard::ByDoor, telemetry::Metrics};
+use crate::{guard::ByDoor, process::drain::Drain, telemetry::Metrics};
 
 /// How long an event loop may take to answer a ping before it counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);

@@ -6,7 +6,10 @@
 //! Deliberately absent: an XML parser, and the reading of messages. A code is looked for only where the vendor puts one, so
 //! that a page or a message that merely mentions a code is not taken for the error itself.
 
+pub mod catalogue;
+mod challenge;
 pub mod coding;
+pub mod refused_token;
 mod text;
 
 use serde_json::{Number, Value};

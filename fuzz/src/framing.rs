@@ -10,7 +10,7 @@ mod hyper;
 use std::ops::Range;
 
 use bytes::Bytes;
-use finicity_proxy::framing::{Follower, HeadLimits, Place, Stop};
+use finicity_proxy::message::framing::{Follower, HeadLimits, Place, Stop};
 use http::Uri;
 
 use self::hyper::Served;

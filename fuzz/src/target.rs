@@ -3,12 +3,12 @@
 use std::sync::{Arc, LazyLock};
 
 use finicity_proxy::{
-    catalogue::Route,
+    policy::{Mode, Policy, Rule},
     proxy::{
-        Exchange, Record,
-        policy::{Mode, Policy, Rule},
-        target::{Endpoints, Verdict, find_route, judge, upstream_uri},
+        Endpoints, Exchange, Record,
+        target::{Verdict, find_route, judge, upstream_uri},
     },
+    vendor::catalogue::Route,
 };
 use http::{
     Method, Request, Uri,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use finicity_proxy::proxy::heal::verdict::{MAX_BODY_BYTES, token_refused};
+use finicity_proxy::vendor::refused_token::{MAX_BODY_BYTES, token_refused};
 use flate2::{
     Compression,
     write::{DeflateEncoder, GzEncoder, ZlibEncoder},

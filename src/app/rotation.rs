@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    cause,
     credentials::{self, Scheme, Source, dir},
+    error_chain,
     telemetry::{AUDIT, Metrics, Scrubber, Subject},
     token::TokenControl,
 };
@@ -64,7 +64,7 @@ pub(super) async fn follow(
             Err(problems) => {
                 metrics.reloaded(Subject::Credentials, false);
                 for problem in problems {
-                    let problem = cause::line(&problem);
+                    let problem = error_chain::one_line(&problem);
                     error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay");
                 }
             }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    cause,
+    error_chain,
     telemetry::{AUDIT, Metrics, Subject},
     tls::TrustWriter,
 };
@@ -53,7 +53,7 @@ pub(super) async fn follow(
             }
             Err(problem) => {
                 metrics.reloaded(Subject::CaFile, false);
-                let problem = cause::line(&problem);
+                let problem = error_chain::one_line(&problem);
                 error!(target: AUDIT, problem, "upstream.ca_file cannot be used; the trust of before stays");
             }
         }

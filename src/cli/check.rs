@@ -6,7 +6,7 @@ use super::say;
 use crate::{
     app::{joined, longest_end},
     config::{self, Inputs},
-    proxy::policy::{Mode, Policy},
+    policy::{Mode, Policy},
 };
 
 /// What Kubernetes gives a pod to end, unless it is told otherwise.

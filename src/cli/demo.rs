@@ -10,9 +10,9 @@ use super::{Sources, narrate, say, serve};
 use crate::{
     app::App,
     config::{self, Config, Environment, Inputs},
+    process::signal::StopSignals,
     sandbox::{self, CREDENTIALS, Sandbox},
     server::Address,
-    signal::StopSignals,
     telemetry::logging::{self, Output},
     token::TokenReader,
 };

@@ -7,9 +7,9 @@ use http::Method;
 
 use super::{complain, say};
 use crate::{
-    catalogue::Route,
     config::{self, Inputs},
-    proxy::policy::{Denial, Mode},
+    policy::{Denial, Mode},
+    vendor::catalogue::Route,
 };
 
 /// Prints a line for each operation of the catalogue. Nobody is called, and no credential is needed.

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::{Sources, say};
 use crate::{
+    process::signal::StopSignals,
     sandbox::{CREDENTIALS, Config, Sandbox},
-    signal::StopSignals,
 };
 
 #[derive(Debug, Args)]

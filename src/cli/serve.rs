@@ -5,10 +5,10 @@ use tracing::{info, warn};
 
 use crate::{
     app::{App, Ending},
-    cause,
     config::{self, Inputs},
+    error_chain,
+    process::signal::{self, StopSignals},
     process::{self, Unprotected},
-    signal::{self, StopSignals},
     telemetry::logging::{self, Output},
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn run(inputs: Inputs, unprotected: Vec<Unprotected>) -> anyhow
     let open_files = process::raise_open_files();
     let app = App::start(config).await?;
     for problem in unprotected {
-        warn!(problem = cause::line(&problem), "the process could not be protected");
+        warn!(problem = error_chain::one_line(&problem), "the process could not be protected");
     }
     info!(limit = open_files.limit, before = open_files.before, "the limit of open files");
     run_until_stopped(app, &mut signals).await

@@ -10,7 +10,7 @@ use super::{
     health::{Asked, Question},
     local_client, say,
 };
-use crate::{cause, config::Inputs};
+use crate::{config::Inputs, error_chain};
 
 /// How often to ask. A start takes some hundred milliseconds, most of them for the first token.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -56,6 +56,6 @@ async fn ask(question: &Question, end: Instant) -> Result<String, String> {
     match question.ask(limit).await {
         Ok(answer) if answer.status.is_success() => Ok(answer.text),
         Ok(answer) => Err(format!("{}, {}", answer.status.as_u16(), answer.text)),
-        Err(error) => Err(cause::line(&error)),
+        Err(error) => Err(error_chain::one_line(&error)),
     }
 }

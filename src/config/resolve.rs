@@ -14,9 +14,10 @@ use http::HeaderValue;
 
 use super::{Config, Control, Environment, Problem, Raw, Reread, Shutdown, Startup, reader::Reader};
 use crate::{
-    cause,
     credentials::{self, Credentials, Scheme, Source},
-    proxy::{self, policy::Policy},
+    error_chain,
+    policy::Policy,
+    proxy,
     secret::Secret,
     telemetry::Levels,
     token,
@@ -43,7 +44,7 @@ pub(super) fn resolve(
         (credentials, admin_token, ..) => {
             let credentials = credentials.err().unwrap_or_default();
             let wrong = credentials.iter().chain(admin_token.as_ref().err()).chain(egress.as_ref().err());
-            problems.extend(wrong.map(|problem| Problem::other(cause::line(problem))));
+            problems.extend(wrong.map(|problem| Problem::other(error_chain::one_line(problem))));
             None
         }
     }

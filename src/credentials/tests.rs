@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, fs};
 
 use super::*;
-use crate::cause;
+use crate::error_chain;
 
 const CLIENT_ID: &str = "FINICITY_CLIENT_ID";
 const CLIENT_SECRET: &str = "FINICITY_CLIENT_SECRET";
@@ -129,13 +129,13 @@ fn a_file_is_read_and_its_line_break_dropped() {
 fn a_secret_in_place_of_a_path_is_not_printed() {
     let mut env = env(&[GOOD[0], GOOD[2]]);
     env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), "canary-secret".to_owned());
-    let told = cause::line(&from_env(&env).unwrap_err()[0]);
+    let told = error_chain::one_line(&from_env(&env).unwrap_err()[0]);
     assert!(told.contains("does not hold a path") && !told.contains("canary"), "{told}");
     // Base64 has slashes.
     for secret in ["canary/secret+9b=", "/canary-secret", "./canary-secret"] {
         env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), secret.to_owned());
         let problems = from_env(&env).unwrap_err();
-        let text = format!("{} {problems:?}", cause::line(&problems[0]));
+        let text = format!("{} {problems:?}", error_chain::one_line(&problems[0]));
         assert!(
             text.contains("FINICITY_CLIENT_SECRET_FILE names a path (not shown") && !text.contains("canary"),
             "{text}"
@@ -158,7 +158,7 @@ fn a_file_that_cannot_be_used_is_told_by_its_path() {
     ] {
         let mut env = env(&[GOOD[0], GOOD[2]]);
         env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), path.display().to_string());
-        let told = cause::line(&from_env(&env).unwrap_err()[0]);
+        let told = error_chain::one_line(&from_env(&env).unwrap_err()[0]);
         assert!(told.contains(expected) && told.contains(&path.display().to_string()), "{told}");
     }
 }
@@ -199,7 +199,7 @@ fn a_directory_is_a_source_too_and_is_read_anew_each_time() {
     fs::write(dir.path().join("partner_secret"), "s2").unwrap();
     assert_eq!(load(&source, None).unwrap().secret.expose(), "s2");
     let gone = Source::Directory(dir.path().join("gone"));
-    let told = cause::line(&load(&gone, None).unwrap_err()[0]);
+    let told = error_chain::one_line(&load(&gone, None).unwrap_err()[0]);
     assert!(told.starts_with("credentials.dir: ") && told.matches("mount the Secret there").count() == 1, "{told}");
 }
 

@@ -1,7 +1,6 @@
 //! The two bodies that stream through, each with the little that is known and limited about it.
 
 use std::{
-    error::Error as StdError,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -17,10 +16,8 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{Record, client::AnswerBody};
-
-/// Why a body ended before its end.
-pub(super) type BodyError = Box<dyn StdError + Send + Sync>;
+use super::record::Record;
+use crate::{error_chain::BodyError, upstream::AnswerBody};
 
 /// A response body made no progress for too long.
 #[derive(Debug, thiserror::Error)]

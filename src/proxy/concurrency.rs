@@ -19,7 +19,7 @@ use tokio::{
 };
 use tower::{Layer, Service};
 
-use super::{Config, Error, Exchange, ResponseBody};
+use super::{body::ResponseBody, config::Config, error::Error, exchange::Exchange};
 use crate::telemetry::Metrics;
 
 /// The places of the process: the layers of all workers' stacks are clones of one.

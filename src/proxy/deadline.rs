@@ -14,7 +14,12 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::{Layer, Service};
 
-use super::{Code, Config, Error, Exchange, Record};
+use super::{
+    config::Config,
+    error::{Code, Error},
+    exchange::Exchange,
+    record::Record,
+};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeadlineLayer {
@@ -105,7 +110,7 @@ mod tests {
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
-    use crate::catalogue::Route;
+    use crate::vendor::catalogue::Route;
 
     const LIMITS: DeadlineLayer = DeadlineLayer { usual: Duration::from_secs(60), slow: Duration::from_secs(240) };
 

@@ -8,12 +8,13 @@ use std::{borrow::Cow, error::Error as StdError, fmt, io, time::Duration};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::{
-    Record, ResponseBody,
-    client::{ConnectError, Http1Error, Http2Error, NameError, NoAnswer},
-    target::ALLOWED_METHODS,
+use super::{body::ResponseBody, record::Record, target::ALLOWED_METHODS};
+use crate::{
+    egress, error_chain,
+    tls::Fault,
+    token::Unavailable,
+    upstream::{ConnectError, Disposition, Http1Error, Http2Error, NameError, NoAnswer},
 };
-use crate::{cause, egress, tls::Fault, token::Unavailable};
 
 /// Marks an answer as the proxy's own and says why it was made.
 pub(super) const X_FINICITY_PROXY_ERROR: HeaderName = HeaderName::from_static("x-finicity-proxy-error");
@@ -147,24 +148,6 @@ impl Code {
     }
 }
 
-/// What is known to have become of a request that brought no answer, where it cannot have done anything or did not matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Nothing of it was written: its connection closed first. `reused` when that had served before.
-    Unsent { reused: bool },
-    /// The upstream said, over HTTP/2, that it has not looked at it.
-    Refused,
-    /// A connection that had served before closed without a byte of an answer. Whether the upstream looked at it is unknown.
-    Unanswered,
-}
-
-impl Fate {
-    /// Whether the upstream certainly did nothing with it.
-    pub(super) fn is_unexecuted(self) -> bool {
-        matches!(self, Self::Unsent { .. } | Self::Refused)
-    }
-}
-
 /// Why the proxy answers by itself.
 #[derive(Debug)]
 pub struct Error {
@@ -172,14 +155,14 @@ pub struct Error {
     detail: Cow<'static, str>,
     retry_after: Option<Duration>,
     closes: bool,
-    fate: Option<Fate>,
+    disposition: Option<Disposition>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error whose answer says `detail`: what is wrong and what the caller can do.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None, closes: false, fate: None, source: None }
+        Self { code, detail: detail.into(), retry_after: None, closes: false, disposition: None, source: None }
     }
 
     /// [`Code::Overloaded`], worth another try soon.
@@ -206,13 +189,13 @@ impl Error {
     }
 
     /// The same with what is known of the request.
-    pub(super) fn with_fate(self, fate: Option<Fate>) -> Self {
-        Self { fate, ..self }
+    pub(super) fn with_disposition(self, disposition: Option<Disposition>) -> Self {
+        Self { disposition, ..self }
     }
 
     /// What is known to have become of the request, if anything is.
-    pub(super) fn fate(&self) -> Option<Fate> {
-        self.fate
+    pub(super) fn disposition(&self) -> Option<Disposition> {
+        self.disposition
     }
 
     /// The kind of error.
@@ -237,7 +220,7 @@ impl Error {
             let ours = cause.is::<ConnectError>() || cause.is::<NameError>() || cause.is::<egress::Error>();
             (http || ours).then(|| cause.to_string())
         };
-        let causes: Vec<String> = cause::chain(self.source()?).filter_map(told).collect();
+        let causes: Vec<String> = error_chain::chain(self.source()?).filter_map(told).collect();
         (!causes.is_empty()).then(|| causes.join(": "))
     }
 

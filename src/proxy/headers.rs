@@ -11,10 +11,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tracing::{Level, debug, enabled};
 
 use super::{
-    Error, Exchange,
-    error::X_FINICITY_PROXY_ERROR,
+    error::{Error, X_FINICITY_PROXY_ERROR},
+    exchange::Exchange,
     header_families::{self, Family, KNOWN, Match, find, folded},
 };
+use crate::message::fields;
 
 /// Fields that most requests have and that are in no family, known without a look at their names.
 const USUAL: [HeaderName; 8] = [
@@ -190,17 +191,11 @@ fn report(found: Match, name: &str) {
 /// The fields that `Connection` names, but for those that its usual values name and that are stripped anyway, and for the
 /// length of the message, which is everybody's to know (RFC 9110, 7.6.1).
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    list(headers, &header::CONNECTION)
+    fields::list(headers, &header::CONNECTION)
         .filter(|option| !option.eq_ignore_ascii_case(b"close") && !option.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|option| HeaderName::from_bytes(option).ok())
         .filter(|name| *name != header::CONTENT_LENGTH)
         .collect()
-}
-
-/// The members of the list that the fields called `name` make together (RFC 9110, 5.6.1), empty ones too.
-pub(super) fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 fn needs_content_length(method: &Method) -> bool {

@@ -1,10 +1,8 @@
 //! A token that the upstream refuses is replaced, and the request sent once more.
 //!
-//! When a 401 comes back that is about the token ([`verdict`]), the refresher is asked for a newer token, and the request
+//! When a 401 comes back that is about the token ([`refused_token`]), the refresher is asked for a newer token, and the request
 //! (`Original`) goes down the rest of the stack again, once. Every other answer passes untouched, and so does a 401 when no
 //! newer token is to be had.
-
-pub mod verdict;
 
 use std::{
     pin::Pin,
@@ -22,14 +20,17 @@ use tokio::time::timeout;
 use tower::{Layer, Service};
 
 use super::{
-    Config, Error, Exchange, ResponseBody,
-    body::Rest,
+    body::{ResponseBody, Rest},
+    config::Config,
+    error::Error,
+    exchange::Exchange,
     replay::{Again, Original, ReplayBody},
     vendor_code,
 };
 use crate::{
     telemetry::{Heal as Outcome, Metrics},
     token::TokenControl,
+    vendor::refused_token,
 };
 
 #[derive(Clone, Debug)]
@@ -133,7 +134,7 @@ where
         if whole {
             vendor_code::note(&self.record, &parts.headers, &start);
         }
-        let token_refused = verdict::token_refused(&parts.headers, if whole { &start } else { &[] });
+        let token_refused = refused_token::token_refused(&parts.headers, if whole { &start } else { &[] });
         let relayed = Response::from_parts(parts, ResponseBody::read(start, rest));
         let Some(version) = self.record.token_version().filter(|_| token_refused) else { return Ok(relayed) };
         let metrics = &self.shared.metrics;
@@ -169,7 +170,7 @@ where
 /// The start of `body`, up to the limit of what is looked at, and what follows it.
 async fn read_start(mut body: ResponseBody) -> (Bytes, Rest) {
     let mut start = BytesMut::new();
-    while start.len() <= verdict::MAX_BODY_BYTES {
+    while start.len() <= refused_token::MAX_BODY_BYTES {
         match body.frame().await {
             Some(Ok(frame)) => start.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
             Some(Err(error)) => return (start.freeze(), Rest::Failed(error)),

@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::{Config, Error, Exchange};
+use super::{config::Config, error::Error, exchange::Exchange};
 use crate::token::{Token, TokenReader, Unavailable};
 
 #[derive(Clone, Debug)]

@@ -16,9 +16,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{Exchange, Record, ResponseBody, policy::Denial, request_id::X_REQUEST_ID, vendor_code};
+use super::{body::ResponseBody, exchange::Exchange, record::Record, request_id::X_REQUEST_ID, vendor_code};
 use crate::{
     guard::Door,
+    policy::Denial,
     telemetry::{AccessLine, Metrics},
 };
 

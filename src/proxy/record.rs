@@ -11,8 +11,8 @@ use std::{
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{Error, policy::Denial, request_id, upload::UploadError};
-use crate::catalogue::Route;
+use super::{body_limits::UploadError, error::Error, request_id};
+use crate::{policy::Denial, vendor::catalogue::Route};
 
 /// What the access log and the metrics will say about a request. Each value is written by the layer that learns it.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Record {
         let _ = self.route.set(route);
     }
 
-    /// The part of the catalogue that a path which is not in it lies in, as [`catalogue::prefix`](crate::catalogue::prefix) says.
+    /// The part of the catalogue that a path which is not in it lies in, as [`catalogue::prefix`](crate::vendor::catalogue::prefix) says.
     pub fn prefix(&self) -> Option<&'static str> {
         self.prefix.get().copied()
     }

@@ -18,7 +18,8 @@ use http::{Request, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use tower::Service;
 
-use super::{Exchange, Record, body::BodyError};
+use super::{exchange::Exchange, record::Record};
+use crate::error_chain::BodyError;
 
 /// The most chunks of a body that are kept. Each costs a handle of 32 bytes and holds on to what it was read into, so that a body that
 /// drips in byte by byte would take many times its size.

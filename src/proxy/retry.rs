@@ -1,6 +1,6 @@
 //! A request that a connection failed is sent once more, where that can do no harm.
 //!
-//! Many calls are billed, reading ones included, so the [`Fate`] of the request decides: either nothing of it was executed,
+//! Many calls are billed, reading ones included, so the [`Disposition`] of the request decides: either nothing of it was executed,
 //! or it reads, is known to cost nothing, and met a connection that was closed already. Every other failure is the caller's
 //! to judge. The request that is sent again goes through the layers below once more ([`Again`]), with the token of that time.
 //!
@@ -25,11 +25,12 @@ use tower::{
 };
 
 use super::{
-    Error, Exchange, ResponseBody,
-    error::Fate,
+    body::ResponseBody,
+    error::Error,
+    exchange::Exchange,
     replay::{Again, ReplayBody},
 };
-use crate::{catalogue::Route, telemetry::Metrics};
+use crate::{telemetry::Metrics, upstream::Disposition, vendor::catalogue::Route};
 
 /// The requests beyond its own that a worker may send: this share of those that came in the last seconds, and one a second,
 /// so that a proxy with little to do can retry too. An upstream in trouble gets no more than that on top.
@@ -132,10 +133,11 @@ impl<S, B> Again<S, B, Shared> {
     /// The request once more, where `error` allows it and it was not sent again before.
     fn exchange(&self, error: &Error) -> Option<Exchange<ReplayBody<B>>> {
         let Self { original, record, shared, .. } = self;
-        let fate =
-            error.fate().filter(|fate| !record.is_retried() && is_harmless(*fate, record.method(), record.route()))?;
+        let disposition = error
+            .disposition()
+            .filter(|disposition| !record.is_retried() && is_harmless(*disposition, record.method(), record.route()))?;
         let request = original.again()?;
-        if costs_the_upstream(fate) && !shared.budget.withdraw() {
+        if costs_the_upstream(disposition) && !shared.budget.withdraw() {
             return None;
         }
         record.set_retried();
@@ -144,18 +146,18 @@ impl<S, B> Again<S, B, Shared> {
     }
 }
 
-/// Whether a request of that fate may be sent again.
-fn is_harmless(fate: Fate, method: &Method, route: Route) -> bool {
-    match fate {
-        Fate::Unsent { .. } | Fate::Refused => true,
-        Fate::Unanswered => method.is_safe() && !route.is_billable(),
+/// Whether a request of that disposition may be sent again.
+fn is_harmless(disposition: Disposition, method: &Method, route: Route) -> bool {
+    match disposition {
+        Disposition::NotSent { .. } | Disposition::NotProcessed => true,
+        Disposition::NoResponse => method.is_safe() && !route.is_billable(),
     }
 }
 
 /// Whether sending it again is more work for the upstream than it would have had anyway. It never saw the request that was to
 /// go over a connection that it had closed.
-fn costs_the_upstream(fate: Fate) -> bool {
-    fate != Fate::Unsent { reused: true }
+fn costs_the_upstream(disposition: Disposition) -> bool {
+    disposition != Disposition::NotSent { reused: true }
 }
 
 #[cfg(test)]

@@ -2,25 +2,22 @@
 //!
 //! The authority is the configured one, whatever the caller sends; path and query go on byte for byte (RFC 9110, 7.7).
 //! Nothing is ever joined or concatenated, since `//host/x` and its kind turn joined URLs into another host's. A path whose
-//! meaning servers could disagree about is refused ([`canonical()`]), and so is one that names a token endpoint ([`Endpoints`]).
+//! meaning servers could disagree about is refused ([`path`](crate::message::path)), and so is one that names a token endpoint ([`Endpoints`]).
 //!
 //! Deliberately absent: a check for fragments, which the HTTP parser drops before a request comes here, and which
-//! [`framing`](crate::framing) refuses before that.
-
-mod canonical;
-mod endpoints;
+//! [`framing`](crate::message::framing) refuses before that.
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Uri, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-pub use canonical::{Unclear, canonical};
-pub(super) use canonical::{has_clear_segments, is_plain};
-pub use endpoints::{Endpoint, Endpoints, Shape};
-
-use super::{Code, Error, Exchange};
-use crate::catalogue::{self, Route};
+use super::{
+    endpoints::{Endpoint, Endpoints, Shape},
+    error::{Code, Error},
+    exchange::Exchange,
+};
+use crate::vendor::catalogue::{self, Route};
 
 /// The methods that are forwarded. `TRACE` would show the injected credentials to the caller, `CONNECT` asks for a tunnel,
 /// and the vendor has no others.

@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderValue, Response, header};
 
-use super::Record;
+use super::record::Record;
 use crate::vendor;
 
 /// The longest body that is looked at. The vendor's errors are below 1 KiB.

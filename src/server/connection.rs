@@ -25,7 +25,7 @@ use super::{
     stream::{CallerStream, OpenStream, Returned},
     transport::Transport,
 };
-use crate::{drain::Drain, framing::HeadLimits};
+use crate::{message::framing::HeadLimits, process::drain::Drain};
 
 /// The least number of header fields that hyper gets to see, for the same reason. It is also what costs it nothing.
 const MIN_HEADERS: usize = 100;

@@ -23,7 +23,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{gate::View, slots::State};
-use crate::drain::Drain;
+use crate::process::drain::Drain;
 
 /// Counts the exchanges of a connection. Its clones are one and the same.
 #[derive(Clone, Debug)]

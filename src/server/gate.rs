@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{evictions::Reason, head_budget::HeadShare, head_buffer::HeadBuffer, slots::State};
 use crate::{
-    framing::{Fault, Follower, HeadLimits, Place, Stop},
-    patience::Patience,
+    message::framing::{Fault, Follower, HeadLimits, Place, Stop},
+    stall::StallTimer,
 };
 
 /// What hyper may buffer beyond the limits of a head, so that a head over a limit still gets a proper answer.
@@ -63,7 +63,7 @@ pub(super) struct Gate {
     follower: Follower,
     view: View,
     /// With a head that is on its way, from the connection's start or the head's first byte.
-    patience: Patience,
+    patience: StallTimer,
     stopped: Option<Fault>,
     ended: bool,
     state: Arc<State>,
@@ -102,7 +102,7 @@ impl Gate {
         Self {
             follower: Follower::new(limits),
             view,
-            patience: Patience::new(header_timeout),
+            patience: StallTimer::new(header_timeout),
             stopped: None,
             ended: false,
             state,

@@ -21,7 +21,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{evictions::Reason, gate::Gate, slots::State, transport::Transport};
-use crate::patience::Patience;
+use crate::stall::StallTimer;
 
 /// How long a caller may go on sending what nobody reads, after its answer. With unread bytes left, closing would reset the
 /// connection, and the reset can overtake the answer.
@@ -41,7 +41,7 @@ pub(super) struct CallerStream {
     /// The caller does not take what we write, at the moment.
     is_stalled: bool,
     /// With a caller that does not take what we write.
-    patience: Patience,
+    patience: StallTimer,
     returned: Returned,
 }
 
@@ -201,7 +201,7 @@ impl CallerStream {
             open: Some(stream),
             is_awaited: false,
             is_stalled: false,
-            patience: Patience::new(write_timeout),
+            patience: StallTimer::new(write_timeout),
             returned,
         }
     }
@@ -295,7 +295,7 @@ mod tests {
         super::{gate::View, head_budget::HeadBudget},
         *,
     };
-    use crate::framing::HeadLimits;
+    use crate::message::framing::HeadLimits;
 
     const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
 

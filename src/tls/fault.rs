@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 use rustls::{AlertDescription, CertificateError, OtherError, PeerIncompatible};
 
 use super::pin::NotPinned;
-use crate::cause;
+use crate::error_chain;
 
 /// The faults that an operator can do something about. The words of rustls are not used for these: they quote names out of the
 /// certificate, which are the peer's words, and nobody has verified the peer.
@@ -33,7 +33,7 @@ impl Fault {
 
     /// The fault in the chain of causes of `error`, where there is one.
     pub fn find(error: &(dyn Error + 'static)) -> Option<Self> {
-        cause::find::<rustls::Error>(error).and_then(Self::of)
+        error_chain::find::<rustls::Error>(error).and_then(Self::of)
     }
 
     /// The fault that `error` is, unless it is none of these.

@@ -3,7 +3,7 @@
 use ring::digest::{SHA256, digest};
 
 use super::Error;
-use crate::cause;
+use crate::error_chain;
 
 /// What one look found, short enough to keep: a hash of the content, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Found {
                 let hash = digest(&SHA256, content);
                 Self::Content(hash.as_ref().try_into().expect("SHA-256 gives 32 bytes"))
             }
-            Err(error) => Self::Nothing(cause::line(*error)),
+            Err(error) => Self::Nothing(error_chain::one_line(*error)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The operator's policy: what callers may call, and what becomes of the rest.
 
-use finicity_proxy::catalogue::Route;
+use finicity_proxy::vendor::catalogue::Route;
 
 use crate::support::{
     client::Client,

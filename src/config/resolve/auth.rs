@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     credentials::{Scheme, Source},
-    proxy::target,
+    message::path::canonical,
     token::{
         self,
         scheme::{FINICITY_APP_KEY, FINICITY_APP_TOKEN, oauth2::Encoding},
@@ -82,7 +82,7 @@ fn token_path(text: &str) -> Result<String, String> {
         && !text.starts_with("//")
         && !text.contains(['?', '#', '\\'])
         && text.parse::<PathAndQuery>().is_ok_and(|path| path.as_str() == text)
-        && target::canonical(text).is_ok();
+        && canonical(text).is_ok();
     if valid {
         Ok(text.to_owned())
     } else {

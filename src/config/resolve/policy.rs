@@ -1,7 +1,7 @@
 //! `[policy]`: what callers may call.
 
 use super::super::reader::Reader;
-use crate::proxy::policy::{Mode, Policy, Rule};
+use crate::policy::{Mode, Policy, Rule};
 
 /// The rules.
 pub(super) fn policy(read: &mut Reader<'_>) -> Policy {

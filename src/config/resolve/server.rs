@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, thread, time::Duration};
 
 use super::{super::reader::Reader, HOUR, SECOND};
-use crate::{framing::HeadLimits, proxy, server};
+use crate::{message::framing::HeadLimits, proxy, server};
 
 /// The most worker threads that `auto` starts; see `config/default.toml`.
 const MAX_AUTO_WORKERS: usize = 2;

@@ -6,15 +6,13 @@ use http::{HeaderValue, Uri, uri::Authority};
 
 use super::{super::reader::Reader, HOUR, SECOND};
 use crate::{
-    cause, credentials, egress, proxy,
+    credentials, egress, error_chain,
     tls::{self, Pin},
+    upstream::{self, UpstreamConfig},
 };
 
 /// The upstream and the connections to it. `egress_authorization` is what an egress proxy is shown.
-pub(super) fn upstream(
-    read: &mut Reader<'_>,
-    egress_authorization: Option<HeaderValue>,
-) -> Option<proxy::UpstreamConfig> {
+pub(super) fn upstream(read: &mut Reader<'_>, egress_authorization: Option<HeaderValue>) -> Option<UpstreamConfig> {
     let allow_plaintext = read.flag("upstream.allow_plaintext");
     let url = read.parsed("upstream.url", |text| upstream_url(text, allow_plaintext));
     let egress = read.optional("upstream.egress_proxy", egress_url);
@@ -32,7 +30,7 @@ pub(super) fn upstream(
     let connection_age = read.duration("upstream.connection_age", SECOND..=24 * HOUR);
     let http2 = read.choice("upstream.http2", &[("off", false), ("auto", true)]);
     let url = url?;
-    Some(proxy::UpstreamConfig { url, egress, connect_timeout, idle_timeout, pool_idle_timeout, connection_age, http2 })
+    Some(UpstreamConfig { url, egress, connect_timeout, idle_timeout, pool_idle_timeout, connection_age, http2 })
 }
 
 /// Whom the upstream's certificate must come from, and which keys it may have.
@@ -45,7 +43,7 @@ pub(super) fn tls(read: &mut Reader<'_>) -> tls::Config {
     };
     if let Err(error) = tls::trust(tls.clone()) {
         let key = if matches!(error, tls::Error::NoRoots) { "upstream.public_roots" } else { "upstream.ca_file" };
-        read.problem(key, cause::line(&error));
+        read.problem(key, error_chain::one_line(&error));
     }
     tls
 }
@@ -65,7 +63,7 @@ fn upstream_url(text: &str, allow_plaintext: bool) -> Result<Uri, String> {
     let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
     let authority = bare_authority(&url, text).map_err(|wrong| format!("{expected}{wrong}"))?;
     match url.scheme_str() {
-        Some("https") if proxy::server_name(authority.host()).is_none() => {
+        Some("https") if upstream::server_name(authority.host()).is_none() => {
             Err(format!("{expected}: no certificate can name this host"))
         }
         Some("https") => Ok(url),

@@ -5,7 +5,7 @@ use http_body_util::Full;
 use tower::{ServiceExt as _, service_fn, util::BoxCloneService};
 
 use super::*;
-use crate::proxy::{Code, Record, replay::Original};
+use crate::proxy::{error::Code, record::Record, replay::Original};
 
 /// A call that reads and costs nothing, one that is billed, and one of which it is not known.
 const FREE: &str = "/aggregation/v1/customers";
@@ -13,12 +13,12 @@ const BILLED: &str = "/aggregation/v1/customers/1/accounts/2/owner";
 const UNCLEAR: &str = "/aggregation/v1/customers/1/accounts";
 const UNKNOWN: &str = "/x";
 
-const UNSENT: Fate = Fate::Unsent { reused: true };
+const UNSENT: Disposition = Disposition::NotSent { reused: true };
 
 type Inner = BoxCloneService<Exchange<ReplayBody<Full<Bytes>>>, Response<ResponseBody>, Error>;
 
-/// The layer above an upstream that fails its first `failures` requests with `fate`, and the number of requests it has seen.
-fn failing(fate: Fate, failures: usize) -> (Retry<Inner>, Arc<AtomicUsize>, Arc<Metrics>) {
+/// The layer above an upstream that fails its first `failures` requests with `disposition`, and the number of requests it has seen.
+fn failing(disposition: Disposition, failures: usize) -> (Retry<Inner>, Arc<AtomicUsize>, Arc<Metrics>) {
     let seen = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&seen);
     let inner = service_fn(move |exchange: Exchange<ReplayBody<Full<Bytes>>>| {
@@ -26,7 +26,7 @@ fn failing(fate: Fate, failures: usize) -> (Retry<Inner>, Arc<AtomicUsize>, Arc<
         body.original().keep_head(head);
         let fails = counted.fetch_add(1, SeqCst) < failures;
         std::future::ready(if fails {
-            Err(Error::new(Code::UpstreamUnreachable, "x").with_fate(Some(fate)))
+            Err(Error::new(Code::UpstreamUnreachable, "x").with_disposition(Some(disposition)))
         } else {
             Ok(Response::new(ResponseBody::local("")))
         })
@@ -49,18 +49,18 @@ async fn send(retry: &Retry<Inner>, method: Method, path: &str) -> (bool, bool) 
 async fn g01_g02_h04_the_fate_and_the_operation_decide() {
     let anything =
         [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
-    for fate in [UNSENT, Fate::Unsent { reused: false }, Fate::Refused] {
+    for disposition in [UNSENT, Disposition::NotSent { reused: false }, Disposition::NotProcessed] {
         for method in &anything {
             for path in [FREE, BILLED, UNCLEAR, UNKNOWN] {
-                let (retry, seen, _) = failing(fate, 1);
-                assert_eq!(send(&retry, method.clone(), path).await, (true, true), "{fate:?} {method} {path}");
+                let (retry, seen, _) = failing(disposition, 1);
+                assert_eq!(send(&retry, method.clone(), path).await, (true, true), "{disposition:?} {method} {path}");
                 assert_eq!(seen.load(SeqCst), 2);
             }
         }
     }
     for method in anything {
         for path in [FREE, BILLED, UNCLEAR, UNKNOWN] {
-            let (retry, seen, _) = failing(Fate::Unanswered, 1);
+            let (retry, seen, _) = failing(Disposition::NoResponse, 1);
             let again = method == Method::GET && path == FREE;
             assert_eq!(send(&retry, method.clone(), path).await, (again, again), "{method} {path}");
             assert_eq!(seen.load(SeqCst), 1 + usize::from(again));
@@ -73,7 +73,7 @@ async fn a_free_operation_that_changes_something_is_not_repeated_either() {
     for method in [Method::PUT, Method::DELETE] {
         let path = "/aggregation/v1/customers/1";
         assert!(!Route::find(&method, path).is_billable());
-        let (retry, seen, _) = failing(Fate::Unanswered, 1);
+        let (retry, seen, _) = failing(Disposition::NoResponse, 1);
         assert_eq!(send(&retry, method, path).await, (false, false));
         assert_eq!(seen.load(SeqCst), 1);
     }
@@ -91,23 +91,25 @@ async fn a_failure_of_which_nothing_is_known_is_told_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn g03_a_request_is_sent_twice_at_most() {
-    for fate in [UNSENT, Fate::Unsent { reused: false }, Fate::Refused, Fate::Unanswered] {
-        let (retry, seen, metrics) = failing(fate, usize::MAX);
+    for disposition in
+        [UNSENT, Disposition::NotSent { reused: false }, Disposition::NotProcessed, Disposition::NoResponse]
+    {
+        let (retry, seen, metrics) = failing(disposition, usize::MAX);
         assert_eq!(send(&retry, Method::GET, FREE).await, (false, true));
-        assert_eq!(seen.load(SeqCst), 2, "{fate:?}");
+        assert_eq!(seen.load(SeqCst), 2, "{disposition:?}");
         assert!(metrics.render().contains("finicity_proxy_retries_total 1"));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn g03_retries_are_a_fifth_of_the_requests_and_one_a_second() {
-    for fate in [Fate::Unsent { reused: false }, Fate::Refused, Fate::Unanswered] {
-        let (retry, seen, _) = failing(fate, usize::MAX);
+    for disposition in [Disposition::NotSent { reused: false }, Disposition::NotProcessed, Disposition::NoResponse] {
+        let (retry, seen, _) = failing(disposition, usize::MAX);
         for _ in 0..1000 {
             send(&retry, Method::GET, FREE).await;
         }
         let extra = seen.load(SeqCst) - 1000;
-        assert!((200..=210).contains(&extra), "{fate:?}: {extra} beyond the thousand");
+        assert!((200..=210).contains(&extra), "{disposition:?}: {extra} beyond the thousand");
         tokio::time::advance(Duration::from_secs(30)).await;
         assert_eq!(send(&retry, Method::GET, FREE).await, (false, true), "later there is a budget again");
     }

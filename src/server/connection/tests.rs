@@ -12,7 +12,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::{
-    framing::Fault,
+    message::framing::Fault,
     server::slots::{PeerGroup, Policy, Slots},
     telemetry::Metrics,
 };

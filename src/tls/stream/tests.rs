@@ -31,7 +31,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::*;
-use crate::cause;
+use crate::error_chain;
 
 type Client = Stream<DuplexStream>;
 type Server = TlsStream<DuplexStream>;

@@ -124,7 +124,7 @@ impl<M: Mint> Refresher<M> {
     pub(super) fn report_unrecorded(&self, which: Which, error: &PersistError) {
         error!(
             target: AUDIT,
-            error = crate::cause::line(error),
+            error = crate::error_chain::one_line(error),
             candidate = which == Which::Candidate,
             "no token request is made, since the attempt cannot be recorded and the credentials have never obtained a token"
         );

@@ -223,6 +223,6 @@ impl<M: Mint> Refresher<M> {
 /// Logs that the state could not be written. What it says holds for this process all the same.
 pub(super) fn told(written: Result<(), PersistError>) {
     if let Err(error) = written {
-        error!(target: AUDIT, error = crate::cause::line(&error), "the lock-out state could not be written");
+        error!(target: AUDIT, error = crate::error_chain::one_line(&error), "the lock-out state could not be written");
     }
 }

@@ -12,11 +12,11 @@ async fn a_certificate_that_is_not_to_be_trusted_is_refused_and_the_server_told(
                 let (near, far) = duplex(width);
                 let (client, server) = party.handshake(near, far).await;
                 let (client, server) = (client.unwrap_err(), server.unwrap_err());
-                let refused = cause::find::<rustls::Error>(&client).unwrap();
+                let refused = error_chain::find::<rustls::Error>(&client).unwrap();
                 assert!(matches!(refused, rustls::Error::InvalidCertificate(_)), "{refused}");
                 if width == WIDE {
                     // Nobody waits for a narrow pipe to take the alert.
-                    let told = cause::find::<rustls::Error>(&server).unwrap();
+                    let told = error_chain::find::<rustls::Error>(&server).unwrap();
                     assert!(matches!(told, rustls::Error::AlertReceived(_)), "{told}");
                 }
             }
@@ -30,7 +30,7 @@ async fn a_server_without_a_version_in_common_is_an_error() {
     let (near, far) = duplex(WIDE);
     let (client, _) = party.handshake(near, far).await;
     let alert = rustls::Error::AlertReceived(AlertDescription::ProtocolVersion);
-    assert_eq!(cause::find::<rustls::Error>(&client.unwrap_err()), Some(&alert));
+    assert_eq!(error_chain::find::<rustls::Error>(&client.unwrap_err()), Some(&alert));
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,7 +44,7 @@ async fn garbage_instead_of_a_handshake_is_an_error() {
         let (near, mut far) = duplex(WIDE);
         far.write_all(answer).await.unwrap();
         let error = within(party(&TLS13).connect(near)).await.unwrap_err();
-        let error = cause::find::<rustls::Error>(&error).unwrap();
+        let error = error_chain::find::<rustls::Error>(&error).unwrap();
         assert_eq!(*error, rustls::Error::InvalidMessage(expected));
         let mut said = Vec::new();
         far.read_to_end(&mut said).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_message_that_does_not_end_is_given_up() {
     let records: Vec<u8> = hello.flat_map(|byte| [22, 3, 3, 0, 1, byte]).collect();
     far.write_all(&records).await.unwrap();
     let error = within(party(&TLS13).connect(near)).await.unwrap_err();
-    assert_eq!(cause::line(&error), "a message of TLS does not end");
+    assert_eq!(error_chain::one_line(&error), "a message of TLS does not end");
 }
 
 /// Exchanges a byte each way.

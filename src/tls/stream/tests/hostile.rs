@@ -30,9 +30,9 @@ async fn check_damage(
     io.write_all(&good).await.unwrap();
     for _ in 0..3 {
         let error = within(client.read(&mut [0; 100])).await.unwrap_err();
-        assert_eq!(cause::find::<rustls::Error>(&error), Some(&expected));
+        assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
         let error = within(client.write(b"more")).await.unwrap_err();
-        assert_eq!(cause::find::<rustls::Error>(&error), Some(&expected));
+        assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
     }
     drop(client);
     assert_eq!(hear(&mut tls, io).await, Err(rustls::Error::AlertReceived(told)));
@@ -83,7 +83,7 @@ async fn plaintext_before_a_changed_record_is_read_whatever_room_there_is() {
                 }
             };
             assert_eq!(received, b"in order");
-            assert_eq!(cause::find::<rustls::Error>(&error), Some(&rustls::Error::DecryptError));
+            assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&rustls::Error::DecryptError));
         }
     }
 }
@@ -181,12 +181,12 @@ async fn a_server_that_breaks_the_rules_of_messages_ends_the_connection_and_no_m
         let count = within(client.read(&mut buffer)).await.unwrap();
         assert_eq!(&buffer[..count], b"in order");
         let error = within(client.read(&mut buffer)).await.unwrap_err();
-        let first = cause::find::<rustls::Error>(&error).unwrap_or_else(|| panic!("{records:?}: {error}"));
+        let first = error_chain::find::<rustls::Error>(&error).unwrap_or_else(|| panic!("{records:?}: {error}"));
         for _ in 0..2 {
             let error = within(client.read(&mut buffer)).await.unwrap_err();
-            assert_eq!(cause::find::<rustls::Error>(&error), Some(first), "{records:?}");
+            assert_eq!(error_chain::find::<rustls::Error>(&error), Some(first), "{records:?}");
             let error = within(client.write(b"more")).await.unwrap_err();
-            assert_eq!(cause::find::<rustls::Error>(&error), Some(first), "{records:?}");
+            assert_eq!(error_chain::find::<rustls::Error>(&error), Some(first), "{records:?}");
         }
         within(client.shutdown()).await.unwrap();
     }
@@ -207,7 +207,7 @@ async fn records_that_bring_nothing_do_not_go_on_for_ever() {
         assert_eq!(within(client.read(&mut buffer)).await.unwrap(), 1, "an empty record is no end");
         let error = within(client.read(&mut buffer)).await.unwrap_err();
         let expected = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyEmptyFragments);
-        assert_eq!(cause::find::<rustls::Error>(&error), Some(&expected));
+        assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
     }
 }
 
@@ -242,7 +242,7 @@ async fn a_wish_to_negotiate_anew_is_refused_once_and_ends_the_connection_then()
     rogue.send(ContentType::Handshake, &hello_request).await;
     let error = within(client.read(&mut byte)).await.unwrap_err();
     let expected = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests);
-    assert_eq!(cause::find::<rustls::Error>(&error), Some(&expected));
+    assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,300 @@
+//! The canonical form of a path: one form for all spellings that some server or gateway takes for the same path.
+//!
+//! Servers disagree about what a path means: how often it is decoded, whether `\` separates and `;` starts a parameter, whether
+//! case, empty segments, an extension or a dot at the end count. The form merges all of these readings. It is for finding paths
+//! that are *denied*, where merging too much does no harm; what is forwarded is always the path as it came.
+//!
+//! Deliberately absent: tables of Unicode. A character outside ASCII may stand for any one character, or for none; see
+//! [`reads_as`].
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
+/// How often a path may have been encoded. Twice happens to honest clients, when two layers of them encode; more often is an
+/// attempt to get past somebody, and decoding without end would be work without end.
+const MAX_ROUNDS: usize = 3;
+
+/// What is trimmed from a segment: some servers take `+` for a space; some ignore spaces at its ends, and dots at its end.
+const BLANKS: [char; 2] = [' ', '+'];
+const IGNORED_AT_THE_END: [char; 3] = ['.', ' ', '+'];
+
+/// Why a path has no canonical form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclear {
+    /// A `%` without two hexadecimal digits.
+    Escape,
+    /// More than three layers of escapes.
+    Depth,
+    /// An escaped control character.
+    Control,
+    /// Escapes that are no UTF-8: each server would see something else in them.
+    Encoding,
+    /// A `.` or `..` segment.
+    Dots,
+    /// A separator hidden in a parameter, `;a%2fb`: whether it separates depends on who is asked.
+    Parameter,
+}
+
+impl Unclear {
+    /// What a caller is told.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Escape => "The path has a % that is not followed by two hexadecimal digits; encode it as %25.",
+            Self::Depth => "The path is percent-encoded too many times over.",
+            Self::Control => "The path has a percent-encoded control character.",
+            Self::Encoding => "The path has percent-encoded bytes that are not UTF-8.",
+            Self::Dots => "The path has a . or .. segment, plain or encoded; send the path that it stands for.",
+            Self::Parameter => "The path has an encoded slash or a backslash after a semicolon.",
+        }
+    }
+}
+
+/// The canonical form of `path`: without a slash at its end, so empty for the root.
+///
+/// # Errors
+///
+/// When the path has none, because its readings contradict each other.
+pub fn canonical(path: &str) -> Result<String, Unclear> {
+    let mut form = String::with_capacity(path.len());
+    let mut last_segment = 0;
+    let mut ended = false;
+    for segment in path.split('/') {
+        let segment = decoded(segment)?;
+        let parameters = segment.split_once(';').map_or("", |(_, parameters)| parameters);
+        if parameters.contains(['/', '\\']) {
+            return Err(Unclear::Parameter);
+        }
+        for part in segment.split(['/', '\\']) {
+            let name = part.split([';', '?', '#']).next().unwrap_or_default().trim_matches(BLANKS);
+            if name == "." || name == ".." {
+                return Err(Unclear::Dots);
+            }
+            let name = name.trim_end_matches(IGNORED_AT_THE_END);
+            if !ended && !name.is_empty() {
+                form.push('/');
+                last_segment = form.len();
+                form.push_str(name);
+            }
+            // Whoever decodes before taking the path apart sees a query or a fragment begin here.
+            ended |= part.contains(['?', '#']);
+        }
+    }
+    // Some frameworks route `/token.json` to `/token`.
+    if let Some(extension) = form[last_segment..].find('.') {
+        form.truncate(last_segment + extension);
+    }
+    form.truncate(form.trim_end_matches(BLANKS).trim_end_matches('/').len());
+    form.make_ascii_lowercase();
+    Ok(form)
+}
+
+/// Whether `path` is its own canonical form, but for its case, as nearly all are: then nothing has to be decoded.
+pub fn is_plain(path: &str) -> bool {
+    // Loops that never leave early, so that the compiler looks at many bytes at once.
+    let bytes = path.as_bytes();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'/');
+    let are_slashes = |pair: &[u8]| (pair[0] == b'/') & (pair[1] == b'/');
+    bytes.iter().fold(true, |all, byte| all & is_plain(*byte))
+        && !bytes.windows(2).fold(false, |any, pair| any | are_slashes(pair))
+        && !path.ends_with('/')
+}
+
+/// Whether each segment of `path` is one segment for every reader, or none: decoded, it holds no separator.
+pub fn has_clear_segments(path: &str) -> bool {
+    path.split('/').all(|segment| decoded(segment).is_ok_and(|text| !text.contains(['/', '\\'])))
+}
+
+/// Whether a server may take the path of the canonical form `form` for the one of the form `other`: they are the same, or the
+/// characters outside ASCII of `form` stand for those missing. A server may fold such a character to its likeness in ASCII, as
+/// case-insensitive ones do with the Kelvin sign, or drop it.
+pub fn reads_as(form: &str, other: &str) -> bool {
+    if form.is_ascii() || form == other {
+        return form == other;
+    }
+    let other: Vec<char> = other.chars().collect();
+    // After each character of `form`: which beginnings of `other`, by length, it can stand for so far.
+    let mut read = vec![false; other.len() + 1];
+    read[0] = true;
+    for character in form.chars() {
+        for length in (0..read.len()).rev() {
+            let shorter = length > 0 && read[length - 1];
+            read[length] =
+                if character.is_ascii() { shorter && other[length - 1] == character } else { shorter || read[length] };
+        }
+    }
+    read[other.len()]
+}
+
+/// The text of one segment, decoded until nothing is left to decode.
+fn decoded(segment: &str) -> Result<String, Unclear> {
+    let is_whole = |escape: &str| {
+        escape.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !segment.split('%').skip(1).all(is_whole) {
+        return Err(Unclear::Escape);
+    }
+    let mut bytes = segment.as_bytes().to_vec();
+    let mut rounds = 0;
+    while let Some(decoded) = decode_once(&bytes) {
+        rounds += 1;
+        if rounds > MAX_ROUNDS {
+            return Err(Unclear::Depth);
+        }
+        bytes = decoded;
+    }
+    let text = str::from_utf8(&bytes).map_err(|_| Unclear::Encoding)?;
+    if text.contains(char::is_control) {
+        return Err(Unclear::Control);
+    }
+    Ok(text.chars().map(narrow).collect())
+}
+
+/// `bytes` without one layer of escapes, if they have one. A `%` that belongs to no escape stays: it was encoded itself.
+fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
+    match Cow::from(percent_decode(bytes)) {
+        Cow::Owned(decoded) => Some(decoded),
+        Cow::Borrowed(_) => None,
+    }
+}
+
+/// The ASCII character of which `character` is the full-width form, such as `／`.
+fn narrow(character: char) -> char {
+    match character {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(character) - 0xfee0).unwrap_or(character),
+        _ => character,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, form: Result<&str, Unclear>) {
+        assert_eq!(canonical(path).as_deref(), form.as_ref().copied(), "{path}");
+    }
+
+    #[test]
+    fn spellings_of_one_path_have_one_form() {
+        for path in [
+            "/a/b",
+            "/A/b",
+            "/a/b/",
+            "//a///b//",
+            "/a/b;x=1",
+            "/a;x/b;y/;z",
+            "/%61/b",
+            "/%2561/b",
+            "/%252561/b",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%252Fb",
+            "/a%5Cb",
+            "/a\\b",
+            "/a/b%20",
+            "/%20a/b+",
+            "/a./b.",
+            "/a/b. .",
+            "/a/b.json",
+            "/a/b.tar.gz",
+            "/a/b/.json",
+            "/a/b%20.json",
+            "/a/b%3fx/y",
+            "/a/b%23x/y",
+            "/a/b%3Bx",
+            "/ａ／ｂ",
+            "/%EF%BD%81/b",
+        ] {
+            check(path, Ok("/a/b"));
+        }
+        for path in ["/", "//", "/;x", "/.json", "/?", "/%2f", "/%20/", "/..."] {
+            check(path, Ok(""));
+        }
+        check("/v1.2/a", Ok("/v1.2/a"));
+        check("/caf%C3%A9/100%25/a%2bb", Ok("/café/100%/a+b"));
+        check("/a%25zz", Ok("/a%zz"));
+    }
+
+    #[test]
+    fn c09_dot_segments_have_no_form_in_any_spelling() {
+        for path in [
+            "/a/../b",
+            "/./a",
+            "/a/.",
+            "/a/..",
+            "/..",
+            "/a/%2e%2e/b",
+            "/a/.%2E/b",
+            "/a/%252e%252E/b",
+            "/a/%25252e./b",
+            "/a/..;x/b",
+            "/a/..;/b",
+            "/a/.%3bx/b",
+            "/a%2f..%2fb",
+            "/a\\..\\b",
+            "/a%5c..",
+            "/a/..%20/b",
+            "/a/.+/b",
+            "/a/..%3f/b",
+            "/a/..%23",
+            "/a%3f/../b",
+            "/a/．．/b",
+            "/a/%EF%BC%8E/b",
+        ] {
+            check(path, Err(Unclear::Dots));
+        }
+        for path in ["/a/...", "/a/..b", "/a/b..", "/.well-known/x", "/a%252e%252eb"] {
+            assert!(canonical(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn c13_what_servers_cannot_agree_on_has_no_form() {
+        for path in ["/a%zz", "/%", "/a%2", "/a%2/b", "/%u002e", "/a%é0"] {
+            check(path, Err(Unclear::Escape));
+        }
+        for path in ["/a%00b", "/a%0d%0aX:y", "/%09", "/%7F", "/%2500", "/%C2%85"] {
+            check(path, Err(Unclear::Control));
+        }
+        for path in ["/%ff", "/%c0%af", "/%C3", "/%25ff", "/%C3/%A9"] {
+            check(path, Err(Unclear::Encoding));
+        }
+        for path in ["/%25252541", "/a/%2525252525"] {
+            check(path, Err(Unclear::Depth));
+        }
+        for path in ["/a;x%2fb", "/a;x\\b", "/a%3bx%2fb", "/a;x%252fb", "/a;／b"] {
+            check(path, Err(Unclear::Parameter));
+        }
+    }
+
+    #[test]
+    fn a_character_outside_ascii_stands_for_one_or_none() {
+        for (form, reads) in [
+            ("/token", true),
+            ("/to\u{212a}en", true),
+            ("/tok\u{200b}en", true),
+            ("/töken\u{feff}", true),
+            ("/öö", false),
+            ("/tök", false),
+            ("/tokené/x", false),
+            ("/toke", false),
+            ("/tokens", false),
+            ("éééééé", true),
+        ] {
+            assert_eq!(reads_as(form, "/token"), reads, "{form}");
+        }
+        assert!(reads_as("/é", "/é") && !reads_as("/e", "/é"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_path_is_its_own_form(path in "(/[a-zA-Z0-9_-]{0,3}|/|[.;%]){0,5}") {
+            if is_plain(&path) {
+                prop_assert_eq!(canonical(&path), Ok(path.to_ascii_lowercase()));
+            }
+        }
+    }
+}

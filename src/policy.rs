@@ -1,0 +1,150 @@
+//! What callers may call, as the operator has it (`[policy]`): a list of what is allowed, one of what is not, and nothing that costs
+//! money.
+//!
+//! Rules are kept as trees of path segments, so that a request is looked up by its own segments, and costs the same with a thousand
+//! rules as with ten. Without rules nothing is looked up.
+//!
+//! A path is judged in two forms. What is *denied* is found by its canonical form, which merges all spellings that some server takes
+//! for the same path; what is *allowed* must be spelt as the rule is, once decoded. A path of which the two forms differ in their
+//! segments is neither: it is refused, since whoever reads it next may find other segments in it than the rules did.
+
+mod rule;
+mod tree;
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+pub use rule::Rule;
+use rule::{Methods, segments};
+use tree::Tree;
+
+use crate::{
+    message::path::{canonical, has_clear_segments, is_plain},
+    vendor::catalogue::Route,
+};
+
+/// What is done about a request that the policy denies (`policy.mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It goes on; the access line and the metrics tell of it.
+    Report,
+}
+
+/// Why a request is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// A rule denies it (`policy.deny`).
+    Denied,
+    /// The vendor may bill it (`policy.deny_billable`).
+    Billable,
+    /// No rule allows it (`policy.allow`).
+    NotAllowed,
+    /// Its path can be read in more than one way.
+    Unclear,
+}
+
+impl Denial {
+    /// Every reason, for tables.
+    pub const ALL: [Self; 4] = [Self::Denied, Self::Billable, Self::NotAllowed, Self::Unclear];
+
+    /// The word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Billable => "billable",
+            Self::NotAllowed => "not_allowed",
+            Self::Unclear => "unclear",
+        }
+    }
+}
+
+/// The operator's rules.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// `None` when everything is allowed.
+    allow: Option<Tree>,
+    deny: Option<Tree>,
+    deny_billable: bool,
+    mode: Mode,
+    unknown: Vec<String>,
+}
+
+impl Policy {
+    /// What `allow` names, or everything if that is empty; but not what `deny` names, nor, with `deny_billable`, what the catalogue
+    /// does not know to be free.
+    pub fn new(allow: &[Rule], deny: &[Rule], deny_billable: bool, mode: Mode) -> Self {
+        let tree = |rules: &[Rule], spell: fn(&str) -> String| {
+            (!rules.is_empty()).then(|| rules.iter().fold(Tree::default(), |tree, rule| tree.with(rule, spell)))
+        };
+        // A server answers HEAD by doing what it does for GET.
+        let denied: Vec<Rule> = deny.iter().map(Rule::with_head).collect();
+        let unknown = [("policy.allow", allow), ("policy.deny", deny)].into_iter().flat_map(|(key, rules)| {
+            let rules = (1..).zip(rules).filter(|(_, rule)| !rule.is_of_the_catalogue());
+            rules.map(move |(place, _)| format!("rule {place} of {key}"))
+        });
+        let unknown = unknown.collect();
+        // The canonical form of what a rule may be made of is its lower case.
+        Self {
+            allow: tree(allow, str::to_owned),
+            deny: tree(&denied, str::to_ascii_lowercase),
+            deny_billable,
+            mode,
+            unknown,
+        }
+    }
+
+    /// The rules that hold for no operation of the catalogue: slips of the pen, unless they are meant for calls that it does not have.
+    pub fn unknown(&self) -> &[String] {
+        &self.unknown
+    }
+
+    /// What is done about what it denies.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether nothing is ever denied.
+    pub fn is_open(&self) -> bool {
+        self.allow.is_none() && self.deny.is_none() && !self.deny_billable
+    }
+
+    /// Whether a call with `method` of `path`, which is the operation `route`, may go to the upstream.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not.
+    pub fn judge(&self, method: &Method, path: &str, route: Route) -> Result<(), Denial> {
+        let methods = Methods::of(method);
+        if self.allow.is_some() || self.deny.is_some() {
+            let form = form(path).ok_or(Denial::Unclear)?;
+            if self.deny.as_ref().is_some_and(|deny| deny.holds(methods, segments(&form))) {
+                return Err(Denial::Denied);
+            }
+        }
+        if self.deny_billable && route.is_billable() {
+            return Err(Denial::Billable);
+        }
+        let allowed = |allow: &Tree| {
+            let segments: Vec<_> =
+                segments(path).map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect();
+            allow.holds(methods, segments.iter())
+        };
+        if self.allow.as_ref().is_none_or(allowed) { Ok(()) } else { Err(Denial::NotAllowed) }
+    }
+}
+
+/// The canonical form of `path`, if it has the same segments, one by one: none of them is two for some reader, so that with as many in
+/// both none was left out either.
+fn form(path: &str) -> Option<String> {
+    if is_plain(path) {
+        return Some(path.to_ascii_lowercase());
+    }
+    let form = canonical(path).ok().filter(|form| form.is_ascii() && has_clear_segments(path))?;
+    (segments(&form).count() == segments(path).count()).then_some(form)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! One rule, as an operator writes it: `GET /aggregation/v1/customers/{customerId}`.
+
+use std::str::FromStr;
+
+use http::Method;
+
+use crate::vendor::catalogue::Route;
+
+/// The methods that rules can name: those that are forwarded at all.
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// A set of methods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Methods(u8);
+
+impl Methods {
+    const ALL: Self = Self((1 << METHODS.len()) - 1);
+
+    /// Only `method`; none, if rules cannot name it.
+    pub(super) fn of(method: &Method) -> Self {
+        METHODS.iter().position(|known| known == method).map_or(Self(0), |place| Self(1 << place))
+    }
+
+    /// Whether one of `others` is among them.
+    pub(super) fn has(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    pub(super) fn add(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+}
+
+/// A part of a rule's path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// Just this one.
+    Fixed(String),
+    /// Any one: `{name}` or `*`.
+    Any,
+}
+
+/// Which calls something holds for: a method, or `*` for all, and a path, in which `{name}` or `*` stands for one segment, and `**` at
+/// the end for all that follow, if any do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub(super) methods: Methods,
+    pub(super) segments: Vec<Segment>,
+    /// Also what is below the path.
+    pub(super) and_below: bool,
+}
+
+impl Rule {
+    /// The same, and also for HEAD where it holds for GET.
+    pub(super) fn with_head(&self) -> Self {
+        let mut rule = self.clone();
+        if rule.methods.has(Methods::of(&Method::GET)) {
+            rule.methods.add(Methods::of(&Method::HEAD));
+        }
+        rule
+    }
+
+    /// Whether it holds for any operation of the catalogue. One that does not is a slip of the pen, or a call that the catalogue does
+    /// not have.
+    pub fn is_of_the_catalogue(&self) -> bool {
+        Route::all().any(|route| {
+            let method = Method::from_bytes(route.method().as_bytes()).expect("the catalogue's methods are methods");
+            self.methods.has(Methods::of(&method)) && self.may_hold_for(route.template())
+        })
+    }
+
+    /// Whether some path of `template` is one of its paths.
+    fn may_hold_for(&self, template: &str) -> bool {
+        let mut given = segments(template);
+        let each = self.segments.iter().all(|own| match (own, given.next()) {
+            (_, None) => false,
+            (Segment::Any, Some(_)) => true,
+            (Segment::Fixed(own), Some(given)) => own == given || given.starts_with('{'),
+        });
+        each && (self.and_below || given.next().is_none())
+    }
+}
+
+impl FromStr for Rule {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let Some((method, path)) = text.trim().split_once(' ') else {
+            return Err("must be a method, or *, and a path, such as \"GET /aggregation/v1/customers/{customerId}\"");
+        };
+        let methods = match method {
+            "*" => Methods::ALL,
+            method => Method::from_bytes(method.as_bytes()).map(|method| Methods::of(&method)).unwrap_or_default(),
+        };
+        if methods == Methods::default() {
+            return Err("must begin with * or one of GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS");
+        }
+        let path = path.trim_start();
+        if !path.starts_with('/') {
+            return Err("must have a path that begins with /");
+        }
+        let (path, and_below) = path.strip_suffix("/**").map_or((path, false), |path| (path, true));
+        let segments = segments(path).map(segment).collect::<Option<_>>().ok_or(
+            "must have a path of segments that are letters, digits, - and _, or as a whole {name} or *; ** only at the end",
+        )?;
+        Ok(Self { methods, segments, and_below })
+    }
+}
+
+fn segment(text: &str) -> Option<Segment> {
+    let is_name = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let placeholder = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    if text == "*" || placeholder.is_some_and(is_name) {
+        return Some(Segment::Any);
+    }
+    is_name(text).then(|| Segment::Fixed(text.to_owned()))
+}
+
+/// The segments of `path`; none of the root.
+pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> + Clone {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.split('/').take(if path.is_empty() { 0 } else { usize::MAX })
+}

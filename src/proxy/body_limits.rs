@@ -1,0 +1,230 @@
+//! How large a request's body may be, and how slowly it may come.
+//!
+//! A body that says its length is refused before any of it is read. One that does not is cut off at the limit, and the request
+//! with it: the upstream sees a request that is not complete, never one that was shortened. So is one whose request was answered
+//! and done with before the body was.
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::header;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::{
+    error::{Code, Error},
+    exchange::Exchange,
+    record::Record,
+};
+use crate::{error_chain::BodyError, stall::StallTimer};
+
+/// The limits of a request's body.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadLimits {
+    /// The most bytes (`limits.body_bytes`).
+    pub bytes: u64,
+    /// The longest time without any progress, and the time before the speed counts (`upstream.idle_timeout`).
+    pub idle: Duration,
+    /// The least average speed after that, in bytes a second (`limits.body_min_rate`).
+    pub min_rate: u64,
+}
+
+/// Why a request's body was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UploadError {
+    #[error("the request body is larger than the limit")]
+    TooLarge,
+    #[error("the request body came too slowly or not at all")]
+    TooSlow,
+    #[error("the request body broke off")]
+    BrokenOff,
+    #[error("the request was answered before its body was read")]
+    Answered,
+}
+
+impl From<UploadError> for Error {
+    fn from(error: UploadError) -> Self {
+        let error = match error {
+            UploadError::TooLarge => {
+                Self::new(Code::BodyTooLarge, "The request body is larger than limits.body_bytes.")
+            }
+            UploadError::BrokenOff | UploadError::Answered => {
+                Self::new(Code::BadRequest, "The request body broke off.")
+            }
+            UploadError::TooSlow => {
+                Self::new(Code::RequestTimeout, "The request body stopped arriving, or came too slowly.")
+            }
+        };
+        error.closing()
+    }
+}
+
+/// Lets a request through whose body is not known to be too large.
+///
+/// # Errors
+///
+/// [`Code::BodyTooLarge`].
+pub(super) fn check<B>(limits: UploadLimits, exchange: &mut Exchange<B>) -> Result<(), Error> {
+    // The connection has made sure that it is one plain number.
+    let length = exchange.request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limits.bytes) { Err(UploadError::TooLarge.into()) } else { Ok(()) }
+}
+
+/// Has the body of a request watched.
+pub(super) fn watch<B>(limits: UploadLimits, exchange: Exchange<B>) -> Exchange<Upload<B>> {
+    let Exchange { request, record } = exchange;
+    let upload = |inner| Upload {
+        inner,
+        limits,
+        record: Arc::clone(&record),
+        started: None,
+        bytes: 0,
+        patience: StallTimer::new(limits.idle),
+    };
+    Exchange { request: request.map(upload), record }
+}
+
+/// A request's body that keeps to its limits, or fails.
+#[derive(Debug)]
+pub struct Upload<B> {
+    inner: B,
+    limits: UploadLimits,
+    record: Arc<Record>,
+    /// When it was first asked for: the caller is not to blame for what was waited for before.
+    started: Option<Instant>,
+    bytes: u64,
+    /// With a caller that keeps us waiting; most bodies are there with the head.
+    patience: StallTimer,
+}
+
+impl<B> Upload<B> {
+    /// The time by which so many bytes must have come.
+    fn due(&self, started: Instant) -> Instant {
+        let taking = Duration::from_secs(self.bytes.checked_div(self.limits.min_rate).unwrap_or(u64::from(u32::MAX)));
+        started + self.limits.idle + taking
+    }
+
+    /// Fails the body for this reason, and notes it: over HTTP/2 the client only tells that the request ended.
+    fn failed(&self, error: UploadError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.record.set_upload_error(error);
+        Poll::Ready(Some(Err(error.into())))
+    }
+}
+
+impl<B> Body for Upload<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        let started = *this.started.get_or_insert_with(Instant::now);
+        if this.record.has_ended() {
+            return this.failed(UploadError::Answered);
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            ready!(this.patience.poll_lost(cx));
+            return this.failed(UploadError::TooSlow);
+        };
+        this.patience.restore();
+        if let Some(Err(_)) = &frame {
+            this.record.set_upload_error(UploadError::BrokenOff);
+        }
+        if let Some(Ok(frame)) = &frame {
+            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if this.bytes > this.limits.bytes {
+                return this.failed(UploadError::TooLarge);
+            }
+            if !this.inner.is_end_stream() && Instant::now() > this.due(started) {
+                return this.failed(UploadError::TooSlow);
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Method, Request};
+    use http_body_util::{BodyExt as _, channel::Channel};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const LIMITS: UploadLimits = UploadLimits { bytes: 1000, idle: Duration::from_secs(60), min_rate: 10 };
+
+    fn exchange<B>(length: Option<&str>, body: B) -> Exchange<B> {
+        let mut request = Request::builder();
+        if let Some(length) = length {
+            request = request.header("content-length", length);
+        }
+        Exchange { request: request.body(body).unwrap(), record: Arc::new(Record::new(Method::POST, None)) }
+    }
+
+    /// What comes of a body that sends so many bytes after each pause of so many seconds, and when.
+    async fn outcome(pauses: &[(u64, usize)]) -> (Result<usize, UploadError>, u64) {
+        let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+        let pauses = pauses.to_vec();
+        let sending = tokio::spawn(async move {
+            for (seconds, bytes) in pauses {
+                sleep(Duration::from_secs(seconds)).await;
+                if sender.send_data(Bytes::from(vec![0; bytes])).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let started = Instant::now();
+        let body = watch(LIMITS, exchange(None, body)).request.into_body();
+        let outcome = body.collect().await.map(|body| body.to_bytes().len());
+        let outcome = outcome.map_err(|error| *error.downcast_ref::<UploadError>().unwrap());
+        sending.abort();
+        (outcome, started.elapsed().as_secs())
+    }
+
+    #[test]
+    fn i10_a_body_that_says_that_it_is_too_large_is_refused_unread() {
+        for (length, code) in [
+            (None, Ok(())),
+            (Some("0"), Ok(())),
+            (Some("1000"), Ok(())),
+            (Some("1001"), Err(Code::BodyTooLarge)),
+            (Some("18446744073709551615"), Err(Code::BodyTooLarge)),
+        ] {
+            assert_eq!(check(LIMITS, &mut exchange(length, ())).map_err(|error| error.code()), code, "{length:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i10_a_body_that_says_nothing_is_cut_off_at_the_limit() {
+        assert_eq!(outcome(&[(0, 600), (0, 400)]).await, (Ok(1000), 0));
+        assert_eq!(outcome(&[(0, 600), (0, 401)]).await, (Err(UploadError::TooLarge), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i04_a_body_that_stops_or_drips_is_given_up() {
+        assert_eq!(outcome(&[(59, 600), (0, 100)]).await, (Ok(700), 59));
+        assert_eq!(outcome(&[(0, 600), (3600, 1)]).await, (Err(UploadError::TooSlow), 60));
+        // A byte a second: the first minute is free, and the sixty bytes in it are worth six seconds more.
+        assert_eq!(outcome(&[(1, 1); 100]).await, (Err(UploadError::TooSlow), 67));
+        assert_eq!(outcome(&[(1, 10); 99]).await, (Ok(990), 99));
+    }
+}

@@ -1,0 +1,43 @@
+//! What the request path is configured with.
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderName;
+
+use super::{body_limits::UploadLimits, endpoints::Endpoints};
+use crate::{guard::RequiredHeader, policy::Policy, upstream::UpstreamConfig};
+
+/// How requests are let in and forwarded.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where requests go, and over which connections.
+    pub upstream: UpstreamConfig,
+    /// Host names that callers may use besides the loopback names and the upstream's own (`guard.hosts`).
+    pub hosts: Vec<String>,
+    /// A header field that callers must send (`guard.required_header`).
+    pub required_header: Option<RequiredHeader>,
+    /// The most requests with the upstream at once (`limits.concurrency`).
+    pub concurrency: usize,
+    /// The most requests that wait for a place among them (`limits.queue`) …
+    pub queue: usize,
+    /// … and for how long (`limits.queue_timeout`).
+    pub queue_timeout: Duration,
+    /// The time to the first byte of an answer (`upstream.first_byte_timeout`).
+    pub first_byte_timeout: Duration,
+    /// The same for the operations that the vendor calls slow (`upstream.slow_first_byte_timeout`).
+    pub slow_first_byte_timeout: Duration,
+    /// How large a request's body may be, and how slowly it may come.
+    pub upload: UploadLimits,
+    /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
+    pub replay_buffer: usize,
+    /// The endpoints that callers must not reach.
+    pub endpoints: Endpoints,
+    /// What callers may call.
+    pub policy: Arc<Policy>,
+    /// The names of the header fields that are injected.
+    pub own_headers: Vec<HeaderName>,
+    /// Names of header families that are forwarded all the same (`headers.forward`).
+    pub forward: Vec<HeaderName>,
+    /// How long a request whose token was refused waits for a new one.
+    pub heal_wait: Duration,
+}

@@ -1,0 +1,139 @@
+//! The end of the process's patience: what is not answered when `shutdown.drain_timeout` is over gets a 503 while its connection can
+//! still be answered.
+//!
+//! Whoever sees that the time is over polls the requests once more (`server::connection`), so a request costs a look at a number
+//! here, and no place in a list of those who are to be woken.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::{
+    error::{Code, Error},
+    exchange::Exchange,
+};
+use crate::process::drain::Drain;
+
+/// When another instance, or this one's successor, is worth asking.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Turns requests away, new ones and those under way, once the time of the drain is over.
+#[derive(Clone, Debug)]
+pub(super) struct OverdueLayer {
+    drain: Drain,
+}
+
+impl OverdueLayer {
+    pub(super) fn new(drain: Drain) -> Self {
+        Self { drain }
+    }
+}
+
+impl<S> Layer<S> for OverdueLayer {
+    type Service = Overdue<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Overdue { inner, drain: self.drain.clone() }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Overdue<S> {
+    inner: S,
+    drain: Drain,
+}
+
+impl<S, B> Service<Exchange<B>> for Overdue<S>
+where
+    S: Service<Exchange<B>, Error = Error>,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = OverdueFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
+        let inner = (!self.drain.is_overdue()).then(|| self.inner.call(exchange));
+        OverdueFuture { inner, drain: self.drain.clone() }
+    }
+}
+
+pin_project! {
+    pub(super) struct OverdueFuture<F> {
+        // Absent for a request that came too late.
+        #[pin]
+        inner: Option<F>,
+        drain: Drain,
+    }
+}
+
+impl<F: Future<Output = Result<T, Error>>, T> Future for OverdueFuture<F> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let error = match this.inner.as_pin_mut() {
+            None => late(),
+            Some(inner) => match inner.poll(cx) {
+                Poll::Pending if this.drain.is_overdue() => unfinished(),
+                polled => return polled,
+            },
+        };
+        this.drain.note_cut_off();
+        Poll::Ready(Err(error))
+    }
+}
+
+/// Nothing of the request was forwarded.
+fn late() -> Error {
+    Error::new(Code::Draining, "The proxy is ending and takes no requests any more; try again.").after(RETRY_AFTER)
+}
+
+/// The request may be with the upstream, so the answer does not say when to try again.
+fn unfinished() -> Error {
+    Error::new(
+        Code::Draining,
+        "The proxy is ending and can wait for the answer no longer; the API may execute the request all the same.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Request};
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+    use crate::proxy::Record;
+
+    #[tokio::test]
+    async fn q03_what_is_not_answered_in_time_is_told_so_and_counted() {
+        let drain = Drain::default();
+        let layered = |answers: bool| {
+            OverdueLayer::new(drain.clone()).layer(service_fn(move |_: Exchange<()>| async move {
+                if !answers {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Error>("answer")
+            }))
+        };
+        let exchange = || Exchange { request: Request::new(()), record: Record::new(Method::GET, None).into() };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+
+        drain.begin();
+        assert_eq!(layered(true).oneshot(exchange()).await.unwrap(), "answer");
+        let mut waiting = std::pin::pin!(layered(false).oneshot(exchange()));
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        drain.expire();
+        assert_eq!(waiting.await.unwrap_err().code(), Code::Draining);
+        assert_eq!(layered(true).oneshot(exchange()).await.unwrap_err().code(), Code::Draining);
+        assert_eq!(drain.cut_off(), 2);
+    }
+}

@@ -1,0 +1,75 @@
+//! A layer made of one function that looks at a request's head, or changes it, and lets it through or refuses it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::{error::Error, exchange::Exchange};
+
+/// The layer of the function `apply`.
+pub(super) fn step<F>(apply: F) -> StepLayer<F> {
+    StepLayer { apply }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct StepLayer<F> {
+    apply: F,
+}
+
+impl<S, F: Clone> Layer<S> for StepLayer<F> {
+    type Service = Step<S, F>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Step { inner, apply: self.apply.clone() }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Step<S, F> {
+    inner: S,
+    apply: F,
+}
+
+impl<S, F, B> Service<Exchange<B>> for Step<S, F>
+where
+    S: Service<Exchange<B>, Error = Error>,
+    F: Fn(&mut Exchange<B>) -> Result<(), Error>,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = StepFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
+        match (self.apply)(&mut exchange) {
+            Ok(()) => StepFuture::Passed { inner: self.inner.call(exchange) },
+            Err(error) => StepFuture::Refused { error: Some(error) },
+        }
+    }
+}
+
+pin_project! {
+    #[project = StepProjection]
+    pub(super) enum StepFuture<F> {
+        Passed { #[pin] inner: F },
+        Refused { error: Option<Error> },
+    }
+}
+
+impl<F: Future<Output = Result<T, Error>>, T> Future for StepFuture<F> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            StepProjection::Passed { inner } => inner.poll(cx),
+            StepProjection::Refused { error } => Poll::Ready(Err(error.take().expect("polled after it was ready"))),
+        }
+    }
+}

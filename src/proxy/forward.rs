@@ -1,0 +1,278 @@
+//! The lowest layer: sends a request on a connection to the upstream, and turns what comes back into a response or an error.
+//!
+//! The only layer that uses [`upstream`].
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, uri::Authority};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::{
+    body::{RequestBody, ResponseBody},
+    error::{Code, Error},
+    exchange::Exchange,
+    headers::{self, HeaderRules},
+    record::Record,
+    replay::ReplayBody,
+    target,
+};
+use crate::{
+    error_chain,
+    telemetry::Metrics,
+    tls::Trust,
+    upstream::{
+        self, Alone, Among, AnswerBody, Chosen, Connect, ConnectError, Connection, Connector, Disposition, Own, Pool,
+        SendError, UpstreamConfig,
+    },
+};
+
+/// The body of a request as it is sent: noted as it goes, and kept for a second time.
+type Sent<B> = RequestBody<ReplayBody<B>>;
+
+/// Sends requests to the configured authority, over verified TLS, on connections that it keeps and reuses.
+pub(super) struct Upstream<B, C: Connect = Connector>(Arc<Shared<B, C>>);
+
+struct Shared<B, C: Connect> {
+    pool: Arc<Pool<C, Sent<B>>>,
+    authority: Authority,
+    host: HeaderValue,
+    own_names: Arc<HeaderRules>,
+    idle_timeout: Duration,
+}
+
+impl<B, C: Connect> Clone for Upstream<B, C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<B> Upstream<B> {
+    /// A client for `config.url`, trusting what `trust` says at each connection. Its connections live on the runtime that it is
+    /// used on. Answers lose what is named like `own_names`.
+    pub(super) fn new(
+        config: &UpstreamConfig,
+        own_names: Arc<HeaderRules>,
+        trust: Trust,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self::with_connector(config, own_names, Connector::new(config, trust), metrics)
+    }
+}
+
+impl<B, C: Connect> Upstream<B, C> {
+    fn with_connector(
+        config: &UpstreamConfig,
+        own_names: Arc<HeaderRules>,
+        connector: C,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
+        let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
+        let pool = Pool::new(connector, config, metrics);
+        Self(Arc::new(Shared { pool, authority, host, own_names, idle_timeout: config.idle_timeout }))
+    }
+}
+
+impl<B, C> Service<Exchange<ReplayBody<B>>> for Upstream<B, C>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = Sending<B, C>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, exchange: Exchange<ReplayBody<B>>) -> Self::Future {
+        Sending::begin(&self.0, exchange)
+    }
+}
+
+/// A request that is being sent, and its answer waited for.
+pub(super) struct Sending<B, C: Connect>(Way<B, C>);
+
+enum Way<B, C: Connect> {
+    /// Alone on a connection that was kept, as nearly every one. Nothing is allocated for it.
+    Alone { alone: Alone<C, Sent<B>>, started: Started<B, C> },
+    /// Beside others on the connection over HTTP/2.
+    Among { among: Among<C, Sent<B>>, started: Started<B, C> },
+    /// On a connection that is to be opened.
+    Opening(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>),
+}
+
+impl<B, C> Sending<B, C>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// Sends the request of `exchange` when it is polled, which must follow at once: the connection is taken, and the request counted as
+    /// one that is sent.
+    fn begin(shared: &Arc<Shared<B, C>>, exchange: Exchange<ReplayBody<B>>) -> Self {
+        let Exchange { request, record } = exchange;
+        let started = Started { shared: Arc::clone(shared), record, at: Instant::now() };
+        Self(match shared.pool.take(started.record.is_retried(), started.at) {
+            Some(Chosen { connection: Connection::Http1(own), reused }) => {
+                Way::Alone { alone: started.send_alone(own, request, reused), started }
+            }
+            Some(Chosen { connection: Connection::Http2(shared), reused }) => {
+                Way::Among { among: started.send_among(shared, request, reused), started }
+            }
+            None => Way::Opening(Box::pin(started.open_and_send(request))),
+        })
+    }
+}
+
+impl<B, C> Future for Sending<B, C>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Output = Result<Response<ResponseBody>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().0 {
+            Way::Alone { alone, started } => Poll::Ready(started.finish(ready!(Pin::new(alone).poll(cx)))),
+            Way::Among { among, started } => Poll::Ready(started.finish(ready!(Pin::new(among).poll(cx)))),
+            Way::Opening(sending) => sending.as_mut().poll(cx),
+        }
+    }
+}
+
+/// What is known of a request before it is sent.
+struct Started<B, C: Connect> {
+    shared: Arc<Shared<B, C>>,
+    record: Arc<Record>,
+    at: Instant,
+}
+
+impl<B, C> Started<B, C>
+where
+    C: Connect,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// Sends `request` on a connection that is opened for it, or for it and others.
+    async fn open_and_send(self, request: Request<ReplayBody<B>>) -> Result<Response<ResponseBody>, Error> {
+        let opened = self.shared.pool.connection(self.record.is_retried()).await;
+        let Chosen { connection, reused } = opened.map_err(not_connected)?;
+        let sent = match connection {
+            Connection::Http1(own) => self.send_alone(own, request, reused).await,
+            Connection::Http2(shared) => self.send_among(shared, request, reused).await,
+        };
+        self.finish(sent)
+    }
+
+    /// Sends `request` on `own`.
+    fn send_alone(
+        &self,
+        own: Box<Own<C, Sent<B>>>,
+        request: Request<ReplayBody<B>>,
+        reused: bool,
+    ) -> Alone<C, Sent<B>> {
+        self.note_connection(reused);
+        let (mut head, body) = request.into_parts();
+        // The target as the caller sent it; whom it is for stands in `Host`.
+        head.headers.insert(header::HOST, self.shared.host.clone());
+        let original = body.original();
+        let alone = Alone::begin(own, &head, RequestBody::new(body, Arc::clone(&self.record)), reused);
+        original.keep_head(head);
+        alone
+    }
+
+    /// Sends `request` on `shared`, beside others.
+    fn send_among(
+        &self,
+        shared: Arc<upstream::Shared<C, Sent<B>>>,
+        request: Request<ReplayBody<B>>,
+        reused: bool,
+    ) -> Among<C, Sent<B>> {
+        self.note_connection(reused);
+        let (mut head, body) = request.into_parts();
+        body.original().keep_head(head.clone());
+        // A try before this one, over HTTP/1.1, has put the former there; here the target says whom the request is for, and frames where
+        // its body ends.
+        head.headers.remove(header::HOST);
+        head.headers.remove(header::TRANSFER_ENCODING);
+        head.version = Version::HTTP_2;
+        head.uri = target::upstream_uri(&self.shared.authority, &head.uri);
+        let body = RequestBody::new(body, Arc::clone(&self.record));
+        Among::begin(shared, Request::from_parts(head, body), reused)
+    }
+
+    /// Notes that it has a connection, before it is sent: the upstream goes on with a request whose caller leaves.
+    fn note_connection(&self, reused: bool) {
+        self.shared.pool.metrics().upstream().sent(reused);
+        self.record.set_connection(reused);
+        self.record.set_reached_upstream(true);
+    }
+
+    /// What callers get of what came of it.
+    fn finish(&self, sent: Result<Response<AnswerBody>, SendError>) -> Result<Response<ResponseBody>, Error> {
+        let Self { shared, record, at } = self;
+        let mut response = sent.map_err(|failure| {
+            record.set_reached_upstream(!failure.is_unexecuted());
+            unanswered(failure, record)
+        })?;
+        record.set_upstream_first_byte(at.elapsed());
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            shared.pool.metrics().upstream().throttled();
+        }
+        record.set_upstream_status(response.status());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::new(
+                Code::UpstreamProtocol,
+                "The upstream switched protocols without having been asked to.",
+            ));
+        }
+        headers::strip_response(&shared.own_names, response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response.map(|body| ResponseBody::upstream(body, shared.idle_timeout, Arc::clone(record))))
+    }
+}
+
+/// The error of a request for which there was no connection.
+pub(super) fn not_connected(error: ConnectError) -> Error {
+    let (code, detail) = match error_chain::find::<rustls::Error>(&error) {
+        Some(_) => {
+            (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
+        }
+        None => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
+    };
+    Error::new(code, detail).because(error)
+}
+
+/// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.
+fn unanswered(failure: SendError, record: &Record) -> Error {
+    let SendError { error, disposition } = failure;
+    if let Some(failed) = record.upload_error() {
+        return Error::from(failed).because(error);
+    }
+    let (code, detail) = if disposition.is_some_and(Disposition::is_unexecuted) {
+        (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
+    } else if error.is_of_the_caller() && !record.is_request_complete() {
+        (Code::BadRequest, "The request body broke off.")
+    } else if error.is_of_the_protocol() {
+        (Code::UpstreamProtocol, "The upstream's answer is not valid HTTP; it may have executed the request.")
+    } else {
+        (Code::UpstreamUnreachable, "The connection to the upstream broke; it may have executed the request.")
+    };
+    Error::new(code, detail).because(error).with_disposition(disposition)
+}
+
+#[cfg(test)]
+mod tests;

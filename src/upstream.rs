@@ -1,0 +1,30 @@
+//! The client of the one upstream: connections, their pool, and HTTP/1.1 and HTTP/2 over them.
+//!
+//! Connections and their pool are its own: what may be sent once more depends on what exactly became of a request, on which
+//! connection (`Disposition`), and pooled clients keep that to themselves. It knows nothing of the proxy's layers; the lowest of
+//! them, `proxy::forward`, is the only one that uses it.
+
+mod body;
+mod config;
+mod connect;
+mod disposition;
+mod early_response;
+mod http1;
+mod http2;
+mod lifecycle;
+mod pool;
+mod send;
+mod stream;
+
+#[cfg(test)]
+pub(crate) use self::connect::Protocol;
+pub(crate) use self::{
+    body::AnswerBody,
+    connect::{Connect, ConnectError, Connector, NameError},
+    disposition::Disposition,
+    http1::Error as Http1Error,
+    http2::Error as Http2Error,
+    pool::{Chosen, Connection, Own, Pool, Shared},
+    send::{Alone, Among, NoAnswer, SendError},
+};
+pub use self::{config::UpstreamConfig, connect::server_name};

@@ -1,0 +1,123 @@
+//! The body of an answer, and the connection that it comes on, whichever protocol that speaks.
+
+use std::{
+    any::Any,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::SizeHint;
+
+use super::{early_response::Detached, http1, http2};
+use crate::error_chain::BodyError;
+
+/// A connection over HTTP/1.1 that an answer comes on.
+pub(super) trait Source: Send {
+    /// The next part of the body; `None` at its end.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, http1::Error>>>;
+
+    /// How much is left of it.
+    fn size_hint(&self) -> SizeHint;
+
+    /// Back to the pool, if everything has been taken, and closed otherwise.
+    fn give_back(self: Box<Self>);
+}
+
+/// The body of an answer. Its connection is free for another request when it has been taken whole.
+pub(crate) struct AnswerBody(Kind);
+
+enum Kind {
+    Http1(Box<dyn Source>),
+    Detached(Detached),
+    Http2 {
+        body: http2::AnswerData,
+        /// One request more is on the connection as long as this is held.
+        _connection: Arc<dyn Any + Send + Sync>,
+    },
+    /// It has ended, or failed.
+    Over,
+}
+
+impl AnswerBody {
+    /// What comes from `source`.
+    pub(super) fn http1(source: Box<dyn Source>) -> Self {
+        let mut body = Self(Kind::Http1(source));
+        body.note_end();
+        body
+    }
+
+    /// What comes from `detached`.
+    pub(super) fn detached(detached: Detached) -> Self {
+        Self(Kind::Detached(detached))
+    }
+
+    /// `body`, on `connection`.
+    pub(super) fn http2(body: http2::AnswerData, connection: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(Kind::Http2 { body, _connection: connection })
+    }
+
+    /// The next part; `None` at the end. Trailers are left out: they are a message of the upstream's connection (RFC 9110, 6.5.1), and
+    /// nobody asked for them.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let part = match &mut self.0 {
+            Kind::Http1(source) => ready!(source.poll_data(cx)).map(|part| part.map_err(Into::into)),
+            Kind::Detached(detached) => ready!(detached.poll_data(cx)).map(|part| part.map_err(Into::into)),
+            Kind::Http2 { body, .. } => ready!(body.poll_data(cx)).map(|part| part.map_err(Into::into)),
+            Kind::Over => None,
+        };
+        match &part {
+            Some(Ok(_)) => self.note_end(),
+            Some(Err(_)) => self.0 = Kind::Over,
+            None => self.give_back(),
+        }
+        Poll::Ready(part)
+    }
+
+    /// Whether nothing more comes.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Http1(_) | Kind::Detached(_) => false,
+            Kind::Http2 { body, .. } => body.is_end_stream(),
+            Kind::Over => true,
+        }
+    }
+
+    /// How much is left.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Http1(source) => source.size_hint(),
+            Kind::Detached(_) => SizeHint::default(),
+            Kind::Http2 { body, .. } => body.size_hint(),
+            Kind::Over => SizeHint::with_exact(0),
+        }
+    }
+
+    /// Lets go of the connection if that is known to have brought everything.
+    fn note_end(&mut self) {
+        if let Kind::Http1(source) = &self.0
+            && source.size_hint().exact() == Some(0)
+        {
+            self.give_back();
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Kind::Http1(source) = std::mem::replace(&mut self.0, Kind::Over) {
+            source.give_back();
+        }
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AnswerBody")
+    }
+}

@@ -1,0 +1,190 @@
+//! Opening a connection to the upstream: name, TCP, the egress proxy where there is one, and TLS, all within one time.
+//!
+//! The name is looked up anew for connections that are opened later, and never kept here: what the system's resolver keeps is its
+//! own affair.
+
+mod resolve;
+
+use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::Uri;
+use hyper_util::client::legacy::connect::{
+    HttpConnector,
+    dns::{GaiResolver, Name},
+};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tower::{Service, ServiceExt as _, util::MapErr};
+
+use self::resolve::Together;
+use super::{UpstreamConfig, http2, stream::Stream};
+use crate::{
+    egress::{self, Tunnel},
+    tls::{self, Trust},
+};
+
+/// How long the addresses of the preferred family have before the others are tried beside them: the time that RFC 8305, 8,
+/// recommends. Longer, and callers wait for an IPv6 that leads nowhere; shorter, and both are tried as a rule.
+const HAPPY_EYEBALLS: Duration = Duration::from_millis(250);
+
+/// The protocols that are offered where HTTP/2 is wanted.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// What was agreed on with the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Something that opens connections: to the upstream, or in memory for a test.
+pub(crate) trait Connect: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// Opens one.
+    fn connect(&self) -> impl Future<Output = Result<(Self::Stream, Protocol), ConnectError>> + Send;
+}
+
+/// Why there is no connection. Nothing of a request was sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// No address of the host can be reached.
+    #[error("connecting failed")]
+    Tcp(#[source] Box<dyn StdError + Send + Sync>),
+    /// The egress proxy makes no tunnel.
+    #[error("there is no tunnel")]
+    Egress(#[from] egress::Error),
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] io::Error),
+    /// HTTP cannot be begun.
+    #[error("the HTTP connection cannot be begun")]
+    Http(#[source] http2::Error),
+    /// It took too long.
+    #[error("connecting took too long")]
+    TimedOut,
+}
+
+/// The host's name has no address, or nobody could be asked for it.
+#[derive(Debug, thiserror::Error)]
+#[error("the name cannot be resolved")]
+pub(crate) struct NameError(#[source] pub(super) io::Error);
+
+/// What finds the addresses of a name: the system's resolver, or a test's.
+pub(crate) trait Resolve:
+    Service<Name, Error = io::Error, Response: Iterator<Item = SocketAddr>, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<R> Resolve for R where
+    R: Service<Name, Error = io::Error, Response: Iterator<Item = SocketAddr>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A resolver whose errors are told from those of connecting.
+type Names<R> = MapErr<Together<R>, fn(io::Error) -> NameError>;
+
+/// Opens connections to the configured upstream.
+pub(crate) struct Connector<R = GaiResolver> {
+    tcp: HttpConnector<Names<R>>,
+    /// Where TCP goes: the upstream, or the egress proxy.
+    first_hop: Uri,
+    tunnel: Option<Tunnel>,
+    tls: Option<Tls>,
+    limit: Duration,
+}
+
+/// How TLS is begun: with the trust of that moment, which may change while the process runs.
+struct Tls {
+    trust: Trust,
+    name: ServerName<'static>,
+    http2: bool,
+}
+
+impl Tls {
+    fn config(&self) -> Arc<ClientConfig> {
+        let mut config = self.trust.client_config();
+        if self.http2 {
+            config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        }
+        Arc::new(config)
+    }
+}
+
+impl Connector {
+    /// To `config.url`, trusting what `trust` says at each connection.
+    pub(crate) fn new(config: &UpstreamConfig, trust: Trust) -> Self {
+        Self::with_resolver(config, trust, GaiResolver::new())
+    }
+}
+
+impl<R: Resolve> Connector<R> {
+    fn with_resolver(config: &UpstreamConfig, trust: Trust, resolver: R) -> Self {
+        let resolver = Together::new(resolver).map_err(NameError as fn(io::Error) -> NameError);
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
+        // Shared among the addresses of one family, so that a dead one leaves time for the next.
+        tcp.set_connect_timeout(Some(config.connect_timeout));
+        let authority = config.url.authority().expect("the configuration checked the upstream's authority");
+        let tls = (config.url.scheme_str() != Some("http")).then(|| {
+            let name = server_name(authority.host()).expect("the configuration checked the upstream's host");
+            Tls { trust, name, http2: config.http2 }
+        });
+        let tunnel = config.egress.as_ref().map(|egress| {
+            let target = egress::target(authority);
+            Tunnel::new(&target, egress.authorization.as_ref())
+        });
+        let first_hop = config.egress.as_ref().map_or(&config.url, |egress| &egress.url).clone();
+        Self { tcp, first_hop, tunnel, tls, limit: config.connect_timeout }
+    }
+}
+
+/// The name that a certificate of `host` must have. `None` when no certificate can have it.
+pub fn server_name(host: &str) -> Option<ServerName<'static>> {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    ServerName::try_from(address.unwrap_or(host).to_owned()).ok()
+}
+
+impl<R: Resolve> Connect for Connector<R> {
+    type Stream = Stream;
+
+    async fn connect(&self) -> Result<(Stream, Protocol), ConnectError> {
+        timeout(self.limit, self.open()).await.unwrap_or(Err(ConnectError::TimedOut))
+    }
+}
+
+impl<R: Resolve> Connector<R> {
+    async fn open(&self) -> Result<(Stream, Protocol), ConnectError> {
+        let connected = self.tcp.clone().oneshot(self.first_hop.clone()).await;
+        let mut tcp = connected.map_err(|error| ConnectError::Tcp(error.into()))?.into_inner();
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.open(&mut tcp).await?;
+        }
+        let Some(tls) = &self.tls else {
+            // The name was checked, but it is the resolver that says where it leads.
+            let local = tcp.peer_addr().is_ok_and(|address| address.ip().is_loopback());
+            let elsewhere = || io::Error::new(io::ErrorKind::AddrNotAvailable, "plain HTTP leads to another machine");
+            return if local {
+                Ok((Stream::Plain(tcp), Protocol::Http1))
+            } else {
+                Err(ConnectError::Tcp(elsewhere().into()))
+            };
+        };
+        let tls = tls::Stream::connect(tls.config(), tls.name.clone(), tcp).await.map_err(ConnectError::Tls)?;
+        let agreed = tls.alpn_protocol();
+        let protocol = if agreed == Some(ALPN[0]) { Protocol::Http2 } else { Protocol::Http1 };
+        Ok((Stream::Tls(Box::new(tls)), protocol))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Heads: a request's as it is written, an answer's as it is read.
+
+use std::{io::Write as _, mem::MaybeUninit};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
+use httparse::{ParserConfig, Status};
+use hyper::ext::ReasonPhrase;
+
+use super::{Error, decoder::Decoder};
+use crate::message::fields::list;
+
+/// The largest head of an answer, and as much again for all informational ones before it; and the most header fields in one.
+pub(super) const MAX_BYTES: usize = 64 * 1024;
+const MAX_FIELDS: usize = 128;
+
+/// What every answer begins with.
+const VERSION: &[u8] = b"HTTP/1.";
+
+/// What a head takes without its fields, as a rule.
+const USUAL_BYTES: usize = 192;
+
+/// The head of an answer.
+pub(super) struct Head {
+    pub(super) response: Response<()>,
+    pub(super) decoder: Decoder,
+    /// The connection can be used again after the body.
+    pub(super) is_kept: bool,
+}
+
+/// Writes the head of a request, and what it does not say of its body's framing.
+pub(super) fn write(Parts { method, uri, headers, .. }: &Parts, framing: Option<&'static str>) -> BytesMut {
+    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let mut head = BytesMut::with_capacity(fields + USUAL_BYTES);
+    head.put_slice(method.as_str().as_bytes());
+    head.put_u8(b' ');
+    match uri.path_and_query().filter(|_| uri.authority().is_none()) {
+        Some(target) => head.put_slice(target.as_str().as_bytes()),
+        None => write!((&mut head).writer(), "{uri}").expect("memory can be written to"),
+    }
+    head.put_slice(b" HTTP/1.1\r\n");
+    for (name, value) in headers {
+        head.put_slice(name.as_str().as_bytes());
+        head.put_slice(b": ");
+        head.put_slice(value.as_bytes());
+        head.put_slice(b"\r\n");
+    }
+    head.put_slice(framing.unwrap_or_default().as_bytes());
+    head.put_slice(b"\r\n");
+    head
+}
+
+/// Where the head ends that `bytes` begin with, of which the first `searched` were looked through in vain already: an answer that
+/// drips in is not looked at anew with each of its bytes. What is no answer at all ends at once.
+pub(super) fn end(bytes: &[u8], searched: usize) -> Option<usize> {
+    let start = searched.saturating_sub(3);
+    let ends = memchr::memchr_iter(b'\n', &bytes[start..]).map(|at| start + at + 1);
+    let mut end = ends.filter_map(|after| match &bytes[after..] {
+        [b'\n', ..] => Some(after + 1),
+        [b'\r', b'\n', ..] => Some(after + 2),
+        _ => None,
+    });
+    let known = bytes.len().min(VERSION.len());
+    if bytes[..known] == VERSION[..known] { end.next() } else { Some(bytes.len()) }
+}
+
+/// Parses `head`, which is the whole head of an answer to a request with `method`. `None` when it is informational (RFC 9110, 15.2):
+/// then another one comes.
+///
+/// # Errors
+///
+/// When it is none, or one that cannot be believed.
+pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<Head>, Error> {
+    if !head.starts_with(VERSION) {
+        // The parser would skip empty lines, and where they end depends on how much was read.
+        return Err(Error::Parse(httparse::Error::Version));
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, head, &mut fields) {
+        Ok(Status::Complete(length)) if length == head.len() => {}
+        Ok(_) => return Err(Error::Invalid("its head ends in more than one way")),
+        Err(error) => return Err(Error::Parse(error)),
+    }
+    let status =
+        parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Error::Invalid("its status is none"))?;
+    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(None);
+    }
+    let is_http_11 = parsed.version == Some(1);
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    for field in &*parsed.headers {
+        let name =
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::Invalid("a field's name is none"))?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
+        headers.append(name, value.map_err(|_| Error::Invalid("a field's value is none"))?);
+    }
+    let length = content_length(&mut headers)?;
+    let (decoder, is_clear) = framing(&headers, length, status, method, is_http_11)?;
+    let is_kept = is_clear && !decoder.ends_with_connection() && keeps_alive(&headers, is_http_11);
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.version_mut() = if is_http_11 { Version::HTTP_11 } else { Version::HTTP_10 };
+    *response.headers_mut() = headers;
+    if let Some(reason) = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason())
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
+        response.extensions_mut().insert(reason);
+    }
+    Ok(Some(Head { response, decoder, is_kept }))
+}
+
+/// How the body is framed (RFC 9112, 6.3), and whether that leaves no doubt about where the next answer begins.
+fn framing(
+    headers: &HeaderMap,
+    length: Option<u64>,
+    status: StatusCode,
+    method: &Method,
+    is_http_11: bool,
+) -> Result<(Decoder, bool), Error> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok((Decoder::DONE, false));
+    }
+    if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+        return Ok((Decoder::DONE, true));
+    }
+    if status == StatusCode::NO_CONTENT {
+        // A server that announces a body where there is none (RFC 9110, 8.6) may send it.
+        return Ok((Decoder::DONE, coding.is_none() && length.unwrap_or(0) == 0));
+    }
+    match (coding, length) {
+        (Some(coding), length) => {
+            let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+            if !is_http_11 || !is_chunked || codings.next().is_some() {
+                return Err(Error::Invalid("its transfer coding is not known"));
+            }
+            // The chunks count; but a server that says both is one to be careful with.
+            Ok((Decoder::CHUNKED, length.is_none()))
+        }
+        (None, Some(length)) => Ok((Decoder::length(length), true)),
+        (None, None) => Ok((Decoder::UNTIL_END, false)),
+    }
+}
+
+/// What `Content-Length` says. It may be said more than once, and is not after this (RFC 9112, 6.3).
+fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
+    let wrong = Error::Invalid("its length is none");
+    let mut length = None;
+    let mut times = 0;
+    for value in list(headers, &header::CONTENT_LENGTH) {
+        let digits = Some(value).filter(|value| !value.is_empty() && value.iter().all(u8::is_ascii_digit));
+        let Some(read) = digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) else { return Err(wrong) };
+        if length.is_some_and(|length| length != read) {
+            return Err(wrong);
+        }
+        length = Some(read);
+        times += 1;
+    }
+    if let Some(length) = length.filter(|_| times > 1) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(length)
+}
+
+/// Whether the upstream keeps the connection open after the answer (RFC 9112, 9.3).
+fn keeps_alive(headers: &HeaderMap, is_http_11: bool) -> bool {
+    let mut keeps = is_http_11;
+    for option in list(headers, &header::CONNECTION) {
+        if option.eq_ignore_ascii_case(b"close") {
+            return false;
+        }
+        keeps |= option.eq_ignore_ascii_case(b"keep-alive");
+    }
+    keeps
+}

@@ -1,0 +1,77 @@
+//! Why a request over HTTP/2 failed, and what is known to have become of it.
+
+use std::io;
+
+use h2::Reason;
+
+use crate::{error_chain::BodyError, upstream::Disposition};
+
+/// Why a request brought no answer, or not all of one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The caller's body failed.
+    #[error("the request's body broke off")]
+    Body(#[source] BodyError),
+    /// The stream, or the connection, was ended by one side or the other. What a server adds in words is not told.
+    #[error("{}", ended(.0))]
+    Http(#[source] h2::Error),
+    /// The stream was reset "without error" before the end of the answer (RFC 9113, 8.1); that is no end.
+    #[error("the upstream reset the body before its end")]
+    Reset,
+    /// The connection failed, or closed without a word.
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+}
+
+impl Error {
+    /// Whether the caller is at fault.
+    pub(in crate::upstream) fn is_of_the_caller(&self) -> bool {
+        matches!(self, Self::Body(_))
+    }
+
+    /// Whether the upstream said something that is no HTTP: what made our side end the stream or the connection.
+    pub(in crate::upstream) fn is_of_the_protocol(&self) -> bool {
+        matches!(self, Self::Http(error) if error.is_library())
+    }
+
+    /// Whether the connection takes no further requests, and not only failed this one.
+    pub(super) fn ends_the_connection(&self) -> bool {
+        match self {
+            Self::Body(_) | Self::Reset => false,
+            Self::Http(error) => !error.is_reset(),
+            Self::Io(_) => true,
+        }
+    }
+
+    /// The disposition of a request that was sent and failed with this. A server says of a stream that it has not looked at it by refusing it,
+    /// or by a GOAWAY whose last stream is an earlier one (RFC 9113, 8.7): h2 ends only those streams with the server's GOAWAY.
+    /// `reused` says whether the connection has served before.
+    pub(super) fn disposition(&self, reused: bool) -> Option<Disposition> {
+        match self {
+            Self::Http(error) => {
+                let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+                (error.is_remote() && (refused || error.is_go_away())).then_some(Disposition::NotProcessed)
+            }
+            Self::Io(_) => reused.then_some(Disposition::NoResponse),
+            Self::Body(_) | Self::Reset => None,
+        }
+    }
+}
+
+impl From<h2::Error> for Error {
+    fn from(error: h2::Error) -> Self {
+        if !error.is_io() {
+            return Self::Http(error);
+        }
+        Self::Io(error.into_io().expect("it was just said to be one"))
+    }
+}
+
+/// What ended a stream or a connection, and who.
+fn ended(error: &h2::Error) -> String {
+    let who = if error.is_remote() { "the upstream" } else { "this side" };
+    let what = if error.is_go_away() { "the connection" } else { "the stream" };
+    error
+        .reason()
+        .map_or_else(|| "the request could not be sent".to_owned(), |why| format!("{who} ended {what}: {why}"))
+}

@@ -1,0 +1,30 @@
+//! Whether a connection that is open also lives. All requests of a worker share one, so a dead one that TCP still takes for open would
+//! fail them all.
+
+use std::{future::pending, time::Duration};
+
+use h2::{Ping, PingPong};
+use tokio::time::{sleep, timeout};
+
+use crate::upstream::stream::Count;
+
+/// After how long without a word from it a server is asked, and how long its answer may take.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ready when the server of a connection, whose words `heard` counts, does not answer one of `pings` (RFC 9113, 6.7).
+pub(super) async fn lost(mut pings: PingPong, heard: Count) {
+    let mut before = heard.get();
+    loop {
+        sleep(PING_INTERVAL).await;
+        if heard.get() == before {
+            match timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await {
+                Ok(Ok(_)) => {}
+                // It has ended, and whoever runs it knows that.
+                Ok(Err(_)) => pending().await,
+                Err(_) => return,
+            }
+        }
+        before = heard.get();
+    }
+}
