@@ -8,6 +8,8 @@ mod api;
 mod auth;
 mod data;
 mod seen;
+mod shared;
+mod store;
 mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -25,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use auth::Accounts;
 pub use seen::{Credential, Seen};
 
-use self::api::Shared;
+use self::shared::Shared;
 
 /// How long a client may take for its handshake, or for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(60);

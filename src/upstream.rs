@@ -14,6 +14,7 @@ mod http2;
 mod lifecycle;
 mod pool;
 mod send;
+mod source;
 mod stream;
 
 #[cfg(test)]

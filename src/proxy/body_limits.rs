@@ -17,6 +17,10 @@ use http::header;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+pub(super) mod error;
+
+use error::UploadError;
+
 use super::{
     error::{Code, Error},
     exchange::Exchange,
@@ -33,19 +37,6 @@ pub struct UploadLimits {
     pub idle: Duration,
     /// The least average speed after that, in bytes a second (`limits.body_min_rate`).
     pub min_rate: u64,
-}
-
-/// Why a request's body was given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum UploadError {
-    #[error("the request body is larger than the limit")]
-    TooLarge,
-    #[error("the request body came too slowly or not at all")]
-    TooSlow,
-    #[error("the request body broke off")]
-    BrokenOff,
-    #[error("the request was answered before its body was read")]
-    Answered,
 }
 
 impl From<UploadError> for Error {

@@ -5,10 +5,8 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt, io, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use serde::Serialize;
+use http::{HeaderName, StatusCode};
 
-use super::{body::ResponseBody, record::Record, target::ALLOWED_METHODS};
 use crate::{
     egress, error_chain,
     tls::Fault,
@@ -18,8 +16,6 @@ use crate::{
 
 /// Marks an answer as the proxy's own and says why it was made.
 pub(super) const X_FINICITY_PROXY_ERROR: HeaderName = HeaderName::from_static("x-finicity-proxy-error");
-
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// When an overloaded proxy is worth asking again.
 const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -151,10 +147,10 @@ impl Code {
 /// Why the proxy answers by itself.
 #[derive(Debug)]
 pub struct Error {
-    code: Code,
-    detail: Cow<'static, str>,
-    retry_after: Option<Duration>,
-    closes: bool,
+    pub(super) code: Code,
+    pub(super) detail: Cow<'static, str>,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) closes: bool,
     disposition: Option<Disposition>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -223,46 +219,6 @@ impl Error {
         let causes: Vec<String> = error_chain::chain(self.source()?).filter_map(told).collect();
         (!causes.is_empty()).then(|| causes.join(": "))
     }
-
-    pub(super) fn into_response(self, record: &Record) -> Response<ResponseBody> {
-        #[derive(Serialize)]
-        struct Problem<'a> {
-            title: &'a str,
-            status: u16,
-            code: &'a str,
-            detail: &'a str,
-            request_id: &'a str,
-        }
-
-        let status = self.code.status();
-        let problem = Problem {
-            title: status.canonical_reason().expect("every code has a registered status"),
-            status: status.as_u16(),
-            code: self.code.as_str(),
-            detail: &self.detail,
-            request_id: record.id().to_str().unwrap_or_default(),
-        };
-        let body = serde_json::to_vec(&problem).expect("strings and numbers are always serialisable");
-        let mut response = Response::new(ResponseBody::local(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
-        headers.insert(X_FINICITY_PROXY_ERROR, HeaderValue::from_static(self.code.as_str()));
-        if let Some(retry_after) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
-        }
-        if self.closes {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        if self.code == Code::MethodNotAllowed {
-            headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS));
-        }
-        if *record.method() == Method::CONNECT {
-            // What follows was meant for a tunnel and must not be taken for requests.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    }
 }
 
 impl fmt::Display for Error {
@@ -310,9 +266,6 @@ impl From<Unavailable> for Error {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
-    use http_body_util::BodyExt as _;
-
     use super::*;
 
     #[test]
@@ -323,47 +276,5 @@ mod tests {
         assert!(head.contains(&format!("\r\n{X_FINICITY_PROXY_ERROR}: {}\r\n", code.as_str())));
         let problem: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!((&problem["code"], &problem["status"]), (&code.as_str().into(), &code.status().as_u16().into()));
-    }
-
-    #[tokio::test]
-    async fn f23_an_error_becomes_a_problem_that_hides_its_cause() {
-        let record = Record::new(Method::GET, Some(&HeaderValue::from_static("id-1")));
-        let error = Error::new(Code::UpstreamTls, "detail").because("canary cause");
-        assert_eq!(error.cause(), None, "only known causes are logged");
-        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        let error = Error { source: Some(refused.into()), ..error };
-        assert_eq!(error.cause().as_deref(), Some("connection refused"));
-        let response = error.into_response(&record);
-        assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
-        assert_eq!(response.headers()["x-finicity-proxy-error"], "upstream_tls");
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(
-            body,
-            r#"{"title":"Bad Gateway","status":502,"code":"upstream_tls","detail":"detail","request_id":"id-1"}"#
-        );
-    }
-
-    #[test]
-    fn a_missing_token_says_when_to_come_back() {
-        let record = Record::new(Method::GET, None);
-        for (unavailable, code, seconds) in [
-            (Unavailable::NoToken { retry_after: Duration::from_millis(7_500) }, "token_unavailable", "7"),
-            (Unavailable::NoToken { retry_after: Duration::ZERO }, "token_unavailable", "1"),
-            (Unavailable::Rejected, "credentials_rejected", "60"),
-            (Unavailable::Quarantined, "quarantined", "60"),
-            (Unavailable::TooManyWaiters, "overloaded", "1"),
-        ] {
-            let response = Error::from(unavailable).into_response(&record);
-            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-            assert_eq!(response.headers()["x-finicity-proxy-error"], code);
-            assert_eq!(response.headers()["retry-after"], seconds);
-        }
-    }
-
-    #[test]
-    fn a_refused_method_comes_with_the_ones_allowed() {
-        let response = Error::new(Code::MethodNotAllowed, "x").into_response(&Record::new(Method::TRACE, None));
-        assert_eq!(response.headers()["allow"], "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
 }

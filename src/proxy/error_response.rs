@@ -7,16 +7,18 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Response;
+use http::{HeaderValue, Method, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use serde::Serialize;
 use tower::{Layer, Service};
 
 use super::{
     body::ResponseBody,
-    error::{Code, Error},
+    error::{Code, Error, X_FINICITY_PROXY_ERROR},
     exchange::Exchange,
     record::Record,
+    target::ALLOWED_METHODS,
 };
 use crate::telemetry::Metrics;
 
@@ -93,7 +95,103 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Error>>> Future for Respo
             // What is left of the body would have to be read before the next request, which nobody does.
             let unread = *this.has_body && !this.record.is_request_complete();
             let error = if unread { error.closing() } else { error };
-            error.into_response(this.record)
+            into_response(error, this.record)
         })))
+    }
+}
+
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// The response of `error` to the request of `record`: `application/problem+json` (RFC 9457).
+pub(super) fn into_response(error: Error, record: &Record) -> Response<ResponseBody> {
+    #[derive(Serialize)]
+    struct Problem<'a> {
+        title: &'a str,
+        status: u16,
+        code: &'a str,
+        detail: &'a str,
+        request_id: &'a str,
+    }
+
+    let status = error.code.status();
+    let problem = Problem {
+        title: status.canonical_reason().expect("every code has a registered status"),
+        status: status.as_u16(),
+        code: error.code.as_str(),
+        detail: &error.detail,
+        request_id: record.id().to_str().unwrap_or_default(),
+    };
+    let body = serde_json::to_vec(&problem).expect("strings and numbers are always serialisable");
+    let mut response = Response::new(ResponseBody::local(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(X_FINICITY_PROXY_ERROR, HeaderValue::from_static(error.code.as_str()));
+    if let Some(retry_after) = error.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+    }
+    if error.closes {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if error.code == Code::MethodNotAllowed {
+        headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS));
+    }
+    if *record.method() == Method::CONNECT {
+        // What follows was meant for a tunnel and must not be taken for requests.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, time::Duration};
+
+    use http::StatusCode;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::token::Unavailable;
+
+    #[tokio::test]
+    async fn f23_an_error_becomes_a_problem_that_hides_its_cause() {
+        let record = Record::new(Method::GET, Some(&HeaderValue::from_static("id-1")));
+        let error = Error::new(Code::UpstreamTls, "detail").because("canary cause");
+        assert_eq!(error.cause(), None, "only known causes are logged");
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = Error::new(Code::UpstreamTls, "detail").because(refused);
+        assert_eq!(error.cause().as_deref(), Some("connection refused"));
+        let response = into_response(error, &record);
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(response.headers()["x-finicity-proxy-error"], "upstream_tls");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(
+            body,
+            r#"{"title":"Bad Gateway","status":502,"code":"upstream_tls","detail":"detail","request_id":"id-1"}"#
+        );
+    }
+
+    #[test]
+    fn a_missing_token_says_when_to_come_back() {
+        let record = Record::new(Method::GET, None);
+        for (unavailable, code, seconds) in [
+            (Unavailable::NoToken { retry_after: Duration::from_millis(7_500) }, "token_unavailable", "7"),
+            (Unavailable::NoToken { retry_after: Duration::ZERO }, "token_unavailable", "1"),
+            (Unavailable::Rejected, "credentials_rejected", "60"),
+            (Unavailable::Quarantined, "quarantined", "60"),
+            (Unavailable::TooManyWaiters, "overloaded", "1"),
+        ] {
+            let response = into_response(Error::from(unavailable), &record);
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(response.headers()["x-finicity-proxy-error"], code);
+            assert_eq!(response.headers()["retry-after"], seconds);
+        }
+    }
+
+    #[test]
+    fn a_refused_method_comes_with_the_ones_allowed() {
+        let response = into_response(Error::new(Code::MethodNotAllowed, "x"), &Record::new(Method::TRACE, None));
+        assert_eq!(response.headers()["allow"], "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{body_limits::UploadError, error::Error, request_id};
+use super::{body_limits::error::UploadError, error::Error, request_id};
 use crate::{policy::Denial, vendor::catalogue::Route};
 
 /// What the access log and the metrics will say about a request. Each value is written by the layer that learns it.

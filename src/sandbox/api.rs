@@ -1,6 +1,6 @@
 //! The sandbox's routes, and the checks that stand before all of them.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -15,25 +15,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::{
     auth::{Accounts, error},
     data,
-    seen::{Credential, Log, Seen},
+    seen::{Credential, Seen},
+    shared::Shared,
 };
 
 const OAUTH_PATH: &str = "/oauth/token";
 const PARTNER_PATH: &str = "/aggregation/v2/partners/authentication";
-
-/// What all handlers share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) accounts: Accounts,
-    pub(super) seen: Log,
-    pub(super) data: data::Store,
-}
-
-impl Shared {
-    pub(super) fn new(token_lifetime: Duration) -> Self {
-        Self { accounts: Accounts::new(token_lifetime), seen: Log::default(), data: data::Store::new() }
-    }
-}
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()

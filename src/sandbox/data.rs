@@ -1,9 +1,6 @@
 //! Customers, accounts and transactions, in the vendor's shapes.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -16,37 +13,18 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{api::Shared, auth::error};
+use super::{
+    auth::error,
+    shared::Shared,
+    store::{FIRST_CUSTOMER, customer},
+};
 
-/// The customer that is there from the start, and its accounts.
-const FIRST_CUSTOMER: u64 = 1_005_061_234;
+/// The accounts that every customer has.
 const ACCOUNTS: [(u64, &str, f64); 2] = [(5_011_648_377, "checking", 1_204.11), (5_011_648_378, "savings", 8_800.0)];
 
 /// The most rows on a page, and how many there are where the caller does not say.
 const MAX_PAGE: usize = 1000;
 const USUAL_PAGE: usize = 25;
-
-/// What can change.
-#[derive(Debug)]
-pub(super) struct Store {
-    customers: Mutex<Vec<Value>>,
-}
-
-impl Store {
-    pub(super) fn new() -> Self {
-        let first = customer(FIRST_CUSTOMER, "sandbox-customer", "Ada", "Lovelace");
-        Self { customers: Mutex::new(vec![first]) }
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut Vec<Value>) -> T) -> T {
-        work(&mut self.customers.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn find(&self, id: u64) -> Option<Value> {
-        let id = Value::from(id.to_string());
-        self.with(|customers| customers.iter().find(|customer| customer["id"] == id).cloned())
-    }
-}
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -186,14 +164,6 @@ async fn transactions(
         })
     });
     Page { start: between.start, limit: between.limit }.of(rows.collect(), "transactions")
-}
-
-fn customer(id: u64, username: &str, first_name: &str, last_name: &str) -> Value {
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    json!({
-        "id": id.to_string(), "username": username, "firstName": first_name, "lastName": last_name,
-        "type": "testing", "createdDate": created.to_string(),
-    })
 }
 
 fn no_customer() -> Response {

@@ -1,13 +1,13 @@
 //! How connections come in: each gets a slot, which another one may have to give up. Where all are busy, where the process has no
 //! file descriptor left, or where a user is not let in, the metrics say so, and the log once a second.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{error, warn};
 
 use super::{
-    listener::Listener,
+    listener::{Listener, is_per_connection},
     slots::{PeerGroup, Policy, Slot, Slots},
     transport::Transport,
 };
@@ -100,7 +100,7 @@ impl Entrance {
                         warn!(listener = self.name, uid, times, "connection refused: not a user of listen.socket_uids");
                     }
                 }
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_per_connection(&error) => {}
                 Err(error) => {
                     if let Some(times) = self.note("failed", &self.failed) {
                         let pause_s = PAUSE.as_secs();
@@ -120,11 +120,6 @@ impl Entrance {
         self.metrics.accept_problem(self.name, problem);
         seldom.count()
     }
-}
-
-pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 #[cfg(test)]

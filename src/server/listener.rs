@@ -6,9 +6,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tracing::{debug, warn};
 
 use super::{
-    Address,
-    entrance::is_of_one_connection,
-    quiet,
+    Address, quiet,
     socket::{Socket, SocketAccess},
     transport::Transport,
 };
@@ -203,9 +201,15 @@ fn take_waiting(
         match accept() {
             Ok(stream) => waiting.extend(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if is_per_connection(&error) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Whether accepting failed for one connection alone, so that the next one can be accepted.
+pub(super) fn is_per_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

@@ -194,7 +194,7 @@ pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Resu
     let status = answer.status;
     let (mut body, obstacle) = read(answer);
     let codes = std::mem::take(&mut body.codes);
-    let readable = body.json.is_some() || !codes.is_empty();
+    let readable = body.json.is_some() || !codes.is_empty() || body.refuses_app_key;
 
     // A part that was not read may be a rejection.
     let unread = obstacle == Some(UNREAD);

@@ -10,20 +10,8 @@ use std::{
 use bytes::Bytes;
 use http_body::SizeHint;
 
-use super::{early_response::Detached, http1, http2};
+use super::{early_response::Detached, http2, source::Source};
 use crate::error_chain::BodyError;
-
-/// A connection over HTTP/1.1 that an answer comes on.
-pub(super) trait Source: Send {
-    /// The next part of the body; `None` at its end.
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, http1::Error>>>;
-
-    /// How much is left of it.
-    fn size_hint(&self) -> SizeHint;
-
-    /// Back to the pool, if everything has been taken, and closed otherwise.
-    fn give_back(self: Box<Self>);
-}
 
 /// The body of an answer. Its connection is free for another request when it has been taken whole.
 pub(crate) struct AnswerBody(Kind);

@@ -3,6 +3,7 @@
 //! The name is looked up anew for connections that are opened later, and never kept here: what the system's resolver keeps is its
 //! own affair.
 
+pub(super) mod failure;
 mod resolve;
 
 use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};

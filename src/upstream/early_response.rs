@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::{select, sync::mpsc};
 
-use super::{body::Source as _, connect::Connect, http1::Error, pool::Own};
+use super::{connect::Connect, http1::Error, pool::Own, source::Source as _};
 
 /// The answer of a connection that drives itself.
 pub(super) struct Detached(mpsc::Receiver<Part>);

@@ -32,7 +32,6 @@ pub(super) use self::{
     response_future::{Failure, InFlight},
 };
 use super::{
-    connect::ConnectError,
     lifecycle::{Life, Open},
     stream::Heard,
 };
@@ -69,15 +68,14 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins to speak HTTP/2 on `stream`. A write may make no progress for `write_timeout`.
-    pub(super) async fn begin<S>(stream: S, write_timeout: Duration, life: Arc<Life>) -> Result<Self, ConnectError>
+    pub(super) async fn begin<S>(stream: S, write_timeout: Duration, life: Arc<Life>) -> Result<Self, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let stream = Heard::new(stream, write_timeout);
         let heard = stream.count();
         let open = Open(Arc::clone(&life));
-        let (sender, mut connection) =
-            builder().handshake(stream).await.map_err(|error| ConnectError::Http(error.into()))?;
+        let (sender, mut connection) = builder().handshake(stream).await?;
         let pings = connection.ping_pong().expect("nobody has taken it before");
         let lost = keep_alive::lost(pings, heard);
         tokio::spawn(run(connection, lost, open));

@@ -27,11 +27,12 @@ use tokio::{
 };
 
 use super::{
-    UpstreamConfig, body,
-    connect::{Connect, ConnectError, Protocol},
+    UpstreamConfig,
+    connect::{Connect, ConnectError, Protocol, failure::count_failure},
     http1::{self, Line},
     http2,
-    lifecycle::{self, Life, Open},
+    lifecycle::{Life, Open},
+    source::Source,
 };
 use crate::telemetry::{Closed, Metrics};
 
@@ -166,7 +167,7 @@ where
     async fn open(self: &Arc<Self>) -> Result<Chosen<C, B>, ConnectError> {
         let started = Instant::now();
         let connected = self.connector.connect().await;
-        let (stream, protocol) = connected.inspect_err(|error| lifecycle::count_failure(&self.metrics, error))?;
+        let (stream, protocol) = connected.inspect_err(|error| count_failure(&self.metrics, error))?;
         let life = Life::begin(Arc::clone(&self.metrics), started.elapsed());
         let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
         let ends = Instant::now() + self.age.mul_f64(jitter);
@@ -178,8 +179,9 @@ where
                 Connection::Http1(Box::new(Own { line, ends, open: Open(life), pool }))
             }
             Protocol::Http2 => {
-                let begun = http2::Connection::begin(stream, self.write_timeout, life).await;
-                let connection = begun.inspect_err(|error| lifecycle::count_failure(&self.metrics, error))?;
+                let begun =
+                    http2::Connection::begin(stream, self.write_timeout, life).await.map_err(ConnectError::Http);
+                let connection = begun.inspect_err(|error| count_failure(&self.metrics, error))?;
                 let shared = Arc::new(Shared { connection, ends, pool });
                 self.keep(|kept, now| {
                     kept.shared.retain(|(before, _)| before.stays(now, now + self.idle_timeout));
@@ -278,7 +280,7 @@ where
     }
 }
 
-impl<C, B> body::Source for Own<C, B>
+impl<C, B> Source for Own<C, B>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,

@@ -1,7 +1,7 @@
 //! The floors of the house: a module uses only those below it, in the order in which `src/lib.rs` lists them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -81,6 +81,167 @@ fn a_module_uses_only_lower_floors() {
             }
         }
     }
+}
+
+/// Every file of `src/`, by its module path: `proxy::target` for `src/proxy/target.rs`. Tests are left out.
+fn modules() -> Vec<(Vec<String>, PathBuf)> {
+    let mut found = Vec::new();
+    let mut folders = vec![source()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let relative = path.strip_prefix(source()).unwrap().with_extension("");
+            let parts: Vec<String> =
+                relative.components().map(|part| part.as_os_str().to_str().unwrap().to_owned()).collect();
+            if path.extension().is_some_and(|extension| extension == "rs") && !is_test(&path, &parts) {
+                found.push((parts, path));
+            }
+        }
+    }
+    found
+}
+
+/// Whether a file is compiled for tests only: it or a folder above it is declared under `#[cfg(test)]`.
+fn is_test(path: &Path, parts: &[String]) -> bool {
+    (1..=parts.len()).any(|depth| {
+        let (name, above) = (&parts[depth - 1], &parts[..depth - 1]);
+        let parent = if above.is_empty() {
+            source().join("lib.rs")
+        } else {
+            source().join(above.join("/")).with_extension("rs")
+        };
+        path != parent
+            && fs::read_to_string(parent).is_ok_and(|text| text.contains(&format!("#[cfg(test)]\nmod {name};")))
+    })
+}
+
+/// The paths that the `use` declarations of `code` name, outside of test modules: each as its segments.
+fn imports(code: &str) -> Vec<Vec<String>> {
+    let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines: String =
+        code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let mut paths = Vec::new();
+    for declaration in lines.split("\nuse ").skip(1) {
+        expand(&[], declaration.split(';').next().unwrap(), &mut paths);
+    }
+    paths
+}
+
+/// Adds the paths of the use tree `tree` below `prefix` to `paths`.
+fn expand(prefix: &[String], tree: &str, paths: &mut Vec<Vec<String>>) {
+    let tree = tree.trim();
+    let Some((head, group)) = tree.split_once('{') else {
+        let segments = tree.split(" as ").next().unwrap().split("::").map(|part| part.trim().to_owned());
+        paths.push(prefix.iter().cloned().chain(segments.filter(|part| !part.is_empty())).collect());
+        return;
+    };
+    let below: Vec<String> = prefix
+        .iter()
+        .cloned()
+        .chain(head.split("::").map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()))
+        .collect();
+    let (mut depth, mut part) = (0, String::new());
+    for character in group.chars() {
+        match character {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => expand(&below, &std::mem::take(&mut part), paths),
+            _ => {
+                depth += i32::from(character == '{') - i32::from(character == '}');
+                part.push(character);
+            }
+        }
+    }
+    if !part.trim().is_empty() {
+        expand(&below, &part, paths);
+    }
+}
+
+/// The file that `import` in the module `from` leads to: the longest part of it that is one.
+fn target(from: &[String], import: &[String], modules: &BTreeMap<Vec<String>, PathBuf>) -> Option<Vec<String>> {
+    let mut path = match import.first()?.as_str() {
+        "crate" => Vec::new(),
+        "self" => from.to_vec(),
+        "super" => from[..from.len() - 1].to_vec(),
+        _ => [from, &import[..1]].concat(),
+    };
+    for segment in &import[1..] {
+        if segment == "super" {
+            path.pop();
+        } else {
+            path.push(segment.clone());
+        }
+    }
+    while !path.is_empty() && !modules.contains_key(&path) {
+        path.pop();
+    }
+    (!path.is_empty() && path != from).then_some(path)
+}
+
+/// Which files each file imports from. A module's own file is not counted where it only names its submodules again (`pub use`), so that
+/// a submodule may use its parent's items.
+fn imported() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let modules: BTreeMap<_, _> = modules().into_iter().collect();
+    let files_of = |from: &Vec<String>, path: &PathBuf| {
+        imports(&fs::read_to_string(path).unwrap())
+            .iter()
+            .filter_map(|import| target(from, import, &modules))
+            .filter(|to| !to.starts_with(from) && !from.starts_with(to))
+            .collect()
+    };
+    modules.iter().map(|(from, path)| (from.clone(), files_of(from, path))).collect()
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let imported = imported();
+    assert!(imported.len() > 150 && imported.values().map(BTreeSet::len).sum::<usize>() > 300);
+    // Removes files that import none of the others that are left, until none is removed.
+    let mut left = imported;
+    loop {
+        let leaves: Vec<_> = left.iter().filter(|(_, to)| to.is_empty()).map(|(from, _)| from.clone()).collect();
+        if leaves.is_empty() {
+            break;
+        }
+        left.retain(|from, _| !leaves.contains(from));
+        for to in left.values_mut() {
+            to.retain(|file| !leaves.contains(file));
+        }
+    }
+    // What is left is on a circle, or leads to one.
+    let circles: Vec<_> = left
+        .iter()
+        .map(|(from, to)| (from.join("::"), to.iter().map(|file| file.join("::")).collect::<Vec<_>>()))
+        .collect();
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+#[test]
+fn no_layer_of_the_proxy_imports_from_the_file_that_stacks_them() {
+    let modules: BTreeMap<_, _> = modules().into_iter().collect();
+    for (from, path) in modules.iter().filter(|(from, _)| from[0] == "proxy" && from.len() > 1) {
+        for import in imports(&fs::read_to_string(path).unwrap()) {
+            let is_glob = import.last().is_some_and(|last| last == "*");
+            assert!(
+                is_glob || target(from, &import, &modules).is_none_or(|to| to != ["proxy"]),
+                "{} imports {} from src/proxy.rs",
+                path.display(),
+                import.join("::")
+            );
+        }
+    }
+}
+
+#[test]
+fn no_file_is_too_long_and_no_module_unnamed() {
+    for (_, path) in modules() {
+        let lines =
+            fs::read_to_string(&path).unwrap().split("#[cfg(test)]\nmod tests {").next().unwrap().lines().count();
+        assert!(lines <= 450, "{} has {lines} lines", path.display());
+    }
+    assert!(floors().len() <= 22, "with lib.rs and main.rs, src/ has at most 24 entries");
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! What the head of a request says about itself, line by line.
 
-use super::{Fault, HeadLimits, partial_line::PartialLine};
-
-/// The most bytes of a line that gives the length or the coding of a body. Longer ones are refused, so that no more than this of a
-/// line has to be kept until its end arrives: a second copy of what hyper keeps anyway.
-pub(super) const MAX_BODY_FIELD: usize = 256;
+use super::{
+    Fault, HeadLimits,
+    partial_line::{MAX_BODY_FIELD, PartialLine},
+};
 
 const CONTENT_LENGTH: &[u8] = b"content-length";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";

@@ -1,7 +1,9 @@
 //! What is known of a line of a head whose end has not arrived. It has the same size however long the line is, since hyper keeps
 //! all bytes of the head already.
 
-use super::head::MAX_BODY_FIELD;
+/// The most bytes of a line that gives the length or the coding of a body. Longer ones are refused, so that no more than this of a
+/// line has to be kept until its end arrives: a second copy of what hyper keeps anyway.
+pub(super) const MAX_BODY_FIELD: usize = 256;
 
 /// The bytes at the end of a request line that say something: a space, a version and a line end.
 const TAIL: usize = b" HTTP/1.1\r\n".len();

@@ -1,0 +1,14 @@
+//! Why the body of a request was given up.
+
+/// Why a request's body was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::proxy) enum UploadError {
+    #[error("the request body is larger than the limit")]
+    TooLarge,
+    #[error("the request body came too slowly or not at all")]
+    TooSlow,
+    #[error("the request body broke off")]
+    BrokenOff,
+    #[error("the request was answered before its body was read")]
+    Answered,
+}

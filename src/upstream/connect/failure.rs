@@ -1,0 +1,55 @@
+//! Which step of opening a connection failed, for the metrics.
+
+use super::{ConnectError, NameError};
+use crate::{
+    error_chain,
+    telemetry::{ConnectFailure, Metrics},
+    tls::Fault,
+};
+
+/// Counts a connection that could not be opened.
+pub(in crate::upstream) fn count_failure(metrics: &Metrics, error: &ConnectError) {
+    let failure = match error {
+        ConnectError::Tcp(_) if error_chain::find::<NameError>(error).is_some() => ConnectFailure::Name,
+        ConnectError::Tcp(_) => ConnectFailure::Tcp,
+        ConnectError::Egress(_) => ConnectFailure::Egress,
+        ConnectError::Tls(_) => ConnectFailure::Tls,
+        ConnectError::Http(_) => ConnectFailure::Http,
+        ConnectError::TimedOut => ConnectFailure::Timeout,
+    };
+    metrics.upstream().connect_failed(failure, Fault::find(error));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_cannot_be_opened_is_counted_by_what_was_in_the_way() {
+        let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let metrics = Metrics::new();
+        for error in [
+            ConnectError::Tcp(Box::new(broken())),
+            ConnectError::Tcp(Box::new(NameError(broken()))),
+            ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidData, expired)),
+            ConnectError::Tls(broken()),
+            ConnectError::TimedOut,
+        ] {
+            count_failure(&metrics, &error);
+        }
+        let text = metrics.render();
+        let counted = |name: &str, label: &str, count: u32| {
+            let line = format!("finicity_proxy_upstream_{name}_total{{{label}}} {count}");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        };
+        for (reason, count) in [("tcp", 1), ("name", 1), ("tls", 2), ("timeout", 1), ("egress", 0), ("http", 0)] {
+            counted("connect_failures", &format!(r#"reason="{reason}""#), count);
+        }
+        for (fault, count) in [("expired", 1), ("other", 1), ("pin", 0)] {
+            counted("tls_failures", &format!(r#"fault="{fault}""#), count);
+        }
+    }
+}
