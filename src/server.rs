@@ -8,19 +8,19 @@
 
 mod address;
 mod connection;
-mod descriptors;
-mod entrance;
+mod fd_budget;
+mod acceptor;
 mod evictions;
-mod exchanges;
-mod gate;
+mod connection_service;
+mod framed_reader;
 mod head_budget;
 mod head_buffer;
 mod listener;
-mod quiet;
+mod syn_filter;
 mod slots;
-mod socket;
-mod stream;
-mod transport;
+mod unix_socket;
+mod caller_stream;
+mod socket_stream;
 mod worker;
 
 use std::{convert::Infallible, error::Error as StdError, io, num::NonZeroUsize, sync::Arc, time::Duration};
@@ -43,14 +43,14 @@ pub use address::{Address, AddressError};
 pub use connection::Limits;
 pub use head_budget::HeadBudget;
 pub use listener::{BindError, Listener, bind};
-pub use socket::SocketAccess;
+pub use unix_socket::SocketAccess;
 
 use self::{
+    acceptor::Entrance,
     connection::{Connections, Shared},
-    entrance::Entrance,
     evictions::Evictions,
-    quiet::HANDSHAKE,
-    transport::Transport,
+    socket_stream::Transport,
+    syn_filter::HANDSHAKE,
     worker::Worker,
 };
 use crate::{guard::ByDoor, process::drain::Drain, telemetry::Metrics};
@@ -241,7 +241,7 @@ impl Server {
 fn connection_limit(config: &Config) -> usize {
     let open_files = getrlimit(Resource::Nofile).current;
     let room = open_files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    let limit = descriptors::fitting(config.connections, config.upstream_connections, room);
+    let limit = fd_budget::fitting(config.connections, config.upstream_connections, room);
     if limit < config.connections {
         warn!(
             configured = config.connections,

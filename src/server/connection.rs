@@ -17,13 +17,13 @@ use tracing::debug;
 
 use super::{
     Answers,
+    caller_stream::{CallerStream, OpenStream, Returned},
+    connection_service::{Counted, Exchanges},
     evictions::{Evictions, Reason},
-    exchanges::{Counted, Exchanges},
-    gate::{Gate, HEAD_SLACK, View},
+    framed_reader::{Gate, HEAD_SLACK, View},
     head_budget::HeadBudget,
     slots::Slot,
-    stream::{CallerStream, OpenStream, Returned},
-    transport::Transport,
+    socket_stream::Transport,
 };
 use crate::{message::framing::HeadLimits, process::drain::Drain};
 

@@ -6,9 +6,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tracing::{debug, warn};
 
 use super::{
-    Address, quiet,
-    socket::{Socket, SocketAccess},
-    transport::Transport,
+    Address,
+    socket_stream::Transport,
+    syn_filter,
+    unix_socket::{Socket, SocketAccess},
 };
 
 /// Connections that the kernel keeps for us until we accept them; a burst after a pause needs some hundreds.
@@ -141,7 +142,7 @@ impl Listener {
     pub(super) fn drop_new(&self) -> bool {
         match &self.0 {
             Kind::Tcp(listener) => {
-                let dropping = quiet::drop_new(listener);
+                let dropping = syn_filter::drop_new(listener);
                 if let Err(error) = &dropping {
                     debug!(%error, "a connection that is made in the very last moment may be lost");
                 }

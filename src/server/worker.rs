@@ -5,7 +5,7 @@ use std::{fmt, io, thread};
 use tokio::runtime::{self, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Answers, OpenConnection, connection::Connections, slots::Slot, transport::Transport};
+use super::{Answers, OpenConnection, connection::Connections, slots::Slot, socket_stream::Transport};
 use crate::guard::ByDoor;
 
 /// The handle on a worker thread. Dropping it cuts off the worker's connections and ends the thread.

@@ -22,7 +22,7 @@ use hyper::{
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{gate::View, slots::State};
+use super::{framed_reader::View, slots::State};
 use crate::process::drain::Drain;
 
 /// Counts the exchanges of a connection. Its clones are one and the same.

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{evictions::Reason, gate::Gate, slots::State, transport::Transport};
+use super::{evictions::Reason, framed_reader::Gate, slots::State, socket_stream::Transport};
 use crate::stall::StallTimer;
 
 /// How long a caller may go on sending what nobody reads, after its answer. With unread bytes left, closing would reset the
@@ -292,7 +292,7 @@ mod tests {
     };
 
     use super::{
-        super::{gate::View, head_budget::HeadBudget},
+        super::{framed_reader::View, head_budget::HeadBudget},
         *,
     };
     use crate::message::framing::HeadLimits;

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 use super::{
     listener::{Listener, is_per_connection},
     slots::{PeerGroup, Policy, Slot, Slots},
-    transport::Transport,
+    socket_stream::Transport,
 };
 use crate::telemetry::{Metrics, Seldom};
 
@@ -127,7 +127,7 @@ mod tests {
     use tokio::{io::AsyncReadExt as _, net::UnixStream, time::timeout};
 
     use super::*;
-    use crate::server::{SocketAccess, socket::Socket};
+    use crate::server::{SocketAccess, unix_socket::Socket};
 
     #[tokio::test]
     async fn k08_a_user_who_is_not_listed_is_disconnected_and_the_next_one_taken() {
