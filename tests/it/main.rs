@@ -5,52 +5,82 @@
 
 mod support;
 
+/// What reaches the upstream, and what comes back to the client.
+mod data_path {
+    mod answers;
+    mod egress;
+    mod errors;
+    mod forwarding;
+    mod header_families;
+    mod healing;
+    mod held_connections;
+    mod http2;
+    mod http2_hostile;
+    mod limits;
+    mod methods;
+    mod policy;
+    mod retries;
+    mod sockets;
+    mod targets;
+}
+
+/// Where a request starts and ends.
+mod framing {
+    mod requests;
+    mod smuggling;
+    mod unfinished_heads;
+}
+
+/// How tokens are obtained and replaced, and what happens when the vendor rejects the credentials.
+mod token {
+    mod attempts;
+    mod lifetime;
+    mod partner;
+    mod refused_start;
+    mod responses;
+    mod rotation;
+}
+
+/// Which upstreams are trusted, and what is sent to them before a request.
+mod tls {
+    mod plaintext;
+    mod trust;
+    mod wire;
+}
+
+/// Probes, administration, signals, shutdown, and the resources of the process.
+mod operations {
+    mod administration;
+    mod crowd;
+    mod drain;
+    mod probes;
+    mod process;
+    mod rollout;
+    mod signals;
+    mod soak;
+}
+
+/// What is logged, and which secrets never are.
+mod logs {
+    mod audit;
+    mod level;
+    mod reader;
+    mod redaction;
+    mod requests;
+    mod scrubber;
+    mod secrets;
+}
+
+/// Subcommands, their arguments, environment and files, and their exit codes.
+mod cli {
+    mod command_line;
+    mod commands;
+    mod environment;
+    mod isolation;
+    mod status;
+    mod wrong_files;
+}
+
+// The source code, the alert rules and the documents: these start no program.
 mod alerts;
-mod answers;
 mod architecture;
-mod attempts;
-mod audit;
-mod command_line;
-mod commands;
-mod crowd;
-mod drain;
-mod egress;
-mod environment;
-mod errors;
-mod administration;
-mod forwarding;
-mod framing;
-mod header_families;
-mod healing;
-mod held_connections;
-mod http2;
-mod http2_hostile;
-mod isolation;
-mod limits;
-mod log_level;
-mod log_reader;
-mod logs;
-mod methods;
-mod partner;
-mod plaintext;
-mod policy;
-mod probes;
-mod process;
-mod refused_start;
-mod retries;
-mod rollout;
-mod rotation;
-mod redaction;
-mod scrubber;
-mod secrets;
-mod signals;
-mod smuggling;
-mod soak;
-mod status;
-mod targets;
-mod tls;
-mod sockets;
-mod token_life;
-mod token_responses;
-mod wrong_files;
-mod unfinished_heads;

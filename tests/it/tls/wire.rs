@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use super::{Authority, upstream};
+use super::trust::{Authority, upstream};
 use crate::support::process::Proxy;
 
 /// Stands in front of an upstream and keeps the first record that each connection brings, which is the `ClientHello`.

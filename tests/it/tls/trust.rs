@@ -1,7 +1,5 @@
 //! Whom the proxy trusts upstream, how it learns of changes, and what it says of certificates that it refuses.
 
-mod wire;
-
 use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};

@@ -149,7 +149,7 @@ fn a16_a17_a_body_is_a_body_whatever_the_method_and_never_a_request() {
         assert_eq!(client.get("/c").status, 200);
     }
     let requests = upstream.requests();
-    let targets: Vec<&str> = requests.iter().map(super::support::upstream::Received::target).collect();
+    let targets: Vec<&str> = requests.iter().map(crate::support::upstream::Received::target).collect();
     assert_eq!(targets, ["/a", "/b", "/c"].repeat(5));
     for request in requests.iter().filter(|request| request.target() != "/c") {
         assert_eq!(request.body, smuggled.as_bytes(), "{}", request.head);
