@@ -9,6 +9,11 @@
 //! requests a second do.
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks to a terminal")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "threads without a runtime are measured in real time"
+)]
 
 use std::{
     env, fs,

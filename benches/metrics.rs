@@ -7,6 +7,7 @@
 //! Prints nanoseconds a request, and the size and time of a page on which every operation was used.
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks to a terminal")]
+#![expect(clippy::disallowed_types, reason = "threads without a runtime are measured in real time")]
 
 use std::{
     hint::black_box,

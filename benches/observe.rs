@@ -9,6 +9,11 @@
 //! Ends with 1 when a request costs more than [`TARGET`].
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks to a terminal")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "threads without a runtime are measured in real time"
+)]
 
 use std::{
     fs, io,

@@ -3,6 +3,15 @@
 //! The modules, from the top floor to the bottom. A module uses only those below it; `tests/it/architecture.rs` holds it to
 //! that. `ARCHITECTURE.md` is the map.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "a test owns its tasks, threads and clocks; the library itself is checked without them"
+    )
+)]
+
 pub mod cli;
 pub mod app;
 pub mod config;

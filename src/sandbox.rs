@@ -90,6 +90,7 @@ impl Sandbox {
         let authority = tls::Authority::new();
         let acceptor = TlsAcceptor::from(authority.server_config());
         let shared = Arc::new(Shared::new(config.token_lifetime));
+        #[expect(clippy::disallowed_methods, reason = "it is aborted when the sandbox is dropped")]
         let task = tokio::spawn(serve(listener, acceptor, Arc::clone(&shared)));
         Ok(Self { address, authority, shared, _task: AbortOnDropHandle::new(task) })
     }

@@ -190,7 +190,10 @@ async fn exchange(
         Target::Unix(_) => "localhost".to_owned(),
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the sender, or with the runtime.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a command is one task; this one ends with the sender or with the runtime"
+    )]
     drop(tokio::spawn(connection));
     let mut head = Request::builder().method(&request.method).uri(request.path).header(header::HOST, host);
     if let Some(authorization) = &endpoint.authorization {

@@ -29,6 +29,7 @@ pub struct Environment {
 
 impl Environment {
     /// The environment of this process.
+    #[expect(clippy::disallowed_methods, reason = "all of the program reads the environment here")]
     pub fn of_this_process() -> Self {
         let mut environment = Self::default();
         for (name, value) in env::vars_os() {

@@ -32,6 +32,7 @@ impl Store {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a date of the API")]
 pub(super) fn customer(id: u64, username: &str, first_name: &str, last_name: &str) -> Value {
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     json!({

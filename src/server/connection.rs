@@ -106,7 +106,7 @@ impl Connections {
         slot: Slot,
         held: impl Send + 'static,
     ) {
-        runtime.spawn(self.tasks.track_future(self.clone().attend(stream, service, slot, held)));
+        self.tasks.spawn_on(self.clone().attend(stream, service, slot, held), runtime);
     }
 
     /// Rests until a request comes, serves it and those that follow it, and rests again, until `transport` closes.

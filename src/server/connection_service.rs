@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::{HeaderValue, Request, Response, header};
@@ -60,7 +60,8 @@ impl Timer for Exchanges {
     }
 
     /// `deadline` is now: the timer is set without a duration.
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+    #[expect(clippy::disallowed_types, reason = "the signature is hyper's")]
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
         let counts = &*self.0;
         counts.awaited.fetch_add(1, Relaxed);
         // A connection that was parked has been idle before that.

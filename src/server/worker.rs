@@ -53,6 +53,7 @@ impl Worker {
     }
 
     /// Returns when the event loop has come round, and whether there is one.
+    #[expect(clippy::disallowed_methods, reason = "the task is awaited here")]
     pub(super) async fn ping(&self) -> bool {
         self.runtime.spawn(async {}).await.is_ok()
     }

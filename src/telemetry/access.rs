@@ -91,6 +91,7 @@ enum Value<'a> {
 
 impl AccessLine<'_> {
     /// Writes the line, if the log takes it. Never waits.
+    #[expect(clippy::disallowed_methods, reason = "the time that a line shows")]
     pub fn log(&self) {
         if !enabled!(target: TARGET, Level::INFO) {
             return;

@@ -107,6 +107,10 @@ pub fn init_to(config: &Config, output: impl Write + Send + 'static, terminal: b
             registry.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
         }
         Format::Human => {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "NO_COLOR is a property of the terminal, not of the configuration"
+            )]
             let colours = terminal && std::env::var_os("NO_COLOR").is_none();
             registry.with(lines.with_ansi(colours).fmt_fields(human::fields())).try_init()
         }

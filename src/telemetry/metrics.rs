@@ -341,6 +341,7 @@ impl Metrics {
 }
 
 /// Now, in seconds since the Unix epoch.
+#[expect(clippy::disallowed_methods, reason = "Prometheus compares timestamps with the wall clock")]
 fn unix_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -5,6 +5,8 @@
 //! Requests never wait for a log. The thread looks for secrets in what it writes, a batch of whole lines at a time, so that none
 //! can hide between two batches.
 
+#![expect(clippy::disallowed_types, reason = "a thread without a runtime, which waits on a Condvar")]
+
 use std::{
     fmt,
     io::{self, Write},

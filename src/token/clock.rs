@@ -64,6 +64,7 @@ impl Clock {
 
     /// The wall clock: the time since the Unix epoch, for what must outlive the process. Zero before the epoch. Simulated clocks
     /// begin at a fixed time.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock for what must outlive the process")]
     pub fn unix_time(self) -> Duration {
         match self {
             Self::Boot => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),

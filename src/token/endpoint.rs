@@ -169,6 +169,7 @@ fn client(trust: &Trust, config: &Config) -> Result<reqwest::Client, reqwest::Er
 }
 
 /// Reads a response, up to its limit, and returns what it means; `token_field` is the member that holds the token.
+#[expect(clippy::disallowed_methods, reason = "a date in Retry-After is one of the wall clock")]
 async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Minted, Failure> {
     let mut body = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER_BYTES));
     let mut whole = true;

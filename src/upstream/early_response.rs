@@ -31,6 +31,10 @@ impl Detached {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let (parts, received) = mpsc::channel(1);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a task of the worker's runtime; it ends with the response, or when that is dropped"
+        )]
         tokio::spawn(drive(own, parts));
         Self(received)
     }

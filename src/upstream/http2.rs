@@ -78,6 +78,7 @@ impl Connection {
         let (sender, mut connection) = builder().handshake(stream).await?;
         let pings = connection.ping_pong().expect("nobody has taken it before");
         let lost = keep_alive::lost(pings, heard);
+        #[expect(clippy::disallowed_methods, reason = "a task of the worker's runtime; it ends with the connection")]
         tokio::spawn(run(connection, lost, open));
         Ok(Self { sender, life })
     }

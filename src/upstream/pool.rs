@@ -198,6 +198,10 @@ where
         let mut kept = self.kept();
         place(&mut kept, Instant::now());
         if !mem::replace(&mut kept.looked_after, true) {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a task of the worker's runtime; it ends when the pool is empty or dropped"
+            )]
             tokio::spawn(look_after(Arc::downgrade(self)));
         }
     }

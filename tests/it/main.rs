@@ -1,6 +1,11 @@
 //! Integration tests: the real program as a process, a real TLS upstream, real sockets and signals.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the way to fail")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the tests are threads without a runtime, beside a real process in real time"
+)]
 #![expect(unreachable_pub, reason = "one binary; `pub` says what support offers to the tests")]
 
 mod support;

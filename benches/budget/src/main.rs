@@ -8,6 +8,12 @@
 //! The program runs as a process, with the sandbox as a second one behind it, under valgrind or strace. `ceilings.tsv` has the
 //! ceilings and says what is counted. Exit code 0: all within; 1: one is above; 2: something could not be measured.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a program of threads without a runtime, with the environment that it was started in"
+)]
+
 mod calls;
 mod ceilings;
 mod figures;

@@ -116,6 +116,10 @@ impl Store {
             if try_lock(&file)? {
                 return Ok(file);
             }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "no token request may be sent before the write; a second at most"
+            )]
             thread::sleep(LOCK_PAUSE);
         }
         Err(Failure::Busy)

@@ -75,6 +75,10 @@ where
                 Ok(answer) => {
                     if let Some(upload) = upload.take() {
                         // An answer that begins before all of its request has been sent; a caller may send all before it reads.
+                        #[expect(
+                            clippy::disallowed_methods,
+                            reason = "a task of the worker's runtime; it ends with its stream"
+                        )]
                         tokio::spawn(upload);
                     }
                     Ok(AnswerData::split(answer))
