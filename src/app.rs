@@ -3,8 +3,8 @@
 //! The main thread runs the control plane: accepting, the refresher, probes, signals. Requests run on the workers of the
 //! [`server`], so that neither can starve the other.
 
+mod credential_rotation;
 mod reload;
-mod rotation;
 mod startup;
 mod trust;
 
@@ -194,7 +194,7 @@ impl App {
         let (mut tasks, mut telling) = (Tasks::default(), Tasks::default());
         tasks.spawn("token refresher", refresher.run(ended.clone()));
         let hangups = signal::hangups().map_err(StartError::Signal)?;
-        let rotation = rotation::follow(
+        let rotation = credential_rotation::follow(
             config.source,
             config.scheme,
             control.clone(),

@@ -16,9 +16,9 @@
 //!
 //! Deliberately absent: whether a value can be used, and which of the files are needed; other watchers than a poll.
 
-mod mark;
+mod snapshot;
 
-pub use mark::{Mark, mark};
+pub use snapshot::{Mark, mark};
 
 use std::{
     collections::BTreeMap,
