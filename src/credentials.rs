@@ -5,16 +5,18 @@
 
 pub mod dir;
 mod env;
+mod field;
+mod file_id;
 pub mod lockout;
+mod operator;
 mod problem;
 mod source;
 mod value;
 
-pub use problem::Problem;
-pub use source::{
-    EGRESS_PASSWORD, EGRESS_USERNAME, Field, Source, admin_token, egress_authorization, load, secret_variables,
-};
-pub use value::Spoiled;
+pub use field::Field;
+pub use operator::{EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, secret_variables};
+pub use problem::{Problem, Spoiled};
+pub use source::{Source, load};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;

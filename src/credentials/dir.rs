@@ -30,10 +30,8 @@ use std::{
     time::Duration,
 };
 
+use super::field::NAMES;
 use crate::secret::{Secret, ShownPath};
-
-/// The files that are looked for, in the order of [`Field`](super::Field). Others are none of ours.
-pub const NAMES: [&str; 5] = ["client_id", "client_secret", "partner_id", "partner_secret", "app_key"];
 
 /// Larger than any credential; a file above this is not one, and is not read into memory.
 const MAX_FILE_BYTES: usize = 64 * 1024;

@@ -10,7 +10,10 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Field, Problem, problem::MAX_FILE_BYTES, value::Found};
+use super::{
+    field::{Field, Found},
+    problem::{MAX_FILE_BYTES, Problem},
+};
 use crate::secret::{Secret, ShownPath};
 
 /// The variables that concern credentials, kept to read the files that they name again.

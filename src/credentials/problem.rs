@@ -2,14 +2,40 @@
 
 use std::io;
 
-use super::{
-    dir::ReadError,
-    value::{MIN_ADMIN_TOKEN_BYTES, Spoiled},
-};
+use super::dir::ReadError;
 use crate::secret::ShownPath;
 
 /// Larger than any credential; a file above this is not one.
 pub(super) const MAX_FILE_BYTES: usize = 64 * 1024;
+
+/// Shorter admin tokens can be guessed, so they are refused.
+pub(super) const MIN_ADMIN_TOKEN_BYTES: usize = 16;
+
+/// What is wrong with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Spoiled {
+    /// It begins and ends with the same quotation mark.
+    #[error("is in quotation marks, which env files of containers keep as part of the value: remove them")]
+    Quoted,
+    /// White space at an end.
+    #[error("begins or ends with white space: remove it, or copy the value again")]
+    Space,
+    /// An invisible character at an end.
+    #[error(
+        "begins or ends with an invisible character, such as a byte order mark, a zero-width space or a no-break space: save \
+         it as plain text, or copy the value again"
+    )]
+    Invisible,
+    /// A line break that is not the one at the end.
+    #[error("has a line break in it: put the value on one line, with at most one line break after it")]
+    LineBreak,
+    /// Another control character.
+    #[error("has a control character, such as a tab or NUL, in it: copy the value again as plain text")]
+    Control,
+    /// A character that the value can never have.
+    #[error("has a character outside printable ASCII: copy the value again, without anything around it")]
+    NotAscii,
+}
 
 /// Why one credential, or all of them, cannot be used. Never holds a value.
 #[derive(Debug, thiserror::Error)]

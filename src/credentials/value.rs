@@ -13,14 +13,11 @@
 
 use zeroize::Zeroizing;
 
-use super::Problem;
+use super::{
+    field::{Field, Found},
+    problem::{MIN_ADMIN_TOKEN_BYTES, Problem, Spoiled},
+};
 use crate::secret::Secret;
-
-/// Shorter admin tokens can be guessed, so they are refused.
-pub(super) const MIN_ADMIN_TOKEN_BYTES: usize = 16;
-
-/// One value with the name of its place.
-pub(super) type Found = (Secret<String>, String);
 
 /// Which rules a value has to keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,30 +34,15 @@ pub(super) enum Kind {
     Egress,
 }
 
-/// What is wrong with a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Spoiled {
-    /// It begins and ends with the same quotation mark.
-    #[error("is in quotation marks, which env files of containers keep as part of the value: remove them")]
-    Quoted,
-    /// White space at an end.
-    #[error("begins or ends with white space: remove it, or copy the value again")]
-    Space,
-    /// An invisible character at an end.
-    #[error(
-        "begins or ends with an invisible character, such as a byte order mark, a zero-width space or a no-break space: save \
-         it as plain text, or copy the value again"
-    )]
-    Invisible,
-    /// A line break that is not the one at the end.
-    #[error("has a line break in it: put the value on one line, with at most one line break after it")]
-    LineBreak,
-    /// Another control character.
-    #[error("has a control character, such as a tab or NUL, in it: copy the value again as plain text")]
-    Control,
-    /// A character that the value can never have.
-    #[error("has a character outside printable ASCII: copy the value again, without anything around it")]
-    NotAscii,
+impl Field {
+    /// Which rules its value has to keep to.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::ClientId | Self::PartnerId => Kind::Id,
+            Self::ClientSecret | Self::PartnerSecret => Kind::Secret,
+            Self::AppKey => Kind::AppKey,
+        }
+    }
 }
 
 /// Takes the value, without one line break at its end, if it can be used.

@@ -1,14 +1,13 @@
 //! What is in the directory now, told without opening a file.
 
 use std::{
-    array,
-    fs::{self, Metadata},
+    array, fs,
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use super::NAMES;
+use crate::credentials::{field::NAMES, file_id::Stamp};
 
 /// The link that the kubelet swaps.
 const CURRENT: &str = "..data";
@@ -39,29 +38,6 @@ struct Generation {
     device: u64,
     inode: u64,
     files: [Result<Stamp, ErrorKind>; NAMES.len()],
-}
-
-/// What is different about a file after a write. The time of the status change also tells of corrected permissions, and of
-/// writers that restore the other time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    status_changed: (i64, i64),
-}
-
-impl From<Metadata> for Stamp {
-    fn from(metadata: Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            status_changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
 }
 
 /// What is in `dir` now. Never fails: an absent directory is a mark too.

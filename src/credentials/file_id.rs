@@ -1,0 +1,26 @@
+//! What tells a file from another one, and from itself before a write.
+
+use std::{fs::Metadata, os::unix::fs::MetadataExt};
+
+/// What is different about a file after a write. The time of the status change also tells of corrected permissions, and of
+/// writers that restore the other time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    status_changed: (i64, i64),
+}
+
+impl From<Metadata> for Stamp {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            status_changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}

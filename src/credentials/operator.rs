@@ -1,0 +1,60 @@
+//! Secrets of the operator's in the environment: the administrator's token, and what an egress proxy is shown.
+
+use std::collections::BTreeMap;
+
+use http::HeaderValue;
+
+use super::{
+    basic,
+    env::Variables,
+    field::Field,
+    problem::Problem,
+    value::{Kind, check},
+};
+use crate::secret::Secret;
+
+/// The variable of the administrator's token.
+const ADMIN_TOKEN: &str = "FINICITY_ADMIN_TOKEN";
+
+/// The variables of what an egress proxy is shown.
+pub const EGRESS_USERNAME: &str = "FINICITY_EGRESS_PROXY_USERNAME";
+/// See [`EGRESS_USERNAME`].
+pub const EGRESS_PASSWORD: &str = "FINICITY_EGRESS_PROXY_PASSWORD";
+
+/// The values in `environment` that no output may ever show, whether they are usable or not.
+pub fn secret_variables(environment: &BTreeMap<String, Secret<String>>) -> Vec<Secret<Vec<u8>>> {
+    let names = [Field::ClientSecret, Field::PartnerSecret, Field::AppKey].map(Field::variable);
+    let values = names.into_iter().chain([ADMIN_TOKEN, EGRESS_PASSWORD]).filter_map(|name| environment.get(name));
+    values.map(|value| Secret::new(value.expose().trim_end_matches(['\r', '\n']).as_bytes().to_vec())).collect()
+}
+
+/// The administrator's token, `FINICITY_ADMIN_TOKEN` or the file that its `_FILE` form names, if either is set.
+///
+/// # Errors
+///
+/// When it is set and cannot be used.
+pub fn admin_token(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<Secret<String>>, Problem> {
+    let found = Variables::of(environment, &[ADMIN_TOKEN]).read(ADMIN_TOKEN).transpose()?;
+    found.map(|found| check(Kind::AdminToken, found).map(|(value, _)| value)).transpose()
+}
+
+/// What an egress proxy is shown (RFC 7617), as a header value that is marked sensitive, if its credentials are set.
+///
+/// # Errors
+///
+/// When they are set and cannot be used, or only one of them is.
+pub fn egress_authorization(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<HeaderValue>, Problem> {
+    let variables = Variables::of(environment, &[EGRESS_USERNAME, EGRESS_PASSWORD]);
+    let read = |name| {
+        let found = variables.read(name).transpose()?;
+        found.map(|found| check(Kind::Egress, found)).transpose()
+    };
+    let missing = |name: &str| Problem::Missing(name.to_owned(), "the egress proxy's credentials are two".to_owned());
+    match (read(EGRESS_USERNAME)?, read(EGRESS_PASSWORD)?) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(missing(EGRESS_USERNAME)),
+        (Some(_), None) => Err(missing(EGRESS_PASSWORD)),
+        (Some((username, place)), Some(_)) if username.expose().contains(':') => Err(Problem::Colon(place)),
+        (Some((username, _)), Some((password, _))) => Ok(Some(basic(username.expose(), password.expose()))),
+    }
+}
