@@ -38,7 +38,7 @@ pub(super) async fn follow(
         let changed = async {
             match (directory, &seen) {
                 (Some(_), None) => {}
-                (Some(path), Some(mark)) => drop(dir::changed(path, mark).await),
+                (Some(path), Some(snapshot)) => drop(dir::wait_for_change(path, snapshot).await),
                 (None, _) => std::future::pending().await,
             }
         };
@@ -47,12 +47,12 @@ pub(super) async fn follow(
             () = changed => {}
             _ = hangups.recv() => info!(target: AUDIT, "SIGHUP: reading the credentials again"),
         }
-        // The mark before the read, so that a change during the read is seen as one.
+        // The snapshot before the read, so that a change during the read is seen as one.
         seen = match directory {
             None => None,
             Some(path) => select! {
                 () = stop.cancelled() => return,
-                mark = settled(path) => Some(mark),
+                snapshot = settled(path) => Some(snapshot),
             },
         };
         match credentials::load(&source, scheme) {
@@ -73,14 +73,14 @@ pub(super) async fn follow(
 }
 
 /// Waits until the directory is left alone.
-async fn settled(path: &Path) -> dir::Mark {
-    let mut mark = dir::mark(path);
+async fn settled(path: &Path) -> dir::Snapshot {
+    let mut snapshot = dir::snapshot(path);
     loop {
         sleep(SETTLE).await;
-        let now = dir::mark(path);
-        if now == mark {
-            return mark;
+        let now = dir::snapshot(path);
+        if now == snapshot {
+            return snapshot;
         }
-        mark = now;
+        snapshot = now;
     }
 }

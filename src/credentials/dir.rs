@@ -12,13 +12,13 @@
 //! [`read`] resolves `..data` once and takes all files from what it found. A plain directory has no generations: its
 //! files are read as they stand at one moment, which may lie between two writes of an operator's.
 //!
-//! To miss no change, take the [`mark()`] first, [`read`] second, and wait with [`changed`] for that mark to pass.
+//! To miss no change, take the [`snapshot()`] first, [`read`] second, and wait with [`wait_for_change`] for that snapshot to become outdated.
 //!
 //! Deliberately absent: whether a value can be used, and which of the files are needed; other watchers than a poll.
 
 mod snapshot;
 
-pub use snapshot::{Mark, mark};
+pub use snapshot::{Snapshot, snapshot};
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +40,7 @@ const MAX_FILE_BYTES: usize = 64 * 1024;
 ///
 /// One change, whether a swap or a script that writes one file after the other, costs a few tries at most, as a try takes
 /// well under a millisecond. Fewer would refuse such a script; without a bound a runaway writer would hold the reader.
-const TRIES: usize = 10;
+const MAX_ATTEMPTS: usize = 10;
 
 /// How often the directory is looked at.
 ///
@@ -127,20 +127,20 @@ impl fmt::Debug for Files {
 ///
 /// When the directory or one of the files in it cannot be read, or keeps changing.
 pub fn read(dir: &Path) -> Result<Files, ReadError> {
-    settled(|| mark(dir), |seen| read_marked(dir, seen))
+    read_stable(|| snapshot(dir), |seen| read_files(dir, seen))
         .unwrap_or_else(|| Err(ReadError::Changing { path: dir.into() }))
 }
 
-/// Waits until the directory is no longer as `seen` says, and returns the new mark.
+/// Waits until the directory is no longer as `seen` says, and returns the new snapshot.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe: all that it knows is in `seen`, and its first look is at once, so one that is dropped and called anew
 /// misses nothing.
-pub async fn changed(dir: &Path, seen: &Mark) -> Mark {
+pub async fn wait_for_change(dir: &Path, seen: &Snapshot) -> Snapshot {
     loop {
         // A few calls to a local volume, held in memory for a Secret: less work than handing them to another thread.
-        let now = mark(dir);
+        let now = snapshot(dir);
         if now != *seen {
             return now;
         }
@@ -148,14 +148,14 @@ pub async fn changed(dir: &Path, seen: &Mark) -> Mark {
     }
 }
 
-/// The outcome of the first `attempt` with equal marks around it, or `None` when there is none in [`TRIES`] attempts.
+/// The outcome of the first `attempt` with equal snapshots around it, or `None` when there is none in [`MAX_ATTEMPTS`] attempts.
 ///
 /// An error counts as an outcome as well: only what fails in a directory at rest is worth telling.
-fn settled<T>(mut mark: impl FnMut() -> Mark, mut attempt: impl FnMut(&Mark) -> T) -> Option<T> {
-    let mut before = mark();
-    for _ in 0..TRIES {
+fn read_stable<T>(mut take: impl FnMut() -> Snapshot, mut attempt: impl FnMut(&Snapshot) -> T) -> Option<T> {
+    let mut before = take();
+    for _ in 0..MAX_ATTEMPTS {
         let outcome = attempt(&before);
-        let after = mark();
+        let after = take();
         if after == before {
             return Some(outcome);
         }
@@ -165,12 +165,12 @@ fn settled<T>(mut mark: impl FnMut() -> Mark, mut attempt: impl FnMut(&Mark) -> 
 }
 
 /// The files of the generation that `seen` found, wherever `..data` leads by now.
-fn read_marked(dir: &Path, seen: &Mark) -> Result<Files, ReadError> {
-    let place = seen.place().map_err(|kind| ReadError::Directory { path: dir.into(), source: kind.into() })?;
+fn read_files(dir: &Path, seen: &Snapshot) -> Result<Files, ReadError> {
+    let current = seen.dir().map_err(|kind| ReadError::Directory { path: dir.into(), source: kind.into() })?;
     let mut files = BTreeMap::new();
     for name in NAMES {
         // An error names the path that the operator knows, not the generation's.
-        if let Some(value) = read_file(&place.join(name), || dir.join(name))? {
+        if let Some(value) = read_file(&current.join(name), || dir.join(name))? {
             files.insert(name, value);
         }
     }

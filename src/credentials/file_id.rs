@@ -5,7 +5,7 @@ use std::{fs::Metadata, os::unix::fs::MetadataExt};
 /// What is different about a file after a write. The time of the status change also tells of corrected permissions, and of
 /// writers that restore the other time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
     length: u64,
@@ -13,7 +13,7 @@ pub(super) struct Stamp {
     status_changed: (i64, i64),
 }
 
-impl From<Metadata> for Stamp {
+impl From<Metadata> for FileId {
     fn from(metadata: Metadata) -> Self {
         Self {
             device: metadata.dev(),

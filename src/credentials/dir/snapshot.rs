@@ -7,26 +7,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::credentials::{field::NAMES, file_id::Stamp};
+use crate::credentials::{field::NAMES, file_id::FileId};
 
 /// The link that the kubelet swaps.
 const CURRENT: &str = "..data";
 
-/// What was in the directory at one moment, told without opening a file. Equal marks mean that nothing changed.
+/// What was in the directory at one moment, told without opening a file. Equal snapshots mean that nothing changed.
 ///
 /// The one exception: a file that is overwritten in place, at the same length, twice within a tick of the file system's
 /// clock (milliseconds) looks the same after both. A swap has no such gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct Snapshot {
     /// What `..data` says. A swap between reading the link and following it leaves nothing to be found; when that happens
-    /// to two marks in a row, this alone tells them apart.
+    /// to two snapshots in a row, this alone tells them apart.
     link: Option<PathBuf>,
     found: Result<Generation, ErrorKind>,
 }
 
-impl Mark {
+impl Snapshot {
     /// The directory that holds the files: a generation's, or a plain one. It may be gone by now.
-    pub(super) fn place(&self) -> Result<&Path, ErrorKind> {
+    pub(super) fn dir(&self) -> Result<&Path, ErrorKind> {
         self.found.as_ref().map(|generation| generation.path.as_path()).map_err(|kind| *kind)
     }
 }
@@ -37,11 +37,11 @@ struct Generation {
     path: PathBuf,
     device: u64,
     inode: u64,
-    files: [Result<Stamp, ErrorKind>; NAMES.len()],
+    files: [Result<FileId, ErrorKind>; NAMES.len()],
 }
 
-/// What is in `dir` now. Never fails: an absent directory is a mark too.
-pub fn mark(dir: &Path) -> Mark {
+/// What is in `dir` now. Never fails: an absent directory has a snapshot too.
+pub fn snapshot(dir: &Path) -> Snapshot {
     let (link, found) = match fs::read_link(dir.join(CURRENT)) {
         Ok(target) => {
             let found = generation(&dir.join(&target));
@@ -51,18 +51,18 @@ pub fn mark(dir: &Path) -> Mark {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => (None, generation(dir)),
         Err(error) => (None, Err(error)),
     };
-    Mark { link, found: found.map_err(|error| error.kind()) }
+    Snapshot { link, found: found.map_err(|error| error.kind()) }
 }
 
 /// The generation in the directory `path`, which may be a link.
 fn generation(path: &Path) -> io::Result<Generation> {
     let path = fs::canonicalize(path)?;
     let directory = fs::metadata(&path)?;
-    let files = array::from_fn(|i| stamp(&path.join(NAMES[i])).map_err(|error| error.kind()));
+    let files = array::from_fn(|i| file_id(&path.join(NAMES[i])).map_err(|error| error.kind()));
     Ok(Generation { path, device: directory.dev(), inode: directory.ino(), files })
 }
 
-/// The stamp of what `path` leads to, or of the link itself when it leads nowhere.
-fn stamp(path: &Path) -> io::Result<Stamp> {
-    fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).map(Stamp::from)
+/// The identity of what `path` leads to, or of the link itself when it leads nowhere.
+fn file_id(path: &Path) -> io::Result<FileId> {
+    fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).map(FileId::from)
 }

@@ -114,12 +114,12 @@ fn p03_special_characters_are_kept() {
 #[test]
 fn p05_a_swap_is_seen_and_gives_the_new_generation() {
     let mut volume = Volume::new();
-    let first = mark(volume.path());
+    let first = snapshot(volume.path());
     check_generation(&read(volume.path()).unwrap(), 1);
-    assert_eq!(mark(volume.path()), first, "reading is no change");
+    assert_eq!(snapshot(volume.path()), first, "reading is no change");
 
     volume.swap();
-    assert_ne!(mark(volume.path()), first);
+    assert_ne!(snapshot(volume.path()), first);
     check_generation(&read(volume.path()).unwrap(), 2);
 }
 
@@ -128,8 +128,8 @@ fn p08_a_swap_in_the_middle_of_a_read_starts_it_over() {
     let mut volume = Volume::new();
     let dir = volume.path().to_owned();
     let mut attempts = 0;
-    let files = settled(
-        || mark(&dir),
+    let files = read_stable(
+        || snapshot(&dir),
         |seen| {
             attempts += 1;
             if attempts == 1 {
@@ -137,7 +137,7 @@ fn p08_a_swap_in_the_middle_of_a_read_starts_it_over() {
                 volume.swap();
                 volume.swap();
             }
-            read_marked(&dir, seen)
+            read_files(&dir, seen)
         },
     );
     assert_eq!(attempts, 2);
@@ -179,90 +179,90 @@ fn a_directory_that_never_rests_is_given_up() {
     let mut volume = Volume::new();
     let dir = volume.path().to_owned();
     let mut attempts = 0;
-    let outcome = settled(
-        || mark(&dir),
+    let outcome = read_stable(
+        || snapshot(&dir),
         |_| {
             attempts += 1;
             volume.swap();
         },
     );
-    assert_eq!((outcome, attempts), (None, TRIES));
+    assert_eq!((outcome, attempts), (None, MAX_ATTEMPTS));
 }
 
 #[test]
 fn one_file_that_changes_or_vanishes_is_a_change() {
     let dir = plain(&[("client_id", b"id"), ("client_secret", b"old"), ("other", b"")]);
     let secret = dir.path().join("client_secret");
-    let first = mark(dir.path());
+    let first = snapshot(dir.path());
     fs::write(&secret, "newer").unwrap();
-    let second = mark(dir.path());
+    let second = snapshot(dir.path());
     let files = read(dir.path()).unwrap();
     assert_eq!(files.get("client_secret").unwrap().expose(), "newer");
     assert_eq!(files.get("client_id").unwrap().expose(), "id");
 
     fs::remove_file(&secret).unwrap();
-    let third = mark(dir.path());
+    let third = snapshot(dir.path());
     assert!(first != second && second != third && first != third);
     assert_eq!(read(dir.path()).unwrap().names().collect::<Vec<_>>(), ["client_id"]);
 
     fs::write(dir.path().join("other"), "changed").unwrap();
-    assert_eq!(mark(dir.path()), third, "a file of somebody else's is no change");
+    assert_eq!(snapshot(dir.path()), third, "a file of somebody else's is no change");
 }
 
 #[test]
 fn a_file_that_is_replaced_by_one_of_the_same_length_is_a_change() {
     let dir = plain(&[("client_id", b"id-1"), ("new", b"id-2")]);
-    let first = mark(dir.path());
+    let first = snapshot(dir.path());
     fs::rename(dir.path().join("new"), dir.path().join("client_id")).unwrap();
-    assert_ne!(mark(dir.path()), first);
+    assert_ne!(snapshot(dir.path()), first);
 }
 
 #[test]
-fn a_missing_directory_is_an_error_and_a_mark() {
+fn a_missing_directory_is_an_error_and_has_a_snapshot() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("mount");
-    let absent = mark(&dir);
+    let absent = snapshot(&dir);
     let error = check_error(&dir, &dir, "mount the Secret there");
     assert!(matches!(error, ReadError::Directory { .. }) && error.source().is_some());
 
     fs::create_dir(&dir).unwrap();
-    assert_ne!(mark(&dir), absent);
+    assert_ne!(snapshot(&dir), absent);
     assert!(read(&dir).is_ok());
     fs::remove_dir(&dir).unwrap();
-    assert_eq!(mark(&dir), absent);
+    assert_eq!(snapshot(&dir), absent);
 
     fs::write(&dir, "canary").unwrap();
-    assert_ne!(mark(&dir), absent);
+    assert_ne!(snapshot(&dir), absent);
     assert!(matches!(check_error(&dir, &dir, "directory"), ReadError::Directory { .. }));
 }
 
 #[test]
 fn a_data_link_that_leads_nowhere_is_told_by_the_directory() {
     let volume = Volume::new();
-    let before = mark(volume.path());
+    let before = snapshot(volume.path());
     fs::remove_dir_all(volume.generation()).unwrap();
-    assert_ne!(mark(volume.path()), before);
+    assert_ne!(snapshot(volume.path()), before);
     assert!(matches!(check_error(volume.path(), volume.path(), "directory"), ReadError::Directory { .. }));
 
-    let dangling = mark(volume.path());
+    let dangling = snapshot(volume.path());
     fs::remove_file(volume.path().join("..data")).unwrap();
     symlink("..elsewhere", volume.path().join("..data")).unwrap();
-    assert_ne!(mark(volume.path()), dangling, "two swaps in a row must not pass for a directory at rest");
+    assert_ne!(snapshot(volume.path()), dangling, "two swaps in a row must not pass for a directory at rest");
 }
 
 #[test]
 fn what_is_no_file_is_refused_and_a_correction_is_a_change() {
     let dir = plain(&[("client_id", b"canary")]);
     let secret = dir.path().join("client_secret");
-    let absent = mark(dir.path());
+    let absent = snapshot(dir.path());
     symlink("nowhere", &secret).unwrap();
-    let dangling = mark(dir.path());
+    let dangling = snapshot(dir.path());
     assert_ne!(dangling, absent);
     assert!(matches!(check_error(dir.path(), &secret, "is not a file"), ReadError::NotAFile { .. }));
 
     fs::remove_file(&secret).unwrap();
     fs::create_dir(&secret).unwrap();
-    assert_ne!(mark(dir.path()), dangling);
+    assert_ne!(snapshot(dir.path()), dangling);
     assert!(matches!(check_error(dir.path(), &secret, "is not a file"), ReadError::NotAFile { .. }));
 }
 
@@ -271,14 +271,14 @@ fn a_file_without_permission_is_told_by_name_and_a_correction_is_a_change() {
     let dir = plain(&[("client_id", b"canary"), ("app_key", b"canary")]);
     let key = dir.path().join("app_key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
-    let refused = mark(dir.path());
+    let refused = snapshot(dir.path());
     // Permissions do not bind root.
     if File::open(&key).is_err() {
         let error = check_error(dir.path(), &key, "let the proxy's user read it");
         assert!(matches!(&error, ReadError::File { source, .. } if source.kind() == ErrorKind::PermissionDenied));
     }
     fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
-    assert_ne!(mark(dir.path()), refused);
+    assert_ne!(snapshot(dir.path()), refused);
     assert!(read(dir.path()).is_ok());
 }
 
@@ -303,22 +303,22 @@ fn an_error_names_the_path_that_the_operator_knows() {
 async fn a_change_is_waited_for_and_noticed_at_the_next_look() {
     let mut volume = Volume::new();
     let dir = volume.path().to_owned();
-    let seen = mark(&dir);
-    let mut waiting = pin!(changed(&dir, &seen));
+    let seen = snapshot(&dir);
+    let mut waiting = pin!(wait_for_change(&dir, &seen));
     assert!(timeout(POLL_INTERVAL * 10, &mut waiting).await.is_err(), "nothing has changed");
 
     volume.swap();
     let swapped = Instant::now();
-    assert_eq!(waiting.await, mark(&dir));
+    assert_eq!(waiting.await, snapshot(&dir));
     assert!(swapped.elapsed() <= POLL_INTERVAL);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_from_before_the_wait_is_noticed_at_once() {
     let mut volume = Volume::new();
-    let seen = mark(volume.path());
+    let seen = snapshot(volume.path());
     volume.swap();
     let called = Instant::now();
-    assert_eq!(changed(volume.path(), &seen).await, mark(volume.path()));
+    assert_eq!(wait_for_change(volume.path(), &seen).await, snapshot(volume.path()));
     assert_eq!(called.elapsed(), Duration::ZERO);
 }
