@@ -1,9 +1,9 @@
-//! What tells a file from another one, and from itself before a write.
+//! What distinguishes a file from another one, and from itself before a write.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt};
+use std::{fs::Metadata, os::unix::fs::MetadataExt as _};
 
-/// What is different about a file after a write. The time of the status change also tells of corrected permissions, and of
-/// writers that restore the other time.
+/// The identity of a file and of its content. The time of the status change also shows corrected permissions, and writers that
+/// restore the time of modification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId {
     device: u64,
@@ -13,8 +13,8 @@ pub(super) struct FileId {
     status_changed: (i64, i64),
 }
 
-impl From<Metadata> for FileId {
-    fn from(metadata: Metadata) -> Self {
+impl From<&Metadata> for FileId {
+    fn from(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),

@@ -3,7 +3,7 @@
 use std::{
     array, fs,
     io::{self, ErrorKind},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -64,5 +64,5 @@ fn generation(path: &Path) -> io::Result<Generation> {
 
 /// The identity of what `path` leads to, or of the link itself when it leads nowhere.
 fn file_id(path: &Path) -> io::Result<FileId> {
-    fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).map(FileId::from)
+    fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).map(|found| FileId::from(&found))
 }

@@ -1,15 +1,16 @@
 //! One small file of the state directory, read whole and replaced atomically.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read as _, Write as _},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
 };
 
 use zeroize::Zeroizing;
 
 use super::failure::{Failure, MAX_FILE_BYTES};
+use crate::credentials::file_id::FileId;
 
 /// Capacity for the state of a few ids, so that writing it leaves no copy of the key in a buffer that was outgrown.
 pub(super) const USUAL_FILE_BYTES: usize = 4 * 1024;
@@ -20,26 +21,6 @@ pub(super) struct OpenSnapshot {
     id: FileId,
     /// Kept open, so that its inode number cannot be reused by the file that replaces it.
     _file: File,
-}
-
-/// Distinguishes a file from another one, and from itself before it was edited in place.
-#[derive(Debug, PartialEq, Eq)]
-struct FileId {
-    device: u64,
-    inode: u64,
-    modified: (i64, i64),
-    length: u64,
-}
-
-impl From<&Metadata> for FileId {
-    fn from(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            length: metadata.len(),
-        }
-    }
 }
 
 /// The file as it was read.
