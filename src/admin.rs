@@ -49,6 +49,8 @@ pub struct Parts {
     pub upstream: String,
     /// Where the credentials come from.
     pub source: &'static str,
+    /// The same with what distinguishes it from others of its kind, as it follows the word "from".
+    pub source_description: String,
     /// The scheme of the credentials at the start.
     pub scheme: Scheme,
     /// Where the lock-out state is kept: `directory`, `overlay` or `memory`.

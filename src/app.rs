@@ -4,6 +4,7 @@
 //! [`server`], so that neither can starve the other.
 
 mod credential_rotation;
+mod load;
 mod reload;
 mod startup;
 mod trust;
@@ -19,10 +20,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use self::load::{Checked, Loaded, check, load};
 use self::startup::Durability;
 use crate::{
     admin,
-    config::{self, AdminSocket, Config, Listen},
+    config::{self, AdminSocket, Listen},
     credentials::lockout::{self, Lockout},
     error_chain,
     guard::{ByDoor, Door},
@@ -133,7 +135,8 @@ impl App {
     /// # Errors
     ///
     /// When any part cannot be started.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
+        let Loaded { config, source, credentials } = loaded;
         let owner = SocketAccess::owner_only();
         let listeners = Listeners {
             proxy: server::bind("listen.proxy", &config.listen.proxy, &config.listen.access)?,
@@ -145,7 +148,7 @@ impl App {
         warn_of_exposure(&config.listen);
         warn_of_policy(&config.proxy.policy);
         let (trust_writer, trust) = tls::trust(config.tls)?;
-        let scheme = config.credentials.scheme;
+        let scheme = credentials.scheme;
         let lockout = Lockout::open(config.state_dir.as_deref())?;
         let (default_lifetime, token_wait) = (config.token.default_lifetime, config.token.token_wait);
         let startup_delay = config.token.startup_jitter.mul_f64(fastrand::f64());
@@ -158,20 +161,13 @@ impl App {
             let why = if config.state_dir.is_none() { "is not set" } else { "is on a read-only file system" };
             warn!("auth.state_dir {why}: a rejection of the credentials is forgotten at the next restart");
         }
-        let source = config.source.kind();
-        info!(target: AUDIT, source, scheme = scheme.as_str(), "credentials were loaded");
+        let (source_kind, source_description) = (source.kind(), source.description());
+        info!(target: AUDIT, source = source_kind, scheme = scheme.as_str(), "credentials were loaded");
         let (scrubber, log_level) = (logging::scrubber(), logging::level());
-        let refresher = Refresher::new(
-            writer,
-            endpoint,
-            config.credentials,
-            lockout,
-            commands,
-            default_lifetime,
-            Arc::clone(&metrics),
-        )
-        .scrubbed_by(scrubber.clone())
-        .delayed(startup_delay);
+        let refresher =
+            Refresher::new(writer, endpoint, credentials, lockout, commands, default_lifetime, Arc::clone(&metrics))
+                .scrubbed_by(scrubber.clone())
+                .delayed(startup_delay);
         let end = End::default();
         let shared = proxy::Shared {
             concurrency: ConcurrencyLayer::new(&config.proxy, Arc::clone(&metrics)),
@@ -195,8 +191,8 @@ impl App {
         tasks.spawn("token refresher", refresher.run(ended.clone()));
         let hangups = signal::hangups().map_err(StartError::Signal)?;
         let rotation = credential_rotation::follow(
-            config.source,
-            config.scheme,
+            source,
+            config.credentials.scheme,
             control.clone(),
             scrubber,
             Arc::clone(&metrics),
@@ -217,6 +213,7 @@ impl App {
         let alive = Arc::clone(&server);
         let ops = ops::router(ops::Parts {
             token: token.clone(),
+            credentials_description: source_description.clone(),
             metrics: Arc::clone(&metrics),
             draining: end.draining.clone(),
             require_token: config.startup.require_token,
@@ -242,7 +239,8 @@ impl App {
             stop: end.wanted.clone(),
             draining: end.draining.clone(),
             upstream: config.proxy.upstream.url.to_string(),
-            source,
+            source: source_kind,
+            source_description,
             scheme,
             lockout_state: durability.as_str(),
             admin_token: config.admin_token,

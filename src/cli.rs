@@ -176,7 +176,7 @@ fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()
     let sources = arguments.sources;
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => block_on(serve::run(sources.inputs(), unprotected)),
-        Command::Check => check::run(&sources.inputs()),
+        Command::Check => block_on(async { check::run(&sources.inputs()).await }),
         Command::Config { redacted: _ } => show::run(&sources.inputs()),
         Command::Routes => routes::run(&sources.inputs()),
         Command::Health(arguments) => block_on(health::run(sources.inputs(), arguments)),

@@ -4,7 +4,7 @@
 //! into a [`Config`] of real types, and tells all that is wrong at once. What keys there are is said in one place:
 //! `config/default.toml`.
 //!
-//! Deliberately absent: secrets, which go straight from the environment to [`credentials`], and the
+//! Deliberately absent: secrets, which go straight from their source to [`credentials`](mod@credentials), and the
 //! values of keys in errors, since a secret may stand where it does not belong.
 
 mod command_line;
@@ -24,7 +24,7 @@ pub use reread::{Changes, Reread};
 pub use sources::{Inputs, Raw};
 
 use crate::{
-    credentials::{self, Credentials, Scheme, Source, basic_password},
+    credentials::{self, basic_password},
     error_chain,
     policy::Policy,
     proxy,
@@ -55,12 +55,8 @@ pub struct Config {
     pub startup: Startup,
     /// How the process ends.
     pub shutdown: Shutdown,
-    /// What the proxy authenticates with, as it was when the configuration was read.
-    pub credentials: Credentials,
-    /// Where to read that again.
-    pub source: Source,
-    /// The scheme that was asked for (`auth.scheme`).
-    pub scheme: Option<Scheme>,
+    /// Where to read what the proxy authenticates with. Nothing has been read yet.
+    pub credentials: credentials::Config,
     /// Where rejections are remembered (`auth.state_dir`).
     pub state_dir: Option<PathBuf>,
     /// The administrator's socket (`admin.socket`).
@@ -122,27 +118,37 @@ pub struct Listen {
     pub admin: Vec<Address>,
 }
 
-/// Reads, merges and checks everything. From then on no output of this process shows the secrets that it found.
+/// A configuration that cannot run.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{problems}")]
+pub struct Invalid {
+    /// All that is wrong, but for the credentials, which have not been read.
+    pub problems: Problems,
+    /// Where the credentials come from, where that is known, so that what is wrong with them can be reported together with the rest.
+    pub credentials: Option<credentials::Config>,
+}
+
+/// Reads, merges and checks everything but the credentials, which are [loaded](credentials::load) afterwards, since that may need a
+/// network. From then on no output of this process shows the secrets that it found.
 ///
 /// # Errors
 ///
 /// All problems at once.
-pub fn load(inputs: &Inputs) -> Result<Config, Problems> {
+pub fn load(inputs: &Inputs) -> Result<Config, Invalid> {
     let mut problems = Vec::new();
     let raw = sources::gather(inputs, &mut problems);
     let reread = Reread::new(inputs, &raw);
-    let config = resolve::resolve(&raw, &inputs.environment, reread, &mut problems);
+    let (config, credentials) = resolve::resolve(&raw, &inputs.environment, reread, &mut problems);
     match config {
         Some(config) if problems.is_empty() => {
             keep_secret(&config);
             Ok(config)
         }
-        _ => Err(Problems(problems)),
+        _ => Err(Invalid { problems: Problems(problems), credentials }),
     }
 }
 
 fn keep_secret(config: &Config) {
-    scrubber().know("the credentials", config.credentials.secrets());
     keep_secret_token(config.admin_token.as_ref());
     let egress = config.proxy.upstream.egress.as_ref().and_then(|egress| egress.authorization.as_ref());
     scrubber().know("the egress proxy's password", egress.and_then(basic_password).into_iter().collect());
@@ -175,6 +181,20 @@ pub fn policy(inputs: &Inputs) -> Result<Policy, Problems> {
     let raw = sources::gather(inputs, &mut problems);
     let policy = resolve::policy(&raw, &mut problems);
     if problems.is_empty() { Ok(policy) } else { Err(Problems(problems)) }
+}
+
+/// Reads where credentials come from, and nothing else: no credential, and no other key's value.
+///
+/// # Errors
+///
+/// What is wrong with these keys, or with the places themselves.
+pub fn credentials(inputs: &Inputs) -> Result<credentials::Config, Problems> {
+    let mut problems = Vec::new();
+    let raw = sources::gather(inputs, &mut problems);
+    match resolve::credentials(&raw, &inputs.environment, &mut problems) {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Problems(problems)),
+    }
 }
 
 /// Reads where the operators are answered, and nothing else: no credential, and no other key's value.

@@ -1,8 +1,12 @@
 //! The credentials that the proxy holds for its callers, and where they are read from.
 //!
+//! A [`Config`] says which [`CredentialSource`] there is; [`load`] reads one set of [`Credentials`] from it. Each source is a file
+//! or a folder: `env`, `dir`.
+//!
 //! They are read straight from the environment or from files, never through the `config` crate, which turns digits into
 //! numbers and prints values in its errors. A [`Problem`] names the place and the way out, never the value.
 
+mod config;
 pub mod dir;
 mod env;
 mod field;
@@ -13,10 +17,11 @@ mod problem;
 mod source;
 mod value;
 
-pub use field::Field;
+pub use config::{Config, SourceConfig};
+pub use field::{Field, Sourced};
 pub use operator::{EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, secret_variables};
 pub use problem::{Problem, Spoiled};
-pub use source::{Source, load};
+pub use source::{CredentialSource, Values, load};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;

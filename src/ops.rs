@@ -39,6 +39,8 @@ pub type Alive = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Se
 pub struct Parts {
     /// The token, and what the refresher says of it.
     pub token: TokenReader,
+    /// Where the credentials come from, as it follows the word "from".
+    pub credentials_description: String,
     /// The metrics to show.
     pub metrics: Arc<Metrics>,
     /// Cancelled as soon as the process drains.
@@ -118,6 +120,7 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
     };
     line("ready", ready.to_string());
     line("draining", draining.to_string());
+    line("credentials", format!("from {}", parts.credentials_description));
     line("token obtained", token.status().obtained.to_string());
     line("token state", token.state().as_str().to_owned());
     line("token version", token.version().to_string());
@@ -208,7 +211,18 @@ mod tests {
         let alive: Alive = Arc::new(move || Box::pin(std::future::ready(alive)));
         let (metrics, draining) = (Arc::new(Metrics::new()), CancellationToken::new());
         let refused = watch::channel(None).1;
-        (Parts { token, metrics, draining, require_token: false, fail_on_rejection: false, refused, alive }, writer)
+        let credentials_description = "the environment".to_owned();
+        let parts = Parts {
+            token,
+            credentials_description,
+            metrics,
+            draining,
+            require_token: false,
+            fail_on_rejection: false,
+            refused,
+            alive,
+        };
+        (parts, writer)
     }
 
     fn publish(writer: &mut TokenWriter) {
@@ -306,6 +320,7 @@ mod tests {
         writer.settle(Phase::Rejected, None, Guard::default());
         let (status, text) = get(&parts, "/readyz?verbose").await;
         assert_eq!(status, 503);
+        assert!(text.contains("\ncredentials: from the environment\n"), "{text}");
         assert!(text.contains("token state: rejected\n") && text.contains("next token call: never: "), "{text}");
         assert!(text.contains("`finicity-proxy lockout reset`"), "{text}");
         publish(&mut writer);

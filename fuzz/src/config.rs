@@ -1,8 +1,16 @@
 //! Configurations: whatever a file and the environment say, it is read or all that is wrong is told, and no secret with it.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, sync::LazyLock};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    pin::pin,
+    sync::LazyLock,
+    task::{Context, Poll, Waker},
+};
 
 use finicity_proxy::{
+    app::{self, Loaded},
     config::{self, Inputs, Problems},
     token,
 };
@@ -38,7 +46,7 @@ pub fn config(input: &[u8]) {
     }
     let inputs = inputs(file, &variables);
 
-    let loaded = config::load(&inputs);
+    let loaded = load(&inputs);
     let effective = config::effective(&inputs);
     let told = loaded.as_ref().err();
     for shown in [
@@ -59,12 +67,20 @@ pub fn config(input: &[u8]) {
     let unknown = keys.iter().filter(|(key, _)| !KNOWN.contains(key)).count();
     let problems = effective.as_ref().err().map_or(0, |problems| problems.0.len());
     assert!(problems >= unknown, "{unknown} unknown keys, {problems} problems");
-    if let Ok(config) = &loaded {
-        credentials_have_their_headers(&config.token);
+    if let Ok(loaded) = &loaded {
+        credentials_have_their_headers(&loaded.config.token);
     }
     one_more_problem_hides_none(&inputs, told);
     if let (Ok(_), Ok(raw)) = (&loaded, &effective) {
         what_is_shown_can_be_loaded(&raw.to_toml());
+    }
+}
+
+/// The configuration with the credentials, which are on this machine: reading them waits for nothing.
+fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
+    match pin!(app::load(inputs)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(loaded) => loaded,
+        Poll::Pending => panic!("a source on this machine waits"),
     }
 }
 
@@ -133,7 +149,7 @@ fn credentials_have_their_headers(config: &token::Config) {
 fn one_more_problem_hides_none(inputs: &Inputs, told: Option<&Problems>) {
     let mut inputs = inputs.clone();
     inputs.flags.push(("no.such.key".to_owned(), String::new()));
-    let mut more = config::load(&inputs).expect_err("an unknown key is refused").0;
+    let mut more = load(&inputs).expect_err("an unknown key is refused").0;
     let added = more.iter().position(|problem| problem.to_string().starts_with("no.such.key (set by --set)"));
     more.remove(added.expect("the unknown key is told"));
     assert_eq!(Some(&Problems(more)).filter(|problems| !problems.0.is_empty()), told);

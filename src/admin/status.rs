@@ -22,6 +22,8 @@ pub struct Status {
     pub scheme: Cow<'static, str>,
     /// Where the credentials come from: `environment` or `directory`.
     pub credentials_source: Cow<'static, str>,
+    /// The source as it follows the word "from": `the directory /etc/finicity-proxy/credentials`.
+    pub credentials_description: Cow<'static, str>,
     /// Whether the process is shutting down.
     pub draining: bool,
     /// The token.
@@ -81,6 +83,7 @@ pub(super) async fn show(State(parts): State<Parts>) -> Json<Status> {
         upstream: parts.upstream.into(),
         scheme: parts.scheme.as_str().into(),
         credentials_source: parts.source.into(),
+        credentials_description: parts.source_description.into(),
         draining: parts.draining.is_cancelled(),
         token: Token {
             state: parts.token.state().as_str().into(),

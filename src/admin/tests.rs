@@ -28,6 +28,7 @@ async fn call(
         draining: CancellationToken::new(),
         upstream: "https://api.finicity.com".to_owned(),
         source: "directory",
+        source_description: "the directory /x".to_owned(),
         scheme: Scheme::Partner,
         lockout_state: "memory",
         admin_token: admin_token.map(Secret::from),
@@ -57,7 +58,7 @@ async fn the_status_is_told_to_local_programs() {
         r#""token":{"state":"empty","version":0,"obtained":false,"usable_for_s":0,"next_attempt_in_s":null}"#,
         r#""lock_out":{"latched":false,"budget_spent":false,"rejections":0,"unresolved_attempts":0,"held":false,"unrecorded":false,"new_credentials":null,"remembered_in":"memory""#,
         r#""reason":null,"remedy":null}"#,
-        r#""scheme":"partner","credentials_source":"directory""#,
+        r#""scheme":"partner","credentials_source":"directory","credentials_description":"the directory /x""#,
     ] {
         assert!(text.contains(part), "{text}");
     }

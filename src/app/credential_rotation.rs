@@ -1,26 +1,22 @@
-//! Follows the place that credentials come from, and hands new ones to the refresher.
+//! Follows the source of the credentials, and hands new ones to the refresher.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{select, signal::unix::Signal, time::sleep};
+use tokio::{select, signal::unix::Signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    credentials::{self, Scheme, Source, dir},
+    credentials::{self, CredentialSource, Scheme},
     error_chain,
     telemetry::{AUDIT, Metrics, Scrubber, Subject},
     token::TokenControl,
 };
 
-/// How long a directory must have been left alone before it is read: whoever writes the files one after the other is done by
-/// then. Half of a change would be a failed authentication, of which the vendor allows few.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// Reads `source` again whenever its directory changes and at each of `hangups`, until `stop` is cancelled. Credentials that
-/// cannot be used are told, and those in use stay.
+/// Loads the credentials from `source` again whenever it reports a change and at each of `hangups`, until `stop` is cancelled.
+/// Credentials that cannot be used are logged, and those in use stay.
 pub(super) async fn follow(
-    source: Source,
+    mut source: Box<dyn CredentialSource>,
     scheme: Option<Scheme>,
     control: TokenControl,
     scrubber: Scrubber,
@@ -28,34 +24,21 @@ pub(super) async fn follow(
     mut hangups: Signal,
     stop: CancellationToken,
 ) {
-    let directory = match &source {
-        Source::Directory(path) => Some(path.as_path()),
-        Source::Environment(_) => None,
-    };
-    // The credentials were read before this task began; what changed since then is seen as well.
-    let mut seen = None;
     loop {
-        let changed = async {
-            match (directory, &seen) {
-                (Some(_), None) => {}
-                (Some(path), Some(snapshot)) => drop(dir::wait_for_change(path, snapshot).await),
-                (None, _) => std::future::pending().await,
-            }
-        };
         select! {
             () = stop.cancelled() => return,
-            () = changed => {}
+            () = source.changed() => {}
             _ = hangups.recv() => info!(target: AUDIT, "SIGHUP: reading the credentials again"),
         }
-        // The snapshot before the read, so that a change during the read is seen as one.
-        seen = match directory {
-            None => None,
-            Some(path) => select! {
-                () = stop.cancelled() => return,
-                snapshot = settled(path) => Some(snapshot),
-            },
+        let stable_load = async {
+            source.wait_until_stable().await;
+            credentials::load(source.as_mut(), scheme).await
         };
-        match credentials::load(&source, scheme) {
+        let loaded = select! {
+            () = stop.cancelled() => return,
+            loaded = stable_load => loaded,
+        };
+        match loaded {
             Ok(credentials) => {
                 metrics.reloaded(Subject::Credentials, true);
                 scrubber.know("new credentials", credentials.secrets());
@@ -69,18 +52,5 @@ pub(super) async fn follow(
                 }
             }
         }
-    }
-}
-
-/// Waits until the directory is left alone.
-async fn settled(path: &Path) -> dir::Snapshot {
-    let mut snapshot = dir::snapshot(path);
-    loop {
-        sleep(SETTLE).await;
-        let now = dir::snapshot(path);
-        if now == snapshot {
-            return snapshot;
-        }
-        snapshot = now;
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::say;
 use crate::{
-    app::{joined, longest_end},
-    config::{self, Inputs},
+    app::{self, Checked, joined, longest_end},
+    config::Inputs,
     policy::{Mode, Policy},
 };
 
@@ -13,12 +13,18 @@ use crate::{
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
 /// Loads everything and says what it amounts to. Nothing is bound, and nobody is called.
-pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
-    let config = config::load(inputs)?;
+pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
+    let Checked { config, source, credentials } = app::check(inputs).await?;
     say("the configuration is valid");
     say(format_args!("  upstream   {}", config.proxy.upstream.url));
-    let token_path = crate::token::scheme::token_call(&config.credentials, &config.token).path;
-    say(format_args!("  token      {token_path} by scheme {}", config.credentials.scheme.as_str()));
+    match credentials {
+        Some(credentials) => {
+            let token_path = crate::token::scheme::token_call(&credentials, &config.token).path;
+            let scheme = credentials.scheme.as_str();
+            say(format_args!("  token      {token_path} by scheme {scheme}, with credentials from {source}"));
+        }
+        None => say(format_args!("  token      with credentials from {source}, which are not read without a network")),
+    }
     say(format_args!("  callers    {}", joined(&config.listen.proxy)));
     say(format_args!("  operators  {}", joined(&config.listen.ops)));
     say(format_args!("  admin      {}", joined(&config.listen.admin)));

@@ -8,8 +8,8 @@ use tokio::select;
 
 use super::{Sources, narrate, say, serve};
 use crate::{
-    app::App,
-    config::{self, Config, Environment, Inputs},
+    app::{self, App, Loaded},
+    config::{Environment, Inputs},
     process::signal::StopSignals,
     sandbox::{self, CREDENTIALS, Sandbox},
     server::Address,
@@ -47,9 +47,9 @@ pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Resul
             inputs.flags.insert(0, (key.to_owned(), ANY_PORT.to_owned()));
         }
     }
-    let config = configure(inputs, &sandbox, arguments.once)?;
-    logging::init(&config.log, Output::Stderr)?;
-    let app = App::start(config).await?;
+    let loaded = configure(inputs, &sandbox, arguments.once).await?;
+    logging::init(&loaded.config.log, Output::Stderr)?;
+    let app = App::start(loaded).await?;
     app.token().wait().await.context("the sandbox gave no token")?;
 
     if arguments.once {
@@ -67,7 +67,7 @@ pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Resul
     }
 }
 
-fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow::Result<Config> {
+async fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow::Result<Loaded> {
     inputs.environment = Environment::from_iter([
         ("FINICITY_CLIENT_ID", CREDENTIALS.client_id),
         ("FINICITY_CLIENT_SECRET", CREDENTIALS.client_secret),
@@ -79,10 +79,10 @@ fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow::Resul
         inputs.flags.insert(0, ("log.level".to_owned(), "warn".to_owned()));
     }
     inputs.flags.push(("upstream.url".to_owned(), sandbox.url()));
-    let mut config = config::load(&inputs)?;
-    config.tls.public_roots = false;
-    config.tls.extra_roots.push(sandbox.ca());
-    Ok(config)
+    let mut loaded = app::load(&inputs).await?;
+    loaded.config.tls.public_roots = false;
+    loaded.config.tls.extra_roots.push(sandbox.ca());
+    Ok(loaded)
 }
 
 /// Tells of every new token. Never ends.

@@ -4,11 +4,13 @@ use anyhow::bail;
 use tracing::{info, warn};
 
 use crate::{
-    app::{App, Ending},
-    config::{self, Inputs},
+    app::{self, App, Ending},
+    config::Inputs,
     error_chain,
-    process::signal::{self, StopSignals},
-    process::{self, Unprotected},
+    process::{
+        self, Unprotected,
+        signal::{self, StopSignals},
+    },
     telemetry::logging::{self, Output},
 };
 
@@ -19,11 +21,11 @@ pub(super) async fn run(inputs: Inputs, unprotected: Vec<Unprotected>) -> anyhow
     // container what it does not catch, so that a SIGTERM would be lost.
     let mut signals = StopSignals::catch()?;
     let _hangups = signal::hangups()?;
-    let config = config::load(&inputs)?;
+    let loaded = app::load(&inputs).await?;
     drop(inputs); // the environment's copy of the secrets with it
-    logging::init(&config.log, Output::Stdout)?;
+    logging::init(&loaded.config.log, Output::Stdout)?;
     let open_files = process::raise_open_files();
-    let app = App::start(config).await?;
+    let app = App::start(loaded).await?;
     for problem in unprotected {
         warn!(problem = error_chain::one_line(&problem), "the process could not be protected");
     }

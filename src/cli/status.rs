@@ -39,7 +39,12 @@ fn described(status: &Status) -> String {
     };
     line("version", format!("{}, up for {}", status.version, time(status.uptime_s)));
     line("upstream", status.upstream.to_string());
-    line("credentials", format!("from the {}, scheme {}", status.credentials_source, status.scheme));
+    let source = match &*status.credentials_description {
+        // An older proxy.
+        "" => format!("the {}", status.credentials_source),
+        description => description.to_owned(),
+    };
+    line("credentials", format!("from {source}, scheme {}", status.scheme));
     line("token", token(&status.token));
     line("next token request", next_request(status));
     if status.draining {

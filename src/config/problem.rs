@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::{credentials, error_chain};
+
 /// One thing that is wrong: where, and what to do. Never holds a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -65,3 +67,10 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// What is wrong with credentials, a line each.
+impl From<Vec<credentials::Problem>> for Problems {
+    fn from(problems: Vec<credentials::Problem>) -> Self {
+        Self(problems.iter().map(|problem| Problem::other(error_chain::one_line(problem))).collect())
+    }
+}

@@ -13,41 +13,37 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use http::HeaderValue;
 
 use super::{Config, Control, Environment, Problem, Raw, Reread, Shutdown, Startup, reader::Reader};
-use crate::{
-    credentials::{self, Credentials, Scheme, Source},
-    error_chain,
-    policy::Policy,
-    proxy,
-    secret::Secret,
-    telemetry::Levels,
-    token,
-};
+use crate::{credentials, error_chain, policy::Policy, proxy, telemetry::Levels, token};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Reads every key of `raw` and the credentials. What is wrong is added to `problems`; only without any is the result of use.
+/// Reads every key of `raw` and the operator's secrets. What is wrong is added to `problems`; only without any is the configuration
+/// of use. Where the credentials come from is returned whatever else is wrong.
 pub(super) fn resolve(
     raw: &Raw,
     environment: &Environment,
     reread: Reread,
     problems: &mut Vec<Problem>,
-) -> Option<Config> {
+) -> (Option<Config>, Option<credentials::Config>) {
     let mut reader = Reader::new(raw, problems);
-    let (source, scheme) = auth::source(&mut reader, environment);
+    let source = auth::credentials(&mut reader, environment);
     let egress = credentials::egress_authorization(environment.variables());
-    let config = keys(&mut reader, source.clone(), scheme, reread, egress.as_ref().ok().cloned().flatten());
-    let credentials = credentials::load(&source, scheme);
+    let config = keys(&mut reader, source.clone(), reread, egress.as_ref().ok().cloned().flatten());
     let admin_token = credentials::admin_token(environment.variables());
-    match (credentials, admin_token, &egress, config) {
-        (Ok(credentials), Ok(admin_token), Ok(_), Some(config)) => Some(config(credentials, admin_token)),
-        (credentials, admin_token, ..) => {
-            let credentials = credentials.err().unwrap_or_default();
-            let wrong = credentials.iter().chain(admin_token.as_ref().err()).chain(egress.as_ref().err());
-            problems.extend(wrong.map(|problem| Problem::other(error_chain::one_line(problem))));
-            None
-        }
-    }
+    let wrong = admin_token.as_ref().err().into_iter().chain(egress.as_ref().err());
+    problems.extend(wrong.map(|problem| Problem::other(error_chain::one_line(problem))));
+    let config = config.zip(admin_token.ok()).map(|(config, admin_token)| Config { admin_token, ..config });
+    (config, source)
+}
+
+/// Reads the keys that say where credentials come from.
+pub(super) fn credentials(
+    raw: &Raw,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> Option<credentials::Config> {
+    auth::credentials(&mut Reader::new(raw, problems), environment)
 }
 
 /// Reads the keys that say where operators are answered.
@@ -65,22 +61,21 @@ pub(super) fn policy(raw: &Raw, problems: &mut Vec<Problem>) -> Policy {
 /// The levels of the log, of keys that are all valid; what is wrong is added to `problems`. Credentials are not looked at.
 pub(super) fn levels(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Levels> {
     let mut reader = Reader::new(raw, problems);
-    let (source, scheme) = auth::source(&mut reader, &Environment::default());
-    let _config = keys(&mut reader, source, scheme, Reread::default(), None)?;
+    let source = auth::credentials(&mut reader, &Environment::default());
+    let _config = keys(&mut reader, source, Reread::default(), None)?;
     if !problems.is_empty() {
         return None;
     }
     log::level(&mut Reader::new(raw, problems))
 }
 
-/// Reads every key; what comes back makes the whole configuration once the credentials are there.
+/// Reads every key but those of `credentials`; the admin token, which is no key, is left out.
 fn keys(
     read: &mut Reader<'_>,
-    source: Source,
-    scheme: Option<Scheme>,
+    credentials: Option<credentials::Config>,
     reread: Reread,
     egress_authorization: Option<HeaderValue>,
-) -> Option<impl FnOnce(Credentials, Option<Secret<String>>) -> Config + use<>> {
+) -> Option<Config> {
     let listen = listen::listen(read);
     let hosts = listen::host_names(read);
     let required_header = listen::required_header(read);
@@ -108,8 +103,8 @@ fn keys(
     };
     let log = log::log(read);
 
-    let upstream = upstream?;
-    Some(move |credentials, admin_token| Config {
+    let (upstream, credentials) = (upstream?, credentials?);
+    Some(Config {
         listen,
         server,
         proxy: proxy::Config {
@@ -132,9 +127,7 @@ fn keys(
         token: token::Config { base: upstream.url, egress: upstream.egress, ..token },
         state_dir,
         admin_socket,
-        source,
-        scheme,
-        admin_token,
+        admin_token: None,
         tls,
         log,
         reread,
@@ -163,8 +156,8 @@ mod tests {
         let mut problems = Vec::new();
         let raw = gather(&Inputs::default(), &mut problems);
         let mut reader = Reader::new(&raw, &mut problems);
-        let (source, scheme) = auth::source(&mut reader, &Environment::default());
-        assert!(keys(&mut reader, source, scheme, Reread::default(), None).is_some());
+        let source = auth::credentials(&mut reader, &Environment::default());
+        assert!(keys(&mut reader, source, Reread::default(), None).is_some());
         let read: Vec<String> = reader.read().iter().map(|key| (*key).to_owned()).collect();
         assert_eq!(raw.keys().cloned().collect::<Vec<_>>(), read);
         assert_eq!(problems, []);

@@ -1,6 +1,7 @@
 use std::{fs, path::Path};
 
 use super::*;
+use crate::credentials::SourceConfig;
 
 const SECRETS: [(&str, &str); 3] =
     [("FINICITY_CLIENT_ID", "id-1"), ("FINICITY_CLIENT_SECRET", "canary-secret"), ("FINICITY_APP_KEY", "canary-key")];
@@ -152,13 +153,12 @@ fn one_head_of_the_largest_size_fits_among_the_unfinished_ones() {
 }
 
 #[test]
-fn p02_credentials_and_keys_are_told_together() {
-    let inputs = Inputs { environment: [("FINICITY__AUTH__SCOPE", "\n")].into_iter().collect(), ..Inputs::default() };
-    check_problems(
-        &inputs,
-        4,
-        &["auth.scope", "FINICITY_CLIENT_ID is not set", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"],
-    );
+fn no_credential_is_read_with_the_keys() {
+    let missing = load(&Inputs::default()).unwrap();
+    assert!(matches!(missing.credentials.source, SourceConfig::Environment(_)));
+    let variables = [("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", "/nowhere/at/all")];
+    let elsewhere = load(&inputs(&variables)).unwrap();
+    assert!(matches!(elsewhere.credentials.source, SourceConfig::Directory(_)));
 }
 
 #[test]

@@ -18,6 +18,8 @@
 
 mod read;
 mod snapshot;
+mod source;
 
 pub use read::{Files, ReadError, read, wait_for_change};
 pub use snapshot::{Snapshot, snapshot};
+pub(super) use source::DirectorySource;

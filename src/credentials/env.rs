@@ -1,18 +1,20 @@
-//! Values from environment variables, or from the files that `…_FILE` variables name.
+//! Credentials from environment variables, or from the files that `…_FILE` variables name.
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt, fs, future,
     io::{self, Read as _},
     path::Path,
     str,
 };
 
+use futures_util::future::BoxFuture;
 use zeroize::Zeroizing;
 
 use super::{
-    field::{Field, Found},
+    field::{Field, Sourced},
     problem::{MAX_FILE_BYTES, Problem},
+    source::{CredentialSource, Values},
 };
 use crate::secret::{Secret, ShownPath};
 
@@ -34,17 +36,31 @@ impl Variables {
     }
 
     /// The value that `name` holds or names, if there is one.
-    pub(super) fn read(&self, name: &str) -> Option<Result<Found, Problem>> {
+    pub(super) fn read(&self, name: &str) -> Option<Result<Sourced, Problem>> {
         let file_variable = format!("{name}_FILE");
         match (self.0.get(name), self.0.get(&file_variable)) {
             (None, None) => None,
             (Some(_), Some(_)) => Some(Err(Problem::Twice(name.to_owned()))),
-            (Some(value), None) => Some(Ok((value.clone(), name.to_owned()))),
+            (Some(value), None) => Some(Ok(Sourced { value: value.clone(), origin: name.to_owned() })),
             (None, Some(path)) if !path.expose().contains('/') => Some(Err(Problem::NotAPath(name.to_owned()))),
             (None, Some(path)) => {
                 let path = path.expose();
-                Some(read_file(&file_variable, path).map(|value| (value, format!("{file_variable} ({path})"))))
+                let origin = format!("{file_variable} ({path})");
+                Some(read_file(&file_variable, path).map(|value| Sourced { value, origin }))
             }
+        }
+    }
+
+    /// What there is of `name`, without reading a file.
+    fn state(&self, name: &str) -> String {
+        match (self.0.get(name), self.0.get(&format!("{name}_FILE"))) {
+            (Some(_), _) => "[redacted]".to_owned(),
+            (None, Some(path)) if path.expose().contains('/') => {
+                let path = ShownPath::new(Path::new(path.expose())).to_string();
+                format!("[redacted], from {}", path.replace(char::is_control, "\u{fffd}"))
+            }
+            (None, Some(_)) => "[redacted], from a file".to_owned(),
+            (None, None) => "not set".to_owned(),
         }
     }
 }
@@ -53,6 +69,45 @@ impl Variables {
 impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// The environment of this process, as it was at its start. Variables never change; the files that they name may, and are read
+/// again when an operator says so.
+#[derive(Debug)]
+pub(super) struct EnvironmentSource(Variables);
+
+impl EnvironmentSource {
+    pub(super) fn new(variables: Variables) -> Self {
+        Self(variables)
+    }
+}
+
+impl CredentialSource for EnvironmentSource {
+    fn kind(&self) -> &'static str {
+        "environment"
+    }
+
+    fn description(&self) -> String {
+        "the environment".to_owned()
+    }
+
+    fn outline(&self) -> Vec<String> {
+        Field::ALL.map(Field::variable).map(|name| format!("{name}: {}", self.0.state(name))).into()
+    }
+
+    fn load(&mut self) -> BoxFuture<'_, Result<Values, Problem>> {
+        let found = |field: Field| Some((field, self.0.read(field.variable())?));
+        Box::pin(async move { Ok(Field::ALL.into_iter().filter_map(found).collect()) })
+    }
+
+    fn missing(&self, field: Field) -> Problem {
+        let name = field.variable();
+        Problem::Missing(name.to_owned(), format!("set it, or set {name}_FILE to a file that holds it"))
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(future::pending())
     }
 }
 

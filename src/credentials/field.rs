@@ -2,11 +2,14 @@
 
 use crate::secret::Secret;
 
-/// The files that are looked for, in the order of [`Field`]. Others are none of ours.
-pub(super) const NAMES: [&str; 5] = ["client_id", "client_secret", "partner_id", "partner_secret", "app_key"];
-
-/// One value with the name of its place.
-pub(super) type Found = (Secret<String>, String);
+/// One value, and where it was read.
+#[derive(Clone, Debug)]
+pub struct Sourced {
+    /// The value as it is kept there, the line break at its end included.
+    pub value: Secret<String>,
+    /// The name of the place, for errors: a variable or a path, never a value.
+    pub origin: String,
+}
 
 /// The values that credentials consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +43,12 @@ impl Field {
 
     /// The file that holds it in a directory of credentials.
     pub fn file_name(self) -> &'static str {
-        NAMES[self as usize]
+        match self {
+            Self::ClientId => "client_id",
+            Self::ClientSecret => "client_secret",
+            Self::PartnerId => "partner_id",
+            Self::PartnerSecret => "partner_secret",
+            Self::AppKey => "app_key",
+        }
     }
 }

@@ -35,7 +35,7 @@ pub fn secret_variables(environment: &BTreeMap<String, Secret<String>>) -> Vec<S
 /// When it is set and cannot be used.
 pub fn admin_token(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<Secret<String>>, Problem> {
     let found = Variables::of(environment, &[ADMIN_TOKEN]).read(ADMIN_TOKEN).transpose()?;
-    found.map(|found| check(Kind::AdminToken, found).map(|(value, _)| value)).transpose()
+    found.map(|found| check(Kind::AdminToken, found).map(|found| found.value)).transpose()
 }
 
 /// What an egress proxy is shown (RFC 7617), as a header value that is marked sensitive, if its credentials are set.
@@ -54,7 +54,7 @@ pub fn egress_authorization(environment: &BTreeMap<String, Secret<String>>) -> R
         (None, None) => Ok(None),
         (None, Some(_)) => Err(missing(EGRESS_USERNAME)),
         (Some(_), None) => Err(missing(EGRESS_PASSWORD)),
-        (Some((username, place)), Some(_)) if username.expose().contains(':') => Err(Problem::Colon(place)),
-        (Some((username, _)), Some((password, _))) => Ok(Some(basic(username.expose(), password.expose()))),
+        (Some(username), Some(_)) if username.value.expose().contains(':') => Err(Problem::Colon(username.origin)),
+        (Some(username), Some(password)) => Ok(Some(basic(username.value.expose(), password.value.expose()))),
     }
 }

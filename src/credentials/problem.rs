@@ -1,8 +1,7 @@
 //! Why credentials cannot be used.
 
-use std::io;
+use std::{error::Error, io};
 
-use super::dir::ReadError;
 use crate::secret::ShownPath;
 
 /// Larger than any credential; a file above this is not one.
@@ -90,7 +89,7 @@ pub enum Problem {
         /// The path that it holds.
         path: ShownPath,
     },
-    /// The directory cannot be read.
-    #[error("credentials.dir")]
-    Directory(#[source] ReadError),
+    /// The source as a whole cannot be read. Named by its configuration key; the error is the source's own.
+    #[error("{0}")]
+    Source(&'static str, #[source] Box<dyn Error + Send + Sync>),
 }

@@ -1,40 +1,75 @@
-//! From values, wherever they lie, to one set of credentials.
+//! What a source of credentials has to offer, and the way from its values to one set of credentials.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, future};
+
+use futures_util::future::BoxFuture;
 
 use super::{
-    AppKey, Credentials, Scheme, dir, env,
-    field::{Field, Found},
+    AppKey, Credentials, Scheme,
+    field::{Field, Sourced},
     problem::{Problem, Spoiled},
     value::check,
 };
-use crate::secret::Secret;
 
-/// Where credentials are read from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// Variables of the environment, or the files that they name. Values that are variables never change; files may.
-    Environment(env::Variables),
-    /// The files of this directory: a mounted Secret.
-    Directory(PathBuf),
-}
+/// The values that a source holds, of one moment or version. A value that is there and cannot be read is a problem of its own.
+pub type Values = BTreeMap<Field, Result<Sourced, Problem>>;
 
-impl Source {
-    /// What kind of place it is, in logs.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Environment(_) => "environment",
-            Self::Directory(_) => "directory",
-        }
+/// A place that credentials are read from.
+///
+/// A new source is one implementation, one variant of [`SourceConfig`](super::SourceConfig), and its keys in
+/// `config/default.toml`. Sources are used through `dyn`, so that one that was not compiled in is named nowhere else.
+pub trait CredentialSource: fmt::Debug + Send + Sync {
+    /// The kind of source, one word: the field `source` in logs and `credentials_source` in the status.
+    fn kind(&self) -> &'static str;
+
+    /// The source as it follows the word "from": `the directory /etc/finicity-proxy/credentials`. Never shows a value.
+    fn description(&self) -> String;
+
+    /// Whether [`load`](Self::load) uses a network, which `check` must not.
+    fn uses_network(&self) -> bool {
+        false
     }
 
-    /// The credentials' variables of `environment`.
-    pub fn environment(environment: &BTreeMap<String, Secret<String>>) -> Self {
-        Self::Environment(env::Variables::new(environment))
+    /// One line for each value: what it is called in this source, and whether it is there. For `config --redacted`, so it uses no
+    /// network; a source that would have to has no lines.
+    fn outline(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Reads all values, of one version where the source has versions. It may take seconds where a network is used.
+    ///
+    /// # Errors
+    ///
+    /// When the source as a whole cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a load that is dropped has no effect, and a change that it would have read is reported by
+    /// [`changed`](Self::changed) all the same.
+    fn load(&mut self) -> BoxFuture<'_, Result<Values, Problem>>;
+
+    /// The problem of a value that is required and not there.
+    fn missing(&self, field: Field) -> Problem;
+
+    /// Waits until the source may hold other values than those last loaded. How often it polls for that is the source's decision;
+    /// for a source that cannot change it never completes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no change is lost when it is dropped and called again.
+    fn changed(&mut self) -> BoxFuture<'_, ()>;
+
+    /// Waits until no change is in progress, so that a load does not read half of one. Called before each load but the first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    fn wait_until_stable(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(future::ready(()))
     }
 }
 
-/// Reads one set of credentials: of the scheme that is `wanted`, or else of the one whose values are there.
+/// Loads one set of credentials: of the scheme that is `wanted`, or else of the one whose values are there.
 ///
 /// One line break at the end of a value is dropped, since editors and `echo` add one; nothing else of it is changed. A value that
 /// was spoiled on its way is refused, see [`Spoiled`]: each that is sent is a failed authentication.
@@ -42,33 +77,16 @@ impl Source {
 /// # Errors
 ///
 /// Every problem of every value at once.
-pub fn load(source: &Source, wanted: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
-    match source {
-        Source::Environment(variables) => assemble(
-            wanted,
-            |field| variables.read(field.variable()),
-            |field| {
-                let name = field.variable();
-                (name.to_owned(), format!("set it, or set {name}_FILE to a file that holds it"))
-            },
-        ),
-        Source::Directory(path) => {
-            let files = dir::read(path).map_err(|error| vec![Problem::Directory(error)])?;
-            let shown = |field: Field| path.join(field.file_name()).display().to_string();
-            let read = |field: Field| files.get(field.file_name()).map(|value| Ok((value.clone(), shown(field))));
-            assemble(wanted, read, |field| (shown(field), "add this file to the Secret".to_owned()))
-        }
-    }
+pub async fn load(source: &mut dyn CredentialSource, wanted: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
+    let values = source.load().await.map_err(|problem| vec![problem])?;
+    assemble(values, wanted, |field| source.missing(field))
 }
 
-/// `read` gives the value of a field, if there is one; `missing` says how its absence is told.
 fn assemble(
+    mut values: Values,
     wanted: Option<Scheme>,
-    read: impl Fn(Field) -> Option<Result<Found, Problem>>,
-    missing: impl Fn(Field) -> (String, String),
+    missing: impl Fn(Field) -> Problem,
 ) -> Result<Credentials, Vec<Problem>> {
-    let values: BTreeMap<Field, Result<Found, Problem>> =
-        Field::ALL.into_iter().filter_map(|field| Some((field, read(field)?))).collect();
     let any_of = |fields: [Field; 2]| fields.iter().any(|field| values.contains_key(field));
     let (oauth2, partner) = ([Field::ClientId, Field::ClientSecret], [Field::PartnerId, Field::PartnerSecret]);
     let scheme = match (wanted, any_of(oauth2), any_of(partner)) {
@@ -79,18 +97,14 @@ fn assemble(
     };
     let [id, secret] = if scheme == Scheme::OAuth2 { oauth2 } else { partner };
 
-    let mut values = values;
     let mut take = |field: Field| match values.remove(&field) {
         Some(found) => found.and_then(|found| check(field.kind(), found)),
-        None => {
-            let (place, way_out) = missing(field);
-            Err(Problem::Missing(place, way_out))
-        }
+        None => Err(missing(field)),
     };
     let app_key = take(Field::AppKey)
-        .and_then(|(value, place)| AppKey::new(value).ok_or(Problem::Spoiled(place, Spoiled::NotAscii)));
+        .and_then(|Sourced { value, origin }| AppKey::new(value).ok_or(Problem::Spoiled(origin, Spoiled::NotAscii)));
     match (take(id), take(secret), app_key) {
-        (Ok((id, _)), Ok((secret, _)), Ok(app_key)) => Ok(Credentials { scheme, id, secret, app_key }),
+        (Ok(id), Ok(secret), Ok(app_key)) => Ok(Credentials { scheme, id: id.value, secret: secret.value, app_key }),
         (id, secret, app_key) => Err([id.err(), secret.err(), app_key.err()].into_iter().flatten().collect()),
     }
 }

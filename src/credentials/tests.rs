@@ -1,5 +1,7 @@
 use std::{collections::BTreeMap, fs};
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::error_chain;
 
@@ -164,11 +166,17 @@ fn a_file_that_cannot_be_used_is_told_by_its_path() {
 }
 
 fn from_env(variables: &BTreeMap<String, String>) -> Result<Credentials, Vec<Problem>> {
-    load(&source(variables), None)
+    load_now(&source(variables), None)
 }
 
-fn source(variables: &BTreeMap<String, String>) -> Source {
-    Source::environment(&variables.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone()))).collect())
+fn source(variables: &BTreeMap<String, String>) -> SourceConfig {
+    let secrets = variables.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone())));
+    SourceConfig::environment(&secrets.collect())
+}
+
+/// A load of a source that waits for nothing.
+fn load_now(source: &SourceConfig, wanted: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
+    load(source.open().as_mut(), wanted).now_or_never().expect("the source waits for nothing")
 }
 
 #[test]
@@ -182,24 +190,24 @@ fn the_scheme_is_the_one_whose_values_are_there() {
     let both: BTreeMap<_, _> = partner.into_iter().chain(env(&GOOD)).collect();
     assert!(from_env(&both).unwrap_err()[0].to_string().contains("set auth.scheme"));
     for scheme in [Scheme::OAuth2, Scheme::Partner] {
-        assert_eq!(load(&source(&both), Some(scheme)).unwrap().scheme, scheme);
+        assert_eq!(load_now(&source(&both), Some(scheme)).unwrap().scheme, scheme);
     }
 }
 
 #[test]
 fn a_directory_is_a_source_too_and_is_read_anew_each_time() {
     let dir = tempfile::tempdir().unwrap();
-    let source = Source::Directory(dir.path().to_owned());
-    let told: Vec<String> = load(&source, None).unwrap_err().iter().map(ToString::to_string).collect();
+    let source = SourceConfig::Directory(dir.path().to_owned());
+    let told: Vec<String> = load_now(&source, None).unwrap_err().iter().map(ToString::to_string).collect();
     assert!(told.len() == 3 && told[0].contains("client_id is not set: add this file"), "{told:?}");
     for (name, value) in [("partner_id", "p\n"), ("partner_secret", "s\n"), ("app_key", "k\n")] {
         fs::write(dir.path().join(name), value).unwrap();
     }
-    assert_eq!(load(&source, None).unwrap().secret.expose(), "s");
+    assert_eq!(load_now(&source, None).unwrap().secret.expose(), "s");
     fs::write(dir.path().join("partner_secret"), "s2").unwrap();
-    assert_eq!(load(&source, None).unwrap().secret.expose(), "s2");
-    let gone = Source::Directory(dir.path().join("gone"));
-    let told = error_chain::one_line(&load(&gone, None).unwrap_err()[0]);
+    assert_eq!(load_now(&source, None).unwrap().secret.expose(), "s2");
+    let gone = SourceConfig::Directory(dir.path().join("gone"));
+    let told = error_chain::one_line(&load_now(&gone, None).unwrap_err()[0]);
     assert!(told.starts_with("credentials.dir: ") && told.matches("mount the Secret there").count() == 1, "{told}");
 }
 

@@ -14,7 +14,7 @@
 use zeroize::Zeroizing;
 
 use super::{
-    field::{Field, Found},
+    field::{Field, Sourced},
     problem::{MIN_ADMIN_TOKEN_BYTES, Problem, Spoiled},
 };
 use crate::secret::Secret;
@@ -46,22 +46,22 @@ impl Field {
 }
 
 /// Takes the value, without one line break at its end, if it can be used.
-pub(super) fn check(kind: Kind, (value, place): Found) -> Result<Found, Problem> {
+pub(super) fn check(kind: Kind, Sourced { value, origin }: Sourced) -> Result<Sourced, Problem> {
     let value = Secret::from(without_line_break(value.expose()));
     let text = value.expose().as_str();
     if is_empty(kind, text) {
-        return Err(Problem::Empty(place));
+        return Err(Problem::Empty(origin));
     }
     if let Some(spoiled) = spoiled(kind, text) {
-        return Err(Problem::Spoiled(place, spoiled));
+        return Err(Problem::Spoiled(origin, spoiled));
     }
     if kind != Kind::Egress && is_placeholder(text) {
-        return Err(Problem::Placeholder(place));
+        return Err(Problem::Placeholder(origin));
     }
     if kind == Kind::AdminToken && text.len() < MIN_ADMIN_TOKEN_BYTES {
-        return Err(Problem::ShortAdminToken(place));
+        return Err(Problem::ShortAdminToken(origin));
     }
-    Ok((value, place))
+    Ok(Sourced { value, origin })
 }
 
 /// `text` without one LF or CRLF at its end.

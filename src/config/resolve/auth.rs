@@ -9,7 +9,7 @@ use super::{
     HOUR, SECOND,
 };
 use crate::{
-    credentials::{Scheme, Source},
+    credentials::{self, Scheme, SourceConfig},
     message::path::canonical,
     token::{
         self,
@@ -30,20 +30,20 @@ const NOT_FOR_CREDENTIALS: [HeaderName; 8] = [
 ];
 
 /// Where credentials come from, and of which scheme they shall be.
-pub(super) fn source(read: &mut Reader<'_>, environment: &Environment) -> (Source, Option<Scheme>) {
+pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> Option<credentials::Config> {
     let from_dir = read.choice("credentials.source", &[("env", false), ("dir", true)]);
     let dir = read.optional("credentials.dir", |path| Ok(PathBuf::from(path)));
     let schemes = [("auto", None), ("oauth2", Some(Scheme::OAuth2)), ("partner", Some(Scheme::Partner))];
     let scheme = read.choice("auth.scheme", &schemes);
     let source = match (from_dir, dir) {
-        (true, Some(dir)) => Source::Directory(dir),
+        (true, Some(dir)) => SourceConfig::Directory(dir),
         (true, None) => {
             read.problem("credentials.dir", "must name a directory when credentials.source is \"dir\"");
-            Source::Directory(PathBuf::new())
+            return None;
         }
-        (false, _) => Source::environment(environment.variables()),
+        (false, _) => SourceConfig::environment(environment.variables()),
     };
-    (source, scheme)
+    Some(credentials::Config { source, scheme })
 }
 
 /// All that concerns tokens; its base is put in later.

@@ -11,8 +11,10 @@ use std::{
 };
 
 use super::snapshot::{Snapshot, snapshot};
-use crate::credentials::field::NAMES;
-use crate::secret::{Secret, ShownPath};
+use crate::{
+    credentials::field::Field,
+    secret::{Secret, ShownPath},
+};
 
 /// Larger than any credential; a file above this is not one, and is not read into memory.
 const MAX_FILE_BYTES: usize = 64 * 1024;
@@ -149,7 +151,7 @@ fn read_stable<T>(mut take: impl FnMut() -> Snapshot, mut attempt: impl FnMut(&S
 fn read_files(dir: &Path, seen: &Snapshot) -> Result<Files, ReadError> {
     let current = seen.dir().map_err(|kind| ReadError::Directory { path: dir.into(), source: kind.into() })?;
     let mut files = BTreeMap::new();
-    for name in NAMES {
+    for name in Field::ALL.map(Field::file_name) {
         // An error names the path that the operator knows, not the generation's.
         if let Some(value) = read_file(&current.join(name), || dir.join(name))? {
             files.insert(name, value);

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::credentials::{field::NAMES, file_id::FileId};
+use crate::credentials::{field::Field, file_id::FileId};
 
 /// The link that the kubelet swaps.
 const CURRENT: &str = "..data";
@@ -37,7 +37,7 @@ struct Generation {
     path: PathBuf,
     device: u64,
     inode: u64,
-    files: [Result<FileId, ErrorKind>; NAMES.len()],
+    files: [Result<FileId, ErrorKind>; Field::ALL.len()],
 }
 
 /// What is in `dir` now. Never fails: an absent directory has a snapshot too.
@@ -58,7 +58,7 @@ pub fn snapshot(dir: &Path) -> Snapshot {
 fn generation(path: &Path) -> io::Result<Generation> {
     let path = fs::canonicalize(path)?;
     let directory = fs::metadata(&path)?;
-    let files = array::from_fn(|i| file_id(&path.join(NAMES[i])).map_err(|error| error.kind()));
+    let files = array::from_fn(|i| file_id(&path.join(Field::ALL[i].file_name())).map_err(|error| error.kind()));
     Ok(Generation { path, device: directory.dev(), inode: directory.ino(), files })
 }
 

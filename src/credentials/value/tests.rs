@@ -3,7 +3,8 @@ use super::*;
 const ASCII_KINDS: [Kind; 3] = [Kind::Id, Kind::AppKey, Kind::AdminToken];
 
 fn outcome(kind: Kind, value: &str) -> Result<String, Problem> {
-    check(kind, (value.into(), "PLACE".to_owned())).map(|(value, _)| value.expose().clone())
+    let found = Sourced { value: value.into(), origin: "PLACE".to_owned() };
+    check(kind, found).map(|found| found.value.expose().clone())
 }
 
 #[track_caller]

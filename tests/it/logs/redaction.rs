@@ -3,8 +3,9 @@
 use std::{fmt::Debug, time::Duration};
 
 use finicity_proxy::{
+    app::{self, Loaded},
     config::{self, Inputs},
-    credentials::{self, Credentials, Scheme, dir},
+    credentials::{self, Credentials, Scheme, SourceConfig, dir},
     proxy, tls,
     token::{
         self, Clock, Command, Endpoint,
@@ -12,6 +13,7 @@ use finicity_proxy::{
         scheme::{self, grant, oauth2::Encoding, revocation_call, token_call},
     },
 };
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::support::{
@@ -36,39 +38,49 @@ fn inputs() -> Inputs {
     Inputs { environment: variables.into_iter().collect(), ..Inputs::default() }
 }
 
+fn loaded() -> Loaded {
+    app::load(&inputs()).now_or_never().expect("the environment waits for nothing").unwrap()
+}
+
 fn minted() -> Minted {
     Minted { token: token_text(1).as_str().into(), expires_in: None, untyped: false }
 }
 
 #[test]
 fn l03_configuration_and_credentials() {
-    let config = config::load(&inputs()).unwrap();
+    let loaded = loaded();
     check("the inputs", inputs());
     check("the keys", config::effective(&inputs()).unwrap());
+    check("the start", &loaded);
+    let Loaded { config, mut source, credentials } = loaded;
     check("the configuration", &config);
-    check("the credentials", &config.credentials);
-    check("the App Key", &config.credentials.app_key);
-    check("the App Key's header", config.credentials.app_key.header());
-    check("the source", &config.source);
-    check("the command", Command::Rotate(Box::new(config.credentials)));
+    check("the credentials", &credentials);
+    check("the App Key", &credentials.app_key);
+    check("the App Key's header", credentials.app_key.header());
+    check("the source", &source);
+    check("the source's outline", (source.description(), source.outline()));
+    check("the source's values", source.load().now_or_never().unwrap().unwrap());
+    check("the command", Command::Rotate(Box::new(credentials)));
 
     let dir = tempfile::tempdir().unwrap();
     for (name, value) in [("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET), ("app_key", APP_KEY)] {
         std::fs::write(dir.path().join(name), value).unwrap();
     }
     check("the files", dir::read(dir.path()).unwrap());
-    let files = credentials::Source::Directory(dir.path().to_owned());
+    let mut files = SourceConfig::Directory(dir.path().to_owned()).open();
     check("the source", &files);
+    check("the source's outline", (files.description(), files.outline()));
+    check("the source's values", files.load().now_or_never().unwrap().unwrap());
     std::fs::write(dir.path().join("app_key"), format!("{APP_KEY} and a space ")).unwrap();
-    check("the problems", credentials::load(&files, None).unwrap_err());
+    check("the problems", credentials::load(files.as_mut(), None).now_or_never().unwrap().unwrap_err());
 }
 
 #[test]
 fn l03_token_calls_and_tokens() {
-    let config = config::load(&inputs()).unwrap();
+    let Loaded { config, credentials, .. } = loaded();
     for scheme in [Scheme::OAuth2, Scheme::Partner] {
         for encoding in [Encoding::Json, Encoding::Form, Encoding::Basic] {
-            let credentials = Credentials { scheme, ..config.credentials.clone() };
+            let credentials = Credentials { scheme, ..credentials.clone() };
             let config = token::Config {
                 encoding,
                 revocation_path: Some("/revoke".to_owned()),

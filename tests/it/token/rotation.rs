@@ -14,7 +14,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::support::{
-    process::{Process, Proxy, serve_command},
+    process::{Process, Proxy, program, serve_command},
     upstream::{Gate, Received, Reply, Upstream},
 };
 
@@ -101,6 +101,34 @@ fn p05_p08_a_secret_swapped_under_load_fails_no_request() {
     let after = upstream.received().into_iter().find(|request| request.target() == "/after").unwrap();
     assert_eq!(after.headers("authorization"), ["Bearer token-two"]);
     assert_eq!(upstream.token_calls(), 2);
+}
+
+#[test]
+fn the_source_is_named_by_check_status_and_readiness() {
+    let mount = tempfile::tempdir().unwrap();
+    swap(mount.path(), 1, "one");
+    let upstream = upstream(&["one"]);
+    let dir = mount.path().display().to_string();
+    let source = [("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", &dir)];
+    let from = format!("from the directory {dir}");
+
+    let mut check = program();
+    check.arg("check").envs(source);
+    let mut check = Process::start(check);
+    assert_eq!(check.wait().code(), Some(0), "{}", check.output());
+    assert!(
+        check.output().contains(&format!("/oauth/token by scheme oauth2, with credentials {from}")),
+        "{}",
+        check.output()
+    );
+
+    let proxy = start(&upstream, mount.path());
+    assert!(proxy.ops().get("/readyz?verbose").text().contains(&format!("credentials: {from}\n")));
+    let mut status = program();
+    status.args(["status".to_owned(), format!("--set=listen.admin={}", proxy.admin)]);
+    let mut status = Process::start(status);
+    assert_eq!(status.wait().code(), Some(0), "{}", status.output());
+    assert!(status.output().contains(&format!("credentials         {from}, scheme oauth2")), "{}", status.output());
 }
 
 #[test]

@@ -19,7 +19,7 @@ struct Volume {
 impl Volume {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in NAMES {
+        for name in Field::ALL.map(Field::file_name) {
             symlink(format!("..data/{name}"), dir.path().join(name)).unwrap();
         }
         let mut volume = Self { dir, generation: 0 };
