@@ -23,7 +23,7 @@ pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
             let scheme = credentials.scheme.as_str();
             say(format_args!("  token      {token_path} by scheme {scheme}, with credentials from {source}"));
         }
-        None => say(format_args!("  token      with credentials from {source}, which are not read without a network")),
+        None => say(format_args!("  token      with credentials from {source}, not read: `check` uses no network")),
     }
     say(format_args!("  callers    {}", joined(&config.listen.proxy)));
     say(format_args!("  operators  {}", joined(&config.listen.ops)));

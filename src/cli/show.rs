@@ -1,26 +1,26 @@
 //! `config --redacted`: what is in effect, and why.
 
 use super::say;
-use crate::{
-    config::{self, Inputs},
-    credentials::Field,
-};
+use crate::config::{self, Inputs};
 
-/// Prints every key as TOML with the place that set it, and which credentials are set.
+/// Prints every key as TOML with the place that set it, and which credentials are set in their source.
 pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
     let effective = config::effective(inputs)?;
     say(effective.to_toml());
-    say("# credentials, from the environment");
-    for name in Field::ALL.map(Field::variable) {
-        let variables = inputs.environment.variables();
-        let file = format!("{name}_FILE");
-        let state = match (variables.get(name), variables.get(&file)) {
-            (Some(_), _) => "[redacted]".to_owned(),
-            (None, Some(path)) if path.expose().contains('/') => format!("[redacted], from {}", path.expose()),
-            (None, Some(_)) => "[redacted], from a file".to_owned(),
-            (None, None) => "not set".to_owned(),
-        };
-        say(format_args!("# {name}: {state}"));
+    match config::credentials(inputs) {
+        Ok(credentials) => {
+            let source = credentials.source.open();
+            say(format_args!("# credentials, from {}", source.description()));
+            for line in source.outline() {
+                say(format_args!("# {line}"));
+            }
+        }
+        Err(problems) => {
+            say("# credentials, from a source that is not known");
+            for problem in problems.0 {
+                say(format_args!("# {problem}"));
+            }
+        }
     }
     Ok(())
 }

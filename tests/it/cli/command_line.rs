@@ -94,6 +94,54 @@ fn config_shows_every_key_and_no_secret() {
 }
 
 #[test]
+fn config_names_the_source_of_the_credentials() {
+    let (code, output) = run(&["config", "--redacted"], &SECRETS[..1]);
+    let lines: Vec<&str> = output.lines().skip_while(|line| !line.starts_with("# credentials")).collect();
+    let unset = ["CLIENT_SECRET", "PARTNER_ID", "PARTNER_SECRET", "APP_KEY"];
+    let unset = unset.map(|name| format!("# FINICITY_{name}: not set"));
+    assert_eq!(
+        (code, lines[..2].to_vec()),
+        (Some(0), vec!["# credentials, from the environment", "# FINICITY_CLIENT_ID: [redacted]",])
+    );
+    assert_eq!(lines[2..], unset);
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display().to_string();
+    for (name, value) in [("client_id", CLIENT_ID), ("app_key", APP_KEY)] {
+        fs::write(dir.path().join(name), value).unwrap();
+    }
+    // Variables that are not read are not shown.
+    let variables = with_secrets(&[("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", &path)]);
+    let (code, output) = run(&["config", "--redacted"], &variables);
+    let lines: Vec<&str> = output.lines().skip_while(|line| !line.starts_with("# credentials")).collect();
+    let first = format!("# credentials, from the directory {path}");
+    let expected = [
+        &first,
+        "# client_id: [redacted]",
+        "# client_secret: not set",
+        "# partner_id: not set",
+        "# partner_secret: not set",
+        "# app_key: [redacted]",
+    ];
+    assert_eq!((code, lines), (Some(0), expected.to_vec()));
+    assert!(!output.contains(APP_KEY), "{output}");
+}
+
+#[test]
+fn config_shows_no_secret_in_place_of_a_path_of_credentials() {
+    let secret = "canary/Secret+9b=";
+    let (code, output) = run(&["config"], &[("FINICITY_CLIENT_SECRET_FILE", secret)]);
+    assert!(
+        code == Some(0) && output.contains("# FINICITY_CLIENT_SECRET: [redacted], from a path (not shown"),
+        "{output}"
+    );
+    assert!(!output.contains("canary"), "{output}");
+    let (code, output) = run(&["config", "--set", "credentials.source=dir"], &[]);
+    let problem = "# credentials.dir (set by the built-in default): must name a directory";
+    assert!(code == Some(0) && output.contains(problem), "{output}");
+}
+
+#[test]
 fn a_file_is_read_and_its_mistakes_are_told_by_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.toml");
