@@ -70,6 +70,37 @@ fn probes_and_metrics_tell_how_the_proxy_does() {
 }
 
 #[test]
+fn every_label_value_is_shown_before_its_first_event() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let text = Proxy::start(&upstream).ops().get("/metrics").text();
+    let missing: Vec<_> = [
+        ("errors_total", "code", "draining"),
+        ("errors_total", "code", "internal"),
+        ("connections_evicted_total", "reason", "idle"),
+        ("connections_evicted_total", "reason", "stalled_response"),
+        ("accept_problems_total", "problem", "failed"),
+        ("requests_shed_total", "reason", "queue_timeout"),
+        ("policy_denials_total", "reason", "unclear"),
+        ("token_refreshes_total", "outcome", "certificate"),
+        ("heals_total", "outcome", "not_replayable"),
+        ("token_state", "state", "stopped"),
+        ("credentials_candidate", "state", "held"),
+        ("upstream_connections_closed_total", "reason", "failed"),
+        ("upstream_connect_failures_total", "reason", "timeout"),
+        ("upstream_tls_failures_total", "fault", "version"),
+        ("upstream_tls_failures_total", "fault", "other"),
+        ("reloads_total", "subject", "ca_file"),
+    ]
+    .into_iter()
+    .filter(|(family, label, value)| {
+        let (start, label) = (format!("finicity_proxy_{family}{{"), format!(r#"{label}="{value}""#));
+        !text.lines().any(|line| line.starts_with(&start) && line.contains(&label) && line.ends_with(" 0"))
+    })
+    .collect();
+    assert!(missing.is_empty(), "{missing:?} not in\n{text}");
+}
+
+#[test]
 fn l10_metrics_stay_bounded_whatever_is_asked_for() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
