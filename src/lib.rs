@@ -11,6 +11,8 @@
         reason = "a test owns its tasks, threads and clocks; the library itself is checked without them"
     )
 )]
+#[macro_use]
+mod labels;
 
 pub mod cli;
 pub mod app;

@@ -147,7 +147,7 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
             "cannot be written, so that no token request is made; see auth.state_dir and the log".to_owned(),
         );
     }
-    line("new credentials", guard.candidate.unwrap_or("none").to_owned());
+    line("new credentials", guard.candidate.map_or("none", token::CandidateState::as_str).to_owned());
     text
 }
 
@@ -168,7 +168,7 @@ async fn metrics(State(parts): State<Parts>) -> Response {
         age: token.age(),
         next_call: token.until_next_attempt().unwrap_or_default(),
         version: token.version(),
-        states: &token::State::ALL.map(token::State::as_str),
+        states: &token::State::LABELS,
         state: token.state().as_str(),
         latched: status.guard.latched,
         budget_spent: status.guard.budget_spent,
@@ -176,7 +176,8 @@ async fn metrics(State(parts): State<Parts>) -> Response {
         unresolved: status.guard.unresolved,
         held: status.guard.held,
         unrecorded: status.guard.unrecorded,
-        candidate: status.guard.candidate,
+        candidates: &token::CandidateState::LABELS,
+        candidate: status.guard.candidate.map(token::CandidateState::as_str),
     });
     parts.metrics.probes(is_live(&parts).await.is_ok(), status.obtained && !draining, draining);
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], parts.metrics.render()).into_response()
@@ -295,7 +296,7 @@ mod tests {
         assert!(status == 503 && text.starts_with("not ok: the credentials were rejected"), "{text}");
         assert!(text.contains("correct the Secret") && text.contains("finicity-proxy lockout reset"), "{text}");
         // New credentials are tried while those in use are latched.
-        writer.settle(Phase::Idle, None, Guard { candidate: Some("waiting"), ..LATCHED });
+        writer.settle(Phase::Idle, None, Guard { candidate: Some(token::CandidateState::Waiting), ..LATCHED });
         assert_eq!(get(&parts, "/startupz").await.0, 503);
         // An operator's reset: until its outcome is known, what was derived before holds.
         refused.send_replace(Some(Refusal::Rejected));

@@ -33,31 +33,17 @@ pub enum Mode {
     Report,
 }
 
-/// Why a request is denied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denial {
-    /// A rule denies it (`policy.deny`).
-    Denied,
-    /// The vendor may bill it (`policy.deny_billable`).
-    Billable,
-    /// No rule allows it (`policy.allow`).
-    NotAllowed,
-    /// Its path can be read in more than one way.
-    Unclear,
-}
-
-impl Denial {
-    /// Every reason, for tables.
-    pub const ALL: [Self; 4] = [Self::Denied, Self::Billable, Self::NotAllowed, Self::Unclear];
-
-    /// The word for logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Denied => "denied",
-            Self::Billable => "billable",
-            Self::NotAllowed => "not_allowed",
-            Self::Unclear => "unclear",
-        }
+labels! {
+    /// Why a request is denied.
+    pub enum Denial {
+        /// A rule denies it (`policy.deny`).
+        Denied = "denied",
+        /// The vendor may bill it (`policy.deny_billable`).
+        Billable = "billable",
+        /// No rule allows it (`policy.allow`).
+        NotAllowed = "not_allowed",
+        /// Its path can be read in more than one way.
+        Unclear = "unclear",
     }
 }
 

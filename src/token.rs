@@ -28,7 +28,7 @@ pub use control::{Command, TokenControl, control};
 pub use endpoint::{Endpoint, EndpointError, Mint};
 pub use refresher::Refresher;
 pub use refusal::Refusal;
-pub use store::{Guard, Phase, State, Status, Token, TokenReader, TokenWriter, Unavailable, channel};
+pub use store::{CandidateState, Guard, Phase, State, Status, Token, TokenReader, TokenWriter, Unavailable, channel};
 
 /// The age above which the refresher's heartbeat means that it hangs. It beats at least this often while it waits, and during a
 /// request; the rest is for the state directory, whose locks are waited for up to a second each, on a slow disk.

@@ -99,7 +99,7 @@ pub(super) async fn show(State(parts): State<Parts>) -> Json<Status> {
             unresolved_attempts: guard.unresolved,
             held: guard.held,
             unrecorded: guard.unrecorded,
-            new_credentials: guard.candidate.map(Cow::Borrowed),
+            new_credentials: guard.candidate.map(|state| Cow::Borrowed(state.as_str())),
             remembered_in: parts.lockout_state.into(),
             reason: refusal.map(|refusal| refusal.reason().into()),
             remedy: refusal.map(|refusal| refusal.remedy().into()),

@@ -11,34 +11,27 @@ pub struct Sourced {
     pub origin: String,
 }
 
-/// The values that credentials consist of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Field {
-    /// OAuth 2.0 client identifier.
-    ClientId,
-    /// OAuth 2.0 client secret.
-    ClientSecret,
-    /// Partner identifier.
-    PartnerId,
-    /// Partner secret.
-    PartnerSecret,
-    /// App Key.
-    AppKey,
+labels! {
+    /// The values that credentials consist of. The label is the environment variable.
+    #[derive(PartialOrd, Ord)]
+    pub enum Field {
+        /// OAuth 2.0 client identifier.
+        ClientId = "FINICITY_CLIENT_ID",
+        /// OAuth 2.0 client secret.
+        ClientSecret = "FINICITY_CLIENT_SECRET",
+        /// Partner identifier.
+        PartnerId = "FINICITY_PARTNER_ID",
+        /// Partner secret.
+        PartnerSecret = "FINICITY_PARTNER_SECRET",
+        /// App Key.
+        AppKey = "FINICITY_APP_KEY",
+    }
 }
 
 impl Field {
-    /// Every field.
-    pub const ALL: [Self; 5] = [Self::ClientId, Self::ClientSecret, Self::PartnerId, Self::PartnerSecret, Self::AppKey];
-
     /// The environment variable that holds it; with `_FILE` behind it, the one that names a file.
     pub fn variable(self) -> &'static str {
-        match self {
-            Self::ClientId => "FINICITY_CLIENT_ID",
-            Self::ClientSecret => "FINICITY_CLIENT_SECRET",
-            Self::PartnerId => "FINICITY_PARTNER_ID",
-            Self::PartnerSecret => "FINICITY_PARTNER_SECRET",
-            Self::AppKey => "FINICITY_APP_KEY",
-        }
+        self.as_str()
     }
 
     /// The file that holds it in a directory of credentials.

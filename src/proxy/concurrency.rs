@@ -29,12 +29,25 @@ pub struct ConcurrencyLayer(Arc<Places>);
 impl ConcurrencyLayer {
     /// As many places, in the open and in the queue, as `config` says.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+        for reason in Shed::LABELS {
+            metrics.expect_shed(reason);
+        }
         Self(Arc::new(Places {
             open: Arc::new(Semaphore::new(config.concurrency)),
             queue: Arc::new(Semaphore::new(config.queue)),
             patience: config.queue_timeout,
             metrics,
         }))
+    }
+}
+
+labels! {
+    /// Why a request was rejected.
+    enum Shed {
+        /// The queue was full.
+        QueueFull = "queue_full",
+        /// There was no permit within `limits.queue_timeout`.
+        QueueTimeout = "queue_timeout",
     }
 }
 
@@ -53,7 +66,7 @@ impl Places {
             return Ok(Entered::AtOnce(place));
         }
         let Ok(queued) = Arc::clone(&self.queue).try_acquire_owned() else {
-            return Err(self.shed("queue_full"));
+            return Err(self.shed(Shed::QueueFull));
         };
         let (places, queued) = (Arc::clone(self), Queued::new(queued, Arc::clone(&self.metrics)));
         Ok(Entered::Queue(Box::pin(async move {
@@ -61,12 +74,14 @@ impl Places {
             let arrived = Instant::now();
             let place = timeout(places.patience, Arc::clone(&places.open).acquire_owned()).await;
             places.metrics.queue_waited(arrived.elapsed());
-            place.map(|place| place.expect("the semaphore is never closed")).map_err(|_| places.shed("queue_timeout"))
+            place
+                .map(|place| place.expect("the semaphore is never closed"))
+                .map_err(|_| places.shed(Shed::QueueTimeout))
         })))
     }
 
-    fn shed(&self, reason: &'static str) -> Error {
-        self.metrics.shed(reason);
+    fn shed(&self, reason: Shed) -> Error {
+        self.metrics.shed(reason.as_str());
         Error::overloaded("The proxy has as many requests in flight as it may have; try again later.")
     }
 }

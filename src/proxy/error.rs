@@ -35,111 +35,76 @@ pub const UNFINISHED_HEAD: &str = concat!(
     r#""detail":"The head of the request was not complete when its place was needed for others; send it at once."}"#,
 );
 
-/// The kinds of error that the proxy answers with. Their names are a contract with callers, dashboards and alerts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
-    /// There is no usable token, and none came in time.
-    TokenUnavailable,
-    /// The vendor rejected the proxy's credentials.
-    CredentialsRejected,
-    /// An administrator wants no token to be used.
-    Quarantined,
-    /// More work than the proxy takes on.
-    Overloaded,
-    /// The proxy is ending, and its time for requests is over.
-    Draining,
-    /// The upstream could not be reached, or the connection to it broke.
-    UpstreamUnreachable,
-    /// The TLS handshake with the upstream failed.
-    UpstreamTls,
-    /// The upstream's answer is not valid HTTP.
-    UpstreamProtocol,
-    /// The upstream did not answer in time.
-    UpstreamTimeout,
-    /// The request was meant for another host.
-    HostDenied,
-    /// The request comes from a web page.
-    OriginDenied,
-    /// The request cannot be understood or must not be forwarded.
-    BadRequest,
-    /// The method is never forwarded.
-    MethodNotAllowed,
-    /// This call is not allowed through the proxy.
-    RouteDenied,
-    /// The header field that callers must send is missing.
-    HeaderRequired,
-    /// The request body is larger than the limit.
-    BodyTooLarge,
-    /// The request target is longer than the limit.
-    TargetTooLong,
-    /// There are more header fields, or longer ones, than the limit.
-    HeadersTooLarge,
-    /// The caller stopped sending its request.
-    RequestTimeout,
-    /// The request needs something that this proxy does not do.
-    NotImplemented,
-    /// A bug in the proxy.
-    Internal,
+labels! {
+    /// The kinds of error that the proxy answers with. Their names are a contract with callers, dashboards and alerts.
+    pub enum Code {
+        /// There is no usable token, and none came in time.
+        TokenUnavailable = "token_unavailable",
+        /// The vendor rejected the proxy's credentials.
+        CredentialsRejected = "credentials_rejected",
+        /// An administrator wants no token to be used.
+        Quarantined = "quarantined",
+        /// More work than the proxy takes on.
+        Overloaded = "overloaded",
+        /// The proxy is ending, and its time for requests is over.
+        Draining = "draining",
+        /// The upstream could not be reached, or the connection to it broke.
+        UpstreamUnreachable = "upstream_unreachable",
+        /// The TLS handshake with the upstream failed.
+        UpstreamTls = "upstream_tls",
+        /// The upstream's answer is not valid HTTP.
+        UpstreamProtocol = "upstream_protocol",
+        /// The upstream did not answer in time.
+        UpstreamTimeout = "upstream_timeout",
+        /// The request was meant for another host.
+        HostDenied = "host_denied",
+        /// The request comes from a web page.
+        OriginDenied = "origin_denied",
+        /// The request cannot be understood or must not be forwarded.
+        BadRequest = "bad_request",
+        /// The method is never forwarded.
+        MethodNotAllowed = "method_not_allowed",
+        /// This call is not allowed through the proxy.
+        RouteDenied = "route_denied",
+        /// The header field that callers must send is missing.
+        HeaderRequired = "header_required",
+        /// The request body is larger than the limit.
+        BodyTooLarge = "body_too_large",
+        /// The request target is longer than the limit.
+        TargetTooLong = "target_too_long",
+        /// There are more header fields, or longer ones, than the limit.
+        HeadersTooLarge = "headers_too_large",
+        /// The caller stopped sending its request.
+        RequestTimeout = "request_timeout",
+        /// The request needs something that this proxy does not do.
+        NotImplemented = "not_implemented",
+        /// A bug in the proxy.
+        Internal = "internal",
+    }
 }
 
 impl Code {
-    /// Every code, for tables.
-    pub const ALL: [Self; 20] = [
-        Self::TokenUnavailable,
-        Self::CredentialsRejected,
-        Self::Quarantined,
-        Self::Overloaded,
-        Self::UpstreamUnreachable,
-        Self::UpstreamTls,
-        Self::UpstreamProtocol,
-        Self::UpstreamTimeout,
-        Self::HostDenied,
-        Self::OriginDenied,
-        Self::BadRequest,
-        Self::MethodNotAllowed,
-        Self::RouteDenied,
-        Self::HeaderRequired,
-        Self::BodyTooLarge,
-        Self::TargetTooLong,
-        Self::HeadersTooLarge,
-        Self::RequestTimeout,
-        Self::NotImplemented,
-        Self::Internal,
-    ];
-
-    /// The code as callers see it.
-    pub fn as_str(self) -> &'static str {
-        self.parts().0
-    }
-
     /// The status of the answer.
     pub fn status(self) -> StatusCode {
-        self.parts().1
-    }
-
-    fn parts(self) -> (&'static str, StatusCode) {
         match self {
-            Self::TokenUnavailable => ("token_unavailable", StatusCode::SERVICE_UNAVAILABLE),
-            Self::CredentialsRejected => ("credentials_rejected", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Quarantined => ("quarantined", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Draining => ("draining", StatusCode::SERVICE_UNAVAILABLE),
-            Self::UpstreamUnreachable => ("upstream_unreachable", StatusCode::BAD_GATEWAY),
-            Self::UpstreamTls => ("upstream_tls", StatusCode::BAD_GATEWAY),
-            Self::UpstreamProtocol => ("upstream_protocol", StatusCode::BAD_GATEWAY),
-            Self::UpstreamTimeout => ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT),
-            Self::HostDenied => ("host_denied", StatusCode::MISDIRECTED_REQUEST),
-            Self::OriginDenied => ("origin_denied", StatusCode::FORBIDDEN),
-            Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST),
-            Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
-            Self::RouteDenied => ("route_denied", StatusCode::FORBIDDEN),
-            Self::HeaderRequired => ("header_required", StatusCode::PRECONDITION_FAILED),
-            Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE),
-            Self::TargetTooLong => ("target_too_long", StatusCode::URI_TOO_LONG),
-            Self::HeadersTooLarge => ("headers_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
-            Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT),
-            Self::NotImplemented => ("not_implemented", StatusCode::NOT_IMPLEMENTED),
-            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::TokenUnavailable
+            | Self::CredentialsRejected
+            | Self::Quarantined
+            | Self::Overloaded
+            | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::HostDenied => StatusCode::MISDIRECTED_REQUEST,
+            Self::OriginDenied | Self::RouteDenied => StatusCode::FORBIDDEN,
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeaderRequired => StatusCode::PRECONDITION_FAILED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -24,6 +24,18 @@ const SIDE_GRACE: Duration = Duration::from_millis(20);
 /// How long accepting pauses when the process has no file descriptor left. Trying at once would spin.
 const PAUSE: Duration = Duration::from_secs(1);
 
+labels! {
+    /// Why a connection was not served at once.
+    enum Problem {
+        /// There was no free slot.
+        Full = "full",
+        /// Its user is not one of `listen.socket_uids`.
+        Refused = "refused",
+        /// It could not be accepted.
+        Failed = "failed",
+    }
+}
+
 /// The way in through one or more listeners that share their slots.
 #[derive(Debug)]
 pub(super) struct Entrance {
@@ -41,6 +53,9 @@ pub(super) struct Entrance {
 impl Entrance {
     /// An entrance with `limit` slots, for requests of callers. Logs and metrics call it `name`.
     pub(super) fn new(name: &'static str, limit: usize, metrics: Arc<Metrics>) -> Self {
+        for problem in Problem::LABELS {
+            metrics.expect_accept_problem(name, problem);
+        }
         let slots = Slots::new(limit, Policy { grace: GRACE, evicts_stalled: false });
         let (full, failed, refused) = Default::default();
         Self { name, limit, slots, by_peer: true, metrics, full, failed, refused }
@@ -66,7 +81,7 @@ impl Entrance {
         if let Some(slot) = self.slots.try_acquire(group) {
             return slot;
         }
-        self.metrics.accept_problem(self.name, "full");
+        self.metrics.accept_problem(self.name, Problem::Full.as_str());
         let all_busy = || {
             if let Some(times) = self.full.count() {
                 warn!(listener = self.name, limit = self.limit, times, "connection limit reached; new ones wait");
@@ -95,14 +110,14 @@ impl Entrance {
             match listener.accept().await {
                 Ok(stream) if listener.admits(&stream) => return stream,
                 Ok(stream) => {
-                    if let Some(times) = self.note("refused", &self.refused) {
+                    if let Some(times) = self.note(Problem::Refused, &self.refused) {
                         let uid = stream.peer_uid();
                         warn!(listener = self.name, uid, times, "connection refused: not a user of listen.socket_uids");
                     }
                 }
                 Err(error) if is_per_connection(&error) => {}
                 Err(error) => {
-                    if let Some(times) = self.note("failed", &self.failed) {
+                    if let Some(times) = self.note(Problem::Failed, &self.failed) {
                         let pause_s = PAUSE.as_secs();
                         error!(
                             listener = self.name, %error, times, pause_s,
@@ -116,8 +131,8 @@ impl Entrance {
     }
 
     /// Counts a problem. Returns how often there was one since the log was last told, when it is to be told now.
-    fn note(&self, problem: &'static str, seldom: &Seldom) -> Option<u64> {
-        self.metrics.accept_problem(self.name, problem);
+    fn note(&self, problem: Problem, seldom: &Seldom) -> Option<u64> {
+        self.metrics.accept_problem(self.name, problem.as_str());
         seldom.count()
     }
 }

@@ -6,32 +6,23 @@ use tracing::warn;
 
 use crate::telemetry::{Metrics, Seldom};
 
-/// Why a connection was closed before its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// At the limit of connections: nothing of a request had arrived.
-    Idle,
-    /// At the limit of connections: the head of a request had not arrived in full.
-    Head,
-    /// At the limit of connections: it was closing.
-    Closing,
-    /// At the limit of connections: the client did not read the response.
-    Stalled,
-    /// There were too many bytes of unfinished heads.
-    HeadBytes,
+labels! {
+    /// Why a connection was closed before its time.
+    pub(super) enum Reason {
+        /// At the limit of connections: nothing of a request had arrived.
+        Idle = "idle",
+        /// At the limit of connections: the head of a request had not arrived in full.
+        Head = "unfinished_head",
+        /// At the limit of connections: it was closing.
+        Closing = "closing",
+        /// At the limit of connections: the client did not read the response.
+        Stalled = "stalled_response",
+        /// There were too many bytes of unfinished heads.
+        HeadBytes = "unfinished_heads_bytes",
+    }
 }
 
 impl Reason {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Head => "unfinished_head",
-            Self::Closing => "closing",
-            Self::Stalled => "stalled_response",
-            Self::HeadBytes => "unfinished_heads_bytes",
-        }
-    }
-
     /// Whether the client gets a response, since it has sent a part of a request.
     pub(super) fn needs_response(self) -> bool {
         matches!(self, Self::Head | Self::HeadBytes)
@@ -59,6 +50,9 @@ impl Evictions {
         code: Option<&'static str>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        for reason in Reason::LABELS {
+            metrics.expect_eviction(listener, reason);
+        }
         let (at_limit, heads) = Default::default();
         Self { listener, response, code, metrics, at_limit, heads }
     }

@@ -31,23 +31,13 @@ const FEATURES: &str = if cfg!(feature = "sandbox") { "sandbox" } else { "none" 
 /// Times in the queue: `limits.queue_timeout` is a second unless somebody changes it, and a minute would be a mistake.
 const QUEUE_BUCKETS_S: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// Something that is read again while the process runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// The vendor's credentials.
-    Credentials,
-    /// The certificate authorities of `upstream.ca_file`.
-    CaFile,
-}
-
-impl Subject {
-    const ALL: [Self; 2] = [Self::Credentials, Self::CaFile];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Credentials => "credentials",
-            Self::CaFile => "ca_file",
-        }
+labels! {
+    /// Something that is read again while the process runs.
+    pub enum Subject {
+        /// The vendor's credentials.
+        Credentials = "credentials",
+        /// The certificate authorities of `upstream.ca_file`.
+        CaFile = "ca_file",
     }
 }
 
@@ -114,17 +104,11 @@ impl Metrics {
             "Connections that found no free slot, were refused, or could not be accepted, by listener.",
             &["listener", "problem"],
         );
-        for problem in ["full", "refused", "failed"] {
-            accept_problems.with_label_values(&["proxy", problem]);
-        }
         let evictions = Evictions::new(&add);
         let queued = add.gauge("requests_queued", "Requests that wait, since limits.concurrency are being worked on.");
         let queue_wait =
             add.histogram("queue_wait_seconds", "Time that a request waited for a place, if it did.", &QUEUE_BUCKETS_S);
         let shed = add.counters("requests_shed_total", "Requests that found no place in time, by reason.", &["reason"]);
-        for reason in ["queue_full", "queue_timeout"] {
-            shed.with_label_values(&[reason]);
-        }
         let caller_credentials = add.counter(
             "caller_credentials_total",
             "Requests that came with credentials of their caller's own, which were removed.",
@@ -233,15 +217,24 @@ impl Metrics {
         self.evictions.evicted(listener, reason);
     }
 
+    /// Shows `reason` at zero for `listener` before it is first counted.
+    pub fn expect_eviction(&self, listener: &str, reason: &str) {
+        self.evictions.expect(listener, reason);
+    }
+
     /// The bytes of request heads that have not ended.
     pub fn unfinished_heads(&self) -> &IntGauge {
         self.evictions.unfinished_heads()
     }
 
-    /// Counts a connection to `listener` that found no free slot (`full`), that was closed at once (`refused`), or that could not be accepted
-    /// (`failed`).
+    /// Counts a connection to `listener` that had a `problem` before it was served.
     pub fn accept_problem(&self, listener: &str, problem: &str) {
         self.accept_problems.with_label_values(&[listener, problem]).inc();
+    }
+
+    /// Shows `problem` at zero for `listener` before it is first counted.
+    pub fn expect_accept_problem(&self, listener: &str, problem: &str) {
+        self.accept_problems.with_label_values(&[listener, problem]);
     }
 
     /// Requests that wait for a place.
@@ -257,6 +250,11 @@ impl Metrics {
     /// Counts a request that was turned away for want of a place.
     pub fn shed(&self, reason: &str) {
         self.shed.with_label_values(&[reason]).inc();
+    }
+
+    /// Shows `reason` at zero before it is first counted.
+    pub fn expect_shed(&self, reason: &str) {
+        self.shed.with_label_values(&[reason]);
     }
 
     /// Counts a request that came with credentials of its caller's own.
@@ -294,9 +292,19 @@ impl Metrics {
         self.token.call.observe(took.as_secs_f64());
     }
 
-    /// Counts a token call.
-    pub fn token_refreshed(&self, outcome: &str) {
-        self.token.refreshes.with_label_values(&[outcome]).inc();
+    /// Counts a token request that obtained a token.
+    pub fn token_refreshed(&self) {
+        self.token.refreshes.with_label_values(&[token::SUCCESS]).inc();
+    }
+
+    /// Counts a token request that failed, by the class of failure.
+    pub fn token_refresh_failed(&self, class: &str) {
+        self.token.refreshes.with_label_values(&[class]).inc();
+    }
+
+    /// Shows `class` at zero before it is first counted.
+    pub fn expect_token_failure(&self, class: &str) {
+        self.token.refreshes.with_label_values(&[class]);
     }
 
     /// Notes where the token and its credentials stand, when the metrics are read.

@@ -7,30 +7,28 @@ use rustls::{AlertDescription, CertificateError, OtherError, PeerIncompatible};
 use super::pin::NotPinned;
 use crate::error_chain;
 
-/// The faults that an operator can do something about. The words of rustls are not used for these: they quote names out of the
-/// certificate, which are the peer's words, and nobody has verified the peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The chain ends at no authority that is trusted.
-    Authority,
-    /// A certificate of the chain is past its time.
-    Expired,
-    /// A certificate of the chain is ahead of its time.
-    NotYetValid,
-    /// The certificate is for another host.
-    Name,
-    /// The key is none of the pinned ones.
-    Pin,
-    /// The certificate cannot be used for another reason.
-    Certificate,
-    /// There is no version of TLS that both sides accept.
-    Version,
+labels! {
+    /// The faults that an operator can do something about. The words of rustls are not used for these: they quote names out of the
+    /// certificate, which are the peer's words, and nobody has verified the peer.
+    pub enum Fault {
+        /// The chain ends at no authority that is trusted.
+        Authority = "authority",
+        /// A certificate of the chain is past its time.
+        Expired = "expired",
+        /// A certificate of the chain is ahead of its time.
+        NotYetValid = "not_yet_valid",
+        /// The certificate is for another host.
+        Name = "name",
+        /// The key is none of the pinned ones.
+        Pin = "pin",
+        /// The certificate cannot be used for another reason.
+        Certificate = "certificate",
+        /// There is no version of TLS that both sides accept.
+        Version = "version",
+    }
 }
 
 impl Fault {
-    /// One word for each, in the order of the declaration, for metrics.
-    pub const WORDS: [&str; 7] = ["authority", "expired", "not_yet_valid", "name", "pin", "certificate", "version"];
-
     /// The fault in the chain of causes of `error`, where there is one.
     pub fn find(error: &(dyn Error + 'static)) -> Option<Self> {
         error_chain::find::<rustls::Error>(error).and_then(Self::of)
@@ -68,7 +66,7 @@ impl Fault {
     }
 
     /// One sentence for logs.
-    pub fn as_str(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::Authority => {
                 "the upstream's certificate is self-signed or of an authority that is not trusted: see upstream.ca_file"
@@ -85,27 +83,6 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_fault_has_its_word() {
-        let all = [
-            (Fault::Authority, "authority"),
-            (Fault::Expired, "expired"),
-            (Fault::NotYetValid, "not_yet_valid"),
-            (Fault::Name, "name"),
-            (Fault::Pin, "pin"),
-            (Fault::Certificate, "certificate"),
-            (Fault::Version, "version"),
-        ];
-        for (fault, word) in all {
-            assert_eq!(Fault::WORDS[fault as usize], word);
-        }
+        f.write_str(self.description())
     }
 }

@@ -58,48 +58,23 @@ pub struct Minted {
     pub untyped: bool,
 }
 
-/// The kinds of failure, by what can be done about them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// The credentials are wrong. Trying them again only brings the lock-out nearer.
-    Rejected,
-    /// The request as configured is wrong, or the vendor's side is: somebody has to look.
-    Config,
-    /// Too many requests.
-    Throttled,
-    /// A passing fault of the network or the server.
-    Transient,
-    /// The server's certificate does not verify.
-    Certificate,
-    /// A redirect, which is never followed with credentials.
-    Redirect,
-    /// A success status without a usable token.
-    Malformed,
-}
-
-impl Class {
-    /// Every class, for tables.
-    pub const ALL: [Self; 7] = [
-        Self::Rejected,
-        Self::Config,
-        Self::Throttled,
-        Self::Transient,
-        Self::Certificate,
-        Self::Redirect,
-        Self::Malformed,
-    ];
-
-    /// The name in logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rejected => "rejected",
-            Self::Config => "config",
-            Self::Throttled => "throttled",
-            Self::Transient => "transient",
-            Self::Certificate => "certificate",
-            Self::Redirect => "redirect",
-            Self::Malformed => "malformed",
-        }
+labels! {
+    /// The kinds of failure, by what can be done about them.
+    pub enum Class {
+        /// The credentials are wrong. Trying them again only brings the lock-out nearer.
+        Rejected = "rejected",
+        /// The request as configured is wrong, or the vendor's side is: somebody has to look.
+        Config = "config",
+        /// Too many requests.
+        Throttled = "throttled",
+        /// A passing fault of the network or the server.
+        Transient = "transient",
+        /// The server's certificate does not verify.
+        Certificate = "certificate",
+        /// A redirect, which is never followed with credentials.
+        Redirect = "redirect",
+        /// A success status without a usable token.
+        Malformed = "malformed",
     }
 }
 

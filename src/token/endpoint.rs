@@ -272,7 +272,7 @@ fn failure(error: reqwest::Error) -> Failure {
         (Class::Transient, "the token endpoint did not answer in time")
     } else if let Some(fault) = Fault::find(&error) {
         let class = if fault.is_of_certificate() { Class::Certificate } else { Class::Transient };
-        (class, fault.as_str())
+        (class, fault.description())
     } else if error.is_connect() {
         (Class::Transient, "the token endpoint cannot be reached")
     } else {

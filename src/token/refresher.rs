@@ -29,6 +29,7 @@ use super::{Command, Mint, Phase, Stamp, TokenWriter, schedule::HealGate};
 use crate::{
     credentials::{Credentials, lockout::Lockout},
     telemetry::{Metrics, Scrubber},
+    token::classify::Class,
 };
 
 /// So many panics within this time, and the refresher gives up, and with it the process: something is wrong that a restart of
@@ -74,6 +75,9 @@ impl<M: Mint> Refresher<M> {
         default_lifetime: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
+        for class in Class::LABELS {
+            metrics.expect_token_failure(class);
+        }
         let current = Slot::new(credentials, &lockout, mint.host(), writer.clock().now());
         Self {
             writer,

@@ -91,8 +91,20 @@ pub struct Guard {
     pub held: bool,
     /// Whether an attempt cannot be recorded, so that no request is made.
     pub unrecorded: bool,
-    /// The state of new credentials: `waiting`, `rejected` or `held`.
-    pub candidate: Option<&'static str>,
+    /// The state of new credentials, where there are any.
+    pub candidate: Option<CandidateState>,
+}
+
+labels! {
+    /// The state of new credentials that have not obtained a token.
+    pub enum CandidateState {
+        /// A token request with them is due.
+        Waiting = "waiting",
+        /// They were rejected and are not tried again.
+        Rejected = "rejected",
+        /// Too many token requests with them have an unknown outcome.
+        Held = "held",
+    }
 }
 
 /// What the refresher tells everyone else.
@@ -110,56 +122,27 @@ pub struct Status {
     pub guard: Guard,
 }
 
-/// Where the token stands, as seen by a request now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// No token yet.
-    Empty,
-    /// A usable token, nothing to do.
-    Fresh,
-    /// A usable token, and its successor is being fetched.
-    Refreshing,
-    /// A usable token, but the last fetch failed.
-    Degraded,
-    /// No usable token any more; the next is being fetched or will be.
-    Expired,
-    /// No usable token, and the credentials were rejected.
-    Rejected,
-    /// No usable token, and too many token requests with unproven credentials have an unknown outcome.
-    Held,
-    /// An administrator wants no token.
-    Quarantined,
-    /// The refresher has ended.
-    Stopped,
-}
-
-impl State {
-    /// Every state, for tables.
-    pub const ALL: [Self; 9] = [
-        Self::Empty,
-        Self::Fresh,
-        Self::Refreshing,
-        Self::Degraded,
-        Self::Expired,
-        Self::Rejected,
-        Self::Held,
-        Self::Quarantined,
-        Self::Stopped,
-    ];
-
-    /// The name in logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Fresh => "fresh",
-            Self::Refreshing => "refreshing",
-            Self::Degraded => "degraded",
-            Self::Expired => "expired",
-            Self::Rejected => "rejected",
-            Self::Held => "held",
-            Self::Quarantined => "quarantined",
-            Self::Stopped => "stopped",
-        }
+labels! {
+    /// Where the token stands, as seen by a request now.
+    pub enum State {
+        /// No token yet.
+        Empty = "empty",
+        /// A usable token, nothing to do.
+        Fresh = "fresh",
+        /// A usable token, and its successor is being fetched.
+        Refreshing = "refreshing",
+        /// A usable token, but the last fetch failed.
+        Degraded = "degraded",
+        /// No usable token any more; the next is being fetched or will be.
+        Expired = "expired",
+        /// No usable token, and the credentials were rejected.
+        Rejected = "rejected",
+        /// No usable token, and too many token requests with unproven credentials have an unknown outcome.
+        Held = "held",
+        /// An administrator wants no token.
+        Quarantined = "quarantined",
+        /// The refresher has ended.
+        Stopped = "stopped",
     }
 }
 

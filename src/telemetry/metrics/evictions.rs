@@ -18,12 +18,13 @@ impl Evictions {
             "Connections closed to make room for others, by listener and reason.",
             &["listener", "reason"],
         );
-        for reason in ["idle", "unfinished_head", "closing", "unfinished_heads_bytes"] {
-            connections.with_label_values(&["proxy", reason]);
-        }
         let unfinished_heads =
             add.gauge("unfinished_heads_bytes", "Bytes of request heads that have not arrived in full.");
         Self { connections, unfinished_heads }
+    }
+
+    pub(super) fn expect(&self, listener: &str, reason: &str) {
+        self.connections.with_label_values(&[listener, reason]);
     }
 
     pub(super) fn evicted(&self, listener: &str, reason: &str) {

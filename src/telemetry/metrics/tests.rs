@@ -14,6 +14,7 @@ fn a_request_is_counted_by_route_and_class() {
     route.first_byte(Duration::from_millis(3));
     route.reached_upstream();
     metrics.route(4, "GET", "/free", false).reached_upstream();
+    metrics.expect_token_failure("rejected");
     let text = metrics.render();
     for line in [
         r#"finicity_proxy_requests_total{method="GET",route="/a/{b}",status_class="2xx"} 1"#,

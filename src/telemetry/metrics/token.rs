@@ -6,30 +6,26 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGauge
 
 use super::{register::Register, requests::LATENCY_BUCKETS_S};
 
-/// How a token call can end: the classes of failure, and success.
-const OUTCOMES: [&str; 8] =
-    ["success", "rejected", "config", "throttled", "transient", "certificate", "redirect", "malformed"];
+/// How a successful token request is counted.
+pub(super) const SUCCESS: &str = "success";
 
-/// The states of new credentials.
-const CANDIDATE: [&str; 4] = ["none", "waiting", "rejected", "held"];
+/// The state of new credentials when there are none.
+const NO_CANDIDATE: &str = "none";
 
-/// What became of a request whose token the upstream refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heal {
-    /// It was sent again with a newer token, and that was taken.
-    Healed,
-    /// It was sent again, and refused again.
-    RefusedAgain,
-    /// It was sent again, and brought no answer.
-    Failed,
-    /// There was no newer token in time.
-    NoToken,
-    /// Not enough of it was kept to send it again.
-    NotReplayable,
-}
-
-impl Heal {
-    const ALL: [&str; 5] = ["healed", "refused_again", "failed", "no_token", "not_replayable"];
+labels! {
+    /// What became of a request whose token the upstream refused.
+    pub enum Heal {
+        /// It was sent again with a newer token, and that was taken.
+        Healed = "healed",
+        /// It was sent again, and refused again.
+        RefusedAgain = "refused_again",
+        /// It was sent again, and brought no answer.
+        Failed = "failed",
+        /// There was no newer token in time.
+        NoToken = "no_token",
+        /// Not enough of it was kept to send it again.
+        NotReplayable = "not_replayable",
+    }
 }
 
 /// The gauges and counters of the token.
@@ -39,7 +35,7 @@ pub(super) struct TokenMetrics {
     pub(super) call: Histogram,
     pub(super) refusals: IntCounter,
     pub(super) replays: IntCounter,
-    pub(super) heals: [IntCounter; Heal::ALL.len()],
+    pub(super) heals: [IntCounter; Heal::LABELS.len()],
     expiry: Gauge,
     age: Gauge,
     next_call: Gauge,
@@ -81,7 +77,9 @@ pub struct TokenReading<'a> {
     pub held: bool,
     /// Whether no token request is made, since the attempt cannot be recorded.
     pub unrecorded: bool,
-    /// New credentials: `waiting`, `rejected`, `held`, or none.
+    /// Every state of new credentials.
+    pub candidates: &'a [&'static str],
+    /// The present one of them; `None` without new credentials.
     pub candidate: Option<&'a str>,
 }
 
@@ -97,7 +95,7 @@ impl TokenMetrics {
                 "heals_total",
                 "What became of requests whose token the upstream had refused.",
                 "outcome",
-                Heal::ALL,
+                Heal::LABELS,
             ),
             expiry: add.float("token_expiry_seconds", "Time until the token is no longer sent; 0 without one."),
             age: add.float("token_age_seconds", "Time since the token was minted; 0 without one."),
@@ -133,9 +131,7 @@ impl TokenMetrics {
                 &["state"],
             ),
         };
-        for outcome in OUTCOMES {
-            metrics.refreshes.with_label_values(&[outcome]);
-        }
+        metrics.refreshes.with_label_values(&[SUCCESS]);
         metrics
     }
 
@@ -154,9 +150,9 @@ impl TokenMetrics {
         self.lockout_unresolved.set(reading.unresolved.into());
         self.lockout_held.set(reading.held.into());
         self.lockout_unrecorded.set(reading.unrecorded.into());
-        let candidate = reading.candidate.unwrap_or(CANDIDATE[0]);
-        for state in CANDIDATE {
-            self.candidate.with_label_values(&[state]).set(i64::from(state == candidate));
+        let candidate = reading.candidate.unwrap_or(NO_CANDIDATE);
+        for state in reading.candidates.iter().chain([&NO_CANDIDATE]) {
+            self.candidate.with_label_values(&[state]).set(i64::from(*state == candidate));
         }
     }
 }

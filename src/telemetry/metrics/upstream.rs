@@ -7,44 +7,38 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use super::{register::Register, requests::LATENCY_BUCKETS_S};
 use crate::tls::Fault;
 
-/// Why a connection to the upstream was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// By the proxy: nobody had used it for `upstream.pool_idle_timeout`.
-    Idle,
-    /// By the proxy: it had served for `upstream.connection_age`.
-    Age,
-    /// By the proxy: a request on it was given up before its answer had been taken whole.
-    Unfinished,
-    /// By the upstream, whether or not an answer was still to come.
-    Upstream,
-    /// By an error of the connection itself: what came was no HTTP, or a write failed.
-    Failed,
+labels! {
+    /// Why a connection to the upstream was closed.
+    pub enum Closed {
+        /// By the proxy: nobody had used it for `upstream.pool_idle_timeout`.
+        Idle = "idle",
+        /// By the proxy: it had served for `upstream.connection_age`.
+        Age = "age",
+        /// By the proxy: a request on it was given up before its answer had been taken whole.
+        Unfinished = "unfinished",
+        /// By the upstream, whether or not an answer was still to come.
+        Upstream = "upstream",
+        /// By an error of the connection itself: what came was no HTTP, or a write failed.
+        Failed = "failed",
+    }
 }
 
-impl Closed {
-    const ALL: [&str; 5] = ["idle", "age", "unfinished", "upstream", "failed"];
-}
-
-/// Why a connection to the upstream could not be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// The name cannot be resolved.
-    Name,
-    /// No address can be reached.
-    Tcp,
-    /// The egress proxy makes no tunnel.
-    Egress,
-    /// The TLS handshake failed.
-    Tls,
-    /// HTTP cannot be begun.
-    Http,
-    /// It took too long.
-    Timeout,
-}
-
-impl ConnectFailure {
-    const ALL: [&str; 6] = ["name", "tcp", "egress", "tls", "http", "timeout"];
+labels! {
+    /// Why a connection to the upstream could not be opened.
+    pub enum ConnectFailure {
+        /// The name cannot be resolved.
+        Name = "name",
+        /// No address can be reached.
+        Tcp = "tcp",
+        /// The egress proxy makes no tunnel.
+        Egress = "egress",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// HTTP cannot be begun.
+        Http = "http",
+        /// It took too long.
+        Timeout = "timeout",
+    }
 }
 
 /// The counters of all connections to the upstream.
@@ -53,18 +47,18 @@ pub struct UpstreamMetrics {
     open: IntGauge,
     idle: IntGauge,
     opened: IntCounter,
-    closed: [IntCounter; Closed::ALL.len()],
+    closed: [IntCounter; Closed::LABELS.len()],
     sent: [IntCounter; 2],
     connect: Histogram,
-    connect_failures: [IntCounter; ConnectFailure::ALL.len()],
-    tls_failures: [IntCounter; Fault::WORDS.len() + 1],
+    connect_failures: [IntCounter; ConnectFailure::LABELS.len()],
+    tls_failures: [IntCounter; Fault::LABELS.len() + 1],
     throttled: IntCounter,
 }
 
 impl UpstreamMetrics {
     pub(super) fn new(add: &Register) -> Self {
-        let mut faults = ["other"; Fault::WORDS.len() + 1];
-        faults[..Fault::WORDS.len()].copy_from_slice(&Fault::WORDS);
+        let mut faults = ["other"; Fault::LABELS.len() + 1];
+        faults[..Fault::LABELS.len()].copy_from_slice(&Fault::LABELS);
         Self {
             open: add.gauge("upstream_connections", "Open connections to the upstream."),
             idle: add.gauge("upstream_connections_idle", "Those over HTTP/1.1 that wait for a request."),
@@ -73,7 +67,7 @@ impl UpstreamMetrics {
                 "upstream_connections_closed_total",
                 "Connections to the upstream that were closed, by reason.",
                 "reason",
-                Closed::ALL,
+                Closed::LABELS,
             ),
             sent: add.counters_of(
                 "upstream_requests_total",
@@ -90,7 +84,7 @@ impl UpstreamMetrics {
                 "upstream_connect_failures_total",
                 "Connections to the upstream that could not be opened, by reason.",
                 "reason",
-                ConnectFailure::ALL,
+                ConnectFailure::LABELS,
             ),
             tls_failures: add.counters_of(
                 "upstream_tls_failures_total",
@@ -119,7 +113,7 @@ impl UpstreamMetrics {
     pub fn connect_failed(&self, failure: ConnectFailure, fault: Option<Fault>) {
         self.connect_failures[failure as usize].inc();
         if failure == ConnectFailure::Tls {
-            self.tls_failures[fault.map_or(Fault::WORDS.len(), |fault| fault as usize)].inc();
+            self.tls_failures[fault.map_or(Fault::LABELS.len(), |fault| fault as usize)].inc();
         }
     }
 

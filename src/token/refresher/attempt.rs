@@ -223,7 +223,7 @@ impl<M: Mint> Refresher<M> {
         let untyped = grant.untyped;
         self.scrubber.know("the token", vec![grant.token()]);
         let version = self.writer.publish(grant, sent + lifetime.usable());
-        self.metrics.token_refreshed("success");
+        self.metrics.token_refreshed();
         self.report_success(version, took, next.since(now), untyped);
         self.current.streak.succeeded();
         self.current.failure = None;
@@ -247,7 +247,7 @@ impl<M: Mint> Refresher<M> {
         }
         slot.due = wait.map(|wait| now + wait);
         slot.failure = Some(failure.class);
-        self.metrics.token_refreshed(failure.class.as_str());
+        self.metrics.token_refresh_failed(failure.class.as_str());
         match permit {
             permit if failure.class == Class::Rejected => self.latch(which, permit),
             Some(permit) if !unknown => told(self.lockout.resolve(permit)),

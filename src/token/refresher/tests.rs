@@ -11,8 +11,8 @@ use super::*;
 use crate::{
     credentials::Scheme,
     token::{
-        Clock, State, TokenControl, TokenReader, channel,
-        classify::{Answer, Class, Disposition, Failure, classify},
+        CandidateState, Clock, State, TokenControl, TokenReader, channel,
+        classify::{Answer, Disposition, Failure, classify},
         control,
         scheme::{FINICITY_APP_KEY, Grant},
         tests::credentials,
@@ -333,7 +333,7 @@ async fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_goes_on_minting() 
     for wrong in ["wrong-1", "wrong-2", "wrong-3", "wrong-4", "wrong-1"] {
         control.rotate(credentials(Scheme::OAuth2, "id", wrong)).await;
         pass(Duration::from_secs(600), Duration::from_secs(5), || assert!(reader.usable().is_some())).await;
-        assert_eq!(reader.status().guard.candidate, Some("rejected"));
+        assert_eq!(reader.status().guard.candidate, Some(CandidateState::Rejected));
     }
     assert_eq!(["wrong-1", "wrong-2", "wrong-3", "wrong-4"].map(|wrong| endpoint.calls(wrong)), [1, 1, 1, 0]);
     hours(10).await;

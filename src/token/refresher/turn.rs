@@ -10,7 +10,7 @@ use super::{Command, Mint, Phase, Refresher, Slot, Stamp, slot::Obstacle};
 use crate::{
     credentials::lockout::{PersistError, Verdict},
     telemetry::AUDIT,
-    token::{Guard, classify::Class},
+    token::{CandidateState, Guard, classify::Class},
 };
 
 /// The least time between two token calls that somebody asked for.
@@ -105,9 +105,9 @@ impl<M: Mint> Refresher<M> {
             held: self.current.obstacle == Some(Obstacle::Held),
             unrecorded: self.current.obstacle == Some(Obstacle::Unrecorded),
             candidate: self.candidate.as_ref().map(|slot| match (slot.obstacle, slot.due) {
-                (Some(Obstacle::Held), _) => "held",
-                (_, Some(_)) => "waiting",
-                (_, None) => "rejected",
+                (Some(Obstacle::Held), _) => CandidateState::Held,
+                (_, Some(_)) => CandidateState::Waiting,
+                (_, None) => CandidateState::Rejected,
             }),
         };
         self.writer.settle(phase, self.next_due(), guard);

@@ -13,7 +13,7 @@ use crate::{
     credentials::{Credentials, Scheme, lockout::Lockout},
     telemetry::Metrics,
     token::{
-        Clock, Phase, State, TokenControl, TokenReader, channel, control,
+        CandidateState, Clock, Phase, State, TokenControl, TokenReader, channel, control,
         refresher::tests::{hours, pass, responded},
         scheme::FINICITY_APP_KEY,
         tests::credentials,
@@ -292,11 +292,11 @@ async fn a_candidate_is_held_while_the_credentials_in_use_go_on() {
     minutes(10).await;
     vendor.set(Mode::Works);
     let tried = || vendor.with(|books| books.requests.iter().filter(|(secret, _)| secret == "candidate").count());
-    assert_eq!((tried(), instance.guard().candidate), (3, Some("held")));
+    assert_eq!((tried(), instance.guard().candidate), (3, Some(CandidateState::Held)));
     pass(Duration::from_secs(20 * 3600), Duration::from_secs(5), || assert!(instance.reader.usable().is_some())).await;
     assert_eq!((tried(), instance.reader.state()), (3, State::Fresh));
     hours(6).await;
-    assert_eq!((tried(), instance.guard().candidate), (4, Some("rejected")));
+    assert_eq!((tried(), instance.guard().candidate), (4, Some(CandidateState::Rejected)));
 }
 
 #[tokio::test(start_paused = true)]
