@@ -8,6 +8,7 @@
 //! Deliberately absent: everything that hyper refuses by itself, such as illegal bytes in names and values. What both let
 //! through has passed both; where the two disagreed, less would be let through, never more.
 
+mod chunk;
 mod head;
 mod partial_line;
 
@@ -15,13 +16,11 @@ use std::mem;
 
 use memchr::memchr;
 
+pub use self::chunk::ChunkLine;
 use self::head::{Body, Head, Part};
 
 /// The most bytes of all extensions and trailers of one body. Nobody uses them but to exhaust a reader.
 const MAX_CHUNK_EXTRA: usize = 16 * 1024;
-
-/// The most digits of a chunk's size. More than 16 do not fit, however many of them are zeros for some reader.
-const MAX_SIZE_DIGITS: usize = 16;
 
 /// How large the head of a message may be.
 #[derive(Clone, Copy, Debug)]
@@ -210,8 +209,8 @@ impl Follower {
     fn line_ended(&mut self, line: &[u8]) -> Result<(), Fault> {
         self.at = match &mut self.at {
             At::ChunkSize => {
-                let (size, extension) = chunk_size(line).ok_or(Fault::Chunk)?;
-                self.count_extra(extension)?;
+                let ChunkLine { size, padding, extensions } = ChunkLine::parse(line).ok_or(Fault::Chunk)?;
+                self.count_extra(padding + extensions)?;
                 if size == 0 { At::Trailer } else { At::Chunk(size) }
             }
             At::ChunkEnd if line == b"\r\n" => At::ChunkSize,
@@ -226,19 +225,6 @@ impl Follower {
         self.extra += bytes;
         if self.extra < MAX_CHUNK_EXTRA { Ok(()) } else { Err(Fault::Chunk) }
     }
-}
-
-/// The size that a chunk's first line gives, and the length of what else is on it (RFC 9112, 7.1).
-fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
-    let line = line.strip_suffix(b"\r\n").filter(|line| !line.contains(&b'\r'))?;
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let (size, extra) = line.split_at(digits);
-    let after = extra.trim_ascii_start();
-    if !(after.is_empty() || after.starts_with(b";")) || digits > MAX_SIZE_DIGITS {
-        return None;
-    }
-    let size = u64::from_str_radix(str::from_utf8(size).ok()?, 16).ok()?;
-    Some((size, extra.len()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use http_body::SizeHint;
 use httparse::Status;
 
 use super::Error;
+use crate::message::framing::ChunkLine;
 
 /// The most bytes of the line of a chunk, of all extensions of the chunks of one body, and of its trailers, and the most trailers.
 /// Nobody uses any of them but to exhaust a reader.
@@ -12,9 +13,6 @@ const MAX_LINE_BYTES: usize = 4 * 1024;
 const MAX_EXTENSION_BYTES: usize = 16 * 1024;
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
 const MAX_TRAILERS: usize = 32;
-
-/// The most digits of a chunk's size: what fits, however many of them are zeros.
-const MAX_SIZE_DIGITS: usize = 16;
 
 /// Finds the end of one body.
 #[derive(Debug)]
@@ -120,7 +118,7 @@ impl Decoder {
                             false => Err(NO_SIZE),
                         };
                     };
-                    let (size, extensions) = chunk_line(&bytes[..end]).ok_or(NO_SIZE)?;
+                    let ChunkLine { size, extensions, .. } = ChunkLine::parse(&bytes[..=end]).ok_or(NO_SIZE)?;
                     self.extensions += extensions;
                     if self.extensions > MAX_EXTENSION_BYTES {
                         return Err(Error::Invalid("its chunks have too many extensions"));
@@ -146,22 +144,6 @@ impl Decoder {
 }
 
 const NO_SIZE: Error = Error::Invalid("a chunk has no size");
-
-/// The size in the line of a chunk, which comes without its LF, and how many bytes of it are extensions. `None` when it is
-/// malformed: what one reader takes for a part of an extension could be the next line to another.
-fn chunk_line(line: &[u8]) -> Option<(u64, usize)> {
-    let line = line.strip_suffix(b"\r").filter(|line| !line.contains(&b'\r'))?;
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    let (size, rest) = line.split_at(digits);
-    let spaces = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    let extensions = &rest[spaces..];
-    if digits > MAX_SIZE_DIGITS || !matches!(extensions, [] | [b';', ..]) {
-        return None;
-    }
-    // No digits are none to it, either.
-    let size = u64::from_str_radix(str::from_utf8(size).ok()?, 16).ok()?;
-    Some((size, extensions.len()))
-}
 
 /// Where the trailers end that `bytes` begin with, of which nothing is kept. `None` when that has not come.
 fn trailers(bytes: &[u8]) -> Result<Option<usize>, Error> {

@@ -2,6 +2,7 @@
 
 mod against_hyper;
 mod answers;
+mod both_directions;
 mod requests;
 
 use std::{

@@ -1,0 +1,87 @@
+//! Chunked bodies of requests and of responses: the same bytes end at the same place, or are malformed, in both directions.
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+
+use crate::{
+    message::framing::{Follower, HeadLimits, Place},
+    upstream::http1::decoder::{Decoder, Part},
+};
+
+/// Where a request's body ends, in bytes of `body`. `None` where it is malformed or goes on.
+fn end_in_request(body: &[u8]) -> Option<usize> {
+    let mut follower = Follower::new(HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 });
+    follower.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").expect("the head is well-formed");
+    let ends = |byte: &u8| follower.feed(&[*byte]).is_ok().then(|| follower.place() != Place::Body);
+    body.iter().map_while(ends).position(|ends| ends).map(|at| at + 1)
+}
+
+/// The same of a response.
+fn end_in_response(body: &[u8]) -> Option<usize> {
+    let (mut decoder, mut bytes) = (Decoder::CHUNKED, BytesMut::from(body));
+    loop {
+        match decoder.decode(&mut bytes) {
+            Ok(Part::Data(_)) => {}
+            Ok(Part::End) => return Some(body.len() - bytes.len()),
+            Ok(Part::More) | Err(_) => return None,
+        }
+    }
+}
+
+/// Sizes, what can follow them, and line ends; most of them malformed.
+fn piece() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "0",
+        "3",
+        "003",
+        "A",
+        "a",
+        "0000000000000003",
+        "00000000000000003",
+        "10000000000000000",
+        "-3",
+        "+3",
+        "0x3",
+        " ",
+        "\t",
+        "\u{b}",
+        "\u{c}",
+        "\0",
+        ";",
+        ";a",
+        ";a=b",
+        "; a = \"b;c\"",
+        "\r",
+        "\n",
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "abc",
+        "abc\r\n",
+        "3\r\nabc\r\n",
+        "3 \r\nabc\r\n",
+        "3;x=y\r\nabc\r\n",
+        "3\t;x\r\nabc\r\n",
+    ])
+}
+
+proptest! {
+    #[test]
+    fn a_chunked_body_ends_at_the_same_byte(
+        chunks in prop::collection::vec(piece(), 0..6),
+        last in prop::sample::select(vec!["0\r\n\r\n", "0", "0 ", "0\t", "0\u{b}", "0\u{c}", "0;x", "0 ;x", "00", ""]),
+        end in prop::sample::select(vec!["\r\n\r\n", "\n\r\n", "\r\n\n", "\r\r\n\r\n", "", "\r\n\r\nGET / HTTP/1.1\r\n"]),
+    ) {
+        let body = chunks.concat() + last + end;
+        prop_assert_eq!(end_in_request(body.as_bytes()), end_in_response(body.as_bytes()), "{:?}", body);
+    }
+}
+
+#[test]
+fn a_padded_size_is_a_size_in_both_directions() {
+    for (last, is_end) in [("0", true), ("0 ", true), ("0 \t;x", true), ("0\u{c}", false), ("0\u{c};x", false)] {
+        let body = format!("{last}\r\n\r\n");
+        let end = is_end.then_some(body.len());
+        assert_eq!((end_in_request(body.as_bytes()), end_in_response(body.as_bytes())), (end, end), "{body:?}");
+    }
+}
