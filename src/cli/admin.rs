@@ -78,7 +78,7 @@ impl AdminTarget {
     ///
     /// When there is no response, or it refuses the request.
     pub(super) async fn send(&self, method: Method, path: &str) -> anyhow::Result<LocalResponse> {
-        let response = local_client::send(&self.0, &LocalRequest { method, path }, TIMEOUT).await?;
+        let response = local_client::send(&self.0, &LocalRequest::new(method, path), TIMEOUT).await?;
         check_response(&response)?;
         Ok(response)
     }
@@ -102,7 +102,7 @@ impl AdminTarget {
 ///
 /// When it is no success.
 pub(super) fn check_response(response: &LocalResponse) -> anyhow::Result<()> {
-    match response.status {
+    match response.head.status {
         status if status.is_success() => Ok(()),
         StatusCode::UNAUTHORIZED => {
             bail!("the proxy has another admin token than this command: give both the same FINICITY_ADMIN_TOKEN")

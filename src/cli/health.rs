@@ -85,7 +85,7 @@ impl Question {
     ///
     /// When there is no answer.
     pub(super) async fn ask(&self, limit: Duration) -> Result<LocalResponse, LocalError> {
-        let request = LocalRequest { method: Method::GET, path: self.probe.path() };
+        let request = LocalRequest::new(Method::GET, self.probe.path());
         local_client::send(&self.endpoints, &request, limit).await
     }
 }
@@ -102,8 +102,8 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
     drop(inputs); // the environment's copy of the secrets with it
     let answer = question.ask(arguments.timeout).await?;
     say(&answer.text);
-    if !answer.status.is_success() {
-        bail!("{question} answers {}", answer.status.as_u16());
+    if !answer.head.status.is_success() {
+        bail!("{question} answers {}", answer.head.status.as_u16());
     }
     Ok(())
 }

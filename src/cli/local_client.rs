@@ -1,12 +1,12 @@
-//! One request to the running proxy on this machine, for the commands that query it or act on it.
+//! One request to the running proxy on this machine, for the commands that query it, act on it or demonstrate it.
 //!
 //! Deliberately absent: TLS and redirects, which none of its own listeners has.
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, response::Parts};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -111,12 +111,22 @@ impl Endpoint {
     }
 }
 
-/// A request without a body.
+/// A request.
 #[derive(Clone, Debug)]
 pub(super) struct LocalRequest<'a> {
     pub(super) method: Method,
     /// Path and query.
     pub(super) path: &'a str,
+    /// Header fields besides `Host` and those of the endpoint.
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl<'a> LocalRequest<'a> {
+    /// One without header fields and without a body.
+    pub(super) fn new(method: Method, path: &'a str) -> Self {
+        Self { method, path, headers: HeaderMap::new(), body: Bytes::new() }
+    }
 }
 
 /// A response.
@@ -124,7 +134,7 @@ pub(super) struct LocalRequest<'a> {
 pub(super) struct LocalResponse {
     /// Where it came from.
     pub(super) target: Target,
-    pub(super) status: StatusCode,
+    pub(super) head: Parts,
     /// Its body, without the line end.
     pub(super) text: String,
 }
@@ -199,11 +209,12 @@ async fn exchange(
     if let Some(authorization) = &endpoint.authorization {
         head = head.header(header::AUTHORIZATION, authorization);
     }
-    let response = sender.send_request(head.body(Empty::<Bytes>::new())?).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_RESPONSE).collect().await?.to_bytes();
+    let mut message = head.body(Full::new(request.body.clone()))?;
+    message.headers_mut().extend(request.headers.clone());
+    let (head, body) = sender.send_request(message).await?.into_parts();
+    let body = Limited::new(body, MAX_RESPONSE).collect().await?.to_bytes();
     let text = String::from_utf8_lossy(&body).trim_end().to_owned();
-    Ok(LocalResponse { target: endpoint.target.clone(), status, text })
+    Ok(LocalResponse { target: endpoint.target.clone(), head, text })
 }
 
 #[cfg(test)]

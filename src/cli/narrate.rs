@@ -1,21 +1,23 @@
 //! Three calls through the proxy, told from every side: what the caller sent, what the upstream received, what came back.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
-use anyhow::Context as _;
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http::{HeaderValue, Method, header};
 
-use super::say;
+use super::{
+    local_client::{self, Endpoint, LocalRequest, LocalResponse, Target},
+    say,
+};
 use crate::sandbox::{Credential, Sandbox, Seen};
 
 /// The longest part of an answer that is shown.
 const SHOWN_BYTES: usize = 160;
+
+/// The maximum time for a response. The sandbox responds at once; above this, something is broken.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 struct Call {
     title: &'static str,
@@ -74,10 +76,10 @@ pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox) -> anyhow:
             others => faults.push(format!("{}: the upstream received {} requests", call.title, others.len())),
         }
         show_answer(&response);
-        if response.status() != call.expected_status {
-            faults.push(format!("{}: status {} instead of {}", call.title, response.status(), call.expected_status));
+        if response.head.status != call.expected_status {
+            faults.push(format!("{}: status {} instead of {}", call.title, response.head.status, call.expected_status));
         }
-        if response.headers().contains_key(header::AUTHORIZATION) {
+        if response.head.headers.contains_key(header::AUTHORIZATION) {
             faults.push(format!("{}: the answer has a credential", call.title));
         }
     }
@@ -90,19 +92,15 @@ pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox) -> anyhow:
     Ok(faults.is_empty())
 }
 
-async fn send(proxy: SocketAddr, call: &Call) -> anyhow::Result<Response<Bytes>> {
-    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let mut request = Request::builder()
-        .method(call.method.clone())
-        .uri(format!("http://{proxy}{}", call.target))
-        .header(header::ACCEPT, "application/json");
+async fn send(proxy: SocketAddr, call: &Call) -> anyhow::Result<LocalResponse> {
+    let mut request = LocalRequest::new(call.method.clone(), &call.target);
+    request.headers.insert(header::ACCEPT, JSON);
     if !call.body.is_empty() {
-        request = request.header(header::CONTENT_TYPE, "application/json");
+        request.headers.insert(header::CONTENT_TYPE, JSON);
+        request.body = Bytes::from_static(call.body.as_bytes());
     }
-    let request = request.body(Full::from(call.body)).context("the request is valid")?;
-    let (parts, body) = client.request(request).await.context("the proxy does not answer")?.into_parts();
-    let body = body.collect().await.context("the answer broke off")?.to_bytes();
-    Ok(Response::from_parts(parts, body))
+    let endpoint = Endpoint::open(Target::Tcp(proxy.ip().to_string(), proxy.port()));
+    Ok(local_client::send(&[endpoint], &request, RESPONSE_TIMEOUT).await?)
 }
 
 /// What is wrong with what the upstream received.
@@ -141,10 +139,10 @@ fn show_seen(seen: &Seen) {
     }
 }
 
-fn show_answer(response: &Response<Bytes>) {
-    let body = String::from_utf8_lossy(response.body());
+fn show_answer(response: &LocalResponse) {
+    let body = &response.text;
     let shown: String = body.chars().take(SHOWN_BYTES).collect();
     let more = if shown.len() < body.len() { " …" } else { "" };
     say("   the caller got");
-    say(format_args!("      {}\n      {shown}{more}", response.status()));
+    say(format_args!("      {}\n      {shown}{more}", response.head.status));
 }

@@ -54,8 +54,8 @@ async fn ask(question: &Question, end: Instant) -> Result<String, String> {
     // The last answer gets some time too, so that there is a reason to tell.
     let limit = end.saturating_duration_since(Instant::now()).clamp(PAUSE, ANSWER);
     match question.ask(limit).await {
-        Ok(answer) if answer.status.is_success() => Ok(answer.text),
-        Ok(answer) => Err(format!("{}, {}", answer.status.as_u16(), answer.text)),
+        Ok(answer) if answer.head.status.is_success() => Ok(answer.text),
+        Ok(answer) => Err(format!("{}, {}", answer.head.status.as_u16(), answer.text)),
         Err(error) => Err(error_chain::one_line(&error)),
     }
 }
