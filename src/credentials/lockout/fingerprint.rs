@@ -51,7 +51,7 @@ impl TryFrom<String> for Hash {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        unhex(&text).map(Self).ok_or("not a hash")
+        unhex(&text).map(|bytes| Self(*bytes)).ok_or("not a hash")
     }
 }
 
@@ -69,7 +69,7 @@ impl Key {
 
     /// The key that `text` spells.
     pub(super) fn from_hex(text: &str) -> Option<Self> {
-        unhex(text).map(|bytes| Self(Secret::new(bytes)))
+        unhex(text).map(|bytes| Self(Secret::new(*bytes)))
     }
 
     /// The key's spelling, for the state file and for nothing else.
@@ -119,24 +119,36 @@ impl Key {
     }
 }
 
+/// The hexadecimal digits of `bytes`, in a buffer that is never moved, so that it leaves no part of a key behind.
 fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    // Room for all of it, so that no part of a key stays behind in a buffer that was outgrown.
-    let mut text = String::with_capacity(2 * bytes.len());
-    text.extend(
-        bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])),
-    );
-    text
+    let mut digits = vec![0; base16ct::encoded_len(bytes)];
+    base16ct::lower::encode(bytes, &mut digits).expect("there is room for all digits");
+    String::from_utf8(digits).expect("hexadecimal digits are ASCII")
 }
 
-fn unhex(text: &str) -> Option<[u8; LEN]> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut bytes = [0; LEN];
-    if text.len() != 2 * LEN {
-        return None;
+/// The bytes that `text` spells, where they have the length of a key or a hash.
+fn unhex(text: &str) -> Option<Zeroizing<[u8; LEN]>> {
+    let mut bytes = Zeroizing::new([0; LEN]);
+    let length = base16ct::mixed::decode(text, bytes.as_mut_slice()).ok()?.len();
+    (length == LEN).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_in_either_case_and_at_its_length_only() {
+        let key = Key::generate().unwrap();
+        let text = key.to_hex();
+        assert_eq!((text.len(), text.to_ascii_lowercase()), (2 * LEN, text.to_string()));
+        assert!(Key::from_hex(&text).unwrap().is(&key));
+        assert!(Key::from_hex(&text.to_ascii_uppercase()).unwrap().is(&key));
+        let (short, long, odd) = (&text[2..], format!("{}00", *text), &text[1..]);
+        let other =
+            [text[1..].to_owned() + "g", text[1..].to_owned() + " ", text[1..].to_owned() + "/", "é".repeat(LEN)];
+        for wrong in ["", short, &long, odd].into_iter().chain(other.iter().map(String::as_str)) {
+            assert!(Key::from_hex(wrong).is_none(), "{wrong:?}");
+        }
     }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
 }

@@ -262,7 +262,7 @@ fn the_directory_holds_keyed_hashes_and_nothing_else_of_the_credentials() {
 
     let text = fs::read_to_string(dir.join(FILE)).unwrap();
     for canary in canaries {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| format!("{:x}", base16ct::HexDisplay(bytes));
         let unkeyed = hex(digest::digest(&digest::SHA256, canary.as_bytes()).as_ref());
         for form in [canary.to_owned(), hex(canary.as_bytes()), unkeyed] {
             assert!(!text.to_ascii_lowercase().contains(&form), "{form} in {text}");

@@ -27,8 +27,10 @@ impl Watched {
 
 /// What `secret` looks like as it is, in a form's spelling of spaces, in hexadecimal, as decimal numbers, and inside of base64.
 fn forms(secret: &[u8]) -> Vec<Form> {
-    let mut forms =
-        vec![plain(secret), hexadecimal(secret, b"0123456789abcdef"), hexadecimal(secret, b"0123456789ABCDEF")];
+    let lower = hexadecimal(secret);
+    let mut upper = lower.clone();
+    upper.make_ascii_uppercase();
+    let mut forms = vec![plain(secret), lower, upper];
     forms.push(decimal(secret));
     forms.extend(base64(secret));
     // RFC 6749, 2.3.1: what goes into `Authorization: Basic` is form-encoded first.
@@ -47,9 +49,9 @@ fn plain(secret: &[u8]) -> Form {
     Zeroizing::new(secret.to_vec())
 }
 
-fn hexadecimal(secret: &[u8], digits: &[u8; 16]) -> Form {
-    let mut form = Zeroizing::new(Vec::with_capacity(2 * secret.len()));
-    form.extend(secret.iter().flat_map(|byte| [digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]));
+fn hexadecimal(secret: &[u8]) -> Form {
+    let mut form = Zeroizing::new(vec![0; base16ct::encoded_len(secret)]);
+    base16ct::lower::encode(secret, &mut form).expect("there is room for all digits");
     form
 }
 

@@ -118,7 +118,7 @@ fn encoded(secret: &str, encoding: usize, around: &str, choices: &[u8]) -> Strin
         0 => secret.to_owned(),
         1 => percent(secret.as_bytes(), choices),
         2 => percent(percent(secret.as_bytes(), choices).as_bytes(), choices),
-        3 => secret.bytes().fold(String::new(), |text, byte| text + &format!("{byte:02x}")),
+        3 => format!("{:x}", base16ct::HexDisplay(secret.as_bytes())),
         4 => secret.bytes().fold(String::new(), |text, byte| text + &format!("{byte:02X}")),
         5 => serde_json::to_string(secret).unwrap(),
         6 => serde_json::to_string(&serde_json::to_string(secret).unwrap()).unwrap(),

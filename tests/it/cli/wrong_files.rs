@@ -22,7 +22,7 @@ fn scan(output: &str, content: &[u8]) {
     // Words that a message has of its own.
     let output = output.replace("BEGIN CERTIFICATE", "");
     let listed = |part: &[u8], between: &str| part.iter().map(u8::to_string).collect::<Vec<_>>().join(between);
-    let hex = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |part: &[u8]| format!("{:x}", base16ct::HexDisplay(part));
     let lower = output.to_lowercase();
     for part in content.windows(PART).filter(|part| !part.iter().all(|byte| *byte == b'-' || *byte == b' ')) {
         let text = String::from_utf8_lossy(part);

@@ -14,10 +14,7 @@ pub fn forms(secret: &str) -> Vec<String> {
         let _ = if plain { write!(text, "{}", char::from(byte)) } else { write!(text, "%{byte:02X}") };
         text
     });
-    let hex = secret.bytes().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let hex = format!("{:x}", base16ct::HexDisplay(secret.as_bytes()));
     let numbers = |between| secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(between);
     let all_percent = secret.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"));
     let units = secret.bytes().fold(String::new(), |text, byte| text + &format!("\\u{byte:04x}"));
