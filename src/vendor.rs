@@ -8,36 +8,15 @@
 
 pub mod catalogue;
 mod challenge;
+mod codes;
 pub mod coding;
 pub mod refused_token;
 mod text;
 
 use serde_json::{Number, Value};
 
+pub use codes::{AuthFault, INVALID_APP_KEY, rejects_credentials};
 pub use text::Json;
-
-/// The vendor's plain-text answer to a wrong App Key.
-pub const INVALID_APP_KEY: &str = "Invalid (Finicity-App-Key)";
-
-/// The vendor's plain-text answers, each the whole of a body, and the codes that say the same in its other shapes.
-const SENTENCES: [(&str, &str); 6] = [
-    ("Invalid (Finicity-App-Token)", "10022"),
-    ("Invalid (App-Token)", "10022"),
-    ("Expired (Finicity-App-Token)", "10023"),
-    ("Expired (App-Token)", "10023"),
-    (INVALID_APP_KEY, "10027"),
-    ("Invalid (App-Key)", "10027"),
-];
-
-/// The vendor's codes for "these credentials are wrong", at whatever status they come.
-const REJECTED_CODES: [&str; 6] = ["24302", "10001", "10021", "12401", "10026", "10027"];
-
-/// The OAuth errors (RFC 6749, 5.2) that mean the same.
-const REJECTED_ERRORS: [&str; 3] = ["invalid_client", "unauthorized_client", "invalid_grant"];
-
-/// The other OAuth errors, known so that a log may name them.
-const OTHER_ERRORS: [&str; 4] =
-    ["invalid_request", "unsupported_grant_type", "invalid_scope", "temporarily_unavailable"];
 
 /// The members that hold a code, and those that hold an error or a list of errors.
 const CODE_NAMES: [&str; 3] = ["code", "error", "reasonCode"];
@@ -99,18 +78,10 @@ fn collect_codes(error: &Value, codes: &mut Vec<String>) {
     }
 }
 
-/// Whether `code` says that the credentials are wrong: the App Key, or what a token is asked for with.
-pub fn rejects_credentials(code: &str) -> bool {
-    REJECTED_CODES.contains(&code) || REJECTED_ERRORS.contains(&code)
-}
-
 /// The codes of a plain sentence or of XML.
 fn text_codes(text: &str) -> Vec<String> {
     let text = text.trim();
-    match SENTENCES.iter().find(|(sentence, _)| *sentence == text) {
-        Some((_, code)) => vec![(*code).to_owned()],
-        None => xml_codes(text),
-    }
+    codes::code_of_sentence(text).map_or_else(|| xml_codes(text), |code| vec![code.to_owned()])
 }
 
 /// The codes of `<error><code>14006</code>…</error>`. The end is looked for so that half an answer, or an HTML page that
@@ -129,8 +100,7 @@ fn known_code(value: &Value) -> Option<String> {
         Value::String(text) => text.trim_matches(|c: char| c == ',' || c.is_whitespace()),
         _ => return None,
     };
-    let words = || REJECTED_ERRORS.iter().chain(&OTHER_ERRORS);
-    whole_number(text).or_else(|| words().find(|word| word.eq_ignore_ascii_case(text)).map(|word| (*word).to_owned()))
+    whole_number(text).or_else(|| codes::known_word(text).map(str::to_owned))
 }
 
 /// The code that a JSON number is. Gateways and some languages write whole numbers with a fraction: `24302.0`.

@@ -8,17 +8,11 @@
 
 use http::HeaderMap;
 
-use super::{self as vendor, challenge, coding};
+use super::{self as vendor, AuthFault, challenge, coding};
 
 /// The longest body of a 401 that is looked at, before and after inflating. The vendor's errors are below 1 KiB; a larger
 /// limit would only let a hostile or broken upstream take more memory for each request under way.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// The vendor's codes for an invalid or an expired token.
-const TOKEN_CODES: [&str; 3] = ["10022", "10023", "1503"];
-
-/// Its codes for other faults of the same header fields, besides rejected credentials: no token, no App Key.
-const OTHER_CODES: [&str; 2] = ["10024", "1504"];
 
 /// Whether a 401 says that the *token* is invalid or expired, and nothing else: by the vendor's codes in any of the body's
 /// shapes, by its plain sentences, or by `WWW-Authenticate: Bearer error="invalid_token"` (RFC 6750, 3).
@@ -29,8 +23,8 @@ pub fn token_refused(headers: &HeaderMap, body: &[u8]) -> bool {
     let body = &body[..body.len().min(MAX_BODY_BYTES)];
     let plain = coding::decode(headers, body, MAX_BODY_BYTES).ok().filter(coding::Decoded::is_intact);
     let codes = plain.map(|plain| vendor::codes(plain.bytes())).unwrap_or_default();
-    let other = |code: &String| vendor::rejects_credentials(code) || OTHER_CODES.contains(&code.as_str());
-    let token = |code: &String| TOKEN_CODES.contains(&code.as_str());
+    let other = |code: &String| matches!(AuthFault::of(code), Some(AuthFault::Credentials | AuthFault::Missing));
+    let token = |code: &String| AuthFault::of(code) == Some(AuthFault::Token);
     match challenge::names_token(headers) {
         Some(false) => false,
         Some(true) => !codes.iter().any(other),
