@@ -38,8 +38,9 @@ use crate::{
     token::{self, Clock, Endpoint, EndpointError, Refresher, TokenReader},
 };
 
-/// How long the tasks of the control plane may take to end. A token call that is under way may take two seconds.
-const TASKS_END: Duration = Duration::from_millis(2500);
+/// How long the tasks of the control plane may take to end: what a token request in flight may take, and what follows from its
+/// outcome.
+const TASKS_END: Duration = token::FINAL_CALL_GRACE.saturating_add(Duration::from_millis(500));
 
 /// How long a connection to the admin listener may be idle. An administrator makes one request, or a few in a row.
 const ADMIN_IDLE: Duration = Duration::from_secs(5);

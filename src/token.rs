@@ -26,7 +26,7 @@ use crate::egress;
 pub use clock::{Clock, Stamp};
 pub use control::{Command, TokenControl, control};
 pub use endpoint::{Endpoint, EndpointError, Mint};
-pub use refresher::Refresher;
+pub use refresher::{FINAL_CALL_GRACE, Refresher};
 pub use refusal::Refusal;
 pub use store::{CandidateState, Guard, Phase, State, Status, Token, TokenReader, TokenWriter, Unavailable, channel};
 

@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-pub use attempts::LastAttempt;
+pub use attempts::{LastAttempt, MAX_CONNECT_TIME};
 pub use fingerprint::Fingerprint;
 
 use self::{

@@ -19,7 +19,7 @@ use super::{
     scheme::{self, Call, Grant},
 };
 use crate::{
-    credentials::{Credentials, Scheme},
+    credentials::{Credentials, Scheme, lockout},
     egress,
     tls::{Fault, Trust},
 };
@@ -28,7 +28,7 @@ use crate::{
 const USUAL_ANSWER_BYTES: usize = 8 * 1024;
 
 /// The time to connect, TLS included. A server that takes longer is better tried again.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = lockout::MAX_CONNECT_TIME;
 
 /// The time for a token request with proven credentials. Refreshes start early enough that many such attempts fit before a token
 /// expires.
@@ -39,7 +39,7 @@ pub(super) const PROVEN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const UNPROVEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The time for the response to a probe of the token endpoint.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The vendor's own host, of which it is known what its published API documents.
 const VENDOR_HOST: &str = "api.finicity.com";

@@ -8,6 +8,7 @@ mod report;
 mod slot;
 mod turn;
 
+pub use attempt::FINAL_CALL_GRACE;
 pub(super) use attempt::HEARTBEAT_INTERVAL;
 
 use std::{

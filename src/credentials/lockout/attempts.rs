@@ -17,9 +17,14 @@ pub(super) const MAX_UNRESOLVED: u32 = 3;
 /// How long an account with [`MAX_UNRESOLVED`] attempts is held before the single attempt that is made without an operator.
 const HOLD: Duration = Duration::from_secs(24 * 3600);
 
-/// The minimum time between two attempts of an account, the first of which is unresolved: fifteen seconds between two arrivals at
-/// the vendor, and three for setting up the connection of the first, which begins after its record.
-pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(15 + 3);
+/// The maximum time that a token request may take to connect.
+pub const MAX_CONNECT_TIME: Duration = Duration::from_secs(3);
+
+/// The minimum time between two arrivals of an account's attempts at the vendor, the first of which is unresolved.
+const MIN_ARRIVAL_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The minimum time between two such attempts: the first arrives up to [`MAX_CONNECT_TIME`] after its record.
+pub(super) const MIN_INTERVAL: Duration = MIN_ARRIVAL_INTERVAL.saturating_add(MAX_CONNECT_TIME);
 
 /// The wall clock of a machine that has not been set yet is before this: 2026-01-01.
 const PLAUSIBLE_TIME: Duration = Duration::from_secs(1_767_225_600);

@@ -18,8 +18,9 @@ use crate::{
     credentials::lockout::{Attempt, Permit, Sending, Verdict},
     telemetry::AUDIT,
     token::{
+        STATE_DIRECTORY_STALL,
         classify::{Class, Disposition, Failure},
-        endpoint::{PROVEN_TIMEOUT, UNPROVEN_TIMEOUT},
+        endpoint::{PROBE_TIMEOUT, PROVEN_TIMEOUT, UNPROVEN_TIMEOUT},
         schedule::Lifetime,
         scheme::Grant,
     },
@@ -27,7 +28,7 @@ use crate::{
 
 /// How long a token request that is in flight may take once the process shuts down. What was sent may be a rejection, and one
 /// that is not recorded would be tried again by the next process.
-pub(in crate::token) const FINAL_CALL_GRACE: Duration = Duration::from_secs(2);
+pub const FINAL_CALL_GRACE: Duration = Duration::from_secs(2);
 
 /// How often the heartbeat is renewed during a request.
 pub(in crate::token) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -35,19 +36,26 @@ pub(in crate::token) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5)
 /// How often to look whether another process that shares the state directory has finished its attempt.
 const SHARED_ATTEMPT_POLL: Duration = Duration::from_secs(1);
 
-/// How long an attempt of another process may last before that is reported: more than any attempt takes, unless its process was
-/// stopped.
-const SHARED_ATTEMPT_LIMIT: Duration = UNPROVEN_TIMEOUT.saturating_add(Duration::from_secs(15));
+/// How long an attempt of another process may last before that is reported: more than any attempt and its record take, unless its
+/// process was stopped.
+const SHARED_ATTEMPT_LIMIT: Duration = UNPROVEN_TIMEOUT.saturating_add(STATE_DIRECTORY_STALL);
 
 /// The pause after an attempt could not be recorded. The cause is a disk, and an operator has to correct it.
 const UNRECORDED_PAUSE: Duration = Duration::from_secs(30);
 
-/// The bounds of the pause between two probes of the token endpoint. With a probe's own time limit the last of them is sent less
-/// than a minute after the one before, so that the end of an outage is noticed within a minute.
+/// The end of an outage of the token endpoint is noticed within this time.
+const OUTAGE_END_NOTICED: Duration = Duration::from_secs(60);
+
+/// The bounds of the pause between two probes of the token endpoint.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(40));
 
-/// What is added to the pause between probes at random, as a part of it, so that a fleet spreads out.
+/// The largest part of the pause between probes that is added to it at random, so that a fleet spreads out.
 const PROBE_JITTER: f64 = 0.1;
+
+const _: () = assert!(
+    PROBE_PAUSE.1.as_secs_f64() * (1.0 + PROBE_JITTER) + PROBE_TIMEOUT.as_secs_f64() < OUTAGE_END_NOTICED.as_secs_f64(),
+    "the longest pause and a probe's time limit exceed the time in which the end of an outage is noticed"
+);
 
 /// How a due token request may go on.
 enum Clearance {
