@@ -10,7 +10,6 @@ mod config;
 pub mod dir;
 mod env;
 mod field;
-mod file_id;
 pub mod lockout;
 mod operator;
 mod problem;

@@ -9,6 +9,7 @@
 //! outside of everything that safe code can write to.
 
 pub mod drain;
+pub mod file_watch;
 pub mod signal;
 
 use std::io;

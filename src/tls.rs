@@ -14,7 +14,6 @@ mod fault;
 mod pin;
 mod stream;
 mod trust;
-mod watch;
 
 use std::path::PathBuf;
 

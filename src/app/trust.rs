@@ -16,10 +16,6 @@ use crate::{
     tls::TrustWriter,
 };
 
-/// How often the file is looked at. A change counts when two looks have seen it, so within twice this time; the kubelet takes up
-/// to a minute to bring it.
-const POLL_INTERVAL: Duration = Duration::from_secs(2);
-
 /// How often all sessions are forgotten. Each session that is resumed brings tickets for the next, so a certificate would never
 /// be looked at again; in an hour it can, at worst, have expired for so long. One full handshake an hour costs nothing.
 const SESSIONS_END: Duration = Duration::from_secs(3600);
@@ -32,10 +28,10 @@ pub(super) async fn follow(
     mut hangups: Signal,
     stop: CancellationToken,
 ) {
-    let has_file = writer.ca_file().is_some();
     let mut sessions_end = interval_at(Instant::now() + SESSIONS_END, SESSIONS_END);
     loop {
-        let next_look = async { if has_file { sleep(POLL_INTERVAL).await } else { pending().await } };
+        let next_look = writer.next_look();
+        let next_look = async { if let Some(pause) = next_look { sleep(pause).await } else { pending().await } };
         let news = select! {
             () = stop.cancelled() => return,
             () = next_look => writer.look(),

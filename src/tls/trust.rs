@@ -1,7 +1,8 @@
 //! Where the current trust lies: one writer, any number of readers.
 
-use std::{path::Path, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
+use ::ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use arc_swap::ArcSwap;
 use rustls::{
     CipherSuite, ClientConfig, RootCertStore,
@@ -10,7 +11,11 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Config, Error, ca_file, pin::Pinned, watch::Watch};
+use super::{Config, Error, ca_file, pin::Pinned};
+use crate::{error_chain, process::file_watch::Watcher};
+
+/// How long `upstream.ca_file` must be unchanged before it is applied. A writer that edits it in place is done by then.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Makes the two ends: the writer for the task that follows `upstream.ca_file`, the reader for whoever connects.
 ///
@@ -22,7 +27,7 @@ pub fn trust(config: Config) -> Result<(TrustWriter, Trust), Error> {
     let (client_config, _) = client_config(&config, &content)?;
     let current = Arc::new(ArcSwap::from_pointee(client_config));
     let trust = Trust(Arc::clone(&current));
-    Ok((TrustWriter { watch: Watch::new(&content), config, current }, trust))
+    Ok((TrustWriter { watcher: Watcher::new(Seen::of(Ok(&content)), SETTLE), config, current }, trust))
 }
 
 /// The reading end, cheap to clone.
@@ -41,14 +46,14 @@ impl Trust {
 #[derive(Debug)]
 pub struct TrustWriter {
     config: Config,
-    watch: Watch,
+    watcher: Watcher<Seen>,
     current: Arc<ArcSwap<ClientConfig>>,
 }
 
 impl TrustWriter {
-    /// The file to look at, if there is one.
-    pub fn ca_file(&self) -> Option<&Path> {
-        self.config.ca_file.as_deref()
+    /// The time until [`Self::look`] is due; `None` without a file.
+    pub fn next_look(&self) -> Option<Duration> {
+        self.config.ca_file.as_ref().map(|_| self.watcher.next_look())
     }
 
     /// Looks at the file, and puts what it holds in the place of what it held. Returns the number of its authorities, or
@@ -60,7 +65,7 @@ impl TrustWriter {
     pub fn look(&mut self) -> Result<Option<usize>, Error> {
         let Some(path) = self.config.ca_file.as_deref() else { return Ok(None) };
         let found = ca_file::read(path);
-        if self.watch.look(found.as_deref()) { self.replace(&found?).map(Some) } else { Ok(None) }
+        if self.watcher.observe(Seen::of(found.as_deref())) { self.replace(&found?).map(Some) } else { Ok(None) }
     }
 
     /// Reads the file again, whether it has changed or not.
@@ -71,7 +76,7 @@ impl TrustWriter {
     pub fn reload(&mut self) -> Result<Option<usize>, Error> {
         let Some(path) = self.config.ca_file.as_deref() else { return Ok(None) };
         let found = ca_file::read(path);
-        self.watch.act_on(found.as_deref());
+        self.watcher.applied(Seen::of(found.as_deref()));
         self.replace(&found?).map(Some)
     }
 
@@ -86,6 +91,28 @@ impl TrustWriter {
         let (client_config, authorities) = client_config(&self.config, content)?;
         self.current.store(Arc::new(client_config));
         Ok(authorities)
+    }
+}
+
+/// What a look at the file saw, short enough to keep. The content is compared, and not metadata: that holds for every way to change
+/// a file, and a list of authorities is read in less time than a system call takes to describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// The hash of the content.
+    Content([u8; SHA256_OUTPUT_LEN]),
+    /// Why there is none.
+    Unreadable(String),
+}
+
+impl Seen {
+    fn of(found: Result<&[u8], &Error>) -> Self {
+        match found {
+            Ok(content) => {
+                let hash = digest(&SHA256, content);
+                Self::Content(hash.as_ref().try_into().expect("SHA-256 gives 32 bytes"))
+            }
+            Err(error) => Self::Unreadable(error_chain::one_line(error)),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::credentials::{field::Field, file_id::FileId};
+use crate::{credentials::field::Field, process::file_watch::FileId};
 
 /// The link that the kubelet swaps.
 const CURRENT: &str = "..data";

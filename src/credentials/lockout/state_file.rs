@@ -10,7 +10,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::failure::{Failure, MAX_FILE_BYTES};
-use crate::credentials::file_id::FileId;
+use crate::process::file_watch::FileId;
 
 /// Capacity for the state of a few ids, so that writing it leaves no copy of the key in a buffer that was outgrown.
 pub(super) const USUAL_FILE_BYTES: usize = 4 * 1024;
