@@ -15,7 +15,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use finicity_proxy::{
     config::{self, Inputs},
-    guard::Door,
+    message::guard::Door,
     message::{
         framing::{Follower, HeadLimits},
         path::canonical,

@@ -28,7 +28,7 @@ pub use status::{LockOut, Status, Token};
 use self::authorizer::Authorizer;
 use crate::{
     credentials::Scheme,
-    guard::Door,
+    message::guard::Door,
     secret::Secret,
     telemetry::LogLevel,
     token::{TokenControl, TokenReader},

@@ -27,7 +27,7 @@ use crate::{
     config::{self, AdminSocket, Listen},
     credentials::lockout::{self, Lockout},
     error_chain,
-    guard::{ByDoor, Door},
+    message::guard::{ByDoor, Door},
     ops,
     policy::{Mode, Policy},
     process::{drain::Drain, signal},

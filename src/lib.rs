@@ -29,7 +29,6 @@ pub mod policy;
 pub mod vendor;
 pub mod message;
 pub mod telemetry;
-pub mod guard;
 pub mod tls;
 pub mod egress;
 pub mod credentials;

@@ -59,7 +59,7 @@ use self::{
     inject::InjectLayer, intercept::LocalLayer, observe::ObserveLayer, retry::RetryLayer,
 };
 use crate::{
-    guard::Door,
+    message::guard::Door,
     process::drain::Drain,
     telemetry::Metrics,
     tls::Trust,

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use super::actions;
 use crate::{
-    guard::{Door, HostGuard, Peer, Refusal},
+    message::guard::{Door, HostGuard, Peer, Refusal},
     secret::Secret,
     telemetry::{AUDIT, Seldom},
 };

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Parts;
 use crate::{
-    guard::Peer,
+    message::guard::Peer,
     telemetry::{Levels, LogLevel, level::MAX_DURATION},
 };
 

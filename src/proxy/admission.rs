@@ -7,7 +7,7 @@ use super::{
     error::{Code, Error},
     exchange::Exchange,
 };
-use crate::guard::{Door, HostGuard, Refusal, RequiredHeader};
+use crate::message::guard::{Door, HostGuard, Refusal, RequiredHeader};
 
 /// Who may call by one door.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderName;
 
 use super::{body_limits::UploadLimits, endpoints::Endpoints};
-use crate::{guard::RequiredHeader, policy::Policy, upstream::UpstreamConfig};
+use crate::{message::guard::RequiredHeader, policy::Policy, upstream::UpstreamConfig};
 
 /// How requests are let in and forwarded.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::guard::{Door, Peer};
+use crate::message::guard::{Door, Peer};
 
 /// The two kinds of connection.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use tokio::runtime::{self, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Answers, OpenConnection, connection::Connections, slots::Slot, socket_stream::Transport};
-use crate::guard::ByDoor;
+use crate::message::guard::ByDoor;
 
 /// The handle on a worker thread. Dropping it cuts off the worker's connections and ends the thread.
 pub(super) struct Worker {

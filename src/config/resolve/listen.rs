@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::super::{AdminSocket, Listen, reader::Reader};
 use crate::{
-    guard::RequiredHeader,
+    message::guard::RequiredHeader,
     server::{Address, SocketAccess},
 };
 
