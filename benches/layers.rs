@@ -15,20 +15,20 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use finicity_proxy::{
     config::{self, Inputs},
-    message::guard::Door,
+    message::guard::Transport,
     message::{
-        framing::{Follower, HeadLimits},
+        framing::{HeadLimits, MessageFramer},
         path::canonical,
     },
     policy::{Mode, Policy, Rule},
     process::drain::Drain,
     proxy::{
-        self, ConcurrencyLayer, Error, Exchange, ObservedBody, Record, ReplayBody, ResponseBody, Shared, Upload,
+        self, ConcurrencyLayer, Error, Exchange, LimitedBody, ObservedBody, Record, ReplayBody, ResponseBody, Shared,
         headers::{self, HeaderRules},
         target,
     },
     telemetry::Metrics,
-    token::{self, Clock, scheme::Grant},
+    token::{self, Clock, scheme::AuthHeaders},
     vendor::catalogue::Route,
 };
 use futures_util::FutureExt as _;
@@ -74,7 +74,7 @@ fn framing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("framing");
     for (name, message) in [("usual", USUAL), ("crowded", CROWDED), ("chunked", CHUNKED)] {
         group.throughput(Throughput::Bytes(message.len() as u64));
-        let mut follower = Follower::new(LIMITS);
+        let mut follower = MessageFramer::new(LIMITS);
         group.bench_function(name, |bencher| {
             bencher.iter(|| follower.feed(black_box(message.as_bytes())).expect("the message has one reading"));
         });
@@ -233,7 +233,7 @@ fn layers()
         (header::AUTHORIZATION, value("Bearer 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")),
     ];
     let usable_until = Clock::Boot.now() + Duration::from_secs(24 * 3600);
-    writer.publish(Grant { headers, expires_in: None, untyped: false }, usable_until);
+    writer.publish(AuthHeaders { headers, expires_in: None, untyped: false }, usable_until);
     let shared = Shared {
         concurrency: ConcurrencyLayer::new(&config, Arc::clone(&metrics)),
         token,
@@ -242,7 +242,7 @@ fn layers()
         drain: Drain::default(),
     };
     let answer = Bytes::from(vec![b' '; 1024]);
-    let upstream = tower::service_fn(move |exchange: Exchange<ReplayBody<Upload<Full<Bytes>>>>| {
+    let upstream = tower::service_fn(move |exchange: Exchange<ReplayBody<LimitedBody<Full<Bytes>>>>| {
         assert!(exchange.request.headers().contains_key(header::AUTHORIZATION), "the token is injected");
         let body = exchange.request.into_body();
         if !body.is_end_stream() {
@@ -251,7 +251,7 @@ fn layers()
         }
         future::ready(Ok::<_, Error>(Response::new(ResponseBody::local(answer.clone()))))
     });
-    proxy::layers(&config, Door::Port, shared, upstream)
+    proxy::layers(&config, Transport::Tcp, shared, upstream)
 }
 
 /// The configuration of the data path with everything at its default.

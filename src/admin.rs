@@ -28,7 +28,7 @@ pub use status::{LockOut, Status, Token};
 use self::authorizer::Authorizer;
 use crate::{
     credentials::Scheme,
-    message::guard::Door,
+    message::guard::Transport,
     secret::Secret,
     telemetry::LogLevel,
     token::{TokenControl, TokenReader},
@@ -67,7 +67,7 @@ pub struct Parts {
 /// `/api/latch/reset`, `/api/log-level` and `/api/shutdown`. On the port browsers are kept out, and actions need the admin token;
 /// whoever can open the socket is the
 /// proxy's own user.
-pub fn router(parts: Parts, door: Door) -> Router {
+pub fn router(parts: Parts, door: Transport) -> Router {
     let authorizer = Arc::new(Authorizer::new(door, parts.admin_token.clone()));
     Router::new()
         .route("/api/status", get(status::show))

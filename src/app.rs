@@ -27,7 +27,7 @@ use crate::{
     config::{self, AdminSocket, Listen},
     credentials::lockout::{self, Lockout},
     error_chain,
-    message::guard::{ByDoor, Door},
+    message::guard::{PerTransport, Transport},
     ops,
     policy::{Mode, Policy},
     process::{drain::Drain, signal},
@@ -179,7 +179,7 @@ impl App {
         };
         let stack = || {
             let pool = Pool::new(&config.proxy, trust.clone(), Arc::clone(&metrics));
-            ByDoor::new(|door| proxy::stack(&config.proxy, door, pool.clone(), shared.clone()))
+            PerTransport::new(|door| proxy::stack(&config.proxy, door, pool.clone(), shared.clone()))
         };
         let heads = HeadBudget::new(config.server.unfinished_heads_bytes, Arc::clone(&metrics));
         let given_up = GivenUp { response: proxy::UNFINISHED_HEAD, code: proxy::Code::RequestTimeout.as_str() };
@@ -248,7 +248,7 @@ impl App {
             log_level,
             started: Instant::now(),
         };
-        for (listeners, door) in [(admin_sockets, Door::Socket), (listeners.admin, Door::Port)] {
+        for (listeners, door) in [(admin_sockets, Transport::Unix), (listeners.admin, Transport::Tcp)] {
             let admin = admin::router(admin_parts.clone(), door);
             for listener in listeners {
                 let serving = server::serve(admin_side.clone(), listener, admin.clone(), ended.clone());

@@ -202,9 +202,9 @@ mod tests {
 
     use super::*;
     use crate::token::{
-        Clock, Guard, Phase, TokenWriter, channel,
+        Clock, LockoutStatus, Phase, TokenWriter, channel,
         classify::Class,
-        scheme::{FINICITY_APP_KEY, Grant},
+        scheme::{AuthHeaders, FINICITY_APP_KEY},
     };
 
     fn parts(alive: bool) -> (Parts, TokenWriter) {
@@ -231,8 +231,8 @@ mod tests {
         let headers = [(FINICITY_APP_KEY, value.clone()), (AUTHORIZATION, value)];
         let now = writer.clock().now();
         let hour = Duration::from_secs(3600);
-        writer.publish(Grant { headers, expires_in: None, untyped: false }, now + hour);
-        writer.settle(Phase::Idle, Some(now + hour / 2), Guard::default());
+        writer.publish(AuthHeaders { headers, expires_in: None, untyped: false }, now + hour);
+        writer.settle(Phase::Idle, Some(now + hour / 2), LockoutStatus::default());
     }
 
     async fn get(parts: &Parts, path: &str) -> (u16, String) {
@@ -249,11 +249,11 @@ mod tests {
         let (parts, mut writer) = parts(true);
         assert_eq!(get(&parts, "/readyz").await, (503, "not ok: no token was obtained yet\n".to_owned()));
         assert_eq!(get(&parts, "/startupz").await.0, 503);
-        writer.settle(Phase::Failed(Class::Transient), None, Guard::default());
+        writer.settle(Phase::Failed(Class::Transient), None, LockoutStatus::default());
         assert_eq!((get(&parts, "/readyz").await.0, get(&parts, "/startupz").await.0), (503, 200));
         publish(&mut writer);
         assert_eq!(get(&parts, "/readyz").await.0, 200);
-        writer.settle(Phase::Rejected, None, Guard::default());
+        writer.settle(Phase::Rejected, None, LockoutStatus::default());
         assert_eq!(get(&parts, "/readyz").await.0, 200);
         parts.draining.cancel();
         assert_eq!(get(&parts, "/readyz").await, (503, "not ok: draining\n".to_owned()));
@@ -264,16 +264,16 @@ mod tests {
         let (parts, mut writer) = parts(true);
         let parts = Parts { require_token: true, ..parts };
         assert_eq!(get(&parts, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
-        writer.settle(Phase::Failed(Class::Transient), None, Guard::default());
+        writer.settle(Phase::Failed(Class::Transient), None, LockoutStatus::default());
         let (status, text) = get(&parts, "/startupz").await;
         assert!(status == 503 && text.contains("startup.require_token"), "{text}");
         publish(&mut writer);
         assert_eq!(get(&parts, "/startupz").await.0, 200);
-        writer.settle(Phase::Rejected, None, Guard::default());
+        writer.settle(Phase::Rejected, None, LockoutStatus::default());
         assert_eq!(get(&parts, "/startupz").await.0, 200, "once started, always started");
     }
 
-    const LATCHED: Guard = Guard {
+    const LATCHED: LockoutStatus = LockoutStatus {
         latched: true,
         budget_spent: false,
         rejections: 1,
@@ -289,18 +289,18 @@ mod tests {
         let (refused, receiver) = watch::channel(None);
         let parts = Parts { fail_on_rejection: true, refused: receiver, ..parts };
         assert_eq!(get(&parts, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
-        writer.settle(Phase::Failed(Class::Transient), None, Guard::default());
+        writer.settle(Phase::Failed(Class::Transient), None, LockoutStatus::default());
         assert_eq!(get(&parts, "/startupz").await.0, 200, "an outage is no rejection");
         writer.settle(Phase::Rejected, None, LATCHED);
         let (status, text) = get(&parts, "/startupz").await;
         assert!(status == 503 && text.starts_with("not ok: the credentials were rejected"), "{text}");
         assert!(text.contains("correct the Secret") && text.contains("finicity-proxy lockout reset"), "{text}");
         // New credentials are tried while those in use are latched.
-        writer.settle(Phase::Idle, None, Guard { candidate: Some(token::CandidateState::Waiting), ..LATCHED });
+        writer.settle(Phase::Idle, None, LockoutStatus { candidate: Some(token::CandidateState::Waiting), ..LATCHED });
         assert_eq!(get(&parts, "/startupz").await.0, 503);
         // An operator's reset: until its outcome is known, what was derived before holds.
         refused.send_replace(Some(Refusal::Rejected));
-        writer.settle(Phase::Idle, None, Guard { latched: false, ..LATCHED });
+        writer.settle(Phase::Idle, None, LockoutStatus { latched: false, ..LATCHED });
         assert_eq!(get(&parts, "/startupz").await.0, 503);
         publish(&mut writer);
         assert_eq!(get(&parts, "/startupz").await.0, 200);
@@ -318,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn verbose_readiness_explains_itself() {
         let (parts, mut writer) = parts(true);
-        writer.settle(Phase::Rejected, None, Guard::default());
+        writer.settle(Phase::Rejected, None, LockoutStatus::default());
         let (status, text) = get(&parts, "/readyz?verbose").await;
         assert_eq!(status, 503);
         assert!(text.contains("\ncredentials: from the environment\n"), "{text}");

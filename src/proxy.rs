@@ -43,7 +43,7 @@ use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
 pub use body::{RequestBody, ResponseBody};
-pub use body_limits::{Upload, UploadLimits};
+pub use body_limits::{BodyLimits, LimitedBody};
 pub use concurrency::ConcurrencyLayer;
 pub use config::Config;
 pub use endpoints::{Endpoint, Endpoints, Shape};
@@ -54,12 +54,12 @@ pub use record::Record;
 pub use replay::ReplayBody;
 
 use self::{
-    admission::Guard, catch_panic::CatchPanicLayer, deadline::DeadlineLayer, drain::OverdueLayer,
-    error_response::RespondLayer, filter::step, forward::Upstream, headers::HeaderRules, heal::HealLayer,
-    inject::InjectLayer, intercept::LocalLayer, observe::ObserveLayer, retry::RetryLayer,
+    admission::Admission, catch_panic::CatchPanicLayer, deadline::DeadlineLayer, drain::DrainLayer,
+    error_response::ErrorResponseLayer, filter::step, forward::Upstream, headers::HeaderRules, heal::HealLayer,
+    inject::InjectLayer, intercept::InterceptLayer, observe::ObserveLayer, retry::RetryLayer,
 };
 use crate::{
-    message::guard::Door,
+    message::guard::Transport,
     process::drain::Drain,
     telemetry::Metrics,
     tls::Trust,
@@ -68,7 +68,7 @@ use crate::{
 
 /// The upstream connections of one worker, which the stacks of all its doors share.
 #[derive(Clone)]
-pub struct Pool(Upstream<Upload<Incoming>>);
+pub struct Pool(Upstream<LimitedBody<Incoming>>);
 
 impl Pool {
     /// No connections yet. They live on the runtime that they are first used on, and trust what `trust` says at each.
@@ -106,7 +106,7 @@ pub struct Shared {
 /// The request pipeline for what comes in by `door`: all layers, and the upstream below them.
 pub fn stack(
     config: &Config,
-    door: Door,
+    door: Transport,
     pool: Pool,
     shared: Shared,
 ) -> impl Service<
@@ -123,7 +123,7 @@ pub fn stack(
 /// The layers over `upstream`, which sends requests on: top to bottom is the way down.
 pub fn layers<B, S>(
     config: &Config,
-    door: Door,
+    door: Transport,
     shared: Shared,
     upstream: S,
 ) -> impl Service<
@@ -138,24 +138,24 @@ pub fn layers<B, S>(
 + use<B, S>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin + Send + 'static,
-    S: Service<Exchange<ReplayBody<Upload<B>>>, Response = Response<ResponseBody>, Error = Error, Future: Send>
+    S: Service<Exchange<ReplayBody<LimitedBody<B>>>, Response = Response<ResponseBody>, Error = Error, Future: Send>
         + Clone
         + Send
         + 'static,
 {
     let Shared { concurrency, token, control, metrics, drain } = shared;
-    let guard = Arc::new(Guard::new(config, door));
+    let guard = Arc::new(Admission::new(config, door));
     let names = Arc::new(HeaderRules::new(&config.own_headers, &config.forward));
     let limits = config.upload;
     ServiceBuilder::new()
         .layer(ObserveLayer::new(door, Arc::clone(&metrics))) // request id, access log, metrics
-        .layer(RespondLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
+        .layer(ErrorResponseLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
-        .layer(OverdueLayer::new(drain)) // none is waited for beyond the drain's time
+        .layer(DrainLayer::new(drain)) // none is waited for beyond the drain's time
         .layer(step(malformed::check)) // one reading of the message, and no more of it than the limits
         .layer(step(move |exchange: &mut Exchange<_>| guard.admit(exchange))) // who may call: host names, no browsers, a header
         .layer(step(target::find_route)) // which operation of the catalogue it is
-        .layer(LocalLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here
+        .layer(InterceptLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here
         .layer(step(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // how much may be sent …
         .map_request(move |exchange| body_limits::watch(limits, exchange)) // … and how slowly
         .layer(concurrency) // how many at once, and how many wait

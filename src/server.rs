@@ -46,14 +46,14 @@ pub use listener::{BindError, Listener, bind};
 pub use unix_socket::SocketAccess;
 
 use self::{
-    acceptor::Entrance,
+    acceptor::Acceptor,
     connection::{Connections, Shared},
     evictions::Evictions,
-    socket_stream::Transport,
+    socket_stream::SocketStream,
     syn_filter::HANDSHAKE,
     worker::Worker,
 };
-use crate::{message::guard::ByDoor, process::drain::Drain, telemetry::Metrics};
+use crate::{message::guard::PerTransport, process::drain::Drain, telemetry::Metrics};
 
 /// How long an event loop may take to answer a ping before it counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -116,7 +116,7 @@ where
 #[derive(Debug)]
 pub struct Server {
     workers: Vec<Worker>,
-    entrance: Entrance,
+    entrance: Acceptor,
     metrics: Arc<Metrics>,
     end: Drain,
     /// What accepts connections, until the last one that waited has a worker.
@@ -138,7 +138,7 @@ impl Server {
         heads: HeadBudget,
         given_up: GivenUp,
         end: Drain,
-        stack: impl Fn() -> ByDoor<S>,
+        stack: impl Fn() -> PerTransport<S>,
     ) -> io::Result<Self> {
         let ended = CancellationToken::new();
         let evictions = Evictions::new("proxy", given_up.response, Some(given_up.code), Arc::clone(&metrics));
@@ -150,7 +150,7 @@ impl Server {
         let workers = (0..config.worker_threads.get()).map(worker).collect::<io::Result<_>>()?;
         let limit = connection_limit(config);
         metrics.connections_limit().set(i64::try_from(limit).unwrap_or(i64::MAX));
-        let entrance = Entrance::new("proxy", limit, Arc::clone(&metrics));
+        let entrance = Acceptor::new("proxy", limit, Arc::clone(&metrics));
         Ok(Self { workers, entrance, metrics, end, accepting: TaskTracker::new(), ended })
     }
 
@@ -185,7 +185,7 @@ impl Server {
     }
 
     /// Hands `stream` to a worker as soon as there is a place for it.
-    async fn serve(&self, stream: Transport) {
+    async fn serve(&self, stream: SocketStream) {
         let slot = self.entrance.slot(&stream).await;
         let worker = self.workers.iter().min_by_key(|worker| worker.connections().open());
         let open = OpenConnection::new(Arc::clone(&self.metrics));
@@ -279,7 +279,7 @@ pub async fn serve(side: Side, listener: Listener, service: impl Answers, stop: 
     let evictions = Evictions::new(name, SIDE_GIVEN_UP, None, Arc::clone(&metrics));
     let shared = Arc::new(Shared { heads, evictions, closes });
     let connections = Connections::new(limits, shared, Drain::default(), Duration::ZERO);
-    let entrance = Entrance::side(name, MAX_SIDE_CONNECTIONS, metrics);
+    let entrance = Acceptor::side(name, MAX_SIDE_CONNECTIONS, metrics);
     loop {
         let (stream, slot) = select! {
             () = stop.cancelled() => break,

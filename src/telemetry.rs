@@ -12,10 +12,10 @@ mod writer;
 pub use access::AccessLine;
 pub use level::{Levels, LogLevel};
 pub use metrics::{
-    Closed, ConnectFailure, Family, Heal, Metrics, RouteMetrics, Subject, TokenReading, UpstreamMetrics,
+    Closed, ConnectFailure, Family, Heal, Metrics, ReloadTarget, RouteMetrics, TokenReading, UpstreamMetrics,
 };
 pub use scrubber::Scrubber;
-pub use seldom::Seldom;
+pub use seldom::LogLimiter;
 
 /// The target of log lines about decisions that an auditor asks for: credentials, tokens, administrators.
 pub const AUDIT: &str = "finicity_proxy::audit";

@@ -23,17 +23,19 @@ use http::HeaderName;
 
 use crate::egress;
 
-pub use clock::{Clock, Stamp};
+pub use clock::{BootInstant, Clock};
 pub use control::{Command, TokenControl, control};
-pub use endpoint::{Endpoint, EndpointError, Mint};
+pub use endpoint::{Endpoint, EndpointError, TokenSource};
 pub use refresher::{FINAL_CALL_GRACE, Refresher};
 pub use refusal::Refusal;
-pub use store::{CandidateState, Guard, Phase, State, Status, Token, TokenReader, TokenWriter, Unavailable, channel};
+pub use store::{
+    CandidateState, LockoutStatus, Phase, State, Status, Token, TokenReader, TokenWriter, Unavailable, channel,
+};
 
 /// The age above which the refresher's heartbeat means that it hangs. It beats at least this often while it waits, and during a
 /// request; the rest is for the state directory, whose locks are waited for up to a second each, on a slow disk.
 pub const HEARTBEAT_LIMIT: Duration =
-    clock::LONGEST_NAP.saturating_add(refresher::HEARTBEAT_INTERVAL).saturating_add(STATE_DIRECTORY_STALL);
+    clock::MAX_SLEEP.saturating_add(refresher::HEARTBEAT_INTERVAL).saturating_add(STATE_DIRECTORY_STALL);
 
 /// How long the refresher may wait for the disk and for the locks of the state directory.
 const STATE_DIRECTORY_STALL: Duration = Duration::from_secs(15);

@@ -20,12 +20,12 @@ mod stream;
 #[cfg(test)]
 pub(crate) use self::connect::Protocol;
 pub(crate) use self::{
-    body::AnswerBody,
+    body::UpstreamBody,
     connect::{Connect, ConnectError, Connector, NameError},
     disposition::Disposition,
     http1::Error as Http1Error,
     http2::Error as Http2Error,
-    pool::{Chosen, Connection, Own, Pool, Shared},
-    send::{Alone, Among, NoAnswer, SendError},
+    pool::{Checkout, Connection, Exclusive, Pool, Shared},
+    send::{Http1Request, Http2Request, RequestError, UnansweredRequest},
 };
 pub use self::{config::UpstreamConfig, connect::server_name};

@@ -10,7 +10,7 @@ mod hyper;
 use std::ops::Range;
 
 use bytes::Bytes;
-use finicity_proxy::message::framing::{Follower, HeadLimits, Place, Stop};
+use finicity_proxy::message::framing::{HeadLimits, MessageFramer, Place, Stop};
 use http::Uri;
 
 use self::hyper::Served;
@@ -50,7 +50,7 @@ struct Outcome {
 
 /// Feeds `input` in pieces whose sizes `size` says, by where they start.
 fn follow(input: &[u8], size: impl Fn(usize) -> usize) -> Outcome {
-    let mut follower = Follower::new(LIMITS);
+    let mut follower = MessageFramer::new(LIMITS);
     let (mut at, mut stop) = (0, None);
     while at < input.len() && stop.is_none() {
         let end = input.len().min(at + size(at));
@@ -72,7 +72,7 @@ struct Message {
 
 /// The messages whose heads have ended in `passed`.
 fn messages(passed: &[u8]) -> Vec<Message> {
-    let mut follower = Follower::new(LIMITS);
+    let mut follower = MessageFramer::new(LIMITS);
     let (mut messages, mut start) = (Vec::<Message>::new(), 0);
     for (at, byte) in passed.iter().enumerate() {
         let heads = follower.heads();

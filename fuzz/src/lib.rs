@@ -26,10 +26,10 @@ pub use token_answer::token_answer;
 pub use verdict::verdict;
 
 /// What is called with an input, and panics where something does not hold for it.
-pub type Subject = fn(&[u8]);
+pub type ReloadTarget = fn(&[u8]);
 
 /// Every subject, by the name of its target and of its folders.
-pub const SUBJECTS: [(&str, Subject); 6] = [
+pub const SUBJECTS: [(&str, ReloadTarget); 6] = [
     ("config", config),
     ("framing", framing),
     ("headers", headers),

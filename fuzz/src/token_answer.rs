@@ -6,7 +6,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use finicity_proxy::token::classify::{Answer, Class, Failure, MAX_BODY_BYTES, Minted, classify};
+use finicity_proxy::token::classify::{Answer, Class, Failure, IssuedToken, MAX_BODY_BYTES, classify};
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -37,18 +37,18 @@ pub fn token_answer(input: &[u8]) {
     a_coding_changes_nothing(status, headers, body);
 }
 
-fn read(status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>, field: &str) -> Result<Minted, Failure> {
+fn read(status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>, field: &str) -> Result<IssuedToken, Failure> {
     classify(&Answer { status, headers, body }, field, UNIX_EPOCH + Duration::from_secs(784_111_777))
 }
 
-fn check_token(status: StatusCode, minted: &Minted) {
+fn check_token(status: StatusCode, minted: &IssuedToken) {
     let token = minted.token.expose();
     assert!(status.is_success(), "a token from a failure");
     assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()), "a token that cannot be sent");
     HeaderValue::from_str(&format!("Bearer {token}")).expect("a token is legal in a header");
     assert_ne!(minted.expires_in, Some(Duration::ZERO));
-    let Minted { expires_in, untyped, .. } = minted;
-    let shown = format!("Minted {{ token: [redacted], expires_in: {expires_in:?}, untyped: {untyped} }}");
+    let IssuedToken { expires_in, untyped, .. } = minted;
+    let shown = format!("IssuedToken {{ token: [redacted], expires_in: {expires_in:?}, untyped: {untyped} }}");
     assert_eq!(format!("{minted:?}"), shown);
 }
 

@@ -22,9 +22,9 @@ use tracing::{info, warn};
 
 use super::actions;
 use crate::{
-    message::guard::{Door, HostGuard, Peer, Refusal},
+    message::guard::{OriginPolicy, Peer, Refusal, Transport},
     secret::Secret,
-    telemetry::{AUDIT, Seldom},
+    telemetry::{AUDIT, LogLimiter},
 };
 
 /// How long a refused request waits for its answer. A token of 16 characters is beyond guessing at any rate; this keeps a program
@@ -38,21 +38,21 @@ const MAX_WAITING: usize = 48;
 /// Lets requests through, or refuses them.
 #[derive(Debug)]
 pub(super) struct Authorizer {
-    door: Door,
-    guard: HostGuard,
+    door: Transport,
+    guard: OriginPolicy,
     admin_token: Option<Secret<String>>,
-    refused: Seldom,
+    refused: LogLimiter,
     waiting: Semaphore,
     turn: Mutex<()>,
 }
 
 impl Authorizer {
-    pub(super) fn new(door: Door, admin_token: Option<Secret<String>>) -> Self {
+    pub(super) fn new(door: Transport, admin_token: Option<Secret<String>>) -> Self {
         Self {
             door,
-            guard: HostGuard::new(Vec::new()),
+            guard: OriginPolicy::new(Vec::new()),
             admin_token,
-            refused: Seldom::default(),
+            refused: LogLimiter::default(),
             waiting: Semaphore::new(MAX_WAITING),
             turn: Mutex::new(()),
         }
@@ -60,7 +60,7 @@ impl Authorizer {
 
     /// The response to a request that is not let through.
     fn refusal(&self, request: &Request) -> Option<Response> {
-        if self.door == Door::Socket {
+        if self.door == Transport::Unix {
             return None;
         }
         match self.guard.check(request.headers(), self.door) {
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    fn router(door: Door) -> Router {
+    fn router(door: Transport) -> Router {
         let authorizer = Arc::new(Authorizer::new(door, Some("the-right-admin-token".into())));
         Router::new().route("/", post(|| async {})).layer(middleware::from_fn_with_state(authorizer, admit))
     }
@@ -164,7 +164,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_refusal_takes_a_second_and_one_comes_at_a_time() {
-        let router = router(Door::Port);
+        let router = router(Transport::Tcp);
         let start = Instant::now();
         let mut guesses: FuturesUnordered<_> = (0..10).map(|_| status(&router, "wrong")).collect();
         for refused in 1..=10 {
@@ -176,7 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_right_token_waits_for_nothing_while_guesses_wait() {
-        let router = router(Door::Port);
+        let router = router(Transport::Tcp);
         let start = Instant::now();
         let mut guesses: FuturesUnordered<_> = (0..2 * MAX_WAITING).map(|_| status(&router, "wrong")).collect();
         let mut refused = 0;
@@ -196,7 +196,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_guess_that_goes_away_gives_its_turn_to_the_next() {
-        let router = router(Door::Port);
+        let router = router(Transport::Tcp);
         drop(FuturesUnordered::from_iter((0..10).map(|_| Box::pin(status(&router, "wrong")))).next());
         let start = Instant::now();
         assert_eq!(status(&router, "wrong").await, 401);
@@ -206,7 +206,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_slowed_on_the_socket() {
         let start = Instant::now();
-        assert_eq!(status(&router(Door::Socket), "wrong").await, 200);
+        assert_eq!(status(&router(Transport::Unix), "wrong").await, 200);
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

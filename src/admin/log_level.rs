@@ -30,7 +30,7 @@ pub(super) fn routes() -> Router<Parts> {
 struct Shown {
     level: String,
     configured: String,
-    goes_back_in_s: Option<u64>,
+    reverts_in_s: Option<u64>,
 }
 
 async fn show(State(parts): State<Parts>) -> Json<Shown> {
@@ -42,7 +42,7 @@ fn shown(level: &LogLevel) -> Shown {
     Shown {
         level: setting.present.to_string(),
         configured: setting.configured.to_string(),
-        goes_back_in_s: setting.until.map(|until| until.saturating_duration_since(Instant::now()).as_secs()),
+        reverts_in_s: setting.until.map(|until| until.saturating_duration_since(Instant::now()).as_secs()),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 async fn call(
     method: Method,
     path: &str,
-    door: Door,
+    door: Transport,
     admin_token: Option<&str>,
     fields: &[(&str, &str)],
 ) -> (u16, String) {
@@ -47,7 +47,7 @@ async fn call(
 }
 
 async fn get(fields: &[(&str, &str)]) -> (u16, String) {
-    call(Method::GET, "/api/status", Door::Port, None, fields).await
+    call(Method::GET, "/api/status", Transport::Tcp, None, fields).await
 }
 
 #[tokio::test]
@@ -76,14 +76,14 @@ const ACTIONS: [&str; 4] = ["/api/token/invalidate", "/api/quarantine", "/api/qu
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_needs_the_token_or_the_socket_and_is_begun_only_then() {
     let post = |door, fields: &'static [(&str, &str)]| call(Method::POST, "/api/shutdown", door, Some("right"), fields);
-    assert_eq!(post(Door::Port, &[("host", "localhost")]).await.0, 401);
-    assert_eq!(post(Door::Port, &[("host", "localhost"), ("authorization", "Bearer wrong")]).await.0, 401);
-    assert_eq!(post(Door::Port, &[("host", "evil.example"), ("authorization", "Bearer right")]).await.0, 421);
-    assert_eq!(call(Method::POST, "/api/shutdown", Door::Port, None, &[("host", "localhost")]).await.0, 403);
-    assert_eq!(call(Method::GET, "/api/shutdown", Door::Socket, None, &[]).await.0, 405);
+    assert_eq!(post(Transport::Tcp, &[("host", "localhost")]).await.0, 401);
+    assert_eq!(post(Transport::Tcp, &[("host", "localhost"), ("authorization", "Bearer wrong")]).await.0, 401);
+    assert_eq!(post(Transport::Tcp, &[("host", "evil.example"), ("authorization", "Bearer right")]).await.0, 421);
+    assert_eq!(call(Method::POST, "/api/shutdown", Transport::Tcp, None, &[("host", "localhost")]).await.0, 403);
+    assert_eq!(call(Method::GET, "/api/shutdown", Transport::Unix, None, &[]).await.0, 405);
     let told = (200, "the proxy drains and ends\n".to_owned());
-    assert_eq!(post(Door::Port, &[("host", "localhost"), ("authorization", "Bearer right")]).await, told);
-    assert_eq!(post(Door::Socket, &[]).await, told);
+    assert_eq!(post(Transport::Tcp, &[("host", "localhost"), ("authorization", "Bearer right")]).await, told);
+    assert_eq!(post(Transport::Unix, &[]).await, told);
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +91,7 @@ async fn actions_need_the_token_or_the_socket() {
     const HOST: (&str, &str) = ("host", "localhost");
     for path in ACTIONS {
         let on_port = |token, fields: Vec<(&'static str, &'static str)>| async move {
-            call(Method::POST, path, Door::Port, token, &fields).await
+            call(Method::POST, path, Transport::Tcp, token, &fields).await
         };
         let (status, text) = on_port(None, vec![HOST, ("authorization", "Bearer ")]).await;
         assert!(status == 403 && text.contains("FINICITY_ADMIN_TOKEN") && text.contains("admin.socket"), "{text}");
@@ -104,7 +104,7 @@ async fn actions_need_the_token_or_the_socket() {
             421
         );
         assert_eq!(on_port(Some("right"), vec![HOST, ("authorization", "bearer right")]).await.0, 503, "let through");
-        assert_eq!(call(Method::POST, path, Door::Socket, None, &[]).await.0, 503, "let through");
-        assert_eq!(call(Method::GET, path, Door::Socket, None, &[]).await.0, 405);
+        assert_eq!(call(Method::POST, path, Transport::Unix, None, &[]).await.0, 503, "let through");
+        assert_eq!(call(Method::GET, path, Transport::Unix, None, &[]).await.0, 405);
     }
 }

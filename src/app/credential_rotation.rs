@@ -9,7 +9,7 @@ use tracing::{error, info};
 use crate::{
     credentials::{self, CredentialSource, Scheme},
     error_chain,
-    telemetry::{AUDIT, Metrics, Scrubber, Subject},
+    telemetry::{AUDIT, Metrics, ReloadTarget, Scrubber},
     token::TokenControl,
 };
 
@@ -40,12 +40,12 @@ pub(super) async fn follow(
         };
         match loaded {
             Ok(credentials) => {
-                metrics.reloaded(Subject::Credentials, true);
+                metrics.reloaded(ReloadTarget::Credentials, true);
                 scrubber.know("new credentials", credentials.secrets());
                 control.rotate(credentials).await;
             }
             Err(problems) => {
-                metrics.reloaded(Subject::Credentials, false);
+                metrics.reloaded(ReloadTarget::Credentials, false);
                 for problem in problems {
                     let problem = error_chain::one_line(&problem);
                     error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay");

@@ -127,7 +127,7 @@ mod tests {
     use std::{fs, time::Duration};
 
     use super::*;
-    use crate::token::{Clock, Guard, Phase, channel};
+    use crate::token::{Clock, LockoutStatus, Phase, channel};
 
     #[test]
     fn a_rejection_fails_the_start_only_where_it_is_remembered() {
@@ -164,7 +164,7 @@ mod tests {
         let (sender, mut refused) = watch::channel(None);
         let stop = CancellationToken::new();
         let task = tokio::spawn(follow(token, sender, Some(file.path().to_owned()), stop.clone()));
-        let latched = Guard { latched: true, ..Guard::default() };
+        let latched = LockoutStatus { latched: true, ..LockoutStatus::default() };
         writer.settle(Phase::Rejected, None, latched);
         refused.wait_for(Option::is_some).await.unwrap();
         stop.cancel();

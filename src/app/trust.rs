@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use crate::{
     error_chain,
-    telemetry::{AUDIT, Metrics, Subject},
+    telemetry::{AUDIT, Metrics, ReloadTarget},
     tls::TrustWriter,
 };
 
@@ -44,11 +44,11 @@ pub(super) async fn follow(
         match news {
             Ok(None) => {}
             Ok(Some(authorities)) => {
-                metrics.reloaded(Subject::CaFile, true);
+                metrics.reloaded(ReloadTarget::CaFile, true);
                 info!(target: AUDIT, authorities, "upstream.ca_file was read again; new connections trust what it holds now");
             }
             Err(problem) => {
-                metrics.reloaded(Subject::CaFile, false);
+                metrics.reloaded(ReloadTarget::CaFile, false);
                 let problem = error_chain::one_line(&problem);
                 error!(target: AUDIT, problem, "upstream.ca_file cannot be used; the trust of before stays");
             }

@@ -9,10 +9,10 @@
 //! ..2026_01_31_09_00_00.1234/client_id        removed right after the swap
 //! ```
 //!
-//! [`read`] resolves `..data` once and takes all files from what it found. A plain directory has no generations: its
+//! [`read()`] resolves `..data` once and takes all files from what it found. A plain directory has no generations: its
 //! files are read as they stand at one moment, which may lie between two writes of an operator's.
 //!
-//! To miss no change, take the [`snapshot()`] first, [`read`] second, and wait with [`wait_for_change`] for that snapshot to become outdated.
+//! To miss no change, take the [`snapshot()`] first, [`read()`] second, and wait with [`wait_for_change`] for that snapshot to become outdated.
 //!
 //! Deliberately absent: whether a value can be used, and which of the files are needed; other watchers than a poll.
 

@@ -2,7 +2,7 @@
 //!
 //! hyper parses the requests that are forwarded. It is lenient where a second reader might understand a message otherwise: it
 //! serves one with both `Transfer-Encoding` and `Content-Length`, one with further transfer codings, and it drops the fragment
-//! of a target, all before anybody can look. So the bytes go past a [`Follower`] first, which accepts only messages that have
+//! of a target, all before anybody can look. So the bytes go past a [`MessageFramer`] first, which accepts only messages that have
 //! one reading, and knows by that where the next one starts.
 //!
 //! Deliberately absent: everything that hyper refuses by itself, such as illegal bytes in names and values. What both let
@@ -77,7 +77,7 @@ pub enum Place {
 
 /// Follows the messages of one connection.
 #[derive(Debug)]
-pub struct Follower {
+pub struct MessageFramer {
     limits: HeadLimits,
     at: At,
     /// The start of a line of a body whose end has not arrived.
@@ -105,7 +105,7 @@ enum At {
     Trailer,
 }
 
-impl Follower {
+impl MessageFramer {
     /// At the start of a connection.
     pub fn new(limits: HeadLimits) -> Self {
         Self { limits, at: At::Head(Head::default()), line: Vec::new(), heads: 0, head_bytes: 0, extra: 0 }

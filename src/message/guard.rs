@@ -15,11 +15,11 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// How a request comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum Transport {
     /// A TCP port, which every program of the machine can reach, browsers included.
-    Port,
+    Tcp,
     /// A Unix socket, which only those can open whom the file system lets.
-    Socket,
+    Unix,
 }
 
 /// Who is at the other end of a connection, as far as the system tells.
@@ -41,26 +41,26 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Something for each [`Door`].
+/// Something for each [`Transport`].
 #[derive(Clone, Copy, Debug)]
-pub struct ByDoor<T> {
+pub struct PerTransport<T> {
     /// For TCP ports.
     pub port: T,
     /// For Unix sockets.
     pub socket: T,
 }
 
-impl<T> ByDoor<T> {
+impl<T> PerTransport<T> {
     /// What `make` makes for each.
-    pub fn new(make: impl Fn(Door) -> T) -> Self {
-        Self { port: make(Door::Port), socket: make(Door::Socket) }
+    pub fn new(make: impl Fn(Transport) -> T) -> Self {
+        Self { port: make(Transport::Tcp), socket: make(Transport::Unix) }
     }
 
     /// The one for `door`.
-    pub fn get(&self, door: Door) -> &T {
+    pub fn get(&self, door: Transport) -> &T {
         match door {
-            Door::Port => &self.port,
-            Door::Socket => &self.socket,
+            Transport::Tcp => &self.port,
+            Transport::Unix => &self.socket,
         }
     }
 }
@@ -97,11 +97,11 @@ pub enum Refusal {
 /// The names by which callers may address a port: the loopback names and the configured ones. Only the name decides, with
 /// any port.
 #[derive(Clone, Debug)]
-pub struct HostGuard {
+pub struct OriginPolicy {
     names: Vec<String>,
 }
 
-impl HostGuard {
+impl OriginPolicy {
     /// A guard that answers to the loopback names and to `names`.
     pub fn new(names: Vec<String>) -> Self {
         Self { names }
@@ -113,10 +113,10 @@ impl HostGuard {
     /// # Errors
     ///
     /// Why it must be refused.
-    pub fn check(&self, headers: &HeaderMap, door: Door) -> Result<(), Refusal> {
+    pub fn check(&self, headers: &HeaderMap, door: Transport) -> Result<(), Refusal> {
         match one_host(headers) {
             None => Err(Refusal::NoHost),
-            Some(name) if door == Door::Port && !self.allows(name) => Err(Refusal::OtherHost),
+            Some(name) if door == Transport::Tcp && !self.allows(name) => Err(Refusal::OtherHost),
             Some(_) if is_from_a_web_page(headers) => Err(Refusal::WebPage),
             Some(_) => Ok(()),
         }
@@ -165,12 +165,13 @@ mod tests {
         headers
     }
 
-    fn admitted_by(door: Door, headers: &[(&str, &str)]) -> Result<(), Refusal> {
-        HostGuard::new(vec!["api.finicity.com".to_owned(), "proxy.internal".to_owned()]).check(&fields(headers), door)
+    fn admitted_by(door: Transport, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+        OriginPolicy::new(vec!["api.finicity.com".to_owned(), "proxy.internal".to_owned()])
+            .check(&fields(headers), door)
     }
 
     fn admitted(headers: &[(&str, &str)]) -> Result<(), Refusal> {
-        admitted_by(Door::Port, headers)
+        admitted_by(Transport::Tcp, headers)
     }
 
     #[test]
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn on_a_socket_any_host_is_let_in_but_there_must_be_one_and_no_web_page() {
-        let with = |fields: &[(&str, &str)]| admitted_by(Door::Socket, fields);
+        let with = |fields: &[(&str, &str)]| admitted_by(Transport::Unix, fields);
         assert_eq!(with(&[("host", "attacker.example:3464")]), Ok(()));
         assert_eq!(with(&[]), Err(Refusal::NoHost));
         assert_eq!(with(&[("host", "a b")]), Err(Refusal::NoHost));

@@ -1,4 +1,4 @@
-//! Lets requests in that the [`HostGuard`] accepts and that have the header field which is asked for.
+//! Lets requests in that the [`OriginPolicy`] accepts and that have the header field which is asked for.
 
 use http::Version;
 
@@ -7,21 +7,21 @@ use super::{
     error::{Code, Error},
     exchange::Exchange,
 };
-use crate::message::guard::{Door, HostGuard, Refusal, RequiredHeader};
+use crate::message::guard::{OriginPolicy, Refusal, RequiredHeader, Transport};
 
 /// Who may call by one door.
 #[derive(Debug)]
-pub(super) struct Guard {
-    door: Door,
-    hosts: HostGuard,
+pub(super) struct Admission {
+    door: Transport,
+    hosts: OriginPolicy,
     required_header: Option<RequiredHeader>,
 }
 
-impl Guard {
+impl Admission {
     /// The guard of `door`. The upstream's own name is one to answer for.
-    pub(super) fn new(config: &Config, door: Door) -> Self {
+    pub(super) fn new(config: &Config, door: Transport) -> Self {
         let own_name = config.upstream.url.host().map(str::to_owned);
-        let hosts = HostGuard::new(own_name.into_iter().chain(config.hosts.iter().cloned()).collect());
+        let hosts = OriginPolicy::new(own_name.into_iter().chain(config.hosts.iter().cloned()).collect());
         Self { door, hosts, required_header: config.required_header.clone() }
     }
 
@@ -34,7 +34,7 @@ impl Guard {
     pub(super) fn admit<B>(&self, exchange: &mut Exchange<B>) -> Result<(), Error> {
         let request = &mut exchange.request;
         self.hosts.check(request.headers(), self.door).map_err(refused)?;
-        if self.door == Door::Socket && request.version() < Version::HTTP_11 {
+        if self.door == Transport::Unix && request.version() < Version::HTTP_11 {
             // An answer that breaks off would look complete: HTTP/1.0 has no framing for it, and a Unix socket no reset.
             return Err(Error::new(Code::BadRequest, "On the Unix socket HTTP/1.1 is needed."));
         }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::record::Record;
-use crate::{error_chain::BodyError, upstream::AnswerBody};
+use crate::{error_chain::BodyError, upstream::UpstreamBody};
 
 /// A response body made no progress for too long.
 #[derive(Debug, thiserror::Error)]
@@ -85,23 +85,23 @@ pub struct ResponseBody {
 #[derive(Debug)]
 enum Source {
     Upstream {
-        body: AnswerBody,
+        body: UpstreamBody,
         idle_timeout: Duration,
         record: Arc<Record>,
         /// Set while the body keeps us waiting; most bodies never do.
         timer: Option<Pin<Box<Sleep>>>,
     },
-    Local(Full<Bytes>),
+    Intercept(Full<Bytes>),
     /// What was read of an upstream's body already, and what comes after it: more of it, its end, or its failure.
     Read {
         start: Bytes,
-        rest: Rest,
+        rest: Remainder,
     },
 }
 
 /// What follows after the part of a body that was read.
 #[derive(Debug)]
-pub(super) enum Rest {
+pub(super) enum Remainder {
     /// The end.
     Nothing,
     /// More, which was not read.
@@ -112,18 +112,18 @@ pub(super) enum Rest {
 
 impl ResponseBody {
     /// The upstream's `body`, given up when neither it nor the request's body makes progress for `idle_timeout`.
-    pub(super) fn upstream(body: AnswerBody, idle_timeout: Duration, record: Arc<Record>) -> Self {
+    pub(super) fn upstream(body: UpstreamBody, idle_timeout: Duration, record: Arc<Record>) -> Self {
         Self::of(Source::Upstream { body, idle_timeout, record, timer: None })
     }
 
     /// A body of which `start` was read already.
-    pub(super) fn read(start: Bytes, rest: Rest) -> Self {
+    pub(super) fn read(start: Bytes, rest: Remainder) -> Self {
         Self::of(Source::Read { start, rest })
     }
 
     /// A body of the proxy's own.
     pub fn local(body: impl Into<Bytes>) -> Self {
-        Self::of(Source::Local(Full::new(body.into())))
+        Self::of(Source::Intercept(Full::new(body.into())))
     }
 
     /// The same, with `place` for as long as it lives.
@@ -143,16 +143,16 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
-            Source::Local(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Source::Intercept(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Source::Read { start, .. } if !start.is_empty() => {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(start)))))
             }
-            Source::Read { rest, .. } => match std::mem::replace(rest, Rest::Nothing) {
-                Rest::Nothing => Poll::Ready(None),
-                Rest::Failed(error) => Poll::Ready(Some(Err(error))),
-                Rest::More(mut body) => {
+            Source::Read { rest, .. } => match std::mem::replace(rest, Remainder::Nothing) {
+                Remainder::Nothing => Poll::Ready(None),
+                Remainder::Failed(error) => Poll::Ready(Some(Err(error))),
+                Remainder::More(mut body) => {
                     let frame = Pin::new(&mut *body).poll_frame(cx);
-                    *rest = Rest::More(body);
+                    *rest = Remainder::More(body);
                     frame
                 }
             },
@@ -181,16 +181,16 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Upstream { body, .. } => body.is_end_stream(),
-            Source::Local(body) => body.is_end_stream(),
-            Source::Read { start, rest } => start.is_empty() && matches!(rest, Rest::Nothing),
+            Source::Intercept(body) => body.is_end_stream(),
+            Source::Read { start, rest } => start.is_empty() && matches!(rest, Remainder::Nothing),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Upstream { body, .. } => body.size_hint(),
-            Source::Local(body) => body.size_hint(),
-            Source::Read { start, rest: Rest::Nothing } => SizeHint::with_exact(start.len() as u64),
+            Source::Intercept(body) => body.size_hint(),
+            Source::Read { start, rest: Remainder::Nothing } => SizeHint::with_exact(start.len() as u64),
             Source::Read { .. } => SizeHint::default(),
         }
     }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 pub(super) mod error;
 
-use error::UploadError;
+use error::BodyLimitError;
 
 use super::{
     error::{Code, Error},
@@ -30,7 +30,7 @@ use crate::{error_chain::BodyError, stall::StallTimer};
 
 /// The limits of a request's body.
 #[derive(Clone, Copy, Debug)]
-pub struct UploadLimits {
+pub struct BodyLimits {
     /// The most bytes (`limits.body_bytes`).
     pub bytes: u64,
     /// The longest time without any progress, and the time before the speed counts (`upstream.idle_timeout`).
@@ -39,16 +39,16 @@ pub struct UploadLimits {
     pub min_rate: u64,
 }
 
-impl From<UploadError> for Error {
-    fn from(error: UploadError) -> Self {
+impl From<BodyLimitError> for Error {
+    fn from(error: BodyLimitError) -> Self {
         let error = match error {
-            UploadError::TooLarge => {
+            BodyLimitError::TooLarge => {
                 Self::new(Code::BodyTooLarge, "The request body is larger than limits.body_bytes.")
             }
-            UploadError::BrokenOff | UploadError::Answered => {
+            BodyLimitError::BrokenOff | BodyLimitError::Answered => {
                 Self::new(Code::BadRequest, "The request body broke off.")
             }
-            UploadError::TooSlow => {
+            BodyLimitError::TooSlow => {
                 Self::new(Code::RequestTimeout, "The request body stopped arriving, or came too slowly.")
             }
         };
@@ -61,17 +61,17 @@ impl From<UploadError> for Error {
 /// # Errors
 ///
 /// [`Code::BodyTooLarge`].
-pub(super) fn check<B>(limits: UploadLimits, exchange: &mut Exchange<B>) -> Result<(), Error> {
+pub(super) fn check<B>(limits: BodyLimits, exchange: &mut Exchange<B>) -> Result<(), Error> {
     // The connection has made sure that it is one plain number.
     let length = exchange.request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limits.bytes) { Err(UploadError::TooLarge.into()) } else { Ok(()) }
+    if length.is_some_and(|length| length > limits.bytes) { Err(BodyLimitError::TooLarge.into()) } else { Ok(()) }
 }
 
 /// Has the body of a request watched.
-pub(super) fn watch<B>(limits: UploadLimits, exchange: Exchange<B>) -> Exchange<Upload<B>> {
+pub(super) fn watch<B>(limits: BodyLimits, exchange: Exchange<B>) -> Exchange<LimitedBody<B>> {
     let Exchange { request, record } = exchange;
-    let upload = |inner| Upload {
+    let upload = |inner| LimitedBody {
         inner,
         limits,
         record: Arc::clone(&record),
@@ -84,9 +84,9 @@ pub(super) fn watch<B>(limits: UploadLimits, exchange: Exchange<B>) -> Exchange<
 
 /// A request's body that keeps to its limits, or fails.
 #[derive(Debug)]
-pub struct Upload<B> {
+pub struct LimitedBody<B> {
     inner: B,
-    limits: UploadLimits,
+    limits: BodyLimits,
     record: Arc<Record>,
     /// When it was first asked for: the caller is not to blame for what was waited for before.
     started: Option<Instant>,
@@ -95,7 +95,7 @@ pub struct Upload<B> {
     patience: StallTimer,
 }
 
-impl<B> Upload<B> {
+impl<B> LimitedBody<B> {
     /// The time by which so many bytes must have come.
     fn due(&self, started: Instant) -> Instant {
         let taking = Duration::from_secs(self.bytes.checked_div(self.limits.min_rate).unwrap_or(u64::from(u32::MAX)));
@@ -103,13 +103,13 @@ impl<B> Upload<B> {
     }
 
     /// Fails the body for this reason, and notes it: over HTTP/2 the client only tells that the request ended.
-    fn failed(&self, error: UploadError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn failed(&self, error: BodyLimitError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.record.set_upload_error(error);
         Poll::Ready(Some(Err(error.into())))
     }
 }
 
-impl<B> Body for Upload<B>
+impl<B> Body for LimitedBody<B>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
 {
@@ -120,23 +120,23 @@ where
         let this = &mut *self;
         let started = *this.started.get_or_insert_with(Instant::now);
         if this.record.has_ended() {
-            return this.failed(UploadError::Answered);
+            return this.failed(BodyLimitError::Answered);
         }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             ready!(this.patience.poll_lost(cx));
-            return this.failed(UploadError::TooSlow);
+            return this.failed(BodyLimitError::TooSlow);
         };
         this.patience.restore();
         if let Some(Err(_)) = &frame {
-            this.record.set_upload_error(UploadError::BrokenOff);
+            this.record.set_upload_error(BodyLimitError::BrokenOff);
         }
         if let Some(Ok(frame)) = &frame {
             this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             if this.bytes > this.limits.bytes {
-                return this.failed(UploadError::TooLarge);
+                return this.failed(BodyLimitError::TooLarge);
             }
             if !this.inner.is_end_stream() && Instant::now() > this.due(started) {
-                return this.failed(UploadError::TooSlow);
+                return this.failed(BodyLimitError::TooSlow);
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: UploadLimits = UploadLimits { bytes: 1000, idle: Duration::from_secs(60), min_rate: 10 };
+    const LIMITS: BodyLimits = BodyLimits { bytes: 1000, idle: Duration::from_secs(60), min_rate: 10 };
 
     fn exchange<B>(length: Option<&str>, body: B) -> Exchange<B> {
         let mut request = Request::builder();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     /// What comes of a body that sends so many bytes after each pause of so many seconds, and when.
-    async fn outcome(pauses: &[(u64, usize)]) -> (Result<usize, UploadError>, u64) {
+    async fn outcome(pauses: &[(u64, usize)]) -> (Result<usize, BodyLimitError>, u64) {
         let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
         let pauses = pauses.to_vec();
         let sending = tokio::spawn(async move {
@@ -186,7 +186,7 @@ mod tests {
         let started = Instant::now();
         let body = watch(LIMITS, exchange(None, body)).request.into_body();
         let outcome = body.collect().await.map(|body| body.to_bytes().len());
-        let outcome = outcome.map_err(|error| *error.downcast_ref::<UploadError>().unwrap());
+        let outcome = outcome.map_err(|error| *error.downcast_ref::<BodyLimitError>().unwrap());
         sending.abort();
         (outcome, started.elapsed().as_secs())
     }
@@ -207,15 +207,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn i10_a_body_that_says_nothing_is_cut_off_at_the_limit() {
         assert_eq!(outcome(&[(0, 600), (0, 400)]).await, (Ok(1000), 0));
-        assert_eq!(outcome(&[(0, 600), (0, 401)]).await, (Err(UploadError::TooLarge), 0));
+        assert_eq!(outcome(&[(0, 600), (0, 401)]).await, (Err(BodyLimitError::TooLarge), 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn i04_a_body_that_stops_or_drips_is_given_up() {
         assert_eq!(outcome(&[(59, 600), (0, 100)]).await, (Ok(700), 59));
-        assert_eq!(outcome(&[(0, 600), (3600, 1)]).await, (Err(UploadError::TooSlow), 60));
+        assert_eq!(outcome(&[(0, 600), (3600, 1)]).await, (Err(BodyLimitError::TooSlow), 60));
         // A byte a second: the first minute is free, and the sixty bytes in it are worth six seconds more.
-        assert_eq!(outcome(&[(1, 1); 100]).await, (Err(UploadError::TooSlow), 67));
+        assert_eq!(outcome(&[(1, 1); 100]).await, (Err(BodyLimitError::TooSlow), 67));
         assert_eq!(outcome(&[(1, 10); 99]).await, (Ok(990), 99));
     }
 }

@@ -24,7 +24,7 @@ use crate::telemetry::Metrics;
 
 /// The places of the process: the layers of all workers' stacks are clones of one.
 #[derive(Clone, Debug)]
-pub struct ConcurrencyLayer(Arc<Places>);
+pub struct ConcurrencyLayer(Arc<Permits>);
 
 impl ConcurrencyLayer {
     /// As many places, in the open and in the queue, as `config` says.
@@ -32,7 +32,7 @@ impl ConcurrencyLayer {
         for reason in Shed::LABELS {
             metrics.expect_shed(reason);
         }
-        Self(Arc::new(Places {
+        Self(Arc::new(Permits {
             open: Arc::new(Semaphore::new(config.concurrency)),
             queue: Arc::new(Semaphore::new(config.queue)),
             patience: config.queue_timeout,
@@ -52,14 +52,14 @@ labels! {
 }
 
 #[derive(Debug)]
-struct Places {
+struct Permits {
     open: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     patience: Duration,
     metrics: Arc<Metrics>,
 }
 
-impl Places {
+impl Permits {
     /// A place now, a time in the queue for one, or neither.
     fn enter(self: &Arc<Self>) -> Result<Entered, Error> {
         if let Ok(place) = Arc::clone(&self.open).try_acquire_owned() {
@@ -124,7 +124,7 @@ impl<S> Layer<S> for ConcurrencyLayer {
 #[derive(Clone, Debug)]
 pub struct Concurrency<S> {
     inner: S,
-    places: Arc<Places>,
+    places: Arc<Permits>,
 }
 
 impl<S, B> Service<Exchange<B>> for Concurrency<S>
@@ -222,7 +222,7 @@ mod tests {
     impl Bench {
         fn new(open: usize, queue: usize) -> Self {
             let metrics = Arc::new(Metrics::new());
-            let places = Places {
+            let places = Permits {
                 open: Arc::new(Semaphore::new(open)),
                 queue: Arc::new(Semaphore::new(queue)),
                 patience: PATIENCE,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use super::{body_limits::UploadLimits, endpoints::Endpoints};
+use super::{body_limits::BodyLimits, endpoints::Endpoints};
 use crate::{message::guard::RequiredHeader, policy::Policy, upstream::UpstreamConfig};
 
 /// How requests are let in and forwarded.
@@ -27,7 +27,7 @@ pub struct Config {
     /// The same for the operations that the vendor calls slow (`upstream.slow_first_byte_timeout`).
     pub slow_first_byte_timeout: Duration,
     /// How large a request's body may be, and how slowly it may come.
-    pub upload: UploadLimits,
+    pub upload: BodyLimits,
     /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
     pub replay_buffer: usize,
     /// The endpoints that callers must not reach.

@@ -24,31 +24,31 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Turns requests away, new ones and those under way, once the time of the drain is over.
 #[derive(Clone, Debug)]
-pub(super) struct OverdueLayer {
+pub(super) struct DrainLayer {
     drain: Drain,
 }
 
-impl OverdueLayer {
+impl DrainLayer {
     pub(super) fn new(drain: Drain) -> Self {
         Self { drain }
     }
 }
 
-impl<S> Layer<S> for OverdueLayer {
-    type Service = Overdue<S>;
+impl<S> Layer<S> for DrainLayer {
+    type Service = DrainDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Overdue { inner, drain: self.drain.clone() }
+        DrainDeadline { inner, drain: self.drain.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Overdue<S> {
+pub(super) struct DrainDeadline<S> {
     inner: S,
     drain: Drain,
 }
 
-impl<S, B> Service<Exchange<B>> for Overdue<S>
+impl<S, B> Service<Exchange<B>> for DrainDeadline<S>
 where
     S: Service<Exchange<B>, Error = Error>,
 {
@@ -117,7 +117,7 @@ mod tests {
     async fn q03_what_is_not_answered_in_time_is_told_so_and_counted() {
         let drain = Drain::default();
         let layered = |answers: bool| {
-            OverdueLayer::new(drain.clone()).layer(service_fn(move |_: Exchange<()>| async move {
+            DrainLayer::new(drain.clone()).layer(service_fn(move |_: Exchange<()>| async move {
                 if !answers {
                     std::future::pending::<()>().await;
                 }

@@ -25,7 +25,7 @@ pub enum Shape {
     /// As the vendor's partner authentication has it.
     Partner,
     /// As the scheme in use has it: that of `auth.token_path`.
-    InUse,
+    Configured,
 }
 
 /// The endpoints, each by the canonical form of its path.
@@ -42,7 +42,7 @@ impl Endpoints {
         let paths = [
             (Some(oauth2::TOKEN_PATH), Endpoint::Token(Shape::OAuth2)),
             (Some(partner::TOKEN_PATH), Endpoint::Token(Shape::Partner)),
-            (token_path, Endpoint::Token(Shape::InUse)),
+            (token_path, Endpoint::Token(Shape::Configured)),
             (revocation_path, Endpoint::Revocation),
         ];
         let form = |path| canonical(path).expect("the paths of endpoints have a canonical form");
@@ -73,7 +73,7 @@ mod tests {
 
     const OAUTH2: Option<Endpoint> = Some(Endpoint::Token(Shape::OAuth2));
     const PARTNER: Option<Endpoint> = Some(Endpoint::Token(Shape::Partner));
-    const CONFIGURED: Option<Endpoint> = Some(Endpoint::Token(Shape::InUse));
+    const CONFIGURED: Option<Endpoint> = Some(Endpoint::Token(Shape::Configured));
 
     #[test]
     fn c16_every_endpoint_is_found_in_any_spelling() {

@@ -11,7 +11,7 @@ use crate::{
     egress, error_chain,
     tls::Fault,
     token::Unavailable,
-    upstream::{ConnectError, Disposition, Http1Error, Http2Error, NameError, NoAnswer},
+    upstream::{ConnectError, Disposition, Http1Error, Http2Error, NameError, RequestError},
 };
 
 /// Marks an answer as the proxy's own and says why it was made.
@@ -176,7 +176,7 @@ impl Error {
             if let Some(error) = cause.downcast_ref::<rustls::Error>() {
                 return Some(Fault::of(error).map_or_else(|| error.to_string(), |fault| fault.to_string()));
             }
-            let http = cause.is::<NoAnswer>() || cause.is::<Http1Error>() || cause.is::<Http2Error>();
+            let http = cause.is::<RequestError>() || cause.is::<Http1Error>() || cause.is::<Http2Error>();
             let http = http || cause.is::<hyper::Error>();
             let ours = cause.is::<ConnectError>() || cause.is::<NameError>() || cause.is::<egress::Error>();
             (http || ours).then(|| cause.to_string())

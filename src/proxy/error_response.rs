@@ -24,11 +24,11 @@ use crate::telemetry::Metrics;
 
 /// Turns every [`Error`] of the layers below into a response, notes it in the [`Record`] and counts it.
 #[derive(Clone, Debug)]
-pub(super) struct RespondLayer {
+pub(super) struct ErrorResponseLayer {
     metrics: Arc<Metrics>,
 }
 
-impl RespondLayer {
+impl ErrorResponseLayer {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         for code in Code::ALL {
             metrics.expect_error(code.as_str());
@@ -37,28 +37,28 @@ impl RespondLayer {
     }
 }
 
-impl<S> Layer<S> for RespondLayer {
-    type Service = Respond<S>;
+impl<S> Layer<S> for ErrorResponseLayer {
+    type Service = ErrorResponse<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Respond { inner, metrics: Arc::clone(&self.metrics) }
+        ErrorResponse { inner, metrics: Arc::clone(&self.metrics) }
     }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Respond<S> {
+pub(super) struct ErrorResponse<S> {
     inner: S,
     metrics: Arc<Metrics>,
 }
 
-impl<S, B> Service<Exchange<B>> for Respond<S>
+impl<S, B> Service<Exchange<B>> for ErrorResponse<S>
 where
     S: Service<Exchange<B>, Response = Response<ResponseBody>, Error = Error>,
     B: Body,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = RespondFuture<S::Future>;
+    type Future = ErrorResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         match ready!(self.inner.poll_ready(cx)) {
@@ -70,12 +70,12 @@ where
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
         let record = Arc::clone(&exchange.record);
         let has_body = !exchange.request.body().is_end_stream();
-        RespondFuture { inner: self.inner.call(exchange), has_body, record, metrics: Arc::clone(&self.metrics) }
+        ErrorResponseFuture { inner: self.inner.call(exchange), has_body, record, metrics: Arc::clone(&self.metrics) }
     }
 }
 
 pin_project! {
-    pub(super) struct RespondFuture<F> {
+    pub(super) struct ErrorResponseFuture<F> {
         #[pin]
         inner: F,
         has_body: bool,
@@ -84,7 +84,7 @@ pin_project! {
     }
 }
 
-impl<F: Future<Output = Result<Response<ResponseBody>, Error>>> Future for RespondFuture<F> {
+impl<F: Future<Output = Result<Response<ResponseBody>, Error>>> Future for ErrorResponseFuture<F> {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -11,30 +11,30 @@ use tower::{Layer, Service};
 use super::{error::Error, exchange::Exchange};
 
 /// The layer of the function `apply`.
-pub(super) fn step<F>(apply: F) -> StepLayer<F> {
-    StepLayer { apply }
+pub(super) fn step<F>(apply: F) -> FilterLayer<F> {
+    FilterLayer { apply }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct StepLayer<F> {
+pub(super) struct FilterLayer<F> {
     apply: F,
 }
 
-impl<S, F: Clone> Layer<S> for StepLayer<F> {
-    type Service = Step<S, F>;
+impl<S, F: Clone> Layer<S> for FilterLayer<F> {
+    type Service = Filter<S, F>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Step { inner, apply: self.apply.clone() }
+        Filter { inner, apply: self.apply.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Step<S, F> {
+pub(super) struct Filter<S, F> {
     inner: S,
     apply: F,
 }
 
-impl<S, F, B> Service<Exchange<B>> for Step<S, F>
+impl<S, F, B> Service<Exchange<B>> for Filter<S, F>
 where
     S: Service<Exchange<B>, Error = Error>,
     F: Fn(&mut Exchange<B>) -> Result<(), Error>,

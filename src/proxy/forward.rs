@@ -30,8 +30,8 @@ use crate::{
     telemetry::Metrics,
     tls::Trust,
     upstream::{
-        self, Alone, Among, AnswerBody, Chosen, Connect, ConnectError, Connection, Connector, Disposition, Own, Pool,
-        SendError, UpstreamConfig,
+        self, Checkout, Connect, ConnectError, Connection, Connector, Disposition, Exclusive, Http1Request,
+        Http2Request, Pool, UnansweredRequest, UpstreamBody, UpstreamConfig,
     },
 };
 
@@ -90,30 +90,30 @@ where
 {
     type Response = Response<ResponseBody>;
     type Error = Error;
-    type Future = Sending<B, C>;
+    type Future = ResponseFuture<B, C>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, exchange: Exchange<ReplayBody<B>>) -> Self::Future {
-        Sending::begin(&self.0, exchange)
+        ResponseFuture::begin(&self.0, exchange)
     }
 }
 
 /// A request that is being sent, and its answer waited for.
-pub(super) struct Sending<B, C: Connect>(Way<B, C>);
+pub(super) struct ResponseFuture<B, C: Connect>(State<B, C>);
 
-enum Way<B, C: Connect> {
-    /// Alone on a connection that was kept, as nearly every one. Nothing is allocated for it.
-    Alone { alone: Alone<C, Sent<B>>, started: Started<B, C> },
+enum State<B, C: Connect> {
+    /// Over HTTP/1.1 on a connection that was kept, as nearly every one. Nothing is allocated for it.
+    Http1Request { alone: Http1Request<C, Sent<B>>, started: Attempt<B, C> },
     /// Beside others on the connection over HTTP/2.
-    Among { among: Among<C, Sent<B>>, started: Started<B, C> },
+    Http2Request { among: Http2Request<C, Sent<B>>, started: Attempt<B, C> },
     /// On a connection that is to be opened.
     Opening(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>),
 }
 
-impl<B, C> Sending<B, C>
+impl<B, C> ResponseFuture<B, C>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -123,20 +123,20 @@ where
     /// one that is sent.
     fn begin(shared: &Arc<Shared<B, C>>, exchange: Exchange<ReplayBody<B>>) -> Self {
         let Exchange { request, record } = exchange;
-        let started = Started { shared: Arc::clone(shared), record, at: Instant::now() };
+        let started = Attempt { shared: Arc::clone(shared), record, at: Instant::now() };
         Self(match shared.pool.take(started.record.is_retried(), started.at) {
-            Some(Chosen { connection: Connection::Http1(own), reused }) => {
-                Way::Alone { alone: started.send_alone(own, request, reused), started }
+            Some(Checkout { connection: Connection::Http1(own), reused }) => {
+                State::Http1Request { alone: started.send_alone(own, request, reused), started }
             }
-            Some(Chosen { connection: Connection::Http2(shared), reused }) => {
-                Way::Among { among: started.send_among(shared, request, reused), started }
+            Some(Checkout { connection: Connection::Http2(shared), reused }) => {
+                State::Http2Request { among: started.send_among(shared, request, reused), started }
             }
-            None => Way::Opening(Box::pin(started.open_and_send(request))),
+            None => State::Opening(Box::pin(started.open_and_send(request))),
         })
     }
 }
 
-impl<B, C> Future for Sending<B, C>
+impl<B, C> Future for ResponseFuture<B, C>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -146,21 +146,21 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            Way::Alone { alone, started } => Poll::Ready(started.finish(ready!(Pin::new(alone).poll(cx)))),
-            Way::Among { among, started } => Poll::Ready(started.finish(ready!(Pin::new(among).poll(cx)))),
-            Way::Opening(sending) => sending.as_mut().poll(cx),
+            State::Http1Request { alone, started } => Poll::Ready(started.finish(ready!(Pin::new(alone).poll(cx)))),
+            State::Http2Request { among, started } => Poll::Ready(started.finish(ready!(Pin::new(among).poll(cx)))),
+            State::Opening(sending) => sending.as_mut().poll(cx),
         }
     }
 }
 
 /// What is known of a request before it is sent.
-struct Started<B, C: Connect> {
+struct Attempt<B, C: Connect> {
     shared: Arc<Shared<B, C>>,
     record: Arc<Record>,
     at: Instant,
 }
 
-impl<B, C> Started<B, C>
+impl<B, C> Attempt<B, C>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -169,7 +169,7 @@ where
     /// Sends `request` on a connection that is opened for it, or for it and others.
     async fn open_and_send(self, request: Request<ReplayBody<B>>) -> Result<Response<ResponseBody>, Error> {
         let opened = self.shared.pool.connection(self.record.is_retried()).await;
-        let Chosen { connection, reused } = opened.map_err(not_connected)?;
+        let Checkout { connection, reused } = opened.map_err(not_connected)?;
         let sent = match connection {
             Connection::Http1(own) => self.send_alone(own, request, reused).await,
             Connection::Http2(shared) => self.send_among(shared, request, reused).await,
@@ -180,16 +180,16 @@ where
     /// Sends `request` on `own`.
     fn send_alone(
         &self,
-        own: Box<Own<C, Sent<B>>>,
+        own: Box<Exclusive<C, Sent<B>>>,
         request: Request<ReplayBody<B>>,
         reused: bool,
-    ) -> Alone<C, Sent<B>> {
+    ) -> Http1Request<C, Sent<B>> {
         self.note_connection(reused);
         let (mut head, body) = request.into_parts();
         // The target as the caller sent it; whom it is for stands in `Host`.
         head.headers.insert(header::HOST, self.shared.host.clone());
         let original = body.original();
-        let alone = Alone::begin(own, &head, RequestBody::new(body, Arc::clone(&self.record)), reused);
+        let alone = Http1Request::begin(own, &head, RequestBody::new(body, Arc::clone(&self.record)), reused);
         original.keep_head(head);
         alone
     }
@@ -200,7 +200,7 @@ where
         shared: Arc<upstream::Shared<C, Sent<B>>>,
         request: Request<ReplayBody<B>>,
         reused: bool,
-    ) -> Among<C, Sent<B>> {
+    ) -> Http2Request<C, Sent<B>> {
         self.note_connection(reused);
         let (mut head, body) = request.into_parts();
         body.original().keep_head(head.clone());
@@ -211,7 +211,7 @@ where
         head.version = Version::HTTP_2;
         head.uri = target::upstream_uri(&self.shared.authority, &head.uri);
         let body = RequestBody::new(body, Arc::clone(&self.record));
-        Among::begin(shared, Request::from_parts(head, body), reused)
+        Http2Request::begin(shared, Request::from_parts(head, body), reused)
     }
 
     /// Notes that it has a connection, before it is sent: the upstream goes on with a request whose caller leaves.
@@ -222,7 +222,7 @@ where
     }
 
     /// What callers get of what came of it.
-    fn finish(&self, sent: Result<Response<AnswerBody>, SendError>) -> Result<Response<ResponseBody>, Error> {
+    fn finish(&self, sent: Result<Response<UpstreamBody>, UnansweredRequest>) -> Result<Response<ResponseBody>, Error> {
         let Self { shared, record, at } = self;
         let mut response = sent.map_err(|failure| {
             record.set_reached_upstream(!failure.is_unexecuted());
@@ -257,8 +257,8 @@ pub(super) fn not_connected(error: ConnectError) -> Error {
 }
 
 /// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.
-fn unanswered(failure: SendError, record: &Record) -> Error {
-    let SendError { error, disposition } = failure;
+fn unanswered(failure: UnansweredRequest, record: &Record) -> Error {
+    let UnansweredRequest { error, disposition } = failure;
     if let Some(failed) = record.upload_error() {
         return Error::from(failed).because(error);
     }

@@ -1,7 +1,7 @@
 //! A token that the upstream refuses is replaced, and the request sent once more.
 //!
 //! When a 401 comes back that is about the token ([`refused_token`]), the refresher is asked for a newer token, and the request
-//! (`Original`) goes down the rest of the stack again, once. Every other answer passes untouched, and so does a 401 when no
+//! (`ReplayBuffer`) goes down the rest of the stack again, once. Every other answer passes untouched, and so does a 401 when no
 //! newer token is to be had.
 
 use std::{
@@ -20,11 +20,11 @@ use tokio::time::timeout;
 use tower::{Layer, Service};
 
 use super::{
-    body::{ResponseBody, Rest},
+    body::{Remainder, ResponseBody},
     config::Config,
     error::Error,
     exchange::Exchange,
-    replay::{Again, Original, ReplayBody},
+    replay::{ReplayBody, ReplayBuffer, Resend},
     vendor_code,
 };
 use crate::{
@@ -80,9 +80,9 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
-        let request = Original::keep(exchange.request, self.shared.replay_buffer);
+        let request = ReplayBuffer::keep(exchange.request, self.shared.replay_buffer);
         let exchange = Exchange { request, record: exchange.record };
-        let (first, again) = Again::after(&mut self.inner, exchange, &self.shared);
+        let (first, again) = Resend::after(&mut self.inner, exchange, &self.shared);
         HealFuture::First { inner: first, again: Some(again) }
     }
 }
@@ -92,7 +92,7 @@ type Answer = Result<Response<ResponseBody>, Error>;
 pin_project! {
     #[project = HealProjection]
     pub(super) enum HealFuture<S, B, F> {
-        First { #[pin] inner: F, again: Option<Again<S, B, Shared>> },
+        First { #[pin] inner: F, again: Option<Resend<S, B, Shared>> },
         Healing { inner: Pin<Box<dyn Future<Output = Answer> + Send>> },
     }
 }
@@ -121,7 +121,7 @@ where
     }
 }
 
-impl<S, B> Again<S, B, Shared>
+impl<S, B> Resend<S, B, Shared>
 where
     S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error>,
     B: Body<Data = Bytes> + Unpin,
@@ -130,7 +130,7 @@ where
     async fn heal(mut self, refused: Response<ResponseBody>) -> Answer {
         let (parts, body) = refused.into_parts();
         let (start, rest) = read_start(body).await;
-        let whole = matches!(rest, Rest::Nothing);
+        let whole = matches!(rest, Remainder::Nothing);
         if whole {
             vendor_code::note(&self.record, &parts.headers, &start);
         }
@@ -168,14 +168,14 @@ where
 }
 
 /// The start of `body`, up to the limit of what is looked at, and what follows it.
-async fn read_start(mut body: ResponseBody) -> (Bytes, Rest) {
+async fn read_start(mut body: ResponseBody) -> (Bytes, Remainder) {
     let mut start = BytesMut::new();
     while start.len() <= refused_token::MAX_BODY_BYTES {
         match body.frame().await {
             Some(Ok(frame)) => start.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
-            Some(Err(error)) => return (start.freeze(), Rest::Failed(error)),
-            None => return (start.freeze(), Rest::Nothing),
+            Some(Err(error)) => return (start.freeze(), Remainder::Failed(error)),
+            None => return (start.freeze(), Remainder::Nothing),
         }
     }
-    (start.freeze(), Rest::More(Box::new(body)))
+    (start.freeze(), Remainder::More(Box::new(body)))
 }

@@ -31,7 +31,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug)]
-pub(super) struct LocalLayer(Arc<Shared>);
+pub(super) struct InterceptLayer(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -40,7 +40,7 @@ struct Shared {
     token: TokenReader,
 }
 
-impl LocalLayer {
+impl InterceptLayer {
     pub(super) fn new(config: &Config, token: TokenReader) -> Self {
         let (endpoints, policy) = (config.endpoints.clone(), Arc::clone(&config.policy));
         Self(Arc::new(Shared { endpoints, policy, token }))
@@ -67,30 +67,30 @@ impl Shared {
     }
 }
 
-impl<S> Layer<S> for LocalLayer {
-    type Service = Local<S>;
+impl<S> Layer<S> for InterceptLayer {
+    type Service = Intercept<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Local { inner, shared: Arc::clone(&self.0) }
+        Intercept { inner, shared: Arc::clone(&self.0) }
     }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Local<S> {
+pub(super) struct Intercept<S> {
     inner: S,
     shared: Arc<Shared>,
 }
 
 type Answer = Result<Response<ResponseBody>, Error>;
 
-impl<S, B> Service<Exchange<B>> for Local<S>
+impl<S, B> Service<Exchange<B>> for Intercept<S>
 where
     S: Service<Exchange<B>, Response = Response<ResponseBody>, Error = Error>,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
     type Response = Response<ResponseBody>;
     type Error = Error;
-    type Future = LocalFuture<S::Future>;
+    type Future = InterceptFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
@@ -99,17 +99,17 @@ where
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
         match target::judge(&self.shared.endpoints, &mut exchange.request) {
             Ok(Verdict::Forward) => match self.shared.allows(&exchange) {
-                Ok(()) => LocalFuture::Forwarded { inner: self.inner.call(exchange) },
-                Err(error) => LocalFuture::Answered { answer: Some(Err(error)) },
+                Ok(()) => InterceptFuture::Forwarded { inner: self.inner.call(exchange) },
+                Err(error) => InterceptFuture::Answered { answer: Some(Err(error)) },
             },
-            Ok(Verdict::Options) => LocalFuture::Answered { answer: Some(Ok(methods())) },
+            Ok(Verdict::Options) => InterceptFuture::Answered { answer: Some(Ok(methods())) },
             Ok(Verdict::TokenCall(shape)) => {
                 let shared = Arc::clone(&self.shared);
-                LocalFuture::Granting {
+                InterceptFuture::Granting {
                     inner: Box::pin(async move { token_call::answer(&shared.token, shape, exchange).await }),
                 }
             }
-            Err(error) => LocalFuture::Answered { answer: Some(Err(error)) },
+            Err(error) => InterceptFuture::Answered { answer: Some(Err(error)) },
         }
     }
 }
@@ -147,14 +147,14 @@ fn denied(denial: Denial) -> Error {
 
 pin_project! {
     #[project = LocalProjection]
-    pub(super) enum LocalFuture<F> {
+    pub(super) enum InterceptFuture<F> {
         Forwarded { #[pin] inner: F },
         Granting { inner: Pin<Box<dyn Future<Output = Answer> + Send>> },
         Answered { answer: Option<Answer> },
     }
 }
 
-impl<F: Future<Output = Answer>> Future for LocalFuture<F> {
+impl<F: Future<Output = Answer>> Future for InterceptFuture<F> {
     type Output = Answer;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {

@@ -18,20 +18,20 @@ use tower::{Layer, Service};
 
 use super::{body::ResponseBody, exchange::Exchange, record::Record, request_id::X_REQUEST_ID, vendor_code};
 use crate::{
-    message::guard::Door,
+    message::guard::Transport,
     policy::Denial,
     telemetry::{AccessLine, Metrics},
 };
 
 #[derive(Clone, Debug)]
 pub(super) struct ObserveLayer {
-    door: Door,
+    door: Transport,
     metrics: Arc<Metrics>,
 }
 
 impl ObserveLayer {
     /// For requests that come in by `door`.
-    pub(super) fn new(door: Door, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(door: Transport, metrics: Arc<Metrics>) -> Self {
         for denial in Denial::ALL {
             metrics.expect_policy_denial(denial.as_str());
         }
@@ -50,7 +50,7 @@ impl<S> Layer<S> for ObserveLayer {
 #[derive(Clone, Debug)]
 pub(super) struct Observe<S> {
     inner: S,
-    door: Door,
+    door: Transport,
     metrics: Arc<Metrics>,
 }
 
@@ -156,7 +156,7 @@ enum Outcome {
 #[derive(Debug)]
 struct End {
     record: Arc<Record>,
-    door: Door,
+    door: Transport,
     metrics: Arc<Metrics>,
     status: Option<StatusCode>,
     response_bytes: u64,
@@ -164,7 +164,7 @@ struct End {
 }
 
 impl End {
-    fn new(record: Arc<Record>, door: Door, metrics: Arc<Metrics>) -> Self {
+    fn new(record: Arc<Record>, door: Transport, metrics: Arc<Metrics>) -> Self {
         metrics.in_flight().inc();
         Self { record, door, metrics, status: None, response_bytes: 0, outcome: Outcome::Aborted }
     }
@@ -206,8 +206,8 @@ impl End {
             route: record.route().template(),
             prefix: record.prefix(),
             transport: match self.door {
-                Door::Port => "tcp",
-                Door::Socket => "unix",
+                Transport::Tcp => "tcp",
+                Transport::Unix => "unix",
             },
             status: self.status.map(|status| status.as_u16()),
             upstream_status: record.upstream_status(),

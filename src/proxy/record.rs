@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{body_limits::error::UploadError, error::Error, request_id};
+use super::{body_limits::error::BodyLimitError, error::Error, request_id};
 use crate::{policy::Denial, vendor::catalogue::Route};
 
 /// What the access log and the metrics will say about a request. Each value is written by the layer that learns it.
@@ -30,7 +30,7 @@ pub struct Record {
     request_complete: AtomicBool,
     waiting_for_caller: AtomicBool,
     replayed: AtomicBool,
-    upload_error: OnceLock<UploadError>,
+    upload_error: OnceLock<BodyLimitError>,
     ended: AtomicBool,
     retried: AtomicBool,
     reached_upstream: AtomicBool,
@@ -273,12 +273,12 @@ impl Record {
     }
 
     /// Why the request body failed, if it did.
-    pub(super) fn upload_error(&self) -> Option<UploadError> {
+    pub(super) fn upload_error(&self) -> Option<BodyLimitError> {
         self.upload_error.get().copied()
     }
 
     /// Notes why it failed.
-    pub(super) fn set_upload_error(&self, error: UploadError) {
+    pub(super) fn set_upload_error(&self, error: BodyLimitError) {
         let _ = self.upload_error.set(error);
     }
 

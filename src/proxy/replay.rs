@@ -26,7 +26,7 @@ use crate::error_chain::BodyError;
 const MAX_CHUNKS: usize = 1024;
 
 /// What was kept of a request.
-pub(super) struct Original<B>(Mutex<Kept<B>>);
+pub(super) struct ReplayBuffer<B>(Mutex<Kept<B>>);
 
 struct Kept<B> {
     /// The head as it was sent last, once it was.
@@ -48,7 +48,7 @@ struct Kept<B> {
 #[error("the request is being sent again")]
 struct Superseded;
 
-impl<B> Original<B> {
+impl<B> ReplayBuffer<B> {
     /// Keeps what is needed of `request`, up to `room` bytes of its body, and gives it back as the one to send.
     pub(super) fn keep(request: Request<B>, room: usize) -> Request<ReplayBody<B>> {
         let (head, body) = request.into_parts();
@@ -85,14 +85,14 @@ impl<B> Original<B> {
 }
 
 /// What is needed to send a request once more, by a layer that decides with the help of `shared`.
-pub(super) struct Again<S, B, T> {
+pub(super) struct Resend<S, B, T> {
     pub(super) service: S,
-    pub(super) original: Arc<Original<B>>,
+    pub(super) original: Arc<ReplayBuffer<B>>,
     pub(super) record: Arc<Record>,
     pub(super) shared: Arc<T>,
 }
 
-impl<S, B, T> Again<S, B, T>
+impl<S, B, T> Resend<S, B, T>
 where
     S: Service<Exchange<ReplayBody<B>>> + Clone,
 {
@@ -118,7 +118,7 @@ impl<B> Kept<B> {
 }
 
 /// Shows nothing of the request: it is a caller's.
-impl<B> fmt::Debug for Original<B> {
+impl<B> fmt::Debug for ReplayBuffer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Original")
     }
@@ -127,15 +127,15 @@ impl<B> fmt::Debug for Original<B> {
 /// A request body on its first way, or on a later one.
 #[derive(Debug)]
 pub struct ReplayBody<B> {
-    original: Arc<Original<B>>,
+    original: Arc<ReplayBuffer<B>>,
     reader: u32,
     /// How many of the chunks it has given.
     next: usize,
 }
 
 impl<B> ReplayBody<B> {
-    /// What is kept of the request, to be given its [head](Original::keep_head) when it is sent.
-    pub(super) fn original(&self) -> Arc<Original<B>> {
+    /// What is kept of the request, to be given its [head](ReplayBuffer::keep_head) when it is sent.
+    pub(super) fn original(&self) -> Arc<ReplayBuffer<B>> {
         Arc::clone(&self.original)
     }
 }
@@ -223,10 +223,10 @@ mod tests {
     type Caller = UnboundedSender<io::Result<Bytes>>;
 
     /// A request of which up to `room` bytes are kept, and what to send its body with.
-    fn request(room: usize) -> (Caller, Request<ReplayBody<Sent>>, Arc<Original<Sent>>) {
+    fn request(room: usize) -> (Caller, Request<ReplayBody<Sent>>, Arc<ReplayBuffer<Sent>>) {
         let (caller, body) = unbounded_channel();
         let request = Request::post("/a?b=c").header("x", "y").body(Sent(body)).unwrap();
-        let request = Original::keep(request, room);
+        let request = ReplayBuffer::keep(request, room);
         let original = request.body().original();
         (caller, sent(request), original)
     }

@@ -2,7 +2,7 @@
 //!
 //! Many calls are billed, reading ones included, so the [`Disposition`] of the request decides: either nothing of it was executed,
 //! or it reads, is known to cost nothing, and met a connection that was closed already. Every other failure is the caller's
-//! to judge. The request that is sent again goes through the layers below once more ([`Again`]), with the token of that time.
+//! to judge. The request that is sent again goes through the layers below once more ([`Resend`]), with the token of that time.
 //!
 //! Deliberately absent: retrying because no connection could be opened, which tries every address of the name by itself, and
 //! because of an answer, whatever it says.
@@ -28,7 +28,7 @@ use super::{
     body::ResponseBody,
     error::Error,
     exchange::Exchange,
-    replay::{Again, ReplayBody},
+    replay::{ReplayBody, Resend},
 };
 use crate::{telemetry::Metrics, upstream::Disposition, vendor::catalogue::Route};
 
@@ -89,7 +89,7 @@ where
 
     fn call(&mut self, exchange: Exchange<ReplayBody<B>>) -> Self::Future {
         self.shared.budget.deposit();
-        let (sending, again) = Again::after(&mut self.inner, exchange, &self.shared);
+        let (sending, again) = Resend::after(&mut self.inner, exchange, &self.shared);
         RetryFuture { sending, again, next: None }
     }
 }
@@ -98,7 +98,7 @@ pin_project! {
     pub(super) struct RetryFuture<S, B, F> {
         #[pin]
         sending: F,
-        again: Again<S, B, Shared>,
+        again: Resend<S, B, Shared>,
         // What is to be sent again as soon as the service is ready.
         next: Option<Box<Exchange<ReplayBody<B>>>>,
     }
@@ -129,7 +129,7 @@ where
     }
 }
 
-impl<S, B> Again<S, B, Shared> {
+impl<S, B> Resend<S, B, Shared> {
     /// The request once more, where `error` allows it and it was not sent again before.
     fn exchange(&self, error: &Error) -> Option<Exchange<ReplayBody<B>>> {
         let Self { original, record, shared, .. } = self;

@@ -9,9 +9,9 @@ use tracing::{error, warn};
 use super::{
     listener::{Listener, is_per_connection},
     slots::{PeerGroup, Policy, Slot, Slots},
-    socket_stream::Transport,
+    socket_stream::SocketStream,
 };
-use crate::telemetry::{Metrics, Seldom};
+use crate::telemetry::{LogLimiter, Metrics};
 
 /// How long a caller's connection is idle before it gives way, if another one can: a new one's first request may be on its way. A
 /// caller on this machine needs some milliseconds from connecting to sending when it is not given the processor.
@@ -38,19 +38,19 @@ labels! {
 
 /// The way in through one or more listeners that share their slots.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub(super) struct Acceptor {
     name: &'static str,
     limit: usize,
     slots: Slots,
     /// Whether the peer that has most connections loses one first.
     by_peer: bool,
     metrics: Arc<Metrics>,
-    full: Seldom,
-    failed: Seldom,
-    refused: Seldom,
+    full: LogLimiter,
+    failed: LogLimiter,
+    refused: LogLimiter,
 }
 
-impl Entrance {
+impl Acceptor {
     /// An entrance with `limit` slots, for requests of callers. Logs and metrics call it `name`.
     pub(super) fn new(name: &'static str, limit: usize, metrics: Arc<Metrics>) -> Self {
         for problem in Problem::LABELS {
@@ -69,14 +69,14 @@ impl Entrance {
 
     /// The next connection of `listener` with its slot. First the connection, so that an idle listener holds no slot; while it
     /// waits for one, the next ones wait in the kernel's queue.
-    pub(super) async fn next(&self, listener: &Listener) -> (Transport, Slot) {
+    pub(super) async fn next(&self, listener: &Listener) -> (SocketStream, Slot) {
         let stream = self.accept(listener).await;
         let slot = self.slot(&stream).await;
         (stream, slot)
     }
 
     /// A slot for a connection. Where none is free, the longest idle connection gives way; where all are busy, it waits.
-    pub(super) async fn slot(&self, stream: &Transport) -> Slot {
+    pub(super) async fn slot(&self, stream: &SocketStream) -> Slot {
         let group = if self.by_peer { PeerGroup::of(stream.peer()) } else { PeerGroup::All };
         if let Some(slot) = self.slots.try_acquire(group) {
             return slot;
@@ -91,7 +91,7 @@ impl Entrance {
     }
 
     /// Stops listening, and returns the connections that the kernel has taken for us already.
-    pub(super) fn close(&self, listener: Listener) -> Vec<Transport> {
+    pub(super) fn close(&self, listener: Listener) -> Vec<SocketStream> {
         let (waiting, error) = listener.close();
         if let Some(error) = error {
             warn!(listener = self.name, %error, "connections that waited to be accepted are lost");
@@ -105,7 +105,7 @@ impl Entrance {
     /// # Cancel safety
     ///
     /// No connection is lost.
-    pub(super) async fn accept(&self, listener: &Listener) -> Transport {
+    pub(super) async fn accept(&self, listener: &Listener) -> SocketStream {
         loop {
             match listener.accept().await {
                 Ok(stream) if listener.admits(&stream) => return stream,
@@ -131,7 +131,7 @@ impl Entrance {
     }
 
     /// Counts a problem. Returns how often there was one since the log was last told, when it is to be told now.
-    fn note(&self, problem: Problem, seldom: &Seldom) -> Option<u64> {
+    fn note(&self, problem: Problem, seldom: &LogLimiter) -> Option<u64> {
         self.metrics.accept_problem(self.name, problem.as_str());
         seldom.count()
     }
@@ -151,7 +151,7 @@ mod tests {
         let own = rustix::process::geteuid().as_raw();
         let bind = |uid| Socket::bind(&path, SocketAccess { mode: 0o600, uids: vec![uid] }).unwrap().owned_by(own + 2);
         let metrics = Arc::new(Metrics::new());
-        let entrance = Entrance::new("proxy", 1, Arc::clone(&metrics));
+        let entrance = Acceptor::new("proxy", 1, Arc::clone(&metrics));
 
         let listener = Listener::on_socket(bind(own + 1));
         let (mut caller, mut byte) = (UnixStream::connect(&path).await.unwrap(), [0]);

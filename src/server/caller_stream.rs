@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{evictions::Reason, framed_reader::Gate, slots::State, socket_stream::Transport};
+use super::{evictions::Reason, framed_reader::FramedReader, slots::State, socket_stream::SocketStream};
 use crate::stall::StallTimer;
 
 /// How long a caller may go on sending what nobody reads, after its answer. With unread bytes left, closing would reset the
@@ -31,41 +31,41 @@ const LINGER: Duration = Duration::from_secs(5);
 /// request already, without waiting for the answer; callers that have seen the end hang up within a round trip.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// The stream, while requests are served on it. When hyper lets go of it, it is [`Returned`].
+/// The stream, while requests are served on it. When hyper lets go of it, it is [`Reclaim`].
 #[derive(Debug)]
-pub(super) struct CallerStream {
+pub(super) struct DownstreamIo {
     /// There until this is dropped.
-    open: Option<OpenStream>,
+    open: Option<Downstream>,
     /// Somebody waits for the next byte, and so for the end too.
     is_awaited: bool,
     /// The caller does not take what we write, at the moment.
     is_stalled: bool,
     /// With a caller that does not take what we write.
     patience: StallTimer,
-    returned: Returned,
+    returned: Reclaim,
 }
 
 /// A stream on which nothing is served any more, to be closed in the way that suits how that ended.
 #[derive(Debug)]
-pub(super) struct OpenStream {
-    transport: Transport,
-    gate: Gate,
+pub(super) struct Downstream {
+    transport: SocketStream,
+    gate: FramedReader,
 }
 
 /// Where a stream is found once nothing is served on it any more, and what is to be known of it before.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Returned(Arc<Shared>);
+pub(super) struct Reclaim(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    stream: Mutex<Option<OpenStream>>,
+    stream: Mutex<Option<Downstream>>,
     /// The caller has not taken all that is to be written.
     writing: AtomicBool,
 }
 
-impl Returned {
+impl Reclaim {
     /// The stream, once.
-    pub(super) fn take(&self) -> Option<OpenStream> {
+    pub(super) fn take(&self) -> Option<Downstream> {
         self.0.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -75,9 +75,9 @@ impl Returned {
     }
 }
 
-impl OpenStream {
+impl Downstream {
     /// Where nothing has been served yet.
-    pub(super) fn new(transport: Transport, gate: Gate) -> Self {
+    pub(super) fn new(transport: SocketStream, gate: FramedReader) -> Self {
         Self { transport, gate }
     }
 
@@ -194,9 +194,9 @@ enum Skipped {
     GaveWay,
 }
 
-impl CallerStream {
+impl DownstreamIo {
     /// Watches `stream`: what is read passes its gate, and a write may make no progress for `write_timeout`.
-    pub(super) fn new(stream: OpenStream, write_timeout: Duration, returned: Returned) -> Self {
+    pub(super) fn new(stream: Downstream, write_timeout: Duration, returned: Reclaim) -> Self {
         Self {
             open: Some(stream),
             is_awaited: false,
@@ -206,7 +206,7 @@ impl CallerStream {
         }
     }
 
-    fn open(&mut self) -> &mut OpenStream {
+    fn open(&mut self) -> &mut Downstream {
         self.open.as_mut().expect("the stream is there until this is dropped")
     }
 
@@ -226,9 +226,9 @@ impl CallerStream {
     }
 }
 
-impl AsyncRead for CallerStream {
+impl AsyncRead for DownstreamIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let OpenStream { transport, gate } = self.open();
+        let Downstream { transport, gate } = self.open();
         let mut read = gate.poll_read(Pin::new(transport), cx, buffer);
         if read.is_pending() && gate.state().gives_way() {
             if transport.has_unread() {
@@ -242,7 +242,7 @@ impl AsyncRead for CallerStream {
     }
 }
 
-impl AsyncWrite for CallerStream {
+impl AsyncWrite for DownstreamIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.open().transport).poll_write(cx, bytes);
         self.watch(written, cx)
@@ -265,7 +265,7 @@ impl AsyncWrite for CallerStream {
     /// else find that out by reading ahead, for which it wants another 8 KiB with every request.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_awaited = self.is_awaited;
-        let OpenStream { transport, gate } = self.open();
+        let Downstream { transport, gate } = self.open();
         // In the middle of a request, its end is for the reader to find.
         if !is_awaited && gate.is_between_messages() && transport.poll_closed(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller has gone")));
@@ -278,7 +278,7 @@ impl AsyncWrite for CallerStream {
     }
 }
 
-impl Drop for CallerStream {
+impl Drop for DownstreamIo {
     fn drop(&mut self) {
         *self.returned.0.stream.lock().unwrap_or_else(PoisonError::into_inner) = self.open.take();
     }
@@ -292,23 +292,24 @@ mod tests {
     };
 
     use super::{
-        super::{framed_reader::View, head_budget::HeadBudget},
+        super::{framed_reader::ReaderStatus, head_budget::HeadBudget},
         *,
     };
     use crate::message::framing::HeadLimits;
 
     const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
 
-    async fn pair(write_timeout: Duration) -> (CallerStream, TcpStream) {
+    async fn pair(write_timeout: Duration) -> (DownstreamIo, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         (served(listener.accept().await.unwrap().0, write_timeout), caller)
     }
 
-    fn served(stream: TcpStream, write_timeout: Duration) -> CallerStream {
+    fn served(stream: TcpStream, write_timeout: Duration) -> DownstreamIo {
         let share = HeadBudget::new(usize::MAX, Arc::default()).share();
-        let gate = Gate::new(LIMITS, Duration::from_secs(60), View::default(), State::detached(), share);
-        CallerStream::new(OpenStream::new(Transport::Tcp(stream), gate), write_timeout, Returned::default())
+        let gate =
+            FramedReader::new(LIMITS, Duration::from_secs(60), ReaderStatus::default(), State::detached(), share);
+        DownstreamIo::new(Downstream::new(SocketStream::Tcp(stream), gate), write_timeout, Reclaim::default())
     }
 
     #[tokio::test]
@@ -332,7 +333,7 @@ mod tests {
     }
 
     /// Waits until flushing fails.
-    fn failure(stream: &mut CallerStream, cx: &mut Context<'_>) -> Poll<io::ErrorKind> {
+    fn failure(stream: &mut DownstreamIo, cx: &mut Context<'_>) -> Poll<io::ErrorKind> {
         match Pin::new(stream).poll_flush(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(error.kind()),
             _ => Poll::Pending,
@@ -374,7 +375,7 @@ mod tests {
         closing.await.unwrap();
     }
 
-    fn returned(stream: CallerStream) -> OpenStream {
+    fn returned(stream: DownstreamIo) -> Downstream {
         let returned = stream.returned.clone();
         drop(stream);
         returned.take().unwrap()

@@ -17,13 +17,13 @@ use tracing::debug;
 
 use super::{
     Answers,
-    caller_stream::{CallerStream, OpenStream, Returned},
-    connection_service::{Counted, Exchanges},
+    caller_stream::{Downstream, DownstreamIo, Reclaim},
+    connection_service::{Counted, IdleDetector},
     evictions::{Evictions, Reason},
-    framed_reader::{Gate, HEAD_SLACK, View},
+    framed_reader::{FramedReader, HEAD_SLACK, ReaderStatus},
     head_budget::HeadBudget,
     slots::Slot,
-    socket_stream::Transport,
+    socket_stream::SocketStream,
 };
 use crate::{message::framing::HeadLimits, process::drain::Drain};
 
@@ -101,7 +101,7 @@ impl Connections {
     pub(super) fn serve(
         &self,
         runtime: &Handle,
-        stream: Transport,
+        stream: SocketStream,
         service: impl Answers,
         slot: Slot,
         held: impl Send + 'static,
@@ -110,21 +110,22 @@ impl Connections {
     }
 
     /// Rests until a request comes, serves it and those that follow it, and rests again, until `transport` closes.
-    async fn attend(self, transport: Transport, service: impl Answers, slot: Slot, _held: impl Send) {
+    async fn attend(self, transport: SocketStream, service: impl Answers, slot: Slot, _held: impl Send) {
         let moved = transport.move_here().and_then(|stream| stream.set_nodelay().map(|()| stream));
         let transport = match moved {
             Ok(transport) => transport,
             Err(error) => return debug!(%error, "connection lost before it was served"),
         };
-        let view = View::default();
+        let view = ReaderStatus::default();
         let (state, share) = (slot.state(), self.shared.heads.share());
-        let gate = Gate::new(self.limits.head, self.limits.header_timeout, view.clone(), Arc::clone(state), share);
-        let mut stream = OpenStream::new(transport, gate);
+        let gate =
+            FramedReader::new(self.limits.head, self.limits.header_timeout, view.clone(), Arc::clone(state), share);
+        let mut stream = Downstream::new(transport, gate);
         let mut end = Instant::now() + self.limits.header_timeout;
         loop {
             let messages = stream.messages();
             // A head after the first has a time of its own.
-            let is_idle = |stream: &OpenStream| messages == 0 || !stream.is_in_head();
+            let is_idle = |stream: &Downstream| messages == 0 || !stream.is_in_head();
             let woken = select! {
                 biased;
                 // First, since empty lines wake a connection and are no request.
@@ -157,16 +158,16 @@ impl Connections {
     /// Serves the requests of `stream` after the first `messages`, until it closes, or has been idle for a while and is given back.
     async fn serve_awake(
         &self,
-        stream: OpenStream,
+        stream: Downstream,
         messages: u64,
         service: impl Answers,
-        view: View,
-    ) -> Option<OpenStream> {
+        view: ReaderStatus,
+    ) -> Option<Downstream> {
         let Self { limits, end, last_request, drain, overdue, abort, .. } = self;
-        let returned = Returned::default();
+        let returned = Reclaim::default();
         let state = Arc::clone(stream.state());
-        let exchanges = Exchanges::after(messages, Arc::clone(&state));
-        let stream = CallerStream::new(stream, limits.write_timeout, returned.clone());
+        let exchanges = IdleDetector::after(messages, Arc::clone(&state));
+        let stream = DownstreamIo::new(stream, limits.write_timeout, returned.clone());
         let ended = {
             let service = Counted::new(service, exchanges.clone(), view.clone(), end.clone(), self.shared.closes);
             let mut connection = pin!(
@@ -230,7 +231,7 @@ impl Connections {
     }
 
     /// Closes a connection to make room.
-    async fn give_way(&self, mut stream: OpenStream, reason: Reason) {
+    async fn give_way(&self, mut stream: Downstream, reason: Reason) {
         self.shared.evictions.note(reason);
         if reason.needs_response() {
             stream.respond(self.shared.evictions.response()).await;
@@ -243,7 +244,7 @@ impl Connections {
         }
     }
 
-    async fn close(&self, stream: OpenStream) {
+    async fn close(&self, stream: Downstream) {
         select! {
             // On the heap, so that what a connection needs at its end takes no memory before.
             gave_way = Box::pin(stream.close()) => {
@@ -286,7 +287,7 @@ enum Ended {
 
 /// Waits until a connection has been idle for a while: hyper waits for a request of which nothing has come, and has written all of
 /// the answer before it.
-async fn idle(exchanges: &Exchanges, view: &View, stream: &Returned) {
+async fn idle(exchanges: &IdleDetector, view: &ReaderStatus, stream: &Reclaim) {
     let mut before = None;
     loop {
         sleep(REST_AFTER).await;
@@ -300,7 +301,12 @@ async fn idle(exchanges: &Exchanges, view: &View, stream: &Returned) {
 
 /// Waits until an idle connection is to be closed. A request may be in the kernel already, or on its way by a caller that has not
 /// heard of the end, or its head may have arrived in part, of which hyper makes nothing; closing at once would lose it.
-async fn last_chance(drain: &CancellationToken, last_request: Duration, view: &View, overdue: &CancellationToken) {
+async fn last_chance(
+    drain: &CancellationToken,
+    last_request: Duration,
+    view: &ReaderStatus,
+    overdue: &CancellationToken,
+) {
     drain.cancelled().await;
     // On the heap, as what is needed once, at the end.
     Box::pin(async {

@@ -22,12 +22,12 @@ use hyper::{
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{framed_reader::View, slots::State};
+use super::{framed_reader::ReaderStatus, slots::State};
 use crate::process::drain::Drain;
 
 /// Counts the exchanges of a connection. Its clones are one and the same.
 #[derive(Clone, Debug)]
-pub(super) struct Exchanges(Arc<Counts>);
+pub(super) struct IdleDetector(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
@@ -40,7 +40,7 @@ struct Counts {
     state: Arc<State>,
 }
 
-impl Exchanges {
+impl IdleDetector {
     /// After `before` of them, on the connection that `state` belongs to.
     pub(super) fn after(before: u64, state: Arc<State>) -> Self {
         let (awaited, begun) = (AtomicU64::new(before), AtomicU64::new(before));
@@ -54,7 +54,7 @@ impl Exchanges {
     }
 }
 
-impl Timer for Exchanges {
+impl Timer for IdleDetector {
     fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
         self.sleep_until(self.now())
     }
@@ -92,15 +92,15 @@ impl Sleep for Never {}
 pub(super) struct Counted<S> {
     /// hyper only lends what is to be called. One request follows another, so they can share it, and none has to clone the stack.
     inner: RefCell<S>,
-    exchanges: Exchanges,
-    view: View,
+    exchanges: IdleDetector,
+    view: ReaderStatus,
     end: Drain,
     closes: bool,
 }
 
 impl<S> Counted<S> {
     /// Counts in `exchanges` what `inner` gets to see. With `closes`, each response is its connection's last.
-    pub(super) fn new(inner: S, exchanges: Exchanges, view: View, end: Drain, closes: bool) -> Self {
+    pub(super) fn new(inner: S, exchanges: IdleDetector, view: ReaderStatus, end: Drain, closes: bool) -> Self {
         Self { inner: RefCell::new(inner), exchanges, view, end, closes }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::telemetry::{Metrics, Seldom};
+use crate::telemetry::{LogLimiter, Metrics};
 
 labels! {
     /// Why a connection was closed before its time.
@@ -37,8 +37,8 @@ pub(super) struct Evictions {
     /// The code by which responses are counted among the proxy's own errors.
     code: Option<&'static str>,
     metrics: Arc<Metrics>,
-    at_limit: Seldom,
-    heads: Seldom,
+    at_limit: LogLimiter,
+    heads: LogLimiter,
 }
 
 impl Evictions {

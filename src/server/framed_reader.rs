@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{evictions::Reason, head_budget::HeadShare, head_buffer::HeadBuffer, slots::State};
 use crate::{
-    message::framing::{Fault, Follower, HeadLimits, Place, Stop},
+    message::framing::{Fault, HeadLimits, MessageFramer, Place, Stop},
     stall::StallTimer,
 };
 
@@ -28,7 +28,7 @@ const CHUNK: usize = 4096;
 
 /// What others may know of a gate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct View(Arc<Shared>);
+pub(super) struct ReaderStatus(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -40,7 +40,7 @@ struct Shared {
     in_message: AtomicBool,
 }
 
-impl View {
+impl ReaderStatus {
     /// What is wrong with the message of this number; the first has the number 1.
     pub(super) fn fault_of(&self, message: u64) -> Option<Fault> {
         self.0.refused.get().filter(|(refused, _)| *refused == message).map(|(_, fault)| *fault)
@@ -59,9 +59,9 @@ impl View {
 
 /// Follows the messages of a connection and stops reading at the first that is at fault.
 #[derive(Debug)]
-pub(super) struct Gate {
-    follower: Follower,
-    view: View,
+pub(super) struct FramedReader {
+    follower: MessageFramer,
+    view: ReaderStatus,
     /// With a head that is on its way, from the connection's start or the head's first byte.
     patience: StallTimer,
     stopped: Option<Fault>,
@@ -90,17 +90,17 @@ struct Followed {
     is_blank: bool,
 }
 
-impl Gate {
+impl FramedReader {
     /// At the start of the connection with `state`. A head may take `header_timeout` to arrive; its bytes count in `share`.
     pub(super) fn new(
         limits: HeadLimits,
         header_timeout: Duration,
-        view: View,
+        view: ReaderStatus,
         state: Arc<State>,
         share: HeadShare,
     ) -> Self {
         Self {
-            follower: Follower::new(limits),
+            follower: MessageFramer::new(limits),
             view,
             patience: StallTimer::new(header_timeout),
             stopped: None,

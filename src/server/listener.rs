@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 
 use super::{
     Address,
-    socket_stream::Transport,
+    socket_stream::SocketStream,
     syn_filter,
     unix_socket::{Socket, SocketAccess},
 };
@@ -130,10 +130,10 @@ impl Listener {
     /// # Errors
     ///
     /// Those of a single connection, and those of the process.
-    pub(super) async fn accept(&self) -> io::Result<Transport> {
+    pub(super) async fn accept(&self) -> io::Result<SocketStream> {
         match &self.0 {
-            Kind::Tcp(listener) => listener.accept().await.map(|(stream, _)| Transport::Tcp(stream)),
-            Kind::Unix(socket) => socket.listener().accept().await.map(|(stream, _)| Transport::Unix(stream)),
+            Kind::Tcp(listener) => listener.accept().await.map(|(stream, _)| SocketStream::Tcp(stream)),
+            Kind::Unix(socket) => socket.listener().accept().await.map(|(stream, _)| SocketStream::Unix(stream)),
         }
     }
 
@@ -154,21 +154,21 @@ impl Listener {
 
     /// Stops listening. Returns the connections of users who may connect that the kernel had taken for us already, and why they are
     /// perhaps not all: left in its queue, they would be reset, with the requests that are on them.
-    pub(super) fn close(self) -> (Vec<Transport>, Option<io::Error>) {
+    pub(super) fn close(self) -> (Vec<SocketStream>, Option<io::Error>) {
         let mut waiting = Vec::new();
         let error = self.accept_waiting(&mut waiting).err();
         (waiting, error)
     }
 
     /// Asks the kernel and not the reactor, which may not have heard of the latest connections.
-    fn accept_waiting(self, waiting: &mut Vec<Transport>) -> io::Result<()> {
+    fn accept_waiting(self, waiting: &mut Vec<SocketStream>) -> io::Result<()> {
         match self.0 {
             Kind::Tcp(listener) => {
                 let listener = listener.into_std()?;
                 take_waiting(waiting, || {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
-                    TcpStream::from_std(stream).map(Transport::Tcp).map(Some)
+                    TcpStream::from_std(stream).map(SocketStream::Tcp).map(Some)
                 })
             }
             Kind::Unix(socket) => {
@@ -177,7 +177,7 @@ impl Listener {
                 take_waiting(waiting, || {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
-                    let stream = UnixStream::from_std(stream).map(Transport::Unix)?;
+                    let stream = UnixStream::from_std(stream).map(SocketStream::Unix)?;
                     Ok(admission.admits(stream.peer_uid()).then_some(stream))
                 })
             }
@@ -185,7 +185,7 @@ impl Listener {
     }
 
     /// Whether the user at the other end of `stream` may connect here.
-    pub(super) fn admits(&self, stream: &Transport) -> bool {
+    pub(super) fn admits(&self, stream: &SocketStream) -> bool {
         match &self.0 {
             Kind::Tcp(_) => true,
             Kind::Unix(socket) => socket.admission().admits(stream.peer_uid()),
@@ -195,8 +195,8 @@ impl Listener {
 
 /// Adds what `accept` accepts to `waiting`, until nothing more waits.
 fn take_waiting(
-    waiting: &mut Vec<Transport>,
-    mut accept: impl FnMut() -> io::Result<Option<Transport>>,
+    waiting: &mut Vec<SocketStream>,
+    mut accept: impl FnMut() -> io::Result<Option<SocketStream>>,
 ) -> io::Result<()> {
     for _ in 0..LAST_CONNECTIONS {
         match accept() {

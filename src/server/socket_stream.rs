@@ -12,11 +12,11 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::message::guard::{Door, Peer};
+use crate::message::guard::{Peer, Transport};
 
 /// The two kinds of connection.
 #[derive(Debug)]
-pub(super) enum Transport {
+pub(super) enum SocketStream {
     /// Over TCP.
     Tcp(TcpStream),
     /// Over a Unix socket.
@@ -27,18 +27,18 @@ pub(super) enum Transport {
 macro_rules! with {
     ($transport:expr, $stream:ident => $action:expr) => {
         match $transport {
-            Transport::Tcp($stream) => $action,
-            Transport::Unix($stream) => $action,
+            SocketStream::Tcp($stream) => $action,
+            SocketStream::Unix($stream) => $action,
         }
     };
 }
 
-impl Transport {
+impl SocketStream {
     /// The way that it came in.
-    pub(super) fn door(&self) -> Door {
+    pub(super) fn door(&self) -> Transport {
         match self {
-            Self::Tcp(_) => Door::Port,
-            Self::Unix(_) => Door::Socket,
+            Self::Tcp(_) => Transport::Tcp,
+            Self::Unix(_) => Transport::Unix,
         }
     }
 
@@ -134,13 +134,13 @@ impl Transport {
     }
 }
 
-impl AsyncRead for Transport {
+impl AsyncRead for SocketStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         with!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
     }
 }
 
-impl AsyncWrite for Transport {
+impl AsyncWrite for SocketStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         with!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
     }

@@ -5,12 +5,12 @@ use std::{fmt, io, thread};
 use tokio::runtime::{self, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Answers, OpenConnection, connection::Connections, slots::Slot, socket_stream::Transport};
-use crate::message::guard::ByDoor;
+use super::{Answers, OpenConnection, connection::Connections, slots::Slot, socket_stream::SocketStream};
+use crate::message::guard::PerTransport;
 
 /// The handle on a worker thread. Dropping it cuts off the worker's connections and ends the thread.
 pub(super) struct Worker {
-    serve: Box<dyn Fn(Transport, Slot, OpenConnection) + Send + Sync>,
+    serve: Box<dyn Fn(SocketStream, Slot, OpenConnection) + Send + Sync>,
     connections: Connections,
     runtime: Handle,
     _stop: DropGuard,
@@ -22,7 +22,7 @@ impl Worker {
     pub(super) fn start(
         number: usize,
         connections: Connections,
-        services: ByDoor<impl Answers + Sync>,
+        services: PerTransport<impl Answers + Sync>,
         ended: DropGuard,
     ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -35,7 +35,7 @@ impl Worker {
         })?;
 
         let (serving, on) = (connections.clone(), handle.clone());
-        let serve = Box::new(move |stream: Transport, slot, open| {
+        let serve = Box::new(move |stream: SocketStream, slot, open| {
             let service = services.get(stream.door()).clone();
             serving.serve(&on, stream, service, slot, open);
         });
@@ -48,7 +48,7 @@ impl Worker {
     }
 
     /// Serves `stream` on this worker. `slot` and `open` are dropped with the connection.
-    pub(super) fn serve(&self, stream: Transport, slot: Slot, open: OpenConnection) {
+    pub(super) fn serve(&self, stream: SocketStream, slot: Slot, open: OpenConnection) {
         (self.serve)(stream, slot, open);
     }
 

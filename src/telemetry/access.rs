@@ -13,7 +13,7 @@ use std::{
 use tracing::{Level, enabled};
 
 use super::{
-    human::Tame,
+    human::EscapeControl,
     logging::{self, Format},
 };
 
@@ -188,7 +188,7 @@ impl Value<'_> {
             Self::Text(text) if is_plain(text) && !text.contains(' ') => line.extend_from_slice(text.as_bytes()),
             Self::Text(text) => {
                 let mut tame = String::new();
-                let _ = write!(Tame(&mut tame), "{text:?}");
+                let _ = write!(EscapeControl(&mut tame), "{text:?}");
                 line.extend_from_slice(tame.as_bytes());
             }
             other => other.write_bare(line),

@@ -13,10 +13,10 @@ use tracing_subscriber::{
 pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     format::debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
         if field.name() == "message" {
-            write!(Tame(writer), "{value:?}")
+            write!(EscapeControl(writer), "{value:?}")
         } else {
             write!(writer, "{}=", field.name())?;
-            write!(Tame(writer), "{value:?}")
+            write!(EscapeControl(writer), "{value:?}")
         }
     })
     .delimited(" ")
@@ -24,9 +24,9 @@ pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync 
 
 /// Escapes what a terminal, or a reader of lines, would take for more than text.
 #[derive(Debug)]
-pub(super) struct Tame<W>(pub(super) W);
+pub(super) struct EscapeControl<W>(pub(super) W);
 
-impl<W: Write> Write for Tame<W> {
+impl<W: Write> Write for EscapeControl<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
         while let Some((at, character)) = rest.char_indices().find(|(_, character)| is_wild(*character)) {

@@ -33,7 +33,7 @@ const QUEUE_BUCKETS_S: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.
 
 labels! {
     /// Something that is read again while the process runs.
-    pub enum Subject {
+    pub enum ReloadTarget {
         /// The vendor's credentials.
         Credentials = "credentials",
         /// The certificate authorities of `upstream.ca_file`.
@@ -62,7 +62,7 @@ pub struct Metrics {
     policy_denials: IntCounterVec,
     panics: IntCounter,
     retries: IntCounter,
-    reloads: [Reloads; Subject::ALL.len()],
+    reloads: [Reloads; ReloadTarget::ALL.len()],
     credentials_changed: Gauge,
     live: IntGauge,
     ready: IntGauge,
@@ -318,7 +318,7 @@ impl Metrics {
     }
 
     /// Counts a reading of `subject`, good or not.
-    pub fn reloaded(&self, subject: Subject, good: bool) {
+    pub fn reloaded(&self, subject: ReloadTarget, good: bool) {
         let reloads = &self.reloads[subject as usize];
         reloads.last_successful.set(good.into());
         if good {
@@ -355,7 +355,7 @@ fn unix_time() -> f64 {
 }
 
 /// The counters of what is read again. All of it was read once, and well, or the process would not have started.
-fn reloads(add: &Register) -> [Reloads; Subject::ALL.len()] {
+fn reloads(add: &Register) -> [Reloads; ReloadTarget::ALL.len()] {
     let reloads = add.counters(
         "reloads_total",
         "Times that something was read again while the process ran, by outcome.",
@@ -368,7 +368,7 @@ fn reloads(add: &Register) -> [Reloads; Subject::ALL.len()] {
         "When the last good reading was, the one at the start included, in seconds since the Unix epoch.",
         &["subject"],
     );
-    Subject::ALL.map(|subject| {
+    ReloadTarget::ALL.map(|subject| {
         let subject = subject.as_str();
         let reloads = Reloads {
             succeeded: reloads.with_label_values(&[subject, "success"]),

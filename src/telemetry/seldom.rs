@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Events of one kind, of which the log is told once a second at most.
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<State>);
+pub struct LogLimiter(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -20,7 +20,7 @@ struct State {
     untold: u64,
 }
 
-impl Seldom {
+impl LogLimiter {
     /// Counts an event. Returns how many there were since the log was last told, when it may be told again now.
     pub fn count(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +42,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn i08_the_first_event_is_told_at_once_and_the_others_once_a_second() {
-        let seldom = Seldom::default();
+        let seldom = LogLimiter::default();
         assert_eq!(seldom.count(), Some(1));
         for _ in 0..9 {
             advance(INTERVAL / 10).await;

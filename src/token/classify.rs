@@ -49,7 +49,7 @@ impl fmt::Debug for Answer<'_> {
 
 /// A new token, as the endpoint gave it.
 #[derive(Debug)]
-pub struct Minted {
+pub struct IssuedToken {
     /// The token: visible ASCII that is legal in a header.
     pub token: Secret<String>,
     /// Its lifetime, counted from the request, where the answer names one.
@@ -165,7 +165,7 @@ impl std::error::Error for Failure {}
 ///
 /// The first class that fits, in the order: rejected by what the body says, rejected by 401, configuration, throttled,
 /// transient, redirect, malformed.
-pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Result<Minted, Failure> {
+pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Result<IssuedToken, Failure> {
     let status = answer.status;
     let (mut body, obstacle) = read(answer);
     let codes = std::mem::take(&mut body.codes);
@@ -241,7 +241,7 @@ fn by_status(status: StatusCode) -> Option<(Class, &'static str)> {
 }
 
 /// The token in the body of a success, or what is wrong with it. A member that is `null` counts as absent.
-fn minted(body: Option<&mut Json>, token_field: &str) -> Result<Minted, &'static str> {
+fn minted(body: Option<&mut Json>, token_field: &str) -> Result<IssuedToken, &'static str> {
     let body = body.ok_or(NO_TOKEN)?;
     let token_type = body.get("token_type");
     let untyped = token_type.is_none();
@@ -255,7 +255,7 @@ fn minted(body: Option<&mut Json>, token_field: &str) -> Result<Minted, &'static
     let token = body.take_text(token_field).map(Secret::new).filter(|token| !token.expose().is_empty());
     let token = token.ok_or(NO_TOKEN)?;
     if is_sendable(token.expose()) {
-        Ok(Minted { token, expires_in, untyped })
+        Ok(IssuedToken { token, expires_in, untyped })
     } else {
         Err("the token answer has a token that is illegal in a header")
     }

@@ -12,16 +12,16 @@ use tokio::time::{Instant, sleep};
 
 /// The longest single timer. After a suspend the timer wheel is late by the time slept, so a long wait looks at the clock
 /// again this often; more often would wake an idle process for nothing. The refresher's heartbeat has this rhythm, too.
-pub(super) const LONGEST_NAP: Duration = Duration::from_secs(10);
+pub(super) const MAX_SLEEP: Duration = Duration::from_secs(10);
 
 /// The wall-clock time at which a simulated clock begins: 2026-01-01, any time after the epoch.
 const SIMULATED_EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
 /// A point in time on a [`Clock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stamp(Duration);
+pub struct BootInstant(Duration);
 
-impl Stamp {
+impl BootInstant {
     /// The time from the clock's own beginning.
     pub fn since_start(self) -> Duration {
         self.0
@@ -33,7 +33,7 @@ impl Stamp {
     }
 }
 
-impl Add<Duration> for Stamp {
+impl Add<Duration> for BootInstant {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
@@ -55,8 +55,8 @@ pub enum Clock {
 
 impl Clock {
     /// The present.
-    pub fn now(self) -> Stamp {
-        Stamp(match self {
+    pub fn now(self) -> BootInstant {
+        BootInstant(match self {
             Self::Boot => boot_time(),
             Self::Tokio(start) | Self::Simulated(start) => start.elapsed(),
         })
@@ -77,9 +77,9 @@ impl Clock {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
-    pub async fn nap_until(self, due: Stamp) {
+    pub async fn sleep_until_capped(self, due: BootInstant) {
         let left = due.since(self.now());
-        sleep(if matches!(self, Self::Simulated(_)) { left } else { left.min(LONGEST_NAP) }).await;
+        sleep(if matches!(self, Self::Simulated(_)) { left } else { left.min(MAX_SLEEP) }).await;
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
         let due = clock.now() + Duration::from_secs(3_601);
         let mut naps = 0;
         while clock.now() < due {
-            clock.nap_until(due).await;
+            clock.sleep_until_capped(due).await;
             naps += 1;
         }
         assert_eq!(naps, 361);

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Config,
-    classify::{Answer, Class, Disposition, Failure, MAX_BODY_BYTES, Minted, classify},
-    scheme::{self, Call, Grant},
+    classify::{Answer, Class, Disposition, Failure, IssuedToken, MAX_BODY_BYTES, classify},
+    scheme::{self, AuthHeaders, TokenRequest},
 };
 use crate::{
     credentials::{Credentials, Scheme, lockout},
@@ -48,7 +48,7 @@ const ADVICE: &str = "the vendor's published API documents partner authenticatio
                       FINICITY_PARTNER_ID and FINICITY_PARTNER_SECRET instead, unless the vendor told you otherwise";
 
 /// Something that mints tokens: the real endpoint, or a test's.
-pub trait Mint: Send + Sync + 'static {
+pub trait TokenSource: Send + Sync + 'static {
     /// Makes one token call, which may take `limit` in all.
     ///
     /// # Errors
@@ -58,7 +58,11 @@ pub trait Mint: Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Dropping the future may leave a token minted at the server that nobody knows of; that costs nothing.
-    fn mint(&self, credentials: &Credentials, limit: Duration) -> impl Future<Output = Result<Grant, Failure>> + Send;
+    fn mint(
+        &self,
+        credentials: &Credentials,
+        limit: Duration,
+    ) -> impl Future<Output = Result<AuthHeaders, Failure>> + Send;
 
     /// Asks for a response on the path of the token endpoint, without credentials and App Key, so that the request cannot count as
     /// a failed authentication. Any complete response is a success.
@@ -122,7 +126,7 @@ impl Endpoint {
         Ok(Self { trust, host, config })
     }
 
-    async fn send(&self, call: Call, limit: Duration) -> Result<reqwest::Response, Failure> {
+    async fn send(&self, call: TokenRequest, limit: Duration) -> Result<reqwest::Response, Failure> {
         let headers = call.headers.into_iter().collect();
         let request = self.request(Method::POST, &call.path, limit)?;
         request.headers(headers).body(Bytes::from_owner(call.body)).send().await.map_err(failure)
@@ -138,7 +142,7 @@ impl Endpoint {
         Ok(client.request(method, url).timeout(limit))
     }
 
-    async fn call(&self, credentials: &Credentials, limit: Duration) -> Result<Grant, Failure> {
+    async fn call(&self, credentials: &Credentials, limit: Duration) -> Result<AuthHeaders, Failure> {
         let response = self.send(scheme::token_call(credentials, &self.config), limit).await?;
         let minted = judge(response, scheme::token_field(credentials.scheme)).await?;
         Ok(scheme::grant(credentials, &self.config, &minted))
@@ -170,7 +174,7 @@ fn client(trust: &Trust, config: &Config) -> Result<reqwest::Client, reqwest::Er
 
 /// Reads a response, up to its limit, and returns what it means; `token_field` is the member that holds the token.
 #[expect(clippy::disallowed_methods, reason = "a date in Retry-After is one of the wall clock")]
-async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Minted, Failure> {
+async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<IssuedToken, Failure> {
     let mut body = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER_BYTES));
     let mut whole = true;
     let broken = loop {
@@ -205,8 +209,12 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     body.extend_from_slice(chunk);
 }
 
-impl Mint for Endpoint {
-    fn mint(&self, credentials: &Credentials, limit: Duration) -> impl Future<Output = Result<Grant, Failure>> + Send {
+impl TokenSource for Endpoint {
+    fn mint(
+        &self,
+        credentials: &Credentials,
+        limit: Duration,
+    ) -> impl Future<Output = Result<AuthHeaders, Failure>> + Send {
         self.call(credentials, limit)
     }
 

@@ -25,8 +25,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use self::slot::Slot;
-use super::{Command, Mint, Phase, Stamp, TokenWriter, schedule::HealGate};
+use self::slot::CredentialState;
+use super::{BootInstant, Command, Phase, TokenSource, TokenWriter, schedule::EarlyRefreshLimiter};
 use crate::{
     credentials::{Credentials, lockout::Lockout},
     telemetry::{Metrics, Scrubber},
@@ -53,18 +53,18 @@ pub struct Refresher<M> {
     scrubber: Scrubber,
     default_lifetime: Duration,
     /// The credentials in use.
-    current: Slot,
+    current: CredentialState,
     /// The credentials that shall take over, once they have minted a token.
-    candidate: Option<Slot>,
-    healing: HealGate,
+    candidate: Option<CredentialState>,
+    healing: EarlyRefreshLimiter,
     quarantined: bool,
-    last_call: Option<Stamp>,
+    last_call: Option<BootInstant>,
     /// Whether a token call is under way, and what comes of it not noted yet.
     in_call: bool,
     obeyed_last: bool,
 }
 
-impl<M: Mint> Refresher<M> {
+impl<M: TokenSource> Refresher<M> {
     /// A refresher that fetches with `mint` and `credentials`, as far as `lockout` allows, publishes through `writer` and
     /// obeys `commands`.
     pub fn new(
@@ -79,7 +79,7 @@ impl<M: Mint> Refresher<M> {
         for class in Class::LABELS {
             metrics.expect_token_failure(class);
         }
-        let current = Slot::new(credentials, &lockout, mint.host(), writer.clock().now());
+        let current = CredentialState::new(credentials, &lockout, mint.host(), writer.clock().now());
         Self {
             writer,
             mint,
@@ -90,7 +90,7 @@ impl<M: Mint> Refresher<M> {
             default_lifetime,
             current,
             candidate: None,
-            healing: HealGate::default(),
+            healing: EarlyRefreshLimiter::default(),
             quarantined: false,
             last_call: None,
             in_call: false,
@@ -115,7 +115,7 @@ impl<M: Mint> Refresher<M> {
     /// minute it ends.
     pub async fn run(mut self, stop: CancellationToken) {
         let clock = self.writer.clock();
-        let mut panics: VecDeque<Stamp> = VecDeque::new();
+        let mut panics: VecDeque<BootInstant> = VecDeque::new();
         loop {
             match caught(self.turn(&stop)).await {
                 Some(ControlFlow::Break(())) => return,

@@ -79,13 +79,13 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::Guard;
+    use crate::token::LockoutStatus;
 
-    fn status(phase: Phase, guard: Guard) -> Status {
+    fn status(phase: Phase, guard: LockoutStatus) -> Status {
         Status { phase, attempted: true, obtained: false, next_attempt: None, guard }
     }
 
-    const NONE: Guard = Guard {
+    const NONE: LockoutStatus = LockoutStatus {
         latched: false,
         budget_spent: false,
         rejections: 0,
@@ -94,9 +94,9 @@ mod tests {
         unrecorded: false,
         candidate: None,
     };
-    const LATCHED: Guard = Guard { latched: true, rejections: 1, ..NONE };
-    const SPENT: Guard = Guard { budget_spent: true, rejections: 3, ..NONE };
-    const HELD: Guard = Guard { held: true, unresolved: 3, ..NONE };
+    const LATCHED: LockoutStatus = LockoutStatus { latched: true, rejections: 1, ..NONE };
+    const SPENT: LockoutStatus = LockoutStatus { budget_spent: true, rejections: 3, ..NONE };
+    const HELD: LockoutStatus = LockoutStatus { held: true, unresolved: 3, ..NONE };
 
     #[test]
     fn a_refusal_is_seen_in_every_phase() {

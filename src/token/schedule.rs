@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    Stamp,
+    BootInstant,
     classify::{Class, Failure},
 };
 
@@ -88,16 +88,16 @@ impl Lifetime {
 
 /// What has failed in a row since the last success.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Streak {
+pub struct FailureStreak {
     failures: u32,
     config: usize,
     /// The latest run of unusable responses: how many, and when it began.
-    unusable: Option<(u32, Stamp)>,
+    unusable: Option<(u32, BootInstant)>,
     /// Since when there has been no usable token; in the future while there is one.
-    no_token_since: Option<Stamp>,
+    no_token_since: Option<BootInstant>,
 }
 
-impl Streak {
+impl FailureStreak {
     /// Failed attempts in a row.
     pub fn failures(&self) -> u32 {
         self.failures
@@ -107,7 +107,7 @@ impl Streak {
     /// credentials were rejected, and each further attempt counts towards the vendor's lock-out.
     ///
     /// `remaining` is how long the present token may still be used; zero when there is none. `u` is uniform in `[0, 1)`.
-    pub fn wait_after(&mut self, failure: &Failure, now: Stamp, remaining: Duration, u: f64) -> Option<Duration> {
+    pub fn wait_after(&mut self, failure: &Failure, now: BootInstant, remaining: Duration, u: f64) -> Option<Duration> {
         let attempt = self.failures;
         self.failures = self.failures.saturating_add(1);
         let slow = self.is_slowed_by(failure, now);
@@ -148,7 +148,7 @@ impl Streak {
 
     /// Counts the run of unusable responses, and returns whether `failure` continues one that is long enough in number and in
     /// time.
-    fn is_slowed_by(&mut self, failure: &Failure, now: Stamp) -> bool {
+    fn is_slowed_by(&mut self, failure: &Failure, now: BootInstant) -> bool {
         let (count, since) = self.unusable.unwrap_or((0, now));
         self.unusable = failure.is_unusable().then_some((count.saturating_add(1), since));
         self.unusable.is_some_and(|(count, since)| {
@@ -157,7 +157,7 @@ impl Streak {
     }
 
     /// For how long there has been no usable token; `None` while there is one.
-    fn outage(&mut self, now: Stamp, remaining: Duration) -> Option<Duration> {
+    fn outage(&mut self, now: BootInstant, remaining: Duration) -> Option<Duration> {
         if !remaining.is_zero() {
             self.no_token_since = Some(now + remaining);
             return None;
@@ -180,20 +180,20 @@ const HEAL_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::fro
 
 /// Decides which refusals of a token cause a refresh.
 #[derive(Clone, Copy, Debug)]
-pub struct HealGate {
-    last: Option<Stamp>,
+pub struct EarlyRefreshLimiter {
+    last: Option<BootInstant>,
     pause: Duration,
 }
 
-impl Default for HealGate {
+impl Default for EarlyRefreshLimiter {
     fn default() -> Self {
         Self { last: None, pause: HEAL_PAUSE.0 }
     }
 }
 
-impl HealGate {
+impl EarlyRefreshLimiter {
     /// Whether a refusal at `now` may cause a refresh; notes it, if so.
-    pub fn allows(&mut self, now: Stamp) -> bool {
+    pub fn allows(&mut self, now: BootInstant) -> bool {
         if let Some(last) = self.last {
             let since = now.since(last);
             if since < self.pause {

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{Config, classify::Minted};
+use super::{Config, classify::IssuedToken};
 use crate::{
     credentials::{Credentials, Scheme, sensitive},
     secret::Secret,
@@ -25,7 +25,7 @@ pub const FINICITY_APP_TOKEN: HeaderName = HeaderName::from_static("finicity-app
 /// What a successful token call grants: the header fields that authenticate a request, made once for each token. App Key
 /// and token travel together, so that no request can ever carry the key of one credential and the token of another.
 #[derive(Clone, Debug)]
-pub struct Grant {
+pub struct AuthHeaders {
     /// The fields to set on every request: the App Key's, then the token's. All values are marked sensitive.
     pub headers: [(HeaderName, HeaderValue); 2],
     /// The token's lifetime, counted from its request, where the answer named one.
@@ -34,7 +34,7 @@ pub struct Grant {
     pub untyped: bool,
 }
 
-impl Grant {
+impl AuthHeaders {
     /// The token alone, which no output may ever show.
     pub fn token(&self) -> Secret<Vec<u8>> {
         let value = self.headers[1].1.as_bytes();
@@ -44,7 +44,7 @@ impl Grant {
 
 /// A POST to be made with credentials in it.
 #[derive(Debug)]
-pub struct Call {
+pub struct TokenRequest {
     /// The path on the upstream's host.
     pub path: String,
     /// All header fields but those that the HTTP client sets.
@@ -54,7 +54,7 @@ pub struct Call {
 }
 
 /// The token call of `credentials`.
-pub fn token_call(credentials: &Credentials, config: &Config) -> Call {
+pub fn token_call(credentials: &Credentials, config: &Config) -> TokenRequest {
     let (mut headers, body) = match credentials.scheme {
         Scheme::OAuth2 => oauth2::token_request(credentials, config.encoding, config.scope.as_deref()),
         Scheme::Partner => (vec![JSON], partner::body(credentials)),
@@ -63,7 +63,7 @@ pub fn token_call(credentials: &Credentials, config: &Config) -> Call {
     // The vendor has been seen to answer in XML to a caller that asks for nothing.
     headers.push((header::ACCEPT, HeaderValue::from_static("application/json")));
     headers.push(UNCOMPRESSED);
-    Call { path: token_path(credentials.scheme, config).to_owned(), headers, body }
+    TokenRequest { path: token_path(credentials.scheme, config).to_owned(), headers, body }
 }
 
 /// The path of the token endpoint: the configured one, or else that of the scheme.
@@ -75,12 +75,12 @@ pub fn token_path(scheme: Scheme, config: &Config) -> &str {
 }
 
 /// The call that revokes `token` (RFC 7009), where the scheme has one and its path is configured.
-pub fn revocation_call(credentials: &Credentials, config: &Config, token: &HeaderValue) -> Option<Call> {
+pub fn revocation_call(credentials: &Credentials, config: &Config, token: &HeaderValue) -> Option<TokenRequest> {
     let path = config.revocation_path.clone().filter(|_| credentials.scheme == Scheme::OAuth2)?;
     let (mut headers, body) = oauth2::revocation_request(credentials, config.encoding, token)?;
     headers.push((config.app_key_header.clone(), credentials.app_key.header()));
     headers.push(UNCOMPRESSED);
-    Some(Call { path, headers, body })
+    Some(TokenRequest { path, headers, body })
 }
 
 /// The member of a token answer that holds the token.
@@ -92,7 +92,7 @@ pub fn token_field(scheme: Scheme) -> &'static str {
 }
 
 /// The header fields that a request carries once `minted` is there.
-pub fn grant(credentials: &Credentials, config: &Config, minted: &Minted) -> Grant {
+pub fn grant(credentials: &Credentials, config: &Config, minted: &IssuedToken) -> AuthHeaders {
     let token = minted.token.expose().as_bytes();
     let (name, value) = match credentials.scheme {
         // RFC 6750, 2.1.
@@ -100,7 +100,7 @@ pub fn grant(credentials: &Credentials, config: &Config, minted: &Minted) -> Gra
         Scheme::Partner => (config.token_header.clone(), token.to_vec()),
     };
     let value = sensitive(Zeroizing::new(value)).expect("a minted token is legal in a header");
-    Grant {
+    AuthHeaders {
         headers: [(config.app_key_header.clone(), credentials.app_key.header()), (name, value)],
         expires_in: minted.expires_in,
         untyped: minted.untyped && credentials.scheme == Scheme::OAuth2,

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Clock, Stamp, classify::Class, scheme::Grant};
+use super::{BootInstant, Clock, classify::Class, scheme::AuthHeaders};
 
 /// How many requests may wait for a token at once. More are answered at once: they would only be refused together later.
 const MAX_WAITERS: usize = 1024;
@@ -29,8 +29,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub struct Token {
     version: u64,
     headers: [(HeaderName, HeaderValue); 2],
-    minted: Stamp,
-    usable_until: Stamp,
+    minted: BootInstant,
+    usable_until: BootInstant,
 }
 
 impl Token {
@@ -50,7 +50,7 @@ impl Token {
     }
 
     /// The moment from which the token is no longer sent.
-    pub fn usable_until(&self) -> Stamp {
+    pub fn usable_until(&self) -> BootInstant {
         self.usable_until
     }
 }
@@ -78,7 +78,7 @@ pub enum Phase {
 
 /// What the lock-out guard says, as far as others should know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Guard {
+pub struct LockoutStatus {
     /// The credentials in use were rejected and are not tried again.
     pub latched: bool,
     /// So many of this id's credentials were rejected that none is tried.
@@ -117,9 +117,9 @@ pub struct Status {
     /// Whether a token was obtained since the process started.
     pub obtained: bool,
     /// When the next token call is due.
-    pub next_attempt: Option<Stamp>,
+    pub next_attempt: Option<BootInstant>,
     /// What the lock-out guard says.
-    pub guard: Guard,
+    pub guard: LockoutStatus,
 }
 
 labels! {
@@ -174,8 +174,13 @@ pub enum Unavailable {
 /// A reader waits at most `token_wait` when there is no usable token.
 pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader) {
     let current = Arc::new(ArcSwapOption::empty());
-    let status =
-        Status { phase: Phase::Idle, attempted: false, obtained: false, next_attempt: None, guard: Guard::default() };
+    let status = Status {
+        phase: Phase::Idle,
+        attempted: false,
+        obtained: false,
+        next_attempt: None,
+        guard: LockoutStatus::default(),
+    };
     let heartbeat = Arc::new(AtomicU64::new(clock.now().since_start().as_secs()));
     let (sender, receiver) = watch::channel(status);
     let reader = TokenReader {
@@ -224,7 +229,7 @@ impl TokenWriter {
     }
 
     /// Makes the token of `grant` the current one until `usable_until`, and returns its version.
-    pub fn publish(&mut self, grant: Grant, usable_until: Stamp) -> u64 {
+    pub fn publish(&mut self, grant: AuthHeaders, usable_until: BootInstant) -> u64 {
         self.versions += 1;
         let token = Token { version: self.versions, headers: grant.headers, minted: self.clock.now(), usable_until };
         // The token first, the news of it second: whoever hears the news finds the token.
@@ -239,7 +244,7 @@ impl TokenWriter {
     }
 
     /// Tells where the refresher stands after a call, or without one. The current token stays as it is.
-    pub fn settle(&mut self, phase: Phase, next_attempt: Option<Stamp>, guard: Guard) {
+    pub fn settle(&mut self, phase: Phase, next_attempt: Option<BootInstant>, guard: LockoutStatus) {
         self.status.send_modify(|status| {
             status.phase = phase;
             status.attempted |= !matches!(phase, Phase::Idle | Phase::Fetching);

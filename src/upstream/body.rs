@@ -10,17 +10,17 @@ use std::{
 use bytes::Bytes;
 use http_body::SizeHint;
 
-use super::{early_response::Detached, http2, source::Source};
+use super::{early_response::BackgroundBody, http2, source::Source};
 use crate::error_chain::BodyError;
 
 /// The body of an answer. Its connection is free for another request when it has been taken whole.
-pub(crate) struct AnswerBody(Kind);
+pub(crate) struct UpstreamBody(Kind);
 
 enum Kind {
     Http1(Box<dyn Source>),
-    Detached(Detached),
+    BackgroundBody(BackgroundBody),
     Http2 {
-        body: http2::AnswerData,
+        body: http2::RecvBody,
         /// One request more is on the connection as long as this is held.
         _connection: Arc<dyn Any + Send + Sync>,
     },
@@ -28,7 +28,7 @@ enum Kind {
     Over,
 }
 
-impl AnswerBody {
+impl UpstreamBody {
     /// What comes from `source`.
     pub(super) fn http1(source: Box<dyn Source>) -> Self {
         let mut body = Self(Kind::Http1(source));
@@ -37,12 +37,12 @@ impl AnswerBody {
     }
 
     /// What comes from `detached`.
-    pub(super) fn detached(detached: Detached) -> Self {
-        Self(Kind::Detached(detached))
+    pub(super) fn detached(detached: BackgroundBody) -> Self {
+        Self(Kind::BackgroundBody(detached))
     }
 
     /// `body`, on `connection`.
-    pub(super) fn http2(body: http2::AnswerData, connection: Arc<dyn Any + Send + Sync>) -> Self {
+    pub(super) fn http2(body: http2::RecvBody, connection: Arc<dyn Any + Send + Sync>) -> Self {
         Self(Kind::Http2 { body, _connection: connection })
     }
 
@@ -51,7 +51,7 @@ impl AnswerBody {
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let part = match &mut self.0 {
             Kind::Http1(source) => ready!(source.poll_data(cx)).map(|part| part.map_err(Into::into)),
-            Kind::Detached(detached) => ready!(detached.poll_data(cx)).map(|part| part.map_err(Into::into)),
+            Kind::BackgroundBody(detached) => ready!(detached.poll_data(cx)).map(|part| part.map_err(Into::into)),
             Kind::Http2 { body, .. } => ready!(body.poll_data(cx)).map(|part| part.map_err(Into::into)),
             Kind::Over => None,
         };
@@ -66,7 +66,7 @@ impl AnswerBody {
     /// Whether nothing more comes.
     pub(crate) fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Http1(_) | Kind::Detached(_) => false,
+            Kind::Http1(_) | Kind::BackgroundBody(_) => false,
             Kind::Http2 { body, .. } => body.is_end_stream(),
             Kind::Over => true,
         }
@@ -76,7 +76,7 @@ impl AnswerBody {
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Http1(source) => source.size_hint(),
-            Kind::Detached(_) => SizeHint::default(),
+            Kind::BackgroundBody(_) => SizeHint::default(),
             Kind::Http2 { body, .. } => body.size_hint(),
             Kind::Over => SizeHint::with_exact(0),
         }
@@ -98,13 +98,13 @@ impl AnswerBody {
     }
 }
 
-impl Drop for AnswerBody {
+impl Drop for UpstreamBody {
     fn drop(&mut self) {
         self.give_back();
     }
 }
 
-impl fmt::Debug for AnswerBody {
+impl fmt::Debug for UpstreamBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AnswerBody")
     }

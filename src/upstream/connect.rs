@@ -20,7 +20,7 @@ use tokio::{
 };
 use tower::{Service, ServiceExt as _, util::MapErr};
 
-use self::resolve::Together;
+use self::resolve::SingleFlight;
 use super::{UpstreamConfig, http2, stream::Stream};
 use crate::{
     egress::{self, Tunnel},
@@ -90,7 +90,7 @@ impl<R> Resolve for R where
 }
 
 /// A resolver whose errors are told from those of connecting.
-type Names<R> = MapErr<Together<R>, fn(io::Error) -> NameError>;
+type Names<R> = MapErr<SingleFlight<R>, fn(io::Error) -> NameError>;
 
 /// Opens connections to the configured upstream.
 pub(crate) struct Connector<R = GaiResolver> {
@@ -128,7 +128,7 @@ impl Connector {
 
 impl<R: Resolve> Connector<R> {
     fn with_resolver(config: &UpstreamConfig, trust: Trust, resolver: R) -> Self {
-        let resolver = Together::new(resolver).map_err(NameError as fn(io::Error) -> NameError);
+        let resolver = SingleFlight::new(resolver).map_err(NameError as fn(io::Error) -> NameError);
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

@@ -14,17 +14,17 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::{select, sync::mpsc};
 
-use super::{connect::Connect, http1::Error, pool::Own, source::Source as _};
+use super::{connect::Connect, http1::Error, pool::Exclusive, source::Source as _};
 
 /// The answer of a connection that drives itself.
-pub(super) struct Detached(mpsc::Receiver<Part>);
+pub(super) struct BackgroundBody(mpsc::Receiver<Part>);
 
 /// `None` is the end: without it, the body is not whole.
 type Part = Option<Result<Bytes, Error>>;
 
-impl Detached {
+impl BackgroundBody {
     /// Has a task drive `own`.
-    pub(super) fn new<C, B>(own: Box<Own<C, B>>) -> Self
+    pub(super) fn new<C, B>(own: Box<Exclusive<C, B>>) -> Self
     where
         C: Connect,
         B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -44,7 +44,7 @@ impl Detached {
     }
 }
 
-async fn drive<C, B>(mut own: Box<Own<C, B>>, parts: mpsc::Sender<Part>)
+async fn drive<C, B>(mut own: Box<Exclusive<C, B>>, parts: mpsc::Sender<Part>)
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,

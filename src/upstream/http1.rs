@@ -25,8 +25,8 @@ use http::{Method, Response, request::Parts};
 use http_body::{Body, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::{decoder::Decoder, head::Head, request_writer::Upload};
-use super::stream::Heard;
+use self::{decoder::Decoder, head::Head, request_writer::RequestWriter};
+use super::stream::CountingIo;
 use crate::{error_chain::BodyError, upstream::Disposition};
 
 /// How much is read at a time at first: the whole of most answers. It is read onto the stack and copied, so that an answer
@@ -72,8 +72,8 @@ impl Error {
 }
 
 /// A connection, and what is under way on it.
-pub(super) struct Line<S, B> {
-    io: Heard<S>,
+pub(super) struct Http1Connection<S, B> {
+    io: CountingIo<S>,
     /// What was read and not used.
     incoming: BytesMut,
     /// How much was in vain looked through for the end of a head.
@@ -82,7 +82,7 @@ pub(super) struct Line<S, B> {
     skipped: usize,
     /// Whether the answer fills short reads.
     is_long: bool,
-    upload: Upload<B>,
+    upload: RequestWriter<B>,
     /// Why the request cannot be sent to its end.
     failed: Option<Error>,
     method: Method,
@@ -93,7 +93,7 @@ pub(super) struct Line<S, B> {
     is_kept: bool,
 }
 
-impl<S, B> Line<S, B>
+impl<S, B> Http1Connection<S, B>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
@@ -102,12 +102,12 @@ where
     /// On `stream`, where nothing was said yet. A write may make no progress for `write_timeout`.
     pub(super) fn new(stream: S, write_timeout: Duration) -> Self {
         Self {
-            io: Heard::new(stream, write_timeout),
+            io: CountingIo::new(stream, write_timeout),
             incoming: BytesMut::new(),
             searched: 0,
             skipped: 0,
             is_long: false,
-            upload: Upload::none(),
+            upload: RequestWriter::none(),
             failed: None,
             method: Method::GET,
             decoder: Decoder::DONE,
@@ -124,7 +124,7 @@ where
         self.is_kept = false;
         self.skipped = 0;
         self.is_long = false;
-        self.upload = Upload::of(head, body);
+        self.upload = RequestWriter::of(head, body);
     }
 
     /// Sends what can be sent, until the head of the answer has come.

@@ -28,12 +28,12 @@ use tracing::debug;
 
 pub(crate) use self::error::Error;
 pub(super) use self::{
-    body::AnswerData,
-    response_future::{Failure, InFlight},
+    body::RecvBody,
+    response_future::{Failure, Http2ResponseFuture},
 };
 use super::{
-    lifecycle::{Life, Open},
-    stream::Heard,
+    lifecycle::{ConnectionMetrics, OpenGuard},
+    stream::CountingIo,
 };
 use crate::telemetry::Closed;
 
@@ -63,18 +63,22 @@ const FAULTY_STREAMS: usize = 128;
 /// A connection on which many requests are under way at once. It is run by a task of its own.
 pub(super) struct Connection {
     sender: SendRequest<Bytes>,
-    life: Arc<Life>,
+    life: Arc<ConnectionMetrics>,
 }
 
 impl Connection {
     /// Begins to speak HTTP/2 on `stream`. A write may make no progress for `write_timeout`.
-    pub(super) async fn begin<S>(stream: S, write_timeout: Duration, life: Arc<Life>) -> Result<Self, Error>
+    pub(super) async fn begin<S>(
+        stream: S,
+        write_timeout: Duration,
+        life: Arc<ConnectionMetrics>,
+    ) -> Result<Self, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let stream = Heard::new(stream, write_timeout);
+        let stream = CountingIo::new(stream, write_timeout);
         let heard = stream.count();
-        let open = Open(Arc::clone(&life));
+        let open = OpenGuard(Arc::clone(&life));
         let (sender, mut connection) = builder().handshake(stream).await?;
         let pings = connection.ping_pong().expect("nobody has taken it before");
         let lost = keep_alive::lost(pings, heard);
@@ -97,24 +101,24 @@ impl Connection {
     }
 
     /// How it lives and ends.
-    pub(super) fn life(&self) -> &Life {
+    pub(super) fn life(&self) -> &ConnectionMetrics {
         &self.life
     }
 
     /// Sends `request`, as far as that goes without waiting. `reused` says whether the connection has served before.
-    pub(super) fn send<B>(&self, request: Request<B>, reused: bool) -> InFlight<B>
+    pub(super) fn send<B>(&self, request: Request<B>, reused: bool) -> Http2ResponseFuture<B>
     where
         B: Body<Data = Bytes>,
     {
         let (head, body) = request.into_parts();
         let sent = self.sender.clone().send_request(Request::from_parts(head, ()), body.is_end_stream());
-        InFlight::new(sent, body, reused)
+        Http2ResponseFuture::new(sent, body, reused)
     }
 }
 
 /// Runs a connection to its end, which is nobody's concern any more: each request knows how it fared itself. `lost` is ready when it
 /// does not live any more, although it is open.
-async fn run<S>(connection: client::Connection<Heard<S>>, lost: impl Future<Output = ()>, open: Open)
+async fn run<S>(connection: client::Connection<CountingIo<S>>, lost: impl Future<Output = ()>, open: OpenGuard)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

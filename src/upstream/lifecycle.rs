@@ -9,12 +9,12 @@ use crate::telemetry::{Closed, Metrics};
 
 /// Counts a connection as open, and remembers why it is going to end. Costs a request nothing.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct ConnectionMetrics {
     metrics: Arc<Metrics>,
     reason: OnceLock<Closed>,
 }
 
-impl Life {
+impl ConnectionMetrics {
     /// The life of a connection that took so long to open.
     pub(super) fn begin(metrics: Arc<Metrics>, took: Duration) -> Arc<Self> {
         metrics.upstream().opened(took);
@@ -26,35 +26,35 @@ impl Life {
         let _ = self.reason.set(reason);
     }
 
-    /// To be held while an answer is waited for. Should it be dropped before [`Pending::ended`], that ends the connection.
-    pub(super) fn pending(self: &Arc<Self>) -> Pending {
-        Pending(Some(Arc::clone(self)))
+    /// To be held while an answer is waited for. Should it be dropped before [`AwaitingResponse::ended`], that ends the connection.
+    pub(super) fn pending(self: &Arc<Self>) -> AwaitingResponse {
+        AwaitingResponse(Some(Arc::clone(self)))
     }
 }
 
 /// Counts the end of a connection when it is dropped. It belongs to whatever the connection belongs to.
 #[derive(Debug)]
-pub(super) struct Open(pub(super) Arc<Life>);
+pub(super) struct OpenGuard(pub(super) Arc<ConnectionMetrics>);
 
-impl Drop for Open {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
-        let Life { metrics, reason } = &*self.0;
+        let ConnectionMetrics { metrics, reason } = &*self.0;
         metrics.upstream().closed(reason.get().copied().unwrap_or(Closed::Upstream));
     }
 }
 
 /// A request that waits for its answer.
 #[derive(Debug)]
-pub(super) struct Pending(Option<Arc<Life>>);
+pub(super) struct AwaitingResponse(Option<Arc<ConnectionMetrics>>);
 
-impl Pending {
+impl AwaitingResponse {
     /// It waits no more.
     pub(super) fn ended(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Pending {
+impl Drop for AwaitingResponse {
     fn drop(&mut self) {
         if let Some(life) = &self.0 {
             life.ends_because(Closed::Unfinished);

@@ -29,9 +29,9 @@ use tokio::{
 use super::{
     UpstreamConfig,
     connect::{Connect, ConnectError, Protocol, failure::count_failure},
-    http1::{self, Line},
+    http1::{self, Http1Connection},
     http2,
-    lifecycle::{Life, Open},
+    lifecycle::{ConnectionMetrics, OpenGuard},
     source::Source,
 };
 use crate::telemetry::{Closed, Metrics};
@@ -48,15 +48,15 @@ pub(crate) struct Pool<C: Connect, B> {
     age: Duration,
     /// How long the upstream may take nothing of what it is sent.
     write_timeout: Duration,
-    kept: Mutex<Kept<C, B>>,
+    kept: Mutex<Idle<C, B>>,
     /// Held while an HTTP/2 connection is being opened, so that those who come meanwhile use it too.
     opening: AsyncMutex<()>,
     metrics: Arc<Metrics>,
 }
 
-struct Kept<C: Connect, B> {
+struct Idle<C: Connect, B> {
     /// Those over HTTP/1.1 that are idle, the newest last, each since when.
-    idle: VecDeque<(Box<Own<C, B>>, Instant)>,
+    idle: VecDeque<(Box<Exclusive<C, B>>, Instant)>,
     /// Those over HTTP/2, the newest last, each with when it was last given to a request, or seen with one.
     shared: Vec<(Arc<Shared<C, B>>, Instant)>,
     /// Whether the last connection that was opened speaks HTTP/2, or the first may.
@@ -68,11 +68,11 @@ struct Kept<C: Connect, B> {
 }
 
 /// A connection over HTTP/1.1, which belongs to one request at a time.
-pub(crate) struct Own<C: Connect, B> {
-    pub(super) line: Line<C::Stream, B>,
+pub(crate) struct Exclusive<C: Connect, B> {
+    pub(super) line: Http1Connection<C::Stream, B>,
     /// When it has served long enough.
     ends: Instant,
-    open: Open,
+    open: OpenGuard,
     pool: Weak<Pool<C, B>>,
 }
 
@@ -84,14 +84,14 @@ pub(crate) struct Shared<C: Connect, B> {
 }
 
 /// The connection that a request got.
-pub(crate) struct Chosen<C: Connect, B> {
+pub(crate) struct Checkout<C: Connect, B> {
     pub(crate) connection: Connection<C, B>,
     /// Whether it has served before.
     pub(crate) reused: bool,
 }
 
 pub(crate) enum Connection<C: Connect, B> {
-    Http1(Box<Own<C, B>>),
+    Http1(Box<Exclusive<C, B>>),
     Http2(Arc<Shared<C, B>>),
 }
 
@@ -99,7 +99,7 @@ impl<C: Connect, B> Pool<C, B> {
     /// A pool without connections, whose times are those of `config`.
     pub(crate) fn new(connector: C, config: &UpstreamConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         let kept =
-            Kept { idle: VecDeque::new(), shared: Vec::new(), http2: config.http2, looked_after: false, waker: None };
+            Idle { idle: VecDeque::new(), shared: Vec::new(), http2: config.http2, looked_after: false, waker: None };
         Arc::new(Self {
             connector,
             idle_timeout: config.pool_idle_timeout,
@@ -116,7 +116,7 @@ impl<C: Connect, B> Pool<C, B> {
         &self.metrics
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept<C, B>> {
+    fn kept(&self) -> MutexGuard<'_, Idle<C, B>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -128,7 +128,7 @@ where
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// A connection for a request that [`take`](Self::take) had none for: a new one, or one that somebody opens already.
-    pub(crate) async fn connection(self: &Arc<Self>, fresh: bool) -> Result<Chosen<C, B>, ConnectError> {
+    pub(crate) async fn connection(self: &Arc<Self>, fresh: bool) -> Result<Checkout<C, B>, ConnectError> {
         if !self.kept().http2 {
             return self.open().await;
         }
@@ -145,38 +145,38 @@ where
 
     /// Takes a connection that is kept, if one can be used. `fresh` leaves out those that were idle, for a request whose connection
     /// turned out to be closed.
-    pub(crate) fn take(&self, fresh: bool, now: Instant) -> Option<Chosen<C, B>> {
+    pub(crate) fn take(&self, fresh: bool, now: Instant) -> Option<Checkout<C, B>> {
         let kept = &mut *self.kept();
         if let Some((shared, used)) =
             kept.shared.iter_mut().find(|(shared, _)| shared.has_room() && shared.is_usable(now))
         {
             *used = now;
-            return Some(Chosen { connection: Connection::Http2(Arc::clone(shared)), reused: true });
+            return Some(Checkout { connection: Connection::Http2(Arc::clone(shared)), reused: true });
         }
         // Whoever takes it drives it from now on; nobody else is woken for it.
         let mut nobody = Context::from_waker(Waker::noop());
         while !fresh && let Some((mut own, since)) = kept.idle.pop_back() {
             self.metrics.upstream().idle().dec();
             if own.stays(&mut nobody, now, since + self.idle_timeout) {
-                return Some(Chosen { connection: Connection::Http1(own), reused: true });
+                return Some(Checkout { connection: Connection::Http1(own), reused: true });
             }
         }
         None
     }
 
-    async fn open(self: &Arc<Self>) -> Result<Chosen<C, B>, ConnectError> {
+    async fn open(self: &Arc<Self>) -> Result<Checkout<C, B>, ConnectError> {
         let started = Instant::now();
         let connected = self.connector.connect().await;
         let (stream, protocol) = connected.inspect_err(|error| count_failure(&self.metrics, error))?;
-        let life = Life::begin(Arc::clone(&self.metrics), started.elapsed());
+        let life = ConnectionMetrics::begin(Arc::clone(&self.metrics), started.elapsed());
         let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
         let ends = Instant::now() + self.age.mul_f64(jitter);
         let pool = Arc::downgrade(self);
         self.kept().http2 = protocol == Protocol::Http2;
         let connection = match protocol {
             Protocol::Http1 => {
-                let line = Line::new(stream, self.write_timeout);
-                Connection::Http1(Box::new(Own { line, ends, open: Open(life), pool }))
+                let line = Http1Connection::new(stream, self.write_timeout);
+                Connection::Http1(Box::new(Exclusive { line, ends, open: OpenGuard(life), pool }))
             }
             Protocol::Http2 => {
                 let begun =
@@ -190,11 +190,11 @@ where
                 Connection::Http2(shared)
             }
         };
-        Ok(Chosen { connection, reused: false })
+        Ok(Checkout { connection, reused: false })
     }
 
     /// Has `place` put something among what is kept, and somebody look after it.
-    fn keep(self: &Arc<Self>, place: impl FnOnce(&mut Kept<C, B>, Instant)) {
+    fn keep(self: &Arc<Self>, place: impl FnOnce(&mut Idle<C, B>, Instant)) {
         let mut kept = self.kept();
         place(&mut kept, Instant::now());
         if !mem::replace(&mut kept.looked_after, true) {
@@ -248,14 +248,14 @@ where
     .await;
 }
 
-impl<C, B> Own<C, B>
+impl<C, B> Exclusive<C, B>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// How it lives and ends.
-    pub(super) fn life(&self) -> &Arc<Life> {
+    pub(super) fn life(&self) -> &Arc<ConnectionMetrics> {
         &self.open.0
     }
 
@@ -284,7 +284,7 @@ where
     }
 }
 
-impl<C, B> Source for Own<C, B>
+impl<C, B> Source for Exclusive<C, B>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,

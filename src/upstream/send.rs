@@ -12,33 +12,33 @@ use http::{Request, Response, request::Parts};
 use http_body::Body;
 
 use super::{
-    body::AnswerBody,
+    body::UpstreamBody,
     connect::Connect,
-    early_response::Detached,
+    early_response::BackgroundBody,
     http1, http2,
-    lifecycle::Pending,
-    pool::{Own, Shared},
+    lifecycle::AwaitingResponse,
+    pool::{Exclusive, Shared},
 };
 use crate::{error_chain::BodyError, upstream::Disposition};
 
 /// A request that brought no answer.
 #[derive(Debug)]
-pub(crate) struct SendError {
-    pub(crate) error: NoAnswer,
+pub(crate) struct UnansweredRequest {
+    pub(crate) error: RequestError,
     /// What is known to have become of it, if anything is.
     pub(crate) disposition: Option<Disposition>,
 }
 
 /// What the connection says of a request that brought no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoAnswer {
+pub(crate) enum RequestError {
     #[error(transparent)]
     Http1(http1::Error),
     #[error(transparent)]
     Http2(http2::Error),
 }
 
-impl NoAnswer {
+impl RequestError {
     /// Whether the caller is at fault.
     pub(crate) fn is_of_the_caller(&self) -> bool {
         match self {
@@ -56,7 +56,7 @@ impl NoAnswer {
     }
 }
 
-impl SendError {
+impl UnansweredRequest {
     /// Whether the upstream certainly did nothing with it.
     pub(crate) fn is_unexecuted(&self) -> bool {
         self.disposition.is_some_and(Disposition::is_unexecuted)
@@ -68,33 +68,33 @@ impl SendError {
 /// # Cancel safety
 ///
 /// Dropping it closes the connection.
-pub(crate) struct Alone<C: Connect, B> {
+pub(crate) struct Http1Request<C: Connect, B> {
     /// Until it is ready. That the request is given up has to be known before the connection closes, so it is dropped first.
-    under_way: Option<(Pending, Box<Own<C, B>>)>,
+    under_way: Option<(AwaitingResponse, Box<Exclusive<C, B>>)>,
     reused: bool,
 }
 
-impl<C, B> Alone<C, B>
+impl<C, B> Http1Request<C, B>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// The request with `head` and `body` on `own`, of which `reused` says whether it has served before. It is sent when it is polled.
-    pub(crate) fn begin(mut own: Box<Own<C, B>>, head: &Parts, body: B, reused: bool) -> Self {
+    pub(crate) fn begin(mut own: Box<Exclusive<C, B>>, head: &Parts, body: B, reused: bool) -> Self {
         let pending = own.life().pending();
         own.line.begin(head, body);
         Self { under_way: Some((pending, own)), reused }
     }
 }
 
-impl<C, B> Future for Alone<C, B>
+impl<C, B> Future for Http1Request<C, B>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    type Output = Result<Response<AnswerBody>, SendError>;
+    type Output = Result<Response<UpstreamBody>, UnansweredRequest>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (_, own) = self.under_way.as_mut().expect("polled after it was ready");
@@ -104,12 +104,16 @@ where
         Poll::Ready(match answer {
             Ok(head) => {
                 let goes_on = own.line.is_uploading() && !own.line.is_answer_here();
-                let body = if goes_on { AnswerBody::detached(Detached::new(own)) } else { AnswerBody::http1(own) };
+                let body =
+                    if goes_on { UpstreamBody::detached(BackgroundBody::new(own)) } else { UpstreamBody::http1(own) };
                 Ok(head.map(|()| body))
             }
             Err(error) => {
                 own.note(&error);
-                Err(SendError { disposition: own.line.disposition(&error, self.reused), error: NoAnswer::Http1(error) })
+                Err(UnansweredRequest {
+                    disposition: own.line.disposition(&error, self.reused),
+                    error: RequestError::Http1(error),
+                })
             }
         })
     }
@@ -120,13 +124,13 @@ where
 /// # Cancel safety
 ///
 /// Dropping it cancels the request: its stream is reset.
-pub(crate) struct Among<C: Connect, B> {
-    in_flight: http2::InFlight<B>,
+pub(crate) struct Http2Request<C: Connect, B> {
+    in_flight: http2::Http2ResponseFuture<B>,
     /// Until it is ready: then the answer holds it, and a request counts once among those on the connection.
     shared: Option<Arc<Shared<C, B>>>,
 }
 
-impl<C, B> Among<C, B>
+impl<C, B> Http2Request<C, B>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin,
@@ -138,24 +142,24 @@ where
     }
 }
 
-impl<C, B> Future for Among<C, B>
+impl<C, B> Future for Http2Request<C, B>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    type Output = Result<Response<AnswerBody>, SendError>;
+    type Output = Result<Response<UpstreamBody>, UnansweredRequest>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.in_flight).poll(cx));
         let shared = self.shared.take().expect("polled after it was ready");
         Poll::Ready(match answer {
-            Ok(answer) => Ok(answer.map(|body| AnswerBody::http2(body, shared))),
+            Ok(answer) => Ok(answer.map(|body| UpstreamBody::http2(body, shared))),
             Err(http2::Failure { error, disposition, ended }) => {
                 if ended {
                     shared.forget();
                 }
-                Err(SendError { error: NoAnswer::Http2(error), disposition })
+                Err(UnansweredRequest { error: RequestError::Http2(error), disposition })
             }
         })
     }

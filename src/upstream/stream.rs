@@ -73,17 +73,17 @@ impl AsyncWrite for Stream {
 /// A stream that counts the bytes that it brings: what an upstream has said, after TLS. A TLS alert is no such byte. A write that
 /// makes no progress ends: an upload may outlive its answer, and then nobody else watches it.
 #[derive(Debug)]
-pub(super) struct Heard<S> {
+pub(super) struct CountingIo<S> {
     inner: S,
-    bytes: Count,
+    bytes: BytesRead,
     /// With an upstream that does not take what is written.
     patience: StallTimer,
 }
 
-impl<S> Heard<S> {
+impl<S> CountingIo<S> {
     /// Counts what `inner` brings; a write may make no progress for `write_timeout`.
     pub(super) fn new(inner: S, write_timeout: Duration) -> Self {
-        Self { inner, bytes: Count::default(), patience: StallTimer::new(write_timeout) }
+        Self { inner, bytes: BytesRead::default(), patience: StallTimer::new(write_timeout) }
     }
 
     /// How many bytes came.
@@ -92,7 +92,7 @@ impl<S> Heard<S> {
     }
 
     /// Their number from now on, for whoever does not have the stream.
-    pub(super) fn count(&self) -> Count {
+    pub(super) fn count(&self) -> BytesRead {
         self.bytes.clone()
     }
 
@@ -112,9 +112,9 @@ impl<S> Heard<S> {
 
 /// How many bytes a connection has brought.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Count(Arc<AtomicU64>);
+pub(super) struct BytesRead(Arc<AtomicU64>);
 
-impl Count {
+impl BytesRead {
     pub(super) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -125,7 +125,7 @@ impl Count {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CountingIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
@@ -134,7 +134,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CountingIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.watch(written, cx)

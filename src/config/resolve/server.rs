@@ -36,8 +36,8 @@ pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration, concurrency
 }
 
 /// The limits of a request's body. `idle` is `upstream.idle_timeout`.
-pub(super) fn upload(read: &mut Reader<'_>, idle: Duration) -> proxy::UploadLimits {
-    proxy::UploadLimits {
+pub(super) fn upload(read: &mut Reader<'_>, idle: Duration) -> proxy::BodyLimits {
+    proxy::BodyLimits {
         bytes: read.number("limits.body_bytes", 0..=usize::MAX) as u64,
         idle,
         min_rate: read.number("limits.body_min_rate", 0..=1024 * 1024) as u64,

@@ -6,7 +6,7 @@ const MAX_SIZE_DIGITS: usize = 16;
 /// What the first line of a chunk says.
 ///
 /// How much of `padding` and `extensions` a message may have is up to the reader: requests count both and trailers together
-/// ([`super::Follower`]), responses count extensions alone, since old servers pad each size to a fixed width.
+/// ([`super::MessageFramer`]), responses count extensions alone, since old servers pad each size to a fixed width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkLine {
     /// The size of the chunk in bytes; 0 for the last one.

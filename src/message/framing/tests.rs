@@ -6,7 +6,7 @@ const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, h
 
 /// What comes of `bytes`, fed at once: the heads, the place, and the fault with the bytes up to it.
 fn follow(bytes: &[u8]) -> (u64, Place, Option<(usize, Fault)>) {
-    let mut follower = Follower::new(LIMITS);
+    let mut follower = MessageFramer::new(LIMITS);
     let fault = follower.feed(bytes).err().map(|stop| (stop.at, stop.fault));
     (follower.heads(), follower.place(), fault)
 }
@@ -119,7 +119,7 @@ fn a20_a21_chunks_are_what_their_sizes_say() {
         let (_, _, fault) = follow(format!("{head}{body}").as_bytes());
         assert_eq!(fault.map(|(_, fault)| fault), Some(Fault::Chunk), "{body:?}");
     }
-    let mut follower = Follower::new(LIMITS);
+    let mut follower = MessageFramer::new(LIMITS);
     follower.feed(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
     let chunk = format!("1;{}\r\na\r\n", "x".repeat(1000));
     let fed = (0..).find(|_| follower.feed(chunk.as_bytes()).is_err()).unwrap();
@@ -145,7 +145,7 @@ fn b12_c12_targets_and_heads_have_limits() {
 
 #[test]
 fn what_is_kept_of_a_line_has_a_limit() {
-    let mut follower = Follower::new(LIMITS);
+    let mut follower = MessageFramer::new(LIMITS);
     follower.feed(b"GET /x HTTP/1.1\r\nX: ").unwrap();
     for _ in 0..1000 {
         follower.feed(&[b'y'; 1000]).unwrap();
@@ -158,7 +158,7 @@ fn what_is_kept_of_a_line_has_a_limit() {
 
 /// What comes of `bytes`, fed in pieces of `size`.
 fn follow_in_pieces(bytes: &[u8], size: usize) -> (u64, Place, Option<(usize, Fault)>) {
-    let mut follower = Follower::new(LIMITS);
+    let mut follower = MessageFramer::new(LIMITS);
     let stop = bytes
         .chunks(size)
         .enumerate()
@@ -198,7 +198,7 @@ proptest! {
     ) {
         let bytes: Vec<u8> = pieces.concat().into_bytes();
         let whole = follow(&bytes);
-        let mut follower = Follower::new(LIMITS);
+        let mut follower = MessageFramer::new(LIMITS);
         let (mut at, mut cuts, mut fault) = (0, cuts.iter().cycle(), None);
         while at < bytes.len() {
             let end = bytes.len().min(at + cuts.next().unwrap());

@@ -2,7 +2,7 @@
 
 /// Why a request's body was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::proxy) enum UploadError {
+pub(in crate::proxy) enum BodyLimitError {
     #[error("the request body is larger than the limit")]
     TooLarge,
     #[error("the request body came too slowly or not at all")]

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{proxy::replay::Original, upstream::Protocol};
+use crate::{proxy::replay::ReplayBuffer, upstream::Protocol};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -85,7 +85,7 @@ where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
     let request = Request::get("/x").body(Empty::new()).unwrap();
-    client.clone().call(exchange(Original::keep(request, 0))).await
+    client.clone().call(exchange(ReplayBuffer::keep(request, 0))).await
 }
 
 /// Sends a request and takes the answer whole.

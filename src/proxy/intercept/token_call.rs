@@ -52,7 +52,7 @@ where
     let is_bearer = match shape {
         Shape::OAuth2 => true,
         Shape::Partner => false,
-        Shape::InUse => token.is_bearer(),
+        Shape::Configured => token.is_bearer(),
     };
     let mut response = Response::new(ResponseBody::local(grant(is_bearer, reader.remaining())));
     let headers = response.headers_mut();
@@ -104,7 +104,7 @@ mod tests {
         proxy::Record,
         token::{
             Clock, TokenWriter, channel,
-            scheme::{FINICITY_APP_KEY, FINICITY_APP_TOKEN, Grant},
+            scheme::{AuthHeaders, FINICITY_APP_KEY, FINICITY_APP_TOKEN},
         },
     };
 
@@ -115,7 +115,7 @@ mod tests {
         let (mut writer, reader) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
         let value = HeaderValue::from_static("value");
         let headers = [(FINICITY_APP_KEY, value.clone()), (field, value)];
-        writer.publish(Grant { headers, expires_in: None, untyped: false }, writer.clock().now() + usable);
+        writer.publish(AuthHeaders { headers, expires_in: None, untyped: false }, writer.clock().now() + usable);
         (writer, reader)
     }
 
@@ -141,9 +141,9 @@ mod tests {
         for (field, shape, expected) in [
             (header::AUTHORIZATION, Shape::OAuth2, bearer(3600)),
             (header::AUTHORIZATION, Shape::Partner, partner.to_owned()),
-            (header::AUTHORIZATION, Shape::InUse, bearer(3600)),
+            (header::AUTHORIZATION, Shape::Configured, bearer(3600)),
             (FINICITY_APP_TOKEN, Shape::OAuth2, bearer(3600)),
-            (FINICITY_APP_TOKEN, Shape::InUse, partner.to_owned()),
+            (FINICITY_APP_TOKEN, Shape::Configured, partner.to_owned()),
         ] {
             let (_writer, reader) = minted(field, HOUR);
             assert_eq!(answered(&reader, shape, empty()).await, Ok(expected), "{shape:?}");

@@ -5,7 +5,7 @@ use http_body_util::Full;
 use tower::{ServiceExt as _, service_fn, util::BoxCloneService};
 
 use super::*;
-use crate::proxy::{error::Code, record::Record, replay::Original};
+use crate::proxy::{error::Code, record::Record, replay::ReplayBuffer};
 
 /// A call that reads and costs nothing, one that is billed, and one of which it is not known.
 const FREE: &str = "/aggregation/v1/customers";
@@ -40,7 +40,7 @@ async fn send(retry: &Retry<Inner>, method: Method, path: &str) -> (bool, bool) 
     let record = Arc::new(Record::new(method.clone(), None));
     record.set_route(Route::find(&method, path));
     let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from_static(b"body"))).unwrap();
-    let request = Original::keep(request, 0);
+    let request = ReplayBuffer::keep(request, 0);
     let answer = retry.clone().oneshot(Exchange { request, record: Arc::clone(&record) }).await;
     (answer.is_ok(), record.is_retried())
 }

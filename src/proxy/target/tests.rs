@@ -96,7 +96,7 @@ fn c16_a_token_endpoint_takes_a_post_and_the_revocation_endpoint_nothing() {
     for (path, verdict) in [
         ("/oauth/token?x", Ok(Verdict::TokenCall(Shape::OAuth2))),
         ("/aggregation/v2/partners/authentication/", Ok(Verdict::TokenCall(Shape::Partner))),
-        ("/own/%67rant", Ok(Verdict::TokenCall(Shape::InUse))),
+        ("/own/%67rant", Ok(Verdict::TokenCall(Shape::Configured))),
         ("/oauth/REVOKE", Err(Code::RouteDenied)),
     ] {
         assert_eq!(judged("POST", path), verdict, "{path}");

@@ -34,9 +34,9 @@ const LIMITS: Limits = Limits {
 /// it says; a message at fault with 400.
 struct Served {
     caller: TcpStream,
-    stream: Option<OpenStream>,
+    stream: Option<Downstream>,
     connections: Connections,
-    view: View,
+    view: ReaderStatus,
     _slot: Slot,
 }
 
@@ -52,20 +52,20 @@ fn slot() -> Slot {
     Slots::new(1, policy).try_acquire(PeerGroup::All).unwrap()
 }
 
-async fn connected() -> (TcpStream, Transport) {
+async fn connected() -> (TcpStream, SocketStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (caller, Transport::Tcp(listener.accept().await.unwrap().0))
+    (caller, SocketStream::Tcp(listener.accept().await.unwrap().0))
 }
 
 impl Served {
     async fn new() -> Self {
         let (caller, transport) = connected().await;
-        let view = View::default();
+        let view = ReaderStatus::default();
         let (connections, slot) = (connections(LIMITS), slot());
         let share = connections.shared.heads.share();
-        let gate = Gate::new(LIMITS.head, LIMITS.header_timeout, view.clone(), Arc::clone(slot.state()), share);
-        Self { caller, stream: Some(OpenStream::new(transport, gate)), connections, view, _slot: slot }
+        let gate = FramedReader::new(LIMITS.head, LIMITS.header_timeout, view.clone(), Arc::clone(slot.state()), share);
+        Self { caller, stream: Some(Downstream::new(transport, gate)), connections, view, _slot: slot }
     }
 
     /// Serves the connection until it rests, or for a while. Whether it rests.

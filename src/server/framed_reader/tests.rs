@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A gate in front of one end of a pipe.
 struct Gated {
-    gate: Gate,
+    gate: FramedReader,
     stream: DuplexStream,
 }
 
@@ -23,11 +23,11 @@ impl AsyncRead for Gated {
     }
 }
 
-fn gated() -> (Gated, DuplexStream, View) {
+fn gated() -> (Gated, DuplexStream, ReaderStatus) {
     let (ours, theirs) = duplex(1 << 20);
-    let view = View::default();
+    let view = ReaderStatus::default();
     let share = HeadBudget::new(usize::MAX, Arc::default()).share();
-    let gate = Gate::new(LIMITS, TIMEOUT, view.clone(), State::detached(), share);
+    let gate = FramedReader::new(LIMITS, TIMEOUT, view.clone(), State::detached(), share);
     (Gated { gate, stream: ours }, theirs, view)
 }
 

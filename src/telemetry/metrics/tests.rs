@@ -72,10 +72,10 @@ fn a_bad_reading_shows_until_the_next_good_one() {
     let metrics = Metrics::new();
     let shows = |line: &str| metrics.render().contains(line);
     assert!(shows(r#"finicity_proxy_reload_last_successful{subject="credentials"} 1"#));
-    metrics.reloaded(Subject::Credentials, false);
+    metrics.reloaded(ReloadTarget::Credentials, false);
     assert!(shows(r#"finicity_proxy_reload_last_successful{subject="credentials"} 0"#));
     assert!(shows(r#"finicity_proxy_reload_last_successful{subject="ca_file"} 1"#));
-    metrics.reloaded(Subject::Credentials, true);
+    metrics.reloaded(ReloadTarget::Credentials, true);
     assert!(shows(r#"finicity_proxy_reload_last_successful{subject="credentials"} 1"#));
     assert!(shows(r#"finicity_proxy_reloads_total{outcome="failure",subject="credentials"} 1"#));
 }

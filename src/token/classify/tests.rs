@@ -4,11 +4,11 @@ use super::*;
 
 mod wrapped;
 
-fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Result<Minted, Failure> {
+fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Result<IssuedToken, Failure> {
     bytes(status, headers, body.as_bytes())
 }
 
-fn bytes(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<Minted, Failure> {
+fn bytes(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<IssuedToken, Failure> {
     let headers: HeaderMap =
         headers.iter().map(|(n, v)| (n.parse::<header::HeaderName>().unwrap(), v.parse().unwrap())).collect();
     let answer = Answer { status: StatusCode::from_u16(status).unwrap(), headers: &headers, body: Some(body) };

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    Mint, Refresher, Stamp,
+    BootInstant, Refresher, TokenSource,
     slot::Obstacle,
-    turn::{Which, told},
+    turn::{CredentialSlot, told},
 };
 use crate::{
     credentials::lockout::{Attempt, Permit, Sending, Verdict},
@@ -22,7 +22,7 @@ use crate::{
         classify::{Class, Disposition, Failure},
         endpoint::{PROBE_TIMEOUT, PROVEN_TIMEOUT, UNPROVEN_TIMEOUT},
         schedule::Lifetime,
-        scheme::Grant,
+        scheme::AuthHeaders,
     },
 };
 
@@ -67,9 +67,9 @@ enum Clearance {
     Later,
 }
 
-impl<M: Mint> Refresher<M> {
+impl<M: TokenSource> Refresher<M> {
     /// Makes one token request, if the lock-out guard allows it.
-    pub(super) async fn call(&mut self, which: Which, stop: &CancellationToken) -> ControlFlow<()> {
+    pub(super) async fn call(&mut self, which: CredentialSlot, stop: &CancellationToken) -> ControlFlow<()> {
         let verdict = self.slot(which).verdict(&self.lockout);
         if verdict != Verdict::Allowed {
             self.refused(which, verdict);
@@ -111,7 +111,7 @@ impl<M: Mint> Refresher<M> {
     }
 
     /// Whether a token request may be sent now. For unproven credentials the attempt is on record when this returns.
-    fn clearance(&mut self, which: Which) -> Clearance {
+    fn clearance(&mut self, which: CredentialSlot) -> Clearance {
         let slot = self.slot(which);
         if slot.proven {
             if !(slot.proof_recorded && self.lockout.is_disproven(&slot.fingerprint)) {
@@ -171,7 +171,7 @@ impl<M: Mint> Refresher<M> {
     }
 
     /// Asks the token endpoint for a response, without credentials. Once there is one, the next attempt is due.
-    async fn probe(&mut self, which: Which, stop: &CancellationToken) -> ControlFlow<()> {
+    async fn probe(&mut self, which: CredentialSlot, stop: &CancellationToken) -> ControlFlow<()> {
         self.writer.fetching();
         let scheme = self.slot(which).credentials.scheme;
         let outcome = select! {
@@ -212,10 +212,10 @@ impl<M: Mint> Refresher<M> {
     }
 
     /// Publishes the token whose request was sent at `sent`. Candidates take over.
-    fn succeeded(&mut self, which: Which, grant: Grant, sent: Stamp, sending: &Sending) {
+    fn succeeded(&mut self, which: CredentialSlot, grant: AuthHeaders, sent: BootInstant, sending: &Sending) {
         let now = self.writer.clock().now();
         let took = now.since(sent);
-        if which == Which::Candidate
+        if which == CredentialSlot::Candidate
             && let Some(candidate) = self.candidate.take()
         {
             self.current = candidate;
@@ -241,7 +241,7 @@ impl<M: Mint> Refresher<M> {
     }
 
     /// Notes a failed request, and when the next one is due: never, when the credentials were rejected.
-    fn failed(&mut self, which: Which, failure: &Failure, permit: Option<Permit>) {
+    fn failed(&mut self, which: CredentialSlot, failure: &Failure, permit: Option<Permit>) {
         let now = self.writer.clock().now();
         let remaining = self.writer.remaining();
         // The vendor may have counted the request as a failed authentication, and nothing says so.
@@ -269,7 +269,7 @@ impl<M: Mint> Refresher<M> {
     }
 
     /// The credentials were rejected: no request is made with them until an operator or new credentials allow one.
-    pub(super) fn latch(&mut self, which: Which, permit: Option<Permit>) {
+    pub(super) fn latch(&mut self, which: CredentialSlot, permit: Option<Permit>) {
         let slot = self.slot_mut(which);
         slot.due = None;
         slot.proven = false;

@@ -19,7 +19,7 @@ use crate::{
         Clock, State, TokenControl, TokenReader, channel,
         classify::{Class, Failure},
         control,
-        scheme::{FINICITY_APP_KEY, Grant},
+        scheme::{AuthHeaders, FINICITY_APP_KEY},
         tests::credentials,
     },
 };
@@ -63,12 +63,12 @@ impl Vendor {
     }
 }
 
-impl Mint for Arc<Vendor> {
+impl TokenSource for Arc<Vendor> {
     fn host(&self) -> &str {
         "localhost"
     }
 
-    async fn mint(&self, _: &Credentials, _: Duration) -> Result<Grant, Failure> {
+    async fn mint(&self, _: &Credentials, _: Duration) -> Result<AuthHeaders, Failure> {
         *self.calls.lock().unwrap().entry(self.start.elapsed().as_secs()).or_default() += 1;
         if self.rejects {
             return Err(responded(Class::Rejected));
@@ -78,7 +78,7 @@ impl Mint for Arc<Vendor> {
         }
         let value = HeaderValue::from_static("t");
         let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];
-        Ok(Grant { headers, expires_in: Some(LIFETIME), untyped: false })
+        Ok(AuthHeaders { headers, expires_in: Some(LIFETIME), untyped: false })
     }
 
     async fn probe(&self, _: Scheme) -> Result<(), Failure> {

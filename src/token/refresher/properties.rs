@@ -17,7 +17,7 @@ use crate::{
     credentials::Scheme,
     token::{
         classify::{Class, Failure},
-        scheme::{FINICITY_APP_KEY, Grant},
+        scheme::{AuthHeaders, FINICITY_APP_KEY},
         tests::credentials,
     },
 };
@@ -67,12 +67,12 @@ impl Watching {
     }
 }
 
-impl Mint for Watching {
+impl TokenSource for Watching {
     fn host(&self) -> &str {
         "localhost"
     }
 
-    async fn mint(&self, credentials: &Credentials, _: Duration) -> Result<Grant, Failure> {
+    async fn mint(&self, credentials: &Credentials, _: Duration) -> Result<AuthHeaders, Failure> {
         let secret = credentials.secret.expose().clone();
         let (class, lifetime_s, takes_s) = {
             let mut watched = self.lock();
@@ -93,7 +93,7 @@ impl Mint for Watching {
             None => {
                 let value = HeaderValue::from_str(&secret).unwrap();
                 let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];
-                Ok(Grant { headers, expires_in: Some(Duration::from_secs(lifetime_s)), untyped: false })
+                Ok(AuthHeaders { headers, expires_in: Some(Duration::from_secs(lifetime_s)), untyped: false })
             }
             Some(class) => {
                 if class == Class::Rejected {

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::{Mint, Refresher, turn::Which};
+use super::{Refresher, TokenSource, turn::CredentialSlot};
 use crate::{
     credentials::lockout::{PersistError, Verdict},
     telemetry::AUDIT,
     token::classify::{Class, Failure},
 };
 
-impl<M: Mint> Refresher<M> {
+impl<M: TokenSource> Refresher<M> {
     pub(super) fn report_success(&self, version: u64, took: Duration, next: Duration, untyped: bool) {
         info!(
             target: AUDIT,
@@ -28,13 +28,13 @@ impl<M: Mint> Refresher<M> {
         }
     }
 
-    pub(super) fn report(&self, which: Which, failure: &Failure, wait: Option<Duration>, remaining: Duration) {
+    pub(super) fn report(&self, which: CredentialSlot, failure: &Failure, wait: Option<Duration>, remaining: Duration) {
         let slot = self.slot(which);
         let (class, usable_for_s) = (failure.class.as_str(), remaining.as_secs());
         let advice = self.mint.advice(slot.credentials.scheme, failure);
         let rejections = self.lockout.rejections(&slot.fingerprint);
         match (failure.class, wait) {
-            (Class::Rejected, _) | (_, None) if which == Which::Candidate => error!(
+            (Class::Rejected, _) | (_, None) if which == CredentialSlot::Candidate => error!(
                 target: AUDIT,
                 error = %failure,
                 class,
@@ -72,13 +72,13 @@ impl<M: Mint> Refresher<M> {
     }
 
     /// An attempt with unproven credentials, of which it is not known what the vendor made of it.
-    pub(super) fn report_unknown(&self, which: Which, failure: &Failure, pause: Duration) {
+    pub(super) fn report_unknown(&self, which: CredentialSlot, failure: &Failure, pause: Duration) {
         error!(
             target: AUDIT,
             error = %failure,
             class = failure.class.as_str(),
             unresolved = self.lockout.unresolved(&self.slot(which).fingerprint),
-            candidate = which == Which::Candidate,
+            candidate = which == CredentialSlot::Candidate,
             retry_in_s = pause.as_secs_f64(),
             "token refresh failed with an unknown outcome; the credentials have never obtained a token, so they are not tried again \
              until the token endpoint responds to a request without credentials"
@@ -86,7 +86,7 @@ impl<M: Mint> Refresher<M> {
     }
 
     /// The lock-out guard forbids the call that was due.
-    pub(super) fn refused(&mut self, which: Which, verdict: Verdict) {
+    pub(super) fn refused(&mut self, which: CredentialSlot, verdict: Verdict) {
         let slot = self.slot_mut(which);
         (slot.due, slot.obstacle) = (None, None);
         if verdict == Verdict::Latched {
@@ -100,20 +100,20 @@ impl<M: Mint> Refresher<M> {
         error!(
             target: AUDIT,
             reason,
-            candidate = which == Which::Candidate,
+            candidate = which == CredentialSlot::Candidate,
             "no token call is made, since five rejections lock the vendor account: correct the credentials, or run \
              finicity-proxy lockout reset"
         );
         self.settle();
     }
 
-    pub(super) fn report_held(&self, which: Which, wait: Option<Duration>) {
+    pub(super) fn report_held(&self, which: CredentialSlot, wait: Option<Duration>) {
         let slot = self.slot(which);
         error!(
             target: AUDIT,
             unresolved = self.lockout.unresolved(&slot.fingerprint),
             rejections = self.lockout.rejections(&slot.fingerprint),
-            candidate = which == Which::Candidate,
+            candidate = which == CredentialSlot::Candidate,
             retry_in_s = wait.map(|wait| wait.as_secs()),
             "token requests held: too many attempts with credentials that have never obtained a token have an unknown outcome, and \
              each may count towards the vendor's lock-out; verify the credentials, then run finicity-proxy lockout reset \
@@ -121,20 +121,20 @@ impl<M: Mint> Refresher<M> {
         );
     }
 
-    pub(super) fn report_unrecorded(&self, which: Which, error: &PersistError) {
+    pub(super) fn report_unrecorded(&self, which: CredentialSlot, error: &PersistError) {
         error!(
             target: AUDIT,
             error = crate::error_chain::one_line(error),
-            candidate = which == Which::Candidate,
+            candidate = which == CredentialSlot::Candidate,
             "no token request is made, since the attempt cannot be recorded and the credentials have never obtained a token"
         );
     }
 
-    pub(super) fn report_failed_probe(&self, which: Which, failure: &Failure, pause: Duration) {
+    pub(super) fn report_failed_probe(&self, which: CredentialSlot, failure: &Failure, pause: Duration) {
         warn!(
             error = %failure,
             failures = self.slot(which).failed_probes,
-            candidate = which == Which::Candidate,
+            candidate = which == CredentialSlot::Candidate,
             retry_in_s = pause.as_secs_f64(),
             "the token endpoint does not respond to a request without credentials; the credentials are not tried"
         );

@@ -5,15 +5,15 @@ use crate::{
         Credentials,
         lockout::{Fingerprint, LastAttempt, Lockout, Verdict},
     },
-    token::{Stamp, classify::Class, schedule::Streak},
+    token::{BootInstant, classify::Class, schedule::FailureStreak},
 };
 
 /// Credentials with their history.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct CredentialState {
     pub(super) credentials: Credentials,
     pub(super) fingerprint: Fingerprint,
-    pub(super) streak: Streak,
+    pub(super) streak: FailureStreak,
     /// The class of the last call, if it failed.
     pub(super) failure: Option<Class>,
     /// Whether they have minted a token in this process and were not rejected since.
@@ -21,7 +21,7 @@ pub(super) struct Slot {
     /// Whether that was recorded.
     pub(super) proof_recorded: bool,
     /// When the next call is due; `None` when none may be made.
-    pub(super) due: Option<Stamp>,
+    pub(super) due: Option<BootInstant>,
     /// What the records of attempts say, as far as they keep the credentials from being tried.
     pub(super) obstacle: Option<Obstacle>,
     /// The attempt with an unknown outcome after which the token endpoint is probed.
@@ -31,7 +31,7 @@ pub(super) struct Slot {
     /// Attempts with an unknown outcome, at the time when they began to hold the credentials.
     pub(super) held_by: u32,
     /// Since when another process that shares the state directory makes an attempt.
-    pub(super) waiting_since: Option<Stamp>,
+    pub(super) waiting_since: Option<BootInstant>,
     /// Probes without a response, since the last attempt.
     pub(super) failed_probes: u32,
 }
@@ -45,9 +45,9 @@ pub(super) enum Obstacle {
     Unrecorded,
 }
 
-impl Slot {
+impl CredentialState {
     /// Credentials that are due at once.
-    pub(super) fn new(credentials: Credentials, lockout: &Lockout, host: &str, now: Stamp) -> Self {
+    pub(super) fn new(credentials: Credentials, lockout: &Lockout, host: &str, now: BootInstant) -> Self {
         let fingerprint = lockout.fingerprint(
             credentials.scheme.as_str(),
             host,
@@ -58,7 +58,7 @@ impl Slot {
         Self {
             credentials,
             fingerprint,
-            streak: Streak::default(),
+            streak: FailureStreak::default(),
             failure: None,
             proven: false,
             due: Some(now),

@@ -14,7 +14,7 @@ use crate::{
         CandidateState, Clock, State, TokenControl, TokenReader, channel,
         classify::{Answer, Disposition, Failure, classify},
         control,
-        scheme::{FINICITY_APP_KEY, Grant},
+        scheme::{AuthHeaders, FINICITY_APP_KEY},
         tests::credentials,
     },
 };
@@ -44,12 +44,12 @@ impl Scripted {
     }
 }
 
-impl Mint for Scripted {
+impl TokenSource for Scripted {
     fn host(&self) -> &str {
         "localhost"
     }
 
-    async fn mint(&self, _: &Credentials, _: Duration) -> Result<Grant, Failure> {
+    async fn mint(&self, _: &Credentials, _: Duration) -> Result<AuthHeaders, Failure> {
         let (delay, status, body) = {
             let mut script = self.0.lock().unwrap();
             script.calls.push(Instant::now());
@@ -66,7 +66,7 @@ impl Mint for Scripted {
         };
         let minted = classify(&answer, "access_token", SystemTime::UNIX_EPOCH)?;
         let bearer = HeaderValue::from_str(minted.token.expose()).unwrap();
-        Ok(Grant {
+        Ok(AuthHeaders {
             headers: [(FINICITY_APP_KEY, HeaderValue::from_static("key")), (header::AUTHORIZATION, bearer)],
             expires_in: minted.expires_in,
             untyped: minted.untyped,
@@ -88,7 +88,7 @@ fn start(endpoint: &Scripted) -> TokenReader {
     reader
 }
 
-pub(super) fn refresher<M: Mint>(mint: M) -> (Refresher<M>, TokenReader, TokenControl) {
+pub(super) fn refresher<M: TokenSource>(mint: M) -> (Refresher<M>, TokenReader, TokenControl) {
     let (writer, reader) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
     let (asking, commands) = control();
     let lockout = Lockout::open(None).unwrap();
@@ -237,12 +237,12 @@ impl Knowing {
     }
 }
 
-impl Mint for Knowing {
+impl TokenSource for Knowing {
     fn host(&self) -> &str {
         "localhost"
     }
 
-    async fn mint(&self, credentials: &Credentials, _: Duration) -> Result<Grant, Failure> {
+    async fn mint(&self, credentials: &Credentials, _: Duration) -> Result<AuthHeaders, Failure> {
         let takes = self.with(|knowledge| {
             knowledge.calls.push(credentials.secret.expose().clone());
             knowledge.takes
@@ -263,7 +263,7 @@ impl Mint for Knowing {
             knowledge.minted += 1;
             let bearer = HeaderValue::from_str(&format!("{secret}/{}", knowledge.minted)).unwrap();
             let key = HeaderValue::from_str(secret).unwrap();
-            Ok(Grant {
+            Ok(AuthHeaders {
                 headers: [(FINICITY_APP_KEY, key), (header::AUTHORIZATION, bearer)],
                 expires_in: Some(Duration::from_secs(3600)),
                 untyped: false,

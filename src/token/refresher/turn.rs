@@ -6,24 +6,24 @@ use tokio::{select, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Command, Mint, Phase, Refresher, Slot, Stamp, slot::Obstacle};
+use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource, slot::Obstacle};
 use crate::{
     credentials::lockout::{PersistError, Verdict},
     telemetry::AUDIT,
-    token::{CandidateState, Guard, classify::Class},
+    token::{CandidateState, LockoutStatus, classify::Class},
 };
 
 /// The least time between two token calls that somebody asked for.
 const LEAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Which credentials a call is made with.
+/// Which credentials a request is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Which {
+pub(super) enum CredentialSlot {
     Current,
     Candidate,
 }
 
-impl<M: Mint> Refresher<M> {
+impl<M: TokenSource> Refresher<M> {
     /// Waits for the next thing to do, ten seconds at most, and does it.
     pub(super) async fn turn(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let clock = self.writer.clock();
@@ -50,34 +50,34 @@ impl<M: Mint> Refresher<M> {
             biased;
             () = stop.cancelled() => ControlFlow::Break(()),
             Some(command) = self.commands.recv() => self.obey(command, stop).await,
-            () = clock.nap_until(next) => ControlFlow::Continue(()),
+            () = clock.sleep_until_capped(next) => ControlFlow::Continue(()),
         }
     }
 
-    fn due(&self, now: Stamp) -> Option<Which> {
-        let is_due = |slot: &Slot| !self.quarantined && slot.due.is_some_and(|due| due <= now);
+    fn due(&self, now: BootInstant) -> Option<CredentialSlot> {
+        let is_due = |slot: &CredentialState| !self.quarantined && slot.due.is_some_and(|due| due <= now);
         if self.candidate.as_ref().is_some_and(is_due) {
-            Some(Which::Candidate)
+            Some(CredentialSlot::Candidate)
         } else {
-            is_due(&self.current).then_some(Which::Current)
+            is_due(&self.current).then_some(CredentialSlot::Current)
         }
     }
 
-    fn next_due(&self) -> Option<Stamp> {
+    fn next_due(&self) -> Option<BootInstant> {
         let due = [self.current.due, self.candidate.as_ref().and_then(|slot| slot.due)].into_iter().flatten().min();
         due.filter(|_| !self.quarantined)
     }
 
-    pub(super) fn slot(&self, which: Which) -> &Slot {
+    pub(super) fn slot(&self, which: CredentialSlot) -> &CredentialState {
         match (which, &self.candidate) {
-            (Which::Candidate, Some(candidate)) => candidate,
+            (CredentialSlot::Candidate, Some(candidate)) => candidate,
             _ => &self.current,
         }
     }
 
-    pub(super) fn slot_mut(&mut self, which: Which) -> &mut Slot {
+    pub(super) fn slot_mut(&mut self, which: CredentialSlot) -> &mut CredentialState {
         match (which, &mut self.candidate) {
-            (Which::Candidate, Some(candidate)) => candidate,
+            (CredentialSlot::Candidate, Some(candidate)) => candidate,
             _ => &mut self.current,
         }
     }
@@ -97,7 +97,7 @@ impl<M: Mint> Refresher<M> {
             self.current.failure.map_or(Phase::Idle, Phase::Failed)
         };
         let verdict = self.current.verdict(&self.lockout);
-        let guard = Guard {
+        let guard = LockoutStatus {
             latched: verdict == Verdict::Latched,
             budget_spent: verdict == Verdict::BudgetSpent,
             rejections: self.lockout.rejections(&self.current.fingerprint),
@@ -157,8 +157,8 @@ impl<M: Mint> Refresher<M> {
                 let _ = reply.send(verdict);
             }
             Command::Rotate(credentials) => {
-                let candidate = Slot::new(*credentials, &self.lockout, self.mint.host(), now);
-                let known = |slot: &Slot| slot.fingerprint == candidate.fingerprint;
+                let candidate = CredentialState::new(*credentials, &self.lockout, self.mint.host(), now);
+                let known = |slot: &CredentialState| slot.fingerprint == candidate.fingerprint;
                 if known(&self.current) {
                     self.candidate = None;
                 } else if !self.candidate.as_ref().is_some_and(known) {
@@ -179,7 +179,7 @@ impl<M: Mint> Refresher<M> {
         let can = !self.quarantined && self.current.due.is_some() && self.current.failure.is_none();
         if self.writer.version() == version && can && self.healing.allows(now) {
             info!(target: AUDIT, { token.version = version }, "the upstream refused the token; a new one is fetched");
-            self.call(Which::Current, stop).await?;
+            self.call(CredentialSlot::Current, stop).await?;
         }
         if self.writer.version() > version && !self.quarantined {
             let _ = reply.send(());
@@ -207,14 +207,14 @@ impl<M: Mint> Refresher<M> {
             Some(Err(failure)) => {
                 warn!(target: AUDIT, error = %failure, "the dropped token was not revoked");
                 if failure.class == Class::Rejected {
-                    self.latch(Which::Current, None);
+                    self.latch(CredentialSlot::Current, None);
                 }
             }
         }
     }
 
     /// Makes the next call due as soon as the last one allows, unless none may be made.
-    fn due_soon(&mut self, now: Stamp) {
+    fn due_soon(&mut self, now: BootInstant) {
         let earliest = self.last_call.map_or(now, |last| now.max(last + LEAST_PAUSE));
         self.current.due = self.current.due.map(|_| earliest);
     }

@@ -7,7 +7,7 @@ use crate::token::Clock;
 const ALMOST_ONE: f64 = 0.999_999_999;
 
 /// The instant at which every streak here begins.
-fn start() -> Stamp {
+fn start() -> BootInstant {
     Clock::Boot.now()
 }
 
@@ -55,7 +55,7 @@ fn m03_a_tiny_lifetime_is_not_refreshed_in_a_hot_loop() {
 
 #[test]
 fn n15_backoff_grows_with_full_jitter_up_to_its_cap() {
-    let (mut streak, now) = (Streak::default(), start());
+    let (mut streak, now) = (FailureStreak::default(), start());
     let highest: Vec<u64> = (0..9)
         .map(|_| {
             streak
@@ -72,7 +72,7 @@ fn n15_backoff_grows_with_full_jitter_up_to_its_cap() {
 #[test]
 fn the_cap_shrinks_with_what_is_left_of_the_token() {
     let highest = |remaining| {
-        let mut streak = Streak { failures: 20, ..Streak::default() };
+        let mut streak = FailureStreak { failures: 20, ..FailureStreak::default() };
         streak.wait_after(&failure(Class::Transient), start(), remaining, ALMOST_ONE).unwrap().as_secs_f64().round()
             as u64
     };
@@ -83,12 +83,12 @@ fn the_cap_shrinks_with_what_is_left_of_the_token() {
 
 #[test]
 fn rejected_credentials_are_never_tried_again() {
-    assert_eq!(Streak::default().wait_after(&failure(Class::Rejected), start(), seconds(60), 0.5), None);
+    assert_eq!(FailureStreak::default().wait_after(&failure(Class::Rejected), start(), seconds(60), 0.5), None);
 }
 
 #[test]
 fn m16_a_configuration_failure_is_tried_again_in_growing_steps_for_ever() {
-    let mut streak = Streak::default();
+    let mut streak = FailureStreak::default();
     let waits: Vec<u64> = (0..5)
         .map(|_| streak.wait_after(&failure(Class::Config), start(), Duration::ZERO, 0.0).unwrap().as_secs() / 60)
         .collect();
@@ -99,7 +99,7 @@ fn m16_a_configuration_failure_is_tried_again_in_growing_steps_for_ever() {
 fn m20_retry_after_is_honoured_up_to_its_limit() {
     let wait = |asked: u64| {
         let failure = Failure { retry_after: Some(seconds(asked)), ..failure(Class::Throttled) };
-        Streak::default().wait_after(&failure, start(), Duration::ZERO, 0.0).unwrap()
+        FailureStreak::default().wait_after(&failure, start(), Duration::ZERO, 0.0).unwrap()
     };
     assert_eq!(wait(120), seconds(120));
     assert_eq!(wait(0), seconds(1));
@@ -114,7 +114,7 @@ fn server_error(status: u16, readable: bool) -> Failure {
 /// The waits after `failures`, each attempt made when the wait before it is over. `remaining` is for each the time that the
 /// token still lives.
 fn waits(failures: &[Failure], remaining: &[u64], u: f64) -> Vec<f64> {
-    let (mut streak, mut now) = (Streak::default(), start());
+    let (mut streak, mut now) = (FailureStreak::default(), start());
     let each = failures.iter().zip(remaining.iter().chain(std::iter::repeat(remaining.last().unwrap())));
     each.map(|(failure, remaining)| {
         let wait = streak.wait_after(failure, now, seconds(*remaining), u).unwrap();
@@ -152,7 +152,7 @@ fn unusable_responses_cause_long_steps_after_five_and_a_minute() {
     }
 
     // Two hours apart, two are not five in a row; and another failure between them begins the run again.
-    let (mut streak, now) = (Streak::default(), start());
+    let (mut streak, now) = (FailureStreak::default(), start());
     for hours in 0..4 {
         assert!(streak.wait_after(&malformed, now + seconds(hours * 7_200), Duration::ZERO, 0.5).unwrap() < SLOW_STEP);
     }
@@ -184,7 +184,7 @@ fn without_a_token_a_minute_is_the_longest_wait_for_ten_then_two() {
 #[test]
 fn the_ten_minutes_count_from_the_end_of_the_token() {
     let down = failure(Class::Transient);
-    let (mut streak, now) = (Streak { failures: 20, ..Streak::default() }, start());
+    let (mut streak, now) = (FailureStreak { failures: 20, ..FailureStreak::default() }, start());
     let mut after = |at: u64, remaining: u64| {
         streak.wait_after(&down, now + seconds(at), seconds(remaining), ALMOST_ONE).unwrap().as_secs_f64().round()
             as u64
@@ -205,7 +205,7 @@ fn the_ten_minutes_count_from_the_end_of_the_token() {
 fn a_long_wait_does_not_go_on_after_the_token_has_ended() {
     let asked = |wait| Failure { retry_after: Some(seconds(wait)), ..server_error(503, true) };
     let wait = |failure: &Failure, remaining: u64, u: f64| {
-        Streak::default().wait_after(failure, start(), seconds(remaining), u).unwrap().as_secs_f64()
+        FailureStreak::default().wait_after(failure, start(), seconds(remaining), u).unwrap().as_secs_f64()
     };
     for u in [0.0, 0.5, ALMOST_ONE] {
         assert!(wait(&asked(900), 3_600, u) >= 900.0);
@@ -233,7 +233,7 @@ async fn o02_refusals_that_go_on_cause_ever_rarer_refreshes() {
     use tokio::time::{Instant, advance};
 
     let clock = crate::token::Clock::Tokio(Instant::now());
-    let mut gate = HealGate::default();
+    let mut gate = EarlyRefreshLimiter::default();
     let mut allowed = Vec::new();
     for second in 0..4_000 {
         if gate.allows(clock.now()) {
@@ -258,7 +258,7 @@ proptest! {
         classes in prop::collection::vec(any_class(), 1..50), remaining in 0_u64..100_000, asked in prop::option::of(0_u64..10_000),
         u in 0.0..1.0_f64,
     ) {
-        let (mut streak, mut now) = (Streak::default(), start());
+        let (mut streak, mut now) = (FailureStreak::default(), start());
         for class in classes {
             let failure = Failure { retry_after: asked.map(seconds), ..failure(class) };
             let wait = streak.wait_after(&failure, now, seconds(remaining), u);

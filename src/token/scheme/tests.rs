@@ -7,13 +7,13 @@ use crate::{
     token::tests::{config, credentials},
 };
 
-fn text(call: &Call) -> (Vec<(&str, &str)>, &str) {
+fn text(call: &TokenRequest) -> (Vec<(&str, &str)>, &str) {
     let headers = call.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     (headers, std::str::from_utf8(&call.body).unwrap())
 }
 
-fn minted(untyped: bool) -> Minted {
-    Minted { token: "tok".into(), expires_in: Some(Duration::from_secs(5)), untyped }
+fn minted(untyped: bool) -> IssuedToken {
+    IssuedToken { token: "tok".into(), expires_in: Some(Duration::from_secs(5)), untyped }
 }
 
 fn special(scheme: Scheme) -> Credentials {

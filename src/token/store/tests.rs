@@ -10,10 +10,10 @@ fn paused() -> (TokenWriter, TokenReader) {
     channel(Clock::Tokio(Instant::now()), WAIT)
 }
 
-fn grant(token: &str) -> Grant {
+fn grant(token: &str) -> AuthHeaders {
     let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
     bearer.set_sensitive(true);
-    Grant {
+    AuthHeaders {
         headers: [(FINICITY_APP_KEY, HeaderValue::from_static("key")), (header::AUTHORIZATION, bearer)],
         expires_in: None,
         untyped: false,
@@ -23,13 +23,13 @@ fn grant(token: &str) -> Grant {
 fn publish(writer: &mut TokenWriter, token: &str, usable: Duration) -> u64 {
     let now = writer.clock().now();
     let version = writer.publish(grant(token), now + usable);
-    writer.settle(Phase::Idle, Some(now + usable / 2), Guard::default());
+    writer.settle(Phase::Idle, Some(now + usable / 2), LockoutStatus::default());
     version
 }
 
-fn failed(writer: &mut TokenWriter, class: Class, next: Option<Stamp>) {
+fn failed(writer: &mut TokenWriter, class: Class, next: Option<BootInstant>) {
     let phase = if class == Class::Rejected { Phase::Rejected } else { Phase::Failed(class) };
-    writer.settle(phase, next, Guard::default());
+    writer.settle(phase, next, LockoutStatus::default());
 }
 
 #[tokio::test(start_paused = true)]

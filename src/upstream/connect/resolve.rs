@@ -31,7 +31,7 @@ type Answer = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
 
 /// A resolver that is asked once for all who ask at the same time.
 #[derive(Clone)]
-pub(super) struct Together<R> {
+pub(super) struct SingleFlight<R> {
     resolver: R,
     under_way: Arc<Mutex<Option<Lookup>>>,
 }
@@ -48,14 +48,14 @@ impl Lookup {
     }
 }
 
-impl<R> Together<R> {
+impl<R> SingleFlight<R> {
     /// Asks `resolver`.
     pub(super) fn new(resolver: R) -> Self {
         Self { resolver, under_way: Arc::default() }
     }
 }
 
-impl<R: Resolve> Service<Name> for Together<R> {
+impl<R: Resolve> Service<Name> for SingleFlight<R> {
     type Response = vec::IntoIter<SocketAddr>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
@@ -95,7 +95,7 @@ mod tests {
     type Asked = BoxCloneSyncService<Name, vec::IntoIter<SocketAddr>, io::Error>;
 
     /// A resolver that answers all who ask when it is told to, and how often it was asked.
-    fn resolver() -> (Together<Asked>, Arc<AtomicUsize>, broadcast::Sender<bool>) {
+    fn resolver() -> (SingleFlight<Asked>, Arc<AtomicUsize>, broadcast::Sender<bool>) {
         let (asked, (answer, _)) = (Arc::new(AtomicUsize::new(0)), broadcast::channel(1));
         let (counted, answers) = (Arc::clone(&asked), answer.clone());
         let resolver = service_fn(move |_: Name| {
@@ -107,10 +107,10 @@ mod tests {
                 if good { Ok(vec![address].into_iter()) } else { Err(io::Error::other("no such name")) }
             }
         });
-        (Together::new(BoxCloneSyncService::new(resolver)), asked, answer)
+        (SingleFlight::new(BoxCloneSyncService::new(resolver)), asked, answer)
     }
 
-    async fn ask(together: &Together<Asked>, times: usize) -> JoinSet<io::Result<Vec<SocketAddr>>> {
+    async fn ask(together: &SingleFlight<Asked>, times: usize) -> JoinSet<io::Result<Vec<SocketAddr>>> {
         let mut asking = JoinSet::new();
         for _ in 0..times {
             let lookup = together.clone().oneshot("name.test".parse().unwrap());

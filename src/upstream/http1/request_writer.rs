@@ -16,7 +16,7 @@ use super::{Error, head};
 use crate::error_chain::BodyError;
 
 /// A request that is being sent, or has been.
-pub(super) struct Upload<B> {
+pub(super) struct RequestWriter<B> {
     /// What comes before the next part of the body: the head, or the line of a chunk.
     before: BytesMut,
     /// The next part of the body.
@@ -40,7 +40,7 @@ enum Framing {
     Chunked,
 }
 
-impl<B> Upload<B> {
+impl<B> RequestWriter<B> {
     /// Nothing to send.
     pub(super) fn none() -> Self {
         let (before, part) = Default::default();
@@ -64,7 +64,7 @@ impl<B> Upload<B> {
     }
 }
 
-impl<B> Upload<B>
+impl<B> RequestWriter<B>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,

@@ -104,18 +104,18 @@ fn request(method: Method) -> Request<Sent> {
     Request::builder().method(method).uri("/x").body(empty()).unwrap()
 }
 
-fn begin<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<S, Sent>, request: Request<Sent>) {
+fn begin<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Http1Connection<S, Sent>, request: Request<Sent>) {
     let (head, body) = request.into_parts();
     line.begin(&head, body);
 }
 
 /// The head of the answer to what was begun on `line`.
-async fn head<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<S, Sent>) -> Result<Response<()>, Error> {
+async fn head<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Http1Connection<S, Sent>) -> Result<Response<()>, Error> {
     poll_fn(|cx| line.poll_answer(cx)).await
 }
 
 /// The rest of the answer.
-async fn body<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Line<S, Sent>) -> Result<Vec<u8>, Error> {
+async fn body<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Http1Connection<S, Sent>) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     while let Some(part) = poll_fn(|cx| line.poll_data(cx)).await {
         body.extend_from_slice(&part?);
@@ -134,7 +134,7 @@ struct Seen {
 
 /// Sends a request with `method` to `script`.
 async fn exchange(method: Method, script: Script) -> Result<Seen, Error> {
-    let mut line = Line::new(script, PATIENCE);
+    let mut line = Http1Connection::new(script, PATIENCE);
     begin(&mut line, request(method));
     let head = head(&mut line).await?;
     let body = body(&mut line).await?;

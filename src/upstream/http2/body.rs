@@ -10,13 +10,13 @@ use http_body::SizeHint;
 use super::Error;
 
 /// The body of an answer. Dropped before its end, its stream is reset.
-pub(in crate::upstream) struct AnswerData {
+pub(in crate::upstream) struct RecvBody {
     stream: RecvStream,
     /// How much is left of it, if that was said. h2 sees to it that it is true.
     left: Option<u64>,
 }
 
-impl AnswerData {
+impl RecvBody {
     /// The body of `answer`, apart from its head.
     pub(super) fn split(answer: Response<RecvStream>) -> Response<Self> {
         let (head, stream) = answer.into_parts();

@@ -6,14 +6,14 @@ use std::{future::pending, time::Duration};
 use h2::{Ping, PingPong};
 use tokio::time::{sleep, timeout};
 
-use crate::upstream::stream::Count;
+use crate::upstream::stream::BytesRead;
 
 /// After how long without a word from it a server is asked, and how long its answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ready when the server of a connection, whose words `heard` counts, does not answer one of `pings` (RFC 9113, 6.7).
-pub(super) async fn lost(mut pings: PingPong, heard: Count) {
+pub(super) async fn lost(mut pings: PingPong, heard: BytesRead) {
     let mut before = heard.get();
     loop {
         sleep(PING_INTERVAL).await;

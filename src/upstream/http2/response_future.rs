@@ -10,7 +10,7 @@ use h2::{SendStream, client::ResponseFuture};
 use http::Response;
 use http_body::Body;
 
-use super::{AnswerData, Error, send_body::Upload};
+use super::{Error, RecvBody, send_body::SendBody};
 use crate::{error_chain::BodyError, upstream::Disposition};
 
 /// A request that brought no answer.
@@ -28,15 +28,15 @@ pub(in crate::upstream) struct Failure {
 /// # Cancel safety
 ///
 /// Dropping it cancels the request: its stream is reset.
-pub(in crate::upstream) struct InFlight<B> {
+pub(in crate::upstream) struct Http2ResponseFuture<B> {
     /// What is to come, or why the request could not be sent.
     answer: Result<ResponseFuture, Option<h2::Error>>,
     /// What is left to be sent; most requests have nothing.
-    upload: Option<Box<Upload<B>>>,
+    upload: Option<Box<SendBody<B>>>,
     reused: bool,
 }
 
-impl<B> InFlight<B> {
+impl<B> Http2ResponseFuture<B> {
     /// `sent` is what h2 makes of the head of a request with `body`, of which is left what has not ended already. `reused` says whether the
     /// connection has served before.
     pub(super) fn new(sent: Result<(ResponseFuture, SendStream<Bytes>), h2::Error>, body: B, reused: bool) -> Self
@@ -45,7 +45,7 @@ impl<B> InFlight<B> {
     {
         match sent {
             Ok((answer, stream)) => {
-                let upload = (!body.is_end_stream()).then(|| Box::new(Upload::new(stream, body)));
+                let upload = (!body.is_end_stream()).then(|| Box::new(SendBody::new(stream, body)));
                 Self { answer: Ok(answer), upload, reused }
             }
             Err(error) => Self { answer: Err(Some(error)), upload: None, reused },
@@ -53,12 +53,12 @@ impl<B> InFlight<B> {
     }
 }
 
-impl<B> Future for InFlight<B>
+impl<B> Future for Http2ResponseFuture<B>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    type Output = Result<Response<AnswerData>, Failure>;
+    type Output = Result<Response<RecvBody>, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { answer, upload, reused } = &mut *self;
@@ -81,7 +81,7 @@ where
                         )]
                         tokio::spawn(upload);
                     }
-                    Ok(AnswerData::split(answer))
+                    Ok(RecvBody::split(answer))
                 }
                 Err(error) => {
                     let error = Error::from(error);

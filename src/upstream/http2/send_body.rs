@@ -13,14 +13,14 @@ use crate::error_chain::BodyError;
 
 /// What is left to be sent of a request. Ready when that is nothing more: all was sent, or the server does not want it, which is told
 /// with the answer. It fails when the body does; its stream is reset then, so that the server does not take it for whole.
-pub(super) struct Upload<B> {
+pub(super) struct SendBody<B> {
     stream: SendStream<Bytes>,
     body: B,
     /// A part that waits for the server's leave, and whether it is the last one.
     part: Option<(Bytes, bool)>,
 }
 
-impl<B> Upload<B> {
+impl<B> SendBody<B> {
     /// `body`, into `stream`.
     pub(super) fn new(stream: SendStream<Bytes>, body: B) -> Self {
         Self { stream, body, part: None }
@@ -37,7 +37,7 @@ impl<B> Upload<B> {
     }
 }
 
-impl<B> Future for Upload<B>
+impl<B> Future for SendBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,

@@ -89,7 +89,7 @@ where
 
 async fn begin(stream: DuplexStream) -> (Connection, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
-    let life = Life::begin(Arc::clone(&metrics), Duration::ZERO);
+    let life = ConnectionMetrics::begin(Arc::clone(&metrics), Duration::ZERO);
     (Connection::begin(stream, 60 * SECOND, life).await.unwrap(), metrics)
 }
 
@@ -109,7 +109,7 @@ async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
 }
 
 /// All of an answer's body, or why it ended.
-async fn take(mut answer: Response<AnswerData>) -> Result<Vec<u8>, Error> {
+async fn take(mut answer: Response<RecvBody>) -> Result<Vec<u8>, Error> {
     let mut taken = Vec::new();
     while let Some(part) = poll_fn(|cx| answer.body_mut().poll_data(cx)).await {
         taken.extend_from_slice(&part?);

@@ -43,7 +43,7 @@ fn a_level_is_changed_for_a_time_and_goes_back() {
         (status, &shown["level"], &shown["configured"]),
         (200, &"info,finicity_proxy=trace".into(), &"warn".into())
     );
-    assert!((3590..=3600).contains(&shown["goes_back_in_s"].as_u64().unwrap()), "{shown}");
+    assert!((3590..=3600).contains(&shown["reverts_in_s"].as_u64().unwrap()), "{shown}");
     assert_eq!(proxy().get("/while").status, 200);
     process.wait_for_log("request");
     let line = process.wait_for_log(CHANGED);
@@ -56,7 +56,7 @@ fn a_level_is_changed_for_a_time_and_goes_back() {
     assert_eq!(post(&socket, r#"{"level":"info","for":"1s"}"#).0, 200);
     process.wait_for_line(|line| line.contains(CHANGED) && line.contains(r#""who":"the end of its time""#));
     let shown = Client::connect_socket(&socket).get("/api/log-level");
-    assert_eq!(shown.text(), r#"{"level":"warn","configured":"warn","goes_back_in_s":null}"#);
+    assert_eq!(shown.text(), r#"{"level":"warn","configured":"warn","reverts_in_s":null}"#);
     assert_eq!(proxy().get("/after").status, 200);
     assert_eq!(process.logs("request").len(), 1, "only while it was asked for");
     assert_eq!(process.logs(CHANGED).len(), 3);

@@ -9,7 +9,7 @@ use finicity_proxy::{
     proxy, tls,
     token::{
         self, Clock, Command, Endpoint,
-        classify::{Answer, Class, Failure, Minted, classify},
+        classify::{Answer, Class, Failure, IssuedToken, classify},
         scheme::{self, grant, oauth2::Encoding, revocation_call, token_call},
     },
 };
@@ -42,8 +42,8 @@ fn loaded() -> Loaded {
     app::load(&inputs()).now_or_never().expect("the environment waits for nothing").unwrap()
 }
 
-fn minted() -> Minted {
-    Minted { token: token_text(1).as_str().into(), expires_in: None, untyped: false }
+fn minted() -> IssuedToken {
+    IssuedToken { token: token_text(1).as_str().into(), expires_in: None, untyped: false }
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn l03_token_calls_and_tokens() {
             check("the token call", token_call(&credentials, &config));
             let bearer = HeaderValue::from_str(&format!("Bearer {}", token_text(1))).unwrap();
             check("the revocation", revocation_call(&credentials, &config, &bearer));
-            let granted: scheme::Grant = grant(&credentials, &config, &minted());
+            let granted: scheme::AuthHeaders = grant(&credentials, &config, &minted());
             check("the grant", &granted);
             let (mut writer, reader) = token::channel(Clock::Boot, Duration::ZERO);
             writer.publish(granted, Clock::Boot.now() + Duration::from_secs(60));

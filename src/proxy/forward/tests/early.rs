@@ -13,7 +13,7 @@ where
 {
     let (sender, body) = Channel::new(1);
     let request = Request::post("/x").header("content-length", PARTS * PART).body(body).unwrap();
-    let answer = client.clone().call(exchange(Original::keep(request, 0))).await.unwrap();
+    let answer = client.clone().call(exchange(ReplayBuffer::keep(request, 0))).await.unwrap();
     (sender, answer)
 }
 

@@ -94,7 +94,7 @@ async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
         [([&over_http1, &over_http2], [OVER_HTTP1, OVER_HTTP2]), ([&over_http2, &over_http1], [OVER_HTTP2, OVER_HTTP1])]
     {
         let request = Request::put("/x?y").header("a", "b").header("content-length", "0").body(Empty::new()).unwrap();
-        let mut request = Original::keep(request, 0);
+        let mut request = ReplayBuffer::keep(request, 0);
         let original = request.body().original();
         for client in tries {
             client.clone().call(exchange(request)).await.unwrap().into_body().collect().await.unwrap();

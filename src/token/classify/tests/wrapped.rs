@@ -48,9 +48,9 @@ fn wrappings(body: &[u8]) -> Vec<Response> {
 }
 
 /// What has to be the same in every form.
-fn summary(outcome: Result<Minted, Failure>) -> String {
+fn summary(outcome: Result<IssuedToken, Failure>) -> String {
     match outcome {
-        Ok(Minted { token, expires_in, untyped }) => format!("{} {expires_in:?} {untyped}", token.expose()),
+        Ok(IssuedToken { token, expires_in, untyped }) => format!("{} {expires_in:?} {untyped}", token.expose()),
         Err(failure) => format!("{failure:?}"),
     }
 }

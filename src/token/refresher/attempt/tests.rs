@@ -73,12 +73,12 @@ impl Vendor {
     }
 }
 
-impl Mint for Vendor {
+impl TokenSource for Vendor {
     fn host(&self) -> &str {
         "localhost"
     }
 
-    async fn mint(&self, credentials: &Credentials, limit: Duration) -> Result<Grant, Failure> {
+    async fn mint(&self, credentials: &Credentials, limit: Duration) -> Result<AuthHeaders, Failure> {
         let secret = credentials.secret.expose().clone();
         let (mode, right) = self.with(|books| {
             match books.mode {
@@ -109,7 +109,7 @@ impl Mint for Vendor {
         }
         let value = HeaderValue::from_str(&secret).unwrap();
         let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];
-        Ok(Grant { headers, expires_in: Some(Duration::from_secs(3600)), untyped: false })
+        Ok(AuthHeaders { headers, expires_in: Some(Duration::from_secs(3600)), untyped: false })
     }
 
     async fn revoke(&self, _: &Credentials, _: &HeaderValue) -> Option<Result<(), Failure>> {
@@ -160,7 +160,7 @@ impl Instance {
         let _ = self.task.await;
     }
 
-    pub(super) fn guard(&self) -> crate::token::Guard {
+    pub(super) fn guard(&self) -> crate::token::LockoutStatus {
         self.reader.status().guard
     }
 }

@@ -104,7 +104,7 @@ async fn a_reason_of_the_upstreams_own_is_kept() {
         ("404", Some("")),
     ] {
         let script = Script::new([Bytes::from(answer(status, "content-length: 0\r\n", ""))], Last::Silence);
-        let mut line = Line::new(script, PATIENCE);
+        let mut line = Http1Connection::new(script, PATIENCE);
         begin(&mut line, request(Method::GET));
         let head = head(&mut line).await.unwrap();
         let reason = head.extensions().get::<ReasonPhrase>().map(|reason| reason.as_bytes().to_vec());
@@ -274,7 +274,7 @@ fn a_head_has_limits() {
     }
     let endless = std::iter::repeat_n(Bytes::from(vec![b'x'; 1000]), 1000);
     let endless = std::iter::once(Bytes::from("HTTP/1.1 200 OK\r\nx: ")).chain(endless);
-    let mut line = Line::new(Script::new(endless, Last::Silence), PATIENCE);
+    let mut line = Http1Connection::new(Script::new(endless, Last::Silence), PATIENCE);
     begin(&mut line, request(Method::GET));
     let Poll::Ready(refused) = line.poll_answer(&mut Context::from_waker(Waker::noop())) else { panic!("it waits") };
     assert!(refused.unwrap_err().is_of_the_protocol());

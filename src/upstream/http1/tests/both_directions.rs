@@ -4,13 +4,13 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use crate::{
-    message::framing::{Follower, HeadLimits, Place},
+    message::framing::{HeadLimits, MessageFramer, Place},
     upstream::http1::decoder::{Decoder, Part},
 };
 
 /// Where a request's body ends, in bytes of `body`. `None` where it is malformed or goes on.
 fn end_in_request(body: &[u8]) -> Option<usize> {
-    let mut follower = Follower::new(HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 });
+    let mut follower = MessageFramer::new(HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 });
     follower.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").expect("the head is well-formed");
     let ends = |byte: &u8| follower.feed(&[*byte]).is_ok().then(|| follower.place() != Place::Body);
     body.iter().map_while(ends).position(|ends| ends).map(|at| at + 1)

@@ -35,7 +35,7 @@ fn parts(parts: &'static [&'static str], fails: bool) -> Sent {
 /// What is written for a request, and the failure if it was not sent to its end.
 async fn written(request: Request<Sent>) -> (String, Option<Error>) {
     let (near, mut far) = duplex(16);
-    let mut line = Line::new(near, PATIENCE);
+    let mut line = Http1Connection::new(near, PATIENCE);
     begin(&mut line, request);
     let sending = async move {
         poll_fn(|cx| line.poll_upload(cx)).await;
@@ -135,7 +135,7 @@ async fn a_body_that_is_not_what_was_told_never_looks_whole() {
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_takes_nothing_more_is_given_up() {
     let (near, _far) = duplex(16);
-    let mut line = Line::new(near, PATIENCE);
+    let mut line = Http1Connection::new(near, PATIENCE);
     begin(&mut line, request(Method::GET));
     let started = Instant::now();
     assert!(matches!(head(&mut line).await, Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
@@ -173,15 +173,15 @@ async fn a_stream_that_takes_nothing_and_does_not_say_so_is_no_loop() {
         assert!(times < 10, "it goes on for ever");
         Ok(0)
     };
-    let mut line = Line::new(Writes(nothing), PATIENCE);
+    let mut line = Http1Connection::new(Writes(nothing), PATIENCE);
     begin(&mut line, request(Method::GET));
     assert!(matches!(head(&mut line).await, Err(Error::Io(error)) if error.kind() == io::ErrorKind::WriteZero));
 }
 
 /// A line that has served one request already, and its far end.
-async fn used() -> (Line<DuplexStream, Sent>, DuplexStream) {
+async fn used() -> (Http1Connection<DuplexStream, Sent>, DuplexStream) {
     let (near, mut far) = duplex(1024);
-    let mut line = Line::new(near, PATIENCE);
+    let mut line = Http1Connection::new(near, PATIENCE);
     begin(&mut line, request(Method::GET));
     far.write_all(OK).await.unwrap();
     head(&mut line).await.unwrap();
@@ -199,7 +199,7 @@ async fn read_request(far: &mut DuplexStream) {
 }
 
 /// What became of the request that was begun on `line`, which fails.
-async fn disposition(line: &mut Line<DuplexStream, Sent>, reused: bool) -> Option<Disposition> {
+async fn disposition(line: &mut Http1Connection<DuplexStream, Sent>, reused: bool) -> Option<Disposition> {
     let error = match head(line).await {
         Err(error) => error,
         Ok(_) => body(line).await.unwrap_err(),
@@ -216,7 +216,7 @@ async fn g01_a_request_that_meets_a_closed_connection_was_not_sent() {
 
     let (near, far) = duplex(1024);
     drop(far);
-    let mut line = Line::new(near, PATIENCE);
+    let mut line = Http1Connection::new(near, PATIENCE);
     begin(&mut line, request(Method::GET));
     assert_eq!(disposition(&mut line, false).await, Some(Disposition::NotSent { reused: false }));
 }
@@ -325,7 +325,7 @@ async fn an_early_answer_that_is_here_is_delivered_when_the_request_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_line_notices_its_end_and_what_nobody_asked_for() {
-    let ended = |mut line: Line<DuplexStream, Sent>| async move { poll_fn(|cx| line.poll_ended(cx)).await };
+    let ended = |mut line: Http1Connection<DuplexStream, Sent>| async move { poll_fn(|cx| line.poll_ended(cx)).await };
     let (line, far) = used().await;
     let watching = tokio::spawn(ended(line));
     sleep(SECOND).await;
@@ -352,7 +352,7 @@ async fn an_idle_line_keeps_nothing_of_what_it_has_served() {
         length.as_bytes(),
     ] {
         let script = Script::new([Bytes::copy_from_slice(answer)], Last::Silence);
-        let mut line = Line::new(script, PATIENCE);
+        let mut line = Http1Connection::new(script, PATIENCE);
         begin(&mut line, post(&[], parts(&["012"], false)));
         head(&mut line).await.unwrap();
         while line.is_uploading() {
