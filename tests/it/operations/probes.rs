@@ -151,3 +151,33 @@ fn the_admin_port_tells_the_status_to_local_programs_only() {
     assert_eq!(status["upstream"].as_str(), Some(format!("{}/", upstream.url()).as_str()));
     assert_eq!(admin.call("GET", "/api/status", &["Origin: https://evil.example"], b"").status, 403);
 }
+
+/// The value of `key` in the lines of `probe`, or its default in Kubernetes.
+fn number(probe: &str, key: &str, default: u64) -> u64 {
+    let line = probe.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": "));
+    line.map_or(default, |value| value.trim().parse().unwrap())
+}
+
+#[test]
+fn the_heartbeat_limit_is_below_the_shipped_startup_probes() {
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes")];
+    let mut probes = 0;
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for probe in text.split("startupProbe:").skip(1).map(|rest| rest.split("Probe:").next().unwrap()) {
+                if !probe.contains("/startupz") {
+                    continue;
+                }
+                let allowed = number(probe, "periodSeconds", 10) * number(probe, "failureThreshold", 3);
+                assert!(allowed > finicity_proxy::token::HEARTBEAT_LIMIT.as_secs(), "{}: {allowed} s", path.display());
+                probes += 1;
+            }
+        }
+    }
+    assert!(probes >= 3, "{probes} startup probes in deploy/kubernetes");
+}
