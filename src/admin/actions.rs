@@ -63,9 +63,9 @@ async fn reset_latch(State(parts): State<Parts>, Query(reset): Query<Reset>) -> 
             (StatusCode::INTERNAL_SERVER_ERROR, "the reset could not be written; see the log\n").into_response()
         }
         Some(Verdict::Held) => {
-            let how = "held: too many token requests with these credentials have an unknown outcome, and five failed ones lock \
-                       the vendor account. If you are sure that the credentials are right: POST \
-                       /api/latch/reset?override_budget=true\n";
+            let how = "not reset: held, since too many token requests with these credentials have an unknown outcome, and five \
+                       failed ones lock the vendor account. If the vendor has confirmed the credentials: finicity-proxy lockout \
+                       reset --override-budget (POST /api/latch/reset?override_budget=true)\n";
             (StatusCode::CONFLICT, how).into_response()
         }
         Some(Verdict::BudgetSpent) => {

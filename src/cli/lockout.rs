@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 enum Action {
     /// Allow the present credentials one more attempt. Each rejection counts: five lock the vendor account
     Reset {
-        /// Even though so many credentials of this id were rejected that none is tried any more
+        /// Even though so many credentials of this id were rejected, or have an unknown outcome, that none is tried any more
         #[arg(long)]
         override_budget: bool,
     },
@@ -30,7 +30,8 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
     let Action::Reset { override_budget } = arguments.action;
     let target = admin_target(inputs, Access::Act)?;
     let (_, before) = target.status().await?;
-    let is_refused = before.lock_out.reason.is_some() || before.lock_out.new_credentials.as_deref() == Some("rejected");
+    let candidate = before.lock_out.new_credentials.as_deref();
+    let is_refused = before.lock_out.reason.is_some() || matches!(candidate, Some("rejected" | "held"));
     let path = if override_budget { "/api/latch/reset?override_budget=true" } else { "/api/latch/reset" };
     let response = target.send(Method::POST, path).await?;
     say(if is_refused { &response.text } else { "nothing was locked out; nothing was changed" });

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use crate::{
-    message::framing::{HeadLimits, MessageFramer, Place},
+    message::framing::{ChunkLine, HeadLimits, MessageFramer, Place},
     upstream::http1::decoder::{Decoder, Part},
 };
 
@@ -25,6 +25,22 @@ fn end_in_response(body: &[u8]) -> Option<usize> {
             Ok(Part::End) => return Some(body.len() - bytes.len()),
             Ok(Part::More) | Err(_) => return None,
         }
+    }
+}
+
+/// Whether a last chunk is followed by something else than the end of the body. Trailers are read by different rules in the two
+/// directions: responses' by httparse, and requests' as lines that are dropped.
+fn has_trailers(mut body: &[u8]) -> bool {
+    loop {
+        let Some(end) = body.windows(2).position(|pair| pair == b"\r\n") else { return false };
+        let (line, rest) = body.split_at(end + 2);
+        let Some(ChunkLine { size, .. }) = ChunkLine::parse(line) else { return false };
+        if size == 0 {
+            return !rest.is_empty() && !rest.starts_with(b"\r\n");
+        }
+        let next = usize::try_from(size).ok().and_then(|size| size.checked_add(2));
+        let Some(rest) = next.and_then(|next| rest.get(next..)) else { return false };
+        body = rest;
     }
 }
 
@@ -73,7 +89,9 @@ proptest! {
         end in prop::sample::select(vec!["\r\n\r\n", "\n\r\n", "\r\n\n", "\r\r\n\r\n", "", "\r\n\r\nGET / HTTP/1.1\r\n"]),
     ) {
         let body = chunks.concat() + last + end;
-        prop_assert_eq!(end_in_request(body.as_bytes()), end_in_response(body.as_bytes()), "{:?}", body);
+        if !has_trailers(body.as_bytes()) {
+            prop_assert_eq!(end_in_request(body.as_bytes()), end_in_response(body.as_bytes()), "{:?}", body);
+        }
     }
 }
 
