@@ -294,7 +294,9 @@ async fn a_candidate_is_held_while_the_credentials_in_use_go_on() {
     let tried = || vendor.with(|books| books.requests.iter().filter(|(secret, _)| secret == "candidate").count());
     assert_eq!((tried(), instance.guard().candidate), (3, Some(CandidateState::Held)));
     pass(Duration::from_secs(20 * 3600), Duration::from_secs(5), || assert!(instance.reader.usable().is_some())).await;
-    assert_eq!((tried(), instance.reader.state()), (3, State::Fresh));
+    assert_eq!(tried(), 3);
+    // A scheduled refresh may be in progress at any moment.
+    assert!(matches!(instance.reader.state(), State::Fresh | State::Refreshing));
     hours(6).await;
     assert_eq!((tried(), instance.guard().candidate), (4, Some(CandidateState::Rejected)));
 }
