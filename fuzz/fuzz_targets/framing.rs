@@ -1,4 +1,4 @@
-//! libFuzzer's way into `src/framing.rs`, where what must hold is said.
+//! libFuzzer's way into `fuzz/src/framing.rs`, where what must hold is said.
 
 #![no_main]
 

@@ -234,7 +234,7 @@ impl Lockout {
         let recorded = (decision == Decision::Permitted).then(|| attempts.record(fingerprint, now));
         if recorded.is_some() {
             // A rejection must find its file replaceable, too.
-            self.write_rejections()?;
+            self.write_rejections(self.state.clone()).map_err(|source| self.rejections_error(source))?;
         }
         if attempts != before {
             self.write_attempts(attempts)?;
@@ -348,7 +348,11 @@ impl Lockout {
         }
         let _lock = self.store.as_ref().map(Store::lock).transpose()?;
         self.refresh()?;
-        let next = changed(&self.state);
+        self.write_rejections(changed(&self.state))
+    }
+
+    /// Makes `next` the state, on the disk first. The caller holds the lock.
+    fn write_rejections(&mut self, next: State) -> Result<(), Failure> {
         if let Some(store) = &mut self.store {
             store.write(&self.key, &next)?;
         }
@@ -380,13 +384,6 @@ impl Lockout {
             Some(next) => self.write_attempts(next),
             None => Ok(()),
         }
-    }
-
-    fn write_rejections(&mut self) -> Result<(), PersistError> {
-        let Some(store) = &mut self.store else { return Ok(()) };
-        store.write(&self.key, &self.state).map_err(|source| PersistError { path: store.path(), source })?;
-        self.unsaved.clear();
-        Ok(())
     }
 
     fn write_attempts(&mut self, attempts: Attempts) -> Result<(), PersistError> {

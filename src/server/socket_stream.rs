@@ -67,7 +67,7 @@ impl SocketStream {
     }
 
     /// Has the connection reset when it is dropped. A Unix socket cannot be reset: what ends early on it has to say so in its
-    /// framing, and callers that speak HTTP/1.0, which has none, are not let in there (`proxy::guard`).
+    /// framing, and callers that speak HTTP/1.0, which has none, are not let in there (`proxy::admission`).
     ///
     /// # Errors
     ///

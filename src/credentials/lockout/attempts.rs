@@ -97,6 +97,11 @@ pub(super) struct Rejections {
     pub(super) budget: u32,
 }
 
+/// `time`, which counts from the Unix epoch, in the unit of the records.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Account {
     fn new(id: Hash) -> Self {
         Self { id, proven: None, limit: MAX_UNRESOLVED, unresolved: Vec::new() }
@@ -131,7 +136,7 @@ impl Account {
         if self.proven == Some(credentials) {
             return Decision::Proven;
         }
-        if self.unresolved.len() >= MAX_ATTEMPTS && self.unresolved.iter().all(|attempt| !attempt.superseded) {
+        if self.unresolved.len() >= MAX_ATTEMPTS && self.oldest_superseded().is_none() {
             return Decision::Held(None);
         }
         let Some(last) = self.last_attempt(credentials) else { return Decision::Permitted };
@@ -154,6 +159,11 @@ impl Account {
         } else {
             Decision::Permitted
         }
+    }
+
+    /// The index of the attempt that makes room for another one.
+    fn oldest_superseded(&self) -> Option<usize> {
+        self.unresolved.iter().position(|attempt| attempt.superseded)
     }
 
     /// Whether losing this record could permit an attempt too many.
@@ -188,15 +198,15 @@ impl Attempts {
 
     /// Records an attempt that is about to be made at `now`.
     pub(super) fn record(&mut self, fingerprint: &Fingerprint, now: Duration) -> u64 {
-        let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let at_ms = millis(now);
         let attempt = Attempt { credentials: fingerprint.whole, at_ms, superseded: false };
-        let unresolved = &mut self.entry(fingerprint).unresolved;
-        if unresolved.len() >= MAX_ATTEMPTS
-            && let Some(oldest) = unresolved.iter().position(|attempt| attempt.superseded)
+        let account = self.entry(fingerprint);
+        if account.unresolved.len() >= MAX_ATTEMPTS
+            && let Some(oldest) = account.oldest_superseded()
         {
-            unresolved.remove(oldest);
+            account.unresolved.remove(oldest);
         }
-        unresolved.push(attempt);
+        account.unresolved.push(attempt);
         at_ms
     }
 
@@ -213,7 +223,7 @@ impl Attempts {
     /// The credentials obtained a token by a request that was sent at `sent`: they are proven, and the vendor's count of the account
     /// has restarted since.
     pub(super) fn accepted(&mut self, fingerprint: &Fingerprint, sent: Duration) {
-        let sent_ms = u64::try_from(sent.as_millis()).unwrap_or(u64::MAX);
+        let sent_ms = millis(sent);
         let account = self.entry(fingerprint);
         account.proven = Some(fingerprint.whole);
         account.limit = MAX_UNRESOLVED;
@@ -264,7 +274,7 @@ impl Attempts {
         if now < PLAUSIBLE_TIME {
             return;
         }
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = millis(now);
         let unset_ms = PLAUSIBLE_TIME.as_secs() * 1000;
         for attempt in self.accounts.iter_mut().flat_map(|account| &mut account.unresolved) {
             if !(unset_ms..=now_ms).contains(&attempt.at_ms) {
