@@ -29,7 +29,7 @@ use finicity_proxy::{
     },
     telemetry::Metrics,
     token::{self, Clock, scheme::AuthHeaders},
-    vendor::catalogue::Route,
+    vendor::catalogue::Catalogue,
 };
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -101,7 +101,7 @@ fn targets(criterion: &mut Criterion) {
         ("other", "/no/such/operation"),
     ] {
         group.bench_function(format!("route, {name}"), |bencher| {
-            bencher.iter(|| Route::find(&Method::GET, black_box(path)));
+            bencher.iter(|| Catalogue::us().find(&Method::GET, black_box(path)));
         });
         group.bench_function(format!("canonical form, {name}"), |bencher| {
             bencher.iter(|| canonical(black_box(path)).is_ok());
@@ -118,14 +118,14 @@ fn targets(criterion: &mut Criterion) {
 fn policy(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("policy");
     let path = "/aggregation/v4/customers/1005061234/accounts/5011648377/transactions";
-    let route = Route::find(&Method::GET, path);
+    let route = Catalogue::us().find(&Method::GET, path);
     for count in [10, 100, 1000] {
         let others = (1..count).map(|place| format!("GET /aggregation/v4/customers/{{id}}/of-rule-{place}/**"));
         let last = "GET /aggregation/v4/customers/{id}/accounts/{accountId}/transactions".to_owned();
         let rules = others.chain([last]).map(|rule| rule.parse().expect("it is one")).collect::<Vec<Rule>>();
         for (name, policy) in [
-            ("allow", Policy::new(&rules, &[], false, Mode::Enforce)),
-            ("deny", Policy::new(&[], &rules[..count - 1], false, Mode::Enforce)),
+            ("allow", Policy::new(Catalogue::us(), &rules, &[], false, Mode::Enforce)),
+            ("deny", Policy::new(Catalogue::us(), &[], &rules[..count - 1], false, Mode::Enforce)),
         ] {
             group.bench_function(format!("{name}, {count} rules"), |bencher| {
                 bencher.iter(|| policy.judge(&Method::GET, black_box(path), route).expect("it is let through"));

@@ -15,14 +15,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use finicity_proxy::{telemetry::Metrics, vendor::catalogue::Route};
+use finicity_proxy::{
+    telemetry::Metrics,
+    vendor::catalogue::{Catalogue, Operation},
+};
 use http::{Method, StatusCode};
 
 const REQUESTS: u32 = 2_000_000;
 
 fn main() {
     let metrics = Metrics::new();
-    let route = Route::find(&Method::GET, "/aggregation/v1/customers");
+    let route = Catalogue::us().find(&Method::GET, "/aggregation/v1/customers");
     for threads in [1, 2] {
         let started = Instant::now();
         thread::scope(|scope| {
@@ -36,17 +39,18 @@ fn main() {
         );
     }
 
-    for index in 0..Route::count() {
+    let operations = Catalogue::us().operations().len();
+    for index in 0..operations {
         let template = format!("/aggregation/v1/{index:04}/{{customerId}}/accounts/{{accountId}}/transactions");
-        metrics.route(index + 1, "DELETE", &template, true).finished(Some(StatusCode::OK), Duration::from_millis(9));
+        metrics.route(Some(index), "DELETE", &template, true).finished(Some(StatusCode::OK), Duration::from_millis(9));
     }
     let started = Instant::now();
     let bytes = metrics.render().len();
-    println!("a page with {} operations: {} KiB in {:.1?}", Route::count(), bytes / 1024, started.elapsed());
+    println!("a page with {operations} operations: {} KiB in {:.1?}", bytes / 1024, started.elapsed());
 }
 
 /// What the layers count of a request that is answered over a connection that served before.
-fn request(metrics: &Metrics, route: Route) {
+fn request(metrics: &Metrics, route: Operation) {
     metrics.in_flight().inc();
     metrics.upstream().idle().dec();
     metrics.upstream().sent(true);

@@ -94,7 +94,7 @@ fn request(metrics: &Metrics, line: bool, number: u32) {
     let first_byte = Duration::from_micros(u64::from(number) * 7 + 1234);
     metrics.in_flight().inc();
     metrics.upstream().sent(true);
-    let route = metrics.route(7, "GET", "/aggregation/v1/customers/{customerId}/accounts", true);
+    let route = metrics.route(Some(7), "GET", "/aggregation/v1/customers/{customerId}/accounts", true);
     route.finished(Some(StatusCode::OK), first_byte * 2);
     route.reached_upstream();
     route.first_byte(first_byte);

@@ -20,7 +20,7 @@ use tree::Tree;
 
 use crate::{
     message::path::{canonical, has_clear_segments, is_plain},
-    vendor::catalogue::Route,
+    vendor::catalogue::{Catalogue, Operation},
 };
 
 /// What is done about a request that the policy denies (`policy.mode`).
@@ -61,14 +61,14 @@ pub struct Policy {
 impl Policy {
     /// What `allow` names, or everything if that is empty; but not what `deny` names, nor, with `deny_billable`, what the catalogue
     /// does not know to be free.
-    pub fn new(allow: &[Rule], deny: &[Rule], deny_billable: bool, mode: Mode) -> Self {
+    pub fn new(catalogue: &'static Catalogue, allow: &[Rule], deny: &[Rule], deny_billable: bool, mode: Mode) -> Self {
         let tree = |rules: &[Rule], spell: fn(&str) -> String| {
             (!rules.is_empty()).then(|| rules.iter().fold(Tree::default(), |tree, rule| tree.with(rule, spell)))
         };
         // A server answers HEAD by doing what it does for GET.
         let denied: Vec<Rule> = deny.iter().map(Rule::with_head).collect();
         let unknown = [("policy.allow", allow), ("policy.deny", deny)].into_iter().flat_map(|(key, rules)| {
-            let rules = (1..).zip(rules).filter(|(_, rule)| !rule.is_of_the_catalogue());
+            let rules = (1..).zip(rules).filter(|(_, rule)| !rule.matches_some_of(catalogue));
             rules.map(move |(place, _)| format!("rule {place} of {key}"))
         });
         let unknown = unknown.collect();
@@ -82,7 +82,7 @@ impl Policy {
         }
     }
 
-    /// The rules that hold for no operation of the catalogue: slips of the pen, unless they are meant for calls that it does not have.
+    /// The rules that match no operation of the catalogue: typing errors, unless they are meant for calls that it does not have.
     pub fn unknown(&self) -> &[String] {
         &self.unknown
     }
@@ -97,12 +97,12 @@ impl Policy {
         self.allow.is_none() && self.deny.is_none() && !self.deny_billable
     }
 
-    /// Whether a call with `method` of `path`, which is the operation `route`, may go to the upstream.
+    /// Whether a call with `method` of `path`, which is `operation`, may go to the upstream.
     ///
     /// # Errors
     ///
     /// Why it may not.
-    pub fn judge(&self, method: &Method, path: &str, route: Route) -> Result<(), Denial> {
+    pub fn judge(&self, method: &Method, path: &str, operation: Operation) -> Result<(), Denial> {
         let methods = Methods::of(method);
         if self.allow.is_some() || self.deny.is_some() {
             let form = form(path).ok_or(Denial::Unclear)?;
@@ -110,7 +110,7 @@ impl Policy {
                 return Err(Denial::Denied);
             }
         }
-        if self.deny_billable && route.is_billable() {
+        if self.deny_billable && operation.is_billable() {
             return Err(Denial::Billable);
         }
         let allowed = |allow: &Tree| {

@@ -146,7 +146,7 @@ where
     let Shared { concurrency, token, control, metrics, drain } = shared;
     let guard = Arc::new(Admission::new(config, door));
     let names = Arc::new(HeaderRules::new(&config.own_headers, &config.forward));
-    let limits = config.upload;
+    let (catalogue, limits) = (config.catalogue, config.upload);
     ServiceBuilder::new()
         .layer(ObserveLayer::new(door, Arc::clone(&metrics))) // request id, access log, metrics
         .layer(ErrorResponseLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
@@ -154,7 +154,7 @@ where
         .layer(DrainLayer::new(drain)) // none is waited for beyond the drain's time
         .layer(step(malformed::check)) // one reading of the message, and no more of it than the limits
         .layer(step(move |exchange: &mut Exchange<_>| guard.admit(exchange))) // who may call: host names, no browsers, a header
-        .layer(step(target::find_route)) // which operation of the catalogue it is
+        .map_request(move |exchange| target::with_operation(catalogue, exchange)) // which operation of the catalogue it is
         .layer(InterceptLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here
         .layer(step(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // how much may be sent …
         .map_request(move |exchange| body_limits::watch(limits, exchange)) // … and how slowly

@@ -6,9 +6,9 @@ use finicity_proxy::{
     policy::{Mode, Policy, Rule},
     proxy::{
         Endpoints, Exchange, Record,
-        target::{Verdict, find_route, judge, upstream_uri},
+        target::{Verdict, judge, upstream_uri, with_operation},
     },
-    vendor::catalogue::Route,
+    vendor::catalogue::{Catalogue, Operation},
 };
 use http::{
     Method, Request, Uri,
@@ -38,12 +38,12 @@ fn checked(method: Method, uri: &Uri, input: &[u8]) {
     let endpoints = Endpoints::new(None, None);
     let passes = judge(&endpoints, &mut exchange.request).is_ok_and(|verdict| verdict == Verdict::Forward);
     assert!(!passes || is_origin_form(input), "{uri} passes");
-    find_route(&mut exchange).expect("a route is found for whatever path");
+    let exchange = with_operation(Catalogue::us(), exchange);
     assert_eq!(exchange.request.uri(), uri, "a check changes nothing");
     if passes {
         assert!(!TOKEN_ENDPOINTS.contains(&forgiving(uri.path()).as_str()), "{uri} is a token endpoint");
         goes_to_the_authority(uri, input);
-        rules_hold(exchange.record.route(), &exchange.request);
+        rules_hold(exchange.record.operation(), &exchange.request);
     }
 }
 
@@ -51,15 +51,15 @@ fn checked(method: Method, uri: &Uri, input: &[u8]) {
 static POLICIES: LazyLock<[Policy; 2]> = LazyLock::new(|| {
     let rules = |text: &str| -> Vec<Rule> { vec![text.parse().expect("it is a rule")] };
     let (deny, allow) = (rules("* /connect/**"), rules("GET /aggregation/{version}/customers"));
-    [Policy::new(&[], &deny, false, Mode::Enforce), Policy::new(&allow, &[], false, Mode::Enforce)]
+    [Policy::new(Catalogue::us(), &[], &deny, false, Mode::Enforce), Policy::new(Catalogue::us(), &allow, &[], false, Mode::Enforce)]
 });
 
 /// What a policy lets through is, as a forgiving server reads it, still what the policy lets through.
-fn rules_hold(route: Route, request: &Request<()>) {
+fn rules_hold(operation: Operation, request: &Request<()>) {
     let (method, path) = (request.method(), request.uri().path());
     let read = forgiving(path);
     let segments: Vec<&str> = read.split('/').collect();
-    let [deny, allow] = POLICIES.each_ref().map(|policy| policy.judge(method, path, route).is_ok());
+    let [deny, allow] = POLICIES.each_ref().map(|policy| policy.judge(method, path, operation).is_ok());
     assert!(!deny || segments[0] != "connect", "{path} is denied");
     let is_allowed = *method == Method::GET && matches!(segments[..], ["aggregation", _, "customers"]);
     assert!(!allow || is_allowed, "{path} is not allowed");

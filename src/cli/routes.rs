@@ -2,14 +2,13 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Context as _;
 use http::Method;
 
 use super::{complain, say};
 use crate::{
     config::{self, Inputs},
     policy::{Denial, Mode},
-    vendor::catalogue::Route,
+    vendor::catalogue::{Catalogue, Operation},
 };
 
 /// Prints a line for each operation of the catalogue. Nobody is called, and no credential is needed.
@@ -19,17 +18,17 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
         complain(format_args!("{rule} holds for no operation of the catalogue"));
     }
     let mut lines = String::new();
-    let mut line = |verdict: Result<(), Denial>, cost: &str, route: Route, method: &str, path: &str| {
+    let mut line = |verdict: Result<(), Denial>, cost: &str, operation: Operation, method: &str, path: &str| {
         let verdict = verdict.map_or_else(Denial::as_str, |()| "allowed");
-        let slow = if route.is_slow() { "slow" } else { "-" };
-        let secret = if route.bears_secret() { "secret" } else { "-" };
+        let slow = if operation.is_slow() { "slow" } else { "-" };
+        let secret = if operation.bears_secret() { "secret" } else { "-" };
         writeln!(lines, "{verdict:<12} {cost:<9} {slow:<5} {secret:<7} {method:<7} {path}")
     };
-    for route in Route::all() {
-        let method =
-            Method::from_bytes(route.method().as_bytes()).context("the catalogue has a method that is none")?;
-        let cost = if route.is_billable() { "billable" } else { "free" };
-        line(policy.judge(&method, route.template(), route), cost, route, route.method(), route.template())?;
+    for operation in Catalogue::us().operations() {
+        let (method, template) = (operation.method(), operation.template());
+        let cost = if operation.is_billable() { "billable" } else { "free" };
+        let verdict = policy.judge(&Method::from_bytes(method.as_bytes())?, template, operation);
+        line(verdict, cost, operation, method, template)?;
     }
     say(lines.trim_end());
     if policy.mode() == Mode::Report && !policy.is_open() {

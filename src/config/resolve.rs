@@ -13,7 +13,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use http::HeaderValue;
 
 use super::{Config, Control, Environment, Problem, Raw, Reread, Shutdown, Startup, reader::Reader};
-use crate::{credentials, error_chain, policy::Policy, proxy, telemetry::Levels, token};
+use crate::{credentials, error_chain, policy::Policy, proxy, telemetry::Levels, token, vendor::catalogue::Catalogue};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -55,7 +55,7 @@ pub(super) fn control(raw: &Raw, problems: &mut Vec<Problem>) -> Control {
 
 /// Reads the keys that say what callers may call.
 pub(super) fn policy(raw: &Raw, problems: &mut Vec<Problem>) -> Policy {
-    policy::policy(&mut Reader::new(raw, problems))
+    policy::policy(&mut Reader::new(raw, problems), Catalogue::us())
 }
 
 /// The levels of the log, of keys that are all valid; what is wrong is added to `problems`. Credentials are not looked at.
@@ -79,7 +79,8 @@ fn keys(
     let listen = listen::listen(read);
     let hosts = listen::host_names(read);
     let required_header = listen::required_header(read);
-    let policy = Arc::new(policy::policy(read));
+    let catalogue = Catalogue::us();
+    let policy = Arc::new(policy::policy(read, catalogue));
     let concurrency = read.number("limits.concurrency", 1..=100_000);
     let queue = read.number("limits.queue", 0..=100_000);
     let queue_timeout = read.duration("limits.queue_timeout", Duration::ZERO..=60 * SECOND);
@@ -119,6 +120,7 @@ fn keys(
             replay_buffer,
             heal_wait: token.token_wait,
             endpoints: proxy::Endpoints::new(token.token_path.as_deref(), token.revocation_path.as_deref()),
+            catalogue,
             policy,
             forward,
             own_headers,

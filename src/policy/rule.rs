@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use http::Method;
 
-use crate::vendor::catalogue::Route;
+use crate::vendor::catalogue::Catalogue;
 
 /// The methods that rules can name: those that are forwarded at all.
 const METHODS: [Method; 7] =
@@ -61,17 +61,18 @@ impl Rule {
         rule
     }
 
-    /// Whether it holds for any operation of the catalogue. One that does not is a slip of the pen, or a call that the catalogue does
-    /// not have.
-    pub fn is_of_the_catalogue(&self) -> bool {
-        Route::all().any(|route| {
-            let method = Method::from_bytes(route.method().as_bytes()).expect("the catalogue's methods are methods");
-            self.methods.has(Methods::of(&method)) && self.may_hold_for(route.template())
+    /// Whether it matches any operation of `catalogue`. One that does not is a typing error, or a call that the catalogue does not
+    /// have.
+    pub fn matches_some_of(&self, catalogue: &'static Catalogue) -> bool {
+        catalogue.operations().any(|operation| {
+            let method =
+                Method::from_bytes(operation.method().as_bytes()).expect("the methods of a catalogue are valid");
+            self.methods.has(Methods::of(&method)) && self.may_match(operation.template())
         })
     }
 
     /// Whether some path of `template` is one of its paths.
-    fn may_hold_for(&self, template: &str) -> bool {
+    fn may_match(&self, template: &str) -> bool {
         let mut given = segments(template);
         let each = self.segments.iter().all(|own| match (own, given.next()) {
             (_, None) => false,

@@ -7,17 +7,17 @@ fn rules(texts: &[&str]) -> Vec<Rule> {
 }
 
 fn allowing(texts: &[&str]) -> Policy {
-    Policy::new(&rules(texts), &[], false, Mode::Enforce)
+    Policy::new(Catalogue::us(), &rules(texts), &[], false, Mode::Enforce)
 }
 
 fn denying(texts: &[&str]) -> Policy {
-    Policy::new(&[], &rules(texts), false, Mode::Enforce)
+    Policy::new(Catalogue::us(), &[], &rules(texts), false, Mode::Enforce)
 }
 
 fn judged(policy: &Policy, call: &str) -> Result<(), Denial> {
     let (method, path) = call.split_once(' ').unwrap();
     let method = method.parse().unwrap();
-    policy.judge(&method, path, Route::find(&method, path))
+    policy.judge(&method, path, Catalogue::us().find(&method, path))
 }
 
 #[track_caller]
@@ -68,7 +68,13 @@ fn who_may_not_get_may_not_ask_for_the_head_either() {
 
 #[test]
 fn what_is_denied_is_denied_whatever_is_allowed() {
-    let policy = Policy::new(&rules(&["* /a/**"]), &rules(&["* /a/secret/**", "DELETE /a/{id}"]), false, Mode::Enforce);
+    let policy = Policy::new(
+        Catalogue::us(),
+        &rules(&["* /a/**"]),
+        &rules(&["* /a/secret/**", "DELETE /a/{id}"]),
+        false,
+        Mode::Enforce,
+    );
     check(&policy, Ok(()), &["GET /a", "GET /a/1", "DELETE /a/1/2", "GET /a/1/secret"]);
     check(&policy, Err(Denial::Denied), &["GET /a/secret", "POST /a/secret/1", "DELETE /a/1"]);
     check(&policy, Err(Denial::NotAllowed), &["GET /b"]);
@@ -76,7 +82,10 @@ fn what_is_denied_is_denied_whatever_is_allowed() {
 
 #[test]
 fn c09_c10_what_is_denied_is_denied_in_every_spelling_and_what_has_two_readings_is_refused() {
-    for policy in [denying(&["* /a/b"]), Policy::new(&rules(&["* /**"]), &rules(&["* /a/b"]), false, Mode::Enforce)] {
+    for policy in [
+        denying(&["* /a/b"]),
+        Policy::new(Catalogue::us(), &rules(&["* /**"]), &rules(&["* /a/b"]), false, Mode::Enforce),
+    ] {
         check(
             &policy,
             Err(Denial::Denied),
@@ -153,7 +162,7 @@ fn c10_a_hidden_separator_is_refused_though_something_else_makes_up_for_it() {
 
 #[test]
 fn nothing_that_may_be_billed_is_what_the_catalogue_knows_to_be_free() {
-    let policy = Policy::new(&[], &[], true, Mode::Enforce);
+    let policy = Policy::new(Catalogue::us(), &[], &[], true, Mode::Enforce);
     check(&policy, Ok(()), &["GET /aggregation/v1/customers", "DELETE /aggregation/v1/customers/1"]);
     let billable = [
         "POST /aggregation/v1/customers/active",
@@ -165,17 +174,17 @@ fn nothing_that_may_be_billed_is_what_the_catalogue_knows_to_be_free() {
     let folded =
         ["GET /aggregation/v1/customers/1\u{ff0f}accounts\u{ff0f}2", "GET /aggregation/v1/customers/1\u{ff3c}accounts"];
     check(&policy, Err(Denial::Billable), &folded);
-    let policy = Policy::new(&rules(&["* /**"]), &[], true, Mode::Enforce);
+    let policy = Policy::new(Catalogue::us(), &rules(&["* /**"]), &[], true, Mode::Enforce);
     check(&policy, Err(Denial::Billable), &billable);
 }
 
 #[test]
 fn every_operation_can_be_named_as_the_catalogue_has_it() {
-    let named = |route: Route| format!("{} {}", route.method(), route.template());
-    for route in Route::all() {
+    let named = |route: Operation| format!("{} {}", route.method(), route.template());
+    for route in Catalogue::us().operations() {
         let policy = allowing(&[&named(route)]);
         assert!(policy.unknown().is_empty(), "{}", named(route));
-        for other in Route::all() {
+        for other in Catalogue::us().operations() {
             let call = named(other).replace(['{', '}'], "_");
             let expected = if other == route { Ok(()) } else { Err(Denial::NotAllowed) };
             // A fixed segment of one operation may be a value for another's parameter.
@@ -187,7 +196,7 @@ fn every_operation_can_be_named_as_the_catalogue_has_it() {
 }
 
 /// Whether the paths of `other` are among those of `route`, by what may stand for a parameter.
-fn includes(route: Route, other: Route) -> bool {
+fn includes(route: Operation, other: Operation) -> bool {
     let (own, given) = (segments(route.template()), segments(other.template()));
     let same = route.method() == other.method() && own.clone().count() == given.clone().count();
     same && own.zip(given).all(|(own, given)| own.starts_with('{') || own == given)
@@ -202,7 +211,7 @@ fn rules_that_hold_for_nothing_known_are_told() {
         "* /aggregation/v1/customers/1",
     ]);
     let deny = rules(&["GET /connect/v2/nothing", "* /**"]);
-    let policy = Policy::new(&allow, &deny, false, Mode::Report);
+    let policy = Policy::new(Catalogue::us(), &allow, &deny, false, Mode::Report);
     assert_eq!(policy.unknown(), ["rule 2 of policy.allow", "rule 3 of policy.allow", "rule 1 of policy.deny"]);
     assert_eq!(policy.mode(), Mode::Report);
 }
@@ -264,12 +273,12 @@ proptest! {
         paths in prop::collection::vec("(/[a-d]){1,5}|/", 1..12),
     ) {
         let rules: Vec<Rule> = texts.iter().map(|text| text.parse().unwrap()).collect();
-        let (allow, deny) = (Policy::new(&rules, &[], false, Mode::Enforce), Policy::new(&[], &rules, false, Mode::Enforce));
+        let (allow, deny) = (Policy::new(Catalogue::us(), &rules, &[], false, Mode::Enforce), Policy::new(Catalogue::us(), &[], &rules, false, Mode::Enforce));
         for path in &paths {
             for method in [Method::GET, Method::POST, Method::PUT] {
                 let expected = rules.iter().any(|rule| holds(rule, &method, path));
-                prop_assert_eq!(allow.judge(&method, path, Route::OTHER).is_ok(), expected, "{} {}", method, path);
-                prop_assert_eq!(deny.judge(&method, path, Route::OTHER).is_err(), expected, "{} {}", method, path);
+                prop_assert_eq!(allow.judge(&method, path, Operation::OTHER).is_ok(), expected, "{} {}", method, path);
+                prop_assert_eq!(deny.judge(&method, path, Operation::OTHER).is_err(), expected, "{} {}", method, path);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderName;
 
 use super::{body_limits::BodyLimits, endpoints::Endpoints};
-use crate::{message::guard::RequiredHeader, policy::Policy, upstream::UpstreamConfig};
+use crate::{message::guard::RequiredHeader, policy::Policy, upstream::UpstreamConfig, vendor::catalogue::Catalogue};
 
 /// How requests are let in and forwarded.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Config {
     pub replay_buffer: usize,
     /// The endpoints that callers must not reach.
     pub endpoints: Endpoints,
+    /// The operations of the upstream's API.
+    pub catalogue: &'static Catalogue,
     /// What callers may call.
     pub policy: Arc<Policy>,
     /// The names of the header fields that are injected.

@@ -61,7 +61,7 @@ where
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
         let record = Arc::clone(&exchange.record);
-        let limit = if record.route().is_slow() { self.limits.slow } else { self.limits.usual };
+        let limit = if record.operation().is_slow() { self.limits.slow } else { self.limits.usual };
         DeadlineFuture { inner: self.inner.call(exchange), timer: sleep_until(Instant::now() + limit), limit, record }
     }
 }
@@ -110,13 +110,13 @@ mod tests {
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
-    use crate::vendor::catalogue::Route;
+    use crate::vendor::catalogue::Catalogue;
 
     const LIMITS: DeadlineLayer = DeadlineLayer { usual: Duration::from_secs(60), slow: Duration::from_secs(240) };
 
     fn exchange(path: &str) -> (Exchange<()>, Arc<Record>) {
         let record = Arc::new(Record::new(Method::GET, None));
-        record.set_route(Route::find(&Method::GET, path));
+        record.set_operation(Catalogue::us().find(&Method::GET, path));
         (Exchange { request: Request::new(()), record: Arc::clone(&record) }, record)
     }
 

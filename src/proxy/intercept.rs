@@ -57,7 +57,7 @@ impl Shared {
         if self.policy.is_open() {
             return Ok(());
         }
-        let judged = self.policy.judge(request.method(), request.uri().path(), record.route());
+        let judged = self.policy.judge(request.method(), request.uri().path(), record.operation());
         let Err(denial) = judged else { return Ok(()) };
         record.set_policy_denial(denial);
         match self.policy.mode() {

@@ -174,9 +174,10 @@ impl Drop for End {
     fn drop(&mut self) {
         let record = &self.record;
         record.set_ended();
-        let route = record.route();
+        let operation = record.operation();
         let took = record.started().elapsed();
-        let counters = self.metrics.route(route.index(), route.method(), route.template(), route.is_billable());
+        let counters =
+            self.metrics.route(operation.index(), operation.method(), operation.template(), operation.is_billable());
         counters.finished(self.status, took);
         if record.has_reached_upstream() {
             counters.reached_upstream();
@@ -203,7 +204,7 @@ impl End {
         let upstream_error = self.status.as_ref().filter(|status| status.is_server_error()).map(StatusCode::as_str);
         AccessLine {
             method: known_method(record.method()),
-            route: record.route().template(),
+            route: record.operation().template(),
             prefix: record.prefix(),
             transport: match self.door {
                 Transport::Tcp => "tcp",

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::{body_limits::error::BodyLimitError, error::Error, request_id};
-use crate::{policy::Denial, vendor::catalogue::Route};
+use crate::{policy::Denial, vendor::catalogue::Operation};
 
 /// What the access log and the metrics will say about a request. Each value is written by the layer that learns it.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Record {
     id: HeaderValue,
     method: Method,
     started: Instant,
-    route: OnceLock<Route>,
+    operation: OnceLock<Operation>,
     token_version: AtomicU64,
     failure: OnceLock<(&'static str, Option<String>)>,
     upstream_first_byte: OnceLock<Duration>,
@@ -53,7 +53,7 @@ impl Record {
             id: request_id::choose(proposed_id),
             method,
             started: Instant::now(),
-            route: OnceLock::new(),
+            operation: OnceLock::new(),
             token_version: AtomicU64::new(0),
             failure: OnceLock::new(),
             upstream_first_byte: OnceLock::new(),
@@ -92,17 +92,17 @@ impl Record {
         self.started
     }
 
-    /// The operation of the catalogue; [`Route::OTHER`] before it is known.
-    pub fn route(&self) -> Route {
-        self.route.get().copied().unwrap_or(Route::OTHER)
+    /// The operation of the catalogue; [`Operation::OTHER`] before it is known.
+    pub fn operation(&self) -> Operation {
+        self.operation.get().copied().unwrap_or(Operation::OTHER)
     }
 
     /// Notes the operation.
-    pub fn set_route(&self, route: Route) {
-        let _ = self.route.set(route);
+    pub fn set_operation(&self, operation: Operation) {
+        let _ = self.operation.set(operation);
     }
 
-    /// The part of the catalogue that a path which is not in it lies in, as [`catalogue::prefix`](crate::vendor::catalogue::prefix) says.
+    /// The part of the catalogue that a path which is not in it lies in, as [`Catalogue::known_prefix`](crate::vendor::catalogue::Catalogue::known_prefix) says.
     pub fn prefix(&self) -> Option<&'static str> {
         self.prefix.get().copied()
     }

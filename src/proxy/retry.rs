@@ -30,7 +30,7 @@ use super::{
     exchange::Exchange,
     replay::{ReplayBody, Resend},
 };
-use crate::{telemetry::Metrics, upstream::Disposition, vendor::catalogue::Route};
+use crate::{telemetry::Metrics, upstream::Disposition, vendor::catalogue::Operation};
 
 /// The requests beyond its own that a worker may send: this share of those that came in the last seconds, and one a second,
 /// so that a proxy with little to do can retry too. An upstream in trouble gets no more than that on top.
@@ -133,9 +133,9 @@ impl<S, B> Resend<S, B, Shared> {
     /// The request once more, where `error` allows it and it was not sent again before.
     fn exchange(&self, error: &Error) -> Option<Exchange<ReplayBody<B>>> {
         let Self { original, record, shared, .. } = self;
-        let disposition = error
-            .disposition()
-            .filter(|disposition| !record.is_retried() && is_harmless(*disposition, record.method(), record.route()))?;
+        let disposition = error.disposition().filter(|disposition| {
+            !record.is_retried() && is_harmless(*disposition, record.method(), record.operation())
+        })?;
         let request = original.again()?;
         if costs_the_upstream(disposition) && !shared.budget.withdraw() {
             return None;
@@ -147,10 +147,10 @@ impl<S, B> Resend<S, B, Shared> {
 }
 
 /// Whether a request of that disposition may be sent again.
-fn is_harmless(disposition: Disposition, method: &Method, route: Route) -> bool {
+fn is_harmless(disposition: Disposition, method: &Method, operation: Operation) -> bool {
     match disposition {
         Disposition::NotSent { .. } | Disposition::NotProcessed => true,
-        Disposition::NoResponse => method.is_safe() && !route.is_billable(),
+        Disposition::NoResponse => method.is_safe() && !operation.is_billable(),
     }
 }
 

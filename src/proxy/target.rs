@@ -17,7 +17,7 @@ use super::{
     error::{Code, Error},
     exchange::Exchange,
 };
-use crate::vendor::catalogue::{self, Route};
+use crate::vendor::catalogue::Catalogue;
 
 /// The methods that are forwarded. `TRACE` would show the injected credentials to the caller, `CONNECT` asks for a tunnel,
 /// and the vendor has no others.
@@ -76,19 +76,16 @@ pub fn judge<B>(endpoints: &Endpoints, request: &mut Request<B>) -> Result<Verdi
     }
 }
 
-/// Finds the operation of the catalogue that the request names, and notes it.
-///
-/// # Errors
-///
-/// Never; a request that is not in the catalogue is forwarded too.
-pub fn find_route<B>(exchange: &mut Exchange<B>) -> Result<(), Error> {
-    let request = &exchange.request;
-    let route = Route::find(request.method(), request.uri().path());
-    exchange.record.set_route(route);
-    if route == Route::OTHER {
-        exchange.record.set_prefix(catalogue::prefix(request.uri().path()));
+/// Finds the operation of `catalogue` that the request names, and records it. A request that is not in the catalogue is forwarded
+/// too.
+pub fn with_operation<B>(catalogue: &'static Catalogue, exchange: Exchange<B>) -> Exchange<B> {
+    let (method, path) = (exchange.request.method(), exchange.request.uri().path());
+    let operation = catalogue.find(method, path);
+    exchange.record.set_operation(operation);
+    if operation.is_other() {
+        exchange.record.set_prefix(catalogue.known_prefix(path));
     }
-    Ok(())
+    exchange
 }
 
 /// The upstream's address for the caller's `target`: the fixed authority, with the target's own path and query.

@@ -166,9 +166,9 @@ impl Metrics {
         &self.families
     }
 
-    /// The counters of the route with the number `index`; `method` and `route` are its labels, and `billable` says whether the
-    /// vendor may bill it.
-    pub fn route(&self, index: usize, method: &str, route: &str, billable: bool) -> &RouteMetrics {
+    /// The counters of the operation at `index` of the catalogue, or of all requests that are not in it. `method` and `route` are its
+    /// labels, and `billable` says whether the vendor may bill it.
+    pub fn route(&self, index: Option<usize>, method: &str, route: &str, billable: bool) -> &RouteMetrics {
         self.requests.route(index, method, route, billable)
     }
 

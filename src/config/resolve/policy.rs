@@ -1,10 +1,13 @@
 //! `[policy]`: what callers may call.
 
 use super::super::reader::Reader;
-use crate::policy::{Mode, Policy, Rule};
+use crate::{
+    policy::{Mode, Policy, Rule},
+    vendor::catalogue::Catalogue,
+};
 
-/// The rules.
-pub(super) fn policy(read: &mut Reader<'_>) -> Policy {
+/// The rules, checked against `catalogue`.
+pub(super) fn policy(read: &mut Reader<'_>, catalogue: &'static Catalogue) -> Policy {
     let [allow, deny] = ["policy.allow", "policy.deny"].map(|key| rules(read, key));
     // Separators alone are what is left of a list whose items were lost, and must not mean that everything is allowed.
     for (key, rules) in [("policy.allow", &allow), ("policy.deny", &deny)] {
@@ -14,7 +17,7 @@ pub(super) fn policy(read: &mut Reader<'_>) -> Policy {
     }
     let deny_billable = read.flag("policy.deny_billable");
     let mode = read.choice("policy.mode", &[("enforce", Mode::Enforce), ("report", Mode::Report)]);
-    Policy::new(&allow, &deny, deny_billable, mode)
+    Policy::new(catalogue, &allow, &deny, deny_billable, mode)
 }
 
 fn rules(read: &mut Reader<'_>, key: &'static str) -> Vec<Rule> {

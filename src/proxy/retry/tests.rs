@@ -6,6 +6,7 @@ use tower::{ServiceExt as _, service_fn, util::BoxCloneService};
 
 use super::*;
 use crate::proxy::{error::Code, record::Record, replay::ReplayBuffer};
+use crate::vendor::catalogue::Catalogue;
 
 /// A call that reads and costs nothing, one that is billed, and one of which it is not known.
 const FREE: &str = "/aggregation/v1/customers";
@@ -38,7 +39,7 @@ fn failing(disposition: Disposition, failures: usize) -> (Retry<Inner>, Arc<Atom
 /// Sends a request and says whether it was answered, and whether it was sent again.
 async fn send(retry: &Retry<Inner>, method: Method, path: &str) -> (bool, bool) {
     let record = Arc::new(Record::new(method.clone(), None));
-    record.set_route(Route::find(&method, path));
+    record.set_operation(Catalogue::us().find(&method, path));
     let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from_static(b"body"))).unwrap();
     let request = ReplayBuffer::keep(request, 0);
     let answer = retry.clone().oneshot(Exchange { request, record: Arc::clone(&record) }).await;
@@ -72,7 +73,7 @@ async fn g01_g02_h04_the_fate_and_the_operation_decide() {
 async fn a_free_operation_that_changes_something_is_not_repeated_either() {
     for method in [Method::PUT, Method::DELETE] {
         let path = "/aggregation/v1/customers/1";
-        assert!(!Route::find(&method, path).is_billable());
+        assert!(!Catalogue::us().find(&method, path).is_billable());
         let (retry, seen, _) = failing(Disposition::NoResponse, 1);
         assert_eq!(send(&retry, method, path).await, (false, false));
         assert_eq!(seen.load(SeqCst), 1);

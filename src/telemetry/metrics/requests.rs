@@ -14,7 +14,7 @@ pub(super) const LATENCY_BUCKETS_S: [f64; 15] =
 /// Status classes: `1xx` to `5xx`, and `aborted` for a request that ended without an answer.
 const CLASSES: [&str; 6] = ["aborted", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// More routes than the catalogue will ever have; the last place takes all beyond it.
+/// More than any catalogue has operations. The last entry is for requests that are not in the catalogue.
 const MAX_ROUTES: usize = 512;
 
 /// The counters of all routes. Those of one are made when it is first used.
@@ -88,9 +88,9 @@ impl Requests {
         }
     }
 
-    /// The counters of the route with the number `index`.
-    pub(super) fn route(&self, index: usize, method: &str, route: &str, billable: bool) -> &RouteMetrics {
-        self.routes[index.min(MAX_ROUTES - 1)].get_or_init(|| RouteMetrics {
+    /// The counters of the operation at `index` of the catalogue, or of all requests that are not in it.
+    pub(super) fn route(&self, index: Option<usize>, method: &str, route: &str, billable: bool) -> &RouteMetrics {
+        self.routes[index.unwrap_or(usize::MAX).min(MAX_ROUTES - 1)].get_or_init(|| RouteMetrics {
             by_class: CLASSES.map(|class| self.requests.with_label_values(&[method, route, class])),
             duration: self.duration.with_label_values(&[method, route]),
             first_byte: self.first_byte.with_label_values(&[method, route]),

@@ -7,13 +7,13 @@ use super::*;
 #[test]
 fn a_request_is_counted_by_route_and_class() {
     let metrics = Metrics::new();
-    let route = metrics.route(3, "GET", "/a/{b}", true);
+    let route = metrics.route(Some(3), "GET", "/a/{b}", true);
     route.finished(Some(StatusCode::OK), Duration::from_millis(4));
     route.finished(Some(StatusCode::NOT_FOUND), Duration::from_millis(40));
     route.finished(None, Duration::from_secs(400));
     route.first_byte(Duration::from_millis(3));
     route.reached_upstream();
-    metrics.route(4, "GET", "/free", false).reached_upstream();
+    metrics.route(Some(4), "GET", "/free", false).reached_upstream();
     metrics.expect_token_failure("rejected");
     let text = metrics.render();
     for line in [
@@ -35,7 +35,7 @@ fn a_request_is_counted_by_route_and_class() {
 #[test]
 fn a_status_outside_the_classes_and_a_route_outside_the_table_are_counted_all_the_same() {
     let metrics = Metrics::new();
-    metrics.route(100_000, "_OTHER", "other", true).finished(StatusCode::from_u16(999).ok(), Duration::ZERO);
+    metrics.route(None, "_OTHER", "other", true).finished(StatusCode::from_u16(999).ok(), Duration::ZERO);
     assert!(metrics.render().contains(r#"route="other",status_class="5xx"} 1"#));
 }
 
@@ -101,7 +101,7 @@ fn l10_the_page_is_bounded_when_every_operation_was_used() {
     for index in 0..200 {
         let template =
             format!("/aggregation/v1/{index:04}/{{customerId}}/institutionLogins/{{institutionLoginId}}/accounts");
-        let route = metrics.route(index, "DELETE", &template, true);
+        let route = metrics.route(Some(index), "DELETE", &template, true);
         route.finished(Some(StatusCode::OK), Duration::from_millis(123));
         route.first_byte(Duration::from_millis(123));
     }
