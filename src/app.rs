@@ -5,9 +5,9 @@
 
 mod credential_rotation;
 mod load;
-mod reload;
+mod config_reload;
 mod startup;
-mod trust;
+mod ca_reload;
 
 use std::{collections::HashMap, fmt, io, pin::pin, sync::Arc, time::Duration};
 
@@ -202,9 +202,9 @@ impl App {
         );
         tasks.spawn("rotation", rotation);
         let hangups = signal::hangups().map_err(StartError::Signal)?;
-        tasks.spawn("reload", reload::follow(config.reread, log_level.clone(), hangups, ended.clone()));
+        tasks.spawn("reload", config_reload::follow(config.reread, log_level.clone(), hangups, ended.clone()));
         let hangups = signal::hangups().map_err(StartError::Signal)?;
-        tasks.spawn("trust", trust::follow(trust_writer, Arc::clone(&metrics), hangups, ended.clone()));
+        tasks.spawn("trust", ca_reload::follow(trust_writer, Arc::clone(&metrics), hangups, ended.clone()));
         let (refusing, refused) = watch::channel(None);
         let message = config.startup.termination_message;
         tasks.spawn("startup", startup::follow(token.clone(), refusing, message, ended.clone()));

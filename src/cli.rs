@@ -7,13 +7,11 @@ mod demo;
 mod health;
 mod local_client;
 mod lockout;
-#[cfg(feature = "sandbox")]
-mod narrate;
 mod routes;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
-mod show;
+mod config;
 mod shutdown;
 mod status;
 mod wait;
@@ -177,7 +175,7 @@ fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => block_on(serve::run(sources.inputs(), unprotected)),
         Command::Check => block_on(async { check::run(&sources.inputs()).await }),
-        Command::Config { redacted: _ } => show::run(&sources.inputs()),
+        Command::Config { redacted: _ } => config::run(&sources.inputs()),
         Command::Routes => routes::run(&sources.inputs()),
         Command::Health(arguments) => block_on(health::run(sources.inputs(), arguments)),
         Command::Wait(arguments) => block_on(wait::run(sources.inputs(), arguments)),

@@ -1,12 +1,14 @@
 //! `demo`: the main job on the sandbox, for a newcomer to see and to type at.
 
+mod transcript;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use tokio::select;
 
-use super::{Sources, narrate, say, serve};
+use super::{Sources, say, serve};
 use crate::{
     app::{self, App, Loaded},
     config::{Environment, Inputs},
@@ -55,7 +57,7 @@ pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Resul
     if arguments.once {
         let tcp = app.addresses().proxy.iter().find_map(Address::tcp);
         let proxy = tcp.context("demo --once makes its calls over TCP: listen.proxy names no such address")?;
-        let went_well = narrate::three_calls(proxy, &sandbox).await?;
+        let went_well = transcript::three_calls(proxy, &sandbox).await?;
         app.run(std::future::ready("done"), std::future::pending()).await?;
         return if went_well { Ok(()) } else { Err(anyhow!("the demo did not go as it should")) };
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 
-use super::{
+use super::super::{
     local_client::{self, Endpoint, LocalRequest, LocalResponse, Target},
     say,
 };
