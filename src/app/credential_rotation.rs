@@ -13,17 +13,20 @@ use crate::{
     token::TokenControl,
 };
 
-/// Loads the credentials from `source` again whenever it reports a change and at each of `hangups`, until `stop` is cancelled.
+/// Takes changed credentials from their source to the refresher.
+pub(super) struct Rotation {
+    pub(super) source: Box<dyn CredentialSource>,
+    /// The scheme that is configured, if any; otherwise the credentials decide.
+    pub(super) scheme: Option<Scheme>,
+    pub(super) control: TokenControl,
+    pub(super) scrubber: Scrubber,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Loads the credentials again whenever their source reports a change and at each of `hangups`, until `stop` is cancelled.
 /// Credentials that cannot be used are logged, and those in use stay.
-pub(super) async fn follow(
-    mut source: Box<dyn CredentialSource>,
-    scheme: Option<Scheme>,
-    control: TokenControl,
-    scrubber: Scrubber,
-    metrics: Arc<Metrics>,
-    mut hangups: Signal,
-    stop: CancellationToken,
-) {
+pub(super) async fn follow(rotation: Rotation, mut hangups: Signal, stop: CancellationToken) {
+    let Rotation { mut source, scheme, control, scrubber, metrics } = rotation;
     loop {
         select! {
             () = stop.cancelled() => return,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::say;
 use crate::{
-    app::{self, Checked, joined, longest_end},
+    app::{self, Checked, join_addresses, max_shutdown_time},
     config::Inputs,
     policy::{Mode, Policy},
 };
@@ -25,11 +25,11 @@ pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
         }
         None => say(format_args!("  token      with credentials from {source}, not read: `check` uses no network")),
     }
-    say(format_args!("  callers    {}", joined(&config.listen.proxy)));
-    say(format_args!("  operators  {}", joined(&config.listen.ops)));
-    say(format_args!("  admin      {}", joined(&config.listen.admin)));
+    say(format_args!("  callers    {}", join_addresses(&config.listen.proxy)));
+    say(format_args!("  operators  {}", join_addresses(&config.listen.ops)));
+    say(format_args!("  admin      {}", join_addresses(&config.listen.admin)));
     say(format_args!("  policy     {}", told(&config.proxy.policy)));
-    let end = longest_end(config.shutdown);
+    let end = max_shutdown_time(config.shutdown);
     say(format_args!("  stopping   takes at most {}{}", humantime::format_duration(end), beyond_grace(end)));
     Ok(())
 }

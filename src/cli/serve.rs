@@ -4,7 +4,7 @@ use anyhow::bail;
 use tracing::{info, warn};
 
 use crate::{
-    app::{self, App, Ending},
+    app::{self, App, ShutdownOutcome},
     config::Inputs,
     error_chain,
     process::{
@@ -38,7 +38,7 @@ pub(super) async fn run_until_stopped(app: App, signals: &mut StopSignals) -> an
     let signals = tokio::sync::Mutex::new(signals);
     let next = || async { signals.lock().await.next().await };
     match app.run(next(), next()).await? {
-        Ending::Drained => Ok(()),
-        Ending::CutOff => bail!("requests were cut off before they were served to their end"),
+        ShutdownOutcome::Drained => Ok(()),
+        ShutdownOutcome::CutOff => bail!("requests were cut off before they were served to their end"),
     }
 }

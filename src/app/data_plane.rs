@@ -1,0 +1,33 @@
+//! Starts the workers that serve requests.
+
+use std::sync::Arc;
+
+use super::StartError;
+use crate::{
+    message::guard::PerTransport,
+    proxy::{self, Pool},
+    server::{self, GivenUp, HeadBudget, Server},
+    tls::Trust,
+};
+
+/// Starts the workers. Each has its own pool of upstream connections, and one stack of layers for each transport over it.
+///
+/// # Errors
+///
+/// When a worker thread cannot be started.
+pub(super) fn start(
+    server: &server::Config,
+    config: &proxy::Config,
+    shared: &proxy::Shared,
+    trust: &Trust,
+    heads: HeadBudget,
+) -> Result<Arc<Server>, StartError> {
+    let stack = || {
+        let pool = Pool::new(config, trust.clone(), Arc::clone(&shared.metrics));
+        PerTransport::new(|transport| proxy::stack(config, transport, pool.clone(), shared.clone()))
+    };
+    let given_up = GivenUp { response: proxy::UNFINISHED_HEAD, code: proxy::Code::RequestTimeout.as_str() };
+    let (metrics, drain) = (Arc::clone(&shared.metrics), shared.drain.clone());
+    let started = Server::start(server, metrics, heads, given_up, drain, stack);
+    Ok(Arc::new(started.map_err(StartError::Worker)?))
+}

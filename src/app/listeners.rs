@@ -1,0 +1,95 @@
+//! The sockets of the process: binds them, and warns of what they expose.
+
+use std::io;
+
+use tracing::warn;
+
+use crate::{
+    config::{AdminSocket, Listen},
+    error_chain,
+    server::{self, Address, BindError, Listener, SocketAccess},
+};
+
+/// The addresses that were bound, with the real ports where the configuration said 0.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Of the proxy listener.
+    pub proxy: Vec<Address>,
+    /// Of the ops listener: probes and metrics.
+    pub ops: Vec<Address>,
+    /// Of the admin port.
+    pub admin: Vec<Address>,
+}
+
+/// The addresses as text, separated by commas.
+pub fn join_addresses(addresses: &[Address]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The bound sockets, by what they serve.
+pub(super) struct Listeners {
+    pub(super) proxy: Vec<Listener>,
+    pub(super) ops: Vec<Listener>,
+    pub(super) admin_port: Vec<Listener>,
+    pub(super) admin_socket: Vec<Listener>,
+}
+
+impl Listeners {
+    /// Binds every address of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// The first address that cannot be bound. Those bound before it are closed.
+    pub(super) fn bind(listen: &Listen, admin_socket: Option<AdminSocket>) -> Result<Self, BindError> {
+        let owner = SocketAccess::owner_only();
+        Ok(Self {
+            proxy: server::bind("listen.proxy", &listen.proxy, &listen.access)?,
+            ops: server::bind("listen.ops", &listen.ops, &owner)?,
+            admin_port: server::bind("listen.admin", &listen.admin, &owner)?,
+            admin_socket: bind_admin_socket(admin_socket, &owner)?,
+        })
+    }
+
+    /// The bound addresses.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not give one.
+    pub(super) fn addresses(&self) -> io::Result<Addresses> {
+        let addresses = |of: &[Listener]| of.iter().map(Listener::address).collect::<io::Result<Vec<_>>>();
+        Ok(Addresses {
+            proxy: addresses(&self.proxy)?,
+            ops: addresses(&self.ops)?,
+            admin: addresses(&self.admin_port)?,
+        })
+    }
+}
+
+/// Binds the admin socket, where one is configured. One that the container image configured is left out with a warning where it
+/// cannot be bound.
+fn bind_admin_socket(socket: Option<AdminSocket>, access: &SocketAccess) -> Result<Vec<Listener>, BindError> {
+    let Some(AdminSocket { path, is_optional }) = socket else { return Ok(Vec::new()) };
+    match server::bind("admin.socket", &[Address::Unix(path)], access) {
+        Err(error) if is_optional => {
+            warn!(
+                error = error_chain::one_line(&error),
+                "no admin socket, which is the image's default: `finicity-proxy status` uses the admin port, and `finicity-proxy \
+                 lockout reset` and `shutdown` need FINICITY_ADMIN_TOKEN; mount a writable directory, or set admin.socket"
+            );
+            Ok(Vec::new())
+        }
+        bound => bound,
+    }
+}
+
+/// Warns where more than the programs of this machine, or those that a socket is for, can use the credentials.
+pub(super) fn warn_of_exposure(listen: &Listen) {
+    for address in &listen.proxy {
+        if address.is_remote() {
+            warn!(%address, "other machines can reach this address and use the credentials through it");
+        }
+        if address.tcp().is_none() && listen.access.is_open_to_all() {
+            warn!(%address, "any user of this machine can use the credentials through it: narrow listen.socket_mode");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Serves the operators' listeners: probes and metrics, and the admin API.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+
+use super::{listeners::Listeners, shutdown::ShutdownSequence, startup::Durability, tasks::Tasks};
+use crate::{
+    admin,
+    config::Startup,
+    credentials::{CredentialSource, Scheme},
+    message::guard::Transport,
+    ops,
+    secret::Secret,
+    server::{self, HeadBudget, Limits, Server, Side},
+    telemetry::{LogLevel, Metrics},
+    token::{Refusal, TokenControl, TokenReader},
+};
+
+/// How long a connection to the admin listener may be idle. An administrator makes one request, or a few in a row.
+const ADMIN_IDLE: Duration = Duration::from_secs(5);
+
+/// What the operators' listeners show and act on.
+pub(super) struct Operators<'a> {
+    pub(super) token: &'a TokenReader,
+    pub(super) control: &'a TokenControl,
+    pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) source: &'a dyn CredentialSource,
+    pub(super) scheme: Scheme,
+    pub(super) durability: Durability,
+    pub(super) upstream: String,
+    pub(super) log_level: &'a LogLevel,
+    pub(super) shutdown: &'a ShutdownSequence,
+    pub(super) limits: Limits,
+    pub(super) heads: &'a HeadBudget,
+}
+
+impl Operators<'_> {
+    /// Serves probes and metrics on `listeners.ops`. `refusal` is why the start fails, if it does.
+    pub(super) fn serve_ops(
+        &self,
+        tasks: &mut Tasks,
+        listeners: &mut Listeners,
+        startup: &Startup,
+        refusal: watch::Receiver<Option<Refusal>>,
+        server: &Arc<Server>,
+    ) {
+        let server = Arc::clone(server);
+        let router = ops::router(ops::Parts {
+            token: self.token.clone(),
+            credentials_description: self.source.description(),
+            metrics: Arc::clone(self.metrics),
+            draining: self.shutdown.draining.clone(),
+            require_token: startup.require_token,
+            fail_on_rejection: self.durability.permits_failure(startup.fail_on_rejection),
+            refused: refusal,
+            alive: Arc::new(move || {
+                let server = Arc::clone(&server);
+                Box::pin(async move { server.is_alive().await })
+            }),
+        });
+        // A probe needs one request: a connection is closed after it.
+        let side = self.side("ops", self.limits, true);
+        for listener in listeners.ops.drain(..) {
+            let stop = self.shutdown.stop_ops.clone();
+            tasks.spawn("ops", server::serve(side.clone(), listener, router.clone(), stop));
+        }
+    }
+
+    /// Serves the admin API on the admin port and the admin socket.
+    pub(super) fn serve_admin(
+        &self,
+        tasks: &mut Tasks,
+        listeners: &mut Listeners,
+        admin_token: Option<Secret<String>>,
+    ) {
+        let parts = admin::Parts {
+            token: self.token.clone(),
+            control: self.control.clone(),
+            stop: self.shutdown.requested.clone(),
+            draining: self.shutdown.draining.clone(),
+            upstream: self.upstream.clone(),
+            source: self.source.kind(),
+            source_description: self.source.description(),
+            scheme: self.scheme,
+            lockout_state: self.durability.as_str(),
+            admin_token,
+            log_level: self.log_level.clone(),
+            started: Instant::now(),
+        };
+        let side = self.side("admin", self.limits.idle_at_most(ADMIN_IDLE), false);
+        let of_each = [(&mut listeners.admin_socket, Transport::Unix), (&mut listeners.admin_port, Transport::Tcp)];
+        for (listeners, transport) in of_each {
+            let router = admin::router(parts.clone(), transport);
+            for listener in listeners.drain(..) {
+                let stop = self.shutdown.stop_control.clone();
+                tasks.spawn("admin", server::serve(side.clone(), listener, router.clone(), stop));
+            }
+        }
+    }
+
+    fn side(&self, name: &'static str, limits: Limits, closes: bool) -> Side {
+        Side { name, limits, closes, heads: self.heads.clone(), metrics: Arc::clone(self.metrics) }
+    }
+}

@@ -1,0 +1,55 @@
+//! Builds what obtains and holds the token: the lock-out guard, the token endpoint, the refresher.
+
+use std::{path::Path, sync::Arc};
+
+use tracing::{info, warn};
+
+use super::{StartError, startup::Durability};
+use crate::{
+    credentials::{CredentialSource, Credentials, lockout::Lockout},
+    telemetry::{AUDIT, Metrics, logging},
+    tls::Trust,
+    token::{self, Clock, Endpoint, Refresher, TokenControl, TokenReader},
+};
+
+/// The refresher, which has not been started, and the handles to it.
+pub(super) struct TokenRefresh {
+    pub(super) refresher: Refresher<Endpoint>,
+    pub(super) token: TokenReader,
+    pub(super) control: TokenControl,
+    pub(super) durability: Durability,
+}
+
+/// Builds the refresher of `credentials`, which came from `source`.
+///
+/// # Errors
+///
+/// When the lock-out state in `state_dir` or the token endpoint cannot be used.
+pub(super) fn build(
+    config: token::Config,
+    credentials: Credentials,
+    source: &dyn CredentialSource,
+    state_dir: Option<&Path>,
+    trust: Trust,
+    metrics: &Arc<Metrics>,
+) -> Result<TokenRefresh, StartError> {
+    let lockout = Lockout::open(state_dir)?;
+    let durability = Durability::of(state_dir.filter(|_| lockout.is_persistent()));
+    if durability == Durability::Memory {
+        let why = if state_dir.is_none() { "is not set" } else { "is on a read-only file system" };
+        warn!("auth.state_dir {why}: a rejection of the credentials is forgotten at the next restart");
+    }
+    let scheme = credentials.scheme.as_str();
+    info!(target: AUDIT, source = source.kind(), scheme, "credentials were loaded");
+
+    let (writer, token) = token::channel(Clock::Boot, config.token_wait);
+    let (control, commands) = token::control();
+    let default_lifetime = config.default_lifetime;
+    let startup_delay = config.startup_jitter.mul_f64(fastrand::f64());
+    let endpoint = Endpoint::new(config, trust)?;
+    let metrics = Arc::clone(metrics);
+    let refresher = Refresher::new(writer, endpoint, credentials, lockout, commands, default_lifetime, metrics)
+        .scrubbed_by(logging::scrubber())
+        .delayed(startup_delay);
+    Ok(TokenRefresh { refresher, token, control, durability })
+}
