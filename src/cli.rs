@@ -1,4 +1,4 @@
-//! The command line. One file a subcommand; the exit codes are told here.
+//! The command line: one file a subcommand. The exit codes are defined here.
 
 mod admin;
 mod check;
@@ -7,6 +7,7 @@ mod demo;
 mod health;
 mod local_client;
 mod lockout;
+mod output;
 mod routes;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -16,7 +17,7 @@ mod shutdown;
 mod status;
 mod wait;
 
-use std::{fmt::Display, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{
     Args, Parser, Subcommand,
@@ -24,6 +25,7 @@ use clap::{
 };
 use tokio::runtime;
 
+use self::output::eprint;
 use crate::{
     config::{Environment, Inputs, Problems},
     credentials, error_chain,
@@ -84,7 +86,7 @@ impl Sources {
     fn command_line_only(self, command: &str, sections: &[&str]) -> Result<Inputs, Problems> {
         let inputs = crate::config::command_line_only(command, self.set, sections)?;
         if self.config.is_some() {
-            complain(format_args!("--config is not read: `{command}` uses nothing of your configuration"));
+            eprint(format_args!("--config is not read: `{command}` uses nothing of your configuration"));
         }
         Ok(inputs)
     }
@@ -158,7 +160,7 @@ pub fn main() -> ExitCode {
         logging::complain(lines.join("\n"));
         return ExitCode::from(EXIT_CONFIG);
     }
-    complain(error_chain::one_line(error.as_ref()));
+    eprint(error_chain::one_line(error.as_ref()));
     if error.is::<credentials::Problem>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
 }
 
@@ -195,16 +197,6 @@ fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
     // Whatever still runs is not waited for: what had to end in order has.
     runtime.shutdown_background();
     outcome
-}
-
-/// One line for a person on standard error.
-fn complain(message: impl Display) {
-    logging::complain(format_args!("finicity-proxy: {message}"));
-}
-
-/// Text for a person on standard output. Nobody reading it is no reason to fail.
-fn say(text: impl Display) {
-    logging::print(text);
 }
 
 fn key_and_value(argument: &str) -> Result<(String, String), String> {

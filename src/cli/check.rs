@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::say;
+use super::output::print;
 use crate::{
     app::{self, Checked, join_addresses, max_shutdown_time},
     config::Inputs,
@@ -15,34 +15,34 @@ const GRACE_PERIOD: Duration = Duration::from_secs(30);
 /// Loads everything and says what it amounts to. Nothing is bound, and nobody is called.
 pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
     let Checked { config, source, credentials } = app::check(inputs).await?;
-    say("the configuration is valid");
-    say(format_args!("  upstream   {}", config.proxy.upstream.url));
+    print("the configuration is valid");
+    print(format_args!("  upstream   {}", config.proxy.upstream.url));
     match credentials {
         Some(credentials) => {
             let token_path = crate::token::scheme::token_call(&credentials, &config.token).path;
             let scheme = credentials.scheme.as_str();
-            say(format_args!("  token      {token_path} by scheme {scheme}, with credentials from {source}"));
+            print(format_args!("  token      {token_path} by scheme {scheme}, with credentials from {source}"));
         }
-        None => say(format_args!("  token      with credentials from {source}, not read: `check` uses no network")),
+        None => print(format_args!("  token      with credentials from {source}, not read: `check` uses no network")),
     }
-    say(format_args!("  callers    {}", join_addresses(&config.listen.proxy)));
-    say(format_args!("  operators  {}", join_addresses(&config.listen.ops)));
-    say(format_args!("  admin      {}", join_addresses(&config.listen.admin)));
-    say(format_args!("  policy     {}", told(&config.proxy.policy)));
+    print(format_args!("  callers    {}", join_addresses(&config.listen.proxy)));
+    print(format_args!("  operators  {}", join_addresses(&config.listen.ops)));
+    print(format_args!("  admin      {}", join_addresses(&config.listen.admin)));
+    print(format_args!("  policy     {}", policy_summary(&config.proxy.policy)));
     let end = max_shutdown_time(config.shutdown);
-    say(format_args!("  stopping   takes at most {}{}", humantime::format_duration(end), beyond_grace(end)));
+    print(format_args!("  stopping   takes at most {}{}", humantime::format_duration(end), beyond_grace(end)));
     Ok(())
 }
 
-/// What the policy does, and what of it may be a slip of the pen.
-fn told(policy: &Policy) -> String {
-    let what = match policy.mode() {
+/// What the policy does, and its rules that match no operation.
+fn policy_summary(policy: &Policy) -> String {
+    let effect = match policy.mode() {
         _ if policy.is_open() => "callers may call everything",
         Mode::Enforce => "enforced; `finicity-proxy routes` shows what comes of it",
         Mode::Report => "only reported; `finicity-proxy routes` shows what would come of it",
     };
     let unknown = policy.unknown().iter().map(|rule| format!("; {rule} holds for no operation of the catalogue"));
-    what.to_owned() + &unknown.collect::<String>()
+    effect.to_owned() + &unknown.collect::<String>()
 }
 
 /// What to do about an end that may take longer than Kubernetes waits. How long that is, only the pod's manifest knows.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use tokio::select;
 
-use super::{Sources, say, serve};
+use super::{Sources, output::print, serve};
 use crate::{
     app::{self, App, Loaded},
     config::{Environment, Inputs},
@@ -57,15 +57,15 @@ pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Resul
     if arguments.once {
         let tcp = app.addresses().proxy.iter().find_map(Address::tcp);
         let proxy = tcp.context("demo --once makes its calls over TCP: listen.proxy names no such address")?;
-        let went_well = transcript::three_calls(proxy, &sandbox).await?;
+        let is_as_expected = transcript::three_calls(proxy, &sandbox).await?;
         app.run(std::future::ready("done"), std::future::pending()).await?;
-        return if went_well { Ok(()) } else { Err(anyhow!("the demo did not go as it should")) };
+        return if is_as_expected { Ok(()) } else { Err(anyhow!("the demo did not go as it should")) };
     }
-    say(invitation(&app));
+    print(introduction(&app));
     let token = app.token().clone();
     select! {
         outcome = serve::run_until_stopped(app, &mut signals) => outcome,
-        never = tell_refreshes(token) => never,
+        never = print_refreshes(token) => never,
     }
 }
 
@@ -77,7 +77,7 @@ async fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow:
     ]);
     inputs.flags.insert(0, ("log.format".to_owned(), "human".to_owned()));
     if once {
-        // The narration says it all; a log between its lines would only be in the way.
+        // Log lines between those of the transcript would make it unreadable.
         inputs.flags.insert(0, ("log.level".to_owned(), "warn".to_owned()));
     }
     inputs.flags.push(("upstream.url".to_owned(), sandbox.url()));
@@ -87,21 +87,21 @@ async fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow:
     Ok(loaded)
 }
 
-/// Tells of every new token. Never ends.
-async fn tell_refreshes(mut token: TokenReader) -> anyhow::Result<()> {
+/// Prints a line for every new token. Never ends.
+async fn print_refreshes(mut token: TokenReader) -> anyhow::Result<()> {
     let mut version = token.version();
     loop {
         token.changed().await;
         if token.version() > version {
             version = token.version();
-            say(format_args!(
+            print(format_args!(
                 "*** the token was refreshed in the background: this is version {version}; no request waited"
             ));
         }
     }
 }
 
-fn invitation(app: &App) -> String {
+fn introduction(app: &App) -> String {
     let first = |addresses: &[Address]| match &addresses[0] {
         Address::Tcp(address) => format!("http://{address}"),
         Address::Unix(path) => format!("--unix-socket {} http://localhost", path.display()),

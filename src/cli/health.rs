@@ -8,14 +8,14 @@ use http::Method;
 
 use super::{
     local_client::{self, Endpoint, LocalError, LocalRequest, LocalResponse, Target},
-    say,
+    output::print,
 };
 use crate::config::{self, Inputs};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    asked: Asked,
+    probe: ProbeArgs,
     /// The time for an answer
     #[arg(long, default_value = "2s", value_parser = local_client::time)]
     timeout: Duration,
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 
 /// Which probe, and where.
 #[derive(Debug, Args)]
-pub(super) struct Asked {
+pub(super) struct ProbeArgs {
     /// What to ask for
     #[arg(value_enum, default_value_t = Probe::Ready)]
     probe: Probe,
@@ -32,7 +32,7 @@ pub(super) struct Asked {
     url: Option<Target>,
 }
 
-/// What can be asked for.
+/// The probes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Probe {
     /// Whether the event loops answer
@@ -55,18 +55,18 @@ impl Probe {
 
 /// A probe of a proxy whose address is known.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct ProbeRequest {
     probe: Probe,
     endpoints: Vec<Endpoint>,
 }
 
-impl Asked {
-    /// Finds out where to ask.
+impl ProbeArgs {
+    /// Finds the address of the ops listener.
     ///
     /// # Errors
     ///
     /// When the configuration does not say.
-    pub(super) fn question(self, inputs: &Inputs) -> anyhow::Result<Question> {
+    pub(super) fn resolve(self, inputs: &Inputs) -> anyhow::Result<ProbeRequest> {
         let targets: Vec<Target> = match self.url {
             Some(url) => vec![url],
             None => config::control(inputs)?.ops.iter().filter_map(Target::of).collect(),
@@ -74,36 +74,36 @@ impl Asked {
         if targets.is_empty() {
             bail!("listen.ops leaves the port to the system: say with --url where the ops listener is");
         }
-        Ok(Question { probe: self.probe, endpoints: targets.into_iter().map(Endpoint::open).collect() })
+        Ok(ProbeRequest { probe: self.probe, endpoints: targets.into_iter().map(Endpoint::open).collect() })
     }
 }
 
-impl Question {
-    /// Asks once, for `limit` at most.
+impl ProbeRequest {
+    /// Sends the request; `limit` is the time for all of it.
     ///
     /// # Errors
     ///
-    /// When there is no answer.
-    pub(super) async fn ask(&self, limit: Duration) -> Result<LocalResponse, LocalError> {
+    /// When there is no response.
+    pub(super) async fn send(&self, limit: Duration) -> Result<LocalResponse, LocalError> {
         let request = LocalRequest::new(Method::GET, self.probe.path());
         local_client::send(&self.endpoints, &request, limit).await
     }
 }
 
-impl fmt::Display for Question {
+impl fmt::Display for ProbeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.probe.path())
     }
 }
 
-/// Asks, prints what the probe says, and fails when it does not pass.
+/// Sends the request, prints the response, and fails when the probe does not pass.
 pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
-    let question = arguments.asked.question(&inputs)?;
+    let request = arguments.probe.resolve(&inputs)?;
     drop(inputs); // the environment's copy of the secrets with it
-    let answer = question.ask(arguments.timeout).await?;
-    say(&answer.text);
-    if !answer.head.status.is_success() {
-        bail!("{question} answers {}", answer.head.status.as_u16());
+    let response = request.send(arguments.timeout).await?;
+    print(&response.text);
+    if !response.head.status.is_success() {
+        bail!("{request} answers {}", response.head.status.as_u16());
     }
     Ok(())
 }

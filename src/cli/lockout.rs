@@ -5,7 +5,8 @@ use http::Method;
 
 use super::{
     admin::{Access, admin_target},
-    say, status,
+    output::print,
+    status,
 };
 use crate::config::Inputs;
 
@@ -34,12 +35,12 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
     let is_refused = before.lock_out.reason.is_some() || matches!(candidate, Some("rejected" | "held"));
     let path = if override_budget { "/api/latch/reset?override_budget=true" } else { "/api/latch/reset" };
     let response = target.send(Method::POST, path).await?;
-    say(if is_refused { &response.text } else { "nothing was locked out; nothing was changed" });
+    print(if is_refused { &response.text } else { "nothing was locked out; nothing was changed" });
     let (_, after) = target.status().await?;
-    say(format_args!("{:<20}{}", "next token request", status::next_request(&after)));
-    say(status::lock_out(&after.lock_out).trim_end());
+    print(format_args!("{:<20}{}", "next token request", status::next_request(&after)));
+    print(status::lock_out(&after.lock_out).trim_end());
     if is_refused {
-        say(
+        print(
             "`finicity-proxy status` shows the outcome; after another rejection no request is made until the next reset",
         );
     }

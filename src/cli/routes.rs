@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use http::Method;
 
-use super::{complain, say};
+use super::output::{eprint, print};
 use crate::{
     config::{self, Inputs},
     policy::{Denial, Mode},
@@ -15,7 +15,7 @@ use crate::{
 pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
     let policy = config::policy(inputs)?;
     for rule in policy.unknown() {
-        complain(format_args!("{rule} holds for no operation of the catalogue"));
+        eprint(format_args!("{rule} holds for no operation of the catalogue"));
     }
     let mut lines = String::new();
     let mut line = |verdict: Result<(), Denial>, cost: &str, operation: Operation, method: &str, path: &str| {
@@ -30,9 +30,9 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
         let verdict = policy.judge(&Method::from_bytes(method.as_bytes())?, template, operation);
         line(verdict, cost, operation, method, template)?;
     }
-    say(lines.trim_end());
+    print(lines.trim_end());
     if policy.mode() == Mode::Report && !policy.is_open() {
-        complain("policy.mode is \"report\": what is not allowed goes on, and is only told of");
+        eprint("policy.mode is \"report\": what is not allowed goes on, and is only told of");
     }
     Ok(())
 }

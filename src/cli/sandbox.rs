@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Sources, say};
+use super::{Sources, output::print};
 use crate::{
     process::signal::StopSignals,
     sandbox::{CREDENTIALS, Config, Sandbox},
@@ -33,7 +33,7 @@ pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Resul
         Sandbox::start(&config).await.with_context(|| format!("--listen: cannot listen on {}", arguments.listen))?;
     let ca_file = arguments.ca_file.display();
     fs::write(&arguments.ca_file, sandbox.ca_pem()).with_context(|| format!("--ca-file: cannot write {ca_file}"))?;
-    say(format_args!(
+    print(format_args!(
         "the sandbox listens on {}; a proxy uses it with\n\n\
          export FINICITY_CLIENT_ID='{}' FINICITY_CLIENT_SECRET='{}' FINICITY_APP_KEY='{}'\n\
          export FINICITY__UPSTREAM__URL='{}' FINICITY__UPSTREAM__CA_FILE='{ca_file}'\n\

@@ -36,8 +36,8 @@ pub(super) async fn run(inputs: Inputs, unprotected: Vec<Unprotected>) -> anyhow
 /// Runs `app` to its end. A cut-off drain is a failure, which the log has told.
 pub(super) async fn run_until_stopped(app: App, signals: &mut StopSignals) -> anyhow::Result<()> {
     let signals = tokio::sync::Mutex::new(signals);
-    let next = || async { signals.lock().await.next().await };
-    match app.run(next(), next()).await? {
+    let next_signal = || async { signals.lock().await.next().await };
+    match app.run(next_signal(), next_signal()).await? {
         ShutdownOutcome::Drained => Ok(()),
         ShutdownOutcome::CutOff => bail!("requests were cut off before they were served to their end"),
     }

@@ -10,11 +10,11 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     admin::{Access, TIMEOUT, admin_target},
     local_client::{self, Target},
-    say,
+    output::print,
 };
 use crate::config::Inputs;
 
-/// How often to look whether the proxy has ended.
+/// The pause between two connection attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
@@ -30,22 +30,22 @@ pub(super) struct Arguments {
 /// Sends the request: over the socket, where one is configured, or else to the admin port.
 pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
     let response = admin_target(inputs, Access::Act)?.send(Method::POST, "/api/shutdown").await?;
-    say(&response.text);
+    print(&response.text);
     if arguments.wait {
-        ended(&response.target, arguments.timeout).await?;
-        say("it has ended");
+        wait_until_stopped(&response.target, arguments.timeout).await?;
+        print("it has ended");
     }
     Ok(())
 }
 
 /// Waits until nothing listens at `target` any more. The admin listener is one of the last that end.
-async fn ended(target: &Target, limit: Duration) -> anyhow::Result<()> {
-    let end = Instant::now() + limit;
+async fn wait_until_stopped(target: &Target, limit: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
     loop {
         if !timeout(TIMEOUT, local_client::is_listening(target)).await.unwrap_or(true) {
             return Ok(());
         }
-        if Instant::now() + PAUSE > end {
+        if Instant::now() + PAUSE > deadline {
             bail!("the proxy has not ended within {}", humantime::format_duration(limit));
         }
         sleep(PAUSE).await;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     admin::{Access, admin_target},
-    say,
+    output::print,
 };
 use crate::{
     admin::{LockOut, Status, Token},
@@ -24,9 +24,9 @@ pub(super) struct Arguments {
 pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
     let (json, status) = admin_target(inputs, Access::Read)?.status().await?;
     if arguments.json {
-        say(json);
+        print(json);
     } else {
-        say(described(&status).trim_end());
+        print(described(&status).trim_end());
     }
     Ok(())
 }
