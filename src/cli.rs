@@ -7,7 +7,9 @@ mod demo;
 mod health;
 mod local_client;
 mod lockout;
+mod log_level;
 mod output;
+mod quarantine;
 mod routes;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -15,6 +17,7 @@ mod serve;
 mod config;
 mod shutdown;
 mod status;
+mod token;
 mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -114,6 +117,12 @@ enum Command {
     Status(status::Arguments),
     /// Act on the lock-out guard of the running proxy
     Lockout(lockout::Arguments),
+    /// Replace the token of the running proxy
+    Token(token::Arguments),
+    /// Stop using the credentials, or resume it
+    Quarantine(quarantine::Arguments),
+    /// Show or change the log level of the running proxy
+    LogLevel(log_level::Arguments),
     /// Have the running proxy finish what it is doing and end, as SIGTERM does
     Shutdown(shutdown::Arguments),
     /// Run the proxy in front of a fake Finicity: needs no account and no network
@@ -183,6 +192,9 @@ fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()
         Command::Wait(arguments) => block_on(wait::run(sources.inputs(), arguments)),
         Command::Status(arguments) => block_on(status::run(sources.inputs(), arguments)),
         Command::Lockout(arguments) => block_on(lockout::run(sources.inputs(), arguments)),
+        Command::Token(arguments) => block_on(token::run(sources.inputs(), arguments)),
+        Command::Quarantine(arguments) => block_on(quarantine::run(sources.inputs(), arguments)),
+        Command::LogLevel(arguments) => block_on(log_level::run(sources.inputs(), arguments)),
         Command::Shutdown(arguments) => block_on(shutdown::run(sources.inputs(), arguments)),
         #[cfg(feature = "sandbox")]
         Command::Demo(arguments) => block_on(demo::run(sources, arguments)),

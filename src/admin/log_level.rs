@@ -26,20 +26,35 @@ pub(super) fn routes() -> Router<Parts> {
     Router::new().route("/api/log-level", get(show).post(change))
 }
 
-#[derive(Serialize)]
-struct Shown {
-    level: String,
-    configured: String,
-    reverts_in_s: Option<u64>,
+/// The response of `GET` and `POST /api/log-level`.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct ShownLevel {
+    /// The levels in effect.
+    pub level: String,
+    /// Those of the configuration.
+    pub configured: String,
+    /// Seconds until these are in effect again; `None` where only a restart or a SIGHUP does that.
+    pub reverts_in_s: Option<u64>,
 }
 
-async fn show(State(parts): State<Parts>) -> Json<Shown> {
+/// The JSON body of `POST /api/log-level`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LevelChange {
+    /// The new levels, as in `log.level`.
+    pub level: String,
+    /// After which time the configured levels are in effect again, such as `10m`.
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+}
+
+async fn show(State(parts): State<Parts>) -> Json<ShownLevel> {
     Json(shown(&parts.log_level))
 }
 
-fn shown(level: &LogLevel) -> Shown {
+fn shown(level: &LogLevel) -> ShownLevel {
     let setting = level.setting();
-    Shown {
+    ShownLevel {
         level: setting.present.to_string(),
         configured: setting.configured.to_string(),
         reverts_in_s: setting.until.map(|until| until.saturating_duration_since(Instant::now()).as_secs()),
@@ -55,19 +70,11 @@ async fn change(State(parts): State<Parts>, peer: Option<Extension<Peer>>, body:
 
 /// What `body` asks for: levels, and for how long.
 fn wish(body: &[u8]) -> Option<(Levels, Option<Duration>)> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Wish {
-        level: String,
-        #[serde(rename = "for")]
-        time: Option<String>,
-    }
-
     let text = std::str::from_utf8(body).ok()?.trim();
     if !text.starts_with('{') {
         return Some((text.parse().ok()?, None));
     }
-    let Wish { level, time } = serde_json::from_str(text).ok()?;
+    let LevelChange { level, time } = serde_json::from_str(text).ok()?;
     let within = |time: &Duration| (Duration::from_secs(1)..=MAX_DURATION).contains(time);
     let time = match time {
         Some(time) => Some(humantime::parse_duration(&time).ok().filter(within)?),

@@ -78,7 +78,16 @@ impl AdminTarget {
     ///
     /// When there is no response, or it refuses the request.
     pub(super) async fn send(&self, method: Method, path: &str) -> anyhow::Result<LocalResponse> {
-        let response = local_client::send(&self.0, &LocalRequest::new(method, path), TIMEOUT).await?;
+        self.send_request(&LocalRequest::new(method, path)).await
+    }
+
+    /// As [`send`](Self::send), for a request with a body.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`send`](Self::send).
+    pub(super) async fn send_request(&self, request: &LocalRequest<'_>) -> anyhow::Result<LocalResponse> {
+        let response = local_client::send(&self.0, request, TIMEOUT).await?;
         check_response(&response)?;
         Ok(response)
     }

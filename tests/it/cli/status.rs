@@ -223,3 +223,33 @@ fn status_shows_a_drain() {
     proxy.process.wait_for_log("draining");
     check(&["status", &set("admin.socket", &socket)], &[], 0, &["shutdown            draining"]);
 }
+
+#[test]
+fn an_administrator_acts_by_commands_over_the_socket() {
+    let upstream = upstream();
+    let (proxy, _dir, at_socket) = with_socket(&upstream);
+    proxy.process.wait_for_log("token minted");
+    check(&["token", "invalidate", &at_socket], &[], 0, &["the token was dropped; a new one is being"]);
+    proxy.process.wait_for_log("the token was invalidated");
+    check(&["quarantine", "on", &at_socket], &[], 0, &["no token until the quarantine is lifted"]);
+    check(&["status", &at_socket], &[], 0, &["token               quarantined"]);
+    check(&["quarantine", "off", &at_socket], &[], 0, &["the quarantine is lifted"]);
+    proxy.process.wait_for_log("the quarantine was lifted");
+
+    check(&["log-level", &at_socket], &[], 0, &["trace, as configured"]);
+    check(&["log-level", "debug", "--for", "10m", &at_socket], &[], 0, &["debug; reverts to trace in "]);
+    check(&["log-level", "info,finicity_proxy::token=debug", &at_socket], &[], 0, &["; the configured level is trace"]);
+    check(&["log-level", "trace", &at_socket], &[], 0, &["trace, as configured"]);
+}
+
+#[test]
+fn mistyped_actions_say_what_is_expected() {
+    let missing = set("admin.socket", "/nowhere/admin.sock");
+    check(&["log-level", "loud", &missing], &[], 2, &["must be error, warn, info, debug or trace"]);
+    check(&["log-level", "--for", "10m", &missing], &[], 2, &["<LEVEL>"]);
+    check(&["log-level", "debug", "--for", "2days", &missing], &[], 2, &["at most a day"]);
+    check(&["quarantine", &missing], &[], 2, &["<on|off>"]);
+    check(&["quarantine", "maybe", &missing], &[], 2, &["[possible values: on, off]"]);
+    check(&["token", &missing], &[], 2, &["invalidate"]);
+    check(&["token", "invalidate", &missing], &[], 1, &["/nowhere/admin.sock cannot be reached"]);
+}
