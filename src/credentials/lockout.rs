@@ -13,9 +13,9 @@
 //! Confirmed rejections never expire: the vendor documents no time after which its count of failures ends.
 
 mod attempts;
-mod failure;
 mod fingerprint;
-mod state;
+mod rejections;
+mod state_error;
 mod state_file;
 mod store;
 
@@ -31,9 +31,9 @@ pub use fingerprint::Fingerprint;
 
 use self::{
     attempts::{Attempts, Decision},
-    failure::Failure,
     fingerprint::Key,
-    state::State,
+    rejections::State,
+    state_error::Failure,
     store::Store,
 };
 use crate::secret::{Secret, ShownPath};

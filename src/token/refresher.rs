@@ -4,9 +4,9 @@
 //! thing at a time, so there is never more than one token call under way.
 
 mod attempt;
+mod credential_state;
 mod report;
-mod slot;
-mod turn;
+mod tick;
 
 pub use attempt::FINAL_CALL_GRACE;
 pub(super) use attempt::HEARTBEAT_INTERVAL;
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use self::slot::CredentialState;
+use self::credential_state::CredentialState;
 use super::{BootInstant, Command, Phase, TokenSource, TokenWriter, schedule::EarlyRefreshLimiter};
 use crate::{
     credentials::{Credentials, lockout::Lockout},
@@ -152,7 +152,7 @@ async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 #[cfg(test)]
-mod fleet;
+mod fleet_simulation;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

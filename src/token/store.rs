@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BootInstant, Clock, classify::Class, scheme::AuthHeaders};
+use super::{BootInstant, Clock, LockoutStatus, Phase, State, Status, Unavailable, scheme::AuthHeaders};
 
 /// How many requests may wait for a token at once. More are answered at once: they would only be refused together later.
 const MAX_WAITERS: usize = 1024;
@@ -53,120 +53,6 @@ impl Token {
     pub fn usable_until(&self) -> BootInstant {
         self.usable_until
     }
-}
-
-/// What the refresher is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Waiting for the next scheduled refresh.
-    Idle,
-    /// A token call is under way.
-    Fetching,
-    /// The last token call failed; another one is due.
-    Failed(Class),
-    /// The credentials were rejected; no call is made until they change.
-    Rejected,
-    /// Too many token requests with unproven credentials have an unknown outcome; none is made for now.
-    Held,
-    /// The record of an attempt with unproven credentials cannot be written; no request is made until it can.
-    Unrecorded,
-    /// An administrator wants no token.
-    Quarantined,
-    /// The refresher has ended.
-    Stopped,
-}
-
-/// What the lock-out guard says, as far as others should know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LockoutStatus {
-    /// The credentials in use were rejected and are not tried again.
-    pub latched: bool,
-    /// So many of this id's credentials were rejected that none is tried.
-    pub budget_spent: bool,
-    /// Rejections counted for this id.
-    pub rejections: u32,
-    /// Token requests with an unknown outcome that count against the credentials in use.
-    pub unresolved: u32,
-    /// Whether so many of them, together with rejections, are counted that no request is made for now.
-    pub held: bool,
-    /// Whether an attempt cannot be recorded, so that no request is made.
-    pub unrecorded: bool,
-    /// The state of new credentials, where there are any.
-    pub candidate: Option<CandidateState>,
-}
-
-labels! {
-    /// The state of new credentials that have not obtained a token.
-    pub enum CandidateState {
-        /// A token request with them is due.
-        Waiting = "waiting",
-        /// They were rejected and are not tried again.
-        Rejected = "rejected",
-        /// Too many token requests with them have an unknown outcome.
-        Held = "held",
-    }
-}
-
-/// What the refresher tells everyone else.
-#[derive(Clone, Copy, Debug)]
-pub struct Status {
-    /// What it is doing.
-    pub phase: Phase,
-    /// Whether the first token call has ended, well or badly.
-    pub attempted: bool,
-    /// Whether a token was obtained since the process started.
-    pub obtained: bool,
-    /// When the next token call is due.
-    pub next_attempt: Option<BootInstant>,
-    /// What the lock-out guard says.
-    pub guard: LockoutStatus,
-}
-
-labels! {
-    /// Where the token stands, as seen by a request now.
-    pub enum State {
-        /// No token yet.
-        Empty = "empty",
-        /// A usable token, nothing to do.
-        Fresh = "fresh",
-        /// A usable token, and its successor is being fetched.
-        Refreshing = "refreshing",
-        /// A usable token, but the last fetch failed.
-        Degraded = "degraded",
-        /// No usable token any more; the next is being fetched or will be.
-        Expired = "expired",
-        /// No usable token, and the credentials were rejected.
-        Rejected = "rejected",
-        /// No usable token, and too many token requests with unproven credentials have an unknown outcome.
-        Held = "held",
-        /// An administrator wants no token.
-        Quarantined = "quarantined",
-        /// The refresher has ended.
-        Stopped = "stopped",
-    }
-}
-
-/// Why a request got no token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
-    /// None came in time.
-    #[error("there is no usable token")]
-    NoToken {
-        /// When it is worth asking again.
-        retry_after: Duration,
-    },
-    /// None will come: the credentials were rejected.
-    #[error("the upstream rejected the credentials of this proxy")]
-    Rejected,
-    /// None for now: too many token requests with unproven credentials have an unknown outcome.
-    #[error("token requests are held, since earlier ones have an unknown outcome")]
-    Held,
-    /// An administrator wants no token.
-    #[error("the token is quarantined")]
-    Quarantined,
-    /// Too many requests wait already.
-    #[error("too many requests are waiting for a token")]
-    TooManyWaiters,
 }
 
 /// Makes the two ends: the writer for the refresher, the reader for everyone else.

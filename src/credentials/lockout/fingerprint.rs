@@ -9,7 +9,7 @@ use ring::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
+use super::state_error::Failure;
 use crate::secret::Secret;
 
 /// The length of key and hash: the output of SHA-256, which is also what RFC 2104 (section 3) recommends for the key.

@@ -9,7 +9,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::failure::{Failure, MAX_FILE_BYTES};
+use super::state_error::{Failure, MAX_FILE_BYTES};
 use crate::process::file_watch::FileId;
 
 /// Capacity for the state of a few ids, so that writing it leaves no copy of the key in a buffer that was outgrown.

@@ -17,9 +17,9 @@ use zeroize::Zeroizing;
 
 use super::{
     attempts::Attempts,
-    failure::{Failure, VERSION},
     fingerprint::{Hash, Key},
-    state::State,
+    rejections::State,
+    state_error::{Failure, VERSION},
     state_file::{OpenSnapshot, Read, StateFile, USUAL_FILE_BYTES},
 };
 

@@ -12,7 +12,7 @@ use ring::digest;
 
 use super::{
     Verdict::{Allowed, BudgetSpent, Held, Latched},
-    failure::Failure,
+    state_error::Failure,
     *,
 };
 

@@ -11,8 +11,8 @@ use tracing::info;
 
 use super::{
     BootInstant, Refresher, TokenSource,
-    slot::Obstacle,
-    turn::{CredentialSlot, told},
+    credential_state::Obstacle,
+    tick::{CredentialSlot, told},
 };
 use crate::{
     credentials::lockout::{Attempt, Permit, Sending, Verdict},

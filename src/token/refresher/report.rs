@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::{Refresher, TokenSource, turn::CredentialSlot};
+use super::{Refresher, TokenSource, tick::CredentialSlot};
 use crate::{
     credentials::lockout::{PersistError, Verdict},
     telemetry::AUDIT,

@@ -2,7 +2,7 @@ use http::header;
 use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::token::scheme::FINICITY_APP_KEY;
+use crate::token::{classify::Class, scheme::FINICITY_APP_KEY};
 
 const WAIT: Duration = Duration::from_secs(2);
 

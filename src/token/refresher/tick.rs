@@ -6,7 +6,7 @@ use tokio::{select, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource, slot::Obstacle};
+use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource, credential_state::Obstacle};
 use crate::{
     credentials::lockout::{PersistError, Verdict},
     telemetry::AUDIT,

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 /// The layout of the file. Another number means another program wrote it, whose latches this one cannot read.
 pub(super) const VERSION: u32 = 1;
 
-/// More than twice the largest state that the bounds of [`State`](super::state::State) and
+/// More than twice the largest state that the bounds of [`State`](super::rejections::State) and
 /// [`Attempts`](super::attempts::Attempts) allow. A larger file is something else.
 pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
 
