@@ -19,7 +19,7 @@ mod value;
 pub use config::{Config, SourceConfig};
 pub use field::{Field, Sourced};
 pub use operator::{EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, secret_variables};
-pub use problem::{Problem, Spoiled};
+pub use problem::{Problem, ValueDefect};
 pub use source::{CredentialSource, Values, load};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tracing::info;
 
 use super::Parts;
-use crate::{credentials::lockout::Verdict, telemetry::AUDIT};
+use crate::{credentials::lockout::Decision, telemetry::AUDIT};
 
 pub(super) fn routes() -> Router<Parts> {
     Router::new()
@@ -58,17 +58,17 @@ struct Reset {
 async fn reset_latch(State(parts): State<Parts>, Query(reset): Query<Reset>) -> Response {
     match parts.control.reset_latch(reset.override_budget).await {
         None => done(false, ""),
-        Some(Verdict::Allowed) => done(true, "reset: the credentials are tried once more\n"),
-        Some(Verdict::Latched) => {
+        Some(Decision::Allowed) => done(true, "reset: the credentials are tried once more\n"),
+        Some(Decision::Latched) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the reset could not be written; see the log\n").into_response()
         }
-        Some(Verdict::Held) => {
+        Some(Decision::Held) => {
             let how = "not reset: held, since too many token requests with these credentials have an unknown outcome, and five \
                        failed ones lock the vendor account. If the vendor has confirmed the credentials: finicity-proxy lockout \
                        reset --override-budget (POST /api/latch/reset?override_budget=true)\n";
             (StatusCode::CONFLICT, how).into_response()
         }
-        Some(Verdict::BudgetSpent) => {
+        Some(Decision::BudgetSpent) => {
             let how = "not reset: too many credentials of this id were rejected, and five rejections lock the vendor account. If \
                        the vendor has confirmed the present ones: finicity-proxy lockout reset --override-budget (POST \
                        /api/latch/reset?override_budget=true)\n";

@@ -25,11 +25,11 @@ pub struct Variables(BTreeMap<String, Secret<String>>);
 impl Variables {
     /// Takes what concerns credentials from `environment`.
     pub fn new(environment: &BTreeMap<String, Secret<String>>) -> Self {
-        Self::of(environment, &Field::ALL.map(Field::variable))
+        Self::select(environment, &Field::ALL.map(Field::variable))
     }
 
     /// The same for other `variables`. One that is empty counts as unset: that is how manifests and env files leave one out.
-    pub(super) fn of(environment: &BTreeMap<String, Secret<String>>, variables: &[&str]) -> Self {
+    pub(super) fn select(environment: &BTreeMap<String, Secret<String>>, variables: &[&str]) -> Self {
         let names = variables.iter().flat_map(|name| [(*name).to_owned(), format!("{name}_FILE")]);
         let value = |name: &str| environment.get(name).filter(|value| !value.expose().is_empty()).cloned();
         Self(names.filter_map(|name| value(&name).map(|value| (name, value))).collect())
@@ -40,7 +40,7 @@ impl Variables {
         let file_variable = format!("{name}_FILE");
         match (self.0.get(name), self.0.get(&file_variable)) {
             (None, None) => None,
-            (Some(_), Some(_)) => Some(Err(Problem::Twice(name.to_owned()))),
+            (Some(_), Some(_)) => Some(Err(Problem::BothForms(name.to_owned()))),
             (Some(value), None) => Some(Ok(Sourced { value: value.clone(), origin: name.to_owned() })),
             (None, Some(path)) if !path.expose().contains('/') => Some(Err(Problem::NotAPath(name.to_owned()))),
             (None, Some(path)) => {
@@ -52,7 +52,7 @@ impl Variables {
     }
 
     /// What there is of `name`, without reading a file.
-    fn state(&self, name: &str) -> String {
+    fn describe(&self, name: &str) -> String {
         match (self.0.get(name), self.0.get(&format!("{name}_FILE"))) {
             (Some(_), _) => "[redacted]".to_owned(),
             (None, Some(path)) if path.expose().contains('/') => {
@@ -93,7 +93,7 @@ impl CredentialSource for EnvironmentSource {
     }
 
     fn outline(&self) -> Vec<String> {
-        Field::ALL.map(Field::variable).map(|name| format!("{name}: {}", self.0.state(name))).into()
+        Field::ALL.map(Field::variable).map(|name| format!("{name}: {}", self.0.describe(name))).into()
     }
 
     fn load(&mut self) -> BoxFuture<'_, Result<Values, Problem>> {

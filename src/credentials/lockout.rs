@@ -30,17 +30,17 @@ pub use attempts::{LastAttempt, MAX_CONNECT_TIME};
 pub use fingerprint::Fingerprint;
 
 use self::{
-    attempts::{Attempts, Decision},
+    attempts::{AttemptDecision, Attempts},
     fingerprint::Key,
-    rejections::State,
-    state_error::Failure,
+    rejections::Rejections,
+    state_error::StateError,
     store::Store,
 };
 use crate::secret::{Secret, ShownPath};
 
 /// Whether a token call may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Nothing is known against it.
     Allowed,
     /// Exactly these credentials were rejected. Others of the same id may be tried.
@@ -51,9 +51,9 @@ pub enum Verdict {
     Held,
 }
 
-/// What [`Lockout::begin`] says about a token request.
+/// The outcome of [`Lockout::begin`]: whether a token request may be sent.
 #[derive(Debug)]
-pub enum Attempt {
+pub enum BeginOutcome {
     /// The credentials are proven in this state directory; nothing needs to be recorded.
     Proven,
     /// The attempt is recorded as outstanding, and the request may be sent.
@@ -67,12 +67,12 @@ pub enum Attempt {
     /// Too many attempts have an unknown outcome. One more is permitted after this time; `None`: only by an operator.
     Held(Option<Duration>),
     /// The credentials were rejected before.
-    Rejected(Verdict),
+    Rejected(Decision),
 }
 
 /// What counted against an account when a token request was sent. What was added later may have been processed later, too.
 #[derive(Clone, Copy, Debug)]
-pub struct Sending {
+pub struct Baseline {
     at: Duration,
     rejections: u32,
 }
@@ -94,7 +94,7 @@ pub struct Permit {
 #[error("the lock-out state {} cannot be used: {}", ShownPath::new(path), source.advice())]
 pub struct OpenError {
     path: PathBuf,
-    source: Failure,
+    source: StateError,
 }
 
 /// Why a change is not on the disk. Of a rejection this process knows all the same; any other change was not made.
@@ -102,7 +102,7 @@ pub struct OpenError {
 #[error("the lock-out state {} cannot be kept up to date: {}", ShownPath::new(path), source.advice())]
 pub struct PersistError {
     path: PathBuf,
-    source: Failure,
+    source: StateError,
 }
 
 /// What was rejected, by this process and by those that share its state directory.
@@ -112,9 +112,9 @@ pub struct PersistError {
 #[derive(Debug)]
 pub struct Lockout {
     key: Key,
-    /// What was last read or written, and `unsaved` on top of it.
-    state: State,
-    /// Rejections that could not be written yet. Each took a token call that a verdict had allowed, so they are few.
+    /// The rejections that were last read or written, and `unsaved` on top of them.
+    rejections: Rejections,
+    /// Rejections that could not be written yet. Each took a token request that a decision had allowed, so they are few.
     unsaved: Vec<Fingerprint>,
     /// The attempts of this process, where there is no state directory.
     attempts: Attempts,
@@ -129,19 +129,19 @@ impl Lockout {
     ///
     /// When there is a state that cannot be read or understood, or none and it cannot be made.
     pub fn open(dir: Option<&Path>) -> Result<Self, OpenError> {
-        let failed = |source| OpenError { path: dir.map(store::path).unwrap_or_default(), source };
-        let (store, key, state) = match dir {
+        let failed = |source| OpenError { path: dir.map(store::rejections_path).unwrap_or_default(), source };
+        let (store, key, rejections) = match dir {
             Some(dir) => match Store::open(dir) {
-                Ok((store, key, state)) => (Some(store), key, state),
-                Err(failure) if failure.is_read_only() => (None, Key::generate().map_err(failed)?, State::default()),
-                Err(failure) => return Err(failed(failure)),
+                Ok((store, key, rejections)) => (Some(store), key, rejections),
+                Err(error) if error.is_read_only() => (None, Key::generate().map_err(failed)?, Rejections::default()),
+                Err(error) => return Err(failed(error)),
             },
-            None => (None, Key::generate().map_err(failed)?, State::default()),
+            None => (None, Key::generate().map_err(failed)?, Rejections::default()),
         };
-        Ok(Self { key, state, unsaved: Vec::new(), attempts: Attempts::default(), store })
+        Ok(Self { key, rejections, unsaved: Vec::new(), attempts: Attempts::default(), store })
     }
 
-    /// The fingerprint of a token call to `host` in the manner of `scheme`.
+    /// The fingerprint of a token request to `host` in the manner of `scheme`.
     ///
     /// It can be compared only with those of the same state directory.
     pub fn fingerprint(
@@ -159,8 +159,8 @@ impl Lockout {
     ///
     /// A state that became unreadable since the start stops nothing: this process goes by what it knows, and the next
     /// change tells of it. A damaged file must not end the service of credentials that work.
-    pub fn verdict(&self, fingerprint: &Fingerprint) -> Verdict {
-        self.newest().verdict(fingerprint)
+    pub fn decide(&self, fingerprint: &Fingerprint) -> Decision {
+        self.newest_rejections().decide(fingerprint)
     }
 
     /// Latches it and counts it, on the disk before this returns.
@@ -170,36 +170,36 @@ impl Lockout {
     /// # Errors
     ///
     /// When it is not on the disk. It holds for this process all the same, and the next change writes it, too.
-    pub fn rejected(&mut self, fingerprint: &Fingerprint) -> Result<(), PersistError> {
-        self.state.rejected(fingerprint);
+    pub fn record_rejection(&mut self, fingerprint: &Fingerprint) -> Result<(), PersistError> {
+        self.rejections.add(fingerprint);
         self.unsaved.push(fingerprint.clone());
-        let counted = self.change(|_| {});
-        counted.and(self.change_attempts(|attempts| attempts.rejected(fingerprint)))
+        let written = self.update_rejections(|_| {});
+        written.and(self.update_attempts(|attempts| attempts.remove_proof(fingerprint)))
     }
 
     /// What counts against the account of `fingerprint` now, at `now` since the Unix epoch: to be taken before a token request is
-    /// sent, for [`accepted`](Self::accepted).
-    pub fn sending(&self, fingerprint: &Fingerprint, now: Duration) -> Sending {
-        Sending { at: now, rejections: self.rejections(fingerprint) }
+    /// sent, for [`record_success`](Self::record_success).
+    pub fn baseline(&self, fingerprint: &Fingerprint, now: Duration) -> Baseline {
+        Baseline { at: now, rejections: self.rejections(fingerprint) }
     }
 
-    /// The credentials obtained a token by the request that was sent at `sending`: they are proven, and the account was not locked
+    /// The credentials obtained a token by the request that was sent at `baseline`: they are proven, and the account was not locked
     /// then, so what counted against it before is void. Latches of other secrets stay.
     ///
     /// # Errors
     ///
     /// When that, or an earlier rejection, cannot be written; then budget and proof stay as they were. Nothing is written, and
     /// so nothing fails, when there is nothing to change.
-    pub fn accepted(&mut self, fingerprint: &Fingerprint, sending: &Sending) -> Result<(), PersistError> {
-        self.change(|state| state.accepted(fingerprint, sending.rejections))?;
-        self.change_attempts(|attempts| attempts.accepted(fingerprint, sending.at))
+    pub fn record_success(&mut self, fingerprint: &Fingerprint, baseline: &Baseline) -> Result<(), PersistError> {
+        self.update_rejections(|rejections| rejections.clear(fingerprint, baseline.rejections))?;
+        self.update_attempts(|attempts| attempts.record_success(fingerprint, baseline.at))
     }
 
     /// Asks to make one token request with credentials that have not obtained a token in this process, at `now`, which counts
-    /// from the Unix epoch. `responded` is what [`Attempt::ProbeFirst`] named, once the token endpoint gave a complete response after
+    /// from the Unix epoch. `responded_after` is what [`BeginOutcome::ProbeFirst`] named, once the token endpoint gave a complete response after
     /// that.
     ///
-    /// [`Attempt::Recorded`] is returned only once the attempt is on the disk, where there is a state directory.
+    /// [`BeginOutcome::Recorded`] is returned only once the attempt is on the disk, where there is a state directory.
     ///
     /// # Errors
     ///
@@ -208,51 +208,51 @@ impl Lockout {
         &mut self,
         fingerprint: &Fingerprint,
         now: Duration,
-        responded: Option<LastAttempt>,
-    ) -> Result<Attempt, PersistError> {
-        let decide = |state: &State, attempts: &Attempts| {
-            attempts.decide(fingerprint, state.counted(fingerprint), now, responded)
+        responded_after: Option<LastAttempt>,
+    ) -> Result<BeginOutcome, PersistError> {
+        let decide = |rejections: &Rejections, attempts: &Attempts| {
+            attempts.decide(fingerprint, rejections.count_with_budget(fingerprint), now, responded_after)
         };
         // Proven credentials neither wait for a lock nor write.
-        if decide(&self.state, &*self.newest_attempts()?) == Decision::Proven {
-            return Ok(Attempt::Proven);
+        if decide(&self.rejections, &*self.newest_attempts()?) == AttemptDecision::Proven {
+            return Ok(BeginOutcome::Proven);
         }
-        let attempt_lock = match self.locked(Store::try_lock_attempt)? {
-            Some(None) => return Ok(Attempt::InProgress),
+        let attempt_lock = match self.lock_store(Store::try_lock_attempt)? {
+            Some(None) => return Ok(BeginOutcome::InProgress),
             lock => lock.flatten(),
         };
-        let _lock = self.locked(Store::lock)?;
-        self.refresh().map_err(|source| self.rejections_error(source))?;
-        let verdict = self.state.verdict(fingerprint);
-        if verdict != Verdict::Allowed {
-            return Ok(Attempt::Rejected(verdict));
+        let _lock = self.lock_store(Store::lock)?;
+        self.reload().map_err(|source| self.rejections_error(source))?;
+        let decision = self.rejections.decide(fingerprint);
+        if decision != Decision::Allowed {
+            return Ok(BeginOutcome::Rejected(decision));
         }
         let before = self.newest_attempts()?.into_owned();
         let mut attempts = before.clone();
         attempts.clamp(now);
-        let decision = decide(&self.state, &attempts);
-        let recorded = (decision == Decision::Permitted).then(|| attempts.record(fingerprint, now));
+        let attempt_decision = decide(&self.rejections, &attempts);
+        let recorded = (attempt_decision == AttemptDecision::Permitted).then(|| attempts.record(fingerprint, now));
         if recorded.is_some() {
             // A rejection must find its file replaceable, too.
-            self.write_rejections(self.state.clone()).map_err(|source| self.rejections_error(source))?;
+            self.write_rejections(self.rejections.clone()).map_err(|source| self.rejections_error(source))?;
         }
         if attempts != before {
             self.write_attempts(attempts)?;
         }
-        Ok(match (decision, recorded) {
+        Ok(match (attempt_decision, recorded) {
             (_, Some(at_ms)) => {
-                Attempt::Recorded(Permit { fingerprint: fingerprint.clone(), at_ms, _lock: attempt_lock })
+                BeginOutcome::Recorded(Permit { fingerprint: fingerprint.clone(), at_ms, _lock: attempt_lock })
             }
-            (Decision::Proven | Decision::Permitted, None) => Attempt::Proven,
-            (Decision::ProbeFirst(last), None) => Attempt::ProbeFirst(last),
-            (Decision::NotBefore(wait), None) => Attempt::NotBefore(wait),
-            (Decision::Held(wait), None) => Attempt::Held(wait),
+            (AttemptDecision::Proven | AttemptDecision::Permitted, None) => BeginOutcome::Proven,
+            (AttemptDecision::ProbeFirst(last), None) => BeginOutcome::ProbeFirst(last),
+            (AttemptDecision::NotBefore(wait), None) => BeginOutcome::NotBefore(wait),
+            (AttemptDecision::Held(wait), None) => BeginOutcome::Held(wait),
         })
     }
 
-    /// The error for an attempt of another process, [`Attempt::InProgress`], that takes longer than any can.
-    pub fn stalled(&self) -> PersistError {
-        self.attempts_error(Failure::Busy)
+    /// The error for an attempt of another process, [`BeginOutcome::InProgress`], that takes longer than any can.
+    pub fn busy_error(&self) -> PersistError {
+        self.attempts_error(StateError::Busy)
     }
 
     /// Removes the record of an attempt whose outcome is known: nothing was sent, a complete response other than a rejection was
@@ -262,7 +262,7 @@ impl Lockout {
     ///
     /// When the removal cannot be written. Then the attempt counts as one with an unknown outcome.
     pub fn resolve(&mut self, permit: Permit) -> Result<(), PersistError> {
-        self.change_attempts(|attempts| attempts.resolve(&permit.fingerprint, permit.at_ms))
+        self.update_attempts(|attempts| attempts.resolve(&permit.fingerprint, permit.at_ms))
     }
 
     /// Whether the records show that the credentials obtained the account's last token and were not rejected since.
@@ -283,7 +283,7 @@ impl Lockout {
     }
 
     /// An operator's reset: allows this fingerprint once more. A spent budget and held attempts it leaves alone, unless
-    /// `override_budget`, which grants exactly one further attempt. Returns the verdict after it, at `now`, which counts from
+    /// `override_budget`, which grants exactly one further attempt. Returns the decision after it, at `now`, which counts from
     /// the Unix epoch.
     ///
     /// # Errors
@@ -294,27 +294,27 @@ impl Lockout {
         fingerprint: &Fingerprint,
         override_budget: bool,
         now: Duration,
-    ) -> Result<Verdict, PersistError> {
+    ) -> Result<Decision, PersistError> {
         // Of a rejection only the first of its two writes may have been made, by a process that was killed or by an earlier
         // release: then the proof is still there.
-        if self.newest().is_latched(fingerprint) {
-            self.change_attempts(|attempts| attempts.rejected(fingerprint))?;
+        if self.newest_rejections().is_latched(fingerprint) {
+            self.update_attempts(|attempts| attempts.remove_proof(fingerprint))?;
         }
-        self.change(|state| state.reset(fingerprint, override_budget))?;
-        let rejections = self.state.counted(fingerprint);
+        self.update_rejections(|rejections| rejections.reset(fingerprint, override_budget))?;
+        let rejections = self.rejections.count_with_budget(fingerprint);
         if override_budget {
-            self.change_attempts(|attempts| attempts.permit_one(fingerprint, rejections))?;
+            self.update_attempts(|attempts| attempts.permit_one(fingerprint, rejections))?;
         }
-        let verdict = self.state.verdict(fingerprint);
+        let decision = self.rejections.decide(fingerprint);
         Ok(match self.newest_attempts()?.decide(fingerprint, rejections, now, None) {
-            Decision::Held(_) if verdict == Verdict::Allowed => Verdict::Held,
-            _ => verdict,
+            AttemptDecision::Held(_) if decision == Decision::Allowed => Decision::Held,
+            _ => decision,
         })
     }
 
     /// How many rejections count against the id of `fingerprint`.
     pub fn rejections(&self, fingerprint: &Fingerprint) -> u32 {
-        self.newest().rejections(fingerprint)
+        self.newest_rejections().count(fingerprint)
     }
 
     /// Whether the state outlives the process.
@@ -323,40 +323,40 @@ impl Lockout {
     }
 
     /// What the disk says now, where it can be read, and else what was last known.
-    fn newest(&self) -> Cow<'_, State> {
-        match self.store.as_ref().map(|store| store.newer(&self.key)) {
-            Some(Ok(Some((state, _)))) => Cow::Owned(with(state, &self.unsaved)),
-            _ => Cow::Borrowed(&self.state),
+    fn newest_rejections(&self) -> Cow<'_, Rejections> {
+        match self.store.as_ref().map(|store| store.read_if_changed(&self.key)) {
+            Some(Ok(Some((rejections, _)))) => Cow::Owned(with_unsaved(rejections, &self.unsaved)),
+            _ => Cow::Borrowed(&self.rejections),
         }
     }
 
-    /// Makes `change` to the newest state, and writes it together with what is still unsaved.
-    fn change(&mut self, change: impl Fn(&mut State)) -> Result<(), PersistError> {
-        self.try_change(change).map_err(|source| self.rejections_error(source))
+    /// Applies `update` to the newest rejections, and writes them together with what is still unsaved.
+    fn update_rejections(&mut self, update: impl Fn(&mut Rejections)) -> Result<(), PersistError> {
+        self.try_update_rejections(update).map_err(|source| self.rejections_error(source))
     }
 
-    fn try_change(&mut self, change: impl Fn(&mut State)) -> Result<(), Failure> {
-        let changed = |state: &State| {
-            let mut next = state.clone();
-            change(&mut next);
+    fn try_update_rejections(&mut self, update: impl Fn(&mut Rejections)) -> Result<(), StateError> {
+        let updated = |rejections: &Rejections| {
+            let mut next = rejections.clone();
+            update(&mut next);
             next
         };
-        self.refresh()?;
+        self.reload()?;
         // Almost every token call is accepted and has nothing to clear: it must neither wait for the lock nor write.
-        if self.unsaved.is_empty() && changed(&self.state) == self.state {
+        if self.unsaved.is_empty() && updated(&self.rejections) == self.rejections {
             return Ok(());
         }
         let _lock = self.store.as_ref().map(Store::lock).transpose()?;
-        self.refresh()?;
-        self.write_rejections(changed(&self.state))
+        self.reload()?;
+        self.write_rejections(updated(&self.rejections))
     }
 
-    /// Makes `next` the state, on the disk first. The caller holds the lock.
-    fn write_rejections(&mut self, next: State) -> Result<(), Failure> {
+    /// Replaces the rejections by `next`, on the disk first. The caller holds the lock.
+    fn write_rejections(&mut self, next: Rejections) -> Result<(), StateError> {
         if let Some(store) = &mut self.store {
-            store.write(&self.key, &next)?;
+            store.write_rejections(&self.key, &next)?;
         }
-        self.state = next;
+        self.rejections = next;
         self.unsaved.clear();
         Ok(())
     }
@@ -369,18 +369,18 @@ impl Lockout {
         }
     }
 
-    /// Makes `change` to the newest attempts, and writes them where they differ.
-    fn change_attempts(&mut self, change: impl Fn(&mut Attempts)) -> Result<(), PersistError> {
-        let changed = |attempts: &Attempts| {
+    /// Applies `update` to the newest attempts, and writes them where they differ.
+    fn update_attempts(&mut self, update: impl Fn(&mut Attempts)) -> Result<(), PersistError> {
+        let updated = |attempts: &Attempts| {
             let mut next = attempts.clone();
-            change(&mut next);
+            update(&mut next);
             (next != *attempts).then_some(next)
         };
-        if changed(&*self.newest_attempts()?).is_none() {
+        if updated(&*self.newest_attempts()?).is_none() {
             return Ok(());
         }
-        let _lock = self.locked(Store::lock)?;
-        match changed(&*self.newest_attempts()?) {
+        let _lock = self.lock_store(Store::lock)?;
+        match updated(&*self.newest_attempts()?) {
             Some(next) => self.write_attempts(next),
             None => Ok(()),
         }
@@ -397,34 +397,34 @@ impl Lockout {
     }
 
     /// Takes a lock of the state directory, where there is one.
-    fn locked<T>(&self, lock: impl FnOnce(&Store) -> Result<T, Failure>) -> Result<Option<T>, PersistError> {
+    fn lock_store<T>(&self, lock: impl FnOnce(&Store) -> Result<T, StateError>) -> Result<Option<T>, PersistError> {
         self.store.as_ref().map(lock).transpose().map_err(|source| self.attempts_error(source))
     }
 
-    fn attempts_error(&self, source: Failure) -> PersistError {
+    fn attempts_error(&self, source: StateError) -> PersistError {
         PersistError { path: self.store.as_ref().map(Store::attempts_path).unwrap_or_default(), source }
     }
 
-    fn rejections_error(&self, source: Failure) -> PersistError {
-        PersistError { path: self.store.as_ref().map(Store::path).unwrap_or_default(), source }
+    fn rejections_error(&self, source: StateError) -> PersistError {
+        PersistError { path: self.store.as_ref().map(Store::rejections_path).unwrap_or_default(), source }
     }
 
-    fn refresh(&mut self) -> Result<(), Failure> {
+    fn reload(&mut self) -> Result<(), StateError> {
         let Some(store) = &mut self.store else { return Ok(()) };
-        if let Some((state, seen)) = store.newer(&self.key)? {
-            store.saw(seen);
-            self.state = with(state, &self.unsaved);
+        if let Some((rejections, snapshot)) = store.read_if_changed(&self.key)? {
+            store.remember(snapshot);
+            self.rejections = with_unsaved(rejections, &self.unsaved);
         }
         Ok(())
     }
 }
 
-/// The state on the disk and the rejections that are not in it.
-fn with(mut state: State, unsaved: &[Fingerprint]) -> State {
+/// The rejections on the disk and those that are not written yet.
+fn with_unsaved(mut rejections: Rejections, unsaved: &[Fingerprint]) -> Rejections {
     for fingerprint in unsaved {
-        state.rejected(fingerprint);
+        rejections.add(fingerprint);
     }
-    state
+    rejections
 }
 
 #[cfg(test)]

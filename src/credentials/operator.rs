@@ -9,7 +9,7 @@ use super::{
     env::Variables,
     field::Field,
     problem::Problem,
-    value::{Kind, check},
+    value::{ValueKind, check},
 };
 use crate::secret::Secret;
 
@@ -34,8 +34,8 @@ pub fn secret_variables(environment: &BTreeMap<String, Secret<String>>) -> Vec<S
 ///
 /// When it is set and cannot be used.
 pub fn admin_token(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<Secret<String>>, Problem> {
-    let found = Variables::of(environment, &[ADMIN_TOKEN]).read(ADMIN_TOKEN).transpose()?;
-    found.map(|found| check(Kind::AdminToken, found).map(|found| found.value)).transpose()
+    let sourced = Variables::select(environment, &[ADMIN_TOKEN]).read(ADMIN_TOKEN).transpose()?;
+    sourced.map(|sourced| check(ValueKind::AdminToken, sourced).map(|sourced| sourced.value)).transpose()
 }
 
 /// What an egress proxy is shown (RFC 7617), as a header value that is marked sensitive, if its credentials are set.
@@ -44,10 +44,10 @@ pub fn admin_token(environment: &BTreeMap<String, Secret<String>>) -> Result<Opt
 ///
 /// When they are set and cannot be used, or only one of them is.
 pub fn egress_authorization(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<HeaderValue>, Problem> {
-    let variables = Variables::of(environment, &[EGRESS_USERNAME, EGRESS_PASSWORD]);
+    let variables = Variables::select(environment, &[EGRESS_USERNAME, EGRESS_PASSWORD]);
     let read = |name| {
-        let found = variables.read(name).transpose()?;
-        found.map(|found| check(Kind::Egress, found)).transpose()
+        let sourced = variables.read(name).transpose()?;
+        sourced.map(|sourced| check(ValueKind::Egress, sourced)).transpose()
     };
     let missing = |name: &str| Problem::Missing(name.to_owned(), "the egress proxy's credentials are two".to_owned());
     match (read(EGRESS_USERNAME)?, read(EGRESS_PASSWORD)?) {

@@ -12,7 +12,7 @@ pub(super) const MIN_ADMIN_TOKEN_BYTES: usize = 16;
 
 /// What is wrong with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Spoiled {
+pub enum ValueDefect {
     /// It begins and ends with the same quotation mark.
     #[error("is in quotation marks, which env files of containers keep as part of the value: remove them")]
     Quoted,
@@ -44,7 +44,7 @@ pub enum Problem {
     Missing(String, String),
     /// The variable and its `_FILE` form are both set, so it is unclear which is meant.
     #[error("{0} and {0}_FILE are both set: unset one of them")]
-    Twice(String),
+    BothForms(String),
     /// Credentials of both schemes are there, so it is unclear which are meant.
     #[error("there are credentials of both schemes: set auth.scheme to \"oauth2\" or \"partner\"")]
     BothSchemes,
@@ -57,9 +57,9 @@ pub enum Problem {
     /// The value is the kind of text that templates put where a value belongs.
     #[error("{0} holds a placeholder, not a credential: put the value from the Finicity developer portal there")]
     Placeholder(String),
-    /// The value was spoiled on its way.
+    /// The value is malformed.
     #[error("{0} {1}")]
-    Spoiled(String, Spoiled),
+    Malformed(String, ValueDefect),
     /// The admin token can be guessed.
     #[error(
         "{0} has fewer than {MIN_ADMIN_TOKEN_BYTES} characters, so it can be guessed: make one with `openssl rand -hex 32`"

@@ -1,4 +1,4 @@
-//! What a source of credentials has to offer, and the way from its values to one set of credentials.
+//! The trait of a source of credentials, and how its values become one set of credentials.
 
 use std::{collections::BTreeMap, fmt, future};
 
@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::{
     AppKey, Credentials, Scheme,
     field::{Field, Sourced},
-    problem::{Problem, Spoiled},
+    problem::{Problem, ValueDefect},
     value::check,
 };
 
@@ -69,27 +69,27 @@ pub trait CredentialSource: fmt::Debug + Send + Sync {
     }
 }
 
-/// Loads one set of credentials: of the scheme that is `wanted`, or else of the one whose values are there.
+/// Loads one set of credentials: of the `configured` scheme, or else of the one whose values are there.
 ///
-/// One line break at the end of a value is dropped, since editors and `echo` add one; nothing else of it is changed. A value that
-/// was spoiled on its way is refused, see [`Spoiled`]: each that is sent is a failed authentication.
+/// One line break at the end of a value is dropped, since editors and `echo` add one; nothing else of it is changed. A malformed
+/// value is refused, see [`ValueDefect`]: each that is sent is a failed authentication.
 ///
 /// # Errors
 ///
 /// Every problem of every value at once.
-pub async fn load(source: &mut dyn CredentialSource, wanted: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
+pub async fn load(source: &mut dyn CredentialSource, configured: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
     let values = source.load().await.map_err(|problem| vec![problem])?;
-    assemble(values, wanted, |field| source.missing(field))
+    assemble(values, configured, |field| source.missing(field))
 }
 
 fn assemble(
     mut values: Values,
-    wanted: Option<Scheme>,
+    configured: Option<Scheme>,
     missing: impl Fn(Field) -> Problem,
 ) -> Result<Credentials, Vec<Problem>> {
     let any_of = |fields: [Field; 2]| fields.iter().any(|field| values.contains_key(field));
     let (oauth2, partner) = ([Field::ClientId, Field::ClientSecret], [Field::PartnerId, Field::PartnerSecret]);
-    let scheme = match (wanted, any_of(oauth2), any_of(partner)) {
+    let scheme = match (configured, any_of(oauth2), any_of(partner)) {
         (Some(scheme), ..) => scheme,
         (None, true, true) => return Err(vec![Problem::BothSchemes]),
         (None, false, true) => Scheme::Partner,
@@ -98,11 +98,12 @@ fn assemble(
     let [id, secret] = if scheme == Scheme::OAuth2 { oauth2 } else { partner };
 
     let mut take = |field: Field| match values.remove(&field) {
-        Some(found) => found.and_then(|found| check(field.kind(), found)),
+        Some(value) => value.and_then(|sourced| check(field.kind(), sourced)),
         None => Err(missing(field)),
     };
-    let app_key = take(Field::AppKey)
-        .and_then(|Sourced { value, origin }| AppKey::new(value).ok_or(Problem::Spoiled(origin, Spoiled::NotAscii)));
+    let app_key = take(Field::AppKey).and_then(|Sourced { value, origin }| {
+        AppKey::new(value).ok_or(Problem::Malformed(origin, ValueDefect::NotAscii))
+    });
     match (take(id), take(secret), app_key) {
         (Ok(id), Ok(secret), Ok(app_key)) => Ok(Credentials { scheme, id: id.value, secret: secret.value, app_key }),
         (id, secret, app_key) => Err([id.err(), secret.err(), app_key.err()].into_iter().flatten().collect()),

@@ -20,13 +20,13 @@ fn check_problem(name: &str, value: &str, expected: &str) {
     let mut env = env(&GOOD);
     env.insert(name.to_owned(), value.to_owned());
     let problems = from_env(&env).expect_err("the value must be refused");
-    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    assert!(told.len() == 1 && told[0].contains(expected), "{told:?} should say {expected:?}");
-    assert!(value.trim().len() < 4 || !told[0].contains(value.trim()), "the value is in {told:?}");
+    let messages: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(messages.len() == 1 && messages[0].contains(expected), "{messages:?} should say {expected:?}");
+    assert!(value.trim().len() < 4 || !messages[0].contains(value.trim()), "the value is in {messages:?}");
 }
 
 #[test]
-fn good_values_are_taken_as_they_are() {
+fn good_values_are_kept_unchanged() {
     let credentials = from_env(&env(&GOOD)).unwrap();
     assert_eq!(credentials.id.expose(), "id-1");
     assert_eq!(credentials.secret.expose(), "s3cret!@#$%&*_-+");
@@ -36,12 +36,12 @@ fn good_values_are_taken_as_they_are() {
 }
 
 #[test]
-fn every_missing_variable_is_told_at_once() {
-    let told: Vec<String> = from_env(&env(&[])).unwrap_err().iter().map(ToString::to_string).collect();
-    for (line, name) in told.iter().zip([CLIENT_ID, CLIENT_SECRET, APP_KEY]) {
+fn every_missing_variable_is_reported_at_once() {
+    let messages: Vec<String> = from_env(&env(&[])).unwrap_err().iter().map(ToString::to_string).collect();
+    for (line, name) in messages.iter().zip([CLIENT_ID, CLIENT_SECRET, APP_KEY]) {
         assert!(line.contains(name) && line.contains("_FILE"), "{line}");
     }
-    assert_eq!(told.len(), 3);
+    assert_eq!(messages.len(), 3);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn p02_empty_and_placeholder_values_are_refused_without_being_printed() {
 }
 
 #[test]
-fn a_spoiled_value_is_refused_by_its_name() {
+fn a_malformed_value_is_refused_by_its_name() {
     for (bad, expected) in [
         ("\"abcdef\"", "FINICITY_APP_KEY is in quotation marks"),
         (" abcdef", "FINICITY_APP_KEY begins or ends with white space"),
@@ -131,8 +131,8 @@ fn a_file_is_read_and_its_line_break_dropped() {
 fn a_secret_in_place_of_a_path_is_not_printed() {
     let mut env = env(&[GOOD[0], GOOD[2]]);
     env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), "canary-secret".to_owned());
-    let told = error_chain::one_line(&from_env(&env).unwrap_err()[0]);
-    assert!(told.contains("does not hold a path") && !told.contains("canary"), "{told}");
+    let message = error_chain::one_line(&from_env(&env).unwrap_err()[0]);
+    assert!(message.contains("does not hold a path") && !message.contains("canary"), "{message}");
     // Base64 has slashes.
     for secret in ["canary/secret+9b=", "/canary-secret", "./canary-secret"] {
         env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), secret.to_owned());
@@ -146,7 +146,7 @@ fn a_secret_in_place_of_a_path_is_not_printed() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_told_by_its_path() {
+fn a_file_that_cannot_be_used_is_reported_by_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let large = dir.path().join("large");
     fs::write(&large, vec![b'a'; 70_000]).unwrap();
@@ -160,8 +160,8 @@ fn a_file_that_cannot_be_used_is_told_by_its_path() {
     ] {
         let mut env = env(&[GOOD[0], GOOD[2]]);
         env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), path.display().to_string());
-        let told = error_chain::one_line(&from_env(&env).unwrap_err()[0]);
-        assert!(told.contains(expected) && told.contains(&path.display().to_string()), "{told}");
+        let message = error_chain::one_line(&from_env(&env).unwrap_err()[0]);
+        assert!(message.contains(expected) && message.contains(&path.display().to_string()), "{message}");
     }
 }
 
@@ -175,8 +175,8 @@ fn source(variables: &BTreeMap<String, String>) -> SourceConfig {
 }
 
 /// A load of a source that waits for nothing.
-fn load_now(source: &SourceConfig, wanted: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
-    load(source.open().as_mut(), wanted).now_or_never().expect("the source waits for nothing")
+fn load_now(source: &SourceConfig, scheme: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
+    load(source.open().as_mut(), scheme).now_or_never().expect("the source waits for nothing")
 }
 
 #[test]
@@ -198,8 +198,8 @@ fn the_scheme_is_the_one_whose_values_are_there() {
 fn a_directory_is_a_source_too_and_is_read_anew_each_time() {
     let dir = tempfile::tempdir().unwrap();
     let source = SourceConfig::Directory(dir.path().to_owned());
-    let told: Vec<String> = load_now(&source, None).unwrap_err().iter().map(ToString::to_string).collect();
-    assert!(told.len() == 3 && told[0].contains("client_id is not set: add this file"), "{told:?}");
+    let messages: Vec<String> = load_now(&source, None).unwrap_err().iter().map(ToString::to_string).collect();
+    assert!(messages.len() == 3 && messages[0].contains("client_id is not set: add this file"), "{messages:?}");
     for (name, value) in [("partner_id", "p\n"), ("partner_secret", "s\n"), ("app_key", "k\n")] {
         fs::write(dir.path().join(name), value).unwrap();
     }
@@ -207,8 +207,11 @@ fn a_directory_is_a_source_too_and_is_read_anew_each_time() {
     fs::write(dir.path().join("partner_secret"), "s2").unwrap();
     assert_eq!(load_now(&source, None).unwrap().secret.expose(), "s2");
     let gone = SourceConfig::Directory(dir.path().join("gone"));
-    let told = error_chain::one_line(&load_now(&gone, None).unwrap_err()[0]);
-    assert!(told.starts_with("credentials.dir: ") && told.matches("mount the Secret there").count() == 1, "{told}");
+    let message = error_chain::one_line(&load_now(&gone, None).unwrap_err()[0]);
+    assert!(
+        message.starts_with("credentials.dir: ") && message.matches("mount the Secret there").count() == 1,
+        "{message}"
+    );
 }
 
 fn egress(variables: &[(&str, &str)]) -> Result<Option<HeaderValue>, String> {
@@ -227,13 +230,13 @@ fn an_egress_proxy_is_shown_both_credentials_or_none() {
     let value = egress(&[username, ("FINICITY_EGRESS_PROXY_PASSWORD_FILE", &file)]).unwrap().unwrap();
     assert!(value.is_sensitive());
     assert_eq!(value, "Basic QWxhZGRpbjpvcGVuOnNlc2FtZQ==");
-    for (variables, told) in [
+    for (variables, expected) in [
         (&[username][..], EGRESS_PASSWORD),
         (&[(EGRESS_PASSWORD, "canary")], EGRESS_USERNAME),
         (&[(EGRESS_USERNAME, "a:canary"), (EGRESS_PASSWORD, "canary")], "colon"),
         (&[username, (EGRESS_PASSWORD, "canary\ncanary")], "FINICITY_EGRESS_PROXY_PASSWORD has a line break"),
     ] {
         let problem = egress(variables).unwrap_err();
-        assert!(problem.contains(told) && !problem.contains("canary"), "{problem}");
+        assert!(problem.contains(expected) && !problem.contains("canary"), "{problem}");
     }
 }

@@ -1,6 +1,6 @@
-//! What a value must look like, so that one that was spoiled on its way is never sent.
+//! What a value must look like, so that a malformed one is never sent.
 //!
-//! A spoiled credential (quotes out of an env file, a byte order mark, a space that was copied along) is a failed
+//! A malformed credential (quotes out of an env file, a byte order mark, a space that was copied along) is a failed
 //! authentication, of which the vendor allows five. So it is refused before it is sent, by its name and never by its value.
 //!
 //! | kind | refused |
@@ -15,13 +15,13 @@ use zeroize::Zeroizing;
 
 use super::{
     field::{Field, Sourced},
-    problem::{MIN_ADMIN_TOKEN_BYTES, Problem, Spoiled},
+    problem::{MIN_ADMIN_TOKEN_BYTES, Problem, ValueDefect},
 };
 use crate::secret::Secret;
 
-/// Which rules a value has to keep to.
+/// The kind of a value: which rules it has to keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     /// A client or partner id.
     Id,
     /// A client or partner secret.
@@ -36,29 +36,29 @@ pub(super) enum Kind {
 
 impl Field {
     /// Which rules its value has to keep to.
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> ValueKind {
         match self {
-            Self::ClientId | Self::PartnerId => Kind::Id,
-            Self::ClientSecret | Self::PartnerSecret => Kind::Secret,
-            Self::AppKey => Kind::AppKey,
+            Self::ClientId | Self::PartnerId => ValueKind::Id,
+            Self::ClientSecret | Self::PartnerSecret => ValueKind::Secret,
+            Self::AppKey => ValueKind::AppKey,
         }
     }
 }
 
 /// Takes the value, without one line break at its end, if it can be used.
-pub(super) fn check(kind: Kind, Sourced { value, origin }: Sourced) -> Result<Sourced, Problem> {
+pub(super) fn check(kind: ValueKind, Sourced { value, origin }: Sourced) -> Result<Sourced, Problem> {
     let value = Secret::from(without_line_break(value.expose()));
     let text = value.expose().as_str();
     if is_empty(kind, text) {
         return Err(Problem::Empty(origin));
     }
-    if let Some(spoiled) = spoiled(kind, text) {
-        return Err(Problem::Spoiled(origin, spoiled));
+    if let Some(defect) = find_defect(kind, text) {
+        return Err(Problem::Malformed(origin, defect));
     }
-    if kind != Kind::Egress && is_placeholder(text) {
+    if kind != ValueKind::Egress && is_placeholder(text) {
         return Err(Problem::Placeholder(origin));
     }
-    if kind == Kind::AdminToken && text.len() < MIN_ADMIN_TOKEN_BYTES {
+    if kind == ValueKind::AdminToken && text.len() < MIN_ADMIN_TOKEN_BYTES {
         return Err(Problem::ShortAdminToken(origin));
     }
     Ok(Sourced { value, origin })
@@ -71,43 +71,47 @@ fn without_line_break(text: &str) -> &str {
 }
 
 /// Whether there is nothing of a value. A password may consist of spaces.
-fn is_empty(kind: Kind, text: &str) -> bool {
-    text.is_empty() || kind != Kind::Egress && text.chars().all(|c| c.is_whitespace() || is_invisible(c))
+fn is_empty(kind: ValueKind, text: &str) -> bool {
+    text.is_empty() || kind != ValueKind::Egress && text.chars().all(|c| c.is_whitespace() || is_invisible(c))
 }
 
-fn spoiled(kind: Kind, text: &str) -> Option<Spoiled> {
+fn find_defect(kind: ValueKind, text: &str) -> Option<ValueDefect> {
     match kind {
-        Kind::Egress => control(text, |c| matches!(c, '\n' | '\r' | '\0')),
-        Kind::Secret => at_the_ends(text).or_else(|| control(text, |c| c.is_control() || is_line_break(c))),
-        Kind::Id | Kind::AppKey | Kind::AdminToken => {
-            let others = || text.chars().any(|c| !matches!(c, ' '..='~')).then_some(Spoiled::NotAscii);
-            at_the_ends(text).or_else(|| control(text, |c| c.is_control() || is_line_break(c))).or_else(others)
+        ValueKind::Egress => forbidden_character(text, |c| matches!(c, '\n' | '\r' | '\0')),
+        ValueKind::Secret => {
+            defect_at_ends(text).or_else(|| forbidden_character(text, |c| c.is_control() || is_line_break(c)))
+        }
+        ValueKind::Id | ValueKind::AppKey | ValueKind::AdminToken => {
+            let others = || text.chars().any(|c| !matches!(c, ' '..='~')).then_some(ValueDefect::NotAscii);
+            defect_at_ends(text)
+                .or_else(|| forbidden_character(text, |c| c.is_control() || is_line_break(c)))
+                .or_else(others)
         }
     }
 }
 
 /// What is wrong with the first and the last character of `text`.
-fn at_the_ends(text: &str) -> Option<Spoiled> {
+fn defect_at_ends(text: &str) -> Option<ValueDefect> {
     let (first, last) = (text.chars().next()?, text.chars().next_back()?);
     let is_pair = text.chars().nth(1).is_some() && closing_quote(first) == Some(last);
     let ends = [first, last];
     if is_pair {
-        Some(Spoiled::Quoted)
+        Some(ValueDefect::Quoted)
     } else if ends.into_iter().any(is_line_break) {
-        Some(Spoiled::LineBreak)
+        Some(ValueDefect::LineBreak)
     } else if ends.into_iter().any(is_invisible) {
-        Some(Spoiled::Invisible)
+        Some(ValueDefect::Invisible)
     } else if ends.into_iter().any(char::is_whitespace) {
-        Some(Spoiled::Space)
+        Some(ValueDefect::Space)
     } else {
         None
     }
 }
 
-/// The first of the `refused` characters in `text`, by its kind.
-fn control(text: &str, refused: impl Fn(char) -> bool) -> Option<Spoiled> {
-    let found = text.chars().find(|c| refused(*c))?;
-    Some(if is_line_break(found) { Spoiled::LineBreak } else { Spoiled::Control })
+/// The defect of the first `forbidden` character in `text`.
+fn forbidden_character(text: &str, forbidden: impl Fn(char) -> bool) -> Option<ValueDefect> {
+    let found = text.chars().find(|c| forbidden(*c))?;
+    Some(if is_line_break(found) { ValueDefect::LineBreak } else { ValueDefect::Control })
 }
 
 /// The quotation mark that ends what `opening` begins. Word processors make the pairs of two different ones.

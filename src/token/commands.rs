@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::credentials::{Credentials, lockout::Verdict};
+use crate::credentials::{Credentials, lockout::Decision};
 
 /// How many wishes may wait. A crowd of requests with refused tokens is the most there can be; those beyond are told no.
 const MAX_WAITING: usize = 1024;
@@ -19,7 +19,7 @@ pub enum Command {
     /// End a quarantine.
     Lift(oneshot::Sender<()>),
     /// Allow rejected credentials one more try; the flag overrides a spent budget.
-    ResetLatch(bool, oneshot::Sender<Verdict>),
+    ResetLatch(bool, oneshot::Sender<Decision>),
     /// These credentials shall take over, once they have minted a token.
     Rotate(Box<Credentials>),
 }
@@ -67,7 +67,7 @@ impl TokenControl {
     }
 
     /// Allows rejected credentials one more try. Returns what the lock-out guard says after that.
-    pub async fn reset_latch(&self, override_budget: bool) -> Option<Verdict> {
+    pub async fn reset_latch(&self, override_budget: bool) -> Option<Decision> {
         self.ask(|reply| Command::ResetLatch(override_budget, reply)).await
     }
 

@@ -110,21 +110,21 @@ impl fmt::Debug for Files {
 ///
 /// When the directory or one of the files in it cannot be read, or keeps changing.
 pub fn read(dir: &Path) -> Result<Files, ReadError> {
-    read_stable(|| snapshot(dir), |seen| read_files(dir, seen))
+    read_stable(|| snapshot(dir), |snapshot| read_files(dir, snapshot))
         .unwrap_or_else(|| Err(ReadError::Changing { path: dir.into() }))
 }
 
-/// Waits until the directory is no longer as `seen` says, and returns the new snapshot.
+/// Waits until the directory is no longer as `previous` says, and returns the new snapshot.
 ///
 /// # Cancel safety
 ///
-/// Cancel safe: all that it knows is in `seen`, and its first look is at once, so one that is dropped and called anew
+/// Cancel safe: its whole state is in `previous`, and its first look is at once, so one that is dropped and called anew
 /// misses nothing.
-pub async fn wait_for_change(dir: &Path, seen: &Snapshot) -> Snapshot {
+pub async fn wait_for_change(dir: &Path, previous: &Snapshot) -> Snapshot {
     loop {
         // A few calls to a local volume, held in memory for a Secret: less work than handing them to another thread.
         let now = snapshot(dir);
-        if now != *seen {
+        if now != *previous {
             return now;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -134,11 +134,11 @@ pub async fn wait_for_change(dir: &Path, seen: &Snapshot) -> Snapshot {
 /// The outcome of the first `attempt` with equal snapshots around it, or `None` when there is none in [`MAX_ATTEMPTS`] attempts.
 ///
 /// An error counts as an outcome as well: only what fails in a directory at rest is worth telling.
-fn read_stable<T>(mut take: impl FnMut() -> Snapshot, mut attempt: impl FnMut(&Snapshot) -> T) -> Option<T> {
-    let mut before = take();
+fn read_stable<T>(mut take_snapshot: impl FnMut() -> Snapshot, mut attempt: impl FnMut(&Snapshot) -> T) -> Option<T> {
+    let mut before = take_snapshot();
     for _ in 0..MAX_ATTEMPTS {
         let outcome = attempt(&before);
-        let after = take();
+        let after = take_snapshot();
         if after == before {
             return Some(outcome);
         }
@@ -147,9 +147,9 @@ fn read_stable<T>(mut take: impl FnMut() -> Snapshot, mut attempt: impl FnMut(&S
     None
 }
 
-/// The files of the generation that `seen` found, wherever `..data` leads by now.
-fn read_files(dir: &Path, seen: &Snapshot) -> Result<Files, ReadError> {
-    let current = seen.dir().map_err(|kind| ReadError::Directory { path: dir.into(), source: kind.into() })?;
+/// The files of the generation in `snapshot`, wherever `..data` leads by now.
+fn read_files(dir: &Path, snapshot: &Snapshot) -> Result<Files, ReadError> {
+    let current = snapshot.dir().map_err(|kind| ReadError::Directory { path: dir.into(), source: kind.into() })?;
     let mut files = BTreeMap::new();
     for name in Field::ALL.map(Field::file_name) {
         // An error names the path that the operator knows, not the generation's.
@@ -160,15 +160,15 @@ fn read_files(dir: &Path, seen: &Snapshot) -> Result<Files, ReadError> {
     Ok(Files(files))
 }
 
-/// The value in the file at `path`, or `None` when nothing has that name. `told` is what an error calls it.
-fn read_file(path: &Path, told: impl Fn() -> PathBuf) -> Result<Option<Secret<String>>, ReadError> {
-    let unreadable = |source| ReadError::File { path: told(), source };
+/// The value in the file at `path`, or `None` when nothing has that name. `shown_path` is what an error calls it.
+fn read_file(path: &Path, shown_path: impl Fn() -> PathBuf) -> Result<Option<Secret<String>>, ReadError> {
+    let unreadable = |source| ReadError::File { path: shown_path(), source };
     match fs::metadata(path) {
         // Asked before it is opened, since opening a pipe waits for a writer.
-        Ok(metadata) if !metadata.is_file() => return Err(ReadError::NotAFile { path: told() }),
+        Ok(metadata) if !metadata.is_file() => return Err(ReadError::NotAFile { path: shown_path() }),
         Ok(_) => {}
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(unreadable(error)),
-        Err(_) if fs::symlink_metadata(path).is_ok() => return Err(ReadError::NotAFile { path: told() }),
+        Err(_) if fs::symlink_metadata(path).is_ok() => return Err(ReadError::NotAFile { path: shown_path() }),
         Err(_) => return Ok(None),
     }
     // Large enough never to be moved, which would leave a copy behind. The length that the system tells is no measure: some
@@ -177,9 +177,9 @@ fn read_file(path: &Path, told: impl Fn() -> PathBuf) -> Result<Option<Secret<St
     let outcome = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
     let bytes = Secret::new(bytes);
     if outcome.map_err(unreadable)? > MAX_FILE_BYTES {
-        return Err(ReadError::TooLarge { path: told() });
+        return Err(ReadError::TooLarge { path: shown_path() });
     }
-    let text = str::from_utf8(bytes.expose()).map_err(|_| ReadError::NotUtf8 { path: told() })?;
+    let text = str::from_utf8(bytes.expose()).map_err(|_| ReadError::NotUtf8 { path: shown_path() })?;
     Ok(Some(Secret::from(text)))
 }
 

@@ -1,4 +1,4 @@
-//! What is in the directory now, told without opening a file.
+//! What is in the directory now, found without opening a file.
 
 use std::{
     array, fs,
@@ -12,7 +12,7 @@ use crate::{credentials::field::Field, process::file_watch::FileId};
 /// The link that the kubelet swaps.
 const CURRENT: &str = "..data";
 
-/// What was in the directory at one moment, told without opening a file. Equal snapshots mean that nothing changed.
+/// What was in the directory at one moment, found without opening a file. Equal snapshots mean that nothing changed.
 ///
 /// The one exception: a file that is overwritten in place, at the same length, twice within a tick of the file system's
 /// clock (milliseconds) looks the same after both. A swap has no such gap.
@@ -21,13 +21,13 @@ pub struct Snapshot {
     /// What `..data` says. A swap between reading the link and following it leaves nothing to be found; when that happens
     /// to two snapshots in a row, this alone tells them apart.
     link: Option<PathBuf>,
-    found: Result<Generation, ErrorKind>,
+    generation: Result<Generation, ErrorKind>,
 }
 
 impl Snapshot {
     /// The directory that holds the files: a generation's, or a plain one. It may be gone by now.
     pub(super) fn dir(&self) -> Result<&Path, ErrorKind> {
-        self.found.as_ref().map(|generation| generation.path.as_path()).map_err(|kind| *kind)
+        self.generation.as_ref().map(|generation| generation.path.as_path()).map_err(|kind| *kind)
     }
 }
 
@@ -42,20 +42,22 @@ struct Generation {
 
 /// What is in `dir` now. Never fails: an absent directory has a snapshot too.
 pub fn snapshot(dir: &Path) -> Snapshot {
-    let (link, found) = match fs::read_link(dir.join(CURRENT)) {
+    let (link, generation) = match fs::read_link(dir.join(CURRENT)) {
         Ok(target) => {
-            let found = generation(&dir.join(&target));
-            (Some(target), found)
+            let generation = read_generation(&dir.join(&target));
+            (Some(target), generation)
         }
         // No such name, or not a link: a plain directory.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => (None, generation(dir)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+            (None, read_generation(dir))
+        }
         Err(error) => (None, Err(error)),
     };
-    Snapshot { link, found: found.map_err(|error| error.kind()) }
+    Snapshot { link, generation: generation.map_err(|error| error.kind()) }
 }
 
 /// The generation in the directory `path`, which may be a link.
-fn generation(path: &Path) -> io::Result<Generation> {
+fn read_generation(path: &Path) -> io::Result<Generation> {
     let path = fs::canonicalize(path)?;
     let directory = fs::metadata(&path)?;
     let files = array::from_fn(|i| file_id(&path.join(Field::ALL[i].file_name())).map_err(|error| error.kind()));
@@ -64,5 +66,5 @@ fn generation(path: &Path) -> io::Result<Generation> {
 
 /// The identity of what `path` leads to, or of the link itself when it leads nowhere.
 fn file_id(path: &Path) -> io::Result<FileId> {
-    fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).map(|found| FileId::from(&found))
+    fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).map(|metadata| FileId::from(&metadata))
 }

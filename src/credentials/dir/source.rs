@@ -20,7 +20,7 @@ use crate::{
 
 /// How long a directory must not have changed before it is read: a script that writes the files one after the other has finished
 /// by then. Half of a change would be a failed authentication, of which the vendor allows few.
-const SETTLE: Duration = Duration::from_secs(1);
+const QUIET_PERIOD: Duration = Duration::from_secs(1);
 
 /// A directory of files: a mounted Secret.
 #[derive(Debug)]
@@ -28,12 +28,12 @@ pub(in crate::credentials) struct DirectorySource {
     path: PathBuf,
     /// The directory before the last load, so that a change during the load is seen as one. `None` before the second load: what
     /// changed since the first, which the start makes, is seen as well.
-    seen: Option<Snapshot>,
+    last_snapshot: Option<Snapshot>,
 }
 
 impl DirectorySource {
     pub(in crate::credentials) fn new(path: PathBuf) -> Self {
-        Self { path, seen: None }
+        Self { path, last_snapshot: None }
     }
 
     fn origin(&self, field: Field) -> String {
@@ -81,8 +81,8 @@ impl CredentialSource for DirectorySource {
 
     fn changed(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            if let Some(seen) = &self.seen {
-                wait_for_change(&self.path, seen).await;
+            if let Some(snapshot) = &self.last_snapshot {
+                wait_for_change(&self.path, snapshot).await;
             }
         })
     }
@@ -91,10 +91,10 @@ impl CredentialSource for DirectorySource {
         Box::pin(async {
             let mut before = snapshot(&self.path);
             loop {
-                sleep(SETTLE).await;
+                sleep(QUIET_PERIOD).await;
                 let now = snapshot(&self.path);
                 if now == before {
-                    self.seen = Some(now);
+                    self.last_snapshot = Some(now);
                     return;
                 }
                 before = now;
@@ -149,11 +149,11 @@ mod tests {
         let begun = Instant::now();
         let mut stable = pin!(source.wait_until_stable());
         for number in 1..=3 {
-            assert!(timeout(SETTLE * 9 / 10, &mut stable).await.is_err(), "change {number}");
+            assert!(timeout(QUIET_PERIOD * 9 / 10, &mut stable).await.is_err(), "change {number}");
             write(dir.path(), &"x".repeat(number));
         }
         stable.await;
-        assert!(begun.elapsed() > SETTLE * 9 / 10 * 3);
+        assert!(begun.elapsed() > QUIET_PERIOD * 9 / 10 * 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -46,7 +46,7 @@ pub struct LastAttempt {
 
 /// What the rules say about one more attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(super) enum AttemptDecision {
     /// The credentials have obtained a token and were not rejected or replaced since: the rules do not apply to them.
     Proven,
     /// One attempt may be recorded and made.
@@ -75,13 +75,13 @@ struct Account {
     proven: Option<Hash>,
     /// Rejections and unresolved attempts that may add up. An operator's override raises it.
     limit: u32,
-    unresolved: Vec<Attempt>,
+    unresolved: Vec<UnresolvedAttempt>,
 }
 
 /// A token request that was about to be sent, and of which the outcome is not known.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Attempt {
+struct UnresolvedAttempt {
     credentials: Hash,
     /// Milliseconds since the Unix epoch.
     at_ms: u64,
@@ -92,13 +92,13 @@ struct Attempt {
 
 /// The rejections of an account, and how many of them its lock-out budget allows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rejections {
+pub(super) struct RejectionCount {
     pub(super) count: u32,
     pub(super) budget: u32,
 }
 
 /// `time`, which counts from the Unix epoch, in the unit of the records.
-fn millis(time: Duration) -> u64 {
+fn unix_millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -108,13 +108,13 @@ impl Account {
     }
 
     /// The attempts that speak against another one with `credentials`.
-    fn relevant(&self, credentials: Hash) -> impl Iterator<Item = &Attempt> {
+    fn relevant(&self, credentials: Hash) -> impl Iterator<Item = &UnresolvedAttempt> {
         self.unresolved.iter().filter(move |attempt| !attempt.superseded || attempt.credentials == credentials)
     }
 
     /// What counts against another attempt with `credentials`: the account's rejections and unresolved attempts since a token
     /// was last obtained, or all unresolved attempts with these very credentials.
-    fn used(&self, credentials: Hash, rejections: Rejections) -> u32 {
+    fn used(&self, credentials: Hash, rejections: RejectionCount) -> u32 {
         let count = |attempts: usize| u32::try_from(attempts).unwrap_or(u32::MAX);
         let of_account = count(self.unresolved.iter().filter(|attempt| !attempt.superseded).count());
         let own = count(self.unresolved.iter().filter(|attempt| attempt.credentials == credentials).count());
@@ -129,35 +129,35 @@ impl Account {
     fn decide(
         &self,
         credentials: Hash,
-        rejections: Rejections,
+        rejections: RejectionCount,
         now: Duration,
-        responded: Option<LastAttempt>,
-    ) -> Decision {
+        responded_after: Option<LastAttempt>,
+    ) -> AttemptDecision {
         if self.proven == Some(credentials) {
-            return Decision::Proven;
+            return AttemptDecision::Proven;
         }
         if self.unresolved.len() >= MAX_ATTEMPTS && self.oldest_superseded().is_none() {
-            return Decision::Held(None);
+            return AttemptDecision::Held(None);
         }
-        let Some(last) = self.last_attempt(credentials) else { return Decision::Permitted };
+        let Some(last) = self.last_attempt(credentials) else { return AttemptDecision::Permitted };
         let since = now.saturating_sub(Duration::from_millis(last.at_ms));
         let limit = self.limit.max(rejections.budget);
         let used = self.used(credentials, rejections);
         if used >= limit {
             // The one attempt without an operator, unless it was made, or an operator has already granted one.
             if used > MAX_UNRESOLVED || limit > MAX_UNRESOLVED {
-                return Decision::Held(None);
+                return AttemptDecision::Held(None);
             }
             if since < HOLD {
-                return Decision::Held(Some(HOLD - since));
+                return AttemptDecision::Held(Some(HOLD - since));
             }
         }
-        if responded != Some(last) {
-            Decision::ProbeFirst(last)
+        if responded_after != Some(last) {
+            AttemptDecision::ProbeFirst(last)
         } else if since < MIN_INTERVAL {
-            Decision::NotBefore(MIN_INTERVAL - since)
+            AttemptDecision::NotBefore(MIN_INTERVAL - since)
         } else {
-            Decision::Permitted
+            AttemptDecision::Permitted
         }
     }
 
@@ -173,33 +173,33 @@ impl Account {
 }
 
 impl Attempts {
-    /// Whether a token request with `fingerprint` may be made at `now`, which counts from the Unix epoch; `responded` is the last
+    /// Whether a token request with `fingerprint` may be made at `now`, which counts from the Unix epoch; `responded_after` is the last
     /// attempt after which the token endpoint gave a complete response.
     pub(super) fn decide(
         &self,
         fingerprint: &Fingerprint,
-        rejections: Rejections,
+        rejections: RejectionCount,
         now: Duration,
-        responded: Option<LastAttempt>,
-    ) -> Decision {
+        responded_after: Option<LastAttempt>,
+    ) -> AttemptDecision {
         match self.find(fingerprint) {
-            Some(account) => account.decide(fingerprint.whole, rejections, now, responded),
+            Some(account) => account.decide(fingerprint.credentials, rejections, now, responded_after),
             // Where the attempt could not be recorded, none is made.
-            None if self.is_full() => Decision::Held(None),
-            None => Decision::Permitted,
+            None if self.is_full() => AttemptDecision::Held(None),
+            None => AttemptDecision::Permitted,
         }
     }
 
     /// The latest attempt that speaks against one with `fingerprint`.
     #[cfg(test)]
     pub(super) fn last_attempt(&self, fingerprint: &Fingerprint) -> Option<LastAttempt> {
-        self.find(fingerprint)?.last_attempt(fingerprint.whole)
+        self.find(fingerprint)?.last_attempt(fingerprint.credentials)
     }
 
     /// Records an attempt that is about to be made at `now`.
     pub(super) fn record(&mut self, fingerprint: &Fingerprint, now: Duration) -> u64 {
-        let at_ms = millis(now);
-        let attempt = Attempt { credentials: fingerprint.whole, at_ms, superseded: false };
+        let at_ms = unix_millis(now);
+        let attempt = UnresolvedAttempt { credentials: fingerprint.credentials, at_ms, superseded: false };
         let account = self.entry(fingerprint);
         if account.unresolved.len() >= MAX_ATTEMPTS
             && let Some(oldest) = account.oldest_superseded()
@@ -213,7 +213,8 @@ impl Attempts {
     /// Removes the attempt that was recorded at `at_ms`: its outcome is known.
     pub(super) fn resolve(&mut self, fingerprint: &Fingerprint, at_ms: u64) {
         let Some(account) = self.find_mut(fingerprint) else { return };
-        let recorded = |attempt: &Attempt| attempt.credentials == fingerprint.whole && attempt.at_ms == at_ms;
+        let recorded =
+            |attempt: &UnresolvedAttempt| attempt.credentials == fingerprint.credentials && attempt.at_ms == at_ms;
         if let Some(index) = account.unresolved.iter().rposition(recorded) {
             account.unresolved.remove(index);
         }
@@ -222,21 +223,21 @@ impl Attempts {
 
     /// The credentials obtained a token by a request that was sent at `sent`: they are proven, and the vendor's count of the account
     /// has restarted since.
-    pub(super) fn accepted(&mut self, fingerprint: &Fingerprint, sent: Duration) {
-        let sent_ms = millis(sent);
+    pub(super) fn record_success(&mut self, fingerprint: &Fingerprint, sent: Duration) {
+        let sent_ms = unix_millis(sent);
         let account = self.entry(fingerprint);
-        account.proven = Some(fingerprint.whole);
+        account.proven = Some(fingerprint.credentials);
         account.limit = MAX_UNRESOLVED;
-        account.unresolved.retain(|attempt| attempt.credentials != fingerprint.whole);
+        account.unresolved.retain(|attempt| attempt.credentials != fingerprint.credentials);
         for attempt in account.unresolved.iter_mut().filter(|attempt| attempt.at_ms < sent_ms) {
             attempt.superseded = true;
         }
     }
 
     /// The credentials were rejected: they are no longer proven.
-    pub(super) fn rejected(&mut self, fingerprint: &Fingerprint) {
+    pub(super) fn remove_proof(&mut self, fingerprint: &Fingerprint) {
         if let Some(account) = self.find_mut(fingerprint)
-            && account.proven == Some(fingerprint.whole)
+            && account.proven == Some(fingerprint.credentials)
         {
             account.proven = None;
         }
@@ -244,9 +245,9 @@ impl Attempts {
     }
 
     /// An operator's override: permits exactly one further attempt, where attempts are unresolved.
-    pub(super) fn permit_one(&mut self, fingerprint: &Fingerprint, rejections: Rejections) {
+    pub(super) fn permit_one(&mut self, fingerprint: &Fingerprint, rejections: RejectionCount) {
         let Some(account) = self.find_mut(fingerprint) else { return };
-        let used = account.used(fingerprint.whole, rejections);
+        let used = account.used(fingerprint.credentials, rejections);
         if used >= account.limit.max(rejections.budget) && !account.unresolved.is_empty() {
             account.limit = used.saturating_add(1);
         }
@@ -254,7 +255,7 @@ impl Attempts {
 
     /// Whether these credentials obtained the account's last token and were not rejected since.
     pub(super) fn is_proven(&self, fingerprint: &Fingerprint) -> bool {
-        self.find(fingerprint).is_some_and(|account| account.proven == Some(fingerprint.whole))
+        self.find(fingerprint).is_some_and(|account| account.proven == Some(fingerprint.credentials))
     }
 
     /// Whether any credentials of the account are proven.
@@ -264,7 +265,7 @@ impl Attempts {
 
     /// Attempts that count against the credentials of `fingerprint`.
     pub(super) fn unresolved(&self, fingerprint: &Fingerprint) -> u32 {
-        let count = self.find(fingerprint).map_or(0, |account| account.relevant(fingerprint.whole).count());
+        let count = self.find(fingerprint).map_or(0, |account| account.relevant(fingerprint.credentials).count());
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -274,7 +275,7 @@ impl Attempts {
         if now < PLAUSIBLE_TIME {
             return;
         }
-        let now_ms = millis(now);
+        let now_ms = unix_millis(now);
         let unset_ms = PLAUSIBLE_TIME.as_secs() * 1000;
         for attempt in self.accounts.iter_mut().flat_map(|account| &mut account.unresolved) {
             if !(unset_ms..=now_ms).contains(&attempt.at_ms) {
@@ -284,16 +285,16 @@ impl Attempts {
     }
 
     fn find(&self, fingerprint: &Fingerprint) -> Option<&Account> {
-        self.accounts.iter().find(|account| account.id == fingerprint.id)
+        self.accounts.iter().find(|account| account.id == fingerprint.account)
     }
 
     fn find_mut(&mut self, fingerprint: &Fingerprint) -> Option<&mut Account> {
-        self.accounts.iter_mut().find(|account| account.id == fingerprint.id)
+        self.accounts.iter_mut().find(|account| account.id == fingerprint.account)
     }
 
     /// The account of `fingerprint`, now the newest; created when it is missing.
     fn entry(&mut self, fingerprint: &Fingerprint) -> &mut Account {
-        let account = match self.accounts.iter().position(|account| account.id == fingerprint.id) {
+        let account = match self.accounts.iter().position(|account| account.id == fingerprint.account) {
             Some(index) => self.accounts.remove(index),
             None => {
                 if self.accounts.len() >= MAX_ACCOUNTS
@@ -301,7 +302,7 @@ impl Attempts {
                 {
                     self.accounts.remove(index);
                 }
-                Account::new(fingerprint.id)
+                Account::new(fingerprint.account)
             }
         };
         self.accounts.push_mut(account)

@@ -9,41 +9,41 @@ use ring::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::state_error::Failure;
+use super::state_error::StateError;
 use crate::secret::Secret;
 
 /// The length of key and hash: the output of SHA-256, which is also what RFC 2104 (section 3) recommends for the key.
-const LEN: usize = 32;
+const HASH_BYTES: usize = 32;
 
 /// What one token call would be made with, as keyed hashes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint {
     /// Of everything.
-    pub(super) whole: Hash,
+    pub(super) credentials: Hash,
     /// Of scheme, host and id: of that which the vendor locks.
-    pub(super) id: Hash,
+    pub(super) account: Hash,
 }
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Fingerprint").field(&self.whole).finish()
+        f.debug_tuple("Fingerprint").field(&self.credentials).finish()
     }
 }
 
 /// A keyed hash. `Debug` shows as much of it as tells two of them apart.
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub(super) struct Hash([u8; LEN]);
+pub(super) struct Hash([u8; HASH_BYTES]);
 
 impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0[..4]))
+        f.write_str(&encode_hex(&self.0[..4]))
     }
 }
 
 impl From<Hash> for String {
     fn from(hash: Hash) -> Self {
-        hex(&hash.0)
+        encode_hex(&hash.0)
     }
 }
 
@@ -51,30 +51,30 @@ impl TryFrom<String> for Hash {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        unhex(&text).map(|bytes| Self(*bytes)).ok_or("not a hash")
+        decode_hex(&text).map(|bytes| Self(*bytes)).ok_or("not a hash")
     }
 }
 
 /// The key of all hashes in one state directory. Without it, who finds a hash elsewhere, say in a log, can check no guess.
 #[derive(Debug)]
-pub(super) struct Key(Secret<[u8; LEN]>);
+pub(super) struct Key(Secret<[u8; HASH_BYTES]>);
 
 impl Key {
     /// A new key.
-    pub(super) fn generate() -> Result<Self, Failure> {
-        let mut bytes = Zeroizing::new([0; LEN]);
-        SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| Failure::Randomness)?;
+    pub(super) fn generate() -> Result<Self, StateError> {
+        let mut bytes = Zeroizing::new([0; HASH_BYTES]);
+        SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| StateError::Randomness)?;
         Ok(Self(Secret::new(*bytes)))
     }
 
     /// The key that `text` spells.
     pub(super) fn from_hex(text: &str) -> Option<Self> {
-        unhex(text).map(|bytes| Self(Secret::new(*bytes)))
+        decode_hex(text).map(|bytes| Self(Secret::new(*bytes)))
     }
 
     /// The key's spelling, for the state file and for nothing else.
     pub(super) fn to_hex(&self) -> Zeroizing<String> {
-        Zeroizing::new(hex(self.0.expose()))
+        Zeroizing::new(encode_hex(self.0.expose()))
     }
 
     /// Identifies the key without giving anything of it away.
@@ -83,7 +83,7 @@ impl Key {
     }
 
     /// Whether hashes by `other` can be compared with hashes by this key.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(super) fn is_same(&self, other: &Self) -> bool {
         self.0.expose() == other.0.expose()
     }
 
@@ -101,8 +101,8 @@ impl Key {
         let account = [scheme.as_bytes(), host.as_bytes(), id.expose().as_bytes()];
         let [scheme, host, id] = account;
         Fingerprint {
-            whole: self.hash(&[b"credentials", scheme, host, id, secret.expose().as_bytes(), app_key]),
-            id: self.hash(&[b"account", scheme, host, id]),
+            credentials: self.hash(&[b"credentials", scheme, host, id, secret.expose().as_bytes(), app_key]),
+            account: self.hash(&[b"account", scheme, host, id]),
         }
     }
 
@@ -113,24 +113,24 @@ impl Key {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }
-        let mut hash = [0; LEN];
+        let mut hash = [0; HASH_BYTES];
         hash.copy_from_slice(context.sign().as_ref());
         Hash(hash)
     }
 }
 
 /// The hexadecimal digits of `bytes`, in a buffer that is never moved, so that it leaves no part of a key behind.
-fn hex(bytes: &[u8]) -> String {
+fn encode_hex(bytes: &[u8]) -> String {
     let mut digits = vec![0; base16ct::encoded_len(bytes)];
     base16ct::lower::encode(bytes, &mut digits).expect("there is room for all digits");
     String::from_utf8(digits).expect("hexadecimal digits are ASCII")
 }
 
 /// The bytes that `text` spells, where they have the length of a key or a hash.
-fn unhex(text: &str) -> Option<Zeroizing<[u8; LEN]>> {
-    let mut bytes = Zeroizing::new([0; LEN]);
+fn decode_hex(text: &str) -> Option<Zeroizing<[u8; HASH_BYTES]>> {
+    let mut bytes = Zeroizing::new([0; HASH_BYTES]);
     let length = base16ct::mixed::decode(text, bytes.as_mut_slice()).ok()?.len();
-    (length == LEN).then_some(bytes)
+    (length == HASH_BYTES).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -141,12 +141,16 @@ mod tests {
     fn a_key_is_read_in_either_case_and_at_its_length_only() {
         let key = Key::generate().unwrap();
         let text = key.to_hex();
-        assert_eq!((text.len(), text.to_ascii_lowercase()), (2 * LEN, text.to_string()));
-        assert!(Key::from_hex(&text).unwrap().is(&key));
-        assert!(Key::from_hex(&text.to_ascii_uppercase()).unwrap().is(&key));
+        assert_eq!((text.len(), text.to_ascii_lowercase()), (2 * HASH_BYTES, text.to_string()));
+        assert!(Key::from_hex(&text).unwrap().is_same(&key));
+        assert!(Key::from_hex(&text.to_ascii_uppercase()).unwrap().is_same(&key));
         let (short, long, odd) = (&text[2..], format!("{}00", *text), &text[1..]);
-        let other =
-            [text[1..].to_owned() + "g", text[1..].to_owned() + " ", text[1..].to_owned() + "/", "é".repeat(LEN)];
+        let other = [
+            text[1..].to_owned() + "g",
+            text[1..].to_owned() + " ",
+            text[1..].to_owned() + "/",
+            "é".repeat(HASH_BYTES),
+        ];
         for wrong in ["", short, &long, odd].into_iter().chain(other.iter().map(String::as_str)) {
             assert!(Key::from_hex(wrong).is_none(), "{wrong:?}");
         }

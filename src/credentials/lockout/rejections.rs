@@ -1,10 +1,10 @@
-//! The two rules, on plain values.
+//! Rejections: the two rules (latch and budget), on plain values.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Verdict,
-    attempts::Rejections,
+    Decision,
+    attempts::RejectionCount,
     fingerprint::{Fingerprint, Hash},
 };
 
@@ -22,8 +22,8 @@ const MAX_LATCHES: usize = 16;
 /// What was rejected, the id that changed last at the end.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(super) struct State {
-    ids: Vec<Account>,
+pub(super) struct Rejections {
+    accounts: Vec<Account>,
 }
 
 /// What is known of one id.
@@ -45,27 +45,27 @@ impl Account {
     }
 }
 
-impl State {
-    pub(super) fn verdict(&self, fingerprint: &Fingerprint) -> Verdict {
+impl Rejections {
+    pub(super) fn decide(&self, fingerprint: &Fingerprint) -> Decision {
         match self.find(fingerprint) {
-            Some(account) if account.is_spent() => Verdict::BudgetSpent,
-            Some(account) if account.latched.contains(&fingerprint.whole) => Verdict::Latched,
+            Some(account) if account.is_spent() => Decision::BudgetSpent,
+            Some(account) if account.latched.contains(&fingerprint.credentials) => Decision::Latched,
             // Where its rejections could not be kept, none may happen.
-            None if self.is_full() => Verdict::BudgetSpent,
-            _ => Verdict::Allowed,
+            None if self.is_full() => Decision::BudgetSpent,
+            _ => Decision::Allowed,
         }
     }
 
     /// Whether exactly these credentials were rejected and not reset since.
     pub(super) fn is_latched(&self, fingerprint: &Fingerprint) -> bool {
-        self.find(fingerprint).is_some_and(|account| account.latched.contains(&fingerprint.whole))
+        self.find(fingerprint).is_some_and(|account| account.latched.contains(&fingerprint.credentials))
     }
 
-    pub(super) fn rejected(&mut self, fingerprint: &Fingerprint) {
-        let account = self.touch(fingerprint);
+    pub(super) fn add(&mut self, fingerprint: &Fingerprint) {
+        let account = self.entry(fingerprint);
         account.rejections = account.rejections.saturating_add(1);
-        if !account.latched.contains(&fingerprint.whole) {
-            account.latched.push(fingerprint.whole);
+        if !account.latched.contains(&fingerprint.credentials) {
+            account.latched.push(fingerprint.credentials);
         }
         if account.latched.len() > MAX_LATCHES {
             account.latched.remove(0);
@@ -73,56 +73,56 @@ impl State {
     }
 
     /// Voids the first `rejections` of the account, those from before the request that was accepted.
-    pub(super) fn accepted(&mut self, fingerprint: &Fingerprint, rejections: u32) {
-        let Some(account) = self.ids.iter_mut().find(|account| account.id == fingerprint.id) else { return };
+    pub(super) fn clear(&mut self, fingerprint: &Fingerprint, rejections: u32) {
+        let Some(account) = self.accounts.iter_mut().find(|account| account.id == fingerprint.account) else { return };
         account.rejections = account.rejections.saturating_sub(rejections);
         account.budget = BUDGET;
-        account.latched.retain(|latched| *latched != fingerprint.whole);
-        self.ids.retain(|account| account.rejections > 0 || !account.latched.is_empty());
+        account.latched.retain(|latched| *latched != fingerprint.credentials);
+        self.accounts.retain(|account| account.rejections > 0 || !account.latched.is_empty());
     }
 
     pub(super) fn reset(&mut self, fingerprint: &Fingerprint, override_budget: bool) {
-        match self.verdict(fingerprint) {
-            Verdict::BudgetSpent if override_budget => {
-                let account = self.touch(fingerprint);
+        match self.decide(fingerprint) {
+            Decision::BudgetSpent if override_budget => {
+                let account = self.entry(fingerprint);
                 account.budget = account.rejections.saturating_add(1);
-                account.latched.retain(|latched| *latched != fingerprint.whole);
+                account.latched.retain(|latched| *latched != fingerprint.credentials);
             }
-            Verdict::Latched => self.touch(fingerprint).latched.retain(|latched| *latched != fingerprint.whole),
-            Verdict::BudgetSpent | Verdict::Allowed | Verdict::Held => {}
+            Decision::Latched => self.entry(fingerprint).latched.retain(|latched| *latched != fingerprint.credentials),
+            Decision::BudgetSpent | Decision::Allowed | Decision::Held => {}
         }
     }
 
-    pub(super) fn rejections(&self, fingerprint: &Fingerprint) -> u32 {
+    pub(super) fn count(&self, fingerprint: &Fingerprint) -> u32 {
         self.find(fingerprint).map_or(0, |account| account.rejections)
     }
 
     /// Rejections of the account, and how many of them are allowed.
-    pub(super) fn counted(&self, fingerprint: &Fingerprint) -> Rejections {
-        self.find(fingerprint).map_or(Rejections { count: 0, budget: BUDGET }, |account| Rejections {
+    pub(super) fn count_with_budget(&self, fingerprint: &Fingerprint) -> RejectionCount {
+        self.find(fingerprint).map_or(RejectionCount { count: 0, budget: BUDGET }, |account| RejectionCount {
             count: account.rejections,
             budget: account.budget,
         })
     }
 
     fn find(&self, fingerprint: &Fingerprint) -> Option<&Account> {
-        self.ids.iter().find(|account| account.id == fingerprint.id)
+        self.accounts.iter().find(|account| account.id == fingerprint.account)
     }
 
     /// The account of `fingerprint`, now the newest, made when it is missing.
-    fn touch(&mut self, fingerprint: &Fingerprint) -> &mut Account {
-        let account = match self.ids.iter().position(|account| account.id == fingerprint.id) {
-            Some(index) => self.ids.remove(index),
+    fn entry(&mut self, fingerprint: &Fingerprint) -> &mut Account {
+        let account = match self.accounts.iter().position(|account| account.id == fingerprint.account) {
+            Some(index) => self.accounts.remove(index),
             None => {
-                if self.ids.len() >= MAX_IDS
-                    && let Some(index) = self.ids.iter().position(|account| account.rejections == 0)
+                if self.accounts.len() >= MAX_IDS
+                    && let Some(index) = self.accounts.iter().position(|account| account.rejections == 0)
                 {
-                    self.ids.remove(index);
+                    self.accounts.remove(index);
                 }
-                Account { id: fingerprint.id, rejections: 0, budget: BUDGET, latched: Vec::new() }
+                Account { id: fingerprint.account, rejections: 0, budget: BUDGET, latched: Vec::new() }
             }
         };
-        self.ids.push_mut(account)
+        self.accounts.push_mut(account)
     }
 
     /// Whether there is no room for another id.
@@ -130,7 +130,7 @@ impl State {
     /// An id without rejections makes room: it was accepted since its last one, and what it loses, its latches, costs at
     /// most its budget. One with rejections is never forgotten: three more could lock its account.
     fn is_full(&self) -> bool {
-        self.ids.len() >= MAX_IDS && self.ids.iter().all(|account| account.rejections > 0)
+        self.accounts.len() >= MAX_IDS && self.accounts.iter().all(|account| account.rejections > 0)
     }
 }
 
@@ -139,62 +139,62 @@ mod tests {
     use super::*;
     use crate::credentials::lockout::fingerprint::Key;
 
-    fn fingerprints(ids: usize) -> Vec<Fingerprint> {
+    fn fingerprints(accounts: usize) -> Vec<Fingerprint> {
         let key = Key::generate().unwrap();
-        (0..ids)
+        (0..accounts)
             .map(|id| key.fingerprint("oauth2", "host", &id.to_string().as_str().into(), &"secret".into(), b"key"))
             .collect()
     }
 
     #[test]
     fn an_id_with_rejections_is_never_forgotten_for_another() {
-        let prints = fingerprints(MAX_IDS + 1);
-        let mut state = State::default();
-        for print in &prints[..MAX_IDS] {
-            assert_eq!(state.verdict(print), Verdict::Allowed);
-            state.rejected(print);
+        let fingerprints = fingerprints(MAX_IDS + 1);
+        let mut rejections = Rejections::default();
+        for fingerprint in &fingerprints[..MAX_IDS] {
+            assert_eq!(rejections.decide(fingerprint), Decision::Allowed);
+            rejections.add(fingerprint);
         }
-        let another = &prints[MAX_IDS];
-        assert_eq!(state.verdict(another), Verdict::BudgetSpent);
-        state.reset(another, false);
-        assert_eq!(state.verdict(another), Verdict::BudgetSpent);
+        let another = &fingerprints[MAX_IDS];
+        assert_eq!(rejections.decide(another), Decision::BudgetSpent);
+        rejections.reset(another, false);
+        assert_eq!(rejections.decide(another), Decision::BudgetSpent);
         // Not even when a try was under way elsewhere, and the bound has to give way.
-        state.rejected(another);
-        assert!(prints.iter().all(|print| state.rejections(print) == 1));
+        rejections.add(another);
+        assert!(fingerprints.iter().all(|fingerprint| rejections.count(fingerprint) == 1));
     }
 
     #[test]
     fn an_accepted_id_makes_room_for_another() {
-        let prints = fingerprints(MAX_IDS + 1);
+        let fingerprints = fingerprints(MAX_IDS + 1);
         let key = Key::generate().unwrap();
         let other_secret = Fingerprint {
-            whole: key.fingerprint("oauth2", "host", &"0".into(), &"proven".into(), b"key").whole,
-            id: prints[1].id,
+            credentials: key.fingerprint("oauth2", "host", &"0".into(), &"proven".into(), b"key").credentials,
+            account: fingerprints[1].account,
         };
-        let mut state = State::default();
-        for print in &prints[..MAX_IDS] {
-            state.rejected(print);
+        let mut rejections = Rejections::default();
+        for fingerprint in &fingerprints[..MAX_IDS] {
+            rejections.add(fingerprint);
         }
-        state.accepted(&other_secret, 1);
-        assert_eq!(state.verdict(&prints[1]), Verdict::Latched);
-        assert_eq!(state.verdict(&prints[MAX_IDS]), Verdict::Allowed);
-        state.rejected(&prints[MAX_IDS]);
-        assert_eq!((state.ids.len(), state.find(&prints[1])), (MAX_IDS, None));
+        rejections.clear(&other_secret, 1);
+        assert_eq!(rejections.decide(&fingerprints[1]), Decision::Latched);
+        assert_eq!(rejections.decide(&fingerprints[MAX_IDS]), Decision::Allowed);
+        rejections.add(&fingerprints[MAX_IDS]);
+        assert_eq!((rejections.accounts.len(), rejections.find(&fingerprints[1])), (MAX_IDS, None));
     }
 
     #[test]
     fn latches_are_bounded_and_the_oldest_goes_first() {
         let key = Key::generate().unwrap();
-        let prints: Vec<_> = (0..=MAX_LATCHES)
+        let fingerprints: Vec<_> = (0..=MAX_LATCHES)
             .map(|n| key.fingerprint("oauth2", "host", &"id".into(), &n.to_string().as_str().into(), b"key"))
             .collect();
         let proven = key.fingerprint("oauth2", "host", &"id".into(), &"proven".into(), b"key");
-        let mut state = State::default();
-        for print in &prints {
-            state.rejected(print);
-            state.accepted(&proven, 1);
+        let mut rejections = Rejections::default();
+        for fingerprint in &fingerprints {
+            rejections.add(fingerprint);
+            rejections.clear(&proven, 1);
         }
-        assert_eq!(state.verdict(&prints[0]), Verdict::Allowed);
-        assert!(prints[1..].iter().all(|print| state.verdict(print) == Verdict::Latched));
+        assert_eq!(rejections.decide(&fingerprints[0]), Decision::Allowed);
+        assert!(fingerprints[1..].iter().all(|fingerprint| rejections.decide(fingerprint) == Decision::Latched));
     }
 }

@@ -5,13 +5,13 @@ use std::io::{self, ErrorKind};
 /// The layout of the file. Another number means another program wrote it, whose latches this one cannot read.
 pub(super) const VERSION: u32 = 1;
 
-/// More than twice the largest state that the bounds of [`State`](super::rejections::State) and
+/// More than twice the largest state that the bounds of [`Rejections`](super::rejections::State) and
 /// [`Attempts`](super::attempts::Attempts) allow. A larger file is something else.
 pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// What went wrong with the state on the disk.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum StateError {
     #[error("the directory cannot be made")]
     Directory(#[source] io::Error),
     #[error("the lock file cannot be locked")]
@@ -36,7 +36,7 @@ pub(super) enum Failure {
     Randomness,
 }
 
-impl Failure {
+impl StateError {
     /// Whether nothing can be written there, ever, by anyone.
     pub(super) fn is_read_only(&self) -> bool {
         matches!(self, Self::Directory(error) | Self::Lock(error) | Self::Write(error)

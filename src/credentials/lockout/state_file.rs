@@ -9,11 +9,11 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::state_error::{Failure, MAX_FILE_BYTES};
+use super::state_error::{MAX_FILE_BYTES, StateError};
 use crate::process::file_watch::FileId;
 
 /// Capacity for the state of a few ids, so that writing it leaves no copy of the key in a buffer that was outgrown.
-pub(super) const USUAL_FILE_BYTES: usize = 4 * 1024;
+pub(super) const TYPICAL_FILE_BYTES: usize = 4 * 1024;
 
 /// One version of the file, as it was read or written.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct OpenSnapshot {
 }
 
 /// The file as it was read.
-pub(super) struct Read {
+pub(super) struct FileContent {
     /// The content, which holds the key of the hashes.
     pub(super) text: Zeroizing<Vec<u8>>,
     pub(super) snapshot: OpenSnapshot,
@@ -51,27 +51,27 @@ impl StateFile {
     }
 
     /// The content, or `None` when there is no such file.
-    pub(super) fn read(&self) -> Result<Option<Read>, Failure> {
+    pub(super) fn read(&self) -> Result<Option<FileContent>, StateError> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(Failure::Read)?,
+            file => file.map_err(StateError::Read)?,
         };
         // Read before the content: a change in between makes the content look newer, not older.
-        let metadata = file.metadata().map_err(Failure::Read)?;
+        let metadata = file.metadata().map_err(StateError::Read)?;
         if metadata.len() > MAX_FILE_BYTES {
-            return Err(Failure::TooLarge);
+            return Err(StateError::TooLarge);
         }
-        let mut text = Zeroizing::new(Vec::with_capacity(USUAL_FILE_BYTES.max(metadata.len() as usize + 1)));
-        io::Read::by_ref(&mut file).take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(Failure::Read)?;
-        Ok(Some(Read { text, snapshot: OpenSnapshot { id: FileId::from(&metadata), _file: file } }))
+        let mut text = Zeroizing::new(Vec::with_capacity(TYPICAL_FILE_BYTES.max(metadata.len() as usize + 1)));
+        io::Read::by_ref(&mut file).take(MAX_FILE_BYTES).read_to_end(&mut text).map_err(StateError::Read)?;
+        Ok(Some(FileContent { text, snapshot: OpenSnapshot { id: FileId::from(&metadata), _file: file } }))
     }
 
     /// Whether the file on the disk is another one than `seen`; `None` when there is no file.
-    pub(super) fn has_changed(&self, seen: Option<&OpenSnapshot>) -> Result<Option<bool>, Failure> {
+    pub(super) fn has_changed(&self, last_read: Option<&OpenSnapshot>) -> Result<Option<bool>, StateError> {
         match fs::metadata(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Failure::Read(error)),
-            Ok(found) => Ok(Some(seen.is_none_or(|seen| seen.id != FileId::from(&found)))),
+            Err(error) => Err(StateError::Read(error)),
+            Ok(found) => Ok(Some(last_read.is_none_or(|last_read| last_read.id != FileId::from(&found)))),
         }
     }
 

@@ -18,12 +18,12 @@ use zeroize::Zeroizing;
 use super::{
     attempts::Attempts,
     fingerprint::{Hash, Key},
-    rejections::State,
-    state_error::{Failure, VERSION},
-    state_file::{OpenSnapshot, Read, StateFile, USUAL_FILE_BYTES},
+    rejections::Rejections,
+    state_error::{StateError, VERSION},
+    state_file::{FileContent, OpenSnapshot, StateFile, TYPICAL_FILE_BYTES},
 };
 
-const STATE_FILE: &str = "lockout.json";
+const REJECTIONS_FILE: &str = "lockout.json";
 
 const ATTEMPTS_FILE: &str = "attempts.json";
 
@@ -35,13 +35,13 @@ const ATTEMPT_LOCK_FILE: &str = "attempts.lock";
 
 /// How often, and after what pause, the lock is tried: for a second in all. A process holds it for some milliseconds;
 /// one that was stopped while it held it must not stop the others for ever.
-const LOCK_TRIES: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
+const LOCK_RETRIES: u32 = 100;
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The file's layout.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Layout<'a, S> {
+struct RejectionsLayout<'a, S> {
     version: u32,
     key: &'a str,
     ids: S,
@@ -69,38 +69,38 @@ pub(super) struct Store {
     dir: PathBuf,
     rejections: StateFile,
     attempts: StateFile,
-    seen: Option<OpenSnapshot>,
+    last_read: Option<OpenSnapshot>,
 }
 
 /// The state file in `dir`.
-pub(super) fn path(dir: &Path) -> PathBuf {
-    dir.join(STATE_FILE)
+pub(super) fn rejections_path(dir: &Path) -> PathBuf {
+    dir.join(REJECTIONS_FILE)
 }
 
 impl Store {
     /// Opens `dir`, and creates what is missing of directory, key and state.
-    pub(super) fn open(dir: &Path) -> Result<(Self, Key, State), Failure> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Failure::Directory)?;
-        let (rejections, attempts) = (StateFile::new(path(dir)), StateFile::new(dir.join(ATTEMPTS_FILE)));
-        let mut store = Self { dir: dir.to_owned(), rejections, attempts, seen: None };
+    pub(super) fn open(dir: &Path) -> Result<(Self, Key, Rejections), StateError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StateError::Directory)?;
+        let (rejections, attempts) = (StateFile::new(rejections_path(dir)), StateFile::new(dir.join(ATTEMPTS_FILE)));
+        let mut store = Self { dir: dir.to_owned(), rejections, attempts, last_read: None };
         // First without the lock: reading needs none, and must work in a directory that only others may write.
-        let mut found = store.read()?;
+        let mut found = store.read_rejections()?;
         if found.is_none() {
             let _lock = store.lock()?;
-            found = store.read()?;
+            found = store.read_rejections()?;
             if found.is_none() {
-                let (key, state) = (Key::generate()?, State::default());
-                store.write(&key, &state)?;
-                return Ok((store, key, state));
+                let (key, rejections) = (Key::generate()?, Rejections::default());
+                store.write_rejections(&key, &rejections)?;
+                return Ok((store, key, rejections));
             }
         }
-        let (key, state, seen) = found.expect("a missing state has been created above");
-        store.saw(seen);
-        Ok((store, key, state))
+        let (key, rejections, snapshot) = found.expect("a missing state has been created above");
+        store.remember(snapshot);
+        Ok((store, key, rejections))
     }
 
     /// The file of rejections.
-    pub(super) fn path(&self) -> PathBuf {
+    pub(super) fn rejections_path(&self) -> PathBuf {
         self.rejections.path().clone()
     }
 
@@ -110,9 +110,9 @@ impl Store {
     }
 
     /// Takes the lock that every writer holds, until the file is dropped. Waits for a second at most.
-    pub(super) fn lock(&self) -> Result<File, Failure> {
+    pub(super) fn lock(&self) -> Result<File, StateError> {
         let file = self.lock_file(LOCK_FILE)?;
-        for _ in 0..LOCK_TRIES {
+        for _ in 0..LOCK_RETRIES {
             if try_lock(&file)? {
                 return Ok(file);
             }
@@ -120,18 +120,18 @@ impl Store {
                 clippy::disallowed_methods,
                 reason = "no token request may be sent before the write; a second at most"
             )]
-            thread::sleep(LOCK_PAUSE);
+            thread::sleep(LOCK_RETRY_INTERVAL);
         }
-        Err(Failure::Busy)
+        Err(StateError::Busy)
     }
 
     /// Takes the lock on attempts, until the file is dropped, or returns `None` at once when another process has it.
-    pub(super) fn try_lock_attempt(&self) -> Result<Option<File>, Failure> {
+    pub(super) fn try_lock_attempt(&self) -> Result<Option<File>, StateError> {
         let file = self.lock_file(ATTEMPT_LOCK_FILE)?;
         Ok(try_lock(&file)?.then_some(file))
     }
 
-    fn lock_file(&self, name: &str) -> Result<File, Failure> {
+    fn lock_file(&self, name: &str) -> Result<File, StateError> {
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -139,96 +139,96 @@ impl Store {
             .truncate(false)
             .mode(0o600)
             .open(self.dir.join(name))
-            .map_err(Failure::Lock)
+            .map_err(StateError::Lock)
     }
 
     /// The state on the disk when it is not the one last seen. `None` also when the file was removed: what this process
     /// knows is then the best there is, and the next write puts it back.
-    pub(super) fn newer(&self, key: &Key) -> Result<Option<(State, OpenSnapshot)>, Failure> {
-        if self.rejections.has_changed(self.seen.as_ref())? != Some(true) {
+    pub(super) fn read_if_changed(&self, key: &Key) -> Result<Option<(Rejections, OpenSnapshot)>, StateError> {
+        if self.rejections.has_changed(self.last_read.as_ref())? != Some(true) {
             return Ok(None);
         }
-        match self.read()? {
-            Some((found, state, seen)) if found.is(key) => Ok(Some((state, seen))),
-            Some(_) => Err(Failure::AnotherKey),
+        match self.read_rejections()? {
+            Some((found, rejections, snapshot)) if found.is_same(key) => Ok(Some((rejections, snapshot))),
+            Some(_) => Err(StateError::AnotherKey),
             None => Ok(None),
         }
     }
 
     /// Notes that the caller knows the state `seen`.
-    pub(super) fn saw(&mut self, seen: OpenSnapshot) {
-        self.seen = Some(seen);
+    pub(super) fn remember(&mut self, snapshot: OpenSnapshot) {
+        self.last_read = Some(snapshot);
     }
 
     /// Replaces the rejections. The caller holds the lock.
     ///
     /// After an error the file is the old one, or else the new one as a whole; counting a rejection once more then errs on the
     /// safe side.
-    pub(super) fn write(&mut self, key: &Key, state: &State) -> Result<(), Failure> {
+    pub(super) fn write_rejections(&mut self, key: &Key, rejections: &Rejections) -> Result<(), StateError> {
         let key = key.to_hex();
-        let text = json(&Layout { version: VERSION, key: &key, ids: state })?;
-        let seen = self.rejections.replace(&text).map_err(Failure::Write)?;
-        self.saw(seen);
+        let text = to_json(&RejectionsLayout { version: VERSION, key: &key, ids: rejections })?;
+        let snapshot = self.rejections.replace(&text).map_err(StateError::Write)?;
+        self.remember(snapshot);
         Ok(())
     }
 
-    fn read(&self) -> Result<Option<(Key, State, OpenSnapshot)>, Failure> {
+    fn read_rejections(&self) -> Result<Option<(Key, Rejections, OpenSnapshot)>, StateError> {
         let Some(file) = self.rejections.read()? else { return Ok(None) };
-        let (key, state) = parse(&file.text)?;
-        Ok(Some((key, state, file.snapshot)))
+        let (key, rejections) = parse_rejections(&file.text)?;
+        Ok(Some((key, rejections, file.snapshot)))
     }
 
     /// The attempts on the disk. None where there is no file, and where it was written with another key: an operator removed the
     /// rejections, and with them what the attempts belong to.
-    pub(super) fn read_attempts(&self, key: &Key) -> Result<Attempts, Failure> {
-        let Some(Read { text, .. }) = self.attempts.read()? else { return Ok(Attempts::default()) };
+    pub(super) fn read_attempts(&self, key: &Key) -> Result<Attempts, StateError> {
+        let Some(FileContent { text, .. }) = self.attempts.read()? else { return Ok(Attempts::default()) };
         check_version(&text)?;
-        let layout: AttemptsLayout<Attempts> = serde_json::from_slice(&text).map_err(damaged)?;
+        let layout: AttemptsLayout<Attempts> = serde_json::from_slice(&text).map_err(parse_error)?;
         Ok(if layout.key == key.id() { layout.accounts } else { Attempts::default() })
     }
 
     /// Replaces the attempts. The caller holds the lock.
-    pub(super) fn write_attempts(&self, key: &Key, attempts: &Attempts) -> Result<(), Failure> {
-        let text = json(&AttemptsLayout { version: VERSION, key: key.id(), accounts: attempts })?;
-        self.attempts.replace(&text).map_err(Failure::Write)?;
+    pub(super) fn write_attempts(&self, key: &Key, attempts: &Attempts) -> Result<(), StateError> {
+        let text = to_json(&AttemptsLayout { version: VERSION, key: key.id(), accounts: attempts })?;
+        self.attempts.replace(&text).map_err(StateError::Write)?;
         Ok(())
     }
 }
 
 /// Whether the lock was free and is now held by `file`.
-fn try_lock(file: &File) -> Result<bool, Failure> {
+fn try_lock(file: &File) -> Result<bool, StateError> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(true),
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
-            Err(TryLockError::Error(error)) => return Err(Failure::Lock(error)),
+            Err(TryLockError::Error(error)) => return Err(StateError::Lock(error)),
         }
     }
 }
 
-fn json(layout: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let mut text = Zeroizing::new(Vec::with_capacity(USUAL_FILE_BYTES));
-    serde_json::to_writer_pretty(&mut *text, layout).map_err(|error| Failure::Write(error.into()))?;
+fn to_json(layout: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StateError> {
+    let mut text = Zeroizing::new(Vec::with_capacity(TYPICAL_FILE_BYTES));
+    serde_json::to_writer_pretty(&mut *text, layout).map_err(|error| StateError::Write(error.into()))?;
     text.push(b'\n');
     Ok(text)
 }
 
-fn check_version(text: &[u8]) -> Result<(), Failure> {
-    match serde_json::from_slice(text).map_err(damaged)? {
+fn check_version(text: &[u8]) -> Result<(), StateError> {
+    match serde_json::from_slice(text).map_err(parse_error)? {
         Version { version: VERSION } => Ok(()),
-        Version { version } => Err(Failure::Version(version)),
+        Version { version } => Err(StateError::Version(version)),
     }
 }
 
 /// Without the parser's own error, which quotes the file.
-fn damaged(error: serde_json::Error) -> Failure {
-    Failure::Damaged { line: error.line(), column: error.column() }
+fn parse_error(error: serde_json::Error) -> StateError {
+    StateError::Damaged { line: error.line(), column: error.column() }
 }
 
-fn parse(text: &[u8]) -> Result<(Key, State), Failure> {
+fn parse_rejections(text: &[u8]) -> Result<(Key, Rejections), StateError> {
     check_version(text)?;
-    let layout: Layout<'_, State> = serde_json::from_slice(text).map_err(damaged)?;
-    let key = Key::from_hex(layout.key).ok_or(Failure::DamagedKey)?;
+    let layout: RejectionsLayout<'_, Rejections> = serde_json::from_slice(text).map_err(parse_error)?;
+    let key = Key::from_hex(layout.key).ok_or(StateError::DamagedKey)?;
     Ok((key, layout.ids))
 }

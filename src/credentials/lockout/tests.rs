@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use ring::digest;
 
 use super::{
-    Verdict::{Allowed, BudgetSpent, Held, Latched},
-    state_error::Failure,
+    Decision::{Allowed, BudgetSpent, Held, Latched},
+    state_error::StateError,
     *,
 };
 
@@ -40,28 +40,28 @@ fn in_memory() -> Lockout {
     Lockout::open(None).unwrap()
 }
 
-fn print(lockout: &Lockout, id: &str, secret: &str) -> Fingerprint {
+fn fingerprint(lockout: &Lockout, id: &str, secret: &str) -> Fingerprint {
     lockout.fingerprint("oauth2", "api.finicity.com", &id.into(), &secret.into(), b"app-key")
 }
 
 /// Has `secrets` of `id` rejected, one after the other.
 fn reject(lockout: &mut Lockout, id: &str, secrets: &[&str]) {
     for secret in secrets {
-        let print = print(lockout, id, secret);
-        assert_eq!(lockout.verdict(&print), Allowed, "{secret}");
-        lockout.rejected(&print).unwrap();
+        let fingerprint = fingerprint(lockout, id, secret);
+        assert_eq!(lockout.decide(&fingerprint), Allowed, "{secret}");
+        lockout.record_rejection(&fingerprint).unwrap();
     }
 }
 
-/// The vendor accepts `print`, by a request that was sent now.
-fn accept(lockout: &mut Lockout, print: &Fingerprint) -> Result<(), PersistError> {
-    let sending = lockout.sending(print, Duration::MAX);
-    lockout.accepted(print, &sending)
+/// The vendor accepts `fingerprint`, by a request that was sent now.
+fn record_success(lockout: &mut Lockout, fingerprint: &Fingerprint) -> Result<(), PersistError> {
+    let baseline = lockout.baseline(fingerprint, Duration::MAX);
+    lockout.record_success(fingerprint, &baseline)
 }
 
 #[track_caller]
-fn check(lockout: &Lockout, id: &str, secret: &str, expected: Verdict) {
-    assert_eq!(lockout.verdict(&print(lockout, id, secret)), expected, "{id} {secret}");
+fn check(lockout: &Lockout, id: &str, secret: &str, expected: Decision) {
+    assert_eq!(lockout.decide(&fingerprint(lockout, id, secret)), expected, "{id} {secret}");
 }
 
 fn mode(path: &Path) -> u32 {
@@ -69,7 +69,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// The whole of an error, as an operator reads it.
-fn told(error: &dyn Error) -> String {
+fn error_text(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -86,30 +86,36 @@ fn one_rejection_latches_exactly_what_was_rejected() {
     check(&lockout, "id", "wrong", Latched);
     check(&lockout, "id", "changed", Allowed);
     check(&lockout, "other", "wrong", Allowed);
-    assert_eq!(lockout.rejections(&print(&lockout, "id", "changed")), 1);
+    assert_eq!(lockout.rejections(&fingerprint(&lockout, "id", "changed")), 1);
 }
 
 #[test]
 fn each_part_of_a_token_call_is_part_of_the_fingerprint() {
     let lockout = in_memory();
-    let of =
+    let fingerprint_of =
         |scheme, host, id: &str, secret: &str, key| lockout.fingerprint(scheme, host, &id.into(), &secret.into(), key);
-    let one = of("oauth2", "host", "id", "secret", b"key");
-    assert_eq!(one, of("oauth2", "HOST", "id", "secret", b"key"), "host names know no case");
-    let same_account =
-        [of("oauth2", "host", "id", "changed", b"key"), of("oauth2", "host", "id", "secret", b"changed")];
-    let other_account = [
-        of("partner", "host", "id", "secret", b"key"),
-        of("oauth2", "changed", "id", "secret", b"key"),
-        of("oauth2", "host", "changed", "secret", b"key"),
-        // The same bytes, cut elsewhere.
-        of("oauth2", "hosti", "d", "secret", b"key"),
-        of("oauth2host", "", "id", "secret", b"key"),
+    let one = fingerprint_of("oauth2", "host", "id", "secret", b"key");
+    assert_eq!(one, fingerprint_of("oauth2", "HOST", "id", "secret", b"key"), "host names know no case");
+    let same_account = [
+        fingerprint_of("oauth2", "host", "id", "changed", b"key"),
+        fingerprint_of("oauth2", "host", "id", "secret", b"changed"),
     ];
-    assert!(same_account.iter().all(|other| other.whole != one.whole && other.id == one.id));
-    assert!(other_account.iter().all(|other| other.whole != one.whole && other.id != one.id));
-    assert_ne!(of("oauth2", "host", "id", "secretk", b"ey").whole, one.whole);
-    assert_ne!(print(&in_memory(), "id", "secret"), print(&in_memory(), "id", "secret"), "each key has its own hashes");
+    let other_account = [
+        fingerprint_of("partner", "host", "id", "secret", b"key"),
+        fingerprint_of("oauth2", "changed", "id", "secret", b"key"),
+        fingerprint_of("oauth2", "host", "changed", "secret", b"key"),
+        // The same bytes, cut elsewhere.
+        fingerprint_of("oauth2", "hosti", "d", "secret", b"key"),
+        fingerprint_of("oauth2host", "", "id", "secret", b"key"),
+    ];
+    assert!(same_account.iter().all(|other| other.credentials != one.credentials && other.account == one.account));
+    assert!(other_account.iter().all(|other| other.credentials != one.credentials && other.account != one.account));
+    assert_ne!(fingerprint_of("oauth2", "host", "id", "secretk", b"ey").credentials, one.credentials);
+    assert_ne!(
+        fingerprint(&in_memory(), "id", "secret"),
+        fingerprint(&in_memory(), "id", "secret"),
+        "each key has its own hashes"
+    );
 }
 
 #[test]
@@ -124,7 +130,7 @@ fn after_three_rejections_nothing_is_tried_for_the_id() {
 #[test]
 fn a_reset_allows_one_more_try_and_its_rejection_counts() {
     let mut lockout = in_memory();
-    let wrong = print(&lockout, "id", "wrong");
+    let wrong = fingerprint(&lockout, "id", "wrong");
     for _ in 0..2 {
         reject(&mut lockout, "id", &["wrong"]);
         assert_eq!(lockout.reset(&wrong, false, NOW).unwrap(), Allowed);
@@ -139,7 +145,7 @@ fn a_reset_allows_one_more_try_and_its_rejection_counts() {
 fn an_override_grants_exactly_one_further_rejection() {
     let mut lockout = in_memory();
     reject(&mut lockout, "id", &["a", "b", "c"]);
-    let first = print(&lockout, "id", "a");
+    let first = fingerprint(&lockout, "id", "a");
     for _ in 0..2 {
         assert_eq!(lockout.reset(&first, true, NOW).unwrap(), Allowed);
     }
@@ -153,7 +159,7 @@ fn an_override_grants_exactly_one_further_rejection() {
 fn an_override_of_a_budget_that_is_not_spent_adds_nothing_to_it() {
     let mut lockout = in_memory();
     reject(&mut lockout, "id", &["a"]);
-    let first = print(&lockout, "id", "a");
+    let first = fingerprint(&lockout, "id", "a");
     assert_eq!(lockout.reset(&first, true, NOW).unwrap(), Allowed);
     reject(&mut lockout, "id", &["b", "c"]);
     check(&lockout, "id", "a", BudgetSpent);
@@ -163,9 +169,9 @@ fn an_override_of_a_budget_that_is_not_spent_adds_nothing_to_it() {
 fn an_accepted_secret_renews_the_budget_and_leaves_the_latches_of_others() {
     let mut lockout = in_memory();
     reject(&mut lockout, "id", &["a", "b"]);
-    let accepted = print(&lockout, "id", "right");
-    accept(&mut lockout, &accepted).unwrap();
-    assert_eq!(lockout.rejections(&print(&lockout, "id", "right")), 0);
+    let accepted = fingerprint(&lockout, "id", "right");
+    record_success(&mut lockout, &accepted).unwrap();
+    assert_eq!(lockout.rejections(&fingerprint(&lockout, "id", "right")), 0);
     check(&lockout, "id", "a", Latched);
     reject(&mut lockout, "id", &["c", "d"]);
     check(&lockout, "id", "right", Allowed);
@@ -176,14 +182,14 @@ fn an_accepted_secret_renews_the_budget_and_leaves_the_latches_of_others() {
 #[test]
 fn a_rejection_of_what_is_latched_counts_as_the_vendor_counts_it() {
     let mut lockout = in_memory();
-    let print = print(&lockout, "id", "wrong");
+    let fingerprint = fingerprint(&lockout, "id", "wrong");
     for count in 1..=7 {
-        lockout.rejected(&print).unwrap();
-        assert_eq!(lockout.rejections(&print), count);
+        lockout.record_rejection(&fingerprint).unwrap();
+        assert_eq!(lockout.rejections(&fingerprint), count);
     }
-    assert_eq!(lockout.reset(&print, true, NOW).unwrap(), Allowed);
-    lockout.rejected(&print).unwrap();
-    assert_eq!(lockout.verdict(&print), BudgetSpent);
+    assert_eq!(lockout.reset(&fingerprint, true, NOW).unwrap(), Allowed);
+    lockout.record_rejection(&fingerprint).unwrap();
+    assert_eq!(lockout.decide(&fingerprint), BudgetSpent);
 }
 
 #[test]
@@ -194,17 +200,17 @@ fn n18_latch_and_budget_outlive_the_process() {
     reject(&mut open(&dir), "id", &["b", "c"]);
     let mut lockout = open(&dir);
     check(&lockout, "id", "d", BudgetSpent);
-    lockout.reset(&print(&lockout, "id", "a"), true, NOW).unwrap();
+    lockout.reset(&fingerprint(&lockout, "id", "a"), true, NOW).unwrap();
     check(&open(&dir), "id", "a", Allowed);
-    let accepted = print(&lockout, "id", "a");
-    accept(&mut lockout, &accepted).unwrap();
+    let accepted = fingerprint(&lockout, "id", "a");
+    record_success(&mut lockout, &accepted).unwrap();
     check(&open(&dir), "id", "a", Allowed);
     check(&open(&dir), "id", "b", Latched);
     assert!(lockout.is_persistent() && !in_memory().is_persistent());
 }
 
 #[test]
-fn processes_that_share_a_directory_obey_each_other() {
+fn processes_that_share_a_directory_share_their_rejections() {
     let (_parent, dir) = state_dir();
     let (mut one, mut two) = (open(&dir), open(&dir));
     reject(&mut one, "id", &["a"]);
@@ -213,14 +219,14 @@ fn processes_that_share_a_directory_obey_each_other() {
     reject(&mut one, "id", &["c"]);
     for lockout in [&one, &two] {
         check(lockout, "id", "d", BudgetSpent);
-        assert_eq!(lockout.rejections(&print(lockout, "id", "d")), 3);
+        assert_eq!(lockout.rejections(&fingerprint(lockout, "id", "d")), 3);
     }
-    two.reset(&print(&two, "id", "a"), true, NOW).unwrap();
+    two.reset(&fingerprint(&two, "id", "a"), true, NOW).unwrap();
     check(&one, "id", "a", Allowed);
     check(&one, "id", "b", Latched);
-    let accepted = print(&one, "id", "a");
-    accept(&mut one, &accepted).unwrap();
-    assert_eq!(two.rejections(&print(&two, "id", "a")), 0);
+    let accepted = fingerprint(&one, "id", "a");
+    record_success(&mut one, &accepted).unwrap();
+    assert_eq!(two.rejections(&fingerprint(&two, "id", "a")), 0);
 }
 
 #[test]
@@ -236,7 +242,7 @@ fn rejections_at_the_same_time_are_all_counted() {
     let lockout = open(&dir);
     for id in 0..8 {
         check(&lockout, &format!("id-{}", id / 2), &format!("secret-{id}"), Latched);
-        assert_eq!(lockout.rejections(&print(&lockout, &format!("id-{}", id / 2), "")), 2);
+        assert_eq!(lockout.rejections(&fingerprint(&lockout, &format!("id-{}", id / 2), "")), 2);
     }
 }
 
@@ -257,8 +263,8 @@ fn the_directory_holds_keyed_hashes_and_nothing_else_of_the_credentials() {
     let mut lockout = open(&dir);
     let canaries = ["canary-id", "canary-secret", "canary-host", "canary-key", "canary-scheme"];
     let [id, secret, host, key, scheme] = canaries;
-    let print = lockout.fingerprint(scheme, host, &id.into(), &secret.into(), key.as_bytes());
-    lockout.rejected(&print).unwrap();
+    let fingerprint = lockout.fingerprint(scheme, host, &id.into(), &secret.into(), key.as_bytes());
+    lockout.record_rejection(&fingerprint).unwrap();
 
     let text = fs::read_to_string(dir.join(FILE)).unwrap();
     for canary in canaries {
@@ -281,14 +287,14 @@ fn debug_output_shows_eight_digits_of_a_hash_and_nothing_of_the_key() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     reject(&mut lockout, "canary-id", &["canary-secret"]);
-    let print = print(&lockout, "canary-id", "canary-secret");
-    let shown = format!("{lockout:?} {print:?}");
+    let fingerprint = fingerprint(&lockout, "canary-id", "canary-secret");
+    let shown = format!("{lockout:?} {fingerprint:?}");
     assert!(!shown.contains("canary"), "{shown}");
     let text = fs::read_to_string(dir.join(FILE)).unwrap();
     for hash in text.split('"').filter(|string| string.len() == 64) {
         assert!(!shown.contains(&hash[..9]), "{hash} in {shown}");
     }
-    assert_eq!(format!("{print:?}").len(), "Fingerprint(00000000)".len());
+    assert_eq!(format!("{fingerprint:?}").len(), "Fingerprint(00000000)".len());
 }
 
 #[test]
@@ -308,9 +314,9 @@ fn a_state_that_cannot_be_understood_is_refused_and_left_as_it_is() {
         (" ".repeat(300_000), "larger"),
     ] {
         fs::write(&file, &bad).unwrap();
-        let told = told(&Lockout::open(Some(&dir)).expect_err(expected));
-        assert!(told.contains(expected) && told.contains(&file.display().to_string()), "{told}");
-        assert!(told.contains("put a good copy back") && !told.contains("canary"), "{told}");
+        let error_text = error_text(&Lockout::open(Some(&dir)).expect_err(expected));
+        assert!(error_text.contains(expected) && error_text.contains(&file.display().to_string()), "{error_text}");
+        assert!(error_text.contains("put a good copy back") && !error_text.contains("canary"), "{error_text}");
         assert_eq!(fs::read_to_string(&file).unwrap(), bad);
     }
     fs::write(&file, good).unwrap();
@@ -318,14 +324,14 @@ fn a_state_that_cannot_be_understood_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_state_that_cannot_be_read_or_made_is_told_by_its_path() {
+fn a_state_that_cannot_be_read_or_made_is_reported_by_its_path() {
     let (_parent, dir) = state_dir();
     fs::create_dir_all(dir.join(FILE)).unwrap();
-    let unreadable = told(&Lockout::open(Some(&dir)).unwrap_err());
+    let unreadable = error_text(&Lockout::open(Some(&dir)).unwrap_err());
     assert!(unreadable.contains("cannot be read") && unreadable.contains(FILE), "{unreadable}");
 
     fs::write(dir.join("file"), "").unwrap();
-    let unmade = told(&Lockout::open(Some(&dir.join("file"))).unwrap_err());
+    let unmade = error_text(&Lockout::open(Some(&dir.join("file"))).unwrap_err());
     assert!(unmade.contains("cannot be made") && unmade.contains("auth.state_dir"), "{unmade}");
 }
 
@@ -333,11 +339,11 @@ fn a_state_that_cannot_be_read_or_made_is_told_by_its_path() {
 fn only_a_read_only_file_system_is_no_fault() {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
     for kind in [PermissionDenied, ReadOnlyFilesystem, StorageFull] {
-        for failure in [Failure::Directory, Failure::Lock, Failure::Write] {
-            assert_eq!(failure(kind.into()).is_read_only(), kind == ReadOnlyFilesystem, "{kind}");
+        for error in [StateError::Directory, StateError::Lock, StateError::Write] {
+            assert_eq!(error(kind.into()).is_read_only(), kind == ReadOnlyFilesystem, "{kind}");
         }
         // What cannot be read may hold a rejection.
-        assert!(!Failure::Read(kind.into()).is_read_only());
+        assert!(!StateError::Read(kind.into()).is_read_only());
     }
 }
 
@@ -380,14 +386,14 @@ fn in_a_read_only_directory_what_tightens_holds_and_what_loosens_does_not() {
     let mut lockout = open(&dir);
     make_read_only(&dir);
 
-    let (a, b) = (print(&lockout, "id", "a"), print(&lockout, "id", "b"));
-    let told = told(&lockout.rejected(&b).unwrap_err());
-    assert!(told.contains("make its directory writable") && told.contains(FILE), "{told}");
-    assert_eq!((lockout.verdict(&b), lockout.rejections(&b)), (Latched, 2));
+    let (a, b) = (fingerprint(&lockout, "id", "a"), fingerprint(&lockout, "id", "b"));
+    let error_text = error_text(&lockout.record_rejection(&b).unwrap_err());
+    assert!(error_text.contains("make its directory writable") && error_text.contains(FILE), "{error_text}");
+    assert_eq!((lockout.decide(&b), lockout.rejections(&b)), (Latched, 2));
     lockout.reset(&a, false, NOW).unwrap_err();
-    assert_eq!(lockout.verdict(&a), Latched);
-    let accepted = print(&lockout, "id", "right");
-    accept(&mut lockout, &accepted).unwrap_err();
+    assert_eq!(lockout.decide(&a), Latched);
+    let accepted = fingerprint(&lockout, "id", "right");
+    record_success(&mut lockout, &accepted).unwrap_err();
     assert_eq!(lockout.rejections(&a), 2);
     assert_eq!(open(&dir).rejections(&b), 1);
 
@@ -395,7 +401,7 @@ fn in_a_read_only_directory_what_tightens_holds_and_what_loosens_does_not() {
     lockout.reset(&a, false, NOW).unwrap();
     assert_eq!(lockout.rejections(&a), 2);
     let other = open(&dir);
-    assert_eq!((other.verdict(&a), other.verdict(&b), other.rejections(&b)), (Allowed, Latched, 2));
+    assert_eq!((other.decide(&a), other.decide(&b), other.rejections(&b)), (Allowed, Latched, 2));
 }
 
 #[test]
@@ -403,27 +409,27 @@ fn where_nothing_changes_nothing_is_written() {
     let (_parent, dir) = state_dir();
     reject(&mut open(&dir), "id", &["wrong"]);
     let mut lockout = open(&dir);
-    let right = print(&lockout, "other", "right");
-    accept(&mut lockout, &right).unwrap();
+    let right = fingerprint(&lockout, "other", "right");
+    record_success(&mut lockout, &right).unwrap();
     make_read_only(&dir);
-    accept(&mut lockout, &right).unwrap();
-    assert_eq!(lockout.reset(&print(&lockout, "other", "right"), true, NOW).unwrap(), Allowed);
+    record_success(&mut lockout, &right).unwrap();
+    assert_eq!(lockout.reset(&fingerprint(&lockout, "other", "right"), true, NOW).unwrap(), Allowed);
     make_writable(&dir);
 }
 
 #[test]
-fn a_lock_that_nobody_lets_go_of_does_not_hold_up_the_process() {
+fn a_lock_that_stays_held_does_not_block_the_process() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let holder = fs::File::open(dir.join(LOCK)).unwrap();
     holder.lock().unwrap();
-    let wrong = print(&lockout, "id", "wrong");
-    let told = told(&lockout.rejected(&wrong).unwrap_err());
-    assert!(told.contains("another process holds the lock"), "{told}");
-    assert_eq!(lockout.verdict(&wrong), Latched);
+    let wrong = fingerprint(&lockout, "id", "wrong");
+    let error_text = error_text(&lockout.record_rejection(&wrong).unwrap_err());
+    assert!(error_text.contains("another process holds the lock"), "{error_text}");
+    assert_eq!(lockout.decide(&wrong), Latched);
     drop(holder);
-    let accepted = print(&lockout, "other", "right");
-    accept(&mut lockout, &accepted).unwrap();
+    let accepted = fingerprint(&lockout, "other", "right");
+    record_success(&mut lockout, &accepted).unwrap();
     check(&open(&dir), "id", "wrong", Latched);
 }
 
@@ -435,8 +441,8 @@ fn a_state_that_is_damaged_or_removed_meanwhile_is_not_forgotten() {
     fs::write(dir.join(FILE), "damaged").unwrap();
     check(&lockout, "id", "a", Latched);
     check(&lockout, "id", "right", Allowed);
-    let right = print(&lockout, "id", "right");
-    assert!(told(&accept(&mut lockout, &right).unwrap_err()).contains("damaged"));
+    let right = fingerprint(&lockout, "id", "right");
+    assert!(error_text(&record_success(&mut lockout, &right).unwrap_err()).contains("damaged"));
     assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "damaged");
 
     fs::remove_file(dir.join(FILE)).unwrap();
@@ -447,9 +453,9 @@ fn a_state_that_is_damaged_or_removed_meanwhile_is_not_forgotten() {
 
     fs::remove_file(dir.join(FILE)).unwrap();
     reject(&mut open(&dir), "id", &["c"]);
-    let c = print(&lockout, "id", "c");
-    assert!(told(&lockout.rejected(&c).unwrap_err()).contains("restart"));
-    assert_eq!(lockout.verdict(&c), BudgetSpent);
+    let c = fingerprint(&lockout, "id", "c");
+    assert!(error_text(&lockout.record_rejection(&c).unwrap_err()).contains("restart"));
+    assert_eq!(lockout.decide(&c), BudgetSpent);
 }
 
 mod attempts;
@@ -486,40 +492,40 @@ fn play(dir: Option<&Path>, events: Vec<(usize, Event)>) {
     let mut processes = [Lockout::open(dir).unwrap(), Lockout::open(dir).unwrap()];
     let mut since_reset: HashMap<(u8, u8), u32> = HashMap::new();
     // The vendor's count of each id, and how many overrides there were since it began.
-    let mut counts: HashMap<u8, (u32, u32)> = HashMap::new();
+    let mut vendor_counts: HashMap<u8, (u32, u32)> = HashMap::new();
     for (process, event) in events {
         let lockout = &mut processes[if dir.is_some() { process } else { 0 }];
         match event {
             Event::Try { id, secret, accepts } => {
-                let print = print(lockout, &id.to_string(), &secret.to_string());
-                if lockout.verdict(&print) != Allowed {
+                let fingerprint = fingerprint(lockout, &id.to_string(), &secret.to_string());
+                if lockout.decide(&fingerprint) != Allowed {
                     continue;
                 }
                 if accepts {
-                    accept(lockout, &print).unwrap();
-                    counts.remove(&id);
+                    record_success(lockout, &fingerprint).unwrap();
+                    vendor_counts.remove(&id);
                     continue;
                 }
-                lockout.rejected(&print).unwrap();
+                lockout.record_rejection(&fingerprint).unwrap();
                 let rejections = since_reset.entry((id, secret)).or_default();
                 *rejections += 1;
                 assert_eq!(*rejections, 1, "rejected twice without a reset");
-                let (count, overrides) = counts.entry(id).or_default();
+                let (count, overrides) = vendor_counts.entry(id).or_default();
                 *count += 1;
                 assert!(*count <= 3 + *overrides, "{count} rejections with {overrides} overrides");
-                assert_eq!(lockout.rejections(&print), *count);
+                assert_eq!(lockout.rejections(&fingerprint), *count);
             }
             Event::Reset { id, secret, override_budget } => {
-                let print = print(lockout, &id.to_string(), &secret.to_string());
-                let before = lockout.verdict(&print);
-                let after = lockout.reset(&print, override_budget, NOW).unwrap();
+                let fingerprint = fingerprint(lockout, &id.to_string(), &secret.to_string());
+                let before = lockout.decide(&fingerprint);
+                let after = lockout.reset(&fingerprint, override_budget, NOW).unwrap();
                 if before == BudgetSpent && !override_budget {
                     assert_eq!(after, BudgetSpent);
                     continue;
                 }
                 assert_eq!(after, Allowed);
                 since_reset.remove(&(id, secret));
-                counts.entry(id).or_default().1 += u32::from(before == BudgetSpent);
+                vendor_counts.entry(id).or_default().1 += u32::from(before == BudgetSpent);
             }
             Event::Restart if dir.is_some() => *lockout = open(dir.unwrap()),
             Event::Restart => {}

@@ -1,33 +1,33 @@
 use super::*;
 
-const ASCII_KINDS: [Kind; 3] = [Kind::Id, Kind::AppKey, Kind::AdminToken];
+const ASCII_KINDS: [ValueKind; 3] = [ValueKind::Id, ValueKind::AppKey, ValueKind::AdminToken];
 
-fn outcome(kind: Kind, value: &str) -> Result<String, Problem> {
-    let found = Sourced { value: value.into(), origin: "PLACE".to_owned() };
-    check(kind, found).map(|found| found.value.expose().clone())
+fn outcome(kind: ValueKind, value: &str) -> Result<String, Problem> {
+    let sourced = Sourced { value: value.into(), origin: "PLACE".to_owned() };
+    check(kind, sourced).map(|sourced| sourced.value.expose().clone())
 }
 
 #[track_caller]
-fn check_taken(kind: Kind, value: &str, expected: &str) {
+fn check_accepted(kind: ValueKind, value: &str, expected: &str) {
     assert_eq!(outcome(kind, value).unwrap(), expected, "{kind:?} {value:?}");
 }
 
 #[track_caller]
-fn check_spoiled(kind: Kind, value: &str, expected: Spoiled) {
+fn check_malformed(kind: ValueKind, value: &str, expected: ValueDefect) {
     let problem = outcome(kind, value).unwrap_err();
-    assert!(matches!(&problem, Problem::Spoiled(_, spoiled) if *spoiled == expected), "{kind:?} {value:?} {problem}");
+    assert!(matches!(&problem, Problem::Malformed(_, defect) if *defect == expected), "{kind:?} {value:?} {problem}");
     let text = problem.to_string();
     assert!(text.starts_with("PLACE ") && text.contains(": ") && !text.contains("canary"), "{text}");
 }
 
 #[test]
 fn one_line_break_at_the_end_is_dropped_from_every_kind() {
-    for kind in ASCII_KINDS.into_iter().chain([Kind::Secret, Kind::Egress]) {
+    for kind in ASCII_KINDS.into_iter().chain([ValueKind::Secret, ValueKind::Egress]) {
         for end in ["", "\n", "\r\n"] {
-            check_taken(kind, &format!("canary in 16 bytes{end}"), "canary in 16 bytes");
+            check_accepted(kind, &format!("canary in 16 bytes{end}"), "canary in 16 bytes");
         }
         for end in ["\n\n", "\r\n\r\n", "\r", "\n\r", "\r\n\n"] {
-            check_spoiled(kind, &format!("canary in 16 bytes{end}"), Spoiled::LineBreak);
+            check_malformed(kind, &format!("canary in 16 bytes{end}"), ValueDefect::LineBreak);
         }
     }
 }
@@ -42,30 +42,30 @@ fn ids_keys_and_tokens_are_printable_ascii_with_nothing_around_it() {
             "!#$%&()*+,-./:;<=>?@[]^_{|}~",
             "'canary canary canary\"",
         ] {
-            check_taken(kind, good, good);
+            check_accepted(kind, good, good);
         }
         for (bad, expected) in [
-            ("\"canary canary canary\"", Spoiled::Quoted),
-            ("'canary canary canary'", Spoiled::Quoted),
-            ("`canary canary canary`", Spoiled::Quoted),
-            ("'canary canary canary'\n", Spoiled::Quoted),
-            (" canary canary canary", Spoiled::Space),
-            ("canary canary canary ", Spoiled::Space),
-            ("canary canary canary \r\n", Spoiled::Space),
-            ("\tcanary canary canary", Spoiled::Space),
-            ("\u{feff}canary canary canary", Spoiled::Invisible),
-            ("canary canary canary\u{200b}", Spoiled::Invisible),
-            ("\u{a0}canary canary canary", Spoiled::Invisible),
-            ("canary canary\ncanary", Spoiled::LineBreak),
-            ("canary canary\r\ncanary", Spoiled::LineBreak),
-            ("canary canary\tcanary", Spoiled::Control),
-            ("canary canary\u{7f}canary", Spoiled::Control),
-            ("canary canary\0canary", Spoiled::Control),
-            ("canary\u{200b}canary canary", Spoiled::NotAscii),
-            ("canary\u{a0}canary canary", Spoiled::NotAscii),
-            ("canary canary schl\u{fc}ssel", Spoiled::NotAscii),
+            ("\"canary canary canary\"", ValueDefect::Quoted),
+            ("'canary canary canary'", ValueDefect::Quoted),
+            ("`canary canary canary`", ValueDefect::Quoted),
+            ("'canary canary canary'\n", ValueDefect::Quoted),
+            (" canary canary canary", ValueDefect::Space),
+            ("canary canary canary ", ValueDefect::Space),
+            ("canary canary canary \r\n", ValueDefect::Space),
+            ("\tcanary canary canary", ValueDefect::Space),
+            ("\u{feff}canary canary canary", ValueDefect::Invisible),
+            ("canary canary canary\u{200b}", ValueDefect::Invisible),
+            ("\u{a0}canary canary canary", ValueDefect::Invisible),
+            ("canary canary\ncanary", ValueDefect::LineBreak),
+            ("canary canary\r\ncanary", ValueDefect::LineBreak),
+            ("canary canary\tcanary", ValueDefect::Control),
+            ("canary canary\u{7f}canary", ValueDefect::Control),
+            ("canary canary\0canary", ValueDefect::Control),
+            ("canary\u{200b}canary canary", ValueDefect::NotAscii),
+            ("canary\u{a0}canary canary", ValueDefect::NotAscii),
+            ("canary canary schl\u{fc}ssel", ValueDefect::NotAscii),
         ] {
-            check_spoiled(kind, bad, expected);
+            check_malformed(kind, bad, expected);
         }
     }
 }
@@ -85,47 +85,47 @@ fn a_secret_may_hold_any_visible_character() {
         "\u{1f511}canary",
         "\u{5bc6}\u{7801}",
     ] {
-        check_taken(Kind::Secret, good, good);
+        check_accepted(ValueKind::Secret, good, good);
     }
     for (bad, expected) in [
-        ("\"canary\"", Spoiled::Quoted),
-        ("\"\"canary\"\"", Spoiled::Quoted),
-        ("'canary'\r\n", Spoiled::Quoted),
-        ("\u{201c}canary\u{201d}", Spoiled::Quoted),
-        (" canary", Spoiled::Space),
-        ("canary\t", Spoiled::Space),
-        ("canary\u{1680}", Spoiled::Space),
-        ("\u{feff}canary", Spoiled::Invisible),
-        ("canary\u{feff}", Spoiled::Invisible),
-        ("\u{200d}canary", Spoiled::Invisible),
-        ("canary\u{2060}", Spoiled::Invisible),
-        ("canary\u{a0}", Spoiled::Invisible),
-        ("canary\u{202f}\n", Spoiled::Invisible),
-        ("canary\ncanary", Spoiled::LineBreak),
-        ("canary\rcanary", Spoiled::LineBreak),
-        ("canary\u{2028}canary", Spoiled::LineBreak),
-        ("canary\u{85}canary", Spoiled::LineBreak),
-        ("canary\0canary", Spoiled::Control),
-        ("canary\u{1b}[0m", Spoiled::Control),
+        ("\"canary\"", ValueDefect::Quoted),
+        ("\"\"canary\"\"", ValueDefect::Quoted),
+        ("'canary'\r\n", ValueDefect::Quoted),
+        ("\u{201c}canary\u{201d}", ValueDefect::Quoted),
+        (" canary", ValueDefect::Space),
+        ("canary\t", ValueDefect::Space),
+        ("canary\u{1680}", ValueDefect::Space),
+        ("\u{feff}canary", ValueDefect::Invisible),
+        ("canary\u{feff}", ValueDefect::Invisible),
+        ("\u{200d}canary", ValueDefect::Invisible),
+        ("canary\u{2060}", ValueDefect::Invisible),
+        ("canary\u{a0}", ValueDefect::Invisible),
+        ("canary\u{202f}\n", ValueDefect::Invisible),
+        ("canary\ncanary", ValueDefect::LineBreak),
+        ("canary\rcanary", ValueDefect::LineBreak),
+        ("canary\u{2028}canary", ValueDefect::LineBreak),
+        ("canary\u{85}canary", ValueDefect::LineBreak),
+        ("canary\0canary", ValueDefect::Control),
+        ("canary\u{1b}[0m", ValueDefect::Control),
     ] {
-        check_spoiled(Kind::Secret, bad, expected);
+        check_malformed(ValueKind::Secret, bad, expected);
     }
 }
 
 #[test]
 fn what_an_egress_proxy_is_sent_has_no_line_break_and_no_nul() {
     for good in [" canary ", "\"canary\"", "changeme", " ", "can\tary", "\u{feff}canary", "schl\u{fc}ssel"] {
-        check_taken(Kind::Egress, good, good);
+        check_accepted(ValueKind::Egress, good, good);
     }
-    check_spoiled(Kind::Egress, "can\nary", Spoiled::LineBreak);
-    check_spoiled(Kind::Egress, "can\rary", Spoiled::LineBreak);
-    check_spoiled(Kind::Egress, "can\0ary", Spoiled::Control);
-    assert!(matches!(outcome(Kind::Egress, "\n"), Err(Problem::Empty(_))));
+    check_malformed(ValueKind::Egress, "can\nary", ValueDefect::LineBreak);
+    check_malformed(ValueKind::Egress, "can\rary", ValueDefect::LineBreak);
+    check_malformed(ValueKind::Egress, "can\0ary", ValueDefect::Control);
+    assert!(matches!(outcome(ValueKind::Egress, "\n"), Err(Problem::Empty(_))));
 }
 
 #[test]
 fn nothing_but_spaces_and_invisible_characters_is_empty() {
-    for kind in ASCII_KINDS.into_iter().chain([Kind::Secret]) {
+    for kind in ASCII_KINDS.into_iter().chain([ValueKind::Secret]) {
         for empty in ["", " ", "\n", " \r\n", "\u{feff}", "\u{a0}\u{200b}"] {
             assert!(matches!(outcome(kind, empty), Err(Problem::Empty(_))), "{kind:?} {empty:?}");
         }
@@ -135,9 +135,9 @@ fn nothing_but_spaces_and_invisible_characters_is_empty() {
 #[test]
 fn an_admin_token_has_sixteen_characters_or_more() {
     for short in ["a", "canary-of-15-by"] {
-        let problem = outcome(Kind::AdminToken, short).unwrap_err().to_string();
+        let problem = outcome(ValueKind::AdminToken, short).unwrap_err().to_string();
         assert!(problem.contains("16 characters") && problem.contains("openssl rand -hex 32"), "{problem}");
         assert!(!problem.contains("canary"), "{problem}");
     }
-    check_taken(Kind::AdminToken, "canary-of-16-byt\n", "canary-of-16-byt");
+    check_accepted(ValueKind::AdminToken, "canary-of-16-byt\n", "canary-of-16-byt");
 }

@@ -15,7 +15,7 @@ use super::{
     tick::{CredentialSlot, told},
 };
 use crate::{
-    credentials::lockout::{Attempt, Permit, Sending, Verdict},
+    credentials::lockout::{Baseline, BeginOutcome, Decision, Permit},
     telemetry::AUDIT,
     token::{
         STATE_DIRECTORY_STALL,
@@ -70,9 +70,9 @@ enum Clearance {
 impl<M: TokenSource> Refresher<M> {
     /// Makes one token request, if the lock-out guard allows it.
     pub(super) async fn call(&mut self, which: CredentialSlot, stop: &CancellationToken) -> ControlFlow<()> {
-        let verdict = self.slot(which).verdict(&self.lockout);
-        if verdict != Verdict::Allowed {
-            self.refused(which, verdict);
+        let decision = self.slot(which).decide(&self.lockout);
+        if decision != Decision::Allowed {
+            self.refused(which, decision);
             return ControlFlow::Continue(());
         }
         if stop.is_cancelled() {
@@ -86,7 +86,7 @@ impl<M: TokenSource> Refresher<M> {
         self.writer.fetching();
         let clock = self.writer.clock();
         let sent = clock.now();
-        let sending = self.lockout.sending(&self.slot(which).fingerprint, clock.unix_time());
+        let baseline = self.lockout.baseline(&self.slot(which).fingerprint, clock.unix_time());
         self.last_call = Some(sent);
         self.in_call = true;
         let limit = if permit.is_some() { UNPROVEN_TIMEOUT } else { PROVEN_TIMEOUT };
@@ -103,7 +103,7 @@ impl<M: TokenSource> Refresher<M> {
         let Some(outcome) = outcome else { return ControlFlow::Break(()) };
         self.metrics.token_called(self.writer.clock().now().since(sent));
         match outcome {
-            Ok(grant) => self.succeeded(which, grant, sent, &sending),
+            Ok(grant) => self.succeeded(which, grant, sent, &baseline),
             Err(failure) => self.failed(which, &failure, permit),
         }
         self.settle();
@@ -128,29 +128,29 @@ impl<M: TokenSource> Refresher<M> {
         let slot = self.slot_mut(which);
         let (obstacle, waiting_since) = (slot.obstacle.take(), slot.waiting_since.take());
         match attempt {
-            Ok(Attempt::Proven) => return Clearance::Send(None),
-            Ok(Attempt::Recorded(permit)) => {
+            Ok(BeginOutcome::Proven) => return Clearance::Send(None),
+            Ok(BeginOutcome::Recorded(permit)) => {
                 slot.failed_probes = 0;
                 return Clearance::Send(Some(permit));
             }
-            Ok(Attempt::ProbeFirst(last)) => {
+            Ok(BeginOutcome::ProbeFirst(last)) => {
                 slot.probed_after = Some(last);
                 return Clearance::Probe;
             }
-            Ok(Attempt::InProgress) => {
+            Ok(BeginOutcome::InProgress) => {
                 let since = waiting_since.unwrap_or(now);
                 (slot.due, slot.waiting_since) = (Some(now + SHARED_ATTEMPT_POLL), Some(since));
                 if now.since(since) > SHARED_ATTEMPT_LIMIT {
                     slot.obstacle = Some(Obstacle::Unrecorded);
                     if obstacle != slot.obstacle {
-                        self.report_unrecorded(which, &self.lockout.stalled());
+                        self.report_unrecorded(which, &self.lockout.busy_error());
                     }
                     self.settle();
                 }
             }
-            Ok(Attempt::NotBefore(wait)) => slot.due = Some(now + wait),
-            Ok(Attempt::Rejected(verdict)) => self.refused(which, verdict),
-            Ok(Attempt::Held(wait)) => {
+            Ok(BeginOutcome::NotBefore(wait)) => slot.due = Some(now + wait),
+            Ok(BeginOutcome::Rejected(decision)) => self.refused(which, decision),
+            Ok(BeginOutcome::Held(wait)) => {
                 slot.due = wait.map(|wait| now + wait);
                 (slot.obstacle, slot.held_by) = (Some(Obstacle::Held), unresolved);
                 if obstacle != slot.obstacle {
@@ -212,7 +212,7 @@ impl<M: TokenSource> Refresher<M> {
     }
 
     /// Publishes the token whose request was sent at `sent`. Candidates take over.
-    fn succeeded(&mut self, which: CredentialSlot, grant: AuthHeaders, sent: BootInstant, sending: &Sending) {
+    fn succeeded(&mut self, which: CredentialSlot, grant: AuthHeaders, sent: BootInstant, baseline: &Baseline) {
         let now = self.writer.clock().now();
         let took = now.since(sent);
         if which == CredentialSlot::Candidate
@@ -223,7 +223,7 @@ impl<M: TokenSource> Refresher<M> {
             self.scrubber.know("the credentials", self.current.credentials.secrets());
             info!(target: AUDIT, "the new credentials minted a token and have taken over");
         }
-        let recorded = self.lockout.accepted(&self.current.fingerprint, sending);
+        let recorded = self.lockout.record_success(&self.current.fingerprint, baseline);
         self.current.proof_recorded = recorded.is_ok();
         told(recorded);
         let lifetime = Lifetime::new(grant.expires_in, self.default_lifetime);
@@ -274,7 +274,7 @@ impl<M: TokenSource> Refresher<M> {
         slot.due = None;
         slot.proven = false;
         let fingerprint = slot.fingerprint.clone();
-        let counted = self.lockout.rejected(&fingerprint);
+        let counted = self.lockout.record_rejection(&fingerprint);
         // Only a rejection that is on the disk replaces the record of the attempt.
         let replaced = match permit {
             Some(permit) if counted.is_ok() => self.lockout.resolve(permit),

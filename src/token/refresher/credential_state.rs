@@ -3,7 +3,7 @@
 use crate::{
     credentials::{
         Credentials,
-        lockout::{Fingerprint, LastAttempt, Lockout, Verdict},
+        lockout::{Decision, Fingerprint, LastAttempt, Lockout},
     },
     token::{BootInstant, classify::Class, schedule::FailureStreak},
 };
@@ -74,10 +74,10 @@ impl CredentialState {
 
     /// What the lock-out guard says of a call. A spent budget does not stop credentials that the vendor took, in this process or
     /// by the records: it was others of the same id that spent it, and a typing error in those must not become an outage.
-    pub(super) fn verdict(&self, lockout: &Lockout) -> Verdict {
-        match lockout.verdict(&self.fingerprint) {
-            Verdict::BudgetSpent if self.proven || lockout.is_proven(&self.fingerprint) => Verdict::Allowed,
-            verdict => verdict,
+    pub(super) fn decide(&self, lockout: &Lockout) -> Decision {
+        match lockout.decide(&self.fingerprint) {
+            Decision::BudgetSpent if self.proven || lockout.is_proven(&self.fingerprint) => Decision::Allowed,
+            decision => decision,
         }
     }
 
@@ -85,6 +85,6 @@ impl CredentialState {
     /// rejected, or other credentials of the account work.
     pub(super) fn is_hold_outdated(&self, lockout: &Lockout) -> bool {
         self.obstacle == Some(Obstacle::Held)
-            && (lockout.unresolved(&self.fingerprint) < self.held_by || self.verdict(lockout) != Verdict::Allowed)
+            && (lockout.unresolved(&self.fingerprint) < self.held_by || self.decide(lockout) != Decision::Allowed)
     }
 }

@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 
 use super::{Refresher, TokenSource, tick::CredentialSlot};
 use crate::{
-    credentials::lockout::{PersistError, Verdict},
+    credentials::lockout::{Decision, PersistError},
     telemetry::AUDIT,
     token::classify::{Class, Failure},
 };
@@ -86,16 +86,16 @@ impl<M: TokenSource> Refresher<M> {
     }
 
     /// The lock-out guard forbids the call that was due.
-    pub(super) fn refused(&mut self, which: CredentialSlot, verdict: Verdict) {
+    pub(super) fn refused(&mut self, which: CredentialSlot, decision: Decision) {
         let slot = self.slot_mut(which);
         (slot.due, slot.obstacle) = (None, None);
-        if verdict == Verdict::Latched {
+        if decision == Decision::Latched {
             // By another process that shares the state directory, perhaps.
             slot.proven = false;
         }
-        let reason = match verdict {
-            Verdict::BudgetSpent => "too many of this id's credentials were rejected",
-            Verdict::Latched | Verdict::Allowed | Verdict::Held => "these credentials were rejected before",
+        let reason = match decision {
+            Decision::BudgetSpent => "too many of this id's credentials were rejected",
+            Decision::Latched | Decision::Allowed | Decision::Held => "these credentials were rejected before",
         };
         error!(
             target: AUDIT,

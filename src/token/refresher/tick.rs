@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource, credential_state::Obstacle};
 use crate::{
-    credentials::lockout::{PersistError, Verdict},
+    credentials::lockout::{Decision, PersistError},
     telemetry::AUDIT,
     token::{CandidateState, LockoutStatus, classify::Class},
 };
@@ -96,10 +96,10 @@ impl<M: TokenSource> Refresher<M> {
         } else {
             self.current.failure.map_or(Phase::Idle, Phase::Failed)
         };
-        let verdict = self.current.verdict(&self.lockout);
+        let decision = self.current.decide(&self.lockout);
         let guard = LockoutStatus {
-            latched: verdict == Verdict::Latched,
-            budget_spent: verdict == Verdict::BudgetSpent,
+            latched: decision == Decision::Latched,
+            budget_spent: decision == Decision::BudgetSpent,
             rejections: self.lockout.rejections(&self.current.fingerprint),
             unresolved: self.lockout.unresolved(&self.current.fingerprint),
             held: self.current.obstacle == Some(Obstacle::Held),
@@ -139,22 +139,22 @@ impl<M: TokenSource> Refresher<M> {
                 let _ = reply.send(());
             }
             Command::ResetLatch(override_budget, reply) => {
-                let mut verdict = Verdict::Allowed;
+                let mut decision = Decision::Allowed;
                 for slot in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
                     if slot.due.is_some() && slot.obstacle != Some(Obstacle::Held) {
                         continue;
                     }
                     match self.lockout.reset(&slot.fingerprint, override_budget, clock.unix_time()) {
-                        Ok(Verdict::Allowed) => (slot.due, slot.obstacle) = (Some(now), None),
-                        Ok(forbidden) => verdict = forbidden,
+                        Ok(Decision::Allowed) => (slot.due, slot.obstacle) = (Some(now), None),
+                        Ok(forbidden) => decision = forbidden,
                         Err(error) => {
                             told(Err(error));
-                            verdict = Verdict::Latched;
+                            decision = Decision::Latched;
                         }
                     }
                 }
-                warn!(target: AUDIT, override_budget, ?verdict, "latch reset asked for");
-                let _ = reply.send(verdict);
+                warn!(target: AUDIT, override_budget, ?decision, "latch reset asked for");
+                let _ = reply.send(decision);
             }
             Command::Rotate(credentials) => {
                 let candidate = CredentialState::new(*credentials, &self.lockout, self.mint.host(), now);
@@ -193,7 +193,7 @@ impl<M: TokenSource> Refresher<M> {
         self.settle();
         let Some(token) = token else { return };
         // The request would carry the secret, and be an attempt that is not on record.
-        if !self.current.proven || self.current.verdict(&self.lockout) != Verdict::Allowed {
+        if !self.current.proven || self.current.decide(&self.lockout) != Decision::Allowed {
             return;
         }
         let (_, value) = &token.headers()[1];

@@ -78,12 +78,12 @@ fn check_value(content: &[u8], expected: &str) {
     assert_eq!(read(dir.path()).unwrap().get("client_secret").unwrap().expose(), expected);
 }
 
-/// Checks that reading `dir` fails, and tells the path `told` and `expected`, but no value.
+/// Checks that reading `dir` fails, and that the error names `shown_path` and `expected`, but no value.
 #[track_caller]
-fn check_error(dir: &Path, told: &Path, expected: &str) -> ReadError {
+fn check_error(dir: &Path, shown_path: &Path, expected: &str) -> ReadError {
     let error = read(dir).expect_err("must be refused");
     let line = error.to_string();
-    assert!(line.contains(&told.display().to_string()) && line.contains(expected), "{line}");
+    assert!(line.contains(&shown_path.display().to_string()) && line.contains(expected), "{line}");
     assert!(!format!("{line} {error:?}").contains("canary"), "{error:?}");
     error
 }
@@ -130,14 +130,14 @@ fn p08_a_swap_in_the_middle_of_a_read_starts_it_over() {
     let mut attempts = 0;
     let files = read_stable(
         || snapshot(&dir),
-        |seen| {
+        |snapshot| {
             attempts += 1;
             if attempts == 1 {
-                // Twice, and with the first generation gone: the files that `seen` found have vanished.
+                // Twice, and with the first generation gone: the files in `snapshot` are gone.
                 volume.swap();
                 volume.swap();
             }
-            read_files(&dir, seen)
+            read_files(&dir, snapshot)
         },
     );
     assert_eq!(attempts, 2);
@@ -175,7 +175,7 @@ fn p08_no_generation_is_mixed_however_fast_they_come() {
 }
 
 #[test]
-fn a_directory_that_never_rests_is_given_up() {
+fn a_directory_that_keeps_changing_is_given_up() {
     let mut volume = Volume::new();
     let dir = volume.path().to_owned();
     let mut attempts = 0;
@@ -237,7 +237,7 @@ fn a_missing_directory_is_an_error_and_has_a_snapshot() {
 }
 
 #[test]
-fn a_data_link_that_leads_nowhere_is_told_by_the_directory() {
+fn a_data_link_that_leads_nowhere_is_reported_by_the_directory() {
     let volume = Volume::new();
     let before = snapshot(volume.path());
     fs::remove_dir_all(volume.generation()).unwrap();
@@ -267,7 +267,7 @@ fn what_is_no_file_is_refused_and_a_correction_is_a_change() {
 }
 
 #[test]
-fn a_file_without_permission_is_told_by_name_and_a_correction_is_a_change() {
+fn a_file_without_permission_is_reported_by_name_and_a_correction_is_a_change() {
     let dir = plain(&[("client_id", b"canary"), ("app_key", b"canary")]);
     let key = dir.path().join("app_key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
@@ -283,7 +283,7 @@ fn a_file_without_permission_is_told_by_name_and_a_correction_is_a_change() {
 }
 
 #[test]
-fn what_cannot_be_a_credential_is_told_by_its_path() {
+fn what_cannot_be_a_credential_is_reported_by_its_path() {
     let large = [b"canary".as_slice(), &[b'a'; 70 * 1024]].concat();
     let dir = plain(&[("client_id", b"id"), ("client_secret", &large)]);
     let path = dir.path().join("client_secret");
@@ -303,8 +303,8 @@ fn an_error_names_the_path_that_the_operator_knows() {
 async fn a_change_is_waited_for_and_noticed_at_the_next_look() {
     let mut volume = Volume::new();
     let dir = volume.path().to_owned();
-    let seen = snapshot(&dir);
-    let mut waiting = pin!(wait_for_change(&dir, &seen));
+    let previous = snapshot(&dir);
+    let mut waiting = pin!(wait_for_change(&dir, &previous));
     assert!(timeout(POLL_INTERVAL * 10, &mut waiting).await.is_err(), "nothing has changed");
 
     volume.swap();
@@ -316,9 +316,9 @@ async fn a_change_is_waited_for_and_noticed_at_the_next_look() {
 #[tokio::test(start_paused = true)]
 async fn a_change_from_before_the_wait_is_noticed_at_once() {
     let mut volume = Volume::new();
-    let seen = snapshot(volume.path());
+    let previous = snapshot(volume.path());
     volume.swap();
     let called = Instant::now();
-    assert_eq!(wait_for_change(volume.path(), &seen).await, snapshot(volume.path()));
+    assert_eq!(wait_for_change(volume.path(), &previous).await, snapshot(volume.path()));
     assert_eq!(called.elapsed(), Duration::ZERO);
 }

@@ -6,7 +6,7 @@ use super::tests::{Instance, Mode, Vendor, clock, minutes};
 use crate::{
     credentials::{
         Scheme,
-        lockout::{Attempt, Lockout, Verdict},
+        lockout::{BeginOutcome, Decision, Lockout},
     },
     token::{Clock, Phase, State, refresher::tests::pass, tests::credentials},
 };
@@ -28,7 +28,7 @@ async fn a_hold_that_one_process_ended_ends_for_the_others() {
     }
     assert_eq!(vendor.requests(), 4);
     vendor.set(Mode::Works);
-    assert_eq!(one.control.reset_latch(true).await, Some(Verdict::Allowed));
+    assert_eq!(one.control.reset_latch(true).await, Some(Decision::Allowed));
     minutes(2).await;
     assert_eq!((one.reader.state(), two.reader.state()), (State::Fresh, State::Fresh));
 }
@@ -88,7 +88,7 @@ async fn a_rejection_seen_by_another_process_ends_the_proof() {
     // An operator believes in a fault of the vendor's. Its responses are late.
     vendor.set(Mode::Slow(11));
     for instance in [&one, &two] {
-        assert_eq!(instance.control.reset_latch(false).await, Some(Verdict::Allowed));
+        assert_eq!(instance.control.reset_latch(false).await, Some(Decision::Allowed));
     }
     minutes(10).await;
     assert_eq!((vendor.requests(), one.guard().rejections), (4, 2));
@@ -107,7 +107,7 @@ async fn a_reset_in_one_process_gives_the_proof_back_to_none() {
     minutes(15).await;
     assert_eq!((vendor.requests(), one.guard().rejections), (3, 1));
     vendor.set(Mode::HangsOnTokens);
-    assert_eq!(one.control.reset_latch(false).await, Some(Verdict::Allowed));
+    assert_eq!(one.control.reset_latch(false).await, Some(Decision::Allowed));
     minutes(120).await;
     assert_eq!(vendor.requests(), 5, "one rejection and two attempts of unknown outcome: {:?}", two.guard());
 }
@@ -137,7 +137,7 @@ async fn an_attempt_elsewhere_that_does_not_end_is_reported() {
     // Another process has begun an attempt and was then stopped, say by a debugger or a freezer.
     let mut other = Lockout::open(Some(dir.path())).unwrap();
     let print = other.fingerprint("oauth2", "localhost", &"id".into(), &"other".into(), b"app-key");
-    let Attempt::Recorded(permit) = other.begin(&print, clock.unix_time(), None).unwrap() else { panic!() };
+    let BeginOutcome::Recorded(permit) = other.begin(&print, clock.unix_time(), None).unwrap() else { panic!() };
     let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
     seconds(40).await;
     assert_eq!((vendor.requests(), instance.guard().unrecorded), (0, false));
