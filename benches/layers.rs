@@ -237,7 +237,7 @@ fn layers()
     let shared = Shared {
         concurrency: ConcurrencyLayer::new(&config, Arc::clone(&metrics)),
         token,
-        control: token::control().0,
+        control: token::command_channel().0,
         metrics,
         drain: Drain::default(),
     };

@@ -135,7 +135,7 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
         },
     };
     line("next token call", next);
-    let guard = token.status().guard;
+    let guard = token.status().lockout;
     line("credentials latched", guard.latched.to_string());
     line("lock-out budget spent", guard.budget_spent.to_string());
     line("rejections counted", guard.rejections.to_string());
@@ -170,14 +170,14 @@ async fn metrics(State(parts): State<Parts>) -> Response {
         version: token.version(),
         states: &token::State::LABELS,
         state: token.state().as_str(),
-        latched: status.guard.latched,
-        budget_spent: status.guard.budget_spent,
-        rejections: status.guard.rejections,
-        unresolved: status.guard.unresolved,
-        held: status.guard.held,
-        unrecorded: status.guard.unrecorded,
+        latched: status.lockout.latched,
+        budget_spent: status.lockout.budget_spent,
+        rejections: status.lockout.rejections,
+        unresolved: status.lockout.unresolved,
+        held: status.lockout.held,
+        unrecorded: status.lockout.unrecorded,
         candidates: &token::CandidateState::LABELS,
-        candidate: status.guard.candidate.map(token::CandidateState::as_str),
+        candidate: status.lockout.candidate.map(token::CandidateState::as_str),
     });
     parts.metrics.probes(is_live(&parts).await.is_ok(), status.obtained && !draining, draining);
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], parts.metrics.render()).into_response()
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::token::{
         Clock, LockoutStatus, Phase, TokenWriter, channel,
-        classify::Class,
+        classify::FailureClass,
         scheme::{AuthHeaders, FINICITY_APP_KEY},
     };
 
@@ -232,7 +232,7 @@ mod tests {
         let now = writer.clock().now();
         let hour = Duration::from_secs(3600);
         writer.publish(AuthHeaders { headers, expires_in: None, untyped: false }, now + hour);
-        writer.settle(Phase::Idle, Some(now + hour / 2), LockoutStatus::default());
+        writer.set_status(Phase::Idle, Some(now + hour / 2), LockoutStatus::default());
     }
 
     async fn get(parts: &Parts, path: &str) -> (u16, String) {
@@ -249,11 +249,11 @@ mod tests {
         let (parts, mut writer) = parts(true);
         assert_eq!(get(&parts, "/readyz").await, (503, "not ok: no token was obtained yet\n".to_owned()));
         assert_eq!(get(&parts, "/startupz").await.0, 503);
-        writer.settle(Phase::Failed(Class::Transient), None, LockoutStatus::default());
+        writer.set_status(Phase::Failed(FailureClass::Transient), None, LockoutStatus::default());
         assert_eq!((get(&parts, "/readyz").await.0, get(&parts, "/startupz").await.0), (503, 200));
         publish(&mut writer);
         assert_eq!(get(&parts, "/readyz").await.0, 200);
-        writer.settle(Phase::Rejected, None, LockoutStatus::default());
+        writer.set_status(Phase::Rejected, None, LockoutStatus::default());
         assert_eq!(get(&parts, "/readyz").await.0, 200);
         parts.draining.cancel();
         assert_eq!(get(&parts, "/readyz").await, (503, "not ok: draining\n".to_owned()));
@@ -264,12 +264,12 @@ mod tests {
         let (parts, mut writer) = parts(true);
         let parts = Parts { require_token: true, ..parts };
         assert_eq!(get(&parts, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
-        writer.settle(Phase::Failed(Class::Transient), None, LockoutStatus::default());
+        writer.set_status(Phase::Failed(FailureClass::Transient), None, LockoutStatus::default());
         let (status, text) = get(&parts, "/startupz").await;
         assert!(status == 503 && text.contains("startup.require_token"), "{text}");
         publish(&mut writer);
         assert_eq!(get(&parts, "/startupz").await.0, 200);
-        writer.settle(Phase::Rejected, None, LockoutStatus::default());
+        writer.set_status(Phase::Rejected, None, LockoutStatus::default());
         assert_eq!(get(&parts, "/startupz").await.0, 200, "once started, always started");
     }
 
@@ -289,36 +289,40 @@ mod tests {
         let (refused, receiver) = watch::channel(None);
         let parts = Parts { fail_on_rejection: true, refused: receiver, ..parts };
         assert_eq!(get(&parts, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
-        writer.settle(Phase::Failed(Class::Transient), None, LockoutStatus::default());
+        writer.set_status(Phase::Failed(FailureClass::Transient), None, LockoutStatus::default());
         assert_eq!(get(&parts, "/startupz").await.0, 200, "an outage is no rejection");
-        writer.settle(Phase::Rejected, None, LATCHED);
+        writer.set_status(Phase::Rejected, None, LATCHED);
         let (status, text) = get(&parts, "/startupz").await;
         assert!(status == 503 && text.starts_with("not ok: the credentials were rejected"), "{text}");
         assert!(text.contains("correct the Secret") && text.contains("finicity-proxy lockout reset"), "{text}");
         // New credentials are tried while those in use are latched.
-        writer.settle(Phase::Idle, None, LockoutStatus { candidate: Some(token::CandidateState::Waiting), ..LATCHED });
+        writer.set_status(
+            Phase::Idle,
+            None,
+            LockoutStatus { candidate: Some(token::CandidateState::Waiting), ..LATCHED },
+        );
         assert_eq!(get(&parts, "/startupz").await.0, 503);
         // An operator's reset: until its outcome is known, what was derived before holds.
         refused.send_replace(Some(Refusal::Rejected));
-        writer.settle(Phase::Idle, None, LockoutStatus { latched: false, ..LATCHED });
+        writer.set_status(Phase::Idle, None, LockoutStatus { latched: false, ..LATCHED });
         assert_eq!(get(&parts, "/startupz").await.0, 503);
         publish(&mut writer);
         assert_eq!(get(&parts, "/startupz").await.0, 200);
-        writer.settle(Phase::Rejected, None, LATCHED);
+        writer.set_status(Phase::Rejected, None, LATCHED);
         assert_eq!(get(&parts, "/startupz").await.0, 200, "once started, always started");
     }
 
     #[tokio::test]
     async fn a_rejection_fails_no_start_unless_that_is_wanted() {
         let (parts, mut writer) = parts(true);
-        writer.settle(Phase::Rejected, None, LATCHED);
+        writer.set_status(Phase::Rejected, None, LATCHED);
         assert_eq!(get(&parts, "/startupz").await, (200, "ok\n".to_owned()));
     }
 
     #[tokio::test]
     async fn verbose_readiness_explains_itself() {
         let (parts, mut writer) = parts(true);
-        writer.settle(Phase::Rejected, None, LockoutStatus::default());
+        writer.set_status(Phase::Rejected, None, LockoutStatus::default());
         let (status, text) = get(&parts, "/readyz?verbose").await;
         assert_eq!(status, 503);
         assert!(text.contains("\ncredentials: from the environment\n"), "{text}");

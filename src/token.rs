@@ -22,7 +22,7 @@ mod store;
 use std::time::Duration;
 
 pub use clock::{BootInstant, Clock};
-pub use commands::{Command, TokenControl, control};
+pub use commands::{Command, TokenControl, command_channel};
 pub use config::Config;
 pub use endpoint::{Endpoint, EndpointError, TokenSource};
 pub use refresher::{FINAL_CALL_GRACE, Refresher};

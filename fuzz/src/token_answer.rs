@@ -7,7 +7,7 @@ use std::{
 };
 
 use finicity_proxy::{
-    token::classify::{Answer, Class, Failure, IssuedToken, MAX_BODY_BYTES, classify},
+    token::classify::{FailureClass, IssuedToken, MAX_BODY_BYTES, TokenFailure, TokenResponse, classify},
     vendor,
 };
 use flate2::{Compression, write::GzEncoder};
@@ -28,7 +28,7 @@ pub fn token_answer(input: &[u8]) {
     let status = StatusCode::from_bytes(first.get(..3).unwrap_or_default()).unwrap_or(StatusCode::OK);
     for field in ["access_token", "token"] {
         match read(status, &headers, Some(body), field) {
-            Ok(minted) => check_token(status, &minted),
+            Ok(issued) => check_token(status, &issued),
             Err(failure) => check_failure(status, &failure),
         }
         let too_large = read(status, &headers, None, field);
@@ -40,32 +40,37 @@ pub fn token_answer(input: &[u8]) {
     a_coding_changes_nothing(status, headers, body);
 }
 
-fn read(status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>, field: &str) -> Result<IssuedToken, Failure> {
-    classify(&Answer { status, headers, body }, field, UNIX_EPOCH + Duration::from_secs(784_111_777))
+fn read(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Option<&[u8]>,
+    field: &str,
+) -> Result<IssuedToken, TokenFailure> {
+    classify(&TokenResponse { status, headers, body }, field, UNIX_EPOCH + Duration::from_secs(784_111_777))
 }
 
-fn check_token(status: StatusCode, minted: &IssuedToken) {
-    let token = minted.token.expose();
+fn check_token(status: StatusCode, issued: &IssuedToken) {
+    let token = issued.token.expose();
     assert!(status.is_success(), "a token from a failure");
     assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()), "a token that cannot be sent");
     HeaderValue::from_str(&format!("Bearer {token}")).expect("a token is legal in a header");
-    assert_ne!(minted.expires_in, Some(Duration::ZERO));
-    let IssuedToken { expires_in, untyped, .. } = minted;
+    assert_ne!(issued.expires_in, Some(Duration::ZERO));
+    let IssuedToken { expires_in, untyped, .. } = issued;
     let shown = format!("IssuedToken {{ token: [redacted], expires_in: {expires_in:?}, untyped: {untyped} }}");
-    assert_eq!(format!("{minted:?}"), shown);
+    assert_eq!(format!("{issued:?}"), shown);
 }
 
 /// What is told of a failure is made of this program's words, numbers, and codes that are known.
-fn check_failure(status: StatusCode, failure: &Failure) {
+fn check_failure(status: StatusCode, failure: &TokenFailure) {
     assert_eq!(failure.status, Some(status));
     let code = failure.code.as_deref().unwrap_or("0");
     let number = !code.is_empty() && code.len() <= 6 && code.bytes().all(|byte| byte.is_ascii_digit());
     assert!(number || OAUTH.split(' ').any(|error| error == code), "the body is told: {code:?}");
     let code = failure.code.as_ref().map(|code| format!(" (code {code})")).unwrap_or_default();
     assert_eq!(failure.to_string(), format!("{} (status {}){code}", failure.reason, status.as_u16()));
-    let Failure { class, disposition, reason, status, code, retry_after, readable } = failure;
+    let TokenFailure { class, disposition, reason, status, code, retry_after, readable } = failure;
     let shown = format!(
-        "Failure {{ class: {class:?}, disposition: {disposition:?}, reason: {reason:?}, status: {status:?}, code: {code:?}, \
+        "TokenFailure {{ class: {class:?}, disposition: {disposition:?}, reason: {reason:?}, status: {status:?}, code: {code:?}, \
          retry_after: {retry_after:?}, readable: {readable} }}"
     );
     assert_eq!(format!("{failure:?}"), shown);
@@ -82,7 +87,7 @@ fn a_rejection_is_one_whatever_else_is_said(status: StatusCode, headers: &Header
         body.insert(name.to_owned(), value);
         let text = Value::Object(body).to_string();
         let failure = read(status, headers, Some(text.as_bytes()), "access_token").expect_err("rejected");
-        assert_eq!(failure.class, Class::Rejected, "{text}");
+        assert_eq!(failure.class, FailureClass::Rejected, "{text}");
     }
 }
 
@@ -92,8 +97,8 @@ fn a_coding_changes_nothing(status: StatusCode, mut headers: HeaderMap, body: &[
         return;
     }
     let read = |headers: &HeaderMap, body: &[u8]| match read(status, headers, Some(body), "access_token") {
-        Ok(minted) => format!("{} {:?}", minted.token.expose(), minted.expires_in),
-        Err(Failure { class, status, code, retry_after, readable, .. }) => {
+        Ok(issued) => format!("{} {:?}", issued.token.expose(), issued.expires_in),
+        Err(TokenFailure { class, status, code, retry_after, readable, .. }) => {
             format!("{class:?} {status:?} {code:?} {retry_after:?} {readable}")
         }
     };

@@ -76,7 +76,7 @@ pub struct LockOut {
 
 pub(super) async fn show(State(parts): State<Parts>) -> Json<Status> {
     let status = parts.token.status();
-    let (guard, refusal) = (status.guard, Refusal::of(&status));
+    let (guard, refusal) = (status.lockout, Refusal::of(&status));
     Json(Status {
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_s: parts.started.elapsed().as_secs(),

@@ -8,7 +8,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::{
     telemetry::Levels,
-    token::{Clock, channel, control},
+    token::{Clock, channel, command_channel},
 };
 
 async fn call(
@@ -20,7 +20,7 @@ async fn call(
 ) -> (u16, String) {
     let (_writer, token) = channel(Clock::Boot, Duration::from_secs(2));
     // Nobody obeys: whoever gets through to an action is told that the proxy is ending.
-    let (control, _) = control();
+    let (control, _) = command_channel();
     let parts = Parts {
         token,
         control,

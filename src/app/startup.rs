@@ -165,7 +165,7 @@ mod tests {
         let stop = CancellationToken::new();
         let task = tokio::spawn(follow(token, sender, Some(file.path().to_owned()), stop.clone()));
         let latched = LockoutStatus { latched: true, ..LockoutStatus::default() };
-        writer.settle(Phase::Rejected, None, latched);
+        writer.set_status(Phase::Rejected, None, latched);
         refused.wait_for(Option::is_some).await.unwrap();
         stop.cancel();
         task.await.unwrap();

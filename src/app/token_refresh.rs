@@ -43,13 +43,13 @@ pub(super) fn build(
     info!(target: AUDIT, source = source.kind(), scheme, "credentials were loaded");
 
     let (writer, token) = token::channel(Clock::Boot, config.token_wait);
-    let (control, commands) = token::control();
+    let (control, commands) = token::command_channel();
     let default_lifetime = config.default_lifetime;
     let startup_delay = config.startup_jitter.mul_f64(fastrand::f64());
     let endpoint = Endpoint::new(config, trust)?;
     let metrics = Arc::clone(metrics);
     let refresher = Refresher::new(writer, endpoint, credentials, lockout, commands, default_lifetime, metrics)
-        .scrubbed_by(logging::scrubber())
+        .with_scrubber(logging::scrubber())
         .delayed(startup_delay);
     Ok(TokenRefresh { refresher, token, control, durability })
 }

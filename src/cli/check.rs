@@ -19,7 +19,7 @@ pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
     print(format_args!("  upstream   {}", config.proxy.upstream.url));
     match credentials {
         Some(credentials) => {
-            let token_path = crate::token::scheme::token_call(&credentials, &config.token).path;
+            let token_path = crate::token::scheme::token_request(&credentials, &config.token).path;
             let scheme = credentials.scheme.as_str();
             print(format_args!("  token      {token_path} by scheme {scheme}, with credentials from {source}"));
         }

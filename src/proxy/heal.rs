@@ -145,7 +145,7 @@ where
             self.shared.control.report_refused(version);
             return Ok(relayed);
         }
-        if !timeout(self.shared.wait, self.shared.control.heal(version)).await.unwrap_or(false) {
+        if !timeout(self.shared.wait, self.shared.control.replace_refused(version)).await.unwrap_or(false) {
             metrics.healed(Outcome::NoToken);
             return Ok(relayed);
         }

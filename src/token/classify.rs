@@ -29,8 +29,8 @@ const MAX_TOKEN_BODY_BYTES: usize = 64 * 1024;
 /// be long, and a rejection may stand at its end.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// The answer of a token endpoint, read whole.
-pub struct Answer<'a> {
+/// The response of a token endpoint, read whole.
+pub struct TokenResponse<'a> {
     /// The status code.
     pub status: StatusCode,
     /// The header fields.
@@ -40,10 +40,10 @@ pub struct Answer<'a> {
 }
 
 /// Status and sizes only: the body holds the token, and headers may hold anything.
-impl fmt::Debug for Answer<'_> {
+impl fmt::Debug for TokenResponse<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.body.map(<[u8]>::len);
-        f.debug_struct("Answer").field("status", &self.status).field("bytes", &bytes).finish_non_exhaustive()
+        f.debug_struct("TokenResponse").field("status", &self.status).field("bytes", &bytes).finish_non_exhaustive()
     }
 }
 
@@ -60,11 +60,11 @@ pub struct IssuedToken {
 
 labels! {
     /// The kinds of failure, by what can be done about them.
-    pub enum Class {
+    pub enum FailureClass {
         /// The credentials are wrong. Trying them again only brings the lock-out nearer.
         Rejected = "rejected",
-        /// The request as configured is wrong, or the vendor's side is: somebody has to look.
-        Config = "config",
+        /// The request as configured is wrong, or the vendor's side is: an operator has to correct it.
+        Misconfigured = "config",
         /// Too many requests.
         Throttled = "throttled",
         /// A passing fault of the network or the server.
@@ -78,7 +78,7 @@ labels! {
     }
 }
 
-impl fmt::Display for Class {
+impl fmt::Display for FailureClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -96,16 +96,16 @@ pub enum Disposition {
     Unknown,
 }
 
-/// A token call that brought no token.
+/// A token request that obtained no token.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct TokenFailure {
     /// What can be done about it.
-    pub class: Class,
+    pub class: FailureClass,
     /// What is known about the request.
     pub disposition: Disposition,
     /// What was wrong, in words of this program.
     pub reason: &'static str,
-    /// The answer's status, where there was an answer.
+    /// The response's status, where there was a response.
     pub status: Option<StatusCode>,
     /// The vendor's error code or the OAuth error, where a known one was found.
     pub code: Option<String>,
@@ -115,9 +115,9 @@ pub struct Failure {
     pub readable: bool,
 }
 
-impl Failure {
+impl TokenFailure {
     /// A failure without a response, of which nothing is known: [`Disposition::Unknown`].
-    pub fn new(class: Class, reason: &'static str) -> Self {
+    pub fn new(class: FailureClass, reason: &'static str) -> Self {
         let disposition = Disposition::Unknown;
         Self { class, disposition, reason, status: None, code: None, retry_after: None, readable: true }
     }
@@ -128,9 +128,12 @@ impl Failure {
         Self { disposition, ..self }
     }
 
-    /// Whether the server has decided against the call, as opposed to having failed at it.
-    pub fn is_verdict(&self) -> bool {
-        matches!(self.class, Class::Rejected | Class::Config | Class::Throttled | Class::Redirect)
+    /// Whether the server has refused the request, as opposed to having failed at it.
+    pub fn is_definitive(&self) -> bool {
+        matches!(
+            self.class,
+            FailureClass::Rejected | FailureClass::Misconfigured | FailureClass::Throttled | FailureClass::Redirect
+        )
     }
 
     /// Whether the response says nothing that could be acted on: a success without a usable token, or a server error with an
@@ -139,11 +142,12 @@ impl Failure {
     pub fn is_unusable(&self) -> bool {
         let unreadable =
             |status: StatusCode| !self.readable && status.is_server_error() && !(502..=504).contains(&status.as_u16());
-        self.class == Class::Malformed || (self.class == Class::Transient && self.status.is_some_and(unreadable))
+        self.class == FailureClass::Malformed
+            || (self.class == FailureClass::Transient && self.status.is_some_and(unreadable))
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TokenFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason)?;
         if let Some(status) = self.status {
@@ -156,58 +160,58 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for TokenFailure {}
 
-/// What `answer` means. `token_field` is the member that holds the token; `now` is the wall clock, for an HTTP-date in
+/// What `response` means. `token_field` is the member that holds the token; `now` is the wall clock, for an HTTP-date in
 /// `Retry-After`.
 ///
 /// # Errors
 ///
 /// The first class that fits, in the order: rejected by what the body says, rejected by 401, configuration, throttled,
 /// transient, redirect, malformed.
-pub fn classify(answer: &Answer<'_>, token_field: &str, now: SystemTime) -> Result<IssuedToken, Failure> {
-    let status = answer.status;
-    let (mut body, obstacle) = read(answer);
+pub fn classify(response: &TokenResponse<'_>, token_field: &str, now: SystemTime) -> Result<IssuedToken, TokenFailure> {
+    let status = response.status;
+    let (mut body, obstacle) = read_body(response);
     let codes = std::mem::take(&mut body.codes);
     let readable = body.json.is_some() || !codes.is_empty() || body.refuses_app_key;
 
     // A part that was not read may be a rejection.
     let unread = obstacle == Some(UNREAD);
-    let fail = |class, reason| Failure {
+    let fail = |class, reason| TokenFailure {
         class,
         disposition: if unread { Disposition::Unknown } else { Disposition::Responded },
         reason,
         status: Some(status),
         code: codes.first().cloned(),
-        retry_after: retry_after(answer.headers, now),
+        retry_after: retry_after(response.headers, now),
         readable,
     };
 
     if body.refuses_app_key {
-        return Err(fail(Class::Rejected, "the upstream does not accept the App Key"));
+        return Err(fail(FailureClass::Rejected, "the upstream does not accept the App Key"));
     }
     if let Some(code) = codes.iter().find(|code| vendor::rejects_credentials(code)) {
-        return Err(Failure {
+        return Err(TokenFailure {
             code: Some(code.clone()),
-            ..fail(Class::Rejected, "the upstream rejected the credentials")
+            ..fail(FailureClass::Rejected, "the upstream rejected the credentials")
         });
     }
-    if let Some((class, reason)) = by_status(status) {
+    if let Some((class, reason)) = classify_status(status) {
         return Err(fail(class, reason));
     }
-    let minted = match obstacle {
-        None => minted(body.json.as_mut(), token_field),
+    let issued = match obstacle {
+        None => issued_token(body.json.as_mut(), token_field),
         Some(obstacle) => Err(obstacle),
     };
-    minted.map_err(|reason| fail(Class::Malformed, reason))
+    issued.map_err(|reason| fail(FailureClass::Malformed, reason))
 }
 
-/// What the body of `answer` says, and what is in the way of a token in it. A rejection counts in whatever reading of the body
+/// What the body of `response` says, and what is in the way of a token in it. A rejection counts in whatever reading of the body
 /// it is found, and a token only where nothing contradicts it.
-fn read(answer: &Answer<'_>) -> (Reading, Option<&'static str>) {
+fn read_body(response: &TokenResponse<'_>) -> (Reading, Option<&'static str>) {
     let nothing = || Reading { json: None, codes: Vec::new(), refuses_app_key: false };
-    let Some(body) = answer.body else { return (nothing(), Some(UNREAD)) };
-    let found = coding::find(answer.headers, body, MAX_BODY_BYTES, |decoded| {
+    let Some(body) = response.body else { return (nothing(), Some(UNREAD)) };
+    let found = coding::find(response.headers, body, MAX_BODY_BYTES, |decoded| {
         let length = body.len().max(decoded.bytes().len());
         let obstacle = match decoded.is_intact() {
             _ if length > MAX_TOKEN_BODY_BYTES => Some(TOO_LARGE),
@@ -227,21 +231,23 @@ fn read(answer: &Answer<'_>) -> (Reading, Option<&'static str>) {
 }
 
 /// The class of a response that is not a success, by its status alone.
-fn by_status(status: StatusCode) -> Option<(Class, &'static str)> {
+fn classify_status(status: StatusCode) -> Option<(FailureClass, &'static str)> {
     Some(match status.as_u16() {
         200..=299 => return None,
-        401 => (Class::Rejected, "the upstream rejected the credentials"),
-        404 => (Class::Config, "the upstream has no token endpoint at this path"),
-        403 => (Class::Config, "the upstream forbids the token call, perhaps by the country it comes from"),
-        400 | 405 | 415 => (Class::Config, "the upstream does not understand the token call"),
-        429 => (Class::Throttled, "the upstream limits the rate of token calls"),
-        300..=399 => (Class::Redirect, "the token endpoint answered with a redirect, which is never followed"),
-        _ => (Class::Transient, "the token endpoint is failing"),
+        401 => (FailureClass::Rejected, "the upstream rejected the credentials"),
+        404 => (FailureClass::Misconfigured, "the upstream has no token endpoint at this path"),
+        403 => {
+            (FailureClass::Misconfigured, "the upstream forbids the token call, perhaps by the country it comes from")
+        }
+        400 | 405 | 415 => (FailureClass::Misconfigured, "the upstream does not understand the token call"),
+        429 => (FailureClass::Throttled, "the upstream limits the rate of token calls"),
+        300..=399 => (FailureClass::Redirect, "the token endpoint answered with a redirect, which is never followed"),
+        _ => (FailureClass::Transient, "the token endpoint is failing"),
     })
 }
 
 /// The token in the body of a success, or what is wrong with it. A member that is `null` counts as absent.
-fn minted(body: Option<&mut Json>, token_field: &str) -> Result<IssuedToken, &'static str> {
+fn issued_token(body: Option<&mut Json>, token_field: &str) -> Result<IssuedToken, &'static str> {
     let body = body.ok_or(NO_TOKEN)?;
     let token_type = body.get("token_type");
     let untyped = token_type.is_none();
@@ -250,7 +256,7 @@ fn minted(body: Option<&mut Json>, token_field: &str) -> Result<IssuedToken, &'s
     }
     let expires_in = match body.get("expires_in") {
         None => None,
-        Some(value) => Some(lifetime(value).ok_or("the token answer has no valid expires_in")?),
+        Some(value) => Some(parse_lifetime(value).ok_or("the token answer has no valid expires_in")?),
     };
     let token = body.take_text(token_field).map(Secret::new).filter(|token| !token.expose().is_empty());
     let token = token.ok_or(NO_TOKEN)?;
@@ -275,12 +281,12 @@ fn is_sendable(token: &str) -> bool {
 }
 
 /// A whole, positive number of seconds, as a number or in a string.
-fn lifetime(value: &Value) -> Option<Duration> {
+fn parse_lifetime(value: &Value) -> Option<Duration> {
     let seconds = match value {
         Value::Number(number) => {
             number.as_u64().or_else(|| number.as_f64().filter(|s| *s >= 1.0 && s.fract() == 0.0).map(|s| s as u64))
         }
-        Value::String(text) => digits(text),
+        Value::String(text) => parse_digits(text),
         _ => None,
     };
     seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
@@ -290,7 +296,7 @@ fn lifetime(value: &Value) -> Option<Duration> {
 /// as absent.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let values = headers.get_all(header::RETRY_AFTER).iter().filter_map(|value| value.to_str().ok()).map(str::trim);
-    let waits = values.filter_map(|value| match digits(value) {
+    let waits = values.filter_map(|value| match parse_digits(value) {
         Some(seconds) => Some(Duration::from_secs(seconds)),
         None => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
     });
@@ -298,7 +304,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// The number that `text` is, in digits alone; the largest that there is where it is larger than that.
-fn digits(text: &str) -> Option<u64> {
+fn parse_digits(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }

@@ -49,7 +49,7 @@ pub enum Clock {
     Boot,
     /// Tokio's clock, counted from the given instant: for tests that pause the time.
     Tokio(Instant),
-    /// The same without naps, for simulations of a great many instances over a long time.
+    /// The same without capped sleeps, for simulations of a great many instances over a long time.
     Simulated(Instant),
 }
 
@@ -120,12 +120,12 @@ mod tests {
     async fn a_long_wait_ends_on_time() {
         let clock = Clock::Tokio(Instant::now());
         let due = clock.now() + Duration::from_secs(3_601);
-        let mut naps = 0;
+        let mut sleeps = 0;
         while clock.now() < due {
             clock.sleep_until_capped(due).await;
-            naps += 1;
+            sleeps += 1;
         }
-        assert_eq!(naps, 361);
+        assert_eq!(sleeps, 361);
         assert!(clock.now().since(due) < Duration::from_millis(5));
     }
 }

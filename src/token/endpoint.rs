@@ -1,4 +1,4 @@
-//! The token call itself, over reqwest.
+//! The token request itself, over reqwest.
 //!
 //! Deliberately absent: redirects, the environment's proxies, cookies, decompression by the HTTP client, connection reuse. The call carries the
 //! client secret, so it goes to one address, over verified TLS, and nowhere else; an upstream on this machine may do without.
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Config,
-    classify::{Answer, Class, Disposition, Failure, IssuedToken, MAX_BODY_BYTES, classify},
+    classify::{Disposition, FailureClass, IssuedToken, MAX_BODY_BYTES, TokenFailure, TokenResponse, classify},
     scheme::{self, AuthHeaders, TokenRequest},
 };
 use crate::{
@@ -24,8 +24,8 @@ use crate::{
     tls::{Fault, Trust},
 };
 
-/// Room for the usual answer.
-const USUAL_ANSWER_BYTES: usize = 8 * 1024;
+/// Capacity for a typical response.
+const TYPICAL_RESPONSE_BYTES: usize = 8 * 1024;
 
 /// The time to connect, TLS included. A server that takes longer is better tried again.
 const CONNECT_TIMEOUT: Duration = lockout::MAX_CONNECT_TIME;
@@ -47,22 +47,22 @@ const VENDOR_HOST: &str = "api.finicity.com";
 const ADVICE: &str = "the vendor's published API documents partner authentication, not OAuth 2.0: set \
                       FINICITY_PARTNER_ID and FINICITY_PARTNER_SECRET instead, unless the vendor told you otherwise";
 
-/// Something that mints tokens: the real endpoint, or a test's.
+/// Issues tokens: the real endpoint, or a mock in tests.
 pub trait TokenSource: Send + Sync + 'static {
-    /// Makes one token call, which may take `limit` in all.
+    /// Makes one token request, which may take `limit` in all.
     ///
     /// # Errors
     ///
-    /// When the call brought no usable token.
+    /// When the request obtained no usable token.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future may leave a token minted at the server that nobody knows of; that costs nothing.
-    fn mint(
+    /// Dropping the future may leave a token issued by the server and unused; that costs nothing.
+    fn fetch(
         &self,
         credentials: &Credentials,
         limit: Duration,
-    ) -> impl Future<Output = Result<AuthHeaders, Failure>> + Send;
+    ) -> impl Future<Output = Result<AuthHeaders, TokenFailure>> + Send;
 
     /// Asks for a response on the path of the token endpoint, without credentials and App Key, so that the request cannot count as
     /// a failed authentication. Any complete response is a success.
@@ -70,14 +70,14 @@ pub trait TokenSource: Send + Sync + 'static {
     /// # Errors
     ///
     /// When there was no complete response.
-    fn probe(&self, scheme: Scheme) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn probe(&self, scheme: Scheme) -> impl Future<Output = Result<(), TokenFailure>> + Send;
 
     /// Revokes a token that is no longer wanted, where that can be done. `None` when it cannot.
     fn revoke(
         &self,
         credentials: &Credentials,
         token: &HeaderValue,
-    ) -> impl Future<Output = Option<Result<(), Failure>>> + Send {
+    ) -> impl Future<Output = Option<Result<(), TokenFailure>>> + Send {
         let _ = (credentials, token);
         async { None }
     }
@@ -86,7 +86,7 @@ pub trait TokenSource: Send + Sync + 'static {
     fn host(&self) -> &str;
 
     /// What else an operator should know about `failure`, if anything.
-    fn advice(&self, scheme: Scheme, failure: &Failure) -> Option<&'static str> {
+    fn advice(&self, scheme: Scheme, failure: &TokenFailure) -> Option<&'static str> {
         let _ = (scheme, failure);
         None
     }
@@ -126,26 +126,26 @@ impl Endpoint {
         Ok(Self { trust, host, config })
     }
 
-    async fn send(&self, call: TokenRequest, limit: Duration) -> Result<reqwest::Response, Failure> {
-        let headers = call.headers.into_iter().collect();
-        let request = self.request(Method::POST, &call.path, limit)?;
-        request.headers(headers).body(Bytes::from_owner(call.body)).send().await.map_err(failure)
+    async fn send(&self, token_request: TokenRequest, limit: Duration) -> Result<reqwest::Response, TokenFailure> {
+        let headers = token_request.headers.into_iter().collect();
+        let request = self.request(Method::POST, &token_request.path, limit)?;
+        request.headers(headers).body(Bytes::from_owner(token_request.body)).send().await.map_err(transport_failure)
     }
 
     /// A request for `path` on the token endpoint's host.
-    fn request(&self, method: Method, path: &str, limit: Duration) -> Result<reqwest::RequestBuilder, Failure> {
+    fn request(&self, method: Method, path: &str, limit: Duration) -> Result<reqwest::RequestBuilder, TokenFailure> {
         let url = url(&self.config.base, path).ok_or_else(|| {
-            Failure::new(Class::Config, "the token endpoint's address is not a valid URL")
+            TokenFailure::new(FailureClass::Misconfigured, "the token endpoint's address is not a valid URL")
                 .with_disposition(Disposition::NotSent)
         })?;
-        let client = client(&self.trust, &self.config).map_err(failure)?;
+        let client = client(&self.trust, &self.config).map_err(transport_failure)?;
         Ok(client.request(method, url).timeout(limit))
     }
 
-    async fn call(&self, credentials: &Credentials, limit: Duration) -> Result<AuthHeaders, Failure> {
-        let response = self.send(scheme::token_call(credentials, &self.config), limit).await?;
-        let minted = judge(response, scheme::token_field(credentials.scheme)).await?;
-        Ok(scheme::grant(credentials, &self.config, &minted))
+    async fn request_token(&self, credentials: &Credentials, limit: Duration) -> Result<AuthHeaders, TokenFailure> {
+        let response = self.send(scheme::token_request(credentials, &self.config), limit).await?;
+        let issued = read_response(response, scheme::token_field(credentials.scheme)).await?;
+        Ok(scheme::auth_headers(credentials, &self.config, &issued))
     }
 }
 
@@ -174,8 +174,8 @@ fn client(trust: &Trust, config: &Config) -> Result<reqwest::Client, reqwest::Er
 
 /// Reads a response, up to its limit, and returns what it means; `token_field` is the member that holds the token.
 #[expect(clippy::disallowed_methods, reason = "a date in Retry-After is one of the wall clock")]
-async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<IssuedToken, Failure> {
-    let mut body = Zeroizing::new(Vec::with_capacity(USUAL_ANSWER_BYTES));
+async fn read_response(mut response: reqwest::Response, token_field: &str) -> Result<IssuedToken, TokenFailure> {
+    let mut body = Zeroizing::new(Vec::with_capacity(TYPICAL_RESPONSE_BYTES));
     let mut whole = true;
     let broken = loop {
         match response.chunk().await {
@@ -185,16 +185,16 @@ async fn judge(mut response: reqwest::Response, token_field: &str) -> Result<Iss
                 break None;
             }
             Ok(None) => break None,
-            Err(error) => break Some(failure(error)),
+            Err(error) => break Some(transport_failure(error)),
         }
     };
     let body = whole.then_some(body.as_slice());
-    let answer = Answer { status: response.status(), headers: response.headers(), body };
-    debug!(http.response.status_code = answer.status.as_u16(), bytes = body.map(<[u8]>::len), "token answer");
-    match (classify(&answer, token_field, SystemTime::now()), broken) {
+    let token_response = TokenResponse { status: response.status(), headers: response.headers(), body };
+    debug!(http.response.status_code = token_response.status.as_u16(), bytes = body.map(<[u8]>::len), "token answer");
+    match (classify(&token_response, token_field, SystemTime::now()), broken) {
         (outcome, None) => outcome,
         // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
-        (Err(failure), Some(_)) if failure.is_verdict() => Err(failure.with_disposition(Disposition::Unknown)),
+        (Err(failure), Some(_)) if failure.is_definitive() => Err(failure.with_disposition(Disposition::Unknown)),
         (_, Some(broken)) => Err(broken),
     }
 }
@@ -210,18 +210,19 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
 }
 
 impl TokenSource for Endpoint {
-    fn mint(
+    fn fetch(
         &self,
         credentials: &Credentials,
         limit: Duration,
-    ) -> impl Future<Output = Result<AuthHeaders, Failure>> + Send {
-        self.call(credentials, limit)
+    ) -> impl Future<Output = Result<AuthHeaders, TokenFailure>> + Send {
+        self.request_token(credentials, limit)
     }
 
-    async fn probe(&self, scheme: Scheme) -> Result<(), Failure> {
+    async fn probe(&self, scheme: Scheme) -> Result<(), TokenFailure> {
         let path = scheme::token_path(scheme, &self.config);
         let request = self.request(Method::GET, path, PROBE_TIMEOUT)?;
-        let mut response = request.header(header::ACCEPT, "application/json").send().await.map_err(failure)?;
+        let mut response =
+            request.header(header::ACCEPT, "application/json").send().await.map_err(transport_failure)?;
         // A response without a length ends with its connection, also where the server leaves out the close_notify of TLS.
         let names = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
         let ends_with_connection = !names.iter().any(|name| response.headers().contains_key(name));
@@ -230,17 +231,17 @@ impl TokenSource for Endpoint {
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(()),
                 Err(error) if ends_with_connection && !error.is_timeout() => return Ok(()),
-                Err(error) => return Err(failure(error)),
+                Err(error) => return Err(transport_failure(error)),
             }
         }
     }
 
-    async fn revoke(&self, credentials: &Credentials, token: &HeaderValue) -> Option<Result<(), Failure>> {
-        let call = scheme::revocation_call(credentials, &self.config, token)?;
-        Some(match self.send(call, PROVEN_TIMEOUT).await {
+    async fn revoke(&self, credentials: &Credentials, token: &HeaderValue) -> Option<Result<(), TokenFailure>> {
+        let request = scheme::revocation_request(credentials, &self.config, token)?;
+        Some(match self.send(request, PROVEN_TIMEOUT).await {
             Ok(response) if response.status().is_success() => Ok(()),
             // The call carries the client's secret, so a refusal says of it what the token endpoint's would.
-            Ok(response) => judge(response, "").await.map(drop),
+            Ok(response) => read_response(response, "").await.map(drop),
             Err(failure) => Err(failure),
         })
     }
@@ -249,8 +250,8 @@ impl TokenSource for Endpoint {
         &self.host
     }
 
-    fn advice(&self, scheme: Scheme, failure: &Failure) -> Option<&'static str> {
-        let refused = failure.class == Class::Rejected || failure.status == Some(StatusCode::NOT_FOUND);
+    fn advice(&self, scheme: Scheme, failure: &TokenFailure) -> Option<&'static str> {
+        let refused = failure.class == FailureClass::Rejected || failure.status == Some(StatusCode::NOT_FOUND);
         (refused && scheme == Scheme::OAuth2 && self.host == VENDOR_HOST).then_some(ADVICE)
     }
 }
@@ -270,23 +271,23 @@ fn url(base: &Uri, path: &str) -> Option<reqwest::Url> {
     reqwest::Url::parse(&uri.to_string()).ok()
 }
 
-/// The class of a call that got no whole answer. Nothing of reqwest's error is kept: its text holds the URL.
-fn failure(error: reqwest::Error) -> Failure {
+/// The failure of a request without a complete response. Nothing of reqwest's error is kept: its text holds the URL.
+fn transport_failure(error: reqwest::Error) -> TokenFailure {
     let error = error.without_url();
     let disposition =
         if error.is_connect() || error.is_builder() { Disposition::NotSent } else { Disposition::Unknown };
     debug!(error = ?error, "token call failed");
     let (class, reason) = if error.is_timeout() {
-        (Class::Transient, "the token endpoint did not answer in time")
+        (FailureClass::Transient, "the token endpoint did not answer in time")
     } else if let Some(fault) = Fault::find(&error) {
-        let class = if fault.is_of_certificate() { Class::Certificate } else { Class::Transient };
+        let class = if fault.is_of_certificate() { FailureClass::Certificate } else { FailureClass::Transient };
         (class, fault.description())
     } else if error.is_connect() {
-        (Class::Transient, "the token endpoint cannot be reached")
+        (FailureClass::Transient, "the token endpoint cannot be reached")
     } else {
-        (Class::Transient, "the connection to the token endpoint broke")
+        (FailureClass::Transient, "the connection to the token endpoint broke")
     };
-    Failure::new(class, reason).with_disposition(disposition)
+    TokenFailure::new(class, reason).with_disposition(disposition)
 }
 
 #[cfg(test)]
@@ -312,14 +313,17 @@ mod tests {
 
     #[test]
     fn a_refusal_of_oauth_by_the_vendor_itself_comes_with_advice() {
-        let refused = Failure::new(Class::Rejected, "no");
-        let missing = Failure { status: Some(StatusCode::NOT_FOUND), ..Failure::new(Class::Config, "no") };
+        let refused = TokenFailure::new(FailureClass::Rejected, "no");
+        let missing = TokenFailure {
+            status: Some(StatusCode::NOT_FOUND),
+            ..TokenFailure::new(FailureClass::Misconfigured, "no")
+        };
         let (vendor, other) = (endpoint("https://api.finicity.com"), endpoint("https://localhost:1"));
         for failure in [&refused, &missing] {
             assert!(vendor.advice(Scheme::OAuth2, failure).unwrap().contains("FINICITY_PARTNER_ID"));
             assert!(vendor.advice(Scheme::Partner, failure).is_none());
             assert!(other.advice(Scheme::OAuth2, failure).is_none());
         }
-        assert!(vendor.advice(Scheme::OAuth2, &Failure::new(Class::Transient, "no")).is_none());
+        assert!(vendor.advice(Scheme::OAuth2, &TokenFailure::new(FailureClass::Transient, "no")).is_none());
     }
 }

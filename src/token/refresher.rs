@@ -1,7 +1,7 @@
 //! The task that keeps the token fresh: the only caller of the token endpoint and the only writer of the token.
 //!
-//! It holds the credentials that are in use and, during a rotation, those that shall take over. Whatever it does, it does one
-//! thing at a time, so there is never more than one token call under way.
+//! It holds the credentials that are in use and, during a rotation, those that will replace them. It does one
+//! thing at a time, so there is never more than one token request in flight.
 
 mod attempt;
 mod credential_state;
@@ -30,7 +30,7 @@ use super::{BootInstant, Command, Phase, TokenSource, TokenWriter, schedule::Ear
 use crate::{
     credentials::{Credentials, lockout::Lockout},
     telemetry::{Metrics, Scrubber},
-    token::classify::Class,
+    token::classify::FailureClass,
 };
 
 /// So many panics within this time, and the refresher gives up, and with it the process: something is wrong that a restart of
@@ -38,15 +38,15 @@ use crate::{
 const MAX_PANICS: usize = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
-/// The pause after a panic, and after one in the middle of a token call.
+/// The pause after a panic, and after one during a token request.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
-const PANIC_IN_CALL_PAUSE: Duration = Duration::from_secs(5 * 60);
+const PANIC_IN_REQUEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Fetches a token at once, then again ahead of each expiry, for as long as the process lives.
 #[derive(Debug)]
-pub struct Refresher<M> {
+pub struct Refresher<S> {
     writer: TokenWriter,
-    mint: M,
+    source: S,
     commands: mpsc::Receiver<Command>,
     lockout: Lockout,
     metrics: Arc<Metrics>,
@@ -54,35 +54,35 @@ pub struct Refresher<M> {
     default_lifetime: Duration,
     /// The credentials in use.
     current: CredentialState,
-    /// The credentials that shall take over, once they have minted a token.
+    /// The credentials that replace them, once they have obtained a token.
     candidate: Option<CredentialState>,
-    healing: EarlyRefreshLimiter,
+    early_refreshes: EarlyRefreshLimiter,
     quarantined: bool,
-    last_call: Option<BootInstant>,
-    /// Whether a token call is under way, and what comes of it not noted yet.
-    in_call: bool,
-    obeyed_last: bool,
+    last_request: Option<BootInstant>,
+    /// Whether a token request is in flight, or its outcome is not recorded yet.
+    request_in_flight: bool,
+    handled_command_last: bool,
 }
 
-impl<M: TokenSource> Refresher<M> {
-    /// A refresher that fetches with `mint` and `credentials`, as far as `lockout` allows, publishes through `writer` and
-    /// obeys `commands`.
+impl<S: TokenSource> Refresher<S> {
+    /// A refresher that fetches from `source` with `credentials`, as far as `lockout` allows, publishes through `writer` and
+    /// handles `commands`.
     pub fn new(
         writer: TokenWriter,
-        mint: M,
+        source: S,
         credentials: Credentials,
         lockout: Lockout,
         commands: mpsc::Receiver<Command>,
         default_lifetime: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
-        for class in Class::LABELS {
+        for class in FailureClass::LABELS {
             metrics.expect_token_failure(class);
         }
-        let current = CredentialState::new(credentials, &lockout, mint.host(), writer.clock().now());
+        let current = CredentialState::new(credentials, &lockout, source.host(), writer.clock().now());
         Self {
             writer,
-            mint,
+            source,
             commands,
             lockout,
             metrics,
@@ -90,17 +90,17 @@ impl<M: TokenSource> Refresher<M> {
             default_lifetime,
             current,
             candidate: None,
-            healing: EarlyRefreshLimiter::default(),
+            early_refreshes: EarlyRefreshLimiter::default(),
             quarantined: false,
-            last_call: None,
-            in_call: false,
-            obeyed_last: false,
+            last_request: None,
+            request_in_flight: false,
+            handled_command_last: false,
         }
     }
 
-    /// The same, which lets `scrubber` know of every token and of the credentials that take over.
+    /// The same, which registers with `scrubber` every token and the credentials that replace others.
     #[must_use]
-    pub fn scrubbed_by(self, scrubber: Scrubber) -> Self {
+    pub fn with_scrubber(self, scrubber: Scrubber) -> Self {
         Self { scrubber, ..self }
     }
 
@@ -117,7 +117,7 @@ impl<M: TokenSource> Refresher<M> {
         let clock = self.writer.clock();
         let mut panics: VecDeque<BootInstant> = VecDeque::new();
         loop {
-            match caught(self.turn(&stop)).await {
+            match catch_panic(self.tick(&stop)).await {
                 Some(ControlFlow::Break(())) => return,
                 Some(ControlFlow::Continue(())) => {}
                 None => {
@@ -130,9 +130,10 @@ impl<M: TokenSource> Refresher<M> {
                         return;
                     }
                     // A call whose outcome nobody noted may have been a rejection, of which the vendor allows few.
-                    let pause = if std::mem::take(&mut self.in_call) { PANIC_IN_CALL_PAUSE } else { PANIC_PAUSE };
-                    for slot in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
-                        slot.due = slot.due.map(|due| due.max(now + pause));
+                    let pause =
+                        if std::mem::take(&mut self.request_in_flight) { PANIC_IN_REQUEST_PAUSE } else { PANIC_PAUSE };
+                    for state in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
+                        state.due = state.due.map(|due| due.max(now + pause));
                     }
                 }
             }
@@ -141,7 +142,7 @@ impl<M: TokenSource> Refresher<M> {
 }
 
 /// The output of `future`, or `None` when it panicked.
-async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),

@@ -1,7 +1,7 @@
 //! Why no token request is made with the credentials, and what an operator does about it: one place for probes, the status, the
 //! termination message and the commands.
 
-use super::{Phase, Status, classify::Class};
+use super::{Phase, Status, classify::FailureClass};
 
 /// A state in which no token request is made until an operator acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +18,10 @@ impl Refusal {
     /// What `status` says now.
     pub fn of(status: &Status) -> Option<Self> {
         match status.phase {
-            _ if status.guard.budget_spent => Some(Self::BudgetSpent),
+            _ if status.lockout.budget_spent => Some(Self::BudgetSpent),
             // While new credentials wait or are tried, the phase is theirs, and the latch of those in use stays.
-            _ if status.guard.latched => Some(Self::Rejected),
-            _ if status.guard.held => Some(Self::Held),
+            _ if status.lockout.latched => Some(Self::Rejected),
+            _ if status.lockout.held => Some(Self::Held),
             Phase::Rejected => Some(Self::Rejected),
             _ => None,
         }
@@ -35,7 +35,7 @@ impl Refusal {
             return None;
         }
         Self::of(status).or(match status.phase {
-            Phase::Failed(class) if class != Class::Rejected => None,
+            Phase::Failed(class) if class != FailureClass::Rejected => None,
             _ => before,
         })
     }
@@ -81,8 +81,8 @@ mod tests {
     use super::*;
     use crate::token::LockoutStatus;
 
-    fn status(phase: Phase, guard: LockoutStatus) -> Status {
-        Status { phase, attempted: true, obtained: false, next_attempt: None, guard }
+    fn status(phase: Phase, lockout: LockoutStatus) -> Status {
+        Status { phase, attempted: true, obtained: false, next_attempt: None, lockout }
     }
 
     const NONE: LockoutStatus = LockoutStatus {
@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_seen_in_every_phase() {
-        for phase in [Phase::Idle, Phase::Fetching, Phase::Failed(Class::Rejected), Phase::Rejected, Phase::Quarantined]
+        for phase in
+            [Phase::Idle, Phase::Fetching, Phase::Failed(FailureClass::Rejected), Phase::Rejected, Phase::Quarantined]
         {
             assert_eq!(Refusal::of(&status(phase, LATCHED)), Some(Refusal::Rejected), "{phase:?}");
             assert_eq!(Refusal::of(&status(phase, SPENT)), Some(Refusal::BudgetSpent), "{phase:?}");
@@ -115,11 +116,11 @@ mod tests {
         let refused = Refusal::of_start(None, &status(Phase::Rejected, LATCHED));
         assert_eq!(refused, Some(Refusal::Rejected));
         // A reset allows one more attempt, whose outcome is not known yet.
-        for phase in [Phase::Idle, Phase::Fetching, Phase::Failed(Class::Rejected), Phase::Quarantined] {
+        for phase in [Phase::Idle, Phase::Fetching, Phase::Failed(FailureClass::Rejected), Phase::Quarantined] {
             assert_eq!(Refusal::of_start(refused, &status(phase, NONE)), refused, "{phase:?}");
             assert_eq!(Refusal::of_start(None, &status(phase, NONE)), None, "{phase:?}");
         }
-        assert_eq!(Refusal::of_start(refused, &status(Phase::Failed(Class::Transient), NONE)), None);
+        assert_eq!(Refusal::of_start(refused, &status(Phase::Failed(FailureClass::Transient), NONE)), None);
         let obtained = Status { obtained: true, ..status(Phase::Idle, NONE) };
         assert_eq!(Refusal::of_start(refused, &obtained), None);
         // Later rejections concern no start.

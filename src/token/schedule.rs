@@ -1,12 +1,12 @@
 //! When a token may be used, when it is refreshed, and when a failed refresh is tried again: pure functions.
 //!
-//! Every random choice comes in as `u`, uniform in `[0, 1)`, so that each of them can be tested at its ends.
+//! Every random choice comes in as `jitter`, uniform in `[0, 1)`, so that each of them can be tested at its ends.
 
 use std::time::Duration;
 
 use super::{
     BootInstant,
-    classify::{Class, Failure},
+    classify::{FailureClass, TokenFailure},
 };
 
 /// The bounds of a lifetime. Below one second nothing could be sent with the token; above a day a revoked or rotated
@@ -72,17 +72,17 @@ impl Lifetime {
     }
 
     /// How long the token may be sent, counted from the moment *before* its request was sent.
-    pub fn usable(self) -> Duration {
+    pub fn usable_for(self) -> Duration {
         self.0 - MAX_SKEW.min(self.0 / 10)
     }
 
     /// When the next refresh starts, counted from the moment before the request for this token was sent.
     ///
-    /// `spent` is the time that the request took: the least wait counts from its end.
-    pub fn refresh(self, spent: Duration, u: f64) -> Duration {
-        let due = self.0.mul_f64(REFRESH_LATEST - REFRESH_SPREAD * u);
-        let least = if self.0 < SHORT_LIFETIME { MIN_INTERVAL.max(self.0 / 2) } else { MIN_INTERVAL };
-        due.max(spent + least)
+    /// `elapsed` is the time that the request took: the minimum wait counts from its end.
+    pub fn refresh_after(self, elapsed: Duration, jitter: f64) -> Duration {
+        let due = self.0.mul_f64(REFRESH_LATEST - REFRESH_SPREAD * jitter);
+        let min = if self.0 < SHORT_LIFETIME { MIN_INTERVAL.max(self.0 / 2) } else { MIN_INTERVAL };
+        due.max(elapsed + min)
     }
 }
 
@@ -106,8 +106,14 @@ impl FailureStreak {
     /// Records `failure` at `now` and returns how long to wait before the next attempt, or `None` when none may be made: the
     /// credentials were rejected, and each further attempt counts towards the vendor's lock-out.
     ///
-    /// `remaining` is how long the present token may still be used; zero when there is none. `u` is uniform in `[0, 1)`.
-    pub fn wait_after(&mut self, failure: &Failure, now: BootInstant, remaining: Duration, u: f64) -> Option<Duration> {
+    /// `remaining` is how long the present token may still be used; zero when there is none. `jitter` is uniform in `[0, 1)`.
+    pub fn wait_after(
+        &mut self,
+        failure: &TokenFailure,
+        now: BootInstant,
+        remaining: Duration,
+        jitter: f64,
+    ) -> Option<Duration> {
         let attempt = self.failures;
         self.failures = self.failures.saturating_add(1);
         let slow = self.is_slowed_by(failure, now);
@@ -115,40 +121,42 @@ impl FailureStreak {
 
         let cap = match outage {
             None => (remaining / 8).clamp(BACKOFF_CAP.0, BACKOFF_CAP.1),
-            Some(outage) if failure.class == Class::Transient => outage_cap(outage),
+            Some(outage) if failure.class == FailureClass::Transient => outage_cap(outage),
             Some(_) => OUTAGE_CAP.0,
         };
         let wait = match failure.class {
-            Class::Rejected => return None,
-            Class::Config => {
+            FailureClass::Rejected => return None,
+            FailureClass::Misconfigured => {
                 let step = CONFIG_STEPS[self.config.min(CONFIG_STEPS.len() - 1)];
                 self.config += 1;
-                spread(step, u)
+                spread(step, jitter)
             }
-            Class::Certificate | Class::Redirect => backoff(attempt, SLOW_STEP, u),
-            Class::Transient | Class::Malformed if slow => spread(SLOW_STEP, u),
-            Class::Transient | Class::Throttled | Class::Malformed => backoff(attempt, cap, u),
+            FailureClass::Certificate | FailureClass::Redirect => backoff(attempt, SLOW_STEP, jitter),
+            FailureClass::Transient | FailureClass::Malformed if slow => spread(SLOW_STEP, jitter),
+            FailureClass::Transient | FailureClass::Throttled | FailureClass::Malformed => {
+                backoff(attempt, cap, jitter)
+            }
         };
         let wait = match failure.retry_after {
-            Some(asked) => wait.max(spread(asked.min(MAX_RETRY_AFTER), u)),
+            Some(requested) => wait.max(spread(requested.min(MAX_RETRY_AFTER), jitter)),
             None => wait,
         };
-        if failure.class != Class::Transient {
+        if failure.class != FailureClass::Transient {
             return Some(wait);
         }
         // A long wait that is begun with a usable token must not go on after its end.
         let longest = outage.map_or(remaining.max(OUTAGE_CAP.0), outage_cap);
-        Some(if wait > longest { longest - longest.min(OUTAGE_CAP.1).mul_f64(CAP_SPREAD * u) } else { wait })
+        Some(if wait > longest { longest - longest.min(OUTAGE_CAP.1).mul_f64(CAP_SPREAD * jitter) } else { wait })
     }
 
-    /// Forgets all failures.
-    pub fn succeeded(&mut self) {
+    /// Resets the counts, after a success.
+    pub fn reset(&mut self) {
         *self = Self::default();
     }
 
     /// Counts the run of unusable responses, and returns whether `failure` continues one that is long enough in number and in
     /// time.
-    fn is_slowed_by(&mut self, failure: &Failure, now: BootInstant) -> bool {
+    fn is_slowed_by(&mut self, failure: &TokenFailure, now: BootInstant) -> bool {
         let (count, since) = self.unusable.unwrap_or((0, now));
         self.unusable = failure.is_unusable().then_some((count.saturating_add(1), since));
         self.unusable.is_some_and(|(count, since)| {
@@ -176,7 +184,7 @@ fn outage_cap(outage: Duration) -> Duration {
 
 /// How often a token that the upstream refuses may be replaced ahead of its time: the least pause, and what it doubles up to
 /// while the upstream goes on refusing, so that a permanent refusal is no flood of token calls.
-const HEAL_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15 * 60));
+const EARLY_REFRESH_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15 * 60));
 
 /// Decides which refusals of a token cause a refresh.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +195,7 @@ pub struct EarlyRefreshLimiter {
 
 impl Default for EarlyRefreshLimiter {
     fn default() -> Self {
-        Self { last: None, pause: HEAL_PAUSE.0 }
+        Self { last: None, pause: EARLY_REFRESH_PAUSE.0 }
     }
 }
 
@@ -200,7 +208,11 @@ impl EarlyRefreshLimiter {
                 return false;
             }
             // Still refused soon after the pause: the last refresh did not help.
-            self.pause = if since < self.pause * 2 { (self.pause * 2).min(HEAL_PAUSE.1) } else { HEAL_PAUSE.0 };
+            self.pause = if since < self.pause * 2 {
+                (self.pause * 2).min(EARLY_REFRESH_PAUSE.1)
+            } else {
+                EARLY_REFRESH_PAUSE.0
+            };
         }
         self.last = Some(now);
         true
@@ -208,13 +220,13 @@ impl EarlyRefreshLimiter {
 }
 
 /// Exponential backoff with full jitter, never below [`BACKOFF_BASE`].
-fn backoff(attempt: u32, cap: Duration, u: f64) -> Duration {
+fn backoff(attempt: u32, cap: Duration, jitter: f64) -> Duration {
     let ceiling = BACKOFF_BASE.saturating_mul(2_u32.saturating_pow(attempt.min(31))).min(cap);
-    ceiling.mul_f64(u).max(BACKOFF_BASE)
+    ceiling.mul_f64(jitter).max(BACKOFF_BASE)
 }
 
-fn spread(step: Duration, u: f64) -> Duration {
-    step + step.mul_f64(FIXED_SPREAD * u)
+fn spread(step: Duration, jitter: f64) -> Duration {
+    step + step.mul_f64(FIXED_SPREAD * jitter)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub const FINICITY_APP_KEY: HeaderName = HeaderName::from_static("finicity-app-k
 /// The vendor's header for a partner's token.
 pub const FINICITY_APP_TOKEN: HeaderName = HeaderName::from_static("finicity-app-token");
 
-/// What a successful token call grants: the header fields that authenticate a request, made once for each token. App Key
+/// What a successful token request grants: the header fields that authenticate a request, made once for each token. App Key
 /// and token travel together, so that no request can ever carry the key of one credential and the token of another.
 #[derive(Clone, Debug)]
 pub struct AuthHeaders {
@@ -53,8 +53,8 @@ pub struct TokenRequest {
     pub body: Zeroizing<Vec<u8>>,
 }
 
-/// The token call of `credentials`.
-pub fn token_call(credentials: &Credentials, config: &Config) -> TokenRequest {
+/// The token request of `credentials`.
+pub fn token_request(credentials: &Credentials, config: &Config) -> TokenRequest {
     let (mut headers, body) = match credentials.scheme {
         Scheme::OAuth2 => oauth2::token_request(credentials, config.encoding, config.scope.as_deref()),
         Scheme::Partner => (vec![JSON], partner::body(credentials)),
@@ -74,8 +74,8 @@ pub fn token_path(scheme: Scheme, config: &Config) -> &str {
     })
 }
 
-/// The call that revokes `token` (RFC 7009), where the scheme has one and its path is configured.
-pub fn revocation_call(credentials: &Credentials, config: &Config, token: &HeaderValue) -> Option<TokenRequest> {
+/// The request that revokes `token` (RFC 7009), where the scheme has one and its path is configured.
+pub fn revocation_request(credentials: &Credentials, config: &Config, token: &HeaderValue) -> Option<TokenRequest> {
     let path = config.revocation_path.clone().filter(|_| credentials.scheme == Scheme::OAuth2)?;
     let (mut headers, body) = oauth2::revocation_request(credentials, config.encoding, token)?;
     headers.push((config.app_key_header.clone(), credentials.app_key.header()));
@@ -91,9 +91,9 @@ pub fn token_field(scheme: Scheme) -> &'static str {
     }
 }
 
-/// The header fields that a request carries once `minted` is there.
-pub fn grant(credentials: &Credentials, config: &Config, minted: &IssuedToken) -> AuthHeaders {
-    let token = minted.token.expose().as_bytes();
+/// The header fields that a request carries once `issued` is there.
+pub fn auth_headers(credentials: &Credentials, config: &Config, issued: &IssuedToken) -> AuthHeaders {
+    let token = issued.token.expose().as_bytes();
     let (name, value) = match credentials.scheme {
         // RFC 6750, 2.1.
         Scheme::OAuth2 => (header::AUTHORIZATION, [b"Bearer ", token].concat()),
@@ -102,16 +102,16 @@ pub fn grant(credentials: &Credentials, config: &Config, minted: &IssuedToken) -
     let value = sensitive(Zeroizing::new(value)).expect("a minted token is legal in a header");
     AuthHeaders {
         headers: [(config.app_key_header.clone(), credentials.app_key.header()), (name, value)],
-        expires_in: minted.expires_in,
-        untyped: minted.untyped && credentials.scheme == Scheme::OAuth2,
+        expires_in: issued.expires_in,
+        untyped: issued.untyped && credentials.scheme == Scheme::OAuth2,
     }
 }
 
 /// `body` as JSON, in memory that is overwritten in the end. It has room for every byte of `texts`, the texts in it, to be escaped,
 /// so that it is never moved, which would leave a copy behind.
 fn json(body: &impl Serialize, texts: &[&str]) -> Zeroizing<Vec<u8>> {
-    let room = texts.iter().map(|text| JSON_ESCAPED * text.len()).sum::<usize>() + NAMES_AND_PUNCTUATION;
-    let mut json = Zeroizing::new(Vec::with_capacity(room));
+    let capacity = texts.iter().map(|text| JSON_ESCAPED * text.len()).sum::<usize>() + NAMES_AND_PUNCTUATION;
+    let mut json = Zeroizing::new(Vec::with_capacity(capacity));
     serde_json::to_writer(&mut *json, body).expect("texts are always serialisable");
     json
 }

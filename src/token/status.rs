@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BootInstant, classify::Class};
+use super::{BootInstant, classify::FailureClass};
 
 /// What the refresher is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Phase {
     /// A token call is under way.
     Fetching,
     /// The last token call failed; another one is due.
-    Failed(Class),
+    Failed(FailureClass),
     /// The credentials were rejected; no call is made until they change.
     Rejected,
     /// Too many token requests with unproven credentials have an unknown outcome; none is made for now.
@@ -25,7 +25,7 @@ pub enum Phase {
     Stopped,
 }
 
-/// What the lock-out guard says, as far as others should know.
+/// The status of the lock-out guard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockoutStatus {
     /// The credentials in use were rejected and are not tried again.
@@ -56,7 +56,7 @@ labels! {
     }
 }
 
-/// What the refresher tells everyone else.
+/// The status of the refresher.
 #[derive(Clone, Copy, Debug)]
 pub struct Status {
     /// What it is doing.
@@ -67,8 +67,8 @@ pub struct Status {
     pub obtained: bool,
     /// When the next token call is due.
     pub next_attempt: Option<BootInstant>,
-    /// What the lock-out guard says.
-    pub guard: LockoutStatus,
+    /// The status of the lock-out guard.
+    pub lockout: LockoutStatus,
 }
 
 labels! {

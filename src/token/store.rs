@@ -29,7 +29,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub struct Token {
     version: u64,
     headers: [(HeaderName, HeaderValue); 2],
-    minted: BootInstant,
+    issued_at: BootInstant,
     usable_until: BootInstant,
 }
 
@@ -65,7 +65,7 @@ pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader)
         attempted: false,
         obtained: false,
         next_attempt: None,
-        guard: LockoutStatus::default(),
+        lockout: LockoutStatus::default(),
     };
     let heartbeat = Arc::new(AtomicU64::new(clock.now().since_start().as_secs()));
     let (sender, receiver) = watch::channel(status);
@@ -77,7 +77,7 @@ pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader)
         clock,
         heartbeat: Arc::clone(&heartbeat),
     };
-    (TokenWriter { current, status: sender, versions: 0, clock, heartbeat }, reader)
+    (TokenWriter { current, status: sender, last_version: 0, clock, heartbeat }, reader)
 }
 
 /// The writing end. There is one, and it is not `Clone`. Dropping it lets every reader know that no token will come.
@@ -85,7 +85,7 @@ pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader)
 pub struct TokenWriter {
     current: Arc<ArcSwapOption<Token>>,
     status: watch::Sender<Status>,
-    versions: u64,
+    last_version: u64,
     clock: Clock,
     heartbeat: Arc<AtomicU64>,
 }
@@ -96,32 +96,33 @@ impl TokenWriter {
         self.clock
     }
 
-    /// Notes that the refresher is alive.
+    /// Records that the refresher is alive.
     pub fn beat(&self) {
         self.heartbeat.store(self.clock.now().since_start().as_secs(), Ordering::Relaxed);
     }
 
     /// The version of the latest token; 0 before the first.
     pub fn version(&self) -> u64 {
-        self.versions
+        self.last_version
     }
 
-    /// Notes that a token call is under way.
-    pub fn fetching(&mut self) {
+    /// Records that a token request is in flight.
+    pub fn set_fetching(&mut self) {
         self.status.send_modify(|status| {
             status.phase = Phase::Fetching;
             status.next_attempt = None;
         });
     }
 
-    /// Makes the token of `grant` the current one until `usable_until`, and returns its version.
-    pub fn publish(&mut self, grant: AuthHeaders, usable_until: BootInstant) -> u64 {
-        self.versions += 1;
-        let token = Token { version: self.versions, headers: grant.headers, minted: self.clock.now(), usable_until };
+    /// Makes the token of `auth` the current one until `usable_until`, and returns its version.
+    pub fn publish(&mut self, auth: AuthHeaders, usable_until: BootInstant) -> u64 {
+        self.last_version += 1;
+        let token =
+            Token { version: self.last_version, headers: auth.headers, issued_at: self.clock.now(), usable_until };
         // The token first, the news of it second: whoever hears the news finds the token.
         self.current.store(Some(Arc::new(token)));
         self.status.send_modify(|status| (status.attempted, status.obtained) = (true, true));
-        self.versions
+        self.last_version
     }
 
     /// Takes the current token away. Its memory is overwritten when the last request that carries it has ended.
@@ -129,13 +130,13 @@ impl TokenWriter {
         self.current.swap(None)
     }
 
-    /// Tells where the refresher stands after a call, or without one. The current token stays as it is.
-    pub fn settle(&mut self, phase: Phase, next_attempt: Option<BootInstant>, guard: LockoutStatus) {
+    /// Sets the status of the refresher. The current token stays as it is.
+    pub fn set_status(&mut self, phase: Phase, next_attempt: Option<BootInstant>, lockout: LockoutStatus) {
         self.status.send_modify(|status| {
             status.phase = phase;
             status.attempted |= !matches!(phase, Phase::Idle | Phase::Fetching);
             status.next_attempt = next_attempt;
-            status.guard = guard;
+            status.lockout = lockout;
         });
     }
 
@@ -180,9 +181,9 @@ impl TokenReader {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the place among the waiters and loses nothing else.
+    /// Dropping the future releases the permit to wait and loses nothing else.
     pub async fn wait(&self) -> Result<Arc<Token>, Unavailable> {
-        let _place = self.waiters.try_acquire().map_err(|_| Unavailable::TooManyWaiters)?;
+        let _permit = self.waiters.try_acquire().map_err(|_| Unavailable::TooManyWaiters)?;
         let mut status = self.status.clone();
         let arrival = async {
             loop {
@@ -247,9 +248,9 @@ impl TokenReader {
         remaining(&self.current, self.clock)
     }
 
-    /// The time since the latest token was minted; zero when there is none.
+    /// The time since the latest token was issued; zero when there is none.
     pub fn age(&self) -> Duration {
-        self.current.load().as_ref().map_or(Duration::ZERO, |token| self.clock.now().since(token.minted))
+        self.current.load().as_ref().map_or(Duration::ZERO, |token| self.clock.now().since(token.issued_at))
     }
 
     /// The time until the next token call, where one is scheduled.

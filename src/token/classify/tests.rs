@@ -4,46 +4,46 @@ use super::*;
 
 mod wrapped;
 
-fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Result<IssuedToken, Failure> {
-    bytes(status, headers, body.as_bytes())
+fn classify_text(status: u16, headers: &[(&str, &str)], body: &str) -> Result<IssuedToken, TokenFailure> {
+    classify_bytes(status, headers, body.as_bytes())
 }
 
-fn bytes(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<IssuedToken, Failure> {
+fn classify_bytes(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<IssuedToken, TokenFailure> {
     let headers: HeaderMap =
         headers.iter().map(|(n, v)| (n.parse::<header::HeaderName>().unwrap(), v.parse().unwrap())).collect();
-    let answer = Answer { status: StatusCode::from_u16(status).unwrap(), headers: &headers, body: Some(body) };
-    classify(&answer, "access_token", UNIX_EPOCH + Duration::from_secs(784_111_777))
+    let response = TokenResponse { status: StatusCode::from_u16(status).unwrap(), headers: &headers, body: Some(body) };
+    classify(&response, "access_token", UNIX_EPOCH + Duration::from_secs(784_111_777))
 }
 
 #[track_caller]
-fn check(status: u16, body: &str, class: Class) {
-    let failure = answer(status, &[], body).expect_err(body);
+fn check(status: u16, body: &str, class: FailureClass) {
+    let failure = classify_text(status, &[], body).expect_err(body);
     assert_eq!(failure.class, class, "{status} {body}");
 }
 
 #[track_caller]
 fn check_lifetime(expires_in: &str, expected: Option<u64>) {
     let body = format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{expires_in}}}"#);
-    match (answer(200, &[], &body), expected) {
-        (Ok(minted), Some(seconds)) => {
-            assert_eq!(minted.expires_in, Some(Duration::from_secs(seconds)), "{expires_in}");
+    match (classify_text(200, &[], &body), expected) {
+        (Ok(issued), Some(seconds)) => {
+            assert_eq!(issued.expires_in, Some(Duration::from_secs(seconds)), "{expires_in}");
         }
-        (Err(failure), None) => assert_eq!(failure.class, Class::Malformed, "{expires_in}"),
+        (Err(failure), None) => assert_eq!(failure.class, FailureClass::Malformed, "{expires_in}"),
         (other, _) => panic!("{expires_in}: {other:?}"),
     }
 }
 
 #[test]
 fn a_good_answer_is_a_token() {
-    let minted = answer(
+    let issued = classify_text(
         200,
         &[],
         r#"{"access_token":"aB-._~+/=1","token_type":"bearer","expires_in":3600,"refresh_token":"r"}"#,
     );
-    let minted = minted.unwrap();
-    assert_eq!(minted.token.expose(), "aB-._~+/=1");
-    assert_eq!(minted.expires_in, Some(Duration::from_secs(3600)));
-    assert!(!minted.untyped);
+    let issued = issued.unwrap();
+    assert_eq!(issued.token.expose(), "aB-._~+/=1");
+    assert_eq!(issued.expires_in, Some(Duration::from_secs(3600)));
+    assert!(!issued.untyped);
 }
 
 #[test]
@@ -57,33 +57,33 @@ fn m01_m02_m05_the_lifetime_is_a_whole_positive_number_or_left_out() {
         check_lifetime(value, None);
     }
     for absent in [r#"{"access_token":"t","token_type":"Bearer"}"#, r#"{"access_token":"t","expires_in":null}"#] {
-        assert_eq!(answer(200, &[], absent).unwrap().expires_in, None, "{absent}");
+        assert_eq!(classify_text(200, &[], absent).unwrap().expires_in, None, "{absent}");
     }
 }
 
 #[test]
 fn m07_a_token_that_is_illegal_in_a_header_is_malformed() {
     for token in [r"t\r\nX: y", r"t\n", r"a b", "t\u{f6}k", r"t\u0000", r#"a\"b"#, "", r"a\\b"] {
-        check(200, &format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#), Class::Malformed);
+        check(200, &format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#), FailureClass::Malformed);
     }
-    check(200, r#"{"access_token":5,"token_type":"Bearer"}"#, Class::Malformed);
-    check(200, r#"{"token_type":"Bearer"}"#, Class::Malformed);
+    check(200, r#"{"access_token":5,"token_type":"Bearer"}"#, FailureClass::Malformed);
+    check(200, r#"{"token_type":"Bearer"}"#, FailureClass::Malformed);
 }
 
 #[test]
 fn m08_a_long_token_is_taken() {
     let body = format!(r#"{{"access_token":"{}","token_type":"Bearer"}}"#, "a".repeat(8192));
-    assert_eq!(answer(200, &[], &body).unwrap().token.expose().len(), 8192);
+    assert_eq!(classify_text(200, &[], &body).unwrap().token.expose().len(), 8192);
 }
 
 #[test]
 fn m09_the_type_is_bearer_in_any_case_or_missing() {
     for (kind, good) in [("\"Bearer\"", true), ("\"BEARER\"", true), ("\"mac\"", false), ("null", true), ("1", false)] {
         let body = format!(r#"{{"access_token":"t","token_type":{kind}}}"#);
-        assert_eq!(answer(200, &[], &body).is_ok(), good, "{kind}");
+        assert_eq!(classify_text(200, &[], &body).is_ok(), good, "{kind}");
     }
     for absent in [r#"{"access_token":"t"}"#, r#"{"access_token":"t","token_type":null}"#] {
-        assert!(answer(200, &[], absent).unwrap().untyped, "{absent}");
+        assert!(classify_text(200, &[], absent).unwrap().untyped, "{absent}");
     }
 }
 
@@ -110,11 +110,11 @@ fn m12_m17_m18_rejections_are_known_by_what_the_body_says_at_any_status() {
             "\r\n\t {\"code\":24302}\r\n",
             "Invalid (Finicity-App-Key)",
         ] {
-            check(status, body, Class::Rejected);
+            check(status, body, FailureClass::Rejected);
         }
     }
-    check(401, "", Class::Rejected);
-    check(401, "<html>", Class::Rejected);
+    check(401, "", FailureClass::Rejected);
+    check(401, "<html>", FailureClass::Rejected);
 }
 
 #[test]
@@ -122,65 +122,70 @@ fn m17_a_rejection_in_the_legacy_xml_is_known_too() {
     for status in [200, 401, 500] {
         for code in ["24302", "10001", "10021", "12401", "10026", "10027"] {
             let body = format!("<error><code>{code}</code><message>canary</message></error>");
-            let failure = answer(status, &[], &body).unwrap_err();
-            assert_eq!((failure.class, failure.code.as_deref()), (Class::Rejected, Some(code)), "{status} {body}");
+            let failure = classify_text(status, &[], &body).unwrap_err();
+            assert_eq!(
+                (failure.class, failure.code.as_deref()),
+                (FailureClass::Rejected, Some(code)),
+                "{status} {body}"
+            );
             assert!(!format!("{failure} {failure:?}").contains("canary"), "{failure:?}");
         }
-        check(500, "<error><code>14006</code><message>x</message></error>", Class::Transient);
+        check(500, "<error><code>14006</code><message>x</message></error>", FailureClass::Transient);
     }
 }
 
 #[test]
 fn m14_m16_m19_the_status_decides_where_the_body_does_not() {
     for (status, class) in [
-        (400, Class::Config),
-        (403, Class::Config),
-        (404, Class::Config),
-        (405, Class::Config),
-        (415, Class::Config),
-        (429, Class::Throttled),
-        (408, Class::Transient),
-        (425, Class::Transient),
-        (500, Class::Transient),
-        (502, Class::Transient),
-        (503, Class::Transient),
-        (504, Class::Transient),
-        (302, Class::Redirect),
-        (307, Class::Redirect),
-        (308, Class::Redirect),
+        (400, FailureClass::Misconfigured),
+        (403, FailureClass::Misconfigured),
+        (404, FailureClass::Misconfigured),
+        (405, FailureClass::Misconfigured),
+        (415, FailureClass::Misconfigured),
+        (429, FailureClass::Throttled),
+        (408, FailureClass::Transient),
+        (425, FailureClass::Transient),
+        (500, FailureClass::Transient),
+        (502, FailureClass::Transient),
+        (503, FailureClass::Transient),
+        (504, FailureClass::Transient),
+        (302, FailureClass::Redirect),
+        (307, FailureClass::Redirect),
+        (308, FailureClass::Redirect),
     ] {
         check(status, r#"{"code":"10005","message":"x"}"#, class);
         check(status, "", class);
     }
-    check(400, r#"{"error":"invalid_scope"}"#, Class::Config);
+    check(400, r#"{"error":"invalid_scope"}"#, FailureClass::Misconfigured);
 }
 
 #[test]
 fn m22_a_success_without_a_usable_body_is_malformed() {
     for body in ["", "null", "[]", "{", "<access><token>t</token></access>", r#"{"error":"temporarily_unavailable"}"#] {
-        check(200, body, Class::Malformed);
+        check(200, body, FailureClass::Malformed);
     }
     for body in [r#"[{"access_token":"t"}]"#, r#"{"access_token":null}"#, r#"{"access_token":["t"]}"#, "\"t\""] {
-        check(200, body, Class::Malformed);
+        check(200, body, FailureClass::Malformed);
     }
 
-    let too_large = Answer { status: StatusCode::OK, headers: &HeaderMap::new(), body: None };
-    assert_eq!(classify(&too_large, "access_token", UNIX_EPOCH).unwrap_err().class, Class::Malformed);
+    let too_large = TokenResponse { status: StatusCode::OK, headers: &HeaderMap::new(), body: None };
+    assert_eq!(classify(&too_large, "access_token", UNIX_EPOCH).unwrap_err().class, FailureClass::Malformed);
 }
 
 #[test]
 fn m20_retry_after_is_read_as_seconds_or_as_a_date() {
-    let asked = |value: &str| answer(429, &[("retry-after", value)], "").unwrap_err().retry_after.map(|d| d.as_secs());
-    assert_eq!(asked("120"), Some(120));
-    assert_eq!(asked("Sun, 06 Nov 1994 08:49:57 GMT"), Some(20));
-    assert_eq!(asked("Sun, 06 Nov 1994 08:49:07 GMT"), None);
+    let requested =
+        |value: &str| classify_text(429, &[("retry-after", value)], "").unwrap_err().retry_after.map(|d| d.as_secs());
+    assert_eq!(requested("120"), Some(120));
+    assert_eq!(requested("Sun, 06 Nov 1994 08:49:57 GMT"), Some(20));
+    assert_eq!(requested("Sun, 06 Nov 1994 08:49:07 GMT"), None);
     for beyond in ["18446744073709551616", "99999999999999999999999999999999999999"] {
-        assert_eq!(asked(beyond), Some(u64::MAX), "{beyond}");
+        assert_eq!(requested(beyond), Some(u64::MAX), "{beyond}");
     }
     let twice = [("retry-after", "5"), ("retry-after", "soon"), ("retry-after", "Sun, 06 Nov 1994 08:49:57 GMT")];
-    assert_eq!(answer(429, &twice, "").unwrap_err().retry_after, Some(Duration::from_secs(20)));
+    assert_eq!(classify_text(429, &twice, "").unwrap_err().retry_after, Some(Duration::from_secs(20)));
     for nonsense in ["-1", "+1", "soon", "1.5", "1e3", "5, 5", ""] {
-        assert_eq!(asked(nonsense), None, "{nonsense}");
+        assert_eq!(requested(nonsense), None, "{nonsense}");
     }
 }
 
@@ -192,10 +197,10 @@ fn l09_a_failure_says_nothing_of_the_body_but_a_known_code() {
         "canary",
     ] {
         for status in [200, 401, 500] {
-            let failure = answer(status, &[], body).unwrap_err();
+            let failure = classify_text(status, &[], body).unwrap_err();
             assert!(!format!("{failure} {failure:?}").contains("canary"), "{failure:?}");
         }
     }
-    let failure = answer(500, &[], r#"{"code":24302,"message":"canary"}"#).unwrap_err();
+    let failure = classify_text(500, &[], r#"{"code":24302,"message":"canary"}"#).unwrap_err();
     assert_eq!(failure.to_string(), "the upstream rejected the credentials (status 500) (code 24302)");
 }

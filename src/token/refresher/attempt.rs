@@ -12,14 +12,14 @@ use tracing::info;
 use super::{
     BootInstant, Refresher, TokenSource,
     credential_state::Obstacle,
-    tick::{CredentialSlot, told},
+    tick::{CredentialSlot, log_persist_error},
 };
 use crate::{
     credentials::lockout::{Baseline, BeginOutcome, Decision, Permit},
     telemetry::AUDIT,
     token::{
         STATE_DIRECTORY_STALL,
-        classify::{Class, Disposition, Failure},
+        classify::{Disposition, FailureClass, TokenFailure},
         endpoint::{PROBE_TIMEOUT, PROVEN_TIMEOUT, UNPROVEN_TIMEOUT},
         schedule::Lifetime,
         scheme::AuthHeaders,
@@ -67,140 +67,140 @@ enum Clearance {
     Later,
 }
 
-impl<M: TokenSource> Refresher<M> {
+impl<S: TokenSource> Refresher<S> {
     /// Makes one token request, if the lock-out guard allows it.
-    pub(super) async fn call(&mut self, which: CredentialSlot, stop: &CancellationToken) -> ControlFlow<()> {
-        let decision = self.slot(which).decide(&self.lockout);
+    pub(super) async fn request_token(&mut self, slot: CredentialSlot, stop: &CancellationToken) -> ControlFlow<()> {
+        let decision = self.state(slot).decide(&self.lockout);
         if decision != Decision::Allowed {
-            self.refused(which, decision);
+            self.suspend(slot, decision);
             return ControlFlow::Continue(());
         }
         if stop.is_cancelled() {
             return ControlFlow::Break(());
         }
-        let permit = match self.clearance(which) {
+        let permit = match self.clearance(slot) {
             Clearance::Send(permit) => permit,
-            Clearance::Probe => return self.probe(which, stop).await,
+            Clearance::Probe => return self.probe(slot, stop).await,
             Clearance::Later => return ControlFlow::Continue(()),
         };
-        self.writer.fetching();
+        self.writer.set_fetching();
         let clock = self.writer.clock();
         let sent = clock.now();
-        let baseline = self.lockout.baseline(&self.slot(which).fingerprint, clock.unix_time());
-        self.last_call = Some(sent);
-        self.in_call = true;
+        let baseline = self.lockout.baseline(&self.state(slot).fingerprint, clock.unix_time());
+        self.last_request = Some(sent);
+        self.request_in_flight = true;
         let limit = if permit.is_some() { UNPROVEN_TIMEOUT } else { PROVEN_TIMEOUT };
         let outcome = {
-            let mut minting = pin!(self.beating(self.mint.mint(&self.slot(which).credentials, limit)));
+            let mut request = pin!(self.with_heartbeat(self.source.fetch(&self.state(slot).credentials, limit)));
             select! {
                 biased;
-                outcome = minting.as_mut() => Some(outcome),
-                () = stop.cancelled() => timeout(FINAL_CALL_GRACE, minting).await.ok(),
+                outcome = request.as_mut() => Some(outcome),
+                () = stop.cancelled() => timeout(FINAL_CALL_GRACE, request).await.ok(),
             }
         };
-        self.in_call = false;
+        self.request_in_flight = false;
         // Without an outcome the attempt stays on record as outstanding.
         let Some(outcome) = outcome else { return ControlFlow::Break(()) };
         self.metrics.token_called(self.writer.clock().now().since(sent));
         match outcome {
-            Ok(grant) => self.succeeded(which, grant, sent, &baseline),
-            Err(failure) => self.failed(which, &failure, permit),
+            Ok(auth) => self.handle_success(slot, auth, sent, &baseline),
+            Err(failure) => self.handle_failure(slot, &failure, permit),
         }
-        self.settle();
+        self.publish_status();
         ControlFlow::Continue(())
     }
 
     /// Whether a token request may be sent now. For unproven credentials the attempt is on record when this returns.
-    fn clearance(&mut self, which: CredentialSlot) -> Clearance {
-        let slot = self.slot(which);
-        if slot.proven {
-            if !(slot.proof_recorded && self.lockout.is_disproven(&slot.fingerprint)) {
+    fn clearance(&mut self, slot: CredentialSlot) -> Clearance {
+        let state = self.state(slot);
+        if state.proven {
+            if !(state.proof_recorded && self.lockout.is_disproven(&state.fingerprint)) {
                 return Clearance::Send(None);
             }
-            self.slot_mut(which).proven = false;
+            self.state_mut(slot).proven = false;
         }
         let clock = self.writer.clock();
         let (now, wall_clock) = (clock.now(), clock.unix_time());
-        let slot = self.slot(which);
-        let (fingerprint, responded) = (slot.fingerprint.clone(), slot.responded_after);
-        let attempt = self.lockout.begin(&fingerprint, wall_clock, responded);
+        let state = self.state(slot);
+        let (fingerprint, responded_after) = (state.fingerprint.clone(), state.responded_after);
+        let attempt = self.lockout.begin(&fingerprint, wall_clock, responded_after);
         let unresolved = self.lockout.unresolved(&fingerprint);
-        let slot = self.slot_mut(which);
-        let (obstacle, waiting_since) = (slot.obstacle.take(), slot.waiting_since.take());
+        let state = self.state_mut(slot);
+        let (obstacle, waiting_since) = (state.obstacle.take(), state.waiting_since.take());
         match attempt {
             Ok(BeginOutcome::Proven) => return Clearance::Send(None),
             Ok(BeginOutcome::Recorded(permit)) => {
-                slot.failed_probes = 0;
+                state.failed_probes = 0;
                 return Clearance::Send(Some(permit));
             }
             Ok(BeginOutcome::ProbeFirst(last)) => {
-                slot.probed_after = Some(last);
+                state.probed_after = Some(last);
                 return Clearance::Probe;
             }
             Ok(BeginOutcome::InProgress) => {
                 let since = waiting_since.unwrap_or(now);
-                (slot.due, slot.waiting_since) = (Some(now + SHARED_ATTEMPT_POLL), Some(since));
+                (state.due, state.waiting_since) = (Some(now + SHARED_ATTEMPT_POLL), Some(since));
                 if now.since(since) > SHARED_ATTEMPT_LIMIT {
-                    slot.obstacle = Some(Obstacle::Unrecorded);
-                    if obstacle != slot.obstacle {
-                        self.report_unrecorded(which, &self.lockout.busy_error());
+                    state.obstacle = Some(Obstacle::Unrecorded);
+                    if obstacle != state.obstacle {
+                        self.report_unrecorded(slot, &self.lockout.busy_error());
                     }
-                    self.settle();
+                    self.publish_status();
                 }
             }
-            Ok(BeginOutcome::NotBefore(wait)) => slot.due = Some(now + wait),
-            Ok(BeginOutcome::Rejected(decision)) => self.refused(which, decision),
+            Ok(BeginOutcome::NotBefore(wait)) => state.due = Some(now + wait),
+            Ok(BeginOutcome::Rejected(decision)) => self.suspend(slot, decision),
             Ok(BeginOutcome::Held(wait)) => {
-                slot.due = wait.map(|wait| now + wait);
-                (slot.obstacle, slot.held_by) = (Some(Obstacle::Held), unresolved);
-                if obstacle != slot.obstacle {
-                    self.report_held(which, wait);
+                state.due = wait.map(|wait| now + wait);
+                (state.obstacle, state.unresolved_at_hold) = (Some(Obstacle::Held), unresolved);
+                if obstacle != state.obstacle {
+                    self.report_held(slot, wait);
                 }
-                self.settle();
+                self.publish_status();
             }
             Err(error) => {
-                slot.due = Some(now + UNRECORDED_PAUSE);
-                slot.obstacle = Some(Obstacle::Unrecorded);
-                if obstacle != slot.obstacle {
-                    self.report_unrecorded(which, &error);
+                state.due = Some(now + UNRECORDED_PAUSE);
+                state.obstacle = Some(Obstacle::Unrecorded);
+                if obstacle != state.obstacle {
+                    self.report_unrecorded(slot, &error);
                 }
-                self.settle();
+                self.publish_status();
             }
         }
         Clearance::Later
     }
 
     /// Asks the token endpoint for a response, without credentials. Once there is one, the next attempt is due.
-    async fn probe(&mut self, which: CredentialSlot, stop: &CancellationToken) -> ControlFlow<()> {
-        self.writer.fetching();
-        let scheme = self.slot(which).credentials.scheme;
+    async fn probe(&mut self, slot: CredentialSlot, stop: &CancellationToken) -> ControlFlow<()> {
+        self.writer.set_fetching();
+        let scheme = self.state(slot).credentials.scheme;
         let outcome = select! {
             biased;
-            outcome = self.beating(self.mint.probe(scheme)) => outcome,
+            outcome = self.with_heartbeat(self.source.probe(scheme)) => outcome,
             () = stop.cancelled() => return ControlFlow::Break(()),
         };
         let now = self.writer.clock().now();
-        let slot = self.slot_mut(which);
+        let state = self.state_mut(slot);
         match outcome {
             Ok(()) => {
-                slot.responded_after = slot.probed_after;
-                slot.due = Some(now);
+                state.responded_after = state.probed_after;
+                state.due = Some(now);
                 info!("the token endpoint responds again; the credentials are tried again");
             }
             Err(failure) => {
-                let pause = probe_pause(slot.failed_probes, fastrand::f64());
-                slot.failed_probes = slot.failed_probes.saturating_add(1);
-                slot.due = Some(now + pause);
-                slot.failure = Some(failure.class);
-                self.report_failed_probe(which, &failure, pause);
+                let pause = probe_pause(state.failed_probes, fastrand::f64());
+                state.failed_probes = state.failed_probes.saturating_add(1);
+                state.due = Some(now + pause);
+                state.failure = Some(failure.class);
+                self.report_failed_probe(slot, &failure, pause);
             }
         }
-        self.settle();
+        self.publish_status();
         ControlFlow::Continue(())
     }
 
-    /// `future`, during which the heartbeat continues.
-    pub(super) async fn beating<T>(&self, future: impl Future<Output = T>) -> T {
+    /// The output of `future`, during which the heartbeat continues.
+    pub(super) async fn with_heartbeat<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         loop {
             select! {
@@ -211,11 +211,11 @@ impl<M: TokenSource> Refresher<M> {
         }
     }
 
-    /// Publishes the token whose request was sent at `sent`. Candidates take over.
-    fn succeeded(&mut self, which: CredentialSlot, grant: AuthHeaders, sent: BootInstant, baseline: &Baseline) {
+    /// Publishes the token whose request was sent at `sent`. Candidates become the credentials in use.
+    fn handle_success(&mut self, slot: CredentialSlot, auth: AuthHeaders, sent: BootInstant, baseline: &Baseline) {
         let now = self.writer.clock().now();
-        let took = now.since(sent);
-        if which == CredentialSlot::Candidate
+        let elapsed = now.since(sent);
+        if slot == CredentialSlot::Candidate
             && let Some(candidate) = self.candidate.take()
         {
             self.current = candidate;
@@ -225,69 +225,69 @@ impl<M: TokenSource> Refresher<M> {
         }
         let recorded = self.lockout.record_success(&self.current.fingerprint, baseline);
         self.current.proof_recorded = recorded.is_ok();
-        told(recorded);
-        let lifetime = Lifetime::new(grant.expires_in, self.default_lifetime);
-        let next = sent + lifetime.refresh(took, fastrand::f64());
-        let untyped = grant.untyped;
-        self.scrubber.know("the token", vec![grant.token()]);
-        let version = self.writer.publish(grant, sent + lifetime.usable());
+        log_persist_error(recorded);
+        let lifetime = Lifetime::new(auth.expires_in, self.default_lifetime);
+        let next = sent + lifetime.refresh_after(elapsed, fastrand::f64());
+        let untyped = auth.untyped;
+        self.scrubber.know("the token", vec![auth.token()]);
+        let version = self.writer.publish(auth, sent + lifetime.usable_for());
         self.metrics.token_refreshed();
-        self.report_success(version, took, next.since(now), untyped);
-        self.current.streak.succeeded();
+        self.report_success(version, elapsed, next.since(now), untyped);
+        self.current.streak.reset();
         self.current.failure = None;
         self.current.obstacle = None;
         self.current.proven = true;
         self.current.due = Some(next);
     }
 
-    /// Notes a failed request, and when the next one is due: never, when the credentials were rejected.
-    fn failed(&mut self, which: CredentialSlot, failure: &Failure, permit: Option<Permit>) {
+    /// Records a failed request, and when the next one is due: never, when the credentials were rejected.
+    fn handle_failure(&mut self, slot: CredentialSlot, failure: &TokenFailure, permit: Option<Permit>) {
         let now = self.writer.clock().now();
         let remaining = self.writer.remaining();
         // The vendor may have counted the request as a failed authentication, and nothing says so.
         let unknown =
-            permit.is_some() && failure.class != Class::Rejected && failure.disposition == Disposition::Unknown;
-        let slot = self.slot_mut(which);
-        let mut wait = slot.streak.wait_after(failure, now, remaining, fastrand::f64());
+            permit.is_some() && failure.class != FailureClass::Rejected && failure.disposition == Disposition::Unknown;
+        let state = self.state_mut(slot);
+        let mut wait = state.streak.wait_after(failure, now, remaining, fastrand::f64());
         if unknown {
             // Probes decide when the next attempt is made.
             wait = Some(probe_pause(0, fastrand::f64()));
         }
-        slot.due = wait.map(|wait| now + wait);
-        slot.failure = Some(failure.class);
+        state.due = wait.map(|wait| now + wait);
+        state.failure = Some(failure.class);
         self.metrics.token_refresh_failed(failure.class.as_str());
         match permit {
-            permit if failure.class == Class::Rejected => self.latch(which, permit),
-            Some(permit) if !unknown => told(self.lockout.resolve(permit)),
+            permit if failure.class == FailureClass::Rejected => self.latch(slot, permit),
+            Some(permit) if !unknown => log_persist_error(self.lockout.resolve(permit)),
             // An unknown outcome leaves the attempt on record.
             Some(_) | None => {}
         }
         match wait {
-            Some(wait) if unknown => self.report_unknown(which, failure, wait),
-            _ => self.report(which, failure, wait, remaining),
+            Some(wait) if unknown => self.report_unknown(slot, failure, wait),
+            _ => self.report(slot, failure, wait, remaining),
         }
     }
 
     /// The credentials were rejected: no request is made with them until an operator or new credentials allow one.
-    pub(super) fn latch(&mut self, which: CredentialSlot, permit: Option<Permit>) {
-        let slot = self.slot_mut(which);
-        slot.due = None;
-        slot.proven = false;
-        let fingerprint = slot.fingerprint.clone();
+    pub(super) fn latch(&mut self, slot: CredentialSlot, permit: Option<Permit>) {
+        let state = self.state_mut(slot);
+        state.due = None;
+        state.proven = false;
+        let fingerprint = state.fingerprint.clone();
         let counted = self.lockout.record_rejection(&fingerprint);
         // Only a rejection that is on the disk replaces the record of the attempt.
         let replaced = match permit {
             Some(permit) if counted.is_ok() => self.lockout.resolve(permit),
             _ => Ok(()),
         };
-        told(counted.and(replaced));
+        log_persist_error(counted.and(replaced));
     }
 }
 
-/// The pause after `failed` probes before the one that just failed; `u` is uniform in `[0, 1)`.
-fn probe_pause(failed: u32, u: f64) -> Duration {
+/// The pause after `failed` probes before the one that just failed; `jitter` is uniform in `[0, 1)`.
+fn probe_pause(failed: u32, jitter: f64) -> Duration {
     let pause = PROBE_PAUSE.0.saturating_mul(2_u32.saturating_pow(failed.min(31))).min(PROBE_PAUSE.1);
-    pause + pause.mul_f64(PROBE_JITTER * u)
+    pause + pause.mul_f64(PROBE_JITTER * jitter)
 }
 
 #[cfg(test)]

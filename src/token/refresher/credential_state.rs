@@ -5,7 +5,7 @@ use crate::{
         Credentials,
         lockout::{Decision, Fingerprint, LastAttempt, Lockout},
     },
-    token::{BootInstant, classify::Class, schedule::FailureStreak},
+    token::{BootInstant, classify::FailureClass, schedule::FailureStreak},
 };
 
 /// Credentials with their history.
@@ -14,13 +14,13 @@ pub(super) struct CredentialState {
     pub(super) credentials: Credentials,
     pub(super) fingerprint: Fingerprint,
     pub(super) streak: FailureStreak,
-    /// The class of the last call, if it failed.
-    pub(super) failure: Option<Class>,
-    /// Whether they have minted a token in this process and were not rejected since.
+    /// The class of the last request, if it failed.
+    pub(super) failure: Option<FailureClass>,
+    /// Whether they have obtained a token in this process and were not rejected since.
     pub(super) proven: bool,
     /// Whether that was recorded.
     pub(super) proof_recorded: bool,
-    /// When the next call is due; `None` when none may be made.
+    /// When the next request is due; `None` when none may be made.
     pub(super) due: Option<BootInstant>,
     /// What the records of attempts say, as far as they keep the credentials from being tried.
     pub(super) obstacle: Option<Obstacle>,
@@ -29,7 +29,7 @@ pub(super) struct CredentialState {
     /// The same, once it responded.
     pub(super) responded_after: Option<LastAttempt>,
     /// Attempts with an unknown outcome, at the time when they began to hold the credentials.
-    pub(super) held_by: u32,
+    pub(super) unresolved_at_hold: u32,
     /// Since when another process that shares the state directory makes an attempt.
     pub(super) waiting_since: Option<BootInstant>,
     /// Probes without a response, since the last attempt.
@@ -66,13 +66,13 @@ impl CredentialState {
             proof_recorded: false,
             probed_after: None,
             responded_after: None,
-            held_by: 0,
+            unresolved_at_hold: 0,
             waiting_since: None,
             failed_probes: 0,
         }
     }
 
-    /// What the lock-out guard says of a call. A spent budget does not stop credentials that the vendor took, in this process or
+    /// The decision of the lock-out guard on a request. A spent budget does not stop credentials that the vendor took, in this process or
     /// by the records: it was others of the same id that spent it, and a typing error in those must not become an outage.
     pub(super) fn decide(&self, lockout: &Lockout) -> Decision {
         match lockout.decide(&self.fingerprint) {
@@ -85,6 +85,7 @@ impl CredentialState {
     /// rejected, or other credentials of the account work.
     pub(super) fn is_hold_outdated(&self, lockout: &Lockout) -> bool {
         self.obstacle == Some(Obstacle::Held)
-            && (lockout.unresolved(&self.fingerprint) < self.held_by || self.decide(lockout) != Decision::Allowed)
+            && (lockout.unresolved(&self.fingerprint) < self.unresolved_at_hold
+                || self.decide(lockout) != Decision::Allowed)
     }
 }

@@ -17,8 +17,8 @@ use crate::{
     credentials::{Scheme, lockout::Lockout},
     token::{
         Clock, State, TokenControl, TokenReader, channel,
-        classify::{Class, Failure},
-        control,
+        classify::{FailureClass, TokenFailure},
+        command_channel,
         scheme::{AuthHeaders, FINICITY_APP_KEY},
         tests::credentials,
     },
@@ -33,17 +33,17 @@ struct Vendor {
     start: Instant,
     down: AtomicBool,
     /// How it fails while it is down.
-    fault: Failure,
+    fault: TokenFailure,
     rejects: bool,
     calls: Mutex<BTreeMap<u64, usize>>,
 }
 
 impl Vendor {
     fn new(rejects: bool) -> Arc<Self> {
-        Self::failing_with(Failure::new(Class::Transient, "down"), rejects)
+        Self::failing_with(TokenFailure::new(FailureClass::Transient, "down"), rejects)
     }
 
-    fn failing_with(fault: Failure, rejects: bool) -> Arc<Self> {
+    fn failing_with(fault: TokenFailure, rejects: bool) -> Arc<Self> {
         let (start, down) = (Instant::now(), AtomicBool::new(false));
         Arc::new(Self { start, down, fault, rejects, calls: Mutex::default() })
     }
@@ -68,10 +68,10 @@ impl TokenSource for Arc<Vendor> {
         "localhost"
     }
 
-    async fn mint(&self, _: &Credentials, _: Duration) -> Result<AuthHeaders, Failure> {
+    async fn fetch(&self, _: &Credentials, _: Duration) -> Result<AuthHeaders, TokenFailure> {
         *self.calls.lock().unwrap().entry(self.start.elapsed().as_secs()).or_default() += 1;
         if self.rejects {
-            return Err(responded(Class::Rejected));
+            return Err(responded(FailureClass::Rejected));
         }
         if self.down.load(Ordering::Relaxed) {
             return Err(self.fault.clone());
@@ -81,7 +81,7 @@ impl TokenSource for Arc<Vendor> {
         Ok(AuthHeaders { headers, expires_in: Some(LIFETIME), untyped: false })
     }
 
-    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
+    async fn probe(&self, _: Scheme) -> Result<(), TokenFailure> {
         Ok(())
     }
 }
@@ -98,7 +98,7 @@ fn launch(vendor: &Arc<Vendor>) -> Vec<Instance> {
     let started = Cell::new(0_u64);
     let instances = (0..INSTANCES).map(|_| {
         let (writer, reader) = channel(Clock::Simulated(Instant::now()), Duration::from_secs(2));
-        let (control, commands) = control();
+        let (control, commands) = command_channel();
         let lockout = Lockout::open(None).unwrap();
         let credentials = credentials(Scheme::OAuth2, "id", "secret");
         let metrics = Arc::new(Metrics::new());
@@ -127,8 +127,8 @@ async fn recovery(fleet: &[Instance]) -> Duration {
 }
 
 /// A gateway whose backend is gone: an HTML page, or nothing at all.
-fn gateway_fault(status: StatusCode) -> Failure {
-    Failure { status: Some(status), readable: false, ..responded(Class::Transient) }
+fn gateway_fault(status: StatusCode) -> TokenFailure {
+    TokenFailure { status: Some(status), readable: false, ..responded(FailureClass::Transient) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,9 +193,11 @@ async fn a_gateway_fault_of_seconds_during_life_costs_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_long_outage_from_the_start_is_no_flood_and_ends_in_two_minutes() {
-    let asks =
-        Failure { retry_after: Some(Duration::from_secs(3_600)), ..gateway_fault(StatusCode::SERVICE_UNAVAILABLE) };
-    for fault in [responded(Class::Transient), gateway_fault(StatusCode::BAD_GATEWAY), asks] {
+    let asks = TokenFailure {
+        retry_after: Some(Duration::from_secs(3_600)),
+        ..gateway_fault(StatusCode::SERVICE_UNAVAILABLE)
+    };
+    for fault in [responded(FailureClass::Transient), gateway_fault(StatusCode::BAD_GATEWAY), asks] {
         let vendor = Vendor::failing_with(fault, false);
         let fleet = launch(&vendor);
         vendor.fail_for(Duration::from_secs(1_200)).await;

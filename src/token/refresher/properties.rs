@@ -16,7 +16,7 @@ use super::{
 use crate::{
     credentials::Scheme,
     token::{
-        classify::{Class, Failure},
+        classify::{FailureClass, TokenFailure},
         scheme::{AuthHeaders, FINICITY_APP_KEY},
         tests::credentials,
     },
@@ -25,8 +25,8 @@ use crate::{
 #[derive(Clone, Debug)]
 enum Event {
     Pass(u64),
-    Answer(Option<Class>, u64, u64),
-    Heal,
+    Respond(Option<FailureClass>, u64, u64),
+    ReportRefused,
     Invalidate,
     Quarantine,
     Lift,
@@ -34,11 +34,11 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let class = prop::option::weighted(0.5, prop::sample::select(Class::ALL.to_vec()));
+    let class = prop::option::weighted(0.5, prop::sample::select(FailureClass::ALL.to_vec()));
     prop_oneof![
         4 => (1_u64..4_000).prop_map(Event::Pass),
-        3 => (class, 1_u64..8_000, 0_u64..10).prop_map(|(class, lifetime, takes)| Event::Answer(class, lifetime, takes)),
-        1 => Just(Event::Heal),
+        3 => (class, 1_u64..8_000, 0_u64..10).prop_map(|(class, lifetime, delay)| Event::Respond(class, lifetime, delay)),
+        1 => Just(Event::ReportRefused),
         1 => Just(Event::Invalidate),
         1 => Just(Event::Quarantine),
         2 => Just(Event::Lift),
@@ -46,49 +46,49 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// An endpoint that answers as it was last told, and fails the test when it is called as it must not be.
+/// An endpoint that responds as it was last set, and fails the test when it is called as it must not be.
 #[derive(Clone, Debug, Default)]
-struct Watching(Arc<Mutex<Watched>>);
+struct CheckedEndpoint(Arc<Mutex<Observed>>);
 
 #[derive(Debug, Default)]
-struct Watched {
-    class: Option<Class>,
+struct Observed {
+    class: Option<FailureClass>,
     lifetime_s: u64,
-    takes_s: u64,
-    under_way: bool,
+    delay_s: u64,
+    in_flight: bool,
     rejected: HashMap<String, u32>,
-    faults: Vec<String>,
+    violations: Vec<String>,
     calls: u64,
 }
 
-impl Watching {
-    fn lock(&self) -> MutexGuard<'_, Watched> {
+impl CheckedEndpoint {
+    fn lock(&self) -> MutexGuard<'_, Observed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl TokenSource for Watching {
+impl TokenSource for CheckedEndpoint {
     fn host(&self) -> &str {
         "localhost"
     }
 
-    async fn mint(&self, credentials: &Credentials, _: Duration) -> Result<AuthHeaders, Failure> {
+    async fn fetch(&self, credentials: &Credentials, _: Duration) -> Result<AuthHeaders, TokenFailure> {
         let secret = credentials.secret.expose().clone();
-        let (class, lifetime_s, takes_s) = {
-            let mut watched = self.lock();
-            if watched.under_way {
-                watched.faults.push("two calls at once".to_owned());
+        let (class, lifetime_s, delay_s) = {
+            let mut observed = self.lock();
+            if observed.in_flight {
+                observed.violations.push("two calls at once".to_owned());
             }
-            if watched.rejected.contains_key(&secret) {
-                watched.faults.push(format!("{secret} was rejected before"));
+            if observed.rejected.contains_key(&secret) {
+                observed.violations.push(format!("{secret} was rejected before"));
             }
-            watched.under_way = true;
-            watched.calls += 1;
-            (watched.class, watched.lifetime_s.max(1), watched.takes_s)
+            observed.in_flight = true;
+            observed.calls += 1;
+            (observed.class, observed.lifetime_s.max(1), observed.delay_s)
         };
-        sleep(Duration::from_secs(takes_s)).await;
-        let mut watched = self.lock();
-        watched.under_way = false;
+        sleep(Duration::from_secs(delay_s)).await;
+        let mut observed = self.lock();
+        observed.in_flight = false;
         match class {
             None => {
                 let value = HeaderValue::from_str(&secret).unwrap();
@@ -96,21 +96,21 @@ impl TokenSource for Watching {
                 Ok(AuthHeaders { headers, expires_in: Some(Duration::from_secs(lifetime_s)), untyped: false })
             }
             Some(class) => {
-                if class == Class::Rejected {
-                    *watched.rejected.entry(secret).or_default() += 1;
+                if class == FailureClass::Rejected {
+                    *observed.rejected.entry(secret).or_default() += 1;
                 }
                 Err(responded(class))
             }
         }
     }
 
-    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
+    async fn probe(&self, _: Scheme) -> Result<(), TokenFailure> {
         Ok(())
     }
 }
 
 async fn play(events: Vec<Event>) -> Result<(), TestCaseError> {
-    let endpoint = Watching::default();
+    let endpoint = CheckedEndpoint::default();
     let (refresher, reader, control) = refresher(endpoint.clone());
     let task = tokio::spawn(refresher.run(CancellationToken::new()));
     let (mut version, mut quarantined) = (0, false);
@@ -118,11 +118,11 @@ async fn play(events: Vec<Event>) -> Result<(), TestCaseError> {
         let mut seconds = 1;
         match event {
             Event::Pass(more) => seconds = more,
-            Event::Answer(class, lifetime_s, takes_s) => {
-                let mut watched = endpoint.lock();
-                (watched.class, watched.lifetime_s, watched.takes_s) = (class, lifetime_s, takes_s);
+            Event::Respond(class, lifetime_s, delay_s) => {
+                let mut observed = endpoint.lock();
+                (observed.class, observed.lifetime_s, observed.delay_s) = (class, lifetime_s, delay_s);
             }
-            Event::Heal => control.report_refused(reader.version()),
+            Event::ReportRefused => control.report_refused(reader.version()),
             Event::Invalidate => drop(tokio::spawn({
                 let control = control.clone();
                 async move { control.invalidate().await }
@@ -154,9 +154,9 @@ async fn play(events: Vec<Event>) -> Result<(), TestCaseError> {
         }
     }
     prop_assert!(!task.is_finished());
-    let watched = endpoint.lock();
-    prop_assert!(watched.faults.is_empty(), "{:?}", watched.faults);
-    prop_assert!(watched.rejected.values().sum::<u32>() <= 4, "{:?}", watched.rejected);
+    let observed = endpoint.lock();
+    prop_assert!(observed.violations.is_empty(), "{:?}", observed.violations);
+    prop_assert!(observed.rejected.values().sum::<u32>() <= 4, "{:?}", observed.rejected);
     Ok(())
 }
 

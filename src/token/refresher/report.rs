@@ -8,16 +8,16 @@ use super::{Refresher, TokenSource, tick::CredentialSlot};
 use crate::{
     credentials::lockout::{Decision, PersistError},
     telemetry::AUDIT,
-    token::classify::{Class, Failure},
+    token::classify::{FailureClass, TokenFailure},
 };
 
-impl<M: TokenSource> Refresher<M> {
-    pub(super) fn report_success(&self, version: u64, took: Duration, next: Duration, untyped: bool) {
+impl<S: TokenSource> Refresher<S> {
+    pub(super) fn report_success(&self, version: u64, elapsed: Duration, next: Duration, untyped: bool) {
         info!(
             target: AUDIT,
             scheme = self.current.credentials.scheme.as_str(),
             token.version = version,
-            duration_ms = took.as_secs_f64() * 1e3,
+            duration_ms = elapsed.as_secs_f64() * 1e3,
             usable_for_s = self.writer.remaining().as_secs(),
             refresh_in_s = next.as_secs(),
             failures_before = self.current.streak.failures(),
@@ -28,20 +28,26 @@ impl<M: TokenSource> Refresher<M> {
         }
     }
 
-    pub(super) fn report(&self, which: CredentialSlot, failure: &Failure, wait: Option<Duration>, remaining: Duration) {
-        let slot = self.slot(which);
+    pub(super) fn report(
+        &self,
+        slot: CredentialSlot,
+        failure: &TokenFailure,
+        wait: Option<Duration>,
+        remaining: Duration,
+    ) {
+        let state = self.state(slot);
         let (class, usable_for_s) = (failure.class.as_str(), remaining.as_secs());
-        let advice = self.mint.advice(slot.credentials.scheme, failure);
-        let rejections = self.lockout.rejections(&slot.fingerprint);
+        let advice = self.source.advice(state.credentials.scheme, failure);
+        let rejections = self.lockout.rejections(&state.fingerprint);
         match (failure.class, wait) {
-            (Class::Rejected, _) | (_, None) if which == CredentialSlot::Candidate => error!(
+            (FailureClass::Rejected, _) | (_, None) if slot == CredentialSlot::Candidate => error!(
                 target: AUDIT,
                 error = %failure,
                 class,
                 rejections,
                 "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones"
             ),
-            (Class::Rejected, _) | (_, None) => error!(
+            (FailureClass::Rejected, _) | (_, None) => error!(
                 target: AUDIT,
                 error = %failure,
                 class,
@@ -51,10 +57,10 @@ impl<M: TokenSource> Refresher<M> {
                 "credentials rejected; they are not tried again, since five rejections lock the vendor account: correct \
                  them, or run finicity-proxy lockout reset"
             ),
-            (Class::Config | Class::Certificate, Some(wait)) => error!(
+            (FailureClass::Misconfigured | FailureClass::Certificate, Some(wait)) => error!(
                 error = %failure,
                 class,
-                failures = slot.streak.failures(),
+                failures = state.streak.failures(),
                 usable_for_s,
                 retry_in_s = wait.as_secs(),
                 advice,
@@ -63,7 +69,7 @@ impl<M: TokenSource> Refresher<M> {
             (_, Some(wait)) => warn!(
                 error = %failure,
                 class,
-                failures = slot.streak.failures(),
+                failures = state.streak.failures(),
                 usable_for_s,
                 retry_in_s = wait.as_secs_f64(),
                 "token refresh failed"
@@ -72,26 +78,26 @@ impl<M: TokenSource> Refresher<M> {
     }
 
     /// An attempt with unproven credentials, of which it is not known what the vendor made of it.
-    pub(super) fn report_unknown(&self, which: CredentialSlot, failure: &Failure, pause: Duration) {
+    pub(super) fn report_unknown(&self, slot: CredentialSlot, failure: &TokenFailure, pause: Duration) {
         error!(
             target: AUDIT,
             error = %failure,
             class = failure.class.as_str(),
-            unresolved = self.lockout.unresolved(&self.slot(which).fingerprint),
-            candidate = which == CredentialSlot::Candidate,
+            unresolved = self.lockout.unresolved(&self.state(slot).fingerprint),
+            candidate = slot == CredentialSlot::Candidate,
             retry_in_s = pause.as_secs_f64(),
             "token refresh failed with an unknown outcome; the credentials have never obtained a token, so they are not tried again \
              until the token endpoint responds to a request without credentials"
         );
     }
 
-    /// The lock-out guard forbids the call that was due.
-    pub(super) fn refused(&mut self, which: CredentialSlot, decision: Decision) {
-        let slot = self.slot_mut(which);
-        (slot.due, slot.obstacle) = (None, None);
+    /// The lock-out guard forbids the request that was due: suspends requests with these credentials.
+    pub(super) fn suspend(&mut self, slot: CredentialSlot, decision: Decision) {
+        let state = self.state_mut(slot);
+        (state.due, state.obstacle) = (None, None);
         if decision == Decision::Latched {
             // By another process that shares the state directory, perhaps.
-            slot.proven = false;
+            state.proven = false;
         }
         let reason = match decision {
             Decision::BudgetSpent => "too many of this id's credentials were rejected",
@@ -100,20 +106,20 @@ impl<M: TokenSource> Refresher<M> {
         error!(
             target: AUDIT,
             reason,
-            candidate = which == CredentialSlot::Candidate,
+            candidate = slot == CredentialSlot::Candidate,
             "no token call is made, since five rejections lock the vendor account: correct the credentials, or run \
              finicity-proxy lockout reset"
         );
-        self.settle();
+        self.publish_status();
     }
 
-    pub(super) fn report_held(&self, which: CredentialSlot, wait: Option<Duration>) {
-        let slot = self.slot(which);
+    pub(super) fn report_held(&self, slot: CredentialSlot, wait: Option<Duration>) {
+        let state = self.state(slot);
         error!(
             target: AUDIT,
-            unresolved = self.lockout.unresolved(&slot.fingerprint),
-            rejections = self.lockout.rejections(&slot.fingerprint),
-            candidate = which == CredentialSlot::Candidate,
+            unresolved = self.lockout.unresolved(&state.fingerprint),
+            rejections = self.lockout.rejections(&state.fingerprint),
+            candidate = slot == CredentialSlot::Candidate,
             retry_in_s = wait.map(|wait| wait.as_secs()),
             "token requests held: too many attempts with credentials that have never obtained a token have an unknown outcome, and \
              each may count towards the vendor's lock-out; verify the credentials, then run finicity-proxy lockout reset \
@@ -121,20 +127,20 @@ impl<M: TokenSource> Refresher<M> {
         );
     }
 
-    pub(super) fn report_unrecorded(&self, which: CredentialSlot, error: &PersistError) {
+    pub(super) fn report_unrecorded(&self, slot: CredentialSlot, error: &PersistError) {
         error!(
             target: AUDIT,
             error = crate::error_chain::one_line(error),
-            candidate = which == CredentialSlot::Candidate,
+            candidate = slot == CredentialSlot::Candidate,
             "no token request is made, since the attempt cannot be recorded and the credentials have never obtained a token"
         );
     }
 
-    pub(super) fn report_failed_probe(&self, which: CredentialSlot, failure: &Failure, pause: Duration) {
+    pub(super) fn report_failed_probe(&self, slot: CredentialSlot, failure: &TokenFailure, pause: Duration) {
         warn!(
             error = %failure,
-            failures = self.slot(which).failed_probes,
-            candidate = which == CredentialSlot::Candidate,
+            failures = self.state(slot).failed_probes,
+            candidate = slot == CredentialSlot::Candidate,
             retry_in_s = pause.as_secs_f64(),
             "the token endpoint does not respond to a request without credentials; the credentials are not tried"
         );

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::tests::{Knowing, hours, pass, start_knowing};
+use super::tests::{FakeEndpoint, hours, pass, start_with};
 use crate::{
     credentials::Scheme,
     token::{State, tests::credentials},
@@ -10,47 +10,47 @@ use crate::{
 
 /// One cell of the table: bring the refresher into a state, let something happen, look at where it is and what was called.
 async fn cell(state: State, event: &'static str, expected: State, calls: usize) {
-    let endpoint = Knowing::of(&["secret-1", "secret-2"]);
+    let endpoint = FakeEndpoint::accepting(&["secret-1", "secret-2"]);
     let (reader, control) = match state {
         State::Rejected => {
-            endpoint.with(|knowledge| knowledge.good = vec!["secret-2"]);
-            start_knowing(&endpoint)
+            endpoint.with(|state| state.valid = vec!["secret-2"]);
+            start_with(&endpoint)
         }
         State::Empty => {
-            endpoint.with(|knowledge| knowledge.failing = true);
-            start_knowing(&endpoint)
+            endpoint.with(|state| state.failing = true);
+            start_with(&endpoint)
         }
-        _ => start_knowing(&endpoint),
+        _ => start_with(&endpoint),
     };
     hours(0).await;
     pass(Duration::from_millis(100), Duration::from_millis(10), || {}).await;
     match state {
         State::Quarantined => assert!(control.quarantine().await),
         State::Degraded => {
-            endpoint.with(|knowledge| knowledge.failing = true);
-            assert!(!control.heal(1).await);
+            endpoint.with(|state| state.failing = true);
+            assert!(!control.replace_refused(1).await);
         }
         State::Expired => {
             // The refresh fails between 39 and 45 minutes, once more at 61.5 at the latest, and then not for half an hour: no
             // call of the schedule's own is near, neither before the event nor after it.
-            endpoint.with(|knowledge| knowledge.misconfigured = true);
+            endpoint.with(|state| state.misconfigured = true);
             pass(Duration::from_secs(65 * 60), Duration::from_secs(5), || {}).await;
         }
         State::Refreshing => {
-            endpoint.with(|knowledge| knowledge.takes = Duration::from_secs(9));
+            endpoint.with(|state| state.delay = Duration::from_secs(9));
             control.report_refused(1);
             pass(Duration::from_millis(100), Duration::from_millis(10), || {}).await;
         }
         _ => {}
     }
     assert_eq!(reader.state(), state, "before {event}");
-    let before = endpoint.with(|knowledge| knowledge.calls.len());
-    endpoint.with(|knowledge| (knowledge.failing, knowledge.misconfigured) = (false, false));
+    let before = endpoint.with(|state| state.calls.len());
+    endpoint.with(|state| (state.failing, state.misconfigured) = (false, false));
     let version = reader.version();
     // Nobody waits for the answer here: while a call is under way, there is none.
     tokio::spawn(async move {
         match event {
-            "refused" => drop(control.heal(version).await),
+            "refused" => drop(control.replace_refused(version).await),
             "invalidate" => drop(control.invalidate().await),
             "quarantine" => drop(control.quarantine().await),
             "lift" => drop(control.lift().await),
@@ -63,7 +63,7 @@ async fn cell(state: State, event: &'static str, expected: State, calls: usize) 
         std::future::pending::<()>().await;
     });
     pass(Duration::from_millis(500), Duration::from_millis(10), || {}).await;
-    let made = endpoint.with(|knowledge| knowledge.calls.len()) - before;
+    let made = endpoint.with(|state| state.calls.len()) - before;
     assert_eq!((reader.state(), made), (expected, calls), "{state:?} × {event}");
 }
 
@@ -167,7 +167,7 @@ async fn every_state_meets_every_event() {
         for (state, expected, calls) in cells {
             cell(state, event, expected, calls).await;
         }
-        // A call that is under way is finished first, whatever is wished for.
+        // A request in flight is finished first, whatever the command.
         cell(State::Refreshing, event, State::Refreshing, 0).await;
     }
 }

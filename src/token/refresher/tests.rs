@@ -12,8 +12,8 @@ use crate::{
     credentials::Scheme,
     token::{
         CandidateState, Clock, State, TokenControl, TokenReader, channel,
-        classify::{Answer, Disposition, Failure, classify},
-        control,
+        classify::{Disposition, TokenFailure, TokenResponse, classify},
+        command_channel,
         scheme::{AuthHeaders, FINICITY_APP_KEY},
         tests::credentials,
     },
@@ -21,22 +21,22 @@ use crate::{
 
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(7200);
 
-/// An endpoint in memory: takes its time, then gives the scripted answers; the last one is given for ever.
+/// An endpoint in memory: takes its time, then gives the scripted responses; the last one repeats.
 #[derive(Clone, Debug, Default)]
-struct Scripted(Arc<Mutex<Script>>);
+struct ScriptedEndpoint(Arc<Mutex<Script>>);
 
 #[derive(Debug, Default)]
 struct Script {
-    answers: VecDeque<(Duration, u16, String)>,
+    responses: VecDeque<(Duration, u16, String)>,
     calls: Vec<Instant>,
-    under_way: usize,
+    in_flight: usize,
 }
 
-impl Scripted {
-    fn answering(answers: &[(u64, u16, &str)]) -> Self {
-        let answers =
-            answers.iter().map(|(s, status, body)| (Duration::from_secs(*s), *status, (*body).to_owned())).collect();
-        Self(Arc::new(Mutex::new(Script { answers, ..Script::default() })))
+impl ScriptedEndpoint {
+    fn responding(responses: &[(u64, u16, &str)]) -> Self {
+        let responses =
+            responses.iter().map(|(s, status, body)| (Duration::from_secs(*s), *status, (*body).to_owned())).collect();
+        Self(Arc::new(Mutex::new(Script { responses, ..Script::default() })))
     }
 
     fn calls(&self) -> usize {
@@ -44,36 +44,36 @@ impl Scripted {
     }
 }
 
-impl TokenSource for Scripted {
+impl TokenSource for ScriptedEndpoint {
     fn host(&self) -> &str {
         "localhost"
     }
 
-    async fn mint(&self, _: &Credentials, _: Duration) -> Result<AuthHeaders, Failure> {
+    async fn fetch(&self, _: &Credentials, _: Duration) -> Result<AuthHeaders, TokenFailure> {
         let (delay, status, body) = {
             let mut script = self.0.lock().unwrap();
             script.calls.push(Instant::now());
-            script.under_way += 1;
-            assert_eq!(script.under_way, 1, "two token calls at once");
-            if script.answers.len() > 1 { script.answers.pop_front().unwrap() } else { script.answers[0].clone() }
+            script.in_flight += 1;
+            assert_eq!(script.in_flight, 1, "two token calls at once");
+            if script.responses.len() > 1 { script.responses.pop_front().unwrap() } else { script.responses[0].clone() }
         };
         sleep(delay).await;
-        self.0.lock().unwrap().under_way -= 1;
-        let answer = Answer {
+        self.0.lock().unwrap().in_flight -= 1;
+        let response = TokenResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers: &HeaderMap::new(),
             body: Some(body.as_bytes()),
         };
-        let minted = classify(&answer, "access_token", SystemTime::UNIX_EPOCH)?;
-        let bearer = HeaderValue::from_str(minted.token.expose()).unwrap();
+        let issued = classify(&response, "access_token", SystemTime::UNIX_EPOCH)?;
+        let bearer = HeaderValue::from_str(issued.token.expose()).unwrap();
         Ok(AuthHeaders {
             headers: [(FINICITY_APP_KEY, HeaderValue::from_static("key")), (header::AUTHORIZATION, bearer)],
-            expires_in: minted.expires_in,
-            untyped: minted.untyped,
+            expires_in: issued.expires_in,
+            untyped: issued.untyped,
         })
     }
 
-    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
+    async fn probe(&self, _: Scheme) -> Result<(), TokenFailure> {
         Ok(())
     }
 }
@@ -82,22 +82,22 @@ fn token(lifetime: u64) -> String {
     format!(r#"{{"access_token":"t","token_type":"Bearer","expires_in":{lifetime}}}"#)
 }
 
-fn start(endpoint: &Scripted) -> TokenReader {
+fn start(endpoint: &ScriptedEndpoint) -> TokenReader {
     let (refresher, reader, _) = refresher(endpoint.clone());
     tokio::spawn(refresher.run(CancellationToken::new()));
     reader
 }
 
-pub(super) fn refresher<M: TokenSource>(mint: M) -> (Refresher<M>, TokenReader, TokenControl) {
+pub(super) fn refresher<S: TokenSource>(source: S) -> (Refresher<S>, TokenReader, TokenControl) {
     let (writer, reader) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
-    let (asking, commands) = control();
+    let (control, commands) = command_channel();
     let lockout = Lockout::open(None).unwrap();
     let credentials = credentials(Scheme::OAuth2, "id", "secret-1");
     let metrics = Arc::new(Metrics::new());
-    (Refresher::new(writer, mint, credentials, lockout, commands, DEFAULT_LIFETIME, metrics), reader, asking)
+    (Refresher::new(writer, source, credentials, lockout, commands, DEFAULT_LIFETIME, metrics), reader, control)
 }
 
-/// Lets the time pass in steps, and looks at `check` after each.
+/// Lets the time pass in steps, and runs `check` after each.
 pub(super) async fn pass(total: Duration, step: Duration, mut check: impl FnMut()) {
     let end = Instant::now() + total;
     while Instant::now() < end {
@@ -111,7 +111,7 @@ pub(super) async fn pass(total: Duration, step: Duration, mut check: impl FnMut(
 
 #[tokio::test(start_paused = true)]
 async fn a_token_is_refreshed_ahead_of_its_expiry_and_requests_never_wait() {
-    let endpoint = Scripted::answering(&[(1, 200, &token(3600))]);
+    let endpoint = ScriptedEndpoint::responding(&[(1, 200, &token(3600))]);
     let reader = start(&endpoint);
     reader.wait().await.unwrap();
     pass(Duration::from_secs(36_000), Duration::from_secs(7), || assert!(reader.usable().is_some())).await;
@@ -124,12 +124,12 @@ async fn a_token_is_refreshed_ahead_of_its_expiry_and_requests_never_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n04_n05_a_failed_refresh_keeps_the_old_token_until_it_expires_and_the_first_success_heals() {
-    let good = token(1000);
-    let mut answers = vec![(0, 200, good.as_str())];
-    answers.extend([(0, 503, r#"{"code":"1"}"#); 90]);
-    answers.push((0, 200, good.as_str()));
-    let endpoint = Scripted::answering(&answers);
+async fn n04_n05_a_failed_refresh_keeps_the_old_token_until_it_expires() {
+    let valid = token(1000);
+    let mut responses = vec![(0, 200, valid.as_str())];
+    responses.extend([(0, 503, r#"{"code":"1"}"#); 90]);
+    responses.push((0, 200, valid.as_str()));
+    let endpoint = ScriptedEndpoint::responding(&responses);
     let reader = start(&endpoint);
     let first = reader.wait().await.unwrap().usable_until();
     let start = Clock::Tokio(Instant::now());
@@ -150,7 +150,7 @@ async fn n04_n05_a_failed_refresh_keeps_the_old_token_until_it_expires_and_the_f
 
 #[tokio::test(start_paused = true)]
 async fn n14_expiry_counts_from_the_moment_the_request_was_sent() {
-    let endpoint = Scripted::answering(&[(8, 200, &token(300))]);
+    let endpoint = ScriptedEndpoint::responding(&[(8, 200, &token(300))]);
     let reader = start(&endpoint);
     pass(Duration::from_secs(12), Duration::from_secs(1), || {}).await;
     let sent = endpoint.0.lock().unwrap().calls[0];
@@ -166,7 +166,7 @@ async fn m17_m18_rejected_credentials_are_tried_once_and_never_again() {
         (404, r#"{"code":"12401"}"#),
         (200, r#"{"error":"invalid_client"}"#),
     ] {
-        let endpoint = Scripted::answering(&[(0, status, body)]);
+        let endpoint = ScriptedEndpoint::responding(&[(0, status, body)]);
         let reader = start(&endpoint);
         pass(Duration::from_secs(3 * 24 * 3600), Duration::from_secs(600), || {}).await;
         assert_eq!((endpoint.calls(), reader.state()), (1, State::Rejected), "{status} {body}");
@@ -176,10 +176,10 @@ async fn m17_m18_rejected_credentials_are_tried_once_and_never_again() {
 #[tokio::test(start_paused = true)]
 async fn n07_no_other_failure_is_for_ever() {
     for (status, body) in [(200, "{}"), (400, ""), (403, ""), (404, ""), (429, ""), (500, ""), (302, "")] {
-        let good = token(3600);
-        let mut answers = vec![(0, status, body); 6];
-        answers.push((0, 200, good.as_str()));
-        let endpoint = Scripted::answering(&answers);
+        let valid = token(3600);
+        let mut responses = vec![(0, status, body); 6];
+        responses.push((0, 200, valid.as_str()));
+        let endpoint = ScriptedEndpoint::responding(&responses);
         let reader = start(&endpoint);
         pass(Duration::from_secs(6 * 3600), Duration::from_secs(60), || {}).await;
         assert!(reader.usable().is_some(), "{status} {body}");
@@ -188,7 +188,7 @@ async fn n07_no_other_failure_is_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn m01_an_answer_without_a_lifetime_gets_the_default() {
-    let endpoint = Scripted::answering(&[(0, 200, r#"{"access_token":"t"}"#)]);
+    let endpoint = ScriptedEndpoint::responding(&[(0, 200, r#"{"access_token":"t"}"#)]);
     let reader = start(&endpoint);
     reader.wait().await.unwrap();
     assert_eq!(reader.remaining().as_secs(), 7170);
@@ -196,7 +196,7 @@ async fn m01_an_answer_without_a_lifetime_gets_the_default() {
 
 #[tokio::test(start_paused = true)]
 async fn n19_a_stop_during_a_call_ends_it_at_once() {
-    let endpoint = Scripted::answering(&[(9, 200, &token(300))]);
+    let endpoint = ScriptedEndpoint::responding(&[(9, 200, &token(300))]);
     let (refresher, reader, _) = refresher(endpoint.clone());
     let stop = CancellationToken::new();
     let task = tokio::spawn(refresher.run(stop.clone()));
@@ -206,62 +206,62 @@ async fn n19_a_stop_during_a_call_ends_it_at_once() {
     assert_eq!((endpoint.calls(), reader.state()), (1, State::Stopped));
 }
 
-/// An endpoint that knows which secrets are good, and counts the calls for each.
+/// An endpoint that knows which secrets are valid, and counts the calls for each.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Knowing(Arc<Mutex<Knowledge>>);
+pub(super) struct FakeEndpoint(Arc<Mutex<FakeState>>);
 
 #[derive(Debug, Default)]
-pub(super) struct Knowledge {
-    pub(super) good: Vec<&'static str>,
+pub(super) struct FakeState {
+    pub(super) valid: Vec<&'static str>,
     pub(super) calls: Vec<String>,
-    pub(super) minted: u64,
+    pub(super) issued: u64,
     pub(super) failing: bool,
     pub(super) panicking: bool,
     pub(super) revocation_panics: bool,
     pub(super) misconfigured: bool,
-    pub(super) takes: Duration,
+    pub(super) delay: Duration,
     pub(super) revoked: Vec<String>,
 }
 
-impl Knowing {
-    pub(super) fn of(good: &[&'static str]) -> Self {
-        Self(Arc::new(Mutex::new(Knowledge { good: good.to_vec(), ..Knowledge::default() })))
+impl FakeEndpoint {
+    pub(super) fn accepting(valid: &[&'static str]) -> Self {
+        Self(Arc::new(Mutex::new(FakeState { valid: valid.to_vec(), ..FakeState::default() })))
     }
 
-    pub(super) fn with<T>(&self, look: impl FnOnce(&mut Knowledge) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    pub(super) fn with<T>(&self, access: impl FnOnce(&mut FakeState) -> T) -> T {
+        access(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     pub(super) fn calls(&self, secret: &str) -> usize {
-        self.with(|knowledge| knowledge.calls.iter().filter(|call| *call == secret).count())
+        self.with(|state| state.calls.iter().filter(|call| *call == secret).count())
     }
 }
 
-impl TokenSource for Knowing {
+impl TokenSource for FakeEndpoint {
     fn host(&self) -> &str {
         "localhost"
     }
 
-    async fn mint(&self, credentials: &Credentials, _: Duration) -> Result<AuthHeaders, Failure> {
-        let takes = self.with(|knowledge| {
-            knowledge.calls.push(credentials.secret.expose().clone());
-            knowledge.takes
+    async fn fetch(&self, credentials: &Credentials, _: Duration) -> Result<AuthHeaders, TokenFailure> {
+        let delay = self.with(|state| {
+            state.calls.push(credentials.secret.expose().clone());
+            state.delay
         });
-        sleep(takes).await;
-        self.with(|knowledge| {
+        sleep(delay).await;
+        self.with(|state| {
             let secret = credentials.secret.expose();
-            assert!(!knowledge.panicking, "as asked for");
-            if knowledge.misconfigured {
-                return Err(responded(Class::Config));
+            assert!(!state.panicking, "as asked for");
+            if state.misconfigured {
+                return Err(responded(FailureClass::Misconfigured));
             }
-            if knowledge.failing {
-                return Err(responded(Class::Transient));
+            if state.failing {
+                return Err(responded(FailureClass::Transient));
             }
-            if !knowledge.good.contains(&secret.as_str()) {
-                return Err(responded(Class::Rejected));
+            if !state.valid.contains(&secret.as_str()) {
+                return Err(responded(FailureClass::Rejected));
             }
-            knowledge.minted += 1;
-            let bearer = HeaderValue::from_str(&format!("{secret}/{}", knowledge.minted)).unwrap();
+            state.issued += 1;
+            let bearer = HeaderValue::from_str(&format!("{secret}/{}", state.issued)).unwrap();
             let key = HeaderValue::from_str(secret).unwrap();
             Ok(AuthHeaders {
                 headers: [(FINICITY_APP_KEY, key), (header::AUTHORIZATION, bearer)],
@@ -271,26 +271,26 @@ impl TokenSource for Knowing {
         })
     }
 
-    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
+    async fn probe(&self, _: Scheme) -> Result<(), TokenFailure> {
         Ok(())
     }
 
-    async fn revoke(&self, _: &Credentials, token: &HeaderValue) -> Option<Result<(), Failure>> {
-        self.with(|knowledge| {
-            knowledge.revoked.push(token.to_str().unwrap().to_owned());
-            assert!(!knowledge.revocation_panics, "as asked for");
+    async fn revoke(&self, _: &Credentials, token: &HeaderValue) -> Option<Result<(), TokenFailure>> {
+        self.with(|state| {
+            state.revoked.push(token.to_str().unwrap().to_owned());
+            assert!(!state.revocation_panics, "as asked for");
         });
         Some(Ok(()))
     }
 }
 
 /// A failure of which the endpoint gave notice in a complete response.
-pub(super) fn responded(class: Class) -> Failure {
-    Failure::new(class, "scripted").with_disposition(Disposition::Responded)
+pub(super) fn responded(class: FailureClass) -> TokenFailure {
+    TokenFailure::new(class, "scripted").with_disposition(Disposition::Responded)
 }
 
 /// Starts a refresher with `secret-1`.
-pub(super) fn start_knowing(endpoint: &Knowing) -> (TokenReader, TokenControl) {
+pub(super) fn start_with(endpoint: &FakeEndpoint) -> (TokenReader, TokenControl) {
     let (refresher, reader, control) = refresher(endpoint.clone());
     tokio::spawn(refresher.run(CancellationToken::new()));
     (reader, control)
@@ -307,33 +307,33 @@ pub(super) async fn hours(hours: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p06_new_credentials_take_over_once_they_have_minted_and_not_before() {
-    let endpoint = Knowing::of(&["secret-1", "secret-2"]);
-    let (mut reader, control) = start_knowing(&endpoint);
+async fn p06_new_credentials_are_used_once_they_obtained_a_token() {
+    let endpoint = FakeEndpoint::accepting(&["secret-1", "secret-2"]);
+    let (mut reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
-    endpoint.with(|knowledge| knowledge.failing = true);
+    endpoint.with(|state| state.failing = true);
     control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await;
     reader.changed().await;
     assert_eq!(fields(&reader), ["secret-1", "secret-1/1"]);
-    endpoint.with(|knowledge| knowledge.failing = false);
+    endpoint.with(|state| state.failing = false);
     hours(1).await;
     let [key, token] = fields(&reader);
     assert!(key == "secret-2" && token.starts_with("secret-2/"), "{key} {token}");
     hours(5).await;
     assert_eq!(endpoint.calls("secret-1"), 1);
-    assert_eq!((reader.state(), reader.status().guard.candidate), (State::Fresh, None));
+    assert_eq!((reader.state(), reader.status().lockout.candidate), (State::Fresh, None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_goes_on_minting() {
-    let endpoint = Knowing::of(&["secret-1"]);
-    let (reader, control) = start_knowing(&endpoint);
+async fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_is_kept() {
+    let endpoint = FakeEndpoint::accepting(&["secret-1"]);
+    let (reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
     // Three typing errors spend the id's budget; the proven credentials are not stopped by that.
     for wrong in ["wrong-1", "wrong-2", "wrong-3", "wrong-4", "wrong-1"] {
         control.rotate(credentials(Scheme::OAuth2, "id", wrong)).await;
         pass(Duration::from_secs(600), Duration::from_secs(5), || assert!(reader.usable().is_some())).await;
-        assert_eq!(reader.status().guard.candidate, Some(CandidateState::Rejected));
+        assert_eq!(reader.status().lockout.candidate, Some(CandidateState::Rejected));
     }
     assert_eq!(["wrong-1", "wrong-2", "wrong-3", "wrong-4"].map(|wrong| endpoint.calls(wrong)), [1, 1, 1, 0]);
     hours(10).await;
@@ -342,16 +342,16 @@ async fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_goes_on_minting() 
     // The typing error is taken back: nothing is left of it.
     control.rotate(credentials(Scheme::OAuth2, "id", "secret-1")).await;
     hours(1).await;
-    assert_eq!(reader.status().guard.candidate, None);
+    assert_eq!(reader.status().lockout.candidate, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn p06_correct_credentials_heal_a_rejection() {
-    let endpoint = Knowing::of(&["secret-2"]);
-    let (reader, control) = start_knowing(&endpoint);
+async fn p06_correct_credentials_end_a_rejection() {
+    let endpoint = FakeEndpoint::accepting(&["secret-2"]);
+    let (reader, control) = start_with(&endpoint);
     hours(24).await;
     assert_eq!((endpoint.calls("secret-1"), reader.state()), (1, State::Rejected));
-    assert!(reader.status().guard.latched);
+    assert!(reader.status().lockout.latched);
     control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await;
     hours(1).await;
     assert!(reader.version() > 0 && reader.state() == State::Fresh);
@@ -359,15 +359,15 @@ async fn p06_correct_credentials_heal_a_rejection() {
 
 #[tokio::test(start_paused = true)]
 async fn n18_a_latch_is_reset_by_an_operator_only_and_the_budget_by_an_override_only() {
-    let endpoint = Knowing::of(&[]);
-    let (reader, control) = start_knowing(&endpoint);
+    let endpoint = FakeEndpoint::accepting(&[]);
+    let (reader, control) = start_with(&endpoint);
     hours(1).await;
     for expected in [2, 3, 3, 3] {
         control.reset_latch(false).await.unwrap();
         hours(1).await;
         assert_eq!(endpoint.calls("secret-1"), expected);
     }
-    assert!(reader.status().guard.budget_spent);
+    assert!(reader.status().lockout.budget_spent);
     control.reset_latch(true).await.unwrap();
     hours(1).await;
     assert_eq!(endpoint.calls("secret-1"), 4);
@@ -375,34 +375,34 @@ async fn n18_a_latch_is_reset_by_an_operator_only_and_the_budget_by_an_override_
 
 #[tokio::test(start_paused = true)]
 async fn o01_a_refused_token_is_replaced_once_for_all_who_ask() {
-    let endpoint = Knowing::of(&["secret-1"]);
-    let (reader, control) = start_knowing(&endpoint);
+    let endpoint = FakeEndpoint::accepting(&["secret-1"]);
+    let (reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
-    let asking: Vec<_> = (0..50)
+    let requests: Vec<_> = (0..50)
         .map(|_| {
             let control = control.clone();
-            tokio::spawn(async move { control.heal(1).await })
+            tokio::spawn(async move { control.replace_refused(1).await })
         })
         .collect();
-    for asked in asking {
-        assert!(asked.await.unwrap());
+    for request in requests {
+        assert!(request.await.unwrap());
     }
     assert_eq!((endpoint.calls("secret-1"), reader.version()), (2, 2));
-    assert!(control.heal(1).await, "who comes late with an old version finds the newer one");
+    assert!(control.replace_refused(1).await, "who comes late with an old version finds the newer one");
     assert_eq!(endpoint.calls("secret-1"), 2);
-    assert!(!control.heal(2).await, "not again within 30 s");
+    assert!(!control.replace_refused(2).await, "not again within 30 s");
     advance(Duration::from_secs(30)).await;
-    assert!(control.heal(2).await);
+    assert!(control.replace_refused(2).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn o02_a_storm_of_refusals_causes_ever_rarer_calls() {
-    let endpoint = Knowing::of(&["secret-1"]);
-    let (reader, control) = start_knowing(&endpoint);
+    let endpoint = FakeEndpoint::accepting(&["secret-1"]);
+    let (reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
     let before = endpoint.calls("secret-1");
     for _ in 0..1800 {
-        let _ = control.heal(reader.version()).await;
+        let _ = control.replace_refused(reader.version()).await;
         advance(Duration::from_secs(1)).await;
     }
     // After 0, 30, 90, 210, 450 and 930 s; the next is due at 1830 s.
@@ -411,12 +411,12 @@ async fn o02_a_storm_of_refusals_causes_ever_rarer_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn an_invalidated_token_is_gone_at_once_and_replaced_at_most_every_five_seconds() {
-    let endpoint = Knowing::of(&["secret-1"]);
-    let (reader, control) = start_knowing(&endpoint);
+    let endpoint = FakeEndpoint::accepting(&["secret-1"]);
+    let (reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
     assert!(control.invalidate().await);
     assert!(reader.usable().is_none());
-    assert_eq!(endpoint.with(|knowledge| knowledge.revoked.clone()), ["secret-1/1"]);
+    assert_eq!(endpoint.with(|state| state.revoked.clone()), ["secret-1/1"]);
     let started = Instant::now();
     while reader.usable().is_none() {
         let _ = reader.wait().await;
@@ -426,14 +426,14 @@ async fn an_invalidated_token_is_gone_at_once_and_replaced_at_most_every_five_se
 
 #[tokio::test(start_paused = true)]
 async fn a_quarantine_lasts_until_it_is_lifted() {
-    let endpoint = Knowing::of(&["secret-1"]);
-    let (reader, control) = start_knowing(&endpoint);
+    let endpoint = FakeEndpoint::accepting(&["secret-1"]);
+    let (reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
     assert!(control.quarantine().await);
     let started = Instant::now();
     assert_eq!(reader.wait().await.unwrap_err(), crate::token::Unavailable::Quarantined);
     assert_eq!((started.elapsed(), reader.state()), (Duration::ZERO, State::Quarantined));
-    assert!(!control.heal(1).await);
+    assert!(!control.replace_refused(1).await);
     hours(3).await;
     assert_eq!(endpoint.calls("secret-1"), 1);
     assert!(control.lift().await);
@@ -443,21 +443,21 @@ async fn a_quarantine_lasts_until_it_is_lifted() {
 
 #[tokio::test(start_paused = true)]
 async fn n06_a_panic_keeps_the_token_and_three_in_a_minute_end_the_task() {
-    let endpoint = Knowing::of(&["secret-1"]);
+    let endpoint = FakeEndpoint::accepting(&["secret-1"]);
     let (refresher, reader, control) = refresher(endpoint.clone());
     let task = tokio::spawn(refresher.run(CancellationToken::new()));
     reader.wait().await.unwrap();
-    endpoint.with(|knowledge| knowledge.panicking = true);
-    assert!(!control.heal(1).await);
+    endpoint.with(|state| state.panicking = true);
+    assert!(!control.replace_refused(1).await);
     assert!(reader.usable().is_some() && !task.is_finished());
     let calls = endpoint.calls("secret-1");
     pass(Duration::from_secs(299), Duration::from_secs(1), || {}).await;
     assert_eq!(endpoint.calls("secret-1"), calls, "a call of unknown outcome is not repeated at once");
-    endpoint.with(|knowledge| knowledge.panicking = false);
+    endpoint.with(|state| state.panicking = false);
     hours(2).await;
     assert!(reader.version() > 1 && reader.usable().is_some());
 
-    endpoint.with(|knowledge| knowledge.revocation_panics = true);
+    endpoint.with(|state| state.revocation_panics = true);
     for ended in [false, false, true] {
         assert!(reader.usable().is_some() && !task.is_finished());
         control.invalidate().await;
@@ -469,8 +469,8 @@ async fn n06_a_panic_keeps_the_token_and_three_in_a_minute_end_the_task() {
 
 #[tokio::test(start_paused = true)]
 async fn q10_the_heartbeat_goes_on_while_there_is_nothing_to_do() {
-    let endpoint = Knowing::of(&[]);
-    let (reader, _control) = start_knowing(&endpoint);
+    let endpoint = FakeEndpoint::accepting(&[]);
+    let (reader, _control) = start_with(&endpoint);
     pass(Duration::from_secs(600), Duration::from_secs(1), || {
         assert!(reader.heartbeat_age() <= Duration::from_secs(11), "{:?}", reader.heartbeat_age());
     })
@@ -479,7 +479,7 @@ async fn q10_the_heartbeat_goes_on_while_there_is_nothing_to_do() {
 
 #[tokio::test(start_paused = true)]
 async fn n17_the_first_call_can_be_delayed() {
-    let endpoint = Knowing::of(&["secret-1"]);
+    let endpoint = FakeEndpoint::accepting(&["secret-1"]);
     let (refresher, reader, _control) = refresher(endpoint.clone());
     tokio::spawn(refresher.delayed(Duration::from_secs(90)).run(CancellationToken::new()));
     pass(Duration::from_secs(89), Duration::from_secs(1), || {}).await;
@@ -491,10 +491,10 @@ async fn n17_the_first_call_can_be_delayed() {
 #[tokio::test(start_paused = true)]
 async fn n02_at_the_instant_of_expiry_there_is_one_call_and_nobody_gets_the_old_token() {
     // The refresh ahead of the expiry fails; the token expires; the next call takes a second.
-    let good = token(1000);
-    let mut answers = vec![(0, 200, good.as_str())];
-    answers.extend([(0, 400, ""), (1, 200, good.as_str())]);
-    let endpoint = Scripted::answering(&answers);
+    let valid = token(1000);
+    let mut responses = vec![(0, 200, valid.as_str())];
+    responses.extend([(0, 400, ""), (1, 200, valid.as_str())]);
+    let endpoint = ScriptedEndpoint::responding(&responses);
     let reader = start(&endpoint);
     let expiry = reader.wait().await.unwrap().usable_until();
     pass(Duration::from_secs(1900), Duration::from_secs(1), || {

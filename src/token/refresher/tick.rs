@@ -1,4 +1,4 @@
-//! One turn of the refresher: a wish is obeyed, or a token call is made.
+//! One iteration of the refresher: it handles a command, or makes the due token request.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -10,11 +10,11 @@ use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource
 use crate::{
     credentials::lockout::{Decision, PersistError},
     telemetry::AUDIT,
-    token::{CandidateState, LockoutStatus, classify::Class},
+    token::{CandidateState, LockoutStatus, classify::FailureClass},
 };
 
-/// The least time between two token calls that somebody asked for.
-const LEAST_PAUSE: Duration = Duration::from_secs(5);
+/// The minimum time between two token requests that are made early, by command.
+const MIN_REQUEST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which credentials a request is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,39 +23,39 @@ pub(super) enum CredentialSlot {
     Candidate,
 }
 
-impl<M: TokenSource> Refresher<M> {
+impl<S: TokenSource> Refresher<S> {
     /// Waits for the next thing to do, ten seconds at most, and does it.
-    pub(super) async fn turn(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
+    pub(super) async fn tick(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let clock = self.writer.clock();
         self.writer.beat();
         let now = clock.now();
-        // One wish between two calls: a quarantine must not wait for all that is due, nor a call for all that wish.
-        if !self.obeyed_last
+        // One command between two token requests: neither a command nor a due request waits for all of the others.
+        if !self.handled_command_last
             && let Ok(command) = self.commands.try_recv()
         {
-            self.obeyed_last = true;
-            return self.obey(command, stop).await;
+            self.handled_command_last = true;
+            return self.handle(command, stop).await;
         }
-        self.obeyed_last = false;
-        for slot in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
-            if slot.is_hold_outdated(&self.lockout) {
-                slot.due = Some(now);
+        self.handled_command_last = false;
+        for state in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
+            if state.is_hold_outdated(&self.lockout) {
+                state.due = Some(now);
             }
         }
-        if let Some(which) = self.due(now) {
-            return self.call(which, stop).await;
+        if let Some(slot) = self.due_slot(now) {
+            return self.request_token(slot, stop).await;
         }
         let next = self.next_due().unwrap_or(now + Duration::from_secs(3600));
         select! {
             biased;
             () = stop.cancelled() => ControlFlow::Break(()),
-            Some(command) = self.commands.recv() => self.obey(command, stop).await,
+            Some(command) = self.commands.recv() => self.handle(command, stop).await,
             () = clock.sleep_until_capped(next) => ControlFlow::Continue(()),
         }
     }
 
-    fn due(&self, now: BootInstant) -> Option<CredentialSlot> {
-        let is_due = |slot: &CredentialState| !self.quarantined && slot.due.is_some_and(|due| due <= now);
+    fn due_slot(&self, now: BootInstant) -> Option<CredentialSlot> {
+        let is_due = |state: &CredentialState| !self.quarantined && state.due.is_some_and(|due| due <= now);
         if self.candidate.as_ref().is_some_and(is_due) {
             Some(CredentialSlot::Candidate)
         } else {
@@ -64,26 +64,26 @@ impl<M: TokenSource> Refresher<M> {
     }
 
     fn next_due(&self) -> Option<BootInstant> {
-        let due = [self.current.due, self.candidate.as_ref().and_then(|slot| slot.due)].into_iter().flatten().min();
+        let due = [self.current.due, self.candidate.as_ref().and_then(|state| state.due)].into_iter().flatten().min();
         due.filter(|_| !self.quarantined)
     }
 
-    pub(super) fn slot(&self, which: CredentialSlot) -> &CredentialState {
-        match (which, &self.candidate) {
+    pub(super) fn state(&self, slot: CredentialSlot) -> &CredentialState {
+        match (slot, &self.candidate) {
             (CredentialSlot::Candidate, Some(candidate)) => candidate,
             _ => &self.current,
         }
     }
 
-    pub(super) fn slot_mut(&mut self, which: CredentialSlot) -> &mut CredentialState {
-        match (which, &mut self.candidate) {
+    pub(super) fn state_mut(&mut self, slot: CredentialSlot) -> &mut CredentialState {
+        match (slot, &mut self.candidate) {
             (CredentialSlot::Candidate, Some(candidate)) => candidate,
             _ => &mut self.current,
         }
     }
 
-    /// Tells everyone else where things stand.
-    pub(super) fn settle(&mut self) {
+    /// Publishes the status of the refresher.
+    pub(super) fn publish_status(&mut self) {
         let phase = if self.quarantined {
             Phase::Quarantined
         } else if let Some(obstacle) = self.current.obstacle {
@@ -91,36 +91,36 @@ impl<M: TokenSource> Refresher<M> {
                 Obstacle::Held => Phase::Held,
                 Obstacle::Unrecorded => Phase::Unrecorded,
             }
-        } else if self.current.due.is_none() && self.candidate.as_ref().is_none_or(|slot| slot.due.is_none()) {
+        } else if self.current.due.is_none() && self.candidate.as_ref().is_none_or(|state| state.due.is_none()) {
             Phase::Rejected
         } else {
             self.current.failure.map_or(Phase::Idle, Phase::Failed)
         };
         let decision = self.current.decide(&self.lockout);
-        let guard = LockoutStatus {
+        let lockout = LockoutStatus {
             latched: decision == Decision::Latched,
             budget_spent: decision == Decision::BudgetSpent,
             rejections: self.lockout.rejections(&self.current.fingerprint),
             unresolved: self.lockout.unresolved(&self.current.fingerprint),
             held: self.current.obstacle == Some(Obstacle::Held),
             unrecorded: self.current.obstacle == Some(Obstacle::Unrecorded),
-            candidate: self.candidate.as_ref().map(|slot| match (slot.obstacle, slot.due) {
+            candidate: self.candidate.as_ref().map(|state| match (state.obstacle, state.due) {
                 (Some(Obstacle::Held), _) => CandidateState::Held,
                 (_, Some(_)) => CandidateState::Waiting,
                 (_, None) => CandidateState::Rejected,
             }),
         };
-        self.writer.settle(phase, self.next_due(), guard);
+        self.writer.set_status(phase, self.next_due(), lockout);
     }
 
-    async fn obey(&mut self, command: Command, stop: &CancellationToken) -> ControlFlow<()> {
+    async fn handle(&mut self, command: Command, stop: &CancellationToken) -> ControlFlow<()> {
         let clock = self.writer.clock();
         let now = clock.now();
         match command {
-            Command::Heal(version, reply) => return self.heal(version, reply, stop).await,
+            Command::ReplaceRefused(version, reply) => return self.replace_refused(version, reply, stop).await,
             Command::Invalidate(reply) => {
                 info!(target: AUDIT, "the token was invalidated");
-                self.due_soon(now);
+                self.schedule_soon(now);
                 self.drop_token(stop).await;
                 let _ = reply.send(());
             }
@@ -134,21 +134,21 @@ impl<M: TokenSource> Refresher<M> {
                 if self.quarantined {
                     info!(target: AUDIT, "the quarantine was lifted");
                     self.quarantined = false;
-                    self.due_soon(now);
+                    self.schedule_soon(now);
                 }
                 let _ = reply.send(());
             }
             Command::ResetLatch(override_budget, reply) => {
                 let mut decision = Decision::Allowed;
-                for slot in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
-                    if slot.due.is_some() && slot.obstacle != Some(Obstacle::Held) {
+                for state in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
+                    if state.due.is_some() && state.obstacle != Some(Obstacle::Held) {
                         continue;
                     }
-                    match self.lockout.reset(&slot.fingerprint, override_budget, clock.unix_time()) {
-                        Ok(Decision::Allowed) => (slot.due, slot.obstacle) = (Some(now), None),
+                    match self.lockout.reset(&state.fingerprint, override_budget, clock.unix_time()) {
+                        Ok(Decision::Allowed) => (state.due, state.obstacle) = (Some(now), None),
                         Ok(forbidden) => decision = forbidden,
                         Err(error) => {
-                            told(Err(error));
+                            log_persist_error(Err(error));
                             decision = Decision::Latched;
                         }
                     }
@@ -157,8 +157,8 @@ impl<M: TokenSource> Refresher<M> {
                 let _ = reply.send(decision);
             }
             Command::Rotate(credentials) => {
-                let candidate = CredentialState::new(*credentials, &self.lockout, self.mint.host(), now);
-                let known = |slot: &CredentialState| slot.fingerprint == candidate.fingerprint;
+                let candidate = CredentialState::new(*credentials, &self.lockout, self.source.host(), now);
+                let known = |state: &CredentialState| state.fingerprint == candidate.fingerprint;
                 if known(&self.current) {
                     self.candidate = None;
                 } else if !self.candidate.as_ref().is_some_and(known) {
@@ -167,19 +167,24 @@ impl<M: TokenSource> Refresher<M> {
                 }
             }
         }
-        self.settle();
+        self.publish_status();
         ControlFlow::Continue(())
     }
 
-    /// The upstream refused the token of `version`. The reply is sent when a newer one is there, and dropped when none will come
-    /// of this.
-    async fn heal(&mut self, version: u64, reply: oneshot::Sender<()>, stop: &CancellationToken) -> ControlFlow<()> {
+    /// Replaces the token of `version`, which the upstream refused. The reply is sent when a newer one is there, and dropped when none
+    /// will be fetched.
+    async fn replace_refused(
+        &mut self,
+        version: u64,
+        reply: oneshot::Sender<()>,
+        stop: &CancellationToken,
+    ) -> ControlFlow<()> {
         let now = self.writer.clock().now();
-        // After a failure a call is due anyway, and the pause until then is the server's wish.
+        // After a failure a request is due anyway, and the server may have asked for the pause until then.
         let can = !self.quarantined && self.current.due.is_some() && self.current.failure.is_none();
-        if self.writer.version() == version && can && self.healing.allows(now) {
+        if self.writer.version() == version && can && self.early_refreshes.allows(now) {
             info!(target: AUDIT, { token.version = version }, "the upstream refused the token; a new one is fetched");
-            self.call(CredentialSlot::Current, stop).await?;
+            self.request_token(CredentialSlot::Current, stop).await?;
         }
         if self.writer.version() > version && !self.quarantined {
             let _ = reply.send(());
@@ -190,7 +195,7 @@ impl<M: TokenSource> Refresher<M> {
     /// Takes the token away at once, and then revokes it, where that can be done.
     async fn drop_token(&mut self, stop: &CancellationToken) {
         let token = self.writer.withdraw();
-        self.settle();
+        self.publish_status();
         let Some(token) = token else { return };
         // The request would carry the secret, and be an attempt that is not on record.
         if !self.current.proven || self.current.decide(&self.lockout) != Decision::Allowed {
@@ -198,7 +203,7 @@ impl<M: TokenSource> Refresher<M> {
         }
         let (_, value) = &token.headers()[1];
         let revoked = select! {
-            revoked = self.beating(self.mint.revoke(&self.current.credentials, value)) => revoked,
+            revoked = self.with_heartbeat(self.source.revoke(&self.current.credentials, value)) => revoked,
             () = stop.cancelled() => return,
         };
         match revoked {
@@ -206,22 +211,22 @@ impl<M: TokenSource> Refresher<M> {
             Some(Ok(())) => info!(target: AUDIT, "the dropped token was revoked"),
             Some(Err(failure)) => {
                 warn!(target: AUDIT, error = %failure, "the dropped token was not revoked");
-                if failure.class == Class::Rejected {
+                if failure.class == FailureClass::Rejected {
                     self.latch(CredentialSlot::Current, None);
                 }
             }
         }
     }
 
-    /// Makes the next call due as soon as the last one allows, unless none may be made.
-    fn due_soon(&mut self, now: BootInstant) {
-        let earliest = self.last_call.map_or(now, |last| now.max(last + LEAST_PAUSE));
+    /// Makes the next request due as soon as [`MIN_REQUEST_INTERVAL`] allows, unless none may be made.
+    fn schedule_soon(&mut self, now: BootInstant) {
+        let earliest = self.last_request.map_or(now, |last| now.max(last + MIN_REQUEST_INTERVAL));
         self.current.due = self.current.due.map(|_| earliest);
     }
 }
 
-/// Logs that the state could not be written. What it says holds for this process all the same.
-pub(super) fn told(written: Result<(), PersistError>) {
+/// Logs that the state could not be written. It holds for this process all the same.
+pub(super) fn log_persist_error(written: Result<(), PersistError>) {
     if let Err(error) = written {
         error!(target: AUDIT, error = crate::error_chain::one_line(&error), "the lock-out state could not be written");
     }

@@ -19,14 +19,14 @@ fn lifetime(s: u64) -> Lifetime {
     Lifetime::new(Some(seconds(s)), Duration::ZERO)
 }
 
-fn failure(class: Class) -> Failure {
-    Failure::new(class, "test")
+fn failure(class: FailureClass) -> TokenFailure {
+    TokenFailure::new(class, "test")
 }
 
 #[test]
 fn a_token_is_usable_until_the_skew_before_its_end() {
     for (lifetime_s, usable_ms) in [(3600, 3_570_000), (300, 270_000), (60, 54_000), (1, 900)] {
-        assert_eq!(lifetime(lifetime_s).usable(), Duration::from_millis(usable_ms), "{lifetime_s} s");
+        assert_eq!(lifetime(lifetime_s).usable_for(), Duration::from_millis(usable_ms), "{lifetime_s} s");
     }
 }
 
@@ -40,16 +40,16 @@ fn a_lifetime_is_clamped_and_defaulted() {
 #[test]
 fn n03_a_refresh_starts_between_65_and_75_percent_of_the_lifetime() {
     let close = |a: Duration, b: u64| a.abs_diff(seconds(b)) < Duration::from_millis(1);
-    assert!(close(lifetime(7200).refresh(seconds(1), 0.0), 5400));
-    assert!(close(lifetime(7200).refresh(seconds(1), ALMOST_ONE), 4680));
-    assert!(close(lifetime(3600).refresh(seconds(1), 0.5), 2520));
+    assert!(close(lifetime(7200).refresh_after(seconds(1), 0.0), 5400));
+    assert!(close(lifetime(7200).refresh_after(seconds(1), ALMOST_ONE), 4680));
+    assert!(close(lifetime(3600).refresh_after(seconds(1), 0.5), 2520));
 }
 
 #[test]
 fn m03_a_tiny_lifetime_is_not_refreshed_in_a_hot_loop() {
-    for (lifetime_s, least) in [(1, 5), (5, 5), (15, 8), (40, 20)] {
-        let due = lifetime(lifetime_s).refresh(Duration::from_millis(500), ALMOST_ONE);
-        assert!(due >= seconds(least), "{lifetime_s} s: {due:?}");
+    for (lifetime_s, min) in [(1, 5), (5, 5), (15, 8), (40, 20)] {
+        let due = lifetime(lifetime_s).refresh_after(Duration::from_millis(500), ALMOST_ONE);
+        assert!(due >= seconds(min), "{lifetime_s} s: {due:?}");
     }
 }
 
@@ -59,22 +59,25 @@ fn n15_backoff_grows_with_full_jitter_up_to_its_cap() {
     let highest: Vec<u64> = (0..9)
         .map(|_| {
             streak
-                .wait_after(&failure(Class::Transient), now, Duration::ZERO, ALMOST_ONE)
+                .wait_after(&failure(FailureClass::Transient), now, Duration::ZERO, ALMOST_ONE)
                 .unwrap()
                 .as_secs_f64()
                 .round() as u64
         })
         .collect();
     assert_eq!(highest, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-    assert_eq!(streak.wait_after(&failure(Class::Transient), now, Duration::ZERO, 0.0), Some(seconds(1)));
+    assert_eq!(streak.wait_after(&failure(FailureClass::Transient), now, Duration::ZERO, 0.0), Some(seconds(1)));
 }
 
 #[test]
 fn the_cap_shrinks_with_what_is_left_of_the_token() {
     let highest = |remaining| {
         let mut streak = FailureStreak { failures: 20, ..FailureStreak::default() };
-        streak.wait_after(&failure(Class::Transient), start(), remaining, ALMOST_ONE).unwrap().as_secs_f64().round()
-            as u64
+        streak
+            .wait_after(&failure(FailureClass::Transient), start(), remaining, ALMOST_ONE)
+            .unwrap()
+            .as_secs_f64()
+            .round() as u64
     };
     assert_eq!(highest(seconds(240)), 30);
     assert_eq!(highest(seconds(8)), 5);
@@ -83,22 +86,25 @@ fn the_cap_shrinks_with_what_is_left_of_the_token() {
 
 #[test]
 fn rejected_credentials_are_never_tried_again() {
-    assert_eq!(FailureStreak::default().wait_after(&failure(Class::Rejected), start(), seconds(60), 0.5), None);
+    assert_eq!(FailureStreak::default().wait_after(&failure(FailureClass::Rejected), start(), seconds(60), 0.5), None);
 }
 
 #[test]
 fn m16_a_configuration_failure_is_tried_again_in_growing_steps_for_ever() {
     let mut streak = FailureStreak::default();
     let waits: Vec<u64> = (0..5)
-        .map(|_| streak.wait_after(&failure(Class::Config), start(), Duration::ZERO, 0.0).unwrap().as_secs() / 60)
+        .map(|_| {
+            streak.wait_after(&failure(FailureClass::Misconfigured), start(), Duration::ZERO, 0.0).unwrap().as_secs()
+                / 60
+        })
         .collect();
     assert_eq!(waits, [15, 30, 60, 60, 60]);
 }
 
 #[test]
 fn m20_retry_after_is_honoured_up_to_its_limit() {
-    let wait = |asked: u64| {
-        let failure = Failure { retry_after: Some(seconds(asked)), ..failure(Class::Throttled) };
+    let wait = |requested: u64| {
+        let failure = TokenFailure { retry_after: Some(seconds(requested)), ..failure(FailureClass::Throttled) };
         FailureStreak::default().wait_after(&failure, start(), Duration::ZERO, 0.0).unwrap()
     };
     assert_eq!(wait(120), seconds(120));
@@ -106,18 +112,18 @@ fn m20_retry_after_is_honoured_up_to_its_limit() {
     assert_eq!(wait(1_000_000_000), seconds(900));
 }
 
-fn server_error(status: u16, readable: bool) -> Failure {
+fn server_error(status: u16, readable: bool) -> TokenFailure {
     let status = Some(StatusCode::from_u16(status).unwrap());
-    Failure { status, readable, ..failure(Class::Transient) }
+    TokenFailure { status, readable, ..failure(FailureClass::Transient) }
 }
 
 /// The waits after `failures`, each attempt made when the wait before it is over. `remaining` is for each the time that the
 /// token still lives.
-fn waits(failures: &[Failure], remaining: &[u64], u: f64) -> Vec<f64> {
+fn waits(failures: &[TokenFailure], remaining: &[u64], jitter: f64) -> Vec<f64> {
     let (mut streak, mut now) = (FailureStreak::default(), start());
     let each = failures.iter().zip(remaining.iter().chain(std::iter::repeat(remaining.last().unwrap())));
     each.map(|(failure, remaining)| {
-        let wait = streak.wait_after(failure, now, seconds(*remaining), u).unwrap();
+        let wait = streak.wait_after(failure, now, seconds(*remaining), jitter).unwrap();
         now = now + wait;
         wait.as_secs_f64()
     })
@@ -138,16 +144,16 @@ fn a_gateway_fault_of_seconds_causes_no_long_step() {
 
 #[test]
 fn unusable_responses_cause_long_steps_after_five_and_a_minute() {
-    let long = |failure: &Failure, remaining, u| {
-        waits(&vec![failure.clone(); 90], &[remaining], u).iter().position(|wait| *wait >= 300.0)
+    let long = |failure: &TokenFailure, remaining, jitter| {
+        waits(&vec![failure.clone(); 90], &[remaining], jitter).iter().position(|wait| *wait >= 300.0)
     };
-    let malformed = failure(Class::Malformed);
+    let malformed = failure(FailureClass::Malformed);
     // With the shortest waits, of a second each, the minute decides; with the longest, 1 + 2 + 4 + 8 + 16 + 32 s do.
     assert_eq!(long(&malformed, 0, 0.0), Some(60));
     assert_eq!(long(&malformed, 0, ALMOST_ONE), Some(6));
     assert_eq!(long(&server_error(500, false), 3_600, 0.0), Some(60));
     assert_eq!(long(&server_error(520, false), 3_600, ALMOST_ONE), Some(6));
-    for failure in [server_error(500, true), server_error(503, false), failure(Class::Transient)] {
+    for failure in [server_error(500, true), server_error(503, false), failure(FailureClass::Transient)] {
         assert_eq!(long(&failure, 3_600, ALMOST_ONE), None, "{failure:?}");
     }
 
@@ -156,20 +162,20 @@ fn unusable_responses_cause_long_steps_after_five_and_a_minute() {
     for hours in 0..4 {
         assert!(streak.wait_after(&malformed, now + seconds(hours * 7_200), Duration::ZERO, 0.5).unwrap() < SLOW_STEP);
     }
-    let interrupted: Vec<Failure> =
+    let interrupted: Vec<TokenFailure> =
         (0..90).map(|n| if n % 5 == 4 { server_error(502, false) } else { malformed.clone() }).collect();
     assert!(waits(&interrupted, &[3_600], ALMOST_ONE).iter().all(|wait| *wait <= 60.0));
-    streak.succeeded();
+    streak.reset();
     assert_eq!(streak.failures(), 0);
     assert!(streak.wait_after(&malformed, now + seconds(86_400), Duration::ZERO, 0.5).unwrap() < SLOW_STEP);
 }
 
 #[test]
 fn without_a_token_a_minute_is_the_longest_wait_for_ten_then_two() {
-    let patient = Failure { retry_after: Some(seconds(900)), ..server_error(503, true) };
-    for failure in [failure(Class::Transient), server_error(500, false), server_error(502, false), patient] {
-        for u in [0.5, ALMOST_ONE] {
-            let waits = waits(&vec![failure.clone(); 60], &[0], u);
+    let patient = TokenFailure { retry_after: Some(seconds(900)), ..server_error(503, true) };
+    for failure in [failure(FailureClass::Transient), server_error(500, false), server_error(502, false), patient] {
+        for jitter in [0.5, ALMOST_ONE] {
+            let waits = waits(&vec![failure.clone(); 60], &[0], jitter);
             let mut passed = 0.0;
             for wait in &waits {
                 let longest = if passed < 600.0 { 60.0 } else { 120.0 };
@@ -183,7 +189,7 @@ fn without_a_token_a_minute_is_the_longest_wait_for_ten_then_two() {
 
 #[test]
 fn the_ten_minutes_count_from_the_end_of_the_token() {
-    let down = failure(Class::Transient);
+    let down = failure(FailureClass::Transient);
     let (mut streak, now) = (FailureStreak { failures: 20, ..FailureStreak::default() }, start());
     let mut after = |at: u64, remaining: u64| {
         streak.wait_after(&down, now + seconds(at), seconds(remaining), ALMOST_ONE).unwrap().as_secs_f64().round()
@@ -203,15 +209,15 @@ fn the_ten_minutes_count_from_the_end_of_the_token() {
 
 #[test]
 fn a_long_wait_does_not_go_on_after_the_token_has_ended() {
-    let asked = |wait| Failure { retry_after: Some(seconds(wait)), ..server_error(503, true) };
-    let wait = |failure: &Failure, remaining: u64, u: f64| {
-        FailureStreak::default().wait_after(failure, start(), seconds(remaining), u).unwrap().as_secs_f64()
+    let requested = |wait| TokenFailure { retry_after: Some(seconds(wait)), ..server_error(503, true) };
+    let wait = |failure: &TokenFailure, remaining: u64, jitter: f64| {
+        FailureStreak::default().wait_after(failure, start(), seconds(remaining), jitter).unwrap().as_secs_f64()
     };
-    for u in [0.0, 0.5, ALMOST_ONE] {
-        assert!(wait(&asked(900), 3_600, u) >= 900.0);
-        assert!((50.0..=100.0).contains(&wait(&asked(900), 100, u)));
-        assert!((30.0..=60.0).contains(&wait(&asked(900), 5, u)));
-        assert!(wait(&asked(30), 5, u) >= 30.0);
+    for jitter in [0.0, 0.5, ALMOST_ONE] {
+        assert!(wait(&requested(900), 3_600, jitter) >= 900.0);
+        assert!((50.0..=100.0).contains(&wait(&requested(900), 100, jitter)));
+        assert!((30.0..=60.0).contains(&wait(&requested(900), 5, jitter)));
+        assert!(wait(&requested(30), 5, jitter) >= 30.0);
     }
     let unreadable = server_error(500, false);
     let waits = waits(&vec![unreadable; 10], &[150], ALMOST_ONE);
@@ -220,11 +226,13 @@ fn a_long_wait_does_not_go_on_after_the_token_has_ended() {
 
 #[test]
 fn other_failures_keep_their_schedules_without_a_token() {
-    for (class, longest) in [(Class::Certificate, 300.0), (Class::Redirect, 300.0), (Class::Throttled, 60.0)] {
+    for (class, longest) in
+        [(FailureClass::Certificate, 300.0), (FailureClass::Redirect, 300.0), (FailureClass::Throttled, 60.0)]
+    {
         let waits = waits(&vec![failure(class); 60], &[0], ALMOST_ONE);
         assert!((longest - 0.1..=longest).contains(&waits[59]), "{class}: {waits:?}");
     }
-    let throttled = Failure { retry_after: Some(seconds(900)), ..failure(Class::Throttled) };
+    let throttled = TokenFailure { retry_after: Some(seconds(900)), ..failure(FailureClass::Throttled) };
     assert!(waits(&[throttled], &[0], 0.0)[0] >= 900.0);
 }
 
@@ -233,44 +241,44 @@ async fn o02_refusals_that_go_on_cause_ever_rarer_refreshes() {
     use tokio::time::{Instant, advance};
 
     let clock = crate::token::Clock::Tokio(Instant::now());
-    let mut gate = EarlyRefreshLimiter::default();
+    let mut limiter = EarlyRefreshLimiter::default();
     let mut allowed = Vec::new();
     for second in 0..4_000 {
-        if gate.allows(clock.now()) {
+        if limiter.allows(clock.now()) {
             allowed.push(second);
         }
         advance(seconds(1)).await;
     }
     assert_eq!(allowed, [0, 30, 90, 210, 450, 930, 1830, 2730, 3630]);
     advance(seconds(3600)).await;
-    assert!(gate.allows(clock.now()));
+    assert!(limiter.allows(clock.now()));
     advance(seconds(30)).await;
-    assert!(gate.allows(clock.now()), "after a quiet hour the pause is short again");
+    assert!(limiter.allows(clock.now()), "after a quiet hour the pause is short again");
 }
 
-fn any_class() -> impl Strategy<Value = Class> {
-    prop::sample::select(Class::ALL.to_vec())
+fn any_class() -> impl Strategy<Value = FailureClass> {
+    prop::sample::select(FailureClass::ALL.to_vec())
 }
 
 proptest! {
     #[test]
     fn the_time_to_the_next_call_is_never_zero(
-        classes in prop::collection::vec(any_class(), 1..50), remaining in 0_u64..100_000, asked in prop::option::of(0_u64..10_000),
-        u in 0.0..1.0_f64,
+        classes in prop::collection::vec(any_class(), 1..50), remaining in 0_u64..100_000, requested in prop::option::of(0_u64..10_000),
+        jitter in 0.0..1.0_f64,
     ) {
         let (mut streak, mut now) = (FailureStreak::default(), start());
         for class in classes {
-            let failure = Failure { retry_after: asked.map(seconds), ..failure(class) };
-            let wait = streak.wait_after(&failure, now, seconds(remaining), u);
+            let failure = TokenFailure { retry_after: requested.map(seconds), ..failure(class) };
+            let wait = streak.wait_after(&failure, now, seconds(remaining), jitter);
             now = now + wait.unwrap_or_default();
             prop_assert!(wait.is_none_or(|wait| wait >= BACKOFF_BASE && wait <= seconds(3960)));
-            prop_assert_eq!(wait.is_none(), class == Class::Rejected);
+            prop_assert_eq!(wait.is_none(), class == FailureClass::Rejected);
         }
     }
 
     #[test]
-    fn a_long_enough_token_is_refreshed_before_its_usable_end(s in 60_u64..200_000, u in 0.0..1.0_f64) {
+    fn a_long_enough_token_is_refreshed_before_its_usable_end(s in 60_u64..200_000, jitter in 0.0..1.0_f64) {
         let lifetime = lifetime(s);
-        prop_assert!(lifetime.refresh(seconds(10), u) < lifetime.usable());
+        prop_assert!(lifetime.refresh_after(seconds(10), jitter) < lifetime.usable_for());
     }
 }

@@ -28,10 +28,10 @@ pub enum Encoding {
 }
 
 /// Header fields and body of a request.
-type Parts = (Vec<(HeaderName, HeaderValue)>, Zeroizing<Vec<u8>>);
+type RequestParts = (Vec<(HeaderName, HeaderValue)>, Zeroizing<Vec<u8>>);
 
 /// The token request.
-pub fn token_request(credentials: &Credentials, encoding: Encoding, scope: Option<&str>) -> Parts {
+pub fn token_request(credentials: &Credentials, encoding: Encoding, scope: Option<&str>) -> RequestParts {
     #[derive(Serialize)]
     struct Body<'a> {
         client_id: &'a str,
@@ -54,12 +54,12 @@ pub fn token_request(credentials: &Credentials, encoding: Encoding, scope: Optio
 
 /// The revocation request (RFC 7009, 2.1) for the token in `bearer`, a value of `Authorization`. JSON is no form of it, so it
 /// is a form whatever the token request was.
-pub fn revocation_request(credentials: &Credentials, encoding: Encoding, bearer: &HeaderValue) -> Option<Parts> {
+pub fn revocation_request(credentials: &Credentials, encoding: Encoding, bearer: &HeaderValue) -> Option<RequestParts> {
     let token = bearer.to_str().ok()?.strip_prefix("Bearer ")?;
     Some(form(credentials, encoding, vec![("token", token), ("token_type_hint", "access_token")]))
 }
 
-fn form<'a>(credentials: &'a Credentials, encoding: Encoding, mut fields: Vec<(&'a str, &'a str)>) -> Parts {
+fn form<'a>(credentials: &'a Credentials, encoding: Encoding, mut fields: Vec<(&'a str, &'a str)>) -> RequestParts {
     let mut headers = vec![FORM];
     let (id, secret) = (credentials.id.expose().as_str(), credentials.secret.expose().as_str());
     if encoding == Encoding::Basic {
@@ -68,8 +68,8 @@ fn form<'a>(credentials: &'a Credentials, encoding: Encoding, mut fields: Vec<(&
         fields.extend([("client_id", id), ("client_secret", secret)]);
     }
     // Never moved while it grows, as with JSON.
-    let room = fields.iter().map(|(_, value)| URL_ENCODED * value.len()).sum::<usize>() + NAMES_AND_PUNCTUATION;
-    let body = form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(fields).finish();
+    let capacity = fields.iter().map(|(_, value)| URL_ENCODED * value.len()).sum::<usize>() + NAMES_AND_PUNCTUATION;
+    let body = form_urlencoded::Serializer::new(String::with_capacity(capacity)).extend_pairs(fields).finish();
     (headers, Zeroizing::new(body.into_bytes()))
 }
 

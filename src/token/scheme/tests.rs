@@ -7,12 +7,12 @@ use crate::{
     token::tests::{config, credentials},
 };
 
-fn text(call: &TokenRequest) -> (Vec<(&str, &str)>, &str) {
-    let headers = call.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-    (headers, std::str::from_utf8(&call.body).unwrap())
+fn text(request: &TokenRequest) -> (Vec<(&str, &str)>, &str) {
+    let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    (headers, std::str::from_utf8(&request.body).unwrap())
 }
 
-fn minted(untyped: bool) -> IssuedToken {
+fn issued(untyped: bool) -> IssuedToken {
     IssuedToken { token: "tok".into(), expires_in: Some(Duration::from_secs(5)), untyped }
 }
 
@@ -23,10 +23,10 @@ fn special(scheme: Scheme) -> Credentials {
 
 #[test]
 fn p03_oauth2_in_json_is_the_specified_body() {
-    let call = token_call(&special(Scheme::OAuth2), &config());
-    let (headers, body) = text(&call);
+    let request = token_request(&special(Scheme::OAuth2), &config());
+    let (headers, body) = text(&request);
     let expected = r#"{"client_id":"id:1","client_secret":"s\"3\\cr:té&=+ ","grant_type":"client_credentials"}"#;
-    assert_eq!((call.path.as_str(), body), ("/oauth/token", expected));
+    assert_eq!((request.path.as_str(), body), ("/oauth/token", expected));
     assert_eq!(
         headers,
         [
@@ -37,33 +37,33 @@ fn p03_oauth2_in_json_is_the_specified_body() {
         ]
     );
     let scoped = Config { scope: Some("a b".to_owned()), token_path: Some("/t".to_owned()), ..config() };
-    let call = token_call(&special(Scheme::OAuth2), &scoped);
-    assert!(text(&call).1.ends_with(r#","scope":"a b"}"#) && call.path == "/t");
+    let request = token_request(&special(Scheme::OAuth2), &scoped);
+    assert!(text(&request).1.ends_with(r#","scope":"a b"}"#) && request.path == "/t");
 }
 
 #[test]
 fn oauth2_in_a_form_and_in_basic_are_those_of_the_rfc() {
     let form = Config { encoding: Encoding::Form, scope: Some("a b".to_owned()), ..config() };
-    let call = token_call(&special(Scheme::OAuth2), &form);
-    let (headers, body) = text(&call);
+    let request = token_request(&special(Scheme::OAuth2), &form);
+    let (headers, body) = text(&request);
     assert_eq!(headers[0], ("content-type", "application/x-www-form-urlencoded"));
     let fields =
         "grant_type=client_credentials&scope=a+b&client_id=id%3A1&client_secret=s%223%5Ccr%3At%C3%A9%26%3D%2B+";
     assert_eq!(body, fields);
 
-    let call = token_call(&special(Scheme::OAuth2), &Config { encoding: Encoding::Basic, ..config() });
-    let (headers, body) = text(&call);
+    let request = token_request(&special(Scheme::OAuth2), &Config { encoding: Encoding::Basic, ..config() });
+    let (headers, body) = text(&request);
     assert_eq!(body, "grant_type=client_credentials");
     // printf 'id%%3A1:s%%223%%5Ccr%%3At%%C3%%A9%%26%%3D%%2B+' | base64
     assert_eq!(headers[1], ("authorization", "Basic aWQlM0ExOnMlMjIzJTVDY3IlM0F0JUMzJUE5JTI2JTNEJTJCKw=="));
-    assert!(call.headers[1].1.is_sensitive());
+    assert!(request.headers[1].1.is_sensitive());
 }
 
 #[test]
 fn partner_authentication_is_what_the_vendor_documents() {
-    let call = token_call(&special(Scheme::Partner), &config());
-    let (headers, body) = text(&call);
-    assert_eq!(call.path, "/aggregation/v2/partners/authentication");
+    let request = token_request(&special(Scheme::Partner), &config());
+    let (headers, body) = text(&request);
+    assert_eq!(request.path, "/aggregation/v2/partners/authentication");
     assert_eq!(body, r#"{"partnerId":"id:1","partnerSecret":"s\"3\\cr:té&=+ "}"#);
     assert_eq!(
         headers,
@@ -77,13 +77,13 @@ fn partner_authentication_is_what_the_vendor_documents() {
 }
 
 #[test]
-fn d07_a_grant_has_the_schemes_fields_and_they_are_sensitive() {
+fn d07_the_headers_are_those_of_the_scheme_and_sensitive() {
     let fields = |scheme, config: &Config| {
-        let grant = grant(&credentials(scheme, "id", "secret"), config, &minted(true));
-        assert!(grant.headers.iter().all(|(_, value)| value.is_sensitive()));
-        assert!(!format!("{grant:?}").contains("tok\""));
-        assert_eq!(grant.untyped, scheme == Scheme::OAuth2);
-        grant.headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        let auth_headers = auth_headers(&credentials(scheme, "id", "secret"), config, &issued(true));
+        assert!(auth_headers.headers.iter().all(|(_, value)| value.is_sensitive()));
+        assert!(!format!("{auth_headers:?}").contains("tok\""));
+        assert_eq!(auth_headers.untyped, scheme == Scheme::OAuth2);
+        auth_headers.headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
     };
     assert_eq!(fields(Scheme::OAuth2, &config()), ["finicity-app-key: key", "authorization: Bearer tok"]);
     assert_eq!(fields(Scheme::Partner, &config()), ["finicity-app-key: key", "finicity-app-token: tok"]);
@@ -93,19 +93,19 @@ fn d07_a_grant_has_the_schemes_fields_and_they_are_sensitive() {
         ..config()
     };
     assert_eq!(fields(Scheme::Partner, &australia), ["app-key: key", "app-token: tok"]);
-    assert_eq!(token_call(&special(Scheme::Partner), &australia).headers[1].0, "app-key");
+    assert_eq!(token_request(&special(Scheme::Partner), &australia).headers[1].0, "app-key");
 }
 
 #[test]
 fn a_token_is_revoked_where_a_path_for_it_is_configured() {
     let bearer = HeaderValue::from_static("Bearer tok");
     let credentials = credentials(Scheme::OAuth2, "id", "secret");
-    assert!(revocation_call(&credentials, &config(), &bearer).is_none());
+    assert!(revocation_request(&credentials, &config(), &bearer).is_none());
     let config = Config { revocation_path: Some("/oauth/revoke".to_owned()), ..config() };
-    let call = revocation_call(&credentials, &config, &bearer).unwrap();
-    assert_eq!(call.path, "/oauth/revoke");
-    assert!(text(&call).0.contains(&("accept-encoding", "identity")));
-    assert_eq!(text(&call).1, "token=tok&token_type_hint=access_token&client_id=id&client_secret=secret");
+    let request = revocation_request(&credentials, &config, &bearer).unwrap();
+    assert_eq!(request.path, "/oauth/revoke");
+    assert!(text(&request).0.contains(&("accept-encoding", "identity")));
+    assert_eq!(text(&request).1, "token=tok&token_type_hint=access_token&client_id=id&client_secret=secret");
 }
 
 #[test]

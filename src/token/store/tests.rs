@@ -2,7 +2,7 @@ use http::header;
 use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::token::{classify::Class, scheme::FINICITY_APP_KEY};
+use crate::token::{classify::FailureClass, scheme::FINICITY_APP_KEY};
 
 const WAIT: Duration = Duration::from_secs(2);
 
@@ -10,7 +10,7 @@ fn paused() -> (TokenWriter, TokenReader) {
     channel(Clock::Tokio(Instant::now()), WAIT)
 }
 
-fn grant(token: &str) -> AuthHeaders {
+fn auth_headers(token: &str) -> AuthHeaders {
     let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
     bearer.set_sensitive(true);
     AuthHeaders {
@@ -22,14 +22,14 @@ fn grant(token: &str) -> AuthHeaders {
 
 fn publish(writer: &mut TokenWriter, token: &str, usable: Duration) -> u64 {
     let now = writer.clock().now();
-    let version = writer.publish(grant(token), now + usable);
-    writer.settle(Phase::Idle, Some(now + usable / 2), LockoutStatus::default());
+    let version = writer.publish(auth_headers(token), now + usable);
+    writer.set_status(Phase::Idle, Some(now + usable / 2), LockoutStatus::default());
     version
 }
 
-fn failed(writer: &mut TokenWriter, class: Class, next: Option<BootInstant>) {
-    let phase = if class == Class::Rejected { Phase::Rejected } else { Phase::Failed(class) };
-    writer.settle(phase, next, LockoutStatus::default());
+fn failed(writer: &mut TokenWriter, class: FailureClass, next: Option<BootInstant>) {
+    let phase = if class == FailureClass::Rejected { Phase::Rejected } else { Phase::Failed(class) };
+    writer.set_status(phase, next, LockoutStatus::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,16 +66,16 @@ async fn n01_waiting_requests_get_the_token_as_soon_as_it_is_there() {
 async fn a_wait_ends_after_its_time_and_says_when_to_come_back() {
     let (mut writer, reader) = paused();
     let next = writer.clock().now() + Duration::from_secs(30);
-    failed(&mut writer, Class::Transient, Some(next));
+    failed(&mut writer, FailureClass::Transient, Some(next));
     let started = Instant::now();
     assert_eq!(reader.wait().await.unwrap_err(), Unavailable::NoToken { retry_after: Duration::from_secs(28) });
     assert!(started.elapsed().abs_diff(WAIT) < Duration::from_millis(5));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejection_is_told_at_once() {
+async fn a_rejection_is_returned_at_once() {
     let (mut writer, reader) = paused();
-    failed(&mut writer, Class::Rejected, None);
+    failed(&mut writer, FailureClass::Rejected, None);
     let started = Instant::now();
     assert_eq!(reader.wait().await.unwrap_err(), Unavailable::Rejected);
     drop(writer);
@@ -85,7 +85,7 @@ async fn a_rejection_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_number_of_waiters_is_bounded_and_places_are_given_back() {
+async fn the_number_of_waiters_is_bounded_and_permits_are_released() {
     let (_writer, reader) = paused();
     let waiting: Vec<_> = (0..MAX_WAITERS)
         .map(|_| {
@@ -107,16 +107,16 @@ async fn the_number_of_waiters_is_bounded_and_places_are_given_back() {
 async fn the_state_follows_the_refresher_and_the_time() {
     let (mut writer, reader) = paused();
     assert_eq!(reader.state(), State::Empty);
-    writer.fetching();
+    writer.set_fetching();
     assert_eq!(reader.state(), State::Empty);
     publish(&mut writer, "one", Duration::from_secs(10));
     assert_eq!(reader.state(), State::Fresh);
     assert_eq!(reader.until_next_attempt(), Some(Duration::from_secs(5)));
-    writer.fetching();
+    writer.set_fetching();
     assert_eq!(reader.state(), State::Refreshing);
-    failed(&mut writer, Class::Transient, None);
+    failed(&mut writer, FailureClass::Transient, None);
     assert_eq!(reader.state(), State::Degraded);
-    failed(&mut writer, Class::Rejected, None);
+    failed(&mut writer, FailureClass::Rejected, None);
     assert_eq!(reader.state(), State::Degraded);
     advance(Duration::from_secs(10)).await;
     assert_eq!(reader.state(), State::Rejected);

@@ -9,8 +9,8 @@ use finicity_proxy::{
     proxy, tls,
     token::{
         self, Clock, Command, Endpoint,
-        classify::{Answer, Class, Failure, IssuedToken, classify},
-        scheme::{self, grant, oauth2::Encoding, revocation_call, token_call},
+        classify::{FailureClass, IssuedToken, TokenFailure, TokenResponse, classify},
+        scheme::{self, auth_headers, oauth2::Encoding, revocation_request, token_request},
     },
 };
 use futures_util::FutureExt as _;
@@ -42,7 +42,7 @@ fn loaded() -> Loaded {
     app::load(&inputs()).now_or_never().expect("the environment waits for nothing").unwrap()
 }
 
-fn minted() -> IssuedToken {
+fn issued() -> IssuedToken {
     IssuedToken { token: token_text(1).as_str().into(), expires_in: None, untyped: false }
 }
 
@@ -87,13 +87,13 @@ fn l03_token_calls_and_tokens() {
                 base: "https://localhost".parse().unwrap(),
                 ..config.token.clone()
             };
-            check("the token call", token_call(&credentials, &config));
+            check("the token call", token_request(&credentials, &config));
             let bearer = HeaderValue::from_str(&format!("Bearer {}", token_text(1))).unwrap();
-            check("the revocation", revocation_call(&credentials, &config, &bearer));
-            let granted: scheme::AuthHeaders = grant(&credentials, &config, &minted());
-            check("the grant", &granted);
+            check("the revocation", revocation_request(&credentials, &config, &bearer));
+            let auth: scheme::AuthHeaders = auth_headers(&credentials, &config, &issued());
+            check("the grant", &auth);
             let (mut writer, reader) = token::channel(Clock::Boot, Duration::ZERO);
-            writer.publish(granted, Clock::Boot.now() + Duration::from_secs(60));
+            writer.publish(auth, Clock::Boot.now() + Duration::from_secs(60));
             check("the writer", &writer);
             check("the reader", &reader);
             check("the token", reader.usable().unwrap());
@@ -111,10 +111,10 @@ fn l03_answers_and_errors() {
     let echo = format!(r#"{{"code":"{CLIENT_SECRET}","error":"{CLIENT_SECRET}","error_description":"{APP_KEY}"}}"#);
     for (status, body) in [(200, &good), (400, &echo), (500, &echo), (200, &echo)] {
         let status = StatusCode::from_u16(status).unwrap();
-        let answer = Answer { status, headers: &headers, body: Some(body.as_bytes()) };
+        let answer = TokenResponse { status, headers: &headers, body: Some(body.as_bytes()) };
         check("the answer", &answer);
         check("what it means", classify(&answer, "access_token", std::time::SystemTime::UNIX_EPOCH));
     }
-    check("a failure", Failure::new(Class::Certificate, "reason"));
+    check("a failure", TokenFailure::new(FailureClass::Certificate, "reason"));
     check("an error", proxy::Error::new(proxy::Code::UpstreamTls, "detail"));
 }

@@ -48,7 +48,7 @@ fn wrappings(body: &[u8]) -> Vec<Response> {
 }
 
 /// What has to be the same in every form.
-fn summary(outcome: Result<IssuedToken, Failure>) -> String {
+fn summary(outcome: Result<IssuedToken, TokenFailure>) -> String {
     match outcome {
         Ok(IssuedToken { token, expires_in, untyped }) => format!("{} {expires_in:?} {untyped}", token.expose()),
         Err(failure) => format!("{failure:?}"),
@@ -57,9 +57,9 @@ fn summary(outcome: Result<IssuedToken, Failure>) -> String {
 
 #[track_caller]
 fn check_wrapped(status: u16, body: &str) {
-    let plain = summary(answer(status, &[], body));
+    let plain = summary(classify_text(status, &[], body));
     for (headers, wrapped) in wrappings(body.as_bytes()) {
-        assert_eq!(summary(bytes(status, &headers, &wrapped)), plain, "{status} {headers:?} {wrapped:?}");
+        assert_eq!(summary(classify_bytes(status, &headers, &wrapped)), plain, "{status} {headers:?} {wrapped:?}");
     }
 }
 
@@ -81,8 +81,8 @@ fn a_rejection_is_read_in_every_form_at_any_status() {
         ] {
             check_wrapped(status, body);
             assert_eq!(
-                bytes(status, &[("content-encoding", "gzip")], &gzip(body.as_bytes())).unwrap_err().class,
-                Class::Rejected
+                classify_bytes(status, &[("content-encoding", "gzip")], &gzip(body.as_bytes())).unwrap_err().class,
+                FailureClass::Rejected
             );
         }
     }
@@ -101,12 +101,21 @@ fn a_head_decides_alone_where_the_body_cannot_be_read() {
     let html = gzip(b"<html>Service Unavailable</html>");
     for body in [cut, &html, b"\x1f\x8b", b"\xff\xff\xff\xff", &[0x78, 0x9c, 0xff, 0xff]] {
         for coding in ["gzip", "deflate", "br", "gzip, br", ""] {
-            let class = |status| bytes(status, &[("content-encoding", coding)], body).unwrap_err().class;
+            let class = |status| classify_bytes(status, &[("content-encoding", coding)], body).unwrap_err().class;
             let classes = [401, 403, 429, 302, 503, 200].map(class);
-            let expected =
-                [Class::Rejected, Class::Config, Class::Throttled, Class::Redirect, Class::Transient, Class::Malformed];
+            let expected = [
+                FailureClass::Rejected,
+                FailureClass::Misconfigured,
+                FailureClass::Throttled,
+                FailureClass::Redirect,
+                FailureClass::Transient,
+                FailureClass::Malformed,
+            ];
             assert_eq!(classes, expected, "{coding} {body:?}");
-            assert!(!bytes(500, &[("content-encoding", coding)], body).unwrap_err().readable, "{coding} {body:?}");
+            assert!(
+                !classify_bytes(500, &[("content-encoding", coding)], body).unwrap_err().readable,
+                "{coding} {body:?}"
+            );
         }
     }
 }
@@ -120,13 +129,13 @@ fn damaged_data_may_reject_and_gives_no_token() {
         body
     };
     let gzipped = [("content-encoding", "gzip")];
-    let failure = bytes(200, &gzipped, &damaged(TOKEN)).unwrap_err();
-    assert_eq!(failure.class, Class::Malformed);
+    let failure = classify_bytes(200, &gzipped, &damaged(TOKEN)).unwrap_err();
+    assert_eq!(failure.class, FailureClass::Malformed);
     assert!(failure.reason.contains("damaged"), "{failure}");
-    assert_eq!(bytes(503, &gzipped, &damaged(LOCKED)).unwrap_err().class, Class::Rejected);
+    assert_eq!(classify_bytes(503, &gzipped, &damaged(LOCKED)).unwrap_err().class, FailureClass::Rejected);
     // Without its trailer, nothing contradicts a whole document.
     let whole = gzip(TOKEN.as_bytes());
-    assert!(bytes(200, &gzipped, &whole[..whole.len() - 8]).is_ok());
+    assert!(classify_bytes(200, &gzipped, &whole[..whole.len() - 8]).is_ok());
 }
 
 #[test]
@@ -135,16 +144,23 @@ fn a_body_that_inflates_beyond_the_limit_is_too_large() {
     let larger = format!("{fitting} ");
     for (coding, encode) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("deflate", zlib), ("deflate", raw_deflate)] {
         let coding = [("content-encoding", coding)];
-        assert!(bytes(200, &coding, &encode(fitting.as_bytes())).is_ok(), "{coding:?}");
-        let failure = bytes(200, &coding, &encode(larger.as_bytes())).unwrap_err();
-        assert_eq!((failure.class, failure.reason), (Class::Malformed, "the token answer is too large"), "{coding:?}");
+        assert!(classify_bytes(200, &coding, &encode(fitting.as_bytes())).is_ok(), "{coding:?}");
+        let failure = classify_bytes(200, &coding, &encode(larger.as_bytes())).unwrap_err();
+        assert_eq!(
+            (failure.class, failure.reason),
+            (FailureClass::Malformed, "the token answer is too large"),
+            "{coding:?}"
+        );
         assert_eq!(failure.disposition, Disposition::Responded);
         let refused = format!("{}{LOCKED}", " ".repeat(MAX_BODY_BYTES - LOCKED.len()));
-        assert_eq!(bytes(503, &coding, &encode(refused.as_bytes())).unwrap_err().class, Class::Rejected);
+        assert_eq!(
+            classify_bytes(503, &coding, &encode(refused.as_bytes())).unwrap_err().class,
+            FailureClass::Rejected
+        );
         let bomb = encode(&vec![b'['; 4 * MAX_BODY_BYTES]);
-        assert_eq!(bytes(401, &coding, &bomb).unwrap_err().class, Class::Rejected);
-        let unread = bytes(503, &coding, &bomb).unwrap_err();
-        assert_eq!((unread.class, unread.disposition), (Class::Transient, Disposition::Unknown));
+        assert_eq!(classify_bytes(401, &coding, &bomb).unwrap_err().class, FailureClass::Rejected);
+        let unread = classify_bytes(503, &coding, &bomb).unwrap_err();
+        assert_eq!((unread.class, unread.disposition), (FailureClass::Transient, Disposition::Unknown));
     }
 }
 
@@ -175,9 +191,9 @@ proptest! {
             }
         }
         let body = if is_pretty { serde_json::to_string_pretty(&body) } else { serde_json::to_string(&body) }.unwrap();
-        let plain = summary(answer(200, &[], &body));
+        let plain = summary(classify_text(200, &[], &body));
         for (headers, wrapped) in wrappings(body.as_bytes()) {
-            prop_assert_eq!(&summary(bytes(200, &headers, &wrapped)), &plain, "{:?} {}", headers, body);
+            prop_assert_eq!(&summary(classify_bytes(200, &headers, &wrapped)), &plain, "{:?} {}", headers, body);
         }
     }
 
@@ -186,8 +202,8 @@ proptest! {
         status in 200_u16..600, coding in "(gzip|deflate|br|identity|, ?){0,3}", body in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         for body in [gzip(&body), zlib(&body), raw_deflate(&body), body] {
-            let outcome = bytes(status, &[("content-encoding", &coding)], &body);
-            prop_assert!(outcome.is_err_and(|failure| failure.class != Class::Rejected || status == 401));
+            let outcome = classify_bytes(status, &[("content-encoding", &coding)], &body);
+            prop_assert!(outcome.is_err_and(|failure| failure.class != FailureClass::Rejected || status == 401));
         }
     }
 }

@@ -24,7 +24,7 @@ async fn play(instances: usize, secret: &'static str) -> (Vendor, Vec<Instance>,
     }
     sleep(OUTAGE).await;
     assert_eq!(
-        vendor.with(|books| books.requests.len()),
+        vendor.with(|state| state.requests.len()),
         instances,
         "one attempt of each before the end of the outage"
     );
@@ -37,8 +37,8 @@ async fn play(instances: usize, secret: &'static str) -> (Vendor, Vec<Instance>,
 /// The most attempts within one second after `end`.
 fn peak(vendor: &Vendor, end: Instant) -> usize {
     let mut seconds: BTreeMap<u64, usize> = BTreeMap::new();
-    vendor.with(|books| {
-        for (_, at) in books.requests.iter().filter(|(_, at)| *at >= end) {
+    vendor.with(|state| {
+        for (_, at) in state.requests.iter().filter(|(_, at)| *at >= end) {
             *seconds.entry((*at - end).as_secs()).or_default() += 1;
         }
     });
@@ -50,7 +50,7 @@ async fn a_hanging_endpoint_costs_one_attempt_and_a_token_follows_within_a_minut
     for instances in [1, 10, 1_000] {
         let (vendor, fleet, end) = play(instances, "right").await;
         assert!(fleet.iter().all(|instance| instance.reader.state() == State::Fresh), "{instances} instances");
-        assert_eq!(vendor.with(|books| books.requests.len()), 2 * instances);
+        assert_eq!(vendor.with(|state| state.requests.len()), 2 * instances);
         let peak = peak(&vendor, end);
         assert!(peak <= (instances / 10).max(4), "peak of {peak} attempts a second");
     }
@@ -61,8 +61,8 @@ async fn a_wrong_secret_costs_one_more_attempt_after_the_outage_and_is_rejected(
     for instances in [1, 10, 1_000] {
         let (vendor, fleet, _) = play(instances, "wrong").await;
         assert!(fleet.iter().all(|instance| instance.reader.state() == State::Rejected), "{instances} instances");
-        assert_eq!(vendor.with(|books| books.requests.len()), 2 * instances);
+        assert_eq!(vendor.with(|state| state.requests.len()), 2 * instances);
         sleep(Duration::from_secs(7 * 24 * 3600)).await;
-        assert_eq!(vendor.with(|books| books.requests.len()), 2 * instances, "never again");
+        assert_eq!(vendor.with(|state| state.requests.len()), 2 * instances, "never again");
     }
 }

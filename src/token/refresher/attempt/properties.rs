@@ -46,9 +46,9 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-async fn play(events: Vec<Event>, right: &[&'static str]) -> Result<(), TestCaseError> {
+async fn play(events: Vec<Event>, valid: &[&'static str]) -> Result<(), TestCaseError> {
     let dir = tempfile::tempdir().unwrap();
-    let vendor = Vendor::new(Mode::HangsOnTokens, right);
+    let vendor = Vendor::new(Mode::HangsOnTokens, valid);
     let clock = Clock::Simulated(Instant::now());
     let mut processes: [Option<Instance>; 2] = [None, None];
     for event in events {
@@ -80,15 +80,15 @@ async fn play(events: Vec<Event>, right: &[&'static str]) -> Result<(), TestCase
             }
         }
     }
-    let requests = vendor.with(|books| books.requests.clone());
-    check(&requests, right)
+    let requests = vendor.with(|state| state.requests.clone());
+    check(&requests, valid)
 }
 
-fn check(requests: &[(String, Instant)], right: &[&'static str]) -> Result<(), TestCaseError> {
+fn check(requests: &[(String, Instant)], valid: &[&'static str]) -> Result<(), TestCaseError> {
     let mut of_secret: HashMap<&str, Vec<Instant>> = HashMap::new();
     let mut since_accepted: Vec<Instant> = Vec::new();
     for (secret, at) in requests {
-        if right.contains(&secret.as_str()) {
+        if valid.contains(&secret.as_str()) {
             // It may have been accepted, and the vendor's count of the account with it.
             since_accepted.clear();
             continue;
@@ -104,9 +104,9 @@ fn check(requests: &[(String, Instant)], right: &[&'static str]) -> Result<(), T
     Ok(())
 }
 
-fn run(events: Vec<Event>, right: &[&'static str]) -> Result<(), TestCaseError> {
+fn run(events: Vec<Event>, valid: &[&'static str]) -> Result<(), TestCaseError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(play(events, right))
+    runtime.block_on(play(events, valid))
 }
 
 proptest! {

@@ -82,7 +82,7 @@ async fn a_rejection_seen_by_another_process_ends_the_proof() {
     let two = Instance::start(&vendor, Some(dir.path()), "right", clock);
     minutes(1).await;
     assert_eq!(vendor.requests(), 2);
-    vendor.with(|books| books.right.clear());
+    vendor.with(|state| state.valid.clear());
     minutes(60).await;
     assert_eq!(vendor.requests(), 3, "one of the two was rejected");
     // An operator believes in a fault of the vendor's. Its responses are late.
@@ -91,7 +91,7 @@ async fn a_rejection_seen_by_another_process_ends_the_proof() {
         assert_eq!(instance.control.reset_latch(false).await, Some(Decision::Allowed));
     }
     minutes(10).await;
-    assert_eq!((vendor.requests(), one.guard().rejections), (4, 2));
+    assert_eq!((vendor.requests(), one.lockout().rejections), (4, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,13 +103,13 @@ async fn a_reset_in_one_process_gives_the_proof_back_to_none() {
     minutes(30).await;
     let two = Instance::start(&vendor, Some(dir.path()), "right", clock);
     minutes(1).await;
-    vendor.with(|books| books.right.clear());
+    vendor.with(|state| state.valid.clear());
     minutes(15).await;
-    assert_eq!((vendor.requests(), one.guard().rejections), (3, 1));
+    assert_eq!((vendor.requests(), one.lockout().rejections), (3, 1));
     vendor.set(Mode::HangsOnTokens);
     assert_eq!(one.control.reset_latch(false).await, Some(Decision::Allowed));
     minutes(120).await;
-    assert_eq!(vendor.requests(), 5, "one rejection and two attempts of unknown outcome: {:?}", two.guard());
+    assert_eq!(vendor.requests(), 5, "one rejection and two attempts of unknown outcome: {:?}", two.lockout());
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,15 +136,15 @@ async fn an_attempt_elsewhere_that_does_not_end_is_reported() {
     let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
     // Another process has begun an attempt and was then stopped, say by a debugger or a freezer.
     let mut other = Lockout::open(Some(dir.path())).unwrap();
-    let print = other.fingerprint("oauth2", "localhost", &"id".into(), &"other".into(), b"app-key");
-    let BeginOutcome::Recorded(permit) = other.begin(&print, clock.unix_time(), None).unwrap() else { panic!() };
+    let fingerprint = other.fingerprint("oauth2", "localhost", &"id".into(), &"other".into(), b"app-key");
+    let BeginOutcome::Recorded(permit) = other.begin(&fingerprint, clock.unix_time(), None).unwrap() else { panic!() };
     let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
     seconds(40).await;
-    assert_eq!((vendor.requests(), instance.guard().unrecorded), (0, false));
+    assert_eq!((vendor.requests(), instance.lockout().unrecorded), (0, false));
     minutes(1).await;
     assert_eq!((vendor.requests(), instance.reader.status().phase), (0, Phase::Unrecorded));
     assert!(instance.reader.status().attempted, "the start ends");
     drop(permit);
     minutes(1).await;
-    assert_eq!((instance.reader.state(), instance.guard().unrecorded), (State::Fresh, false));
+    assert_eq!((instance.reader.state(), instance.lockout().unrecorded), (State::Fresh, false));
 }

@@ -13,7 +13,7 @@ use crate::{
     credentials::{Credentials, Scheme, lockout::Lockout},
     telemetry::Metrics,
     token::{
-        CandidateState, Clock, Phase, State, TokenControl, TokenReader, channel, control,
+        CandidateState, Clock, Phase, State, TokenControl, TokenReader, channel, command_channel,
         refresher::tests::{hours, pass, responded},
         scheme::FINICITY_APP_KEY,
         tests::credentials,
@@ -41,12 +41,12 @@ pub(super) enum Mode {
 /// The vendor: knows which secrets are right, and counts token requests with wrong ones on arrival, as it counts failed
 /// authentications.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Vendor(Arc<Mutex<Books>>);
+pub(super) struct Vendor(Arc<Mutex<VendorState>>);
 
 #[derive(Debug, Default)]
-pub(super) struct Books {
+pub(super) struct VendorState {
     pub(super) mode: Mode,
-    pub(super) right: Vec<&'static str>,
+    pub(super) valid: Vec<&'static str>,
     pub(super) requests: Vec<(String, Instant)>,
     pub(super) failed: usize,
     pub(super) probes: usize,
@@ -55,21 +55,21 @@ pub(super) struct Books {
 }
 
 impl Vendor {
-    pub(super) fn new(mode: Mode, right: &[&'static str]) -> Self {
-        Self(Arc::new(Mutex::new(Books { mode, right: right.to_vec(), ..Books::default() })))
+    pub(super) fn new(mode: Mode, valid: &[&'static str]) -> Self {
+        Self(Arc::new(Mutex::new(VendorState { mode, valid: valid.to_vec(), ..VendorState::default() })))
     }
 
-    pub(super) fn with<T>(&self, look: impl FnOnce(&mut Books) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn with<T>(&self, access: impl FnOnce(&mut VendorState) -> T) -> T {
+        access(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn set(&self, mode: Mode) {
-        self.with(|books| books.mode = mode);
+        self.with(|state| state.mode = mode);
     }
 
     /// Token requests that reached it so far.
     pub(super) fn requests(&self) -> usize {
-        self.with(|books| books.requests.len())
+        self.with(|state| state.requests.len())
     }
 }
 
@@ -78,56 +78,58 @@ impl TokenSource for Vendor {
         "localhost"
     }
 
-    async fn mint(&self, credentials: &Credentials, limit: Duration) -> Result<AuthHeaders, Failure> {
+    async fn fetch(&self, credentials: &Credentials, limit: Duration) -> Result<AuthHeaders, TokenFailure> {
         let secret = credentials.secret.expose().clone();
-        let (mode, right) = self.with(|books| {
-            match books.mode {
+        let (mode, valid) = self.with(|state| {
+            match state.mode {
                 Mode::Unreachable => {}
                 // A gateway responds; nothing is authenticated.
-                Mode::Fails => books.failed += 1,
-                _ => books.requests.push((secret.clone(), Instant::now())),
+                Mode::Fails => state.failed += 1,
+                _ => state.requests.push((secret.clone(), Instant::now())),
             }
-            books.limits.push(limit);
-            (books.mode, books.right.contains(&secret.as_str()))
+            state.limits.push(limit);
+            (state.mode, state.valid.contains(&secret.as_str()))
         });
-        let takes = match mode {
+        let delay = match mode {
             Mode::Works | Mode::Fails => Duration::from_millis(20),
             Mode::Slow(seconds) => Duration::from_secs(seconds),
             Mode::Hangs | Mode::HangsOnTokens => Duration::MAX,
             Mode::Unreachable => {
-                return Err(Failure::new(Class::Transient, "refused").with_disposition(Disposition::NotSent));
+                return Err(
+                    TokenFailure::new(FailureClass::Transient, "refused").with_disposition(Disposition::NotSent)
+                );
             }
         };
-        if timeout(limit, sleep(takes)).await.is_err() {
-            return Err(Failure::new(Class::Transient, "timeout"));
+        if timeout(limit, sleep(delay)).await.is_err() {
+            return Err(TokenFailure::new(FailureClass::Transient, "timeout"));
         }
         if mode == Mode::Fails {
-            return Err(responded(Class::Transient));
+            return Err(responded(FailureClass::Transient));
         }
-        if !right {
-            return Err(responded(Class::Rejected));
+        if !valid {
+            return Err(responded(FailureClass::Rejected));
         }
         let value = HeaderValue::from_str(&secret).unwrap();
         let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];
         Ok(AuthHeaders { headers, expires_in: Some(Duration::from_secs(3600)), untyped: false })
     }
 
-    async fn revoke(&self, _: &Credentials, _: &HeaderValue) -> Option<Result<(), Failure>> {
-        self.with(|books| books.revocations += 1);
+    async fn revoke(&self, _: &Credentials, _: &HeaderValue) -> Option<Result<(), TokenFailure>> {
+        self.with(|state| state.revocations += 1);
         Some(Ok(()))
     }
 
-    async fn probe(&self, _: Scheme) -> Result<(), Failure> {
-        let mode = self.with(|books| {
-            books.probes += 1;
-            books.mode
+    async fn probe(&self, _: Scheme) -> Result<(), TokenFailure> {
+        let mode = self.with(|state| {
+            state.probes += 1;
+            state.mode
         });
         match mode {
             Mode::Hangs => {
                 sleep(Duration::from_secs(10)).await;
-                Err(Failure::new(Class::Transient, "timeout"))
+                Err(TokenFailure::new(FailureClass::Transient, "timeout"))
             }
-            Mode::Unreachable => Err(Failure::new(Class::Transient, "refused")),
+            Mode::Unreachable => Err(TokenFailure::new(FailureClass::Transient, "refused")),
             _ => Ok(()),
         }
     }
@@ -145,7 +147,7 @@ impl Instance {
     /// Starts with `secret`, and with the state in `dir`, or in memory.
     pub(super) fn start(vendor: &Vendor, dir: Option<&Path>, secret: &str, clock: Clock) -> Self {
         let (writer, reader) = channel(clock, Duration::from_secs(2));
-        let (control, commands) = control();
+        let (control, commands) = command_channel();
         let lockout = Lockout::open(dir).unwrap();
         let credentials = credentials(Scheme::OAuth2, "id", secret);
         let (lifetime, metrics, stop) = (Duration::from_secs(7200), Arc::new(Metrics::new()), CancellationToken::new());
@@ -160,8 +162,8 @@ impl Instance {
         let _ = self.task.await;
     }
 
-    pub(super) fn guard(&self) -> crate::token::LockoutStatus {
-        self.reader.status().guard
+    pub(super) fn lockout(&self) -> crate::token::LockoutStatus {
+        self.reader.status().lockout
     }
 }
 
@@ -180,7 +182,7 @@ async fn a_late_rejection_is_received_and_counted_once() {
         let instance = Instance::start(&vendor, None, "wrong", clock());
         minutes(5).await;
         assert_eq!((vendor.requests(), instance.reader.state()), (1, State::Rejected), "{seconds} s");
-        assert_eq!((instance.guard().rejections, instance.guard().unresolved), (1, 0));
+        assert_eq!((instance.lockout().rejections, instance.lockout().unresolved), (1, 0));
     }
 }
 
@@ -189,13 +191,13 @@ async fn a_lost_response_costs_one_attempt_for_as_long_as_the_outage_lasts() {
     let vendor = Vendor::new(Mode::Hangs, &["right"]);
     let instance = Instance::start(&vendor, None, "right", clock());
     minutes(20).await;
-    assert_eq!((vendor.requests(), instance.guard().unresolved), (1, 1));
-    let probes = vendor.with(|books| books.probes);
+    assert_eq!((vendor.requests(), instance.lockout().unresolved), (1, 1));
+    let probes = vendor.with(|state| state.probes);
     assert!((20..40).contains(&probes), "{probes} probes in 19 minutes");
     vendor.set(Mode::Works);
     minutes(1).await;
     assert_eq!((vendor.requests(), instance.reader.state()), (2, State::Fresh));
-    assert_eq!(instance.guard().unresolved, 0);
+    assert_eq!(instance.lockout().unresolved, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,9 +206,9 @@ async fn three_lost_responses_hold_the_credentials_and_a_day_later_there_is_one_
     let instance = Instance::start(&vendor, None, "right", clock());
     minutes(10).await;
     assert_eq!((vendor.requests(), instance.reader.state()), (3, State::Held));
-    let gaps: Vec<_> = vendor.with(|books| books.requests.windows(2).map(|pair| pair[1].1 - pair[0].1).collect());
+    let gaps: Vec<_> = vendor.with(|state| state.requests.windows(2).map(|pair| pair[1].1 - pair[0].1).collect());
     assert!(gaps.iter().all(|gap| *gap >= Duration::from_secs(15)), "{gaps:?}");
-    assert!(instance.guard().held && instance.guard().unresolved == 3);
+    assert!(instance.lockout().held && instance.lockout().unresolved == 3);
     assert!(instance.reader.wait().await.is_err_and(|error| error == crate::token::Unavailable::Held));
     hours(23).await;
     assert_eq!(vendor.requests(), 3);
@@ -246,7 +248,7 @@ async fn a_process_that_is_killed_during_an_attempt_is_remembered() {
     let instance = Instance::start(&vendor, Some(dir.path()), "wrong", clock);
     minutes(60).await;
     assert_eq!((vendor.requests(), instance.reader.state()), (3, State::Rejected));
-    assert_eq!((instance.guard().rejections, instance.guard().unresolved), (1, 2));
+    assert_eq!((instance.lockout().rejections, instance.lockout().unresolved), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,9 +257,9 @@ async fn what_was_not_sent_or_was_answered_is_tried_as_often_as_before() {
         let vendor = Vendor::new(mode, &["right"]);
         let instance = Instance::start(&vendor, None, "right", clock());
         minutes(30).await;
-        let attempts = vendor.with(|books| books.limits.len());
-        assert!(attempts > 20 && instance.guard().unresolved == 0, "{mode:?}: {attempts}");
-        assert_eq!(vendor.with(|books| books.probes), 0);
+        let attempts = vendor.with(|state| state.limits.len());
+        assert!(attempts > 20 && instance.lockout().unresolved == 0, "{mode:?}: {attempts}");
+        assert_eq!(vendor.with(|state| state.probes), 0);
         vendor.set(Mode::Works);
         minutes(3).await;
         assert_eq!(instance.reader.state(), State::Fresh);
@@ -274,8 +276,8 @@ async fn proven_credentials_are_tried_again_after_lost_responses() {
     vendor.set(Mode::Hangs);
     let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
     minutes(10).await;
-    let limits = vendor.with(|books| books.limits.clone());
-    assert!(limits.len() > 8 && instance.guard().unresolved == 0, "{limits:?}");
+    let limits = vendor.with(|state| state.limits.clone());
+    assert!(limits.len() > 8 && instance.lockout().unresolved == 0, "{limits:?}");
     assert_eq!(limits[..2], [UNPROVEN_TIMEOUT, PROVEN_TIMEOUT]);
     vendor.set(Mode::Works);
     minutes(2).await;
@@ -291,14 +293,14 @@ async fn a_candidate_is_held_while_the_credentials_in_use_go_on() {
     instance.control.rotate(credentials(Scheme::OAuth2, "id", "candidate")).await;
     minutes(10).await;
     vendor.set(Mode::Works);
-    let tried = || vendor.with(|books| books.requests.iter().filter(|(secret, _)| secret == "candidate").count());
-    assert_eq!((tried(), instance.guard().candidate), (3, Some(CandidateState::Held)));
+    let tried = || vendor.with(|state| state.requests.iter().filter(|(secret, _)| secret == "candidate").count());
+    assert_eq!((tried(), instance.lockout().candidate), (3, Some(CandidateState::Held)));
     pass(Duration::from_secs(20 * 3600), Duration::from_secs(5), || assert!(instance.reader.usable().is_some())).await;
     assert_eq!(tried(), 3);
     // A scheduled refresh may be in progress at any moment.
     assert!(matches!(instance.reader.state(), State::Fresh | State::Refreshing));
     hours(6).await;
-    assert_eq!((tried(), instance.guard().candidate), (4, Some(CandidateState::Rejected)));
+    assert_eq!((tried(), instance.lockout().candidate), (4, Some(CandidateState::Rejected)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,11 +333,11 @@ async fn sharers_of_a_directory_make_one_attempt_together() {
     assert_eq!(vendor.requests(), 1);
     assert!(wrong.iter().all(|instance| instance.reader.state() == State::Rejected));
     vendor.set(Mode::Slow(5));
-    let right = start("right");
+    let correct = start("right");
     minutes(1).await;
-    assert!(right.iter().all(|instance| instance.reader.state() == State::Fresh));
+    assert!(correct.iter().all(|instance| instance.reader.state() == State::Fresh));
     assert_eq!(vendor.requests(), 7);
-    assert_eq!(vendor.with(|books| books.limits.iter().filter(|limit| **limit == UNPROVEN_TIMEOUT).count()), 2);
+    assert_eq!(vendor.with(|state| state.limits.iter().filter(|limit| **limit == UNPROVEN_TIMEOUT).count()), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,7 +349,7 @@ async fn the_heartbeat_continues_during_an_attempt_and_a_probe() {
         assert!(age <= Duration::from_secs(11) && age < crate::token::HEARTBEAT_LIMIT, "{age:?}");
     })
     .await;
-    assert!(vendor.with(|books| books.probes) > 5);
+    assert!(vendor.with(|state| state.probes) > 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -368,14 +370,14 @@ async fn credentials_that_were_rejected_revoke_no_token() {
     let instance = Instance::start(&vendor, None, "right", clock());
     minutes(1).await;
     // The vendor ends the credentials. The token of the time before is still in use.
-    vendor.with(|books| books.right.clear());
+    vendor.with(|state| state.valid.clear());
     minutes(46).await;
     assert_eq!((vendor.requests(), instance.reader.state()), (2, State::Degraded));
     vendor.set(Mode::HangsOnTokens);
     assert_eq!(instance.control.reset_latch(false).await, Some(Decision::Allowed));
     minutes(5).await;
-    assert!(instance.guard().held && instance.reader.usable().is_some());
+    assert!(instance.lockout().held && instance.reader.usable().is_some());
     instance.control.quarantine().await;
     assert!(instance.reader.usable().is_none());
-    assert_eq!(vendor.with(|books| books.revocations), 0, "a revocation carries the secret, too");
+    assert_eq!(vendor.with(|state| state.revocations), 0, "a revocation carries the secret, too");
 }
