@@ -12,7 +12,7 @@ mod environment;
 mod sources;
 mod problem;
 mod reader;
-mod reread;
+mod reload;
 mod resolve;
 
 use std::{path::PathBuf, time::Duration};
@@ -20,7 +20,7 @@ use std::{path::PathBuf, time::Duration};
 pub use command_line::command_line_only;
 pub use environment::Environment;
 pub use problem::{Problem, Problems};
-pub use reread::{Changes, Reread};
+pub use reload::{Changes, Reread};
 pub use sources::{Inputs, Raw};
 
 use crate::{

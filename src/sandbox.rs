@@ -7,8 +7,8 @@
 mod api;
 mod auth;
 mod data;
-mod seen;
-mod shared;
+mod recorder;
+mod state;
 mod store;
 mod tls;
 
@@ -25,9 +25,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use auth::Accounts;
-pub use seen::{Credential, Seen};
+pub use recorder::{Credential, Seen};
 
-use self::shared::Shared;
+use self::state::Shared;
 
 /// How long a client may take for its handshake, or for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(60);

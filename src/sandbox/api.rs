@@ -15,8 +15,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::{
     auth::{Accounts, error},
     data,
-    seen::{Credential, Seen},
-    shared::Shared,
+    recorder::{Credential, Seen},
+    state::Shared,
 };
 
 const OAUTH_PATH: &str = "/oauth/token";

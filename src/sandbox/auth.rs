@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{CREDENTIALS, Credential, seen::FINICITY_APP_TOKEN};
+use super::{CREDENTIALS, Credential, recorder::FINICITY_APP_TOKEN};
 use crate::token::scheme::FINICITY_APP_KEY;
 
 /// So many failed authentications lock the account; only a restart of the sandbox unlocks it.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     auth::error,
-    shared::Shared,
+    state::Shared,
     store::{FIRST_CUSTOMER, customer},
 };
 

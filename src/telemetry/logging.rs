@@ -14,7 +14,7 @@ use std::{
 
 use tracing_subscriber::{fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _, util::TryInitError};
 
-use super::{Levels, LogLevel, Scrubber, human, writer::LogWriter};
+use super::{Levels, LogLevel, Scrubber, text_format, writer::LogWriter};
 
 /// How long the end of the process waits for a reader that takes nothing, or for a machine so busy that nobody gets to write. The last
 /// lines of an incident are those that are missed most.
@@ -112,7 +112,7 @@ pub fn init_to(config: &Config, output: impl Write + Send + 'static, terminal: b
                 reason = "NO_COLOR is a property of the terminal, not of the configuration"
             )]
             let colours = terminal && std::env::var_os("NO_COLOR").is_none();
-            registry.with(lines.with_ansi(colours).fmt_fields(human::fields())).try_init()
+            registry.with(lines.with_ansi(colours).fmt_fields(text_format::fields())).try_init()
         }
     }
     .map_err(Error::Twice)?;

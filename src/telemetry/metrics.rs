@@ -7,8 +7,8 @@
 //! more of these metrics than the text format that every scraper takes.
 
 mod evictions;
+mod factory;
 mod process;
-mod register;
 mod requests;
 mod token;
 mod upstream;
@@ -17,9 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder as _, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
-use self::{evictions::Evictions, process::Process, register::Register, requests::Requests, token::TokenMetrics};
+use self::{evictions::Evictions, factory::Register, process::Process, requests::Requests, token::TokenMetrics};
 pub use self::{
-    register::Family,
+    factory::Family,
     requests::RouteMetrics,
     token::{Heal, TokenReading},
     upstream::{Closed, ConnectFailure, UpstreamMetrics},

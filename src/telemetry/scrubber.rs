@@ -10,9 +10,9 @@
 //!
 //! Deliberately absent: parts of secrets, identifiers, and secrets below [`MIN_SECRET_BYTES`].
 
-mod escapes;
-mod forms;
+mod encodings;
 mod index;
+mod unescape;
 
 use std::{
     fmt,
@@ -26,7 +26,7 @@ use std::{
 use arc_swap::ArcSwap;
 use zeroize::Zeroize as _;
 
-use self::{escapes::Escapes, forms::Watched, index::Index};
+use self::{encodings::Watched, index::Index, unescape::Escapes};
 use crate::secret::Secret;
 
 /// What stands where a secret stood.

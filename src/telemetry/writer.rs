@@ -21,7 +21,7 @@ use std::{
 use tracing::{error, warn};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{Scrubber, human::is_wild};
+use super::{Scrubber, text_format::is_wild};
 
 /// How much may wait to be written: several seconds of access lines at full load.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;

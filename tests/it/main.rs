@@ -69,11 +69,11 @@ mod operations {
 mod logs {
     mod audit;
     mod level;
-    mod reader;
     mod redaction;
     mod requests;
     mod scrubber;
     mod secrets;
+    mod stalled_reader;
 }
 
 /// Subcommands, their arguments, environment and files, and their exit codes.

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGauge};
 
-use super::register::Register;
+use super::factory::Register;
 
 /// Their metrics, and that of what they are closed for.
 #[derive(Debug)]

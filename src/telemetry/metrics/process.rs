@@ -15,7 +15,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-use super::{register::Register, unix_time};
+use super::{factory::Register, unix_time};
 
 /// Reads about the process at each scrape.
 pub(super) struct Process {

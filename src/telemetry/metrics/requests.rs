@@ -5,7 +5,7 @@ use std::{sync::OnceLock, time::Duration};
 use http::StatusCode;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
-use super::register::Register;
+use super::factory::Register;
 
 /// From one millisecond to the 240 s that the slowest calls may take.
 pub(super) const LATENCY_BUCKETS_S: [f64; 15] =

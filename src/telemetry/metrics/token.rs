@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::{register::Register, requests::LATENCY_BUCKETS_S};
+use super::{factory::Register, requests::LATENCY_BUCKETS_S};
 
 /// How a successful token request is counted.
 pub(super) const SUCCESS: &str = "success";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::{register::Register, requests::LATENCY_BUCKETS_S};
+use super::{factory::Register, requests::LATENCY_BUCKETS_S};
 use crate::tls::Fault;
 
 labels! {

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{MIN_SECRET_BYTES, forms::Watched};
+use super::{MIN_SECRET_BYTES, encodings::Watched};
 
 /// How many bytes are looked at together. Few texts have four of a secret's by accident.
 const WINDOW: usize = 4;

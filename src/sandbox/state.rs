@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{auth::Accounts, seen::Log, store::Store};
+use super::{auth::Accounts, recorder::Log, store::Store};
 
 /// What all handlers share.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use std::{
 use tracing::{Level, enabled};
 
 use super::{
-    human::EscapeControl,
     logging::{self, Format},
+    text_format::EscapeControl,
 };
 
 /// The target of access lines.
