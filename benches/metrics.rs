@@ -53,11 +53,11 @@ fn main() {
 fn request(metrics: &Metrics, route: Operation) {
     metrics.in_flight().inc();
     metrics.upstream().idle().dec();
-    metrics.upstream().sent(true);
+    metrics.upstream().request_sent(true);
     metrics.upstream().idle().inc();
     let counters = metrics.route(route.index(), route.method(), route.template(), route.is_billable());
     counters.finished(Some(StatusCode::OK), black_box(Duration::from_millis(42)));
     counters.reached_upstream();
-    counters.first_byte(black_box(Duration::from_millis(40)));
+    counters.observe_first_byte(black_box(Duration::from_millis(40)));
     metrics.in_flight().dec();
 }

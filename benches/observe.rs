@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         for version in 0..2 {
             let secret = |length: usize| Secret::new((0..length).map(|_| fastrand::alphanumeric() as u8).collect());
             let known = lengths.map(|length| length + version).into_iter().filter(|length| *length > 6);
-            logging::scrubber().know(holder, known.map(secret).collect());
+            logging::scrubber().register(holder, known.map(secret).collect());
         }
     }
     let metrics = Metrics::new();
@@ -93,11 +93,11 @@ fn requests(metrics: &Metrics, line: bool) -> Duration {
 fn request(metrics: &Metrics, line: bool, number: u32) {
     let first_byte = Duration::from_micros(u64::from(number) * 7 + 1234);
     metrics.in_flight().inc();
-    metrics.upstream().sent(true);
+    metrics.upstream().request_sent(true);
     let route = metrics.route(Some(7), "GET", "/aggregation/v1/customers/{customerId}/accounts", true);
     route.finished(Some(StatusCode::OK), first_byte * 2);
     route.reached_upstream();
-    route.first_byte(first_byte);
+    route.observe_first_byte(first_byte);
     metrics.in_flight().dec();
     if !line {
         return;
@@ -105,7 +105,7 @@ fn request(metrics: &Metrics, line: bool, number: u32) {
     AccessLine {
         method: "GET",
         route: "/aggregation/v1/customers/{customerId}/accounts",
-        prefix: None,
+        path_prefix: None,
         transport: "tcp",
         status: Some(200),
         upstream_status: Some(200),
@@ -113,14 +113,14 @@ fn request(metrics: &Metrics, line: bool, number: u32) {
         vendor_code: None,
         outcome: "complete",
         duration: first_byte * 2,
-        queued: None,
+        queue_wait: None,
         token_wait: None,
         first_byte: Some(first_byte),
         request_bytes: 0,
         response_bytes: 1234,
         request_id: "7b1f2c9e-0000-4000-8000-123456789abc",
         token_version: Some(17),
-        reused: Some(true),
+        connection_reused: Some(true),
         replayed: false,
         retried: false,
         error: None,

@@ -140,13 +140,13 @@ enum Command {
 
 /// Parses the command line of this process, runs it, and says how it went.
 pub fn main() -> ExitCode {
-    logging::hook_panics();
+    logging::install_panic_hook();
     // Before anything is read that may hold a secret.
     let unprotected = process::protect();
     let parsed = Arguments::try_parse();
     if !parsed.as_ref().is_ok_and(Arguments::is_isolated) {
         let secrets = credentials::secret_variables(Environment::of_this_process().variables());
-        logging::scrubber().know("the environment", secrets);
+        logging::scrubber().register("the environment", secrets);
     }
     let arguments = match parsed {
         Ok(arguments) => arguments,
@@ -154,7 +154,7 @@ pub fn main() -> ExitCode {
             let error = without_value(error);
             let text = error.render().to_string();
             if error.use_stderr() {
-                logging::complain(text.trim_end());
+                logging::eprint(text.trim_end());
             } else {
                 logging::print(text.trim_end());
             }
@@ -166,7 +166,7 @@ pub fn main() -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     if let Some(Problems(problems)) = error.downcast_ref() {
         let lines: Vec<String> = problems.iter().map(|problem| format!("finicity-proxy: {problem}")).collect();
-        logging::complain(lines.join("\n"));
+        logging::eprint(lines.join("\n"));
         return ExitCode::from(EXIT_CONFIG);
     }
     eprint(error_chain::one_line(error.as_ref()));

@@ -151,13 +151,13 @@ pub fn load(inputs: &Inputs) -> Result<Config, Invalid> {
 fn keep_secret(config: &Config) {
     keep_secret_token(config.admin_token.as_ref());
     let egress = config.proxy.upstream.egress.as_ref().and_then(|egress| egress.authorization.as_ref());
-    scrubber().know("the egress proxy's password", egress.and_then(basic_password).into_iter().collect());
+    scrubber().register("the egress proxy's password", egress.and_then(basic_password).into_iter().collect());
 }
 
 /// From now on no output of this process shows `admin_token`.
 fn keep_secret_token(admin_token: Option<&Secret<String>>) {
     let values = admin_token.iter().map(|token| Secret::new(token.expose().as_bytes().to_vec()));
-    scrubber().know("the admin token", values.collect());
+    scrubber().register("the admin token", values.collect());
 }
 
 /// The merged keys with their places, whether they can run or not, for `config --redacted`.

@@ -5,7 +5,7 @@
 /// ```ignore
 /// labels! {
 ///     /// Why a connection was closed.
-///     pub enum Closed {
+///     pub enum CloseReason {
 ///         /// By the proxy: it was idle.
 ///         Idle = "idle",
 ///     }

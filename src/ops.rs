@@ -24,7 +24,7 @@ use tower::ServiceBuilder;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
 use crate::{
-    telemetry::{Metrics, TokenReading},
+    telemetry::{Metrics, TokenSnapshot},
     token::{self, Refusal, TokenReader},
 };
 
@@ -163,10 +163,10 @@ fn held_until(wait: Option<Duration>) -> String {
 async fn metrics(State(parts): State<Parts>) -> Response {
     let token = &parts.token;
     let (status, draining) = (token.status(), parts.draining.is_cancelled());
-    parts.metrics.token(&TokenReading {
+    parts.metrics.set_token(&TokenSnapshot {
         remaining: token.remaining(),
         age: token.age(),
-        next_call: token.until_next_attempt().unwrap_or_default(),
+        next_request: token.until_next_attempt().unwrap_or_default(),
         version: token.version(),
         states: &token::State::LABELS,
         state: token.state().as_str(),
@@ -179,7 +179,7 @@ async fn metrics(State(parts): State<Parts>) -> Response {
         candidates: &token::CandidateState::LABELS,
         candidate: status.lockout.candidate.map(token::CandidateState::as_str),
     });
-    parts.metrics.probes(is_live(&parts).await.is_ok(), status.obtained && !draining, draining);
+    parts.metrics.set_probes(is_live(&parts).await.is_ok(), status.obtained && !draining, draining);
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], parts.metrics.render()).into_response()
 }
 

@@ -13,7 +13,8 @@ pub use access_log::AccessLine;
 pub use level::{Levels, LogLevel};
 pub use log_limiter::LogLimiter;
 pub use metrics::{
-    Closed, ConnectFailure, Family, Heal, Metrics, ReloadTarget, RouteMetrics, TokenReading, UpstreamMetrics,
+    CloseReason, ConnectFailure, MetricFamily, Metrics, ReauthOutcome, ReloadTarget, RouteMetrics, TokenSnapshot,
+    UpstreamMetrics,
 };
 pub use scrubber::Scrubber;
 

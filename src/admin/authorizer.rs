@@ -119,16 +119,16 @@ pub(super) async fn admit(State(authorizer): State<Arc<Authorizer>>, request: Re
         };
     }
     let action = actions::name(request.uri().path());
-    let who = request.extensions().get::<Peer>().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    let actor = request.extensions().get::<Peer>().map_or_else(|| "unknown".to_owned(), ToString::to_string);
     if let Some(refusal) = authorizer.refusal(&request) {
         let status = refusal.status();
         if let Some(times) = authorizer.refused.count() {
-            warn!(target: AUDIT, action, who, http.response.status_code = status.as_u16(), times, "an admin action was refused");
+            warn!(target: AUDIT, action, actor, http.response.status_code = status.as_u16(), times, "an admin action was refused");
         }
         return if status == StatusCode::UNAUTHORIZED { authorizer.slowed(refusal).await } else { refusal };
     }
     let response = next.run(request).await;
-    info!(target: AUDIT, action, who, http.response.status_code = response.status().as_u16(), "an admin action was asked for");
+    info!(target: AUDIT, action, actor, http.response.status_code = response.status().as_u16(), "an admin action was asked for");
     response
 }
 

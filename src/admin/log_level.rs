@@ -19,68 +19,70 @@ use crate::{
     telemetry::{Levels, LogLevel, level::MAX_DURATION},
 };
 
-const HOW: &str = "send levels as in log.level, such as debug or info,finicity_proxy::token=debug, or JSON with a time of at most \
+const USAGE: &str = "send levels as in log.level, such as debug or info,finicity_proxy::token=debug, or JSON with a time of at most \
                    a day after which they go back: {\"level\":\"debug\",\"for\":\"10m\"}\n";
 
 pub(super) fn routes() -> Router<Parts> {
-    Router::new().route("/api/log-level", get(show).post(change))
+    Router::new().route("/api/log-level", get(get_level).post(set_level))
 }
 
 /// The response of `GET` and `POST /api/log-level`.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct ShownLevel {
+pub struct LevelStatus {
     /// The levels in effect.
     pub level: String,
     /// Those of the configuration.
     pub configured: String,
-    /// Seconds until these are in effect again; `None` where only a restart or a SIGHUP does that.
+    /// Seconds until these are in effect again; `None` where no change of an administrator expires.
     pub reverts_in_s: Option<u64>,
 }
 
 /// The JSON body of `POST /api/log-level`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct LevelChange {
+pub struct SetLevel {
     /// The new levels, as in `log.level`.
     pub level: String,
     /// After which time the configured levels are in effect again, such as `10m`.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
-    pub time: Option<String>,
+    pub duration: Option<String>,
 }
 
-async fn show(State(parts): State<Parts>) -> Json<ShownLevel> {
-    Json(shown(&parts.log_level))
+async fn get_level(State(parts): State<Parts>) -> Json<LevelStatus> {
+    Json(level_status(&parts.log_level))
 }
 
-fn shown(level: &LogLevel) -> ShownLevel {
+fn level_status(level: &LogLevel) -> LevelStatus {
     let setting = level.setting();
-    ShownLevel {
-        level: setting.present.to_string(),
+    LevelStatus {
+        level: setting.effective.to_string(),
         configured: setting.configured.to_string(),
-        reverts_in_s: setting.until.map(|until| until.saturating_duration_since(Instant::now()).as_secs()),
+        reverts_in_s: setting.expires_at.map(|at| at.saturating_duration_since(Instant::now()).as_secs()),
     }
 }
 
-async fn change(State(parts): State<Parts>, peer: Option<Extension<Peer>>, body: Bytes) -> Response {
-    let Some((levels, time)) = wish(&body) else { return (StatusCode::BAD_REQUEST, HOW).into_response() };
-    let who = peer.map_or_else(|| "unknown".to_owned(), |Extension(peer)| peer.to_string());
-    parts.log_level.set(levels, time, &who);
-    Json(shown(&parts.log_level)).into_response()
+async fn set_level(State(parts): State<Parts>, peer: Option<Extension<Peer>>, body: Bytes) -> Response {
+    let Some((levels, duration)) = parse_request(&body) else {
+        return (StatusCode::BAD_REQUEST, USAGE).into_response();
+    };
+    let actor = peer.map_or_else(|| "unknown".to_owned(), |Extension(peer)| peer.to_string());
+    parts.log_level.set(levels, duration, &actor);
+    Json(level_status(&parts.log_level)).into_response()
 }
 
-/// What `body` asks for: levels, and for how long.
-fn wish(body: &[u8]) -> Option<(Levels, Option<Duration>)> {
+/// The levels in `body`, and how long they are to be in effect.
+fn parse_request(body: &[u8]) -> Option<(Levels, Option<Duration>)> {
     let text = std::str::from_utf8(body).ok()?.trim();
     if !text.starts_with('{') {
         return Some((text.parse().ok()?, None));
     }
-    let LevelChange { level, time } = serde_json::from_str(text).ok()?;
-    let within = |time: &Duration| (Duration::from_secs(1)..=MAX_DURATION).contains(time);
-    let time = match time {
-        Some(time) => Some(humantime::parse_duration(&time).ok().filter(within)?),
+    let SetLevel { level, duration } = serde_json::from_str(text).ok()?;
+    let within_limits = |duration: &Duration| (Duration::from_secs(1)..=MAX_DURATION).contains(duration);
+    let duration = match duration {
+        Some(duration) => Some(humantime::parse_duration(&duration).ok().filter(within_limits)?),
         None => None,
     };
-    Some((level.parse().ok()?, time))
+    Some((level.parse().ok()?, duration))
 }
 
 #[cfg(test)]
@@ -88,15 +90,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_is_levels_or_json_with_a_time() {
-        let wished =
-            |body: &str| wish(body.as_bytes()).map(|(levels, time)| (levels.to_string(), time.map(|t| t.as_secs())));
-        let debug = |time| Some(("debug".to_owned(), time));
+    fn a_request_is_levels_or_json_with_a_duration() {
+        let parsed = |body: &str| {
+            parse_request(body.as_bytes()).map(|(levels, duration)| (levels.to_string(), duration.map(|d| d.as_secs())))
+        };
+        let debug = |duration_s| Some(("debug".to_owned(), duration_s));
         for body in ["debug", " debug\n", r#"{"level":"debug"}"#] {
-            assert_eq!(wished(body), debug(None), "{body}");
+            assert_eq!(parsed(body), debug(None), "{body}");
         }
-        assert_eq!(wished(r#"{"level":"debug","for":"10m"}"#), debug(Some(600)));
-        assert_eq!(wished("info, hyper=trace"), Some(("info,hyper=trace".to_owned(), None)));
+        assert_eq!(parsed(r#"{"level":"debug","for":"10m"}"#), debug(Some(600)));
+        assert_eq!(parsed("info, hyper=trace"), Some(("info,hyper=trace".to_owned(), None)));
         for body in [
             "",
             "loud",
@@ -109,8 +112,8 @@ mod tests {
             r#"{"level":"debug","for":600}"#,
             r#"{"level":"debug","until":"10m"}"#,
         ] {
-            assert_eq!(wished(body), None, "{body}");
+            assert_eq!(parsed(body), None, "{body}");
         }
-        assert!(wish(b"\xff").is_none());
+        assert!(parse_request(b"\xff").is_none());
     }
 }

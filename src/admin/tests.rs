@@ -32,7 +32,7 @@ async fn call(
         scheme: Scheme::Partner,
         lockout_state: "memory",
         admin_token: admin_token.map(Secret::from),
-        log_level: LogLevel::detached(Levels::default()),
+        log_level: LogLevel::noop(Levels::default()),
         started: Instant::now(),
     };
     let mut request = Request::builder().method(method).uri(path);

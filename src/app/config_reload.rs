@@ -18,7 +18,7 @@ pub(super) async fn follow(reread: Reread, level: LogLevel, mut hangups: Signal,
     loop {
         select! {
             () = stop.cancelled() => return,
-            () = level.keep_time() => {}
+            () = level.expire_overrides() => {}
             _ = hangups.recv() => apply(&reread, &level),
         }
     }

@@ -44,7 +44,7 @@ pub(super) async fn follow(rotation: Rotation, mut hangups: Signal, stop: Cancel
         match loaded {
             Ok(credentials) => {
                 metrics.reloaded(ReloadTarget::Credentials, true);
-                scrubber.know("new credentials", credentials.secrets());
+                scrubber.register("new credentials", credentials.secrets());
                 control.rotate(credentials).await;
             }
             Err(problems) => {

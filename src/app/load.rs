@@ -70,7 +70,7 @@ async fn configuration(inputs: &Inputs) -> Result<Config, Problems> {
 
 async fn read(source: &mut dyn CredentialSource, scheme: Option<Scheme>) -> Result<Credentials, Problems> {
     let credentials = credentials::load(source, scheme).await?;
-    scrubber().know("the credentials", credentials.secrets());
+    scrubber().register("the credentials", credentials.secrets());
     Ok(credentials)
 }
 

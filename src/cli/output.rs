@@ -11,5 +11,5 @@ pub(super) fn print(text: impl Display) {
 
 /// Writes one line to standard error, with the program's name before it.
 pub(super) fn eprint(message: impl Display) {
-    logging::complain(format_args!("finicity-proxy: {message}"));
+    logging::eprint(format_args!("finicity-proxy: {message}"));
 }

@@ -30,7 +30,7 @@ impl ConcurrencyLayer {
     /// As many places, in the open and in the queue, as `config` says.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
         for reason in Shed::LABELS {
-            metrics.expect_shed(reason);
+            metrics.init_shed(reason);
         }
         Self(Arc::new(Permits {
             open: Arc::new(Semaphore::new(config.concurrency)),
@@ -73,7 +73,7 @@ impl Permits {
             let _queued = queued;
             let arrived = Instant::now();
             let place = timeout(places.patience, Arc::clone(&places.open).acquire_owned()).await;
-            places.metrics.queue_waited(arrived.elapsed());
+            places.metrics.observe_queue_wait(arrived.elapsed());
             place
                 .map(|place| place.expect("the semaphore is never closed"))
                 .map_err(|_| places.shed(Shed::QueueTimeout))

@@ -31,7 +31,7 @@ pub(super) struct ErrorResponseLayer {
 impl ErrorResponseLayer {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         for code in Code::ALL {
-            metrics.expect_error(code.as_str());
+            metrics.init_error(code.as_str());
         }
         Self { metrics }
     }
@@ -91,7 +91,7 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Error>>> Future for Error
         let this = self.project();
         Poll::Ready(Ok(ready!(this.inner.poll(cx)).unwrap_or_else(|error| {
             this.record.set_failure(&error);
-            this.metrics.own_error(error.code().as_str());
+            this.metrics.proxy_error(error.code().as_str());
             // What is left of the body would have to be read before the next request, which nobody does.
             let unread = *this.has_body && !this.record.is_request_complete();
             let error = if unread { error.closing() } else { error };

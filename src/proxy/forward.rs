@@ -216,7 +216,7 @@ where
 
     /// Notes that it has a connection, before it is sent: the upstream goes on with a request whose caller leaves.
     fn note_connection(&self, reused: bool) {
-        self.shared.pool.metrics().upstream().sent(reused);
+        self.shared.pool.metrics().upstream().request_sent(reused);
         self.record.set_connection(reused);
         self.record.set_reached_upstream(true);
     }

@@ -28,7 +28,7 @@ use super::{
     vendor_code,
 };
 use crate::{
-    telemetry::{Heal as Outcome, Metrics},
+    telemetry::{Metrics, ReauthOutcome as Outcome},
     token::TokenControl,
     vendor::refused_token,
 };
@@ -141,26 +141,26 @@ where
         metrics.token_refused();
         if !self.original.is_kept() {
             // This request cannot be sent again, but the next ones should have a better token.
-            metrics.healed(Outcome::NotReplayable);
+            metrics.reauthenticated(Outcome::NotReplayable);
             self.shared.control.report_refused(version);
             return Ok(relayed);
         }
         if !timeout(self.shared.wait, self.shared.control.replace_refused(version)).await.unwrap_or(false) {
-            metrics.healed(Outcome::NoToken);
+            metrics.reauthenticated(Outcome::NoToken);
             return Ok(relayed);
         }
         // Only now: it ends the connection that an upload may still be under way on, with the answer to be relayed.
         let Some(request) = self.original.again() else {
-            metrics.healed(Outcome::NotReplayable);
+            metrics.reauthenticated(Outcome::NotReplayable);
             return Ok(relayed);
         };
         self.record.set_replayed();
         metrics.replayed();
         std::future::poll_fn(|cx| self.service.poll_ready(cx)).await?;
         let answer = self.service.call(Exchange { request, record: self.record }).await;
-        metrics.healed(match &answer {
+        metrics.reauthenticated(match &answer {
             Ok(response) if response.status() == StatusCode::UNAUTHORIZED => Outcome::RefusedAgain,
-            Ok(_) => Outcome::Healed,
+            Ok(_) => Outcome::Accepted,
             Err(_) => Outcome::Failed,
         });
         answer

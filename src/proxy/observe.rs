@@ -33,7 +33,7 @@ impl ObserveLayer {
     /// For requests that come in by `door`.
     pub(super) fn new(door: Transport, metrics: Arc<Metrics>) -> Self {
         for denial in Denial::ALL {
-            metrics.expect_policy_denial(denial.as_str());
+            metrics.init_policy_denial(denial.as_str());
         }
         Self { door, metrics }
     }
@@ -190,7 +190,7 @@ impl Drop for End {
         }
         let first_byte = record.upstream_first_byte();
         if let Some(took) = first_byte {
-            counters.first_byte(took);
+            counters.observe_first_byte(took);
         }
         self.metrics.in_flight().dec();
         self.log(took);
@@ -205,7 +205,7 @@ impl End {
         AccessLine {
             method: known_method(record.method()),
             route: record.operation().template(),
-            prefix: record.prefix(),
+            path_prefix: record.prefix(),
             transport: match self.door {
                 Transport::Tcp => "tcp",
                 Transport::Unix => "unix",
@@ -220,14 +220,14 @@ impl End {
                 Outcome::Truncated => "truncated",
             },
             duration: took,
-            queued: record.queued(),
+            queue_wait: record.queued(),
             token_wait: record.token_wait(),
             first_byte: record.upstream_first_byte(),
             request_bytes: record.request_bytes(),
             response_bytes: self.response_bytes,
             request_id: record.id().to_str().unwrap_or_default(),
             token_version: record.token_version(),
-            reused: record.connection_reused(),
+            connection_reused: record.connection_reused(),
             replayed: record.is_replayed(),
             retried: record.is_retried(),
             error: failure.map(|(code, _)| code).or(upstream_error),

@@ -54,7 +54,7 @@ impl Acceptor {
     /// An entrance with `limit` slots, for requests of callers. Logs and metrics call it `name`.
     pub(super) fn new(name: &'static str, limit: usize, metrics: Arc<Metrics>) -> Self {
         for problem in Problem::LABELS {
-            metrics.expect_accept_problem(name, problem);
+            metrics.init_accept_problem(name, problem);
         }
         let slots = Slots::new(limit, Policy { grace: GRACE, evicts_stalled: false });
         let (full, failed, refused) = Default::default();

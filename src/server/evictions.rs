@@ -51,7 +51,7 @@ impl Evictions {
         metrics: Arc<Metrics>,
     ) -> Self {
         for reason in Reason::LABELS {
-            metrics.expect_eviction(listener, reason);
+            metrics.init_eviction(listener, reason);
         }
         let (at_limit, heads) = Default::default();
         Self { listener, response, code, metrics, at_limit, heads }
@@ -67,7 +67,7 @@ impl Evictions {
         let Self { listener, code, metrics, .. } = self;
         metrics.connection_evicted(listener, reason.as_str());
         if let Some(code) = code.filter(|_| reason.needs_response()) {
-            metrics.own_error(code);
+            metrics.proxy_error(code);
         }
         if reason == Reason::HeadBytes {
             if let Some(times) = self.heads.count() {

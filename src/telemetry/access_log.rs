@@ -20,13 +20,13 @@ use super::{
 /// The target of access lines.
 const TARGET: &str = "finicity_proxy::access";
 
-/// Room for a line; the usual one has some 500 bytes.
-const USUAL_BYTES: usize = 1024;
+/// The initial capacity of the buffer. A typical line has about 500 bytes.
+const TYPICAL_LINE_BYTES: usize = 1024;
 
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(USUAL_BYTES));
-    /// The last second that a line was written in, since the epoch, and how it is written, down to its decimal point.
-    static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(TYPICAL_LINE_BYTES));
+    /// The second of the last line, since the Unix epoch, and its text up to the decimal point.
+    static CACHED_SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
 /// One request, when it has ended. What does not apply is `None`, and is left out.
@@ -36,8 +36,8 @@ pub struct AccessLine<'a> {
     pub method: &'a str,
     /// The path template of the catalogue, or `other`.
     pub route: &'static str,
-    /// The part of the catalogue that another path lies in.
-    pub prefix: Option<&'static str>,
+    /// The leading segments of a path without a route, as far as templates of the catalogue begin with them.
+    pub path_prefix: Option<&'static str>,
     /// What the caller's connection runs over: `tcp` or `unix`.
     pub transport: &'static str,
     /// The status that the caller got.
@@ -53,7 +53,7 @@ pub struct AccessLine<'a> {
     /// From the request's head to the end of the answer.
     pub duration: Duration,
     /// Of that, the time until there was a place among the requests in flight.
-    pub queued: Option<Duration>,
+    pub queue_wait: Option<Duration>,
     /// Of that, the time until there was a token.
     pub token_wait: Option<Duration>,
     /// Of that, the time from the sending of the request to the head of the upstream's answer.
@@ -67,7 +67,7 @@ pub struct AccessLine<'a> {
     /// The version of the token that was sent.
     pub token_version: Option<u64>,
     /// Whether the connection to the upstream had served before.
-    pub reused: Option<bool>,
+    pub connection_reused: Option<bool>,
     /// Whether the request was sent once more with another token.
     pub replayed: bool,
     /// Whether it was sent once more over another connection.
@@ -81,8 +81,8 @@ pub struct AccessLine<'a> {
 /// The value of a field.
 #[derive(Clone, Copy)]
 enum Value<'a> {
-    /// One of ours, which means itself in both formats.
-    Word(&'static str),
+    /// One of the words of this program, which needs no escape in either format.
+    Keyword(&'static str),
     Text(&'a str),
     Number(u64),
     Milliseconds(Duration),
@@ -90,7 +90,7 @@ enum Value<'a> {
 }
 
 impl AccessLine<'_> {
-    /// Writes the line, if the log takes it. Never waits.
+    /// Writes the line, if its level is enabled. Never waits.
     #[expect(clippy::disallowed_methods, reason = "the time that a line shows")]
     pub fn log(&self) {
         if !enabled!(target: TARGET, Level::INFO) {
@@ -134,38 +134,38 @@ impl AccessLine<'_> {
         }
     }
 
-    fn fields(&self, mut put: impl FnMut(&'static str, Value<'_>)) {
-        use Value::{Flag, Milliseconds, Number, Text, Word};
+    fn fields(&self, mut write_field: impl FnMut(&'static str, Value<'_>)) {
+        use Value::{Flag, Keyword, Milliseconds, Number, Text};
 
         let mut optional = |name, value: Option<Value<'_>>| {
             if let Some(value) = value {
-                put(name, value);
+                write_field(name, value);
             }
         };
         let number = |number: Option<u16>| number.map(|number| Number(number.into()));
         let resends = u64::from(self.replayed) + u64::from(self.retried);
         optional("http.request.method", Some(Text(self.method)));
-        optional("http.route", Some(Word(self.route)));
-        optional("url.path_prefix", self.prefix.map(Word));
+        optional("http.route", Some(Keyword(self.route)));
+        optional("url.path_prefix", self.path_prefix.map(Keyword));
         optional("http.response.status_code", number(self.status));
-        optional("outcome", Some(Word(self.outcome)));
+        optional("outcome", Some(Keyword(self.outcome)));
         optional("error.type", self.error.map(Text));
         optional("error.message", self.cause.map(Text));
         optional("duration_ms", Some(Milliseconds(self.duration)));
-        optional("queue_ms", self.queued.map(Milliseconds));
+        optional("queue_ms", self.queue_wait.map(Milliseconds));
         optional("token_wait_ms", self.token_wait.map(Milliseconds));
         optional("upstream.first_byte_ms", self.first_byte.map(Milliseconds));
         optional("upstream.status_code", number(self.upstream_status));
-        optional("policy.denial", self.policy_denial.map(Word));
+        optional("policy.denial", self.policy_denial.map(Keyword));
         optional("upstream.error_code", self.vendor_code.map(Text));
-        optional("upstream.connection_reused", self.reused.map(Flag));
+        optional("upstream.connection_reused", self.connection_reused.map(Flag));
         optional("http.request.body.size", Some(Number(self.request_bytes)));
         optional("http.response.body.size", Some(Number(self.response_bytes)));
         optional("http.request.resend_count", Some(resends).filter(|resends| *resends > 0).map(Number));
         optional("replayed", self.replayed.then_some(Flag(true)));
         optional("retried", self.retried.then_some(Flag(true)));
         optional("token.version", self.token_version.map(Number));
-        optional("network.transport", Some(Word(self.transport)));
+        optional("network.transport", Some(Keyword(self.transport)));
         optional("request_id", Some(Text(self.request_id)));
     }
 }
@@ -173,32 +173,32 @@ impl AccessLine<'_> {
 impl Value<'_> {
     fn write_json(self, line: &mut Vec<u8>) {
         match self {
-            Self::Word(text) => {
-                debug_assert!(is_plain(text));
+            Self::Keyword(text) => {
+                debug_assert!(needs_no_escape(text));
                 quote(text, line);
             }
-            Self::Text(text) if is_plain(text) => quote(text, line),
+            Self::Text(text) if needs_no_escape(text) => quote(text, line),
             Self::Text(text) => serde_json::to_writer(line, text).expect("writing to memory does not fail"),
-            other => other.write_bare(line),
+            other => other.write_unquoted(line),
         }
     }
 
     fn write_human(self, line: &mut Vec<u8>) {
         match self {
-            Self::Text(text) if is_plain(text) && !text.contains(' ') => line.extend_from_slice(text.as_bytes()),
+            Self::Text(text) if needs_no_escape(text) && !text.contains(' ') => line.extend_from_slice(text.as_bytes()),
             Self::Text(text) => {
-                let mut tame = String::new();
-                let _ = write!(EscapeControl(&mut tame), "{text:?}");
-                line.extend_from_slice(tame.as_bytes());
+                let mut escaped = String::new();
+                let _ = write!(EscapeControl(&mut escaped), "{text:?}");
+                line.extend_from_slice(escaped.as_bytes());
             }
-            other => other.write_bare(line),
+            other => other.write_unquoted(line),
         }
     }
 
-    fn write_bare(self, line: &mut Vec<u8>) {
+    fn write_unquoted(self, line: &mut Vec<u8>) {
         match self {
-            Self::Word(text) => {
-                debug_assert!(is_plain(text) && !text.contains(' '));
+            Self::Keyword(text) => {
+                debug_assert!(needs_no_escape(text) && !text.contains(' '));
                 line.extend_from_slice(text.as_bytes());
             }
             Self::Text(_) => unreachable!("text is written in quotes"),
@@ -215,22 +215,22 @@ impl Value<'_> {
     }
 }
 
-/// `text`, which means itself in a JSON string.
+/// Writes `text`, which needs no escape, as a JSON string.
 fn quote(text: &str, line: &mut Vec<u8>) {
     line.push(b'"');
     line.extend_from_slice(text.as_bytes());
     line.push(b'"');
 }
 
-/// Whether `text` means itself in a JSON string and in a line for people.
-fn is_plain(text: &str) -> bool {
+/// Whether `text` can be written as it is, in a JSON string and in the text format.
+fn needs_no_escape(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\')
 }
 
-/// `now` as RFC 3339 has it, to the microsecond. Most lines are of the same second as the one before them.
+/// Writes `now` in RFC 3339 format, to the microsecond. Consecutive lines mostly share a second, so its text is kept.
 fn write_time(now: SystemTime, line: &mut Vec<u8>) {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    SECOND.with_borrow_mut(|(second, text)| {
+    CACHED_SECOND.with_borrow_mut(|(second, text)| {
         if *second != since.as_secs() || text.is_empty() {
             *second = since.as_secs();
             text.clear();
@@ -244,11 +244,11 @@ fn write_time(now: SystemTime, line: &mut Vec<u8>) {
     line.push(b'Z');
 }
 
-/// `number` in decimal, with so many digits at least.
-fn write_number(mut number: u64, least: usize, line: &mut Vec<u8>) {
+/// Writes `number` in decimal, padded with zeros to `min_digits`.
+fn write_number(mut number: u64, min_digits: usize, line: &mut Vec<u8>) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
-    while number > 0 || digits.len() - start < least {
+    while number > 0 || digits.len() - start < min_digits {
         start -= 1;
         digits[start] = b'0' + (number % 10) as u8;
         number /= 10;
@@ -266,7 +266,7 @@ mod tests {
         AccessLine {
             method: "GET",
             route: "other",
-            prefix: None,
+            path_prefix: None,
             transport: "tcp",
             status: None,
             upstream_status: None,
@@ -274,14 +274,14 @@ mod tests {
             vendor_code: None,
             outcome: "aborted",
             duration: Duration::from_micros(1_002_003),
-            queued: None,
+            queue_wait: None,
             token_wait: None,
             first_byte: None,
             request_bytes: 0,
             response_bytes: u64::MAX,
             request_id: "id-1",
             token_version: None,
-            reused: None,
+            connection_reused: None,
             replayed: false,
             retried: false,
             error: None,
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_apply_is_left_out() {
+    fn fields_that_do_not_apply_are_left_out() {
         let text = written(&line(), Format::Json);
         assert!(text.ends_with("}\n"));
         let parsed: Json = serde_json::from_str(&text).unwrap();
@@ -320,18 +320,18 @@ mod tests {
     }
 
     #[test]
-    fn all_that_can_be_said_is_said() {
+    fn every_field_is_written_where_it_applies() {
         let line = AccessLine {
-            prefix: Some("/aggregation/*"),
+            path_prefix: Some("/aggregation/*"),
             status: Some(502),
             upstream_status: Some(401),
             policy_denial: Some("not_allowed"),
             vendor_code: Some("10023"),
-            queued: Some(Duration::from_micros(7)),
+            queue_wait: Some(Duration::from_micros(7)),
             token_wait: Some(Duration::ZERO),
             first_byte: Some(Duration::from_millis(20)),
             token_version: Some(7),
-            reused: Some(true),
+            connection_reused: Some(true),
             replayed: true,
             retried: true,
             error: Some("upstream_unreachable"),

@@ -1,7 +1,7 @@
 //! Which events are logged, and changing that while the process runs.
 //!
-//! Each call site of an event knows whether it is enabled and asks nobody, so a level that can change costs a request nothing;
-//! after a change the call sites are told.
+//! Each call site of an event caches whether it is enabled, so a level that can change costs a request nothing. A change of the
+//! level invalidates these caches.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use tracing_subscriber::{Registry, filter::Targets, reload};
 
 use super::AUDIT;
 
-/// The longest time that a level may be set for.
+/// The maximum time that a level can be set for.
 pub const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
-/// The longest text that says levels.
+/// The maximum length of the text of levels.
 const MAX_TEXT_BYTES: usize = 1024;
 
 /// Levels by target, as they were written: `info`, or `info,finicity_proxy::token=debug`.
@@ -43,16 +43,16 @@ impl fmt::Display for Levels {
     }
 }
 
-/// What a text of levels must be.
+/// A text that is not a list of levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be error, warn, info, debug or trace, or a list such as \"info,finicity_proxy::token=debug\"")]
-pub struct NoLevels;
+pub struct ParseLevelsError;
 
 impl FromStr for Levels {
-    type Err = NoLevels;
+    type Err = ParseLevelsError;
 
     /// A bare word must be a level: `Targets` alone would take a misspelt one for the name of a module.
-    fn from_str(text: &str) -> Result<Self, NoLevels> {
+    fn from_str(text: &str) -> Result<Self, ParseLevelsError> {
         let is_level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
         let is_target = |word: &str| {
             !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte))
@@ -63,9 +63,9 @@ impl FromStr for Levels {
             None => is_level(directive),
         });
         if !valid || text.len() > MAX_TEXT_BYTES {
-            return Err(NoLevels);
+            return Err(ParseLevelsError);
         }
-        let targets = text.parse().map_err(|_| NoLevels)?;
+        let targets = text.parse().map_err(|_| ParseLevelsError)?;
         Ok(Self { text, targets })
     }
 }
@@ -77,73 +77,73 @@ pub struct LogLevel {
     apply: Arc<dyn Fn(&Levels) + Send + Sync>,
 }
 
-/// Which levels there are.
+/// The configured levels, and those in effect.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// Those that the configuration says.
+    /// The levels of the configuration.
     pub configured: Levels,
-    /// Those in effect.
-    pub present: Levels,
-    /// When those in effect give way to the configured ones, if they do.
-    pub until: Option<Instant>,
+    /// The levels in effect.
+    pub effective: Levels,
+    /// When the configured levels come back into effect; `None` if nothing is due.
+    pub expires_at: Option<Instant>,
 }
 
 impl LogLevel {
-    /// `levels` for a process that logs nothing, such as a test's.
-    pub fn detached(levels: Levels) -> Self {
-        Self::applied_by(levels, |_| {})
+    /// A handle without effect, for a process that logs nothing, such as a test's.
+    pub fn noop(levels: Levels) -> Self {
+        Self::with_apply(levels, |_| {})
     }
 
     /// The layer of a subscriber that starts with `levels`, and the handle that changes it.
     pub(super) fn layer(levels: Levels) -> (reload::Layer<Targets, Registry>, Self) {
         let (layer, handle) = reload::Layer::new(levels.targets.clone());
         // It fails only when the subscriber is gone, and with it all logs.
-        let level = Self::applied_by(levels, move |levels| drop(handle.reload(levels.targets.clone())));
+        let level = Self::with_apply(levels, move |levels| drop(handle.reload(levels.targets.clone())));
         (layer, level)
     }
 
-    fn applied_by(levels: Levels, apply: impl Fn(&Levels) + Send + Sync + 'static) -> Self {
-        let setting = Setting { configured: levels.clone(), present: levels, until: None };
+    fn with_apply(levels: Levels, apply: impl Fn(&Levels) + Send + Sync + 'static) -> Self {
+        let setting = Setting { configured: levels.clone(), effective: levels, expires_at: None };
         Self { setting: Arc::new(watch::Sender::new(setting)), apply: Arc::new(apply) }
     }
 
-    /// What it is now.
+    /// The current setting.
     pub fn setting(&self) -> Setting {
         self.setting.borrow().clone()
     }
 
-    /// Puts `levels` into effect, for a time or until they are set again. `who` wants it.
-    pub fn set(&self, levels: Levels, time: Option<Duration>, who: &str) {
-        let until = time.map(|time| Instant::now() + time.min(MAX_DURATION));
-        self.change(levels, until, time, who);
+    /// Puts `levels` into effect, for `duration` (at most [`MAX_DURATION`]) or until they are set again. `actor` is logged.
+    pub fn set(&self, levels: Levels, duration: Option<Duration>, actor: &str) {
+        let expires_at = duration.map(|duration| Instant::now() + duration.min(MAX_DURATION));
+        self.change(levels, expires_at, duration, actor);
     }
 
-    /// Puts `levels`, which the configuration says now, into effect.
+    /// Puts `levels` into effect, which are those of the configuration from now on.
     pub fn configure(&self, levels: Levels) {
         self.setting.send_modify(|setting| setting.configured = levels.clone());
-        if self.setting.borrow().present != levels || self.setting.borrow().until.is_some() {
+        if self.setting.borrow().effective != levels || self.setting.borrow().expires_at.is_some() {
             self.change(levels, None, None, "the configuration");
         }
     }
 
-    /// Lets levels that were set for a time end with it. Never ends itself.
+    /// Puts the configured levels back into effect when levels that were set for a time expire. Never completes.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
-    pub async fn keep_time(&self) {
-        let mut news = self.setting.subscribe();
+    pub async fn expire_overrides(&self) {
+        let mut changes = self.setting.subscribe();
         loop {
-            let until = news.borrow_and_update().until;
-            let over = async {
-                match until {
-                    Some(until) => tokio::time::sleep_until(until).await,
+            let expires_at = changes.borrow_and_update().expires_at;
+            let expired = async {
+                match expires_at {
+                    Some(expires_at) => tokio::time::sleep_until(expires_at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                changed = news.changed() => changed.expect("this handle holds the sender"),
-                () = over => {
+                result = changes.changed() => result.expect("this handle holds the sender"),
+                () = expired => {
                     let configured = self.setting.borrow().configured.clone();
                     self.change(configured, None, None, "the end of its time");
                 }
@@ -151,22 +151,22 @@ impl LogLevel {
         }
     }
 
-    fn change(&self, levels: Levels, until: Option<Instant>, time: Option<Duration>, who: &str) {
-        let before = self.setting.borrow().present.clone();
-        let tell = || {
-            let for_s = time.map(|time| time.as_secs());
-            info!(target: AUDIT, who, %before, now = %levels, for_s, "the log level was changed");
+    fn change(&self, levels: Levels, expires_at: Option<Instant>, duration: Option<Duration>, actor: &str) {
+        let previous = self.setting.borrow().effective.clone();
+        let log_change = || {
+            let duration_s = duration.map(|duration| duration.as_secs());
+            info!(target: AUDIT, actor, %previous, current = %levels, duration_s, "the log level was changed");
         };
-        // Under the levels of before or of now, whichever show it; it is told once.
-        let told = enabled!(target: AUDIT, Level::INFO);
-        if told {
-            tell();
+        // Logged once: under the previous levels if these show it, else under the new ones.
+        let logged = enabled!(target: AUDIT, Level::INFO);
+        if logged {
+            log_change();
         }
         (self.apply)(&levels);
-        if !told {
-            tell();
+        if !logged {
+            log_change();
         }
-        self.setting.send_modify(|setting| (setting.present, setting.until) = (levels.clone(), until));
+        self.setting.send_modify(|setting| (setting.effective, setting.expires_at) = (levels.clone(), expires_at));
     }
 }
 
@@ -187,42 +187,42 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_level_is_no_module() {
+    fn a_misspelt_level_is_not_read_as_a_module() {
         for good in ["info", "trace", "info,finicity_proxy=debug", "warn, hyper=trace", "off"] {
             assert!(good.parse::<Levels>().is_ok(), "{good}");
         }
         for bad in ["", "inof", "info,", "info,x=verbose", "=info", "INFO;", "a\u{1b}b=info", "a[b]=info"] {
-            assert_eq!(bad.parse::<Levels>(), Err(NoLevels), "{bad}");
+            assert_eq!(bad.parse::<Levels>(), Err(ParseLevelsError), "{bad}");
         }
-        assert_eq!(("a".repeat(MAX_TEXT_BYTES) + "=info").parse::<Levels>(), Err(NoLevels));
+        assert_eq!(("a".repeat(MAX_TEXT_BYTES) + "=info").parse::<Levels>(), Err(ParseLevelsError));
         assert_eq!(levels(" warn, hyper=trace").to_string(), "warn,hyper=trace");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_level_for_a_time_goes_back_and_one_without_stays() {
+    async fn a_level_for_a_time_expires_and_one_without_stays() {
         let applied = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&applied);
-        let level = LogLevel::applied_by(levels("info"), move |levels| seen.lock().unwrap().push(levels.to_string()));
-        let keeper = tokio::spawn({
+        let level = LogLevel::with_apply(levels("info"), move |levels| seen.lock().unwrap().push(levels.to_string()));
+        let task = tokio::spawn({
             let level = level.clone();
-            async move { level.keep_time().await }
+            async move { level.expire_overrides().await }
         });
-        let present = || level.setting().present.to_string();
+        let effective = || level.setting().effective.to_string();
         level.set(levels("debug"), Some(Duration::from_secs(600)), "test");
         tokio::time::sleep(Duration::from_secs(599)).await;
-        assert_eq!(present(), "debug");
+        assert_eq!(effective(), "debug");
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!((present(), level.setting().until), ("info".to_owned(), None));
+        assert_eq!((effective(), level.setting().expires_at), ("info".to_owned(), None));
 
-        // A later wish takes the place of an earlier one, its time included.
+        // A later setting replaces an earlier one, its expiry included.
         level.set(levels("debug"), Some(Duration::from_secs(10)), "test");
         level.set(levels("trace"), None, "test");
         tokio::time::sleep(Duration::from_secs(3600)).await;
-        assert_eq!(present(), "trace");
+        assert_eq!(effective(), "trace");
         level.configure(levels("warn"));
-        assert_eq!((present(), level.setting().configured.to_string()), ("warn".to_owned(), "warn".to_owned()));
+        assert_eq!((effective(), level.setting().configured.to_string()), ("warn".to_owned(), "warn".to_owned()));
         level.configure(levels("warn"));
         assert_eq!(*applied.lock().unwrap(), ["debug", "info", "debug", "trace", "warn"]);
-        keeper.abort();
+        task.abort();
     }
 }

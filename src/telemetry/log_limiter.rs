@@ -1,4 +1,4 @@
-//! What may happen thousands of times a second and is to be logged once in one.
+//! Limits how often a message is logged: once a second, with the number of events that it stands for.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,30 +7,30 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The shortest time between two lines about the same thing.
+/// The minimum time between two lines about the same kind of event.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Events of one kind, of which the log is told once a second at most.
+/// Events of one kind, which are logged once a second at most.
 #[derive(Debug, Default)]
 pub struct LogLimiter(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    told: Option<Instant>,
-    untold: u64,
+    last_logged: Option<Instant>,
+    suppressed: u64,
 }
 
 impl LogLimiter {
-    /// Counts an event. Returns how many there were since the log was last told, when it may be told again now.
+    /// Counts an event. If a line may be written now, returns the number of events since the last line, this one included.
     pub fn count(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.untold += 1;
+        state.suppressed += 1;
         let now = Instant::now();
-        if state.told.is_some_and(|told| now < told + INTERVAL) {
+        if state.last_logged.is_some_and(|last_logged| now < last_logged + INTERVAL) {
             return None;
         }
-        state.told = Some(now);
-        Some(std::mem::take(&mut state.untold))
+        state.last_logged = Some(now);
+        Some(std::mem::take(&mut state.suppressed))
     }
 }
 
@@ -41,17 +41,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn i08_the_first_event_is_told_at_once_and_the_others_once_a_second() {
-        let seldom = LogLimiter::default();
-        assert_eq!(seldom.count(), Some(1));
+    async fn i08_the_first_event_is_logged_at_once_and_the_others_once_a_second() {
+        let limiter = LogLimiter::default();
+        assert_eq!(limiter.count(), Some(1));
         for _ in 0..9 {
             advance(INTERVAL / 10).await;
-            assert_eq!(seldom.count(), None);
+            assert_eq!(limiter.count(), None);
         }
         advance(INTERVAL / 10).await;
-        assert_eq!(seldom.count(), Some(10));
-        assert_eq!(seldom.count(), None);
+        assert_eq!(limiter.count(), Some(10));
+        assert_eq!(limiter.count(), None);
         advance(INTERVAL).await;
-        assert_eq!(seldom.count(), Some(2));
+        assert_eq!(limiter.count(), Some(2));
     }
 }

@@ -16,20 +16,20 @@ use tracing_subscriber::{fmt, layer::SubscriberExt as _, util::SubscriberInitExt
 
 use super::{Levels, LogLevel, Scrubber, text_format, writer::LogWriter};
 
-/// How long the end of the process waits for a reader that takes nothing, or for a machine so busy that nobody gets to write. The last
-/// lines of an incident are those that are missed most.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long the shutdown waits for output that makes no progress, because its reader has stopped or the machine is busy. The last lines
+/// of an incident are needed most.
+const FLUSH_STALL: Duration = Duration::from_secs(5);
 
-/// How long it waits for one that takes a little now and then: the usual grace period of a pod, at whose end it is killed anyway.
-const ALL_WORDS: Duration = Duration::from_secs(30);
+/// How long it waits for output that makes progress: the default grace period of a pod, after which it is killed anyway.
+const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a command waits for the reader of its complaint, which its exit code tells as well.
-const COMPLAINT: Duration = Duration::from_secs(1);
+/// How long a command waits until its error message is written. The exit code reports the error as well.
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a panic does, which may be one request's.
-const PANIC_WORDS: Duration = Duration::from_millis(200);
+/// How long a panic waits for the log, since it may be that of one request.
+const PANIC_FLUSH: Duration = Duration::from_millis(200);
 
-/// The outputs are the process's own, and so is what stands before them.
+/// One for the process, as its outputs are.
 static LOG: OnceLock<Log> = OnceLock::new();
 static SCRUBBER: LazyLock<Scrubber> = LazyLock::new(Scrubber::default);
 
@@ -75,7 +75,7 @@ pub enum Error {
     Thread(#[source] io::Error),
     /// Logging was set up before.
     #[error("logging is set up already")]
-    Twice(#[source] TryInitError),
+    AlreadyInitialized(#[source] TryInitError),
 }
 
 /// Sets up logging for the whole process. To be called once.
@@ -92,12 +92,12 @@ pub fn init(config: &Config, output: Output) -> Result<(), Error> {
     }
 }
 
-/// The same, to any `output`, which may be a `terminal`.
+/// The same, to any `output`; `is_terminal` allows colours.
 ///
 /// # Errors
 ///
 /// As for [`init`].
-pub fn init_to(config: &Config, output: impl Write + Send + 'static, terminal: bool) -> Result<(), Error> {
+pub fn init_to(config: &Config, output: impl Write + Send + 'static, is_terminal: bool) -> Result<(), Error> {
     let writer = LogWriter::spawn(output, scrubber()).map_err(Error::Thread)?;
     let (filter, level) = LogLevel::layer(config.level.clone());
     let registry = tracing_subscriber::registry().with(filter);
@@ -111,29 +111,29 @@ pub fn init_to(config: &Config, output: impl Write + Send + 'static, terminal: b
                 clippy::disallowed_methods,
                 reason = "NO_COLOR is a property of the terminal, not of the configuration"
             )]
-            let colours = terminal && std::env::var_os("NO_COLOR").is_none();
+            let colours = is_terminal && std::env::var_os("NO_COLOR").is_none();
             registry.with(lines.with_ansi(colours).fmt_fields(text_format::fields())).try_init()
         }
     }
-    .map_err(Error::Twice)?;
+    .map_err(Error::AlreadyInitialized)?;
     let _ = LOG.set(Log { writer, format: config.format, level });
     Ok(())
 }
 
-/// What keeps secrets from leaving by any output of this process: whoever makes one lets it know.
+/// Removes secrets from all output of this process. Code that creates a secret registers it here.
 pub fn scrubber() -> Scrubber {
     SCRUBBER.clone()
 }
 
 /// The levels of this process's log; of no effect where there is none.
 pub fn level() -> LogLevel {
-    LOG.get().map_or_else(|| LogLevel::detached(Levels::default()), |log| log.level.clone())
+    LOG.get().map_or_else(|| LogLevel::noop(Levels::default()), |log| log.level.clone())
 }
 
 /// Waits until all log lines have left the process, as long as their reader takes some.
 pub fn flush() {
     if let Some(log) = LOG.get() {
-        log.writer.flush(LAST_WORDS, ALL_WORDS);
+        log.writer.flush(FLUSH_STALL, FLUSH_LIMIT);
     }
 }
 
@@ -155,8 +155,8 @@ pub fn print(text: impl Display) {
     print_to(io::stdout(), &text);
 }
 
-/// The same on standard error. A reader that does not read is waited for one second.
-pub fn complain(text: impl Display) {
+/// The same on standard error. Waits at most one second until it is written.
+pub fn eprint(text: impl Display) {
     let text = format!("{text}");
     let (done, written) = mpsc::channel::<()>();
     let write = move || {
@@ -165,7 +165,7 @@ pub fn complain(text: impl Display) {
     };
     if thread::Builder::new().spawn(write).is_ok() {
         // The sender is dropped when it is written.
-        let _ = written.recv_timeout(COMPLAINT);
+        let _ = written.recv_timeout(STDERR_TIMEOUT);
     }
 }
 
@@ -175,18 +175,17 @@ fn print_to(mut output: impl Write, text: &impl Display) {
     let _ = output.write_all(&text).and_then(|()| output.flush());
 }
 
-/// From now on, a panic is told by its place alone: its message may quote a value. It is told in the log, so as to be a line
-/// like all others, or on standard error as long as there is no log.
-pub fn hook_panics() {
+/// Reports panics by their location alone, since a message may quote a value: in the log, or on standard error while there is no log.
+pub fn install_panic_hook() {
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         let thread = thread::current().name().map(str::to_owned);
         let Some(log) = LOG.get() else {
             let location = location.unwrap_or_default();
-            return complain(format_args!("finicity-proxy: panic at {location}: this is a bug, please report it"));
+            return eprint(format_args!("finicity-proxy: panic at {location}: this is a bug, please report it"));
         };
         tracing::error!(location, thread, "panic: this is a bug in finicity-proxy, please report it with this line");
-        log.writer.flush(PANIC_WORDS, PANIC_WORDS);
+        log.writer.flush(PANIC_FLUSH, PANIC_FLUSH);
     }));
 }
 
@@ -198,7 +197,7 @@ mod tests {
 
     const CHILD: &str = "FINICITY_TEST_PANIC";
 
-    /// What this test's program prints when `test` is run alone in another process, where `stage` is told to it.
+    /// What this test's program prints when `test` is run alone in another process, with `stage` in its environment.
     fn run_alone(test: &str, stage: &str) -> String {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["--exact", test, "--nocapture"]).env(CHILD, stage).env("RUST_BACKTRACE", "full");
@@ -208,19 +207,19 @@ mod tests {
     }
 
     #[test]
-    fn l12_a_panic_is_told_by_its_place_and_never_by_its_message() {
+    fn l12_a_panic_is_logged_with_its_location_and_without_its_message() {
         let Ok(stage) = env::var(CHILD) else {
-            let this = "telemetry::logging::tests::l12_a_panic_is_told_by_its_place_and_never_by_its_message";
-            for (stage, told) in
+            let this = "telemetry::logging::tests::l12_a_panic_is_logged_with_its_location_and_without_its_message";
+            for (stage, expected) in
                 [("log", r#""message":"panic: this is a bug"#), ("no log", "finicity-proxy: panic at ")]
             {
                 let output = run_alone(this, stage);
-                assert!(output.contains(told) && output.contains("src/telemetry/logging.rs:"), "{output}");
+                assert!(output.contains(expected) && output.contains("src/telemetry/logging.rs:"), "{output}");
                 assert!(!output.contains("canary") && !output.contains("rust_begin_unwind"), "{output}");
             }
             return;
         };
-        hook_panics();
+        install_panic_hook();
         if stage == "log" {
             let level = "trace".parse().unwrap();
             init(&Config { format: Format::Json, level }, Output::Stdout).unwrap();

@@ -1,5 +1,4 @@
-//! Text for people, in which no value can be more than a value: control characters, and those that change the direction of
-//! text, are shown and not obeyed.
+//! The text format of the log. Control characters, and those that change the direction of text, are escaped in all values.
 
 use std::fmt::{self, Debug, Write};
 
@@ -22,14 +21,14 @@ pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync 
     .delimited(" ")
 }
 
-/// Escapes what a terminal, or a reader of lines, would take for more than text.
+/// Escapes characters that a terminal or a line-based reader would interpret.
 #[derive(Debug)]
 pub(super) struct EscapeControl<W>(pub(super) W);
 
 impl<W: Write> Write for EscapeControl<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some((at, character)) = rest.char_indices().find(|(_, character)| is_wild(*character)) {
+        while let Some((at, character)) = rest.char_indices().find(|(_, character)| needs_escape(*character)) {
             self.0.write_str(&rest[..at])?;
             write!(self.0, "\\u{{{:x}}}", u32::from(character))?;
             rest = &rest[at + character.len_utf8()..];
@@ -38,8 +37,8 @@ impl<W: Write> Write for EscapeControl<W> {
     }
 }
 
-/// Whether `character` does more than to be seen: controls, the line breaks of Unicode, and what turns text around (CVE-2021-42574).
-pub(super) fn is_wild(character: char) -> bool {
+/// Whether `character` is a control character, a line break of Unicode, or changes the direction of text (CVE-2021-42574).
+pub(super) fn needs_escape(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -77,7 +77,7 @@ impl<S: TokenSource> Refresher<S> {
         metrics: Arc<Metrics>,
     ) -> Self {
         for class in FailureClass::LABELS {
-            metrics.expect_token_failure(class);
+            metrics.init_token_failure(class);
         }
         let current = CredentialState::new(credentials, &lockout, source.host(), writer.clock().now());
         Self {

@@ -35,7 +35,7 @@ use super::{
     lifecycle::{ConnectionMetrics, OpenGuard},
     stream::CountingIo,
 };
-use crate::telemetry::Closed;
+use crate::telemetry::CloseReason;
 
 /// The largest head of an answer.
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
@@ -128,7 +128,7 @@ where
         () = lost => Err(Error::Io(io::ErrorKind::TimedOut.into())),
     };
     if let Err(error) = ended {
-        open.0.ends_because(Closed::Failed);
+        open.0.ends_because(CloseReason::Failed);
         debug!(%error, "a connection to the upstream has ended");
     }
 }

@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-use crate::telemetry::{Closed, Metrics};
+use crate::telemetry::{CloseReason, Metrics};
 
 /// Counts a connection as open, and remembers why it is going to end. Costs a request nothing.
 #[derive(Debug)]
 pub(super) struct ConnectionMetrics {
     metrics: Arc<Metrics>,
-    reason: OnceLock<Closed>,
+    reason: OnceLock<CloseReason>,
 }
 
 impl ConnectionMetrics {
@@ -22,7 +22,7 @@ impl ConnectionMetrics {
     }
 
     /// Notes why it ends; the first reason is the one that counts.
-    pub(super) fn ends_because(&self, reason: Closed) {
+    pub(super) fn ends_because(&self, reason: CloseReason) {
         let _ = self.reason.set(reason);
     }
 
@@ -39,7 +39,7 @@ pub(super) struct OpenGuard(pub(super) Arc<ConnectionMetrics>);
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         let ConnectionMetrics { metrics, reason } = &*self.0;
-        metrics.upstream().closed(reason.get().copied().unwrap_or(Closed::Upstream));
+        metrics.upstream().closed(reason.get().copied().unwrap_or(CloseReason::Upstream));
     }
 }
 
@@ -57,7 +57,7 @@ impl AwaitingResponse {
 impl Drop for AwaitingResponse {
     fn drop(&mut self) {
         if let Some(life) = &self.0 {
-            life.ends_because(Closed::Unfinished);
+            life.ends_because(CloseReason::Unfinished);
         }
     }
 }

@@ -34,7 +34,7 @@ use super::{
     lifecycle::{ConnectionMetrics, OpenGuard},
     source::Source,
 };
-use crate::telemetry::{Closed, Metrics};
+use crate::telemetry::{CloseReason, Metrics};
 
 /// How far the age of a connection may differ from the configured one, either way.
 const AGE_JITTER: f64 = 0.1;
@@ -262,9 +262,9 @@ where
     /// Notes that it ends because a request failed with `error`.
     pub(crate) fn note(&self, error: &http1::Error) {
         let reason = match error {
-            http1::Error::Body(_) | http1::Error::Length => Closed::Unfinished,
-            http1::Error::Incomplete => Closed::Upstream,
-            http1::Error::Parse(_) | http1::Error::Invalid(_) | http1::Error::Io(_) => Closed::Failed,
+            http1::Error::Body(_) | http1::Error::Length => CloseReason::Unfinished,
+            http1::Error::Incomplete => CloseReason::Upstream,
+            http1::Error::Parse(_) | http1::Error::Invalid(_) | http1::Error::Io(_) => CloseReason::Failed,
         };
         self.life().ends_because(reason);
     }
@@ -273,10 +273,10 @@ where
     /// this is the place that knows why. Wakes `cx` when that changes by itself.
     fn stays(&mut self, cx: &mut Context<'_>, now: Instant, idle_until: Instant) -> bool {
         let reason = match self.line.poll_ended(cx) {
-            Poll::Ready(true) => Closed::Upstream,
-            Poll::Ready(false) => Closed::Failed,
-            Poll::Pending if now >= self.ends => Closed::Age,
-            Poll::Pending if now >= idle_until => Closed::Idle,
+            Poll::Ready(true) => CloseReason::Upstream,
+            Poll::Ready(false) => CloseReason::Failed,
+            Poll::Pending if now >= self.ends => CloseReason::Age,
+            Poll::Pending if now >= idle_until => CloseReason::Idle,
             Poll::Pending => return true,
         };
         self.life().ends_because(reason);
@@ -304,7 +304,7 @@ where
 
     fn give_back(mut self: Box<Self>) {
         if !self.line.is_answered() {
-            return self.life().ends_because(Closed::Unfinished);
+            return self.life().ends_because(CloseReason::Unfinished);
         }
         let Some(pool) = self.pool.upgrade().filter(|_| self.line.is_reusable()) else { return };
         let metrics = Arc::clone(&pool.metrics);
@@ -333,7 +333,7 @@ impl<C: Connect, B> Shared<C, B> {
     /// Notes that it ends for its age, if it has that.
     fn note_age(&self, now: Instant) {
         if now >= self.ends {
-            self.connection.life().ends_because(Closed::Age);
+            self.connection.life().ends_because(CloseReason::Age);
         }
     }
 
@@ -349,7 +349,7 @@ impl<C: Connect, B> Shared<C, B> {
         if !usable {
             self.note_age(now);
         } else if idle {
-            self.connection.life().ends_because(Closed::Idle);
+            self.connection.life().ends_because(CloseReason::Idle);
         }
         usable && !idle
     }

@@ -1,7 +1,7 @@
 //! `[log]`: what is logged, and how.
 
 use super::super::reader::Reader;
-use crate::telemetry::{Levels, level::NoLevels, logging};
+use crate::telemetry::{Levels, level::ParseLevelsError, logging};
 
 /// The form and the levels.
 pub(super) fn log(read: &mut Reader<'_>) -> logging::Config {
@@ -13,5 +13,5 @@ pub(super) fn log(read: &mut Reader<'_>) -> logging::Config {
 
 /// The levels alone.
 pub(super) fn level(read: &mut Reader<'_>) -> Option<Levels> {
-    read.parsed("log.level", |text| text.parse().map_err(|error: NoLevels| error.to_string()))
+    read.parsed("log.level", |text| text.parse().map_err(|error: ParseLevelsError| error.to_string()))
 }

@@ -5,7 +5,7 @@ use std::{sync::OnceLock, time::Duration};
 use http::StatusCode;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
-use super::factory::Register;
+use super::factory::MetricFactory;
 
 /// From one millisecond to the 240 s that the slowest calls may take.
 pub(super) const LATENCY_BUCKETS_S: [f64; 15] =
@@ -19,7 +19,7 @@ const MAX_ROUTES: usize = 512;
 
 /// The counters of all routes. Those of one are made when it is first used.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(super) struct RequestMetrics {
     routes: Box<[OnceLock<RouteMetrics>]>,
     requests: IntCounterVec,
     duration: HistogramVec,
@@ -38,19 +38,19 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    /// Counts a request that was answered with `status`, or that ended without an answer, after all of `took`.
-    pub fn finished(&self, status: Option<StatusCode>, took: Duration) {
+    /// Counts a request that was answered with `status`, or that ended without an answer, `elapsed` after its head.
+    pub fn finished(&self, status: Option<StatusCode>, elapsed: Duration) {
         let class = status.map_or(0, |status| usize::from(status.as_u16() / 100).min(CLASSES.len() - 1));
         self.by_class[class].inc();
-        self.duration.observe(took.as_secs_f64());
+        self.duration.observe(elapsed.as_secs_f64());
     }
 
-    /// Notes how long the upstream took to the first byte of its answer.
-    pub fn first_byte(&self, took: Duration) {
-        self.first_byte.observe(took.as_secs_f64());
+    /// Records the time to the first byte of the upstream's response.
+    pub fn observe_first_byte(&self, elapsed: Duration) {
+        self.first_byte.observe(elapsed.as_secs_f64());
     }
 
-    /// Notes that the upstream got the request, so that it may be billed.
+    /// Counts a request that reached the upstream, if the vendor may bill it.
     pub fn reached_upstream(&self) {
         if let Some(billable) = &self.billable {
             billable.inc();
@@ -58,31 +58,31 @@ impl RouteMetrics {
     }
 }
 
-impl Requests {
-    pub(super) fn new(add: &Register) -> Self {
+impl RequestMetrics {
+    pub(super) fn new(factory: &MetricFactory) -> Self {
         let route = ["method", "route"];
         Self {
             routes: (0..MAX_ROUTES).map(|_| OnceLock::new()).collect(),
-            requests: add.counters(
+            requests: factory.counter_vec(
                 "requests_total",
-                "Requests that ended, by operation of the vendor's API and by class of the status answered.",
+                "RequestMetrics that ended, by operation of the vendor's API and by class of the status answered.",
                 &["method", "route", "status_class"],
             ),
-            duration: add.histograms(
+            duration: factory.histogram_vec(
                 "request_duration_seconds",
                 "Time from the head of a request until its answer had been taken whole, or was given up.",
                 &route,
                 &LATENCY_BUCKETS_S,
             ),
-            first_byte: add.histograms(
+            first_byte: factory.histogram_vec(
                 "upstream_first_byte_seconds",
                 "Time from handing a request to the upstream connection until the head of its answer.",
                 &route,
                 &LATENCY_BUCKETS_S,
             ),
-            billable: add.counters(
+            billable: factory.counter_vec(
                 "billable_requests_total",
-                "Requests that reached the upstream, of operations that the vendor may bill.",
+                "RequestMetrics that reached the upstream, of operations that the vendor may bill.",
                 &route,
             ),
         }

@@ -11,10 +11,10 @@ fn a_request_is_counted_by_route_and_class() {
     route.finished(Some(StatusCode::OK), Duration::from_millis(4));
     route.finished(Some(StatusCode::NOT_FOUND), Duration::from_millis(40));
     route.finished(None, Duration::from_secs(400));
-    route.first_byte(Duration::from_millis(3));
+    route.observe_first_byte(Duration::from_millis(3));
     route.reached_upstream();
     metrics.route(Some(4), "GET", "/free", false).reached_upstream();
-    metrics.expect_token_failure("rejected");
+    metrics.init_token_failure("rejected");
     let text = metrics.render();
     for line in [
         r#"finicity_proxy_requests_total{method="GET",route="/a/{b}",status_class="2xx"} 1"#,
@@ -45,11 +45,11 @@ fn a_connection_is_counted_from_its_opening_to_its_end() {
     let upstream = metrics.upstream();
     upstream.opened(Duration::from_millis(2));
     upstream.opened(Duration::from_millis(2));
-    upstream.closed(Closed::Failed);
+    upstream.closed(CloseReason::Failed);
     upstream.connect_failed(ConnectFailure::Tls, Some(crate::tls::Fault::Pin));
     upstream.connect_failed(ConnectFailure::Tls, None);
     upstream.connect_failed(ConnectFailure::Timeout, None);
-    upstream.sent(true);
+    upstream.request_sent(true);
     let text = metrics.render();
     for line in [
         "finicity_proxy_upstream_connections 1",
@@ -103,18 +103,18 @@ fn l10_the_page_is_bounded_when_every_operation_was_used() {
             format!("/aggregation/v1/{index:04}/{{customerId}}/institutionLogins/{{institutionLoginId}}/accounts");
         let route = metrics.route(Some(index), "DELETE", &template, true);
         route.finished(Some(StatusCode::OK), Duration::from_millis(123));
-        route.first_byte(Duration::from_millis(123));
+        route.observe_first_byte(Duration::from_millis(123));
     }
     let bytes = metrics.render().len();
     assert!(bytes < 2 << 20, "{bytes} bytes");
 }
 
 /// The families in the tables of docs/metrics.md.
-fn documented() -> Vec<Family> {
+fn documented() -> Vec<MetricFamily> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
     let text = fs::read_to_string(path).unwrap();
     let cells = text.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split('|').collect::<Vec<_>>()));
-    let mut families: Vec<Family> = cells
+    let mut families: Vec<MetricFamily> = cells
         .filter_map(|cells| {
             let kind = ["counter", "gauge", "histogram"].into_iter().find(|kind| *kind == cells[1].trim())?;
             let name = cells[0].trim().trim_matches('`');
@@ -122,7 +122,7 @@ fn documented() -> Vec<Family> {
             let labels = cells[2].split(',').map(|label| label.trim().trim_matches('`').to_owned());
             let mut labels: Vec<String> = labels.filter(|label| !label.is_empty()).collect();
             labels.sort();
-            Some(Family { name, kind, labels })
+            Some(MetricFamily { name, kind, labels })
         })
         .collect();
     families.sort();
@@ -145,7 +145,7 @@ fn the_documentation_has_every_family_with_its_type_and_labels_and_no_other() {
 
 #[test]
 fn names_have_units_and_suffixes_as_prometheus_wants_them() {
-    for Family { name, kind, .. } in Metrics::new().families() {
+    for MetricFamily { name, kind, .. } in Metrics::new().families() {
         assert_eq!(*kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
         assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name}");
         assert!(

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::{factory::Register, requests::LATENCY_BUCKETS_S};
+use super::{factory::MetricFactory, requests::LATENCY_BUCKETS_S};
 use crate::tls::Fault;
 
 labels! {
     /// Why a connection to the upstream was closed.
-    pub enum Closed {
+    pub enum CloseReason {
         /// By the proxy: nobody had used it for `upstream.pool_idle_timeout`.
         Idle = "idle",
         /// By the proxy: it had served for `upstream.connection_age`.
@@ -27,7 +27,7 @@ labels! {
     /// Why a connection to the upstream could not be opened.
     pub enum ConnectFailure {
         /// The name cannot be resolved.
-        Name = "name",
+        Dns = "name",
         /// No address can be reached.
         Tcp = "tcp",
         /// The egress proxy makes no tunnel.
@@ -36,7 +36,7 @@ labels! {
         Tls = "tls",
         /// HTTP cannot be begun.
         Http = "http",
-        /// It took too long.
+        /// It elapsed too long.
         Timeout = "timeout",
     }
 }
@@ -47,64 +47,65 @@ pub struct UpstreamMetrics {
     open: IntGauge,
     idle: IntGauge,
     opened: IntCounter,
-    closed: [IntCounter; Closed::LABELS.len()],
-    sent: [IntCounter; 2],
-    connect: Histogram,
+    closed: [IntCounter; CloseReason::LABELS.len()],
+    /// On a new connection, and on one that had served before.
+    requests: [IntCounter; 2],
+    connect_duration: Histogram,
     connect_failures: [IntCounter; ConnectFailure::LABELS.len()],
     tls_failures: [IntCounter; Fault::LABELS.len() + 1],
     throttled: IntCounter,
 }
 
 impl UpstreamMetrics {
-    pub(super) fn new(add: &Register) -> Self {
+    pub(super) fn new(factory: &MetricFactory) -> Self {
         let mut faults = ["other"; Fault::LABELS.len() + 1];
         faults[..Fault::LABELS.len()].copy_from_slice(&Fault::LABELS);
         Self {
-            open: add.gauge("upstream_connections", "Open connections to the upstream."),
-            idle: add.gauge("upstream_connections_idle", "Those over HTTP/1.1 that wait for a request."),
-            opened: add.counter("upstream_connections_opened_total", "Connections to the upstream that were opened."),
-            closed: add.counters_of(
+            open: factory.gauge("upstream_connections", "Open connections to the upstream."),
+            idle: factory.gauge("upstream_connections_idle", "Those over HTTP/1.1 that wait for a request."),
+            opened: factory.counter("upstream_connections_opened_total", "Connections to the upstream that were opened."),
+            closed: factory.counters_by_label(
                 "upstream_connections_closed_total",
                 "Connections to the upstream that were closed, by reason.",
                 "reason",
-                Closed::LABELS,
+                CloseReason::LABELS,
             ),
-            sent: add.counters_of(
+            requests: factory.counters_by_label(
                 "upstream_requests_total",
                 "Requests handed to a connection to the upstream, each sending counted: new, or one that had served before.",
                 "connection",
                 ["new", "reused"],
             ),
-            connect: add.histogram(
+            connect_duration: factory.histogram(
                 "upstream_connect_seconds",
                 "Time to open a connection to the upstream: name, TCP, egress proxy and TLS.",
                 &LATENCY_BUCKETS_S,
             ),
-            connect_failures: add.counters_of(
+            connect_failures: factory.counters_by_label(
                 "upstream_connect_failures_total",
                 "Connections to the upstream that could not be opened, by reason.",
                 "reason",
                 ConnectFailure::LABELS,
             ),
-            tls_failures: add.counters_of(
+            tls_failures: factory.counters_by_label(
                 "upstream_tls_failures_total",
                 "TLS handshakes with the upstream that failed, by what was wrong.",
                 "fault",
                 faults,
             ),
-            throttled: add.counter("upstream_throttled_total", "Answers of the upstream with status 429."),
+            throttled: factory.counter("upstream_throttled_total", "Answers of the upstream with status 429."),
         }
     }
 
-    /// Counts a connection that was opened within `took`.
-    pub fn opened(&self, took: Duration) {
+    /// Counts a connection that was opened within `elapsed`.
+    pub fn opened(&self, elapsed: Duration) {
         self.opened.inc();
         self.open.inc();
-        self.connect.observe(took.as_secs_f64());
+        self.connect_duration.observe(elapsed.as_secs_f64());
     }
 
     /// Counts the end of a connection.
-    pub fn closed(&self, reason: Closed) {
+    pub fn closed(&self, reason: CloseReason) {
         self.open.dec();
         self.closed[reason as usize].inc();
     }
@@ -118,8 +119,8 @@ impl UpstreamMetrics {
     }
 
     /// Counts a request that is sent, on a connection that served before or on a new one.
-    pub fn sent(&self, reused: bool) {
-        self.sent[usize::from(reused)].inc();
+    pub fn request_sent(&self, reused: bool) {
+        self.requests[usize::from(reused)].inc();
     }
 
     /// Connections over HTTP/1.1 that wait for a request.

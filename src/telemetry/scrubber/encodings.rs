@@ -1,48 +1,48 @@
-//! The forms that a secret may leave in, apart from those that differ by escapes only.
+//! The encodings in which a secret is looked for, apart from escapes.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use zeroize::Zeroizing;
 
-/// Bytes that are overwritten when they are no longer used.
+/// An encoded secret, which is overwritten when it is dropped.
 type Form = Zeroizing<Vec<u8>>;
 
-/// A secret in all of its forms, which are overwritten with it.
-pub(super) struct Watched(Vec<Form>);
+/// A secret in all of its encodings, which are overwritten when it is dropped.
+pub(super) struct SecretForms(Vec<Form>);
 
-impl Watched {
-    /// `secret` in all of its forms.
+impl SecretForms {
+    /// `secret` in all of its encodings.
     pub(super) fn new(secret: &[u8]) -> Self {
-        Self(forms(secret))
+        Self(encodings(secret))
     }
 
-    /// The secret itself.
+    /// The secret as it is.
     pub(super) fn secret(&self) -> &[u8] {
         &self.0[0]
     }
 
-    pub(super) fn forms(&self) -> &[Form] {
+    pub(super) fn encodings(&self) -> &[Form] {
         &self.0
     }
 }
 
-/// What `secret` looks like as it is, in a form's spelling of spaces, in hexadecimal, as decimal numbers, and inside of base64.
-fn forms(secret: &[u8]) -> Vec<Form> {
+/// `secret` as it is, with the spaces of a form (`+`), in hexadecimal, as decimal numbers, and inside base64.
+fn encodings(secret: &[u8]) -> Vec<Form> {
     let lower = hexadecimal(secret);
     let mut upper = lower.clone();
     upper.make_ascii_uppercase();
-    let mut forms = vec![plain(secret), lower, upper];
-    forms.push(decimal(secret));
-    forms.extend(base64(secret));
+    let mut encodings = vec![plain(secret), lower, upper];
+    encodings.push(decimal(secret));
+    encodings.extend(base64(secret));
     // RFC 6749, 2.3.1: what goes into `Authorization: Basic` is form-encoded first.
     let mut encoded = Zeroizing::new(String::with_capacity(3 * secret.len()));
     encoded.extend(form_urlencoded::byte_serialize(secret));
     if encoded.as_bytes() != secret {
-        forms.extend(base64(encoded.as_bytes()));
+        encodings.extend(base64(encoded.as_bytes()));
     }
     if secret.contains(&b' ') {
-        forms.push(Zeroizing::new(secret.iter().map(|byte| if *byte == b' ' { b'+' } else { *byte }).collect()));
+        encodings.push(Zeroizing::new(secret.iter().map(|byte| if *byte == b' ' { b'+' } else { *byte }).collect()));
     }
-    forms
+    encodings
 }
 
 fn plain(secret: &[u8]) -> Form {
@@ -59,8 +59,8 @@ fn hexadecimal(secret: &[u8]) -> Form {
 fn decimal(secret: &[u8]) -> Form {
     // Never moved while it grows, which would leave copies behind: `255, ` is the longest.
     let mut form = Zeroizing::new(Vec::with_capacity(5 * secret.len()));
-    for (place, byte) in secret.iter().enumerate() {
-        if place > 0 {
+    for (index, byte) in secret.iter().enumerate() {
+        if index > 0 {
             form.extend_from_slice(b", ");
         }
         let digits = [byte / 100, byte / 10 % 10, byte % 10];
@@ -70,8 +70,7 @@ fn decimal(secret: &[u8]) -> Form {
     form
 }
 
-/// The characters of base64 and base64url that depend on nothing but the secret, for each of the three places that it can have
-/// in a group of three bytes.
+/// The characters of base64 and base64url that depend only on the secret, for each of its three offsets in a group of three bytes.
 fn base64(secret: &[u8]) -> Vec<Form> {
     let mut forms = Vec::with_capacity(6);
     for offset in 0..3 {

@@ -1,85 +1,85 @@
-//! Finds any of some hundred forms in one pass that looks at every third byte.
+//! Finds any of some hundred encoded secrets in one pass that looks at every third byte.
 
 use std::{ops::Range, sync::Arc};
 
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{MIN_SECRET_BYTES, encodings::Watched};
+use super::{MIN_SECRET_BYTES, encodings::SecretForms};
 
 /// How many bytes are looked at together. Few texts have four of a secret's by accident.
 const WINDOW: usize = 4;
 
-/// Every form's windows at its first so many places are in the filter, so that one of so many windows of the text is looked up.
+/// The filter has every form's windows at its first `STRIDE` offsets, so that only every `STRIDE`th window of the text is looked up.
 /// The last of them must end within the shortest form.
-const STEP: usize = MIN_SECRET_BYTES - WINDOW + 1;
+const STRIDE: usize = MIN_SECRET_BYTES - WINDOW + 1;
 
 /// The filter: 8 KiB, which stay in a core's nearest cache. A bit for each hash of 16 bits.
 type Filter = [u64; (1 << 16) / 64];
 
-/// The forms of all secrets. What is its own is overwritten when it is dropped; the forms are, with the last who holds them.
+/// The forms of all secrets. Its own data is overwritten when it is dropped; the forms are overwritten with the last reference.
 #[derive(Default)]
 pub(super) struct Index {
-    /// A bit for each window that some form has at one of its first places. `None` when there are no forms.
+    /// A bit for each window that a form has at one of its first `STRIDE` offsets. `None` when there are no forms.
     filter: Option<Box<Zeroizing<Filter>>>,
-    /// By their first window.
-    forms: Vec<Entry>,
+    /// Sorted by their first window.
+    entries: Vec<IndexEntry>,
 }
 
-/// One form of a secret.
-struct Entry {
+/// One encoding of a secret.
+struct IndexEntry {
     first: u32,
-    watched: Arc<Watched>,
-    form: usize,
-    holder: &'static str,
+    secret: Arc<SecretForms>,
+    encoding: usize,
+    name: &'static str,
 }
 
 impl Index {
-    /// Of all forms of `secrets`, each with its holder.
-    pub(super) fn new(secrets: &[(&'static str, &Arc<Watched>)]) -> Self {
+    /// An index of all encodings of `secrets`, each with the name of its set.
+    pub(super) fn new(secrets: &[(&'static str, &Arc<SecretForms>)]) -> Self {
         let mut index = Self::default();
-        for &(holder, watched) in secrets {
-            for (number, form) in watched.forms().iter().enumerate() {
+        for &(name, forms) in secrets {
+            for (number, form) in forms.encodings().iter().enumerate() {
                 let filter = index.filter.get_or_insert_with(|| Box::new(Zeroizing::new([0; (1 << 16) / 64])));
-                for place in 0..STEP {
-                    let (word, bit) = slot(window(form, place));
+                for offset in 0..STRIDE {
+                    let (word, bit) = filter_bit(window(form, offset));
                     filter[word] |= bit;
                 }
-                let watched = Arc::clone(watched);
-                index.forms.push(Entry { first: window(form, 0), watched, form: number, holder });
+                let secret = Arc::clone(forms);
+                index.entries.push(IndexEntry { first: window(form, 0), secret, encoding: number, name });
             }
         }
-        index.forms.sort_unstable_by_key(|entry| entry.first);
+        index.entries.sort_unstable_by_key(|entry| entry.first);
         index
     }
 
     /// Whether there is nothing to look for.
     pub(super) fn is_empty(&self) -> bool {
-        self.forms.is_empty()
+        self.entries.is_empty()
     }
 
-    /// Calls `tell` with the place of every form in `text`, and with its holder.
-    pub(super) fn find(&self, text: &[u8], mut tell: impl FnMut(Range<usize>, &'static str)) {
+    /// Calls `on_match` with the range of every match in `text`, and with the name of the set that it belongs to.
+    pub(super) fn find(&self, text: &[u8], mut on_match: impl FnMut(Range<usize>, &'static str)) {
         let Some(filter) = self.filter.as_deref() else { return };
         let mut at = 0;
         // Every byte of the log passes here; nothing in this loop but what it needs.
         while let Some(&window) = text.get(at..).and_then(<[u8]>::first_chunk) {
-            let (word, bit) = slot(u32::from_le_bytes(window));
+            let (word, bit) = filter_bit(u32::from_le_bytes(window));
             if filter[word] & bit != 0 {
-                for start in at.saturating_sub(STEP - 1)..=at {
-                    self.find_at(text, start, &mut tell);
+                for start in at.saturating_sub(STRIDE - 1)..=at {
+                    self.find_at(text, start, &mut on_match);
                 }
             }
-            at += STEP;
+            at += STRIDE;
         }
     }
 
-    fn find_at(&self, text: &[u8], start: usize, tell: &mut impl FnMut(Range<usize>, &'static str)) {
+    fn find_at(&self, text: &[u8], start: usize, on_match: &mut impl FnMut(Range<usize>, &'static str)) {
         let first = window(text, start);
-        let from = self.forms.partition_point(|entry| entry.first < first);
-        for entry in self.forms[from..].iter().take_while(|entry| entry.first == first) {
-            let form = &entry.watched.forms()[entry.form];
+        let from = self.entries.partition_point(|entry| entry.first < first);
+        for entry in self.entries[from..].iter().take_while(|entry| entry.first == first) {
+            let form = &entry.secret.encodings()[entry.encoding];
             if text[start..].starts_with(form) {
-                tell(start..start + form.len(), entry.holder);
+                on_match(start..start + form.len(), entry.name);
             }
         }
     }
@@ -87,7 +87,7 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
-        self.forms.iter_mut().for_each(|entry| entry.first.zeroize());
+        self.entries.iter_mut().for_each(|entry| entry.first.zeroize());
     }
 }
 
@@ -97,7 +97,7 @@ fn window(text: &[u8], at: usize) -> u32 {
 }
 
 /// The word and the bit of the filter for `window`: the upper bits of a product, which all of its bits have gone into.
-fn slot(window: u32) -> (usize, u64) {
+fn filter_bit(window: u32) -> (usize, u64) {
     let hash = (window.wrapping_mul(0x9E37_79B1) >> 16) as usize;
     (hash / 64, 1 << (hash % 64))
 }

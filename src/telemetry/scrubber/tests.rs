@@ -6,7 +6,7 @@ use super::*;
 
 fn scrubber(secrets: &[&[u8]]) -> Scrubber {
     let scrubber = Scrubber::default();
-    scrubber.know("test", secrets.iter().map(|secret| Secret::new(secret.to_vec())).collect());
+    scrubber.register("test", secrets.iter().map(|secret| Secret::new(secret.to_vec())).collect());
     scrubber
 }
 
@@ -22,7 +22,7 @@ fn check(secret: &str, text: &str, expected: &str) {
 }
 
 #[test]
-fn a_secret_is_replaced_wherever_and_however_often_it_stands() {
+fn every_occurrence_of_a_secret_is_replaced() {
     let secret = "s3cr3t+/=";
     check(secret, "nothing\n", "nothing\n");
     check(secret, "s3cr3t+/=", "[scrubbed]");
@@ -67,24 +67,24 @@ fn the_basic_authorization_of_a_pair_holds_no_password() {
 }
 
 #[test]
-fn what_is_too_short_is_not_looked_for() {
+fn a_value_that_is_too_short_is_not_looked_for() {
     check("abcde", "abcde", "abcde");
     check("abcdef", "abcdef", "[scrubbed]");
-    let nobody = Scrubber::default();
-    assert_eq!(scrubbed(&nobody, b"%41 \\n"), "%41 \\n");
-    assert_eq!(nobody.catches(), 0);
+    let empty = Scrubber::default();
+    assert_eq!(scrubbed(&empty, b"%41 \\n"), "%41 \\n");
+    assert_eq!(empty.hits(), 0);
 }
 
 #[test]
-fn the_values_before_the_present_ones_are_known_and_those_before_them_forgotten() {
+fn current_and_previous_values_are_found_and_earlier_ones_are_not() {
     let scrubber = Scrubber::default();
-    let mut told = Vec::new();
+    let mut outputs = Vec::new();
     for token in ["token-1", "token-2", "token-2", "token-3"] {
-        scrubber.know("token", vec![Secret::new(token.into())]);
-        told.push(scrubbed(&scrubber, b"token-1 token-2 token-3"));
+        scrubber.register("token", vec![Secret::new(token.into())]);
+        outputs.push(scrubbed(&scrubber, b"token-1 token-2 token-3"));
     }
     assert_eq!(
-        told,
+        outputs,
         [
             "[scrubbed] token-2 token-3",
             "[scrubbed] [scrubbed] token-3",
@@ -92,10 +92,10 @@ fn the_values_before_the_present_ones_are_known_and_those_before_them_forgotten(
             "token-1 [scrubbed] [scrubbed]",
         ]
     );
-    scrubber.know("App Key", vec![Secret::new(b"the-app-key".to_vec())]);
+    scrubber.register("App Key", vec![Secret::new(b"the-app-key".to_vec())]);
     let mut text = b"the-app-key token-3".to_vec();
-    assert_eq!(scrubber.clone().scrub(&mut text), Some(Caught { times: 2, holder: "App Key" }));
-    assert_eq!(scrubber.catches(), 1 + 2 + 2 + 2 + 2);
+    assert_eq!(scrubber.clone().scrub(&mut text), Some(Found { times: 2, name: "App Key" }));
+    assert_eq!(scrubber.hits(), 1 + 2 + 2 + 2 + 2);
     assert_eq!(format!("{scrubber:?}"), "Scrubber");
 }
 
@@ -150,7 +150,7 @@ proptest! {
         let form = encoded(&secret, encoding, &around, &choices);
         let scrubber = scrubber(&[secret.as_bytes()]);
         let text = scrubbed(&scrubber, format!("{before} {form} {after}\n").as_bytes());
-        prop_assert!(scrubber.catches() > 0, "{} in {}", form, text);
+        prop_assert!(scrubber.hits() > 0, "{} in {}", form, text);
         prop_assert!(text.contains("[scrubbed]"));
         let bare = form.trim_matches('"');
         prop_assert!(bare.len() < MIN_SECRET_BYTES || !text.contains(bare), "{} in {}", form, text);
@@ -184,9 +184,9 @@ fn a_secret_of_any_length_is_taken_and_a_short_one_not_looked_for() {
     for length in 0..MIN_SECRET_BYTES {
         let scrubber = Scrubber::default();
         let short = &b"abcdefgh"[..length];
-        scrubber.know("test", vec![Secret::new(short.to_vec()), Secret::new(b"the-secret".to_vec())]);
+        scrubber.register("test", vec![Secret::new(short.to_vec()), Secret::new(b"the-secret".to_vec())]);
         let mut text = b"abcdefgh the-secret\n".to_vec();
-        assert_eq!(scrubber.scrub(&mut text).map(|caught| caught.times), Some(1));
+        assert_eq!(scrubber.scrub(&mut text).map(|found| found.times), Some(1));
         assert_eq!(text, b"abcdefgh [scrubbed]\n");
     }
 }

@@ -1,18 +1,18 @@
-//! Text without its escapes, and where each of its bytes came from.
+//! Text with its escapes decoded, and the origin of each of its bytes.
 
 use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-/// A text, and for each of its bytes, and its end, the place in the text that it was made of.
-pub(super) struct Escapes {
+/// A text, and for each of its bytes, and its end, the position in the text that it was decoded from.
+pub(super) struct Unescaped {
     text: Zeroizing<Vec<u8>>,
     origins: Vec<usize>,
 }
 
-impl Escapes {
+impl Unescaped {
     /// `text` as it is.
-    pub(super) fn none(text: &[u8]) -> Self {
+    pub(super) fn verbatim(text: &[u8]) -> Self {
         Self { text: Zeroizing::new(text.to_vec()), origins: (0..=text.len()).collect() }
     }
 
@@ -20,23 +20,23 @@ impl Escapes {
         &self.text
     }
 
-    /// Where `range` of the text came from.
+    /// The range of the original text that `range` was decoded from.
     pub(super) fn origin(&self, range: Range<usize>) -> Range<usize> {
         self.origins[range.start]..self.origins[range.end]
     }
 
-    /// The text with every `%41` undone; `None` when it has none.
-    pub(super) fn without_percents(&self) -> Option<Self> {
-        self.undone(b'%', |rest, plain| {
+    /// The text with every percent-encoded byte decoded; `None` if there is none.
+    pub(super) fn percent_decoded(&self) -> Option<Self> {
+        self.decode(b'%', |rest, plain| {
             let byte = hexadecimal(rest.get(1..3)?)?;
             plain.push(u8::try_from(byte).ok()?);
             Some(3)
         })
     }
 
-    /// The text with every escape of JSON (RFC 8259, 7) and of Rust's `{:?}` undone; `None` when it has none.
-    pub(super) fn without_backslashes(&self) -> Option<Self> {
-        self.undone(b'\\', |rest, plain| {
+    /// The text with every escape of JSON (RFC 8259, 7) and of Rust's `{:?}` decoded; `None` if there is none.
+    pub(super) fn backslash_decoded(&self) -> Option<Self> {
+        self.decode(b'\\', |rest, plain| {
             let simple = match rest.get(1)? {
                 b'n' => b'\n',
                 b'r' => b'\r',
@@ -61,22 +61,22 @@ impl Escapes {
         })
     }
 
-    /// The text without the escapes that begin with `mark`. `undo` gets the text from a mark on, adds what an escape there
-    /// stands for, and returns its length; `None` when it is none.
-    fn undone(&self, mark: u8, undo: impl Fn(&[u8], &mut Vec<u8>) -> Option<usize>) -> Option<Self> {
+    /// The text with the escapes that begin with `mark` decoded. `decode_one` gets the text from a mark on, appends the bytes of the
+    /// escape to the second argument, and returns its length; `None` if it is not an escape.
+    fn decode(&self, mark: u8, decode_one: impl Fn(&[u8], &mut Vec<u8>) -> Option<usize>) -> Option<Self> {
         let mut at = memchr::memchr(mark, &self.text)?;
-        // Never longer than it was, so never moved, which would leave a copy behind.
+        // Decoding never makes it longer, so it is never moved, which would leave a copy behind.
         let mut text = Zeroizing::new(Vec::with_capacity(self.text.len()));
         let mut origins = Vec::with_capacity(self.origins.len());
         text.extend_from_slice(&self.text[..at]);
         origins.extend_from_slice(&self.origins[..at]);
         while at < self.text.len() {
-            let undone = if self.text[at] == mark { undo(&self.text[at..], &mut text) } else { None };
-            if undone.is_none() {
+            let length = if self.text[at] == mark { decode_one(&self.text[at..], &mut text) } else { None };
+            if length.is_none() {
                 text.push(self.text[at]);
             }
             origins.resize(text.len(), self.origins[at]);
-            at += undone.unwrap_or(1);
+            at += length.unwrap_or(1);
         }
         origins.push(self.origins[at]);
         (text.len() < self.text.len()).then_some(Self { text, origins })
@@ -97,7 +97,7 @@ fn unicode(escape: &[u8]) -> Option<(char, usize)> {
     Some((char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + low)?, 12))
 }
 
-/// The number that `digits` are, none of which may be anything else.
+/// The hexadecimal number `digits`; `None` if one of them is not a digit.
 fn hexadecimal(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
 }

@@ -5,17 +5,17 @@ use proptest::prelude::*;
 use super::*;
 use crate::secret::Secret;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An output whose every write waits for a permission.
-struct Gate {
-    open: mpsc::Receiver<()>,
+/// An output whose every write waits for a permit.
+struct GatedOutput {
+    permits: mpsc::Receiver<()>,
     written: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Write for Gate {
+impl Write for GatedOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.open.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.permits.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
         self.written.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -25,10 +25,10 @@ impl Write for Gate {
     }
 }
 
-fn gated() -> (LogWriter, mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>) {
-    let (permit, open) = mpsc::channel();
+fn gated_writer() -> (LogWriter, mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>) {
+    let (permit, permits) = mpsc::channel();
     let written = Arc::new(Mutex::new(Vec::new()));
-    let writer = LogWriter::spawn(Gate { open, written: Arc::clone(&written) }, scrubber()).unwrap();
+    let writer = LogWriter::spawn(GatedOutput { permits, written: Arc::clone(&written) }, scrubber()).unwrap();
     (writer, permit, written)
 }
 
@@ -36,22 +36,22 @@ const SECRET: &str = "s3cr3t\"+/value";
 
 fn scrubber() -> Scrubber {
     let scrubber = Scrubber::default();
-    scrubber.know("test", vec![Secret::new(SECRET.into())]);
+    scrubber.register("test", vec![Secret::new(SECRET.into())]);
     scrubber
 }
 
-/// What comes out of the process after each of `parts` was written in a call of its own, and let out of the process at `cuts`.
+/// The output after each of `parts` was written in a call of its own, with a flush at each of `cuts`.
 fn written_in(parts: &[&[u8]], cuts: &[bool]) -> String {
-    let (writer, permit, written) = gated();
+    let (writer, permit, written) = gated_writer();
     for (part, cut) in parts.iter().zip(cuts.iter().cycle()) {
         permit.send(()).unwrap();
         writer.make_writer().write_all(part).unwrap();
         if *cut {
-            writer.flush(PATIENCE, PATIENCE);
+            writer.flush(TIMEOUT, TIMEOUT);
         }
     }
     permit.send(()).unwrap();
-    writer.flush(PATIENCE, PATIENCE);
+    writer.flush(TIMEOUT, TIMEOUT);
     let bytes = written.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
 }
@@ -85,7 +85,7 @@ proptest! {
 }
 
 #[test]
-fn l08_what_a_terminal_may_obey_is_escaped_and_other_text_is_not() {
+fn l08_control_characters_are_escaped_and_other_text_is_not() {
     let line = "{\"a\":\"\u{7f}\u{9b}31m\u{2028}\u{202e}gr\u{fc}n\"}\n";
     let text = written_in(&[line.as_bytes()], &[true]);
     assert_eq!(text, "{\"a\":\"\\u007f\\u009b31m\\u2028\\u202egr\u{fc}n\"}\n");
@@ -97,32 +97,32 @@ fn l08_what_a_terminal_may_obey_is_escaped_and_other_text_is_not() {
 
 #[test]
 fn l08_a_line_that_is_too_long_is_dropped_and_counted() {
-    let (writer, permit, written) = gated();
+    let (writer, permit, written) = gated_writer();
     permit.send(()).unwrap();
     writer.append(&vec![b'x'; MAX_LINE_BYTES + 1]);
     writer.append(b"next\n");
-    writer.flush(PATIENCE, PATIENCE);
+    writer.flush(TIMEOUT, TIMEOUT);
     assert_eq!((written.lock().unwrap().as_slice(), writer.dropped()), (&b"next\n"[..], 1));
 }
 
 #[test]
-fn what_is_untold_is_told_with_pauses() {
-    let mut untold = Untold::new(Duration::from_secs(3600));
-    assert_eq!((untold.tell(0), untold.tell(2), untold.tell(5)), (None, Some(2), None));
-    untold.next = None;
-    assert_eq!((untold.tell(5), untold.tell(6)), (Some(3), None));
+fn a_count_is_reported_with_pauses() {
+    let mut unreported = Unreported::new(Duration::from_secs(3600));
+    assert_eq!((unreported.report(0), unreported.report(2), unreported.report(5)), (None, Some(2), None));
+    unreported.next_report = None;
+    assert_eq!((unreported.report(5), unreported.report(6)), (Some(3), None));
 }
 
 #[test]
 fn lines_leave_in_order_and_a_flush_waits_for_them() {
-    let (writer, permit, written) = gated();
+    let (writer, permit, written) = gated_writer();
     for _ in 0..100 {
         permit.send(()).unwrap();
     }
     for n in 0..100 {
         writeln!(writer.make_writer(), "line {n}").unwrap();
     }
-    writer.flush(PATIENCE, PATIENCE);
+    writer.flush(TIMEOUT, TIMEOUT);
     let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
     assert!(text.starts_with("line 0\nline 1\n") && text.ends_with("line 99\n"), "{text}");
     assert_eq!(writer.dropped(), 0);
@@ -130,7 +130,7 @@ fn lines_leave_in_order_and_a_flush_waits_for_them() {
 
 #[test]
 fn i14_a_reader_that_stops_reading_costs_lines_but_never_blocks() {
-    let (writer, permit, _written) = gated();
+    let (writer, permit, _written) = gated_writer();
     let mut line = vec![b'x'; 64 * 1024];
     line[64 * 1024 - 1] = b'\n';
     for _ in 0..64 {
@@ -139,21 +139,21 @@ fn i14_a_reader_that_stops_reading_costs_lines_but_never_blocks() {
     let dropped = writer.dropped();
     assert!((30..=48).contains(&dropped), "{dropped}");
     drop(permit);
-    writer.flush(PATIENCE, PATIENCE);
+    writer.flush(TIMEOUT, TIMEOUT);
     assert_eq!(writer.0.lock().bytes.len(), 0);
 }
 
-/// An output that takes one write in a while, until nobody is to be waited for.
-struct Slow {
-    pace: Duration,
-    hurry: mpsc::Receiver<()>,
-    taken: Arc<AtomicU64>,
+/// An output that takes `interval` for each write, until `released` is dropped.
+struct SlowOutput {
+    interval: Duration,
+    released: mpsc::Receiver<()>,
+    written: Arc<AtomicU64>,
 }
 
-impl Write for Slow {
+impl Write for SlowOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.hurry.recv_timeout(self.pace) == Err(mpsc::RecvTimeoutError::Timeout) {
-            self.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if self.released.recv_timeout(self.interval) == Err(mpsc::RecvTimeoutError::Timeout) {
+            self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
         Ok(bytes.len())
     }
@@ -163,26 +163,26 @@ impl Write for Slow {
     }
 }
 
-/// How much of ten writes an output that takes one in each `pace` has taken after a flush.
-fn taken_slowly(pace: Duration, patience: Duration, limit: Duration) -> u64 {
-    let (taken, (_hurry, hurried)) = (Arc::new(AtomicU64::new(0)), mpsc::channel());
-    let output = Slow { pace, hurry: hurried, taken: Arc::clone(&taken) };
+/// How many of ten writes an output that takes `interval` for each has completed after a flush.
+fn writes_after_flush(interval: Duration, stall_timeout: Duration, limit: Duration) -> u64 {
+    let (written, (_release, released)) = (Arc::new(AtomicU64::new(0)), mpsc::channel());
+    let output = SlowOutput { interval, released, written: Arc::clone(&written) };
     let writer = LogWriter::spawn(output, scrubber()).unwrap();
-    let mut line = vec![b'x'; WRITE_BYTES];
-    line[WRITE_BYTES - 1] = b'\n';
+    let mut line = vec![b'x'; MAX_WRITE_BYTES];
+    line[MAX_WRITE_BYTES - 1] = b'\n';
     for _ in 0..10 {
         writer.append(&line);
     }
-    writer.flush(patience, limit);
-    taken.load(Ordering::Relaxed) / WRITE_BYTES as u64
+    writer.flush(stall_timeout, limit);
+    written.load(Ordering::Relaxed) / MAX_WRITE_BYTES as u64
 }
 
 #[test]
-fn the_end_waits_for_a_reader_as_long_as_it_takes_something() {
+fn a_flush_waits_as_long_as_the_output_makes_progress() {
     let second = Duration::from_secs(1);
-    // Longer in all than the patience is, which each of them renews.
-    assert_eq!(taken_slowly(second / 4, 2 * second, PATIENCE), 10);
-    // One that takes nothing, and one that would take its time.
-    assert_eq!(taken_slowly(PATIENCE, second / 10, PATIENCE), 0);
-    assert!(taken_slowly(second / 4, 2 * second, second / 2) < 10);
+    // All writes take longer than the stall timeout, which each of them restarts.
+    assert_eq!(writes_after_flush(second / 4, 2 * second, TIMEOUT), 10);
+    // An output without progress, and one that exceeds the limit.
+    assert_eq!(writes_after_flush(TIMEOUT, second / 10, TIMEOUT), 0);
+    assert!(writes_after_flush(second / 4, 2 * second, second / 2) < 10);
 }

@@ -101,7 +101,7 @@ impl<S: TokenSource> Refresher<S> {
         self.request_in_flight = false;
         // Without an outcome the attempt stays on record as outstanding.
         let Some(outcome) = outcome else { return ControlFlow::Break(()) };
-        self.metrics.token_called(self.writer.clock().now().since(sent));
+        self.metrics.observe_token_request(self.writer.clock().now().since(sent));
         match outcome {
             Ok(auth) => self.handle_success(slot, auth, sent, &baseline),
             Err(failure) => self.handle_failure(slot, &failure, permit),
@@ -220,7 +220,7 @@ impl<S: TokenSource> Refresher<S> {
         {
             self.current = candidate;
             self.metrics.credentials_changed();
-            self.scrubber.know("the credentials", self.current.credentials.secrets());
+            self.scrubber.register("the credentials", self.current.credentials.secrets());
             info!(target: AUDIT, "the new credentials minted a token and have taken over");
         }
         let recorded = self.lockout.record_success(&self.current.fingerprint, baseline);
@@ -229,7 +229,7 @@ impl<S: TokenSource> Refresher<S> {
         let lifetime = Lifetime::new(auth.expires_in, self.default_lifetime);
         let next = sent + lifetime.refresh_after(elapsed, fastrand::f64());
         let untyped = auth.untyped;
-        self.scrubber.know("the token", vec![auth.token()]);
+        self.scrubber.register("the token", vec![auth.token()]);
         let version = self.writer.publish(auth, sent + lifetime.usable_for());
         self.metrics.token_refreshed();
         self.report_success(version, elapsed, next.since(now), untyped);

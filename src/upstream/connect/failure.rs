@@ -10,7 +10,7 @@ use crate::{
 /// Counts a connection that could not be opened.
 pub(in crate::upstream) fn count_failure(metrics: &Metrics, error: &ConnectError) {
     let failure = match error {
-        ConnectError::Tcp(_) if error_chain::find::<NameError>(error).is_some() => ConnectFailure::Name,
+        ConnectError::Tcp(_) if error_chain::find::<NameError>(error).is_some() => ConnectFailure::Dns,
         ConnectError::Tcp(_) => ConnectFailure::Tcp,
         ConnectError::Egress(_) => ConnectFailure::Egress,
         ConnectError::Tls(_) => ConnectFailure::Tls,

@@ -120,10 +120,10 @@ fn actions_are_told_with_who_asked_and_what_came_of_it() {
         let lines = proxy.process.logs(message).into_iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let told =
-            lines.map(|line| (text(&line["action"]), text(&line["who"]), line["http.response.status_code"].as_u64()));
+            lines.map(|line| (text(&line["action"]), text(&line["actor"]), line["http.response.status_code"].as_u64()));
         told.collect::<Vec<_>>()
     };
-    let line = |action: &str, who: &str, status| (action.to_owned(), who.to_owned(), Some(status));
+    let line = |action: &str, actor: &str, status| (action.to_owned(), actor.to_owned(), Some(status));
     assert_eq!(
         told("an admin action was asked for"),
         [line("/api/quarantine", &uid, 200), line("other", &uid, 404), line("/api/quarantine/lift", &own, 200)]

@@ -48,13 +48,13 @@ fn a_level_is_changed_for_a_time_and_goes_back() {
     process.wait_for_log("request");
     let line = process.wait_for_log(CHANGED);
     let uid = format!("uid {}", rustix::process::geteuid().as_raw());
-    for (field, expected) in [("who", uid.as_str()), ("before", "warn"), ("now", "info,finicity_proxy=trace")] {
+    for (field, expected) in [("actor", uid.as_str()), ("previous", "warn"), ("current", "info,finicity_proxy=trace")] {
         assert_eq!(line[field], expected);
     }
-    assert_eq!((&line["for_s"], &line["target"]), (&3600.into(), &"finicity_proxy::audit".into()));
+    assert_eq!((&line["duration_s"], &line["target"]), (&3600.into(), &"finicity_proxy::audit".into()));
 
     assert_eq!(post(&socket, r#"{"level":"info","for":"1s"}"#).0, 200);
-    process.wait_for_line(|line| line.contains(CHANGED) && line.contains(r#""who":"the end of its time""#));
+    process.wait_for_line(|line| line.contains(CHANGED) && line.contains(r#""actor":"the end of its time""#));
     let shown = Client::connect_socket(&socket).get("/api/log-level");
     assert_eq!(shown.text(), r#"{"level":"warn","configured":"warn","reverts_in_s":null}"#);
     assert_eq!(proxy().get("/after").status, 200);
@@ -81,7 +81,7 @@ fn p09_the_file_is_read_again_and_tells_which_keys_need_a_restart() {
     let line = proxy.process.wait_for_log("keys have changed that only a restart takes over");
     assert_eq!((&line["keys"], &line["level"]), (&"guard.hosts limits.queue".into(), &"WARN".into()));
     let line = proxy.process.wait_for_log(CHANGED);
-    assert_eq!((&line["who"], &line["now"]), (&"the configuration".into(), &"finicity_proxy=debug,info".into()));
+    assert_eq!((&line["actor"], &line["current"]), (&"the configuration".into(), &"finicity_proxy=debug,info".into()));
 
     write("[log]\nlevel = \"private\"\n[limits]\nqueue = \"private\"\n");
     proxy.process.signal(Signal::HUP);

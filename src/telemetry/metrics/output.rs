@@ -1,0 +1,35 @@
+//! The output of the process: the log writer and the scrubber.
+
+use prometheus::IntCounter;
+
+use super::{super::logging, factory::MetricFactory};
+
+/// Counters that are kept elsewhere and copied when the metrics are read.
+#[derive(Debug)]
+pub(super) struct OutputMetrics {
+    log_lines_dropped: IntCounter,
+    scrubber_hits: IntCounter,
+}
+
+impl OutputMetrics {
+    pub(super) fn new(factory: &MetricFactory) -> Self {
+        Self {
+            log_lines_dropped: factory.counter("log_lines_dropped_total", "Log lines that nobody read in time."),
+            scrubber_hits: factory.counter(
+                "scrubber_catches_total",
+                "Secrets that were about to leave by an output, each of them a bug.",
+            ),
+        }
+    }
+
+    /// Copies the present counts.
+    pub(super) fn update(&self) {
+        advance(&self.log_lines_dropped, logging::dropped_lines());
+        advance(&self.scrubber_hits, logging::scrubber().hits());
+    }
+}
+
+/// Raises `counter` to `total`.
+fn advance(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}

@@ -1,0 +1,91 @@
+//! Credentials and certificate authorities that are read again while the process runs.
+
+use prometheus::{Gauge, IntCounter, IntGauge};
+
+use super::{factory::MetricFactory, unix_time};
+
+labels! {
+    /// Something that is read again while the process runs.
+    pub enum ReloadTarget {
+        /// The vendor's credentials.
+        Credentials = "credentials",
+        /// The certificate authorities of `upstream.ca_file`.
+        CaFile = "ca_file",
+    }
+}
+
+/// The metrics of all targets.
+#[derive(Debug)]
+pub(super) struct ReloadMetrics {
+    targets: [TargetMetrics; ReloadTarget::ALL.len()],
+    credentials_changed: Gauge,
+}
+
+/// The metrics of one target.
+#[derive(Debug)]
+struct TargetMetrics {
+    succeeded: IntCounter,
+    failed: IntCounter,
+    /// 1 while the last reload succeeded.
+    last_succeeded: IntGauge,
+    last_success_time: Gauge,
+}
+
+impl ReloadMetrics {
+    /// Each target was read once successfully, or the process would not have started.
+    pub(super) fn new(factory: &MetricFactory) -> Self {
+        let reloads = factory.counter_vec(
+            "reloads_total",
+            "Times that something was read again while the process ran, by outcome.",
+            &["subject", "outcome"],
+        );
+        let last_succeeded = factory.gauge_vec(
+            "reload_last_successful",
+            "Whether the last reading was good; 1 before any.",
+            &["subject"],
+        );
+        let last_success_time = factory.float_gauge_vec(
+            "reload_last_success_timestamp_seconds",
+            "When the last good reading was, the one at the start included, in seconds since the Unix epoch.",
+            &["subject"],
+        );
+        let targets = ReloadTarget::ALL.map(|target| {
+            let target = target.as_str();
+            let metrics = TargetMetrics {
+                succeeded: reloads.with_label_values(&[target, "success"]),
+                failed: reloads.with_label_values(&[target, "failure"]),
+                last_succeeded: last_succeeded.with_label_values(&[target]),
+                last_success_time: last_success_time.with_label_values(&[target]),
+            };
+            metrics.last_succeeded.set(1);
+            metrics.last_success_time.set(unix_time());
+            metrics
+        });
+        let metrics = Self {
+            targets,
+            credentials_changed: factory.float_gauge(
+                "credentials_changed_timestamp_seconds",
+                "When the credentials in use came into use, in seconds since the Unix epoch.",
+            ),
+        };
+        metrics.credentials_changed();
+        metrics
+    }
+
+    /// Counts a reload of `target`, and whether it succeeded.
+    pub(super) fn reloaded(&self, target: ReloadTarget, succeeded: bool) {
+        let metrics = &self.targets[target as usize];
+        metrics.last_succeeded.set(succeeded.into());
+        if succeeded {
+            metrics.succeeded.inc();
+            metrics.last_success_time.set(unix_time());
+        } else {
+            metrics.failed.inc();
+        }
+    }
+
+    /// Records that other credentials came into use now.
+    pub(super) fn credentials_changed(&self) {
+        self.credentials_changed.set(unix_time());
+    }
+}
