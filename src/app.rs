@@ -141,7 +141,7 @@ impl App {
         let (scheme, scrubber) = (config.credentials.scheme, logging::scrubber());
         let rotation = Rotation { source, scheme, control, scrubber, metrics: Arc::clone(&metrics) };
         tasks.spawn("rotation", credential_rotation::follow(rotation, hangups()?, stop.clone()));
-        tasks.spawn("reload", config_reload::follow(config.reread, log_level, hangups()?, stop.clone()));
+        tasks.spawn("reload", config_reload::follow(config.reloader, log_level, hangups()?, stop.clone()));
         tasks.spawn("trust", ca_reload::follow(trust_writer, metrics, hangups()?, stop.clone()));
         let message = startup.termination_message;
         tasks.spawn("startup", startup::follow(token.clone(), refusal_writer, message, stop.clone()));

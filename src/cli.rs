@@ -77,7 +77,7 @@ struct Sources {
 impl Sources {
     /// All places, for the commands that use the operator's configuration.
     fn inputs(self) -> Inputs {
-        Inputs { file: self.config, environment: Environment::of_this_process(), flags: self.set }
+        Inputs { file: self.config, environment: Environment::from_process(), flags: self.set }
     }
 
     /// The command line alone, for `command`, which takes keys of `sections`.
@@ -145,7 +145,7 @@ pub fn main() -> ExitCode {
     let unprotected = process::protect();
     let parsed = Arguments::try_parse();
     if !parsed.as_ref().is_ok_and(Arguments::is_isolated) {
-        let secrets = credentials::secret_variables(Environment::of_this_process().variables());
+        let secrets = credentials::secret_variables(Environment::from_process().variables());
         logging::scrubber().register("the environment", secrets);
     }
     let arguments = match parsed {

@@ -1,8 +1,7 @@
-//! The configuration: from what the operator and the container image wrote, in five places, to what can run.
+//! The configuration: from what the operator and the container image wrote, in five sources, to what can run.
 //!
-//! `sources` merges the places into a [`Raw`]: text and numbers by key, each with the place it came from. `resolve` turns that
-//! into a [`Config`] of real types, and tells all that is wrong at once. What keys there are is said in one place:
-//! `config/default.toml`.
+//! `sources` merges them into a [`Raw`]: text and numbers by key, each with its origin. `resolve` turns that into a [`Config`] of real
+//! types, and reports all problems at once. `config/default.toml` is the list of all keys.
 //!
 //! Deliberately absent: secrets, which go straight from their source to [`credentials`](mod@credentials), and the
 //! values of keys in errors, since a secret may stand where it does not belong.
@@ -20,7 +19,7 @@ use std::{path::PathBuf, time::Duration};
 pub use command_line::command_line_only;
 pub use environment::Environment;
 pub use problem::{Problem, Problems};
-pub use reload::{Changes, Reread};
+pub use reload::{Changes, Reloader};
 pub use sources::{Inputs, Raw};
 
 use crate::{
@@ -49,8 +48,8 @@ pub struct Config {
     pub tls: tls::Config,
     /// Logs.
     pub log: logging::Config,
-    /// How to read the keys again.
-    pub reread: Reread,
+    /// Reads the configuration again while the process runs.
+    pub reloader: Reloader,
     /// When the start has succeeded.
     pub startup: Startup,
     /// How the process ends.
@@ -94,9 +93,9 @@ pub struct Shutdown {
     pub drain_timeout: Duration,
 }
 
-/// Where a proxy with this configuration answers its operators.
+/// The addresses of a proxy with this configuration for its operators.
 #[derive(Clone, Debug)]
-pub struct Control {
+pub struct OperatorEndpoints {
     /// Probes and metrics (`listen.ops`).
     pub ops: Vec<Address>,
     /// The administrator (`listen.admin`) …
@@ -121,7 +120,7 @@ pub struct Listen {
 /// A configuration that cannot run.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{problems}")]
-pub struct Invalid {
+pub struct InvalidConfig {
     /// All that is wrong, but for the credentials, which have not been read.
     pub problems: Problems,
     /// Where the credentials come from, where that is known, so that what is wrong with them can be reported together with the rest.
@@ -134,40 +133,40 @@ pub struct Invalid {
 /// # Errors
 ///
 /// All problems at once.
-pub fn load(inputs: &Inputs) -> Result<Config, Invalid> {
+pub fn load(inputs: &Inputs) -> Result<Config, InvalidConfig> {
     let mut problems = Vec::new();
-    let raw = sources::gather(inputs, &mut problems);
-    let reread = Reread::new(inputs, &raw);
-    let (config, credentials) = resolve::resolve(&raw, &inputs.environment, reread, &mut problems);
+    let raw = sources::merge(inputs, &mut problems);
+    let reloader = Reloader::new(inputs, &raw);
+    let (config, credentials) = resolve::resolve(&raw, &inputs.environment, reloader, &mut problems);
     match config {
         Some(config) if problems.is_empty() => {
-            keep_secret(&config);
+            register_secrets(&config);
             Ok(config)
         }
-        _ => Err(Invalid { problems: Problems(problems), credentials }),
+        _ => Err(InvalidConfig { problems: Problems(problems), credentials }),
     }
 }
 
-fn keep_secret(config: &Config) {
-    keep_secret_token(config.admin_token.as_ref());
+fn register_secrets(config: &Config) {
+    register_admin_token(config.admin_token.as_ref());
     let egress = config.proxy.upstream.egress.as_ref().and_then(|egress| egress.authorization.as_ref());
     scrubber().register("the egress proxy's password", egress.and_then(basic_password).into_iter().collect());
 }
 
-/// From now on no output of this process shows `admin_token`.
-fn keep_secret_token(admin_token: Option<&Secret<String>>) {
+/// Registers `admin_token` with the scrubber, so that no output of this process shows it.
+fn register_admin_token(admin_token: Option<&Secret<String>>) {
     let values = admin_token.iter().map(|token| Secret::new(token.expose().as_bytes().to_vec()));
     scrubber().register("the admin token", values.collect());
 }
 
-/// The merged keys with their places, whether they can run or not, for `config --redacted`.
+/// The merged keys with their origins, valid or not, for `config --redacted`.
 ///
 /// # Errors
 ///
-/// What is wrong with the places themselves: an unreadable file, an unknown key.
-pub fn effective(inputs: &Inputs) -> Result<Raw, Problems> {
+/// What is wrong with the sources themselves: an unreadable file, an unknown key.
+pub fn load_raw(inputs: &Inputs) -> Result<Raw, Problems> {
     let mut problems = Vec::new();
-    let raw = sources::gather(inputs, &mut problems);
+    let raw = sources::merge(inputs, &mut problems);
     if problems.is_empty() { Ok(raw) } else { Err(Problems(problems)) }
 }
 
@@ -175,10 +174,10 @@ pub fn effective(inputs: &Inputs) -> Result<Raw, Problems> {
 ///
 /// # Errors
 ///
-/// What is wrong with these keys, or with the places themselves.
+/// What is wrong with these keys, or with the sources themselves.
 pub fn policy(inputs: &Inputs) -> Result<Policy, Problems> {
     let mut problems = Vec::new();
-    let raw = sources::gather(inputs, &mut problems);
+    let raw = sources::merge(inputs, &mut problems);
     let policy = resolve::policy(&raw, &mut problems);
     if problems.is_empty() { Ok(policy) } else { Err(Problems(problems)) }
 }
@@ -187,26 +186,26 @@ pub fn policy(inputs: &Inputs) -> Result<Policy, Problems> {
 ///
 /// # Errors
 ///
-/// What is wrong with these keys, or with the places themselves.
+/// What is wrong with these keys, or with the sources themselves.
 pub fn credentials(inputs: &Inputs) -> Result<credentials::Config, Problems> {
     let mut problems = Vec::new();
-    let raw = sources::gather(inputs, &mut problems);
+    let raw = sources::merge(inputs, &mut problems);
     match resolve::credentials(&raw, &inputs.environment, &mut problems) {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(Problems(problems)),
     }
 }
 
-/// Reads where the operators are answered, and nothing else: no credential, and no other key's value.
+/// Reads the addresses for operators, and nothing else: no credential, and no other key's value.
 ///
 /// # Errors
 ///
-/// What is wrong with these keys, or with the places themselves.
-pub fn control(inputs: &Inputs) -> Result<Control, Problems> {
+/// What is wrong with these keys, or with the sources themselves.
+pub fn operator_endpoints(inputs: &Inputs) -> Result<OperatorEndpoints, Problems> {
     let mut problems = Vec::new();
-    let raw = sources::gather(inputs, &mut problems);
-    let control = resolve::control(&raw, &mut problems);
-    if problems.is_empty() { Ok(control) } else { Err(Problems(problems)) }
+    let raw = sources::merge(inputs, &mut problems);
+    let operator_endpoints = resolve::operator_endpoints(&raw, &mut problems);
+    if problems.is_empty() { Ok(operator_endpoints) } else { Err(Problems(problems)) }
 }
 
 /// Reads what the administrator's actions need on the port, and nothing else. From then on no output of this process shows it.
@@ -217,7 +216,7 @@ pub fn control(inputs: &Inputs) -> Result<Control, Problems> {
 pub fn admin_token(inputs: &Inputs) -> Result<Option<Secret<String>>, Problems> {
     let token = credentials::admin_token(inputs.environment.variables())
         .map_err(|problem| Problems(vec![Problem::other(error_chain::one_line(&problem))]))?;
-    keep_secret_token(token.as_ref());
+    register_admin_token(token.as_ref());
     Ok(token)
 }
 

@@ -47,7 +47,7 @@ pub fn config(input: &[u8]) {
     let inputs = inputs(file, &variables);
 
     let loaded = load(&inputs);
-    let effective = config::effective(&inputs);
+    let effective = config::load_raw(&inputs);
     let told = loaded.as_ref().err();
     for shown in [
         format!("{inputs:?} {loaded:?} {effective:?}"),
@@ -158,7 +158,7 @@ fn one_more_problem_hides_none(inputs: &Inputs, told: Option<&Problems>) {
 /// `config --redacted` shows a file that says the same.
 fn what_is_shown_can_be_loaded(shown: &str) {
     let inputs = inputs(shown, &[]);
-    let again = match config::effective(&inputs) {
+    let again = match config::load_raw(&inputs) {
         Ok(raw) => raw.to_toml(),
         Err(problems) => panic!("what is shown cannot be loaded: {problems}\n{shown}"),
     };

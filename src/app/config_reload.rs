@@ -8,24 +8,24 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Changes, Reread},
+    config::{Changes, Reloader},
     telemetry::{AUDIT, LogLevel},
 };
 
 /// Reads the keys again at each of `hangups`, and ends levels that an administrator set for a time, until `stop` is cancelled.
 /// Keys that cannot be used are told, and all stays as it is.
-pub(super) async fn follow(reread: Reread, level: LogLevel, mut hangups: Signal, stop: CancellationToken) {
+pub(super) async fn follow(reloader: Reloader, level: LogLevel, mut hangups: Signal, stop: CancellationToken) {
     loop {
         select! {
             () = stop.cancelled() => return,
             () = level.expire_overrides() => {}
-            _ = hangups.recv() => apply(&reread, &level),
+            _ = hangups.recv() => apply(&reloader, &level),
         }
     }
 }
 
-fn apply(reread: &Reread, level: &LogLevel) {
-    match reread.again() {
+fn apply(reloader: &Reloader, level: &LogLevel) {
+    match reloader.reload() {
         Ok(Changes { levels, need_restart }) => {
             info!(target: AUDIT, log_level = %levels, "the configuration was read again");
             if !need_restart.is_empty() {

@@ -3,7 +3,7 @@
 //! Both are reported together: all that is wrong with either is one list of problems.
 
 use crate::{
-    config::{self, Config, Inputs, Invalid, Problems},
+    config::{self, Config, Inputs, InvalidConfig, Problems},
     credentials::{self, CredentialSource, Credentials, Scheme},
     telemetry::logging::scrubber,
 };
@@ -57,7 +57,7 @@ pub async fn check(inputs: &Inputs) -> Result<Checked, Problems> {
 
 /// The configuration. Where it cannot run, what is wrong with the credentials is added to its problems, unless that takes a network.
 async fn configuration(inputs: &Inputs) -> Result<Config, Problems> {
-    let Invalid { mut problems, credentials } = match config::load(inputs) {
+    let InvalidConfig { mut problems, credentials } = match config::load(inputs) {
         Ok(config) => return Ok(config),
         Err(invalid) => invalid,
     };

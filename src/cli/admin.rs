@@ -36,7 +36,7 @@ pub(super) struct AdminTarget(Vec<Endpoint>);
 ///
 /// What is wrong with that configuration, or that it names no address that `access` can use.
 pub(super) fn admin_target(inputs: Inputs, access: Access) -> anyhow::Result<AdminTarget> {
-    let control = config::control(&inputs)?;
+    let control = config::operator_endpoints(&inputs)?;
     let admin_token = config::admin_token(&inputs);
     drop(inputs); // the environment's copy of the secrets with it
     let mut endpoints: Vec<Endpoint> =

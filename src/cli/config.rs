@@ -5,7 +5,7 @@ use crate::config::{self, Inputs};
 
 /// Prints every key as TOML with the place that set it, and which credentials are set in their source.
 pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
-    let effective = config::effective(inputs)?;
+    let effective = config::load_raw(inputs)?;
     print(effective.to_toml());
     match config::credentials(inputs) {
         Ok(credentials) => {

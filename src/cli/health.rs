@@ -69,7 +69,7 @@ impl ProbeArgs {
     pub(super) fn resolve(self, inputs: &Inputs) -> anyhow::Result<ProbeRequest> {
         let targets: Vec<Target> = match self.url {
             Some(url) => vec![url],
-            None => config::control(inputs)?.ops.iter().filter_map(Target::of).collect(),
+            None => config::operator_endpoints(inputs)?.ops.iter().filter_map(Target::of).collect(),
         };
         if targets.is_empty() {
             bail!("listen.ops leaves the port to the system: say with --url where the ops listener is");

@@ -17,7 +17,7 @@ pub fn command_line_only(command: &str, flags: Vec<(String, String)>, sections: 
         _ => format!("`{command}` does not accept this key, only those of [{}]", sections.join("], [")),
     };
     let refused = flags.iter().filter(|(key, _)| !accepted(key));
-    let problems: Vec<Problem> = refused.map(|(key, _)| Problem::of_key(key, "--set", expected.as_str())).collect();
+    let problems: Vec<Problem> = refused.map(|(key, _)| Problem::for_key(key, "--set", expected.as_str())).collect();
     if problems.is_empty() {
         Ok(Inputs { file: None, environment: Environment::default(), flags })
     } else {

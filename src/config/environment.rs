@@ -30,7 +30,7 @@ pub struct Environment {
 impl Environment {
     /// The environment of this process.
     #[expect(clippy::disallowed_methods, reason = "all of the program reads the environment here")]
-    pub fn of_this_process() -> Self {
+    pub fn from_process() -> Self {
         let mut environment = Self::default();
         for (name, value) in env::vars_os() {
             let Ok(name) = name.into_string() else { continue };
@@ -60,9 +60,9 @@ impl Environment {
         self.variables.remove(name);
     }
 
-    /// Those variables alone that configuration keys come from.
+    /// Only the variables that set configuration keys or name the configuration file.
     #[must_use]
-    pub(super) fn keys_alone(&self) -> Self {
+    pub(super) fn config_keys_only(&self) -> Self {
         let is_key =
             |name: &str| name.starts_with(KEY_PREFIX) || name.starts_with(IMAGE_PREFIX) || name == FILE_VARIABLE;
         let keys = self.variables.iter().filter(|(name, _)| is_key(name));
@@ -76,15 +76,15 @@ impl Environment {
 
     /// Key and value of every variable that sets a configuration key.
     pub(super) fn keys(&self) -> impl Iterator<Item = (String, &str)> {
-        self.keys_after(KEY_PREFIX)
+        self.keys_with_prefix(KEY_PREFIX)
     }
 
     /// Key and value of every variable by which a container image sets a default of its own.
     pub(super) fn image_defaults(&self) -> impl Iterator<Item = (String, &str)> {
-        self.keys_after(IMAGE_PREFIX)
+        self.keys_with_prefix(IMAGE_PREFIX)
     }
 
-    fn keys_after(&self, prefix: &'static str) -> impl Iterator<Item = (String, &str)> {
+    fn keys_with_prefix(&self, prefix: &'static str) -> impl Iterator<Item = (String, &str)> {
         let named = self.variables.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value)));
         named.map(|(name, value)| (name.to_ascii_lowercase().replace("__", "."), value.expose().as_str()))
     }

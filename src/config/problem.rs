@@ -1,33 +1,33 @@
-//! What is wrong with a configuration, told so that it can be mended.
+//! What is wrong with a configuration, as messages for its author.
 
 use std::fmt;
 
 use crate::{credentials, error_chain};
 
-/// One thing that is wrong: where, and what to do. Never holds a value.
+/// One problem: where it is, and what to do. Never contains a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     key: Option<String>,
-    place: Option<String>,
+    origin: Option<String>,
     message: String,
 }
 
 impl Problem {
-    /// A problem with a key, as `place` set it.
-    pub(super) fn of_key(key: &str, place: &str, message: impl Into<String>) -> Self {
-        let (key, place) = (on_one_line(key), on_one_line(place));
-        Self { key: Some(key), place: Some(place), message: on_one_line(&message.into()) }
+    /// A problem with `key`, which was set by `origin`.
+    pub(super) fn for_key(key: &str, origin: &str, message: impl Into<String>) -> Self {
+        let (key, origin) = (escape_control(key), escape_control(origin));
+        Self { key: Some(key), origin: Some(origin), message: escape_control(&message.into()) }
     }
 
     /// A problem with something that is not a key.
     pub(super) fn other(message: impl Into<String>) -> Self {
-        Self { key: None, place: None, message: on_one_line(&message.into()) }
+        Self { key: None, origin: None, message: escape_control(&message.into()) }
     }
 }
 
-/// `text` with its control characters escaped: names and paths are the operator's, and a line break or a terminal's command in
-/// one would be printed.
-pub(super) fn on_one_line(text: &str) -> String {
+/// `text` with its control characters escaped. Names and paths come from the operator, and a control character in them would be
+/// printed.
+pub(super) fn escape_control(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {
@@ -43,8 +43,8 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(key) = &self.key {
             f.write_str(key)?;
-            if let Some(place) = &self.place {
-                write!(f, " (set by {place})")?;
+            if let Some(origin) = &self.origin {
+                write!(f, " (set by {origin})")?;
             }
             f.write_str(": ")?;
         }

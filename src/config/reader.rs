@@ -1,4 +1,4 @@
-//! Takes typed values out of a [`Raw`], and notes what is wrong instead of stopping at it.
+//! Reads typed values from a [`Raw`], and collects problems instead of stopping at the first.
 
 use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
@@ -7,30 +7,30 @@ use config::ValueKind;
 use super::{Problem, Raw, sources::Entry};
 use crate::server::Address;
 
-/// Reads keys one after another. Where a value is wrong, a problem is noted and a stand-in returned; the configuration is
-/// not used then.
+/// Reads keys one after another. For an invalid value it adds a problem and returns a placeholder; the configuration is not used
+/// then.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     raw: &'a Raw,
     problems: &'a mut Vec<Problem>,
-    read: BTreeSet<&'static str>,
+    keys_read: BTreeSet<&'static str>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(raw: &'a Raw, problems: &'a mut Vec<Problem>) -> Self {
-        Self { raw, problems, read: BTreeSet::new() }
+        Self { raw, problems, keys_read: BTreeSet::new() }
     }
 
     /// The keys read so far.
     #[cfg(test)]
-    pub(super) fn read(&self) -> &BTreeSet<&'static str> {
-        &self.read
+    pub(super) fn keys_read(&self) -> &BTreeSet<&'static str> {
+        &self.keys_read
     }
 
-    /// Notes a problem with `key`.
+    /// Adds a problem with `key`.
     pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
-        let place = self.raw.get(key).map_or("nothing", |entry| entry.place.as_str());
-        self.problems.push(Problem::of_key(key, place, message));
+        let origin = self.raw.get(key).map_or("nothing", |entry| entry.origin.as_str());
+        self.problems.push(Problem::for_key(key, origin, message));
     }
 
     /// Text, parsed by `parse`, whose error says what is expected.
@@ -69,11 +69,11 @@ impl<'a> Reader<'a> {
 
     /// A duration with its unit, such as `"30s"`, within bounds.
     pub(super) fn duration(&mut self, key: &'static str, bounds: RangeInclusive<Duration>) -> Duration {
-        let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        let format = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let expected = format!(
             "must be a duration with its unit, such as \"30s\", from {} to {}",
-            shown(bounds.start()),
-            shown(bounds.end())
+            format(bounds.start()),
+            format(bounds.end())
         );
         let parse =
             |text: &str| humantime::parse_duration(text).ok().filter(|d| bounds.contains(d)).ok_or(expected.clone());
@@ -136,7 +136,7 @@ impl<'a> Reader<'a> {
                 Some(items.filter(|item| !item.is_empty()).collect())
             }
             Some(ValueKind::Array(items)) => items.iter().map(|item| text(&item.kind)).collect::<Option<Vec<_>>>(),
-            Some(one) => text(one).map(|item| vec![item]),
+            Some(item) => text(item).map(|item| vec![item]),
             None => None,
         };
         items.unwrap_or_else(|| {
@@ -145,15 +145,15 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// At least one address with its port; where `sockets` are allowed, also `unix:/path`.
-    pub(super) fn addresses(&mut self, key: &'static str, sockets: bool) -> Vec<Address> {
+    /// At least one address with its port; with `allow_sockets`, also `unix:/path`.
+    pub(super) fn addresses(&mut self, key: &'static str, allow_sockets: bool) -> Vec<Address> {
         let items = self.list(key);
         let addresses: Option<Vec<Address>> = items.iter().map(|item| item.parse().ok()).collect();
         let addresses = addresses.filter(|addresses| {
-            !addresses.is_empty() && (sockets || addresses.iter().all(|address| address.tcp().is_some()))
+            !addresses.is_empty() && (allow_sockets || addresses.iter().all(|address| address.tcp().is_some()))
         });
         addresses.unwrap_or_else(|| {
-            let or_socket = if sockets { " or \"unix:/run/finicity-proxy/proxy.sock\"" } else { "" };
+            let or_socket = if allow_sockets { " or \"unix:/run/finicity-proxy/proxy.sock\"" } else { "" };
             self.problem(
                 key,
                 format!(
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
     }
 
     fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
-        self.read.insert(key);
+        self.keys_read.insert(key);
         self.raw.get(key)
     }
 }

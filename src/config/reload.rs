@@ -1,45 +1,45 @@
-//! Reading the keys again while the process runs: one can be taken over, of the others it is told which have changed.
+//! Reads the configuration again while the process runs: `log.level` takes effect, other keys that have changed are listed.
 
 use super::{Inputs, Problems, Raw, resolve, sources};
 use crate::telemetry::Levels;
 
-/// The key that is taken over.
-const LEVELS: &str = "log.level";
+/// The key that takes effect without a restart.
+const LEVEL_KEY: &str = "log.level";
 
-/// The places that the keys came from, without any secret, and what they said when the process started.
+/// The sources of the configuration, without any secret, and their values when the process started.
 #[derive(Clone, Debug, Default)]
-pub struct Reread {
+pub struct Reloader {
     inputs: Inputs,
     running: Raw,
 }
 
-/// What the places say now.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Changes {
     /// The levels of the log.
     pub levels: Levels,
-    /// The other keys that have another value than when the process started, and need a new start.
+    /// The other keys whose value differs from the one at the start; they need a restart.
     pub need_restart: Vec<String>,
 }
 
-impl Reread {
-    /// `running` is what `inputs` say now.
+impl Reloader {
+    /// `running` is the present content of `inputs`.
     pub(super) fn new(inputs: &Inputs, running: &Raw) -> Self {
-        let inputs = Inputs { environment: inputs.environment.keys_alone(), ..inputs.clone() };
+        let inputs = Inputs { environment: inputs.environment.config_keys_only(), ..inputs.clone() };
         Self { inputs, running: running.clone() }
     }
 
-    /// Reads all places again; of these only the file may have changed.
+    /// Reads all sources again; only the file can have changed.
     ///
     /// # Errors
     ///
     /// All that is wrong with the keys. Credentials are not looked at.
-    pub fn again(&self) -> Result<Changes, Problems> {
+    pub fn reload(&self) -> Result<Changes, Problems> {
         let mut problems = Vec::new();
-        let raw = sources::gather(&self.inputs, &mut problems);
+        let raw = sources::merge(&self.inputs, &mut problems);
         match resolve::levels(&raw, &mut problems) {
             Some(levels) if problems.is_empty() => {
-                Ok(Changes { levels, need_restart: self.running.changed_in(&raw, LEVELS) })
+                Ok(Changes { levels, need_restart: self.running.changed_in(&raw, LEVEL_KEY) })
             }
             _ => Err(Problems(problems)),
         }
@@ -68,18 +68,18 @@ mod tests {
         let keys = [("FINICITY__LIMITS__HEADERS", "40"), ("FINICITY_IMAGE__ADMIN__SOCKET", "/of/the/image")];
         let environment: Environment = CREDENTIALS.into_iter().chain(keys).collect();
         let inputs = Inputs { file: Some(file.clone()), environment, ..Inputs::default() };
-        let reread = load(&inputs).unwrap().reread;
-        assert!(!format!("{reread:?}").contains("FINICITY_CLIENT_SECRET"), "it keeps no secret");
-        let again = || reread.again().map(|changes| (changes.levels.to_string(), changes.need_restart.join(" ")));
-        assert_eq!(again(), Ok(("warn".to_owned(), String::new())));
+        let reloader = load(&inputs).unwrap().reloader;
+        assert!(!format!("{reloader:?}").contains("FINICITY_CLIENT_SECRET"), "it keeps no secret");
+        let reload = || reloader.reload().map(|changes| (changes.levels.to_string(), changes.need_restart.join(" ")));
+        assert_eq!(reload(), Ok(("warn".to_owned(), String::new())));
 
         // What the environment says stands above the file, so a change there changes nothing.
         write("[limits]\nheaders = 50\nqueue = 8\nqueue_timeout = \"2s\"\n[log]\nlevel = \"debug\"\n");
-        assert_eq!(again(), Ok(("debug".to_owned(), "limits.queue limits.queue_timeout".to_owned())));
+        assert_eq!(reload(), Ok(("debug".to_owned(), "limits.queue limits.queue_timeout".to_owned())));
 
         write("[limits]\nqueue = -1\nqeue = 1\n[log]\nlevel = \"loud\"\n");
-        assert_eq!(again().unwrap_err().0.len(), 3);
+        assert_eq!(reload().unwrap_err().0.len(), 3);
         fs::remove_file(&file).unwrap();
-        assert_eq!(again().unwrap_err().0.len(), 1);
+        assert_eq!(reload().unwrap_err().0.len(), 1);
     }
 }

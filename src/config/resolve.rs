@@ -12,8 +12,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Config, Control, Environment, Problem, Raw, Reread, Shutdown, Startup, reader::Reader};
-use crate::{credentials, error_chain, policy::Policy, proxy, telemetry::Levels, token, vendor::catalogue::Catalogue};
+use super::{Config, Environment, OperatorEndpoints, Problem, Raw, Reloader, Shutdown, Startup, reader::Reader};
+use crate::{
+    credentials, error_chain, message::guard::RequiredHeader, policy::Policy, proxy, telemetry::Levels, token,
+    vendor::catalogue::Catalogue,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,13 +26,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(super) fn resolve(
     raw: &Raw,
     environment: &Environment,
-    reread: Reread,
+    reloader: Reloader,
     problems: &mut Vec<Problem>,
 ) -> (Option<Config>, Option<credentials::Config>) {
     let mut reader = Reader::new(raw, problems);
     let source = auth::credentials(&mut reader, environment);
     let egress = credentials::egress_authorization(environment.variables());
-    let config = keys(&mut reader, source.clone(), reread, egress.as_ref().ok().cloned().flatten());
+    let config = keys(&mut reader, source.clone(), reloader, egress.as_ref().ok().cloned().flatten());
     let admin_token = credentials::admin_token(environment.variables());
     let wrong = admin_token.as_ref().err().into_iter().chain(egress.as_ref().err());
     problems.extend(wrong.map(|problem| Problem::other(error_chain::one_line(problem))));
@@ -47,10 +50,10 @@ pub(super) fn credentials(
 }
 
 /// Reads the keys that say where operators are answered.
-pub(super) fn control(raw: &Raw, problems: &mut Vec<Problem>) -> Control {
+pub(super) fn operator_endpoints(raw: &Raw, problems: &mut Vec<Problem>) -> OperatorEndpoints {
     let mut read = Reader::new(raw, problems);
     let (ops, admin) = (listen::ops(&mut read), listen::admin(&mut read));
-    Control { ops, admin, admin_socket: listen::admin_socket(&mut read).map(|socket| socket.path) }
+    OperatorEndpoints { ops, admin, admin_socket: listen::admin_socket(&mut read).map(|socket| socket.path) }
 }
 
 /// Reads the keys that say what callers may call.
@@ -62,7 +65,7 @@ pub(super) fn policy(raw: &Raw, problems: &mut Vec<Problem>) -> Policy {
 pub(super) fn levels(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Levels> {
     let mut reader = Reader::new(raw, problems);
     let source = auth::credentials(&mut reader, &Environment::default());
-    let _config = keys(&mut reader, source, Reread::default(), None)?;
+    let _config = keys(&mut reader, source, Reloader::default(), None)?;
     if !problems.is_empty() {
         return None;
     }
@@ -73,17 +76,12 @@ pub(super) fn levels(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Levels> {
 fn keys(
     read: &mut Reader<'_>,
     credentials: Option<credentials::Config>,
-    reread: Reread,
+    reloader: Reloader,
     egress_authorization: Option<HeaderValue>,
 ) -> Option<Config> {
     let listen = listen::listen(read);
-    let hosts = listen::host_names(read);
-    let required_header = listen::required_header(read);
     let catalogue = Catalogue::us();
-    let policy = Arc::new(policy::policy(read, catalogue));
-    let concurrency = read.number("limits.concurrency", 1..=100_000);
-    let queue = read.number("limits.queue", 0..=100_000);
-    let queue_timeout = read.duration("limits.queue_timeout", Duration::ZERO..=60 * SECOND);
+    let Admission { hosts, required_header, policy, concurrency, queue, queue_timeout } = admission(read, catalogue);
     let upstream = upstream::upstream(read, egress_authorization);
     let idle_timeout = upstream.as_ref().map(|upstream| upstream.idle_timeout).unwrap_or_default();
     let server = server::server(read, idle_timeout, concurrency);
@@ -98,10 +96,7 @@ fn keys(
     let state_dir = read.optional("auth.state_dir", |path| Ok(PathBuf::from(path)));
     let admin_socket = listen::admin_socket(read);
     let startup = startup(read);
-    let shutdown = Shutdown {
-        drain_delay: read.duration("shutdown.drain_delay", Duration::ZERO..=HOUR),
-        drain_timeout: read.duration("shutdown.drain_timeout", Duration::ZERO..=HOUR),
-    };
+    let shutdown = shutdown(read);
     let log = log::log(read);
 
     let (upstream, credentials) = (upstream?, credentials?);
@@ -132,11 +127,41 @@ fn keys(
         admin_token: None,
         tls,
         log,
-        reread,
+        reloader,
         startup,
         shutdown,
         credentials,
     })
+}
+
+/// Which requests are admitted, and how many at a time.
+struct Admission {
+    hosts: Vec<String>,
+    required_header: Option<RequiredHeader>,
+    policy: Arc<Policy>,
+    concurrency: usize,
+    queue: usize,
+    queue_timeout: Duration,
+}
+
+/// `[guard]`, `[policy]`, and the concurrency of `[limits]`.
+fn admission(read: &mut Reader<'_>, catalogue: &'static Catalogue) -> Admission {
+    Admission {
+        hosts: listen::host_names(read),
+        required_header: listen::required_header(read),
+        policy: Arc::new(policy::policy(read, catalogue)),
+        concurrency: read.number("limits.concurrency", 1..=100_000),
+        queue: read.number("limits.queue", 0..=100_000),
+        queue_timeout: read.duration("limits.queue_timeout", Duration::ZERO..=60 * SECOND),
+    }
+}
+
+/// `[shutdown]`: how the process ends.
+fn shutdown(read: &mut Reader<'_>) -> Shutdown {
+    Shutdown {
+        drain_delay: read.duration("shutdown.drain_delay", Duration::ZERO..=HOUR),
+        drain_timeout: read.duration("shutdown.drain_timeout", Duration::ZERO..=HOUR),
+    }
 }
 
 /// `[startup]`: when the start has succeeded.
@@ -151,16 +176,16 @@ fn startup(read: &mut Reader<'_>) -> Startup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::sources::{Inputs, gather};
+    use crate::config::sources::{Inputs, merge};
 
     #[test]
     fn every_key_of_the_defaults_is_read_and_valid() {
         let mut problems = Vec::new();
-        let raw = gather(&Inputs::default(), &mut problems);
+        let raw = merge(&Inputs::default(), &mut problems);
         let mut reader = Reader::new(&raw, &mut problems);
         let source = auth::credentials(&mut reader, &Environment::default());
-        assert!(keys(&mut reader, source, Reread::default(), None).is_some());
-        let read: Vec<String> = reader.read().iter().map(|key| (*key).to_owned()).collect();
+        assert!(keys(&mut reader, source, Reloader::default(), None).is_some());
+        let read: Vec<String> = reader.keys_read().iter().map(|key| (*key).to_owned()).collect();
         assert_eq!(raw.keys().cloned().collect::<Vec<_>>(), read);
         assert_eq!(problems, []);
     }

@@ -1,4 +1,4 @@
-//! The places that configuration comes from, merged: built-in defaults, those of the container image, a file, the environment, flags.
+//! The sources of the configuration, merged: built-in defaults, those of the container image, a file, the environment, flags.
 //! Later ones win.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
@@ -8,7 +8,7 @@ use config::{File, FileFormat, Map, Source as _, Value, ValueKind};
 use super::{
     Environment, Problem,
     environment::{FILE_VARIABLE, image_variable, variable},
-    problem::on_one_line,
+    problem::escape_control,
 };
 use crate::{
     credentials,
@@ -21,7 +21,7 @@ const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// Longer than any key.
 const MAX_KEY_BYTES: usize = 100;
 
-/// Where to read from.
+/// The sources to read, apart from the built-in defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     /// The file that `--config` names.
@@ -32,7 +32,7 @@ pub struct Inputs {
     pub flags: Vec<(String, String)>,
 }
 
-/// The merged keys: each with its value and the place that set it.
+/// The merged keys: each with its value and its origin.
 #[derive(Clone, Debug, Default)]
 pub struct Raw(BTreeMap<String, Entry>);
 
@@ -40,14 +40,14 @@ pub struct Raw(BTreeMap<String, Entry>);
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) value: ValueKind,
-    pub(super) place: String,
-    /// Whether it is a default of the container image, which no operator asked for.
+    pub(super) origin: String,
+    /// Whether it is a default of the container image, and not set by an operator.
     pub(super) is_image_default: bool,
 }
 
 impl Entry {
-    fn new(value: impl Into<ValueKind>, place: impl Into<String>) -> Self {
-        Self { value: value.into(), place: place.into(), is_image_default: false }
+    fn new(value: impl Into<ValueKind>, origin: impl Into<String>) -> Self {
+        Self { value: value.into(), origin: origin.into(), is_image_default: false }
     }
 }
 
@@ -58,10 +58,10 @@ impl Raw {
 
     /// The keys, but for `except`, that `other` has with another value.
     pub(super) fn changed_in(&self, other: &Self, except: &str) -> Vec<String> {
-        let changed = |(key, entry): &(&String, &Entry)| {
+        let is_changed = |(key, entry): &(&String, &Entry)| {
             key.as_str() != except && other.get(key).is_some_and(|other| other.value != entry.value)
         };
-        self.0.iter().filter(changed).map(|(key, _)| key.clone()).collect()
+        self.0.iter().filter(is_changed).map(|(key, _)| key.clone()).collect()
     }
 
     /// All keys.
@@ -70,7 +70,7 @@ impl Raw {
         self.0.keys()
     }
 
-    /// The keys as TOML, each with the place that set it.
+    /// The keys as TOML, each with its origin.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         let mut section = "";
@@ -81,7 +81,7 @@ impl Raw {
                 text += &format!("{gap}[{prefix}]\n");
                 section = prefix;
             }
-            text += &format!("{name} = {} # {}\n", literal(&entry.value), on_one_line(&entry.place));
+            text += &format!("{name} = {} # {}\n", literal(&entry.value), escape_control(&entry.origin));
         }
         text
     }
@@ -89,7 +89,7 @@ impl Raw {
 
 fn literal(value: &ValueKind) -> String {
     match value {
-        ValueKind::String(text) if holds_secret(text) => quoted("[redacted]"),
+        ValueKind::String(text) if contains_secret(text) => quoted("[redacted]"),
         ValueKind::String(text) => quoted(text),
         ValueKind::Array(items) => {
             format!("[{}]", items.iter().map(|item| literal(&item.kind)).collect::<Vec<_>>().join(", "))
@@ -98,8 +98,8 @@ fn literal(value: &ValueKind) -> String {
     }
 }
 
-/// Whether a secret stands in `text`, where it does not belong: a PEM block, or a password in a URL.
-fn holds_secret(text: &str) -> bool {
+/// Whether `text` contains a secret, which does not belong there: a PEM block, or a password in a URL.
+fn contains_secret(text: &str) -> bool {
     let authority = |rest: &str| rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'));
     text.contains("-----BEGIN") || text.split("://").skip(1).any(authority)
 }
@@ -117,9 +117,9 @@ fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-/// Reads all places. What is wrong with them is added to `problems`; the rest is merged all the same, so that every problem
+/// Reads all sources. What is wrong with them is added to `problems`; the rest is merged all the same, so that every problem
 /// shows at once.
-pub(super) fn gather(inputs: &Inputs, problems: &mut Vec<Problem>) -> Raw {
+pub(super) fn merge(inputs: &Inputs, problems: &mut Vec<Problem>) -> Raw {
     let defaults = parse(DEFAULTS).expect("the built-in defaults are valid TOML");
     let mut raw = Raw(entries(&defaults, "the built-in default"));
     let keys: Vec<String> = raw.0.keys().cloned().collect();
@@ -132,16 +132,16 @@ pub(super) fn gather(inputs: &Inputs, problems: &mut Vec<Problem>) -> Raw {
         set(&mut raw, &keys, key, entry, problems);
     }
     for (key, value) in inputs.environment.keys() {
-        let place = variable(&key);
-        set(&mut raw, &keys, key, Entry::new(value, place), problems);
+        let origin = variable(&key);
+        set(&mut raw, &keys, key, Entry::new(value, origin), problems);
     }
     for (key, value) in &inputs.flags {
         set(&mut raw, &keys, key.clone(), Entry::new(value.as_str(), "--set"), problems);
     }
 
-    for (name, right) in inputs.environment.misspelt(&keys) {
+    for (name, expected) in inputs.environment.misspelt(&keys) {
         problems.push(Problem::other(format!(
-            "{name} is not read: the parts of a key are separated by two underscores, {right}"
+            "{name} is not read: the parts of a key are separated by two underscores, {expected}"
         )));
     }
     for name in inputs.environment.not_unicode() {
@@ -154,12 +154,12 @@ fn set(raw: &mut Raw, keys: &[String], key: String, entry: Entry, problems: &mut
     if keys.contains(&key) {
         raw.0.insert(key, entry);
     } else {
-        problems.push(Problem::of_key(&key, &entry.place, unknown(&key, keys)));
+        problems.push(Problem::for_key(&key, &entry.origin, unknown_key(&key, keys)));
     }
 }
 
 /// Why `key` is unknown, and which key was perhaps meant.
-fn unknown(key: &str, keys: &[String]) -> String {
+fn unknown_key(key: &str, keys: &[String]) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     let variables = credentials::Field::ALL.map(credentials::Field::variable);
     if let Some(secret) = variables.iter().find(|v| v.to_ascii_lowercase().ends_with(name) && name.len() > 4) {
@@ -231,20 +231,20 @@ fn position(message: &str) -> String {
     }
 }
 
-fn entries(table: &Map<String, Value>, place: &str) -> BTreeMap<String, Entry> {
-    let mut found = BTreeMap::new();
-    flatten("", table, place, &mut found);
-    found
+fn entries(table: &Map<String, Value>, origin: &str) -> BTreeMap<String, Entry> {
+    let mut entries = BTreeMap::new();
+    flatten("", table, origin, &mut entries);
+    entries
 }
 
-fn flatten(prefix: &str, table: &Map<String, Value>, place: &str, found: &mut BTreeMap<String, Entry>) {
+fn flatten(prefix: &str, table: &Map<String, Value>, origin: &str, entries: &mut BTreeMap<String, Entry>) {
     for (name, value) in table {
         // A quoted name with a dot in it is one name: it must not set what a section sets too.
         let name = if name.contains('.') { quoted(name) } else { name.clone() };
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match &value.kind {
-            ValueKind::Table(table) => flatten(&key, table, place, found),
-            kind => drop(found.insert(key, Entry::new(kind.clone(), place))),
+            ValueKind::Table(table) => flatten(&key, table, origin, entries),
+            kind => drop(entries.insert(key, Entry::new(kind.clone(), origin))),
         }
     }
 }

@@ -16,15 +16,15 @@ fn with_file(path: &Path, toml: &str) -> Inputs {
     Inputs { file: Some(path.to_owned()), ..inputs(&[]) }
 }
 
-/// Checks that loading tells `count` problems, one a line, that have every one of `parts` among them, and no value.
+/// Checks that loading fails with `count` problems, one a line, that contain each of `parts`, and no value.
 #[track_caller]
 fn check_problems(inputs: &Inputs, count: usize, parts: &[&str]) {
-    let told = load(inputs).expect_err("must be refused").to_string();
-    assert_eq!(told.lines().count(), count, "{told}");
+    let message = load(inputs).expect_err("must be refused").to_string();
+    assert_eq!(message.lines().count(), count, "{message}");
     for part in parts {
-        assert!(told.contains(part), "{part:?} is not in\n{told}");
+        assert!(message.contains(part), "{part:?} is not in\n{message}");
     }
-    assert!(!told.contains("canary"), "{told}");
+    assert!(!message.contains("canary"), "{message}");
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn three_variables_are_enough_for_the_real_api() {
 }
 
 #[test]
-fn p11_flags_go_before_the_environment_the_environment_before_the_file_the_file_before_the_defaults() {
+fn p11_flags_override_the_environment_the_file_and_the_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let mut inputs = with_file(
         &dir.path().join("c.toml"),
@@ -54,7 +54,7 @@ fn p11_flags_go_before_the_environment_the_environment_before_the_file_the_file_
     assert_eq!(config.token.scope.as_deref(), Some("environment"));
     assert_eq!(config.token.token_path.as_deref(), Some("/flag"));
     assert_eq!(config.listen.ops.len(), 2);
-    let shown = effective(&inputs).unwrap().to_toml();
+    let shown = load_raw(&inputs).unwrap().to_toml();
     for line in [
         r#"token_path = "/flag" # --set"#,
         r#"scope = "environment" # FINICITY__AUTH__SCOPE"#,
@@ -68,22 +68,22 @@ fn p11_flags_go_before_the_environment_the_environment_before_the_file_the_file_
 #[test]
 fn the_shown_configuration_is_one_that_can_be_loaded_again() {
     let dir = tempfile::tempdir().unwrap();
-    let unkind = "/a \"b\"\\u0041\u{b}\0\n\u{7f}\u{85}e\u{301}";
-    let variables = [("FINICITY__AUTH__SCOPE", "a b"), ("FINICITY__AUTH__STATE_DIR", unkind)];
-    let shown = effective(&inputs(&variables)).unwrap().to_toml();
+    let special = "/a \"b\"\\u0041\u{b}\0\n\u{7f}\u{85}e\u{301}";
+    let variables = [("FINICITY__AUTH__SCOPE", "a b"), ("FINICITY__AUTH__STATE_DIR", special)];
+    let shown = load_raw(&inputs(&variables)).unwrap().to_toml();
     let config = load(&with_file(&dir.path().join("a\nb.toml"), &shown)).unwrap();
     assert_eq!(config.token.scope.as_deref(), Some("a b"));
-    assert_eq!(config.state_dir.as_deref(), Some(Path::new(unkind)));
-    let again = effective(&with_file(&dir.path().join("a\nb.toml"), &shown)).unwrap().to_toml();
-    assert_eq!(again.lines().count(), shown.lines().count(), "{again}");
+    assert_eq!(config.state_dir.as_deref(), Some(Path::new(special)));
+    let reloaded = load_raw(&with_file(&dir.path().join("a\nb.toml"), &shown)).unwrap().to_toml();
+    assert_eq!(reloaded.lines().count(), shown.lines().count(), "{reloaded}");
 }
 
 #[test]
-fn p01_an_unknown_key_is_told_by_its_name_and_place_with_the_nearest_known_one() {
+fn p01_an_unknown_key_is_reported_with_its_origin_and_the_nearest_key() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.toml");
-    let place = format!("upstream.ulr (set by {}): unknown key; did you mean upstream.url?", path.display());
-    check_problems(&with_file(&path, "[upstream]\nulr = \"canary\"\n"), 1, &[&place]);
+    let expected = format!("upstream.ulr (set by {}): unknown key; did you mean upstream.url?", path.display());
+    check_problems(&with_file(&path, "[upstream]\nulr = \"canary\"\n"), 1, &[&expected]);
     check_problems(
         &inputs(&[("FINICITY__UPSTREAM__ULR", "canary")]),
         1,
@@ -106,13 +106,13 @@ fn p01_a_quoted_name_is_one_name_whatever_is_in_it() {
         check_problems(&with_file(&path, &file), 3, &["upstream.http2", "auth.scope", name]);
     }
     check_problems(&with_file(&path, "\"listen.ops\" = \"canary\"\n"), 1, &["\"listen.ops\" (set by ", "unknown key"]);
-    let told = r"a\nb\u{1b}[31m";
-    check_problems(&with_file(&path, "\"a\\nb\\u001b[31m\" = 1\n"), 1, &[told]);
-    check_problems(&inputs(&[("FINICITY__A\nB\u{1b}[31M", "1")]), 1, &[told]);
+    let escaped = r"a\nb\u{1b}[31m";
+    check_problems(&with_file(&path, "\"a\\nb\\u001b[31m\" = 1\n"), 1, &[escaped]);
+    check_problems(&inputs(&[("FINICITY__A\nB\u{1b}[31M", "1")]), 1, &[escaped]);
 }
 
 #[test]
-fn p04_wrong_types_and_bounds_are_all_told_at_once() {
+fn p04_wrong_types_and_bounds_are_all_reported_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = r#"
         listen = { allow_remote = "yes", proxy = [1] }
@@ -145,10 +145,10 @@ fn p04_wrong_types_and_bounds_are_all_told_at_once() {
 
 #[test]
 fn one_head_of_the_largest_size_fits_among_the_unfinished_ones() {
-    let with = |bytes| inputs(&[("FINICITY__LIMITS__UNFINISHED_HEADS_BYTES", bytes)]);
-    assert_eq!(load(&with("40960")).unwrap().server.unfinished_heads_bytes, 40_960);
-    check_problems(&with("40959"), 1, &["limits.unfinished_heads_bytes", "from 40960 to"]);
-    check_problems(&with("1023"), 1, &["limits.unfinished_heads_bytes"]);
+    let with_limit = |bytes| inputs(&[("FINICITY__LIMITS__UNFINISHED_HEADS_BYTES", bytes)]);
+    assert_eq!(load(&with_limit("40960")).unwrap().server.unfinished_heads_bytes, 40_960);
+    check_problems(&with_limit("40959"), 1, &["limits.unfinished_heads_bytes", "from 40960 to"]);
+    check_problems(&with_limit("1023"), 1, &["limits.unfinished_heads_bytes"]);
     assert_eq!(load(&inputs(&[])).unwrap().server.unfinished_heads_bytes, 8 * 1024 * 1024);
 }
 
@@ -174,7 +174,7 @@ fn a_key_spelt_with_one_underscore_is_an_error_that_names_the_right_one() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_told_without_quoting_it() {
+fn a_file_that_cannot_be_used_is_reported_without_quoting_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.toml");
     let shown = path.display().to_string();
@@ -219,7 +219,7 @@ fn a_header_that_is_injected_or_frames_a_message_is_not_let_through() {
 }
 
 #[test]
-fn k05_remote_callers_need_an_explicit_yes_and_the_admin_port_never_has_any() {
+fn k05_remote_callers_need_allow_remote_and_the_admin_port_has_none() {
     check_problems(&inputs(&[("FINICITY__LISTEN__PROXY", "0.0.0.0:3464")]), 1, &["listen.allow_remote"]);
     load(&inputs(&[("FINICITY__LISTEN__PROXY", "0.0.0.0:3464"), ("FINICITY__LISTEN__ALLOW_REMOTE", "true")])).unwrap();
     load(&inputs(&[("FINICITY__LISTEN__OPS", "[::]:3465")])).unwrap();
@@ -267,7 +267,7 @@ fn k04_the_required_header_is_a_name_or_a_name_with_a_value() {
 }
 
 #[test]
-fn a_ca_file_that_cannot_be_used_is_told_by_its_key() {
+fn a_ca_file_that_cannot_be_used_is_reported_by_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("missing.pem").display().to_string();
     check_problems(&inputs(&[("FINICITY__UPSTREAM__CA_FILE", &path)]), 1, &["upstream.ca_file", &path]);
@@ -278,7 +278,7 @@ fn a_ca_file_that_cannot_be_used_is_told_by_its_key() {
 }
 
 #[test]
-fn trust_in_nobody_and_malformed_pins_are_told_by_their_keys() {
+fn missing_roots_and_malformed_pins_are_reported_by_their_keys() {
     check_problems(
         &inputs(&[("FINICITY__UPSTREAM__PUBLIC_ROOTS", "false")]),
         1,
@@ -321,13 +321,13 @@ fn the_shown_configuration_hides_what_is_no_value_of_its_key() {
         ("FINICITY__UPSTREAM__CA_FILE", "-----BEGIN PRIVATE KEY-----\ncanary"),
         ("FINICITY__UPSTREAM__EGRESS_PROXY", "http://user:canary@proxy.internal:3128"),
     ];
-    let shown = effective(&inputs(&variables)).unwrap().to_toml();
+    let shown = load_raw(&inputs(&variables)).unwrap().to_toml();
     assert!(shown.matches("\"[redacted]\"").count() == 2 && !shown.contains("canary"), "{shown}");
 }
 
 #[test]
 fn j03_no_key_turns_verification_off() {
-    let keys = effective(&inputs(&[])).unwrap().to_toml();
+    let keys = load_raw(&inputs(&[])).unwrap().to_toml();
     for word in ["insecure", "skip", "verify", "danger"] {
         assert!(!keys.lines().any(|line| line.split(" = ").next().unwrap_or_default().contains(word)), "{word}");
     }

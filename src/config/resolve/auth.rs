@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Header fields that frame a message or belong to one connection. A credential in one of them would break every request.
-const NOT_FOR_CREDENTIALS: [HeaderName; 8] = [
+const RESERVED_HEADERS: [HeaderName; 8] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::EXPECT,
@@ -73,17 +73,17 @@ pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
 }
 
 fn header_name(text: &str) -> Result<HeaderName, String> {
-    let name = text.parse().ok().filter(|name| !NOT_FOR_CREDENTIALS.contains(name));
+    let name = text.parse().ok().filter(|name| !RESERVED_HEADERS.contains(name));
     name.ok_or_else(|| "must be the name of an HTTP header that has no other use, such as \"App-Key\"".to_owned())
 }
 
 fn token_path(text: &str) -> Result<String, String> {
-    let valid = text.starts_with('/')
+    let is_valid = text.starts_with('/')
         && !text.starts_with("//")
         && !text.contains(['?', '#', '\\'])
         && text.parse::<PathAndQuery>().is_ok_and(|path| path.as_str() == text)
         && canonical(text).is_ok();
-    if valid {
+    if is_valid {
         Ok(text.to_owned())
     } else {
         Err("must be a path, such as \"/oauth/token\", without a query or dot segments".to_owned())
@@ -92,8 +92,8 @@ fn token_path(text: &str) -> Result<String, String> {
 
 /// RFC 6749, 3.3: printable ASCII without quote and backslash, in words.
 fn scope(text: &str) -> Result<String, String> {
-    let legal = |byte: u8| (byte == b' ' || byte.is_ascii_graphic()) && byte != b'"' && byte != b'\\';
-    if text.bytes().all(legal) {
+    let is_valid = |byte: u8| (byte == b' ' || byte.is_ascii_graphic()) && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_valid) {
         Ok(text.to_owned())
     } else {
         Err("must be words of printable ASCII, separated by spaces".to_owned())
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_token_path_is_a_plain_path() {
-        for (path, good) in [
+        for (path, is_valid) in [
             ("/oauth/token", true),
             ("/", true),
             ("oauth", false),
@@ -127,7 +127,7 @@ mod tests {
             ("/a/../b", false),
             ("/a%zz", false),
         ] {
-            assert_eq!(token_path(path).is_ok(), good, "{path}");
+            assert_eq!(token_path(path).is_ok(), is_valid, "{path}");
         }
     }
 }

@@ -8,15 +8,15 @@ use crate::proxy::headers::check_forward;
 /// The names of header families that are forwarded all the same. `injected` are those that the proxy adds.
 pub(super) fn forward(read: &mut Reader<'_>, injected: &[HeaderName]) -> Vec<HeaderName> {
     let mut names = Vec::new();
-    for (place, text) in (1..).zip(read.list("headers.forward")) {
+    for (number, text) in (1..).zip(read.list("headers.forward")) {
         let Ok(name) = text.parse::<HeaderName>() else {
             let expected = "must be the whole name of a header field, such as \"traceparent\"";
-            read.problem("headers.forward", format!("name {place} {expected}"));
+            read.problem("headers.forward", format!("name {number} {expected}"));
             continue;
         };
         match check_forward(&name, injected) {
             Ok(()) => names.push(name),
-            Err(wrong) => read.problem("headers.forward", format!("name {place} {wrong}")),
+            Err(error) => read.problem("headers.forward", format!("name {number} {error}")),
         }
     }
     names

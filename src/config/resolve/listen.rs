@@ -10,8 +10,8 @@ use crate::{
     server::{Address, SocketAccess},
 };
 
-/// Fields that mean something to HTTP or to the upstream, so that they cannot end at the proxy.
-const NOT_OURS: [HeaderName; 7] = [
+/// Header fields with a meaning for HTTP or for the upstream, which cannot be required and then removed.
+const RESERVED_HEADERS: [HeaderName; 7] = [
     header::ACCEPT,
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -64,9 +64,8 @@ pub(super) fn admin_socket(read: &mut Reader<'_>) -> Option<AdminSocket> {
 
 /// An octal mode that lets at least the proxy's own user in.
 fn socket_mode(text: &str) -> Result<u32, String> {
-    let octal = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
-    octal
-        .filter(|mode| mode & 0o600 == 0o600 && mode & !0o777 == 0)
+    let mode = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
+    mode.filter(|mode| mode & 0o600 == 0o600 && mode & !0o777 == 0)
         .ok_or_else(|| "must be an octal mode from \"0600\" to \"0777\", such as \"0660\"".to_owned())
 }
 
@@ -82,7 +81,7 @@ fn uids(read: &mut Reader<'_>) -> Vec<u32> {
 pub(super) fn required_header(read: &mut Reader<'_>) -> Option<RequiredHeader> {
     read.optional("guard.required_header", |text| {
         let (name, value) = text.split_once(':').map_or((text, None), |(name, value)| (name, Some(value.trim())));
-        let name = name.parse().ok().filter(|name| !NOT_OURS.contains(name));
+        let name = name.parse().ok().filter(|name| !RESERVED_HEADERS.contains(name));
         let value = value.map(HeaderValue::from_str).transpose().ok();
         name.zip(value).map(|(name, value)| RequiredHeader { name, value }).ok_or_else(|| {
             "must be a header of your own, such as \"X-Finicity-Proxy\" or \"X-Finicity-Proxy: 1\"; it is not forwarded"
@@ -94,9 +93,9 @@ pub(super) fn required_header(read: &mut Reader<'_>) -> Option<RequiredHeader> {
 /// The host names that callers may use.
 pub(super) fn host_names(read: &mut Reader<'_>) -> Vec<String> {
     let hosts = read.list("guard.hosts");
-    let legal =
+    let is_valid =
         |host: &String| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    if !hosts.iter().all(legal) {
+    if !hosts.iter().all(is_valid) {
         read.problem(
             "guard.hosts",
             "must be host names without a scheme or a port, such as \"finicity-proxy.payments.svc\"",

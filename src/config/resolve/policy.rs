@@ -22,10 +22,10 @@ pub(super) fn policy(read: &mut Reader<'_>, catalogue: &'static Catalogue) -> Po
 
 fn rules(read: &mut Reader<'_>, key: &'static str) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for (place, text) in (1..).zip(read.list(key)) {
+    for (number, text) in (1..).zip(read.list(key)) {
         match text.parse() {
             Ok(rule) => rules.push(rule),
-            Err(wrong) => read.problem(key, format!("rule {place} {wrong}")),
+            Err(error) => read.problem(key, format!("rule {number} {error}")),
         }
     }
     rules

@@ -61,7 +61,7 @@ fn pinned_keys(read: &mut Reader<'_>) -> Vec<Pin> {
 fn upstream_url(text: &str, allow_plaintext: bool) -> Result<Uri, String> {
     let expected = "must be https:// and a host, such as \"https://api.finicity.com\"";
     let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
-    let authority = bare_authority(&url, text).map_err(|wrong| format!("{expected}{wrong}"))?;
+    let authority = bare_authority(&url, text).map_err(|detail| format!("{expected}{detail}"))?;
     match url.scheme_str() {
         Some("https") if upstream::server_name(authority.host()).is_none() => {
             Err(format!("{expected}: no certificate can name this host"))
@@ -89,11 +89,11 @@ fn egress_url(text: &str) -> Result<Uri, String> {
         let (username, password) = (credentials::EGRESS_USERNAME, credentials::EGRESS_PASSWORD);
         return Err(format!("{expected}: set {username} and {password} instead of a user name and a password in it"));
     }
-    bare_authority(&url, text).map_err(|wrong| format!("{expected}{wrong}"))?;
+    bare_authority(&url, text).map_err(|detail| format!("{expected}{detail}"))?;
     Ok(url)
 }
 
-/// The authority of `url`, if that has nothing else but a scheme; or else the end of a sentence that says so.
+/// The authority of `url`, which must have nothing but a scheme and a host; or else the end of the error message.
 fn bare_authority<'a>(url: &'a Uri, text: &str) -> Result<&'a Authority, &'static str> {
     let authority = url.authority().ok_or("")?;
     if authority.as_str().contains('@') {
@@ -107,7 +107,7 @@ fn bare_authority<'a>(url: &'a Uri, text: &str) -> Result<&'a Authority, &'stati
     }
 }
 
-/// Whether `host` is this machine, in so many words: nobody is asked what it means.
+/// Whether `host` is literally `localhost` or a loopback address; no name is resolved.
 fn is_loopback(host: &str) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -151,8 +151,8 @@ mod tests {
             ["http://localhost:1", "http://LOCALHOST", "http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:1"]
         {
             assert!(upstream_url(good, true).is_ok(), "{good}");
-            let told = upstream_url(good, false).unwrap_err();
-            assert!(told.contains("upstream.allow_plaintext"), "{told}");
+            let error = upstream_url(good, false).unwrap_err();
+            assert!(error.contains("upstream.allow_plaintext"), "{error}");
         }
         for bad in [
             "http://api.finicity.com",
@@ -167,8 +167,8 @@ mod tests {
             "http://u:p@localhost",
         ] {
             for allow in [true, false] {
-                let told = upstream_url(bad, allow).unwrap_err();
-                assert!(!told.contains("allow_plaintext"), "{bad}: {told}");
+                let error = upstream_url(bad, allow).unwrap_err();
+                assert!(!error.contains("allow_plaintext"), "{bad}: {error}");
             }
         }
     }
@@ -183,7 +183,7 @@ mod tests {
         {
             assert!(egress_url(bad).is_err(), "{bad}");
         }
-        let told = egress_url("http://canary:canary@proxy.internal").unwrap_err();
-        assert!(told.contains("FINICITY_EGRESS_PROXY_PASSWORD") && !told.contains("canary"), "{told}");
+        let error = egress_url("http://canary:canary@proxy.internal").unwrap_err();
+        assert!(error.contains("FINICITY_EGRESS_PROXY_PASSWORD") && !error.contains("canary"), "{error}");
     }
 }
