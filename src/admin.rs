@@ -1,4 +1,4 @@
-//! The administrator's listener, on loopback only, and on a Unix socket where one is configured.
+//! The admin API, on loopback only, and on a Unix socket where one is configured.
 //!
 //! Reading is free for programs that use a loopback name and are no web page. Actions need more: the socket, whose mode lets
 //! only the proxy's own user in, or the admin token. Every action is logged for audit: here who asked and what came of it, and
@@ -35,12 +35,12 @@ use crate::{
     token::{TokenControl, TokenReader},
 };
 
-/// What the administrator may look at and act on.
+/// What the admin API shows and acts on.
 #[derive(Clone, Debug)]
-pub struct Parts {
+pub struct AdminState {
     /// The token, and what the refresher says of it.
     pub token: TokenReader,
-    /// Where actions go.
+    /// Carries out the actions.
     pub control: TokenControl,
     /// To be cancelled, to have the process drain.
     pub stop: CancellationToken,
@@ -49,13 +49,13 @@ pub struct Parts {
     /// Where requests are forwarded to.
     pub upstream: String,
     /// Where the credentials come from.
-    pub source: &'static str,
+    pub credentials_source: &'static str,
     /// The same with what distinguishes it from others of its kind, as it follows the word "from".
-    pub source_description: String,
+    pub credentials_description: String,
     /// The scheme of the credentials at the start.
     pub scheme: Scheme,
     /// Where the lock-out state is kept: `directory`, `overlay` or `memory`.
-    pub lockout_state: &'static str,
+    pub lockout_storage: &'static str,
     /// What actions need on the port; `None` turns them off there.
     pub admin_token: Option<Secret<String>>,
     /// The levels of the log.
@@ -68,20 +68,20 @@ pub struct Parts {
 /// `/api/latch/reset`, `/api/log-level` and `/api/shutdown`. On the port browsers are kept out, and actions need the admin token;
 /// whoever can open the socket is the
 /// proxy's own user.
-pub fn router(parts: Parts, door: Transport) -> Router {
-    let authorizer = Arc::new(Authorizer::new(door, parts.admin_token.clone()));
+pub fn router(state: AdminState, transport: Transport) -> Router {
+    let authorizer = Arc::new(Authorizer::new(transport, state.admin_token.clone()));
     Router::new()
-        .route("/api/status", get(status::show))
+        .route("/api/status", get(status::get_status))
         .merge(actions::routes())
         .merge(log_level::routes())
         .fallback(|| async {
             (StatusCode::NOT_FOUND, "there is GET /api/status, and the actions in docs/operations.md\n")
         })
-        .layer(middleware::from_fn_with_state(authorizer, authorizer::admit))
+        .layer(middleware::from_fn_with_state(authorizer, authorizer::authorize))
         .layer(SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .layer(CatchPanicLayer::new())
-        .with_state(parts)
+        .with_state(state)
 }
 
 #[cfg(test)]

@@ -25,12 +25,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use auth::Accounts;
-pub use recorder::{Credential, Seen};
+pub use recorder::{Credential, RecordedRequest};
 
-use self::state::Shared;
+use self::state::SandboxState;
 
-/// How long a client may take for its handshake, or for the head of a request.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of a client's handshake, and of a request's head.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The most connections at once. It is a sandbox.
 const MAX_CONNECTIONS: usize = 4096;
@@ -73,8 +73,8 @@ pub const CREDENTIALS: Credentials = Credentials {
 #[derive(Debug)]
 pub struct Sandbox {
     address: SocketAddr,
-    authority: tls::Authority,
-    shared: Arc<Shared>,
+    ca: tls::CertificateAuthority,
+    state: Arc<SandboxState>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -87,12 +87,12 @@ impl Sandbox {
     pub async fn start(config: &Config) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
-        let authority = tls::Authority::new();
-        let acceptor = TlsAcceptor::from(authority.server_config());
-        let shared = Arc::new(Shared::new(config.token_lifetime));
+        let ca = tls::CertificateAuthority::new();
+        let acceptor = TlsAcceptor::from(ca.server_config());
+        let state = Arc::new(SandboxState::new(config.token_lifetime));
         #[expect(clippy::disallowed_methods, reason = "it is aborted when the sandbox is dropped")]
-        let task = tokio::spawn(serve(listener, acceptor, Arc::clone(&shared)));
-        Ok(Self { address, authority, shared, _task: AbortOnDropHandle::new(task) })
+        let task = tokio::spawn(serve(listener, acceptor, Arc::clone(&state)));
+        Ok(Self { address, ca, state, _task: AbortOnDropHandle::new(task) })
     }
 
     /// The address that is listened on.
@@ -105,29 +105,29 @@ impl Sandbox {
         format!("https://localhost:{}", self.address.port())
     }
 
-    /// The certificate of the authority that signed the sandbox's certificate.
+    /// The certificate of the CA that signed the sandbox's certificate.
     pub fn ca(&self) -> CertificateDer<'static> {
-        self.authority.certificate()
+        self.ca.certificate()
     }
 
     /// The same in PEM, for `upstream.ca_file`.
     pub fn ca_pem(&self) -> String {
-        self.authority.pem()
+        self.ca.pem()
     }
 
     /// The accounts: tokens issued, failures counted.
     pub fn accounts(&self) -> &Accounts {
-        &self.shared.accounts
+        &self.state.accounts
     }
 
-    /// Takes out what was received since the last call, in order.
-    pub fn take_seen(&self) -> Vec<Seen> {
-        self.shared.seen.take()
+    /// Removes and returns the requests that were received since the last call, in order.
+    pub fn take_recorded(&self) -> Vec<RecordedRequest> {
+        self.state.recorder.take()
     }
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
-    let app = api::router(shared);
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<SandboxState>) {
+    let app = api::router(state);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -138,9 +138,9 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>
         let (acceptor, app) = (acceptor.clone(), app.clone());
         connections.spawn(async move {
             let _ = stream.set_nodelay(true);
-            let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await else { return };
+            let Ok(Ok(stream)) = timeout(CLIENT_TIMEOUT, acceptor.accept(stream)).await else { return };
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            http.timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT);
             let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
         });
     }

@@ -1,6 +1,6 @@
 //! Who may do what on the administrator's listener.
 //!
-//! Guesses at the admin token are slowed: a refusal takes a second, and only one refusal passes at a time. The right token is
+//! Guesses at the admin token are delayed: a rejection takes a second, and only one rejection is sent at a time. The right token is
 //! compared at once and waits for nothing, however many guesses do.
 //!
 //! Deliberately absent: a lock-out of the port, which would let anyone keep the administrator out.
@@ -29,48 +29,48 @@ use crate::{
 
 /// How long a refused request waits for its answer. A token of 16 characters is beyond guessing at any rate; this keeps a program
 /// with a wrong one from filling the log and a core.
-const REFUSAL_DELAY: Duration = Duration::from_secs(1);
+const REJECTION_DELAY: Duration = Duration::from_secs(1);
 
-/// The most refused requests that wait for their turn; those beyond are answered 429 at once. Each holds a connection, of which the
+/// The maximum number of rejected requests that are delayed; those beyond it get 429 at once. Each holds a connection, of which the
 /// listener has 64: the rest stay free for the right token.
-const MAX_WAITING: usize = 48;
+const MAX_DELAYED: usize = 48;
 
-/// Lets requests through, or refuses them.
+/// Authorizes requests to the admin API.
 #[derive(Debug)]
 pub(super) struct Authorizer {
-    door: Transport,
-    guard: OriginPolicy,
+    transport: Transport,
+    origin_policy: OriginPolicy,
     admin_token: Option<Secret<String>>,
-    refused: LogLimiter,
-    waiting: Semaphore,
-    turn: Mutex<()>,
+    rejection_log: LogLimiter,
+    delayed: Semaphore,
+    delay_lock: Mutex<()>,
 }
 
 impl Authorizer {
-    pub(super) fn new(door: Transport, admin_token: Option<Secret<String>>) -> Self {
+    pub(super) fn new(transport: Transport, admin_token: Option<Secret<String>>) -> Self {
         Self {
-            door,
-            guard: OriginPolicy::new(Vec::new()),
+            transport,
+            origin_policy: OriginPolicy::new(Vec::new()),
             admin_token,
-            refused: LogLimiter::default(),
-            waiting: Semaphore::new(MAX_WAITING),
-            turn: Mutex::new(()),
+            rejection_log: LogLimiter::default(),
+            delayed: Semaphore::new(MAX_DELAYED),
+            delay_lock: Mutex::new(()),
         }
     }
 
-    /// The response to a request that is not let through.
-    fn refusal(&self, request: &Request) -> Option<Response> {
-        if self.door == Transport::Unix {
+    /// The response to a request that is rejected; `None` if it is authorized.
+    fn rejection(&self, request: &Request) -> Option<Response> {
+        if self.transport == Transport::Unix {
             return None;
         }
-        match self.guard.check(request.headers(), self.door) {
+        match self.origin_policy.check(request.headers(), self.transport) {
             Ok(()) => {}
             Err(Refusal::NoHost) => {
                 return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is needed\n").into_response());
             }
             Err(Refusal::OtherHost) => {
-                let why = "this port answers to loopback names only\n";
-                return Some((StatusCode::MISDIRECTED_REQUEST, why).into_response());
+                let message = "this port answers to loopback names only\n";
+                return Some((StatusCode::MISDIRECTED_REQUEST, message).into_response());
             }
             Err(Refusal::WebPage) => {
                 return Some((StatusCode::FORBIDDEN, "requests from web pages are refused\n").into_response());
@@ -81,51 +81,51 @@ impl Authorizer {
         }
         match &self.admin_token {
             None => {
-                let how = "actions are off on this port: set FINICITY_ADMIN_TOKEN, or admin.socket and use that\n";
-                Some((StatusCode::FORBIDDEN, how).into_response())
+                let message = "actions are off on this port: set FINICITY_ADMIN_TOKEN, or admin.socket and use that\n";
+                Some((StatusCode::FORBIDDEN, message).into_response())
             }
             Some(token) if is_authorized(request.headers(), token) => None,
             Some(_) => {
                 let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-                let how = "the admin token is needed: Authorization: Bearer …\n";
-                Some((StatusCode::UNAUTHORIZED, challenge, how).into_response())
+                let message = "the admin token is needed: Authorization: Bearer …\n";
+                Some((StatusCode::UNAUTHORIZED, challenge, message).into_response())
             }
         }
     }
 
-    /// `refusal`, when its turn has come, or a 429 when too many wait already.
+    /// Returns `rejection` after [`REJECTION_DELAY`], one at a time, or a 429 at once when too many are delayed already.
     ///
     /// # Cancel safety
     ///
-    /// A request that is dropped while it waits gives its turn to the next.
-    async fn slowed(&self, refusal: Response) -> Response {
-        let Ok(_waiting) = self.waiting.try_acquire() else {
+    /// A request that is dropped while it is delayed lets the next one pass.
+    async fn delay(&self, rejection: Response) -> Response {
+        let Ok(_delayed) = self.delayed.try_acquire() else {
             let fields = [(header::RETRY_AFTER, "60"), (header::CONNECTION, "close")];
             return (StatusCode::TOO_MANY_REQUESTS, fields, "too many requests without the admin token\n")
                 .into_response();
         };
-        let _turn = self.turn.lock().await;
-        sleep(REFUSAL_DELAY).await;
-        refusal
+        let _delay_lock = self.delay_lock.lock().await;
+        sleep(REJECTION_DELAY).await;
+        rejection
     }
 }
 
 /// Lets a request through or refuses it. Actions are logged either way, refused ones once a second at most.
-pub(super) async fn admit(State(authorizer): State<Arc<Authorizer>>, request: Request, next: Next) -> Response {
+pub(super) async fn authorize(State(authorizer): State<Arc<Authorizer>>, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
-        return match authorizer.refusal(&request) {
-            Some(refusal) => refusal,
+        return match authorizer.rejection(&request) {
+            Some(rejection) => rejection,
             None => next.run(request).await,
         };
     }
-    let action = actions::name(request.uri().path());
+    let action = actions::action_name(request.uri().path());
     let actor = request.extensions().get::<Peer>().map_or_else(|| "unknown".to_owned(), ToString::to_string);
-    if let Some(refusal) = authorizer.refusal(&request) {
-        let status = refusal.status();
-        if let Some(times) = authorizer.refused.count() {
+    if let Some(rejection) = authorizer.rejection(&request) {
+        let status = rejection.status();
+        if let Some(times) = authorizer.rejection_log.count() {
             warn!(target: AUDIT, action, actor, http.response.status_code = status.as_u16(), times, "an admin action was refused");
         }
-        return if status == StatusCode::UNAUTHORIZED { authorizer.slowed(refusal).await } else { refusal };
+        return if status == StatusCode::UNAUTHORIZED { authorizer.delay(rejection).await } else { rejection };
     }
     let response = next.run(request).await;
     info!(target: AUDIT, action, actor, http.response.status_code = response.status().as_u16(), "an admin action was asked for");
@@ -151,9 +151,9 @@ mod tests {
 
     use super::*;
 
-    fn router(door: Transport) -> Router {
-        let authorizer = Arc::new(Authorizer::new(door, Some("the-right-admin-token".into())));
-        Router::new().route("/", post(|| async {})).layer(middleware::from_fn_with_state(authorizer, admit))
+    fn router(transport: Transport) -> Router {
+        let authorizer = Arc::new(Authorizer::new(transport, Some("the-right-admin-token".into())));
+        Router::new().route("/", post(|| async {})).layer(middleware::from_fn_with_state(authorizer, authorize))
     }
 
     async fn status(router: &Router, token: &str) -> u16 {
@@ -170,7 +170,7 @@ mod tests {
         for refused in 1..=10 {
             assert_eq!(guesses.next().await, Some(401));
             let took = start.elapsed();
-            assert!(took.abs_diff(refused * REFUSAL_DELAY) < Duration::from_millis(100), "{refused}: {took:?}");
+            assert!(took.abs_diff(refused * REJECTION_DELAY) < Duration::from_millis(100), "{refused}: {took:?}");
         }
     }
 
@@ -178,9 +178,9 @@ mod tests {
     async fn the_right_token_waits_for_nothing_while_guesses_wait() {
         let router = router(Transport::Tcp);
         let start = Instant::now();
-        let mut guesses: FuturesUnordered<_> = (0..2 * MAX_WAITING).map(|_| status(&router, "wrong")).collect();
+        let mut guesses: FuturesUnordered<_> = (0..2 * MAX_DELAYED).map(|_| status(&router, "wrong")).collect();
         let mut refused = 0;
-        for _ in 0..MAX_WAITING {
+        for _ in 0..MAX_DELAYED {
             assert_eq!(guesses.next().await, Some(429), "those beyond the queue are answered at once");
             refused += 1;
         }
@@ -190,17 +190,17 @@ mod tests {
             assert_eq!(status, 401);
             refused += 1;
         }
-        assert_eq!(refused, 2 * MAX_WAITING);
+        assert_eq!(refused, 2 * MAX_DELAYED);
         assert_eq!(status(&router, "the-right-admin-token").await, 200);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_guess_that_goes_away_gives_its_turn_to_the_next() {
+    async fn a_dropped_guess_lets_the_next_one_pass() {
         let router = router(Transport::Tcp);
         drop(FuturesUnordered::from_iter((0..10).map(|_| Box::pin(status(&router, "wrong")))).next());
         let start = Instant::now();
         assert_eq!(status(&router, "wrong").await, 401);
-        assert!(start.elapsed().abs_diff(REFUSAL_DELAY) < Duration::from_millis(100));
+        assert!(start.elapsed().abs_diff(REJECTION_DELAY) < Duration::from_millis(100));
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Parts;
+use super::AdminState;
 use crate::{
     message::guard::Peer,
     telemetry::{Levels, LogLevel, level::MAX_DURATION},
@@ -22,7 +22,7 @@ use crate::{
 const USAGE: &str = "send levels as in log.level, such as debug or info,finicity_proxy::token=debug, or JSON with a time of at most \
                    a day after which they go back: {\"level\":\"debug\",\"for\":\"10m\"}\n";
 
-pub(super) fn routes() -> Router<Parts> {
+pub(super) fn routes() -> Router<AdminState> {
     Router::new().route("/api/log-level", get(get_level).post(set_level))
 }
 
@@ -48,8 +48,8 @@ pub struct SetLevel {
     pub duration: Option<String>,
 }
 
-async fn get_level(State(parts): State<Parts>) -> Json<LevelStatus> {
-    Json(level_status(&parts.log_level))
+async fn get_level(State(state): State<AdminState>) -> Json<LevelStatus> {
+    Json(level_status(&state.log_level))
 }
 
 fn level_status(level: &LogLevel) -> LevelStatus {
@@ -61,13 +61,13 @@ fn level_status(level: &LogLevel) -> LevelStatus {
     }
 }
 
-async fn set_level(State(parts): State<Parts>, peer: Option<Extension<Peer>>, body: Bytes) -> Response {
+async fn set_level(State(state): State<AdminState>, peer: Option<Extension<Peer>>, body: Bytes) -> Response {
     let Some((levels, duration)) = parse_request(&body) else {
         return (StatusCode::BAD_REQUEST, USAGE).into_response();
     };
     let actor = peer.map_or_else(|| "unknown".to_owned(), |Extension(peer)| peer.to_string());
-    parts.log_level.set(levels, duration, &actor);
-    Json(level_status(&parts.log_level)).into_response()
+    state.log_level.set(levels, duration, &actor);
+    Json(level_status(&state.log_level)).into_response()
 }
 
 /// The levels in `body`, and how long they are to be in effect.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 
-use super::Parts;
+use super::AdminState;
 use crate::token::Refusal;
 
 /// The state of the process. Fields are only ever added, so that a command reads the status of a newer or older proxy.
@@ -74,23 +74,23 @@ pub struct LockOut {
     pub remedy: Option<Cow<'static, str>>,
 }
 
-pub(super) async fn show(State(parts): State<Parts>) -> Json<Status> {
-    let status = parts.token.status();
+pub(super) async fn get_status(State(state): State<AdminState>) -> Json<Status> {
+    let status = state.token.status();
     let (guard, refusal) = (status.lockout, Refusal::of(&status));
     Json(Status {
         version: env!("CARGO_PKG_VERSION").into(),
-        uptime_s: parts.started.elapsed().as_secs(),
-        upstream: parts.upstream.into(),
-        scheme: parts.scheme.as_str().into(),
-        credentials_source: parts.source.into(),
-        credentials_description: parts.source_description.into(),
-        draining: parts.draining.is_cancelled(),
+        uptime_s: state.started.elapsed().as_secs(),
+        upstream: state.upstream.into(),
+        scheme: state.scheme.as_str().into(),
+        credentials_source: state.credentials_source.into(),
+        credentials_description: state.credentials_description.into(),
+        draining: state.draining.is_cancelled(),
         token: Token {
-            state: parts.token.state().as_str().into(),
-            version: parts.token.version(),
+            state: state.token.state().as_str().into(),
+            version: state.token.version(),
             obtained: status.obtained,
-            usable_for_s: parts.token.remaining().as_secs(),
-            next_attempt_in_s: parts.token.until_next_attempt().map(|wait| wait.as_secs()),
+            usable_for_s: state.token.remaining().as_secs(),
+            next_attempt_in_s: state.token.until_next_attempt().map(|wait| wait.as_secs()),
         },
         lock_out: LockOut {
             latched: guard.latched,
@@ -100,7 +100,7 @@ pub(super) async fn show(State(parts): State<Parts>) -> Json<Status> {
             held: guard.held,
             unrecorded: guard.unrecorded,
             new_credentials: guard.candidate.map(|state| Cow::Borrowed(state.as_str())),
-            remembered_in: parts.lockout_state.into(),
+            remembered_in: state.lockout_storage.into(),
             reason: refusal.map(|refusal| refusal.reason().into()),
             remedy: refusal.map(|refusal| refusal.remedy().into()),
         },

@@ -14,23 +14,23 @@ use crate::{
 async fn call(
     method: Method,
     path: &str,
-    door: Transport,
+    transport: Transport,
     admin_token: Option<&str>,
     fields: &[(&str, &str)],
 ) -> (u16, String) {
     let (_writer, token) = channel(Clock::Boot, Duration::from_secs(2));
-    // Nobody obeys: whoever gets through to an action is told that the proxy is ending.
+    // Commands are not received, so an authorized action is answered as during a shutdown.
     let (control, _) = command_channel();
-    let parts = Parts {
+    let state = AdminState {
         token,
         control,
         stop: CancellationToken::new(),
         draining: CancellationToken::new(),
         upstream: "https://api.finicity.com".to_owned(),
-        source: "directory",
-        source_description: "the directory /x".to_owned(),
+        credentials_source: "directory",
+        credentials_description: "the directory /x".to_owned(),
         scheme: Scheme::Partner,
-        lockout_state: "memory",
+        lockout_storage: "memory",
         admin_token: admin_token.map(Secret::from),
         log_level: LogLevel::noop(Levels::default()),
         started: Instant::now(),
@@ -39,7 +39,7 @@ async fn call(
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    let response = router(parts, door).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let response = router(state, transport).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -51,7 +51,7 @@ async fn get(fields: &[(&str, &str)]) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn the_status_is_told_to_local_programs() {
+async fn local_programs_can_read_the_status() {
     let (status, text) = get(&[("host", "localhost:3466")]).await;
     assert_eq!(status, 200);
     for part in [
@@ -74,16 +74,18 @@ async fn web_pages_and_other_names_are_refused() {
 const ACTIONS: [&str; 4] = ["/api/token/invalidate", "/api/quarantine", "/api/quarantine/lift", "/api/latch/reset"];
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_needs_the_token_or_the_socket_and_is_begun_only_then() {
-    let post = |door, fields: &'static [(&str, &str)]| call(Method::POST, "/api/shutdown", door, Some("right"), fields);
+async fn a_shutdown_needs_the_token_or_the_socket() {
+    let post = |transport, fields: &'static [(&str, &str)]| {
+        call(Method::POST, "/api/shutdown", transport, Some("right"), fields)
+    };
     assert_eq!(post(Transport::Tcp, &[("host", "localhost")]).await.0, 401);
     assert_eq!(post(Transport::Tcp, &[("host", "localhost"), ("authorization", "Bearer wrong")]).await.0, 401);
     assert_eq!(post(Transport::Tcp, &[("host", "evil.example"), ("authorization", "Bearer right")]).await.0, 421);
     assert_eq!(call(Method::POST, "/api/shutdown", Transport::Tcp, None, &[("host", "localhost")]).await.0, 403);
     assert_eq!(call(Method::GET, "/api/shutdown", Transport::Unix, None, &[]).await.0, 405);
-    let told = (200, "the proxy drains and ends\n".to_owned());
-    assert_eq!(post(Transport::Tcp, &[("host", "localhost"), ("authorization", "Bearer right")]).await, told);
-    assert_eq!(post(Transport::Unix, &[]).await, told);
+    let accepted = (200, "the proxy drains and ends\n".to_owned());
+    assert_eq!(post(Transport::Tcp, &[("host", "localhost"), ("authorization", "Bearer right")]).await, accepted);
+    assert_eq!(post(Transport::Unix, &[]).await, accepted);
 }
 
 #[tokio::test(start_paused = true)]

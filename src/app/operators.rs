@@ -74,16 +74,16 @@ impl Operators<'_> {
         listeners: &mut Listeners,
         admin_token: Option<Secret<String>>,
     ) {
-        let parts = admin::Parts {
+        let state = admin::AdminState {
             token: self.token.clone(),
             control: self.control.clone(),
             stop: self.shutdown.requested.clone(),
             draining: self.shutdown.draining.clone(),
             upstream: self.upstream.clone(),
-            source: self.source.kind(),
-            source_description: self.source.description(),
+            credentials_source: self.source.kind(),
+            credentials_description: self.source.description(),
             scheme: self.scheme,
-            lockout_state: self.durability.as_str(),
+            lockout_storage: self.durability.as_str(),
             admin_token,
             log_level: self.log_level.clone(),
             started: Instant::now(),
@@ -91,7 +91,7 @@ impl Operators<'_> {
         let side = self.side("admin", self.limits.idle_at_most(ADMIN_IDLE), false);
         let of_each = [(&mut listeners.admin_socket, Transport::Unix), (&mut listeners.admin_port, Transport::Tcp)];
         for (listeners, transport) in of_each {
-            let router = admin::router(parts.clone(), transport);
+            let router = admin::router(state.clone(), transport);
             for listener in listeners.drain(..) {
                 let stop = self.shutdown.stop_control.clone();
                 tasks.spawn("admin", server::serve(side.clone(), listener, router.clone(), stop));

@@ -14,19 +14,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    auth::error,
-    state::Shared,
+    auth::error_response,
+    state::SandboxState,
     store::{FIRST_CUSTOMER, customer},
 };
 
 /// The accounts that every customer has.
 const ACCOUNTS: [(u64, &str, f64); 2] = [(5_011_648_377, "checking", 1_204.11), (5_011_648_378, "savings", 8_800.0)];
 
-/// The most rows on a page, and how many there are where the caller does not say.
+/// The maximum number of rows on a page, and the default.
 const MAX_PAGE: usize = 1000;
-const USUAL_PAGE: usize = 25;
+const DEFAULT_PAGE: usize = 25;
 
-pub(super) fn routes() -> Router<Arc<Shared>> {
+pub(super) fn routes() -> Router<Arc<SandboxState>> {
     Router::new()
         .route("/aggregation/v1/customers", get(list_customers))
         .route("/aggregation/v2/customers", get(list_customers))
@@ -39,25 +39,25 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default = "first")]
+    #[serde(default = "default_start")]
     start: usize,
-    #[serde(default = "usual")]
+    #[serde(default = "default_limit")]
     limit: usize,
 }
 
-fn first() -> usize {
+fn default_start() -> usize {
     1
 }
 
-fn usual() -> usize {
-    USUAL_PAGE
+fn default_limit() -> usize {
+    DEFAULT_PAGE
 }
 
 impl Page {
     /// The rows of this page, and whether there are more ; the vendor counts from 1.
-    fn of(&self, rows: Vec<Value>, name: &str) -> Response {
+    fn response(&self, rows: Vec<Value>, name: &str) -> Response {
         if self.start == 0 || self.limit == 0 || self.limit > MAX_PAGE {
-            return error(StatusCode::BAD_REQUEST, "14020", "start counts from 1, limit goes from 1 to 1000");
+            return error_response(StatusCode::BAD_REQUEST, "14020", "start counts from 1, limit goes from 1 to 1000");
         }
         let found = rows.len();
         let shown: Vec<Value> = rows.into_iter().skip(self.start - 1).take(self.limit).collect();
@@ -66,14 +66,14 @@ impl Page {
     }
 }
 
-async fn list_customers(State(shared): State<Arc<Shared>>, Query(page): Query<Page>) -> Response {
-    page.of(shared.data.with(|customers| customers.clone()), "customers")
+async fn list_customers(State(state): State<Arc<SandboxState>>, Query(page): Query<Page>) -> Response {
+    page.response(state.customers.with(|customers| customers.clone()), "customers")
 }
 
-async fn add_customer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+async fn add_customer(State(state): State<Arc<SandboxState>>, body: Bytes) -> Response {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct New {
+    struct NewCustomer {
         username: String,
         #[serde(default)]
         first_name: String,
@@ -81,10 +81,10 @@ async fn add_customer(State(shared): State<Arc<Shared>>, body: Bytes) -> Respons
         last_name: String,
     }
 
-    let Ok(new) = serde_json::from_slice::<New>(&body) else {
-        return error(StatusCode::BAD_REQUEST, "14020", "a customer needs a username");
+    let Ok(new) = serde_json::from_slice::<NewCustomer>(&body) else {
+        return error_response(StatusCode::BAD_REQUEST, "14020", "a customer needs a username");
     };
-    let added = shared.data.with(|customers| {
+    let added = state.customers.with(|customers| {
         if customers.iter().any(|customer| customer["username"] == new.username) {
             return None;
         }
@@ -95,31 +95,31 @@ async fn add_customer(State(shared): State<Arc<Shared>>, body: Bytes) -> Respons
     });
     match added {
         Some(added) => {
-            let answer =
+            let created =
                 json!({ "id": added["id"], "username": added["username"], "createdDate": added["createdDate"] });
-            (StatusCode::CREATED, Json(answer)).into_response()
+            (StatusCode::CREATED, Json(created)).into_response()
         }
-        None => error(StatusCode::CONFLICT, "11000", "this username is taken"),
+        None => error_response(StatusCode::CONFLICT, "11000", "this username is taken"),
     }
 }
 
-async fn one_customer(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {
-    shared.data.find(id).map_or_else(no_customer, |customer| Json(customer).into_response())
+async fn one_customer(State(state): State<Arc<SandboxState>>, Path(id): Path<u64>) -> Response {
+    state.customers.find(id).map_or_else(customer_not_found, |customer| Json(customer).into_response())
 }
 
-async fn remove_customer(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {
+async fn remove_customer(State(state): State<Arc<SandboxState>>, Path(id): Path<u64>) -> Response {
     let id = Value::from(id.to_string());
-    let removed = shared.data.with(|customers| {
+    let removed = state.customers.with(|customers| {
         let before = customers.len();
         customers.retain(|customer| customer["id"] != id);
         customers.len() < before
     });
-    if removed { StatusCode::NO_CONTENT.into_response() } else { no_customer() }
+    if removed { StatusCode::NO_CONTENT.into_response() } else { customer_not_found() }
 }
 
-async fn accounts(State(shared): State<Arc<Shared>>, Path(customer): Path<u64>) -> Response {
-    if shared.data.find(customer).is_none() {
-        return no_customer();
+async fn accounts(State(state): State<Arc<SandboxState>>, Path(customer): Path<u64>) -> Response {
+    if state.customers.find(customer).is_none() {
+        return customer_not_found();
     }
     let accounts = ACCOUNTS.map(|(id, kind, balance)| {
         json!({
@@ -132,40 +132,40 @@ async fn accounts(State(shared): State<Arc<Shared>>, Path(customer): Path<u64>) 
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Between {
+struct TransactionQuery {
     from_date: u64,
     to_date: u64,
-    #[serde(default = "first")]
+    #[serde(default = "default_start")]
     start: usize,
-    #[serde(default = "usual")]
+    #[serde(default = "default_limit")]
     limit: usize,
 }
 
 async fn transactions(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<SandboxState>>,
     Path((customer, account)): Path<(u64, u64)>,
-    between: Result<Query<Between>, QueryRejection>,
+    query: Result<Query<TransactionQuery>, QueryRejection>,
 ) -> Response {
-    let Ok(Query(between)) = between else {
-        return error(StatusCode::BAD_REQUEST, "14020", "fromDate and toDate are needed, in epoch seconds");
+    let Ok(Query(query)) = query else {
+        return error_response(StatusCode::BAD_REQUEST, "14020", "fromDate and toDate are needed, in epoch seconds");
     };
-    if shared.data.find(customer).is_none() || ACCOUNTS.iter().all(|(id, ..)| *id != account) {
-        return error(StatusCode::NOT_FOUND, "38003", "there is no such account");
+    if state.customers.find(customer).is_none() || ACCOUNTS.iter().all(|(id, ..)| *id != account) {
+        return error_response(StatusCode::NOT_FOUND, "38003", "there is no such account");
     }
-    if between.from_date > between.to_date {
-        return error(StatusCode::BAD_REQUEST, "14020", "fromDate is after toDate");
+    if query.from_date > query.to_date {
+        return error_response(StatusCode::BAD_REQUEST, "14020", "fromDate is after toDate");
     }
     let day = 24 * 3600;
-    let days = (between.from_date.div_ceil(day)..=between.to_date / day).take(MAX_PAGE);
+    let days = (query.from_date.div_ceil(day)..=query.to_date / day).take(MAX_PAGE);
     let rows = days.map(|number| {
         json!({
             "id": 100_000 + number, "accountId": account, "customerId": customer, "amount": -4.5,
             "description": "Coffee", "status": "active", "postedDate": number * day,
         })
     });
-    Page { start: between.start, limit: between.limit }.of(rows.collect(), "transactions")
+    Page { start: query.start, limit: query.limit }.response(rows.collect(), "transactions")
 }
 
-fn no_customer() -> Response {
-    error(StatusCode::NOT_FOUND, "14001", "there is no such customer")
+fn customer_not_found() -> Response {
+    error_response(StatusCode::NOT_FOUND, "14001", "there is no such customer")
 }

@@ -1,4 +1,4 @@
-//! What the sandbox received, to show and to check. Credentials are compared and then left out.
+//! Records the requests that the sandbox received. Credentials are compared and then left out.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +9,7 @@ use http::{HeaderName, header, request::Parts};
 
 use crate::token::scheme::FINICITY_APP_KEY;
 
-/// Older requests are forgotten.
+/// The maximum number of recorded requests; beyond it the oldest are dropped.
 const MAX_REQUESTS: usize = 10_000;
 
 pub(super) const FINICITY_APP_TOKEN: HeaderName = HeaderName::from_static("finicity-app-token");
@@ -19,8 +19,8 @@ pub(super) const FINICITY_APP_TOKEN: HeaderName = HeaderName::from_static("finic
 pub enum Credential {
     /// Not at all.
     Missing,
-    /// Once, and right.
-    Right,
+    /// Once, and valid.
+    Valid,
     /// Once, but expired.
     Expired,
     /// Once, but wrong, or several times.
@@ -31,7 +31,7 @@ impl Credential {
     fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
-            Self::Right => "right",
+            Self::Valid => "right",
             Self::Expired => "expired",
             Self::Wrong => "wrong",
         }
@@ -40,20 +40,20 @@ impl Credential {
 
 /// One request as it arrived, without the values of its credentials.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct RecordedRequest {
     /// Method.
     pub method: String,
     /// Path and query, byte for byte.
     pub target: String,
-    /// Header fields in the order of arrival; of a credential, only whether it was right.
+    /// Header fields in the order of arrival; of a credential, only whether it was valid.
     pub headers: Vec<(String, String)>,
     /// The App Key.
     pub app_key: Credential,
-    /// The token; [`Credential::Missing`] on a token call.
+    /// The token; [`Credential::Missing`] on a token request.
     pub token: Credential,
 }
 
-impl Seen {
+impl RecordedRequest {
     pub(super) fn new(parts: &Parts, app_key: Credential, token: Credential) -> Self {
         let headers = parts.headers.iter().map(|(name, value)| {
             let shown = if name == FINICITY_APP_KEY {
@@ -75,19 +75,20 @@ impl Seen {
     }
 }
 
+/// The recorded requests, in the order of arrival.
 #[derive(Debug, Default)]
-pub(super) struct Log(Mutex<VecDeque<Seen>>);
+pub(super) struct Recorder(Mutex<VecDeque<RecordedRequest>>);
 
-impl Log {
-    pub(super) fn add(&self, seen: Seen) {
-        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if log.len() == MAX_REQUESTS {
-            log.pop_front();
+impl Recorder {
+    pub(super) fn add(&self, request: RecordedRequest) {
+        let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests.len() == MAX_REQUESTS {
+            requests.pop_front();
         }
-        log.push_back(seen);
+        requests.push_back(request);
     }
 
-    pub(super) fn take(&self) -> Vec<Seen> {
+    pub(super) fn take(&self) -> Vec<RecordedRequest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 }

@@ -1,19 +1,19 @@
-//! What all handlers of the sandbox share.
+//! The state of the sandbox.
 
 use std::time::Duration;
 
-use super::{auth::Accounts, recorder::Log, store::Store};
+use super::{auth::Accounts, recorder::Recorder, store::CustomerStore};
 
-/// What all handlers share.
+/// The state that all handlers share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SandboxState {
     pub(super) accounts: Accounts,
-    pub(super) seen: Log,
-    pub(super) data: Store,
+    pub(super) recorder: Recorder,
+    pub(super) customers: CustomerStore,
 }
 
-impl Shared {
+impl SandboxState {
     pub(super) fn new(token_lifetime: Duration) -> Self {
-        Self { accounts: Accounts::new(token_lifetime), seen: Log::default(), data: Store::new() }
+        Self { accounts: Accounts::new(token_lifetime), recorder: Recorder::default(), customers: CustomerStore::new() }
     }
 }

@@ -1,4 +1,4 @@
-//! The customers, as long as the sandbox runs.
+//! The customers, in memory.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,16 +7,16 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// The customer that is there from the start.
+/// The id of the customer that exists from the start.
 pub(super) const FIRST_CUSTOMER: u64 = 1_005_061_234;
 
-/// What can change.
+/// The customers, which requests add and remove.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct CustomerStore {
     customers: Mutex<Vec<Value>>,
 }
 
-impl Store {
+impl CustomerStore {
     pub(super) fn new() -> Self {
         let first = customer(FIRST_CUSTOMER, "sandbox-customer", "Ada", "Lovelace");
         Self { customers: Mutex::new(vec![first]) }

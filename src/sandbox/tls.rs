@@ -15,13 +15,13 @@ use rustls::{
 /// The names that the sandbox can be called by.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// A certificate authority of the sandbox's own.
+/// The sandbox's own CA.
 #[derive(Debug)]
-pub(super) struct Authority {
+pub(super) struct CertificateAuthority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-impl Authority {
+impl CertificateAuthority {
     pub(super) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "finicity-proxy sandbox CA");
@@ -32,7 +32,7 @@ impl Authority {
         Self { issuer }
     }
 
-    /// The authority's own certificate.
+    /// The CA's own certificate.
     pub(super) fn certificate(&self) -> CertificateDer<'static> {
         self.issuer.der().clone()
     }
@@ -41,7 +41,7 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// A server with a certificate for [`NAMES`], signed by this authority; TLS 1.2 and 1.3, HTTP/1.1.
+    /// A server with a certificate for [`NAMES`], signed by this CA; TLS 1.2 and 1.3, HTTP/1.1.
     pub(super) fn server_config(&self) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new(NAMES.map(str::to_owned)).expect("the names are valid");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

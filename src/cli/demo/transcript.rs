@@ -9,7 +9,7 @@ use super::super::{
     local_client::{self, Endpoint, LocalRequest, LocalResponse, Target},
     output::print,
 };
-use crate::sandbox::{Credential, Sandbox, Seen};
+use crate::sandbox::{Credential, RecordedRequest, Sandbox};
 
 /// The longest part of a response body that is shown.
 const SHOWN_BYTES: usize = 160;
@@ -31,10 +31,10 @@ struct DemoRequest {
 pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox) -> anyhow::Result<bool> {
     let mut faults = Vec::new();
     print("The token call, made by the proxy before any caller came:\n");
-    match sandbox.take_seen().as_slice() {
+    match sandbox.take_recorded().as_slice() {
         [call] => {
             show_received(call);
-            let specified = call.method == "POST" && call.target == "/oauth/token" && call.app_key == Credential::Right;
+            let specified = call.method == "POST" && call.target == "/oauth/token" && call.app_key == Credential::Valid;
             faults.extend((!specified).then(|| "the token call is not POST /oauth/token with the App Key".to_owned()));
         }
         calls => faults.push(format!("there were {} token calls instead of one", calls.len())),
@@ -44,7 +44,7 @@ pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox) -> anyhow:
         print(format_args!("\n{}. {}\n", number + 1, call.title));
         let response = send(proxy, call).await?;
         show_sent(call, proxy);
-        match sandbox.take_seen().as_slice() {
+        match sandbox.take_recorded().as_slice() {
             [seen] => {
                 show_received(seen);
                 faults.extend(check(call, seen).into_iter().map(|fault| format!("{}: {fault}", call.title)));
@@ -108,12 +108,12 @@ async fn send(proxy: SocketAddr, call: &DemoRequest) -> anyhow::Result<LocalResp
 }
 
 /// What is wrong with what the upstream received.
-fn check(call: &DemoRequest, seen: &Seen) -> Vec<String> {
+fn check(call: &DemoRequest, seen: &RecordedRequest) -> Vec<String> {
     let mut faults = Vec::new();
     if seen.method != call.method.as_str() || seen.target != call.target {
         faults.push(format!("the upstream received {} {}", seen.method, seen.target));
     }
-    if seen.app_key != Credential::Right || seen.token != Credential::Right {
+    if seen.app_key != Credential::Valid || seen.token != Credential::Valid {
         faults.push("the upstream did not receive exactly one right App Key and one right token".to_owned());
     }
     let value = |name: &str| seen.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
@@ -135,7 +135,7 @@ fn show_sent(call: &DemoRequest, proxy: SocketAddr) {
     }
 }
 
-fn show_received(seen: &Seen) {
+fn show_received(seen: &RecordedRequest) {
     print("   the upstream received");
     print(format_args!("      {} {}", seen.method, seen.target));
     for (name, value) in &seen.headers {
