@@ -12,9 +12,9 @@ use super::{
     output::print,
 };
 use crate::{
-    admin::{LevelChange, ShownLevel},
+    admin::{SetLevel, LevelStatus},
     config::Inputs,
-    telemetry::{Levels, level::NoLevels},
+    telemetry::{Levels, level::ParseLevelsError},
 };
 
 #[derive(Debug, Args)]
@@ -24,35 +24,35 @@ pub(super) struct Arguments {
     level: Option<String>,
     /// Revert to the configured level after this time, such as 10m; a day at most
     #[arg(long = "for", value_name = "TIME", value_parser = local_client::time, requires = "level")]
-    time: Option<Duration>,
+    duration: Option<Duration>,
 }
 
 /// Changes the level where one is given, and prints what is in effect.
 pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { level, time } = arguments;
+    let Arguments { level, duration } = arguments;
     let path = "/api/log-level";
     let response = match level {
         None => admin_target(inputs, Access::Read)?.send(Method::GET, path).await?,
         Some(level) => {
-            let time = time.map(|time| humantime::format_duration(time).to_string());
-            let body = serde_json::to_vec(&LevelChange { level, time })?.into();
+            let duration = duration.map(|duration| humantime::format_duration(duration).to_string());
+            let body = serde_json::to_vec(&SetLevel { level, duration })?.into();
             let request = LocalRequest { body, ..LocalRequest::new(Method::POST, path) };
             admin_target(inputs, Access::Act)?.send_request(&request).await?
         }
     };
-    let shown: ShownLevel = serde_json::from_str(&response.text)
+    let shown: LevelStatus = serde_json::from_str(&response.text)
         .with_context(|| format!("{} sends a malformed response", response.target))?;
     print(described(&shown));
     Ok(())
 }
 
-fn levels(text: &str) -> Result<String, NoLevels> {
+fn levels(text: &str) -> Result<String, ParseLevelsError> {
     Ok(text.parse::<Levels>()?.to_string())
 }
 
 /// `debug; reverts to info in 10m`.
-fn described(shown: &ShownLevel) -> String {
-    let ShownLevel { level, configured, reverts_in_s } = shown;
+fn described(shown: &LevelStatus) -> String {
+    let LevelStatus { level, configured, reverts_in_s } = shown;
     match reverts_in_s {
         Some(seconds) => {
             let time = humantime::format_duration(Duration::from_secs(*seconds));
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn the_level_is_shown_with_what_follows_it() {
         let shown = |level: &str, reverts_in_s| {
-            described(&ShownLevel { level: level.to_owned(), configured: "info".to_owned(), reverts_in_s })
+            described(&LevelStatus { level: level.to_owned(), configured: "info".to_owned(), reverts_in_s })
         };
         assert_eq!(shown("debug", Some(599)), "debug; reverts to info in 9m 59s");
         assert_eq!(shown("info", None), "info, as configured");

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use crate::support::{
     client::Client,
     process::{Process, Proxy, program},
-    upstream::{DeadPort, Gate, Reply, Upstream, token_answer},
+    upstream::{ClosedPort, Gate, Reply, Upstream, token_response},
 };
 
 const ADMIN_TOKEN: &str = "canaryadmintoken";
@@ -63,7 +63,7 @@ fn q01_health_asks_the_probe_of_the_configuration_in_effect() {
         assert_eq!((code, output.as_str()), (Some(0), "ok"));
     }
     // By a flag, a variable, a file, as one of a list whose first nobody listens on, and on all addresses.
-    let dead = DeadPort::new().url().replace("https://localhost", "127.0.0.1");
+    let dead = ClosedPort::new().url().replace("https://localhost", "127.0.0.1");
     check(&["health", &set("listen.ops", &ops)], &[], 0, &["ok"]);
     check(&["health"], &[("FINICITY__LISTEN__OPS", &format!("{dead},{ops}"))], 0, &["ok"]);
     check(&["health", &set("listen.ops", format!("0.0.0.0:{}", proxy.ops.port()))], &[], 0, &["ok"]);
@@ -87,7 +87,7 @@ fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() 
     check(&["health", "startup", "--url", &url], &[], 1, &["not ok: the first token call has not ended yet"]);
     check(&["health", "live", "--url", &url], &[], 0, &["ok"]);
 
-    let dead = DeadPort::new();
+    let dead = ClosedPort::new();
     let url = dead.url().replace("https://localhost", "http://127.0.0.1");
     check(&["health", "--url", &url], &[], 1, &["cannot be reached", "does the proxy run"]);
     // Nobody accepts what the kernel has taken.
@@ -107,7 +107,7 @@ fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() 
 fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
     let gate = Gate::new();
     let held = gate.clone();
-    let token = token_answer(1, 3600);
+    let token = token_response(1, 3600);
     let upstream = Upstream::start_raw(move |_| Reply::json(&token).held(&held));
     let proxy = Proxy::launch(&upstream, &[]);
     let url = format!("http://{}", proxy.ops);
@@ -125,7 +125,7 @@ fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
 
 #[test]
 fn q01_wait_takes_a_proxy_that_is_not_there_for_one_that_is_not_ready() {
-    let dead = DeadPort::new();
+    let dead = ClosedPort::new();
     let url = dead.url().replace("https://localhost", "http://127.0.0.1");
     check(&["wait", "--url", &url, "--timeout", "300ms"], &[], 1, &["did not pass within 300ms", "cannot be reached"]);
 
@@ -170,7 +170,7 @@ fn shutdown_over_the_socket_drains_as_a_signal_does_and_a_signal_after_it_change
     let mut waiting = start(&["shutdown", &at_socket, "--wait"], &[]);
     waiting.wait_for_line(|line| line == "the proxy drains and ends");
     gate.open();
-    let answer = client.read_answer(false).unwrap();
+    let answer = client.read_response(false).unwrap();
     assert_eq!((answer.text().as_str(), answer.header("connection")), ("done", Some("close")));
     assert_eq!(proxy.process.wait().code(), Some(0));
     assert_eq!(waiting.wait().code(), Some(0));
@@ -225,7 +225,7 @@ fn l01_shutdown_does_not_show_its_token_when_somebody_else_listens_there_and_rep
     fs::write(file.path(), ADMIN_TOKEN).unwrap();
     let variables = [("FINICITY_ADMIN_TOKEN_FILE", &*file.path().display().to_string())];
     let mut shutdown = start(&["shutdown", &set("listen.admin", address)], &variables);
-    shutdown.may_scrub();
+    shutdown.allow_scrubbing();
     assert_eq!(shutdown.wait().code(), Some(1));
     echo.join().unwrap();
     let output = shutdown.output();
@@ -238,7 +238,7 @@ fn q01_a_required_token_holds_the_start_back_and_a_failed_call_alone_does_not() 
     let is_down = Arc::clone(&down);
     let upstream = Upstream::start_raw(move |_| match is_down.load(SeqCst) {
         true => Reply::status(503, "Service Unavailable", "{}"),
-        false => Reply::json(&token_answer(1, 3600)),
+        false => Reply::json(&token_response(1, 3600)),
     });
     let patient = Proxy::launch(&upstream, &[("FINICITY__STARTUP__REQUIRE_TOKEN", "true")]);
     let hasty = Proxy::launch(&upstream, &[]);
@@ -259,7 +259,7 @@ fn q01_a_required_token_holds_the_start_back_and_a_failed_call_alone_does_not() 
 fn q09_q11_once_ready_an_upstream_that_is_gone_fails_no_probe() {
     let calls = AtomicUsize::new(0);
     let upstream = Upstream::start_raw(move |_| match calls.fetch_add(1, SeqCst) {
-        0 => Reply::json(&token_answer(1, 2)),
+        0 => Reply::json(&token_response(1, 2)),
         _ => Reply::Cut(Vec::new()),
     });
     let proxy = Proxy::start(&upstream);

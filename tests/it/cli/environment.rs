@@ -222,7 +222,7 @@ fn a_spoiled_candidate_in_the_directory_is_not_sent() {
         proxy.wait_for_metric(r#"reloads_total{outcome="failure",subject="credentials"}"#, failures);
     }
     assert_eq!(proxy.connect().get("/x").status, 200);
-    assert_eq!(upstream.token_calls(), 1, "no candidate was sent");
+    assert_eq!(upstream.token_requests(), 1, "no candidate was sent");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{
     ADMIN_TOKEN,
     process::{Process, Proxy, program, serve_command},
-    upstream::{DeadPort, Reply, Upstream},
+    upstream::{ClosedPort, Reply, Upstream},
 };
 
 /// Runs the program with `arguments` and `variables`, and none of the credentials; returns its exit code and all that it printed.
@@ -96,7 +96,7 @@ fn status_over_the_port_needs_no_token() {
 
 #[test]
 fn what_cannot_be_reached_or_is_configured_wrongly_has_its_exit_code() {
-    let port = DeadPort::new();
+    let port = ClosedPort::new();
     let dead = port.url().replace("https://localhost", "127.0.0.1");
     check(&["status", &set("listen.admin", &dead)], &[], 1, &["cannot be reached", "does the proxy run"]);
     check(&["status", &set("listen.admin", "nonsense")], &[], 78, &["listen.admin (set by --set)"]);

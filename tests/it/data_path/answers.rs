@@ -43,7 +43,7 @@ fn f03_j09_a_body_that_ends_with_its_connection_is_whole_only_if_that_ends_in_go
         let proxy = Proxy::start(&upstream);
         let mut client = proxy.connect();
         client.send("GET /odd HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let answer = client.read_answer(false);
+        let answer = client.read_response(false);
         let line = proxy.process.wait_for_log("request");
         if whole {
             let answer = answer.unwrap();
@@ -138,7 +138,7 @@ fn g10_http_1_0_keeps_its_connection_and_gets_no_chunks() {
     let mut client = proxy.connect();
     for _ in 0..2 {
         client.send("GET /plain HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
-        let answer = client.read_answer(false).unwrap();
+        let answer = client.read_response(false).unwrap();
         assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("ok", None));
     }
     client.send("GET /odd HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");

@@ -4,7 +4,7 @@ use crate::support::{
     EGRESS_PASSWORD, EGRESS_USERNAME,
     egress::EgressProxy,
     process::{Process, Proxy, serve_command},
-    upstream::{DeadPort, Reply, Upstream},
+    upstream::{ClosedPort, Reply, Upstream},
 };
 
 const CREDENTIALS: [(&str, &str); 2] =
@@ -66,13 +66,13 @@ fn a_proxy_that_refuses_makes_the_upstream_unreachable_and_the_log_says_why() {
         let (upstream, egress) = (ok(), EgressProxy::start());
         let url = egress.url();
         let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
-        egress.answer_with(status);
+        egress.respond_with(status);
         proxy.connect().get("/x").assert_problem(502, "upstream_unreachable");
         let line = proxy.process.wait_for_log("request");
         let cause = line["error.message"].as_str().unwrap();
         assert!(cause.contains(&format!("the egress proxy answered {status} ")), "{cause}");
         assert_eq!(upstream.requests().len(), 0);
-        egress.answer_with(200);
+        egress.respond_with(200);
         assert_eq!(proxy.connect().get("/x").status, 200, "it heals without a restart");
     }
 }
@@ -80,11 +80,11 @@ fn a_proxy_that_refuses_makes_the_upstream_unreachable_and_the_log_says_why() {
 #[test]
 fn a_token_call_that_the_proxy_refuses_is_tried_again() {
     let (upstream, egress) = (ok(), EgressProxy::start());
-    egress.answer_with(407);
+    egress.respond_with(407);
     let url = egress.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
     assert_eq!(proxy.process.wait_for_log("token refresh failed")["class"], "transient");
-    egress.answer_with(200);
+    egress.respond_with(200);
     proxy.process.wait_for_log("token minted");
     assert_eq!(proxy.connect().get("/x").status, 200);
 }
@@ -94,14 +94,14 @@ fn the_certificate_is_verified_through_the_proxy_as_without_it() {
     let (upstream, egress) = (ok(), EgressProxy::start());
     let url = egress.url();
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
-    upstream.become_an_impostor();
+    upstream.use_untrusted_certificate();
     proxy.connect().get("/x").assert_problem(502, "upstream_tls");
     assert_eq!(upstream.requests().len(), 0);
 }
 
 #[test]
 fn the_environments_proxy_variables_are_not_read() {
-    let (upstream, dead) = (ok(), DeadPort::new());
+    let (upstream, dead) = (ok(), ClosedPort::new());
     let url = dead.url().replace("https", "http");
     let variables = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
     let proxy = Proxy::start_with(&upstream, &variables.map(|name| (name, url.as_str())));

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use crate::support::{
     process::{Process, Proxy, serve_command},
-    upstream::{DeadPort, Reply, Upstream, server_config},
+    upstream::{ClosedPort, Reply, Upstream, server_config},
 };
 
 fn ok() -> Upstream {
@@ -29,7 +29,7 @@ fn requests_that_must_not_be_forwarded_are_refused() {
     ] {
         let mut client = proxy.connect();
         client.send(format!("{head}\r\n"));
-        client.read_answer(false).unwrap().assert_problem(status, code);
+        client.read_response(false).unwrap().assert_problem(status, code);
     }
     assert_eq!(upstream.requests().len(), 0);
 }
@@ -50,13 +50,13 @@ fn an_answer_names_the_request_and_the_callers_own_name_for_it_is_kept() {
 fn an_upstream_that_does_not_listen_is_unreachable() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
-    let _dead = upstream.into_dead_port();
+    let _dead = upstream.into_closed_port();
     proxy.connect().get("/x").assert_problem(502, "upstream_unreachable");
 }
 
 #[test]
 fn without_a_token_requests_wait_briefly_and_get_a_503() {
-    let (upstream, dead) = (ok(), DeadPort::new());
+    let (upstream, dead) = (ok(), ClosedPort::new());
     let url = dead.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__URL", &url), ("FINICITY__AUTH__TOKEN_WAIT", "100ms")]);
     let answer = proxy.connect().get("/x");
@@ -101,7 +101,7 @@ fn j01_an_upstream_whose_certificate_is_not_trusted_gets_nothing() {
 fn j01_a_certificate_that_is_exchanged_later_is_upstream_tls() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
-    upstream.become_an_impostor();
+    upstream.use_untrusted_certificate();
     proxy.connect().get("/x").assert_problem(502, "upstream_tls");
     assert_eq!(upstream.requests().len(), 0);
 }
@@ -142,7 +142,7 @@ fn a_caller_that_stops_sending_is_told_so() {
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__FIRST_BYTE_TIMEOUT", "1s")]);
     let mut client = proxy.connect();
     client.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc");
-    client.read_answer(false).unwrap().assert_problem(408, "request_timeout");
+    client.read_response(false).unwrap().assert_problem(408, "request_timeout");
     assert_eq!(upstream.requests().len(), 0);
 }
 

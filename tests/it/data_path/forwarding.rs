@@ -6,12 +6,12 @@ use crate::support::{
     APP_KEY, CLIENT_ID, CLIENT_SECRET,
     client::Client,
     process::Proxy,
-    upstream::{Gate, Received, Reply, Upstream, hash, pattern, token},
+    upstream::{Gate, ReceivedRequest, Reply, Upstream, hash, pattern, token},
 };
 
 const MIB: u64 = 1024 * 1024;
 
-fn customers(_: &Received) -> Reply {
+fn customers(_: &ReceivedRequest) -> Reply {
     Reply::json(r#"{"customers":[]}"#)
 }
 
@@ -134,7 +134,7 @@ fn i11_large_bodies_stream_both_ways_without_the_process_growing_by_them() {
         let sent = (0..mib).fold(hash(0, b""), |state, _| hash(state, &chunk));
         thread::scope(|scope| {
             scope.spawn(|| (0..mib).for_each(|_| writer.write_all(&chunk).unwrap()));
-            assert_eq!(client.read_answer(false).unwrap().status, 200);
+            assert_eq!(client.read_response(false).unwrap().status, 200);
         });
         let received = upstream.wait_for(&format!("/up/{mib}"));
         assert_eq!((received.body_len, received.body_hash), (mib * MIB, sent));
@@ -234,7 +234,7 @@ fn f01_f02_a_truncated_answer_is_never_reported_as_complete() {
     for target in ["/sized", "/chunked"] {
         let mut client = proxy.connect();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        client.read_answer(false).expect_err("the answer must break off");
+        client.read_response(false).expect_err("the answer must break off");
     }
     proxy.process.wait_for_lines(2, |line| line.contains(r#""outcome":"truncated""#) && line.contains(":200,"));
 }
@@ -271,7 +271,7 @@ fn f16_an_answer_that_stalls_is_given_up_and_never_reported_as_complete() {
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s")]);
     let mut client = proxy.connect();
     client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.read_answer(false).expect_err("the answer must break off");
+    client.read_response(false).expect_err("the answer must break off");
     assert_eq!(proxy.process.wait_for_log("request")["outcome"], "truncated");
 }
 
@@ -281,9 +281,9 @@ fn e04_expect_continue_is_answered_here() {
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     client.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(client.read_answer(false).unwrap().status, 100);
+    assert_eq!(client.read_response(false).unwrap().status, 100);
     client.send("abc");
-    assert_eq!(client.read_answer(false).unwrap().status, 200);
+    assert_eq!(client.read_response(false).unwrap().status, 200);
     let request = upstream.requests().pop().unwrap();
     assert_eq!((request.headers("expect"), request.body.as_slice()), (vec![], &b"abc"[..]));
 }
@@ -302,5 +302,5 @@ fn an_answer_is_streamed_before_it_is_complete() {
     upstream.wait_for("/held");
     assert_eq!(proxy.connect().get("/other").status, 200, "one slow request must not hold up another");
     gate.open();
-    assert_eq!(waiting.read_answer(false).unwrap().status, 200);
+    assert_eq!(waiting.read_response(false).unwrap().status, 200);
 }

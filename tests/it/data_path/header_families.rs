@@ -153,7 +153,7 @@ fn arriving(proxy: &Proxy, upstream: &Upstream, names: &[String]) -> Vec<String>
         let lines: Vec<String> = names.iter().map(|name| format!("{name}: the-value")).collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let target = format!("/part-{part}");
-        upstream.forget();
+        upstream.clear_received();
         assert_eq!(proxy.connect().call("GET", &target, &lines, b"").status, 200);
         let request = upstream.wait_for(&target);
         arrived.extend(names.iter().filter(|name| request.headers(name) == ["the-value"]).cloned());

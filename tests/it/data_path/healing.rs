@@ -13,7 +13,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use crate::support::{
     process::Proxy,
-    upstream::{Received, Reply, Upstream, token},
+    upstream::{ReceivedRequest, Reply, Upstream, token},
 };
 
 const EXPIRED: &str = r#"{"code":"10023","message":"Expired (Finicity-App-Token)"}"#;
@@ -30,7 +30,7 @@ fn revoking(refusal: fn() -> Reply) -> (Upstream, Arc<AtomicU64>) {
     (upstream, oldest)
 }
 
-fn version(request: &Received) -> u64 {
+fn version(request: &ReceivedRequest) -> u64 {
     request.headers("authorization")[0]
         .strip_prefix(&format!("Bearer {}", token(0)[..token(0).len() - 1].to_owned()))
         .unwrap()
@@ -76,12 +76,13 @@ fn o01_o04_a_token_revoked_early_costs_fifty_callers_nothing() {
             });
         }
     });
-    assert_eq!(upstream.token_calls(), 2);
+    assert_eq!(upstream.token_requests(), 2);
     let (refused, taken): (Vec<_>, Vec<_>) = upstream.requests().into_iter().partition(|request| version(request) == 1);
     assert_eq!(taken.len(), 50);
     assert!(!refused.is_empty() && refused.len() <= 50);
     // A replay is the request itself, but for the token.
-    let plain = |request: &Received| (request.head.replace(&token(1), "").replace(&token(2), ""), request.body.clone());
+    let plain =
+        |request: &ReceivedRequest| (request.head.replace(&token(1), "").replace(&token(2), ""), request.body.clone());
     for request in &refused {
         assert!(taken.iter().any(|again| plain(again) == plain(request)), "{request:?}");
     }
@@ -95,7 +96,7 @@ fn compressed_and_challenging_refusals_heal_like_a_plain_one() {
         let proxy = Proxy::start(&upstream);
         oldest.store(2, SeqCst);
         let answer = proxy.connect().call("GET", "/x", &["Accept-Encoding: gzip"], b"");
-        assert_eq!((answer.status, upstream.token_calls(), upstream.requests().len()), (200, 2, 2));
+        assert_eq!((answer.status, upstream.token_requests(), upstream.requests().len()), (200, 2, 2));
         let metrics = proxy.ops().get("/metrics").text();
         for line in [
             "finicity_proxy_token_refusals_total 1",
@@ -134,7 +135,7 @@ fn o02_a_permanent_refusal_is_relayed_and_causes_one_refresh() {
         assert_eq!((answer.status, answer.text().as_str()), (401, EXPIRED));
     }
     // The first request was sent once more; all others were told that there is nothing newer.
-    assert_eq!((upstream.token_calls(), upstream.requests().len()), (2, 101));
+    assert_eq!((upstream.token_requests(), upstream.requests().len()), (2, 101));
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn o05_o06_f20_every_other_refusal_is_relayed_untouched() {
         assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (status, None), "{target}");
         assert!(!answer.body.is_empty());
     }
-    assert_eq!((upstream.token_calls(), upstream.requests().len()), (1, 6));
+    assert_eq!((upstream.token_requests(), upstream.requests().len()), (1, 6));
 }
 
 #[test]
@@ -170,8 +171,8 @@ fn a_refusal_that_breaks_off_is_not_reported_as_complete() {
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.read_answer(false).expect_err("the answer must break off");
-    assert_eq!(upstream.token_calls(), 1);
+    client.read_response(false).expect_err("the answer must break off");
+    assert_eq!(upstream.token_requests(), 1);
 }
 
 #[test]
@@ -181,5 +182,5 @@ fn a_large_refusal_arrives_whole() {
     let proxy = Proxy::start(&upstream);
     let answer = proxy.connect().get("/x");
     assert_eq!((answer.status, answer.body.len()), (401, 300_000));
-    assert_eq!(upstream.token_calls(), 1);
+    assert_eq!(upstream.token_requests(), 1);
 }

@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    PATIENCE,
+    TIMEOUT,
     client::Client,
     process::Proxy,
     upstream::{Gate, Reply, Upstream},
@@ -98,7 +98,7 @@ fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0)).into()).unwrap();
     socket.connect(&to.into()).unwrap();
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
@@ -296,7 +296,7 @@ fn a_request_in_flight_is_never_given_up_for_a_new_connection() {
     }
     gate.open();
     for client in &mut busy {
-        assert_eq!(client.read_answer(false).unwrap().status, 200);
+        assert_eq!(client.read_response(false).unwrap().status, 200);
     }
 }
 
@@ -305,14 +305,14 @@ fn connections_that_close_slowly_keep_no_new_one_out() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[&SIDECAR[1..], &[("FINICITY__LIMITS__CONNECTIONS", "2")]].concat());
     let evicted = r#"connections_evicted_total{listener="proxy",reason="closing"}"#;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while metric(&proxy, evicted) == 0 {
         assert!(Instant::now() < deadline);
         let refused = [(); 2].map(|()| {
             let mut client = proxy.connect();
             client
                 .send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n");
-            client.read_answer(false).unwrap().assert_problem(400, "bad_request");
+            client.read_response(false).unwrap().assert_problem(400, "bad_request");
             client
         });
         assert_eq!(call(&mut connect_from(2, proxy.proxy[0])), Some(200));

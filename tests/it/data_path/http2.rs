@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::{
     APP_KEY,
     process::Proxy,
-    upstream::{Reply, Upstream, server_config, token, token_answer},
+    upstream::{Reply, Upstream, server_config, token, token_response},
 };
 
 /// What a request over HTTP/2 was like.
@@ -62,7 +62,7 @@ fn i10_i04_a22_the_failure_of_a_body_is_told_over_http2_too() {
     ] {
         let mut client = proxy.connect();
         client.send(format!("POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
-        client.read_answer(false).unwrap().assert_problem(status, code);
+        client.read_response(false).unwrap().assert_problem(status, code);
         client.assert_closed();
     }
     assert!(seen.try_recv().is_err(), "no body arrived whole");
@@ -75,7 +75,7 @@ fn h01_the_same_request_arrives_over_http2() {
         ["Content-Length: 5", "Accept: application/json", "Connection: x-private", "X-Private: 1", "TE: trailers"];
     let answer = proxy.connect().call("POST", "/aggregation/v1/customers?a=%2F&b=", &lines, b"hello");
     assert_eq!((answer.status, answer.text().as_str()), (200, "over h2"));
-    let seen: Seen = seen.recv_timeout(crate::support::PATIENCE).unwrap();
+    let seen: Seen = seen.recv_timeout(crate::support::TIMEOUT).unwrap();
     assert_eq!(seen.version, Version::HTTP_2);
     assert_eq!(seen.authority.as_deref(), Some(format!("localhost:{port}").as_str()));
     assert_eq!((seen.target.as_str(), &seen.body[..]), ("/aggregation/v1/customers?a=%2F&b=", &b"hello"[..]));
@@ -108,7 +108,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, tell: mpsc::Sender<
 
 async fn answer(request: Request<Incoming>, tell: mpsc::Sender<Seen>) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() == "/oauth/token" {
-        return Ok(Response::new(Full::from(token_answer(1, 3600))));
+        return Ok(Response::new(Full::from(token_response(1, 3600))));
     }
     let (parts, body) = request.into_parts();
     let Ok(body) = body.collect().await else { return Ok(Response::new(Full::from("what broke off"))) };

@@ -2,8 +2,8 @@
 
 use crate::support::{
     h2::{
-        Act, CANCEL, H2Upstream, INTERNAL_ERROR, Opened, PROTOCOL_ERROR, REFUSED_STREAM, continuation, data, field,
-        goaway, head, head_begun, ok, ping, reset, setting,
+        Action, CANCEL, H2Upstream, INTERNAL_ERROR, OpenedStream, PROTOCOL_ERROR, REFUSED_STREAM, continuation, data,
+        field, goaway, head, head_without_end, ok, ping, reset, setting,
     },
     process::Proxy,
 };
@@ -12,8 +12,8 @@ const FREE: &str = "/aggregation/v1/customers";
 const BILLED: &str = "/aggregation/v1/customers/1/accounts/2/owner";
 
 /// Answers every request but the second one of all, on which it does as `act` says.
-fn odd_second(act: impl Fn(Opened) -> Act + Send + Sync + 'static) -> H2Upstream {
-    H2Upstream::start(move |opened| if opened.count == 1 { act(opened) } else { Act::Send(ok(opened.stream)) })
+fn odd_second(act: impl Fn(OpenedStream) -> Action + Send + Sync + 'static) -> H2Upstream {
+    H2Upstream::start(move |opened| if opened.count == 1 { act(opened) } else { Action::Send(ok(opened.stream)) })
 }
 
 /// Sends a plain request and then another, and gives the status of that.
@@ -29,7 +29,7 @@ fn second(proxy: &Proxy, method: &str, path: &str, body: &[u8]) -> u16 {
 fn h04_what_a_goaway_says_was_not_looked_at_is_sent_once_more() {
     for (method, path, body) in [("GET", FREE, &b""[..]), ("GET", BILLED, b""), ("POST", "/x", b"body")] {
         for code in [0, PROTOCOL_ERROR] {
-            let upstream = odd_second(move |opened| Act::Close(goaway(opened.stream - 2, code)));
+            let upstream = odd_second(move |opened| Action::Close(goaway(opened.stream - 2, code)));
             let proxy = upstream.proxy(&[]);
             assert_eq!(second(&proxy, method, path, body), 200, "{method} {path} {code}");
             proxy.process.wait_for_line(|line| line.contains(r#""retried":true"#));
@@ -40,7 +40,7 @@ fn h04_what_a_goaway_says_was_not_looked_at_is_sent_once_more() {
 
 #[test]
 fn h04_what_a_goaway_says_may_have_been_looked_at_is_not() {
-    let upstream = odd_second(|opened| Act::Close(goaway(opened.stream, 0)));
+    let upstream = odd_second(|opened| Action::Close(goaway(opened.stream, 0)));
     let proxy = upstream.proxy(&[]);
     assert_eq!(second(&proxy, "POST", "/x", b"body"), 502);
     assert_eq!(upstream.opened(), 2);
@@ -48,7 +48,7 @@ fn h04_what_a_goaway_says_may_have_been_looked_at_is_not() {
 
 #[test]
 fn h04_after_a_goaway_what_is_under_way_is_finished_and_the_next_goes_elsewhere() {
-    let upstream = odd_second(|opened| Act::Send([goaway(opened.stream, 0), ok(opened.stream)].concat()));
+    let upstream = odd_second(|opened| Action::Send([goaway(opened.stream, 0), ok(opened.stream)].concat()));
     let proxy = upstream.proxy(&[]);
     assert_eq!(second(&proxy, "POST", "/x", b"body"), 200);
     assert_eq!(proxy.connect().call("POST", "/x", &["Content-Length: 4"], b"body").status, 200);
@@ -58,7 +58,7 @@ fn h04_after_a_goaway_what_is_under_way_is_finished_and_the_next_goes_elsewhere(
 #[test]
 fn h04_a_refused_stream_is_sent_once_more_whatever_its_method() {
     for (method, path, body) in [("GET", BILLED, &b""[..]), ("POST", "/x", b"body"), ("DELETE", "/x", b"")] {
-        let upstream = odd_second(|opened| Act::Send(reset(opened.stream, REFUSED_STREAM)));
+        let upstream = odd_second(|opened| Action::Send(reset(opened.stream, REFUSED_STREAM)));
         let proxy = upstream.proxy(&[]);
         assert_eq!(second(&proxy, method, path, body), 200, "{method}");
         assert_eq!(upstream.opened(), 3);
@@ -67,7 +67,7 @@ fn h04_a_refused_stream_is_sent_once_more_whatever_its_method() {
 
 #[test]
 fn h04_a_stream_that_is_refused_twice_is_a_502() {
-    let upstream = H2Upstream::start(|opened| Act::Send(reset(opened.stream, REFUSED_STREAM)));
+    let upstream = H2Upstream::start(|opened| Action::Send(reset(opened.stream, REFUSED_STREAM)));
     let proxy = upstream.proxy(&[]);
     proxy.connect().get(FREE).assert_problem(502, "upstream_unreachable");
     assert_eq!(upstream.opened(), 2);
@@ -76,7 +76,7 @@ fn h04_a_stream_that_is_refused_twice_is_a_502() {
 #[test]
 fn g04_an_upload_of_which_more_was_read_than_kept_is_not_sent_again_though_it_was_refused() {
     for (buffer, status, seen) in [("0", 502, 2), ("65536", 200, 3)] {
-        let upstream = odd_second(|opened| Act::AfterData(reset(opened.stream, REFUSED_STREAM)));
+        let upstream = odd_second(|opened| Action::AfterData(reset(opened.stream, REFUSED_STREAM)));
         let proxy = upstream.proxy(&[("FINICITY__UPSTREAM__REPLAY_BUFFER", buffer)]);
         assert_eq!(second(&proxy, "POST", "/x", b"body"), status, "{buffer}");
         assert_eq!(upstream.opened(), seen);
@@ -86,7 +86,7 @@ fn g04_an_upload_of_which_more_was_read_than_kept_is_not_sent_again_though_it_wa
 #[test]
 fn g02_a_stream_that_is_reset_for_another_reason_is_not_sent_again() {
     for code in [INTERNAL_ERROR, CANCEL, PROTOCOL_ERROR] {
-        let upstream = odd_second(move |opened| Act::Send(reset(opened.stream, code)));
+        let upstream = odd_second(move |opened| Action::Send(reset(opened.stream, code)));
         let proxy = upstream.proxy(&[]);
         assert_eq!(second(&proxy, "GET", FREE, b""), 502, "{code}");
         assert_eq!(upstream.opened(), 2);
@@ -96,7 +96,7 @@ fn g02_a_stream_that_is_reset_for_another_reason_is_not_sent_again() {
 #[test]
 fn g01_g02_a_connection_that_closes_without_a_word() {
     for (path, status, seen) in [(FREE, 200, 3), (BILLED, 502, 2), ("/x", 502, 2)] {
-        let upstream = odd_second(|_| Act::Close(Vec::new()));
+        let upstream = odd_second(|_| Action::Close(Vec::new()));
         let proxy = upstream.proxy(&[]);
         assert_eq!(second(&proxy, "GET", path, b""), status, "{path}");
         assert_eq!(upstream.opened(), seen);
@@ -105,7 +105,7 @@ fn g01_g02_a_connection_that_closes_without_a_word() {
 
 /// Checks that an upstream which does as `act` says on the second request makes that a 502 of kind `code` or breaks it off,
 /// while the process grows by less than 32 MiB, and that requests go on being served.
-fn check_hostile(code: Option<&str>, act: impl Fn(Opened) -> Act + Send + Sync + 'static) -> usize {
+fn check_hostile(code: Option<&str>, act: impl Fn(OpenedStream) -> Action + Send + Sync + 'static) -> usize {
     let upstream = odd_second(act);
     let proxy =
         upstream.proxy(&[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s"), ("FINICITY__UPSTREAM__FIRST_BYTE_TIMEOUT", "2s")]);
@@ -113,7 +113,7 @@ fn check_hostile(code: Option<&str>, act: impl Fn(Opened) -> Act + Send + Sync +
     let before = proxy.process.status_kib("VmHWM");
     let mut client = proxy.connect();
     client.send("GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let answer = client.read_answer(false);
+    let answer = client.read_response(false);
     match code {
         Some(code) => answer.unwrap().assert_problem(502, code),
         None => assert!(answer.is_err(), "{answer:?}"),
@@ -128,7 +128,7 @@ fn check_hostile(code: Option<&str>, act: impl Fn(Opened) -> Act + Send + Sync +
 fn h02_a_head_that_never_ends() {
     let sent = check_hostile(Some("upstream_protocol"), |opened| {
         let fields = field("x", &"a".repeat(8000), false);
-        Act::Flood(head_begun(opened.stream, &[]), continuation(opened.stream, &fields, false), 100_000)
+        Action::Flood(head_without_end(opened.stream, &[]), continuation(opened.stream, &fields, false), 100_000)
     });
     assert!(sent < 100_000, "the connection must be closed");
 }
@@ -136,7 +136,7 @@ fn h02_a_head_that_never_ends() {
 #[test]
 fn h02_a_body_of_empty_frames_without_end() {
     let sent =
-        check_hostile(None, |opened| Act::Flood(head(opened.stream, &[]), data(opened.stream, b"", false), 100_000));
+        check_hostile(None, |opened| Action::Flood(head(opened.stream, &[]), data(opened.stream, b"", false), 100_000));
     assert!(sent < 100_000, "the connection must be closed");
 }
 
@@ -145,7 +145,7 @@ fn h03_a_small_head_that_unpacks_to_a_large_one() {
     check_hostile(Some("upstream_protocol"), |opened| {
         // One field of 4,000 bytes that is kept, named 2,000 times in one byte each.
         let bomb = [field("x", &"a".repeat(4000), true), vec![0x80 | 62; 2000]].concat();
-        Act::Send([head(opened.stream, &bomb), data(opened.stream, b"", true)].concat())
+        Action::Send([head(opened.stream, &bomb), data(opened.stream, b"", true)].concat())
     });
 }
 
@@ -154,7 +154,7 @@ fn h03_f14_a_head_beyond_the_limit() {
     check_hostile(Some("upstream_protocol"), |opened| {
         let fields = field("x", &"a".repeat(12_000), false);
         let rest: Vec<u8> = (0..7).flat_map(|n| continuation(opened.stream, &fields, n == 6)).collect();
-        Act::Send([head_begun(opened.stream, &[]), rest, data(opened.stream, b"", true)].concat())
+        Action::Send([head_without_end(opened.stream, &[]), rest, data(opened.stream, b"", true)].concat())
     });
 }
 
@@ -162,7 +162,7 @@ fn h03_f14_a_head_beyond_the_limit() {
 fn h05_fields_of_a_connection_have_no_place_in_a_head() {
     for (name, value) in [("connection", "close"), ("transfer-encoding", "chunked"), ("Upper", "x"), ("upgrade", "x")] {
         check_hostile(Some("upstream_protocol"), move |opened| {
-            Act::Send([head(opened.stream, &field(name, value, false)), data(opened.stream, b"", true)].concat())
+            Action::Send([head(opened.stream, &field(name, value, false)), data(opened.stream, b"", true)].concat())
         });
     }
 }
@@ -171,7 +171,7 @@ fn h05_fields_of_a_connection_have_no_place_in_a_head() {
 fn h06_settings_that_break_the_rules() {
     // SETTINGS_MAX_FRAME_SIZE below and above its bounds, SETTINGS_INITIAL_WINDOW_SIZE above its bound.
     for (name, value) in [(5, 0), (5, 1 << 24), (4, 1 << 31)] {
-        check_hostile(Some("upstream_protocol"), move |_| Act::Send(setting(name, value)));
+        check_hostile(Some("upstream_protocol"), move |_| Action::Send(setting(name, value)));
     }
 }
 
@@ -186,7 +186,7 @@ fn h06_pings_and_settings_without_end() {
 
 /// Sends `flood` so many times before it answers the second request, and gives that answer.
 fn check_flood_before(flood: Vec<u8>, times: usize) -> String {
-    let upstream = odd_second(move |opened| Act::Send([flood.repeat(times), ok(opened.stream)].concat()));
+    let upstream = odd_second(move |opened| Action::Send([flood.repeat(times), ok(opened.stream)].concat()));
     let proxy = upstream.proxy(&[]);
     let mut client = proxy.connect();
     assert_eq!(client.get("/first").text(), "ok");
@@ -200,7 +200,7 @@ fn check_flood_before(flood: Vec<u8>, times: usize) -> String {
 #[test]
 fn h02_streams_that_are_reset_as_fast_as_they_come() {
     let upstream = H2Upstream::start(|opened| {
-        Act::Send(if opened.count % 2 == 1 {
+        Action::Send(if opened.count % 2 == 1 {
             [head(opened.stream, &[]), reset(opened.stream, CANCEL)].concat()
         } else {
             ok(opened.stream)
@@ -213,7 +213,7 @@ fn h02_streams_that_are_reset_as_fast_as_they_come() {
     for _ in 0..1000 {
         let mut broken = proxy.connect();
         broken.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let answer = broken.read_answer(false);
+        let answer = broken.read_response(false);
         assert!(answer.is_err() || answer.unwrap().status == 502);
         assert_eq!(client.get("/x").text(), "ok");
     }

@@ -49,7 +49,7 @@ fn i09_so_many_requests_are_with_the_upstream_some_wait_and_the_rest_is_turned_a
     proxy.connect().call("TRACE", "/x", &[], b"").assert_problem(405, "method_not_allowed");
 
     gate.open();
-    let answers: Vec<_> = clients.iter_mut().map(|client| client.read_answer(false).unwrap()).collect();
+    let answers: Vec<_> = clients.iter_mut().map(|client| client.read_response(false).unwrap()).collect();
     let shed: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
     assert_eq!(shed.len(), 100);
     for answer in shed {
@@ -87,7 +87,7 @@ fn g07_a_caller_that_goes_away_leaves_its_place_in_the_middle_of_an_answer_too()
         let mut waiting = asking(&proxy, "/quick");
         proxy.wait_for_metric("requests_queued", 1);
         drop(working);
-        assert_eq!(waiting.read_answer(false).unwrap().status, 200, "{target}");
+        assert_eq!(waiting.read_response(false).unwrap().status, 200, "{target}");
     }
 }
 
@@ -99,7 +99,7 @@ fn a22_a_caller_that_stops_in_the_middle_of_its_body_leaves_no_request_and_no_pl
     client.send("POST /quick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc");
     proxy.wait_for_metric("requests_in_flight", 1);
     client.writer().shutdown(Shutdown::Write).unwrap();
-    match client.read_answer(false) {
+    match client.read_response(false) {
         Ok(answer) => answer.assert_problem(400, "bad_request"),
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof),
     }
@@ -131,11 +131,11 @@ fn i06_connections_beyond_the_limit_wait_while_all_are_busy() {
 
     gate.open();
     for client in &mut busy {
-        assert_eq!(client.read_answer(false).unwrap().status, 200);
+        assert_eq!(client.read_response(false).unwrap().status, 200);
     }
     // They stay open, and are idle now.
     for mut client in waiting {
-        assert_eq!(client.read_answer(false).unwrap().status, 200);
+        assert_eq!(client.read_response(false).unwrap().status, 200);
     }
     assert_eq!(upstream.requests().len(), 23);
 }
@@ -157,7 +157,7 @@ fn i08_few_file_descriptors_make_callers_wait_and_nothing_fail() {
     assert_eq!(proxy.ops().get("/livez").status, 200);
     assert_eq!(proxy.ops().get("/readyz").status, 200);
     for mut client in clients {
-        assert_eq!(client.read_answer(false).unwrap().status, 200);
+        assert_eq!(client.read_response(false).unwrap().status, 200);
     }
     proxy.wait_for_metric("connections", 0);
     proxy.wait_for_metric(r#"accept_problems_total{listener="proxy",problem="failed"}"#, 0);
@@ -184,6 +184,6 @@ fn i08_without_any_file_descriptor_accepting_pauses_and_goes_on_later() {
     assert_eq!((line["level"].as_str(), line["listener"].as_str()), (Some("ERROR"), Some("proxy")));
     assert_eq!((open.get("/quick").status, admin.get("/api/status").status), (200, 200), "open connections are served");
     limit_files(before.current);
-    assert_eq!(waiting.read_answer(false).unwrap().status, 200);
+    assert_eq!(waiting.read_response(false).unwrap().status, 200);
     proxy.wait_for_metric("connections", 2);
 }

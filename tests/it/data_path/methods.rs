@@ -48,7 +48,7 @@ fn c04_e01_connect_gets_no_tunnel_and_its_connection_is_closed() {
     ] {
         let mut client = proxy.connect();
         client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n"));
-        let answer = client.read_answer(false).unwrap();
+        let answer = client.read_response(false).unwrap();
         assert_not_allowed(&answer);
         assert_eq!(answer.header("connection"), Some("close"));
         client.assert_closed();
@@ -58,12 +58,12 @@ fn c04_e01_connect_gets_no_tunnel_and_its_connection_is_closed() {
     client.send(
         "CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\nGET /tunnelled HTTP/1.1\r\nHost: localhost\r\n\r\n",
     );
-    assert_not_allowed(&client.read_answer(false).unwrap());
+    assert_not_allowed(&client.read_response(false).unwrap());
     client.assert_closed();
     // Whatever the reason it is refused for.
     let mut client = proxy.connect();
     client.send("CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n");
-    client.read_answer(false).unwrap().assert_problem(421, "host_denied");
+    client.read_response(false).unwrap().assert_problem(421, "host_denied");
     client.assert_closed();
     assert_eq!(upstream.requests().len(), 0);
 }
@@ -113,7 +113,7 @@ fn upgrading(proxy: &Proxy, lines: &[&str], after: &[u8]) -> (Client, Response) 
     let mut client = proxy.connect();
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     client.send([format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n").as_bytes(), after].concat());
-    let answer = client.read_answer(false).unwrap();
+    let answer = client.read_response(false).unwrap();
     (client, answer)
 }
 

@@ -6,10 +6,10 @@ use std::{
 };
 
 use crate::support::{
-    PATIENCE,
+    TIMEOUT,
     client::Client,
     process::Proxy,
-    upstream::{Gate, Received, Reply, Upstream},
+    upstream::{Gate, ReceivedRequest, Reply, Upstream},
 };
 
 /// An operation that reads and costs nothing, and one that is billed.
@@ -45,7 +45,7 @@ fn failing_after(served: usize, failure: fn(Vec<u8>) -> Reply) -> Upstream {
     Upstream::start(
         3600,
         move |request| {
-            if request.place == served { failure(Vec::new()) } else { Reply::Bytes(OK.to_vec()) }
+            if request.index == served { failure(Vec::new()) } else { Reply::Bytes(OK.to_vec()) }
         },
     )
 }
@@ -54,11 +54,11 @@ fn failing_after(served: usize, failure: fn(Vec<u8>) -> Reply) -> Upstream {
 fn check_closing_after_each(closing: fn(Vec<u8>) -> Reply, send: fn(&mut Client, &str) -> u16, path: &str) {
     let upstream = Upstream::start(3600, move |_| closing(OK.to_vec()));
     let proxy = Proxy::start(&upstream);
-    upstream.wait_for_ended(1);
+    upstream.wait_for_closed(1);
     let mut client = proxy.connect();
     for number in 0..250 {
         assert_eq!(send(&mut client, &format!("{path}?n={number}")), 200);
-        upstream.wait_for_ended(2 + number);
+        upstream.wait_for_closed(2 + number);
     }
     assert!(counts(&upstream).values().all(|count| *count == 1));
 }
@@ -125,7 +125,7 @@ fn g01_a_new_connection_that_fails_is_no_reason() {
 
 #[test]
 fn g01_an_answer_that_has_begun_is_no_reason() {
-    let upstream = Upstream::start(3600, |request| match request.place {
+    let upstream = Upstream::start(3600, |request| match request.index {
         0 => Reply::Bytes(OK.to_vec()),
         _ => Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-le".to_vec()),
     });
@@ -168,12 +168,12 @@ fn g07_a_caller_that_goes_away_cuts_its_request_off() {
     let gate = Gate::new();
     let upstream = Upstream::start(3600, move |_| Reply::Held(gate.clone(), OK.to_vec()));
     let proxy = Proxy::start(&upstream);
-    upstream.wait_for_ended(1);
+    upstream.wait_for_closed(1);
     let mut client = proxy.connect();
     client.send(format!("GET {FREE} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     upstream.wait_for(FREE);
     drop(client);
-    upstream.wait_for_ended(2);
+    upstream.wait_for_closed(2);
     assert_eq!(proxy.process.wait_for_log("request")["outcome"], "aborted");
     assert_eq!(upstream.requests().len(), 1);
 }
@@ -186,7 +186,7 @@ fn g11_a_connection_that_is_too_old_is_replaced_and_nobody_notices() {
     let started = Instant::now();
     while upstream.connections() < 4 {
         assert_eq!(get(&mut client, FREE), 200);
-        assert!(started.elapsed() < PATIENCE);
+        assert!(started.elapsed() < TIMEOUT);
     }
     // The token call had one, and two were replaced.
     assert!(started.elapsed() >= 2 * Duration::from_millis(900), "{:?}", started.elapsed());
@@ -195,7 +195,7 @@ fn g11_a_connection_that_is_too_old_is_replaced_and_nobody_notices() {
 
 #[test]
 fn a_retried_request_whose_token_is_refused_is_healed_as_well() {
-    let upstream = Upstream::start(3600, |request: &Received| {
+    let upstream = Upstream::start(3600, |request: &ReceivedRequest| {
         let first_token = request.headers("authorization")[0].ends_with('1');
         match (request.target(), request.connection) {
             ("/warm", _) => Reply::Bytes(OK.to_vec()),

@@ -62,15 +62,15 @@ fn k07_on_a_socket_any_host_will_do_and_the_other_rules_hold() {
     ] {
         let mut client = proxy.connect_socket();
         client.send(format!("{head}\r\n"));
-        client.read_answer(false).unwrap().assert_problem(status, code);
+        client.read_response(false).unwrap().assert_problem(status, code);
     }
     assert_eq!(upstream.requests().len(), 0);
     let mut client = proxy.connect_socket();
     client.send(format!("{request}\r\n"));
-    assert_eq!(client.read_answer(false).unwrap().status, 200);
+    assert_eq!(client.read_response(false).unwrap().status, 200);
     let mut client = proxy.connect();
     client.send(format!("{request}\r\n"));
-    client.read_answer(false).unwrap().assert_problem(421, "host_denied");
+    client.read_response(false).unwrap().assert_problem(421, "host_denied");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn connections_to_the_upstream_serve_both_doors() {
     let proxy = Proxy::start_with(&upstream, &variables);
     assert_eq!(proxy.connect().get("/x").status, 200);
     // No new connection can be made from here on.
-    upstream.become_an_impostor();
+    upstream.use_untrusted_certificate();
     assert_eq!(proxy.connect_socket().get("/x").status, 200);
 }
 

@@ -5,7 +5,7 @@ use fastrand::Rng;
 use crate::support::{
     client::{Client, Response},
     process::{Process, Proxy, serve_command},
-    upstream::{DeadPort, Received, Reply, Upstream, token, token_answer},
+    upstream::{ClosedPort, ReceivedRequest, Reply, Upstream, token, token_response},
 };
 
 const OAUTH_PATH: &str = "/oauth/token";
@@ -22,7 +22,7 @@ const MARK: &str = "X-Caller: 1";
 /// Grants a token of either shape on every path of an endpoint.
 fn vendor() -> Upstream {
     Upstream::start_raw(|request| match request.target() {
-        OAUTH_PATH | OWN_PATH => Reply::json(&token_answer(1, 3600)),
+        OAUTH_PATH | OWN_PATH => Reply::json(&token_response(1, 3600)),
         PARTNER_PATH => Reply::json(&format!(r#"{{"token":"{}"}}"#, token(1))),
         _ => Reply::json("{}"),
     })
@@ -40,11 +40,11 @@ fn send(proxy: &Proxy, method: &str, target: &[u8], lines: &[&str]) -> Option<Re
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     let rest = format!(" HTTP/1.1\r\nHost: localhost\r\n{MARK}\r\nContent-Length: 2\r\n{lines}\r\n{{}}");
     client.send([method.as_bytes(), b" ", target, rest.as_bytes()].concat());
-    client.read_answer(method == "HEAD").ok()
+    client.read_response(method == "HEAD").ok()
 }
 
 /// The requests so far that callers sent.
-fn callers(upstream: &Upstream) -> Vec<Received> {
+fn callers(upstream: &Upstream) -> Vec<ReceivedRequest> {
     upstream.received().into_iter().filter(|request| !request.headers("x-caller").is_empty()).collect()
 }
 
@@ -199,7 +199,7 @@ fn c16_the_token_of_a_partner_has_a_placeholder_of_its_shape() {
 
 #[test]
 fn c16_without_a_token_a_token_call_gets_what_every_request_gets() {
-    let (upstream, dead) = (vendor(), DeadPort::new());
+    let (upstream, dead) = (vendor(), ClosedPort::new());
     let url = dead.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__URL", &url), ("FINICITY__AUTH__TOKEN_WAIT", "100ms")]);
     let answer = send(&proxy, "POST", OAUTH_PATH.as_bytes(), &[]).unwrap();
@@ -226,12 +226,12 @@ fn c16_a_token_calls_body_goes_nowhere_and_its_connection_is_kept() {
             "POST {OAUTH_PATH}?client_id=old-canary HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\nAuthorization: Basic old-canary\r\n\r\n"
         ));
         client.send(b"client_secret=old-canary&padding=padding");
-        assert_eq!(client.read_answer(false).unwrap().status, 200, "{round}");
+        assert_eq!(client.read_response(false).unwrap().status, 200, "{round}");
         let expecting = "Content-Length: 10\r\nExpect: 100-continue\r\n";
         client.send(format!("POST {OAUTH_PATH} HTTP/1.1\r\nHost: localhost\r\n{expecting}\r\n"));
-        assert_eq!(client.read_answer(false).unwrap().status, 100);
+        assert_eq!(client.read_response(false).unwrap().status, 100);
         client.send(b"old-canary");
-        assert_eq!(client.read_answer(false).unwrap().status, 200);
+        assert_eq!(client.read_response(false).unwrap().status, 200);
     }
     proxy.process.wait_for_lines(6, |line| line.contains(r#""message":"request""#));
     let output = proxy.process.output();
@@ -242,7 +242,7 @@ fn c16_a_token_calls_body_goes_nowhere_and_its_connection_is_kept() {
     let mut client = proxy.connect();
     client.send(format!("POST {OAUTH_PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"));
     client.send(vec![b'x'; 64 * 1024 + 1]);
-    assert_eq!(client.read_answer(false).unwrap().status, 200);
+    assert_eq!(client.read_response(false).unwrap().status, 200);
     client.assert_closed();
 }
 
@@ -409,7 +409,7 @@ fn c17_no_path_and_no_user_agent_is_special() {
     }
     let mut client = proxy.connect();
     client.send(format!("GET /livez HTTP/1.1\r\nHost: evil.example\r\n{probe}\r\n\r\n"));
-    client.read_answer(false).unwrap().assert_problem(421, "host_denied");
+    client.read_response(false).unwrap().assert_problem(421, "host_denied");
     assert_eq!(proxy.ops().get("/aggregation/v1/customers").status, 404, "the ops port forwards nothing");
 }
 

@@ -28,7 +28,7 @@ fn refused(variables: &[(&str, &str)], requests: &[(String, u16, Option<&str>)])
         let shown = &request[..request.len().min(200)];
         let mut client = proxy.connect();
         client.send(format!("{request}{NEXT}"));
-        let answer = client.read_answer(false).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
+        let answer = client.read_response(false).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
         match code {
             Some(code) => answer.assert_problem(*status, code),
             None => assert_eq!(answer.status, *status, "{shown:?}"),
@@ -129,7 +129,7 @@ fn i10_a_body_over_the_limit_is_refused_before_it_is_sent_or_cut_off_where_it_is
     let mut client = proxy.connect();
     client.send(post("Transfer-Encoding: chunked", ""));
     client.send(format!("258\r\n{0}\r\n258\r\n{0}\r\n", "x".repeat(600)));
-    client.read_answer(false).unwrap().assert_problem(413, "body_too_large");
+    client.read_response(false).unwrap().assert_problem(413, "body_too_large");
     client.assert_closed();
     assert_eq!(proxy.connect().call("POST", "/y", &["Content-Length: 1000"], &[0; 1000]).status, 200);
     assert_eq!(upstream.requests().len(), 1, "the upstream never got the large one whole");
@@ -149,7 +149,7 @@ fn a16_a17_a_body_is_a_body_whatever_the_method_and_never_a_request() {
         assert_eq!(client.get("/c").status, 200);
     }
     let requests = upstream.requests();
-    let targets: Vec<&str> = requests.iter().map(crate::support::upstream::Received::target).collect();
+    let targets: Vec<&str> = requests.iter().map(crate::support::upstream::ReceivedRequest::target).collect();
     assert_eq!(targets, ["/a", "/b", "/c"].repeat(5));
     for request in requests.iter().filter(|request| request.target() != "/c") {
         assert_eq!(request.body, smuggled.as_bytes(), "{}", request.head);
@@ -163,7 +163,7 @@ fn a20_a21_a22_a_body_that_breaks_its_framing_or_off_never_arrives_whole() {
     for body in ["3\r\nabcd\r\n0\r\n\r\n", "3\r\nabc0\r\n\r\n", "3\r\nabc\r\n0\n\n"] {
         let mut client = proxy.connect();
         client.send(post("Transfer-Encoding: chunked", body) + NEXT);
-        client.read_answer(false).unwrap().assert_problem(400, "bad_request");
+        client.read_response(false).unwrap().assert_problem(400, "bad_request");
         client.assert_closed();
     }
     let resident = proxy.process.status_kib("VmRSS");
@@ -173,7 +173,7 @@ fn a20_a21_a22_a_body_that_breaks_its_framing_or_off_never_arrives_whole() {
     let mut writer = client.writer();
     let _ = (0..1000).try_for_each(|_| writer.write_all(extension.as_bytes()));
     // The answer may be lost where the flood goes on: the caller's own connection is what breaks then.
-    if let Ok(answer) = client.read_answer(false) {
+    if let Ok(answer) = client.read_response(false) {
         answer.assert_problem(400, "bad_request");
     }
     assert!(proxy.process.status_kib("VmRSS") < resident + 4096);
@@ -191,7 +191,7 @@ fn b02_b08_b13_what_is_let_through_goes_on_as_it_was_with_proper_line_ends() {
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     client.send(b"GET /bare HTTP/1.1\nHost: localhost\nX-A: b\r\nX-B: \xff\xa0c\r\nX-M: 1\nX-M: 2\n\n");
-    assert_eq!(client.read_answer(false).unwrap().status, 200);
+    assert_eq!(client.read_response(false).unwrap().status, 200);
     let request = upstream.wait_for("/bare");
     // `head` is split at CR LF: a bare LF would show.
     assert!(!request.head.replace("\r\n", "").contains('\n'));
@@ -207,9 +207,9 @@ fn pipelined_requests_are_answered_in_order_up_to_the_one_that_is_refused() {
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.send([get("/1"), get("/2"), get("/3#x"), get("/4")].concat());
     for target in ["/1", "/2"] {
-        assert_eq!(client.read_answer(false).unwrap().text(), format!("\"{target}\""));
+        assert_eq!(client.read_response(false).unwrap().text(), format!("\"{target}\""));
     }
-    client.read_answer(false).unwrap().assert_problem(400, "bad_request");
+    client.read_response(false).unwrap().assert_problem(400, "bad_request");
     client.assert_closed();
     assert_eq!(upstream.requests().len(), 2);
 }
@@ -239,7 +239,7 @@ fn i04_a_body_that_never_ends_is_a_408_and_the_upstream_never_gets_it() {
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s")]);
     let mut client = proxy.connect();
     client.send(post("Content-Length: 10", "abc"));
-    client.read_answer(false).unwrap().assert_problem(408, "request_timeout");
+    client.read_response(false).unwrap().assert_problem(408, "request_timeout");
     client.assert_closed();
     assert_eq!(upstream.requests().len(), 0);
 }
@@ -256,7 +256,7 @@ fn check_early_answers(upstream: &Upstream, part: &[u8]) {
                 let sent = (0..10_485_760 / part.len()).try_for_each(|_| writer.write_all(part));
                 assert!(sent.err().is_none_or(|error| is_closed(&error)), "round {round}");
             });
-            let answer = client.read_answer(false).unwrap();
+            let answer = client.read_response(false).unwrap();
             assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (413, None), "round {round}");
             drop(client);
         });
@@ -266,7 +266,7 @@ fn check_early_answers(upstream: &Upstream, part: &[u8]) {
 #[test]
 fn g06_e05_an_answer_that_comes_before_the_body_is_seen_and_the_rest_is_no_request() {
     // This answers as soon as it has the head, while most of the body has not been sent.
-    let upstream = Upstream::start_early(|_| Reply::status(413, "Content Too Large", "{}"));
+    let upstream = Upstream::start_with_early_responses(|_| Reply::status(413, "Content Too Large", "{}"));
     check_early_answers(&upstream, &NEXT.as_bytes().repeat(1000));
     assert!(upstream.requests().iter().all(|request| request.target() == "/x"));
 }
@@ -274,18 +274,18 @@ fn g06_e05_an_answer_that_comes_before_the_body_is_seen_and_the_rest_is_no_reque
 #[test]
 fn f22_an_early_answer_survives_an_upstream_that_breaks_the_connection_off() {
     let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
-    let upstream = Upstream::start_early(|_| Reply::Cut(answer.to_vec()));
+    let upstream = Upstream::start_with_early_responses(|_| Reply::Cut(answer.to_vec()));
     check_early_answers(&upstream, &[b'x'; 64 * 1024]);
 }
 
 #[test]
 fn an_upload_ends_with_its_answer() {
     // The answer comes after 64 KiB, and the connection would stay open.
-    let upstream = Upstream::start_early(|_| Reply::status(422, "No", "{}"));
+    let upstream = Upstream::start_with_early_responses(|_| Reply::status(422, "No", "{}"));
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     client.send(post("Content-Length: 10485760", &"x".repeat(64 * 1024)));
-    assert_eq!(client.read_answer(false).unwrap().status, 422);
+    assert_eq!(client.read_response(false).unwrap().status, 422);
     // One more part of the body is taken note of, and ends both connections.
     client.send("x");
     client.assert_closed();

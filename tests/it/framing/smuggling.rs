@@ -11,9 +11,9 @@ use std::{
 };
 
 use crate::support::{
-    PATIENCE,
+    TIMEOUT,
     process::Proxy,
-    upstream::{Received, Reply, Upstream},
+    upstream::{ReceivedRequest, Reply, Upstream},
 };
 
 /// Header lines that some reader may take for `Transfer-Encoding: chunked`, and some may not.
@@ -96,8 +96,8 @@ fn attempt(id: &str, length: &str, gadget: &[u8]) -> Vec<u8> {
 
 /// Sends `bytes` on a connection of their own, and gives all that comes back until it is closed.
 fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(bytes).unwrap();
     let mut answers = Vec::new();
     let ended = stream.read_to_end(&mut answers);
@@ -142,7 +142,7 @@ fn a15_the_upstream_sees_exactly_what_was_answered_as_forwarded() {
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
 
-    let mut seen: HashMap<String, Vec<Received>> = HashMap::new();
+    let mut seen: HashMap<String, Vec<ReceivedRequest>> = HashMap::new();
     for request in upstream.requests() {
         let id = request.target().rsplit_once('-').unwrap().1.to_owned();
         seen.entry(format!("-{id}")).or_default().push(request);

@@ -8,7 +8,7 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{
-    PATIENCE,
+    TIMEOUT,
     client::Client,
     process::Proxy,
     upstream::{Reply, Upstream},
@@ -32,7 +32,7 @@ fn variables(bytes: &str) -> [(&str, &str); 5] {
 }
 
 fn send(stream: &mut TcpStream, bytes: &[u8]) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(bytes).unwrap();
 }
 
@@ -54,21 +54,21 @@ fn above_the_limit_the_oldest_unfinished_head_gets_408() {
     let mut third = begin(20_000, &proxied);
     proxy.wait_for_metric("unfinished_heads_bytes", 60_000);
     let mut fourth = begin(20_000, &proxied);
-    first.read_answer(false).unwrap().assert_problem(408, "request_timeout");
+    first.read_response(false).unwrap().assert_problem(408, "request_timeout");
     first.assert_closed();
     proxy.wait_for_metric("unfinished_heads_bytes", 60_000);
     proxy.wait_for_metric(r#"errors_total{code="request_timeout"}"#, 1);
     proxy.wait_for_metric(r#"connections_evicted_total{listener="proxy",reason="unfinished_heads_bytes"}"#, 1);
     // Those of all listeners count together.
     let mut fifth = begin(20_000, &proxied);
-    assert_eq!(second.read_answer(false).unwrap().status, 408);
+    assert_eq!(second.read_response(false).unwrap().status, 408);
     let line = proxy
         .process
         .wait_for_log("limits.unfinished_heads_bytes reached; closed the connection with the oldest unfinished head");
     assert_eq!(line["level"].as_str(), Some("WARN"));
     for client in [&mut third, &mut fourth, &mut fifth] {
         client.send("\r\n\r\n");
-        assert_eq!(client.read_answer(false).unwrap().status, 200);
+        assert_eq!(client.read_response(false).unwrap().status, 200);
     }
     proxy.wait_for_metric("unfinished_heads_bytes", 0);
     // Another head on a connection that is kept.
@@ -84,10 +84,10 @@ fn a_head_behind_a_request_is_counted_until_it_ends() {
     let proxy = Proxy::start_with(&upstream, &variables("65536"));
     let mut client = proxy.connect();
     client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\nGET /y HTTP/1.1\r\n");
-    assert_eq!(client.read_answer(false).unwrap().status, 200);
+    assert_eq!(client.read_response(false).unwrap().status, 200);
     proxy.wait_for_metric("unfinished_heads_bytes", 17);
     client.send("Host: localhost\r\n\r\n");
-    assert_eq!(client.read_answer(false).unwrap().status, 200);
+    assert_eq!(client.read_response(false).unwrap().status, 200);
     proxy.wait_for_metric("unfinished_heads_bytes", 0);
 }
 
@@ -126,7 +126,7 @@ fn unfinished_heads_take_little_memory_and_give_it_back() {
         drop(crowd);
         proxy.wait_for_metric("connections", 0);
         let mut left = resident();
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + TIMEOUT;
         while left > before + LEFT_KIB {
             assert!(std::time::Instant::now() < deadline, "{left} KiB, {before} before");
             std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! What an auditor finds in the log: every decision, once, under the message that the documentation has for it.
+//! The audit log: every decision is logged once, with the message in the documentation.
 
 use std::{fs, os::unix::net::UnixStream, path::Path};
 
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// The messages of the events in `code` that have the target `AUDIT`: the last text in each.
-fn audited(code: &str) -> Vec<String> {
+fn audit_messages(code: &str) -> Vec<String> {
     let mut messages = Vec::new();
     for event in code.split("target: AUDIT").skip(1) {
         let mut last = None;
@@ -39,14 +39,14 @@ fn audited(code: &str) -> Vec<String> {
     messages
 }
 
-fn source(folder: &Path, messages: &mut Vec<String>) {
+fn collect_messages(folder: &Path, messages: &mut Vec<String>) {
     for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
-            source(&path, messages);
+            collect_messages(&path, messages);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let code = fs::read_to_string(&path).unwrap();
             // An `enabled!` has a target too, and no message.
-            messages.extend(audited(&code.replace("enabled!(target: AUDIT", "")));
+            messages.extend(audit_messages(&code.replace("enabled!(target: AUDIT", "")));
         }
     }
 }
@@ -55,7 +55,7 @@ fn source(folder: &Path, messages: &mut Vec<String>) {
 fn every_audit_line_is_documented_and_every_documented_one_exists_once() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut messages = Vec::new();
-    source(&root.join("src"), &mut messages);
+    collect_messages(&root.join("src"), &mut messages);
     messages.sort_unstable();
     let docs = fs::read_to_string(root.join("docs/logging.md")).unwrap();
     let (_, table) = docs.split_once("\n## Audit\n").unwrap();
@@ -68,9 +68,9 @@ fn every_audit_line_is_documented_and_every_documented_one_exists_once() {
 }
 
 #[test]
-fn the_reader_of_messages_reads_them() {
+fn audit_messages_are_extracted_from_code() {
     let code = "warn!(target: AUDIT, a = \"no\", b = f(x), \"one \\\n    line\");\ninfo!(target: AUDIT, { c.d = 1 }, \"two; (2)\");";
-    assert_eq!(audited(code), ["one line", "two; (2)"]);
+    assert_eq!(audit_messages(code), ["one line", "two; (2)"]);
 }
 
 fn audit(process: &Process) -> Vec<Value> {
@@ -80,20 +80,20 @@ fn audit(process: &Process) -> Vec<Value> {
 }
 
 #[test]
-fn a_life_is_told_in_order_from_the_credentials_to_the_end() {
+fn a_run_is_logged_in_order_from_the_credentials_to_the_shutdown() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
     proxy.process.signal(rustix::process::Signal::TERM);
     proxy.process.wait();
     let lines = audit(&proxy.process);
-    let told: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
-    assert_eq!(told, ["credentials were loaded", "token minted", "draining", "drained"]);
+    let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    assert_eq!(messages, ["credentials were loaded", "token minted", "draining", "drained"]);
     assert_eq!((&lines[0]["source"], &lines[0]["scheme"]), (&"environment".into(), &"oauth2".into()));
     assert_eq!(lines[2]["reason"], "SIGTERM");
 }
 
 #[test]
-fn actions_are_told_with_who_asked_and_what_came_of_it() {
+fn actions_are_logged_with_their_actor_and_result() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
@@ -103,9 +103,8 @@ fn actions_are_told_with_who_asked_and_what_came_of_it() {
     let mut over_socket = Client::connect_socket(&socket);
     assert_eq!(over_socket.call("POST", "/api/quarantine", &[nothing], b"").status, 200);
     assert_eq!(over_socket.call("POST", "/private-1", &[nothing], b"").status, 404);
-    let port = Client::connect(proxy.admin);
-    let own = port.writer().local_addr().unwrap().to_string();
-    let mut over_port = port;
+    let mut over_port = Client::connect(proxy.admin);
+    let own_address = over_port.writer().local_addr().unwrap().to_string();
     assert_eq!(
         over_port.call("POST", "/api/quarantine/lift", &[nothing, "Authorization: Bearer private-2"], b"").status,
         401
@@ -116,19 +115,19 @@ fn actions_are_told_with_who_asked_and_what_came_of_it() {
     proxy.process.wait_for_lines(3, |line| line.contains("an admin action was asked for"));
 
     let uid = format!("uid {}", rustix::process::geteuid().as_raw());
-    let told = |message: &str| {
+    let logged = |message: &str| {
         let lines = proxy.process.logs(message).into_iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let told =
+        let fields =
             lines.map(|line| (text(&line["action"]), text(&line["actor"]), line["http.response.status_code"].as_u64()));
-        told.collect::<Vec<_>>()
+        fields.collect::<Vec<_>>()
     };
     let line = |action: &str, actor: &str, status| (action.to_owned(), actor.to_owned(), Some(status));
     assert_eq!(
-        told("an admin action was asked for"),
-        [line("/api/quarantine", &uid, 200), line("other", &uid, 404), line("/api/quarantine/lift", &own, 200)]
+        logged("an admin action was asked for"),
+        [line("/api/quarantine", &uid, 200), line("other", &uid, 404), line("/api/quarantine/lift", &own_address, 200)]
     );
-    assert_eq!(told("an admin action was refused"), [line("/api/quarantine/lift", &own, 401)]);
+    assert_eq!(logged("an admin action was refused"), [line("/api/quarantine/lift", &own_address, 401)]);
     assert!(!proxy.process.output().contains("private"));
     drop::<UnixStream>(UnixStream::connect(&socket).unwrap());
 }

@@ -17,15 +17,15 @@ fn upstream() -> Upstream {
     Upstream::start(3600, |_| Reply::json("{}"))
 }
 
-/// The answer to `body`, sent to the administrator's socket.
+/// The response to `body`, sent to the administrator's socket.
 fn post(socket: &Path, body: &str) -> (u16, Value) {
     let length = format!("Content-Length: {}", body.len());
-    let answer = Client::connect_socket(socket).call("POST", "/api/log-level", &[&length], body.as_bytes());
-    (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+    let response = Client::connect_socket(socket).call("POST", "/api/log-level", &[&length], body.as_bytes());
+    (response.status, serde_json::from_slice(&response.body).unwrap_or_default())
 }
 
 #[test]
-fn a_level_is_changed_for_a_time_and_goes_back() {
+fn a_level_for_a_time_expires() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");
     let upstream = upstream();
@@ -63,7 +63,7 @@ fn a_level_is_changed_for_a_time_and_goes_back() {
 }
 
 #[test]
-fn p09_the_file_is_read_again_and_tells_which_keys_need_a_restart() {
+fn p09_sighup_reloads_the_file_and_names_keys_that_need_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     let write = |text: &str| fs::write(&file, text).unwrap();

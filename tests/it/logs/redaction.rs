@@ -19,13 +19,13 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::support::{
     APP_KEY, CLIENT_ID, CLIENT_SECRET,
     canary::scan,
-    upstream::{token as token_text, token_answer},
+    upstream::{token as token_text, token_response},
 };
 
 #[track_caller]
-fn check(place: &str, value: impl Debug) {
-    scan(place, &format!("{value:?}"));
-    scan(place, &format!("{value:#?}"));
+fn check(source: &str, value: impl Debug) {
+    scan(source, &format!("{value:?}"));
+    scan(source, &format!("{value:#?}"));
 }
 
 fn inputs() -> Inputs {
@@ -42,7 +42,7 @@ fn loaded() -> Loaded {
     app::load(&inputs()).now_or_never().expect("the environment waits for nothing").unwrap()
 }
 
-fn issued() -> IssuedToken {
+fn issued_token() -> IssuedToken {
     IssuedToken { token: token_text(1).as_str().into(), expires_in: None, untyped: false }
 }
 
@@ -76,7 +76,7 @@ fn l03_configuration_and_credentials() {
 }
 
 #[test]
-fn l03_token_calls_and_tokens() {
+fn l03_token_requests_and_tokens() {
     let Loaded { config, credentials, .. } = loaded();
     for scheme in [Scheme::OAuth2, Scheme::Partner] {
         for encoding in [Encoding::Json, Encoding::Form, Encoding::Basic] {
@@ -90,7 +90,7 @@ fn l03_token_calls_and_tokens() {
             check("the token call", token_request(&credentials, &config));
             let bearer = HeaderValue::from_str(&format!("Bearer {}", token_text(1))).unwrap();
             check("the revocation", revocation_request(&credentials, &config, &bearer));
-            let auth: scheme::AuthHeaders = auth_headers(&credentials, &config, &issued());
+            let auth: scheme::AuthHeaders = auth_headers(&credentials, &config, &issued_token());
             check("the grant", &auth);
             let (mut writer, reader) = token::channel(Clock::Boot, Duration::ZERO);
             writer.publish(auth, Clock::Boot.now() + Duration::from_secs(60));
@@ -107,7 +107,7 @@ fn l03_token_calls_and_tokens() {
 #[test]
 fn l03_answers_and_errors() {
     let headers = HeaderMap::from_iter([(http::header::SET_COOKIE, HeaderValue::from_static(CLIENT_SECRET))]);
-    let good = token_answer(1, 3600);
+    let good = token_response(1, 3600);
     let echo = format!(r#"{{"code":"{CLIENT_SECRET}","error":"{CLIENT_SECRET}","error_description":"{APP_KEY}"}}"#);
     for (status, body) in [(200, &good), (400, &echo), (500, &echo), (200, &echo)] {
         let status = StatusCode::from_u16(status).unwrap();

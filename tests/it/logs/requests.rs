@@ -6,7 +6,7 @@ use crate::support::{
     APP_KEY, CLIENT_ID, CLIENT_SECRET,
     client::Client,
     process::{Process, Proxy, serve_command},
-    upstream::{Gate, Reply, Upstream, token_answer},
+    upstream::{Gate, Reply, Upstream, token_response},
 };
 
 #[test]
@@ -62,7 +62,7 @@ fn an_error_of_the_proxys_own_is_logged_with_its_cause() {
 }
 
 #[test]
-fn an_answer_to_head_is_complete_though_nothing_of_it_is_sent() {
+fn a_response_to_head_is_complete_without_a_body() {
     let upstream = Upstream::start(3600, |_| Reply::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_vec()));
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -126,7 +126,7 @@ fn lines(proxy: &Proxy, targets: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn an_error_of_the_upstreams_is_told_by_its_status_and_the_vendors_code_alone() {
+fn an_upstream_error_is_logged_with_its_status_and_the_vendors_code() {
     let upstream = Upstream::start(3600, |request| match request.target() {
         "/1" => Reply::status(404, "Not Found", r#"{"code":14001,"message":"private"}"#),
         "/2" => Reply::status(500, "Error", r#"{"error":"private"}"#),
@@ -136,7 +136,7 @@ fn an_error_of_the_upstreams_is_told_by_its_status_and_the_vendors_code_alone() 
         _ => Reply::json(r#"{"code":14001}"#),
     });
     let mut proxy = Proxy::start(&upstream);
-    let told: Vec<_> = lines(&proxy, &["/1", "/2", "/3", "/4"])
+    let fields: Vec<_> = lines(&proxy, &["/1", "/2", "/3", "/4"])
         .iter()
         .map(|line| {
             let text = |name: &str| line.get(name).map(|value| value.as_str().unwrap().to_owned());
@@ -144,14 +144,14 @@ fn an_error_of_the_upstreams_is_told_by_its_status_and_the_vendors_code_alone() 
         })
         .collect();
     let some = |text: &str| Some(text.to_owned());
-    assert_eq!(told, [(404, some("14001"), None), (500, None, some("500")), (400, None, None), (200, None, None)]);
+    assert_eq!(fields, [(404, some("14001"), None), (500, None, some("500")), (400, None, None), (200, None, None)]);
     proxy.process.signal(rustix::process::Signal::TERM);
     proxy.process.wait();
     assert!(!proxy.process.output().contains("private"));
 }
 
 #[test]
-fn a_healed_request_shows_what_the_upstream_said_first() {
+fn a_replayed_request_shows_the_first_upstream_status() {
     let upstream = Upstream::start(3600, |request| {
         let refused = request.headers("authorization")[0].ends_with("canarytoken1");
         if refused { Reply::status(401, "Unauthorized", r#"{"code":"10023"}"#) } else { Reply::json("{}") }
@@ -171,29 +171,29 @@ fn a_healed_request_shows_what_the_upstream_said_first() {
 }
 
 #[test]
-fn l07_of_an_unknown_path_only_what_the_catalogue_has_too_is_told() {
+fn l07_of_an_unknown_path_only_segments_of_the_catalogue_are_logged() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
     let targets = ["/aggregation/v1/private/1", "/private@example.com/1", "/aggregation/v1/customers"];
     let lines = lines(&proxy, &targets);
-    let told = |name: &str| lines.iter().map(|line| line.get(name).cloned()).collect::<Vec<_>>();
-    assert_eq!(told("url.path_prefix"), [Some("/aggregation/v1".into()), None, None]);
-    assert_eq!(told("http.route")[..2], [Some("other".into()), Some("other".into())]);
-    assert_eq!(told("upstream.connection_reused"), [Some(false.into()), Some(true.into()), Some(true.into())]);
+    let values = |name: &str| lines.iter().map(|line| line.get(name).cloned()).collect::<Vec<_>>();
+    assert_eq!(values("url.path_prefix"), [Some("/aggregation/v1".into()), None, None]);
+    assert_eq!(values("http.route")[..2], [Some("other".into()), Some("other".into())]);
+    assert_eq!(values("upstream.connection_reused"), [Some(false.into()), Some(true.into()), Some(true.into())]);
     assert!(!proxy.process.output().contains("private"));
 }
 
-/// A whole answer with `body`.
-fn head_and(body: &str) -> Vec<u8> {
+/// A complete response with `body`.
+fn response_with(body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 #[test]
-fn waiting_is_told_where_there_was_any() {
+fn waiting_times_are_logged_where_there_were_any() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start_raw(move |request| match request.target() {
-        "/oauth/token" => Reply::Held(held.clone(), head_and(&token_answer(1, 3600))),
+        "/oauth/token" => Reply::Held(held.clone(), response_with(&token_response(1, 3600))),
         _ => Reply::json("{}"),
     });
     let proxy = Proxy::launch(
@@ -211,8 +211,8 @@ fn waiting_is_told_where_there_was_any() {
     second.send("GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n");
     proxy.wait_for_metric("requests_queued", 1);
     gate.open();
-    assert_eq!(first.read_answer(false).unwrap().status, 200);
-    assert_eq!(second.read_answer(false).unwrap().status, 200);
+    assert_eq!(first.read_response(false).unwrap().status, 200);
+    assert_eq!(second.read_response(false).unwrap().status, 200);
     proxy.process.wait_for_lines(2, |line| line.contains(r#""message":"request""#));
     let lines = proxy.process.logs("request");
     let waited = |name: &str| lines.iter().map(|line| line.get(name).is_some()).collect::<Vec<_>>();
@@ -224,14 +224,14 @@ fn waiting_is_told_where_there_was_any() {
 }
 
 #[test]
-fn l08_no_text_of_others_can_forge_a_line_for_people() {
+fn l08_no_external_text_can_forge_a_line_of_the_text_format() {
     // A terminal's commands in a file's name, in what the upstream sends, and in what a caller does.
-    let wild = "\u{1b}]0;x\u{7} INFO forged\u{9b}31m\u{2028}\u{202e}";
+    let control = "\u{1b}]0;x\u{7} INFO forged\u{9b}31m\u{2028}\u{202e}";
     let upstream = Upstream::start(3600, move |_| {
-        Reply::Bytes(format!("HTTP/1.1 200 {wild}\r\nx-{wild}: {wild}\r\n\r\n").into_bytes())
+        Reply::Bytes(format!("HTTP/1.1 200 {control}\r\nx-{control}: {control}\r\n\r\n").into_bytes())
     });
     let dir = tempfile::tempdir().unwrap();
-    let credentials = dir.path().join(format!("a\n{wild}"));
+    let credentials = dir.path().join(format!("a\n{control}"));
     std::fs::create_dir(&credentials).unwrap();
     for (name, value) in [("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET), ("app_key", APP_KEY)] {
         std::fs::write(credentials.join(name), value).unwrap();
@@ -247,8 +247,8 @@ fn l08_no_text_of_others_can_forge_a_line_for_people() {
         command.env("FINICITY__LISTEN__PROXY", format!("unix:{}", socket.display()));
         let mut process = Process::start(command);
         process.wait_for_line(|line| line.contains("token minted"));
-        let legal = "\t\u{9b}31m\u{2028}\u{202e}";
-        let fields = [format!("X-Request-Id: a{legal}"), format!("X-Other: {legal}")];
+        let legal_control = "\t\u{9b}31m\u{2028}\u{202e}";
+        let fields = [format!("X-Request-Id: a{legal_control}"), format!("X-Other: {legal_control}")];
         Client::connect_socket(&socket).call("GET", "/x", &fields.each_ref().map(String::as_str), b"");
         Client::connect_socket(&socket).call("F\u{7c}OO", "/x", &[], b"");
         process.wait_for_lines(2, |line| line.contains("finicity_proxy::access"));
@@ -259,7 +259,7 @@ fn l08_no_text_of_others_can_forge_a_line_for_people() {
         process.wait();
         std::fs::write(credentials.join("app_key"), APP_KEY).unwrap();
         let output = process.output();
-        assert!(output.contains("forged"), "the directory's name is told");
+        assert!(output.contains("forged"), "the directory's name is logged");
         for line in output.lines() {
             assert!(line.starts_with('{') || line.starts_with("20"), "{line:?}");
             assert!(!line.contains(['\u{1b}', '\u{7}', '\u{7f}', '\u{9b}', '\u{2028}', '\u{202e}']), "{line:?}");

@@ -1,4 +1,4 @@
-//! The last net: secrets that somebody puts where the program tells of them.
+//! The scrubber: secrets in places that the program logs or prints.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -10,19 +10,19 @@ use crate::support::{
 };
 
 #[test]
-fn l01_an_app_key_as_the_request_id_is_scrubbed_from_the_log_and_told_as_a_bug() {
+fn l01_an_app_key_as_the_request_id_is_scrubbed_and_reported() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
-    proxy.process.may_scrub();
-    let answer = proxy.connect().call("GET", "/x", &[&format!("X-Request-Id: {APP_KEY}")], b"");
+    proxy.process.allow_scrubbing();
+    let response = proxy.connect().call("GET", "/x", &[&format!("X-Request-Id: {APP_KEY}")], b"");
     // The caller gets back what it sent: an answer that differed would tell it that it had guessed a secret.
-    assert_eq!(answer.header("x-request-id"), Some(APP_KEY));
+    assert_eq!(response.header("x-request-id"), Some(APP_KEY));
     let line = proxy.process.wait_for_log("request");
     assert_eq!(line["request_id"], "[scrubbed]");
-    let told = proxy.process.wait_for_line(|line| line.contains("a secret was about to be logged"));
-    let told: Value = serde_json::from_str(&told).unwrap();
+    let line = proxy.process.wait_for_line(|line| line.contains("a secret was about to be logged"));
+    let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
-        (&told["level"], &told["secret"], &told["times"]),
+        (&line["level"], &line["secret"], &line["times"]),
         (&"ERROR".into(), &"the credentials".into(), &1.into())
     );
     proxy.wait_for_metric("scrubber_catches_total", 1);
@@ -52,7 +52,7 @@ fn l01_a_secret_in_a_key_of_the_configuration_is_scrubbed_in_every_encoding() {
         let variables = [("FINICITY__LISTEN__PROXY", sockets.join(",")), ("FINICITY__LOG__FORMAT", format.to_owned())];
         let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut process = Process::start(serve_command(&upstream, &variables));
-        process.may_scrub();
+        process.allow_scrubbing();
         let line = process.wait_for_line(|line| line.contains("listening") && line.contains("[scrubbed]"));
         assert_eq!(line.matches("[scrubbed]").count(), forms.len(), "{line}");
         process.wait_for_line(|line| line.contains("token minted"));
@@ -69,14 +69,14 @@ fn l01_a_secret_on_the_command_line_is_scrubbed_from_what_is_printed() {
         let mut command = program();
         command.args(arguments).env("FINICITY_APP_KEY", APP_KEY).env("FINICITY_CLIENT_SECRET", CLIENT_SECRET);
         let mut process = Process::start(command);
-        process.may_scrub();
+        process.allow_scrubbing();
         process.wait();
         assert!(process.output().contains("[scrubbed]"), "{arguments:?}: {}", process.output());
     }
 }
 
 #[test]
-fn a_secret_in_place_of_a_path_on_the_command_line_is_not_even_scrubbed() {
+fn a_secret_instead_of_a_path_on_the_command_line_is_not_shown() {
     for arguments in [["--set", &format!("upstream.ca_file={APP_KEY}")], ["--config", APP_KEY]] {
         let mut command = program();
         command.arg("check").args(arguments).env("FINICITY_APP_KEY", APP_KEY);

@@ -4,16 +4,16 @@ use rustix::process::Signal;
 
 use crate::support::{
     ADMIN_TOKEN, APP_KEY, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, TOKEN_PREFIX,
-    canary::{base64, forms, scan},
+    canary::{base64, encodings, scan},
     client::{Client, Response},
     egress::EgressProxy,
     process::{Process, Proxy, serve_command},
-    upstream::{Gate, Received, Reply, Upstream, token, token_answer},
+    upstream::{Gate, ReceivedRequest, Reply, Upstream, token, token_response},
 };
 
 #[track_caller]
-fn scan_answer(place: &str, answer: &Response) {
-    scan(place, &format!("{:?} {}", answer.headers, answer.text()));
+fn scan_response(source: &str, response: &Response) {
+    scan(source, &format!("{:?} {}", response.headers, response.text()));
 }
 
 /// Runs the proxy at TRACE through `flow`, ends it, and scans all that it printed.
@@ -26,7 +26,7 @@ fn check(upstream: &Upstream, variables: &[(&str, &str)], flow: impl FnOnce(&Pro
     for (address, path) in
         [(proxy.ops, "/metrics"), (proxy.ops, "/readyz?verbose"), (proxy.ops, "/nothing"), (proxy.admin, "/api/status")]
     {
-        scan_answer(path, &Client::connect(address).get(path));
+        scan_response(path, &Client::connect(address).get(path));
     }
     proxy.process.signal(Signal::TERM);
     proxy.process.wait();
@@ -35,10 +35,10 @@ fn check(upstream: &Upstream, variables: &[(&str, &str)], flow: impl FnOnce(&Pro
     scan("the log", &output);
 }
 
-type Handler = Box<dyn Fn(&Received) -> Reply + Send + Sync>;
+type Handler = Box<dyn Fn(&ReceivedRequest) -> Reply + Send + Sync>;
 
 /// An answer that repeats all that the upstream was told in confidence.
-fn echo(request: &Received) -> Reply {
+fn echo(request: &ReceivedRequest) -> Reply {
     Reply::status(400, "Bad Request", &format!("{} {}", request.head, String::from_utf8_lossy(&request.body)))
 }
 
@@ -48,10 +48,10 @@ fn l01_the_usual_flows() {
     check(&upstream, &[], |proxy| {
         proxy.process.wait_for_log("token minted");
         let mut client = proxy.connect();
-        scan_answer("an answer", &client.get("/aggregation/v1/customers?x=y"));
-        scan_answer("an answer", &client.call("POST", "/x", &["Content-Length: 3"], b"abc"));
-        scan_answer("a refusal", &client.call("TRACE", "/x", &[], b""));
-        scan_answer("a refusal", &Client::connect(proxy.proxy[1]).call("GET", "//x", &["Origin: null"], b""));
+        scan_response("an answer", &client.get("/aggregation/v1/customers?x=y"));
+        scan_response("an answer", &client.call("POST", "/x", &["Content-Length: 3"], b"abc"));
+        scan_response("a refusal", &client.call("TRACE", "/x", &[], b""));
+        scan_response("a refusal", &Client::connect(proxy.proxy[1]).call("GET", "//x", &["Origin: null"], b""));
     });
 }
 
@@ -73,7 +73,7 @@ fn l01_over_http2() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     check(&upstream, &[("FINICITY__UPSTREAM__HTTP2", "auto")], |proxy| {
         proxy.process.wait_for_log("token minted");
-        scan_answer("an answer", &proxy.connect().get("/x"));
+        scan_response("an answer", &proxy.connect().get("/x"));
     });
 }
 
@@ -89,17 +89,17 @@ fn l01_through_an_egress_proxy() {
     ];
     check(&upstream, &variables, |proxy| {
         proxy.process.wait_for_log("token minted");
-        egress.answer_with(407);
-        scan_answer("a 502", &proxy.connect().get("/x"));
-        egress.answer_with(200);
-        scan_answer("an answer", &proxy.connect().get("/x"));
+        egress.respond_with(407);
+        scan_response("a 502", &proxy.connect().get("/x"));
+        egress.respond_with(200);
+        scan_response("an answer", &proxy.connect().get("/x"));
     });
 }
 
 #[test]
-fn l01_l09_token_answers_that_repeat_the_secrets() {
+fn l01_l09_token_responses_that_repeat_the_secrets() {
     let malformed = format!(r#"{{"access_token":"{} with a space","client_secret":"{CLIENT_SECRET}"}}"#, token(1));
-    let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{}", token_answer(1, 60));
+    let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{}", token_response(1, 60));
     let redirect =
         format!("HTTP/1.1 302 Found\r\nlocation: https://localhost/?s={CLIENT_SECRET}\r\ncontent-length: 0\r\n\r\n");
     let reason = format!("HTTP/1.1 503 {CLIENT_SECRET}\r\nx-echo: {APP_KEY}\r\ncontent-length: 0\r\n\r\n");
@@ -116,7 +116,7 @@ fn l01_l09_token_answers_that_repeat_the_secrets() {
         let upstream = Upstream::start_raw(reply);
         check(&upstream, &[("FINICITY__AUTH__TOKEN_WAIT", "0s")], |proxy| {
             proxy.process.wait_for_line(|line| line.contains("token refresh failed"));
-            scan_answer("a 503", &proxy.connect().get("/x"));
+            scan_response("a 503", &proxy.connect().get("/x"));
         });
     }
 }
@@ -129,7 +129,7 @@ fn l01_rejected_credentials() {
     });
     check(&upstream, &[], |proxy| {
         proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
-        scan_answer("a 503", &proxy.connect().get("/x"));
+        scan_response("a 503", &proxy.connect().get("/x"));
     });
 }
 
@@ -151,7 +151,7 @@ fn d08_l01_an_upstream_that_repeats_our_headers() {
     check(&upstream, &[], |proxy| {
         proxy.process.wait_for_log("token minted");
         for target in ["/headers", "/garbage", "/bad-field"] {
-            scan_answer(target, &proxy.connect().get(target));
+            scan_response(target, &proxy.connect().get(target));
         }
         assert!(proxy.connect().get("/echo").text().contains(TOKEN_PREFIX));
     });
@@ -182,8 +182,8 @@ fn l01_healing_rotation_and_revocation() {
         proxy.process.wait_for_log("SIGHUP: reading the credentials again");
         let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
         let lines = ["Content-Length: 0", authorization.as_str()];
-        let answer = Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"");
-        scan_answer("the admin port", &answer);
+        let response = Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"");
+        scan_response("the admin port", &response);
         proxy.process.wait_for_log("the dropped token was not revoked");
     });
 }
@@ -195,7 +195,7 @@ fn l01_requests_that_are_cut_off() {
     let variables = [("FINICITY__UPSTREAM__FIRST_BYTE_TIMEOUT", "1s"), ("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "0s")];
     check(&upstream, &variables, |proxy| {
         proxy.process.wait_for_log("token minted");
-        scan_answer("a 504", &proxy.connect().get("/x"));
+        scan_response("a 504", &proxy.connect().get("/x"));
         let mut client = proxy.connect();
         client.send("GET /cut HTTP/1.1\r\nHost: localhost\r\n\r\n");
         upstream.wait_for("/cut");
@@ -205,7 +205,7 @@ fn l01_requests_that_are_cut_off() {
 #[test]
 fn the_scan_finds_what_it_looks_for() {
     let part = CLIENT_SECRET[3..14].to_owned();
-    for form in forms(CLIENT_SECRET).into_iter().chain([part]) {
+    for form in encodings(CLIENT_SECRET).into_iter().chain([part]) {
         let text = format!("before {form} after");
         std::panic::catch_unwind(|| scan("a text", &text)).expect_err(&form);
     }

@@ -1,4 +1,4 @@
-//! Whoever reads the log may stop reading, or go: requests, the end of the process and its complaints wait for nobody.
+//! The reader of the log stops reading, or closes the pipe: requests, the shutdown and error messages do not block.
 
 use std::{
     io::{BufRead as _, BufReader, PipeReader, Write as _, pipe},
@@ -12,17 +12,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::{
-    PATIENCE,
+    TIMEOUT,
     client::Client,
     process::{program, serve_command},
     upstream::{Reply, Upstream},
 };
 
-/// As much as a pipe takes before a write to it waits.
+/// The capacity of a pipe.
 const PIPE_BYTES: usize = 64 * 1024;
 
 /// The proxy on sockets, with a pipe for its output that nobody has to read.
-struct Unread {
+struct UnreadProxy {
     child: Child,
     reader: Option<PipeReader>,
     proxy: PathBuf,
@@ -30,14 +30,14 @@ struct Unread {
     _dir: TempDir,
 }
 
-impl Unread {
-    /// Starts it with so many bytes in the pipe already.
-    fn start(already: usize) -> Self {
+impl UnreadProxy {
+    /// Starts it with `prefilled` bytes in the pipe.
+    fn start(prefilled: usize) -> Self {
         let upstream = Upstream::start(3600, |_| Reply::json("{}"));
         let dir = tempfile::tempdir().unwrap();
         let proxy = dir.path().join("proxy.sock");
         let (reader, mut writer) = pipe().unwrap();
-        writer.write_all(&vec![b'\n'; already]).unwrap();
+        writer.write_all(&vec![b'\n'; prefilled]).unwrap();
         let mut command = serve_command(&upstream, &[]);
         command.env("FINICITY__LISTEN__PROXY", format!("unix:{}", proxy.display()));
         command.stdout(writer.try_clone().unwrap()).stderr(writer);
@@ -47,7 +47,7 @@ impl Unread {
         Self { child, reader: Some(reader), proxy, _upstream: upstream, _dir: dir }
     }
 
-    /// Makes requests until it has answered some with a token.
+    /// Makes `count` requests, which must succeed.
     fn make_requests(&self, count: usize) {
         wait_for_socket(&self.proxy);
         let mut client = Client::connect_socket(&self.proxy);
@@ -56,13 +56,13 @@ impl Unread {
         }
     }
 
-    fn end(&mut self) -> ExitStatus {
+    fn stop(&mut self) -> ExitStatus {
         kill_process(Pid::from_raw(self.child.id().try_into().unwrap()).unwrap(), Signal::TERM).unwrap();
         wait(&mut self.child)
     }
 }
 
-impl Drop for Unread {
+impl Drop for UnreadProxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -70,63 +70,63 @@ impl Drop for Unread {
 }
 
 fn wait_for_socket(path: &Path) {
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + TIMEOUT;
     while std::os::unix::net::UnixStream::connect(path).is_err() {
         assert!(std::time::Instant::now() < deadline, "it does not listen");
         thread::yield_now();
     }
 }
 
-/// Waits for the end of `child`, as long as a test may.
+/// Waits until `child` exits, and kills it after [`TIMEOUT`].
 fn wait(child: &mut Child) -> ExitStatus {
     let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
-    let (ended, end) = mpsc::channel::<()>();
+    let (exited, exit) = mpsc::channel::<()>();
     let guard = thread::spawn(move || {
-        if end.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if exit.recv_timeout(TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
             let _ = kill_process(pid, Signal::KILL);
         }
     });
     let status = child.wait().unwrap();
-    drop(ended);
+    drop(exited);
     guard.join().unwrap();
     status
 }
 
 #[test]
-fn i14_a_pipe_that_is_full_from_the_start_blocks_neither_requests_nor_the_end() {
-    let mut unread = Unread::start(PIPE_BYTES);
+fn i14_a_full_pipe_blocks_neither_requests_nor_the_shutdown() {
+    let mut unread = UnreadProxy::start(PIPE_BYTES);
     unread.make_requests(50);
-    assert!(unread.end().success());
+    assert!(unread.stop().success());
 }
 
 #[test]
-fn i14_a_pipe_that_is_closed_neither() {
-    let mut unread = Unread::start(0);
+fn i14_a_closed_pipe_blocks_neither_requests_nor_the_shutdown() {
+    let mut unread = UnreadProxy::start(0);
     drop(unread.reader.take());
     unread.make_requests(50);
-    assert!(unread.end().success());
+    assert!(unread.stop().success());
 }
 
 #[test]
-fn i14_lines_that_were_dropped_are_told_when_the_reader_is_back() {
-    let mut unread = Unread::start(PIPE_BYTES);
+fn i14_dropped_lines_are_reported_when_the_reader_is_back() {
+    let mut unread = UnreadProxy::start(PIPE_BYTES);
     // At TRACE, this is several times what is kept for a reader.
     unread.make_requests(3000);
     let reader = BufReader::new(unread.reader.take().unwrap());
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let lines = reader.split(b'\n').map_while(Result::ok).map(|line| String::from_utf8(line).unwrap());
         for line in lines.filter(|line| line.contains("were dropped")) {
-            let _ = tell.send(line);
+            let _ = sender.send(line);
         }
     });
-    let line: serde_json::Value = serde_json::from_str(&told.recv_timeout(PATIENCE).unwrap()).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&receiver.recv_timeout(TIMEOUT).unwrap()).unwrap();
     assert_eq!(line["level"], "WARN");
     assert!(line["lines"].as_u64().unwrap() > 0, "{line}");
 }
 
 #[test]
-fn i14_complaints_wait_for_nobody_for_long() {
+fn i14_error_messages_do_not_wait_for_a_stalled_reader() {
     let (_reader, mut writer) = pipe().unwrap();
     writer.write_all(&vec![b'\n'; PIPE_BYTES]).unwrap();
     let run = |arguments: &[&str]| {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::support::{
-    PATIENCE,
+    TIMEOUT,
     process::Proxy,
     upstream::{Reply, Upstream},
 };
@@ -130,7 +130,7 @@ fn i07_slow_writers_are_closed_in_time_and_others_served_meanwhile() {
         // A byte of each in every round, of a head that never ends. A request of somebody else's in every round too.
         let (mut served, mut longest) = (0, Duration::ZERO);
         while !slow.is_empty() {
-            assert!(started.elapsed() < PATIENCE, "{} are still open", slow.len());
+            assert!(started.elapsed() < TIMEOUT, "{} are still open", slow.len());
             slow.retain(|stream| stream.try_write(b"G").is_ok() && is_open(stream));
             let asked = Instant::now();
             connect(proxy.proxy[0], 1).await;

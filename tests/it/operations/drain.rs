@@ -47,7 +47,7 @@ fn q02_a_request_in_flight_is_finished_and_no_connection_taken_any_more() {
         });
         assert!(refused, "new connections are still accepted");
         gate.open();
-        let answer = client.read_answer(false).unwrap();
+        let answer = client.read_response(false).unwrap();
         assert_eq!((answer.status, answer.text().as_str(), answer.header("connection")), (200, "done", Some("close")));
         client.assert_closed();
         assert_eq!(proxy.process.wait().code(), Some(0));
@@ -71,9 +71,9 @@ fn q02_a_token_that_is_refused_during_the_drain_is_replaced_and_the_request_sent
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining");
     gate.open();
-    let answer = client.read_answer(false).unwrap();
+    let answer = client.read_response(false).unwrap();
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
-    assert_eq!((upstream.token_calls(), upstream.requests().len()), (2, 2));
+    assert_eq!((upstream.token_requests(), upstream.requests().len()), (2, 2));
     assert_eq!(proxy.process.wait().code(), Some(0));
 }
 
@@ -88,7 +88,7 @@ fn q02_an_answer_is_not_lost_to_requests_that_were_sent_ahead() {
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining");
     gate.open();
-    let answer = client.read_answer(false).unwrap();
+    let answer = client.read_response(false).unwrap();
     assert_eq!((answer.text().as_str(), answer.header("connection")), ("done", Some("close")));
     assert_eq!(client.read_to_end().unwrap(), b"", "an end, and no reset");
     assert_eq!(proxy.process.wait().code(), Some(0));
@@ -115,7 +115,7 @@ fn q03_a_request_that_never_ends_is_cut_off_when_the_drain_timeout_is_over() {
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "200ms")]);
     let mut client = in_flight(&proxy, &upstream);
     proxy.process.signal(Signal::TERM);
-    let answer = client.read_answer(false).unwrap();
+    let answer = client.read_response(false).unwrap();
     answer.assert_problem(503, "draining");
     assert_eq!((answer.header("connection"), answer.header("retry-after")), (Some("close"), None));
     client.assert_closed();
@@ -138,7 +138,7 @@ fn q03_an_answer_that_never_ends_is_cut_off_so_that_it_does_not_look_whole() {
     client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
     upstream.wait_for("/x");
     proxy.process.signal(Signal::TERM);
-    assert!(client.read_answer(false).is_err());
+    assert!(client.read_response(false).is_err());
     assert_eq!(proxy.process.wait().code(), Some(1));
     assert_eq!(proxy.process.logs("the drain timeout is over; requests were cut off")[0]["requests"], 1);
     assert_eq!(proxy.process.logs("request")[0]["outcome"], "aborted");

@@ -24,7 +24,7 @@ fn upstream() -> Upstream {
 /// Checks that the answer is the upstream's, and the last one of its connection.
 #[track_caller]
 fn check_last<S: io::Read + io::Write>(client: &mut Client<S>) {
-    let answer = client.read_answer(false).unwrap();
+    let answer = client.read_response(false).unwrap();
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{answer:?}");
     assert_eq!(client.read_to_end().unwrap(), b"", "an end, and no reset");
 }
@@ -150,7 +150,7 @@ fn q02_callers_that_come_and_go_lose_no_request_to_a_rollout() {
                 // Until nobody is let in any more; whoever is, gets an answer.
                 while let Ok(mut client) = Client::try_connect(address) {
                     client.send(REQUEST);
-                    assert_eq!(client.read_answer(false).unwrap().status, 200);
+                    assert_eq!(client.read_response(false).unwrap().status, 200);
                     answered.fetch_add(1, SeqCst);
                 }
             });

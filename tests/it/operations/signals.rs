@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::support::{
     client::Client,
     process::Proxy,
-    upstream::{Gate, Reply, Upstream, token_answer},
+    upstream::{Gate, Reply, Upstream, token_response},
 };
 
 const READING: &str = "SIGHUP: reading the credentials again";
@@ -17,7 +17,7 @@ fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain
     let (first, last) = (Gate::new(), Gate::new());
     let (held_token, held_answer) = (first.clone(), last.clone());
     let upstream = Upstream::start_raw(move |request| match request.target() {
-        "/oauth/token" => Reply::json(&token_answer(1, 3600)).held(&held_token),
+        "/oauth/token" => Reply::json(&token_response(1, 3600)).held(&held_token),
         "/held" => Reply::json("done").held(&held_answer),
         _ => Reply::json("{}"),
     });
@@ -42,7 +42,7 @@ fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain
     proxy.process.signal(Signal::HUP);
     heard(3);
     last.open();
-    assert_eq!(client.read_answer(false).unwrap().text(), "done");
+    assert_eq!(client.read_response(false).unwrap().text(), "done");
     assert_eq!(proxy.process.wait().code(), Some(0));
 }
 
@@ -58,7 +58,7 @@ fn q05_a_kill_two_seconds_after_the_term_leaves_nothing_that_the_next_start_stum
     let calls = std::sync::atomic::AtomicUsize::new(0);
     let upstream = Upstream::start_raw(move |request| match request.target() {
         "/oauth/token" if calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
-            Reply::json(&token_answer(1, 3600))
+            Reply::json(&token_response(1, 3600))
         }
         "/oauth/token" => Reply::status(401, "Unauthorized", r#"{"error":"invalid_client"}"#),
         _ => Reply::Held(held.clone(), Vec::new()),
@@ -89,7 +89,7 @@ fn q05_a_kill_two_seconds_after_the_term_leaves_nothing_that_the_next_start_stum
 
     let mut next = Proxy::launch(&upstream, &variables);
     next.process.wait_for_line(|line| line.contains("no token call is made"));
-    assert_eq!(upstream.token_calls(), 2, "the rejection is remembered");
+    assert_eq!(upstream.token_requests(), 2, "the rejection is remembered");
     next.connect_socket().get("/x").assert_problem(503, "credentials_rejected");
     next.process.signal(Signal::TERM);
     assert_eq!(next.process.wait().code(), Some(0));

@@ -17,10 +17,10 @@ use std::{
 use rustix::process::Signal;
 
 use crate::support::{
-    PATIENCE,
+    TIMEOUT,
     client::Response,
     process::Proxy,
-    upstream::{Received, Reply, Upstream, token, token_answer},
+    upstream::{ReceivedRequest, Reply, Upstream, token, token_response},
 };
 
 /// Two hundred requests a second, by so many callers.
@@ -48,7 +48,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn reply(&self, request: &Received) -> Reply {
+    fn reply(&self, request: &ReceivedRequest) -> Reply {
         if request.target() == "/oauth/token" {
             let mut minted = self.minted.lock().unwrap();
             minted.push(Instant::now());
@@ -56,7 +56,7 @@ impl Watch {
             if minted.len().is_multiple_of(3) {
                 return Reply::status(503, "Service Unavailable", "{}");
             }
-            return Reply::json(&token_answer(minted.len() as u64, TOKEN_LIFE.as_secs()));
+            return Reply::json(&token_response(minted.len() as u64, TOKEN_LIFE.as_secs()));
         }
         self.forwarded.fetch_add(1, SeqCst);
         self.check_token(request);
@@ -72,7 +72,7 @@ impl Watch {
     }
 
     /// A token that has ended must not come, nor one that was never given.
-    fn check_token(&self, request: &Received) {
+    fn check_token(&self, request: &ReceivedRequest) {
         let minted = self.minted.lock().unwrap();
         let given = request.headers("authorization");
         let of = |version: &usize| given == [format!("Bearer {}", token(*version as u64))];
@@ -96,7 +96,7 @@ fn look(proxy: &Proxy, most_files: usize) -> Held {
     for metric in ["connections", "requests_in_flight", "requests_queued"] {
         proxy.wait_for_metric(metric, 0);
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let held = Held {
             resident_kib: proxy.process.status_kib("VmRSS:"),
@@ -149,21 +149,21 @@ fn call(proxy: &Proxy, first: u64, stop: &mpsc::Receiver<()>, seen: &Mutex<BTree
             72 => {
                 let mut once = proxy.connect();
                 once.send(format!("GET {request}Connection: close\r\n\r\n"));
-                note("close", once.read_answer(false));
+                note("close", once.read_response(false));
             }
             73 => {
                 client.send(format!("POST {request}Content-Length: 100000\r\n\r\n{}", "x".repeat(100_000)));
-                note("post", client.read_answer(false));
+                note("post", client.read_response(false));
             }
             74 => {
                 client = proxy.connect();
                 client.send("nonsense\r\n\r\n");
-                note("nonsense", client.read_answer(false));
+                note("nonsense", client.read_response(false));
                 client = proxy.connect();
             }
             _ => {
                 client.send(format!("GET {request}\r\n"));
-                if note(target, client.read_answer(false)) {
+                if note(target, client.read_response(false)) {
                     client = proxy.connect();
                 }
             }
@@ -190,7 +190,7 @@ fn round(proxy: &Proxy, upstream: &Upstream, time: Duration, seen: &Mutex<BTreeM
         let (_never, ticks) = mpsc::channel::<()>();
         while Instant::now() < end {
             let _ = ticks.recv_timeout(Duration::from_secs(1).min(end.saturating_duration_since(Instant::now())));
-            upstream.forget();
+            upstream.clear_received();
         }
         drop(stops);
     });

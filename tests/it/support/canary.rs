@@ -1,14 +1,14 @@
-//! Looks for secrets where none may be, in every form and in parts.
+//! Scans text for secrets, in every encoding and in parts.
 
 use std::fmt::Write as _;
 
 use super::{ADMIN_TOKEN, APP_KEY, CLIENT_ID, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, TOKEN_PREFIX};
 
-/// The length of a part of a secret that is no accident.
-const PART: usize = 10;
+/// The minimum length of a part of a secret that does not occur by accident.
+const PART_LENGTH: usize = 10;
 
-/// Every form that a secret could leave in.
-pub fn forms(secret: &str) -> Vec<String> {
+/// Every encoding that a secret could be output in.
+pub fn encodings(secret: &str) -> Vec<String> {
     let percent = secret.bytes().fold(String::new(), |mut text, byte| {
         let plain = byte.is_ascii_alphanumeric();
         let _ = if plain { write!(text, "{}", char::from(byte)) } else { write!(text, "%{byte:02X}") };
@@ -19,30 +19,30 @@ pub fn forms(secret: &str) -> Vec<String> {
     let all_percent = secret.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"));
     let units = secret.bytes().fold(String::new(), |text, byte| text + &format!("\\u{byte:04x}"));
     let json = serde_json::to_string(secret).unwrap().trim_matches('"').to_owned();
-    let mut forms = vec![
+    let mut encodings = vec![
         secret.to_owned(),
         percent.replace("%2D", "-"),
         lower_digits(&percent),
         lower_digits(&percent.replace("%2D", "-")),
     ];
-    forms.extend([hex.to_uppercase(), hex, numbers(", "), numbers(","), all_percent.to_uppercase(), all_percent]);
-    forms.extend([units, json.replace('/', "\\/"), json, percent]);
+    encodings.extend([hex.to_uppercase(), hex, numbers(", "), numbers(","), all_percent.to_uppercase(), all_percent]);
+    encodings.extend([units, json.replace('/', "\\/"), json, percent]);
     // Base64 of the secret at each of the three offsets, without the characters at the ends that its neighbours share.
     for offset in 0..3 {
         let padded = [vec![0; offset], secret.as_bytes().to_vec()].concat();
         let encoded = base64(&padded);
         let core = encoded[4.min(encoded.len())..encoded.len() - 4].to_owned();
-        forms.extend([core.replace('+', "-").replace('/', "_"), core]);
+        encodings.extend([core.replace('+', "-").replace('/', "_"), core]);
     }
-    forms
+    encodings
 }
 
 /// `text` with the digits after each `%` in lower case.
 fn lower_digits(text: &str) -> String {
-    let mut after = 0;
+    let mut in_escape = 0;
     let lower = |character: char| {
-        after = if character == '%' { 3 } else { after.max(1) - 1 };
-        if after > 0 { character.to_ascii_lowercase() } else { character }
+        in_escape = if character == '%' { 3 } else { in_escape.max(1) - 1 };
+        if in_escape > 0 { character.to_ascii_lowercase() } else { character }
     };
     text.chars().map(lower).collect()
 }
@@ -56,20 +56,20 @@ pub fn base64(bytes: &[u8]) -> String {
     groups.collect()
 }
 
-/// The parts that a secret could be split into, for a reader who can put two and two together.
+/// The parts of a secret that are long enough to identify it.
 fn parts(secret: &str) -> impl Iterator<Item = &str> {
-    (0..=secret.len().saturating_sub(PART)).map(|start| &secret[start..secret.len().min(start + PART)])
+    (0..=secret.len().saturating_sub(PART_LENGTH)).map(|start| &secret[start..secret.len().min(start + PART_LENGTH)])
 }
 
-/// Panics when `text` holds a canary, and names the place.
+/// Panics with the name `source` when `text` contains a canary.
 #[track_caller]
-pub fn scan(place: &str, text: &str) {
+pub fn scan(source: &str, text: &str) {
     for secret in [CLIENT_ID, CLIENT_SECRET, APP_KEY, TOKEN_PREFIX, ADMIN_TOKEN, EGRESS_USERNAME, EGRESS_PASSWORD] {
-        let whole = forms(secret);
-        for form in whole.iter().map(String::as_str).chain(parts(secret)) {
+        let encodings = encodings(secret);
+        for form in encodings.iter().map(String::as_str).chain(parts(secret)) {
             if let Some(at) = text.find(form) {
                 let start = (0..=at.saturating_sub(200)).rev().find(|start| text.is_char_boundary(*start)).unwrap_or(0);
-                panic!("{place} holds {secret:?} as {form:?}: …{}", &text[start..at + form.len()]);
+                panic!("{source} holds {secret:?} as {form:?}: …{}", &text[start..at + form.len()]);
             }
         }
     }

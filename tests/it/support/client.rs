@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sends the bytes it is given and takes answers apart by itself.
+//! An HTTP/1.1 client that sends arbitrary bytes and parses responses by itself.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read, Write},
@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use super::{PATIENCE, canary};
+use super::{TIMEOUT, canary};
 
 /// One connection, over TCP unless it is said otherwise.
 pub struct Client<S = TcpStream> {
     stream: BufReader<S>,
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -53,13 +53,13 @@ impl Client {
     }
 
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        Self::connect_within(address, PATIENCE)
+        Self::connect_within(address, TIMEOUT)
     }
 
-    /// A connection that waits no longer than that for anything.
-    pub fn connect_within(address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, patience)?;
-        stream.set_read_timeout(Some(patience))?;
+    /// A connection whose connect and reads time out after `timeout`.
+    pub fn connect_within(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, timeout)?;
+        stream.set_read_timeout(Some(timeout))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream) })
     }
@@ -73,7 +73,7 @@ impl Client {
 impl Client<UnixStream> {
     pub fn connect_socket(path: &Path) -> Self {
         let stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         Self { stream: BufReader::new(stream) }
     }
 }
@@ -88,7 +88,7 @@ impl<S: Read + Write> Client<S> {
         let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         self.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"));
         self.send(body);
-        self.read_answer(method == "HEAD").unwrap()
+        self.read_response(method == "HEAD").unwrap()
     }
 
     pub fn get(&mut self, target: &str) -> Response {
@@ -96,7 +96,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Reads one answer. Errors when the connection ends before the answer does.
-    pub fn read_answer(&mut self, to_head: bool) -> io::Result<Response> {
+    pub fn read_response(&mut self, is_head: bool) -> io::Result<Response> {
         let status_line = self.line()?;
         let status = status_line.split(' ').nth(1).unwrap().parse().unwrap();
         let mut headers = Vec::new();
@@ -109,7 +109,7 @@ impl<S: Read + Write> Client<S> {
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let mut response = Response { status, headers, body: Vec::new() };
-        if to_head || status == 204 || status == 304 {
+        if is_head || status == 204 || status == 304 {
             return Ok(response);
         }
         if response.header("transfer-encoding").is_some() {

@@ -1,4 +1,4 @@
-//! An egress proxy: answers `CONNECT`, and carries bytes.
+//! An egress proxy: responds to `CONNECT`, and tunnels bytes.
 
 use std::{
     io::{Read as _, Write as _, copy},
@@ -23,10 +23,10 @@ impl EgressProxy {
         let port = listener.local_addr().unwrap().port();
         let status = Arc::new(AtomicU16::new(200));
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let (answered, seen) = (Arc::clone(&status), Arc::clone(&heads));
+        let (served_status, served_heads) = (Arc::clone(&status), Arc::clone(&heads));
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, status, heads) = (stream.unwrap(), Arc::clone(&answered), Arc::clone(&seen));
+                let (stream, status, heads) = (stream.unwrap(), Arc::clone(&served_status), Arc::clone(&served_heads));
                 thread::spawn(move || serve(stream, &status, &heads));
             }
         });
@@ -37,8 +37,8 @@ impl EgressProxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Answers with this status from now on; carries bytes only after 200.
-    pub fn answer_with(&self, status: u16) {
+    /// Responds with `status` from now on; tunnels bytes only after 200.
+    pub fn respond_with(&self, status: u16) {
         self.status.store(status, Ordering::SeqCst);
     }
 
@@ -67,12 +67,12 @@ fn serve(mut stream: TcpStream, status: &AtomicU16, heads: &Mutex<Vec<String>>) 
     }
     let upstream = TcpStream::connect(target).unwrap();
     let (from, to) = (stream.try_clone().unwrap(), upstream.try_clone().unwrap());
-    let up = thread::spawn(move || carry(from, to));
-    carry(upstream, stream);
+    let up = thread::spawn(move || forward(from, to));
+    forward(upstream, stream);
     let _ = up.join();
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream) {
+fn forward(mut from: TcpStream, mut to: TcpStream) {
     let _ = copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
 }

@@ -1,4 +1,4 @@
-//! An HTTP/2 upstream that says what it is told to, frame by frame.
+//! An HTTP/2 upstream that sends the frames that a test chooses.
 
 use std::{
     net::SocketAddr,
@@ -23,7 +23,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     process::Proxy,
-    upstream::{Reply, Upstream, server_config, token_answer},
+    upstream::{Reply, Upstream, server_config, token_response},
 };
 
 const DATA: u8 = 0;
@@ -45,7 +45,7 @@ pub const CANCEL: u32 = 8;
 
 /// A request whose head has arrived.
 #[derive(Clone, Copy, Debug)]
-pub struct Opened {
+pub struct OpenedStream {
     /// How many came before it, on all connections.
     pub count: usize,
     /// The number of its stream.
@@ -53,7 +53,7 @@ pub struct Opened {
 }
 
 /// What the upstream does then.
-pub enum Act {
+pub enum Action {
     /// Sends these bytes.
     Send(Vec<u8>),
     /// Sends these bytes when the first of the body has come.
@@ -69,14 +69,14 @@ pub struct H2Upstream {
     dir: TempDir,
     opened: Arc<AtomicUsize>,
     flooded: Arc<AtomicUsize>,
-    // For the support code's environment only.
+    // Provides the variables of the child process only.
     unused: Upstream,
 }
 
-type Script = Arc<dyn Fn(Opened) -> Act + Send + Sync>;
+type Script = Arc<dyn Fn(OpenedStream) -> Action + Send + Sync>;
 
 #[derive(Clone)]
-struct Serving {
+struct ServerState {
     script: Script,
     opened: Arc<AtomicUsize>,
     flooded: Arc<AtomicUsize>,
@@ -84,17 +84,18 @@ struct Serving {
 
 impl H2Upstream {
     /// Acts on each request as `script` says. Token calls, which are HTTP/1.1, are answered.
-    pub fn start(script: impl Fn(Opened) -> Act + Send + Sync + 'static) -> Self {
+    pub fn start(script: impl Fn(OpenedStream) -> Action + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let acceptor = TlsAcceptor::from(server_config(&dir.path().join("ca.pem"), &[b"h2", b"http/1.1"]));
         let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (opened, flooded) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let serving = Serving { script: Arc::new(script), opened: Arc::clone(&opened), flooded: Arc::clone(&flooded) };
+        let state =
+            ServerState { script: Arc::new(script), opened: Arc::clone(&opened), flooded: Arc::clone(&flooded) };
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { accept(TcpListener::from_std(listener).unwrap(), acceptor, serving).await });
+            runtime.block_on(async { accept(TcpListener::from_std(listener).unwrap(), acceptor, state).await });
         });
         Self { port, dir, opened, flooded, unused: Upstream::start(3600, |_| Reply::json("{}")) }
     }
@@ -102,13 +103,13 @@ impl H2Upstream {
     /// The program in front of it, with one worker, and so with one connection.
     pub fn proxy(&self, variables: &[(&str, &str)]) -> Proxy {
         let (url, ca_file) = (format!("https://localhost:{}", self.port), self.ca_file().display().to_string());
-        let ours = [
+        let defaults = [
             ("FINICITY__UPSTREAM__HTTP2", "auto"),
             ("FINICITY__UPSTREAM__URL", url.as_str()),
             ("FINICITY__UPSTREAM__CA_FILE", ca_file.as_str()),
             ("FINICITY__RUNTIME__WORKER_THREADS", "1"),
         ];
-        Proxy::start_with(&self.unused, &[&ours, variables].concat())
+        Proxy::start_with(&self.unused, &[&defaults, variables].concat())
     }
 
     fn ca_file(&self) -> PathBuf {
@@ -126,26 +127,26 @@ impl H2Upstream {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, serving: Serving) {
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: ServerState) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (acceptor, serving) = (acceptor.clone(), serving.clone());
+        let (acceptor, state) = (acceptor.clone(), state.clone());
         let Ok(stream) = acceptor.accept(stream).await else { continue };
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            tokio::spawn(serve(stream, serving));
+            tokio::spawn(serve(stream, state));
         } else {
-            let answer = service_fn(async |_| Ok::<_, std::io::Error>(token_response()));
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+            let service = service_fn(async |_| Ok::<_, std::io::Error>(http1_token_response()));
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     }
 }
 
-fn token_response() -> Response<Full<bytes::Bytes>> {
-    let answer = Response::builder().header(header::CONTENT_TYPE, "application/json");
-    answer.body(Full::from(token_answer(1, 3600))).unwrap()
+fn http1_token_response() -> Response<Full<bytes::Bytes>> {
+    let response = Response::builder().header(header::CONTENT_TYPE, "application/json");
+    response.body(Full::from(token_response(1, 3600))).unwrap()
 }
 
-async fn serve(mut stream: TlsStream<TcpStream>, serving: Serving) -> std::io::Result<()> {
+async fn serve(mut stream: TlsStream<TcpStream>, state: ServerState) -> std::io::Result<()> {
     stream.read_exact(&mut [0; 24]).await?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     let mut after_data = Vec::new();
@@ -160,26 +161,26 @@ async fn serve(mut stream: TlsStream<TcpStream>, serving: Serving) -> std::io::R
             (PING, 0) => stream.write_all(&frame(PING, ACK, 0, &payload)).await?,
             (HEADERS, _) => {
                 let number = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-                let count = serving.opened.fetch_add(1, Ordering::SeqCst);
-                let act = (serving.script)(Opened { count, stream: number });
-                match act {
-                    Act::Send(bytes) => stream.write_all(&bytes).await?,
-                    Act::AfterData(bytes) => after_data = bytes,
-                    Act::Close(bytes) => {
+                let count = state.opened.fetch_add(1, Ordering::SeqCst);
+                let action = (state.script)(OpenedStream { count, stream: number });
+                match action {
+                    Action::Send(bytes) => stream.write_all(&bytes).await?,
+                    Action::AfterData(bytes) => after_data = bytes,
+                    Action::Close(bytes) => {
                         stream.write_all(&bytes).await?;
                         return stream.shutdown().await;
                     }
-                    Act::Flood(first, again, times) => {
+                    Action::Flood(first, repeated, times) => {
                         stream.write_all(&first).await?;
                         let (mut reader, mut writer) = tokio::io::split(stream);
-                        // What the other side says meanwhile is read, so that it is never the one that is held up.
+                        // What the other side sends meanwhile is read, so that its writes never block.
                         let reading = tokio::spawn(async move {
                             while reader.read(&mut [0; 4096]).await? > 0 {}
                             Ok::<_, std::io::Error>(())
                         });
                         for _ in 0..times {
-                            writer.write_all(&again).await?;
-                            serving.flooded.fetch_add(1, Ordering::SeqCst);
+                            writer.write_all(&repeated).await?;
+                            state.flooded.fetch_add(1, Ordering::SeqCst);
                         }
                         writer.flush().await?;
                         return reading.await.unwrap();
@@ -204,7 +205,7 @@ pub fn head(stream: u32, fields: &[u8]) -> Vec<u8> {
 }
 
 /// The same, not complete; [`continuation`] frames must follow.
-pub fn head_begun(stream: u32, fields: &[u8]) -> Vec<u8> {
+pub fn head_without_end(stream: u32, fields: &[u8]) -> Vec<u8> {
     frame(HEADERS, 0, stream, &[&[0x88], fields].concat())
 }
 
@@ -245,18 +246,18 @@ pub fn field(name: &str, value: &str, indexed: bool) -> Vec<u8> {
 }
 
 fn string(text: &str) -> Vec<u8> {
-    let mut left = text.len();
+    let mut rest = text.len();
     let mut bytes = Vec::new();
-    if left < 127 {
-        bytes.push(u8::try_from(left).unwrap());
+    if rest < 127 {
+        bytes.push(u8::try_from(rest).unwrap());
     } else {
         bytes.push(127);
-        left -= 127;
-        while left >= 128 {
-            bytes.push(u8::try_from(left % 128 + 128).unwrap());
-            left /= 128;
+        rest -= 127;
+        while rest >= 128 {
+            bytes.push(u8::try_from(rest % 128 + 128).unwrap());
+            rest /= 128;
         }
-        bytes.push(u8::try_from(left).unwrap());
+        bytes.push(u8::try_from(rest).unwrap());
     }
     [bytes, text.as_bytes().to_vec()].concat()
 }

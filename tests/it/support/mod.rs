@@ -1,4 +1,4 @@
-//! What the tests stand on: the program as a child process, a TLS upstream that shows every byte, and a client that sends any.
+//! Test support: the program as a child process, a TLS upstream that shows every byte, and a client that sends any.
 //!
 //! Everything is waited for by an event, with a generous limit that only a broken test reaches; nothing sleeps.
 
@@ -11,8 +11,8 @@ pub mod upstream;
 
 use std::time::Duration;
 
-/// How long an expected event may take before the test gives up. Slow machines are no failures.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an expected event may take before a test fails. It is generous, since a slow machine is not a failure.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The credentials that the tests run the program with. No output may ever hold one of them.
 pub const CLIENT_ID: &str = "canary-client-4f1d";

@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{APP_KEY, CLIENT_ID, CLIENT_SECRET, PATIENCE, canary, client::Client, upstream::Upstream};
+use super::{APP_KEY, CLIENT_ID, CLIENT_SECRET, TIMEOUT, canary, client::Client, upstream::Upstream};
 
 /// The program, not started yet, with an environment of its own and nothing set.
 pub fn program() -> Command {
@@ -27,33 +27,34 @@ pub fn program() -> Command {
 pub struct Process {
     child: Child,
     output: Arc<Output>,
-    may_scrub: bool,
+    allow_scrubbing: bool,
 }
 
 #[derive(Default)]
 struct Output {
     lines: Mutex<Lines>,
-    more: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Default)]
 struct Lines {
     lines: Vec<String>,
-    ended: usize,
+    /// Of the two outputs.
+    closed: usize,
 }
 
 impl Process {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Arc::new(Output::default());
-        collect(Arc::clone(&output), child.stdout.take().unwrap());
-        collect(Arc::clone(&output), child.stderr.take().unwrap());
-        Self { child, output, may_scrub: false }
+        collect_lines(Arc::clone(&output), child.stdout.take().unwrap());
+        collect_lines(Arc::clone(&output), child.stderr.take().unwrap());
+        Self { child, output, allow_scrubbing: false }
     }
 
-    /// Secrets are put into its log on purpose, so that they may be scrubbed there. Anywhere else that would hide a fault.
-    pub fn may_scrub(&mut self) {
-        self.may_scrub = true;
+    /// Allows scrubbed secrets in its output, for a test that puts them there on purpose. Anywhere else they are a bug.
+    pub fn allow_scrubbing(&mut self) {
+        self.allow_scrubbing = true;
     }
 
     pub fn id(&self) -> u32 {
@@ -72,27 +73,27 @@ impl Process {
     /// Waits for a line that `matches`, whether it was printed before or comes yet.
     #[track_caller]
     pub fn wait_for_line(&self, matches: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut lines = self.output.lines.lock().unwrap();
-        let mut looked_at = 0;
+        let mut scanned = 0;
         loop {
-            if let Some(line) = lines.lines[looked_at..].iter().find(|line| matches(line)) {
+            if let Some(line) = lines.lines[scanned..].iter().find(|line| matches(line)) {
                 return line.clone();
             }
-            looked_at = lines.lines.len();
+            scanned = lines.lines.len();
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero() && lines.ended < 2, "no such line in\n{}", lines.lines.join("\n"));
-            lines = self.output.more.wait_timeout(lines, left).unwrap().0;
+            assert!(!left.is_zero() && lines.closed < 2, "no such line in\n{}", lines.lines.join("\n"));
+            lines = self.output.changed.wait_timeout(lines, left).unwrap().0;
         }
     }
 
     /// Waits for `count` lines that match.
     #[track_caller]
     pub fn wait_for_lines(&self, count: usize, matches: impl Fn(&str) -> bool) {
-        let seen = std::cell::Cell::new(0);
+        let matched = std::cell::Cell::new(0);
         self.wait_for_line(|line| {
-            seen.set(seen.get() + usize::from(matches(line)));
-            seen.get() == count
+            matched.set(matched.get() + usize::from(matches(line)));
+            matched.get() == count
         });
     }
 
@@ -114,12 +115,12 @@ impl Process {
     /// Waits for the end, and for all of the output.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut lines = self.output.lines.lock().unwrap();
-        while lines.ended < 2 {
+        while lines.closed < 2 {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "the program does not end; so far it printed\n{}", lines.lines.join("\n"));
-            lines = self.output.more.wait_timeout(lines, left).unwrap().0;
+            lines = self.output.changed.wait_timeout(lines, left).unwrap().0;
         }
         drop(lines);
         self.child.wait().unwrap()
@@ -141,12 +142,12 @@ impl Drop for Process {
         if !thread::panicking() {
             let output = self.output();
             canary::scan("the output of the program", &output);
-            assert!(self.may_scrub || !output.contains("[scrubbed]"), "a secret was scrubbed:\n{output}");
+            assert!(self.allow_scrubbing || !output.contains("[scrubbed]"), "a secret was scrubbed:\n{output}");
         }
     }
 }
 
-/// What an operator and an administrator can read without being one.
+/// Pages that need no authorization, and whether the ops listener serves them.
 const PAGES: [(bool, &str); 6] = [
     (true, "/metrics"),
     (true, "/readyz?verbose"),
@@ -156,18 +157,18 @@ const PAGES: [(bool, &str); 6] = [
     (false, "/nothing"),
 ];
 
-/// How long a page is waited for in the end. A process that is stopped, full or on its way out owes none.
-const LAST_PAGE: Duration = Duration::from_secs(1);
+/// The timeout of a page in the final scan. A process that is stopped, full or shutting down may serve none.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
-fn collect(output: Arc<Output>, from: impl Read + Send + 'static) {
+fn collect_lines(output: Arc<Output>, from: impl Read + Send + 'static) {
     thread::spawn(move || {
         for line in BufReader::new(from).split(b'\n') {
             let Ok(line) = line else { break };
             output.lines.lock().unwrap().lines.push(String::from_utf8_lossy(&line).into_owned());
-            output.more.notify_all();
+            output.changed.notify_all();
         }
-        output.lines.lock().unwrap().ended += 1;
-        output.more.notify_all();
+        output.lines.lock().unwrap().closed += 1;
+        output.changed.notify_all();
     });
 }
 
@@ -189,11 +190,11 @@ impl Drop for Proxy {
         }
         for (ops, page) in PAGES {
             let address = if ops { self.ops } else { self.admin };
-            let Ok(mut client) = Client::connect_within(address, LAST_PAGE) else { return };
+            let Ok(mut client) = Client::connect_within(address, PAGE_TIMEOUT) else { return };
             let request = format!("GET {page} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             let Ok(()) = client.writer().write_all(request.as_bytes()) else { return };
-            let Ok(answer) = client.read_answer(false) else { return };
-            canary::scan(page, &format!("{:?} {}", answer.headers, answer.text()));
+            let Ok(response) = client.read_response(false) else { return };
+            canary::scan(page, &format!("{:?} {}", response.headers, response.text()));
         }
     }
 }
@@ -249,7 +250,7 @@ impl Proxy {
     #[track_caller]
     pub fn wait_for_metric(&self, name: &str, expected: u64) {
         let line = format!("finicity_proxy_{name} {expected}");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let text = self.ops().get("/metrics").text();
             if text.lines().any(|shown| shown == line) {
@@ -274,7 +275,7 @@ pub fn serve_command(upstream: &Upstream, variables: &[(&str, &str)]) -> Command
         .env("FINICITY__LISTEN__PROXY", "127.0.0.1:0,[::1]:0")
         .env("FINICITY__LISTEN__OPS", "127.0.0.1:0")
         .env("FINICITY__LISTEN__ADMIN", "127.0.0.1:0")
-        // All crates tell all they know, so that the search for secrets in it means something.
+        // All logs of all crates, so that the scan for secrets is meaningful.
         .env("FINICITY__LOG__LEVEL", "trace")
         .envs(variables.iter().copied());
     command

@@ -1,7 +1,8 @@
-//! A TLS upstream that keeps every byte it receives and answers with the bytes it is told to.
+//! A TLS upstream that records every byte it receives and responds with the bytes that a test chooses.
 
 use std::{
     fs,
+    ops::ControlFlow,
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex,
@@ -26,31 +27,31 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{PATIENCE, TOKEN_PREFIX};
+use super::{TIMEOUT, TOKEN_PREFIX};
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub struct ReceivedRequest {
     /// Request line and header fields, byte for byte, without the empty line.
     pub head: String,
-    /// The body, without chunked framing, up to [`KEPT_BODY`].
+    /// The body, without chunked framing, up to [`MAX_KEPT_BODY`].
     pub body: Vec<u8>,
     /// The length of the whole body.
     pub body_len: u64,
     /// A hash of the whole body.
     pub body_hash: u64,
-    /// Which connection it came on, and as which request on that one, both from 0.
+    /// The index of its connection, and its index on that connection, both from 0.
     pub connection: usize,
-    pub place: usize,
+    pub index: usize,
 }
 
 /// More of a body is counted and hashed, not kept.
-const KEPT_BODY: usize = 64 * 1024;
+const MAX_KEPT_BODY: usize = 64 * 1024;
 
 /// What is read of a large body before an early answer.
-const EARLY: u64 = 64 * 1024;
+const EARLY_BYTES: u64 = 64 * 1024;
 
-impl Received {
+impl ReceivedRequest {
     pub fn target(&self) -> &str {
         self.head.split(' ').nth(1).unwrap()
     }
@@ -102,7 +103,7 @@ impl Reply {
     }
 }
 
-/// Something that replies can be held at.
+/// Holds replies until it is opened.
 #[derive(Clone)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 
@@ -120,9 +121,9 @@ impl Gate {
     }
 }
 
-/// The byte at each place of a streamed body.
-pub fn pattern(place: u64) -> u8 {
-    (place % 251) as u8
+/// The byte at `offset` of a streamed body.
+pub fn pattern(offset: u64) -> u8 {
+    (offset % 251) as u8
 }
 
 /// Hashes bytes one after another (FNV-1a), to compare bodies that are too large to keep.
@@ -130,34 +131,35 @@ pub fn hash(state: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(state, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-type Handler = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
+type Handler = Arc<dyn Fn(&ReceivedRequest) -> Reply + Send + Sync>;
 
 /// The upstream, on a thread of its own. Dropping it ends it.
 pub struct Upstream {
     port: u16,
     dir: TempDir,
-    shared: Arc<Shared>,
+    state: Arc<UpstreamState>,
     stop: Option<(watch::Sender<()>, thread::JoinHandle<()>)>,
 }
 
-struct Shared {
-    received: Mutex<Vec<Received>>,
-    /// Connections that were accepted, and those of them that have ended.
+struct UpstreamState {
+    received: Mutex<Vec<ReceivedRequest>>,
+    /// Connections that were accepted, and those of them that were closed.
     accepted: AtomicUsize,
-    ended: AtomicUsize,
-    more: Condvar,
+    closed: AtomicUsize,
+    /// Notified when a request was received or a connection was closed.
+    changed: Condvar,
     config: Mutex<Arc<ServerConfig>>,
-    early: AtomicBool,
+    early_responses: AtomicBool,
 }
 
 impl Upstream {
     /// Answers token calls with a new token that lives `lifetime_s`, and everything else as `handler` says.
-    pub fn start(lifetime_s: u64, handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn start(lifetime_s: u64, handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let versions = AtomicU64::new(0);
         Self::start_raw(move |request| {
             if request.target() == "/oauth/token" {
                 let version = versions.fetch_add(1, Ordering::SeqCst) + 1;
-                return Reply::json(&token_answer(version, lifetime_s));
+                return Reply::json(&token_response(version, lifetime_s));
             }
             handler(request)
         })
@@ -165,31 +167,31 @@ impl Upstream {
 
     /// Like [`start`](Self::start), but answers a request with a body of 1 MiB or more as soon as it has 64 KiB of it, and reads
     /// the rest only to throw it away.
-    pub fn start_early(handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn start_with_early_responses(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let upstream = Self::start(3600, handler);
-        upstream.shared.early.store(true, Ordering::SeqCst);
+        upstream.state.early_responses.store(true, Ordering::SeqCst);
         upstream
     }
 
     /// Answers everything as `handler` says.
-    pub fn start_raw(handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn start_raw(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = server_config(&dir.path().join("ca.pem"), &[]);
-        let shared = Arc::new(Shared {
+        let state = Arc::new(UpstreamState {
             received: Mutex::default(),
             accepted: AtomicUsize::new(0),
-            ended: AtomicUsize::new(0),
-            more: Condvar::new(),
+            closed: AtomicUsize::new(0),
+            changed: Condvar::new(),
             config: Mutex::new(config),
-            early: AtomicBool::new(false),
+            early_responses: AtomicBool::new(false),
         });
         let (stop, stopped) = watch::channel(());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let serving = Arc::clone(&shared);
+        let serving = Arc::clone(&state);
         let thread = thread::spawn(move || serve(listener, Arc::new(handler), serving, stopped));
-        Self { port, dir, shared, stop: Some((stop, thread)) }
+        Self { port, dir, state, stop: Some((stop, thread)) }
     }
 
     pub fn url(&self) -> String {
@@ -204,21 +206,21 @@ impl Upstream {
         self.dir.path().join("ca.pem")
     }
 
-    /// Ends it, and keeps others from listening where it did.
-    pub fn into_dead_port(self) -> DeadPort {
+    /// Stops it, and reserves its port so that connections to it are refused.
+    pub fn into_closed_port(self) -> ClosedPort {
         let port = self.port;
         drop(self);
-        DeadPort::at(port)
+        ClosedPort::at(port)
     }
 
-    /// From now on, shows new connections a certificate of an authority that nobody trusts.
-    pub fn become_an_impostor(&self) {
-        self.present(server_config(&self.dir.path().join("other-ca.pem"), &[]));
+    /// From now on, uses a certificate of an untrusted CA for new connections.
+    pub fn use_untrusted_certificate(&self) {
+        self.set_tls_config(server_config(&self.dir.path().join("other-ca.pem"), &[]));
     }
 
     /// From now on, serves new connections with `config`.
-    pub fn present(&self, config: Arc<ServerConfig>) {
-        *self.shared.config.lock().unwrap() = config;
+    pub fn set_tls_config(&self, config: Arc<ServerConfig>) {
+        *self.state.config.lock().unwrap() = config;
     }
 
     pub fn port(&self) -> u16 {
@@ -226,60 +228,60 @@ impl Upstream {
     }
 
     /// Everything received so far, token calls included.
-    pub fn received(&self) -> Vec<Received> {
-        self.shared.received.lock().unwrap().clone()
+    pub fn received(&self) -> Vec<ReceivedRequest> {
+        self.state.received.lock().unwrap().clone()
     }
 
-    /// Forgets what was received so far, for a test that goes on for long.
-    pub fn forget(&self) {
-        self.shared.received.lock().unwrap().clear();
+    /// Drops the requests that were received so far, for a long test.
+    pub fn clear_received(&self) {
+        self.state.received.lock().unwrap().clear();
     }
 
     /// Everything received so far but token calls.
-    pub fn requests(&self) -> Vec<Received> {
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.received().into_iter().filter(|request| request.target() != "/oauth/token").collect()
     }
 
-    pub fn token_calls(&self) -> usize {
+    pub fn token_requests(&self) -> usize {
         self.received().len() - self.requests().len()
     }
 
     /// Waits until a request for `target` has arrived whole.
     #[track_caller]
-    pub fn wait_for(&self, target: &str) -> Received {
+    pub fn wait_for(&self, target: &str) -> ReceivedRequest {
         self.wait_until(target, |received| received.iter().find(|request| request.target() == target).cloned())
     }
 
     /// Waits until `count` requests that match have arrived whole.
     #[track_caller]
-    pub fn wait_for_requests(&self, count: usize, matches: impl Fn(&Received) -> bool) {
+    pub fn wait_for_requests(&self, count: usize, matches: impl Fn(&ReceivedRequest) -> bool) {
         self.wait_until("the request", |received| {
             (received.iter().filter(|request| matches(request)).count() >= count).then_some(())
         });
     }
 
-    /// Waits until `count` connections have ended, and nothing more can be said on them.
+    /// Waits until `count` connections have been closed.
     #[track_caller]
-    pub fn wait_for_ended(&self, count: usize) {
-        self.wait_until("the end", |_| (self.shared.ended.load(Ordering::SeqCst) >= count).then_some(()));
+    pub fn wait_for_closed(&self, count: usize) {
+        self.wait_until("the end", |_| (self.state.closed.load(Ordering::SeqCst) >= count).then_some(()));
     }
 
     /// The connections so far, those of token calls included.
     pub fn connections(&self) -> usize {
-        self.shared.accepted.load(Ordering::SeqCst)
+        self.state.accepted.load(Ordering::SeqCst)
     }
 
     #[track_caller]
-    fn wait_until<T>(&self, what: &str, found: impl Fn(&[Received]) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        let mut received = self.shared.received.lock().unwrap();
+    fn wait_until<T>(&self, what: &str, found: impl Fn(&[ReceivedRequest]) -> Option<T>) -> T {
+        let deadline = Instant::now() + TIMEOUT;
+        let mut received = self.state.received.lock().unwrap();
         loop {
             if let Some(found) = found(&received) {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{what} does not come");
-            received = self.shared.more.wait_timeout(received, left).unwrap().0;
+            received = self.state.changed.wait_timeout(received, left).unwrap().0;
         }
     }
 }
@@ -292,10 +294,10 @@ impl Drop for Upstream {
     }
 }
 
-/// A port that is taken and that nobody listens on: connections to it are refused for as long as this lives.
-pub struct DeadPort(tokio::net::TcpSocket);
+/// A port that is reserved without a listener: connections to it are refused until this is dropped.
+pub struct ClosedPort(tokio::net::TcpSocket);
 
-impl DeadPort {
+impl ClosedPort {
     pub fn new() -> Self {
         Self::at(0)
     }
@@ -317,7 +319,7 @@ pub fn token(version: u64) -> String {
     format!("{TOKEN_PREFIX}{version}")
 }
 
-pub fn token_answer(version: u64, lifetime_s: u64) -> String {
+pub fn token_response(version: u64, lifetime_s: u64) -> String {
     format!(r#"{{"access_token":"{}","token_type":"Bearer","expires_in":{lifetime_s}}}"#, token(version))
 }
 
@@ -341,7 +343,12 @@ pub fn server_config(ca_file: &std::path::Path, alpn: &[&[u8]]) -> Arc<ServerCon
     Arc::new(config)
 }
 
-fn serve(listener: std::net::TcpListener, handler: Handler, shared: Arc<Shared>, mut stopped: watch::Receiver<()>) {
+fn serve(
+    listener: std::net::TcpListener,
+    handler: Handler,
+    state: Arc<UpstreamState>,
+    mut stopped: watch::Receiver<()>,
+) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async move {
         let listener = TcpListener::from_std(listener).unwrap();
@@ -351,82 +358,94 @@ fn serve(listener: std::net::TcpListener, handler: Handler, shared: Arc<Shared>,
                 accepted = listener.accept() => accepted.unwrap().0,
             };
             stream.set_nodelay(true).unwrap();
-            let acceptor = TlsAcceptor::from(Arc::clone(&shared.config.lock().unwrap()));
-            let (handler, shared) = (Arc::clone(&handler), Arc::clone(&shared));
-            let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
+            let acceptor = TlsAcceptor::from(Arc::clone(&state.config.lock().unwrap()));
+            let (handler, state) = (Arc::clone(&handler), Arc::clone(&state));
+            let number = state.accepted.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
-                    let _ = connection(BufReader::new(stream), number, handler, &shared).await;
+                    let _ = serve_connection(BufReader::new(stream), number, handler, &state).await;
                 }
-                let _received = shared.received.lock().unwrap();
-                shared.ended.fetch_add(1, Ordering::SeqCst);
-                shared.more.notify_all();
+                let _received = state.received.lock().unwrap();
+                state.closed.fetch_add(1, Ordering::SeqCst);
+                state.changed.notify_all();
             });
         }
     });
 }
 
-async fn connection(
+async fn serve_connection(
     mut stream: BufReader<TlsStream<TcpStream>>,
     connection: usize,
     handler: Handler,
-    shared: &Shared,
+    state: &UpstreamState,
 ) -> std::io::Result<()> {
-    let mut place = 0;
+    let mut index = 0;
     while let Some(head) = read_head(&mut stream).await? {
-        let mut request = Received { head, body: Vec::new(), body_len: 0, body_hash: hash(0, b""), connection, place };
-        place += 1;
+        let mut request =
+            ReceivedRequest { head, body: Vec::new(), body_len: 0, body_hash: hash(0, b""), connection, index };
+        index += 1;
         let length = request.headers("content-length").first().map_or(0, |length| length.parse().unwrap());
-        let rest = if shared.early.load(Ordering::SeqCst) && length >= 1 << 20 { length - EARLY } else { 0 };
-        if rest > 0 {
-            take(&mut stream, EARLY, &mut request).await?;
+        let early = state.early_responses.load(Ordering::SeqCst) && length >= 1 << 20;
+        let unread = if early { length - EARLY_BYTES } else { 0 };
+        if early {
+            read_bytes(&mut stream, EARLY_BYTES, &mut request).await?;
         } else {
             read_body(&mut stream, &mut request).await?;
         }
-        shared.received.lock().unwrap().push(request.clone());
-        shared.more.notify_all();
-        match handler(&request) {
-            Reply::Bytes(bytes) => stream.write_all(&bytes).await?,
-            Reply::Held(gate, bytes) => {
-                tokio::select! {
-                    () = gate.opened() => stream.write_all(&bytes).await?,
-                    // Nobody speaks before the answer, so this is the end.
-                    _ = stream.fill_buf() => return Ok(()),
-                }
-            }
-            Reply::Stalled(bytes, gate) => {
-                stream.write_all(&bytes).await?;
-                stream.flush().await?;
-                gate.opened().await;
-            }
-            Reply::Cut(bytes) => {
-                stream.write_all(&bytes).await?;
-                stream.flush().await?;
-                return Ok(());
-            }
-            Reply::Close(bytes) => {
-                stream.write_all(&bytes).await?;
-                return stream.shutdown().await;
-            }
-            Reply::Reset(bytes) => {
-                stream.write_all(&bytes).await?;
-                stream.flush().await?;
-                return stream.get_ref().get_ref().0.set_zero_linger();
-            }
-            Reply::Stream(length) => {
-                stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes()).await?;
-                let mut place = 0;
-                while place < length {
-                    let chunk: Vec<u8> = (place..length.min(place + 16_384)).map(pattern).collect();
-                    stream.write_all(&chunk).await?;
-                    place += chunk.len() as u64;
-                }
-            }
+        state.received.lock().unwrap().push(request.clone());
+        state.changed.notify_all();
+        if send_reply(&mut stream, handler(&request)).await?.is_break() {
+            return Ok(());
         }
         stream.flush().await?;
-        take(&mut stream, rest, &mut request).await?;
+        read_bytes(&mut stream, unread, &mut request).await?;
     }
     Ok(())
+}
+
+/// Does what `reply` says. Breaks when the connection must not be used any more.
+async fn send_reply(stream: &mut BufReader<TlsStream<TcpStream>>, reply: Reply) -> std::io::Result<ControlFlow<()>> {
+    match reply {
+        Reply::Bytes(bytes) => stream.write_all(&bytes).await?,
+        Reply::Held(gate, bytes) => {
+            tokio::select! {
+                () = gate.opened() => stream.write_all(&bytes).await?,
+                // The client sends nothing before the response, so this is the end of the connection.
+                _ = stream.fill_buf() => return Ok(ControlFlow::Break(())),
+            }
+        }
+        Reply::Stalled(bytes, gate) => {
+            stream.write_all(&bytes).await?;
+            stream.flush().await?;
+            gate.opened().await;
+        }
+        Reply::Cut(bytes) => {
+            stream.write_all(&bytes).await?;
+            stream.flush().await?;
+            return Ok(ControlFlow::Break(()));
+        }
+        Reply::Close(bytes) => {
+            stream.write_all(&bytes).await?;
+            stream.shutdown().await?;
+            return Ok(ControlFlow::Break(()));
+        }
+        Reply::Reset(bytes) => {
+            stream.write_all(&bytes).await?;
+            stream.flush().await?;
+            stream.get_ref().get_ref().0.set_zero_linger()?;
+            return Ok(ControlFlow::Break(()));
+        }
+        Reply::Stream(length) => {
+            stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").as_bytes()).await?;
+            let mut offset = 0;
+            while offset < length {
+                let chunk: Vec<u8> = (offset..length.min(offset + 16_384)).map(pattern).collect();
+                stream.write_all(&chunk).await?;
+                offset += chunk.len() as u64;
+            }
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 async fn read_head(stream: &mut BufReader<TlsStream<TcpStream>>) -> std::io::Result<Option<String>> {
@@ -440,17 +459,17 @@ async fn read_head(stream: &mut BufReader<TlsStream<TcpStream>>) -> std::io::Res
     Ok(Some(head.iter().map(|byte| char::from(*byte)).collect()))
 }
 
-async fn read_body(stream: &mut BufReader<TlsStream<TcpStream>>, request: &mut Received) -> std::io::Result<()> {
+async fn read_body(stream: &mut BufReader<TlsStream<TcpStream>>, request: &mut ReceivedRequest) -> std::io::Result<()> {
     let chunked = request.headers("transfer-encoding") == ["chunked"];
     let length = request.headers("content-length").first().map_or(0, |length| length.parse().unwrap());
     if !chunked {
-        return take(stream, length, request).await;
+        return read_bytes(stream, length, request).await;
     }
     loop {
         let mut line = String::new();
         stream.read_line(&mut line).await?;
         let size = u64::from_str_radix(line.trim_end(), 16).unwrap();
-        take(stream, size, request).await?;
+        read_bytes(stream, size, request).await?;
         let mut end = String::new();
         stream.read_line(&mut end).await?;
         assert_eq!(end, "\r\n", "trailers, or a chunk of another size");
@@ -460,26 +479,26 @@ async fn read_body(stream: &mut BufReader<TlsStream<TcpStream>>, request: &mut R
     }
 }
 
-async fn take(
+async fn read_bytes(
     stream: &mut BufReader<TlsStream<TcpStream>>,
     length: u64,
-    request: &mut Received,
+    request: &mut ReceivedRequest,
 ) -> std::io::Result<()> {
-    let mut left = length;
+    let mut remaining = length;
     let mut buffer = vec![0; 16 * 1024];
-    while left > 0 {
-        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let read = stream.read(&mut buffer[..most]).await?;
+    while remaining > 0 {
+        let limit = buffer.len().min(usize::try_from(remaining).unwrap_or(usize::MAX));
+        let read = stream.read(&mut buffer[..limit]).await?;
         if read == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         let bytes = &buffer[..read];
         request.body_hash = hash(request.body_hash, bytes);
         request.body_len += read as u64;
-        if request.body.len() + read <= KEPT_BODY {
+        if request.body.len() + read <= MAX_KEPT_BODY {
             request.body.extend_from_slice(bytes);
         }
-        left -= read as u64;
+        remaining -= read as u64;
     }
     Ok(())
 }

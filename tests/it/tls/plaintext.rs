@@ -8,9 +8,9 @@ use std::{
 };
 
 use crate::support::{
-    PATIENCE,
+    TIMEOUT,
     process::{Process, Proxy, serve_command},
-    upstream::{Reply, Upstream, token, token_answer},
+    upstream::{Reply, Upstream, token, token_response},
 };
 
 /// Answers requests in clear text, and tells of their heads.
@@ -25,7 +25,7 @@ fn serve(stream: &TcpStream, tell: &mpsc::Sender<String>) -> std::io::Result<()>
         }
         let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         reader.read_exact(&mut vec![0; length.unwrap_or(0)])?;
-        let body = if head.starts_with("POST /oauth/token ") { token_answer(1, 3600) } else { "plain".to_owned() };
+        let body = if head.starts_with("POST /oauth/token ") { token_response(1, 3600) } else { "plain".to_owned() };
         tell.send(head).unwrap();
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         (&mut &*stream).write_all(answer.as_bytes())?;
@@ -56,9 +56,9 @@ fn j05_a_stand_in_without_tls_serves_requests_and_token_calls() {
         let variables = [("FINICITY__UPSTREAM__URL", url.as_str()), ("FINICITY__UPSTREAM__ALLOW_PLAINTEXT", "true")];
         let proxy = Proxy::start_with(&unused, &variables);
         assert_eq!(proxy.connect().get("/x?y=%2F").text(), "plain");
-        let token_call = heads.recv_timeout(PATIENCE).unwrap();
+        let token_call = heads.recv_timeout(TIMEOUT).unwrap();
         assert!(token_call.starts_with("POST /oauth/token HTTP/1.1\r\n"), "{token_call}");
-        let request = heads.recv_timeout(PATIENCE).unwrap();
+        let request = heads.recv_timeout(TIMEOUT).unwrap();
         assert!(request.starts_with("GET /x?y=%2F HTTP/1.1\r\n"), "{request}");
         assert!(request.contains(&format!("authorization: Bearer {}\r\n", token(1))), "{request}");
         assert!(request.contains(&format!("host: {host}:{port}\r\n")), "{request}");

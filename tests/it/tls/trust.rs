@@ -78,7 +78,7 @@ fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> Server {
 pub fn upstream(config: &Arc<ServerConfig>) -> Upstream {
     let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
     let upstream = Upstream::start(3600, |_| Reply::Close(answer.to_vec()));
-    upstream.present(Arc::clone(config));
+    upstream.set_tls_config(Arc::clone(config));
     upstream
 }
 
@@ -156,7 +156,7 @@ fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the
         let upstream = upstream(&good.config);
         let proxy = Proxy::start_with(&upstream, &variables);
         assert_eq!(proxy.connect().get("/good").status, 200);
-        upstream.present(server.config);
+        upstream.set_tls_config(server.config);
         proxy.connect().get("/bad").assert_problem(502, "upstream_tls");
         let line = proxy.process.wait_for_line(|line| line.contains(r#""error.type":"upstream_tls""#));
         assert!(line.contains(words) && !line.contains("elsewhere"), "{words}: {line}");
@@ -181,7 +181,7 @@ fn j10_an_authority_is_replaced_while_the_proxy_runs() {
         [("FINICITY__UPSTREAM__CA_FILE", &*mount.ca_file()), ("FINICITY_ADMIN_TOKEN", "an-admin-token-of-a-test")];
     let proxy = Proxy::start_with(&upstream, &variables);
     assert_eq!(proxy.connect().get("/x").status, 200);
-    upstream.present(Arc::clone(&new_server.config));
+    upstream.set_tls_config(Arc::clone(&new_server.config));
     proxy.connect().get("/x").assert_problem(502, "upstream_tls");
 
     mount.swap(&new.pem());
@@ -192,10 +192,10 @@ fn j10_an_authority_is_replaced_while_the_proxy_runs() {
     proxy.process.wait_for_lines(2, |line| line.contains(r#""token minted""#));
 
     // The old server gave out tickets; the authority that vouched for it is gone, and they with it.
-    upstream.present(old_server.config);
+    upstream.set_tls_config(old_server.config);
     proxy.connect().get("/x").assert_problem(502, "upstream_tls");
 
-    upstream.present(new_server.config);
+    upstream.set_tls_config(new_server.config);
     mount.swap("-----BEGIN CERTIFICATE-----\nhalf of it");
     let line = proxy.process.wait_for_log("upstream.ca_file cannot be used; the trust of before stays");
     assert_eq!((&line["level"], &line["target"]), (&"ERROR".into(), &"finicity_proxy::audit".into()));
@@ -212,7 +212,7 @@ fn j10_sighup_reads_the_authorities_again_at_once() {
     // Nobody but the signal asks for a file that has not changed.
     proxy.process.signal(Signal::HUP);
     assert_eq!(proxy.process.wait_for_log(READ_AGAIN)["authorities"], 1);
-    upstream.present(new.server(|_| {}).config);
+    upstream.set_tls_config(new.server(|_| {}).config);
     mount.swap(&(old.pem() + &new.pem()));
     proxy.process.signal(Signal::HUP);
     proxy.process.wait_for_line(|line| line.contains(READ_AGAIN) && line.contains(r#""authorities":2"#));
@@ -233,7 +233,7 @@ fn one_of_the_pinned_keys_is_enough_and_the_file_alone_may_be_trusted() {
     ];
     let proxy = Proxy::start_with(&upstream, &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
     assert_eq!(proxy.connect().get("/x").status, 200);
-    upstream.present(next.config);
+    upstream.set_tls_config(next.config);
     assert_eq!(proxy.connect().get("/x").status, 200, "the key was changed to one that was listed before");
 }
 
@@ -254,12 +254,12 @@ fn f03_j09_an_answer_that_only_its_end_delimits_is_whole_after_a_close_notify_an
     }
     let mut client = proxy.connect();
     client.send("GET /delimited/cut HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.read_answer(false).expect_err("the answer must break off");
+    client.read_response(false).expect_err("the answer must break off");
     proxy.process.wait_for_lines(1, |line| line.contains(r#""outcome":"truncated""#));
     // A reset may overtake the answer's head.
     let mut client = proxy.connect();
     client.send("GET /delimited/reset HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert!(!client.read_answer(false).is_ok_and(|answer| answer.status == 200));
+    assert!(!client.read_response(false).is_ok_and(|answer| answer.status == 200));
     proxy.process.wait_for_lines(3, |line| line.contains(r#""outcome":"complete""#));
 }
 

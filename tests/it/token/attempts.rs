@@ -14,14 +14,14 @@ use rustix::process::Signal;
 
 use crate::support::{
     process::{Proxy, serve_command},
-    upstream::{DeadPort, Gate, Received, Reply, Upstream, token_answer},
+    upstream::{ClosedPort, Gate, ReceivedRequest, Reply, Upstream, token_response},
 };
 
-fn is_attempt(request: &Received) -> bool {
+fn is_attempt(request: &ReceivedRequest) -> bool {
     request.head.starts_with("POST /oauth/token ")
 }
 
-fn is_probe(request: &Received) -> bool {
+fn is_probe(request: &ReceivedRequest) -> bool {
     request.head.starts_with("GET /oauth/token ")
 }
 
@@ -51,7 +51,7 @@ fn after_a_cut_response_a_probe_comes_before_the_next_attempt() {
         noted.push(Instant::now());
         match noted.len() {
             1 => Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"access_token\":".to_vec()),
-            _ => Reply::json(&token_answer(1, 3600)),
+            _ => Reply::json(&token_response(1, 3600)),
         }
     });
     let state = tempfile::tempdir().unwrap();
@@ -129,7 +129,7 @@ fn proven_credentials_are_tried_at_once_after_a_restart() {
     let (state, gate) = (tempfile::tempdir().unwrap(), Gate::new());
     let first = std::sync::atomic::AtomicBool::new(true);
     let upstream = Upstream::start_raw(move |_| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
-        true => Reply::json(&token_answer(1, 3600)),
+        true => Reply::json(&token_response(1, 3600)),
         false => Reply::Held(gate.clone(), Vec::new()),
     });
     let proxy = start(&upstream, state.path());
@@ -157,7 +157,7 @@ fn a_request_that_was_not_sent_is_not_an_attempt() {
     let closes = TcpListener::bind("127.0.0.1:0").unwrap();
     let closing = format!("https://{}", closes.local_addr().unwrap());
     thread::spawn(move || closes.incoming().for_each(drop));
-    let dead = DeadPort::new();
+    let dead = ClosedPort::new();
     for (what, key, value) in [
         ("connection refused", "FINICITY__UPSTREAM__URL", dead.url()),
         ("TLS handshake cut", "FINICITY__UPSTREAM__URL", closing.clone()),
@@ -167,7 +167,7 @@ fn a_request_that_was_not_sent_is_not_an_attempt() {
     ] {
         assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[(key, &value)])), "0", "{what}");
     }
-    upstream.become_an_impostor();
+    upstream.use_untrusted_certificate();
     assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[])), "0", "certificate not trusted");
 }
 
@@ -244,7 +244,7 @@ fn a_probe_whose_response_ends_with_the_connection_is_answered() {
     let upstream = Upstream::start_raw(move |request| match is_probe(request) {
         true => Reply::Cut(b"HTTP/1.1 405 Method Not Allowed\r\nconnection: close\r\n\r\n{}".to_vec()),
         false if first.swap(false, std::sync::atomic::Ordering::SeqCst) => Reply::Cut(Vec::new()),
-        false => Reply::json(&token_answer(1, 3600)),
+        false => Reply::json(&token_response(1, 3600)),
     });
     let state = tempfile::tempdir().unwrap();
     let proxy = start(&upstream, state.path());

@@ -13,7 +13,7 @@ use std::{
 use crate::support::{
     APP_KEY,
     process::Proxy,
-    upstream::{Reply, Upstream, token, token_answer},
+    upstream::{Reply, Upstream, token, token_response},
 };
 
 /// Seconds: short, so that a refresh comes within a test; not too short, so that it comes ahead of the expiry.
@@ -26,7 +26,7 @@ fn strict_upstream() -> Upstream {
         let mut issued = issued.lock().unwrap();
         if request.target() == "/oauth/token" {
             issued.push(Instant::now());
-            return Reply::json(&token_answer(issued.len() as u64, LIFETIME_S));
+            return Reply::json(&token_response(issued.len() as u64, LIFETIME_S));
         }
         let good = issued.iter().enumerate().any(|(index, at)| {
             at.elapsed() < Duration::from_secs(LIFETIME_S)
@@ -76,7 +76,7 @@ fn a_refresh_under_load_fails_not_one_request_and_every_reader_sees_the_new_toke
     let last: BTreeSet<&str> =
         requests[requests.len() - READERS..].iter().flat_map(|r| r.headers("authorization")).collect();
     assert_eq!(last.into_iter().collect::<Vec<_>>(), [format!("Bearer {}", token(2))]);
-    assert_eq!(upstream.token_calls(), 2);
+    assert_eq!(upstream.token_requests(), 2);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn n01_a_crowd_at_the_start_causes_one_token_call() {
         if request.target() != "/oauth/token" {
             return Reply::json("{}");
         }
-        let answer = token_answer(1, 3600);
+        let answer = token_response(1, 3600);
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
         Reply::Held(held.clone(), (head + &answer).into_bytes())
     });
@@ -99,9 +99,9 @@ fn n01_a_crowd_at_the_start_causes_one_token_call() {
     }
     gate.open();
     for client in &mut clients {
-        assert_eq!(client.read_answer(false).unwrap().status, 200);
+        assert_eq!(client.read_response(false).unwrap().status, 200);
     }
-    assert_eq!(upstream.token_calls(), 1);
+    assert_eq!(upstream.token_requests(), 1);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn m15_a_token_endpoint_that_hangs_delays_no_request_that_has_a_token() {
     let gate = crate::support::upstream::Gate::new();
     let first = AtomicBool::new(true);
     let upstream = Upstream::start_raw(move |request| match request.target() {
-        "/oauth/token" if first.swap(false, Ordering::SeqCst) => Reply::json(&token_answer(1, 3600)),
+        "/oauth/token" if first.swap(false, Ordering::SeqCst) => Reply::json(&token_response(1, 3600)),
         "/oauth/token" => Reply::Held(gate.clone(), Vec::new()),
         "/refused" => Reply::status(401, "Unauthorized", r#"{"code":"10023"}"#),
         _ => Reply::json("{}"),
@@ -120,8 +120,8 @@ fn m15_a_token_endpoint_that_hangs_delays_no_request_that_has_a_token() {
     refused.send("GET /refused HTTP/1.1\r\nHost: localhost\r\n\r\n");
     proxy.process.wait_for_line(|line| line.contains("the upstream refused the token"));
     assert_eq!(proxy.connect().get("/x").status, 200);
-    assert_eq!(refused.read_answer(false).unwrap().status, 401);
-    assert_eq!(upstream.token_calls(), 2);
+    assert_eq!(refused.read_response(false).unwrap().status, 401);
+    assert_eq!(upstream.token_requests(), 2);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn o07_a_failing_upstream_is_relayed_and_nothing_is_tried_again() {
     for _ in 0..20 {
         assert_eq!(client.get("/aggregation/v1/customers").status, 503);
     }
-    assert_eq!((upstream.requests().len(), upstream.token_calls()), (20, 1));
+    assert_eq!((upstream.requests().len(), upstream.token_requests()), (20, 1));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::support::{
     APP_KEY, CLIENT_ID, CLIENT_SECRET,
     process::{Process, serve_command},
-    upstream::{Reply, Upstream, token_answer},
+    upstream::{Reply, Upstream, token_response},
 };
 
 const PARTNER_PATH: &str = "/aggregation/v2/partners/authentication";
@@ -83,7 +83,7 @@ fn oauth2_can_be_spoken_as_the_rfc_has_it() {
         ),
         ("basic", true, "grant_type=client_credentials"),
     ] {
-        let upstream = Upstream::start_raw(|_| Reply::json(&token_answer(1, 3600)));
+        let upstream = Upstream::start_raw(|_| Reply::json(&token_response(1, 3600)));
         let process = Process::start(serve_command(&upstream, &[("FINICITY__AUTH__ENCODING", encoding)]));
         process.wait_for_log("token minted");
         let call = &upstream.received()[0];

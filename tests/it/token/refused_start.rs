@@ -11,9 +11,9 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    APP_KEY, CLIENT_ID, CLIENT_SECRET, PATIENCE,
+    APP_KEY, CLIENT_ID, CLIENT_SECRET, TIMEOUT,
     process::{Process, Proxy, program, serve_command},
-    upstream::{Received, Reply, Upstream, token_answer},
+    upstream::{ReceivedRequest, Reply, Upstream, token_response},
 };
 
 const IGNORED: &str = "startup.fail_on_rejection is ignored";
@@ -30,10 +30,10 @@ fn volume() -> TempDir {
 
 /// Rejects every secret but `CLIENT_SECRET`.
 fn upstream() -> Upstream {
-    Upstream::start_raw(|request: &Received| {
+    Upstream::start_raw(|request: &ReceivedRequest| {
         let is_right = String::from_utf8_lossy(&request.body).contains(CLIENT_SECRET);
         match request.target() {
-            "/oauth/token" if is_right => Reply::json(&token_answer(1, 3600)),
+            "/oauth/token" if is_right => Reply::json(&token_response(1, 3600)),
             "/oauth/token" => Reply::status(401, "Unauthorized", r#"{"error":"invalid_client"}"#),
             _ => Reply::json("{}"),
         }
@@ -97,7 +97,7 @@ impl Pod {
 /// Waits until `/startupz` answers with `status`, and returns its text.
 #[track_caller]
 fn wait_for_startup(proxy: &Proxy, status: u16, text: &str) -> String {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         let answer = proxy.ops().get("/startupz");
         if answer.status == status && answer.text().contains(text) {
@@ -110,7 +110,7 @@ fn wait_for_startup(proxy: &Proxy, status: u16, text: &str) -> String {
 
 #[track_caller]
 fn wait_for_message(pod: &Pod, matches: impl Fn(&str) -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !matches(&fs::read_to_string(&pod.message).unwrap()) {
         assert!(Instant::now() < end, "{}", fs::read_to_string(&pod.message).unwrap());
         std::thread::yield_now();

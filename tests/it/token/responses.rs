@@ -9,7 +9,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use crate::support::{
     process::Proxy,
-    upstream::{Reply, Upstream, token, token_answer},
+    upstream::{Reply, Upstream, token, token_response},
 };
 
 const LOCKED: &str = r#"{"code":24302,"message":"locked"}"#;
@@ -76,7 +76,7 @@ fn a_compressed_token_is_used_though_none_was_asked_for() {
     let upstream = Upstream::start_raw(|request| match request.target() {
         "/oauth/token" => {
             let fields = "content-type: application/json\r\nContent-Encoding: GZIP\r\n";
-            Reply::Bytes(response("200 OK", fields, &gzip(&token_answer(1, 3600))))
+            Reply::Bytes(response("200 OK", fields, &gzip(&token_response(1, 3600))))
         }
         _ => Reply::json("{}"),
     });
@@ -104,7 +104,7 @@ fn three_gateway_errors_at_the_start_cost_seconds() {
         0 => Reply::Bytes(response("502 Bad Gateway", "", b"")),
         1 => Reply::Bytes(response("503 Service Unavailable", "content-type: text/html\r\n", b"<html>")),
         2 => Reply::Bytes(response("504 Gateway Timeout", "retry-after: 0\r\n", b"upstream request timeout")),
-        _ => Reply::json(&token_answer(1, 3600)),
+        _ => Reply::json(&token_response(1, 3600)),
     });
     let proxy = Proxy::start(&upstream);
     let failures = proxy.process.logs("token refresh failed");

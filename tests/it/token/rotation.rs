@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     process::{Process, Proxy, program, serve_command},
-    upstream::{Gate, Received, Reply, Upstream},
+    upstream::{Gate, ReceivedRequest, Reply, Upstream},
 };
 
 /// An upstream that mints a token named after the secret, for the secrets in `good`, and takes a token only beside the App Key
@@ -73,7 +73,7 @@ fn start(upstream: &Upstream, mount: &Path) -> Proxy {
     Proxy::start_with(upstream, &[("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", &dir)])
 }
 
-fn secret_of(request: &Received) -> String {
+fn secret_of(request: &ReceivedRequest) -> String {
     String::from_utf8_lossy(&request.body).into_owned()
 }
 
@@ -100,7 +100,7 @@ fn p05_p08_a_secret_swapped_under_load_fails_no_request() {
     });
     let after = upstream.received().into_iter().find(|request| request.target() == "/after").unwrap();
     assert_eq!(after.headers("authorization"), ["Bearer token-two"]);
-    assert_eq!(upstream.token_calls(), 2);
+    assert_eq!(upstream.token_requests(), 2);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn d01_a_request_that_is_sent_again_has_the_credentials_of_one_scheme_alone() {
     const OAUTH2: [(&str, &str); 3] = [("client_id", "id"), ("client_secret", "one-secret"), ("app_key", "key-oauth2")];
     const PARTNER: [(&str, &str); 3] =
         [("partner_id", "id"), ("partner_secret", "two-secret"), ("app_key", "key-partner")];
-    let credentials = |request: &Received| {
+    let credentials = |request: &ReceivedRequest| {
         ["finicity-app-key", "authorization", "finicity-app-token"].map(|name| request.headers(name).join(", "))
     };
     let sent = |key: &str, bearer: &str, token: &str| [key, bearer, token].map(str::to_owned);
@@ -198,7 +198,7 @@ fn p02_a_secret_that_becomes_unusable_is_told_and_the_old_one_stays_in_use() {
     swap(mount.path(), 2, "changeme");
     let line = proxy.process.wait_for_log("the credentials cannot be used; those in use stay");
     assert!(line["problem"].as_str().unwrap().contains("client_secret holds a placeholder"), "{line}");
-    assert_eq!((proxy.connect().get("/x").status, upstream.token_calls()), (200, 1));
+    assert_eq!((proxy.connect().get("/x").status, upstream.token_requests()), (200, 1));
     let metrics = proxy.ops().get("/metrics").text();
     for line in [
         r#"finicity_proxy_reload_last_successful{subject="credentials"} 0"#,
@@ -228,7 +228,7 @@ fn p09_sighup_reads_files_named_by_variables_again() {
     write("two");
     process.signal(Signal::HUP);
     process.wait_for_log("the new credentials minted a token and have taken over");
-    assert_eq!(upstream.token_calls(), 2);
+    assert_eq!(upstream.token_requests(), 2);
 }
 
 #[test]
