@@ -10,20 +10,20 @@
 //! and the system's trust store (the image has none). `docs/tls.md` tells operators what this means to them.
 
 mod ca_file;
-mod fault;
+mod failure;
 mod pin;
 mod stream;
-mod trust;
+mod trust_store;
 
 use std::path::PathBuf;
 
 use rustls::pki_types::CertificateDer;
 
 pub use ca_file::{Error, Malformed};
-pub use fault::Fault;
+pub use failure::Fault;
 pub use pin::Pin;
 pub use stream::Stream;
-pub use trust::{Trust, TrustWriter, trust};
+pub use trust_store::{Trust, TrustWriter, trust};
 
 /// What is trusted.
 #[derive(Clone, Debug)]

@@ -5,8 +5,10 @@
 //! them, `proxy::forward`, is the only one that uses it.
 
 mod body;
+mod body_source;
 mod config;
 mod connect;
+mod counting_io;
 mod disposition;
 mod early_response;
 mod http1;
@@ -14,7 +16,6 @@ mod http2;
 mod lifecycle;
 mod pool;
 mod send;
-mod source;
 mod stream;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http_body::SizeHint;
 
-use super::{early_response::BackgroundBody, http2, source::Source};
+use super::{body_source::Source, early_response::BackgroundBody, http2};
 use crate::error_chain::BodyError;
 
 /// The body of an answer. Its connection is free for another request when it has been taken whole.

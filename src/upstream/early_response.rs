@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::{select, sync::mpsc};
 
-use super::{connect::Connect, http1::Error, pool::Exclusive, source::Source as _};
+use super::{body_source::Source as _, connect::Connect, http1::Error, pool::Exclusive};
 
 /// The answer of a connection that drives itself.
 pub(super) struct BackgroundBody(mpsc::Receiver<Part>);

@@ -26,7 +26,7 @@ use http_body::{Body, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::{decoder::Decoder, head::Head, request_writer::RequestWriter};
-use super::stream::CountingIo;
+use super::counting_io::CountingIo;
 use crate::{error_chain::BodyError, upstream::Disposition};
 
 /// How much is read at a time at first: the whole of most answers. It is read onto the stack and copied, so that an answer

@@ -32,8 +32,8 @@ pub(super) use self::{
     response_future::{Failure, Http2ResponseFuture},
 };
 use super::{
+    counting_io::CountingIo,
     lifecycle::{ConnectionMetrics, OpenGuard},
-    stream::CountingIo,
 };
 use crate::telemetry::CloseReason;
 

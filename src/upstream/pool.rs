@@ -8,6 +8,9 @@
 //! Deliberately absent: a limit on the number of connections, which is that of requests, and waiting for one to become free
 //! while a new one is being opened.
 
+mod exclusive;
+mod multiplexed;
+
 use std::{
     collections::VecDeque,
     error::Error as StdError,
@@ -26,15 +29,15 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+pub(crate) use self::{exclusive::Exclusive, multiplexed::Shared};
 use super::{
     UpstreamConfig,
     connect::{Connect, ConnectError, Protocol, failure::count_failure},
-    http1::{self, Http1Connection},
+    http1::Http1Connection,
     http2,
-    lifecycle::{ConnectionMetrics, OpenGuard},
-    source::Source,
+    lifecycle::ConnectionMetrics,
 };
-use crate::telemetry::{CloseReason, Metrics};
+use crate::telemetry::Metrics;
 
 /// How far the age of a connection may differ from the configured one, either way.
 const AGE_JITTER: f64 = 0.1;
@@ -65,22 +68,6 @@ struct Idle<C: Connect, B> {
     looked_after: bool,
     /// … and what wakes it.
     waker: Option<Waker>,
-}
-
-/// A connection over HTTP/1.1, which belongs to one request at a time.
-pub(crate) struct Exclusive<C: Connect, B> {
-    pub(super) line: Http1Connection<C::Stream, B>,
-    /// When it has served long enough.
-    ends: Instant,
-    open: OpenGuard,
-    pool: Weak<Pool<C, B>>,
-}
-
-/// A connection over HTTP/2, and the pool that it belongs to.
-pub(crate) struct Shared<C: Connect, B> {
-    pub(super) connection: http2::Connection,
-    ends: Instant,
-    pool: Weak<Pool<C, B>>,
 }
 
 /// The connection that a request got.
@@ -176,13 +163,13 @@ where
         let connection = match protocol {
             Protocol::Http1 => {
                 let line = Http1Connection::new(stream, self.write_timeout);
-                Connection::Http1(Box::new(Exclusive { line, ends, open: OpenGuard(life), pool }))
+                Connection::Http1(Box::new(Exclusive::new(line, ends, life, pool)))
             }
             Protocol::Http2 => {
                 let begun =
                     http2::Connection::begin(stream, self.write_timeout, life).await.map_err(ConnectError::Http);
                 let connection = begun.inspect_err(|error| count_failure(&self.metrics, error))?;
-                let shared = Arc::new(Shared { connection, ends, pool });
+                let shared = Arc::new(Shared::new(connection, ends, pool));
                 self.keep(|kept, now| {
                     kept.shared.retain(|(before, _)| before.stays(now, now + self.idle_timeout));
                     kept.shared.push((Arc::clone(&shared), now));
@@ -246,118 +233,4 @@ where
         Poll::Ready(())
     })
     .await;
-}
-
-impl<C, B> Exclusive<C, B>
-where
-    C: Connect,
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    /// How it lives and ends.
-    pub(super) fn life(&self) -> &Arc<ConnectionMetrics> {
-        &self.open.0
-    }
-
-    /// Notes that it ends because a request failed with `error`.
-    pub(crate) fn note(&self, error: &http1::Error) {
-        let reason = match error {
-            http1::Error::Body(_) | http1::Error::Length => CloseReason::Unfinished,
-            http1::Error::Incomplete => CloseReason::Upstream,
-            http1::Error::Parse(_) | http1::Error::Invalid(_) | http1::Error::Io(_) => CloseReason::Failed,
-        };
-        self.life().ends_because(reason);
-    }
-
-    /// Whether it may be kept, and used, when it is idle and has been since a time that ends with `idle_until`. If not, it ends, and
-    /// this is the place that knows why. Wakes `cx` when that changes by itself.
-    fn stays(&mut self, cx: &mut Context<'_>, now: Instant, idle_until: Instant) -> bool {
-        let reason = match self.line.poll_ended(cx) {
-            Poll::Ready(true) => CloseReason::Upstream,
-            Poll::Ready(false) => CloseReason::Failed,
-            Poll::Pending if now >= self.ends => CloseReason::Age,
-            Poll::Pending if now >= idle_until => CloseReason::Idle,
-            Poll::Pending => return true,
-        };
-        self.life().ends_because(reason);
-        false
-    }
-}
-
-impl<C, B> Source for Exclusive<C, B>
-where
-    C: Connect,
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, http1::Error>>> {
-        let part = self.line.poll_data(cx);
-        if let Poll::Ready(Some(Err(error))) = &part {
-            self.note(error);
-        }
-        part
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.line.size_hint()
-    }
-
-    fn give_back(mut self: Box<Self>) {
-        if !self.line.is_answered() {
-            return self.life().ends_because(CloseReason::Unfinished);
-        }
-        let Some(pool) = self.pool.upgrade().filter(|_| self.line.is_reusable()) else { return };
-        let metrics = Arc::clone(&pool.metrics);
-        pool.keep(|kept, now| {
-            // Whoever looks after it hears from now on how it fares.
-            let mut watched = Context::from_waker(kept.waker.as_ref().unwrap_or(Waker::noop()));
-            if self.stays(&mut watched, now, now + pool.idle_timeout) {
-                metrics.upstream().idle().inc();
-                kept.idle.push_back((self, now));
-            }
-        });
-    }
-}
-
-impl<C: Connect, B> Shared<C, B> {
-    /// Whether a request can be sent now.
-    fn is_usable(&self, now: Instant) -> bool {
-        now < self.ends && self.connection.is_usable()
-    }
-
-    /// Whether one request more can be on it at the same time.
-    fn has_room(self: &Arc<Self>) -> bool {
-        self.connection.has_room_beside(self.users())
-    }
-
-    /// Notes that it ends for its age, if it has that.
-    fn note_age(&self, now: Instant) {
-        if now >= self.ends {
-            self.connection.life().ends_because(CloseReason::Age);
-        }
-    }
-
-    /// How many requests are on it, when the pool keeps it.
-    fn users(self: &Arc<Self>) -> usize {
-        Arc::strong_count(self) - 1
-    }
-
-    /// Whether it may be kept, and used, when it is idle and has been since a time that ends with `idle_until`.
-    fn stays(self: &Arc<Self>, now: Instant, idle_until: Instant) -> bool {
-        let idle = now >= idle_until && self.users() == 0;
-        let usable = self.is_usable(now);
-        if !usable {
-            self.note_age(now);
-        } else if idle {
-            self.connection.life().ends_because(CloseReason::Idle);
-        }
-        usable && !idle
-    }
-
-    /// Gets no more requests: it has ended, and may not have noticed yet.
-    pub(crate) fn forget(self: &Arc<Self>) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.kept().shared.retain(|(shared, _)| !Arc::ptr_eq(shared, self));
-        }
-    }
 }

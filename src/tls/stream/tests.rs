@@ -1,8 +1,8 @@
 //! A client of this module and a server of `tokio-rustls`, at the two ends of a pipe in memory. The time is paused: where nothing goes
 //! on any more, a limit has passed at once, and the test fails instead of hanging.
 
+mod close;
 mod data;
-mod ends;
 mod handshake;
 mod hostile;
 

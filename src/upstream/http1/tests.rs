@@ -1,9 +1,9 @@
 //! Requests as they are written and answers as they are read, on streams that follow a script, and on pipes under paused time.
 
 mod against_hyper;
-mod answers;
 mod both_directions;
 mod requests;
+mod responses;
 
 use std::{
     collections::VecDeque,

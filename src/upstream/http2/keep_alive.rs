@@ -6,7 +6,7 @@ use std::{future::pending, time::Duration};
 use h2::{Ping, PingPong};
 use tokio::time::{sleep, timeout};
 
-use crate::upstream::stream::BytesRead;
+use crate::upstream::counting_io::BytesRead;
 
 /// After how long without a word from it a server is asked, and how long its answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(20);

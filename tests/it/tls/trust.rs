@@ -289,5 +289,5 @@ fn j03_verification_is_decided_in_one_place() {
     }
     found.sort();
     // The verifier that asks for more than the usual one, and where it is put in.
-    assert_eq!(found, ["src/tls/pin.rs: danger", "src/tls/trust.rs: danger"]);
+    assert_eq!(found, ["src/tls/pin.rs: danger", "src/tls/trust_store.rs: danger"]);
 }
