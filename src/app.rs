@@ -103,7 +103,7 @@ impl App {
         listeners::warn_of_exposure(&listen);
         warn_of_policy(&proxy.policy);
 
-        let (trust_writer, trust) = tls::trust(config.tls)?;
+        let (trust_writer, trust) = tls::trust_store(config.tls)?;
         let metrics = Arc::new(Metrics::new());
         let scheme = credentials.scheme;
         let (state_dir, source_ref) = (config.state_dir.as_deref(), source.as_ref());

@@ -62,7 +62,7 @@ use crate::{
     message::guard::Transport,
     process::drain::Drain,
     telemetry::Metrics,
-    tls::Trust,
+    tls::TrustStore,
     token::{TokenControl, TokenReader},
 };
 
@@ -72,7 +72,7 @@ pub struct Pool(Upstream<LimitedBody<Incoming>>);
 
 impl Pool {
     /// No connections yet. They live on the runtime that they are first used on, and trust what `trust` says at each.
-    pub fn new(config: &Config, trust: Trust, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, trust: TrustStore, metrics: Arc<Metrics>) -> Self {
         Self(Upstream::new(
             &config.upstream,
             Arc::new(HeaderRules::new(&config.own_headers, &config.forward)),

@@ -1,4 +1,4 @@
-//! Whom the proxy trusts upstream. The data path and the token call share one [`Trust`].
+//! Whom the proxy trusts upstream. The data path and the token call share one [`TrustStore`].
 //!
 //! What is trusted at one moment is one immutable rustls configuration. A change of `upstream.ca_file` makes another one, and
 //! connections take the one that is current when they begin. So there is no moment without verification, and since each
@@ -20,10 +20,10 @@ use std::path::PathBuf;
 use rustls::pki_types::CertificateDer;
 
 pub use ca_file::{Error, Malformed};
-pub use failure::Fault;
+pub use failure::TlsFailure;
 pub use pin::Pin;
 pub use stream::Stream;
-pub use trust_store::{Trust, TrustWriter, trust};
+pub use trust_store::{TrustStore, TrustStoreWriter, trust_store};
 
 /// What is trusted.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use tracing::{error, info};
 use crate::{
     error_chain,
     telemetry::{AUDIT, Metrics, ReloadTarget},
-    tls::TrustWriter,
+    tls::TrustStoreWriter,
 };
 
 /// How often all sessions are forgotten. Each session that is resumed brings tickets for the next, so a certificate would never
@@ -23,21 +23,21 @@ const SESSIONS_END: Duration = Duration::from_secs(3600);
 /// Looks at the file every few seconds, and reads it again at each of `hangups`, until `stop` is cancelled. A file that cannot be
 /// used is told, once, and the trust of before stays.
 pub(super) async fn follow(
-    mut writer: TrustWriter,
+    mut writer: TrustStoreWriter,
     metrics: Arc<Metrics>,
     mut hangups: Signal,
     stop: CancellationToken,
 ) {
     let mut sessions_end = interval_at(Instant::now() + SESSIONS_END, SESSIONS_END);
     loop {
-        let next_look = writer.next_look();
+        let next_look = writer.next_check();
         let next_look = async { if let Some(pause) = next_look { sleep(pause).await } else { pending().await } };
         let news = select! {
             () = stop.cancelled() => return,
-            () = next_look => writer.look(),
+            () = next_look => writer.check_file(),
             _ = hangups.recv() => writer.reload(),
             _ = sessions_end.tick() => {
-                writer.forget_sessions();
+                writer.clear_sessions();
                 Ok(None)
             }
         };

@@ -9,7 +9,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::{
     egress, error_chain,
-    tls::Fault,
+    tls::TlsFailure,
     token::Unavailable,
     upstream::{ConnectError, Disposition, Http1Error, Http2Error, NameError, RequestError},
 };
@@ -174,7 +174,7 @@ impl Error {
                     .map_or_else(|| Some(error.kind().to_string()), |_| Some(error.to_string()));
             }
             if let Some(error) = cause.downcast_ref::<rustls::Error>() {
-                return Some(Fault::of(error).map_or_else(|| error.to_string(), |fault| fault.to_string()));
+                return Some(TlsFailure::classify(error).map_or_else(|| error.to_string(), |fault| fault.to_string()));
             }
             let http = cause.is::<RequestError>() || cause.is::<Http1Error>() || cause.is::<Http2Error>();
             let http = http || cause.is::<hyper::Error>();

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     error_chain,
     telemetry::Metrics,
-    tls::Trust,
+    tls::TrustStore,
     upstream::{
         self, Checkout, Connect, ConnectError, Connection, Connector, Disposition, Exclusive, Http1Request,
         Http2Request, Pool, UnansweredRequest, UpstreamBody, UpstreamConfig,
@@ -61,7 +61,7 @@ impl<B> Upstream<B> {
     pub(super) fn new(
         config: &UpstreamConfig,
         own_names: Arc<HeaderRules>,
-        trust: Trust,
+        trust: TrustStore,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self::with_connector(config, own_names, Connector::new(config, trust), metrics)

@@ -24,7 +24,7 @@ use crate::secret::ShownPath;
 /// memory.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Why there is no trust to build.
+/// Why no trust store can be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No authority at all would be trusted.
@@ -130,23 +130,23 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(content)
 }
 
-/// Adds the authorities in `content` to `roots`, and returns how many they are. `path` is what an error calls the file.
-pub(super) fn add(content: &[u8], path: &Path, roots: &mut RootCertStore) -> Result<usize, Error> {
-    let (mut found, mut key) = (0, None);
+/// Adds the CAs in `content` to `roots`, and returns their number. `path` is the file's name in errors.
+pub(super) fn add_cas(content: &[u8], path: &Path, roots: &mut RootCertStore) -> Result<usize, Error> {
+    let (mut ca_count, mut private_key_line) = (0, None);
     let mut rest = content;
     loop {
         let block = pem::from_buf(&mut rest);
-        let line = || line_of_block(content, content.len() - rest.len());
+        let line = || block_start_line(content, content.len() - rest.len());
         match block {
             Ok(None) => break,
             Ok(Some((SectionKind::Certificate, certificate))) => {
-                let added = roots.add(CertificateDer::from(certificate));
-                added.map_err(|_| Error::Unusable { path: path.into(), line: line() })?;
-                found += 1;
+                let result = roots.add(CertificateDer::from(certificate));
+                result.map_err(|_| Error::Unusable { path: path.into(), line: line() })?;
+                ca_count += 1;
             }
-            Ok(Some((SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey, secret))) => {
-                drop(Zeroizing::new(secret));
-                key = key.or_else(|| Some(line()));
+            Ok(Some((SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey, key))) => {
+                drop(Zeroizing::new(key));
+                private_key_line = private_key_line.or_else(|| Some(line()));
             }
             Ok(Some(_)) => {}
             Err(error) => {
@@ -154,56 +154,57 @@ pub(super) fn add(content: &[u8], path: &Path, roots: &mut RootCertStore) -> Res
             }
         }
     }
-    match key {
-        _ if found > 0 => Ok(found),
+    match private_key_line {
+        _ if ca_count > 0 => Ok(ca_count),
         Some(line) => Err(Error::PrivateKey { path: path.into(), line }),
         None => Err(Error::Empty { path: path.into() }),
     }
 }
 
 /// The number of the last line before `end` that begins a block.
-fn line_of_block(content: &[u8], end: usize) -> usize {
+fn block_start_line(content: &[u8], end: usize) -> usize {
     let lines = content[..end].split(|byte| *byte == b'\n');
-    let begins = |(_, line): &(usize, &[u8])| line.starts_with(b"-----BEGIN");
-    (1..).zip(lines).filter(begins).last().map_or(1, |(number, _)| number)
+    let is_begin_line = |(_, line): &(usize, &[u8])| line.starts_with(b"-----BEGIN");
+    (1..).zip(lines).filter(is_begin_line).last().map_or(1, |(number, _)| number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn block(label: &str, inside: &str) -> String {
-        format!("-----BEGIN {label}-----\n{inside}\n-----END {label}-----\n")
+    fn block(label: &str, content: &str) -> String {
+        format!("-----BEGIN {label}-----\n{content}\n-----END {label}-----\n")
     }
 
-    fn added(content: &str) -> Result<usize, Error> {
-        add(content.as_bytes(), Path::new("ca.pem"), &mut RootCertStore::empty())
+    fn add(content: &str) -> Result<usize, Error> {
+        add_cas(content.as_bytes(), Path::new("ca.pem"), &mut RootCertStore::empty())
     }
 
     #[test]
     fn each_thing_that_can_be_wrong_is_told_apart_with_its_line() {
         let key = block("PRIVATE KEY", "Y2FuYXJ5");
-        assert!(matches!(added(""), Err(Error::Empty { .. })));
-        assert!(matches!(added("no certificate here\n"), Err(Error::Empty { .. })));
-        for (content, at, expected) in [
+        assert!(matches!(add(""), Err(Error::Empty { .. })));
+        assert!(matches!(add("no certificate here\n"), Err(Error::Empty { .. })));
+        for (content, expected_line, expected) in [
             (block("CERTIFICATE", "!"), 1, Malformed::Base64),
             (format!("{key}# text\r\n{}", block("CERTIFICATE", "canary!")), 5, Malformed::Base64),
             ("\n-----BEGIN CERTIFICATE-----\nAAAA\n".to_owned(), 2, Malformed::End),
             (format!("{key}-----BEGIN canary canary--\n"), 4, Malformed::Begin),
         ] {
-            let error = added(&content).unwrap_err();
+            let error = add(&content).unwrap_err();
             assert!(
-                matches!(error, Error::NotPem { line, malformed, .. } if line == at && malformed == expected),
+                matches!(error, Error::NotPem { line, malformed, .. } if line == expected_line && malformed == expected),
                 "{error}"
             );
             assert!(
-                error.to_string().contains(&format!("line {at} ")) && !format!("{error:?}").contains("canary"),
+                error.to_string().contains(&format!("line {expected_line} "))
+                    && !format!("{error:?}").contains("canary"),
                 "{error}"
             );
         }
-        assert!(matches!(added(&block("CERTIFICATE", "AAAA")), Err(Error::Unusable { line: 1, .. })));
+        assert!(matches!(add(&block("CERTIFICATE", "AAAA")), Err(Error::Unusable { line: 1, .. })));
         for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"] {
-            let error = added(&format!("\n{}", block(label, "Y2FuYXJ5"))).unwrap_err();
+            let error = add(&format!("\n{}", block(label, "Y2FuYXJ5"))).unwrap_err();
             assert!(matches!(error, Error::PrivateKey { line: 2, .. }), "{error}");
         }
     }
@@ -238,7 +239,7 @@ mod tests {
             key.replace("PRIVATE KEY", "canary"),
             format!("\u{feff}{key}"),
         ] {
-            let error = added(&content).unwrap_err();
+            let error = add(&content).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
         }
     }

@@ -48,19 +48,19 @@ pub(super) struct NotPinned;
 
 /// The usual verification, and after it the pins.
 #[derive(Debug)]
-pub(super) struct Pinned {
-    usual: Arc<WebPkiServerVerifier>,
+pub(super) struct PinnedKeyVerifier {
+    inner: Arc<WebPkiServerVerifier>,
     pins: Vec<Pin>,
 }
 
-impl Pinned {
-    /// `usual`, and after it one of `pins`.
-    pub(super) fn new(usual: Arc<WebPkiServerVerifier>, pins: Vec<Pin>) -> Self {
-        Self { usual, pins }
+impl PinnedKeyVerifier {
+    /// `inner`, and after it one of `pins`.
+    pub(super) fn new(inner: Arc<WebPkiServerVerifier>, pins: Vec<Pin>) -> Self {
+        Self { inner, pins }
     }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedKeyVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -69,7 +69,7 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         let key = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
         if self.pins.contains(&Pin::of(&key)) {
             return Ok(verified);
@@ -83,7 +83,7 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls12_signature(message, certificate, signed)
+        self.inner.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -92,11 +92,11 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls13_signature(message, certificate, signed)
+        self.inner.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(Pin::parse(ZEROS), Some(Pin([0; 32])));
         assert_eq!(format!("{:?}", Pin([0; 32])), ZEROS);
         let (base64, longer) = (&ZEROS[PREFIX.len()..], BASE64_STANDARD.encode([0; 33]));
-        for wrong in [
+        for invalid in [
             "",
             "sha256/",
             base64,
@@ -125,7 +125,7 @@ mod tests {
             &ZEROS.replace("AAA=", "AAB="),
             &ZEROS.replace("AAAA", "A-_A"),
         ] {
-            assert_eq!(Pin::parse(wrong), None, "{wrong}");
+            assert_eq!(Pin::parse(invalid), None, "{invalid}");
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     credentials::{Credentials, Scheme, lockout},
     egress,
-    tls::{Fault, Trust},
+    tls::{TlsFailure, TrustStore},
 };
 
 /// Capacity for a typical response.
@@ -95,7 +95,7 @@ pub trait TokenSource: Send + Sync + 'static {
 /// The configured token endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
-    trust: Trust,
+    trust: TrustStore,
     host: String,
     config: Config,
 }
@@ -117,7 +117,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// When the address or the TLS configuration cannot be used.
-    pub fn new(config: Config, trust: Trust) -> Result<Self, EndpointError> {
+    pub fn new(config: Config, trust: TrustStore) -> Result<Self, EndpointError> {
         let host = config.base.host().ok_or(EndpointError::Url)?.to_owned();
         for path in [&config.token_path, &config.revocation_path].into_iter().flatten() {
             url(&config.base, path).ok_or(EndpointError::Url)?;
@@ -150,7 +150,7 @@ impl Endpoint {
 }
 
 /// A client for one call, since the trust may change between two, and there is no connection to keep.
-fn client(trust: &Trust, config: &Config) -> Result<reqwest::Client, reqwest::Error> {
+fn client(trust: &TrustStore, config: &Config) -> Result<reqwest::Client, reqwest::Error> {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(trust.client_config())
         .https_only(config.base.scheme_str() != Some("http"))
@@ -279,8 +279,8 @@ fn transport_failure(error: reqwest::Error) -> TokenFailure {
     debug!(error = ?error, "token call failed");
     let (class, reason) = if error.is_timeout() {
         (FailureClass::Transient, "the token endpoint did not answer in time")
-    } else if let Some(fault) = Fault::find(&error) {
-        let class = if fault.is_of_certificate() { FailureClass::Certificate } else { FailureClass::Transient };
+    } else if let Some(fault) = TlsFailure::find(&error) {
+        let class = if fault.is_certificate() { FailureClass::Certificate } else { FailureClass::Transient };
         (class, fault.description())
     } else if error.is_connect() {
         (FailureClass::Transient, "the token endpoint cannot be reached")
@@ -296,7 +296,7 @@ mod tests {
     use crate::token::tests::config;
 
     fn endpoint(base: &str) -> Endpoint {
-        let (_, trust) = crate::tls::trust(crate::tls::Config::default()).unwrap();
+        let (_, trust) = crate::tls::trust_store(crate::tls::Config::default()).unwrap();
         Endpoint::new(Config { base: base.parse().unwrap(), ..config() }, trust).unwrap()
     }
 

@@ -24,7 +24,7 @@ use self::resolve::SingleFlight;
 use super::{UpstreamConfig, http2, stream::Stream};
 use crate::{
     egress::{self, Tunnel},
-    tls::{self, Trust},
+    tls::{self, TrustStore},
 };
 
 /// How long the addresses of the preferred family have before the others are tried beside them: the time that RFC 8305, 8,
@@ -104,7 +104,7 @@ pub(crate) struct Connector<R = GaiResolver> {
 
 /// How TLS is begun: with the trust of that moment, which may change while the process runs.
 struct Tls {
-    trust: Trust,
+    trust: TrustStore,
     name: ServerName<'static>,
     http2: bool,
 }
@@ -121,13 +121,13 @@ impl Tls {
 
 impl Connector {
     /// To `config.url`, trusting what `trust` says at each connection.
-    pub(crate) fn new(config: &UpstreamConfig, trust: Trust) -> Self {
+    pub(crate) fn new(config: &UpstreamConfig, trust: TrustStore) -> Self {
         Self::with_resolver(config, trust, GaiResolver::new())
     }
 }
 
 impl<R: Resolve> Connector<R> {
-    fn with_resolver(config: &UpstreamConfig, trust: Trust, resolver: R) -> Self {
+    fn with_resolver(config: &UpstreamConfig, trust: TrustStore, resolver: R) -> Self {
         let resolver = SingleFlight::new(resolver).map_err(NameError as fn(io::Error) -> NameError);
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);

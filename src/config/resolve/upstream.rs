@@ -41,7 +41,7 @@ pub(super) fn tls(read: &mut Reader<'_>) -> tls::Config {
         extra_roots: Vec::new(),
         pinned_keys: pinned_keys(read),
     };
-    if let Err(error) = tls::trust(tls.clone()) {
+    if let Err(error) = tls::trust_store(tls.clone()) {
         let key = if matches!(error, tls::Error::NoRoots) { "upstream.public_roots" } else { "upstream.ca_file" };
         read.problem(key, error_chain::one_line(&error));
     }

@@ -46,7 +46,7 @@ fn a_connection_is_counted_from_its_opening_to_its_end() {
     upstream.opened(Duration::from_millis(2));
     upstream.opened(Duration::from_millis(2));
     upstream.closed(CloseReason::Failed);
-    upstream.connect_failed(ConnectFailure::Tls, Some(crate::tls::Fault::Pin));
+    upstream.connect_failed(ConnectFailure::Tls, Some(crate::tls::TlsFailure::PinMismatch));
     upstream.connect_failed(ConnectFailure::Tls, None);
     upstream.connect_failed(ConnectFailure::Timeout, None);
     upstream.request_sent(true);

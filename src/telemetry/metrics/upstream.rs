@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::{factory::MetricFactory, requests::LATENCY_BUCKETS_S};
-use crate::tls::Fault;
+use crate::tls::TlsFailure;
 
 labels! {
     /// Why a connection to the upstream was closed.
@@ -52,14 +52,14 @@ pub struct UpstreamMetrics {
     requests: [IntCounter; 2],
     connect_duration: Histogram,
     connect_failures: [IntCounter; ConnectFailure::LABELS.len()],
-    tls_failures: [IntCounter; Fault::LABELS.len() + 1],
+    tls_failures: [IntCounter; TlsFailure::LABELS.len() + 1],
     throttled: IntCounter,
 }
 
 impl UpstreamMetrics {
     pub(super) fn new(factory: &MetricFactory) -> Self {
-        let mut faults = ["other"; Fault::LABELS.len() + 1];
-        faults[..Fault::LABELS.len()].copy_from_slice(&Fault::LABELS);
+        let mut faults = ["other"; TlsFailure::LABELS.len() + 1];
+        faults[..TlsFailure::LABELS.len()].copy_from_slice(&TlsFailure::LABELS);
         Self {
             open: factory.gauge("upstream_connections", "Open connections to the upstream."),
             idle: factory.gauge("upstream_connections_idle", "Those over HTTP/1.1 that wait for a request."),
@@ -111,10 +111,10 @@ impl UpstreamMetrics {
     }
 
     /// Counts a connection that could not be opened; `fault` is what was wrong with its TLS handshake, where that is known.
-    pub fn connect_failed(&self, failure: ConnectFailure, fault: Option<Fault>) {
+    pub fn connect_failed(&self, failure: ConnectFailure, fault: Option<TlsFailure>) {
         self.connect_failures[failure as usize].inc();
         if failure == ConnectFailure::Tls {
-            self.tls_failures[fault.map_or(Fault::LABELS.len(), |fault| fault as usize)].inc();
+            self.tls_failures[fault.map_or(TlsFailure::LABELS.len(), |fault| fault as usize)].inc();
         }
     }
 

@@ -42,23 +42,23 @@ const NAME: &str = "up.test";
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// A pipe that holds all that a test puts in.
-const WIDE: usize = 1024 * 1024;
+const WIDE_PIPE: usize = 1024 * 1024;
 
 /// The lengths of the writes of one side.
-const PIECES: [usize; 8] = [1, 0, 16 * 1024, 3, 64 * 1024, 300 * 1024, 0, 16 * 1024 + 1];
+const WRITE_SIZES: [usize; 8] = [1, 0, 16 * 1024, 3, 64 * 1024, 300 * 1024, 0, 16 * 1024 + 1];
 
 /// How the two sides are set up.
-struct Party {
+struct TestPair {
     client: ClientConfig,
     server: ServerConfig,
 }
 
-fn party(version: &'static SupportedProtocolVersion) -> Party {
-    party_named(version, vec![NAME.to_owned()])
+fn test_pair(version: &'static SupportedProtocolVersion) -> TestPair {
+    test_pair_with_names(version, vec![NAME.to_owned()])
 }
 
-/// A server whose certificate has `names`, and a client that trusts its authority.
-fn party_named(version: &'static SupportedProtocolVersion, names: Vec<String>) -> Party {
+/// A server whose certificate has `names`, and a client that trusts its CA.
+fn test_pair_with_names(version: &'static SupportedProtocolVersion, names: Vec<String>) -> TestPair {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -79,10 +79,10 @@ fn party_named(version: &'static SupportedProtocolVersion, names: Vec<String>) -
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Party { client, server }
+    TestPair { client, server }
 }
 
-impl Party {
+impl TestPair {
     async fn connect<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> io::Result<Stream<S>> {
         Stream::connect(Arc::new(self.client.clone()), NAME.try_into().unwrap(), io).await
     }
@@ -93,18 +93,18 @@ impl Party {
 
     /// What becomes of the handshake at either end.
     async fn handshake(&self, near: DuplexStream, far: DuplexStream) -> (io::Result<Client>, io::Result<Server>) {
-        within(async { tokio::join!(self.connect(near), self.accept(far)) }).await
+        with_timeout(async { tokio::join!(self.connect(near), self.accept(far)) }).await
     }
 
     /// Both ends of a connection over a wide pipe.
-    async fn pair(&self) -> (Client, Server) {
-        let (near, far) = duplex(WIDE);
+    async fn connect_both(&self) -> (Client, Server) {
+        let (near, far) = duplex(WIDE_PIPE);
         let (client, server) = self.handshake(near, far).await;
         (client.unwrap(), server.unwrap())
     }
 }
 
-async fn within<F: Future>(future: F) -> F::Output {
+async fn with_timeout<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(60), future).await.expect("nothing goes on any more")
 }
 
@@ -115,41 +115,41 @@ fn content(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// How a side writes and reads.
+/// The sizes of the writes and reads of one side.
 #[derive(Clone, Debug)]
-struct Habits {
-    pieces: Vec<usize>,
-    /// Each piece in several slices, some of them empty.
+struct IoPattern {
+    write_sizes: Vec<usize>,
+    /// Each write is of several slices, some of them empty.
     vectored: bool,
-    read: usize,
+    read_size: usize,
 }
 
-/// Writes with `habits` in one task, and reads in another, which must bring what the other side has written with the same habits. Gives
-/// what has to be there until that side is done too.
-async fn talk<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(io: S, habits: Habits) -> impl Sized {
-    let expected = content(habits.pieces.iter().sum());
+/// Writes with `pattern` in one task, and in another reads what the other side writes with the same pattern. Returns both halves of the
+/// stream, which must live until the other side has finished.
+async fn write_and_read<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(io: S, pattern: IoPattern) -> impl Sized {
+    let expected = content(pattern.write_sizes.iter().sum());
     let (reader, writer) = split(io);
-    let writing = tokio::spawn(write(writer, habits.clone()));
-    let (received, reader) = tokio::spawn(read(reader, habits.read)).await.unwrap();
-    assert!(received == expected, "{habits:?}: {} of {} bytes", received.len(), expected.len());
+    let writing = tokio::spawn(write(writer, pattern.clone()));
+    let (received, reader) = tokio::spawn(read(reader, pattern.read_size)).await.unwrap();
+    assert!(received == expected, "{pattern:?}: {} of {} bytes", received.len(), expected.len());
     (reader, writing.await.unwrap())
 }
 
-async fn write<S: AsyncWrite>(mut writer: WriteHalf<S>, habits: Habits) -> WriteHalf<S> {
-    let content = content(habits.pieces.iter().sum());
+async fn write<S: AsyncWrite>(mut writer: WriteHalf<S>, pattern: IoPattern) -> WriteHalf<S> {
+    let content = content(pattern.write_sizes.iter().sum());
     let mut rest = content.as_slice();
-    for piece in habits.pieces {
-        let (mut now, later) = rest.split_at(piece);
+    for size in pattern.write_sizes {
+        let (mut part, later) = rest.split_at(size);
         rest = later;
         loop {
-            let (first, second) = now.split_at(now.len() / 3);
-            let written = if habits.vectored {
+            let (first, second) = part.split_at(part.len() / 3);
+            let written = if pattern.vectored {
                 writer.write_vectored(&[b"", first, b"", second].map(IoSlice::new)).await.unwrap()
             } else {
-                writer.write(now).await.unwrap()
+                writer.write(part).await.unwrap()
             };
-            now = &now[written..];
-            if now.is_empty() {
+            part = &part[written..];
+            if part.is_empty() {
                 break;
             }
             assert_ne!(written, 0);
@@ -170,11 +170,11 @@ async fn read<S: AsyncRead>(mut reader: ReadHalf<S>, size: usize) -> (Vec<u8>, R
     }
 }
 
-async fn check_both_ways(party: &Party, width: usize, habits: Habits) {
+async fn check_both_directions(test_pair: &TestPair, width: usize, pattern: IoPattern) {
     let (near, far) = duplex(width);
-    let client = async { talk(party.connect(near).await.unwrap(), habits.clone()).await };
-    let server = async { talk(party.accept(far).await.unwrap(), habits.clone()).await };
-    within(async { tokio::join!(client, server) }).await;
+    let client = async { write_and_read(test_pair.connect(near).await.unwrap(), pattern.clone()).await };
+    let server = async { write_and_read(test_pair.accept(far).await.unwrap(), pattern.clone()).await };
+    with_timeout(async { tokio::join!(client, server) }).await;
 }
 
 /// What `tls` makes of `plaintext`.

@@ -8,16 +8,16 @@ use rustls::{
 use tempfile::TempDir;
 
 use super::{super::Pin, *};
-use crate::tls::Fault;
+use crate::tls::TlsFailure;
 
-/// An authority, and a server with a certificate of it.
-struct Party {
+/// A CA, and a server with a certificate of it.
+struct TestServer {
     ca_pem: String,
     pin: Pin,
-    server: Arc<ServerConfig>,
+    config: Arc<ServerConfig>,
 }
 
-fn party() -> Party {
+fn server() -> TestServer {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -25,50 +25,50 @@ fn party() -> Party {
     let pin = Pin::of(&key.subject_public_key_info());
     let certificate = CertificateParams::new(vec!["up".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
-    Party { ca_pem: issuer.pem(), pin, server: Arc::new(server) }
+    TestServer { ca_pem: issuer.pem(), pin, config: Arc::new(config) }
 }
 
-/// A `ca_file` with the authorities of `parties`, and trust in nothing else.
-struct Trusting {
+/// A trust store of the CAs in a file, and nothing else.
+struct Fixture {
     dir: TempDir,
-    writer: TrustWriter,
-    trust: Trust,
+    writer: TrustStoreWriter,
+    trust_store: TrustStore,
 }
 
-fn trusting(parties: &[&Party], pinned_keys: Vec<Pin>) -> Trusting {
+fn fixture(servers: &[&TestServer], pinned_keys: Vec<Pin>) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ca.pem");
-    fs::write(&path, pem(parties)).unwrap();
+    fs::write(&path, pem(servers)).unwrap();
     let config = Config { public_roots: false, ca_file: Some(path), pinned_keys, ..Config::default() };
-    let (writer, trust) = trust(config).unwrap();
-    Trusting { dir, writer, trust }
+    let (writer, trust_store) = trust_store(config).unwrap();
+    Fixture { dir, writer, trust_store }
 }
 
-fn pem(parties: &[&Party]) -> String {
-    parties.iter().map(|party| party.ca_pem.as_str()).collect()
+fn pem(servers: &[&TestServer]) -> String {
+    servers.iter().map(|server| server.ca_pem.as_str()).collect()
 }
 
-impl Trusting {
+impl Fixture {
     fn write(&self, content: &str) {
         fs::write(self.dir.path().join("ca.pem"), content).unwrap();
     }
 
-    /// Looks twice, as it takes for a change to count.
-    fn look(&mut self) -> Result<Option<usize>, Error> {
-        assert!(matches!(self.writer.look(), Ok(None)), "a change is not acted on at first sight");
-        self.writer.look()
+    /// Checks twice: a change is applied when two checks have seen it.
+    fn check_file(&mut self) -> Result<Option<usize>, Error> {
+        assert!(matches!(self.writer.check_file(), Ok(None)), "a change is not acted on at first sight");
+        self.writer.check_file()
     }
 
-    fn call(&self, party: &Party) -> Result<HandshakeKind, Option<Fault>> {
-        let mut connection = Connection::to(party, self.trust.client_config(), "up");
+    fn handshake(&self, server: &TestServer) -> Result<HandshakeKind, Option<TlsFailure>> {
+        let mut connection = Connection::new(server, self.trust_store.client_config(), "up");
         connection.handshake()?;
-        connection.deliver_rest();
+        connection.deliver_tickets();
         Ok(connection.client.handshake_kind().unwrap())
     }
 }
@@ -80,19 +80,19 @@ struct Connection {
 }
 
 impl Connection {
-    fn to(party: &Party, config: ClientConfig, name: &'static str) -> Self {
+    fn new(server: &TestServer, config: ClientConfig, name: &'static str) -> Self {
         let client = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
-        Self { client, server: ServerConnection::new(Arc::clone(&party.server)).unwrap() }
+        Self { client, server: ServerConnection::new(Arc::clone(&server.config)).unwrap() }
     }
 
     /// Until the client is content; what the server has to say after that stays with it.
-    fn handshake(&mut self) -> Result<(), Option<Fault>> {
+    fn handshake(&mut self) -> Result<(), Option<TlsFailure>> {
         while self.client.is_handshaking() {
             let mut bytes = Vec::new();
             self.client.write_tls(&mut bytes).unwrap();
             self.server.read_tls(&mut bytes.as_slice()).unwrap();
             let _ = self.server.process_new_packets();
-            self.deliver_rest_to_client().map_err(|error| Fault::of(&error))?;
+            self.deliver_to_client().map_err(|error| TlsFailure::classify(&error))?;
         }
         let mut bytes = Vec::new();
         self.client.write_tls(&mut bytes).unwrap();
@@ -101,7 +101,7 @@ impl Connection {
         Ok(())
     }
 
-    fn deliver_rest_to_client(&mut self) -> Result<(), rustls::Error> {
+    fn deliver_to_client(&mut self) -> Result<(), rustls::Error> {
         let mut bytes = Vec::new();
         while self.server.wants_write() {
             self.server.write_tls(&mut bytes).unwrap();
@@ -115,32 +115,35 @@ impl Connection {
     }
 
     /// The tickets of TLS 1.3.
-    fn deliver_rest(&mut self) {
-        self.deliver_rest_to_client().unwrap();
+    fn deliver_tickets(&mut self) {
+        self.deliver_to_client().unwrap();
     }
 }
 
 #[test]
 fn j03_j08_the_configuration_is_strict() {
-    let (mut writer, trust) = trust(Config::default()).unwrap();
-    let config = trust.client_config();
+    let (mut writer, trust_store) = trust_store(Config::default()).unwrap();
+    let config = trust_store.client_config();
     assert!(config.alpn_protocols.is_empty() && config.enable_sni);
     assert!(!config.enable_early_data, "early data can be replayed");
     assert!(!config.key_log.will_log("CLIENT_RANDOM"));
-    assert!(matches!(writer.look(), Ok(None)) && matches!(writer.reload(), Ok(None)), "there is no file to look at");
-    assert!(matches!(super::trust(Config { public_roots: false, ..Config::default() }), Err(Error::NoRoots)));
+    assert!(
+        matches!(writer.check_file(), Ok(None)) && matches!(writer.reload(), Ok(None)),
+        "there is no file to look at"
+    );
+    assert!(matches!(super::trust_store(Config { public_roots: false, ..Config::default() }), Err(Error::NoRoots)));
 }
 
 #[test]
 fn the_file_adds_to_the_public_roots_or_stands_in_for_them() {
-    let party = party();
+    let server = server();
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
-    fs::write(&ca_file, &party.ca_pem).unwrap();
+    fs::write(&ca_file, &server.ca_pem).unwrap();
     let roots = |public_roots| {
         let config = Config { public_roots, ca_file: Some(ca_file.clone()), ..Config::default() };
-        let (_, trust) = trust(config).unwrap();
-        let debug = format!("{:?}", trust.client_config());
+        let (_, trust_store) = trust_store(config).unwrap();
+        let debug = format!("{:?}", trust_store.client_config());
         let end = debug.find(" roots)").unwrap();
         debug[..end].rsplit('(').next().unwrap().parse::<usize>().unwrap()
     };
@@ -149,83 +152,84 @@ fn the_file_adds_to_the_public_roots_or_stands_in_for_them() {
 
 #[test]
 fn j10_a_changed_file_changes_whom_new_connections_trust() {
-    let (old, new) = (party(), party());
-    let mut trusting = trusting(&[&old], Vec::new());
-    assert_eq!(trusting.call(&old), Ok(HandshakeKind::Full));
-    assert_eq!(trusting.call(&new), Err(Some(Fault::Authority)));
+    let (old, new) = (server(), server());
+    let mut fixture = fixture(&[&old], Vec::new());
+    assert_eq!(fixture.handshake(&old), Ok(HandshakeKind::Full));
+    assert_eq!(fixture.handshake(&new), Err(Some(TlsFailure::UnknownIssuer)));
 
-    trusting.write(&pem(&[&old, &new]));
-    assert!(matches!(trusting.look(), Ok(Some(2))));
-    assert!(trusting.call(&old).is_ok() && trusting.call(&new).is_ok());
+    fixture.write(&pem(&[&old, &new]));
+    assert!(matches!(fixture.check_file(), Ok(Some(2))));
+    assert!(fixture.handshake(&old).is_ok() && fixture.handshake(&new).is_ok());
 
-    trusting.write(&new.ca_pem);
-    assert!(matches!(trusting.look(), Ok(Some(1))));
-    assert_eq!(trusting.call(&old), Err(Some(Fault::Authority)));
-    assert_eq!(trusting.call(&new), Ok(HandshakeKind::Full));
+    fixture.write(&new.ca_pem);
+    assert!(matches!(fixture.check_file(), Ok(Some(1))));
+    assert_eq!(fixture.handshake(&old), Err(Some(TlsFailure::UnknownIssuer)));
+    assert_eq!(fixture.handshake(&new), Ok(HandshakeKind::Full));
 }
 
 #[test]
 fn j10_a_file_that_cannot_be_used_is_told_once_and_changes_nothing() {
-    let party = party();
-    let mut trusting = trusting(&[&party], Vec::new());
-    let half = party.ca_pem.split_at(party.ca_pem.len() / 2).0;
-    for content in ["", "garbage", half] {
-        trusting.write(content);
-        trusting.look().unwrap_err();
-        assert!(matches!(trusting.look(), Ok(None)), "told once");
-        assert!(trusting.call(&party).is_ok());
+    let server = server();
+    let mut fixture = fixture(&[&server], Vec::new());
+    let truncated = server.ca_pem.split_at(server.ca_pem.len() / 2).0;
+    for content in ["", "garbage", truncated] {
+        fixture.write(content);
+        fixture.check_file().unwrap_err();
+        assert!(matches!(fixture.check_file(), Ok(None)), "told once");
+        assert!(fixture.handshake(&server).is_ok());
     }
-    fs::remove_file(trusting.dir.path().join("ca.pem")).unwrap();
-    assert!(matches!(trusting.look(), Err(Error::Unreadable { .. })));
-    assert!(trusting.writer.reload().is_err());
-    assert!(trusting.call(&party).is_ok());
-    trusting.write(&party.ca_pem);
-    assert!(matches!(trusting.look(), Ok(Some(1))));
+    fs::remove_file(fixture.dir.path().join("ca.pem")).unwrap();
+    assert!(matches!(fixture.check_file(), Err(Error::Unreadable { .. })));
+    assert!(fixture.writer.reload().is_err());
+    assert!(fixture.handshake(&server).is_ok());
+    fixture.write(&server.ca_pem);
+    assert!(matches!(fixture.check_file(), Ok(Some(1))));
 }
 
 #[test]
 fn j10_sessions_are_resumed_until_the_trust_changes_and_not_after() {
-    let party = party();
-    let mut trusting = trusting(&[&party], Vec::new());
-    assert_eq!(trusting.call(&party), Ok(HandshakeKind::Full));
-    assert_eq!(trusting.call(&party), Ok(HandshakeKind::Resumed));
-    assert!(matches!(trusting.writer.reload(), Ok(Some(1))));
-    assert_eq!(trusting.call(&party), Ok(HandshakeKind::Full));
+    let server = server();
+    let mut fixture = fixture(&[&server], Vec::new());
+    assert_eq!(fixture.handshake(&server), Ok(HandshakeKind::Full));
+    assert_eq!(fixture.handshake(&server), Ok(HandshakeKind::Resumed));
+    assert!(matches!(fixture.writer.reload(), Ok(Some(1))));
+    assert_eq!(fixture.handshake(&server), Ok(HandshakeKind::Full));
 }
 
 #[test]
 fn sessions_that_are_forgotten_are_not_resumed_and_a_late_ticket_brings_none_back() {
-    let party = party();
-    let trusting = trusting(&[&party], Vec::new());
-    let mut connection = Connection::to(&party, trusting.trust.client_config(), "up");
+    let server = server();
+    let fixture = fixture(&[&server], Vec::new());
+    let mut connection = Connection::new(&server, fixture.trust_store.client_config(), "up");
     connection.handshake().unwrap();
-    trusting.writer.forget_sessions();
-    connection.deliver_rest();
-    assert_eq!(trusting.call(&party), Ok(HandshakeKind::Full));
-    assert_eq!(trusting.call(&party), Ok(HandshakeKind::Resumed));
+    fixture.writer.clear_sessions();
+    connection.deliver_tickets();
+    assert_eq!(fixture.handshake(&server), Ok(HandshakeKind::Full));
+    assert_eq!(fixture.handshake(&server), Ok(HandshakeKind::Resumed));
 }
 
 #[test]
 fn j10_a_ticket_that_an_old_connection_brings_after_the_change_resumes_nothing() {
-    let (old, new) = (party(), party());
-    let mut trusting = trusting(&[&old], Vec::new());
-    let mut connection = Connection::to(&old, trusting.trust.client_config(), "up");
+    let (old, new) = (server(), server());
+    let mut fixture = fixture(&[&old], Vec::new());
+    let mut connection = Connection::new(&old, fixture.trust_store.client_config(), "up");
     connection.handshake().unwrap();
-    trusting.write(&new.ca_pem);
-    assert!(matches!(trusting.look(), Ok(Some(1))));
-    connection.deliver_rest();
+    fixture.write(&new.ca_pem);
+    assert!(matches!(fixture.check_file(), Ok(Some(1))));
+    connection.deliver_tickets();
     assert_eq!(connection.client.tls13_tickets_received(), 2);
-    assert_eq!(trusting.call(&old), Err(Some(Fault::Authority)));
+    assert_eq!(fixture.handshake(&old), Err(Some(TlsFailure::UnknownIssuer)));
 }
 
 #[test]
 fn a_pinned_key_is_asked_for_besides_everything_else() {
-    let (party, other) = (party(), party());
-    let call = |authority: &Party, pins: Vec<Pin>| trusting(&[authority], pins).call(&party);
-    assert!(call(&party, vec![party.pin]).is_ok());
-    assert!(call(&party, vec![other.pin, party.pin]).is_ok(), "one of them is enough");
-    assert_eq!(call(&party, vec![other.pin]), Err(Some(Fault::Pin)));
-    assert_eq!(call(&other, vec![party.pin]), Err(Some(Fault::Authority)), "the right key alone is not");
-    let mut elsewhere = Connection::to(&party, trusting(&[&party], vec![party.pin]).trust.client_config(), "other");
-    assert_eq!(elsewhere.handshake(), Err(Some(Fault::Name)));
+    let (server, other) = (server(), server());
+    let handshake = |trusted: &TestServer, pins: Vec<Pin>| fixture(&[trusted], pins).handshake(&server);
+    assert!(handshake(&server, vec![server.pin]).is_ok());
+    assert!(handshake(&server, vec![other.pin, server.pin]).is_ok(), "one of them is enough");
+    assert_eq!(handshake(&server, vec![other.pin]), Err(Some(TlsFailure::PinMismatch)));
+    assert_eq!(handshake(&other, vec![server.pin]), Err(Some(TlsFailure::UnknownIssuer)), "the right key alone is not");
+    let mut elsewhere =
+        Connection::new(&server, fixture(&[&server], vec![server.pin]).trust_store.client_config(), "other");
+    assert_eq!(elsewhere.handshake(), Err(Some(TlsFailure::NameMismatch)));
 }

@@ -4,7 +4,7 @@ use super::{ConnectError, NameError};
 use crate::{
     error_chain,
     telemetry::{ConnectFailure, Metrics},
-    tls::Fault,
+    tls::TlsFailure,
 };
 
 /// Counts a connection that could not be opened.
@@ -17,7 +17,7 @@ pub(in crate::upstream) fn count_failure(metrics: &Metrics, error: &ConnectError
         ConnectError::Http(_) => ConnectFailure::Http,
         ConnectError::TimedOut => ConnectFailure::Timeout,
     };
-    metrics.upstream().connect_failed(failure, Fault::find(error));
+    metrics.upstream().connect_failed(failure, TlsFailure::find(error));
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn connector<R: Resolve>(url: String, connect_timeout: Duration, trust: &tls::Co
         connection_age: PATIENCE,
         http2: false,
     };
-    Connector::with_resolver(&config, tls::trust(trust.clone()).unwrap().1, resolver)
+    Connector::with_resolver(&config, tls::trust_store(trust.clone()).unwrap().1, resolver)
 }
 
 /// A connector that does without TLS, to a name whose addresses are `answers`.

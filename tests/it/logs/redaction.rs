@@ -98,7 +98,7 @@ fn l03_token_requests_and_tokens() {
             check("the reader", &reader);
             check("the token", reader.usable().unwrap());
             check("the state", (reader.state(), reader.status()));
-            let (_, trust) = tls::trust(tls::Config::default()).unwrap();
+            let (_, trust) = tls::trust_store(tls::Config::default()).unwrap();
             check("the endpoint", Endpoint::new(config, trust).unwrap());
         }
     }

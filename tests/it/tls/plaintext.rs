@@ -13,8 +13,8 @@ use crate::support::{
     upstream::{Reply, Upstream, token, token_response},
 };
 
-/// Answers requests in clear text, and tells of their heads.
-fn serve(stream: &TcpStream, tell: &mpsc::Sender<String>) -> std::io::Result<()> {
+/// Responds to requests in clear text, and sends their heads to `heads`.
+fn serve_plaintext(stream: &TcpStream, heads: &mpsc::Sender<String>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -26,21 +26,21 @@ fn serve(stream: &TcpStream, tell: &mpsc::Sender<String>) -> std::io::Result<()>
         let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         reader.read_exact(&mut vec![0; length.unwrap_or(0)])?;
         let body = if head.starts_with("POST /oauth/token ") { token_response(1, 3600) } else { "plain".to_owned() };
-        tell.send(head).unwrap();
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        (&mut &*stream).write_all(answer.as_bytes())?;
+        heads.send(head).unwrap();
+        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        (&mut &*stream).write_all(response.as_bytes())?;
     }
 }
 
-/// A stand-in on a loopback address: its port, and what it has received.
-fn stand_in() -> (u16, mpsc::Receiver<String>) {
+/// A mock upstream on a loopback address: its port, and the heads that it receives.
+fn mock_upstream() -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (tell, heads) = mpsc::channel();
+    let (sender, heads) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (stream, tell) = (stream.unwrap(), tell.clone());
-            thread::spawn(move || serve(&stream, &tell));
+            let (stream, sender) = (stream.unwrap(), sender.clone());
+            thread::spawn(move || serve_plaintext(&stream, &sender));
         }
     });
     (port, heads)
@@ -51,13 +51,13 @@ fn j05_a_stand_in_without_tls_serves_requests_and_token_calls() {
     // Only the support code's environment is wanted of this upstream.
     let unused = Upstream::start(3600, |_| Reply::json("{}"));
     for host in ["127.0.0.1", "localhost"] {
-        let (port, heads) = stand_in();
+        let (port, heads) = mock_upstream();
         let url = format!("http://{host}:{port}");
         let variables = [("FINICITY__UPSTREAM__URL", url.as_str()), ("FINICITY__UPSTREAM__ALLOW_PLAINTEXT", "true")];
         let proxy = Proxy::start_with(&unused, &variables);
         assert_eq!(proxy.connect().get("/x?y=%2F").text(), "plain");
-        let token_call = heads.recv_timeout(TIMEOUT).unwrap();
-        assert!(token_call.starts_with("POST /oauth/token HTTP/1.1\r\n"), "{token_call}");
+        let token_request = heads.recv_timeout(TIMEOUT).unwrap();
+        assert!(token_request.starts_with("POST /oauth/token HTTP/1.1\r\n"), "{token_request}");
         let request = heads.recv_timeout(TIMEOUT).unwrap();
         assert!(request.starts_with("GET /x?y=%2F HTTP/1.1\r\n"), "{request}");
         assert!(request.contains(&format!("authorization: Bearer {}\r\n", token(1))), "{request}");
@@ -69,15 +69,15 @@ fn j05_a_stand_in_without_tls_serves_requests_and_token_calls() {
 #[test]
 fn j05_without_the_key_or_for_another_host_the_program_does_not_start() {
     let unused = Upstream::start(3600, |_| Reply::json("{}"));
-    for (url, allow, told) in [
+    for (url, allow_plaintext, expected) in [
         ("http://localhost:1", "false", "upstream.allow_plaintext"),
         ("http://api.finicity.com", "true", "verified TLS"),
         ("http://localhost.example.com", "true", "verified TLS"),
     ] {
-        let variables = [("FINICITY__UPSTREAM__URL", url), ("FINICITY__UPSTREAM__ALLOW_PLAINTEXT", allow)];
+        let variables = [("FINICITY__UPSTREAM__URL", url), ("FINICITY__UPSTREAM__ALLOW_PLAINTEXT", allow_plaintext)];
         let mut process = Process::start(serve_command(&unused, &variables));
         assert_eq!(process.wait().code(), Some(78));
         let output = process.output();
-        assert!(output.contains("upstream.url") && output.contains(told), "{output}");
+        assert!(output.contains("upstream.url") && output.contains(expected), "{output}");
     }
 }

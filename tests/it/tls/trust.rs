@@ -23,15 +23,15 @@ use crate::support::{
 };
 
 /// A certificate authority, and the certificates that it gives out.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct TestCa(CertifiedIssuer<'static, KeyPair>);
 
 /// A server with a certificate, and the pin of its key.
-pub struct Server {
+pub struct TestServer {
     pub config: Arc<ServerConfig>,
     pin: String,
 }
 
-impl Authority {
+impl TestCa {
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -43,26 +43,26 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A server for `localhost`, after `change` to its certificate.
-    pub fn server(&self, change: impl FnOnce(&mut CertificateParams)) -> Server {
-        let (params, key) = leaf(change);
+    /// A server for `localhost`, after `configure` to its certificate.
+    pub fn server(&self, configure: impl FnOnce(&mut CertificateParams)) -> TestServer {
+        let (params, key) = leaf(configure);
         server(params.signed_by(&key, &self.0).unwrap().der().clone(), &key)
     }
 }
 
-fn leaf(change: impl FnOnce(&mut CertificateParams)) -> (CertificateParams, KeyPair) {
+fn leaf(configure: impl FnOnce(&mut CertificateParams)) -> (CertificateParams, KeyPair) {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    change(&mut params);
+    configure(&mut params);
     (params, KeyPair::generate().unwrap())
 }
 
-fn self_signed() -> Server {
+fn self_signed() -> TestServer {
     let (params, key) = leaf(|_| {});
     server(params.self_signed(&key).unwrap().der().clone(), &key)
 }
 
-fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> Server {
+fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> TestServer {
     let pin = format!("sha256/{}", BASE64_STANDARD.encode(digest(&SHA256, &key.subject_public_key_info())));
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
@@ -71,7 +71,7 @@ fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> Server {
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .unwrap();
-    Server { config: Arc::new(config), pin }
+    TestServer { config: Arc::new(config), pin }
 }
 
 /// An upstream that ends the connection after each answer, so that each request makes one.
@@ -83,12 +83,12 @@ pub fn upstream(config: &Arc<ServerConfig>) -> Upstream {
 }
 
 /// A directory whose file `ca.pem` changes as that of a mounted ConfigMap does.
-struct Mount {
+struct MountedFile {
     dir: TempDir,
     generation: u32,
 }
 
-impl Mount {
+impl MountedFile {
     fn new(content: &str) -> Self {
         let mut mount = Self { dir: tempfile::tempdir().unwrap(), generation: 0 };
         mount.swap(content);
@@ -116,16 +116,16 @@ impl Mount {
     }
 }
 
-const READ_AGAIN: &str = "upstream.ca_file was read again; new connections trust what it holds now";
+const RELOADED: &str = "upstream.ca_file was read again; new connections trust what it holds now";
 
 #[test]
 fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the_log_says_what() {
-    let (authority, stranger) = (Authority::new("ours"), Authority::new("a stranger"));
-    let namesake = Authority::new("ours");
-    let good = authority.server(|_| {});
-    let mount = Mount::new(&authority.pem());
+    let (ca, unknown_ca) = (TestCa::new("ours"), TestCa::new("a stranger"));
+    let same_name_ca = TestCa::new("ours");
+    let good = ca.server(|_| {});
+    let mount = MountedFile::new(&ca.pem());
     let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2024, 1, 1);
-    let early = |params: &mut CertificateParams| params.not_before = date_time_ymd(2999, 1, 1);
+    let not_yet_valid = |params: &mut CertificateParams| params.not_before = date_time_ymd(2999, 1, 1);
     let other_name = |params: &mut CertificateParams| {
         params.subject_alt_names =
             CertificateParams::new(vec!["elsewhere.example".to_owned()]).unwrap().subject_alt_names;
@@ -133,24 +133,24 @@ fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the
     let for_clients = |params: &mut CertificateParams| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     };
-    for (server, words) in [
-        (authority.server(expired), "has expired"),
-        (authority.server(early), "is not valid yet"),
-        (authority.server(other_name), "is for another host"),
-        (authority.server(for_clients), "cannot be used"),
-        (stranger.server(|_| {}), "self-signed or of an authority that is not trusted"),
-        (namesake.server(|_| {}), "self-signed or of an authority that is not trusted"),
+    for (server, message) in [
+        (ca.server(expired), "has expired"),
+        (ca.server(not_yet_valid), "is not valid yet"),
+        (ca.server(other_name), "is for another host"),
+        (ca.server(for_clients), "cannot be used"),
+        (unknown_ca.server(|_| {}), "self-signed or of an authority that is not trusted"),
+        (same_name_ca.server(|_| {}), "self-signed or of an authority that is not trusted"),
         (self_signed(), "self-signed or of an authority that is not trusted"),
-        (authority.server(|_| {}), "has a key that upstream.pinned_keys does not list"),
+        (ca.server(|_| {}), "has a key that upstream.pinned_keys does not list"),
     ] {
         let ca_file = mount.ca_file();
         let variables = [("FINICITY__UPSTREAM__CA_FILE", &*ca_file), ("FINICITY__UPSTREAM__PINNED_KEYS", &good.pin)];
-        let refused = upstream(&server.config);
-        let proxy = Proxy::launch(&refused, &variables);
+        let rejected = upstream(&server.config);
+        let proxy = Proxy::launch(&rejected, &variables);
         let line = proxy.process.wait_for_log("token refresh failed, and somebody has to look at it");
         assert_eq!(line["class"], "certificate", "{line}");
-        assert!(line["error"].as_str().unwrap().contains(words), "{words}: {line}");
-        assert_eq!(refused.received().len(), 0, "nothing was sent");
+        assert!(line["error"].as_str().unwrap().contains(message), "{message}: {line}");
+        assert_eq!(rejected.received().len(), 0, "nothing was sent");
         assert_counted(&proxy, r#"finicity_proxy_token_refreshes_total{outcome="certificate"} 1"#);
 
         let upstream = upstream(&good.config);
@@ -159,7 +159,7 @@ fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the
         upstream.set_tls_config(server.config);
         proxy.connect().get("/bad").assert_problem(502, "upstream_tls");
         let line = proxy.process.wait_for_line(|line| line.contains(r#""error.type":"upstream_tls""#));
-        assert!(line.contains(words) && !line.contains("elsewhere"), "{words}: {line}");
+        assert!(line.contains(message) && !line.contains("elsewhere"), "{message}: {line}");
         assert_eq!(upstream.requests().len(), 1, "nothing was sent");
         assert_counted(&proxy, r#"finicity_proxy_errors_total{code="upstream_tls"} 1"#);
     }
@@ -173,9 +173,9 @@ fn assert_counted(proxy: &Proxy, line: &str) {
 
 #[test]
 fn j10_an_authority_is_replaced_while_the_proxy_runs() {
-    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let (old, new) = (TestCa::new("old"), TestCa::new("new"));
     let (old_server, new_server) = (old.server(|_| {}), new.server(|_| {}));
-    let mut mount = Mount::new(&old.pem());
+    let mut mount = MountedFile::new(&old.pem());
     let upstream = upstream(&old_server.config);
     let variables =
         [("FINICITY__UPSTREAM__CA_FILE", &*mount.ca_file()), ("FINICITY_ADMIN_TOKEN", "an-admin-token-of-a-test")];
@@ -185,7 +185,7 @@ fn j10_an_authority_is_replaced_while_the_proxy_runs() {
     proxy.connect().get("/x").assert_problem(502, "upstream_tls");
 
     mount.swap(&new.pem());
-    assert_eq!(proxy.process.wait_for_log(READ_AGAIN)["authorities"], 1);
+    assert_eq!(proxy.process.wait_for_log(RELOADED)["authorities"], 1);
     assert_eq!(proxy.connect().get("/x").status, 200);
     let lines = ["Content-Length: 0", "Authorization: Bearer an-admin-token-of-a-test"];
     assert_eq!(Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"").status, 200);
@@ -205,25 +205,25 @@ fn j10_an_authority_is_replaced_while_the_proxy_runs() {
 
 #[test]
 fn j10_sighup_reads_the_authorities_again_at_once() {
-    let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let mut mount = Mount::new(&old.pem());
+    let (old, new) = (TestCa::new("old"), TestCa::new("new"));
+    let mut mount = MountedFile::new(&old.pem());
     let upstream = upstream(&old.server(|_| {}).config);
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__CA_FILE", &mount.ca_file())]);
     // Nobody but the signal asks for a file that has not changed.
     proxy.process.signal(Signal::HUP);
-    assert_eq!(proxy.process.wait_for_log(READ_AGAIN)["authorities"], 1);
+    assert_eq!(proxy.process.wait_for_log(RELOADED)["authorities"], 1);
     upstream.set_tls_config(new.server(|_| {}).config);
     mount.swap(&(old.pem() + &new.pem()));
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_line(|line| line.contains(READ_AGAIN) && line.contains(r#""authorities":2"#));
+    proxy.process.wait_for_line(|line| line.contains(RELOADED) && line.contains(r#""authorities":2"#));
     assert_eq!(proxy.connect().get("/x").status, 200);
 }
 
 #[test]
 fn one_of_the_pinned_keys_is_enough_and_the_file_alone_may_be_trusted() {
-    let authority = Authority::new("ours");
-    let (server, next) = (authority.server(|_| {}), authority.server(|_| {}));
-    let mount = Mount::new(&authority.pem());
+    let ca = TestCa::new("ours");
+    let (server, next) = (ca.server(|_| {}), ca.server(|_| {}));
+    let mount = MountedFile::new(&ca.pem());
     let upstream = upstream(&server.config);
     let pins = format!("{}, {}", next.pin, server.pin);
     let variables = [
@@ -265,15 +265,15 @@ fn f03_j09_an_answer_that_only_its_end_delimits_is_whole_after_a_close_notify_an
 
 #[test]
 fn j03_verification_is_decided_in_one_place() {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+    while let Some(dir) = dirs.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
             if path.ends_with("tests") || path.ends_with("tests.rs") {
                 continue;
             }
             if path.is_dir() {
-                folders.push(path);
+                dirs.push(path);
             } else {
                 let code = fs::read_to_string(&path).unwrap().to_lowercase();
                 found.extend(

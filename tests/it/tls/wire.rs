@@ -9,59 +9,59 @@ use std::{
     thread,
 };
 
-use super::trust::{Authority, upstream};
+use super::trust::{TestCa, upstream};
 use crate::support::process::Proxy;
 
-/// Stands in front of an upstream and keeps the first record that each connection brings, which is the `ClientHello`.
-struct Relay {
+/// A relay in front of an upstream. It records the first TLS record of each connection, which is the `ClientHello`.
+struct RecordingRelay {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    state: Arc<RelayState>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct RelayState {
     hellos: Mutex<Vec<Vec<u8>>>,
-    /// What a connection gets instead of the upstream.
-    answer: Mutex<Option<Vec<u8>>>,
+    /// Sent to each connection instead of the upstream's bytes.
+    response: Mutex<Option<Vec<u8>>>,
 }
 
-impl Relay {
+impl RecordingRelay {
     fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared::default());
-        let kept = Arc::clone(&shared);
+        let state = Arc::new(RelayState::default());
+        let relay_state = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let kept = Arc::clone(&kept);
-                thread::spawn(move || relay(stream.unwrap(), port, &kept));
+                let state = Arc::clone(&relay_state);
+                thread::spawn(move || relay(stream.unwrap(), port, &state));
             }
         });
-        Self { address, shared }
+        Self { address, state }
     }
 
     fn url(&self) -> String {
         format!("https://localhost:{}", self.address.port())
     }
 
-    fn answer_with(&self, bytes: Vec<u8>) {
-        *self.shared.answer.lock().unwrap() = Some(bytes);
+    fn respond_with(&self, bytes: Vec<u8>) {
+        *self.state.response.lock().unwrap() = Some(bytes);
     }
 
-    fn hellos(&self) -> Vec<Hello> {
-        self.shared.hellos.lock().unwrap().iter().map(|record| Hello::parse(record)).collect()
+    fn hellos(&self) -> Vec<ClientHello> {
+        self.state.hellos.lock().unwrap().iter().map(|record| ClientHello::parse(record)).collect()
     }
 }
 
-fn relay(mut client: TcpStream, port: u16, shared: &Shared) -> io::Result<()> {
+fn relay(mut client: TcpStream, port: u16, state: &RelayState) -> io::Result<()> {
     let mut record = vec![0; 5];
     client.read_exact(&mut record)?;
     record.resize(5 + usize::from(u16::from_be_bytes([record[3], record[4]])), 0);
     client.read_exact(&mut record[5..])?;
-    shared.hellos.lock().unwrap().push(record.clone());
-    let answer = shared.answer.lock().unwrap().clone();
-    if let Some(answer) = answer {
-        client.write_all(&answer)?;
+    state.hellos.lock().unwrap().push(record.clone());
+    let response = state.response.lock().unwrap().clone();
+    if let Some(response) = response {
+        client.write_all(&response)?;
         client.shutdown(Shutdown::Write)?;
         return io::copy(&mut client, &mut io::sink()).map(drop);
     }
@@ -78,7 +78,7 @@ fn relay(mut client: TcpStream, port: u16, shared: &Shared) -> io::Result<()> {
 }
 
 /// A `ClientHello` (RFC 8446, 4.1.2).
-struct Hello {
+struct ClientHello {
     legacy_version: u16,
     extensions: BTreeMap<u16, Vec<u8>>,
 }
@@ -87,56 +87,56 @@ const SUPPORTED_VERSIONS: u16 = 43;
 const EARLY_DATA: u16 = 42;
 const PRE_SHARED_KEY: u16 = 41;
 
-impl Hello {
+impl ClientHello {
     fn parse(record: &[u8]) -> Self {
         // Behind the headers of record and message.
         let mut rest = &record[9..];
-        let mut take = |length: usize| {
-            let (taken, after) = rest.split_at(length);
-            rest = after;
-            taken.to_vec()
+        let mut read = |length: usize| {
+            let (bytes, tail) = rest.split_at(length);
+            rest = tail;
+            bytes.to_vec()
         };
         let number = |bytes: Vec<u8>| bytes.into_iter().fold(0_usize, |number, byte| number << 8 | usize::from(byte));
-        let legacy_version = number(take(2)) as u16;
-        take(32);
+        let legacy_version = number(read(2)) as u16;
+        read(32);
         // Session id, cipher suites, compression methods; each behind a length of so many bytes.
         for length in [1, 2, 1] {
-            let length = number(take(length));
-            take(length);
+            let length = number(read(length));
+            read(length);
         }
-        let mut left = number(take(2));
+        let mut remaining = number(read(2));
         let mut extensions = BTreeMap::new();
-        while left > 0 {
-            let (kind, length) = (number(take(2)) as u16, number(take(2)));
-            extensions.insert(kind, take(length));
-            left -= 4 + length;
+        while remaining > 0 {
+            let (extension_type, length) = (number(read(2)) as u16, number(read(2)));
+            extensions.insert(extension_type, read(length));
+            remaining -= 4 + length;
         }
         Self { legacy_version, extensions }
     }
 }
 
 /// A `ServerHello` of TLS 1.1.
-fn old_server_hello() -> Vec<u8> {
+fn tls11_server_hello() -> Vec<u8> {
     let body = [&[3, 2][..], &[7; 32], &[0], &[0xc0, 0x13], &[0]].concat();
     [&[0x16, 3, 2, 0, body.len() as u8 + 4, 2, 0, 0, body.len() as u8][..], &body].concat()
 }
 
 #[test]
 fn j04_nothing_below_tls_1_2_is_offered_or_taken() {
-    let authority = Authority::new("ours");
+    let ca = TestCa::new("ours");
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
-    fs::write(&ca_file, authority.pem()).unwrap();
-    let upstream = upstream(&authority.server(|_| {}).config);
-    let relay = Relay::to(upstream.port());
+    fs::write(&ca_file, ca.pem()).unwrap();
+    let upstream = upstream(&ca.server(|_| {}).config);
+    let relay = RecordingRelay::to(upstream.port());
     let ca_file = ca_file.display().to_string();
     let variables = [("FINICITY__UPSTREAM__URL", relay.url()), ("FINICITY__UPSTREAM__CA_FILE", ca_file)];
     let proxy = Proxy::start_with(&upstream, &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
     assert_eq!(proxy.connect().get("/x").status, 200);
 
     let alert_protocol_version = vec![0x15, 3, 1, 0, 2, 2, 70];
-    for (count, answer) in [(1, old_server_hello()), (2, alert_protocol_version)] {
-        relay.answer_with(answer);
+    for (count, response) in [(1, tls11_server_hello()), (2, alert_protocol_version)] {
+        relay.respond_with(response);
         proxy.connect().get("/x").assert_problem(502, "upstream_tls");
         proxy.process.wait_for_lines(count, |line| line.contains("the upstream does not speak TLS 1.2 or 1.3"));
     }
@@ -151,14 +151,14 @@ fn j04_nothing_below_tls_1_2_is_offered_or_taken() {
 
 #[test]
 fn j08_a_session_is_resumed_without_early_data_although_the_upstream_takes_it() {
-    let authority = Authority::new("ours");
+    let ca = TestCa::new("ours");
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
-    fs::write(&ca_file, authority.pem()).unwrap();
-    let mut config = (*authority.server(|_| {}).config).clone();
+    fs::write(&ca_file, ca.pem()).unwrap();
+    let mut config = (*ca.server(|_| {}).config).clone();
     config.max_early_data_size = 16 * 1024;
     let upstream = upstream(&Arc::new(config));
-    let relay = Relay::to(upstream.port());
+    let relay = RecordingRelay::to(upstream.port());
     let ca_file = ca_file.display().to_string();
     let variables = [("FINICITY__UPSTREAM__URL", relay.url()), ("FINICITY__UPSTREAM__CA_FILE", ca_file)];
     let proxy = Proxy::start_with(&upstream, &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
@@ -172,14 +172,14 @@ fn j08_a_session_is_resumed_without_early_data_although_the_upstream_takes_it() 
 
 #[test]
 fn the_environment_turns_on_no_key_log_no_proxy_and_no_further_authority() {
-    let authority = Authority::new("ours");
+    let ca = TestCa::new("ours");
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
-    fs::write(&ca_file, authority.pem()).unwrap();
-    let upstream = upstream(&authority.server(|_| {}).config);
+    fs::write(&ca_file, ca.pem()).unwrap();
+    let upstream = upstream(&ca.server(|_| {}).config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let folder = dir.path().display().to_string();
+    let ca_dir = dir.path().display().to_string();
     let key_log = dir.path().join("keys.log").display().to_string();
     let ca_file = ca_file.display().to_string();
     let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
@@ -190,9 +190,9 @@ fn the_environment_turns_on_no_key_log_no_proxy_and_no_further_authority() {
     assert!(!dir.path().join("keys.log").exists());
 
     // Where others look for authorities to trust.
-    let trusted =
-        [("SSL_CERT_FILE", ca_file.as_str()), ("SSL_CERT_DIR", &*folder), ("FINICITY__UPSTREAM__CA_FILE", "")];
-    let proxy = Proxy::launch(&upstream, &trusted);
+    let variables =
+        [("SSL_CERT_FILE", ca_file.as_str()), ("SSL_CERT_DIR", &*ca_dir), ("FINICITY__UPSTREAM__CA_FILE", "")];
+    let proxy = Proxy::launch(&upstream, &variables);
     let line = proxy.process.wait_for_log("token refresh failed, and somebody has to look at it");
     assert_eq!(line["class"], "certificate", "{line}");
     listener.set_nonblocking(true).unwrap();

@@ -5,16 +5,16 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn only_a_close_that_is_said_is_an_end() {
     for version in VERSIONS {
-        let (mut client, mut server) = party(version).pair().await;
+        let (mut client, mut server) = test_pair(version).connect_both().await;
         server.write_all(b"all").await.unwrap();
         server.shutdown().await.unwrap();
         let mut received = Vec::new();
-        assert_eq!(within(client.read_to_end(&mut received)).await.unwrap(), 3);
+        assert_eq!(with_timeout(client.read_to_end(&mut received)).await.unwrap(), 3);
         assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 0, "it stays an end");
         client.write_all(b"the other way is open").await.unwrap();
         client.shutdown().await.unwrap();
         received.clear();
-        within(server.read_to_end(&mut received)).await.unwrap();
+        with_timeout(server.read_to_end(&mut received)).await.unwrap();
         assert_eq!(received, b"the other way is open");
     }
 }
@@ -22,7 +22,7 @@ async fn only_a_close_that_is_said_is_an_end() {
 #[tokio::test(start_paused = true)]
 async fn a_pipe_that_ends_without_a_word_is_an_error_after_the_plaintext_that_came() {
     for version in VERSIONS {
-        let (mut client, server) = party(version).pair().await;
+        let (mut client, server) = test_pair(version).connect_both().await;
         let (mut io, mut tls) = server.into_inner();
         let mut record = ciphertext(&mut tls, b"whole");
         let half = ciphertext(&mut tls, b"half of it");
@@ -38,7 +38,7 @@ async fn a_pipe_that_ends_without_a_word_is_an_error_after_the_plaintext_that_ca
         }
     }
     for version in VERSIONS {
-        let (mut client, server) = party(version).pair().await;
+        let (mut client, server) = test_pair(version).connect_both().await;
         drop(server);
         let error = client.read(&mut [0]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "between two records");
@@ -47,29 +47,29 @@ async fn a_pipe_that_ends_without_a_word_is_an_error_after_the_plaintext_that_ca
 
 #[tokio::test(start_paused = true)]
 async fn a_pipe_that_ends_in_the_handshake_is_an_error() {
-    let (near, far) = duplex(WIDE);
+    let (near, far) = duplex(WIDE_PIPE);
     drop(far);
-    assert!(party(&TLS13).connect(near).await.is_err());
-    let (near, mut far) = duplex(WIDE);
+    assert!(test_pair(&TLS13).connect(near).await.is_err());
+    let (near, mut far) = duplex(WIDE_PIPE);
     far.shutdown().await.unwrap();
-    assert_eq!(party(&TLS13).connect(near).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(test_pair(&TLS13).connect(near).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_is_told_to_the_server_and_nothing_is_written_after_it() {
     for version in VERSIONS {
-        let (mut client, mut server) = party(version).pair().await;
+        let (mut client, mut server) = test_pair(version).connect_both().await;
         client.write_all(b"all").await.unwrap();
         client.shutdown().await.unwrap();
         client.shutdown().await.unwrap();
         let mut received = Vec::new();
-        assert_eq!(within(server.read_to_end(&mut received)).await.unwrap(), 3, "a clean end");
+        assert_eq!(with_timeout(server.read_to_end(&mut received)).await.unwrap(), 3, "a clean end");
         assert_eq!(client.write(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         client.flush().await.unwrap();
         server.write_all(b"answer").await.unwrap();
         server.shutdown().await.unwrap();
         received.clear();
-        within(client.read_to_end(&mut received)).await.unwrap();
+        with_timeout(client.read_to_end(&mut received)).await.unwrap();
         assert_eq!(received, b"answer");
         assert!(client.write(b"more").await.is_err());
     }
@@ -78,22 +78,22 @@ async fn a_shutdown_is_told_to_the_server_and_nothing_is_written_after_it() {
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_until_everything_is_sent() {
     for version in VERSIONS {
-        let mut party = party(version);
+        let mut test_pair = test_pair(version);
         // The server waits until they are taken, and this client does not read.
-        party.server.send_tls13_tickets = 0;
+        test_pair.server.send_tls13_tickets = 0;
         let (near, far) = duplex(10);
         let client = async {
-            let mut client = party.connect(near).await.unwrap();
+            let mut client = test_pair.connect(near).await.unwrap();
             assert_eq!(client.write(&content(30_000)).await.unwrap(), 30_000);
             client.shutdown().await.unwrap();
             assert!(client.outgoing.is_empty());
         };
         let server = async {
             let mut received = Vec::new();
-            party.accept(far).await.unwrap().read_to_end(&mut received).await.unwrap();
+            test_pair.accept(far).await.unwrap().read_to_end(&mut received).await.unwrap();
             assert!(received == content(30_000));
         };
-        within(async { tokio::join!(client, server) }).await;
+        with_timeout(async { tokio::join!(client, server) }).await;
     }
 }
 
@@ -101,7 +101,7 @@ async fn a_shutdown_waits_until_everything_is_sent() {
 async fn nothing_is_written_after_a_shutdown_that_was_not_waited_for() {
     for version in VERSIONS {
         let (near, far) = duplex(10_000);
-        let (client, server) = party(version).handshake(near, far).await;
+        let (client, server) = test_pair(version).handshake(near, far).await;
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         client.write_all(&content(12_000)).await.unwrap();
         assert!(timeout(Duration::ZERO, client.shutdown()).await.is_err(), "there is no room for all of it");
@@ -109,7 +109,7 @@ async fn nothing_is_written_after_a_shutdown_that_was_not_waited_for() {
         assert_eq!(client.write(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         client.shutdown().await.unwrap();
         let mut received = Vec::new();
-        within(server.read_to_end(&mut received)).await.unwrap();
+        with_timeout(server.read_to_end(&mut received)).await.unwrap();
         assert!(received == content(12_000));
     }
 }
@@ -118,7 +118,7 @@ async fn nothing_is_written_after_a_shutdown_that_was_not_waited_for() {
 async fn what_the_server_said_is_read_though_it_takes_nothing_more() {
     for version in VERSIONS {
         let (near, far) = duplex(100_000);
-        let (client, server) = party(version).handshake(near, far).await;
+        let (client, server) = test_pair(version).handshake(near, far).await;
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         for _ in 0..2 {
             client.write_all(&content(64 * 1024)).await.unwrap();
@@ -134,26 +134,26 @@ async fn what_the_server_said_is_read_though_it_takes_nothing_more() {
     }
 }
 
-/// A pipe that breaks when it has taken so many bytes.
-struct Breaking {
+/// A pipe that breaks after `remaining` written bytes.
+struct BreakingPipe {
     pipe: DuplexStream,
-    left: usize,
+    remaining: usize,
 }
 
-impl AsyncRead for Breaking {
+impl AsyncRead for BreakingPipe {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.pipe).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Breaking {
+impl AsyncWrite for BreakingPipe {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let taken = bytes.len().min(self.left);
-        if taken == 0 {
+        let count = bytes.len().min(self.remaining);
+        if count == 0 {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        self.left -= taken;
-        Pin::new(&mut self.pipe).poll_write(cx, &bytes[..taken])
+        self.remaining -= count;
+        Pin::new(&mut self.pipe).poll_write(cx, &bytes[..count])
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -167,18 +167,18 @@ impl AsyncWrite for Breaking {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_of_which_a_part_has_left_does_not_fail_and_the_next_one_does() {
-    for (left, is_written) in [(0, false), (1, true), (20_000, true)] {
-        let party = party(&TLS13);
-        let (near, far) = duplex(WIDE);
+    for (remaining, is_written) in [(0, false), (1, true), (20_000, true)] {
+        let test_pair = test_pair(&TLS13);
+        let (near, far) = duplex(WIDE_PIPE);
         let connecting = async {
-            let near = Breaking { pipe: near, left: usize::MAX };
-            tokio::join!(party.connect(near), party.accept(far))
+            let near = BreakingPipe { pipe: near, remaining: usize::MAX };
+            tokio::join!(test_pair.connect(near), test_pair.accept(far))
         };
-        let (client, _server) = within(connecting).await;
+        let (client, _server) = with_timeout(connecting).await;
         let mut client = client.unwrap();
-        client.io.left = left;
+        client.io.remaining = remaining;
         let written = client.write(&content(30_000)).await;
-        assert_eq!(written.is_ok(), is_written, "{left}");
+        assert_eq!(written.is_ok(), is_written, "{remaining}");
         assert_eq!(
             client.flush().await.err().map(|error| error.kind()),
             is_written.then_some(io::ErrorKind::BrokenPipe)

@@ -5,11 +5,11 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn data_goes_both_ways_whole_through_pipes_of_any_width() {
     for version in VERSIONS {
-        let party = party(version);
+        let test_pair = test_pair(version);
         for (width, vectored) in [(1, true), (7, false), (37, true), (1000, true), (1 << 18, false), (1 << 18, true)] {
             // The server makes a record of each few bytes for which its own buffer has room, of which there are a great many then.
-            let pieces = if width < 1000 { PIECES[..4].to_vec() } else { PIECES.to_vec() };
-            check_both_ways(&party, width, Habits { pieces, vectored, read: 16 * 1024 }).await;
+            let write_sizes = if width < 1000 { WRITE_SIZES[..4].to_vec() } else { WRITE_SIZES.to_vec() };
+            check_both_directions(&test_pair, width, IoPattern { write_sizes, vectored, read_size: 16 * 1024 }).await;
         }
     }
 }
@@ -18,8 +18,8 @@ async fn data_goes_both_ways_whole_through_pipes_of_any_width() {
 async fn a_reader_with_room_of_any_size_loses_nothing() {
     for version in VERSIONS {
         for size in [1, 100, 16 * 1024, 64 * 1024, 300 * 1024] {
-            let habits = Habits { pieces: PIECES.to_vec(), vectored: false, read: size };
-            check_both_ways(&party(version), WIDE, habits).await;
+            let pattern = IoPattern { write_sizes: WRITE_SIZES.to_vec(), vectored: false, read_size: size };
+            check_both_directions(&test_pair(version), WIDE_PIPE, pattern).await;
         }
     }
 }
@@ -30,20 +30,20 @@ proptest! {
     fn data_goes_both_ways_whole_whatever_the_sizes(
         newer in any::<bool>(),
         width in prop_oneof![20..1000_usize, 1000..100_000_usize],
-        pieces in proptest::collection::vec(prop_oneof![0..100_usize, 0..40_000_usize], 0..8),
+        write_sizes in proptest::collection::vec(prop_oneof![0..100_usize, 0..40_000_usize], 0..8),
         vectored in any::<bool>(),
-        read in prop_oneof![1..100_usize, 100..100_000_usize],
+        read_size in prop_oneof![1..100_usize, 100..100_000_usize],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let party = party(VERSIONS[usize::from(newer)]);
-        runtime.block_on(check_both_ways(&party, width, Habits { pieces, vectored, read }));
+        let test_pair = test_pair(VERSIONS[usize::from(newer)]);
+        runtime.block_on(check_both_directions(&test_pair, width, IoPattern { write_sizes, vectored, read_size }));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_read_brings_several_records() {
     for version in VERSIONS {
-        let (mut client, mut server) = party(version).pair().await;
+        let (mut client, mut server) = test_pair(version).connect_both().await;
         let sent = content(50_000);
         server.write_all(&sent).await.unwrap();
         server.flush().await.unwrap();
@@ -57,7 +57,7 @@ async fn one_read_brings_several_records() {
 async fn many_slices_are_written_with_one_call_or_several() {
     for version in VERSIONS {
         for (count, length) in [(64, 1024), (1000, 65), (3, 40_000), (200, 0), (16, 1024)] {
-            let (mut client, mut server) = party(version).pair().await;
+            let (mut client, mut server) = test_pair(version).connect_both().await;
             let sent = content(count * length);
             let mut slices = vec![IoSlice::new(b""); 100];
             slices.extend(sent.chunks(length.max(1)).map(IoSlice::new));
@@ -69,7 +69,7 @@ async fn many_slices_are_written_with_one_call_or_several() {
             }
             client.shutdown().await.unwrap();
             let mut received = Vec::new();
-            within(server.read_to_end(&mut received)).await.unwrap();
+            with_timeout(server.read_to_end(&mut received)).await.unwrap();
             assert!(received == sent, "{count} of {length}");
         }
     }
@@ -77,9 +77,9 @@ async fn many_slices_are_written_with_one_call_or_several() {
 
 /// Whether a task was woken.
 #[derive(Default)]
-struct Woken(AtomicBool);
+struct WakeFlag(AtomicBool);
 
-impl Wake for Woken {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Relaxed);
     }
@@ -88,22 +88,22 @@ impl Wake for Woken {
 #[tokio::test(start_paused = true)]
 async fn a_reader_does_not_take_what_wakes_a_writer_in_another_task() {
     let (near, far) = duplex(10_000);
-    let (client, server) = party(&TLS13).handshake(near, far).await;
+    let (client, server) = test_pair(&TLS13).handshake(near, far).await;
     let (mut client, mut server) = (client.unwrap(), server.unwrap());
     client.write_all(&content(30_000)).await.unwrap();
-    let (reader, writer) = (Arc::new(Woken::default()), Arc::new(Woken::default()));
+    let (reader, writer) = (Arc::new(WakeFlag::default()), Arc::new(WakeFlag::default()));
     let flushed = Pin::new(&mut client).poll_flush(&mut Context::from_waker(&Arc::clone(&writer).into()));
     assert!(flushed.is_pending());
     server.write_all(b"x").await.unwrap();
     server.flush().await.unwrap();
-    let mut room = [0; 9];
-    let mut room = ReadBuf::new(&mut room);
+    let mut buffer = [0; 9];
+    let mut buffer = ReadBuf::new(&mut buffer);
     for pending in [false, true] {
         let reader = Arc::clone(&reader).into();
-        let read = Pin::new(&mut client).poll_read(&mut Context::from_waker(&reader), &mut room);
+        let read = Pin::new(&mut client).poll_read(&mut Context::from_waker(&reader), &mut buffer);
         assert_eq!(read.is_pending(), pending);
     }
-    assert_eq!(room.filled(), b"x");
+    assert_eq!(buffer.filled(), b"x");
     // All that the pipe holds, but not all of the record.
     assert!(timeout(Duration::ZERO, server.read(&mut [0; 9])).await.is_err());
     assert!(writer.0.load(Relaxed), "it can go on");
@@ -112,17 +112,17 @@ async fn a_reader_does_not_take_what_wakes_a_writer_in_another_task() {
 
 #[tokio::test(start_paused = true)]
 async fn new_keys_of_the_server_go_unnoticed() {
-    for width in [37, WIDE] {
-        let party = party(&TLS13);
+    for width in [37, WIDE_PIPE] {
+        let test_pair = test_pair(&TLS13);
         let (near, far) = duplex(width);
         let client = async {
-            let (reader, writer) = split(party.connect(near).await.unwrap());
-            let habits = Habits { pieces: vec![10_000; 6], vectored: false, read: 700 };
-            let ((received, _), _) = tokio::join!(read(reader, habits.read), write(writer, habits));
+            let (reader, writer) = split(test_pair.connect(near).await.unwrap());
+            let pattern = IoPattern { write_sizes: vec![10_000; 6], vectored: false, read_size: 700 };
+            let ((received, _), _) = tokio::join!(read(reader, pattern.read_size), write(writer, pattern));
             assert!(received == content(60_000));
         };
         let server = async {
-            let mut server = party.accept(far).await.unwrap();
+            let mut server = test_pair.accept(far).await.unwrap();
             let sent = content(60_000);
             let mut received = vec![0; 60_000];
             for (sent, received) in sent.chunks(10_000).zip(received.chunks_mut(10_000)) {
@@ -137,17 +137,17 @@ async fn new_keys_of_the_server_go_unnoticed() {
             assert!(received == sent);
             assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
         };
-        within(async { tokio::join!(client, server) }).await;
+        with_timeout(async { tokio::join!(client, server) }).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_keeps_no_memory() {
     for version in VERSIONS {
-        let party = party(version);
+        let test_pair = test_pair(version);
         let (near, far) = duplex(10_000);
         let client = async {
-            let mut client = party.connect(near).await.unwrap();
+            let mut client = test_pair.connect(near).await.unwrap();
             client.write_all(&content(50_000)).await.unwrap();
             client.flush().await.unwrap();
             let mut received = vec![0; 100];
@@ -157,29 +157,31 @@ async fn an_idle_connection_keeps_no_memory() {
             client
         };
         let server = async {
-            let mut server = party.accept(far).await.unwrap();
+            let mut server = test_pair.accept(far).await.unwrap();
             let mut received = vec![0; 50_000];
             server.read_exact(&mut received).await.unwrap();
             server.write_all(&received).await.unwrap();
             server.flush().await.unwrap();
             server
         };
-        let (client, _server) = within(async { tokio::join!(client, server) }).await;
-        let kept = [&client.incoming, &client.plaintext.bytes, &client.outgoing.bytes].map(Vec::capacity);
-        assert_eq!(kept, [0; 3]);
+        let (client, _server) = with_timeout(async { tokio::join!(client, server) }).await;
+        let capacities = [&client.incoming, &client.plaintext.bytes, &client.outgoing.bytes].map(Vec::capacity);
+        assert_eq!(capacities, [0; 3]);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_may_go_through_another_one() {
-    let (outer, inner) = (party(&TLS12), party(&TLS13));
+    let (outer, inner) = (test_pair(&TLS12), test_pair(&TLS13));
     for width in [37, 1000] {
         let (near, far) = duplex(width);
-        let habits = Habits { pieces: PIECES[..4].to_vec(), vectored: true, read: 5000 };
-        let client =
-            async { talk(inner.connect(outer.connect(near).await.unwrap()).await.unwrap(), habits.clone()).await };
-        let server =
-            async { talk(inner.accept(outer.accept(far).await.unwrap()).await.unwrap(), habits.clone()).await };
-        within(async { tokio::join!(client, server) }).await;
+        let pattern = IoPattern { write_sizes: WRITE_SIZES[..4].to_vec(), vectored: true, read_size: 5000 };
+        let client = async {
+            write_and_read(inner.connect(outer.connect(near).await.unwrap()).await.unwrap(), pattern.clone()).await
+        };
+        let server = async {
+            write_and_read(inner.accept(outer.accept(far).await.unwrap()).await.unwrap(), pattern.clone()).await
+        };
+        with_timeout(async { tokio::join!(client, server) }).await;
     }
 }

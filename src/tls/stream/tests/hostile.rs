@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// What `tls` says to all that the client sent.
-async fn hear(tls: &mut ServerConnection, mut io: DuplexStream) -> Result<(), rustls::Error> {
+/// The result of `tls` for all that the client sent.
+async fn receive_all(tls: &mut ServerConnection, mut io: DuplexStream) -> Result<(), rustls::Error> {
     let mut sent = Vec::new();
     io.read_to_end(&mut sent).await.unwrap();
     let mut sent = sent.as_slice();
@@ -16,11 +16,11 @@ async fn hear(tls: &mut ServerConnection, mut io: DuplexStream) -> Result<(), ru
 
 /// Sends a record with some `damage`, and checks that this is the end: nothing of it is read and nothing after it, nothing is written,
 /// and the server is told.
-async fn check_damage(
+async fn check_damaged_record(
     (mut client, server): (Client, Server),
     damage: impl FnOnce(&mut Vec<u8>),
     expected: rustls::Error,
-    told: AlertDescription,
+    alert: AlertDescription,
 ) {
     let (mut io, mut tls) = server.into_inner();
     let mut damaged = ciphertext(&mut tls, b"damaged");
@@ -29,13 +29,13 @@ async fn check_damage(
     io.write_all(&damaged).await.unwrap();
     io.write_all(&good).await.unwrap();
     for _ in 0..3 {
-        let error = within(client.read(&mut [0; 100])).await.unwrap_err();
+        let error = with_timeout(client.read(&mut [0; 100])).await.unwrap_err();
         assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
-        let error = within(client.write(b"more")).await.unwrap_err();
+        let error = with_timeout(client.write(b"more")).await.unwrap_err();
         assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
     }
     drop(client);
-    assert_eq!(hear(&mut tls, io).await, Err(rustls::Error::AlertReceived(told)));
+    assert_eq!(receive_all(&mut tls, io).await, Err(rustls::Error::AlertReceived(alert)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,7 +44,13 @@ async fn a_record_that_was_changed_on_the_way_ends_the_connection_and_the_server
         for at in [5, 12, 20] {
             let damage = |record: &mut Vec<u8>| record[at] ^= 0x10;
             let expected = rustls::Error::DecryptError;
-            check_damage(party(version).pair().await, damage, expected, AlertDescription::BadRecordMac).await;
+            check_damaged_record(
+                test_pair(version).connect_both().await,
+                damage,
+                expected,
+                AlertDescription::BadRecordMac,
+            )
+            .await;
         }
     }
 }
@@ -58,7 +64,13 @@ async fn a_record_that_is_too_long_or_none_ends_the_connection_and_the_server_is
         {
             let damage = |record: &mut Vec<u8>| record[..5].copy_from_slice(&header);
             let expected = rustls::Error::InvalidMessage(expected);
-            check_damage(party(version).pair().await, damage, expected, AlertDescription::DecodeError).await;
+            check_damaged_record(
+                test_pair(version).connect_both().await,
+                damage,
+                expected,
+                AlertDescription::DecodeError,
+            )
+            .await;
         }
     }
 }
@@ -67,7 +79,7 @@ async fn a_record_that_is_too_long_or_none_ends_the_connection_and_the_server_is
 async fn plaintext_before_a_changed_record_is_read_whatever_room_there_is() {
     for version in VERSIONS {
         for size in [1, 3, 100] {
-            let (mut client, server) = party(version).pair().await;
+            let (mut client, server) = test_pair(version).connect_both().await;
             let (mut io, mut tls) = server.into_inner();
             let mut records = ciphertext(&mut tls, b"in order");
             records.extend(ciphertext(&mut tls, b"damaged"));
@@ -76,7 +88,7 @@ async fn plaintext_before_a_changed_record_is_read_whatever_room_there_is() {
             let mut received = Vec::new();
             let mut buffer = vec![0; size];
             let error = loop {
-                match within(client.read(&mut buffer)).await {
+                match with_timeout(client.read(&mut buffer)).await {
                     Ok(0) => panic!("no end was told of"),
                     Ok(count) => received.extend_from_slice(&buffer[..count]),
                     Err(error) => break error,
@@ -98,7 +110,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let (mut client, server) = party(VERSIONS[usize::from(newer)]).pair().await;
+            let (mut client, server) = test_pair(VERSIONS[usize::from(newer)]).connect_both().await;
             let (mut io, _) = server.into_inner();
             let mut bytes: Vec<u8> = records
                 .into_iter()
@@ -108,26 +120,26 @@ proptest! {
             io.write_all(&bytes).await.unwrap();
             drop(io);
             for _ in 0..3 {
-                within(client.read(&mut [0; 100])).await.unwrap_err();
+                with_timeout(client.read(&mut [0; 100])).await.unwrap_err();
             }
             // Nobody is there who would take a close.
-            within(client.shutdown()).await.unwrap_err();
+            with_timeout(client.shutdown()).await.unwrap_err();
         });
     }
 }
 
 /// A server that has the keys of a connection, and keeps to no rule.
-struct Rogue {
+struct RogueServer {
     io: DuplexStream,
     encrypter: Box<dyn MessageEncrypter>,
     sequence: u64,
 }
 
-impl Rogue {
-    async fn pair(version: &'static SupportedProtocolVersion) -> (Client, Self) {
-        let mut party = party(version);
-        party.server.enable_secret_extraction = true;
-        let (client, server) = party.pair().await;
+impl RogueServer {
+    async fn connect(version: &'static SupportedProtocolVersion) -> (Client, Self) {
+        let mut test_pair = test_pair(version);
+        test_pair.server.enable_secret_extraction = true;
+        let (client, server) = test_pair.connect_both().await;
         let (io, tls) = server.into_inner();
         let suite = tls.negotiated_cipher_suite().unwrap();
         let (sequence, secrets) = tls.dangerous_extract_secrets().unwrap().tx;
@@ -171,41 +183,41 @@ async fn a_server_that_breaks_the_rules_of_messages_ends_the_connection_and_no_m
         &[(ContentType::Alert, &[7, 7])],
     ];
     for records in cases {
-        let (mut client, mut rogue) = Rogue::pair(&TLS13).await;
-        rogue.send(ContentType::ApplicationData, b"in order").await;
+        let (mut client, mut server) = RogueServer::connect(&TLS13).await;
+        server.send(ContentType::ApplicationData, b"in order").await;
         for (typ, payload) in records {
-            rogue.send(*typ, payload).await;
+            server.send(*typ, payload).await;
         }
-        rogue.send(ContentType::ApplicationData, b"after it").await;
+        server.send(ContentType::ApplicationData, b"after it").await;
         let mut buffer = [0; 100];
-        let count = within(client.read(&mut buffer)).await.unwrap();
+        let count = with_timeout(client.read(&mut buffer)).await.unwrap();
         assert_eq!(&buffer[..count], b"in order");
-        let error = within(client.read(&mut buffer)).await.unwrap_err();
+        let error = with_timeout(client.read(&mut buffer)).await.unwrap_err();
         let first = error_chain::find::<rustls::Error>(&error).unwrap_or_else(|| panic!("{records:?}: {error}"));
         for _ in 0..2 {
-            let error = within(client.read(&mut buffer)).await.unwrap_err();
+            let error = with_timeout(client.read(&mut buffer)).await.unwrap_err();
             assert_eq!(error_chain::find::<rustls::Error>(&error), Some(first), "{records:?}");
-            let error = within(client.write(b"more")).await.unwrap_err();
+            let error = with_timeout(client.write(b"more")).await.unwrap_err();
             assert_eq!(error_chain::find::<rustls::Error>(&error), Some(first), "{records:?}");
         }
-        within(client.shutdown()).await.unwrap();
+        with_timeout(client.shutdown()).await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn records_that_bring_nothing_do_not_go_on_for_ever() {
     for version in VERSIONS {
-        let (mut client, mut rogue) = Rogue::pair(version).await;
+        let (mut client, mut server) = RogueServer::connect(version).await;
         for _ in 0..20 {
-            rogue.send(ContentType::ApplicationData, b"").await;
+            server.send(ContentType::ApplicationData, b"").await;
         }
-        rogue.send(ContentType::ApplicationData, b"x").await;
+        server.send(ContentType::ApplicationData, b"x").await;
         for _ in 0..40 {
-            rogue.send(ContentType::ApplicationData, b"").await;
+            server.send(ContentType::ApplicationData, b"").await;
         }
         let mut buffer = [0; 100];
-        assert_eq!(within(client.read(&mut buffer)).await.unwrap(), 1, "an empty record is no end");
-        let error = within(client.read(&mut buffer)).await.unwrap_err();
+        assert_eq!(with_timeout(client.read(&mut buffer)).await.unwrap(), 1, "an empty record is no end");
+        let error = with_timeout(client.read(&mut buffer)).await.unwrap_err();
         let expected = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyEmptyFragments);
         assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
     }
@@ -214,12 +226,12 @@ async fn records_that_bring_nothing_do_not_go_on_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_after_the_end_is_not_read() {
     for version in VERSIONS {
-        let (mut client, mut rogue) = Rogue::pair(version).await;
-        rogue.send(ContentType::ApplicationData, b"in order").await;
-        rogue.send(ContentType::Alert, &[1, 0]).await;
-        rogue.send(ContentType::ApplicationData, b"after it").await;
+        let (mut client, mut server) = RogueServer::connect(version).await;
+        server.send(ContentType::ApplicationData, b"in order").await;
+        server.send(ContentType::Alert, &[1, 0]).await;
+        server.send(ContentType::ApplicationData, b"after it").await;
         let mut received = Vec::new();
-        within(client.read_to_end(&mut received)).await.unwrap();
+        with_timeout(client.read_to_end(&mut received)).await.unwrap();
         assert_eq!(received, b"in order");
         client.write_all(b"the other way is open").await.unwrap();
         assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 0);
@@ -230,37 +242,37 @@ async fn what_comes_after_the_end_is_not_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wish_to_negotiate_anew_is_refused_once_and_ends_the_connection_then() {
-    let (mut client, mut rogue) = Rogue::pair(&TLS12).await;
+    let (mut client, mut server) = RogueServer::connect(&TLS12).await;
     let hello_request = [0; 4];
-    rogue.send(ContentType::Handshake, &hello_request).await;
-    rogue.send(ContentType::ApplicationData, b"x").await;
+    server.send(ContentType::Handshake, &hello_request).await;
+    server.send(ContentType::ApplicationData, b"x").await;
     let mut byte = [0];
-    within(client.read_exact(&mut byte)).await.unwrap();
-    let mut said = [0; 100];
-    let count = within(rogue.io.read(&mut said)).await.unwrap();
-    assert_eq!((count, said[0]), (5 + 8 + 2 + 16, 21), "an alert, encrypted");
-    rogue.send(ContentType::Handshake, &hello_request).await;
-    let error = within(client.read(&mut byte)).await.unwrap_err();
+    with_timeout(client.read_exact(&mut byte)).await.unwrap();
+    let mut sent = [0; 100];
+    let count = with_timeout(server.io.read(&mut sent)).await.unwrap();
+    assert_eq!((count, sent[0]), (5 + 8 + 2 + 16, 21), "an alert, encrypted");
+    server.send(ContentType::Handshake, &hello_request).await;
+    let error = with_timeout(client.read(&mut byte)).await.unwrap_err();
     let expected = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests);
     assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_in_many_records_is_waited_for_while_we_write() {
-    let (mut client, mut rogue) = Rogue::pair(&TLS13).await;
+    let (mut client, mut server) = RogueServer::connect(&TLS13).await;
     let mut ticket = vec![4, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 30];
     ticket.extend([7; 30]);
     ticket.extend([0, 0]);
     ticket[3] = (ticket.len() - 4) as u8;
     for part in ticket.chunks(10) {
-        rogue.send(ContentType::Handshake, part).await;
+        server.send(ContentType::Handshake, part).await;
         let mut byte = [0];
         assert!(timeout(Duration::ZERO, client.read(&mut byte)).await.is_err());
         client.write_all(b"meanwhile").await.unwrap();
     }
-    rogue.send(ContentType::ApplicationData, b"x").await;
+    server.send(ContentType::ApplicationData, b"x").await;
     let mut byte = [0];
-    within(client.read_exact(&mut byte)).await.unwrap();
+    with_timeout(client.read_exact(&mut byte)).await.unwrap();
     assert_eq!(byte, *b"x");
     assert_eq!(client.tls.tls13_tickets_received(), 2 + 1, "two of the server, and this one");
 }
