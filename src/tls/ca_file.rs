@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_can_be_wrong_is_told_apart_with_its_line() {
+    fn each_defect_of_a_ca_file_has_its_own_error_with_the_line() {
         let key = block("PRIVATE KEY", "Y2FuYXJ5");
         assert!(matches!(add(""), Err(Error::Empty { .. })));
         assert!(matches!(add("no certificate here\n"), Err(Error::Empty { .. })));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_told_apart() {
+    fn an_unreadable_file_has_its_own_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         assert!(matches!(read(&path), Err(Error::Unreadable { .. })));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_holds_anything_of_the_file_or_of_text_in_place_of_its_path() {
+    fn no_error_contains_file_content_or_text_given_as_a_path() {
         let key = "-----BEGIN PRIVATE KEY-----\ncanary/canary+canary\n-----END PRIVATE KEY-----\n";
         for path in [key, "canary/canary", "/canary", &key.replace('\n', "")] {
             let error = read(Path::new(path)).unwrap_err();

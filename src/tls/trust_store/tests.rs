@@ -135,7 +135,7 @@ fn j03_j08_the_configuration_is_strict() {
 }
 
 #[test]
-fn the_file_adds_to_the_public_roots_or_stands_in_for_them() {
+fn ca_file_adds_to_the_public_roots_or_replaces_them() {
     let server = server();
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
@@ -151,7 +151,7 @@ fn the_file_adds_to_the_public_roots_or_stands_in_for_them() {
 }
 
 #[test]
-fn j10_a_changed_file_changes_whom_new_connections_trust() {
+fn j10_a_changed_file_changes_the_trust_of_new_connections() {
     let (old, new) = (server(), server());
     let mut fixture = fixture(&[&old], Vec::new());
     assert_eq!(fixture.handshake(&old), Ok(HandshakeKind::Full));
@@ -168,7 +168,7 @@ fn j10_a_changed_file_changes_whom_new_connections_trust() {
 }
 
 #[test]
-fn j10_a_file_that_cannot_be_used_is_told_once_and_changes_nothing() {
+fn j10_an_invalid_file_is_reported_once_and_changes_nothing() {
     let server = server();
     let mut fixture = fixture(&[&server], Vec::new());
     let truncated = server.ca_pem.split_at(server.ca_pem.len() / 2).0;
@@ -187,7 +187,7 @@ fn j10_a_file_that_cannot_be_used_is_told_once_and_changes_nothing() {
 }
 
 #[test]
-fn j10_sessions_are_resumed_until_the_trust_changes_and_not_after() {
+fn j10_sessions_are_resumed_only_until_the_trust_changes() {
     let server = server();
     let mut fixture = fixture(&[&server], Vec::new());
     assert_eq!(fixture.handshake(&server), Ok(HandshakeKind::Full));
@@ -197,7 +197,7 @@ fn j10_sessions_are_resumed_until_the_trust_changes_and_not_after() {
 }
 
 #[test]
-fn sessions_that_are_forgotten_are_not_resumed_and_a_late_ticket_brings_none_back() {
+fn cleared_sessions_are_not_resumed_even_after_a_late_ticket() {
     let server = server();
     let fixture = fixture(&[&server], Vec::new());
     let mut connection = Connection::new(&server, fixture.trust_store.client_config(), "up");
@@ -209,7 +209,7 @@ fn sessions_that_are_forgotten_are_not_resumed_and_a_late_ticket_brings_none_bac
 }
 
 #[test]
-fn j10_a_ticket_that_an_old_connection_brings_after_the_change_resumes_nothing() {
+fn j10_a_ticket_of_an_old_connection_is_not_used_after_a_change() {
     let (old, new) = (server(), server());
     let mut fixture = fixture(&[&old], Vec::new());
     let mut connection = Connection::new(&old, fixture.trust_store.client_config(), "up");
@@ -222,7 +222,7 @@ fn j10_a_ticket_that_an_old_connection_brings_after_the_change_resumes_nothing()
 }
 
 #[test]
-fn a_pinned_key_is_asked_for_besides_everything_else() {
+fn a_pinned_key_is_required_in_addition_to_verification() {
     let (server, other) = (server(), server());
     let handshake = |trusted: &TestServer, pins: Vec<Pin>| fixture(&[trusted], pins).handshake(&server);
     assert!(handshake(&server, vec![server.pin]).is_ok());

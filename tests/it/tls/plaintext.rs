@@ -47,7 +47,7 @@ fn mock_upstream() -> (u16, mpsc::Receiver<String>) {
 }
 
 #[test]
-fn j05_a_stand_in_without_tls_serves_requests_and_token_calls() {
+fn j05_a_plaintext_upstream_serves_requests_and_token_requests() {
     // Only the support code's environment is wanted of this upstream.
     let unused = Upstream::start(3600, |_| Reply::json("{}"));
     for host in ["127.0.0.1", "localhost"] {
@@ -67,7 +67,7 @@ fn j05_a_stand_in_without_tls_serves_requests_and_token_calls() {
 }
 
 #[test]
-fn j05_without_the_key_or_for_another_host_the_program_does_not_start() {
+fn j05_plaintext_needs_allow_plaintext_and_a_loopback_host() {
     let unused = Upstream::start(3600, |_| Reply::json("{}"));
     for (url, allow_plaintext, expected) in [
         ("http://localhost:1", "false", "upstream.allow_plaintext"),

@@ -76,8 +76,8 @@ fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> TestServer {
 
 /// An upstream that ends the connection after each answer, so that each request makes one.
 pub fn upstream(config: &Arc<ServerConfig>) -> Upstream {
-    let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
-    let upstream = Upstream::start(3600, |_| Reply::Close(answer.to_vec()));
+    let response = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+    let upstream = Upstream::start(3600, |_| Reply::Close(response.to_vec()));
     upstream.set_tls_config(Arc::clone(config));
     upstream
 }
@@ -119,10 +119,10 @@ impl MountedFile {
 const RELOADED: &str = "upstream.ca_file was read again; new connections trust what it holds now";
 
 #[test]
-fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the_log_says_what() {
+fn j01_each_certificate_defect_is_rejected_and_logged() {
     let (ca, unknown_ca) = (TestCa::new("ours"), TestCa::new("a stranger"));
     let same_name_ca = TestCa::new("ours");
-    let good = ca.server(|_| {});
+    let valid_server = ca.server(|_| {});
     let mount = MountedFile::new(&ca.pem());
     let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2024, 1, 1);
     let not_yet_valid = |params: &mut CertificateParams| params.not_before = date_time_ymd(2999, 1, 1);
@@ -144,7 +144,8 @@ fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the
         (ca.server(|_| {}), "has a key that upstream.pinned_keys does not list"),
     ] {
         let ca_file = mount.ca_file();
-        let variables = [("FINICITY__UPSTREAM__CA_FILE", &*ca_file), ("FINICITY__UPSTREAM__PINNED_KEYS", &good.pin)];
+        let variables =
+            [("FINICITY__UPSTREAM__CA_FILE", &*ca_file), ("FINICITY__UPSTREAM__PINNED_KEYS", &valid_server.pin)];
         let rejected = upstream(&server.config);
         let proxy = Proxy::launch(&rejected, &variables);
         let line = proxy.process.wait_for_log("token refresh failed, and somebody has to look at it");
@@ -153,7 +154,7 @@ fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the
         assert_eq!(rejected.received().len(), 0, "nothing was sent");
         assert_counted(&proxy, r#"finicity_proxy_token_refreshes_total{outcome="certificate"} 1"#);
 
-        let upstream = upstream(&good.config);
+        let upstream = upstream(&valid_server.config);
         let proxy = Proxy::start_with(&upstream, &variables);
         assert_eq!(proxy.connect().get("/good").status, 200);
         upstream.set_tls_config(server.config);
@@ -168,11 +169,11 @@ fn j01_a_certificate_is_refused_for_each_thing_that_can_be_wrong_with_it_and_the
 #[track_caller]
 fn assert_counted(proxy: &Proxy, line: &str) {
     let metrics = proxy.ops().get("/metrics").text();
-    assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    assert!(metrics.lines().any(|candidate| candidate == line), "{line} is not in\n{metrics}");
 }
 
 #[test]
-fn j10_an_authority_is_replaced_while_the_proxy_runs() {
+fn j10_a_ca_is_replaced_while_the_proxy_runs() {
     let (old, new) = (TestCa::new("old"), TestCa::new("new"));
     let (old_server, new_server) = (old.server(|_| {}), new.server(|_| {}));
     let mut mount = MountedFile::new(&old.pem());
@@ -204,7 +205,7 @@ fn j10_an_authority_is_replaced_while_the_proxy_runs() {
 }
 
 #[test]
-fn j10_sighup_reads_the_authorities_again_at_once() {
+fn j10_sighup_reloads_ca_file_immediately() {
     let (old, new) = (TestCa::new("old"), TestCa::new("new"));
     let mut mount = MountedFile::new(&old.pem());
     let upstream = upstream(&old.server(|_| {}).config);
@@ -220,7 +221,7 @@ fn j10_sighup_reads_the_authorities_again_at_once() {
 }
 
 #[test]
-fn one_of_the_pinned_keys_is_enough_and_the_file_alone_may_be_trusted() {
+fn one_matching_pin_is_enough_without_public_roots() {
     let ca = TestCa::new("ours");
     let (server, next) = (ca.server(|_| {}), ca.server(|_| {}));
     let mount = MountedFile::new(&ca.pem());
@@ -238,7 +239,7 @@ fn one_of_the_pinned_keys_is_enough_and_the_file_alone_may_be_trusted() {
 }
 
 #[test]
-fn f03_j09_an_answer_that_only_its_end_delimits_is_whole_after_a_close_notify_and_not_without() {
+fn f03_j09_a_close_delimited_response_needs_close_notify() {
     let (sized, delimited) =
         (&b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"[..], &b"HTTP/1.1 200 OK\r\n\r\nhello"[..]);
     let upstream = Upstream::start(3600, |request| match request.target() {
@@ -249,8 +250,8 @@ fn f03_j09_an_answer_that_only_its_end_delimits_is_whole_after_a_close_notify_an
     });
     let proxy = Proxy::start(&upstream);
     for target in ["/sized/cut", "/delimited/closed", "/sized/cut"] {
-        let answer = proxy.connect().get(target);
-        assert_eq!((answer.status, answer.text().as_str()), (200, "hello"), "{target}");
+        let response = proxy.connect().get(target);
+        assert_eq!((response.status, response.text().as_str()), (200, "hello"), "{target}");
     }
     let mut client = proxy.connect();
     client.send("GET /delimited/cut HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -259,14 +260,14 @@ fn f03_j09_an_answer_that_only_its_end_delimits_is_whole_after_a_close_notify_an
     // A reset may overtake the answer's head.
     let mut client = proxy.connect();
     client.send("GET /delimited/reset HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert!(!client.read_response(false).is_ok_and(|answer| answer.status == 200));
+    assert!(!client.read_response(false).is_ok_and(|response| response.status == 200));
     proxy.process.wait_for_lines(3, |line| line.contains(r#""outcome":"complete""#));
 }
 
 #[test]
 fn j03_verification_is_decided_in_one_place() {
     let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    let mut found = Vec::new();
+    let mut matches = Vec::new();
     while let Some(dir) = dirs.pop() {
         for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
             if path.ends_with("tests") || path.ends_with("tests.rs") {
@@ -276,7 +277,7 @@ fn j03_verification_is_decided_in_one_place() {
                 dirs.push(path);
             } else {
                 let code = fs::read_to_string(&path).unwrap().to_lowercase();
-                found.extend(
+                matches.extend(
                     ["danger", "skip_verify", "tls_built_in", "add_root_certificate"]
                         .into_iter()
                         .filter(|word| code.contains(word))
@@ -287,7 +288,7 @@ fn j03_verification_is_decided_in_one_place() {
             }
         }
     }
-    found.sort();
+    matches.sort();
     // The verifier that asks for more than the usual one, and where it is put in.
-    assert_eq!(found, ["src/tls/pin.rs: danger", "src/tls/trust_store.rs: danger"]);
+    assert_eq!(matches, ["src/tls/pin.rs: danger", "src/tls/trust_store.rs: danger"]);
 }

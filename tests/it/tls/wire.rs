@@ -122,7 +122,7 @@ fn tls11_server_hello() -> Vec<u8> {
 }
 
 #[test]
-fn j04_nothing_below_tls_1_2_is_offered_or_taken() {
+fn j04_nothing_below_tls_1_2_is_offered_or_accepted() {
     let ca = TestCa::new("ours");
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
@@ -150,7 +150,7 @@ fn j04_nothing_below_tls_1_2_is_offered_or_taken() {
 }
 
 #[test]
-fn j08_a_session_is_resumed_without_early_data_although_the_upstream_takes_it() {
+fn j08_a_session_is_resumed_without_early_data() {
     let ca = TestCa::new("ours");
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
@@ -171,7 +171,7 @@ fn j08_a_session_is_resumed_without_early_data_although_the_upstream_takes_it() 
 }
 
 #[test]
-fn the_environment_turns_on_no_key_log_no_proxy_and_no_further_authority() {
+fn the_environment_adds_no_key_log_no_proxy_and_no_ca() {
     let ca = TestCa::new("ours");
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");

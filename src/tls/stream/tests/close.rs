@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn only_a_close_that_is_said_is_an_end() {
+async fn only_close_notify_is_an_end() {
     for version in VERSIONS {
         let (mut client, mut server) = test_pair(version).connect_both().await;
         server.write_all(b"all").await.unwrap();
@@ -20,7 +20,7 @@ async fn only_a_close_that_is_said_is_an_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pipe_that_ends_without_a_word_is_an_error_after_the_plaintext_that_came() {
+async fn an_end_without_close_notify_is_an_error_after_the_plaintext() {
     for version in VERSIONS {
         let (mut client, server) = test_pair(version).connect_both().await;
         let (mut io, mut tls) = server.into_inner();
@@ -46,7 +46,7 @@ async fn a_pipe_that_ends_without_a_word_is_an_error_after_the_plaintext_that_ca
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pipe_that_ends_in_the_handshake_is_an_error() {
+async fn an_end_during_the_handshake_is_an_error() {
     let (near, far) = duplex(WIDE_PIPE);
     drop(far);
     assert!(test_pair(&TLS13).connect(near).await.is_err());
@@ -56,7 +56,7 @@ async fn a_pipe_that_ends_in_the_handshake_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_is_told_to_the_server_and_nothing_is_written_after_it() {
+async fn shutdown_sends_close_notify_and_rejects_later_writes() {
     for version in VERSIONS {
         let (mut client, mut server) = test_pair(version).connect_both().await;
         client.write_all(b"all").await.unwrap();
@@ -76,7 +76,7 @@ async fn a_shutdown_is_told_to_the_server_and_nothing_is_written_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_waits_until_everything_is_sent() {
+async fn shutdown_flushes_pending_data() {
     for version in VERSIONS {
         let mut test_pair = test_pair(version);
         // The server waits until they are taken, and this client does not read.
@@ -98,7 +98,7 @@ async fn a_shutdown_waits_until_everything_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_written_after_a_shutdown_that_was_not_waited_for() {
+async fn a_cancelled_shutdown_rejects_later_writes() {
     for version in VERSIONS {
         let (near, far) = duplex(10_000);
         let (client, server) = test_pair(version).handshake(near, far).await;
@@ -115,7 +115,7 @@ async fn nothing_is_written_after_a_shutdown_that_was_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_server_said_is_read_though_it_takes_nothing_more() {
+async fn data_of_a_server_that_stopped_reading_is_read() {
     for version in VERSIONS {
         let (near, far) = duplex(100_000);
         let (client, server) = test_pair(version).handshake(near, far).await;
@@ -166,7 +166,7 @@ impl AsyncWrite for BreakingPipe {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_of_which_a_part_has_left_does_not_fail_and_the_next_one_does() {
+async fn a_write_error_after_a_partial_write_fails_the_next_write() {
     for (remaining, is_written) in [(0, false), (1, true), (20_000, true)] {
         let test_pair = test_pair(&TLS13);
         let (near, far) = duplex(WIDE_PIPE);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn data_goes_both_ways_whole_through_pipes_of_any_width() {
+async fn data_is_complete_in_both_directions_at_any_pipe_size() {
     for version in VERSIONS {
         let test_pair = test_pair(version);
         for (width, vectored) in [(1, true), (7, false), (37, true), (1000, true), (1 << 18, false), (1 << 18, true)] {
@@ -15,7 +15,7 @@ async fn data_goes_both_ways_whole_through_pipes_of_any_width() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_with_room_of_any_size_loses_nothing() {
+async fn reads_of_any_size_lose_no_data() {
     for version in VERSIONS {
         for size in [1, 100, 16 * 1024, 64 * 1024, 300 * 1024] {
             let pattern = IoPattern { write_sizes: WRITE_SIZES.to_vec(), vectored: false, read_size: size };
@@ -27,7 +27,7 @@ async fn a_reader_with_room_of_any_size_loses_nothing() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
-    fn data_goes_both_ways_whole_whatever_the_sizes(
+    fn data_is_complete_in_both_directions_at_any_size(
         newer in any::<bool>(),
         width in prop_oneof![20..1000_usize, 1000..100_000_usize],
         write_sizes in proptest::collection::vec(prop_oneof![0..100_usize, 0..40_000_usize], 0..8),
@@ -41,7 +41,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_read_brings_several_records() {
+async fn one_read_returns_several_records() {
     for version in VERSIONS {
         let (mut client, mut server) = test_pair(version).connect_both().await;
         let sent = content(50_000);
@@ -54,7 +54,7 @@ async fn one_read_brings_several_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_slices_are_written_with_one_call_or_several() {
+async fn vectored_writes_with_many_slices_are_complete() {
     for version in VERSIONS {
         for (count, length) in [(64, 1024), (1000, 65), (3, 40_000), (200, 0), (16, 1024)] {
             let (mut client, mut server) = test_pair(version).connect_both().await;
@@ -86,7 +86,7 @@ impl Wake for WakeFlag {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_does_not_take_what_wakes_a_writer_in_another_task() {
+async fn a_read_does_not_replace_the_waker_of_a_writer() {
     let (near, far) = duplex(10_000);
     let (client, server) = test_pair(&TLS13).handshake(near, far).await;
     let (mut client, mut server) = (client.unwrap(), server.unwrap());
@@ -111,7 +111,7 @@ async fn a_reader_does_not_take_what_wakes_a_writer_in_another_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_keys_of_the_server_go_unnoticed() {
+async fn key_updates_of_the_server_are_transparent() {
     for width in [37, WIDE_PIPE] {
         let test_pair = test_pair(&TLS13);
         let (near, far) = duplex(width);
@@ -142,7 +142,7 @@ async fn new_keys_of_the_server_go_unnoticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_keeps_no_memory() {
+async fn an_idle_connection_holds_no_buffer_memory() {
     for version in VERSIONS {
         let test_pair = test_pair(version);
         let (near, far) = duplex(10_000);
@@ -171,7 +171,7 @@ async fn an_idle_connection_keeps_no_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_may_go_through_another_one() {
+async fn a_stream_can_run_over_another_one() {
     let (outer, inner) = (test_pair(&TLS12), test_pair(&TLS13));
     for width in [37, 1000] {
         let (near, far) = duplex(width);

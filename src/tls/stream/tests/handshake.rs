@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_certificate_that_is_not_to_be_trusted_is_refused_and_the_server_told() {
+async fn an_untrusted_certificate_is_rejected_with_an_alert() {
     for version in VERSIONS {
         let (ours, theirs) = (test_pair(version), test_pair(version));
         let unknown = TestPair { client: ours.client, server: theirs.server };
@@ -25,7 +25,7 @@ async fn a_certificate_that_is_not_to_be_trusted_is_refused_and_the_server_told(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_a_version_in_common_is_an_error() {
+async fn no_common_protocol_version_is_an_error() {
     let test_pair = TestPair { client: test_pair(&TLS13).client, server: test_pair(&TLS12).server };
     let (near, far) = duplex(WIDE_PIPE);
     let (client, _) = test_pair.handshake(near, far).await;
@@ -40,9 +40,9 @@ async fn garbage_instead_of_a_handshake_is_an_error() {
         (&[22, 3, 3, 0xff, 0xff, 2], InvalidMessage::MessageTooLarge),
         (&[22, 3, 3, 0, 0], InvalidMessage::InvalidEmptyPayload),
     ];
-    for (answer, expected) in cases {
+    for (response, expected) in cases {
         let (near, mut far) = duplex(WIDE_PIPE);
-        far.write_all(answer).await.unwrap();
+        far.write_all(response).await.unwrap();
         let error = with_timeout(test_pair(&TLS13).connect(near)).await.unwrap_err();
         let error = error_chain::find::<rustls::Error>(&error).unwrap();
         assert_eq!(*error, rustls::Error::InvalidMessage(expected));
@@ -53,7 +53,7 @@ async fn garbage_instead_of_a_handshake_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_does_not_end_is_given_up() {
+async fn the_size_of_a_handshake_message_is_limited() {
     let (near, mut far) = duplex(WIDE_PIPE);
     // A server's hello of 65535 bytes, in records of one.
     let hello = [2, 0, 0xff, 0xff].into_iter().chain([0; 30_000]);
@@ -78,7 +78,7 @@ async fn exchange(client: &mut Client, server: &mut Server) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tickets_go_unnoticed_and_a_second_connection_resumes_the_session() {
+async fn tickets_are_stored_and_the_next_connection_resumes() {
     for version in VERSIONS {
         let mut test_pair = test_pair(version);
         test_pair.server.send_tls13_tickets = 8;
@@ -91,7 +91,7 @@ async fn tickets_go_unnoticed_and_a_second_connection_resumes_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_certificate_in_small_records_is_taken() {
+async fn a_large_certificate_in_small_records_is_accepted() {
     let mut names: Vec<String> = (0..1500).map(|number| format!("a-rather-long-name-{number}.test")).collect();
     names.push(NAME.to_owned());
     for version in VERSIONS {
@@ -105,7 +105,7 @@ async fn a_large_certificate_in_small_records_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_protocol_that_was_agreed_on_is_told() {
+async fn the_negotiated_alpn_protocol_is_returned() {
     for version in VERSIONS {
         let mut test_pair = test_pair(version);
         test_pair.client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

@@ -25,9 +25,9 @@ async fn check_damaged_record(
     let (mut io, mut tls) = server.into_inner();
     let mut damaged = ciphertext(&mut tls, b"damaged");
     damage(&mut damaged);
-    let good = ciphertext(&mut tls, b"in order");
+    let valid = ciphertext(&mut tls, b"in order");
     io.write_all(&damaged).await.unwrap();
-    io.write_all(&good).await.unwrap();
+    io.write_all(&valid).await.unwrap();
     for _ in 0..3 {
         let error = with_timeout(client.read(&mut [0; 100])).await.unwrap_err();
         assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
@@ -39,7 +39,7 @@ async fn check_damaged_record(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_was_changed_on_the_way_ends_the_connection_and_the_server_is_told() {
+async fn a_tampered_record_closes_the_connection_with_an_alert() {
     for version in VERSIONS {
         for at in [5, 12, 20] {
             let damage = |record: &mut Vec<u8>| record[at] ^= 0x10;
@@ -56,7 +56,7 @@ async fn a_record_that_was_changed_on_the_way_ends_the_connection_and_the_server
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_is_too_long_or_none_ends_the_connection_and_the_server_is_told() {
+async fn an_invalid_record_header_closes_the_connection_with_an_alert() {
     for version in VERSIONS {
         let too_long = [23, 3, 3, 0x48, 0x01];
         for (header, expected) in
@@ -76,7 +76,7 @@ async fn a_record_that_is_too_long_or_none_ends_the_connection_and_the_server_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn plaintext_before_a_changed_record_is_read_whatever_room_there_is() {
+async fn plaintext_before_a_tampered_record_is_read_with_any_buffer() {
     for version in VERSIONS {
         for size in [1, 3, 100] {
             let (mut client, server) = test_pair(version).connect_both().await;
@@ -103,7 +103,7 @@ async fn plaintext_before_a_changed_record_is_read_whatever_room_there_is() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn nothing_that_comes_in_the_place_of_records_is_taken_for_plaintext_or_an_end(
+    fn arbitrary_bytes_are_never_read_as_plaintext_or_an_end(
         newer in any::<bool>(),
         records in proptest::collection::vec((20..24_u8, proptest::collection::vec(any::<u8>(), 1..60)), 1..4),
         length in 3..70_usize,
@@ -171,7 +171,7 @@ impl RogueServer {
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_breaks_the_rules_of_messages_ends_the_connection_and_no_more() {
+async fn an_invalid_handshake_message_closes_the_connection() {
     let unexpected = [&[14, 0, 0, 0][..], &KEY_UPDATE].concat();
     let two = [KEY_UPDATE, KEY_UPDATE].concat();
     let cases: [&[(ContentType, &[u8])]; 6] = [
@@ -205,7 +205,7 @@ async fn a_server_that_breaks_the_rules_of_messages_ends_the_connection_and_no_m
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_bring_nothing_do_not_go_on_for_ever() {
+async fn the_number_of_empty_records_is_limited() {
     for version in VERSIONS {
         let (mut client, mut server) = RogueServer::connect(version).await;
         for _ in 0..20 {
@@ -224,7 +224,7 @@ async fn records_that_bring_nothing_do_not_go_on_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_after_the_end_is_not_read() {
+async fn data_after_close_notify_is_not_read() {
     for version in VERSIONS {
         let (mut client, mut server) = RogueServer::connect(version).await;
         server.send(ContentType::ApplicationData, b"in order").await;
@@ -241,7 +241,7 @@ async fn what_comes_after_the_end_is_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wish_to_negotiate_anew_is_refused_once_and_ends_the_connection_then() {
+async fn renegotiation_is_rejected_and_a_second_request_is_an_error() {
     let (mut client, mut server) = RogueServer::connect(&TLS12).await;
     let hello_request = [0; 4];
     server.send(ContentType::Handshake, &hello_request).await;
@@ -258,7 +258,7 @@ async fn a_wish_to_negotiate_anew_is_refused_once_and_ends_the_connection_then()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_in_many_records_is_waited_for_while_we_write() {
+async fn a_message_in_many_records_does_not_block_writes() {
     let (mut client, mut server) = RogueServer::connect(&TLS13).await;
     let mut ticket = vec![4, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 30];
     ticket.extend([7; 30]);
