@@ -22,11 +22,11 @@ mod stream;
 pub(crate) use self::connect::Protocol;
 pub(crate) use self::{
     body::UpstreamBody,
-    connect::{Connect, ConnectError, Connector, NameError},
+    connect::{Connect, ConnectError, Connector, ResolveError},
     disposition::Disposition,
     http1::Error as Http1Error,
     http2::Error as Http2Error,
-    pool::{Checkout, Connection, Exclusive, Pool, Shared},
+    pool::{Checkout, ExclusiveConnection, MultiplexedConnection, Pool, PooledConnection},
     send::{Http1Request, Http2Request, RequestError, UnansweredRequest},
 };
 pub use self::{config::UpstreamConfig, connect::server_name};

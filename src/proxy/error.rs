@@ -11,7 +11,7 @@ use crate::{
     egress, error_chain,
     tls::TlsFailure,
     token::Unavailable,
-    upstream::{ConnectError, Disposition, Http1Error, Http2Error, NameError, RequestError},
+    upstream::{ConnectError, Disposition, Http1Error, Http2Error, RequestError, ResolveError},
 };
 
 /// Marks an answer as the proxy's own and says why it was made.
@@ -178,7 +178,7 @@ impl Error {
             }
             let http = cause.is::<RequestError>() || cause.is::<Http1Error>() || cause.is::<Http2Error>();
             let http = http || cause.is::<hyper::Error>();
-            let ours = cause.is::<ConnectError>() || cause.is::<NameError>() || cause.is::<egress::Error>();
+            let ours = cause.is::<ConnectError>() || cause.is::<ResolveError>() || cause.is::<egress::Error>();
             (http || ours).then(|| cause.to_string())
         };
         let causes: Vec<String> = error_chain::chain(self.source()?).filter_map(told).collect();

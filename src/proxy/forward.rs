@@ -30,8 +30,8 @@ use crate::{
     telemetry::Metrics,
     tls::TrustStore,
     upstream::{
-        self, Checkout, Connect, ConnectError, Connection, Connector, Disposition, Exclusive, Http1Request,
-        Http2Request, Pool, UnansweredRequest, UpstreamBody, UpstreamConfig,
+        Checkout, Connect, ConnectError, Connector, Disposition, ExclusiveConnection, Http1Request, Http2Request,
+        MultiplexedConnection, Pool, PooledConnection, UnansweredRequest, UpstreamBody, UpstreamConfig,
     },
 };
 
@@ -124,11 +124,11 @@ where
     fn begin(shared: &Arc<Shared<B, C>>, exchange: Exchange<ReplayBody<B>>) -> Self {
         let Exchange { request, record } = exchange;
         let started = Attempt { shared: Arc::clone(shared), record, at: Instant::now() };
-        Self(match shared.pool.take(started.record.is_retried(), started.at) {
-            Some(Checkout { connection: Connection::Http1(own), reused }) => {
+        Self(match shared.pool.checkout(started.record.is_retried(), started.at) {
+            Some(Checkout { connection: PooledConnection::Http1(own), reused }) => {
                 State::Http1Request { alone: started.send_alone(own, request, reused), started }
             }
-            Some(Checkout { connection: Connection::Http2(shared), reused }) => {
+            Some(Checkout { connection: PooledConnection::Http2(shared), reused }) => {
                 State::Http2Request { among: started.send_among(shared, request, reused), started }
             }
             None => State::Opening(Box::pin(started.open_and_send(request))),
@@ -168,11 +168,11 @@ where
 {
     /// Sends `request` on a connection that is opened for it, or for it and others.
     async fn open_and_send(self, request: Request<ReplayBody<B>>) -> Result<Response<ResponseBody>, Error> {
-        let opened = self.shared.pool.connection(self.record.is_retried()).await;
+        let opened = self.shared.pool.open_or_join(self.record.is_retried()).await;
         let Checkout { connection, reused } = opened.map_err(not_connected)?;
         let sent = match connection {
-            Connection::Http1(own) => self.send_alone(own, request, reused).await,
-            Connection::Http2(shared) => self.send_among(shared, request, reused).await,
+            PooledConnection::Http1(own) => self.send_alone(own, request, reused).await,
+            PooledConnection::Http2(shared) => self.send_among(shared, request, reused).await,
         };
         self.finish(sent)
     }
@@ -180,7 +180,7 @@ where
     /// Sends `request` on `own`.
     fn send_alone(
         &self,
-        own: Box<Exclusive<C, Sent<B>>>,
+        own: Box<ExclusiveConnection<C, Sent<B>>>,
         request: Request<ReplayBody<B>>,
         reused: bool,
     ) -> Http1Request<C, Sent<B>> {
@@ -197,7 +197,7 @@ where
     /// Sends `request` on `shared`, beside others.
     fn send_among(
         &self,
-        shared: Arc<upstream::Shared<C, Sent<B>>>,
+        shared: Arc<MultiplexedConnection<C, Sent<B>>>,
         request: Request<ReplayBody<B>>,
         reused: bool,
     ) -> Http2Request<C, Sent<B>> {
@@ -264,9 +264,9 @@ fn unanswered(failure: UnansweredRequest, record: &Record) -> Error {
     }
     let (code, detail) = if disposition.is_some_and(Disposition::is_unexecuted) {
         (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
-    } else if error.is_of_the_caller() && !record.is_request_complete() {
+    } else if error.is_downstream() && !record.is_request_complete() {
         (Code::BadRequest, "The request body broke off.")
-    } else if error.is_of_the_protocol() {
+    } else if error.is_protocol() {
         (Code::UpstreamProtocol, "The upstream's answer is not valid HTTP; it may have executed the request.")
     } else {
         (Code::UpstreamUnreachable, "The connection to the upstream broke; it may have executed the request.")

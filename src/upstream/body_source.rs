@@ -7,14 +7,14 @@ use http_body::SizeHint;
 
 use super::http1;
 
-/// A connection over HTTP/1.1 that an answer comes on.
-pub(super) trait Source: Send {
+/// The connection over HTTP/1.1 that a response comes on.
+pub(super) trait BodySource: Send {
     /// The next part of the body; `None` at its end.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, http1::Error>>>;
 
     /// How much is left of it.
     fn size_hint(&self) -> SizeHint;
 
-    /// Back to the pool, if everything has been taken, and closed otherwise.
-    fn give_back(self: Box<Self>);
+    /// Returns the connection to the pool if all of the body has been read, and closes it otherwise.
+    fn release(self: Box<Self>);
 }

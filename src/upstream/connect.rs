@@ -21,7 +21,7 @@ use tokio::{
 use tower::{Service, ServiceExt as _, util::MapErr};
 
 use self::resolve::SingleFlight;
-use super::{UpstreamConfig, http2, stream::Stream};
+use super::{UpstreamConfig, http2, stream::MaybeTlsStream};
 use crate::{
     egress::{self, Tunnel},
     tls::{self, TrustStore},
@@ -34,14 +34,14 @@ const HAPPY_EYEBALLS: Duration = Duration::from_millis(250);
 /// The protocols that are offered where HTTP/2 is wanted.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// What was agreed on with the upstream.
+/// The protocol negotiated with the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
-/// Something that opens connections: to the upstream, or in memory for a test.
+/// Opens connections: to the upstream, or in memory for a test.
 pub(crate) trait Connect: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
@@ -69,12 +69,12 @@ pub(crate) enum ConnectError {
     TimedOut,
 }
 
-/// The host's name has no address, or nobody could be asked for it.
+/// The host's name has no address, or the resolver failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the name cannot be resolved")]
-pub(crate) struct NameError(#[source] pub(super) io::Error);
+pub(crate) struct ResolveError(#[source] pub(super) io::Error);
 
-/// What finds the addresses of a name: the system's resolver, or a test's.
+/// Resolves a name to addresses: the system's resolver, or a test's.
 pub(crate) trait Resolve:
     Service<Name, Error = io::Error, Response: Iterator<Item = SocketAddr>, Future: Send> + Clone + Send + Sync + 'static
 {
@@ -89,29 +89,29 @@ impl<R> Resolve for R where
 {
 }
 
-/// A resolver whose errors are told from those of connecting.
-type Names<R> = MapErr<SingleFlight<R>, fn(io::Error) -> NameError>;
+/// A resolver whose errors differ in type from those of connecting.
+type NameResolver<R> = MapErr<SingleFlight<R>, fn(io::Error) -> ResolveError>;
 
 /// Opens connections to the configured upstream.
 pub(crate) struct Connector<R = GaiResolver> {
-    tcp: HttpConnector<Names<R>>,
+    tcp: HttpConnector<NameResolver<R>>,
     /// Where TCP goes: the upstream, or the egress proxy.
     first_hop: Uri,
     tunnel: Option<Tunnel>,
-    tls: Option<Tls>,
-    limit: Duration,
+    tls: Option<TlsConnector>,
+    connect_timeout: Duration,
 }
 
-/// How TLS is begun: with the trust of that moment, which may change while the process runs.
-struct Tls {
-    trust: TrustStore,
+/// Configures TLS for one connection, with the trust store in use then.
+struct TlsConnector {
+    trust_store: TrustStore,
     name: ServerName<'static>,
     http2: bool,
 }
 
-impl Tls {
-    fn config(&self) -> Arc<ClientConfig> {
-        let mut config = self.trust.client_config();
+impl TlsConnector {
+    fn client_config(&self) -> Arc<ClientConfig> {
+        let mut config = self.trust_store.client_config();
         if self.http2 {
             config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         }
@@ -120,15 +120,15 @@ impl Tls {
 }
 
 impl Connector {
-    /// To `config.url`, trusting what `trust` says at each connection.
-    pub(crate) fn new(config: &UpstreamConfig, trust: TrustStore) -> Self {
-        Self::with_resolver(config, trust, GaiResolver::new())
+    /// To `config.url`, with the trust of `trust_store` at each connection.
+    pub(crate) fn new(config: &UpstreamConfig, trust_store: TrustStore) -> Self {
+        Self::with_resolver(config, trust_store, GaiResolver::new())
     }
 }
 
 impl<R: Resolve> Connector<R> {
-    fn with_resolver(config: &UpstreamConfig, trust: TrustStore, resolver: R) -> Self {
-        let resolver = SingleFlight::new(resolver).map_err(NameError as fn(io::Error) -> NameError);
+    fn with_resolver(config: &UpstreamConfig, trust_store: TrustStore, resolver: R) -> Self {
+        let resolver = SingleFlight::new(resolver).map_err(ResolveError as fn(io::Error) -> ResolveError);
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -138,14 +138,14 @@ impl<R: Resolve> Connector<R> {
         let authority = config.url.authority().expect("the configuration checked the upstream's authority");
         let tls = (config.url.scheme_str() != Some("http")).then(|| {
             let name = server_name(authority.host()).expect("the configuration checked the upstream's host");
-            Tls { trust, name, http2: config.http2 }
+            TlsConnector { trust_store, name, http2: config.http2 }
         });
         let tunnel = config.egress.as_ref().map(|egress| {
             let target = egress::target(authority);
             Tunnel::new(&target, egress.authorization.as_ref())
         });
         let first_hop = config.egress.as_ref().map_or(&config.url, |egress| &egress.url).clone();
-        Self { tcp, first_hop, tunnel, tls, limit: config.connect_timeout }
+        Self { tcp, first_hop, tunnel, tls, connect_timeout: config.connect_timeout }
     }
 }
 
@@ -156,15 +156,15 @@ pub fn server_name(host: &str) -> Option<ServerName<'static>> {
 }
 
 impl<R: Resolve> Connect for Connector<R> {
-    type Stream = Stream;
+    type Stream = MaybeTlsStream;
 
-    async fn connect(&self) -> Result<(Stream, Protocol), ConnectError> {
-        timeout(self.limit, self.open()).await.unwrap_or(Err(ConnectError::TimedOut))
+    async fn connect(&self) -> Result<(MaybeTlsStream, Protocol), ConnectError> {
+        timeout(self.connect_timeout, self.open()).await.unwrap_or(Err(ConnectError::TimedOut))
     }
 }
 
 impl<R: Resolve> Connector<R> {
-    async fn open(&self) -> Result<(Stream, Protocol), ConnectError> {
+    async fn open(&self) -> Result<(MaybeTlsStream, Protocol), ConnectError> {
         let connected = self.tcp.clone().oneshot(self.first_hop.clone()).await;
         let mut tcp = connected.map_err(|error| ConnectError::Tcp(error.into()))?.into_inner();
         if let Some(tunnel) = &self.tunnel {
@@ -172,18 +172,19 @@ impl<R: Resolve> Connector<R> {
         }
         let Some(tls) = &self.tls else {
             // The name was checked, but it is the resolver that says where it leads.
-            let local = tcp.peer_addr().is_ok_and(|address| address.ip().is_loopback());
-            let elsewhere = || io::Error::new(io::ErrorKind::AddrNotAvailable, "plain HTTP leads to another machine");
-            return if local {
-                Ok((Stream::Plain(tcp), Protocol::Http1))
+            let is_loopback = tcp.peer_addr().is_ok_and(|address| address.ip().is_loopback());
+            let not_loopback =
+                || io::Error::new(io::ErrorKind::AddrNotAvailable, "plain HTTP leads to another machine");
+            return if is_loopback {
+                Ok((MaybeTlsStream::Plain(tcp), Protocol::Http1))
             } else {
-                Err(ConnectError::Tcp(elsewhere().into()))
+                Err(ConnectError::Tcp(not_loopback().into()))
             };
         };
-        let tls = tls::Stream::connect(tls.config(), tls.name.clone(), tcp).await.map_err(ConnectError::Tls)?;
-        let agreed = tls.alpn_protocol();
-        let protocol = if agreed == Some(ALPN[0]) { Protocol::Http2 } else { Protocol::Http1 };
-        Ok((Stream::Tls(Box::new(tls)), protocol))
+        let tls = tls::Stream::connect(tls.client_config(), tls.name.clone(), tcp).await.map_err(ConnectError::Tls)?;
+        let alpn = tls.alpn_protocol();
+        let protocol = if alpn == Some(ALPN[0]) { Protocol::Http2 } else { Protocol::Http1 };
+        Ok((MaybeTlsStream::Tls(Box::new(tls)), protocol))
     }
 }
 

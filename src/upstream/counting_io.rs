@@ -20,42 +20,42 @@ use crate::stall::StallTimer;
 #[derive(Debug)]
 pub(super) struct CountingIo<S> {
     inner: S,
-    bytes: BytesRead,
-    /// With an upstream that does not take what is written.
-    patience: StallTimer,
+    bytes_read: BytesRead,
+    /// Limits how long a write may make no progress.
+    stall_timer: StallTimer,
 }
 
 impl<S> CountingIo<S> {
-    /// Counts what `inner` brings; a write may make no progress for `write_timeout`.
+    /// Counts the bytes read from `inner`; a write may make no progress for `write_timeout`.
     pub(super) fn new(inner: S, write_timeout: Duration) -> Self {
-        Self { inner, bytes: BytesRead::default(), patience: StallTimer::new(write_timeout) }
+        Self { inner, bytes_read: BytesRead::default(), stall_timer: StallTimer::new(write_timeout) }
     }
 
-    /// How many bytes came.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.get()
+    /// The number of bytes read.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read.get()
     }
 
-    /// Their number from now on, for whoever does not have the stream.
-    pub(super) fn count(&self) -> BytesRead {
-        self.bytes.clone()
+    /// A handle to the number of bytes read, which follows it.
+    pub(super) fn counter(&self) -> BytesRead {
+        self.bytes_read.clone()
     }
 
     /// Passes `written` on, unless writing has stalled for too long, or failed because the other side has closed. An upstream that
     /// answers early and closes makes writing fail while its answer is still there to be read; the error of writing would come
     /// first, and hide it. Reading ends with the same connection, so nothing waits for longer than that.
-    fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let closed =
+    fn check_write<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let is_closed =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
         let written = match written {
-            Poll::Ready(Err(error)) if closed(&error) => Poll::Pending,
+            Poll::Ready(Err(error)) if is_closed(&error) => Poll::Pending,
             written => written,
         };
-        self.patience.bound(written, cx, "the upstream takes no more of the request")
+        self.stall_timer.bound(written, cx, "the upstream takes no more of the request")
     }
 }
 
-/// How many bytes a connection has brought.
+/// The number of bytes read from a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BytesRead(Arc<AtomicU64>);
 
@@ -65,8 +65,8 @@ impl BytesRead {
     }
 
     /// Only by the stream itself, so nothing is lost between reading and writing.
-    fn add(&self, bytes: u64) {
-        self.0.store(self.get() + bytes, Relaxed);
+    fn add(&self, count: u64) {
+        self.0.store(self.get() + count, Relaxed);
     }
 }
 
@@ -74,7 +74,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountingIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
-        self.bytes.add((buf.filled().len() - before) as u64);
+        self.bytes_read.add((buf.filled().len() - before) as u64);
         Poll::Ready(read)
     }
 }
@@ -82,12 +82,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountingIo<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for CountingIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.watch(written, cx)
+        self.check_write(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.inner).poll_flush(cx);
-        self.watch(flushed, cx)
+        self.check_write(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -100,7 +100,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CountingIo<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
-        self.watch(written, cx)
+        self.check_write(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

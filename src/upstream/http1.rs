@@ -1,4 +1,4 @@
-//! HTTP/1.1 to the upstream: one request and its answer after another on a connection (RFC 9112).
+//! HTTP/1.1 to the upstream: one request and its response after another on a connection (RFC 9112).
 //!
 //! It is done here, with httparse, and not by hyper, whose connections are tasks of their own with queues to and from them: handing each
 //! request over and back, and keeping the memory for that, cost more than all layers of this proxy (ADR 0002). Here a connection
@@ -25,16 +25,16 @@ use http::{Method, Response, request::Parts};
 use http_body::{Body, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::{decoder::Decoder, head::Head, request_writer::RequestWriter};
+use self::{decoder::Decoder, head::ResponseHead, request_writer::RequestWriter};
 use super::counting_io::CountingIo;
 use crate::{error_chain::BodyError, upstream::Disposition};
 
 /// How much is read at a time at first: the whole of most answers. It is read onto the stack and copied, so that an answer
 /// takes no more memory than it is long, and a connection that waits for one takes none.
-const SHORT_READ: usize = 16 * 1024;
+const SMALL_READ: usize = 16 * 1024;
 
 /// How much is read at a time of an answer that fills a short read: some TLS records. Such an answer is read where it stays.
-const LONG_READ: usize = 128 * 1024;
+const LARGE_READ: usize = 128 * 1024;
 
 /// Why a request brought no answer, or not all of one.
 #[derive(Debug, thiserror::Error)]
@@ -60,37 +60,37 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether the caller is at fault.
-    pub(super) fn is_of_the_caller(&self) -> bool {
+    /// Whether the request's body is at fault, which comes from downstream.
+    pub(super) fn is_downstream(&self) -> bool {
         matches!(self, Self::Body(_) | Self::Length)
     }
 
-    /// Whether the upstream said something that is no HTTP.
-    pub(super) fn is_of_the_protocol(&self) -> bool {
+    /// Whether the upstream broke the HTTP protocol.
+    pub(super) fn is_protocol(&self) -> bool {
         matches!(self, Self::Parse(_) | Self::Invalid(_))
     }
 }
 
-/// A connection, and what is under way on it.
+/// A connection, and the request in flight on it.
 pub(super) struct Http1Connection<S, B> {
     io: CountingIo<S>,
-    /// What was read and not used.
+    /// Bytes read and not yet consumed.
     incoming: BytesMut,
-    /// How much was in vain looked through for the end of a head.
+    /// How many bytes of `incoming` have been searched for the end of a head, without finding it.
     searched: usize,
-    /// How many bytes of informational answers came before the answer.
-    skipped: usize,
-    /// Whether the answer fills short reads.
-    is_long: bool,
-    upload: RequestWriter<B>,
-    /// Why the request cannot be sent to its end.
-    failed: Option<Error>,
+    /// The number of bytes of informational responses before the response.
+    skipped_bytes: usize,
+    /// Whether the response fills small reads.
+    is_large: bool,
+    request_writer: RequestWriter<B>,
+    /// Why the rest of the request cannot be sent.
+    send_error: Option<Error>,
     method: Method,
     decoder: Decoder,
-    /// What had been heard when the request began.
-    heard_before: u64,
-    /// The connection can serve once more when this answer has been taken.
-    is_kept: bool,
+    /// The number of bytes read when the request began.
+    bytes_read_before: u64,
+    /// The connection can be reused once all of this response has been read.
+    keep_alive: bool,
 }
 
 impl<S, B> Http1Connection<S, B>
@@ -105,43 +105,43 @@ where
             io: CountingIo::new(stream, write_timeout),
             incoming: BytesMut::new(),
             searched: 0,
-            skipped: 0,
-            is_long: false,
-            upload: RequestWriter::none(),
-            failed: None,
+            skipped_bytes: 0,
+            is_large: false,
+            request_writer: RequestWriter::idle(),
+            send_error: None,
             method: Method::GET,
             decoder: Decoder::DONE,
-            heard_before: 0,
-            is_kept: true,
+            bytes_read_before: 0,
+            keep_alive: true,
         }
     }
 
-    /// Begins to send the request with `head` and `body`, which [`poll_answer`](Self::poll_answer) does.
+    /// Begins to send the request with `head` and `body`, which [`poll_response`](Self::poll_response) does.
     pub(super) fn begin(&mut self, head: &Parts, body: B) {
         debug_assert!(self.is_reusable(), "a connection does one thing at a time");
-        self.heard_before = self.io.bytes();
+        self.bytes_read_before = self.io.bytes_read();
         self.method = head.method.clone();
-        self.is_kept = false;
-        self.skipped = 0;
-        self.is_long = false;
-        self.upload = RequestWriter::of(head, body);
+        self.keep_alive = false;
+        self.skipped_bytes = 0;
+        self.is_large = false;
+        self.request_writer = RequestWriter::new(head, body);
     }
 
-    /// Sends what can be sent, until the head of the answer has come.
-    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
-        let _goes_on = self.poll_upload(cx);
+    /// Sends what can be sent, until the head of the response has come.
+    pub(super) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
+        let _ = self.poll_upload(cx);
         loop {
-            if let Some(head) = self.head()? {
-                if self.upload.is_untouched() {
+            if let Some(head) = self.parse_head()? {
+                if self.request_writer.is_unsent() {
                     // An answer to nothing is no answer (RFC 9112, 9.2).
                     return Poll::Ready(Err(Error::Invalid("it came before its request")));
                 }
-                let Head { response, decoder, is_kept } = head;
-                (self.decoder, self.is_kept) = (decoder, is_kept);
-                self.let_go();
+                let ResponseHead { response, decoder, keep_alive } = head;
+                (self.decoder, self.keep_alive) = (decoder, keep_alive);
+                self.release_buffer();
                 return Poll::Ready(Ok(response));
             }
-            if let Some(error) = self.failed.take() {
+            if let Some(error) = self.send_error.take() {
                 return Poll::Ready(Err(error));
             }
             if ready!(self.poll_fill(cx))? == 0 {
@@ -150,8 +150,8 @@ where
         }
     }
 
-    /// The head of the answer, if all of it has come.
-    fn head(&mut self) -> Result<Option<Head>, Error> {
+    /// The head of the response, if all of it has come.
+    fn parse_head(&mut self) -> Result<Option<ResponseHead>, Error> {
         while let Some(end) = head::end(&self.incoming, self.searched).filter(|end| *end <= head::MAX_BYTES) {
             // A copy, so that what is kept of the head does not keep the rest of what was read.
             let head = Bytes::copy_from_slice(&self.incoming[..end]);
@@ -161,8 +161,8 @@ where
                 return Ok(Some(head));
             }
             // Without a limit, whoever reads as long as they come would not get around to looking at the time.
-            self.skipped += end;
-            if self.skipped > head::MAX_BYTES {
+            self.skipped_bytes += end;
+            if self.skipped_bytes > head::MAX_BYTES {
                 return Err(Error::Invalid("too much comes before it"));
             }
         }
@@ -170,37 +170,37 @@ where
         if self.incoming.len() >= head::MAX_BYTES { Err(Error::Invalid("its head is too large")) } else { Ok(None) }
     }
 
-    /// Sends what can be sent. Ready when the request has been sent, or cannot be: whoever needs more of the answer than has come is
-    /// told that then.
+    /// Sends what can be sent. Ready when the request is fully sent or has failed. A failure is kept in `send_error`, and returned by
+    /// the next read that needs more bytes.
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_uploading() {
-            self.failed = ready!(self.upload.poll(&mut self.io, cx)).err();
+            self.send_error = ready!(self.request_writer.poll(&mut self.io, cx)).err();
         }
         Poll::Ready(())
     }
 
-    /// Whether not all of the request has been sent, and the rest may be.
+    /// Whether a part of the request is still to be sent, and sending has not failed.
     pub(super) fn is_uploading(&self) -> bool {
-        !self.upload.is_done() && self.failed.is_none()
+        !self.request_writer.is_done() && self.send_error.is_none()
     }
 
-    /// The next part of the answer's body; `None` at its end. What is needed for that, and not more, is sent of the request.
+    /// The next part of the response's body; `None` at its end. Sends of the request only what is needed for that.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
             let decoded = self.decoder.decode(&mut self.incoming);
-            self.let_go();
+            self.release_buffer();
             match decoded {
                 Err(error) => return Poll::Ready(Some(Err(error))),
                 Ok(decoder::Part::Data(data)) => return Poll::Ready(Some(Ok(data))),
                 Ok(decoder::Part::End) => return Poll::Ready(None),
-                Ok(decoder::Part::More) => {}
+                Ok(decoder::Part::NeedMore) => {}
             }
-            let _goes_on = self.poll_upload(cx);
-            if let Some(error) = self.failed.take() {
+            let _ = self.poll_upload(cx);
+            if let Some(error) = self.send_error.take() {
                 return Poll::Ready(Some(Err(error)));
             }
             match ready!(self.poll_fill(cx)) {
-                Ok(0) if self.decoder.ends_with_connection() => self.decoder = Decoder::DONE,
+                Ok(0) if self.decoder.is_close_delimited() => self.decoder = Decoder::DONE,
                 Ok(0) => return Poll::Ready(Some(Err(Error::Incomplete))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
@@ -208,68 +208,67 @@ where
         }
     }
 
-    /// Whether the answer has been taken to its end.
-    pub(super) fn is_answered(&self) -> bool {
+    /// Whether all of the response has been read.
+    pub(super) fn is_response_complete(&self) -> bool {
         self.decoder.is_done()
     }
 
-    /// Whether nothing more of the answer is to be read.
-    pub(super) fn is_answer_here(&self) -> bool {
+    /// Whether the rest of the response is in `incoming`.
+    pub(super) fn is_response_buffered(&self) -> bool {
         self.decoder.size_hint().exact().is_some_and(|left| left <= self.incoming.len() as u64)
     }
 
-    /// How much of the answer's body is left.
+    /// How much of the response's body is left.
     pub(super) fn size_hint(&self) -> SizeHint {
         self.decoder.size_hint()
     }
 
-    /// Whether the connection can serve the next request: both sides have said everything and want to go on.
+    /// Whether the connection can serve the next request: both messages are complete, and both sides keep it alive.
     pub(super) fn is_reusable(&self) -> bool {
-        self.is_kept && self.is_answered() && self.upload.is_done() && self.incoming.is_empty()
+        self.keep_alive && self.is_response_complete() && self.request_writer.is_done() && self.incoming.is_empty()
     }
 
-    /// Waits until something happens on a connection on which nothing is under way: it ends, in good order or not, or the upstream says
-    /// what nobody asked for. Ready with whether it was in good order.
-    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut unasked = [0];
-        let mut unasked = ReadBuf::new(&mut unasked);
-        let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut unasked));
-        Poll::Ready(read.is_ok() && unasked.filled().is_empty())
+    /// Polls an idle connection: `Ready(true)` at a clean end, `Ready(false)` on an error or unsolicited bytes.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut unsolicited = [0];
+        let mut unsolicited = ReadBuf::new(&mut unsolicited);
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut unsolicited));
+        Poll::Ready(read.is_ok() && unsolicited.filled().is_empty())
     }
 
     /// What is known to have become of the request that failed with `error`. `reused` says whether the connection has served before:
     /// only then, and when it closed without a word, it is known to have been on its way out already.
     pub(super) fn disposition(&self, error: &Error, reused: bool) -> Option<Disposition> {
-        let silent = self.io.bytes() == self.heard_before;
-        match error.is_of_the_caller() {
+        let is_silent = self.io.bytes_read() == self.bytes_read_before;
+        match error.is_downstream() {
             true => None,
-            false if self.upload.is_untouched() => Some(Disposition::NotSent { reused }),
-            false => (reused && silent).then_some(Disposition::NoResponse),
+            false if self.request_writer.is_unsent() => Some(Disposition::NotSent { reused }),
+            false => (reused && is_silent).then_some(Disposition::NoResponse),
         }
     }
 
-    /// After the answer, lets go of the memory that it was read into: taken from its start, that stays allocated as a whole.
-    fn let_go(&mut self) {
-        if self.is_answered() && self.incoming.is_empty() {
+    /// After the response, frees the memory that it was read into, which would stay allocated as a whole.
+    fn release_buffer(&mut self) {
+        if self.is_response_complete() && self.incoming.is_empty() {
             self.incoming = BytesMut::new();
         }
     }
 
     /// Reads once. The number of bytes, 0 at the end of the connection.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
-        if !self.is_long {
-            let mut short = [const { MaybeUninit::uninit() }; SHORT_READ];
-            let mut short = ReadBuf::uninit(&mut short);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut short)).map_err(Error::Io)?;
-            self.incoming.extend_from_slice(short.filled());
-            self.is_long = short.remaining() == 0;
-            return Poll::Ready(Ok(short.filled().len()));
+        if !self.is_large {
+            let mut buffer = [const { MaybeUninit::uninit() }; SMALL_READ];
+            let mut buffer = ReadBuf::uninit(&mut buffer);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)).map_err(Error::Io)?;
+            self.incoming.extend_from_slice(buffer.filled());
+            self.is_large = buffer.remaining() == 0;
+            return Poll::Ready(Ok(buffer.filled().len()));
         }
-        self.incoming.reserve(LONG_READ);
-        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.incoming));
-        let read = read.map_err(Error::Io)?;
-        self.is_long = read >= SHORT_READ;
-        Poll::Ready(Ok(read))
+        self.incoming.reserve(LARGE_READ);
+        let count = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.incoming));
+        let count = count.map_err(Error::Io)?;
+        self.is_large = count >= SMALL_READ;
+        Poll::Ready(Ok(count))
     }
 }
 

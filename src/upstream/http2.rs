@@ -29,7 +29,7 @@ use tracing::debug;
 pub(crate) use self::error::Error;
 pub(super) use self::{
     body::RecvBody,
-    response_future::{Failure, Http2ResponseFuture},
+    response_future::{Http2Failure, Http2ResponseFuture},
 };
 use super::{
     counting_io::CountingIo,
@@ -57,52 +57,52 @@ const MAX_STREAMS: usize = 100;
 
 /// How many streams that were given up are remembered, since frames for them may still come, and how many streams may fail by the
 /// server's faults. A server that goes on beyond the latter loses its connection.
-const RESET_STREAMS: usize = 64;
-const FAULTY_STREAMS: usize = 128;
+const MAX_RESET_STREAMS: usize = 64;
+const MAX_FAULTY_STREAMS: usize = 128;
 
 /// A connection on which many requests are under way at once. It is run by a task of its own.
-pub(super) struct Connection {
+pub(super) struct Http2Connection {
     sender: SendRequest<Bytes>,
-    life: Arc<ConnectionMetrics>,
+    connection_metrics: Arc<ConnectionMetrics>,
 }
 
-impl Connection {
+impl Http2Connection {
     /// Begins to speak HTTP/2 on `stream`. A write may make no progress for `write_timeout`.
     pub(super) async fn begin<S>(
         stream: S,
         write_timeout: Duration,
-        life: Arc<ConnectionMetrics>,
+        connection_metrics: Arc<ConnectionMetrics>,
     ) -> Result<Self, Error>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let stream = CountingIo::new(stream, write_timeout);
-        let heard = stream.count();
-        let open = OpenGuard(Arc::clone(&life));
+        let bytes_read = stream.counter();
+        let open_guard = OpenGuard(Arc::clone(&connection_metrics));
         let (sender, mut connection) = builder().handshake(stream).await?;
         let pings = connection.ping_pong().expect("nobody has taken it before");
-        let lost = keep_alive::lost(pings, heard);
+        let ping_timed_out = keep_alive::ping_timed_out(pings, bytes_read);
         #[expect(clippy::disallowed_methods, reason = "a task of the worker's runtime; it ends with the connection")]
-        tokio::spawn(run(connection, lost, open));
-        Ok(Self { sender, life })
+        tokio::spawn(run(connection, ping_timed_out, open_guard));
+        Ok(Self { sender, connection_metrics })
     }
 
     /// Whether a request can be sent now.
     pub(super) fn is_usable(&self) -> bool {
         // It knows by itself, and of nothing that it could wait for.
-        let mut nobody = Context::from_waker(Waker::noop());
-        matches!(self.sender.clone().poll_ready(&mut nobody), Poll::Ready(Ok(())))
+        let mut noop_cx = Context::from_waker(Waker::noop());
+        matches!(self.sender.clone().poll_ready(&mut noop_cx), Poll::Ready(Ok(())))
     }
 
-    /// Whether the server takes one request more beside so many. It would wait unseen otherwise, be told that it may have been executed,
-    /// and sent when nobody wants it any more.
-    pub(super) fn has_room_beside(&self, requests: usize) -> bool {
-        requests < self.sender.current_max_send_streams().min(MAX_STREAMS)
+    /// Whether the server takes one more request in addition to `active_requests`. Beyond that h2 queues it: it would wait unseen, and
+    /// count as one that may have been executed.
+    pub(super) fn has_capacity(&self, active_requests: usize) -> bool {
+        active_requests < self.sender.current_max_send_streams().min(MAX_STREAMS)
     }
 
-    /// How it lives and ends.
-    pub(super) fn life(&self) -> &ConnectionMetrics {
-        &self.life
+    /// Its metrics.
+    pub(super) fn connection_metrics(&self) -> &ConnectionMetrics {
+        &self.connection_metrics
     }
 
     /// Sends `request`, as far as that goes without waiting. `reused` says whether the connection has served before.
@@ -111,24 +111,26 @@ impl Connection {
         B: Body<Data = Bytes>,
     {
         let (head, body) = request.into_parts();
-        let sent = self.sender.clone().send_request(Request::from_parts(head, ()), body.is_end_stream());
-        Http2ResponseFuture::new(sent, body, reused)
+        let stream = self.sender.clone().send_request(Request::from_parts(head, ()), body.is_end_stream());
+        Http2ResponseFuture::new(stream, body, reused)
     }
 }
 
-/// Runs a connection to its end, which is nobody's concern any more: each request knows how it fared itself. `lost` is ready when it
-/// does not live any more, although it is open.
-async fn run<S>(connection: client::Connection<CountingIo<S>>, lost: impl Future<Output = ()>, open: OpenGuard)
-where
+/// Drives a connection until it is closed. `ping_timed_out` is ready when the server does not answer a ping on the open connection.
+async fn run<S>(
+    connection: client::Connection<CountingIo<S>>,
+    ping_timed_out: impl Future<Output = ()>,
+    open_guard: OpenGuard,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let ended = select! {
+    let result = select! {
         biased;
-        ended = connection => ended.map_err(Error::from),
-        () = lost => Err(Error::Io(io::ErrorKind::TimedOut.into())),
+        result = connection => result.map_err(Error::from),
+        () = ping_timed_out => Err(Error::Io(io::ErrorKind::TimedOut.into())),
     };
-    if let Err(error) = ended {
-        open.0.ends_because(CloseReason::Failed);
+    if let Err(error) = result {
+        open_guard.0.set_close_reason(CloseReason::Failed);
         debug!(%error, "a connection to the upstream has ended");
     }
 }
@@ -143,9 +145,9 @@ fn builder() -> Builder {
         .max_frame_size(MAX_FRAME_BYTES)
         .max_header_list_size(MAX_HEAD_BYTES)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
-        .max_concurrent_reset_streams(RESET_STREAMS)
-        .max_pending_accept_reset_streams(RESET_STREAMS)
-        .max_local_error_reset_streams(Some(FAULTY_STREAMS));
+        .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(Some(MAX_FAULTY_STREAMS));
     builder
 }
 

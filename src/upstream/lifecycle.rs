@@ -1,4 +1,4 @@
-//! How a connection to the upstream lives and ends, for the metrics.
+//! The metrics of one connection to the upstream: opening, closing, and the reason of the latter.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -7,57 +7,58 @@ use std::{
 
 use crate::telemetry::{CloseReason, Metrics};
 
-/// Counts a connection as open, and remembers why it is going to end. Costs a request nothing.
+/// Counts a connection as opened, and keeps the reason of its close.
 #[derive(Debug)]
 pub(super) struct ConnectionMetrics {
     metrics: Arc<Metrics>,
-    reason: OnceLock<CloseReason>,
+    close_reason: OnceLock<CloseReason>,
 }
 
 impl ConnectionMetrics {
-    /// The life of a connection that took so long to open.
-    pub(super) fn begin(metrics: Arc<Metrics>, took: Duration) -> Arc<Self> {
-        metrics.upstream().opened(took);
-        Arc::new(Self { metrics, reason: OnceLock::new() })
+    /// Counts a connection that took `connect_time` to open.
+    pub(super) fn opened(metrics: Arc<Metrics>, connect_time: Duration) -> Arc<Self> {
+        metrics.upstream().opened(connect_time);
+        Arc::new(Self { metrics, close_reason: OnceLock::new() })
     }
 
-    /// Notes why it ends; the first reason is the one that counts.
-    pub(super) fn ends_because(&self, reason: CloseReason) {
-        let _ = self.reason.set(reason);
+    /// Sets the reason of its close. The first reason is kept.
+    pub(super) fn set_close_reason(&self, reason: CloseReason) {
+        let _ = self.close_reason.set(reason);
     }
 
-    /// To be held while an answer is waited for. Should it be dropped before [`AwaitingResponse::ended`], that ends the connection.
-    pub(super) fn pending(self: &Arc<Self>) -> AwaitingResponse {
+    /// To be held while a response is awaited. If it is dropped before [`AwaitingResponse::received`], it sets the close reason
+    /// [`Closed::Unfinished`].
+    pub(super) fn await_response(self: &Arc<Self>) -> AwaitingResponse {
         AwaitingResponse(Some(Arc::clone(self)))
     }
 }
 
-/// Counts the end of a connection when it is dropped. It belongs to whatever the connection belongs to.
+/// Counts the close of a connection when it is dropped. The owner of the connection owns it.
 #[derive(Debug)]
 pub(super) struct OpenGuard(pub(super) Arc<ConnectionMetrics>);
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        let ConnectionMetrics { metrics, reason } = &*self.0;
-        metrics.upstream().closed(reason.get().copied().unwrap_or(CloseReason::Upstream));
+        let ConnectionMetrics { metrics, close_reason } = &*self.0;
+        metrics.upstream().closed(close_reason.get().copied().unwrap_or(CloseReason::Upstream));
     }
 }
 
-/// A request that waits for its answer.
+/// A request that awaits its response.
 #[derive(Debug)]
 pub(super) struct AwaitingResponse(Option<Arc<ConnectionMetrics>>);
 
 impl AwaitingResponse {
-    /// It waits no more.
-    pub(super) fn ended(mut self) {
+    /// The response has come, or has failed.
+    pub(super) fn received(mut self) {
         self.0 = None;
     }
 }
 
 impl Drop for AwaitingResponse {
     fn drop(&mut self) {
-        if let Some(life) = &self.0 {
-            life.ends_because(CloseReason::Unfinished);
+        if let Some(metrics) = &self.0 {
+            metrics.set_close_reason(CloseReason::Unfinished);
         }
     }
 }

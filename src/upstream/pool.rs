@@ -29,12 +29,12 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-pub(crate) use self::{exclusive::Exclusive, multiplexed::Shared};
+pub(crate) use self::{exclusive::ExclusiveConnection, multiplexed::MultiplexedConnection};
 use super::{
     UpstreamConfig,
     connect::{Connect, ConnectError, Protocol, failure::count_failure},
     http1::Http1Connection,
-    http2,
+    http2::Http2Connection,
     lifecycle::ConnectionMetrics,
 };
 use crate::telemetry::Metrics;
@@ -48,52 +48,57 @@ pub(crate) struct Pool<C: Connect, B> {
     /// How long an unused connection is kept.
     idle_timeout: Duration,
     /// How long a connection takes requests.
-    age: Duration,
+    max_age: Duration,
     /// How long the upstream may take nothing of what it is sent.
     write_timeout: Duration,
-    kept: Mutex<Idle<C, B>>,
-    /// Held while an HTTP/2 connection is being opened, so that those who come meanwhile use it too.
-    opening: AsyncMutex<()>,
+    state: Mutex<State<C, B>>,
+    /// Held while an HTTP/2 connection is being opened, so that requests that come meanwhile use it too.
+    http2_opening: AsyncMutex<()>,
     metrics: Arc<Metrics>,
 }
 
-struct Idle<C: Connect, B> {
-    /// Those over HTTP/1.1 that are idle, the newest last, each since when.
-    idle: VecDeque<(Box<Exclusive<C, B>>, Instant)>,
-    /// Those over HTTP/2, the newest last, each with when it was last given to a request, or seen with one.
-    shared: Vec<(Arc<Shared<C, B>>, Instant)>,
+struct State<C: Connect, B> {
+    /// The idle connections over HTTP/1.1, the newest last, each with the time since when it is idle.
+    idle: VecDeque<(Box<ExclusiveConnection<C, B>>, Instant)>,
+    /// The connections over HTTP/2, the newest last, each with the time of its last use.
+    multiplexed: Vec<(Arc<MultiplexedConnection<C, B>>, Instant)>,
     /// Whether the last connection that was opened speaks HTTP/2, or the first may.
-    http2: bool,
-    /// Whether a task looks after what is kept …
-    looked_after: bool,
+    expect_http2: bool,
+    /// Whether the reaper runs …
+    reaper_running: bool,
     /// … and what wakes it.
-    waker: Option<Waker>,
+    reaper_waker: Option<Waker>,
 }
 
-/// The connection that a request got.
+/// The connection that a request gets.
 pub(crate) struct Checkout<C: Connect, B> {
-    pub(crate) connection: Connection<C, B>,
-    /// Whether it has served before.
+    pub(crate) connection: PooledConnection<C, B>,
+    /// Whether it has served a request before.
     pub(crate) reused: bool,
 }
 
-pub(crate) enum Connection<C: Connect, B> {
-    Http1(Box<Exclusive<C, B>>),
-    Http2(Arc<Shared<C, B>>),
+pub(crate) enum PooledConnection<C: Connect, B> {
+    Http1(Box<ExclusiveConnection<C, B>>),
+    Http2(Arc<MultiplexedConnection<C, B>>),
 }
 
 impl<C: Connect, B> Pool<C, B> {
     /// A pool without connections, whose times are those of `config`.
     pub(crate) fn new(connector: C, config: &UpstreamConfig, metrics: Arc<Metrics>) -> Arc<Self> {
-        let kept =
-            Idle { idle: VecDeque::new(), shared: Vec::new(), http2: config.http2, looked_after: false, waker: None };
+        let state = State {
+            idle: VecDeque::new(),
+            multiplexed: Vec::new(),
+            expect_http2: config.http2,
+            reaper_running: false,
+            reaper_waker: None,
+        };
         Arc::new(Self {
             connector,
             idle_timeout: config.pool_idle_timeout,
-            age: config.connection_age,
+            max_age: config.connection_age,
             write_timeout: config.idle_timeout,
-            kept: Mutex::new(kept),
-            opening: AsyncMutex::new(()),
+            state: Mutex::new(state),
+            http2_opening: AsyncMutex::new(()),
             metrics,
         })
     }
@@ -103,8 +108,8 @@ impl<C: Connect, B> Pool<C, B> {
         &self.metrics
     }
 
-    fn kept(&self) -> MutexGuard<'_, Idle<C, B>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State<C, B>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,38 +119,41 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// A connection for a request that [`take`](Self::take) had none for: a new one, or one that somebody opens already.
-    pub(crate) async fn connection(self: &Arc<Self>, fresh: bool) -> Result<Checkout<C, B>, ConnectError> {
-        if !self.kept().http2 {
+    /// A connection for a request that [`checkout`](Self::checkout) had none for: a new one, or an HTTP/2 connection that another
+    /// request is opening.
+    pub(crate) async fn open_or_join(self: &Arc<Self>, bypass_idle: bool) -> Result<Checkout<C, B>, ConnectError> {
+        if !self.state().expect_http2 {
             return self.open().await;
         }
-        let Ok(_opening) = self.opening.try_lock() else {
-            // Somebody opens one already. Should that fail, all who waited try at once, not one after another.
-            drop(self.opening.lock().await);
-            return match self.take(fresh, Instant::now()) {
-                Some(chosen) => Ok(chosen),
+        let Ok(_opening) = self.http2_opening.try_lock() else {
+            // Another request is opening one. If that fails, all that waited open theirs at the same time, not one after another.
+            drop(self.http2_opening.lock().await);
+            return match self.checkout(bypass_idle, Instant::now()) {
+                Some(checkout) => Ok(checkout),
                 None => self.open().await,
             };
         };
         self.open().await
     }
 
-    /// Takes a connection that is kept, if one can be used. `fresh` leaves out those that were idle, for a request whose connection
+    /// Takes a reusable connection out of the pool, if there is one. `bypass_idle` skips the idle ones, for a request whose connection
     /// turned out to be closed.
-    pub(crate) fn take(&self, fresh: bool, now: Instant) -> Option<Checkout<C, B>> {
-        let kept = &mut *self.kept();
-        if let Some((shared, used)) =
-            kept.shared.iter_mut().find(|(shared, _)| shared.has_room() && shared.is_usable(now))
+    pub(crate) fn checkout(&self, bypass_idle: bool, now: Instant) -> Option<Checkout<C, B>> {
+        let state = &mut *self.state();
+        if let Some((multiplexed, last_used)) = state
+            .multiplexed
+            .iter_mut()
+            .find(|(multiplexed, _)| multiplexed.has_capacity() && multiplexed.is_usable(now))
         {
-            *used = now;
-            return Some(Checkout { connection: Connection::Http2(Arc::clone(shared)), reused: true });
+            *last_used = now;
+            return Some(Checkout { connection: PooledConnection::Http2(Arc::clone(multiplexed)), reused: true });
         }
-        // Whoever takes it drives it from now on; nobody else is woken for it.
-        let mut nobody = Context::from_waker(Waker::noop());
-        while !fresh && let Some((mut own, since)) = kept.idle.pop_back() {
+        // The request drives it from now on, so the reaper need not be woken for it.
+        let mut noop_cx = Context::from_waker(Waker::noop());
+        while !bypass_idle && let Some((mut exclusive, since)) = state.idle.pop_back() {
             self.metrics.upstream().idle().dec();
-            if own.stays(&mut nobody, now, since + self.idle_timeout) {
-                return Some(Checkout { connection: Connection::Http1(own), reused: true });
+            if exclusive.check_reusable(&mut noop_cx, now, since + self.idle_timeout) {
+                return Some(Checkout { connection: PooledConnection::Http1(exclusive), reused: true });
             }
         }
         None
@@ -155,67 +163,73 @@ where
         let started = Instant::now();
         let connected = self.connector.connect().await;
         let (stream, protocol) = connected.inspect_err(|error| count_failure(&self.metrics, error))?;
-        let life = ConnectionMetrics::begin(Arc::clone(&self.metrics), started.elapsed());
+        let connection_metrics = ConnectionMetrics::opened(Arc::clone(&self.metrics), started.elapsed());
         let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
-        let ends = Instant::now() + self.age.mul_f64(jitter);
+        let expires_at = Instant::now() + self.max_age.mul_f64(jitter);
         let pool = Arc::downgrade(self);
-        self.kept().http2 = protocol == Protocol::Http2;
+        self.state().expect_http2 = protocol == Protocol::Http2;
         let connection = match protocol {
             Protocol::Http1 => {
-                let line = Http1Connection::new(stream, self.write_timeout);
-                Connection::Http1(Box::new(Exclusive::new(line, ends, life, pool)))
+                let http1 = Http1Connection::new(stream, self.write_timeout);
+                PooledConnection::Http1(Box::new(ExclusiveConnection::new(http1, expires_at, connection_metrics, pool)))
             }
             Protocol::Http2 => {
-                let begun =
-                    http2::Connection::begin(stream, self.write_timeout, life).await.map_err(ConnectError::Http);
-                let connection = begun.inspect_err(|error| count_failure(&self.metrics, error))?;
-                let shared = Arc::new(Shared::new(connection, ends, pool));
-                self.keep(|kept, now| {
-                    kept.shared.retain(|(before, _)| before.stays(now, now + self.idle_timeout));
-                    kept.shared.push((Arc::clone(&shared), now));
+                let http2 = Http2Connection::begin(stream, self.write_timeout, connection_metrics)
+                    .await
+                    .map_err(ConnectError::Http);
+                let http2 = http2.inspect_err(|error| count_failure(&self.metrics, error))?;
+                let multiplexed = Arc::new(MultiplexedConnection::new(http2, expires_at, pool));
+                self.insert(|state, now| {
+                    state.multiplexed.retain(|(older, _)| older.check_reusable(now, now + self.idle_timeout));
+                    state.multiplexed.push((Arc::clone(&multiplexed), now));
                 });
-                Connection::Http2(shared)
+                PooledConnection::Http2(multiplexed)
             }
         };
         Ok(Checkout { connection, reused: false })
     }
 
-    /// Has `place` put something among what is kept, and somebody look after it.
-    fn keep(self: &Arc<Self>, place: impl FnOnce(&mut Idle<C, B>, Instant)) {
-        let mut kept = self.kept();
-        place(&mut kept, Instant::now());
-        if !mem::replace(&mut kept.looked_after, true) {
+    /// Calls `insert_into` with the state, and starts the reaper unless it runs.
+    fn insert(self: &Arc<Self>, insert_into: impl FnOnce(&mut State<C, B>, Instant)) {
+        let mut state = self.state();
+        insert_into(&mut state, Instant::now());
+        if !mem::replace(&mut state.reaper_running, true) {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "a task of the worker's runtime; it ends when the pool is empty or dropped"
             )]
-            tokio::spawn(look_after(Arc::downgrade(self)));
+            tokio::spawn(run_reaper(Arc::downgrade(self)));
         }
     }
 
-    /// Drops what is too old or has ended, and says when to look again, unless `cx` is woken before. `None` when nothing is kept.
-    fn sweep(&self, cx: &mut Context<'_>) -> Option<Instant> {
+    /// Drops connections that are not reusable. Returns when to reap again unless `cx` is woken before; `None` when none is left.
+    fn reap(&self, cx: &mut Context<'_>) -> Option<Instant> {
         let now = Instant::now();
-        let kept = &mut *self.kept();
-        let before = kept.idle.len();
-        kept.idle.retain_mut(|(own, since)| own.stays(cx, now, *since + self.idle_timeout));
-        self.metrics.upstream().idle().sub((before - kept.idle.len()) as i64);
-        kept.shared.retain_mut(|(shared, used)| {
-            if shared.users() > 0 {
-                // Its time without use has not begun; to look at it again at the end of a time that is over would be to go on looking.
-                *used = now;
+        let state = &mut *self.state();
+        let idle_before = state.idle.len();
+        state.idle.retain_mut(|(exclusive, since)| exclusive.check_reusable(cx, now, *since + self.idle_timeout));
+        self.metrics.upstream().idle().sub((idle_before - state.idle.len()) as i64);
+        state.multiplexed.retain_mut(|(multiplexed, last_used)| {
+            if multiplexed.active_requests() > 0 {
+                // In use: restart its idle time. Otherwise this returns a time in the past, and the reaper spins.
+                *last_used = now;
             }
-            shared.stays(now, *used + self.idle_timeout)
+            multiplexed.check_reusable(now, *last_used + self.idle_timeout)
         });
-        let next = kept.idle.iter().map(|(_, since)| *since).chain(kept.shared.iter().map(|(_, used)| *used)).min();
-        kept.looked_after = next.is_some();
-        kept.waker = next.map(|_| cx.waker().clone());
-        next.map(|since| since + self.idle_timeout)
+        let oldest = state
+            .idle
+            .iter()
+            .map(|(_, since)| *since)
+            .chain(state.multiplexed.iter().map(|(_, last_used)| *last_used))
+            .min();
+        state.reaper_running = oldest.is_some();
+        state.reaper_waker = oldest.map(|_| cx.waker().clone());
+        oldest.map(|since| since + self.idle_timeout)
     }
 }
 
-/// Drops connections that grow too old or end, until none is kept.
-async fn look_after<C, B>(pool: Weak<Pool<C, B>>)
+/// Drops connections that are closed, too old or idle for too long, until none is left.
+async fn run_reaper<C, B>(pool: Weak<Pool<C, B>>)
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -223,9 +237,9 @@ where
 {
     let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now()));
     poll_fn(|cx| {
-        // Each time that it is woken: for the time, or by a connection.
-        while let Some(next) = pool.upgrade().and_then(|pool| pool.sweep(cx)) {
-            timer.as_mut().reset(next);
+        // Runs each time that the timer or a connection wakes it.
+        while let Some(next_reap) = pool.upgrade().and_then(|pool| pool.reap(cx)) {
+            timer.as_mut().reset(next_reap);
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }

@@ -17,11 +17,11 @@ use super::{
     early_response::BackgroundBody,
     http1, http2,
     lifecycle::AwaitingResponse,
-    pool::{Exclusive, Shared},
+    pool::{ExclusiveConnection, MultiplexedConnection},
 };
 use crate::{error_chain::BodyError, upstream::Disposition};
 
-/// A request that brought no answer.
+/// A request without a response.
 #[derive(Debug)]
 pub(crate) struct UnansweredRequest {
     pub(crate) error: RequestError,
@@ -29,7 +29,7 @@ pub(crate) struct UnansweredRequest {
     pub(crate) disposition: Option<Disposition>,
 }
 
-/// What the connection says of a request that brought no answer.
+/// Why a request has no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error(transparent)]
@@ -39,19 +39,19 @@ pub(crate) enum RequestError {
 }
 
 impl RequestError {
-    /// Whether the caller is at fault.
-    pub(crate) fn is_of_the_caller(&self) -> bool {
+    /// Whether the request's body is at fault, which comes from downstream.
+    pub(crate) fn is_downstream(&self) -> bool {
         match self {
-            Self::Http1(error) => error.is_of_the_caller(),
-            Self::Http2(error) => error.is_of_the_caller(),
+            Self::Http1(error) => error.is_downstream(),
+            Self::Http2(error) => error.is_downstream(),
         }
     }
 
-    /// Whether the upstream said something that is no HTTP.
-    pub(crate) fn is_of_the_protocol(&self) -> bool {
+    /// Whether the upstream broke the HTTP protocol.
+    pub(crate) fn is_protocol(&self) -> bool {
         match self {
-            Self::Http1(error) => error.is_of_the_protocol(),
-            Self::Http2(error) => error.is_of_the_protocol(),
+            Self::Http1(error) => error.is_protocol(),
+            Self::Http2(error) => error.is_protocol(),
         }
     }
 }
@@ -63,14 +63,14 @@ impl UnansweredRequest {
     }
 }
 
-/// A request over HTTP/1.1, which has its connection for itself, until the head of its answer has come.
+/// A request over HTTP/1.1, the only one on its connection, until the head of its response has come.
 ///
 /// # Cancel safety
 ///
 /// Dropping it closes the connection.
 pub(crate) struct Http1Request<C: Connect, B> {
-    /// Until it is ready. That the request is given up has to be known before the connection closes, so it is dropped first.
-    under_way: Option<(AwaitingResponse, Box<Exclusive<C, B>>)>,
+    /// `None` once it is ready. `AwaitingResponse` is dropped first, so that the close reason is set before the connection closes.
+    in_flight: Option<(AwaitingResponse, Box<ExclusiveConnection<C, B>>)>,
     reused: bool,
 }
 
@@ -80,11 +80,11 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// The request with `head` and `body` on `own`, of which `reused` says whether it has served before. It is sent when it is polled.
-    pub(crate) fn begin(mut own: Box<Exclusive<C, B>>, head: &Parts, body: B, reused: bool) -> Self {
-        let pending = own.life().pending();
-        own.line.begin(head, body);
-        Self { under_way: Some((pending, own)), reused }
+    /// The request with `head` and `body` on `exclusive`. `reused`: the connection has served a request before. Polling sends it.
+    pub(crate) fn begin(mut exclusive: Box<ExclusiveConnection<C, B>>, head: &Parts, body: B, reused: bool) -> Self {
+        let awaiting = exclusive.connection_metrics().await_response();
+        exclusive.http1.begin(head, body);
+        Self { in_flight: Some((awaiting, exclusive)), reused }
     }
 }
 
@@ -97,21 +97,24 @@ where
     type Output = Result<Response<UpstreamBody>, UnansweredRequest>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (_, own) = self.under_way.as_mut().expect("polled after it was ready");
-        let answer = ready!(own.line.poll_answer(cx));
-        let (pending, own) = self.under_way.take().expect("it was there");
-        pending.ended();
-        Poll::Ready(match answer {
+        let (_, exclusive) = self.in_flight.as_mut().expect("polled after it was ready");
+        let response = ready!(exclusive.http1.poll_response(cx));
+        let (awaiting, exclusive) = self.in_flight.take().expect("it was there");
+        awaiting.received();
+        Poll::Ready(match response {
             Ok(head) => {
-                let goes_on = own.line.is_uploading() && !own.line.is_answer_here();
-                let body =
-                    if goes_on { UpstreamBody::detached(BackgroundBody::new(own)) } else { UpstreamBody::http1(own) };
+                let is_early = exclusive.http1.is_uploading() && !exclusive.http1.is_response_buffered();
+                let body = if is_early {
+                    UpstreamBody::background(BackgroundBody::new(exclusive))
+                } else {
+                    UpstreamBody::http1(exclusive)
+                };
                 Ok(head.map(|()| body))
             }
             Err(error) => {
-                own.note(&error);
+                exclusive.record_failure(&error);
                 Err(UnansweredRequest {
-                    disposition: own.line.disposition(&error, self.reused),
+                    disposition: exclusive.http1.disposition(&error, self.reused),
                     error: RequestError::Http1(error),
                 })
             }
@@ -119,15 +122,15 @@ where
     }
 }
 
-/// A request over HTTP/2, beside others, until the head of its answer has come.
+/// A request over HTTP/2, among others on its connection, until the head of its response has come.
 ///
 /// # Cancel safety
 ///
 /// Dropping it cancels the request: its stream is reset.
 pub(crate) struct Http2Request<C: Connect, B> {
-    in_flight: http2::Http2ResponseFuture<B>,
-    /// Until it is ready: then the answer holds it, and a request counts once among those on the connection.
-    shared: Option<Arc<Shared<C, B>>>,
+    response_future: http2::Http2ResponseFuture<B>,
+    /// `None` once it is ready: the response holds it then, so that a request is counted once.
+    multiplexed: Option<Arc<MultiplexedConnection<C, B>>>,
 }
 
 impl<C, B> Http2Request<C, B>
@@ -136,9 +139,9 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    /// `request` on `shared`, of which `reused` says whether it has served before.
-    pub(crate) fn begin(shared: Arc<Shared<C, B>>, request: Request<B>, reused: bool) -> Self {
-        Self { in_flight: shared.connection.send(request, reused), shared: Some(shared) }
+    /// `request` on `multiplexed`. `reused`: the connection has served a request before.
+    pub(crate) fn begin(multiplexed: Arc<MultiplexedConnection<C, B>>, request: Request<B>, reused: bool) -> Self {
+        Self { response_future: multiplexed.http2.send(request, reused), multiplexed: Some(multiplexed) }
     }
 }
 
@@ -151,13 +154,13 @@ where
     type Output = Result<Response<UpstreamBody>, UnansweredRequest>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.in_flight).poll(cx));
-        let shared = self.shared.take().expect("polled after it was ready");
-        Poll::Ready(match answer {
-            Ok(answer) => Ok(answer.map(|body| UpstreamBody::http2(body, shared))),
-            Err(http2::Failure { error, disposition, ended }) => {
-                if ended {
-                    shared.forget();
+        let response = ready!(Pin::new(&mut self.response_future).poll(cx));
+        let multiplexed = self.multiplexed.take().expect("polled after it was ready");
+        Poll::Ready(match response {
+            Ok(response) => Ok(response.map(|body| UpstreamBody::http2(body, multiplexed))),
+            Err(http2::Http2Failure { error, disposition, is_connection_error }) => {
+                if is_connection_error {
+                    multiplexed.evict();
                 }
                 Err(UnansweredRequest { error: RequestError::Http2(error), disposition })
             }

@@ -13,40 +13,40 @@ use tokio::{
 
 use crate::tls;
 
-/// A connection to the upstream.
+/// A connection to the upstream, with or without TLS.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub(crate) enum MaybeTlsStream {
     Plain(TcpStream),
     Tls(Box<tls::Stream<TcpStream>>),
 }
 
-/// Calls a method of whichever stream it is.
-macro_rules! either {
-    ($stream:expr, $call:ident $(, $argument:expr)*) => {
+/// Calls a method of the inner stream.
+macro_rules! delegate {
+    ($stream:expr, $method:ident $(, $argument:expr)*) => {
         match $stream.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).$call($($argument),*),
-            Stream::Tls(stream) => Pin::new(&mut **stream).$call($($argument),*),
+            MaybeTlsStream::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            MaybeTlsStream::Tls(stream) => Pin::new(&mut **stream).$method($($argument),*),
         }
     };
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for MaybeTlsStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, poll_read, cx, buf)
+        delegate!(self, poll_read, cx, buf)
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for MaybeTlsStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, poll_write, cx, buf)
+        delegate!(self, poll_write, cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, poll_flush, cx)
+        delegate!(self, poll_flush, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, poll_shutdown, cx)
+        delegate!(self, poll_shutdown, cx)
     }
 
     fn poll_write_vectored(
@@ -54,7 +54,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, poll_write_vectored, cx, slices)
+        delegate!(self, poll_write_vectored, cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Which step of opening a connection failed, for the metrics.
 
-use super::{ConnectError, NameError};
+use super::{ConnectError, ResolveError};
 use crate::{
     error_chain,
     telemetry::{ConnectFailure, Metrics},
@@ -10,7 +10,7 @@ use crate::{
 /// Counts a connection that could not be opened.
 pub(in crate::upstream) fn count_failure(metrics: &Metrics, error: &ConnectError) {
     let failure = match error {
-        ConnectError::Tcp(_) if error_chain::find::<NameError>(error).is_some() => ConnectFailure::Dns,
+        ConnectError::Tcp(_) if error_chain::find::<ResolveError>(error).is_some() => ConnectFailure::Dns,
         ConnectError::Tcp(_) => ConnectFailure::Tcp,
         ConnectError::Egress(_) => ConnectFailure::Egress,
         ConnectError::Tls(_) => ConnectFailure::Tls,
@@ -27,13 +27,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_cannot_be_opened_is_counted_by_what_was_in_the_way() {
+    fn connect_failures_are_counted_by_reason() {
         let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
         let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
         let metrics = Metrics::new();
         for error in [
             ConnectError::Tcp(Box::new(broken())),
-            ConnectError::Tcp(Box::new(NameError(broken()))),
+            ConnectError::Tcp(Box::new(ResolveError(broken()))),
             ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidData, expired)),
             ConnectError::Tls(broken()),
             ConnectError::TimedOut,

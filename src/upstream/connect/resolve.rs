@@ -1,10 +1,10 @@
-//! Looking a name up once for all who want it at the same time.
+//! Coalesces concurrent lookups of a name into one.
 //!
 //! The system's resolver takes a thread for each lookup, and a thread takes memory. When a crowd of requests comes at once, each
-//! opens a connection, but one lookup serves them all. A lookup that goes on for too long is joined by nobody any more: the
-//! resolver may have come back meanwhile, and a new one would see it.
+//! opens a connection, but one lookup serves them all. Lookups older than [`JOIN_WINDOW`] are no longer joined: the resolver may
+//! have recovered since, and a new lookup would succeed.
 //!
-//! Deliberately absent: keeping an answer. Whoever comes after it looks anew.
+//! Deliberately absent: caching results. A request that comes after a result starts a new lookup.
 
 use std::{
     io,
@@ -23,35 +23,35 @@ use tower::Service;
 
 use super::Resolve;
 
-/// For how long others join a lookup that is under way. A healthy resolver answers in a fraction of it; and so many threads
+/// How long others join a lookup in flight. A healthy resolver answers in a fraction of it; and so many threads
 /// a second are the most that a dead one costs.
-const JOINED_FOR: Duration = Duration::from_secs(1);
+const JOIN_WINDOW: Duration = Duration::from_secs(1);
 
-type Answer = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
+type LookupResult = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
 
-/// A resolver that is asked once for all who ask at the same time.
+/// A resolver that joins concurrent lookups of the same name.
 #[derive(Clone)]
 pub(super) struct SingleFlight<R> {
     resolver: R,
-    under_way: Arc<Mutex<Option<Lookup>>>,
+    in_flight: Arc<Mutex<Option<Lookup>>>,
 }
 
 struct Lookup {
     name: Name,
-    begun: Instant,
-    answer: Shared<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    started: Instant,
+    result: Shared<Pin<Box<dyn Future<Output = LookupResult> + Send>>>,
 }
 
 impl Lookup {
-    fn serves(&self, name: &Name) -> bool {
-        self.name == *name && self.begun.elapsed() < JOINED_FOR && self.answer.peek().is_none()
+    fn can_join(&self, name: &Name) -> bool {
+        self.name == *name && self.started.elapsed() < JOIN_WINDOW && self.result.peek().is_none()
     }
 }
 
 impl<R> SingleFlight<R> {
-    /// Asks `resolver`.
+    /// Joins lookups of `resolver`.
     pub(super) fn new(resolver: R) -> Self {
-        Self { resolver, under_way: Arc::default() }
+        Self { resolver, in_flight: Arc::default() }
     }
 }
 
@@ -65,21 +65,22 @@ impl<R: Resolve> Service<Name> for SingleFlight<R> {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = match under_way.as_ref().filter(|lookup| lookup.serves(&name)) {
-            Some(lookup) => lookup.answer.clone(),
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match in_flight.as_ref().filter(|lookup| lookup.can_join(&name)) {
+            Some(lookup) => lookup.result.clone(),
             None => {
-                let asked = self.resolver.call(name.clone());
-                let answer = asked.map(|found| found.map(Iterator::collect).map_err(Arc::new)).boxed().shared();
-                *under_way = Some(Lookup { name, begun: Instant::now(), answer: answer.clone() });
-                answer
+                let lookup = self.resolver.call(name.clone());
+                let result =
+                    lookup.map(|addresses| addresses.map(Iterator::collect).map_err(Arc::new)).boxed().shared();
+                *in_flight = Some(Lookup { name, started: Instant::now(), result: result.clone() });
+                result
             }
         };
-        let each = |answer: Answer| match answer {
+        let to_owned_result = |result: LookupResult| match result {
             Ok(addresses) => Ok(Vec::from(&*addresses).into_iter()),
             Err(error) => Err(io::Error::new(error.kind(), error)),
         };
-        answer.map(each).boxed()
+        result.map(to_owned_result).boxed()
     }
 }
 
@@ -92,68 +93,71 @@ mod tests {
 
     use super::*;
 
-    type Asked = BoxCloneSyncService<Name, vec::IntoIter<SocketAddr>, io::Error>;
+    type BoxedResolver = BoxCloneSyncService<Name, vec::IntoIter<SocketAddr>, io::Error>;
 
-    /// A resolver that answers all who ask when it is told to, and how often it was asked.
-    fn resolver() -> (SingleFlight<Asked>, Arc<AtomicUsize>, broadcast::Sender<bool>) {
-        let (asked, (answer, _)) = (Arc::new(AtomicUsize::new(0)), broadcast::channel(1));
-        let (counted, answers) = (Arc::clone(&asked), answer.clone());
+    /// A resolver whose lookups end when a reply is sent, the number of lookups, and the sender of replies.
+    fn resolver() -> (SingleFlight<BoxedResolver>, Arc<AtomicUsize>, broadcast::Sender<bool>) {
+        let (lookups, (reply, _)) = (Arc::new(AtomicUsize::new(0)), broadcast::channel(1));
+        let (counter, replies) = (Arc::clone(&lookups), reply.clone());
         let resolver = service_fn(move |_: Name| {
-            counted.fetch_add(1, Relaxed);
-            let mut answers = answers.subscribe();
+            counter.fetch_add(1, Relaxed);
+            let mut replies = replies.subscribe();
             async move {
-                let good = answers.recv().await.unwrap_or(false);
+                let succeeds = replies.recv().await.unwrap_or(false);
                 let address = SocketAddr::from(([192, 0, 2, 1], 0));
-                if good { Ok(vec![address].into_iter()) } else { Err(io::Error::other("no such name")) }
+                if succeeds { Ok(vec![address].into_iter()) } else { Err(io::Error::other("no such name")) }
             }
         });
-        (SingleFlight::new(BoxCloneSyncService::new(resolver)), asked, answer)
+        (SingleFlight::new(BoxCloneSyncService::new(resolver)), lookups, reply)
     }
 
-    async fn ask(together: &SingleFlight<Asked>, times: usize) -> JoinSet<io::Result<Vec<SocketAddr>>> {
-        let mut asking = JoinSet::new();
+    async fn spawn_lookups(
+        single_flight: &SingleFlight<BoxedResolver>,
+        times: usize,
+    ) -> JoinSet<io::Result<Vec<SocketAddr>>> {
+        let mut tasks = JoinSet::new();
         for _ in 0..times {
-            let lookup = together.clone().oneshot("name.test".parse().unwrap());
-            asking.spawn(async move { lookup.await.map(Iterator::collect) });
+            let lookup = single_flight.clone().oneshot("name.test".parse().unwrap());
+            tasks.spawn(async move { lookup.await.map(Iterator::collect) });
             tokio::task::yield_now().await;
         }
-        asking
+        tasks
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_lookup_serves_all_who_ask_while_it_is_under_way() {
-        let (together, asked, answer) = resolver();
-        let asking = ask(&together, 100).await;
-        assert_eq!(asked.load(Relaxed), 1);
-        answer.send(true).unwrap();
-        for found in asking.join_all().await {
-            assert_eq!(found.unwrap(), [SocketAddr::from(([192, 0, 2, 1], 0))]);
+    async fn concurrent_lookups_are_joined() {
+        let (single_flight, lookups, reply) = resolver();
+        let tasks = spawn_lookups(&single_flight, 100).await;
+        assert_eq!(lookups.load(Relaxed), 1);
+        reply.send(true).unwrap();
+        for addresses in tasks.join_all().await {
+            assert_eq!(addresses.unwrap(), [SocketAddr::from(([192, 0, 2, 1], 0))]);
         }
-        let later = ask(&together, 1).await;
-        assert_eq!(asked.load(Relaxed), 2, "an answer is not kept");
-        answer.send(false).unwrap();
+        let later = spawn_lookups(&single_flight, 1).await;
+        assert_eq!(lookups.load(Relaxed), 2, "an answer is not kept");
+        reply.send(false).unwrap();
         assert_eq!(later.join_all().await[0].as_ref().unwrap_err().to_string(), "no such name");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lookup_that_hangs_is_joined_for_a_second_and_then_left_alone() {
-        let (together, asked, answer) = resolver();
-        let first = ask(&together, 2).await;
-        advance(JOINED_FOR).await;
-        let second = ask(&together, 2).await;
-        assert_eq!(asked.load(Relaxed), 2);
-        answer.send(true).unwrap();
+    async fn a_hanging_lookup_is_joined_only_within_the_join_window() {
+        let (single_flight, lookups, reply) = resolver();
+        let first = spawn_lookups(&single_flight, 2).await;
+        advance(JOIN_WINDOW).await;
+        let second = spawn_lookups(&single_flight, 2).await;
+        assert_eq!(lookups.load(Relaxed), 2);
+        reply.send(true).unwrap();
         assert!(first.join_all().await.iter().chain(&second.join_all().await).all(Result::is_ok));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_wait_go_on_when_the_one_who_asked_goes_away() {
-        let (together, asked, answer) = resolver();
-        let mut first = ask(&together, 1).await;
-        let second = ask(&together, 1).await;
+    async fn a_joined_lookup_survives_cancellation_of_the_first() {
+        let (single_flight, lookups, reply) = resolver();
+        let mut first = spawn_lookups(&single_flight, 1).await;
+        let second = spawn_lookups(&single_flight, 1).await;
         first.shutdown().await;
-        answer.send(true).unwrap();
+        reply.send(true).unwrap();
         assert!(second.join_all().await[0].is_ok());
-        assert_eq!(asked.load(Relaxed), 1);
+        assert_eq!(lookups.load(Relaxed), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Names that a test resolves, and listeners on loopback that answer, or do not.
+//! Scripted resolvers, and listeners on loopback that accept connections or do not.
 
 use std::{
     collections::VecDeque,
@@ -25,44 +25,53 @@ use super::*;
 use crate::{error_chain, tls};
 
 /// A time that only a broken test reaches.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 type TestResolver = BoxCloneSyncService<Name, vec::IntoIter<SocketAddr>, io::Error>;
 
-/// Gives one answer after another, and the last one for ever.
-fn resolver(answers: Vec<Result<Vec<IpAddr>, io::ErrorKind>>) -> TestResolver {
-    let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+/// Gives one result after another, and repeats the last one.
+fn resolver(results: Vec<Result<Vec<IpAddr>, io::ErrorKind>>) -> TestResolver {
+    let results = Arc::new(Mutex::new(VecDeque::from(results)));
     BoxCloneSyncService::new(service_fn(move |_: Name| {
-        let mut answers = answers.lock().unwrap();
-        let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() }.unwrap();
+        let mut results = results.lock().unwrap();
+        let result = if results.len() > 1 { results.pop_front() } else { results.front().cloned() }.unwrap();
         let addresses =
-            answer.map(|ips| ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect::<Vec<_>>().into_iter());
+            result.map(|ips| ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect::<Vec<_>>().into_iter());
         std::future::ready(addresses.map_err(io::Error::from))
     }))
 }
 
-fn connector<R: Resolve>(url: String, connect_timeout: Duration, trust: &tls::Config, resolver: R) -> Connector<R> {
+fn connector<R: Resolve>(
+    url: String,
+    connect_timeout: Duration,
+    tls_config: &tls::Config,
+    resolver: R,
+) -> Connector<R> {
     let config = UpstreamConfig {
         url: url.parse().unwrap(),
         egress: None,
         connect_timeout,
-        idle_timeout: PATIENCE,
-        pool_idle_timeout: PATIENCE,
-        connection_age: PATIENCE,
+        idle_timeout: TEST_TIMEOUT,
+        pool_idle_timeout: TEST_TIMEOUT,
+        connection_age: TEST_TIMEOUT,
         http2: false,
     };
-    Connector::with_resolver(&config, tls::trust_store(trust.clone()).unwrap().1, resolver)
+    Connector::with_resolver(&config, tls::trust_store(tls_config.clone()).unwrap().1, resolver)
 }
 
-/// A connector that does without TLS, to a name whose addresses are `answers`.
-fn plain(port: u16, timeout: Duration, answers: Vec<Result<Vec<IpAddr>, io::ErrorKind>>) -> Connector<TestResolver> {
-    connector(format!("http://name.test:{port}"), timeout, &tls::Config::default(), resolver(answers))
+/// A connector without TLS, to a name whose addresses are `results`.
+fn plaintext_connector(
+    port: u16,
+    timeout: Duration,
+    results: Vec<Result<Vec<IpAddr>, io::ErrorKind>>,
+) -> Connector<TestResolver> {
+    connector(format!("http://name.test:{port}"), timeout, &tls::Config::default(), resolver(results))
 }
 
-fn peer(stream: Stream) -> IpAddr {
+fn peer_ip(stream: MaybeTlsStream) -> IpAddr {
     match stream {
-        Stream::Plain(stream) => stream.peer_addr().unwrap().ip(),
-        Stream::Tls(_) => panic!("TLS was not asked for"),
+        MaybeTlsStream::Plain(stream) => stream.peer_addr().unwrap().ip(),
+        MaybeTlsStream::Tls(_) => panic!("TLS was not asked for"),
     }
 }
 
@@ -84,14 +93,14 @@ async fn listeners<const N: usize>(addresses: [IpAddr; N], backlog: [u32; N]) ->
     }
 }
 
-/// Makes `listener`, whose backlog is short, one that answers nobody any more: a black hole. Lasts as long as what it gives.
-async fn black_hole(listener: &TcpListener) -> Vec<TcpStream> {
+/// Fills the short backlog of `listener`, so that it accepts no more connections while the returned ones are open.
+async fn fill_backlog(listener: &TcpListener) -> Vec<TcpStream> {
     let address = listener.local_addr().unwrap();
-    let mut held = Vec::new();
+    let mut connections = Vec::new();
     while let Ok(Ok(stream)) = timeout(Duration::from_millis(100), TcpStream::connect(address)).await {
-        held.push(stream);
+        connections.push(stream);
     }
-    held
+    connections
 }
 
 const A1: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
@@ -99,44 +108,45 @@ const A2: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 #[tokio::test]
-async fn g12_an_address_of_the_other_family_is_tried_beside_one_that_is_dead() {
-    let ([dead, _good], port) = listeners([V6, A1], [1, 128]).await;
-    let _held = black_hole(&dead).await;
+async fn g12_the_other_address_family_is_tried_beside_a_dead_one() {
+    let ([dead, _alive], port) = listeners([V6, A1], [1, 128]).await;
+    let _connections = fill_backlog(&dead).await;
     let started = Instant::now();
-    let connector = plain(port, PATIENCE, vec![Ok(vec![V6, A1])]);
-    assert_eq!(peer(connector.connect().await.unwrap().0), A1);
-    assert!(started.elapsed() >= HAPPY_EYEBALLS && started.elapsed() < PATIENCE / 4, "{:?}", started.elapsed());
+    let connector = plaintext_connector(port, TEST_TIMEOUT, vec![Ok(vec![V6, A1])]);
+    assert_eq!(peer_ip(connector.connect().await.unwrap().0), A1);
+    assert!(started.elapsed() >= HAPPY_EYEBALLS && started.elapsed() < TEST_TIMEOUT / 4, "{:?}", started.elapsed());
 }
 
 #[tokio::test]
 async fn g12_a_dead_address_leaves_time_for_the_next_of_its_family() {
-    let ([dead, _good], port) = listeners([A1, A2], [1, 128]).await;
-    let _held = black_hole(&dead).await;
-    let connector = plain(port, Duration::from_secs(4), vec![Ok(vec![A1, A2])]);
-    assert_eq!(peer(connector.connect().await.unwrap().0), A2);
+    let ([dead, _alive], port) = listeners([A1, A2], [1, 128]).await;
+    let _connections = fill_backlog(&dead).await;
+    let connector = plaintext_connector(port, Duration::from_secs(4), vec![Ok(vec![A1, A2])]);
+    assert_eq!(peer_ip(connector.connect().await.unwrap().0), A2);
 }
 
 #[tokio::test]
-async fn g11_each_connection_goes_where_the_name_leads_at_that_time() {
+async fn g11_each_connection_uses_the_current_address_of_the_name() {
     let ([_first, _second], port) = listeners([A1, A2], [128, 128]).await;
-    let connector = plain(port, PATIENCE, vec![Ok(vec![A1]), Ok(vec![A2]), Ok(vec![A1])]);
+    let connector = plaintext_connector(port, TEST_TIMEOUT, vec![Ok(vec![A1]), Ok(vec![A2]), Ok(vec![A1])]);
     for expected in [A1, A2, A1] {
-        assert_eq!(peer(connector.connect().await.unwrap().0), expected);
+        assert_eq!(peer_ip(connector.connect().await.unwrap().0), expected);
     }
 }
 
 #[tokio::test]
-async fn j11_a_name_that_cannot_be_resolved_is_told_and_heals() {
+async fn j11_a_resolve_error_is_reported_and_recovers() {
     let ([_listener], port) = listeners([A1], [128]).await;
-    let connector = plain(port, PATIENCE, vec![Err(io::ErrorKind::NotFound), Ok(Vec::new()), Ok(vec![A1])]);
+    let connector =
+        plaintext_connector(port, TEST_TIMEOUT, vec![Err(io::ErrorKind::NotFound), Ok(Vec::new()), Ok(vec![A1])]);
     let error = connector.connect().await.err().unwrap();
-    assert!(error_chain::find::<NameError>(&error).is_some(), "{}", error_chain::one_line(&error));
+    assert!(error_chain::find::<ResolveError>(&error).is_some(), "{}", error_chain::one_line(&error));
     assert!(connector.connect().await.is_err(), "no address at all");
-    assert_eq!(peer(connector.connect().await.unwrap().0), A1);
+    assert_eq!(peer_ip(connector.connect().await.unwrap().0), A1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn j11_a_resolver_that_hangs_is_given_up_in_the_time_to_connect() {
+async fn j11_a_hanging_resolver_is_limited_by_the_connect_timeout() {
     let hanging = service_fn(|_: Name| std::future::pending::<io::Result<vec::IntoIter<SocketAddr>>>());
     let started = tokio::time::Instant::now();
     let url = "https://name.test".to_owned();
@@ -145,8 +155,8 @@ async fn j11_a_resolver_that_hangs_is_given_up_in_the_time_to_connect() {
     assert_eq!(started.elapsed().as_secs(), 3);
 }
 
-/// A server whose certificate, of an authority that `trust` has, names `name`.
-fn certified(name: &str) -> (TlsAcceptor, tls::Config) {
+/// A server whose certificate is for `name`, and a configuration that trusts its CA.
+fn tls_server(name: &str) -> (TlsAcceptor, tls::Config) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -159,14 +169,14 @@ fn certified(name: &str) -> (TlsAcceptor, tls::Config) {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
-    let trust = tls::Config { extra_roots: vec![issuer.der().clone()], ..tls::Config::default() };
-    (TlsAcceptor::from(Arc::new(config)), trust)
+    let tls_config = tls::Config { extra_roots: vec![issuer.der().clone()], ..tls::Config::default() };
+    (TlsAcceptor::from(Arc::new(config)), tls_config)
 }
 
 #[tokio::test]
-async fn j12_a_name_that_leads_to_another_server_on_this_machine_gets_nothing() {
+async fn j12_a_server_with_another_certificate_receives_nothing() {
     let ([listener], port) = listeners([A1], [128]).await;
-    let (acceptor, trust) = certified("metadata.test");
+    let (acceptor, tls_config) = tls_server("metadata.test");
     let serving = tokio::spawn(async move {
         for _ in 0..2 {
             let (tcp, _) = listener.accept().await.unwrap();
@@ -177,23 +187,24 @@ async fn j12_a_name_that_leads_to_another_server_on_this_machine_gets_nothing() 
         }
     });
     for (name, accepted) in [("api.test", false), ("metadata.test", true)] {
-        let connector = connector(format!("https://{name}:{port}"), PATIENCE, &trust, resolver(vec![Ok(vec![A1])]));
+        let connector =
+            connector(format!("https://{name}:{port}"), TEST_TIMEOUT, &tls_config, resolver(vec![Ok(vec![A1])]));
         let connected = connector.connect().await;
         assert_eq!(connected.is_ok(), accepted, "{name}");
         if let Err(error) = connected {
-            let refused = error_chain::find::<rustls::Error>(&error).unwrap();
-            assert!(matches!(refused, rustls::Error::InvalidCertificate(_)), "{refused}");
+            let tls_error = error_chain::find::<rustls::Error>(&error).unwrap();
+            assert!(matches!(tls_error, rustls::Error::InvalidCertificate(_)), "{tls_error}");
         }
     }
     serving.await.unwrap();
 }
 
 #[test]
-fn hosts_that_no_certificate_can_name_are_none() {
-    for good in ["api.finicity.com", "localhost", "127.0.0.1", "[::1]", "::1"] {
-        assert!(server_name(good).is_some(), "{good}");
+fn a_host_that_no_certificate_can_name_has_no_server_name() {
+    for valid in ["api.finicity.com", "localhost", "127.0.0.1", "[::1]", "::1"] {
+        assert!(server_name(valid).is_some(), "{valid}");
     }
-    for bad in ["", "a..b", "-", "a b", "[::1", "api.finicity.com:443"] {
-        assert!(server_name(bad).is_none(), "{bad}");
+    for invalid in ["", "a..b", "-", "a b", "[::1", "api.finicity.com:443"] {
+        assert!(server_name(invalid).is_none(), "{invalid}");
     }
 }

@@ -1,4 +1,4 @@
-//! Where the body of an answer ends (RFC 9112, 6 and 7).
+//! Where the body of a response ends (RFC 9112, 6 and 7).
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::SizeHint;
@@ -18,24 +18,24 @@ const MAX_TRAILERS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Decoder {
     state: State,
-    /// The bytes of extensions that came.
-    extensions: usize,
+    /// The number of bytes of chunk extensions so far.
+    extension_bytes: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// There are so many bytes more of it.
+    /// The number of bytes left of it.
     Length(u64),
     /// The line of a chunk comes next.
     ChunkSize,
-    /// There are so many bytes more of a chunk.
+    /// The number of bytes left of a chunk.
     Chunk(u64),
     /// The end of a chunk's last line comes next.
     ChunkEnd,
     /// The trailers come next.
     Trailers,
     /// It ends when the connection does.
-    UntilEnd,
+    UntilClose,
     /// It has ended.
     Done,
 }
@@ -47,8 +47,8 @@ pub(super) enum Part {
     Data(Bytes),
     /// Nothing: it has ended.
     End,
-    /// That is not known before more has come.
-    More,
+    /// More bytes are needed.
+    NeedMore,
 }
 
 impl Decoder {
@@ -56,7 +56,7 @@ impl Decoder {
     pub(super) const DONE: Self = Self::new(State::Done);
 
     /// Of one that ends with its connection.
-    pub(super) const UNTIL_END: Self = Self::new(State::UntilEnd);
+    pub(super) const UNTIL_CLOSE: Self = Self::new(State::UntilClose);
 
     /// Of one in chunks.
     pub(super) const CHUNKED: Self = Self::new(State::ChunkSize);
@@ -67,22 +67,22 @@ impl Decoder {
     }
 
     const fn new(state: State) -> Self {
-        Self { state, extensions: 0 }
+        Self { state, extension_bytes: 0 }
     }
 
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    pub(super) fn ends_with_connection(&self) -> bool {
-        self.state == State::UntilEnd
+    pub(super) fn is_close_delimited(&self) -> bool {
+        self.state == State::UntilClose
     }
 
     /// How much is left of it.
     pub(super) fn size_hint(&self) -> SizeHint {
         match self.state {
             State::Done => SizeHint::with_exact(0),
-            State::Length(left) => SizeHint::with_exact(left),
+            State::Length(remaining) => SizeHint::with_exact(remaining),
             _ => SizeHint::default(),
         }
     }
@@ -98,29 +98,29 @@ impl Decoder {
                 return Ok(Part::End);
             }
             if bytes.is_empty() {
-                return Ok(Part::More);
+                return Ok(Part::NeedMore);
             }
             match &mut self.state {
-                State::Length(left) | State::Chunk(left) => {
-                    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-                    *left -= length as u64;
-                    if *left == 0 {
+                State::Length(remaining) | State::Chunk(remaining) => {
+                    let length = usize::try_from(*remaining).unwrap_or(usize::MAX).min(bytes.len());
+                    *remaining -= length as u64;
+                    if *remaining == 0 {
                         self.state = if matches!(self.state, State::Length(_)) { State::Done } else { State::ChunkEnd };
                     }
                     return Ok(Part::Data(bytes.split_to(length).freeze()));
                 }
-                State::UntilEnd => return Ok(Part::Data(bytes.split().freeze())),
+                State::UntilClose => return Ok(Part::Data(bytes.split().freeze())),
                 State::ChunkSize => {
                     let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(MAX_LINE_BYTES)]) else {
                         return match bytes[0].is_ascii_hexdigit() {
-                            true if bytes.len() < MAX_LINE_BYTES => Ok(Part::More),
+                            true if bytes.len() < MAX_LINE_BYTES => Ok(Part::NeedMore),
                             true => Err(Error::Invalid("the line of a chunk does not end")),
-                            false => Err(NO_SIZE),
+                            false => Err(MISSING_SIZE),
                         };
                     };
-                    let ChunkLine { size, extensions, .. } = ChunkLine::parse(&bytes[..=end]).ok_or(NO_SIZE)?;
-                    self.extensions += extensions;
-                    if self.extensions > MAX_EXTENSION_BYTES {
+                    let ChunkLine { size, extensions, .. } = ChunkLine::parse(&bytes[..=end]).ok_or(MISSING_SIZE)?;
+                    self.extension_bytes += extensions;
+                    if self.extension_bytes > MAX_EXTENSION_BYTES {
                         return Err(Error::Invalid("its chunks have too many extensions"));
                     }
                     bytes.advance(end + 1);
@@ -130,10 +130,10 @@ impl Decoder {
                     bytes.advance(2);
                     self.state = State::ChunkSize;
                 }
-                State::ChunkEnd if **bytes == *b"\r" => return Ok(Part::More),
+                State::ChunkEnd if **bytes == *b"\r" => return Ok(Part::NeedMore),
                 State::ChunkEnd => return Err(Error::Invalid("a chunk is longer than its size")),
                 State::Trailers => {
-                    let Some(end) = trailers(bytes)? else { return Ok(Part::More) };
+                    let Some(end) = trailers_end(bytes)? else { return Ok(Part::NeedMore) };
                     bytes.advance(end);
                     self.state = State::Done;
                 }
@@ -143,10 +143,10 @@ impl Decoder {
     }
 }
 
-const NO_SIZE: Error = Error::Invalid("a chunk has no size");
+const MISSING_SIZE: Error = Error::Invalid("a chunk has no size");
 
 /// Where the trailers end that `bytes` begin with, of which nothing is kept. `None` when that has not come.
-fn trailers(bytes: &[u8]) -> Result<Option<usize>, Error> {
+fn trailers_end(bytes: &[u8]) -> Result<Option<usize>, Error> {
     if bytes.starts_with(b"\r\n") {
         return Ok(Some(2));
     }
@@ -154,9 +154,9 @@ fn trailers(bytes: &[u8]) -> Result<Option<usize>, Error> {
     match httparse::parse_headers(bytes, &mut fields).map_err(Error::Parse)? {
         Status::Complete((end, _)) if end < MAX_TRAILER_BYTES => {
             // As in the lines of chunks, a CR is part of a line's end.
-            let mut ends = memchr::memchr_iter(b'\n', &bytes[..end]);
-            let are_whole = ends.all(|at| at > 0 && bytes[at - 1] == b'\r');
-            if are_whole { Ok(Some(end)) } else { Err(Error::Invalid("the line of a trailer has no end")) }
+            let mut line_feeds = memchr::memchr_iter(b'\n', &bytes[..end]);
+            let have_crlf = line_feeds.all(|at| at > 0 && bytes[at - 1] == b'\r');
+            if have_crlf { Ok(Some(end)) } else { Err(Error::Invalid("the line of a trailer has no end")) }
         }
         Status::Partial if bytes.len() < MAX_TRAILER_BYTES => Ok(None),
         _ => Err(Error::Invalid("its trailers do not end")),

@@ -1,4 +1,4 @@
-//! Heads: a request's as it is written, an answer's as it is read.
+//! Message heads: writes those of requests, and reads those of responses.
 
 use std::{io::Write as _, mem::MaybeUninit};
 
@@ -14,24 +14,24 @@ use crate::message::fields::list;
 pub(super) const MAX_BYTES: usize = 64 * 1024;
 const MAX_FIELDS: usize = 128;
 
-/// What every answer begins with.
+/// The start of every response.
 const VERSION: &[u8] = b"HTTP/1.";
 
-/// What a head takes without its fields, as a rule.
-const USUAL_BYTES: usize = 192;
+/// The typical size of a head without its fields.
+const TYPICAL_BYTES: usize = 192;
 
-/// The head of an answer.
-pub(super) struct Head {
+/// The head of a response.
+pub(super) struct ResponseHead {
     pub(super) response: Response<()>,
     pub(super) decoder: Decoder,
-    /// The connection can be used again after the body.
-    pub(super) is_kept: bool,
+    /// The connection can be reused after the body.
+    pub(super) keep_alive: bool,
 }
 
 /// Writes the head of a request, and what it does not say of its body's framing.
 pub(super) fn write(Parts { method, uri, headers, .. }: &Parts, framing: Option<&'static str>) -> BytesMut {
     let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    let mut head = BytesMut::with_capacity(fields + USUAL_BYTES);
+    let mut head = BytesMut::with_capacity(fields + TYPICAL_BYTES);
     head.put_slice(method.as_str().as_bytes());
     head.put_u8(b' ');
     match uri.path_and_query().filter(|_| uri.authority().is_none()) {
@@ -54,10 +54,10 @@ pub(super) fn write(Parts { method, uri, headers, .. }: &Parts, framing: Option<
 /// drips in is not looked at anew with each of its bytes. What is no answer at all ends at once.
 pub(super) fn end(bytes: &[u8], searched: usize) -> Option<usize> {
     let start = searched.saturating_sub(3);
-    let ends = memchr::memchr_iter(b'\n', &bytes[start..]).map(|at| start + at + 1);
-    let mut end = ends.filter_map(|after| match &bytes[after..] {
-        [b'\n', ..] => Some(after + 1),
-        [b'\r', b'\n', ..] => Some(after + 2),
+    let line_starts = memchr::memchr_iter(b'\n', &bytes[start..]).map(|index| start + index + 1);
+    let mut end = line_starts.filter_map(|start_of_next| match &bytes[start_of_next..] {
+        [b'\n', ..] => Some(start_of_next + 1),
+        [b'\r', b'\n', ..] => Some(start_of_next + 2),
         _ => None,
     });
     let known = bytes.len().min(VERSION.len());
@@ -70,7 +70,7 @@ pub(super) fn end(bytes: &[u8], searched: usize) -> Option<usize> {
 /// # Errors
 ///
 /// When it is none, or one that cannot be believed.
-pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<Head>, Error> {
+pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<ResponseHead>, Error> {
     if !head.starts_with(VERSION) {
         // The parser would skip empty lines, and where they end depends on how much was read.
         return Err(Error::Parse(httparse::Error::Version));
@@ -97,8 +97,8 @@ pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<Head>, Error
         headers.append(name, value.map_err(|_| Error::Invalid("a field's value is none"))?);
     }
     let length = content_length(&mut headers)?;
-    let (decoder, is_clear) = framing(&headers, length, status, method, is_http_11)?;
-    let is_kept = is_clear && !decoder.ends_with_connection() && keeps_alive(&headers, is_http_11);
+    let (decoder, is_unambiguous) = framing(&headers, length, status, method, is_http_11)?;
+    let keep_alive = is_unambiguous && !decoder.is_close_delimited() && keeps_alive(&headers, is_http_11);
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = if is_http_11 { Version::HTTP_11 } else { Version::HTTP_10 };
@@ -108,7 +108,7 @@ pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<Head>, Error
     {
         response.extensions_mut().insert(reason);
     }
-    Ok(Some(Head { response, decoder, is_kept }))
+    Ok(Some(ResponseHead { response, decoder, keep_alive }))
 }
 
 /// How the body is framed (RFC 9112, 6.3), and whether that leaves no doubt about where the next answer begins.
@@ -141,25 +141,27 @@ fn framing(
             Ok((Decoder::CHUNKED, length.is_none()))
         }
         (None, Some(length)) => Ok((Decoder::length(length), true)),
-        (None, None) => Ok((Decoder::UNTIL_END, false)),
+        (None, None) => Ok((Decoder::UNTIL_CLOSE, false)),
     }
 }
 
 /// What `Content-Length` says. It may be said more than once, and is not after this (RFC 9112, 6.3).
 fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
-    let wrong = Error::Invalid("its length is none");
+    let invalid = Error::Invalid("its length is none");
     let mut length = None;
-    let mut times = 0;
+    let mut count = 0;
     for value in list(headers, &header::CONTENT_LENGTH) {
         let digits = Some(value).filter(|value| !value.is_empty() && value.iter().all(u8::is_ascii_digit));
-        let Some(read) = digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) else { return Err(wrong) };
-        if length.is_some_and(|length| length != read) {
-            return Err(wrong);
+        let Some(value) = digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) else {
+            return Err(invalid);
+        };
+        if length.is_some_and(|length| length != value) {
+            return Err(invalid);
         }
-        length = Some(read);
-        times += 1;
+        length = Some(value);
+        count += 1;
     }
-    if let Some(length) = length.filter(|_| times > 1) {
+    if let Some(length) = length.filter(|_| count > 1) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     Ok(length)
@@ -167,12 +169,12 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
 
 /// Whether the upstream keeps the connection open after the answer (RFC 9112, 9.3).
 fn keeps_alive(headers: &HeaderMap, is_http_11: bool) -> bool {
-    let mut keeps = is_http_11;
+    let mut keep_alive = is_http_11;
     for option in list(headers, &header::CONNECTION) {
         if option.eq_ignore_ascii_case(b"close") {
             return false;
         }
-        keeps |= option.eq_ignore_ascii_case(b"keep-alive");
+        keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
     }
-    keeps
+    keep_alive
 }

@@ -18,60 +18,60 @@ use http_body_util::{BodyExt as _, Empty, combinators::BoxBody};
 use super::*;
 
 /// The body of a request.
-type Sent = BoxBody<Bytes, BodyError>;
+type TestBody = BoxBody<Bytes, BodyError>;
 
 /// How long a write may make no progress.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How a stream ends after all that it brings.
+/// How a stream ends after its pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Last {
-    /// In good order.
-    End,
+enum StreamEnd {
+    /// With the end of its protocol.
+    Clean,
     /// Without the end that its protocol asks for, as TLS does without `close_notify`.
     Broken,
-    /// Not at all.
-    Silence,
+    /// Not at all: it stays open.
+    Open,
 }
 
-/// A stream that takes everything, and then brings some pieces.
-struct Script {
+/// A stream that accepts every write, and then is read as some pieces.
+struct ScriptedStream {
     pieces: VecDeque<Bytes>,
-    last: Last,
+    end: StreamEnd,
     written: Vec<u8>,
     reader: Option<Waker>,
 }
 
-impl Script {
-    fn new(pieces: impl IntoIterator<Item = Bytes>, last: Last) -> Self {
+impl ScriptedStream {
+    fn new(pieces: impl IntoIterator<Item = Bytes>, end: StreamEnd) -> Self {
         let pieces = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-        Self { pieces, last, written: Vec::new(), reader: None }
+        Self { pieces, end, written: Vec::new(), reader: None }
     }
 }
 
-impl AsyncRead for Script {
+impl AsyncRead for ScriptedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.written.is_empty() {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let last = self.last;
+        let end = self.end;
         match self.pieces.front_mut() {
             Some(piece) => {
                 buf.put_slice(&piece.split_to(piece.len().min(buf.remaining())));
                 self.pieces.pop_front_if(|piece| piece.is_empty());
                 Poll::Ready(Ok(()))
             }
-            None => match last {
-                Last::End => Poll::Ready(Ok(())),
-                Last::Broken => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                Last::Silence => Poll::Pending,
+            None => match end {
+                StreamEnd::Clean => Poll::Ready(Ok(())),
+                StreamEnd::Broken => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                StreamEnd::Open => Poll::Pending,
             },
         }
     }
 }
 
-impl AsyncWrite for Script {
+impl AsyncWrite for ScriptedStream {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.written.extend_from_slice(buf);
         self.reader.take().into_iter().for_each(Waker::wake);
@@ -96,36 +96,40 @@ impl AsyncWrite for Script {
     }
 }
 
-fn empty() -> Sent {
+fn empty() -> TestBody {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
-fn request(method: Method) -> Request<Sent> {
+fn request(method: Method) -> Request<TestBody> {
     Request::builder().method(method).uri("/x").body(empty()).unwrap()
 }
 
-fn begin<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Http1Connection<S, Sent>, request: Request<Sent>) {
+fn begin<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut Http1Connection<S, TestBody>, request: Request<TestBody>) {
     let (head, body) = request.into_parts();
-    line.begin(&head, body);
+    connection.begin(&head, body);
 }
 
-/// The head of the answer to what was begun on `line`.
-async fn head<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Http1Connection<S, Sent>) -> Result<Response<()>, Error> {
-    poll_fn(|cx| line.poll_answer(cx)).await
+/// The head of the response to the request that was begun on `connection`.
+async fn head<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Http1Connection<S, TestBody>,
+) -> Result<Response<()>, Error> {
+    poll_fn(|cx| connection.poll_response(cx)).await
 }
 
-/// The rest of the answer.
-async fn body<S: AsyncRead + AsyncWrite + Unpin>(line: &mut Http1Connection<S, Sent>) -> Result<Vec<u8>, Error> {
+/// The rest of the response.
+async fn body<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Http1Connection<S, TestBody>,
+) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
-    while let Some(part) = poll_fn(|cx| line.poll_data(cx)).await {
+    while let Some(part) = poll_fn(|cx| connection.poll_data(cx)).await {
         body.extend_from_slice(&part?);
     }
     Ok(body)
 }
 
-/// What came of a request whose answer was taken whole.
+/// A response that was read to its end.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+struct ReceivedResponse {
     status: u16,
     fields: Vec<(String, Bytes)>,
     body: Vec<u8>,
@@ -133,13 +137,13 @@ struct Seen {
 }
 
 /// Sends a request with `method` to `script`.
-async fn exchange(method: Method, script: Script) -> Result<Seen, Error> {
-    let mut line = Http1Connection::new(script, PATIENCE);
-    begin(&mut line, request(method));
-    let head = head(&mut line).await?;
-    let body = body(&mut line).await?;
-    let is_reusable = line.is_reusable();
-    Ok(Seen { status: head.status().as_u16(), fields: fields(head.headers()), body, is_reusable })
+async fn exchange(method: Method, script: ScriptedStream) -> Result<ReceivedResponse, Error> {
+    let mut connection = Http1Connection::new(script, WRITE_TIMEOUT);
+    begin(&mut connection, request(method));
+    let head = head(&mut connection).await?;
+    let body = body(&mut connection).await?;
+    let is_reusable = connection.is_reusable();
+    Ok(ReceivedResponse { status: head.status().as_u16(), fields: fields(head.headers()), body, is_reusable })
 }
 
 fn fields(headers: &http::HeaderMap) -> Vec<(String, Bytes)> {
@@ -149,16 +153,16 @@ fn fields(headers: &http::HeaderMap) -> Vec<(String, Bytes)> {
     headers.iter().map(field).collect()
 }
 
-/// What comes of a GET that `answer` comes for at once, after which the connection ends.
-fn get(answer: impl AsRef<[u8]>) -> Result<Seen, Error> {
-    see(Method::GET, [Bytes::copy_from_slice(answer.as_ref())], Last::End)
+/// The result of a GET to which the peer sends `response` and closes the connection.
+fn get(response: impl AsRef<[u8]>) -> Result<ReceivedResponse, Error> {
+    receive(Method::GET, [Bytes::copy_from_slice(response.as_ref())], StreamEnd::Clean)
 }
 
-/// What comes of a request with `method`, which none of the `pieces` keeps waiting.
-fn see(method: Method, pieces: impl IntoIterator<Item = Bytes>, last: Last) -> Result<Seen, Error> {
-    let mut exchange = Box::pin(exchange(method, Script::new(pieces, last)));
+/// The result of a request with `method`, to which the peer sends `pieces`. It must not wait.
+fn receive(method: Method, pieces: impl IntoIterator<Item = Bytes>, end: StreamEnd) -> Result<ReceivedResponse, Error> {
+    let mut exchange = Box::pin(exchange(method, ScriptedStream::new(pieces, end)));
     match exchange.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(seen) => seen,
+        Poll::Ready(received) => received,
         Poll::Pending => panic!("it waits for more"),
     }
 }

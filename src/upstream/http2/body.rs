@@ -1,4 +1,4 @@
-//! The body of an answer, as it comes out of its stream.
+//! The body of a response, read from its stream.
 
 use std::task::{Context, Poll, ready};
 
@@ -9,20 +9,20 @@ use http_body::SizeHint;
 
 use super::Error;
 
-/// The body of an answer. Dropped before its end, its stream is reset.
+/// The body of a response. Dropped before its end, its stream is reset.
 pub(in crate::upstream) struct RecvBody {
     stream: RecvStream,
-    /// How much is left of it, if that was said. h2 sees to it that it is true.
-    left: Option<u64>,
+    /// How much is left of it, if `Content-Length` is present. h2 checks that it is true.
+    remaining: Option<u64>,
 }
 
 impl RecvBody {
-    /// The body of `answer`, apart from its head.
-    pub(super) fn split(answer: Response<RecvStream>) -> Response<Self> {
-        let (head, stream) = answer.into_parts();
-        let told = || head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-        let left = if stream.is_end_stream() { Some(0) } else { told() };
-        Response::from_parts(head, Self { stream, left })
+    /// The body of `response`, apart from its head.
+    pub(super) fn from_response(response: Response<RecvStream>) -> Response<Self> {
+        let (head, stream) = response.into_parts();
+        let content_length = || head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        let remaining = if stream.is_end_stream() { Some(0) } else { content_length() };
+        Response::from_parts(head, Self { stream, remaining })
     }
 
     /// The next part; `None` at the end.
@@ -30,8 +30,8 @@ impl RecvBody {
         Poll::Ready(match ready!(self.stream.poll_data(cx)) {
             Some(Ok(data)) => {
                 // Only what has been passed on makes room for more. It fails when the stream has ended, and nothing more comes.
-                let _ended = self.stream.flow_control().release_capacity(data.len());
-                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                let _ = self.stream.flow_control().release_capacity(data.len());
+                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(data.len() as u64));
                 Some(Ok(data))
             }
             Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Some(Err(Error::Reset)),
@@ -47,6 +47,6 @@ impl RecvBody {
 
     /// How much is left.
     pub(in crate::upstream) fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -13,7 +13,7 @@ pub(crate) enum Error {
     #[error("the request's body broke off")]
     Body(#[source] BodyError),
     /// The stream, or the connection, was ended by one side or the other. What a server adds in words is not told.
-    #[error("{}", ended(.0))]
+    #[error("{}", describe(.0))]
     Http(#[source] h2::Error),
     /// The stream was reset "without error" before the end of the answer (RFC 9113, 8.1); that is no end.
     #[error("the upstream reset the body before its end")]
@@ -24,18 +24,18 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether the caller is at fault.
-    pub(in crate::upstream) fn is_of_the_caller(&self) -> bool {
+    /// Whether the request's body is at fault, which comes from downstream.
+    pub(in crate::upstream) fn is_downstream(&self) -> bool {
         matches!(self, Self::Body(_))
     }
 
-    /// Whether the upstream said something that is no HTTP: what made our side end the stream or the connection.
-    pub(in crate::upstream) fn is_of_the_protocol(&self) -> bool {
+    /// Whether the upstream broke the HTTP protocol, so that our side ended the stream or the connection.
+    pub(in crate::upstream) fn is_protocol(&self) -> bool {
         matches!(self, Self::Http(error) if error.is_library())
     }
 
-    /// Whether the connection takes no further requests, and not only failed this one.
-    pub(super) fn ends_the_connection(&self) -> bool {
+    /// Whether it is an error of the connection, which takes no further requests, and not of one stream (RFC 9113, 5.4).
+    pub(super) fn is_connection_error(&self) -> bool {
         match self {
             Self::Body(_) | Self::Reset => false,
             Self::Http(error) => !error.is_reset(),
@@ -49,8 +49,8 @@ impl Error {
     pub(super) fn disposition(&self, reused: bool) -> Option<Disposition> {
         match self {
             Self::Http(error) => {
-                let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-                (error.is_remote() && (refused || error.is_go_away())).then_some(Disposition::NotProcessed)
+                let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+                (error.is_remote() && (is_refused || error.is_go_away())).then_some(Disposition::NotProcessed)
             }
             Self::Io(_) => reused.then_some(Disposition::NoResponse),
             Self::Body(_) | Self::Reset => None,
@@ -67,11 +67,12 @@ impl From<h2::Error> for Error {
     }
 }
 
-/// What ended a stream or a connection, and who.
-fn ended(error: &h2::Error) -> String {
-    let who = if error.is_remote() { "the upstream" } else { "this side" };
-    let what = if error.is_go_away() { "the connection" } else { "the stream" };
-    error
-        .reason()
-        .map_or_else(|| "the request could not be sent".to_owned(), |why| format!("{who} ended {what}: {why}"))
+/// Which side ended the stream or the connection, and the reason.
+fn describe(error: &h2::Error) -> String {
+    let ended_by = if error.is_remote() { "the upstream" } else { "this side" };
+    let scope = if error.is_go_away() { "the connection" } else { "the stream" };
+    error.reason().map_or_else(
+        || "the request could not be sent".to_owned(),
+        |reason| format!("{ended_by} ended {scope}: {reason}"),
+    )
 }

@@ -12,12 +12,12 @@ use crate::upstream::counting_io::BytesRead;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Ready when the server of a connection, whose words `heard` counts, does not answer one of `pings` (RFC 9113, 6.7).
-pub(super) async fn lost(mut pings: PingPong, heard: BytesRead) {
-    let mut before = heard.get();
+/// Ready when the server of a connection, whose bytes `bytes_read` counts, does not answer one of `pings` (RFC 9113, 6.7).
+pub(super) async fn ping_timed_out(mut pings: PingPong, bytes_read: BytesRead) {
+    let mut previous = bytes_read.get();
     loop {
         sleep(PING_INTERVAL).await;
-        if heard.get() == before {
+        if bytes_read.get() == previous {
             match timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await {
                 Ok(Ok(_)) => {}
                 // It has ended, and whoever runs it knows that.
@@ -25,6 +25,6 @@ pub(super) async fn lost(mut pings: PingPong, heard: BytesRead) {
                 Err(_) => return,
             }
         }
-        before = heard.get();
+        previous = bytes_read.get();
     }
 }

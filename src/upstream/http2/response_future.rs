@@ -13,42 +13,41 @@ use http_body::Body;
 use super::{Error, RecvBody, send_body::SendBody};
 use crate::{error_chain::BodyError, upstream::Disposition};
 
-/// A request that brought no answer.
+/// A request without a response.
 #[derive(Debug)]
-pub(in crate::upstream) struct Failure {
+pub(in crate::upstream) struct Http2Failure {
     pub(in crate::upstream) error: Error,
     /// What is known to have become of it, if anything is.
     pub(in crate::upstream) disposition: Option<Disposition>,
-    /// Whether the connection takes no further requests, and not only failed this one.
-    pub(in crate::upstream) ended: bool,
+    /// Whether it is an error of the connection, which takes no further requests, and not of one stream.
+    pub(in crate::upstream) is_connection_error: bool,
 }
 
-/// A request that is under way, until the head of its answer has come.
+/// A request in flight, until the head of its response has come.
 ///
 /// # Cancel safety
 ///
 /// Dropping it cancels the request: its stream is reset.
 pub(in crate::upstream) struct Http2ResponseFuture<B> {
-    /// What is to come, or why the request could not be sent.
-    answer: Result<ResponseFuture, Option<h2::Error>>,
-    /// What is left to be sent; most requests have nothing.
-    upload: Option<Box<SendBody<B>>>,
+    /// The response, or why the request could not be sent.
+    response: Result<ResponseFuture, Option<h2::Error>>,
+    /// Sends the rest of the request; `None` for most requests.
+    send_body: Option<Box<SendBody<B>>>,
     reused: bool,
 }
 
 impl<B> Http2ResponseFuture<B> {
-    /// `sent` is what h2 makes of the head of a request with `body`, of which is left what has not ended already. `reused` says whether the
-    /// connection has served before.
+    /// `sent` is h2's result for the head of a request with `body`. `reused`: the connection has served a request before.
     pub(super) fn new(sent: Result<(ResponseFuture, SendStream<Bytes>), h2::Error>, body: B, reused: bool) -> Self
     where
         B: Body<Data = Bytes>,
     {
         match sent {
-            Ok((answer, stream)) => {
-                let upload = (!body.is_end_stream()).then(|| Box::new(SendBody::new(stream, body)));
-                Self { answer: Ok(answer), upload, reused }
+            Ok((response, stream)) => {
+                let send_body = (!body.is_end_stream()).then(|| Box::new(SendBody::new(stream, body)));
+                Self { response: Ok(response), send_body, reused }
             }
-            Err(error) => Self { answer: Err(Some(error)), upload: None, reused },
+            Err(error) => Self { response: Err(Some(error)), send_body: None, reused },
         }
     }
 }
@@ -58,43 +57,47 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    type Output = Result<Response<RecvBody>, Failure>;
+    type Output = Result<Response<RecvBody>, Http2Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { answer, upload, reused } = &mut *self;
-        let failed = |error: Error, disposition| Failure { ended: error.ends_the_connection(), error, disposition };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(unsent) => {
-                let error = unsent.take().expect("polled after it was ready");
-                return Poll::Ready(Err(failed(error.into(), Some(Disposition::NotSent { reused: *reused }))));
+        let Self { response, send_body, reused } = &mut *self;
+        let failure = |error: Error, disposition| Http2Failure {
+            is_connection_error: error.is_connection_error(),
+            error,
+            disposition,
+        };
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => {
+                let error = error.take().expect("polled after it was ready");
+                return Poll::Ready(Err(failure(error.into(), Some(Disposition::NotSent { reused: *reused }))));
             }
         };
-        if let Poll::Ready(answer) = Pin::new(answer).poll(cx) {
-            return Poll::Ready(match answer {
-                Ok(answer) => {
-                    if let Some(upload) = upload.take() {
+        if let Poll::Ready(response) = Pin::new(response).poll(cx) {
+            return Poll::Ready(match response {
+                Ok(response) => {
+                    if let Some(send_body) = send_body.take() {
                         // An answer that begins before all of its request has been sent; a caller may send all before it reads.
                         #[expect(
                             clippy::disallowed_methods,
                             reason = "a task of the worker's runtime; it ends with its stream"
                         )]
-                        tokio::spawn(upload);
+                        tokio::spawn(send_body);
                     }
-                    Ok(RecvBody::split(answer))
+                    Ok(RecvBody::from_response(response))
                 }
                 Err(error) => {
                     let error = Error::from(error);
                     let disposition = error.disposition(*reused);
-                    Err(failed(error, disposition))
+                    Err(failure(error, disposition))
                 }
             });
         }
-        if let Some(sending) = upload {
-            let sent = ready!(Pin::new(sending).poll(cx));
-            *upload = None;
+        if let Some(future) = send_body {
+            let sent = ready!(Pin::new(future).poll(cx));
+            *send_body = None;
             if let Err(error) = sent {
-                return Poll::Ready(Err(failed(Error::Body(error), None)));
+                return Poll::Ready(Err(failure(Error::Body(error), None)));
             }
         }
         Poll::Pending

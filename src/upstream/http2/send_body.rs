@@ -1,4 +1,4 @@
-//! The body of a request on its way into its stream, as far as the server lets it.
+//! Sends the body of a request into its stream, within flow control.
 
 use std::{
     pin::Pin,
@@ -11,23 +11,23 @@ use http_body::Body;
 
 use crate::error_chain::BodyError;
 
-/// What is left to be sent of a request. Ready when that is nothing more: all was sent, or the server does not want it, which is told
-/// with the answer. It fails when the body does; its stream is reset then, so that the server does not take it for whole.
+/// Sends the rest of a request. Ready when all of it is sent, or the stream is closed; the response says why then. Fails when the body
+/// fails; its stream is reset then, so that the server does not take it for complete.
 pub(super) struct SendBody<B> {
     stream: SendStream<Bytes>,
     body: B,
-    /// A part that waits for the server's leave, and whether it is the last one.
-    part: Option<(Bytes, bool)>,
+    /// Data that waits for flow-control capacity, and whether it is the last.
+    pending: Option<(Bytes, bool)>,
 }
 
 impl<B> SendBody<B> {
     /// `body`, into `stream`.
     pub(super) fn new(stream: SendStream<Bytes>, body: B) -> Self {
-        Self { stream, body, part: None }
+        Self { stream, body, pending: None }
     }
 
-    /// Waits for the server's leave to send more. Ready with whether it still may be sent.
-    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Waits for flow-control capacity. Ready with `false` once the stream is closed.
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         while self.stream.capacity() == 0 {
             if !matches!(ready!(self.stream.poll_capacity(cx)), Some(Ok(_))) {
                 return Poll::Ready(false);
@@ -51,24 +51,24 @@ where
             if this.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            if this.part.is_some() && !ready!(this.poll_leave(cx)) {
+            if this.pending.is_some() && !ready!(this.poll_capacity(cx)) {
                 return Poll::Ready(Ok(()));
             }
-            if let Some((part, last)) = this.part.take() {
-                let sent = this.stream.send_data(part, last);
-                if last || sent.is_err() {
+            if let Some((data, last)) = this.pending.take() {
+                let result = this.stream.send_data(data, last);
+                if last || result.is_err() {
                     return Poll::Ready(Ok(()));
                 }
                 continue;
             }
-            let ended = match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            let is_last = match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     let data = frame.into_data().unwrap_or_default();
                     let last = this.body.is_end_stream();
                     if !data.is_empty() {
                         // One byte, not all: what a stream claims, no other stream of the connection gets. h2 asks for the rest itself.
                         this.stream.reserve_capacity(1);
-                        this.part = Some((data, last));
+                        this.pending = Some((data, last));
                         continue;
                     }
                     last
@@ -79,9 +79,9 @@ where
                 }
                 None => true,
             };
-            if ended {
+            if is_last {
                 // For nothing no leave is needed, and none would come. It fails when the stream has ended already.
-                let _ended = this.stream.send_data(Bytes::new(), true);
+                let _ = this.stream.send_data(Bytes::new(), true);
                 return Poll::Ready(Ok(()));
             }
         }

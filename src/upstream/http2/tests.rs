@@ -39,7 +39,7 @@ fn full(bytes: impl Into<Bytes>) -> TestBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-/// A body that comes as it is given.
+/// A body of the data that is sent to the sender.
 fn channel() -> (http_body_util::channel::Sender<Bytes, BodyError>, TestBody) {
     let (sender, body) = Channel::new(1);
     (sender, body.boxed())
@@ -53,18 +53,18 @@ fn get() -> Request<TestBody> {
     Request::get("https://api.finicity.com/x").body(empty()).unwrap()
 }
 
-/// What has ended of the connections that were begun with it.
-fn closed(metrics: &Metrics) -> String {
+/// The close reasons that `metrics` has counted.
+fn closed_metrics(metrics: &Metrics) -> String {
     let text = metrics.render();
-    let ended = text.lines().filter(|line| line.starts_with("finicity_proxy_upstream_connections_closed_total"));
-    ended.filter(|line| !line.ends_with(" 0")).map(|line| line.split_once('{').unwrap().1).collect()
+    let lines = text.lines().filter(|line| line.starts_with("finicity_proxy_upstream_connections_closed_total"));
+    lines.filter(|line| !line.ends_with(" 0")).map(|line| line.split_once('{').unwrap().1).collect()
 }
 
-/// A connection whose requests `answer` answers, by a server that `builder` makes.
+/// A connection to a server made by `builder`, which serves requests with `handler`.
 async fn connection_to<F>(
     builder: server::Builder,
-    answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + 'static,
-) -> (Connection, Arc<Metrics>)
+    handler: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + 'static,
+) -> (Http2Connection, Arc<Metrics>)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -72,25 +72,25 @@ where
     tokio::spawn(async move {
         let mut connection = builder.handshake::<_, Bytes>(far).await.unwrap();
         while let Some(Ok((request, respond))) = connection.accept().await {
-            tokio::spawn(answer(request, respond));
+            tokio::spawn(handler(request, respond));
         }
     });
     begin(near).await
 }
 
 async fn connection<F>(
-    answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + 'static,
-) -> (Connection, Arc<Metrics>)
+    handler: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + 'static,
+) -> (Http2Connection, Arc<Metrics>)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    connection_to(server::Builder::new(), answer).await
+    connection_to(server::Builder::new(), handler).await
 }
 
-async fn begin(stream: DuplexStream) -> (Connection, Arc<Metrics>) {
+async fn begin(stream: DuplexStream) -> (Http2Connection, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
-    let life = ConnectionMetrics::begin(Arc::clone(&metrics), Duration::ZERO);
-    (Connection::begin(stream, 60 * SECOND, life).await.unwrap(), metrics)
+    let connection_metrics = ConnectionMetrics::opened(Arc::clone(&metrics), Duration::ZERO);
+    (Http2Connection::begin(stream, 60 * SECOND, connection_metrics).await.unwrap(), metrics)
 }
 
 fn head() -> Response<()> {
@@ -108,14 +108,14 @@ async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     Ok(read)
 }
 
-/// All of an answer's body, or why it ended.
-async fn take(mut answer: Response<RecvBody>) -> Result<Vec<u8>, Error> {
-    let mut taken = Vec::new();
-    while let Some(part) = poll_fn(|cx| answer.body_mut().poll_data(cx)).await {
-        taken.extend_from_slice(&part?);
+/// All of a response's body, or why it ended.
+async fn read_response(mut response: Response<RecvBody>) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    while let Some(part) = poll_fn(|cx| response.body_mut().poll_data(cx)).await {
+        body.extend_from_slice(&part?);
     }
-    assert!(answer.body().is_end_stream());
-    Ok(taken)
+    assert!(response.body().is_end_stream());
+    Ok(body)
 }
 
 async fn echo(mut request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -125,34 +125,34 @@ async fn echo(mut request: Request<RecvStream>, mut respond: SendResponse<Bytes>
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_goes_as_far_as_the_server_lets_it_and_arrives_whole() {
-    let mut narrow = server::Builder::new();
-    narrow.initial_window_size(1000).initial_connection_window_size(1500);
-    let (connection, _) = connection_to(narrow, echo).await;
+async fn a_body_follows_flow_control_and_arrives_complete() {
+    let mut builder = server::Builder::new();
+    builder.initial_window_size(1000).initial_connection_window_size(1500);
+    let (connection, _) = connection_to(builder, echo).await;
     let bytes: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
     let sent = (0..3).map(|_| connection.send(post(full(bytes.clone())), REUSED));
-    for answer in sent.collect::<Vec<_>>() {
-        assert!(take(answer.await.unwrap()).await.unwrap() == bytes);
+    for response in sent.collect::<Vec<_>>() {
+        assert!(read_response(response.await.unwrap()).await.unwrap() == bytes);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_comes_in_parts_is_sent_in_parts_and_ended_when_it_ends() {
+async fn a_body_in_parts_is_sent_in_parts_and_ends_with_the_last() {
     let (connection, _) = connection(echo).await;
     let (mut parts, body) = channel();
-    let answer = tokio::spawn(connection.send(post(body), REUSED));
+    let response = tokio::spawn(connection.send(post(body), REUSED));
     for part in ["a", "", "bc"] {
         parts.send_data(Bytes::from(part)).await.unwrap();
         sleep(SECOND).await;
     }
     drop(parts);
-    assert_eq!(take(answer.await.unwrap().unwrap()).await.unwrap(), b"abc");
+    assert_eq!(read_response(response.await.unwrap().unwrap()).await.unwrap(), b"abc");
 }
 
-/// A body of these parts that knows its last one.
-struct Parts(Vec<&'static str>);
+/// A body of these parts, in reverse order, that reports its end with the last one.
+struct KnownPartsBody(Vec<&'static str>);
 
-impl Body for Parts {
+impl Body for KnownPartsBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -166,97 +166,97 @@ impl Body for Parts {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_ends_with_its_last_part_even_if_that_is_empty_and_the_server_gives_no_leave_for_more() {
+async fn an_exhausted_window_does_not_delay_the_end_of_a_body() {
     for parts in [&["", "abc"][..], &["c", "ab"], &["", "", "abc"], &["abc", ""]] {
-        let mut narrow = server::Builder::new();
-        narrow.initial_window_size(3);
-        let (connection, _) = connection_to(narrow, async |mut request: Request<RecvStream>, mut respond| {
+        let mut builder = server::Builder::new();
+        builder.initial_window_size(3);
+        let (connection, _) = connection_to(builder, async |mut request: Request<RecvStream>, mut respond| {
             // Nothing more may be sent before all of it has been taken.
-            let mut taken = Vec::new();
+            let mut body = Vec::new();
             while let Some(part) = request.body_mut().data().await {
-                taken.extend_from_slice(&part.unwrap());
+                body.extend_from_slice(&part.unwrap());
             }
-            assert_eq!(taken, b"abc");
+            assert_eq!(body, b"abc");
             respond.send_response(head(), true).unwrap();
         })
         .await;
-        let request = Request::post("https://api.finicity.com/x").body(Parts(parts.to_vec())).unwrap();
+        let request = Request::post("https://api.finicity.com/x").body(KnownPartsBody(parts.to_vec())).unwrap();
         timeout(SECOND, connection.send(request, REUSED)).await.expect("it ends").unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a22_a_body_that_breaks_off_is_never_taken_for_whole() {
-    let (tell, told) = oneshot::channel();
-    let tell = std::sync::Mutex::new(Some(tell));
+async fn a22_a_failed_body_resets_the_stream() {
+    let (sender, received) = oneshot::channel();
+    let sender = std::sync::Mutex::new(Some(sender));
     let (connection, _) = connection(move |mut request, respond| {
-        let tell = tell.lock().unwrap().take().unwrap();
+        let sender = sender.lock().unwrap().take().unwrap();
         async move {
-            let _unanswered = respond;
-            tell.send(read(request.body_mut()).await).unwrap();
+            let _respond = respond;
+            sender.send(read(request.body_mut()).await).unwrap();
         }
     })
     .await;
     let (mut parts, body) = channel();
-    let answer = tokio::spawn(connection.send(post(body), REUSED));
+    let response = tokio::spawn(connection.send(post(body), REUSED));
     parts.send_data(Bytes::from("abc")).await.unwrap();
     parts.abort("the caller has gone".into());
-    let Failure { error, disposition, ended } = answer.await.unwrap().err().unwrap();
-    assert!(error.is_of_the_caller(), "{error:?}");
-    assert_eq!((disposition, ended), (None, false));
-    assert_eq!(told.await.unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
+    let Http2Failure { error, disposition, is_connection_error } = response.await.unwrap().err().unwrap();
+    assert!(error.is_downstream(), "{error:?}");
+    assert_eq!((disposition, is_connection_error), (None, false));
+    assert_eq!(received.await.unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
     assert!(connection.is_usable(), "that is no fault of the connection");
 }
 
 #[tokio::test(start_paused = true)]
-async fn g07_a_request_that_nobody_waits_for_is_reset_and_so_is_an_answer_that_nobody_takes() {
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+async fn g07_a_dropped_request_or_response_resets_its_stream() {
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
     let (connection, _) = connection(move |_, mut respond| {
-        let tell = tell.clone();
+        let sender = sender.clone();
         async move {
             // Answers only those that are patient.
             let reset = timeout(SECOND, poll_fn(|cx| respond.poll_reset(cx))).await;
             if let Ok(reset) = reset {
-                return tell.send(reset.unwrap()).unwrap();
+                return sender.send(reset.unwrap()).unwrap();
             }
             let mut sent = respond.send_response(head(), false).unwrap();
             sent.send_data(Bytes::from("the start"), false).unwrap();
-            tell.send(poll_fn(|cx| sent.poll_reset(cx)).await.unwrap()).unwrap();
+            sender.send(poll_fn(|cx| sent.poll_reset(cx)).await.unwrap()).unwrap();
         }
     })
     .await;
     timeout(SECOND / 2, connection.send(get(), REUSED)).await.err().unwrap();
-    assert_eq!(told.recv().await, Some(Reason::CANCEL));
-    let answer = connection.send(get(), REUSED).await.unwrap();
-    assert_eq!(answer.body().size_hint().exact(), None);
-    drop(answer);
-    assert_eq!(told.recv().await, Some(Reason::CANCEL));
+    assert_eq!(received.recv().await, Some(Reason::CANCEL));
+    let response = connection.send(get(), REUSED).await.unwrap();
+    assert_eq!(response.body().size_hint().exact(), None);
+    drop(response);
+    assert_eq!(received.recv().await, Some(Reason::CANCEL));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_may_begin_and_end_before_its_request_has_been_sent() {
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+async fn a_response_can_complete_before_its_request() {
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
     let (connection, _) = connection(move |mut request, mut respond| {
-        let tell = tell.clone();
+        let sender = sender.clone();
         async move {
             let early = Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE).body(()).unwrap();
             let mut sent = respond.send_response(early, false).unwrap();
             sent.send_data(Bytes::from("too large"), true).unwrap();
-            tell.send(read(request.body_mut()).await.unwrap()).unwrap();
+            sender.send(read(request.body_mut()).await.unwrap()).unwrap();
         }
     })
     .await;
     let (mut parts, body) = channel();
-    let answer = connection.send(post(body), REUSED).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(take(answer).await.unwrap(), b"too large");
+    let response = connection.send(post(body), REUSED).await.unwrap();
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(read_response(response).await.unwrap(), b"too large");
     parts.send_data(Bytes::from("the rest")).await.unwrap();
     drop(parts);
-    assert_eq!(told.recv().await.unwrap(), b"the rest", "the server has not said that it does not want it");
+    assert_eq!(received.recv().await.unwrap(), b"the rest", "the server has not said that it does not want it");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_server_does_not_want_any_more_is_not_sent() {
+async fn sending_stops_when_the_server_resets_the_stream() {
     let (connection, _) = connection(|_, mut respond: SendResponse<Bytes>| async move {
         let mut sent = respond.send_response(head(), false).unwrap();
         sent.send_data(Bytes::from("enough"), true).unwrap();
@@ -265,15 +265,15 @@ async fn what_a_server_does_not_want_any_more_is_not_sent() {
     })
     .await;
     let (mut parts, body) = channel();
-    let answer = connection.send(post(body), REUSED).await.unwrap();
-    assert_eq!(take(answer).await.unwrap(), b"enough");
+    let response = connection.send(post(body), REUSED).await.unwrap();
+    assert_eq!(read_response(response).await.unwrap(), b"enough");
     sleep(2 * SECOND).await;
     assert!(parts.send_data(Bytes::from("more")).await.is_err(), "nobody takes it");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_ends_before_its_end_has_failed() {
-    for (reason, told) in [
+async fn a_response_that_is_reset_before_its_end_fails() {
+    for (reason, expected) in [
         (Reason::NO_ERROR, "the upstream reset the body before its end"),
         (Reason::INTERNAL_ERROR, "the upstream ended the stream: unexpected internal error encountered"),
     ] {
@@ -284,124 +284,127 @@ async fn an_answer_that_ends_before_its_end_has_failed() {
             sent.send_reset(reason);
         })
         .await;
-        let answer = connection.send(get(), REUSED).await.unwrap();
-        assert_eq!(take(answer).await.unwrap_err().to_string(), told);
+        let response = connection.send(get(), REUSED).await.unwrap();
+        assert_eq!(read_response(response).await.unwrap_err().to_string(), expected);
         assert!(connection.is_usable());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_length_that_is_told_is_what_comes() {
-    let answer = |length: &'static str, body: &'static str| async move {
+async fn the_body_must_match_content_length() {
+    let response_body = |length: &'static str, body: &'static str| async move {
         let (connection, _) = connection(move |_, mut respond: SendResponse<Bytes>| async move {
-            let told = Response::builder().header("content-length", length).body(()).unwrap();
-            let mut sent = respond.send_response(told, false).unwrap();
+            let response_head = Response::builder().header("content-length", length).body(()).unwrap();
+            let mut sent = respond.send_response(response_head, false).unwrap();
             sent.send_data(Bytes::from(body), true).unwrap();
         })
         .await;
-        let answer = connection.send(get(), REUSED).await.unwrap();
-        assert_eq!(answer.body().size_hint().exact(), length.parse().ok());
-        take(answer).await
+        let response = connection.send(get(), REUSED).await.unwrap();
+        assert_eq!(response.body().size_hint().exact(), length.parse().ok());
+        read_response(response).await
     };
-    assert_eq!(answer("5", "abcde").await.unwrap(), b"abcde");
+    assert_eq!(response_body("5", "abcde").await.unwrap(), b"abcde");
     for body in ["abcd", "abcdef"] {
-        assert!(answer("5", body).await.unwrap_err().is_of_the_protocol(), "{body}");
+        assert!(response_body("5", body).await.unwrap_err().is_protocol(), "{body}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_room_for_as_many_as_the_server_takes_at_a_time() {
-    for (told, most) in [(Some(3), 3), (Some(1000), MAX_STREAMS), (None, MAX_STREAMS)] {
+async fn capacity_is_the_maximum_of_concurrent_streams() {
+    for (announced, limit) in [(Some(3), 3), (Some(1000), MAX_STREAMS), (None, MAX_STREAMS)] {
         let mut server = server::Builder::new();
-        if let Some(told) = told {
-            server.max_concurrent_streams(told);
+        if let Some(announced) = announced {
+            server.max_concurrent_streams(announced);
         }
         let (connection, _) = connection_to(server, echo).await;
-        assert!(connection.has_room_beside(MAX_STREAMS - 1), "it has said nothing yet");
+        assert!(connection.has_capacity(MAX_STREAMS - 1), "it has said nothing yet");
         // That is known with its first word.
         connection.send(get(), REUSED).await.unwrap();
-        assert!(connection.has_room_beside(most - 1) && !connection.has_room_beside(most), "{told:?}");
+        assert!(connection.has_capacity(limit - 1) && !connection.has_capacity(limit), "{announced:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn h04_a_connection_that_was_ended_takes_nothing_and_says_in_its_own_words_why() {
+async fn h04_a_closed_connection_rejects_requests_with_the_reason() {
     let (far, near) = duplex(64 * 1024);
     let (connection, metrics) = begin(near).await;
     assert!(connection.is_usable());
     let mut server = server::handshake(far).await.unwrap();
-    let waiting = tokio::spawn(connection.send(get(), REUSED));
+    let pending = tokio::spawn(connection.send(get(), REUSED));
     let (_request, _respond) = server.accept().await.unwrap().unwrap();
     server.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     let _ended = poll_fn(|cx| server.poll_closed(cx)).await;
-    let Failure { error, disposition, ended } = waiting.await.unwrap().err().unwrap();
-    assert_eq!((disposition, ended), (Some(Disposition::NoResponse), true), "it may have been looked at: {error:?}");
+    let Http2Failure { error, disposition, is_connection_error } = pending.await.unwrap().err().unwrap();
+    assert_eq!(
+        (disposition, is_connection_error),
+        (Some(Disposition::NoResponse), true),
+        "it may have been looked at: {error:?}"
+    );
     assert!(!connection.is_usable());
-    let Failure { error, disposition, ended } = connection.send(get(), REUSED).await.err().unwrap();
-    assert_eq!((disposition, ended), (Some(Disposition::NotSent { reused: true }), true), "{error:?}");
-    let told = "the upstream ended the connection: detected excessive load generating behavior";
-    assert_eq!(error.to_string(), told);
-    assert_eq!(closed(&metrics), r#"reason="failed"} 1"#);
+    let Http2Failure { error, disposition, is_connection_error } = connection.send(get(), REUSED).await.err().unwrap();
+    assert_eq!((disposition, is_connection_error), (Some(Disposition::NotSent { reused: true }), true), "{error:?}");
+    let expected = "the upstream ended the connection: detected excessive load generating behavior";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(closed_metrics(&metrics), r#"reason="failed"} 1"#);
 }
 
 #[tokio::test(start_paused = true)]
-async fn g01_a_connection_that_closes_without_a_word_leaves_it_open_what_became_of_a_request() {
+async fn g01_only_a_close_of_a_reused_connection_is_no_response() {
     for reused in [true, false] {
         let (mut far, near) = duplex(64 * 1024);
         let (connection, _) = begin(near).await;
-        let waiting = tokio::spawn(connection.send(get(), reused));
+        let pending = tokio::spawn(connection.send(get(), reused));
         far.read_exact(&mut [0; 100]).await.unwrap();
         drop(far);
-        let Failure { error, disposition, ended } = waiting.await.unwrap().err().unwrap();
-        assert_eq!((disposition, ended), (reused.then_some(Disposition::NoResponse), true), "{error:?}");
+        let Http2Failure { error, disposition, is_connection_error } = pending.await.unwrap().err().unwrap();
+        assert_eq!((disposition, is_connection_error), (reused.then_some(Disposition::NoResponse), true), "{error:?}");
         assert!(!connection.is_usable());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_nobody_has_any_more_is_closed() {
+async fn a_dropped_connection_is_closed() {
     let (connection, metrics) = connection(echo).await;
-    take(connection.send(post(full("x")), REUSED).await.unwrap()).await.unwrap();
-    assert_eq!(closed(&metrics), "");
+    read_response(connection.send(post(full("x")), REUSED).await.unwrap()).await.unwrap();
+    assert_eq!(closed_metrics(&metrics), "");
     drop(connection);
     sleep(SECOND).await;
-    assert_eq!(closed(&metrics), r#"reason="upstream"} 1"#, "nobody said why");
+    assert_eq!(closed_metrics(&metrics), r#"reason="upstream"} 1"#, "nobody said why");
 }
 
-/// Whether a connection on which a request waits for an answer is still there after so many seconds, when `server` is what the
-/// server does with it.
-async fn lives_for<F>(seconds: u32, server: impl FnOnce(DuplexStream) -> F) -> bool
+/// Whether a connection with a request in flight is still open after `seconds`, where the peer runs `server`.
+async fn is_open_after<F>(seconds: u32, server: impl FnOnce(DuplexStream) -> F) -> bool
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let (far, near) = duplex(64 * 1024);
     tokio::spawn(server(far));
     let (connection, metrics) = begin(near).await;
-    let waited = timeout(seconds * SECOND, connection.send(get(), REUSED)).await;
-    if let Ok(failed) = &waited {
-        let failure = failed.as_ref().err().expect("nobody answers");
-        assert_eq!((failure.ended, closed(&metrics).as_str()), (true, r#"reason="failed"} 1"#));
+    let result = timeout(seconds * SECOND, connection.send(get(), REUSED)).await;
+    if let Ok(response) = &result {
+        let failure = response.as_ref().err().expect("nobody answers");
+        assert_eq!((failure.is_connection_error, closed_metrics(&metrics).as_str()), (true, r#"reason="failed"} 1"#));
     }
-    waited.is_err()
+    result.is_err()
 }
 
-/// Reads what comes and says nothing.
+/// Reads everything, and sends nothing.
 async fn only_read(mut stream: DuplexStream) {
     let mut read = [0; 1024];
     while stream.read(&mut read).await.is_ok_and(|bytes| bytes > 0) {}
 }
 
-/// Answers pings, and no requests.
+/// Responds to pings, and to no requests.
 async fn only_pong(stream: DuplexStream) {
     let mut connection = server::handshake(stream).await.unwrap();
-    let mut unanswered = Vec::new();
+    let mut requests = Vec::new();
     while let Some(Ok(request)) = connection.accept().await {
-        unanswered.push(request);
+        requests.push(request);
     }
 }
 
-/// Says something every ten seconds, and answers no pings.
-async fn only_talk(mut stream: DuplexStream) {
+/// Sends a frame every ten seconds, and responds to no pings.
+async fn only_send(mut stream: DuplexStream) {
     const UNKNOWN_FRAME: [u8; 9] = [0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
     use tokio::io::AsyncWriteExt as _;
     stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
@@ -416,15 +419,15 @@ async fn only_talk(mut stream: DuplexStream) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_open_and_does_not_live_is_given_up() {
-    assert!(lives_for(29, only_read).await, "20 s of silence, and 10 s for an answer");
-    assert!(!lives_for(31, only_read).await);
-    assert!(lives_for(1000, only_pong).await);
-    assert!(lives_for(1000, only_talk).await, "who talks is not asked");
+async fn an_unanswered_ping_closes_the_connection() {
+    assert!(is_open_after(29, only_read).await, "20 s of silence, and 10 s for an answer");
+    assert!(!is_open_after(31, only_read).await);
+    assert!(is_open_after(1000, only_pong).await);
+    assert!(is_open_after(1000, only_send).await, "who talks is not asked");
 }
 
 #[test]
-fn what_a_server_says_in_words_is_not_told() {
+fn errors_contain_no_text_of_the_server() {
     let error = Error::Io(io::Error::other("words"));
     assert_eq!(error.to_string(), "the connection failed");
     assert_eq!(

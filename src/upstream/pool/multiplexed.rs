@@ -7,60 +7,60 @@ use tokio::time::Instant;
 use super::Pool;
 use crate::{
     telemetry::CloseReason,
-    upstream::{connect::Connect, http2},
+    upstream::{connect::Connect, http2::Http2Connection},
 };
 
-/// A connection over HTTP/2, and the pool that it belongs to.
-pub(crate) struct Shared<C: Connect, B> {
-    pub(in crate::upstream) connection: http2::Connection,
-    ends: Instant,
+/// A connection over HTTP/2, which many requests use at a time, and the pool that it belongs to.
+pub(crate) struct MultiplexedConnection<C: Connect, B> {
+    pub(in crate::upstream) http2: Http2Connection,
+    expires_at: Instant,
     pool: Weak<Pool<C, B>>,
 }
 
-impl<C: Connect, B> Shared<C, B> {
-    /// `connection`, in `pool`, until `ends`.
-    pub(super) fn new(connection: http2::Connection, ends: Instant, pool: Weak<Pool<C, B>>) -> Self {
-        Self { connection, ends, pool }
+impl<C: Connect, B> MultiplexedConnection<C, B> {
+    /// `http2`, in `pool`, until `expires_at`.
+    pub(super) fn new(http2: Http2Connection, expires_at: Instant, pool: Weak<Pool<C, B>>) -> Self {
+        Self { http2, expires_at, pool }
     }
 
     /// Whether a request can be sent now.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
-        now < self.ends && self.connection.is_usable()
+        now < self.expires_at && self.http2.is_usable()
     }
 
-    /// Whether one request more can be on it at the same time.
-    pub(super) fn has_room(self: &Arc<Self>) -> bool {
-        self.connection.has_room_beside(self.users())
+    /// Whether it can take one more request now.
+    pub(super) fn has_capacity(self: &Arc<Self>) -> bool {
+        self.http2.has_capacity(self.active_requests())
     }
 
-    /// Notes that it ends for its age, if it has that.
-    fn note_age(&self, now: Instant) {
-        if now >= self.ends {
-            self.connection.life().ends_because(CloseReason::Age);
+    /// Sets the close reason if its age is over the maximum.
+    fn record_age(&self, now: Instant) {
+        if now >= self.expires_at {
+            self.http2.connection_metrics().set_close_reason(CloseReason::Age);
         }
     }
 
-    /// How many requests are on it, when the pool keeps it.
-    pub(super) fn users(self: &Arc<Self>) -> usize {
+    /// The number of requests on it. The pool's own reference is not one.
+    pub(super) fn active_requests(self: &Arc<Self>) -> usize {
         Arc::strong_count(self) - 1
     }
 
-    /// Whether it may be kept, and used, when it is idle and has been since a time that ends with `idle_until`.
-    pub(super) fn stays(self: &Arc<Self>, now: Instant, idle_until: Instant) -> bool {
-        let idle = now >= idle_until && self.users() == 0;
-        let usable = self.is_usable(now);
-        if !usable {
-            self.note_age(now);
-        } else if idle {
-            self.connection.life().ends_because(CloseReason::Idle);
+    /// Whether it is reusable at `now`, when it may stay idle until `idle_until`. If not, sets the close reason.
+    pub(super) fn check_reusable(self: &Arc<Self>, now: Instant, idle_until: Instant) -> bool {
+        let is_idle = now >= idle_until && self.active_requests() == 0;
+        let is_usable = self.is_usable(now);
+        if !is_usable {
+            self.record_age(now);
+        } else if is_idle {
+            self.http2.connection_metrics().set_close_reason(CloseReason::Idle);
         }
-        usable && !idle
+        is_usable && !is_idle
     }
 
-    /// Gets no more requests: it has ended, and may not have noticed yet.
-    pub(crate) fn forget(self: &Arc<Self>) {
+    /// Removes it from the pool: it has failed, and may still appear usable.
+    pub(crate) fn evict(self: &Arc<Self>) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.kept().shared.retain(|(shared, _)| !Arc::ptr_eq(shared, self));
+            pool.state().multiplexed.retain(|(multiplexed, _)| !Arc::ptr_eq(multiplexed, self));
         }
     }
 }

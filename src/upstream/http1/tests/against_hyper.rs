@@ -6,24 +6,24 @@ use proptest::{prelude::*, sample::Index};
 
 use super::*;
 
-/// What hyper makes of the answer to a request with `method`.
-async fn hyper(method: Method, script: Script) -> hyper::Result<Seen> {
+/// What hyper reads as the response to a request with `method`.
+async fn hyper(method: Method, script: ScriptedStream) -> hyper::Result<ReceivedResponse> {
     let mut builder = hyper::client::conn::http1::Builder::new();
     builder.max_buf_size(head::MAX_BYTES).max_headers(128);
-    let (mut sender, connection) = builder.handshake::<_, Sent>(TokioIo::new(script)).await?;
+    let (mut sender, connection) = builder.handshake::<_, TestBody>(TokioIo::new(script)).await?;
     let driving = tokio::spawn(connection);
     let answered = async {
         let (head, body) = sender.send_request(request(method)).await?.into_parts();
         let body = body.collect().await?.to_bytes().to_vec();
-        Ok(Seen { status: head.status.as_u16(), fields: fields(&head.headers), body, is_reusable: false })
+        Ok(ReceivedResponse { status: head.status.as_u16(), fields: fields(&head.headers), body, is_reusable: false })
     };
     let answered = answered.await;
     driving.abort();
     answered
 }
 
-/// The parts that answers are made of, with the broken ones among them.
-fn answers() -> impl Strategy<Value = Vec<u8>> {
+/// Responses of parts that may be malformed.
+fn responses() -> impl Strategy<Value = Vec<u8>> {
     let pick = |from: &'static [&'static str]| proptest::sample::select(from).prop_map(str::to_owned);
     let informational =
         pick(&["", "", "", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Hints\r\nlink: x\r\n\r\n", "\r\n"]);
@@ -67,7 +67,7 @@ fn answers() -> impl Strategy<Value = Vec<u8>> {
         "5\nhello\n",
     ]);
     let chunks = prop::collection::vec(chunk, 0..4).prop_map(|chunks| chunks.concat());
-    let last = pick(&[
+    let last_chunk = pick(&[
         "0\r\n\r\n",
         "0\r\n\r\n",
         "0\r\na: b\r\n\r\n",
@@ -77,13 +77,14 @@ fn answers() -> impl Strategy<Value = Vec<u8>> {
         "\r\n\r\n",
         "0",
     ]);
-    let body = prop_oneof![pick(&["hello", "hell", "hello, world", ""]), (chunks, last).prop_map(|(a, b)| a + &b)];
+    let body =
+        prop_oneof![pick(&["hello", "hell", "hello, world", ""]), (chunks, last_chunk).prop_map(|(a, b)| a + &b)];
     let fields = prop::collection::vec(field, 0..3).prop_map(|fields| fields.concat());
     (informational, status, fields, framing, pick(&["\r\n", "\r\n", "\r\n", "\n"]), body)
         .prop_map(|(a, b, c, d, e, f)| [a, b, c, d, e, f].concat().into_bytes())
 }
 
-/// What may befall an answer.
+/// How a response is changed.
 #[derive(Clone, Debug)]
 enum Change {
     Put(Index, u8),
@@ -108,8 +109,8 @@ impl Change {
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let telling = proptest::sample::select(&b"\r\n :;,\t\x00019aAfFgx-+\x7f\xff"[..]);
-    let byte = prop_oneof![4 => telling, 1 => any::<u8>()].boxed();
+    let special_bytes = proptest::sample::select(&b"\r\n :;,\t\x00019aAfFgx-+\x7f\xff"[..]);
+    let byte = prop_oneof![4 => special_bytes, 1 => any::<u8>()].boxed();
     let change = prop_oneof![
         (any::<Index>(), byte.clone()).prop_map(|(at, byte)| Change::Put(at, byte)),
         (any::<Index>(), byte).prop_map(|(at, byte)| Change::Insert(at, byte)),
@@ -119,42 +120,44 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
     prop_oneof![1 => Just(Vec::new()), 3 => prop::collection::vec(change, 1..4)]
 }
 
-/// `bytes`, cut at these places.
+/// `bytes`, cut at these offsets.
 fn pieces(bytes: &[u8], cuts: &[Index]) -> Vec<Bytes> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-    places.extend([0, bytes.len()]);
-    places.sort_unstable();
-    places.dedup();
-    places.windows(2).map(|ends| Bytes::copy_from_slice(&bytes[ends[0]..ends[1]])).collect()
+    let mut offsets: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+    offsets.extend([0, bytes.len()]);
+    offsets.sort_unstable();
+    offsets.dedup();
+    offsets.windows(2).map(|ends| Bytes::copy_from_slice(&bytes[ends[0]..ends[1]])).collect()
 }
 
-/// All fields but a length, of which one that was said twice becomes one here.
-fn but_length(seen: &Seen) -> Vec<&(String, Bytes)> {
-    seen.fields.iter().filter(|(name, _)| name != "content-length").collect()
+/// All fields but `Content-Length`, of which two equal ones become one here.
+fn fields_without_length(received: &ReceivedResponse) -> Vec<&(String, Bytes)> {
+    received.fields.iter().filter(|(name, _)| name != "content-length").collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_a_whole_answer_here_is_the_same_to_hyper(
-        answer in answers(),
+    fn a_complete_response_is_the_same_to_hyper(
+        response in responses(),
         changes in changes(),
         cuts in prop::collection::vec(any::<Index>(), 0..6),
         method in proptest::sample::select(&[Method::GET, Method::GET, Method::HEAD, Method::POST][..]),
     ) {
-        let mut answer = answer;
-        changes.iter().for_each(|change| change.apply(&mut answer));
-        let cut = pieces(&answer, &cuts);
-        let ours = see(method.clone(), cut.clone(), Last::End).ok();
-        let told = |seen: &Option<Seen>| seen.as_ref().map(|seen| (seen.status, seen.fields.clone(), seen.body.clone()));
-        let whole = see(method.clone(), pieces(&answer, &[]), Last::End).ok();
-        prop_assert_eq!(told(&ours), told(&whole), "cut in another way");
+        let mut response = response;
+        changes.iter().for_each(|change| change.apply(&mut response));
+        let cut = pieces(&response, &cuts);
+        let ours = receive(method.clone(), cut.clone(), StreamEnd::Clean).ok();
+        let message_of = |received: &Option<ReceivedResponse>| {
+            received.as_ref().map(|received| (received.status, received.fields.clone(), received.body.clone()))
+        };
+        let whole = receive(method.clone(), pieces(&response, &[]), StreamEnd::Clean).ok();
+        prop_assert_eq!(message_of(&ours), message_of(&whole), "cut in another way");
         let Some(ours) = ours else { return Ok(()) };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let theirs = runtime.block_on(hyper(method, Script::new(cut, Last::End)));
+        let theirs = runtime.block_on(hyper(method, ScriptedStream::new(cut, StreamEnd::Clean)));
         let theirs = theirs.map_err(|error| TestCaseError::fail(format!("hyper refuses {ours:?}: {error:?}")))?;
         prop_assert_eq!((ours.status, &ours.body), (theirs.status, &theirs.body));
-        prop_assert_eq!(but_length(&ours), but_length(&theirs));
+        prop_assert_eq!(fields_without_length(&ours), fields_without_length(&theirs));
     }
 }

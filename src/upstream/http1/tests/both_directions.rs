@@ -10,9 +10,9 @@ use crate::{
 
 /// Where a request's body ends, in bytes of `body`. `None` where it is malformed or goes on.
 fn end_in_request(body: &[u8]) -> Option<usize> {
-    let mut follower = MessageFramer::new(HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 });
-    follower.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").expect("the head is well-formed");
-    let ends = |byte: &u8| follower.feed(&[*byte]).is_ok().then(|| follower.place() != Place::Body);
+    let mut framer = MessageFramer::new(HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 });
+    framer.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").expect("the head is well-formed");
+    let ends = |byte: &u8| framer.feed(&[*byte]).is_ok().then(|| framer.place() != Place::Body);
     body.iter().map_while(ends).position(|ends| ends).map(|at| at + 1)
 }
 
@@ -23,7 +23,7 @@ fn end_in_response(body: &[u8]) -> Option<usize> {
         match decoder.decode(&mut bytes) {
             Ok(Part::Data(_)) => {}
             Ok(Part::End) => return Some(body.len() - bytes.len()),
-            Ok(Part::More) | Err(_) => return None,
+            Ok(Part::NeedMore) | Err(_) => return None,
         }
     }
 }
@@ -85,10 +85,10 @@ proptest! {
     #[test]
     fn a_chunked_body_ends_at_the_same_byte(
         chunks in prop::collection::vec(piece(), 0..6),
-        last in prop::sample::select(vec!["0\r\n\r\n", "0", "0 ", "0\t", "0\u{b}", "0\u{c}", "0;x", "0 ;x", "00", ""]),
+        last_chunk in prop::sample::select(vec!["0\r\n\r\n", "0", "0 ", "0\t", "0\u{b}", "0\u{c}", "0;x", "0 ;x", "00", ""]),
         end in prop::sample::select(vec!["\r\n\r\n", "\n\r\n", "\r\n\n", "\r\r\n\r\n", "", "\r\n\r\nGET / HTTP/1.1\r\n"]),
     ) {
-        let body = chunks.concat() + last + end;
+        let body = chunks.concat() + last_chunk + end;
         if !has_trailers(body.as_bytes()) {
             prop_assert_eq!(end_in_request(body.as_bytes()), end_in_response(body.as_bytes()), "{:?}", body);
         }
@@ -96,9 +96,9 @@ proptest! {
 }
 
 #[test]
-fn a_padded_size_is_a_size_in_both_directions() {
-    for (last, is_end) in [("0", true), ("0 ", true), ("0 \t;x", true), ("0\u{c}", false), ("0\u{c};x", false)] {
-        let body = format!("{last}\r\n\r\n");
+fn a_padded_chunk_size_is_valid_in_both_directions() {
+    for (last_chunk, is_end) in [("0", true), ("0 ", true), ("0 \t;x", true), ("0\u{c}", false), ("0\u{c};x", false)] {
+        let body = format!("{last_chunk}\r\n\r\n");
         let end = is_end.then_some(body.len());
         assert_eq!((end_in_request(body.as_bytes()), end_in_response(body.as_bytes())), (end, end), "{body:?}");
     }
