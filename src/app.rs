@@ -103,19 +103,19 @@ impl App {
         listeners::warn_of_exposure(&listen);
         warn_of_policy(&proxy.policy);
 
-        let (trust_writer, trust) = tls::trust_store(config.tls)?;
+        let (trust_store_writer, trust_store) = tls::trust_store(config.tls)?;
         let metrics = Arc::new(Metrics::new());
         let scheme = credentials.scheme;
         let (state_dir, source_ref) = (config.state_dir.as_deref(), source.as_ref());
         let TokenRefresh { refresher, token, control, durability } =
-            token_refresh::build(config.token, credentials, source_ref, state_dir, trust.clone(), &metrics)?;
+            token_refresh::build(config.token, credentials, source_ref, state_dir, trust_store.clone(), &metrics)?;
         let sequence = ShutdownSequence::default();
         let heads = HeadBudget::new(limits.unfinished_heads_bytes, Arc::clone(&metrics));
         let (concurrency, drain) = (ConcurrencyLayer::new(&proxy, Arc::clone(&metrics)), sequence.drain.clone());
         let (to_refresher, counters) = (control.clone(), Arc::clone(&metrics));
         let shared =
             proxy::Shared { concurrency, token: token.clone(), control: to_refresher, metrics: counters, drain };
-        let server = data_plane::start(&limits, &proxy, &shared, &trust, heads.clone())?;
+        let server = data_plane::start(&limits, &proxy, &shared, &trust_store, heads.clone())?;
         let log_level = logging::level();
         let (mut tasks, mut ops_tasks) = (Tasks::default(), Tasks::default());
         let (refusal_writer, refusal) = watch::channel(None);
@@ -142,7 +142,7 @@ impl App {
         let rotation = Rotation { source, scheme, control, scrubber, metrics: Arc::clone(&metrics) };
         tasks.spawn("rotation", credential_rotation::follow(rotation, hangups()?, stop.clone()));
         tasks.spawn("reload", config_reload::follow(config.reloader, log_level, hangups()?, stop.clone()));
-        tasks.spawn("trust", ca_reload::follow(trust_writer, metrics, hangups()?, stop.clone()));
+        tasks.spawn("trust", ca_reload::follow(trust_store_writer, metrics, hangups()?, stop.clone()));
         let message = startup.termination_message;
         tasks.spawn("startup", startup::follow(token.clone(), refusal_writer, message, stop.clone()));
         for listener in listeners.proxy {

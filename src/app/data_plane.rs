@@ -7,7 +7,7 @@ use crate::{
     message::guard::PerTransport,
     proxy::{self, Pool},
     server::{self, GivenUp, HeadBudget, Server},
-    tls::Trust,
+    tls::TrustStore,
 };
 
 /// Starts the workers. Each has its own pool of upstream connections, and one stack of layers for each transport over it.
@@ -19,11 +19,11 @@ pub(super) fn start(
     server: &server::Config,
     config: &proxy::Config,
     shared: &proxy::Shared,
-    trust: &Trust,
+    trust_store: &TrustStore,
     heads: HeadBudget,
 ) -> Result<Arc<Server>, StartError> {
     let stack = || {
-        let pool = Pool::new(config, trust.clone(), Arc::clone(&shared.metrics));
+        let pool = Pool::new(config, trust_store.clone(), Arc::clone(&shared.metrics));
         PerTransport::new(|transport| proxy::stack(config, transport, pool.clone(), shared.clone()))
     };
     let given_up = GivenUp { response: proxy::UNFINISHED_HEAD, code: proxy::Code::RequestTimeout.as_str() };

@@ -8,7 +8,7 @@ use super::{StartError, startup::Durability};
 use crate::{
     credentials::{CredentialSource, Credentials, lockout::Lockout},
     telemetry::{AUDIT, Metrics, logging},
-    tls::Trust,
+    tls::TrustStore,
     token::{self, Clock, Endpoint, Refresher, TokenControl, TokenReader},
 };
 
@@ -30,7 +30,7 @@ pub(super) fn build(
     credentials: Credentials,
     source: &dyn CredentialSource,
     state_dir: Option<&Path>,
-    trust: Trust,
+    trust_store: TrustStore,
     metrics: &Arc<Metrics>,
 ) -> Result<TokenRefresh, StartError> {
     let lockout = Lockout::open(state_dir)?;
@@ -46,7 +46,7 @@ pub(super) fn build(
     let (control, commands) = token::command_channel();
     let default_lifetime = config.default_lifetime;
     let startup_delay = config.startup_jitter.mul_f64(fastrand::f64());
-    let endpoint = Endpoint::new(config, trust)?;
+    let endpoint = Endpoint::new(config, trust_store)?;
     let metrics = Arc::clone(metrics);
     let refresher = Refresher::new(writer, endpoint, credentials, lockout, commands, default_lifetime, metrics)
         .with_scrubber(logging::scrubber())

@@ -12,7 +12,7 @@ use super::{
     output::print,
 };
 use crate::{
-    admin::{SetLevel, LevelStatus},
+    admin::{LevelStatus, SetLevel},
     config::Inputs,
     telemetry::{Levels, level::ParseLevelsError},
 };
