@@ -15,7 +15,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use finicity_proxy::{
     config::{self, Inputs},
-    message::guard::Transport,
+    message::transport::Transport,
     message::{
         framing::{HeadLimits, MessageFramer},
         path::canonical,
@@ -25,7 +25,7 @@ use finicity_proxy::{
     proxy::{
         self, ConcurrencyLayer, Error, Exchange, LimitedBody, ObservedBody, Record, ReplayBody, ResponseBody, Shared,
         headers::{self, HeaderRules},
-        target,
+        request_target,
     },
     telemetry::Metrics,
     token::{self, Clock, scheme::AuthHeaders},
@@ -108,7 +108,7 @@ fn targets(criterion: &mut Criterion) {
         });
         let mut request = Request::get(path).body(()).expect("the path is one");
         group.bench_function(format!("judge, {name}"), |bencher| {
-            bencher.iter(|| target::judge(&endpoints, black_box(&mut request)).is_ok());
+            bencher.iter(|| request_target::judge(&endpoints, black_box(&mut request)).is_ok());
         });
     }
     group.finish();

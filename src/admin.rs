@@ -29,7 +29,7 @@ pub use status::{LockOut, Status, Token};
 use self::authorizer::Authorizer;
 use crate::{
     credentials::Scheme,
-    message::guard::Transport,
+    message::transport::Transport,
     secret::Secret,
     telemetry::LogLevel,
     token::{TokenControl, TokenReader},

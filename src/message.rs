@@ -5,3 +5,4 @@ pub mod fields;
 pub mod framing;
 pub mod guard;
 pub mod path;
+pub mod transport;

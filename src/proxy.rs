@@ -17,7 +17,7 @@ mod catch_panic;
 mod drain;
 mod malformed;
 mod admission;
-pub mod target;
+pub mod request_target;
 mod endpoints;
 mod intercept;
 mod body_limits;
@@ -25,7 +25,7 @@ mod concurrency;
 mod deadline;
 pub mod headers;
 mod header_families;
-pub mod heal;
+mod reauthenticate;
 mod replay;
 mod retry;
 mod vendor_code;
@@ -55,11 +55,11 @@ pub use replay::ReplayBody;
 
 use self::{
     admission::Admission, catch_panic::CatchPanicLayer, deadline::DeadlineLayer, drain::DrainLayer,
-    error_response::ErrorResponseLayer, filter::step, forward::Upstream, headers::HeaderRules, heal::HealLayer,
-    inject::InjectLayer, intercept::InterceptLayer, observe::ObserveLayer, retry::RetryLayer,
+    error_response::ErrorResponseLayer, filter::step, forward::Upstream, headers::HeaderRules, inject::InjectLayer,
+    intercept::InterceptLayer, observe::ObserveLayer, reauthenticate::HealLayer, retry::RetryLayer,
 };
 use crate::{
-    message::guard::Transport,
+    message::transport::Transport,
     process::drain::Drain,
     telemetry::Metrics,
     tls::TrustStore,
@@ -154,7 +154,7 @@ where
         .layer(DrainLayer::new(drain)) // none is waited for beyond the drain's time
         .layer(step(malformed::check)) // one reading of the message, and no more of it than the limits
         .layer(step(move |exchange: &mut Exchange<_>| guard.admit(exchange))) // who may call: host names, no browsers, a header
-        .map_request(move |exchange| target::with_operation(catalogue, exchange)) // which operation of the catalogue it is
+        .map_request(move |exchange| request_target::with_operation(catalogue, exchange)) // which operation of the catalogue it is
         .layer(InterceptLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here
         .layer(step(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // how much may be sent …
         .map_request(move |exchange| body_limits::watch(limits, exchange)) // … and how slowly

@@ -53,7 +53,7 @@ use self::{
     syn_filter::HANDSHAKE,
     worker::Worker,
 };
-use crate::{message::guard::PerTransport, process::drain::Drain, telemetry::Metrics};
+use crate::{message::transport::PerTransport, process::drain::Drain, telemetry::Metrics};
 
 /// How long an event loop may take to answer a ping before it counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -273,7 +273,7 @@ pub struct Side {
 
 /// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled. At most 64 are open at once; at
 /// the limit, the longest idle one gives way to a new one. Each request says in its extensions which
-/// [`Peer`](crate::message::guard::Peer) it is from.
+/// [`Peer`](crate::message::transport::Peer) it is from.
 pub async fn serve(side: Side, listener: Listener, service: impl Answers, stop: CancellationToken) {
     let Side { name, limits, closes, heads, metrics } = side;
     let evictions = Evictions::new(name, SIDE_GIVEN_UP, None, Arc::clone(&metrics));

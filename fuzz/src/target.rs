@@ -6,7 +6,7 @@ use finicity_proxy::{
     policy::{Mode, Policy, Rule},
     proxy::{
         Endpoints, Exchange, Record,
-        target::{Verdict, judge, upstream_uri, with_operation},
+        request_target::{Verdict, judge, upstream_uri, with_operation},
     },
     vendor::catalogue::{Catalogue, Operation},
 };

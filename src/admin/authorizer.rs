@@ -22,7 +22,10 @@ use tracing::{info, warn};
 
 use super::actions;
 use crate::{
-    message::guard::{OriginPolicy, Peer, Refusal, Transport},
+    message::{
+        guard::{OriginPolicy, Refusal},
+        transport::{Peer, Transport},
+    },
     secret::Secret,
     telemetry::{AUDIT, LogLimiter},
 };

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::AdminState;
 use crate::{
-    message::guard::Peer,
+    message::transport::Peer,
     telemetry::{Levels, LogLevel, level::MAX_DURATION},
 };
 

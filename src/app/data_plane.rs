@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use crate::{
-    message::guard::PerTransport,
+    message::transport::PerTransport,
     proxy::{self, Pool},
     server::{self, GivenUp, HeadBudget, Server},
     tls::TrustStore,

@@ -9,7 +9,7 @@ use crate::{
     admin,
     config::Startup,
     credentials::{CredentialSource, Scheme},
-    message::guard::Transport,
+    message::transport::Transport,
     ops,
     secret::Secret,
     server::{self, HeadBudget, Limits, Server, Side},

@@ -4,66 +4,13 @@
 //! that uses DNS rebinding is known by its `Host`, any other by `Origin` or `Sec-Fetch-Site`. `Sec-Fetch-Mode` says nothing,
 //! since Node's `fetch` sends it from servers. No name leads to a Unix socket, so there the `Host` may be any.
 
-use std::{
-    fmt,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::transport::Transport;
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
-/// How a request comes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// A TCP port, which every program of the machine can reach, browsers included.
-    Tcp,
-    /// A Unix socket, which only those can open whom the file system lets.
-    Unix,
-}
-
-/// Who is at the other end of a connection, as far as the system tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// A program of this machine, or another, by its address.
-    Port(Option<SocketAddr>),
-    /// A user, by number.
-    User(Option<u32>),
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(Some(address)) => address.fmt(f),
-            Self::User(Some(uid)) => write!(f, "uid {uid}"),
-            Self::Port(None) | Self::User(None) => f.write_str("unknown"),
-        }
-    }
-}
-
-/// Something for each [`Transport`].
-#[derive(Clone, Copy, Debug)]
-pub struct PerTransport<T> {
-    /// For TCP ports.
-    pub port: T,
-    /// For Unix sockets.
-    pub socket: T,
-}
-
-impl<T> PerTransport<T> {
-    /// What `make` makes for each.
-    pub fn new(make: impl Fn(Transport) -> T) -> Self {
-        Self { port: make(Transport::Tcp), socket: make(Transport::Unix) }
-    }
-
-    /// The one for `door`.
-    pub fn get(&self, door: Transport) -> &T {
-        match door {
-            Transport::Tcp => &self.port,
-            Transport::Unix => &self.socket,
-        }
-    }
-}
 
 /// A header field that callers must send, so that a program which was only tricked into a request cannot make one
 /// (`guard.required_header`). It is no secret.

@@ -7,7 +7,10 @@ use super::{
     error::{Code, Error},
     exchange::Exchange,
 };
-use crate::message::guard::{OriginPolicy, Refusal, RequiredHeader, Transport};
+use crate::message::{
+    guard::{OriginPolicy, Refusal, RequiredHeader},
+    transport::Transport,
+};
 
 /// Who may call by one door.
 #[derive(Debug)]

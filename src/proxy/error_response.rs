@@ -18,7 +18,7 @@ use super::{
     error::{Code, Error, X_FINICITY_PROXY_ERROR},
     exchange::Exchange,
     record::Record,
-    target::ALLOWED_METHODS,
+    request_target::ALLOWED_METHODS,
 };
 use crate::telemetry::Metrics;
 

@@ -23,7 +23,7 @@ use super::{
     headers::{self, HeaderRules},
     record::Record,
     replay::ReplayBody,
-    target,
+    request_target,
 };
 use crate::{
     error_chain,
@@ -209,7 +209,7 @@ where
         head.headers.remove(header::HOST);
         head.headers.remove(header::TRANSFER_ENCODING);
         head.version = Version::HTTP_2;
-        head.uri = target::upstream_uri(&self.shared.authority, &head.uri);
+        head.uri = request_target::upstream_uri(&self.shared.authority, &head.uri);
         let body = RequestBody::new(body, Arc::clone(&self.record));
         Http2Request::begin(shared, Request::from_parts(head, body), reused)
     }

@@ -1,9 +1,9 @@
-//! Where a request leaves the way to the upstream: it goes on, is answered here, or is refused, as [`target::judge`] and the operator's
+//! Where a request leaves the way to the upstream: it goes on, is answered here, or is refused, as [`request_target::judge`] and the operator's
 //! [`Policy`] say.
 //!
 //! A request that goes on costs nothing more than these judgements.
 
-mod token_call;
+mod token_request;
 
 use std::{
     pin::Pin,
@@ -23,7 +23,7 @@ use super::{
     endpoints::Endpoints,
     error::{Code, Error},
     exchange::Exchange,
-    target::{self, ALLOWED_METHODS, Verdict},
+    request_target::{self, ALLOWED_METHODS, Verdict},
 };
 use crate::{
     policy::{Denial, Mode, Policy},
@@ -97,7 +97,7 @@ where
     }
 
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
-        match target::judge(&self.shared.endpoints, &mut exchange.request) {
+        match request_target::judge(&self.shared.endpoints, &mut exchange.request) {
             Ok(Verdict::Forward) => match self.shared.allows(&exchange) {
                 Ok(()) => InterceptFuture::Forwarded { inner: self.inner.call(exchange) },
                 Err(error) => InterceptFuture::Answered { answer: Some(Err(error)) },
@@ -106,7 +106,7 @@ where
             Ok(Verdict::TokenCall(shape)) => {
                 let shared = Arc::clone(&self.shared);
                 InterceptFuture::Granting {
-                    inner: Box::pin(async move { token_call::answer(&shared.token, shape, exchange).await }),
+                    inner: Box::pin(async move { token_request::answer(&shared.token, shape, exchange).await }),
                 }
             }
             Err(error) => InterceptFuture::Answered { answer: Some(Err(error)) },

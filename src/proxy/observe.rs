@@ -18,7 +18,7 @@ use tower::{Layer, Service};
 
 use super::{body::ResponseBody, exchange::Exchange, record::Record, request_id::X_REQUEST_ID, vendor_code};
 use crate::{
-    message::guard::Transport,
+    message::transport::Transport,
     policy::Denial,
     telemetry::{AccessLine, Metrics},
 };

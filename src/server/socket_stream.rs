@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::message::guard::{Peer, Transport};
+use crate::message::transport::{Peer, Transport};
 
 /// The two kinds of connection.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use tokio::runtime::{self, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Answers, OpenConnection, connection::Connections, slots::Slot, socket_stream::SocketStream};
-use crate::message::guard::PerTransport;
+use crate::message::transport::PerTransport;
 
 /// The handle on a worker thread. Dropping it cuts off the worker's connections and ends the thread.
 pub(super) struct Worker {

@@ -83,7 +83,7 @@ fn a_module_uses_only_lower_floors() {
     }
 }
 
-/// Every file of `src/`, by its module path: `proxy::target` for `src/proxy/target.rs`. Tests are left out.
+/// Every file of `src/`, by its module path: `proxy::request_target` for `src/proxy/request_target.rs`. Tests are left out.
 fn modules() -> Vec<(Vec<String>, PathBuf)> {
     let mut found = Vec::new();
     let mut folders = vec![source()];

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::state::{ASIDE, ASKED, BUSY, FLAG_BITS, NOT_QUEUED, State};
-use crate::message::guard::Peer;
+use crate::message::transport::Peer;
 
 /// Connections that count as one peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use tokio::time::timeout;
 
 use super::*;
-use crate::message::guard::Peer;
+use crate::message::transport::Peer;
 
 const NO_GRACE: Policy = Policy { grace: Duration::ZERO, evicts_stalled: false };
 
