@@ -74,16 +74,16 @@ fn framing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("framing");
     for (name, message) in [("usual", USUAL), ("crowded", CROWDED), ("chunked", CHUNKED)] {
         group.throughput(Throughput::Bytes(message.len() as u64));
-        let mut follower = MessageFramer::new(LIMITS);
+        let mut framer = MessageFramer::new(LIMITS);
         group.bench_function(name, |bencher| {
-            bencher.iter(|| follower.feed(black_box(message.as_bytes())).expect("the message has one reading"));
+            bencher.iter(|| framer.consume(black_box(message.as_bytes())).expect("the message has one reading"));
         });
         // As from a caller that writes its head in two halves.
         let (first, second) = message.as_bytes().split_at(message.len() / 2);
         group.bench_function(format!("{name} in two parts"), |bencher| {
             bencher.iter(|| {
-                follower.feed(black_box(first)).expect("the message has one reading");
-                follower.feed(black_box(second)).expect("the message has one reading");
+                framer.consume(black_box(first)).expect("the message has one reading");
+                framer.consume(black_box(second)).expect("the message has one reading");
             });
         });
     }

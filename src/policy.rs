@@ -19,7 +19,7 @@ use rule::{Methods, segments};
 use tree::Tree;
 
 use crate::{
-    message::path::{canonical, has_clear_segments, is_plain},
+    message::path::{canonical, has_unambiguous_segments, is_already_canonical},
     vendor::catalogue::{Catalogue, Operation},
 };
 
@@ -125,10 +125,10 @@ impl Policy {
 /// The canonical form of `path`, if it has the same segments, one by one: none of them is two for some reader, so that with as many in
 /// both none was left out either.
 fn form(path: &str) -> Option<String> {
-    if is_plain(path) {
+    if is_already_canonical(path) {
         return Some(path.to_ascii_lowercase());
     }
-    let form = canonical(path).ok().filter(|form| form.is_ascii() && has_clear_segments(path))?;
+    let form = canonical(path).ok().filter(|form| form.is_ascii() && has_unambiguous_segments(path))?;
     (segments(&form).count() == segments(path).count()).then_some(form)
 }
 

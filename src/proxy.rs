@@ -66,7 +66,7 @@ use crate::{
     token::{TokenControl, TokenReader},
 };
 
-/// The upstream connections of one worker, which the stacks of all its doors share.
+/// The upstream connections of one worker, shared by its stacks for all transports.
 #[derive(Clone)]
 pub struct Pool(Upstream<LimitedBody<Incoming>>);
 
@@ -88,7 +88,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// What the stacks of all workers and doors share.
+/// The state shared by the stacks of all workers and transports.
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// The places among the requests in flight.
@@ -103,10 +103,10 @@ pub struct Shared {
     pub drain: Drain,
 }
 
-/// The request pipeline for what comes in by `door`: all layers, and the upstream below them.
+/// The request pipeline for requests over `transport`: all layers, and the upstream below them.
 pub fn stack(
     config: &Config,
-    door: Transport,
+    transport: Transport,
     pool: Pool,
     shared: Shared,
 ) -> impl Service<
@@ -117,13 +117,13 @@ pub fn stack(
 > + Clone
 + Send
 + 'static {
-    layers(config, door, shared, pool.0)
+    layers(config, transport, shared, pool.0)
 }
 
 /// The layers over `upstream`, which sends requests on: top to bottom is the way down.
 pub fn layers<B, S>(
     config: &Config,
-    door: Transport,
+    transport: Transport,
     shared: Shared,
     upstream: S,
 ) -> impl Service<
@@ -144,16 +144,16 @@ where
         + 'static,
 {
     let Shared { concurrency, token, control, metrics, drain } = shared;
-    let guard = Arc::new(Admission::new(config, door));
+    let admission = Arc::new(Admission::new(config, transport));
     let names = Arc::new(HeaderRules::new(&config.own_headers, &config.forward));
     let (catalogue, limits) = (config.catalogue, config.upload);
     ServiceBuilder::new()
-        .layer(ObserveLayer::new(door, Arc::clone(&metrics))) // request id, access log, metrics
+        .layer(ObserveLayer::new(transport, Arc::clone(&metrics))) // request id, access log, metrics
         .layer(ErrorResponseLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
         .layer(DrainLayer::new(drain)) // none is waited for beyond the drain's time
         .layer(step(malformed::check)) // one reading of the message, and no more of it than the limits
-        .layer(step(move |exchange: &mut Exchange<_>| guard.admit(exchange))) // who may call: host names, no browsers, a header
+        .layer(step(move |exchange: &mut Exchange<_>| admission.admit(exchange))) // who may call: host names, no browsers, a header
         .map_request(move |exchange| request_target::with_operation(catalogue, exchange)) // which operation of the catalogue it is
         .layer(InterceptLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here
         .layer(step(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // how much may be sent …

@@ -1,16 +1,16 @@
-//! Where messages start and end: the proxy's follower beside hyper, which parses what the follower lets through.
+//! Where messages start and end: the proxy's framer beside hyper, which parses what the framer lets through.
 //!
 //! Where the two saw different messages in the same bytes, one of them could be smuggled past the proxy's checks. So hyper is
-//! given exactly what the follower lets through, as in the program, and then: it serves no message that the follower did not
-//! count, and what it serves has the head and the body that the follower saw. That hyper serves less is no fault: it refuses what
-//! the follower leaves to it.
+//! given exactly what the framer lets through, as in the program, and then: it serves no message that the framer did not
+//! count, and what it serves has the head and the body that the framer saw. That hyper serves less is no fault: it refuses what
+//! the framer leaves to it.
 
 mod hyper;
 
 use std::ops::Range;
 
 use bytes::Bytes;
-use finicity_proxy::message::framing::{HeadLimits, MessageFramer, Place, Stop};
+use finicity_proxy::message::framing::{FramingError, HeadLimits, MessageFramer, Position};
 use http::Uri;
 
 use self::hyper::Served;
@@ -20,47 +20,47 @@ const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, h
 
 /// What must hold for a connection that begins with `input`.
 pub fn framing(input: &[u8]) {
-    let outcome = follow(input, |_| input.len());
+    let outcome = frame(input, |_| input.len());
     for size in [1, 2, 7, 64, 4096] {
-        assert_eq!(follow(input, |_| size), outcome, "in pieces of {size} bytes");
+        assert_eq!(frame(input, |_| size), outcome, "in pieces of {size} bytes");
     }
     let by_content = |at: usize| usize::from(input[at] % 16) + 1;
-    assert_eq!(follow(input, by_content), outcome, "in pieces of changing sizes");
+    assert_eq!(frame(input, by_content), outcome, "in pieces of changing sizes");
 
-    let passed = &input[..outcome.stop.map_or(input.len(), |stop| stop.at)];
+    let passed = &input[..outcome.error.map_or(input.len(), |error| error.offset)];
     let messages = messages(passed);
     assert_eq!(messages.len() as u64, outcome.heads);
     for takes_bodies in [true, false] {
         for served in
             [hyper::serve(passed, takes_bodies, |_| passed.len()), hyper::serve(passed, takes_bodies, by_content)]
         {
-            assert!(served.len() <= messages.len(), "hyper serves {served:?}, the follower saw {messages:?}");
+            assert!(served.len() <= messages.len(), "hyper serves {served:?}, the framer saw {messages:?}");
             served.iter().zip(&messages).for_each(|(served, message)| compare(served, message, passed));
         }
     }
 }
 
-/// What the follower makes of a connection.
+/// The result of framing a connection.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     heads: u64,
-    place: Place,
-    stop: Option<Stop>,
+    position: Position,
+    error: Option<FramingError>,
 }
 
-/// Feeds `input` in pieces whose sizes `size` says, by where they start.
-fn follow(input: &[u8], size: impl Fn(usize) -> usize) -> Outcome {
-    let mut follower = MessageFramer::new(LIMITS);
-    let (mut at, mut stop) = (0, None);
-    while at < input.len() && stop.is_none() {
+/// Consumes `input` in pieces; `size` gives the size of each by its offset.
+fn frame(input: &[u8], size: impl Fn(usize) -> usize) -> Outcome {
+    let mut framer = MessageFramer::new(LIMITS);
+    let (mut at, mut error) = (0, None);
+    while at < input.len() && error.is_none() {
         let end = input.len().min(at + size(at));
-        stop = follower.feed(&input[at..end]).err().map(|stop| Stop { at: at + stop.at, ..stop });
+        error = framer.consume(&input[at..end]).err().map(|error| FramingError { offset: at + error.offset, ..error });
         at = end;
     }
-    Outcome { heads: follower.heads(), place: follower.place(), stop }
+    Outcome { heads: framer.heads(), position: framer.position(), error }
 }
 
-/// A message as the follower saw it.
+/// A message as the framer saw it.
 #[derive(Debug)]
 struct Message {
     head: Range<usize>,
@@ -72,16 +72,16 @@ struct Message {
 
 /// The messages whose heads have ended in `passed`.
 fn messages(passed: &[u8]) -> Vec<Message> {
-    let mut follower = MessageFramer::new(LIMITS);
+    let mut framer = MessageFramer::new(LIMITS);
     let (mut messages, mut start) = (Vec::<Message>::new(), 0);
     for (at, byte) in passed.iter().enumerate() {
-        let heads = follower.heads();
-        let fault = follower.feed(&[*byte]).err().map(|stop| stop.fault);
+        let heads = framer.heads();
+        let fault = framer.consume(&[*byte]).err().map(|error| error.fault);
         let end = at + 1;
-        if follower.heads() > heads {
+        if framer.heads() > heads {
             messages.push(Message { head: start..end, body: None, refused: fault.is_some() });
         }
-        if fault.is_none() && follower.place() == Place::Between {
+        if fault.is_none() && framer.position() == Position::Between {
             start = end;
             if let Some(message) = messages.last_mut().filter(|message| message.body.is_none()) {
                 message.body = Some(message.head.end..end);
@@ -92,7 +92,7 @@ fn messages(passed: &[u8]) -> Vec<Message> {
     messages
 }
 
-/// The message that hyper served is the one that the follower saw.
+/// The message that hyper served is the one that the framer saw.
 fn compare(served: &Served, message: &Message, passed: &[u8]) {
     let head = passed[message.head.clone()].trim_ascii_start();
     let mut words = head.split(|byte| b" \r\n".contains(byte));
@@ -108,7 +108,7 @@ fn compare(served: &Served, message: &Message, passed: &[u8]) {
     }
 }
 
-/// The data of `body`, which the follower found to be chunked and to end here.
+/// The data of `body`, which the framer found to be chunked and to end here.
 fn dechunked(mut body: &[u8]) -> Bytes {
     let mut data = Vec::new();
     loop {

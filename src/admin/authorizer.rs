@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::actions;
 use crate::{
     message::{
-        guard::{OriginPolicy, Refusal},
+        guard::{OriginPolicy, Rejection},
         transport::{Peer, Transport},
     },
     secret::Secret,
@@ -68,14 +68,14 @@ impl Authorizer {
         }
         match self.origin_policy.check(request.headers(), self.transport) {
             Ok(()) => {}
-            Err(Refusal::NoHost) => {
+            Err(Rejection::InvalidHost) => {
                 return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is needed\n").into_response());
             }
-            Err(Refusal::OtherHost) => {
+            Err(Rejection::ForeignHost) => {
                 let message = "this port answers to loopback names only\n";
                 return Some((StatusCode::MISDIRECTED_REQUEST, message).into_response());
             }
-            Err(Refusal::WebPage) => {
+            Err(Rejection::CrossOrigin) => {
                 return Some((StatusCode::FORBIDDEN, "requests from web pages are refused\n").into_response());
             }
         }

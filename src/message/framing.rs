@@ -17,7 +17,7 @@ use std::mem;
 use memchr::memchr;
 
 pub use self::chunk::ChunkLine;
-use self::head::{Body, Head, Part};
+use self::head::{BodyFraming, Head, HeadProgress};
 
 /// The most bytes of all extensions and trailers of one body. Nobody uses them but to exhaust a reader.
 const MAX_CHUNK_EXTRA: usize = 16 * 1024;
@@ -35,7 +35,7 @@ pub struct HeadLimits {
 
 /// Why no further byte of a connection is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum FramingFault {
     /// The message has both `Content-Length` and `Transfer-Encoding` (RFC 9112, 6.3).
     LengthAndCoding,
     /// `Content-Length` is not one plain decimal number (RFC 9110, 8.6).
@@ -54,19 +54,19 @@ pub enum Fault {
     Chunk,
 }
 
-/// A fault, and how many of the bytes just fed come before it.
+/// A fault, and how many of the bytes just consumed come before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop {
+pub struct FramingError {
     /// The number of bytes up to the end of the head, or of the chunk line, that is at fault; in a chunk line that is longer than
     /// any may be, up to there.
-    pub at: usize,
+    pub offset: usize,
     /// What is wrong.
-    pub fault: Fault,
+    pub fault: FramingFault,
 }
 
-/// Where in a message a connection is.
+/// Position of a connection in its current message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Position {
     /// Before the first byte of one.
     Between,
     /// In a head.
@@ -75,29 +75,29 @@ pub enum Place {
     Body,
 }
 
-/// Follows the messages of one connection.
+/// Finds the boundaries of the messages of one connection, incrementally.
 #[derive(Debug)]
 pub struct MessageFramer {
     limits: HeadLimits,
-    at: At,
+    state: State,
     /// The start of a line of a body whose end has not arrived.
     line: Vec<u8>,
     heads: u64,
     /// The bytes of the head that has not ended.
     head_bytes: usize,
     /// The bytes of extensions and trailers in this body.
-    extra: usize,
+    extra_bytes: usize,
 }
 
-/// What the next byte belongs to.
+/// The part of a message that the next byte belongs to.
 #[derive(Debug)]
-enum At {
+enum State {
     Head(Head),
-    /// So many bytes of a body that has a length.
+    /// The remaining bytes of a body with a length.
     Length(u64),
     /// The line with the size of a chunk.
     ChunkSize,
-    /// So many bytes of a chunk.
+    /// The remaining bytes of a chunk.
     Chunk(u64),
     /// The line end after a chunk.
     ChunkEnd,
@@ -108,7 +108,7 @@ enum At {
 impl MessageFramer {
     /// At the start of a connection.
     pub fn new(limits: HeadLimits) -> Self {
-        Self { limits, at: At::Head(Head::default()), line: Vec::new(), heads: 0, head_bytes: 0, extra: 0 }
+        Self { limits, state: State::Head(Head::default()), line: Vec::new(), heads: 0, head_bytes: 0, extra_bytes: 0 }
     }
 
     /// How many heads have ended, one at fault included.
@@ -116,12 +116,12 @@ impl MessageFramer {
         self.heads
     }
 
-    /// Where the connection is.
-    pub fn place(&self) -> Place {
-        match &self.at {
-            At::Head(head) if head.is_empty() => Place::Between,
-            At::Head(_) => Place::Head,
-            _ => Place::Body,
+    /// The position in the current message.
+    pub fn position(&self) -> Position {
+        match &self.state {
+            State::Head(head) if head.is_empty() => Position::Between,
+            State::Head(_) => Position::Head,
+            _ => Position::Body,
         }
     }
 
@@ -130,100 +130,103 @@ impl MessageFramer {
         self.head_bytes
     }
 
-    /// Follows `bytes`, which come after those of the last call.
+    /// Consumes `bytes`, which come after those of the previous call.
     ///
     /// # Errors
     ///
-    /// At the place from which on nothing is to be read any more; this must not be called again then.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        let mut at = 0;
-        while at < bytes.len() {
-            at += self.step(&bytes[at..]).map_err(|(taken, fault)| Stop { at: at + taken, fault })?;
+    /// The first fault and its offset. After an error, this must not be called again.
+    pub fn consume(&mut self, bytes: &[u8]) -> Result<(), FramingError> {
+        let mut offset = 0;
+        while offset < bytes.len() {
+            offset += self
+                .consume_next(&bytes[offset..])
+                .map_err(|(consumed, fault)| FramingError { offset: offset + consumed, fault })?;
         }
         Ok(())
     }
 
-    /// Takes what comes next in `bytes`: a part of a body, or a line or its start. Says how long it is, with a fault too.
-    fn step(&mut self, bytes: &[u8]) -> Result<usize, (usize, Fault)> {
-        if let At::Length(left) | At::Chunk(left) = &mut self.at {
-            let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-            *left -= taken as u64;
+    /// Consumes the next part of `bytes`: a part of a body, or a line or its start. Returns its length, also with a fault.
+    fn consume_next(&mut self, bytes: &[u8]) -> Result<usize, (usize, FramingFault)> {
+        if let State::Length(left) | State::Chunk(left) = &mut self.state {
+            let consumed = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+            *left -= consumed as u64;
             if *left == 0 {
-                self.at = if matches!(self.at, At::Length(_)) { At::Head(Head::default()) } else { At::ChunkEnd };
+                self.state =
+                    if matches!(self.state, State::Length(_)) { State::Head(Head::default()) } else { State::ChunkEnd };
             }
-            return Ok(taken);
+            return Ok(consumed);
         }
         let end = memchr(b'\n', bytes);
         let part = &bytes[..end.map_or(bytes.len(), |end| end + 1)];
-        let at_its_end = |fault| (part.len(), fault);
-        let longest = self.longest_line();
-        if let At::Head(head) = &mut self.at {
-            match head.part(part, longest, &self.limits) {
-                Part::Between => self.head_bytes = 0,
-                Part::Within => self.head_bytes += part.len(),
-                Part::End => self.head_ended().map_err(at_its_end)?,
+        let at_end = |fault| (part.len(), fault);
+        let max_line_bytes = self.max_line_bytes();
+        if let State::Head(head) = &mut self.state {
+            match head.consume(part, max_line_bytes, &self.limits) {
+                HeadProgress::Between => self.head_bytes = 0,
+                HeadProgress::Within => self.head_bytes += part.len(),
+                HeadProgress::End => self.end_head().map_err(at_end)?,
             }
             return Ok(part.len());
         }
-        if end.is_some() && self.line.is_empty() && part.len() <= longest {
-            self.line_ended(part).map_err(at_its_end)?;
+        if end.is_some() && self.line.is_empty() && part.len() <= max_line_bytes {
+            self.end_line(part).map_err(at_end)?;
             return Ok(part.len());
         }
-        self.keep(part)?;
+        self.buffer_line(part)?;
         if end.is_some() {
             let line = mem::take(&mut self.line);
-            self.line_ended(&line).map_err(at_its_end)?;
+            self.end_line(&line).map_err(at_end)?;
         }
         Ok(part.len())
     }
 
-    /// The most bytes of any line, so that what becomes of a longer one does not depend on how it arrives.
-    fn longest_line(&self) -> usize {
+    /// The maximum length of any line, so that the result for a longer one does not depend on how it is split.
+    fn max_line_bytes(&self) -> usize {
         self.limits.target_bytes + self.limits.header_bytes + MAX_CHUNK_EXTRA
     }
 
-    /// Keeps the start of a line of a body until its end arrives, up to what any line may be long.
-    fn keep(&mut self, part: &[u8]) -> Result<(), (usize, Fault)> {
-        let room = self.longest_line() - self.line.len();
-        if part.len() <= room {
+    /// Buffers the start of a line of a body until its end arrives, up to the maximum length of any line.
+    fn buffer_line(&mut self, part: &[u8]) -> Result<(), (usize, FramingFault)> {
+        let remaining = self.max_line_bytes() - self.line.len();
+        if part.len() <= remaining {
             self.line.extend_from_slice(part);
             return Ok(());
         }
-        Err((room, Fault::Chunk))
+        Err((remaining, FramingFault::Chunk))
     }
 
-    /// Takes the end of a head.
-    fn head_ended(&mut self) -> Result<(), Fault> {
-        let At::Head(head) = mem::replace(&mut self.at, At::Head(Head::default())) else { return Ok(()) };
+    /// Ends a head and starts its body.
+    fn end_head(&mut self) -> Result<(), FramingFault> {
+        let State::Head(head) = mem::replace(&mut self.state, State::Head(Head::default())) else { return Ok(()) };
         self.heads += 1;
-        (self.extra, self.head_bytes) = (0, 0);
-        self.at = match head.body()? {
-            Body::Length(0) => At::Head(Head::default()),
-            Body::Length(length) => At::Length(length),
-            Body::Chunked => At::ChunkSize,
+        (self.extra_bytes, self.head_bytes) = (0, 0);
+        self.state = match head.body_framing()? {
+            BodyFraming::Length(0) => State::Head(Head::default()),
+            BodyFraming::Length(length) => State::Length(length),
+            BodyFraming::Chunked => State::ChunkSize,
         };
         Ok(())
     }
 
-    /// Takes a whole line of a body, its end included.
-    fn line_ended(&mut self, line: &[u8]) -> Result<(), Fault> {
-        self.at = match &mut self.at {
-            At::ChunkSize => {
-                let ChunkLine { size, padding, extensions } = ChunkLine::parse(line).ok_or(Fault::Chunk)?;
-                self.count_extra(padding + extensions)?;
-                if size == 0 { At::Trailer } else { At::Chunk(size) }
+    /// Processes a whole line of a body, its end included.
+    fn end_line(&mut self, line: &[u8]) -> Result<(), FramingFault> {
+        self.state = match &mut self.state {
+            State::ChunkSize => {
+                let ChunkLine { size, padding, extensions } = ChunkLine::parse(line).ok_or(FramingFault::Chunk)?;
+                self.count_extra_bytes(padding + extensions)?;
+                if size == 0 { State::Trailer } else { State::Chunk(size) }
             }
-            At::ChunkEnd if line == b"\r\n" => At::ChunkSize,
-            At::Trailer if line == b"\r\n" => At::Head(Head::default()),
-            At::Trailer if line.ends_with(b"\r\n") => return self.count_extra(line.len()),
-            _ => return Err(Fault::Chunk),
+            State::ChunkEnd if line == b"\r\n" => State::ChunkSize,
+            State::Trailer if line == b"\r\n" => State::Head(Head::default()),
+            State::Trailer if line.ends_with(b"\r\n") => return self.count_extra_bytes(line.len()),
+            _ => return Err(FramingFault::Chunk),
         };
         Ok(())
     }
 
-    fn count_extra(&mut self, bytes: usize) -> Result<(), Fault> {
-        self.extra += bytes;
-        if self.extra < MAX_CHUNK_EXTRA { Ok(()) } else { Err(Fault::Chunk) }
+    fn count_extra_bytes(&mut self, bytes: usize) -> Result<(), FramingFault> {
+        self.extra_bytes += bytes;
+        if self.extra_bytes < MAX_CHUNK_EXTRA { Ok(()) } else { Err(FramingFault::Chunk) }
     }
 }
 

@@ -30,59 +30,58 @@ impl RequiredHeader {
     }
 }
 
-/// Why a request is refused.
+/// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It has no valid `Host`, or more than one.
-    NoHost,
-    /// It names a host that is not this one.
-    OtherHost,
-    /// A browser sent it for a page.
-    WebPage,
+pub enum Rejection {
+    /// It has no valid `Host` field, or more than one.
+    InvalidHost,
+    /// Its `Host` is not an allowed one.
+    ForeignHost,
+    /// A browser sent it for a web page.
+    CrossOrigin,
 }
 
 /// The names by which callers may address a port: the loopback names and the configured ones. Only the name decides, with
 /// any port.
 #[derive(Clone, Debug)]
 pub struct OriginPolicy {
-    names: Vec<String>,
+    hosts: Vec<String>,
 }
 
 impl OriginPolicy {
-    /// A guard that answers to the loopback names and to `names`.
-    pub fn new(names: Vec<String>) -> Self {
-        Self { names }
+    /// A policy that allows the loopback names and `hosts`.
+    pub fn new(hosts: Vec<String>) -> Self {
+        Self { hosts }
     }
 
-    /// Looks at the `headers` of a request that came in by `door`: does it name an allowed host, and was it not sent by a web
-    /// page?
+    /// Checks the `headers` of a request over `transport`: it must name an allowed host, and no web page may have sent it.
     ///
     /// # Errors
     ///
-    /// Why it must be refused.
-    pub fn check(&self, headers: &HeaderMap, door: Transport) -> Result<(), Refusal> {
-        match one_host(headers) {
-            None => Err(Refusal::NoHost),
-            Some(name) if door == Transport::Tcp && !self.allows(name) => Err(Refusal::OtherHost),
-            Some(_) if is_from_a_web_page(headers) => Err(Refusal::WebPage),
+    /// Why it must be rejected.
+    pub fn check(&self, headers: &HeaderMap, transport: Transport) -> Result<(), Rejection> {
+        match single_host(headers) {
+            None => Err(Rejection::InvalidHost),
+            Some(name) if transport == Transport::Tcp && !self.is_allowed_host(name) => Err(Rejection::ForeignHost),
+            Some(_) if is_cross_origin(headers) => Err(Rejection::CrossOrigin),
             Some(_) => Ok(()),
         }
     }
 
     /// Whether `name`, a host name or an address literal without its brackets, is one to answer for.
-    fn allows(&self, name: &str) -> bool {
+    fn is_allowed_host(&self, name: &str) -> bool {
         // What nearly every caller says needs no reading.
         name == "127.0.0.1"
             || name.eq_ignore_ascii_case("localhost")
             || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
             || name.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback())
-            || self.names.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+            || self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
     }
 }
 
 /// The name in the one `Host` field (RFC 9112, 3.2), without port and brackets, or `None` when there is not exactly one that
 /// is valid.
-fn one_host(headers: &HeaderMap) -> Option<&str> {
+fn single_host(headers: &HeaderMap) -> Option<&str> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (host, None) = (hosts.next()?.to_str().ok()?, hosts.next()) else { return None };
     let (name, port) = match host.strip_prefix('[') {
@@ -95,7 +94,7 @@ fn one_host(headers: &HeaderMap) -> Option<&str> {
     (port_is_valid && name_is_valid).then_some(name)
 }
 
-fn is_from_a_web_page(headers: &HeaderMap) -> bool {
+fn is_cross_origin(headers: &HeaderMap) -> bool {
     let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     headers.contains_key(header::ORIGIN) || site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"))
 }
@@ -112,13 +111,13 @@ mod tests {
         headers
     }
 
-    fn admitted_by(door: Transport, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+    fn check_over(transport: Transport, headers: &[(&str, &str)]) -> Result<(), Rejection> {
         OriginPolicy::new(vec!["api.finicity.com".to_owned(), "proxy.internal".to_owned()])
-            .check(&fields(headers), door)
+            .check(&fields(headers), transport)
     }
 
-    fn admitted(headers: &[(&str, &str)]) -> Result<(), Refusal> {
-        admitted_by(Transport::Tcp, headers)
+    fn check(headers: &[(&str, &str)]) -> Result<(), Rejection> {
+        check_over(Transport::Tcp, headers)
     }
 
     #[test]
@@ -133,43 +132,43 @@ mod tests {
             "api.finicity.com",
             "proxy.internal:1",
         ] {
-            assert_eq!(admitted(&[("host", host)]), Ok(()), "{host}");
+            assert_eq!(check(&[("host", host)]), Ok(()), "{host}");
         }
     }
 
     #[test]
     fn k01_other_names_are_refused() {
         for host in ["attacker.example:3464", "10.0.0.1", "localhost.attacker.example", "[::2]", "notlocalhost"] {
-            assert_eq!(admitted(&[("host", host)]), Err(Refusal::OtherHost), "{host}");
+            assert_eq!(check(&[("host", host)]), Err(Rejection::ForeignHost), "{host}");
         }
     }
 
     #[test]
     fn b09_b10_a_missing_double_or_invalid_host_is_a_bad_request() {
-        assert_eq!(admitted(&[]), Err(Refusal::NoHost));
-        assert_eq!(admitted(&[("host", "localhost"), ("host", "localhost")]), Err(Refusal::NoHost));
+        assert_eq!(check(&[]), Err(Rejection::InvalidHost));
+        assert_eq!(check(&[("host", "localhost"), ("host", "localhost")]), Err(Rejection::InvalidHost));
         for host in ["", "a b", "u@localhost", "localhost/x", "localhost:x", "[::1", ":80"] {
-            assert_eq!(admitted(&[("host", host)]), Err(Refusal::NoHost), "{host}");
+            assert_eq!(check(&[("host", host)]), Err(Rejection::InvalidHost), "{host}");
         }
     }
 
     #[test]
     fn k02_web_pages_are_refused_and_servers_are_not() {
-        let with = |name, value| admitted(&[("host", "localhost"), (name, value)]);
-        assert_eq!(with("origin", "https://evil.example"), Err(Refusal::WebPage));
-        assert_eq!(with("origin", "null"), Err(Refusal::WebPage));
-        assert_eq!(with("sec-fetch-site", "cross-site"), Err(Refusal::WebPage));
-        assert_eq!(with("sec-fetch-site", "same-site"), Err(Refusal::WebPage));
+        let with = |name, value| check(&[("host", "localhost"), (name, value)]);
+        assert_eq!(with("origin", "https://evil.example"), Err(Rejection::CrossOrigin));
+        assert_eq!(with("origin", "null"), Err(Rejection::CrossOrigin));
+        assert_eq!(with("sec-fetch-site", "cross-site"), Err(Rejection::CrossOrigin));
+        assert_eq!(with("sec-fetch-site", "same-site"), Err(Rejection::CrossOrigin));
         assert_eq!(with("sec-fetch-mode", "cors"), Ok(()));
     }
 
     #[test]
     fn on_a_socket_any_host_is_let_in_but_there_must_be_one_and_no_web_page() {
-        let with = |fields: &[(&str, &str)]| admitted_by(Transport::Unix, fields);
+        let with = |fields: &[(&str, &str)]| check_over(Transport::Unix, fields);
         assert_eq!(with(&[("host", "attacker.example:3464")]), Ok(()));
-        assert_eq!(with(&[]), Err(Refusal::NoHost));
-        assert_eq!(with(&[("host", "a b")]), Err(Refusal::NoHost));
-        assert_eq!(with(&[("host", "localhost"), ("origin", "null")]), Err(Refusal::WebPage));
+        assert_eq!(with(&[]), Err(Rejection::InvalidHost));
+        assert_eq!(with(&[("host", "a b")]), Err(Rejection::InvalidHost));
+        assert_eq!(with(&[("host", "localhost"), ("origin", "null")]), Err(Rejection::CrossOrigin));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! that are *denied*, where merging too much does no harm; what is forwarded is always the path as it came.
 //!
 //! Deliberately absent: tables of Unicode. A character outside ASCII may stand for any one character, or for none; see
-//! [`reads_as`].
+//! [`may_be_read_as`].
 
 use std::borrow::Cow;
 
@@ -17,11 +17,11 @@ const MAX_ROUNDS: usize = 3;
 
 /// What is trimmed from a segment: some servers take `+` for a space; some ignore spaces at its ends, and dots at its end.
 const BLANKS: [char; 2] = [' ', '+'];
-const IGNORED_AT_THE_END: [char; 3] = ['.', ' ', '+'];
+const IGNORED_AT_END: [char; 3] = ['.', ' ', '+'];
 
 /// Why a path has no canonical form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unclear {
+pub enum Ambiguous {
     /// A `%` without two hexadecimal digits.
     Escape,
     /// More than three layers of escapes.
@@ -36,8 +36,8 @@ pub enum Unclear {
     Parameter,
 }
 
-impl Unclear {
-    /// What a caller is told.
+impl Ambiguous {
+    /// The detail of the error response.
     pub fn detail(self) -> &'static str {
         match self {
             Self::Escape => "The path has a % that is not followed by two hexadecimal digits; encode it as %25.",
@@ -55,29 +55,29 @@ impl Unclear {
 /// # Errors
 ///
 /// When the path has none, because its readings contradict each other.
-pub fn canonical(path: &str) -> Result<String, Unclear> {
+pub fn canonical(path: &str) -> Result<String, Ambiguous> {
     let mut form = String::with_capacity(path.len());
     let mut last_segment = 0;
-    let mut ended = false;
+    let mut path_ended = false;
     for segment in path.split('/') {
-        let segment = decoded(segment)?;
+        let segment = decode(segment)?;
         let parameters = segment.split_once(';').map_or("", |(_, parameters)| parameters);
         if parameters.contains(['/', '\\']) {
-            return Err(Unclear::Parameter);
+            return Err(Ambiguous::Parameter);
         }
         for part in segment.split(['/', '\\']) {
             let name = part.split([';', '?', '#']).next().unwrap_or_default().trim_matches(BLANKS);
             if name == "." || name == ".." {
-                return Err(Unclear::Dots);
+                return Err(Ambiguous::Dots);
             }
-            let name = name.trim_end_matches(IGNORED_AT_THE_END);
-            if !ended && !name.is_empty() {
+            let name = name.trim_end_matches(IGNORED_AT_END);
+            if !path_ended && !name.is_empty() {
                 form.push('/');
                 last_segment = form.len();
                 form.push_str(name);
             }
             // Whoever decodes before taking the path apart sees a query or a fragment begin here.
-            ended |= part.contains(['?', '#']);
+            path_ended |= part.contains(['?', '#']);
         }
     }
     // Some frameworks route `/token.json` to `/token`.
@@ -90,64 +90,67 @@ pub fn canonical(path: &str) -> Result<String, Unclear> {
 }
 
 /// Whether `path` is its own canonical form, but for its case, as nearly all are: then nothing has to be decoded.
-pub fn is_plain(path: &str) -> bool {
+pub fn is_already_canonical(path: &str) -> bool {
     // Loops that never leave early, so that the compiler looks at many bytes at once.
     let bytes = path.as_bytes();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'/');
+    let is_unchanged = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'/');
     let are_slashes = |pair: &[u8]| (pair[0] == b'/') & (pair[1] == b'/');
-    bytes.iter().fold(true, |all, byte| all & is_plain(*byte))
+    bytes.iter().fold(true, |all, byte| all & is_unchanged(*byte))
         && !bytes.windows(2).fold(false, |any, pair| any | are_slashes(pair))
         && !path.ends_with('/')
 }
 
 /// Whether each segment of `path` is one segment for every reader, or none: decoded, it holds no separator.
-pub fn has_clear_segments(path: &str) -> bool {
-    path.split('/').all(|segment| decoded(segment).is_ok_and(|text| !text.contains(['/', '\\'])))
+pub fn has_unambiguous_segments(path: &str) -> bool {
+    path.split('/').all(|segment| decode(segment).is_ok_and(|text| !text.contains(['/', '\\'])))
 }
 
 /// Whether a server may take the path of the canonical form `form` for the one of the form `other`: they are the same, or the
 /// characters outside ASCII of `form` stand for those missing. A server may fold such a character to its likeness in ASCII, as
 /// case-insensitive ones do with the Kelvin sign, or drop it.
-pub fn reads_as(form: &str, other: &str) -> bool {
+pub fn may_be_read_as(form: &str, other: &str) -> bool {
     if form.is_ascii() || form == other {
         return form == other;
     }
     let other: Vec<char> = other.chars().collect();
     // After each character of `form`: which beginnings of `other`, by length, it can stand for so far.
-    let mut read = vec![false; other.len() + 1];
-    read[0] = true;
+    let mut matched = vec![false; other.len() + 1];
+    matched[0] = true;
     for character in form.chars() {
-        for length in (0..read.len()).rev() {
-            let shorter = length > 0 && read[length - 1];
-            read[length] =
-                if character.is_ascii() { shorter && other[length - 1] == character } else { shorter || read[length] };
+        for length in (0..matched.len()).rev() {
+            let shorter = length > 0 && matched[length - 1];
+            matched[length] = if character.is_ascii() {
+                shorter && other[length - 1] == character
+            } else {
+                shorter || matched[length]
+            };
         }
     }
-    read[other.len()]
+    matched[other.len()]
 }
 
 /// The text of one segment, decoded until nothing is left to decode.
-fn decoded(segment: &str) -> Result<String, Unclear> {
-    let is_whole = |escape: &str| {
+fn decode(segment: &str) -> Result<String, Ambiguous> {
+    let is_complete = |escape: &str| {
         escape.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     };
-    if !segment.split('%').skip(1).all(is_whole) {
-        return Err(Unclear::Escape);
+    if !segment.split('%').skip(1).all(is_complete) {
+        return Err(Ambiguous::Escape);
     }
     let mut bytes = segment.as_bytes().to_vec();
     let mut rounds = 0;
     while let Some(decoded) = decode_once(&bytes) {
         rounds += 1;
         if rounds > MAX_ROUNDS {
-            return Err(Unclear::Depth);
+            return Err(Ambiguous::Depth);
         }
         bytes = decoded;
     }
-    let text = str::from_utf8(&bytes).map_err(|_| Unclear::Encoding)?;
+    let text = str::from_utf8(&bytes).map_err(|_| Ambiguous::Encoding)?;
     if text.contains(char::is_control) {
-        return Err(Unclear::Control);
+        return Err(Ambiguous::Control);
     }
-    Ok(text.chars().map(narrow).collect())
+    Ok(text.chars().map(fold_fullwidth).collect())
 }
 
 /// `bytes` without one layer of escapes, if they have one. A `%` that belongs to no escape stays: it was encoded itself.
@@ -159,7 +162,7 @@ fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The ASCII character of which `character` is the full-width form, such as `／`.
-fn narrow(character: char) -> char {
+fn fold_fullwidth(character: char) -> char {
     match character {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(character) - 0xfee0).unwrap_or(character),
         _ => character,
@@ -173,7 +176,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(path: &str, form: Result<&str, Unclear>) {
+    fn check(path: &str, form: Result<&str, Ambiguous>) {
         assert_eq!(canonical(path).as_deref(), form.as_ref().copied(), "{path}");
     }
 
@@ -244,7 +247,7 @@ mod tests {
             "/a/．．/b",
             "/a/%EF%BC%8E/b",
         ] {
-            check(path, Err(Unclear::Dots));
+            check(path, Err(Ambiguous::Dots));
         }
         for path in ["/a/...", "/a/..b", "/a/b..", "/.well-known/x", "/a%252e%252eb"] {
             assert!(canonical(path).is_ok(), "{path}");
@@ -254,19 +257,19 @@ mod tests {
     #[test]
     fn c13_what_servers_cannot_agree_on_has_no_form() {
         for path in ["/a%zz", "/%", "/a%2", "/a%2/b", "/%u002e", "/a%é0"] {
-            check(path, Err(Unclear::Escape));
+            check(path, Err(Ambiguous::Escape));
         }
         for path in ["/a%00b", "/a%0d%0aX:y", "/%09", "/%7F", "/%2500", "/%C2%85"] {
-            check(path, Err(Unclear::Control));
+            check(path, Err(Ambiguous::Control));
         }
         for path in ["/%ff", "/%c0%af", "/%C3", "/%25ff", "/%C3/%A9"] {
-            check(path, Err(Unclear::Encoding));
+            check(path, Err(Ambiguous::Encoding));
         }
         for path in ["/%25252541", "/a/%2525252525"] {
-            check(path, Err(Unclear::Depth));
+            check(path, Err(Ambiguous::Depth));
         }
         for path in ["/a;x%2fb", "/a;x\\b", "/a%3bx%2fb", "/a;x%252fb", "/a;／b"] {
-            check(path, Err(Unclear::Parameter));
+            check(path, Err(Ambiguous::Parameter));
         }
     }
 
@@ -284,15 +287,15 @@ mod tests {
             ("/tokens", false),
             ("éééééé", true),
         ] {
-            assert_eq!(reads_as(form, "/token"), reads, "{form}");
+            assert_eq!(may_be_read_as(form, "/token"), reads, "{form}");
         }
-        assert!(reads_as("/é", "/é") && !reads_as("/e", "/é"));
+        assert!(may_be_read_as("/é", "/é") && !may_be_read_as("/e", "/é"));
     }
 
     proptest! {
         #[test]
         fn a_plain_path_is_its_own_form(path in "(/[a-zA-Z0-9_-]{0,3}|/|[.;%]){0,5}") {
-            if is_plain(&path) {
+            if is_already_canonical(&path) {
                 prop_assert_eq!(canonical(&path), Ok(path.to_ascii_lowercase()));
             }
         }

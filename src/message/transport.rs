@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr};
 
-/// How a request comes in.
+/// The transport of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// A TCP port, which every program of the machine can reach, browsers included.
@@ -11,45 +11,45 @@ pub enum Transport {
     Unix,
 }
 
-/// Who is at the other end of a connection, as far as the system tells.
+/// The client of a connection, as the system identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// A program of this machine, or another, by its address.
-    Port(Option<SocketAddr>),
-    /// A user, by number.
-    User(Option<u32>),
+    /// A TCP client, by its address.
+    Tcp(Option<SocketAddr>),
+    /// A client of a Unix socket, by its UID.
+    Unix(Option<u32>),
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Port(Some(address)) => address.fmt(f),
-            Self::User(Some(uid)) => write!(f, "uid {uid}"),
-            Self::Port(None) | Self::User(None) => f.write_str("unknown"),
+            Self::Tcp(Some(address)) => address.fmt(f),
+            Self::Unix(Some(uid)) => write!(f, "uid {uid}"),
+            Self::Tcp(None) | Self::Unix(None) => f.write_str("unknown"),
         }
     }
 }
 
-/// Something for each [`Transport`].
+/// A value for each [`Transport`].
 #[derive(Clone, Copy, Debug)]
 pub struct PerTransport<T> {
     /// For TCP ports.
-    pub port: T,
+    pub tcp: T,
     /// For Unix sockets.
-    pub socket: T,
+    pub unix: T,
 }
 
 impl<T> PerTransport<T> {
-    /// What `make` makes for each.
+    /// The values that `make` returns for each transport.
     pub fn new(make: impl Fn(Transport) -> T) -> Self {
-        Self { port: make(Transport::Tcp), socket: make(Transport::Unix) }
+        Self { tcp: make(Transport::Tcp), unix: make(Transport::Unix) }
     }
 
-    /// The one for `door`.
-    pub fn get(&self, door: Transport) -> &T {
-        match door {
-            Transport::Tcp => &self.port,
-            Transport::Unix => &self.socket,
+    /// The value for `transport`.
+    pub fn get(&self, transport: Transport) -> &T {
+        match transport {
+            Transport::Tcp => &self.tcp,
+            Transport::Unix => &self.unix,
         }
     }
 }

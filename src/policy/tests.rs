@@ -262,7 +262,7 @@ proptest! {
         if let Some(form) = form(&path) {
             prop_assert_eq!(segments(&form).count(), segments(&path).count());
             for (read, sent) in segments(&form).zip(segments(&path)) {
-                prop_assert!(has_clear_segments(sent) && !read.is_empty() || path == "/", "{} of {}: {}", sent, path, read);
+                prop_assert!(has_unambiguous_segments(sent) && !read.is_empty() || path == "/", "{} of {}: {}", sent, path, read);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! guessing. So a path that names one in any spelling is never forwarded.
 
 use crate::{
-    message::path::{Unclear, canonical, is_plain, reads_as},
+    message::path::{Ambiguous, canonical, is_already_canonical, may_be_read_as},
     token::scheme::{oauth2, partner},
 };
 
@@ -54,12 +54,12 @@ impl Endpoints {
     /// # Errors
     ///
     /// When it cannot be told what the path names.
-    pub(super) fn find(&self, path: &str) -> Result<Option<Endpoint>, Unclear> {
-        if is_plain(path) {
+    pub(super) fn find(&self, path: &str) -> Result<Option<Endpoint>, Ambiguous> {
+        if is_already_canonical(path) {
             return Ok(self.find_form(|own| own.eq_ignore_ascii_case(path)));
         }
         let form = canonical(path)?;
-        Ok(self.find_form(|own| reads_as(&form, own)))
+        Ok(self.find_form(|own| may_be_read_as(&form, own)))
     }
 
     fn find_form(&self, is_it: impl Fn(&str) -> bool) -> Option<Endpoint> {
@@ -98,6 +98,6 @@ mod tests {
             assert_eq!(endpoints.find(path), Ok(expected), "{path}");
         }
         assert_eq!(Endpoints::new(None, None).find("/oauth/revoke"), Ok(None));
-        assert_eq!(endpoints.find("/oauth/../x"), Err(Unclear::Dots));
+        assert_eq!(endpoints.find("/oauth/../x"), Err(Ambiguous::Dots));
     }
 }

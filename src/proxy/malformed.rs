@@ -4,7 +4,7 @@ use super::{
     error::{Code, Error},
     exchange::Exchange,
 };
-use crate::message::framing::Fault;
+use crate::message::framing::FramingFault;
 
 /// Lets a request through with which nothing is wrong. The connection leaves what is wrong in the request's extensions, where
 /// no caller can put anything.
@@ -13,33 +13,33 @@ use crate::message::framing::Fault;
 ///
 /// What is wrong. Nothing more is read from the connection, so the answer says that it closes.
 pub(super) fn check<B>(exchange: &mut Exchange<B>) -> Result<(), Error> {
-    match exchange.request.extensions().get::<Fault>() {
+    match exchange.request.extensions().get::<FramingFault>() {
         None => Ok(()),
         Some(fault) => Err(error(*fault).closing()),
     }
 }
 
-fn error(fault: Fault) -> Error {
+fn error(fault: FramingFault) -> Error {
     let (code, detail) = match fault {
-        Fault::LengthAndCoding => {
+        FramingFault::LengthAndCoding => {
             (Code::BadRequest, "The request has both Content-Length and Transfer-Encoding; send one of them.")
         }
-        Fault::Length => (Code::BadRequest, "Content-Length must be one decimal number, in one header field."),
-        Fault::Coding => (Code::BadRequest, "Transfer-Encoding can only be \"chunked\", and only in HTTP/1.1."),
-        Fault::UnsupportedCoding => {
+        FramingFault::Length => (Code::BadRequest, "Content-Length must be one decimal number, in one header field."),
+        FramingFault::Coding => (Code::BadRequest, "Transfer-Encoding can only be \"chunked\", and only in HTTP/1.1."),
+        FramingFault::UnsupportedCoding => {
             (Code::NotImplemented, "No transfer coding but \"chunked\" is supported; use Content-Encoding to compress.")
         }
-        Fault::Fragment => (
+        FramingFault::Fragment => (
             Code::BadRequest,
             "The request target has a fragment; leave out \"#\" and what follows, or encode it as %23.",
         ),
-        Fault::TargetTooLong => (Code::TargetTooLong, "The request target is longer than limits.target_bytes."),
-        Fault::HeadersTooLarge => (
+        FramingFault::TargetTooLong => (Code::TargetTooLong, "The request target is longer than limits.target_bytes."),
+        FramingFault::HeadersTooLarge => (
             Code::HeadersTooLarge,
             "There are more header fields than limits.headers, or they are larger than limits.header_bytes.",
         ),
         // It comes after the head, when the request is on its way already.
-        Fault::Chunk => (Code::BadRequest, "The request body broke off."),
+        FramingFault::Chunk => (Code::BadRequest, "The request body broke off."),
     };
     Error::new(code, detail)
 }
@@ -55,16 +55,16 @@ mod tests {
 
     #[test]
     fn a_fault_is_an_error_and_nothing_else_is() {
-        let code = |fault: Option<Fault>| {
+        let code = |fault: Option<FramingFault>| {
             let mut request = Request::new(());
             fault.into_iter().for_each(|fault| assert!(request.extensions_mut().insert(fault).is_none()));
             let record = Arc::new(Record::new(Method::GET, None));
             check(&mut Exchange { request, record }).map_err(|error| error.code())
         };
         assert_eq!(code(None), Ok(()));
-        assert_eq!(code(Some(Fault::LengthAndCoding)), Err(Code::BadRequest));
-        assert_eq!(code(Some(Fault::UnsupportedCoding)), Err(Code::NotImplemented));
-        assert_eq!(code(Some(Fault::TargetTooLong)), Err(Code::TargetTooLong));
-        assert_eq!(code(Some(Fault::HeadersTooLarge)), Err(Code::HeadersTooLarge));
+        assert_eq!(code(Some(FramingFault::LengthAndCoding)), Err(Code::BadRequest));
+        assert_eq!(code(Some(FramingFault::UnsupportedCoding)), Err(Code::NotImplemented));
+        assert_eq!(code(Some(FramingFault::TargetTooLong)), Err(Code::TargetTooLong));
+        assert_eq!(code(Some(FramingFault::HeadersTooLarge)), Err(Code::HeadersTooLarge));
     }
 }

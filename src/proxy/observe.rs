@@ -25,17 +25,17 @@ use crate::{
 
 #[derive(Clone, Debug)]
 pub(super) struct ObserveLayer {
-    door: Transport,
+    transport: Transport,
     metrics: Arc<Metrics>,
 }
 
 impl ObserveLayer {
-    /// For requests that come in by `door`.
-    pub(super) fn new(door: Transport, metrics: Arc<Metrics>) -> Self {
+    /// For requests that come in by `transport`.
+    pub(super) fn new(transport: Transport, metrics: Arc<Metrics>) -> Self {
         for denial in Denial::ALL {
             metrics.init_policy_denial(denial.as_str());
         }
-        Self { door, metrics }
+        Self { transport, metrics }
     }
 }
 
@@ -43,14 +43,14 @@ impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observe { inner, door: self.door, metrics: Arc::clone(&self.metrics) }
+        Observe { inner, transport: self.transport, metrics: Arc::clone(&self.metrics) }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Observe<S> {
     inner: S,
-    door: Transport,
+    transport: Transport,
     metrics: Arc<Metrics>,
 }
 
@@ -68,7 +68,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let record = Arc::new(Record::new(request.method().clone(), request.headers().get(X_REQUEST_ID)));
-        let end = End::new(Arc::clone(&record), self.door, Arc::clone(&self.metrics));
+        let end = End::new(Arc::clone(&record), self.transport, Arc::clone(&self.metrics));
         ObserveFuture { inner: self.inner.call(Exchange { request, record }), end: Some(end) }
     }
 }
@@ -156,7 +156,7 @@ enum Outcome {
 #[derive(Debug)]
 struct End {
     record: Arc<Record>,
-    door: Transport,
+    transport: Transport,
     metrics: Arc<Metrics>,
     status: Option<StatusCode>,
     response_bytes: u64,
@@ -164,9 +164,9 @@ struct End {
 }
 
 impl End {
-    fn new(record: Arc<Record>, door: Transport, metrics: Arc<Metrics>) -> Self {
+    fn new(record: Arc<Record>, transport: Transport, metrics: Arc<Metrics>) -> Self {
         metrics.in_flight().inc();
-        Self { record, door, metrics, status: None, response_bytes: 0, outcome: Outcome::Aborted }
+        Self { record, transport, metrics, status: None, response_bytes: 0, outcome: Outcome::Aborted }
     }
 }
 
@@ -206,7 +206,7 @@ impl End {
             method: known_method(record.method()),
             route: record.operation().template(),
             path_prefix: record.prefix(),
-            transport: match self.door {
+            transport: match self.transport {
                 Transport::Tcp => "tcp",
                 Transport::Unix => "unix",
             },

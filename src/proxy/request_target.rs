@@ -59,7 +59,7 @@ pub fn judge<B>(endpoints: &Endpoints, request: &mut Request<B>) -> Result<Verdi
             "The request target must be a path that starts with one slash, with an optional query; send no absolute URL.",
         ));
     }
-    let found = endpoints.find(path).map_err(|unclear| Error::new(Code::BadRequest, unclear.detail()))?;
+    let found = endpoints.find(path).map_err(|ambiguous| Error::new(Code::BadRequest, ambiguous.detail()))?;
     match found {
         None => {
             let ends_here = is_options && ends_here(request.headers_mut());

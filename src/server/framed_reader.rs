@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{evictions::Reason, head_budget::HeadShare, head_buffer::HeadBuffer, slots::State};
 use crate::{
-    message::framing::{Fault, HeadLimits, MessageFramer, Place, Stop},
+    message::framing::{FramingError, FramingFault, HeadLimits, MessageFramer, Position},
     stall::StallTimer,
 };
 
@@ -33,7 +33,7 @@ pub(super) struct ReaderStatus(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     /// The message, by its number, that is the last one read, and why.
-    refused: OnceLock<(u64, Fault)>,
+    refused: OnceLock<(u64, FramingFault)>,
     /// Whether a part of a head has arrived, and the rest of it not yet.
     in_head: AtomicBool,
     /// Whether something was read of which hyper may not be done: a part of a message, or what is not to be followed by another.
@@ -42,7 +42,7 @@ struct Shared {
 
 impl ReaderStatus {
     /// What is wrong with the message of this number; the first has the number 1.
-    pub(super) fn fault_of(&self, message: u64) -> Option<Fault> {
+    pub(super) fn fault_of(&self, message: u64) -> Option<FramingFault> {
         self.0.refused.get().filter(|(refused, _)| *refused == message).map(|(_, fault)| *fault)
     }
 
@@ -64,7 +64,7 @@ pub(super) struct FramedReader {
     view: ReaderStatus,
     /// With a head that is on its way, from the connection's start or the head's first byte.
     patience: StallTimer,
-    stopped: Option<Fault>,
+    stopped: Option<FramingFault>,
     ended: bool,
     state: Arc<State>,
     /// The unfinished head among those of all connections.
@@ -127,7 +127,7 @@ impl FramedReader {
 
     /// Reads nothing more, to make room. Where that is for another connection, it depends on the place why.
     pub(super) fn give_way(&mut self, reason: Option<Reason>) -> io::Error {
-        let at_limit = if self.follower.place() == Place::Head { Reason::Head } else { Reason::Idle };
+        let at_limit = if self.follower.position() == Position::Head { Reason::Head } else { Reason::Idle };
         self.gave_way = Some(reason.unwrap_or(at_limit));
         self.share.release();
         self.held = None;
@@ -146,12 +146,12 @@ impl FramedReader {
 
     /// Whether a head has begun to arrive, and has not ended.
     pub(super) fn is_in_head(&self) -> bool {
-        self.follower.place() == Place::Head
+        self.follower.position() == Position::Head
     }
 
     /// Whether all that was read are whole messages.
     pub(super) fn is_between_messages(&self) -> bool {
-        self.follower.place() == Place::Between
+        self.follower.position() == Position::Between
     }
 
     /// Whether the caller may be sending what will never be read.
@@ -173,7 +173,7 @@ impl FramedReader {
             }
             match self.stopped {
                 None => {}
-                Some(Fault::Chunk) => return Poll::Ready(Err(malformed_chunk())),
+                Some(FramingFault::Chunk) => return Poll::Ready(Err(malformed_chunk())),
                 // The refused message is being answered; then the connection is closed.
                 Some(_) => return Poll::Pending,
             }
@@ -279,32 +279,32 @@ impl FramedReader {
         if !self.ended && self.state.is_asked() {
             self.state.keep();
         }
-        if let Err(Stop { at, fault }) = self.follower.feed(arrived) {
+        if let Err(FramingError { offset: at, fault }) = self.follower.consume(arrived) {
             self.stopped = Some(fault);
             taken = at;
-            if fault != Fault::Chunk {
+            if fault != FramingFault::Chunk {
                 let _ = self.view.0.refused.set((self.follower.heads(), fault));
             }
         }
-        let (place, has_head_ended) = (self.follower.place(), self.follower.heads() != heads);
-        if !self.share.is_empty() && (has_head_ended || place != Place::Head) {
+        let (place, has_head_ended) = (self.follower.position(), self.follower.heads() != heads);
+        if !self.share.is_empty() && (has_head_ended || place != Position::Head) {
             self.share.release();
             self.state.spare();
         }
         self.is_overlong &= !has_head_ended;
-        if place == Place::Head && self.stopped.is_none() {
+        if place == Position::Head && self.stopped.is_none() {
             self.count_head();
         }
-        let is_blank = place == Place::Between && !has_head_ended && self.stopped.is_none();
+        let is_blank = place == Position::Between && !has_head_ended && self.stopped.is_none();
         if is_blank && self.state.is_awaiting() {
             self.state.still_idle();
         }
-        self.view.0.in_head.store(place == Place::Head, Ordering::Relaxed);
+        self.view.0.in_head.store(place == Position::Head, Ordering::Relaxed);
         let more_may_follow = self.stopped.is_none() && !self.ended;
-        let in_message = place == Place::Body || self.is_overlong || !more_may_follow;
+        let in_message = place == Position::Body || self.is_overlong || !more_may_follow;
         self.view.0.in_message.store(in_message, Ordering::Relaxed);
         // Empty lines before a head begin nothing and end nothing.
-        if has_head_ended || place == Place::Body {
+        if has_head_ended || place == Position::Body {
             self.patience.restore();
         }
         let unfinished = if self.stopped.is_none() { self.follower.head_bytes() } else { 0 };
@@ -326,7 +326,7 @@ impl FramedReader {
 
     /// Waits, and fails when a head has taken too long. The time between two messages is the connection's to watch.
     fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.follower.place() == Place::Head || self.follower.heads() == 0 {
+        if self.follower.position() == Position::Head || self.follower.heads() == 0 {
             ready!(self.patience.poll_lost(cx));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request took too long")));
         }

@@ -120,8 +120,8 @@ impl SocketStream {
     /// Who is at the other end.
     pub(super) fn peer(&self) -> Peer {
         match self {
-            Self::Tcp(stream) => Peer::Port(stream.peer_addr().ok()),
-            Self::Unix(_) => Peer::User(self.peer_uid()),
+            Self::Tcp(stream) => Peer::Tcp(stream.peer_addr().ok()),
+            Self::Unix(_) => Peer::Unix(self.peer_uid()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the head of a request says about itself, line by line.
 
 use super::{
-    Fault, HeadLimits,
+    FramingFault, HeadLimits,
     partial_line::{MAX_BODY_FIELD, PartialLine},
 };
 
@@ -20,12 +20,12 @@ pub(super) struct Head {
     bytes: usize,
     length: Option<u64>,
     coding: Option<Coding>,
-    fault: Option<Fault>,
+    fault: Option<FramingFault>,
 }
 
-/// Where a head is after a part of it.
+/// The position in a head after a part of it was consumed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum HeadProgress {
     /// Before its first line.
     Between,
     /// Between its first byte and its last.
@@ -36,18 +36,18 @@ pub(super) enum Part {
 
 /// How a request's body is framed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub(super) enum BodyFraming {
     Length(u64),
     Chunked,
 }
 
-/// What `Transfer-Encoding` says.
+/// The value of `Transfer-Encoding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     Chunked,
     /// Known codings and then `chunked`.
-    OthersAndChunked,
-    Unclear,
+    ChunkedLast,
+    Invalid,
 }
 
 impl Head {
@@ -56,55 +56,54 @@ impl Head {
         !self.started && self.partial.is_none()
     }
 
-    /// Takes what comes next, a line or a part of one, of which the end is included if it is there. A line with more than `longest`
-    /// bytes is refused.
-    pub(super) fn part(&mut self, part: &[u8], longest: usize, limits: &HeadLimits) -> Part {
+    /// Consumes the next line or part of a line, its end included if it has arrived. A line longer than `max_line_bytes` is a fault.
+    pub(super) fn consume(&mut self, part: &[u8], max_line_bytes: usize, limits: &HeadLimits) -> HeadProgress {
         let is_end = part.ends_with(b"\n");
-        if is_end && self.partial.is_none() && part.len() <= longest {
-            return self.line(part, limits);
+        if is_end && self.partial.is_none() && part.len() <= max_line_bytes {
+            return self.add_line(part, limits);
         }
-        let keep = !self.started;
-        let partial = self.partial.get_or_insert_with(|| Box::new(PartialLine::new(keep)));
+        let is_request_line = !self.started;
+        let partial = self.partial.get_or_insert_with(|| Box::new(PartialLine::new(is_request_line)));
         partial.extend(part);
         if !is_end {
-            return Part::Within;
+            return HeadProgress::Within;
         }
         let partial = self.partial.take().expect("it was there just now");
-        self.partial_line(&partial, longest, limits)
+        self.add_partial_line(&partial, max_line_bytes, limits)
     }
 
-    /// Takes a `line` with its end.
-    fn line(&mut self, line: &[u8], limits: &HeadLimits) -> Part {
+    /// Adds a `line` with its end.
+    fn add_line(&mut self, line: &[u8], limits: &HeadLimits) -> HeadProgress {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match (self.started, line.is_empty()) {
             // Empty lines before a request are to be ignored (RFC 9112, 2.2).
-            (false, true) => return Part::Between,
-            (true, true) => return Part::End,
+            (false, true) => return HeadProgress::Between,
+            (true, true) => return HeadProgress::End,
             (false, false) => {
                 let target = line.splitn(2, |byte| *byte == b' ').nth(1).unwrap_or_default();
                 let target = target.strip_suffix(b" HTTP/1.1").or(target.strip_suffix(b" HTTP/1.0")).unwrap_or(target);
-                self.request_line(line.ends_with(b"HTTP/1.0"), target.len(), target.contains(&b'#'), limits);
+                self.add_request_line(line.ends_with(b"HTTP/1.0"), target.len(), target.contains(&b'#'), limits);
             }
-            (true, false) => self.field(line, line.len(), limits),
+            (true, false) => self.add_field(line, line.len(), limits),
         }
-        Part::Within
+        HeadProgress::Within
     }
 
-    /// Takes a line that arrived in parts, as [`line`](Self::line) would have taken all of it.
-    fn partial_line(&mut self, line: &PartialLine, longest: usize, limits: &HeadLimits) -> Part {
+    /// Adds a line that arrived in parts, with the same result as [`add_line`](Self::add_line) for the whole line.
+    fn add_partial_line(&mut self, line: &PartialLine, max_line_bytes: usize, limits: &HeadLimits) -> HeadProgress {
         match (self.started, line.len()) {
-            (false, 0) => return Part::Between,
-            (true, 0) => return Part::End,
-            _ if line.raw_len() > longest => {
-                let fault = if self.started { Fault::HeadersTooLarge } else { Fault::TargetTooLong };
+            (false, 0) => return HeadProgress::Between,
+            (true, 0) => return HeadProgress::End,
+            _ if line.raw_len() > max_line_bytes => {
+                let fault = if self.started { FramingFault::HeadersTooLarge } else { FramingFault::TargetTooLong };
                 self.fault.get_or_insert(fault);
                 self.started = true;
             }
-            (false, _) => self.request_line(line.is_http_10(), line.target_len(), line.has_fragment(), limits),
-            (true, length) => self.field(line.start(), length, limits),
+            (false, _) => self.add_request_line(line.is_http_10(), line.target_len(), line.has_fragment(), limits),
+            (true, length) => self.add_field(line.start(), length, limits),
         }
-        Part::Within
+        HeadProgress::Within
     }
 
     /// How the body is framed, once the head has ended.
@@ -112,64 +111,65 @@ impl Head {
     /// # Errors
     ///
     /// What was wrong with the head.
-    pub(super) fn body(&self) -> Result<Body, Fault> {
+    pub(super) fn body_framing(&self) -> Result<BodyFraming, FramingFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
         match (self.coding, self.length) {
-            (Some(_), Some(_)) => Err(Fault::LengthAndCoding),
-            (Some(_), None) if self.is_http_10 => Err(Fault::Coding),
-            (Some(Coding::Chunked), None) => Ok(Body::Chunked),
-            (Some(Coding::OthersAndChunked), None) => Err(Fault::UnsupportedCoding),
-            (Some(Coding::Unclear), None) => Err(Fault::Coding),
-            (None, length) => Ok(Body::Length(length.unwrap_or(0))),
+            (Some(_), Some(_)) => Err(FramingFault::LengthAndCoding),
+            (Some(_), None) if self.is_http_10 => Err(FramingFault::Coding),
+            (Some(Coding::Chunked), None) => Ok(BodyFraming::Chunked),
+            (Some(Coding::ChunkedLast), None) => Err(FramingFault::UnsupportedCoding),
+            (Some(Coding::Invalid), None) => Err(FramingFault::Coding),
+            (None, length) => Ok(BodyFraming::Length(length.unwrap_or(0))),
         }
     }
 
-    fn request_line(&mut self, is_http_10: bool, target_len: usize, has_fragment: bool, limits: &HeadLimits) {
+    fn add_request_line(&mut self, is_http_10: bool, target_len: usize, has_fragment: bool, limits: &HeadLimits) {
         self.started = true;
         self.is_http_10 = is_http_10;
         if target_len > limits.target_bytes {
-            self.fault.get_or_insert(Fault::TargetTooLong);
+            self.fault.get_or_insert(FramingFault::TargetTooLong);
         } else if has_fragment {
-            self.fault.get_or_insert(Fault::Fragment);
+            self.fault.get_or_insert(FramingFault::Fragment);
         }
     }
 
-    /// Takes a field line of `length` bytes that begins with `line`: all of it, or at least its first [`MAX_BODY_FIELD`] bytes.
-    fn field(&mut self, line: &[u8], length: usize, limits: &HeadLimits) {
+    /// Adds a field line of `length` bytes that begins with `line`: all of it, or at least its first [`MAX_BODY_FIELD`] bytes.
+    fn add_field(&mut self, line: &[u8], length: usize, limits: &HeadLimits) {
         self.fields += 1;
         self.bytes += length + 2;
         if self.fields > limits.headers || self.bytes > limits.header_bytes {
-            self.fault.get_or_insert(Fault::HeadersTooLarge);
+            self.fault.get_or_insert(FramingFault::HeadersTooLarge);
         }
         let is_too_long = length > MAX_BODY_FIELD;
         let line = &line[..line.len().min(MAX_BODY_FIELD)];
         // Both names are decided by their first letter, nearly always in the negative.
         match line[0] {
-            b'c' | b'C' if is_too_long && may_be(line, CONTENT_LENGTH) => self.length(b""),
+            b'c' | b'C' if is_too_long && may_be_named(line, CONTENT_LENGTH) => self.set_length(b""),
             b'c' | b'C' => {
-                if let Some(value) = value_of(line, CONTENT_LENGTH) {
-                    self.length(value);
+                if let Some(value) = field_value(line, CONTENT_LENGTH) {
+                    self.set_length(value);
                 }
             }
-            b't' | b'T' if is_too_long && may_be(line, TRANSFER_ENCODING) => self.coding = Some(Coding::Unclear),
+            b't' | b'T' if is_too_long && may_be_named(line, TRANSFER_ENCODING) => self.coding = Some(Coding::Invalid),
             b't' | b'T' => {
-                if let Some(value) = value_of(line, TRANSFER_ENCODING) {
+                if let Some(value) = field_value(line, TRANSFER_ENCODING) {
                     // Two fields are a list (RFC 9110, 5.3), of which the second item is one too many at least.
-                    self.coding = Some(if self.coding.is_none() { coding(value) } else { Coding::Unclear });
+                    self.coding = Some(if self.coding.is_none() { parse_coding(value) } else { Coding::Invalid });
                 }
             }
             _ => {}
         }
     }
 
-    fn length(&mut self, value: &[u8]) {
-        let plain = !value.is_empty() && value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || value[0] != b'0');
-        let length = str::from_utf8(value).ok().filter(|_| plain).and_then(|text| text.parse().ok());
+    fn set_length(&mut self, value: &[u8]) {
+        let is_plain_number =
+            !value.is_empty() && value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || value[0] != b'0');
+        let length = str::from_utf8(value).ok().filter(|_| is_plain_number).and_then(|text| text.parse().ok());
         // A second one is refused even if it is the same: nobody who means well sends it.
         if length.is_none() || self.length.is_some() {
-            self.fault.get_or_insert(Fault::Length);
+            self.fault.get_or_insert(FramingFault::Length);
         }
         self.length = length.or(Some(0));
     }
@@ -177,7 +177,7 @@ impl Head {
 
 /// The value in `line` if its field is called `name`, without the white space around it. hyper refuses white space in or after
 /// a name; here it counts as the same name, so that no reader who forgives it sees a field that was not seen here.
-fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+fn field_value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     if !start.eq_ignore_ascii_case(name) {
         return None;
@@ -186,9 +186,9 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// Whether a line that begins with `start` may have a field called `name`.
-fn may_be(start: &[u8], name: &[u8]) -> bool {
-    let Some((begins, rest)) = start.split_at_checked(name.len()) else { return false };
-    begins.eq_ignore_ascii_case(name) && matches!(trim(rest), [] | [b':', ..])
+fn may_be_named(start: &[u8], name: &[u8]) -> bool {
+    let Some((begin, rest)) = start.split_at_checked(name.len()) else { return false };
+    begin.eq_ignore_ascii_case(name) && matches!(trim(rest), [] | [b':', ..])
 }
 
 /// Without the optional white space around it (RFC 9110, 5.6.3).
@@ -199,18 +199,18 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-fn coding(value: &[u8]) -> Coding {
+fn parse_coding(value: &[u8]) -> Coding {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Coding::Chunked;
     }
     let mut codings: Vec<&[u8]> = value.split(|byte| *byte == b',').map(trim).collect();
     let last = codings.pop().unwrap_or_default();
-    let known = |coding: &&[u8]| {
+    let is_known = |coding: &&[u8]| {
         [&b"gzip"[..], b"x-gzip", b"deflate", b"compress", b"x-compress"].iter().any(|k| coding.eq_ignore_ascii_case(k))
     };
-    if last.eq_ignore_ascii_case(b"chunked") && codings.iter().all(known) {
-        Coding::OthersAndChunked
+    if last.eq_ignore_ascii_case(b"chunked") && codings.iter().all(is_known) {
+        Coding::ChunkedLast
     } else {
-        Coding::Unclear
+        Coding::Invalid
     }
 }

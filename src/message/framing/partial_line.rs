@@ -39,8 +39,8 @@ impl PartialLine {
         if self.is_request_line {
             self.extend_target(part);
         } else {
-            let room = MAX_BODY_FIELD.saturating_sub(self.start.len());
-            self.start.extend_from_slice(&part[..part.len().min(room)]);
+            let remaining = MAX_BODY_FIELD.saturating_sub(self.start.len());
+            self.start.extend_from_slice(&part[..part.len().min(remaining)]);
         }
         let new = &part[part.len().saturating_sub(TAIL)..];
         self.tail.rotate_left(new.len());

@@ -4,18 +4,18 @@ use super::*;
 
 const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
 
-/// What comes of `bytes`, fed at once: the heads, the place, and the fault with the bytes up to it.
-fn follow(bytes: &[u8]) -> (u64, Place, Option<(usize, Fault)>) {
-    let mut follower = MessageFramer::new(LIMITS);
-    let fault = follower.feed(bytes).err().map(|stop| (stop.at, stop.fault));
-    (follower.heads(), follower.place(), fault)
+/// Result for `bytes`, consumed at once: the heads, the position, and the fault with the bytes up to it.
+fn frame(bytes: &[u8]) -> (u64, Position, Option<(usize, FramingFault)>) {
+    let mut framer = MessageFramer::new(LIMITS);
+    let fault = framer.consume(bytes).err().map(|error| (error.offset, error.fault));
+    (framer.heads(), framer.position(), fault)
 }
 
 /// The fault of a head with these header lines, which is found where the head ends.
 #[track_caller]
-fn fault_of(fields: &str) -> Option<Fault> {
+fn fault_in_head(fields: &str) -> Option<FramingFault> {
     let head = format!("POST /x HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
-    let (heads, _, fault) = follow(format!("{head}GET /next HTTP/1.1\r\n\r\n").as_bytes());
+    let (heads, _, fault) = frame(format!("{head}GET /next HTTP/1.1\r\n\r\n").as_bytes());
     if let Some((at, _)) = fault {
         assert_eq!((heads, at), (1, head.len()), "{fields:?}");
     }
@@ -25,22 +25,22 @@ fn fault_of(fields: &str) -> Option<Fault> {
 #[test]
 fn messages_follow_each_other() {
     let get = "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    assert_eq!(follow(get.repeat(3).as_bytes()), (3, Place::Between, None));
-    assert_eq!(follow(b"GET /x HTTP/1.1\r\nHost: l"), (0, Place::Head, None));
-    assert_eq!(follow(b"G"), (0, Place::Head, None));
-    assert_eq!(follow(b""), (0, Place::Between, None));
-    assert_eq!(follow(b"\r\n\n\r\nGET /x HTTP/1.0\n\n"), (1, Place::Between, None));
+    assert_eq!(frame(get.repeat(3).as_bytes()), (3, Position::Between, None));
+    assert_eq!(frame(b"GET /x HTTP/1.1\r\nHost: l"), (0, Position::Head, None));
+    assert_eq!(frame(b"G"), (0, Position::Head, None));
+    assert_eq!(frame(b""), (0, Position::Between, None));
+    assert_eq!(frame(b"\r\n\n\r\nGET /x HTTP/1.0\n\n"), (1, Position::Between, None));
 
     let post = "POST /x HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
-    assert_eq!(follow(format!("{post}a\r\n\r\n{get}").as_bytes()), (2, Place::Between, None));
-    assert_eq!(follow(format!("{post}abc").as_bytes()), (1, Place::Body, None));
+    assert_eq!(frame(format!("{post}a\r\n\r\n{get}").as_bytes()), (2, Position::Between, None));
+    assert_eq!(frame(format!("{post}abc").as_bytes()), (1, Position::Body, None));
 
     let chunked = "POST /x HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n";
     let bodies = ["0\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n", "00A;x=1\r\n0123456789\r\n0 \r\nTrailer: x\r\n\r\n"];
     for body in bodies {
-        assert_eq!(follow(format!("{chunked}{body}{get}").as_bytes()), (2, Place::Between, None), "{body:?}");
+        assert_eq!(frame(format!("{chunked}{body}{get}").as_bytes()), (2, Position::Between, None), "{body:?}");
         let unfinished = format!("{chunked}{}", &body[..body.len() - 1]);
-        assert_eq!(follow(unfinished.as_bytes()), (1, Place::Body, None), "{body:?}");
+        assert_eq!(frame(unfinished.as_bytes()), (1, Position::Body, None), "{body:?}");
     }
 }
 
@@ -52,26 +52,30 @@ fn a01_a02_a_length_and_a_coding_are_a_fault() {
         "content-length:0\r\nX: y\r\ntransfer-ENCODING:\tchunked",
         "Transfer-Encoding : chunked\r\nContent-Length: 3",
     ] {
-        assert_eq!(fault_of(fields), Some(Fault::LengthAndCoding), "{fields:?}");
+        assert_eq!(fault_in_head(fields), Some(FramingFault::LengthAndCoding), "{fields:?}");
     }
 }
 
 #[test]
 fn a03_a04_a06_a07_a08_a_length_is_one_plain_number() {
     for value in ["+3", "-1", "0x3", "3z", "", "003", "00", "3, 3", "3 3", "18446744073709551616", "3\u{b}", "٣"] {
-        assert_eq!(fault_of(&format!("Content-Length: {value}")), Some(Fault::Length), "{value:?}");
+        assert_eq!(fault_in_head(&format!("Content-Length: {value}")), Some(FramingFault::Length), "{value:?}");
     }
-    assert_eq!(fault_of("Content-Length: 3\r\nContent-Length: 4"), Some(Fault::Length));
-    assert_eq!(fault_of("Content-Length: 3\r\nContent-Length: 3"), Some(Fault::Length));
-    assert_eq!(fault_of("Content-Length:\r\nContent-Length: 3"), Some(Fault::Length));
-    assert_eq!(fault_of("Content-Length: 0"), None);
-    assert_eq!(fault_of("Content-Lengths: x\r\nX-Content-Length: y\r\nContent-Leng: z"), None);
+    assert_eq!(fault_in_head("Content-Length: 3\r\nContent-Length: 4"), Some(FramingFault::Length));
+    assert_eq!(fault_in_head("Content-Length: 3\r\nContent-Length: 3"), Some(FramingFault::Length));
+    assert_eq!(fault_in_head("Content-Length:\r\nContent-Length: 3"), Some(FramingFault::Length));
+    assert_eq!(fault_in_head("Content-Length: 0"), None);
+    assert_eq!(fault_in_head("Content-Lengths: x\r\nX-Content-Length: y\r\nContent-Leng: z"), None);
 }
 
 #[test]
 fn a09_a11_a13_only_chunked_is_understood() {
     for value in ["gzip, chunked", "deflate,x-gzip , Chunked"] {
-        assert_eq!(fault_of(&format!("Transfer-Encoding: {value}")), Some(Fault::UnsupportedCoding), "{value:?}");
+        assert_eq!(
+            fault_in_head(&format!("Transfer-Encoding: {value}")),
+            Some(FramingFault::UnsupportedCoding),
+            "{value:?}"
+        );
     }
     for value in [
         "identity",
@@ -87,16 +91,16 @@ fn a09_a11_a13_only_chunked_is_understood() {
         "chunked,",
         "",
     ] {
-        assert_eq!(fault_of(&format!("Transfer-Encoding: {value}")), Some(Fault::Coding), "{value:?}");
+        assert_eq!(fault_in_head(&format!("Transfer-Encoding: {value}")), Some(FramingFault::Coding), "{value:?}");
     }
-    assert_eq!(fault_of("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked"), Some(Fault::Coding));
-    assert_eq!(fault_of("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"), Some(Fault::Coding));
+    assert_eq!(fault_in_head("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked"), Some(FramingFault::Coding));
+    assert_eq!(fault_in_head("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"), Some(FramingFault::Coding));
 }
 
 #[test]
 fn a14_http_1_0_has_no_transfer_coding() {
-    let (heads, _, fault) = follow(b"POST /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
-    assert_eq!((heads, fault.map(|(_, fault)| fault)), (1, Some(Fault::Coding)));
+    let (heads, _, fault) = frame(b"POST /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!((heads, fault.map(|(_, fault)| fault)), (1, Some(FramingFault::Coding)));
 }
 
 #[test]
@@ -116,54 +120,55 @@ fn a20_a21_chunks_are_what_their_sizes_say() {
         "0\r\nTrailer: x\n\r\n",
     ] {
         let head = "POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let (_, _, fault) = follow(format!("{head}{body}").as_bytes());
-        assert_eq!(fault.map(|(_, fault)| fault), Some(Fault::Chunk), "{body:?}");
+        let (_, _, fault) = frame(format!("{head}{body}").as_bytes());
+        assert_eq!(fault.map(|(_, fault)| fault), Some(FramingFault::Chunk), "{body:?}");
     }
-    let mut follower = MessageFramer::new(LIMITS);
-    follower.feed(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    let mut framer = MessageFramer::new(LIMITS);
+    framer.consume(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
     let chunk = format!("1;{}\r\na\r\n", "x".repeat(1000));
-    let fed = (0..).find(|_| follower.feed(chunk.as_bytes()).is_err()).unwrap();
-    assert_eq!(fed, MAX_CHUNK_EXTRA / 1001);
+    let consumed = (0..).find(|_| framer.consume(chunk.as_bytes()).is_err()).unwrap();
+    assert_eq!(consumed, MAX_CHUNK_EXTRA / 1001);
 }
 
 #[test]
 fn b12_c12_targets_and_heads_have_limits() {
-    let fault = |head: &str| follow(head.as_bytes()).2.map(|(_, fault)| fault);
-    assert_eq!(fault("GET /denied#/allowed HTTP/1.1\r\n\r\n"), Some(Fault::Fragment));
+    let fault = |head: &str| frame(head.as_bytes()).2.map(|(_, fault)| fault);
+    assert_eq!(fault("GET /denied#/allowed HTTP/1.1\r\n\r\n"), Some(FramingFault::Fragment));
     assert_eq!(fault("GET /x HTTP/1.1\r\nX: #\r\n\r\n"), None);
-    for (length, expected) in [(100, None), (101, Some(Fault::TargetTooLong)), (50_000, Some(Fault::TargetTooLong))] {
+    for (length, expected) in
+        [(100, None), (101, Some(FramingFault::TargetTooLong)), (50_000, Some(FramingFault::TargetTooLong))]
+    {
         assert_eq!(fault(&format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(length - 1))), expected, "{length}");
     }
     assert_eq!(fault(&format!("GET /x HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(5))), None);
-    assert_eq!(fault(&format!("GET /x HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(6))), Some(Fault::HeadersTooLarge));
+    assert_eq!(fault(&format!("GET /x HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(6))), Some(FramingFault::HeadersTooLarge));
     assert_eq!(fault(&format!("GET /x HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(995))), None);
     for length in [996, 50_000] {
         let head = format!("GET /x HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(length));
-        assert_eq!(fault(&head), Some(Fault::HeadersTooLarge), "{length}");
+        assert_eq!(fault(&head), Some(FramingFault::HeadersTooLarge), "{length}");
     }
 }
 
 #[test]
 fn what_is_kept_of_a_line_has_a_limit() {
-    let mut follower = MessageFramer::new(LIMITS);
-    follower.feed(b"GET /x HTTP/1.1\r\nX: ").unwrap();
+    let mut framer = MessageFramer::new(LIMITS);
+    framer.consume(b"GET /x HTTP/1.1\r\nX: ").unwrap();
     for _ in 0..1000 {
-        follower.feed(&[b'y'; 1000]).unwrap();
-        assert!(follower.line.capacity() == 0, "a head is not kept a second time");
+        framer.consume(&[b'y'; 1000]).unwrap();
+        assert!(framer.line.capacity() == 0, "a head is not kept a second time");
     }
-    assert_eq!(follower.head_bytes(), 1_000_020);
-    let stop = follower.feed(b"\r\n\r\n").unwrap_err();
-    assert_eq!(stop, Stop { at: 4, fault: Fault::HeadersTooLarge });
+    assert_eq!(framer.head_bytes(), 1_000_020);
+    let error = framer.consume(b"\r\n\r\n").unwrap_err();
+    assert_eq!(error, FramingError { offset: 4, fault: FramingFault::HeadersTooLarge });
 }
 
-/// What comes of `bytes`, fed in pieces of `size`.
-fn follow_in_pieces(bytes: &[u8], size: usize) -> (u64, Place, Option<(usize, Fault)>) {
-    let mut follower = MessageFramer::new(LIMITS);
-    let stop = bytes
-        .chunks(size)
-        .enumerate()
-        .find_map(|(number, piece)| follower.feed(piece).err().map(|stop| (number * size + stop.at, stop.fault)));
-    (follower.heads(), follower.place(), stop)
+/// Result for `bytes`, consumed in pieces of `size`.
+fn frame_in_pieces(bytes: &[u8], size: usize) -> (u64, Position, Option<(usize, FramingFault)>) {
+    let mut framer = MessageFramer::new(LIMITS);
+    let error = bytes.chunks(size).enumerate().find_map(|(number, piece)| {
+        framer.consume(piece).err().map(|error| (number * size + error.offset, error.fault))
+    });
+    (framer.heads(), framer.position(), error)
 }
 
 #[test]
@@ -171,15 +176,15 @@ fn b12_a21_a_line_beyond_every_limit_is_refused_alike_however_it_arrives() {
     let long = "x".repeat(20_000);
     let chunked = "POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (bytes, fault) in [
-        (format!("{long} /x HTTP/1.1\r\n\r\n"), Fault::TargetTooLong),
-        (format!("GET /x HTTP/1.1\r\nX: {long}\r\n\r\n"), Fault::HeadersTooLarge),
-        (format!("{chunked}0\r\nX: {long}\r\n\r\n"), Fault::Chunk),
-        (format!("{chunked}1;{long}\r\na\r\n"), Fault::Chunk),
+        (format!("{long} /x HTTP/1.1\r\n\r\n"), FramingFault::TargetTooLong),
+        (format!("GET /x HTTP/1.1\r\nX: {long}\r\n\r\n"), FramingFault::HeadersTooLarge),
+        (format!("{chunked}0\r\nX: {long}\r\n\r\n"), FramingFault::Chunk),
+        (format!("{chunked}1;{long}\r\na\r\n"), FramingFault::Chunk),
     ] {
-        let whole = follow(bytes.as_bytes());
+        let whole = frame(bytes.as_bytes());
         assert_eq!(whole.2.map(|(_, fault)| fault), Some(fault));
         for size in [1, 7, 1000, 19_000] {
-            assert_eq!(follow_in_pieces(bytes.as_bytes(), size), whole, "{fault:?} in pieces of {size}");
+            assert_eq!(frame_in_pieces(bytes.as_bytes(), size), whole, "{fault:?} in pieces of {size}");
         }
     }
 }
@@ -197,18 +202,18 @@ proptest! {
         cuts in prop::collection::vec(1_usize..9, 1..40),
     ) {
         let bytes: Vec<u8> = pieces.concat().into_bytes();
-        let whole = follow(&bytes);
-        let mut follower = MessageFramer::new(LIMITS);
+        let whole = frame(&bytes);
+        let mut framer = MessageFramer::new(LIMITS);
         let (mut at, mut cuts, mut fault) = (0, cuts.iter().cycle(), None);
         while at < bytes.len() {
             let end = bytes.len().min(at + cuts.next().unwrap());
-            if let Err(stop) = follower.feed(&bytes[at..end]) {
-                fault = Some((at + stop.at, stop.fault));
+            if let Err(error) = framer.consume(&bytes[at..end]) {
+                fault = Some((at + error.offset, error.fault));
                 break;
             }
             at = end;
         }
-        prop_assert_eq!((follower.heads(), follower.place(), fault), whole);
+        prop_assert_eq!((framer.heads(), framer.position(), fault), whole);
     }
 
     #[test]
@@ -230,11 +235,11 @@ proptest! {
             bytes += &format!("{name}{}{colon}{value}{}\r\n", " ".repeat(spaces / 2), " ".repeat(spaces - spaces / 2));
         }
         bytes += "\r\nabcGET /next HTTP/1.1\r\n\r\n";
-        prop_assert_eq!(follow_in_pieces(bytes.as_bytes(), size), follow(bytes.as_bytes()));
+        prop_assert_eq!(frame_in_pieces(bytes.as_bytes(), size), frame(bytes.as_bytes()));
     }
 
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        follow(&bytes);
+        frame(&bytes);
     }
 }

@@ -12,7 +12,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::{
-    message::framing::Fault,
+    message::framing::FramingFault,
     server::slots::{PeerGroup, Policy, Slots},
     telemetry::Metrics,
 };
@@ -74,7 +74,7 @@ impl Served {
             if request.uri().path() == "/wait" {
                 std::future::pending::<()>().await;
             }
-            let fault = request.extensions().get::<Fault>().is_some();
+            let fault = request.extensions().get::<FramingFault>().is_some();
             let size = request.uri().path()[1..].parse().unwrap_or(0);
             request.into_body().collect().await.unwrap();
             let mut response = Response::new(Full::new(Bytes::from(vec![b'x'; size])));

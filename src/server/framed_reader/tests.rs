@@ -40,7 +40,7 @@ async fn nothing_is_read_after_a_message_that_is_refused() {
     let mut bytes = vec![0; 1000];
     let read = gated.read(&mut bytes).await.unwrap();
     assert_eq!(&bytes[..read], [&good[..], bad].concat());
-    assert_eq!((view.fault_of(1), view.fault_of(2)), (None, Some(Fault::Fragment)));
+    assert_eq!((view.fault_of(1), view.fault_of(2)), (None, Some(FramingFault::Fragment)));
     assert!(gated.gate.leaves_bytes_unread());
     let more = tokio::time::timeout(Duration::from_secs(3600), gated.read(&mut bytes)).await;
     assert!(more.is_err(), "neither bytes nor an end");

@@ -32,9 +32,9 @@ impl PeerGroup {
     /// The group of `peer`.
     pub(in crate::server) fn of(peer: Peer) -> Self {
         match peer {
-            Peer::User(uid) => Self::User(uid),
-            Peer::Port(None) => Self::Unknown,
-            Peer::Port(Some(address)) => match address.ip().to_canonical() {
+            Peer::Unix(uid) => Self::User(uid),
+            Peer::Tcp(None) => Self::Unknown,
+            Peer::Tcp(Some(address)) => match address.ip().to_canonical() {
                 IpAddr::V4(address) => Self::V4(address),
                 IpAddr::V6(address) => Self::V6((u128::from(address) >> 64) as u64),
             },

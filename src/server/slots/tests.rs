@@ -11,7 +11,7 @@ const NO_GRACE: Policy = Policy { grace: Duration::ZERO, evicts_stalled: false }
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn group(address: &str) -> PeerGroup {
-    PeerGroup::of(Peer::Port(Some(address.parse::<SocketAddr>().unwrap())))
+    PeerGroup::of(Peer::Tcp(Some(address.parse::<SocketAddr>().unwrap())))
 }
 
 /// Slots that are all taken, by connections of the peers with these addresses, idle since the time of their position.

@@ -4,15 +4,15 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use crate::{
-    message::framing::{ChunkLine, HeadLimits, MessageFramer, Place},
+    message::framing::{ChunkLine, HeadLimits, MessageFramer, Position},
     upstream::http1::decoder::{Decoder, Part},
 };
 
 /// Where a request's body ends, in bytes of `body`. `None` where it is malformed or goes on.
 fn end_in_request(body: &[u8]) -> Option<usize> {
     let mut framer = MessageFramer::new(HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 });
-    framer.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").expect("the head is well-formed");
-    let ends = |byte: &u8| framer.feed(&[*byte]).is_ok().then(|| framer.place() != Place::Body);
+    framer.consume(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").expect("the head is well-formed");
+    let ends = |byte: &u8| framer.consume(&[*byte]).is_ok().then(|| framer.position() != Position::Body);
     body.iter().map_while(ends).position(|ends| ends).map(|at| at + 1)
 }
 
