@@ -23,7 +23,8 @@ use finicity_proxy::{
     policy::{Mode, Policy, Rule},
     process::drain::Drain,
     proxy::{
-        self, ConcurrencyLayer, Error, Exchange, LimitedBody, ObservedBody, Record, ReplayBody, ResponseBody, Shared,
+        self, ConcurrencyLayer, Error, Exchange, LimitedBody, ObservedBody, ProxyState, Record, ReplayBody,
+        ResponseBody,
         headers::{self, HeaderRules},
         request_target,
     },
@@ -107,8 +108,8 @@ fn targets(criterion: &mut Criterion) {
             bencher.iter(|| canonical(black_box(path)).is_ok());
         });
         let mut request = Request::get(path).body(()).expect("the path is one");
-        group.bench_function(format!("judge, {name}"), |bencher| {
-            bencher.iter(|| request_target::judge(&endpoints, black_box(&mut request)).is_ok());
+        group.bench_function(format!("classify, {name}"), |bencher| {
+            bencher.iter(|| request_target::classify(&endpoints, black_box(&mut request)).is_ok());
         });
     }
     group.finish();
@@ -138,7 +139,7 @@ fn policy(criterion: &mut Criterion) {
 /// The removal of header fields, in both directions.
 fn header_fields(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("headers");
-    let own = HeaderRules::new(&config().own_headers, &[]);
+    let rules = HeaderRules::new(&config().injected_headers, &[]);
     for (name, message) in [("usual", USUAL), ("crowded", CROWDED)] {
         group.bench_function(format!("strip a request, {name}"), |bencher| {
             let exchange = || {
@@ -148,7 +149,7 @@ fn header_fields(criterion: &mut Criterion) {
             };
             bencher.iter_batched_ref(
                 exchange,
-                |exchange| headers::strip_request(&own, exchange).is_ok(),
+                |exchange| headers::strip_request(&rules, exchange).is_ok(),
                 BatchSize::SmallInput,
             );
         });
@@ -170,7 +171,7 @@ fn header_fields(criterion: &mut Criterion) {
     group.bench_function("strip an answer", |bencher| {
         bencher.iter_batched_ref(
             || answer.clone(),
-            |answer| headers::strip_response(&own, answer),
+            |answer| headers::strip_response(&rules, answer),
             BatchSize::SmallInput,
         );
     });
@@ -234,7 +235,7 @@ fn layers()
     ];
     let usable_until = Clock::Boot.now() + Duration::from_secs(24 * 3600);
     writer.publish(AuthHeaders { headers, expires_in: None, untyped: false }, usable_until);
-    let shared = Shared {
+    let state = ProxyState {
         concurrency: ConcurrencyLayer::new(&config, Arc::clone(&metrics)),
         token,
         control: token::command_channel().0,
@@ -249,9 +250,9 @@ fn layers()
             let body = body.collect().now_or_never().expect("the body is there");
             black_box(body.expect("the body is whole").to_bytes());
         }
-        future::ready(Ok::<_, Error>(Response::new(ResponseBody::local(answer.clone()))))
+        future::ready(Ok::<_, Error>(Response::new(ResponseBody::full(answer.clone()))))
     });
-    proxy::layers(&config, Transport::Tcp, shared, upstream)
+    proxy::layers(&config, Transport::Tcp, state, upstream)
 }
 
 /// The configuration of the data path with everything at its default.

@@ -113,9 +113,9 @@ impl App {
         let heads = HeadBudget::new(limits.unfinished_heads_bytes, Arc::clone(&metrics));
         let (concurrency, drain) = (ConcurrencyLayer::new(&proxy, Arc::clone(&metrics)), sequence.drain.clone());
         let (to_refresher, counters) = (control.clone(), Arc::clone(&metrics));
-        let shared =
-            proxy::Shared { concurrency, token: token.clone(), control: to_refresher, metrics: counters, drain };
-        let server = data_plane::start(&limits, &proxy, &shared, &trust_store, heads.clone())?;
+        let proxy_state =
+            proxy::ProxyState { concurrency, token: token.clone(), control: to_refresher, metrics: counters, drain };
+        let server = data_plane::start(&limits, &proxy, &proxy_state, &trust_store, heads.clone())?;
         let log_level = logging::level();
         let (mut tasks, mut ops_tasks) = (Tasks::default(), Tasks::default());
         let (refusal_writer, refusal) = watch::channel(None);

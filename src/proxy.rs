@@ -42,12 +42,12 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
-pub use body::{RequestBody, ResponseBody};
+pub use body::{ProgressBody, ResponseBody};
 pub use body_limits::{BodyLimits, LimitedBody};
 pub use concurrency::ConcurrencyLayer;
 pub use config::Config;
-pub use endpoints::{Endpoint, Endpoints, Shape};
-pub use error::{Code, Error, UNFINISHED_HEAD};
+pub use endpoints::{AuthEndpoint, AuthEndpoints, ResponseShape};
+pub use error::{Code, Error, UNFINISHED_HEAD_RESPONSE};
 pub use exchange::Exchange;
 pub use observe::ObservedBody;
 pub use record::Record;
@@ -55,8 +55,8 @@ pub use replay::ReplayBody;
 
 use self::{
     admission::Admission, catch_panic::CatchPanicLayer, deadline::DeadlineLayer, drain::DrainLayer,
-    error_response::ErrorResponseLayer, filter::step, forward::Upstream, headers::HeaderRules, inject::InjectLayer,
-    intercept::InterceptLayer, observe::ObserveLayer, reauthenticate::HealLayer, retry::RetryLayer,
+    error_response::ErrorResponseLayer, filter::filter, forward::Upstream, headers::HeaderRules, inject::InjectLayer,
+    intercept::InterceptLayer, observe::ObserveLayer, reauthenticate::ReauthLayer, retry::RetryLayer,
 };
 use crate::{
     message::transport::Transport,
@@ -68,38 +68,38 @@ use crate::{
 
 /// The upstream connections of one worker, shared by its stacks for all transports.
 #[derive(Clone)]
-pub struct Pool(Upstream<LimitedBody<Incoming>>);
+pub struct UpstreamPool(Upstream<LimitedBody<Incoming>>);
 
-impl Pool {
+impl UpstreamPool {
     /// No connections yet. They live on the runtime that they are first used on, and trust what `trust` says at each.
     pub fn new(config: &Config, trust: TrustStore, metrics: Arc<Metrics>) -> Self {
         Self(Upstream::new(
             &config.upstream,
-            Arc::new(HeaderRules::new(&config.own_headers, &config.forward)),
+            Arc::new(HeaderRules::new(&config.injected_headers, &config.forwarded_headers)),
             trust,
             metrics,
         ))
     }
 }
 
-impl fmt::Debug for Pool {
+impl fmt::Debug for UpstreamPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pool")
+        f.write_str("UpstreamPool")
     }
 }
 
 /// The state shared by the stacks of all workers and transports.
 #[derive(Clone, Debug)]
-pub struct Shared {
-    /// The places among the requests in flight.
+pub struct ProxyState {
+    /// The permits of the requests in flight.
     pub concurrency: ConcurrencyLayer,
     /// The token that is injected.
     pub token: TokenReader,
-    /// Where a refused one is told of.
+    /// Where a refused token is reported.
     pub control: TokenControl,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// How far the end of the process has come.
+    /// The state of the shutdown.
     pub drain: Drain,
 }
 
@@ -107,8 +107,8 @@ pub struct Shared {
 pub fn stack(
     config: &Config,
     transport: Transport,
-    pool: Pool,
-    shared: Shared,
+    pool: UpstreamPool,
+    state: ProxyState,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<ObservedBody>,
@@ -117,14 +117,14 @@ pub fn stack(
 > + Clone
 + Send
 + 'static {
-    layers(config, transport, shared, pool.0)
+    layers(config, transport, state, pool.0)
 }
 
 /// The layers over `upstream`, which sends requests on: top to bottom is the way down.
 pub fn layers<B, S>(
     config: &Config,
     transport: Transport,
-    shared: Shared,
+    state: ProxyState,
     upstream: S,
 ) -> impl Service<
     Request<B>,
@@ -143,25 +143,25 @@ where
         + Send
         + 'static,
 {
-    let Shared { concurrency, token, control, metrics, drain } = shared;
+    let ProxyState { concurrency, token, control, metrics, drain } = state;
     let admission = Arc::new(Admission::new(config, transport));
-    let names = Arc::new(HeaderRules::new(&config.own_headers, &config.forward));
-    let (catalogue, limits) = (config.catalogue, config.upload);
+    let header_rules = Arc::new(HeaderRules::new(&config.injected_headers, &config.forwarded_headers));
+    let (catalogue, limits) = (config.catalogue, config.body_limits);
     ServiceBuilder::new()
         .layer(ObserveLayer::new(transport, Arc::clone(&metrics))) // request id, access log, metrics
         .layer(ErrorResponseLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
         .layer(DrainLayer::new(drain)) // none is waited for beyond the drain's time
-        .layer(step(malformed::check)) // one reading of the message, and no more of it than the limits
-        .layer(step(move |exchange: &mut Exchange<_>| admission.admit(exchange))) // who may call: host names, no browsers, a header
+        .layer(filter(malformed::check)) // one reading of the message, and no more of it than the limits
+        .layer(filter(move |exchange: &mut Exchange<_>| admission.admit(exchange))) // who may call: host names, no browsers, a header
         .map_request(move |exchange| request_target::with_operation(catalogue, exchange)) // which operation of the catalogue it is
         .layer(InterceptLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here
-        .layer(step(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // how much may be sent …
-        .map_request(move |exchange| body_limits::watch(limits, exchange)) // … and how slowly
+        .layer(filter(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // how much may be sent …
+        .map_request(move |exchange| body_limits::limit(limits, exchange)) // … and how slowly
         .layer(concurrency) // how many at once, and how many wait
         .layer(DeadlineLayer::new(config))
-        .layer(step(move |exchange: &mut Exchange<_>| headers::strip_request(&names, exchange))) // nothing of the caller's that could pass for ours …
-        .layer(HealLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
+        .layer(filter(move |exchange: &mut Exchange<_>| headers::strip_request(&header_rules, exchange))) // nothing of the caller's that could pass for ours …
+        .layer(ReauthLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
         .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
         .layer(InjectLayer::new(config, token)) // … and our credentials, last of all
         .service(upstream)

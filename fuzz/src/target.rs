@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 use finicity_proxy::{
     policy::{Mode, Policy, Rule},
     proxy::{
-        Endpoints, Exchange, Record,
-        request_target::{Verdict, judge, upstream_uri, with_operation},
+        AuthEndpoints, Exchange, Record,
+        request_target::{Action, classify, upstream_uri, with_operation},
     },
     vendor::catalogue::{Catalogue, Operation},
 };
@@ -35,8 +35,8 @@ fn checked(method: Method, uri: &Uri, input: &[u8]) {
     *request.uri_mut() = uri.clone();
     let mut exchange = Exchange { request, record: Arc::new(Record::new(method, None)) };
 
-    let endpoints = Endpoints::new(None, None);
-    let passes = judge(&endpoints, &mut exchange.request).is_ok_and(|verdict| verdict == Verdict::Forward);
+    let endpoints = AuthEndpoints::new(None, None);
+    let passes = classify(&endpoints, &mut exchange.request).is_ok_and(|action| action == Action::Forward);
     assert!(!passes || is_origin_form(input), "{uri} passes");
     let exchange = with_operation(Catalogue::us(), exchange);
     assert_eq!(exchange.request.uri(), uri, "a check changes nothing");

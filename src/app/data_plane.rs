@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::StartError;
 use crate::{
     message::transport::PerTransport,
-    proxy::{self, Pool},
+    proxy::{self, UpstreamPool},
     server::{self, GivenUp, HeadBudget, Server},
     tls::TrustStore,
 };
@@ -18,16 +18,16 @@ use crate::{
 pub(super) fn start(
     server: &server::Config,
     config: &proxy::Config,
-    shared: &proxy::Shared,
+    proxy_state: &proxy::ProxyState,
     trust_store: &TrustStore,
     heads: HeadBudget,
 ) -> Result<Arc<Server>, StartError> {
     let stack = || {
-        let pool = Pool::new(config, trust_store.clone(), Arc::clone(&shared.metrics));
-        PerTransport::new(|transport| proxy::stack(config, transport, pool.clone(), shared.clone()))
+        let pool = UpstreamPool::new(config, trust_store.clone(), Arc::clone(&proxy_state.metrics));
+        PerTransport::new(|transport| proxy::stack(config, transport, pool.clone(), proxy_state.clone()))
     };
-    let given_up = GivenUp { response: proxy::UNFINISHED_HEAD, code: proxy::Code::RequestTimeout.as_str() };
-    let (metrics, drain) = (Arc::clone(&shared.metrics), shared.drain.clone());
+    let given_up = GivenUp { response: proxy::UNFINISHED_HEAD_RESPONSE, code: proxy::Code::RequestTimeout.as_str() };
+    let (metrics, drain) = (Arc::clone(&proxy_state.metrics), proxy_state.drain.clone());
     let started = Server::start(server, metrics, heads, given_up, drain, stack);
     Ok(Arc::new(started.map_err(StartError::Worker)?))
 }

@@ -85,14 +85,14 @@ fn keys(
     let upstream = upstream::upstream(read, egress_authorization);
     let idle_timeout = upstream.as_ref().map(|upstream| upstream.idle_timeout).unwrap_or_default();
     let server = server::server(read, idle_timeout, concurrency);
-    let upload = server::upload(read, idle_timeout);
+    let body_limits = server::body_limits(read, idle_timeout);
     let tls = upstream::tls(read);
     let first_byte_timeout = read.duration("upstream.first_byte_timeout", SECOND..=HOUR);
     let slow_first_byte_timeout = read.duration("upstream.slow_first_byte_timeout", SECOND..=HOUR);
     let replay_buffer = read.number("upstream.replay_buffer", 0..=16 * 1024 * 1024);
     let token = auth::token(read);
-    let own_headers = vec![token.app_key_header.clone(), token.token_header.clone()];
-    let forward = headers::forward(read, &own_headers);
+    let injected_headers = vec![token.app_key_header.clone(), token.token_header.clone()];
+    let forwarded_headers = headers::forward(read, &injected_headers);
     let state_dir = read.optional("auth.state_dir", |path| Ok(PathBuf::from(path)));
     let admin_socket = listen::admin_socket(read);
     let startup = startup(read);
@@ -111,14 +111,14 @@ fn keys(
             queue_timeout,
             first_byte_timeout,
             slow_first_byte_timeout,
-            upload,
+            body_limits,
             replay_buffer,
-            heal_wait: token.token_wait,
-            endpoints: proxy::Endpoints::new(token.token_path.as_deref(), token.revocation_path.as_deref()),
+            reauth_wait: token.token_wait,
+            endpoints: proxy::AuthEndpoints::new(token.token_path.as_deref(), token.revocation_path.as_deref()),
             catalogue,
             policy,
-            forward,
-            own_headers,
+            forwarded_headers,
+            injected_headers,
             upstream: upstream.clone(),
         },
         token: token::Config { base: upstream.url, egress: upstream.egress, ..token },

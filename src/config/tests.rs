@@ -201,8 +201,8 @@ fn d07_the_app_key_and_the_token_each_have_a_header() {
 fn a_header_that_is_injected_or_frames_a_message_is_not_let_through() {
     let forward = |names: &str| inputs(&[("FINICITY__HEADERS__FORWARD", names)]);
     let config = load(&forward("traceparent, X-Api-Key")).unwrap();
-    assert_eq!(config.proxy.forward, ["traceparent", "x-api-key"]);
-    assert!(load(&inputs(&[])).unwrap().proxy.forward.is_empty());
+    assert_eq!(config.proxy.forwarded_headers, ["traceparent", "x-api-key"]);
+    assert!(load(&inputs(&[])).unwrap().proxy.forwarded_headers.is_empty());
     for (names, expected) in [
         ("traceparent, Finicity_App_Key", "name 2 is one that the proxy adds itself"),
         ("Authorization", "name 1 is one that the proxy adds itself"),

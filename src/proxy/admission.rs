@@ -54,7 +54,7 @@ impl Admission {
 fn rejected(rejection: Rejection) -> Error {
     match rejection {
         Rejection::InvalidHost => {
-            Error::new(Code::BadRequest, "The request needs exactly one valid Host header.").closing()
+            Error::new(Code::BadRequest, "The request needs exactly one valid Host header.").closing_connection()
         }
         Rejection::ForeignHost => Error::new(
             Code::HostDenied,

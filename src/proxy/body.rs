@@ -24,16 +24,16 @@ use crate::{error_chain::BodyError, upstream::UpstreamBody};
 #[error("the upstream sent nothing more of the body for {0:?}")]
 pub(super) struct Stalled(Duration);
 
-/// A caller's body on its way up. Its progress is noted; its trailers are dropped, since they could carry a credential past
+/// The body of a request, whose progress is recorded. Its trailers are dropped, since they could carry a credential past
 /// the header policy.
 #[derive(Debug)]
-pub struct RequestBody<B = Incoming> {
+pub struct ProgressBody<B = Incoming> {
     inner: B,
     record: Arc<Record>,
 }
 
-impl<B: Body> RequestBody<B> {
-    /// Notes the progress of `inner` in `record`.
+impl<B: Body> ProgressBody<B> {
+    /// Records the progress of `inner` in `record`.
     pub fn new(inner: B, record: Arc<Record>) -> Self {
         if inner.is_end_stream() {
             record.set_request_complete();
@@ -42,7 +42,7 @@ impl<B: Body> RequestBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for ProgressBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -55,7 +55,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
             other => other,
         };
         match &frame {
-            Some(Ok(frame)) => this.record.request_moved(frame.data_ref().map_or(0, |data| data.len() as u64)),
+            Some(Ok(frame)) => this.record.add_request_bytes(frame.data_ref().map_or(0, |data| data.len() as u64)),
             Some(Err(_)) => {}
             None => this.record.set_request_complete(),
         }
@@ -77,13 +77,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
 /// A body on its way down: the upstream's, or one of this proxy's own.
 #[derive(Debug)]
 pub struct ResponseBody {
-    source: Source,
-    /// The request's place among those in flight, which ends with the body.
-    _place: Option<OwnedSemaphorePermit>,
+    source: BodySource,
+    /// The permit of the request in flight, held until the body is dropped.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum BodySource {
     Upstream {
         body: UpstreamBody,
         idle_timeout: Duration,
@@ -91,11 +91,11 @@ enum Source {
         /// Set while the body keeps us waiting; most bodies never do.
         timer: Option<Pin<Box<Sleep>>>,
     },
-    Intercept(Full<Bytes>),
+    Full(Full<Bytes>),
     /// What was read of an upstream's body already, and what comes after it: more of it, its end, or its failure.
-    Read {
-        start: Bytes,
-        rest: Remainder,
+    Prefixed {
+        prefix: Bytes,
+        remainder: Remainder,
     },
 }
 
@@ -103,7 +103,7 @@ enum Source {
 #[derive(Debug)]
 pub(super) enum Remainder {
     /// The end.
-    Nothing,
+    End,
     /// More, which was not read.
     More(Box<ResponseBody>),
     /// A failure.
@@ -113,27 +113,27 @@ pub(super) enum Remainder {
 impl ResponseBody {
     /// The upstream's `body`, given up when neither it nor the request's body makes progress for `idle_timeout`.
     pub(super) fn upstream(body: UpstreamBody, idle_timeout: Duration, record: Arc<Record>) -> Self {
-        Self::of(Source::Upstream { body, idle_timeout, record, timer: None })
+        Self::new(BodySource::Upstream { body, idle_timeout, record, timer: None })
     }
 
-    /// A body of which `start` was read already.
-    pub(super) fn read(start: Bytes, rest: Remainder) -> Self {
-        Self::of(Source::Read { start, rest })
+    /// A body of which `prefix` was read already, and `remainder` was not.
+    pub(super) fn prefixed(prefix: Bytes, remainder: Remainder) -> Self {
+        Self::new(BodySource::Prefixed { prefix, remainder })
     }
 
     /// A body of the proxy's own.
-    pub fn local(body: impl Into<Bytes>) -> Self {
-        Self::of(Source::Intercept(Full::new(body.into())))
+    pub fn full(body: impl Into<Bytes>) -> Self {
+        Self::new(BodySource::Full(Full::new(body.into())))
     }
 
-    /// The same, with `place` for as long as it lives.
+    /// The same body, which holds `permit` until it is dropped.
     #[must_use]
-    pub(super) fn holding(self, place: OwnedSemaphorePermit) -> Self {
-        Self { _place: Some(place), ..self }
+    pub(super) fn with_permit(self, permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: Some(permit), ..self }
     }
 
-    fn of(source: Source) -> Self {
-        Self { source, _place: None }
+    fn new(source: BodySource) -> Self {
+        Self { source, _permit: None }
     }
 }
 
@@ -143,20 +143,20 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
-            Source::Intercept(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Source::Read { start, .. } if !start.is_empty() => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(start)))))
+            BodySource::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            BodySource::Prefixed { prefix, .. } if !prefix.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(prefix)))))
             }
-            Source::Read { rest, .. } => match std::mem::replace(rest, Remainder::Nothing) {
-                Remainder::Nothing => Poll::Ready(None),
+            BodySource::Prefixed { remainder, .. } => match std::mem::replace(remainder, Remainder::End) {
+                Remainder::End => Poll::Ready(None),
                 Remainder::Failed(error) => Poll::Ready(Some(Err(error))),
                 Remainder::More(mut body) => {
                     let frame = Pin::new(&mut *body).poll_frame(cx);
-                    *rest = Remainder::More(body);
+                    *remainder = Remainder::More(body);
                     frame
                 }
             },
-            Source::Upstream { body, idle_timeout, record, timer } => match body.poll_data(cx) {
+            BodySource::Upstream { body, idle_timeout, record, timer } => match body.poll_data(cx) {
                 Poll::Ready(part) => {
                     if let Some(timer) = timer {
                         timer.as_mut().reset(Instant::now() + *idle_timeout);
@@ -167,11 +167,11 @@ impl Body for ResponseBody {
                     let timer = timer.get_or_insert_with(|| Box::pin(sleep(*idle_timeout)));
                     loop {
                         ready!(timer.as_mut().poll(cx));
-                        let due = record.last_request_progress() + *idle_timeout;
-                        if due <= Instant::now() {
+                        let deadline = record.last_request_progress() + *idle_timeout;
+                        if deadline <= Instant::now() {
                             return Poll::Ready(Some(Err(Stalled(*idle_timeout).into())));
                         }
-                        timer.as_mut().reset(due);
+                        timer.as_mut().reset(deadline);
                     }
                 }
             },
@@ -180,18 +180,18 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Upstream { body, .. } => body.is_end_stream(),
-            Source::Intercept(body) => body.is_end_stream(),
-            Source::Read { start, rest } => start.is_empty() && matches!(rest, Remainder::Nothing),
+            BodySource::Upstream { body, .. } => body.is_end_stream(),
+            BodySource::Full(body) => body.is_end_stream(),
+            BodySource::Prefixed { prefix, remainder } => prefix.is_empty() && matches!(remainder, Remainder::End),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Upstream { body, .. } => body.size_hint(),
-            Source::Intercept(body) => body.size_hint(),
-            Source::Read { start, rest: Remainder::Nothing } => SizeHint::with_exact(start.len() as u64),
-            Source::Read { .. } => SizeHint::default(),
+            BodySource::Upstream { body, .. } => body.size_hint(),
+            BodySource::Full(body) => body.size_hint(),
+            BodySource::Prefixed { prefix, remainder: Remainder::End } => SizeHint::with_exact(prefix.len() as u64),
+            BodySource::Prefixed { .. } => SizeHint::default(),
         }
     }
 }
@@ -207,7 +207,7 @@ mod tests {
     async fn e13_a_request_body_is_counted_and_its_trailers_dropped() {
         let record = Arc::new(Record::new(Method::POST, None));
         let sent = Full::new(Bytes::from("abcde")).with_trailers(std::future::ready(Some(Ok(HeaderMap::new()))));
-        let body = RequestBody::new(sent, Arc::clone(&record));
+        let body = ProgressBody::new(sent, Arc::clone(&record));
         assert!(!record.is_request_complete());
         let collected = body.collect().await.unwrap();
         assert!(collected.trailers().is_none());
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn an_empty_body_is_complete_at_once() {
         let record = Arc::new(Record::new(Method::GET, None));
-        RequestBody::new(Full::new(Bytes::new()), Arc::clone(&record));
+        ProgressBody::new(Full::new(Bytes::new()), Arc::clone(&record));
         assert!(record.is_request_complete());
     }
 }

@@ -32,9 +32,9 @@ use crate::{error_chain::BodyError, stall::StallTimer};
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
     /// The most bytes (`limits.body_bytes`).
-    pub bytes: u64,
+    pub max_bytes: u64,
     /// The longest time without any progress, and the time before the speed counts (`upstream.idle_timeout`).
-    pub idle: Duration,
+    pub idle_timeout: Duration,
     /// The least average speed after that, in bytes a second (`limits.body_min_rate`).
     pub min_rate: u64,
 }
@@ -45,14 +45,14 @@ impl From<BodyLimitError> for Error {
             BodyLimitError::TooLarge => {
                 Self::new(Code::BodyTooLarge, "The request body is larger than limits.body_bytes.")
             }
-            BodyLimitError::BrokenOff | BodyLimitError::Answered => {
+            BodyLimitError::Incomplete | BodyLimitError::RequestFinished => {
                 Self::new(Code::BadRequest, "The request body broke off.")
             }
             BodyLimitError::TooSlow => {
                 Self::new(Code::RequestTimeout, "The request body stopped arriving, or came too slowly.")
             }
         };
-        error.closing()
+        error.closing_connection()
     }
 }
 
@@ -65,46 +65,47 @@ pub(super) fn check<B>(limits: BodyLimits, exchange: &mut Exchange<B>) -> Result
     // The connection has made sure that it is one plain number.
     let length = exchange.request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limits.bytes) { Err(BodyLimitError::TooLarge.into()) } else { Ok(()) }
+    if length.is_some_and(|length| length > limits.max_bytes) { Err(BodyLimitError::TooLarge.into()) } else { Ok(()) }
 }
 
-/// Has the body of a request watched.
-pub(super) fn watch<B>(limits: BodyLimits, exchange: Exchange<B>) -> Exchange<LimitedBody<B>> {
+/// Wraps the body of a request so that it keeps to `limits`.
+pub(super) fn limit<B>(limits: BodyLimits, exchange: Exchange<B>) -> Exchange<LimitedBody<B>> {
     let Exchange { request, record } = exchange;
-    let upload = |inner| LimitedBody {
+    let limited = |inner| LimitedBody {
         inner,
         limits,
         record: Arc::clone(&record),
         started: None,
         bytes: 0,
-        patience: StallTimer::new(limits.idle),
+        stall: StallTimer::new(limits.idle_timeout),
     };
-    Exchange { request: request.map(upload), record }
+    Exchange { request: request.map(limited), record }
 }
 
-/// A request's body that keeps to its limits, or fails.
+/// The body of a request; fails when it exceeds its limits.
 #[derive(Debug)]
 pub struct LimitedBody<B> {
     inner: B,
     limits: BodyLimits,
     record: Arc<Record>,
-    /// When it was first asked for: the caller is not to blame for what was waited for before.
+    /// When it was first polled: the caller is not to blame for time spent waiting before that.
     started: Option<Instant>,
     bytes: u64,
     /// With a caller that keeps us waiting; most bodies are there with the head.
-    patience: StallTimer,
+    stall: StallTimer,
 }
 
 impl<B> LimitedBody<B> {
-    /// The time by which so many bytes must have come.
-    fn due(&self, started: Instant) -> Instant {
-        let taking = Duration::from_secs(self.bytes.checked_div(self.limits.min_rate).unwrap_or(u64::from(u32::MAX)));
-        started + self.limits.idle + taking
+    /// The time by which the bytes so far must have arrived.
+    fn deadline(&self, started: Instant) -> Instant {
+        let transfer_time =
+            Duration::from_secs(self.bytes.checked_div(self.limits.min_rate).unwrap_or(u64::from(u32::MAX)));
+        started + self.limits.idle_timeout + transfer_time
     }
 
-    /// Fails the body for this reason, and notes it: over HTTP/2 the client only tells that the request ended.
-    fn failed(&self, error: BodyLimitError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.record.set_upload_error(error);
+    /// Fails the body with `error`, and records it: over HTTP/2 the client only reports that the request ended.
+    fn fail(&self, error: BodyLimitError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.record.set_request_body_error(error);
         Poll::Ready(Some(Err(error.into())))
     }
 }
@@ -119,24 +120,24 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         let started = *this.started.get_or_insert_with(Instant::now);
-        if this.record.has_ended() {
-            return this.failed(BodyLimitError::Answered);
+        if this.record.is_finished() {
+            return this.fail(BodyLimitError::RequestFinished);
         }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            ready!(this.patience.poll_lost(cx));
-            return this.failed(BodyLimitError::TooSlow);
+            ready!(this.stall.poll_lost(cx));
+            return this.fail(BodyLimitError::TooSlow);
         };
-        this.patience.restore();
+        this.stall.restore();
         if let Some(Err(_)) = &frame {
-            this.record.set_upload_error(BodyLimitError::BrokenOff);
+            this.record.set_request_body_error(BodyLimitError::Incomplete);
         }
         if let Some(Ok(frame)) = &frame {
             this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if this.bytes > this.limits.bytes {
-                return this.failed(BodyLimitError::TooLarge);
+            if this.bytes > this.limits.max_bytes {
+                return this.fail(BodyLimitError::TooLarge);
             }
-            if !this.inner.is_end_stream() && Instant::now() > this.due(started) {
-                return this.failed(BodyLimitError::TooSlow);
+            if !this.inner.is_end_stream() && Instant::now() > this.deadline(started) {
+                return this.fail(BodyLimitError::TooSlow);
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -161,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BodyLimits = BodyLimits { bytes: 1000, idle: Duration::from_secs(60), min_rate: 10 };
+    const LIMITS: BodyLimits = BodyLimits { max_bytes: 1000, idle_timeout: Duration::from_secs(60), min_rate: 10 };
 
     fn exchange<B>(length: Option<&str>, body: B) -> Exchange<B> {
         let mut request = Request::builder();
@@ -184,7 +185,7 @@ mod tests {
             }
         });
         let started = Instant::now();
-        let body = watch(LIMITS, exchange(None, body)).request.into_body();
+        let body = limit(LIMITS, exchange(None, body)).request.into_body();
         let outcome = body.collect().await.map(|body| body.to_bytes().len());
         let outcome = outcome.map_err(|error| *error.downcast_ref::<BodyLimitError>().unwrap());
         sending.abort();

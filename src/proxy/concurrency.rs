@@ -1,8 +1,8 @@
 //! How many requests are with the upstream at once, over all workers: so many, a bounded queue of others behind them, and the rest
 //! is turned away while it is young.
 //!
-//! A request has its place until its answer has gone down to the last byte, since a slow download occupies an upstream connection
-//! as well. Answers of the proxy's own have none. While there are free places, a request waits for nothing and nothing is allocated.
+//! A request holds its permit until its answer has gone down to the last byte, since a slow download occupies an upstream connection
+//! as well. Answers of the proxy's own have none. While there are free permits, a request waits for nothing and nothing is allocated.
 
 use std::{
     pin::Pin,
@@ -22,20 +22,20 @@ use tower::{Layer, Service};
 use super::{body::ResponseBody, config::Config, error::Error, exchange::Exchange};
 use crate::telemetry::Metrics;
 
-/// The places of the process: the layers of all workers' stacks are clones of one.
+/// The permits of the process: the layers of all workers' stacks are clones of one.
 #[derive(Clone, Debug)]
 pub struct ConcurrencyLayer(Arc<Permits>);
 
 impl ConcurrencyLayer {
-    /// As many places, in the open and in the queue, as `config` says.
+    /// With `config.concurrency` permits and a queue of `config.queue` requests.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
         for reason in Shed::LABELS {
             metrics.init_shed(reason);
         }
         Self(Arc::new(Permits {
-            open: Arc::new(Semaphore::new(config.concurrency)),
+            in_flight: Arc::new(Semaphore::new(config.concurrency)),
             queue: Arc::new(Semaphore::new(config.queue)),
-            patience: config.queue_timeout,
+            queue_timeout: config.queue_timeout,
             metrics,
         }))
     }
@@ -53,30 +53,34 @@ labels! {
 
 #[derive(Debug)]
 struct Permits {
-    open: Arc<Semaphore>,
+    in_flight: Arc<Semaphore>,
     queue: Arc<Semaphore>,
-    patience: Duration,
+    queue_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
 impl Permits {
-    /// A place now, a time in the queue for one, or neither.
-    fn enter(self: &Arc<Self>) -> Result<Entered, Error> {
-        if let Ok(place) = Arc::clone(&self.open).try_acquire_owned() {
-            return Ok(Entered::AtOnce(place));
+    /// Acquires a permit now or through the queue.
+    ///
+    /// # Errors
+    ///
+    /// When the queue is full.
+    fn acquire(self: &Arc<Self>) -> Result<Acquisition, Error> {
+        if let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() {
+            return Ok(Acquisition::Immediate(permit));
         }
         let Ok(queued) = Arc::clone(&self.queue).try_acquire_owned() else {
             return Err(self.shed(Shed::QueueFull));
         };
-        let (places, queued) = (Arc::clone(self), Queued::new(queued, Arc::clone(&self.metrics)));
-        Ok(Entered::Queue(Box::pin(async move {
-            let _queued = queued;
+        let (permits, slot) = (Arc::clone(self), QueueSlot::new(queued, Arc::clone(&self.metrics)));
+        Ok(Acquisition::Queued(Box::pin(async move {
+            let _slot = slot;
             let arrived = Instant::now();
-            let place = timeout(places.patience, Arc::clone(&places.open).acquire_owned()).await;
-            places.metrics.observe_queue_wait(arrived.elapsed());
-            place
-                .map(|place| place.expect("the semaphore is never closed"))
-                .map_err(|_| places.shed(Shed::QueueTimeout))
+            let permit = timeout(permits.queue_timeout, Arc::clone(&permits.in_flight).acquire_owned()).await;
+            permits.metrics.observe_queue_wait(arrived.elapsed());
+            permit
+                .map(|permit| permit.expect("the semaphore is never closed"))
+                .map_err(|_| permits.shed(Shed::QueueTimeout))
         })))
     }
 
@@ -86,28 +90,28 @@ impl Permits {
     }
 }
 
-enum Entered {
-    AtOnce(OwnedSemaphorePermit),
-    Queue(Wait),
+enum Acquisition {
+    Immediate(OwnedSemaphorePermit),
+    Queued(AcquireFuture),
 }
 
-type Wait = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, Error>> + Send>>;
+type AcquireFuture = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, Error>> + Send>>;
 
-/// Counts a request for as long as it is in the queue.
+/// Counts a request while it is in the queue.
 #[derive(Debug)]
-struct Queued {
-    _place: OwnedSemaphorePermit,
+struct QueueSlot {
+    _permit: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
 }
 
-impl Queued {
-    fn new(place: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
+impl QueueSlot {
+    fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
         metrics.queued().inc();
-        Self { _place: place, metrics }
+        Self { _permit: permit, metrics }
     }
 }
 
-impl Drop for Queued {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         self.metrics.queued().dec();
     }
@@ -117,14 +121,14 @@ impl<S> Layer<S> for ConcurrencyLayer {
     type Service = Concurrency<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Concurrency { inner, places: Arc::clone(&self.0) }
+        Concurrency { inner, permits: Arc::clone(&self.0) }
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct Concurrency<S> {
     inner: S,
-    places: Arc<Permits>,
+    permits: Arc<Permits>,
 }
 
 impl<S, B> Service<Exchange<B>> for Concurrency<S>
@@ -140,17 +144,17 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
-        match self.places.enter() {
-            Ok(Entered::AtOnce(place)) => {
-                ConcurrencyFuture::Calling { inner: self.inner.call(exchange), place: Some(place) }
+        match self.permits.acquire() {
+            Ok(Acquisition::Immediate(permit)) => {
+                ConcurrencyFuture::Calling { inner: self.inner.call(exchange), permit: Some(permit) }
             }
-            Ok(Entered::Queue(wait)) => {
+            Ok(Acquisition::Queued(wait)) => {
                 // The service that was polled ready is the one to call; the clone takes its place.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
                 ConcurrencyFuture::Waiting { wait, since: Instant::now(), call: Some(Box::new((inner, exchange))) }
             }
-            Err(error) => ConcurrencyFuture::Refused { error: Some(error) },
+            Err(error) => ConcurrencyFuture::Rejected { error: Some(error) },
         }
     }
 }
@@ -158,10 +162,10 @@ where
 pin_project! {
     #[project = ConcurrencyProjection]
     pub enum ConcurrencyFuture<S, B, F> {
-        Refused { error: Option<Error> },
+        Rejected { error: Option<Error> },
         // What it waits with is on the heap, so that a request that does not wait has no room for it.
-        Waiting { wait: Wait, since: Instant, call: Option<Box<(S, Exchange<B>)>> },
-        Calling { #[pin] inner: F, place: Option<OwnedSemaphorePermit> },
+        Waiting { wait: AcquireFuture, since: Instant, call: Option<Box<(S, Exchange<B>)>> },
+        Calling { #[pin] inner: F, permit: Option<OwnedSemaphorePermit> },
     }
 }
 
@@ -173,24 +177,24 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let calling = match self.as_mut().project() {
-                ConcurrencyProjection::Refused { error } => {
+            let next = match self.as_mut().project() {
+                ConcurrencyProjection::Rejected { error } => {
                     return Poll::Ready(Err(error.take().expect("polled after it was ready")));
                 }
-                ConcurrencyProjection::Calling { inner, place } => {
+                ConcurrencyProjection::Calling { inner, permit } => {
                     let response = ready!(inner.poll(cx))?;
-                    let place = place.take().expect("polled after it was ready");
-                    return Poll::Ready(Ok(response.map(|body| body.holding(place))));
+                    let permit = permit.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(response.map(|body| body.with_permit(permit))));
                 }
                 ConcurrencyProjection::Waiting { wait, since, call } => {
-                    let place = ready!(wait.as_mut().poll(cx));
+                    let permit = ready!(wait.as_mut().poll(cx));
                     let (mut service, exchange) = *call.take().expect("polled after it was ready");
-                    exchange.record.set_queued(since.elapsed());
-                    let place = Some(place?);
-                    Self::Calling { inner: service.call(exchange), place }
+                    exchange.record.set_queue_wait(since.elapsed());
+                    let permit = Some(permit?);
+                    Self::Calling { inner: service.call(exchange), permit }
                 }
             };
-            self.set(calling);
+            self.set(next);
         }
     }
 }
@@ -208,29 +212,29 @@ mod tests {
     use super::*;
     use crate::proxy::{Code, Record};
 
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 
     type Reply = tokio::sync::oneshot::Sender<Result<(), Code>>;
 
     /// A stack with this layer, and the requests that reach its bottom, to be answered by hand.
-    struct Bench {
+    struct Harness {
         service: BoxCloneService<Exchange<()>, Response<ResponseBody>, Error>,
         metrics: Arc<Metrics>,
         arrived: UnboundedReceiver<Reply>,
     }
 
-    impl Bench {
-        fn new(open: usize, queue: usize) -> Self {
+    impl Harness {
+        fn new(in_flight: usize, queue: usize) -> Self {
             let metrics = Arc::new(Metrics::new());
-            let places = Permits {
-                open: Arc::new(Semaphore::new(open)),
+            let permits = Permits {
+                in_flight: Arc::new(Semaphore::new(in_flight)),
                 queue: Arc::new(Semaphore::new(queue)),
-                patience: PATIENCE,
+                queue_timeout: QUEUE_TIMEOUT,
                 metrics: Arc::clone(&metrics),
             };
-            let (tell, arrived) = unbounded_channel();
-            let bottom = tower::service_fn(move |_: Exchange<()>| answer_by_hand(tell.clone()));
-            let service = BoxCloneService::new(ConcurrencyLayer(Arc::new(places)).layer(bottom));
+            let (requests, arrived) = unbounded_channel();
+            let bottom = tower::service_fn(move |_: Exchange<()>| respond_by_hand(requests.clone()));
+            let service = BoxCloneService::new(ConcurrencyLayer(Arc::new(permits)).layer(bottom));
             Self { service, metrics, arrived }
         }
 
@@ -238,7 +242,7 @@ mod tests {
         async fn send(&self) -> JoinHandle<Result<Response<ResponseBody>, Error>> {
             let exchange = Exchange { request: Request::new(()), record: Arc::new(Record::new(Method::GET, None)) };
             let sent = tokio::spawn(self.service.clone().oneshot(exchange));
-            settle().await;
+            run_until_idle().await;
             sent
         }
 
@@ -253,15 +257,15 @@ mod tests {
         }
     }
 
-    async fn answer_by_hand(tell: UnboundedSender<Reply>) -> Result<Response<ResponseBody>, Error> {
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        tell.send(reply).unwrap();
-        let answer = answer.await.unwrap();
-        answer.map(|()| Response::new(ResponseBody::local("x"))).map_err(|code| Error::new(code, "x"))
+    async fn respond_by_hand(requests: UnboundedSender<Reply>) -> Result<Response<ResponseBody>, Error> {
+        let (reply, response) = tokio::sync::oneshot::channel();
+        requests.send(reply).unwrap();
+        let response = response.await.unwrap();
+        response.map(|()| Response::new(ResponseBody::full("x"))).map_err(|code| Error::new(code, "x"))
     }
 
     /// Lets every other task run until it waits.
-    async fn settle() {
+    async fn run_until_idle() {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
@@ -269,76 +273,76 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn i09_beyond_the_places_requests_wait_in_a_bounded_queue_and_the_rest_is_shed() {
-        let mut bench = Bench::new(2, 2);
-        let sent = [bench.send().await, bench.send().await, bench.send().await, bench.send().await];
-        assert_eq!(bench.arrived.len(), 2);
-        bench.check_metric("requests_queued 2");
+        let mut harness = Harness::new(2, 2);
+        let sent = [harness.send().await, harness.send().await, harness.send().await, harness.send().await];
+        assert_eq!(harness.arrived.len(), 2);
+        harness.check_metric("requests_queued 2");
         let started = Instant::now();
-        let error = bench.send().await.await.unwrap().unwrap_err();
+        let error = harness.send().await.await.unwrap().unwrap_err();
         assert_eq!((error.code(), started.elapsed()), (Code::Overloaded, Duration::ZERO));
-        bench.check_metric(r#"requests_shed_total{reason="queue_full"} 1"#);
+        harness.check_metric(r#"requests_shed_total{reason="queue_full"} 1"#);
 
         let [first, second, third, fourth] = sent;
-        bench.arrived().unwrap().send(Ok(())).unwrap();
-        let answer = first.await.unwrap().unwrap();
-        settle().await;
-        assert_eq!(bench.arrived.len(), 1, "the place is taken until the answer's body is gone");
-        drop(answer);
-        settle().await;
-        assert_eq!(bench.arrived.len(), 2);
-        bench.check_metric("requests_queued 1");
+        harness.arrived().unwrap().send(Ok(())).unwrap();
+        let response = first.await.unwrap().unwrap();
+        run_until_idle().await;
+        assert_eq!(harness.arrived.len(), 1, "the place is taken until the answer's body is gone");
+        drop(response);
+        run_until_idle().await;
+        assert_eq!(harness.arrived.len(), 2);
+        harness.check_metric("requests_queued 1");
 
         let error = fourth.await.unwrap().unwrap_err();
-        assert_eq!((error.code(), started.elapsed()), (Code::Overloaded, PATIENCE));
-        bench.check_metric(r#"requests_shed_total{reason="queue_timeout"} 1"#);
-        bench.check_metric("requests_queued 0");
+        assert_eq!((error.code(), started.elapsed()), (Code::Overloaded, QUEUE_TIMEOUT));
+        harness.check_metric(r#"requests_shed_total{reason="queue_timeout"} 1"#);
+        harness.check_metric("requests_queued 0");
         for waiting in [second, third] {
-            bench.arrived().unwrap().send(Ok(())).unwrap();
+            harness.arrived().unwrap().send(Ok(())).unwrap();
             waiting.await.unwrap().unwrap();
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn g07_a_request_that_is_dropped_leaves_its_place_at_once_wherever_it_is() {
-        let mut bench = Bench::new(1, 1);
-        let (working, queued) = (bench.send().await, bench.send().await);
-        assert_eq!(bench.arrived.len(), 1);
+        let mut harness = Harness::new(1, 1);
+        let (working, queued) = (harness.send().await, harness.send().await);
+        assert_eq!(harness.arrived.len(), 1);
         queued.abort();
-        settle().await;
-        bench.check_metric("requests_queued 0");
-        let next = bench.send().await;
-        bench.arrived().unwrap();
+        run_until_idle().await;
+        harness.check_metric("requests_queued 0");
+        let next = harness.send().await;
+        harness.arrived().unwrap();
         working.abort();
-        settle().await;
-        bench.arrived().expect("the next one has the place").send(Ok(())).unwrap();
+        run_until_idle().await;
+        harness.arrived().expect("the next one has the place").send(Ok(())).unwrap();
         next.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_of_the_proxys_own_has_no_place() {
-        let mut bench = Bench::new(1, 0);
-        let failed = bench.send().await;
-        bench.arrived().unwrap().send(Err(Code::UpstreamTls)).unwrap();
+        let mut harness = Harness::new(1, 0);
+        let failed = harness.send().await;
+        harness.arrived().unwrap().send(Err(Code::UpstreamTls)).unwrap();
         let _error = failed.await.unwrap().unwrap_err();
-        bench.send().await;
-        assert!(bench.arrived().is_some());
+        harness.send().await;
+        assert!(harness.arrived().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_go_in_their_order_and_before_those_who_come() {
-        let mut bench = Bench::new(1, 2);
-        let first = bench.send().await;
-        let second = bench.send().await;
-        bench.arrived().unwrap().send(Ok(())).unwrap();
+        let mut harness = Harness::new(1, 2);
+        let first = harness.send().await;
+        let second = harness.send().await;
+        harness.arrived().unwrap().send(Ok(())).unwrap();
         drop(first.await.unwrap());
         // The place is promised to the second, though it has not run yet.
-        let third = bench.send().await;
-        advance(PATIENCE / 2).await;
-        assert_eq!(bench.arrived.len(), 1);
-        bench.arrived().unwrap().send(Ok(())).unwrap();
+        let third = harness.send().await;
+        advance(QUEUE_TIMEOUT / 2).await;
+        assert_eq!(harness.arrived.len(), 1);
+        harness.arrived().unwrap().send(Ok(())).unwrap();
         drop(second.await.unwrap().unwrap());
-        settle().await;
-        bench.arrived().unwrap().send(Ok(())).unwrap();
+        run_until_idle().await;
+        harness.arrived().unwrap().send(Ok(())).unwrap();
         third.await.unwrap().unwrap();
     }
 }

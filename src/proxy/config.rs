@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use super::{body_limits::BodyLimits, endpoints::Endpoints};
+use super::{body_limits::BodyLimits, endpoints::AuthEndpoints};
 use crate::{message::guard::RequiredHeader, policy::Policy, upstream::UpstreamConfig, vendor::catalogue::Catalogue};
 
 /// How requests are let in and forwarded.
@@ -27,19 +27,19 @@ pub struct Config {
     /// The same for the operations that the vendor calls slow (`upstream.slow_first_byte_timeout`).
     pub slow_first_byte_timeout: Duration,
     /// How large a request's body may be, and how slowly it may come.
-    pub upload: BodyLimits,
+    pub body_limits: BodyLimits,
     /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
     pub replay_buffer: usize,
     /// The endpoints that callers must not reach.
-    pub endpoints: Endpoints,
+    pub endpoints: AuthEndpoints,
     /// The operations of the upstream's API.
     pub catalogue: &'static Catalogue,
     /// What callers may call.
     pub policy: Arc<Policy>,
     /// The names of the header fields that are injected.
-    pub own_headers: Vec<HeaderName>,
+    pub injected_headers: Vec<HeaderName>,
     /// Names of header families that are forwarded all the same (`headers.forward`).
-    pub forward: Vec<HeaderName>,
+    pub forwarded_headers: Vec<HeaderName>,
     /// How long a request whose token was refused waits for a new one.
-    pub heal_wait: Duration,
+    pub reauth_wait: Duration,
 }

@@ -23,13 +23,13 @@ use super::{
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeadlineLayer {
-    usual: Duration,
+    normal: Duration,
     slow: Duration,
 }
 
 impl DeadlineLayer {
     pub(super) fn new(config: &Config) -> Self {
-        Self { usual: config.first_byte_timeout, slow: config.slow_first_byte_timeout }
+        Self { normal: config.first_byte_timeout, slow: config.slow_first_byte_timeout }
     }
 }
 
@@ -37,14 +37,14 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = Deadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Deadline { inner, limits: *self }
+        Deadline { inner, timeouts: *self }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Deadline<S> {
     inner: S,
-    limits: DeadlineLayer,
+    timeouts: DeadlineLayer,
 }
 
 impl<S, B> Service<Exchange<B>> for Deadline<S>
@@ -61,8 +61,13 @@ where
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
         let record = Arc::clone(&exchange.record);
-        let limit = if record.operation().is_slow() { self.limits.slow } else { self.limits.usual };
-        DeadlineFuture { inner: self.inner.call(exchange), timer: sleep_until(Instant::now() + limit), limit, record }
+        let timeout = if record.operation().is_slow() { self.timeouts.slow } else { self.timeouts.normal };
+        DeadlineFuture {
+            inner: self.inner.call(exchange),
+            timer: sleep_until(Instant::now() + timeout),
+            timeout,
+            record,
+        }
     }
 }
 
@@ -72,7 +77,7 @@ pin_project! {
         inner: F,
         #[pin]
         timer: Sleep,
-        limit: Duration,
+        timeout: Duration,
         record: Arc<Record>,
     }
 }
@@ -87,8 +92,8 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for DeadlineFuture<F> {
         }
         loop {
             ready!(this.timer.as_mut().poll(cx));
-            let due = this.record.last_request_progress() + *this.limit;
-            if due <= Instant::now() {
+            let deadline = this.record.last_request_progress() + *this.timeout;
+            if deadline <= Instant::now() {
                 return Poll::Ready(Err(if this.record.is_waiting_for_caller() {
                     Error::new(Code::RequestTimeout, "The request body stopped arriving.")
                 } else {
@@ -98,7 +103,7 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for DeadlineFuture<F> {
                     )
                 }));
             }
-            this.timer.as_mut().reset(due);
+            this.timer.as_mut().reset(deadline);
         }
     }
 }
@@ -112,7 +117,7 @@ mod tests {
     use super::*;
     use crate::vendor::catalogue::Catalogue;
 
-    const LIMITS: DeadlineLayer = DeadlineLayer { usual: Duration::from_secs(60), slow: Duration::from_secs(240) };
+    const TIMEOUTS: DeadlineLayer = DeadlineLayer { normal: Duration::from_secs(60), slow: Duration::from_secs(240) };
 
     fn exchange(path: &str) -> (Exchange<()>, Arc<Record>) {
         let record = Arc::new(Record::new(Method::GET, None));
@@ -121,7 +126,7 @@ mod tests {
     }
 
     async fn outcome(path: &str, waiting_for_caller: bool) -> (Code, u64) {
-        let service = LIMITS.layer(service_fn(|_: Exchange<()>| std::future::pending::<Result<(), Error>>()));
+        let service = TIMEOUTS.layer(service_fn(|_: Exchange<()>| std::future::pending::<Result<(), Error>>()));
         let (exchange, record) = exchange(path);
         record.set_waiting_for_caller(waiting_for_caller);
         let started = Instant::now();
@@ -139,12 +144,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_moves_keeps_the_deadline_away() {
-        let service = LIMITS.layer(service_fn(|_: Exchange<()>| std::future::pending::<Result<(), Error>>()));
+        let service = TIMEOUTS.layer(service_fn(|_: Exchange<()>| std::future::pending::<Result<(), Error>>()));
         let (exchange, record) = exchange("/x");
         let mut call = std::pin::pin!(service.oneshot(exchange));
         for _ in 0..20 {
             assert!(timeout(Duration::from_secs(50), &mut call).await.is_err());
-            record.request_moved(1);
+            record.add_request_bytes(1);
         }
         record.set_request_complete();
         sleep(Duration::from_secs(59)).await;

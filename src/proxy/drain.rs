@@ -54,7 +54,7 @@ where
 {
     type Response = S::Response;
     type Error = Error;
-    type Future = OverdueFuture<S::Future>;
+    type Future = DrainDeadlineFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
@@ -62,12 +62,12 @@ where
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
         let inner = (!self.drain.is_overdue()).then(|| self.inner.call(exchange));
-        OverdueFuture { inner, drain: self.drain.clone() }
+        DrainDeadlineFuture { inner, drain: self.drain.clone() }
     }
 }
 
 pin_project! {
-    pub(super) struct OverdueFuture<F> {
+    pub(super) struct DrainDeadlineFuture<F> {
         // Absent for a request that came too late.
         #[pin]
         inner: Option<F>,
@@ -75,15 +75,15 @@ pin_project! {
     }
 }
 
-impl<F: Future<Output = Result<T, Error>>, T> Future for OverdueFuture<F> {
+impl<F: Future<Output = Result<T, Error>>, T> Future for DrainDeadlineFuture<F> {
     type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let error = match this.inner.as_pin_mut() {
-            None => late(),
+            None => rejected_while_draining(),
             Some(inner) => match inner.poll(cx) {
-                Poll::Pending if this.drain.is_overdue() => unfinished(),
+                Poll::Pending if this.drain.is_overdue() => cut_off(),
                 polled => return polled,
             },
         };
@@ -93,12 +93,13 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for OverdueFuture<F> {
 }
 
 /// Nothing of the request was forwarded.
-fn late() -> Error {
-    Error::new(Code::Draining, "The proxy is ending and takes no requests any more; try again.").after(RETRY_AFTER)
+fn rejected_while_draining() -> Error {
+    Error::new(Code::Draining, "The proxy is ending and takes no requests any more; try again.")
+        .with_retry_after(RETRY_AFTER)
 }
 
 /// The request may be with the upstream, so the answer does not say when to try again.
-fn unfinished() -> Error {
+fn cut_off() -> Error {
     Error::new(
         Code::Draining,
         "The proxy is ending and can wait for the answer no longer; the API may execute the request all the same.",

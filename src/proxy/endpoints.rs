@@ -10,16 +10,16 @@ use crate::{
 
 /// What a path that callers must not reach is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub enum AuthEndpoint {
     /// It grants tokens, and answers in this shape.
-    Token(Shape),
+    Token(ResponseShape),
     /// It revokes tokens (`auth.revocation_path`).
     Revocation,
 }
 
 /// How a token call is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum ResponseShape {
     /// As OAuth 2.0 has it.
     OAuth2,
     /// As the vendor's partner authentication has it.
@@ -30,9 +30,9 @@ pub enum Shape {
 
 /// The endpoints, each by the canonical form of its path.
 #[derive(Clone, Debug)]
-pub struct Endpoints(Vec<(String, Endpoint)>);
+pub struct AuthEndpoints(Vec<(String, AuthEndpoint)>);
 
-impl Endpoints {
+impl AuthEndpoints {
     /// Both schemes' own endpoints, used or not, and those that are configured.
     ///
     /// # Panics
@@ -40,10 +40,10 @@ impl Endpoints {
     /// When a configured path has no canonical form, which the configuration refuses.
     pub fn new(token_path: Option<&str>, revocation_path: Option<&str>) -> Self {
         let paths = [
-            (Some(oauth2::TOKEN_PATH), Endpoint::Token(Shape::OAuth2)),
-            (Some(partner::TOKEN_PATH), Endpoint::Token(Shape::Partner)),
-            (token_path, Endpoint::Token(Shape::Configured)),
-            (revocation_path, Endpoint::Revocation),
+            (Some(oauth2::TOKEN_PATH), AuthEndpoint::Token(ResponseShape::OAuth2)),
+            (Some(partner::TOKEN_PATH), AuthEndpoint::Token(ResponseShape::Partner)),
+            (token_path, AuthEndpoint::Token(ResponseShape::Configured)),
+            (revocation_path, AuthEndpoint::Revocation),
         ];
         let form = |path| canonical(path).expect("the paths of endpoints have a canonical form");
         Self(paths.into_iter().filter_map(|(path, endpoint)| Some((form(path?), endpoint))).collect())
@@ -54,16 +54,16 @@ impl Endpoints {
     /// # Errors
     ///
     /// When it cannot be told what the path names.
-    pub(super) fn find(&self, path: &str) -> Result<Option<Endpoint>, Ambiguous> {
+    pub(super) fn find(&self, path: &str) -> Result<Option<AuthEndpoint>, Ambiguous> {
         if is_already_canonical(path) {
-            return Ok(self.find_form(|own| own.eq_ignore_ascii_case(path)));
+            return Ok(self.find_by(|endpoint_path| endpoint_path.eq_ignore_ascii_case(path)));
         }
         let form = canonical(path)?;
-        Ok(self.find_form(|own| may_be_read_as(&form, own)))
+        Ok(self.find_by(|endpoint_path| may_be_read_as(&form, endpoint_path)))
     }
 
-    fn find_form(&self, is_it: impl Fn(&str) -> bool) -> Option<Endpoint> {
-        self.0.iter().find(|(own, _)| is_it(own)).map(|(_, endpoint)| *endpoint)
+    fn find_by(&self, names_it: impl Fn(&str) -> bool) -> Option<AuthEndpoint> {
+        self.0.iter().find(|(endpoint_path, _)| names_it(endpoint_path)).map(|(_, endpoint)| *endpoint)
     }
 }
 
@@ -71,13 +71,13 @@ impl Endpoints {
 mod tests {
     use super::*;
 
-    const OAUTH2: Option<Endpoint> = Some(Endpoint::Token(Shape::OAuth2));
-    const PARTNER: Option<Endpoint> = Some(Endpoint::Token(Shape::Partner));
-    const CONFIGURED: Option<Endpoint> = Some(Endpoint::Token(Shape::Configured));
+    const OAUTH2: Option<AuthEndpoint> = Some(AuthEndpoint::Token(ResponseShape::OAuth2));
+    const PARTNER: Option<AuthEndpoint> = Some(AuthEndpoint::Token(ResponseShape::Partner));
+    const CONFIGURED: Option<AuthEndpoint> = Some(AuthEndpoint::Token(ResponseShape::Configured));
 
     #[test]
     fn c16_every_endpoint_is_found_in_any_spelling() {
-        let endpoints = Endpoints::new(Some("/Custom/Grant.v1/"), Some("/oauth/revoke"));
+        let endpoints = AuthEndpoints::new(Some("/Custom/Grant.v1/"), Some("/oauth/revoke"));
         for (path, expected) in [
             ("/oauth/token", OAUTH2),
             ("/OAuth/TOKEN", OAUTH2),
@@ -87,7 +87,7 @@ mod tests {
             ("/aggregation/v2/partners%2Fauthentication", PARTNER),
             ("/custom/grant", CONFIGURED),
             ("/Custom/Grant.v1/", CONFIGURED),
-            ("/oauth/%72evoke", Some(Endpoint::Revocation)),
+            ("/oauth/%72evoke", Some(AuthEndpoint::Revocation)),
             ("/oauth/token/x", None),
             ("/oauth/tokens", None),
             ("/oauth", None),
@@ -97,7 +97,7 @@ mod tests {
         ] {
             assert_eq!(endpoints.find(path), Ok(expected), "{path}");
         }
-        assert_eq!(Endpoints::new(None, None).find("/oauth/revoke"), Ok(None));
+        assert_eq!(AuthEndpoints::new(None, None).find("/oauth/revoke"), Ok(None));
         assert_eq!(endpoints.find("/oauth/../x"), Err(Ambiguous::Dots));
     }
 }

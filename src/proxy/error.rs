@@ -25,7 +25,7 @@ const REJECTED_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The whole response to a request whose head does not arrive in full and is given up to make room for others. No request exists
 /// then that a layer could answer.
-pub const UNFINISHED_HEAD: &str = concat!(
+pub const UNFINISHED_HEAD_RESPONSE: &str = concat!(
     "HTTP/1.1 408 Request Timeout\r\n",
     "content-type: application/problem+json\r\n",
     "x-finicity-proxy-error: request_timeout\r\n",
@@ -115,7 +115,7 @@ pub struct Error {
     pub(super) code: Code,
     pub(super) detail: Cow<'static, str>,
     pub(super) retry_after: Option<Duration>,
-    pub(super) closes: bool,
+    pub(super) closes_connection: bool,
     disposition: Option<Disposition>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -123,7 +123,14 @@ pub struct Error {
 impl Error {
     /// An error whose answer says `detail`: what is wrong and what the caller can do.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None, closes: false, disposition: None, source: None }
+        Self {
+            code,
+            detail: detail.into(),
+            retry_after: None,
+            closes_connection: false,
+            disposition: None,
+            source: None,
+        }
     }
 
     /// [`Code::Overloaded`], worth another try soon.
@@ -133,20 +140,20 @@ impl Error {
 
     /// The same, worth another try after `retry_after`.
     #[must_use]
-    pub fn after(self, retry_after: Duration) -> Self {
+    pub fn with_retry_after(self, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..self }
     }
 
     /// The same with its cause, which only the log will show.
     #[must_use]
-    pub fn because(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..self }
     }
 
     /// The same for a request after which the connection is closed.
     #[must_use]
-    pub fn closing(self) -> Self {
-        Self { closes: true, ..self }
+    pub fn closing_connection(self) -> Self {
+        Self { closes_connection: true, ..self }
     }
 
     /// The same with what is known of the request.
@@ -167,7 +174,7 @@ impl Error {
     /// The chain of causes as one line of text, for the log. Only causes whose words are known to be no peer's are told: the
     /// libraries below hyper quote what a server sent.
     pub fn cause(&self) -> Option<String> {
-        let told = |cause: &(dyn StdError + 'static)| {
+        let loggable = |cause: &(dyn StdError + 'static)| {
             if let Some(error) = cause.downcast_ref::<io::Error>() {
                 return error
                     .raw_os_error()
@@ -181,7 +188,7 @@ impl Error {
             let ours = cause.is::<ConnectError>() || cause.is::<ResolveError>() || cause.is::<egress::Error>();
             (http || ours).then(|| cause.to_string())
         };
-        let causes: Vec<String> = error_chain::chain(self.source()?).filter_map(told).collect();
+        let causes: Vec<String> = error_chain::chain(self.source()?).filter_map(loggable).collect();
         (!causes.is_empty()).then(|| causes.join(": "))
     }
 }
@@ -235,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_response_to_an_unfinished_head_is_consistent() {
-        let (head, body) = UNFINISHED_HEAD.split_once("\r\n\r\n").unwrap();
+        let (head, body) = UNFINISHED_HEAD_RESPONSE.split_once("\r\n\r\n").unwrap();
         let code = Code::RequestTimeout;
         assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{}", body.len());
         assert!(head.contains(&format!("\r\n{X_FINICITY_PROXY_ERROR}: {}\r\n", code.as_str())));

@@ -90,11 +90,11 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Error>>> Future for Error
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         Poll::Ready(Ok(ready!(this.inner.poll(cx)).unwrap_or_else(|error| {
-            this.record.set_failure(&error);
+            this.record.set_error(&error);
             this.metrics.proxy_error(error.code().as_str());
             // What is left of the body would have to be read before the next request, which nobody does.
             let unread = *this.has_body && !this.record.is_request_complete();
-            let error = if unread { error.closing() } else { error };
+            let error = if unread { error.closing_connection() } else { error };
             into_response(error, this.record)
         })))
     }
@@ -122,7 +122,7 @@ pub(super) fn into_response(error: Error, record: &Record) -> Response<ResponseB
         request_id: record.id().to_str().unwrap_or_default(),
     };
     let body = serde_json::to_vec(&problem).expect("strings and numbers are always serialisable");
-    let mut response = Response::new(ResponseBody::local(body));
+    let mut response = Response::new(ResponseBody::full(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
@@ -130,7 +130,7 @@ pub(super) fn into_response(error: Error, record: &Record) -> Response<ResponseB
     if let Some(retry_after) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
     }
-    if error.closes {
+    if error.closes_connection {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if error.code == Code::MethodNotAllowed {
@@ -156,10 +156,10 @@ mod tests {
     #[tokio::test]
     async fn f23_an_error_becomes_a_problem_that_hides_its_cause() {
         let record = Record::new(Method::GET, Some(&HeaderValue::from_static("id-1")));
-        let error = Error::new(Code::UpstreamTls, "detail").because("canary cause");
+        let error = Error::new(Code::UpstreamTls, "detail").with_source("canary cause");
         assert_eq!(error.cause(), None, "only known causes are logged");
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        let error = Error::new(Code::UpstreamTls, "detail").because(refused);
+        let error = Error::new(Code::UpstreamTls, "detail").with_source(refused);
         assert_eq!(error.cause().as_deref(), Some("connection refused"));
         let response = into_response(error, &record);
         assert_eq!(response.status(), StatusCode::BAD_GATEWAY);

@@ -10,28 +10,28 @@ use tower::{Layer, Service};
 
 use super::{error::Error, exchange::Exchange};
 
-/// The layer of the function `apply`.
-pub(super) fn step<F>(apply: F) -> FilterLayer<F> {
-    FilterLayer { apply }
+/// The layer of the function `check`.
+pub(super) fn filter<F>(check: F) -> FilterLayer<F> {
+    FilterLayer { check }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct FilterLayer<F> {
-    apply: F,
+    check: F,
 }
 
 impl<S, F: Clone> Layer<S> for FilterLayer<F> {
     type Service = Filter<S, F>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Filter { inner, apply: self.apply.clone() }
+        Filter { inner, check: self.check.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Filter<S, F> {
     inner: S,
-    apply: F,
+    check: F,
 }
 
 impl<S, F, B> Service<Exchange<B>> for Filter<S, F>
@@ -41,35 +41,35 @@ where
 {
     type Response = S::Response;
     type Error = Error;
-    type Future = StepFuture<S::Future>;
+    type Future = FilterFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
-        match (self.apply)(&mut exchange) {
-            Ok(()) => StepFuture::Passed { inner: self.inner.call(exchange) },
-            Err(error) => StepFuture::Refused { error: Some(error) },
+        match (self.check)(&mut exchange) {
+            Ok(()) => FilterFuture::Passed { inner: self.inner.call(exchange) },
+            Err(error) => FilterFuture::Rejected { error: Some(error) },
         }
     }
 }
 
 pin_project! {
-    #[project = StepProjection]
-    pub(super) enum StepFuture<F> {
+    #[project = FilterProjection]
+    pub(super) enum FilterFuture<F> {
         Passed { #[pin] inner: F },
-        Refused { error: Option<Error> },
+        Rejected { error: Option<Error> },
     }
 }
 
-impl<F: Future<Output = Result<T, Error>>, T> Future for StepFuture<F> {
+impl<F: Future<Output = Result<T, Error>>, T> Future for FilterFuture<F> {
     type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            StepProjection::Passed { inner } => inner.poll(cx),
-            StepProjection::Refused { error } => Poll::Ready(Err(error.take().expect("polled after it was ready"))),
+            FilterProjection::Passed { inner } => inner.poll(cx),
+            FilterProjection::Rejected { error } => Poll::Ready(Err(error.take().expect("polled after it was ready"))),
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::{
-    body::{RequestBody, ResponseBody},
+    body::{ProgressBody, ResponseBody},
     error::{Code, Error},
     exchange::Exchange,
     headers::{self, HeaderRules},
@@ -35,17 +35,17 @@ use crate::{
     },
 };
 
-/// The body of a request as it is sent: noted as it goes, and kept for a second time.
-type Sent<B> = RequestBody<ReplayBody<B>>;
+/// The body of a request as it is sent: its progress is recorded, and it is buffered for a replay.
+type SentBody<B> = ProgressBody<ReplayBody<B>>;
 
 /// Sends requests to the configured authority, over verified TLS, on connections that it keeps and reuses.
-pub(super) struct Upstream<B, C: Connect = Connector>(Arc<Shared<B, C>>);
+pub(super) struct Upstream<B, C: Connect = Connector>(Arc<UpstreamInner<B, C>>);
 
-struct Shared<B, C: Connect> {
-    pool: Arc<Pool<C, Sent<B>>>,
+struct UpstreamInner<B, C: Connect> {
+    pool: Arc<Pool<C, SentBody<B>>>,
     authority: Authority,
     host: HeaderValue,
-    own_names: Arc<HeaderRules>,
+    header_rules: Arc<HeaderRules>,
     idle_timeout: Duration,
 }
 
@@ -57,28 +57,28 @@ impl<B, C: Connect> Clone for Upstream<B, C> {
 
 impl<B> Upstream<B> {
     /// A client for `config.url`, trusting what `trust` says at each connection. Its connections live on the runtime that it is
-    /// used on. Answers lose what is named like `own_names`.
+    /// used on. Answers lose what is named in `header_rules`.
     pub(super) fn new(
         config: &UpstreamConfig,
-        own_names: Arc<HeaderRules>,
+        header_rules: Arc<HeaderRules>,
         trust: TrustStore,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self::with_connector(config, own_names, Connector::new(config, trust), metrics)
+        Self::with_connector(config, header_rules, Connector::new(config, trust), metrics)
     }
 }
 
 impl<B, C: Connect> Upstream<B, C> {
     fn with_connector(
         config: &UpstreamConfig,
-        own_names: Arc<HeaderRules>,
+        header_rules: Arc<HeaderRules>,
         connector: C,
         metrics: Arc<Metrics>,
     ) -> Self {
         let authority = config.url.authority().expect("the configuration checked the upstream's authority").clone();
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is a legal header value");
         let pool = Pool::new(connector, config, metrics);
-        Self(Arc::new(Shared { pool, authority, host, own_names, idle_timeout: config.idle_timeout }))
+        Self(Arc::new(UpstreamInner { pool, authority, host, header_rules, idle_timeout: config.idle_timeout }))
     }
 }
 
@@ -106,9 +106,9 @@ pub(super) struct ResponseFuture<B, C: Connect>(State<B, C>);
 
 enum State<B, C: Connect> {
     /// Over HTTP/1.1 on a connection that was kept, as nearly every one. Nothing is allocated for it.
-    Http1Request { alone: Http1Request<C, Sent<B>>, started: Attempt<B, C> },
+    Http1Request { request: Http1Request<C, SentBody<B>>, attempt: SendAttempt<B, C> },
     /// Beside others on the connection over HTTP/2.
-    Http2Request { among: Http2Request<C, Sent<B>>, started: Attempt<B, C> },
+    Http2Request { request: Http2Request<C, SentBody<B>>, attempt: SendAttempt<B, C> },
     /// On a connection that is to be opened.
     Opening(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>),
 }
@@ -121,17 +121,17 @@ where
 {
     /// Sends the request of `exchange` when it is polled, which must follow at once: the connection is taken, and the request counted as
     /// one that is sent.
-    fn begin(shared: &Arc<Shared<B, C>>, exchange: Exchange<ReplayBody<B>>) -> Self {
+    fn begin(upstream: &Arc<UpstreamInner<B, C>>, exchange: Exchange<ReplayBody<B>>) -> Self {
         let Exchange { request, record } = exchange;
-        let started = Attempt { shared: Arc::clone(shared), record, at: Instant::now() };
-        Self(match shared.pool.checkout(started.record.is_retried(), started.at) {
-            Some(Checkout { connection: PooledConnection::Http1(own), reused }) => {
-                State::Http1Request { alone: started.send_alone(own, request, reused), started }
+        let attempt = SendAttempt { upstream: Arc::clone(upstream), record, started: Instant::now() };
+        Self(match upstream.pool.checkout(attempt.record.is_retried(), attempt.started) {
+            Some(Checkout { connection: PooledConnection::Http1(connection), reused }) => {
+                State::Http1Request { request: attempt.send_http1(connection, request, reused), attempt }
             }
-            Some(Checkout { connection: PooledConnection::Http2(shared), reused }) => {
-                State::Http2Request { among: started.send_among(shared, request, reused), started }
+            Some(Checkout { connection: PooledConnection::Http2(connection), reused }) => {
+                State::Http2Request { request: attempt.send_http2(connection, request, reused), attempt }
             }
-            None => State::Opening(Box::pin(started.open_and_send(request))),
+            None => State::Opening(Box::pin(attempt.open_and_send(request))),
         })
     }
 }
@@ -146,21 +146,25 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            State::Http1Request { alone, started } => Poll::Ready(started.finish(ready!(Pin::new(alone).poll(cx)))),
-            State::Http2Request { among, started } => Poll::Ready(started.finish(ready!(Pin::new(among).poll(cx)))),
-            State::Opening(sending) => sending.as_mut().poll(cx),
+            State::Http1Request { request, attempt } => {
+                Poll::Ready(attempt.response(ready!(Pin::new(request).poll(cx))))
+            }
+            State::Http2Request { request, attempt } => {
+                Poll::Ready(attempt.response(ready!(Pin::new(request).poll(cx))))
+            }
+            State::Opening(opening) => opening.as_mut().poll(cx),
         }
     }
 }
 
-/// What is known of a request before it is sent.
-struct Attempt<B, C: Connect> {
-    shared: Arc<Shared<B, C>>,
+/// One attempt to send a request.
+struct SendAttempt<B, C: Connect> {
+    upstream: Arc<UpstreamInner<B, C>>,
     record: Arc<Record>,
-    at: Instant,
+    started: Instant,
 }
 
-impl<B, C> Attempt<B, C>
+impl<B, C> SendAttempt<B, C>
 where
     C: Connect,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -168,69 +172,72 @@ where
 {
     /// Sends `request` on a connection that is opened for it, or for it and others.
     async fn open_and_send(self, request: Request<ReplayBody<B>>) -> Result<Response<ResponseBody>, Error> {
-        let opened = self.shared.pool.open_or_join(self.record.is_retried()).await;
-        let Checkout { connection, reused } = opened.map_err(not_connected)?;
+        let opened = self.upstream.pool.open_or_join(self.record.is_retried()).await;
+        let Checkout { connection, reused } = opened.map_err(connect_error)?;
         let sent = match connection {
-            PooledConnection::Http1(own) => self.send_alone(own, request, reused).await,
-            PooledConnection::Http2(shared) => self.send_among(shared, request, reused).await,
+            PooledConnection::Http1(connection) => self.send_http1(connection, request, reused).await,
+            PooledConnection::Http2(connection) => self.send_http2(connection, request, reused).await,
         };
-        self.finish(sent)
+        self.response(sent)
     }
 
-    /// Sends `request` on `own`.
-    fn send_alone(
+    /// Sends `request` on `connection`, which serves one request at a time.
+    fn send_http1(
         &self,
-        own: Box<ExclusiveConnection<C, Sent<B>>>,
+        connection: Box<ExclusiveConnection<C, SentBody<B>>>,
         request: Request<ReplayBody<B>>,
         reused: bool,
-    ) -> Http1Request<C, Sent<B>> {
-        self.note_connection(reused);
+    ) -> Http1Request<C, SentBody<B>> {
+        self.record_connection(reused);
         let (mut head, body) = request.into_parts();
         // The target as the caller sent it; whom it is for stands in `Host`.
-        head.headers.insert(header::HOST, self.shared.host.clone());
-        let original = body.original();
-        let alone = Http1Request::begin(own, &head, RequestBody::new(body, Arc::clone(&self.record)), reused);
-        original.keep_head(head);
-        alone
+        head.headers.insert(header::HOST, self.upstream.host.clone());
+        let buffer = body.buffer();
+        let sending = Http1Request::begin(connection, &head, ProgressBody::new(body, Arc::clone(&self.record)), reused);
+        buffer.set_head(head);
+        sending
     }
 
-    /// Sends `request` on `shared`, beside others.
-    fn send_among(
+    /// Sends `request` on `connection`, which it shares with other requests.
+    fn send_http2(
         &self,
-        shared: Arc<MultiplexedConnection<C, Sent<B>>>,
+        connection: Arc<MultiplexedConnection<C, SentBody<B>>>,
         request: Request<ReplayBody<B>>,
         reused: bool,
-    ) -> Http2Request<C, Sent<B>> {
-        self.note_connection(reused);
+    ) -> Http2Request<C, SentBody<B>> {
+        self.record_connection(reused);
         let (mut head, body) = request.into_parts();
-        body.original().keep_head(head.clone());
+        body.buffer().set_head(head.clone());
         // A try before this one, over HTTP/1.1, has put the former there; here the target says whom the request is for, and frames where
         // its body ends.
         head.headers.remove(header::HOST);
         head.headers.remove(header::TRANSFER_ENCODING);
         head.version = Version::HTTP_2;
-        head.uri = request_target::upstream_uri(&self.shared.authority, &head.uri);
-        let body = RequestBody::new(body, Arc::clone(&self.record));
-        Http2Request::begin(shared, Request::from_parts(head, body), reused)
+        head.uri = request_target::upstream_uri(&self.upstream.authority, &head.uri);
+        let body = ProgressBody::new(body, Arc::clone(&self.record));
+        Http2Request::begin(connection, Request::from_parts(head, body), reused)
     }
 
     /// Notes that it has a connection, before it is sent: the upstream goes on with a request whose caller leaves.
-    fn note_connection(&self, reused: bool) {
-        self.shared.pool.metrics().upstream().request_sent(reused);
-        self.record.set_connection(reused);
+    fn record_connection(&self, reused: bool) {
+        self.upstream.pool.metrics().upstream().request_sent(reused);
+        self.record.set_connection_reused(reused);
         self.record.set_reached_upstream(true);
     }
 
-    /// What callers get of what came of it.
-    fn finish(&self, sent: Result<Response<UpstreamBody>, UnansweredRequest>) -> Result<Response<ResponseBody>, Error> {
-        let Self { shared, record, at } = self;
-        let mut response = sent.map_err(|failure| {
-            record.set_reached_upstream(!failure.is_unexecuted());
-            unanswered(failure, record)
+    /// The response or error for the result `sent`.
+    fn response(
+        &self,
+        sent: Result<Response<UpstreamBody>, UnansweredRequest>,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let Self { upstream, record, started } = self;
+        let mut response = sent.map_err(|unanswered| {
+            record.set_reached_upstream(!unanswered.is_unexecuted());
+            request_error(unanswered, record)
         })?;
-        record.set_upstream_first_byte(at.elapsed());
+        record.set_upstream_first_byte(started.elapsed());
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            shared.pool.metrics().upstream().throttled();
+            upstream.pool.metrics().upstream().throttled();
         }
         record.set_upstream_status(response.status());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -239,28 +246,28 @@ where
                 "The upstream switched protocols without having been asked to.",
             ));
         }
-        headers::strip_response(&shared.own_names, response.headers_mut());
+        headers::strip_response(&upstream.header_rules, response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
-        Ok(response.map(|body| ResponseBody::upstream(body, shared.idle_timeout, Arc::clone(record))))
+        Ok(response.map(|body| ResponseBody::upstream(body, upstream.idle_timeout, Arc::clone(record))))
     }
 }
 
 /// The error of a request for which there was no connection.
-pub(super) fn not_connected(error: ConnectError) -> Error {
+pub(super) fn connect_error(error: ConnectError) -> Error {
     let (code, detail) = match error_chain::find::<rustls::Error>(&error) {
         Some(_) => {
             (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
         }
         None => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
     };
-    Error::new(code, detail).because(error)
+    Error::new(code, detail).with_source(error)
 }
 
 /// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.
-fn unanswered(failure: UnansweredRequest, record: &Record) -> Error {
-    let UnansweredRequest { error, disposition } = failure;
-    if let Some(failed) = record.upload_error() {
-        return Error::from(failed).because(error);
+fn request_error(unanswered: UnansweredRequest, record: &Record) -> Error {
+    let UnansweredRequest { error, disposition } = unanswered;
+    if let Some(body_error) = record.request_body_error() {
+        return Error::from(body_error).with_source(error);
     }
     let (code, detail) = if disposition.is_some_and(Disposition::is_unexecuted) {
         (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
@@ -271,7 +278,7 @@ fn unanswered(failure: UnansweredRequest, record: &Record) -> Error {
     } else {
         (Code::UpstreamUnreachable, "The connection to the upstream broke; it may have executed the request.")
     };
-    Error::new(code, detail).because(error).with_disposition(disposition)
+    Error::new(code, detail).with_source(error).with_disposition(disposition)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::{borrow::Cow, sync::LazyLock};
 
 use table::FAMILIES;
 
-pub(super) use known::KNOWN;
+pub(super) use known::KNOWN_NAMES;
 
 /// What a field concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,37 +85,37 @@ pub(super) fn patterns() -> impl Iterator<Item = (Family, &'static str)> {
 /// `name`, which is in lower case, as it is compared: each row of separators is one `-`, and none stands at an end.
 ///
 /// Nothing is allocated for a name that is so already, as nearly all are.
-pub(super) fn folded(name: &str) -> Cow<'_, str> {
+pub(super) fn normalized(name: &str) -> Cow<'_, str> {
     let mut before = b'-';
-    let is_folded = name.bytes().all(|byte| {
-        let is_kept = byte.is_ascii_alphanumeric() || (byte == b'-' && before != b'-');
+    let is_normalized = name.bytes().all(|byte| {
+        let is_normal = byte.is_ascii_alphanumeric() || (byte == b'-' && before != b'-');
         before = byte;
-        is_kept
+        is_normal
     });
-    if is_folded && before != b'-' {
+    if is_normalized && before != b'-' {
         return Cow::Borrowed(name);
     }
     let words = name.split(|character: char| !character.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let mut folded = String::with_capacity(name.len());
+    let mut normalized = String::with_capacity(name.len());
     for word in words {
-        if !folded.is_empty() {
-            folded.push('-');
+        if !normalized.is_empty() {
+            normalized.push('-');
         }
-        folded.push_str(word);
+        normalized.push_str(word);
     }
-    Cow::Owned(folded)
+    Cow::Owned(normalized)
 }
 
-/// The first pattern that holds for `name`, which is [`folded`].
+/// The first pattern that holds for `name`, which is [`normalized`].
 pub(super) fn find(name: &str) -> Option<Match> {
     INDEX.find(name.as_bytes())
 }
 
 /// Built at the first request: some hundred patterns, of which each name is compared with a few.
-static INDEX: LazyLock<Index> = LazyLock::new(Index::new);
+static INDEX: LazyLock<PatternIndex> = LazyLock::new(PatternIndex::new);
 
 /// The patterns by a byte that every name has for which they hold.
-struct Index {
+struct PatternIndex {
     /// By the first byte, or that after `x-`.
     heads: [Bucket; 2 * CLASSES],
     /// By the last byte.
@@ -130,44 +130,46 @@ const CLASSES: usize = 26 + 10 + 1;
 struct Bucket {
     /// A bit for each byte that one of them has next to that.
     seconds: u64,
-    entries: Vec<Entry>,
+    entries: Vec<PatternEntry>,
 }
 
-struct Entry {
+struct PatternEntry {
     text: &'static [u8],
-    holds: Holds,
+    kind: MatchKind,
     found: Match,
 }
 
-/// Which names a pattern holds for, besides its own text.
+/// How a pattern matches a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Holds {
-    No,
-    /// Those that go on with a `-`.
-    Before,
-    /// Those that go on.
-    Start,
-    /// Those that end in a `-` and the text.
-    Behind,
+enum MatchKind {
+    /// The text alone.
+    Exact,
+    /// The text, alone or before a `-`.
+    WordPrefix,
+    /// Any name that begins with the text.
+    Prefix,
+    /// The text, alone or behind a `-`.
+    WordSuffix,
 }
 
-impl Index {
+impl PatternIndex {
     fn new() -> Self {
         let mut index = Self {
             heads: std::array::from_fn(|_| Bucket::default()),
             tails: std::array::from_fn(|_| Bucket::default()),
         };
         for (number, (family, pattern)) in patterns().enumerate() {
-            let (text, holds) = parse(pattern);
+            let (text, kind) = parse(pattern);
             let found = Match { family, pattern, number };
-            let (bucket, second) = match holds {
-                Holds::Behind => tail(text),
+            let (bucket, second) = match kind {
+                MatchKind::WordSuffix => tail(text),
                 _ => head(text),
             };
-            let bucket = if holds == Holds::Behind { &mut index.tails[bucket] } else { &mut index.heads[bucket] };
+            let bucket =
+                if kind == MatchKind::WordSuffix { &mut index.tails[bucket] } else { &mut index.heads[bucket] };
             // A text of one byte says nothing of the next.
             bucket.seconds |= second.map_or(u64::MAX, bit);
-            bucket.entries.push(Entry { text, holds, found });
+            bucket.entries.push(PatternEntry { text, kind, found });
         }
         index
     }
@@ -188,32 +190,32 @@ impl Bucket {
         if self.seconds & second.map_or(u64::MAX, bit) == 0 {
             return None;
         }
-        self.entries.iter().find(|entry| entry.holds_for(name)).map(|entry| entry.found)
+        self.entries.iter().find(|entry| entry.matches(name)).map(|entry| entry.found)
     }
 }
 
-impl Entry {
-    fn holds_for(&self, name: &[u8]) -> bool {
-        match self.holds {
-            Holds::No => name == self.text,
-            Holds::Start => name.starts_with(self.text),
-            Holds::Before => name.strip_prefix(self.text).is_some_and(|rest| matches!(rest, [] | [b'-', ..])),
-            Holds::Behind => name.strip_suffix(self.text).is_some_and(|rest| matches!(rest, [] | [.., b'-'])),
+impl PatternEntry {
+    fn matches(&self, name: &[u8]) -> bool {
+        match self.kind {
+            MatchKind::Exact => name == self.text,
+            MatchKind::Prefix => name.starts_with(self.text),
+            MatchKind::WordPrefix => name.strip_prefix(self.text).is_some_and(|rest| matches!(rest, [] | [b'-', ..])),
+            MatchKind::WordSuffix => name.strip_suffix(self.text).is_some_and(|rest| matches!(rest, [] | [.., b'-'])),
         }
     }
 }
 
-fn parse(pattern: &'static str) -> (&'static [u8], Holds) {
-    let (text, holds) = if let Some(text) = pattern.strip_prefix("*-") {
-        (text, Holds::Behind)
+fn parse(pattern: &'static str) -> (&'static [u8], MatchKind) {
+    let (text, kind) = if let Some(text) = pattern.strip_prefix("*-") {
+        (text, MatchKind::WordSuffix)
     } else if let Some(text) = pattern.strip_suffix("-*") {
-        (text, Holds::Before)
+        (text, MatchKind::WordPrefix)
     } else if let Some(text) = pattern.strip_suffix('*') {
-        (text, Holds::Start)
+        (text, MatchKind::Prefix)
     } else {
-        (pattern, Holds::No)
+        (pattern, MatchKind::Exact)
     };
-    (text.as_bytes(), holds)
+    (text.as_bytes(), kind)
 }
 
 /// The bucket that the beginning of `name` belongs to, and the byte after the one that says so.

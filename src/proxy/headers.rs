@@ -13,12 +13,12 @@ use tracing::{Level, debug, enabled};
 use super::{
     error::{Error, X_FINICITY_PROXY_ERROR},
     exchange::Exchange,
-    header_families::{self, Family, KNOWN, Match, find, folded},
+    header_families::{self, Family, KNOWN_NAMES, Match, find, normalized},
 };
 use crate::message::fields;
 
 /// Fields that most requests have and that are in no family, known without a look at their names.
-const USUAL: [HeaderName; 8] = [
+const COMMON: [HeaderName; 8] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::ACCEPT_LANGUAGE,
@@ -35,14 +35,14 @@ pub struct HeaderRules {
     /// The header fields that are injected, as they are compared: nothing of these names passes either way.
     injected: Vec<String>,
     /// Names of families that are forwarded all the same.
-    forward: Vec<HeaderName>,
+    forwarded: Vec<HeaderName>,
 }
 
 impl HeaderRules {
-    /// Keeps back what is named like `injected`, however it is spelt, and lets `forward` through, spelt as it is.
-    pub fn new(injected: &[HeaderName], forward: &[HeaderName]) -> Self {
-        let injected = injected.iter().map(|name| folded(name.as_str()).into_owned()).collect();
-        Self { injected, forward: forward.to_vec() }
+    /// Keeps back what is named like `injected`, however it is spelt, and lets `forwarded` through, spelt as it is.
+    pub fn new(injected: &[HeaderName], forwarded: &[HeaderName]) -> Self {
+        let injected = injected.iter().map(|name| normalized(name.as_str()).into_owned()).collect();
+        Self { injected, forwarded: forwarded.to_vec() }
     }
 
     fn is_injected(&self, name: &str) -> bool {
@@ -70,7 +70,7 @@ pub enum NotForwardable {
 ///
 /// Why it is none.
 pub fn check_forward(name: &HeaderName, injected: &[HeaderName]) -> Result<(), NotForwardable> {
-    let text = folded(name.as_str());
+    let text = normalized(name.as_str());
     if HeaderRules::new(injected, &[]).is_injected(&text) {
         return Err(NotForwardable::Injected);
     }
@@ -85,7 +85,7 @@ pub fn check_forward(name: &HeaderName, injected: &[HeaderName]) -> Result<(), N
 
 /// The family that keeps fields of this name back, if any does, whatever the configuration says.
 pub fn family(name: &HeaderName) -> Option<&'static str> {
-    find(&folded(name.as_str())).map(|found| found.family.as_str())
+    find(&normalized(name.as_str())).map(|found| found.family.as_str())
 }
 
 /// Removes from the request what must not reach the upstream.
@@ -95,38 +95,38 @@ pub fn family(name: &HeaderName) -> Option<&'static str> {
 /// Never.
 pub fn strip_request<B>(rules: &HeaderRules, exchange: &mut Exchange<B>) -> Result<(), Error> {
     let request = &mut exchange.request;
-    let bodyless = needs_content_length(request.method())
+    let lacks_length = needs_content_length(request.method())
         && !request.headers().contains_key(header::CONTENT_LENGTH)
         && !request.headers().contains_key(header::TRANSFER_ENCODING);
-    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     // Here already, like `Connection` in `strip`.
     request.headers_mut().remove(header::HOST);
-    let mut credentials = false;
+    let mut has_credentials = false;
     strip(request.headers_mut(), |name, text| {
         if rules.is_injected(text) {
-            credentials = true;
+            has_credentials = true;
             return true;
         }
         let Some(found) = find(text) else { return false };
-        if found.family.can_be_forwarded() && rules.forward.contains(name) {
+        if found.family.can_be_forwarded() && rules.forwarded.contains(name) {
             return false;
         }
-        credentials |= found.family == Family::Injected || found.pattern == "cookie";
+        has_credentials |= found.family == Family::Injected || found.pattern == "cookie";
         if enabled!(Level::DEBUG) {
-            report(found, text);
+            log_stripped(found, text);
         }
         true
     });
-    if credentials {
-        exchange.record.set_brought_credentials();
+    if has_credentials {
+        exchange.record.set_sent_credentials();
     }
-    if chunked {
+    if is_chunked {
         // RFC 9112, 6.3: a length beside it is wrong. Requests with both are refused long before.
         request.headers_mut().remove(header::CONTENT_LENGTH);
         // Ours, for our connection: without it the client takes a GET of unknown length for one without a body.
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if bodyless {
+    if lacks_length {
         // The vendor refuses a POST whose length it is not told; a request without either field has no body.
         request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
@@ -158,15 +158,15 @@ fn strip(headers: &mut HeaderMap, mut is_stripped: impl FnMut(&HeaderName, &str)
     }
     // Nearly every message has it, and each name that is found below is allocated.
     headers.remove(header::CONNECTION);
-    let goes = |name: &&HeaderName| {
-        if USUAL.contains(name) {
+    let predicate = |name: &&HeaderName| {
+        if COMMON.contains(name) {
             return false;
         }
-        let text = folded(name.as_str());
+        let text = normalized(name.as_str());
         // A second length, for a server that takes one separator for the other.
         text == "content-length" || is_stripped(name, &text)
     };
-    let stripped: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    let stripped: Vec<HeaderName> = headers.keys().filter(predicate).cloned().collect();
     for name in stripped {
         headers.remove(name);
     }
@@ -175,12 +175,12 @@ fn strip(headers: &mut HeaderMap, mut is_stripped: impl FnMut(&HeaderName, &str)
 /// Logs that a field was not forwarded, once for each name while the process lives: for a well-known one its name, for others the
 /// pattern. What a caller wrote is never repeated: it can have any name of a family, and any number of them.
 #[cold]
-fn report(found: Match, name: &str) {
-    const NAMES: usize = KNOWN.len() + header_families::COUNT;
+fn log_stripped(found: Match, name: &str) {
+    const NAMES: usize = KNOWN_NAMES.len() + header_families::COUNT;
     static REPORTED: [AtomicBool; NAMES] = [const { AtomicBool::new(false) }; NAMES];
-    let (number, header) = match KNOWN.binary_search(&name) {
-        Ok(number) => (number, KNOWN[number]),
-        Err(_) => (KNOWN.len() + found.number, found.pattern),
+    let (number, header) = match KNOWN_NAMES.binary_search(&name) {
+        Ok(number) => (number, KNOWN_NAMES[number]),
+        Err(_) => (KNOWN_NAMES.len() + found.number, found.pattern),
     };
     if found.family != Family::Message && !REPORTED[number].swap(true, Relaxed) {
         let family = found.family.as_str();

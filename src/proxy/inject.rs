@@ -19,19 +19,19 @@ use super::{config::Config, error::Error, exchange::Exchange};
 use crate::token::{Token, TokenReader, Unavailable};
 
 #[derive(Clone, Debug)]
-pub(super) struct InjectLayer(Arc<Shared>);
+pub(super) struct InjectLayer(Arc<Injector>);
 
 #[derive(Debug)]
-struct Shared {
+struct Injector {
     token: TokenReader,
     /// All names that credentials may have, whatever their scheme.
-    names: Vec<HeaderName>,
+    credential_names: Vec<HeaderName>,
 }
 
 impl InjectLayer {
     pub(super) fn new(config: &Config, token: TokenReader) -> Self {
-        let names = config.own_headers.iter().cloned().chain([header::AUTHORIZATION]).collect();
-        Self(Arc::new(Shared { token, names }))
+        let credential_names = config.injected_headers.iter().cloned().chain([header::AUTHORIZATION]).collect();
+        Self(Arc::new(Injector { token, credential_names }))
     }
 }
 
@@ -39,14 +39,14 @@ impl<S> Layer<S> for InjectLayer {
     type Service = Inject<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Inject { inner, shared: Arc::clone(&self.0) }
+        Inject { inner, injector: Arc::clone(&self.0) }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Inject<S> {
     inner: S,
-    shared: Arc<Shared>,
+    injector: Arc<Injector>,
 }
 
 impl<S, B> Service<Exchange<B>> for Inject<S>
@@ -62,28 +62,28 @@ where
     }
 
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
-        if let Some(token) = self.shared.token.usable()
+        if let Some(token) = self.injector.token.usable()
             && let Some(token) = token.as_ref()
         {
-            self.shared.inject(&mut exchange, token);
+            self.injector.inject(&mut exchange, token);
             return InjectFuture::Calling { inner: self.inner.call(exchange) };
         }
-        let (shared, waiting) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
-        let wait: Wait = Box::pin(async move { waiting.token.wait().await });
+        let (injector, waiting) = (Arc::clone(&self.injector), Arc::clone(&self.injector));
+        let wait: TokenFuture = Box::pin(async move { waiting.token.wait().await });
         // The service that was polled ready is the one to call; the clone takes its place.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
-        InjectFuture::Waiting { wait, since: Instant::now(), call: Some(Box::new((inner, exchange, shared))) }
+        InjectFuture::Waiting { wait, since: Instant::now(), call: Some(Box::new((inner, exchange, injector))) }
     }
 }
 
-type Wait = Pin<Box<dyn Future<Output = Result<Arc<Token>, Unavailable>> + Send>>;
+type TokenFuture = Pin<Box<dyn Future<Output = Result<Arc<Token>, Unavailable>> + Send>>;
 
 pin_project! {
     #[project = InjectProjection]
     pub(super) enum InjectFuture<S, B, F> {
         // What it waits with is on the heap, so that a request that does not wait has no room for it.
-        Waiting { wait: Wait, since: Instant, call: Option<Box<(S, Exchange<B>, Arc<Shared>)>> },
+        Waiting { wait: TokenFuture, since: Instant, call: Option<Box<(S, Exchange<B>, Arc<Injector>)>> },
         Calling { #[pin] inner: F },
     }
 }
@@ -100,9 +100,9 @@ where
                 InjectProjection::Calling { inner } => return inner.poll(cx),
                 InjectProjection::Waiting { wait, since, call } => {
                     let token = ready!(wait.as_mut().poll(cx));
-                    let (mut service, mut exchange, shared) = *call.take().expect("polled after it was ready");
+                    let (mut service, mut exchange, injector) = *call.take().expect("polled after it was ready");
                     exchange.record.set_token_wait(since.elapsed());
-                    shared.inject(&mut exchange, &*token?);
+                    injector.inject(&mut exchange, &*token?);
                     service.call(exchange)
                 }
             };
@@ -111,13 +111,14 @@ where
     }
 }
 
-impl Shared {
+impl Injector {
     fn inject<B>(&self, exchange: &mut Exchange<B>, token: &Token) {
         let headers = exchange.request.headers_mut();
         if exchange.record.token_version().is_some() {
             // What the try before carried goes: what gets no other value now is taken out.
-            let others = self.names.iter().filter(|name| token.headers().iter().all(|(own, _)| own != *name));
-            others.for_each(|name| drop(headers.remove(name)));
+            let stale =
+                self.credential_names.iter().filter(|name| token.headers().iter().all(|(current, _)| current != *name));
+            stale.for_each(|name| drop(headers.remove(name)));
         }
         for (name, value) in token.headers() {
             headers.insert(name, value.clone());

@@ -1,4 +1,4 @@
-//! Where a request leaves the way to the upstream: it goes on, is answered here, or is refused, as [`request_target::judge`] and the operator's
+//! Where a request leaves the way to the upstream: it goes on, is answered here, or is refused, as [`request_target::classify`] and the operator's
 //! [`Policy`] say.
 //!
 //! A request that goes on costs nothing more than these judgements.
@@ -20,10 +20,10 @@ use tower::{Layer, Service};
 use super::{
     body::ResponseBody,
     config::Config,
-    endpoints::Endpoints,
+    endpoints::AuthEndpoints,
     error::{Code, Error},
-    exchange::Exchange,
-    request_target::{self, ALLOWED_METHODS, Verdict},
+    exchange::{Exchange, ResponseResult},
+    request_target::{self, ALLOWED_METHODS, Action},
 };
 use crate::{
     policy::{Denial, Mode, Policy},
@@ -31,11 +31,11 @@ use crate::{
 };
 
 #[derive(Clone, Debug)]
-pub(super) struct InterceptLayer(Arc<Shared>);
+pub(super) struct InterceptLayer(Arc<Interceptor>);
 
 #[derive(Debug)]
-struct Shared {
-    endpoints: Endpoints,
+struct Interceptor {
+    endpoints: AuthEndpoints,
     policy: Arc<Policy>,
     token: TokenReader,
 }
@@ -43,25 +43,25 @@ struct Shared {
 impl InterceptLayer {
     pub(super) fn new(config: &Config, token: TokenReader) -> Self {
         let (endpoints, policy) = (config.endpoints.clone(), Arc::clone(&config.policy));
-        Self(Arc::new(Shared { endpoints, policy, token }))
+        Self(Arc::new(Interceptor { endpoints, policy, token }))
     }
 }
 
-impl Shared {
-    /// Judges the request by the operator's policy, and notes what it denies, in either mode.
+impl Interceptor {
+    /// Checks the request against the operator's policy, and records a denial in either mode.
     ///
     /// # Errors
     ///
     /// [`Code::RouteDenied`] or [`Code::BadRequest`], unless denials are only reported.
-    fn allows<B>(&self, Exchange { request, record }: &Exchange<B>) -> Result<(), Error> {
+    fn check_policy<B>(&self, Exchange { request, record }: &Exchange<B>) -> Result<(), Error> {
         if self.policy.is_open() {
             return Ok(());
         }
-        let judged = self.policy.judge(request.method(), request.uri().path(), record.operation());
-        let Err(denial) = judged else { return Ok(()) };
+        let decision = self.policy.judge(request.method(), request.uri().path(), record.operation());
+        let Err(denial) = decision else { return Ok(()) };
         record.set_policy_denial(denial);
         match self.policy.mode() {
-            Mode::Enforce => Err(denied(denial)),
+            Mode::Enforce => Err(denial_error(denial)),
             Mode::Report => Ok(()),
         }
     }
@@ -71,17 +71,15 @@ impl<S> Layer<S> for InterceptLayer {
     type Service = Intercept<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Intercept { inner, shared: Arc::clone(&self.0) }
+        Intercept { inner, interceptor: Arc::clone(&self.0) }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Intercept<S> {
     inner: S,
-    shared: Arc<Shared>,
+    interceptor: Arc<Interceptor>,
 }
-
-type Answer = Result<Response<ResponseBody>, Error>;
 
 impl<S, B> Service<Exchange<B>> for Intercept<S>
 where
@@ -97,33 +95,33 @@ where
     }
 
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
-        match request_target::judge(&self.shared.endpoints, &mut exchange.request) {
-            Ok(Verdict::Forward) => match self.shared.allows(&exchange) {
+        match request_target::classify(&self.interceptor.endpoints, &mut exchange.request) {
+            Ok(Action::Forward) => match self.interceptor.check_policy(&exchange) {
                 Ok(()) => InterceptFuture::Forwarded { inner: self.inner.call(exchange) },
-                Err(error) => InterceptFuture::Answered { answer: Some(Err(error)) },
+                Err(error) => InterceptFuture::Done { result: Some(Err(error)) },
             },
-            Ok(Verdict::Options) => InterceptFuture::Answered { answer: Some(Ok(methods())) },
-            Ok(Verdict::TokenCall(shape)) => {
-                let shared = Arc::clone(&self.shared);
-                InterceptFuture::Granting {
-                    inner: Box::pin(async move { token_request::answer(&shared.token, shape, exchange).await }),
+            Ok(Action::Options) => InterceptFuture::Done { result: Some(Ok(options_response())) },
+            Ok(Action::TokenRequest(shape)) => {
+                let interceptor = Arc::clone(&self.interceptor);
+                InterceptFuture::TokenRequest {
+                    inner: Box::pin(async move { token_request::respond(&interceptor.token, shape, exchange).await }),
                 }
             }
-            Err(error) => InterceptFuture::Answered { answer: Some(Err(error)) },
+            Err(error) => InterceptFuture::Done { result: Some(Err(error)) },
         }
     }
 }
 
-/// The answer to a question for the methods.
-fn methods() -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::local(Bytes::new()));
+/// The response to `OPTIONS`.
+fn options_response() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::full(Bytes::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS));
     response
 }
 
 /// The response to a request that the policy denies.
-fn denied(denial: Denial) -> Error {
+fn denial_error(denial: Denial) -> Error {
     let (code, detail) = match denial {
         Denial::Denied => {
             (Code::RouteDenied, "The operator of this proxy does not let this call through (policy.deny).")
@@ -146,22 +144,22 @@ fn denied(denial: Denial) -> Error {
 }
 
 pin_project! {
-    #[project = LocalProjection]
+    #[project = InterceptProjection]
     pub(super) enum InterceptFuture<F> {
         Forwarded { #[pin] inner: F },
-        Granting { inner: Pin<Box<dyn Future<Output = Answer> + Send>> },
-        Answered { answer: Option<Answer> },
+        TokenRequest { inner: Pin<Box<dyn Future<Output = ResponseResult> + Send>> },
+        Done { result: Option<ResponseResult> },
     }
 }
 
-impl<F: Future<Output = Answer>> Future for InterceptFuture<F> {
-    type Output = Answer;
+impl<F: Future<Output = ResponseResult>> Future for InterceptFuture<F> {
+    type Output = ResponseResult;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ResponseResult> {
         match self.project() {
-            LocalProjection::Forwarded { inner } => inner.poll(cx),
-            LocalProjection::Granting { inner } => inner.as_mut().poll(cx),
-            LocalProjection::Answered { answer } => Poll::Ready(answer.take().expect("polled after it was ready")),
+            InterceptProjection::Forwarded { inner } => inner.poll(cx),
+            InterceptProjection::TokenRequest { inner } => inner.as_mut().poll(cx),
+            InterceptProjection::Done { result } => Poll::Ready(result.take().expect("polled after it was ready")),
         }
     }
 }

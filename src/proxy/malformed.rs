@@ -15,7 +15,7 @@ use crate::message::framing::FramingFault;
 pub(super) fn check<B>(exchange: &mut Exchange<B>) -> Result<(), Error> {
     match exchange.request.extensions().get::<FramingFault>() {
         None => Ok(()),
-        Some(fault) => Err(error(*fault).closing()),
+        Some(fault) => Err(error(*fault).closing_connection()),
     }
 }
 

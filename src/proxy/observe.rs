@@ -68,8 +68,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let record = Arc::new(Record::new(request.method().clone(), request.headers().get(X_REQUEST_ID)));
-        let end = End::new(Arc::clone(&record), self.transport, Arc::clone(&self.metrics));
-        ObserveFuture { inner: self.inner.call(Exchange { request, record }), end: Some(end) }
+        let guard = RequestGuard::new(Arc::clone(&record), self.transport, Arc::clone(&self.metrics));
+        ObserveFuture { inner: self.inner.call(Exchange { request, record }), guard: Some(guard) }
     }
 }
 
@@ -77,7 +77,7 @@ pin_project! {
     pub(super) struct ObserveFuture<F> {
         #[pin]
         inner: F,
-        end: Option<End>,
+        guard: Option<RequestGuard>,
     }
 }
 
@@ -87,15 +87,15 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Infallible>>> Future for 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(mut response) = ready!(this.inner.poll(cx));
-        let mut end = this.end.take().expect("polled after it was ready");
-        end.status = Some(response.status());
-        let error_length = vendor_code::expected_length(&end.record, &response);
-        response.headers_mut().insert(X_REQUEST_ID, end.record.id().clone());
+        let mut guard = this.guard.take().expect("polled after it was ready");
+        guard.status = Some(response.status());
+        let error_body_length = vendor_code::expected_length(&guard.record, &response);
+        response.headers_mut().insert(X_REQUEST_ID, guard.record.id().clone());
         Poll::Ready(Ok(response.map(|body| {
             // A body without bytes, and any in answer to HEAD, is never polled.
-            let nothing_to_send = body.is_end_stream() || *end.record.method() == Method::HEAD;
-            end.outcome = if nothing_to_send { Outcome::Complete } else { Outcome::Aborted };
-            ObservedBody { inner: body, end, error_length }
+            let nothing_to_send = body.is_end_stream() || *guard.record.method() == Method::HEAD;
+            guard.outcome = if nothing_to_send { Outcome::Complete } else { Outcome::Aborted };
+            ObservedBody { inner: body, guard, error_body_length }
         })))
     }
 }
@@ -104,9 +104,9 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Infallible>>> Future for 
 #[derive(Debug)]
 pub struct ObservedBody {
     inner: ResponseBody,
-    end: End,
+    guard: RequestGuard,
     /// The length of the body, while it may be an error with a code in it.
-    error_length: Option<u64>,
+    error_body_length: Option<u64>,
 }
 
 impl Body for ObservedBody {
@@ -118,16 +118,16 @@ impl Body for ObservedBody {
         match &frame {
             Some(Ok(frame)) => {
                 let data = frame.data_ref().map_or(&[][..], |data| data);
-                self.end.response_bytes += data.len() as u64;
-                if self.error_length.take() == Some(data.len() as u64) {
-                    vendor_code::note_json(&self.end.record, data);
+                self.guard.response_bytes += data.len() as u64;
+                if self.error_body_length.take() == Some(data.len() as u64) {
+                    vendor_code::record_json(&self.guard.record, data);
                 }
                 if self.inner.is_end_stream() {
-                    self.end.outcome = Outcome::Complete;
+                    self.guard.outcome = Outcome::Complete;
                 }
             }
-            Some(Err(_)) => self.end.outcome = Outcome::Truncated,
-            None => self.end.outcome = Outcome::Complete,
+            Some(Err(_)) => self.guard.outcome = Outcome::Truncated,
+            None => self.guard.outcome = Outcome::Complete,
         }
         Poll::Ready(frame)
     }
@@ -154,7 +154,7 @@ enum Outcome {
 
 /// Writes the access line and counts the request, whenever and however it ends: by being dropped.
 #[derive(Debug)]
-struct End {
+struct RequestGuard {
     record: Arc<Record>,
     transport: Transport,
     metrics: Arc<Metrics>,
@@ -163,49 +163,49 @@ struct End {
     outcome: Outcome,
 }
 
-impl End {
+impl RequestGuard {
     fn new(record: Arc<Record>, transport: Transport, metrics: Arc<Metrics>) -> Self {
         metrics.in_flight().inc();
         Self { record, transport, metrics, status: None, response_bytes: 0, outcome: Outcome::Aborted }
     }
 }
 
-impl Drop for End {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         let record = &self.record;
-        record.set_ended();
+        record.set_finished();
         let operation = record.operation();
-        let took = record.started().elapsed();
+        let duration = record.started().elapsed();
         let counters =
             self.metrics.route(operation.index(), operation.method(), operation.template(), operation.is_billable());
-        counters.finished(self.status, took);
+        counters.finished(self.status, duration);
         if record.has_reached_upstream() {
             counters.reached_upstream();
         }
         if let Some(denial) = record.policy_denial() {
             self.metrics.policy_denied(denial.as_str());
         }
-        if record.has_brought_credentials() {
+        if record.has_sent_credentials() {
             self.metrics.caller_credentials();
         }
         let first_byte = record.upstream_first_byte();
-        if let Some(took) = first_byte {
-            counters.observe_first_byte(took);
+        if let Some(duration) = first_byte {
+            counters.observe_first_byte(duration);
         }
         self.metrics.in_flight().dec();
-        self.log(took);
+        self.log(duration);
     }
 }
 
-impl End {
-    fn log(&self, took: Duration) {
+impl RequestGuard {
+    fn log(&self, duration: Duration) {
         let record = &self.record;
-        let failure = record.failure();
+        let error = record.error();
         let upstream_error = self.status.as_ref().filter(|status| status.is_server_error()).map(StatusCode::as_str);
         AccessLine {
             method: known_method(record.method()),
             route: record.operation().template(),
-            path_prefix: record.prefix(),
+            path_prefix: record.known_prefix(),
             transport: match self.transport {
                 Transport::Tcp => "tcp",
                 Transport::Unix => "unix",
@@ -219,8 +219,8 @@ impl End {
                 Outcome::Aborted => "aborted",
                 Outcome::Truncated => "truncated",
             },
-            duration: took,
-            queue_wait: record.queued(),
+            duration,
+            queue_wait: record.queue_wait(),
             token_wait: record.token_wait(),
             first_byte: record.upstream_first_byte(),
             request_bytes: record.request_bytes(),
@@ -230,8 +230,8 @@ impl End {
             connection_reused: record.connection_reused(),
             replayed: record.is_replayed(),
             retried: record.is_retried(),
-            error: failure.map(|(code, _)| code).or(upstream_error),
-            cause: failure.and_then(|(_, cause)| cause),
+            error: error.map(|(code, _)| code).or(upstream_error),
+            cause: error.and_then(|(_, cause)| cause),
         }
         .log();
     }

@@ -23,49 +23,49 @@ use super::{
     body::{Remainder, ResponseBody},
     config::Config,
     error::Error,
-    exchange::Exchange,
+    exchange::{Exchange, ResponseResult},
     replay::{ReplayBody, ReplayBuffer, Resend},
     vendor_code,
 };
 use crate::{
-    telemetry::{Metrics, ReauthOutcome as Outcome},
+    telemetry::{Metrics, ReauthOutcome},
     token::TokenControl,
     vendor::refused_token,
 };
 
 #[derive(Clone, Debug)]
-pub(super) struct HealLayer(Arc<Shared>);
+pub(super) struct ReauthLayer(Arc<Reauthenticator>);
 
 #[derive(Debug)]
-struct Shared {
+struct Reauthenticator {
     control: TokenControl,
     metrics: Arc<Metrics>,
     replay_buffer: usize,
     wait: Duration,
 }
 
-impl HealLayer {
+impl ReauthLayer {
     pub(super) fn new(config: &Config, control: TokenControl, metrics: Arc<Metrics>) -> Self {
-        let (replay_buffer, wait) = (config.replay_buffer, config.heal_wait);
-        Self(Arc::new(Shared { control, metrics, replay_buffer, wait }))
+        let (replay_buffer, wait) = (config.replay_buffer, config.reauth_wait);
+        Self(Arc::new(Reauthenticator { control, metrics, replay_buffer, wait }))
     }
 }
 
-impl<S> Layer<S> for HealLayer {
-    type Service = Heal<S>;
+impl<S> Layer<S> for ReauthLayer {
+    type Service = Reauth<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Heal { inner, shared: Arc::clone(&self.0) }
+        Reauth { inner, reauthenticator: Arc::clone(&self.0) }
     }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Heal<S> {
+pub(super) struct Reauth<S> {
     inner: S,
-    shared: Arc<Shared>,
+    reauthenticator: Arc<Reauthenticator>,
 }
 
-impl<S, B> Service<Exchange<B>> for Heal<S>
+impl<S, B> Service<Exchange<B>> for Reauth<S>
 where
     S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -73,109 +73,107 @@ where
 {
     type Response = Response<ResponseBody>;
     type Error = Error;
-    type Future = HealFuture<S, B, S::Future>;
+    type Future = ReauthFuture<S, B, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
-        let request = ReplayBuffer::keep(exchange.request, self.shared.replay_buffer);
+        let request = ReplayBuffer::wrap(exchange.request, self.reauthenticator.replay_buffer);
         let exchange = Exchange { request, record: exchange.record };
-        let (first, again) = Resend::after(&mut self.inner, exchange, &self.shared);
-        HealFuture::First { inner: first, again: Some(again) }
+        let (first, resend) = Resend::send_first(&mut self.inner, exchange, &self.reauthenticator);
+        ReauthFuture::First { inner: first, resend: Some(resend) }
     }
 }
-
-type Answer = Result<Response<ResponseBody>, Error>;
 
 pin_project! {
-    #[project = HealProjection]
-    pub(super) enum HealFuture<S, B, F> {
-        First { #[pin] inner: F, again: Option<Resend<S, B, Shared>> },
-        Healing { inner: Pin<Box<dyn Future<Output = Answer> + Send>> },
+    #[project = ReauthProjection]
+    pub(super) enum ReauthFuture<S, B, F> {
+        First { #[pin] inner: F, resend: Option<Resend<S, B, Reauthenticator>> },
+        Reauthenticating { inner: Pin<Box<dyn Future<Output = ResponseResult> + Send>> },
     }
 }
 
-impl<S, B> Future for HealFuture<S, B, S::Future>
+impl<S, B> Future for ReauthFuture<S, B, S::Future>
 where
     S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error> + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    type Output = Answer;
+    type Output = ResponseResult;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ResponseResult> {
         loop {
-            let healing = match self.as_mut().project() {
-                HealProjection::Healing { inner } => return inner.as_mut().poll(cx),
-                HealProjection::First { inner, again } => match ready!(inner.poll(cx)) {
+            let second = match self.as_mut().project() {
+                ReauthProjection::Reauthenticating { inner } => return inner.as_mut().poll(cx),
+                ReauthProjection::First { inner, resend } => match ready!(inner.poll(cx)) {
                     Ok(response) if response.status() == StatusCode::UNAUTHORIZED => {
-                        Box::pin(again.take().expect("polled after it was ready").heal(response))
+                        Box::pin(resend.take().expect("polled after it was ready").reauthenticate(response))
                     }
-                    answer => return Poll::Ready(answer),
+                    result => return Poll::Ready(result),
                 },
             };
-            self.set(Self::Healing { inner: healing });
+            self.set(Self::Reauthenticating { inner: second });
         }
     }
 }
 
-impl<S, B> Resend<S, B, Shared>
+impl<S, B> Resend<S, B, Reauthenticator>
 where
     S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error>,
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Gives the answer to a request that was answered with a 401: that one, or the one to a second try.
-    async fn heal(mut self, refused: Response<ResponseBody>) -> Answer {
-        let (parts, body) = refused.into_parts();
-        let (start, rest) = read_start(body).await;
-        let whole = matches!(rest, Remainder::Nothing);
-        if whole {
-            vendor_code::note(&self.record, &parts.headers, &start);
+    /// The result of a request whose `response` was a 401: that response, or the result of sending the request again.
+    async fn reauthenticate(mut self, response: Response<ResponseBody>) -> ResponseResult {
+        let (parts, body) = response.into_parts();
+        let (prefix, remainder) = peek(body).await;
+        let is_whole = matches!(remainder, Remainder::End);
+        if is_whole {
+            vendor_code::record(&self.record, &parts.headers, &prefix);
         }
-        let token_refused = refused_token::token_refused(&parts.headers, if whole { &start } else { &[] });
-        let relayed = Response::from_parts(parts, ResponseBody::read(start, rest));
+        let token_refused = refused_token::token_refused(&parts.headers, if is_whole { &prefix } else { &[] });
+        let relayed = Response::from_parts(parts, ResponseBody::prefixed(prefix, remainder));
         let Some(version) = self.record.token_version().filter(|_| token_refused) else { return Ok(relayed) };
-        let metrics = &self.shared.metrics;
+        let metrics = &self.context.metrics;
         metrics.token_refused();
-        if !self.original.is_kept() {
+        if !self.buffer.is_complete() {
             // This request cannot be sent again, but the next ones should have a better token.
-            metrics.reauthenticated(Outcome::NotReplayable);
-            self.shared.control.report_refused(version);
+            metrics.reauthenticated(ReauthOutcome::NotReplayable);
+            self.context.control.report_refused(version);
             return Ok(relayed);
         }
-        if !timeout(self.shared.wait, self.shared.control.replace_refused(version)).await.unwrap_or(false) {
-            metrics.reauthenticated(Outcome::NoToken);
+        if !timeout(self.context.wait, self.context.control.replace_refused(version)).await.unwrap_or(false) {
+            metrics.reauthenticated(ReauthOutcome::NoToken);
             return Ok(relayed);
         }
         // Only now: it ends the connection that an upload may still be under way on, with the answer to be relayed.
-        let Some(request) = self.original.again() else {
-            metrics.reauthenticated(Outcome::NotReplayable);
+        let Some(request) = self.buffer.resend() else {
+            metrics.reauthenticated(ReauthOutcome::NotReplayable);
             return Ok(relayed);
         };
         self.record.set_replayed();
         metrics.replayed();
         std::future::poll_fn(|cx| self.service.poll_ready(cx)).await?;
-        let answer = self.service.call(Exchange { request, record: self.record }).await;
-        metrics.reauthenticated(match &answer {
-            Ok(response) if response.status() == StatusCode::UNAUTHORIZED => Outcome::RefusedAgain,
-            Ok(_) => Outcome::Accepted,
-            Err(_) => Outcome::Failed,
+        let result = self.service.call(Exchange { request, record: self.record }).await;
+        metrics.reauthenticated(match &result {
+            Ok(response) if response.status() == StatusCode::UNAUTHORIZED => ReauthOutcome::RefusedAgain,
+            Ok(_) => ReauthOutcome::Accepted,
+            Err(_) => ReauthOutcome::Failed,
         });
-        answer
+        result
     }
 }
 
-/// The start of `body`, up to the limit of what is looked at, and what follows it.
-async fn read_start(mut body: ResponseBody) -> (Bytes, Remainder) {
-    let mut start = BytesMut::new();
-    while start.len() <= refused_token::MAX_BODY_BYTES {
+/// Reads the start of `body`, up to the limit of what is examined; returns it and what follows it.
+async fn peek(mut body: ResponseBody) -> (Bytes, Remainder) {
+    let mut prefix = BytesMut::new();
+    while prefix.len() <= refused_token::MAX_BODY_BYTES {
         match body.frame().await {
-            Some(Ok(frame)) => start.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
-            Some(Err(error)) => return (start.freeze(), Remainder::Failed(error)),
-            None => return (start.freeze(), Remainder::Nothing),
+            Some(Ok(frame)) => prefix.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Some(Err(error)) => return (prefix.freeze(), Remainder::Failed(error)),
+            None => return (prefix.freeze(), Remainder::End),
         }
     }
-    (start.freeze(), Remainder::More(Box::new(body)))
+    (prefix.freeze(), Remainder::More(Box::new(body)))
 }

@@ -22,7 +22,7 @@ pub struct Record {
     started: Instant,
     operation: OnceLock<Operation>,
     token_version: AtomicU64,
-    failure: OnceLock<(&'static str, Option<String>)>,
+    error: OnceLock<(&'static str, Option<String>)>,
     upstream_first_byte: OnceLock<Duration>,
     request_bytes: AtomicU64,
     /// When the request body last made progress, as microseconds since the start.
@@ -30,20 +30,20 @@ pub struct Record {
     request_complete: AtomicBool,
     waiting_for_caller: AtomicBool,
     replayed: AtomicBool,
-    upload_error: OnceLock<BodyLimitError>,
-    ended: AtomicBool,
+    request_body_error: OnceLock<BodyLimitError>,
+    finished: AtomicBool,
     retried: AtomicBool,
     reached_upstream: AtomicBool,
-    brought_credentials: AtomicBool,
-    prefix: OnceLock<&'static str>,
-    queued: OnceLock<Duration>,
+    sent_credentials: AtomicBool,
+    known_prefix: OnceLock<&'static str>,
+    queue_wait: OnceLock<Duration>,
     token_wait: OnceLock<Duration>,
     /// 0 before there is an answer.
     upstream_status: AtomicU16,
     vendor_code: OnceLock<String>,
     policy_denial: OnceLock<Denial>,
     /// 0 before there is a connection, 1 for a new one, 2 for one that has served before.
-    connection: AtomicU8,
+    connection_reused: AtomicU8,
 }
 
 impl Record {
@@ -55,25 +55,25 @@ impl Record {
             started: Instant::now(),
             operation: OnceLock::new(),
             token_version: AtomicU64::new(0),
-            failure: OnceLock::new(),
+            error: OnceLock::new(),
             upstream_first_byte: OnceLock::new(),
             request_bytes: AtomicU64::new(0),
             request_progress: AtomicU64::new(0),
             request_complete: AtomicBool::new(false),
             waiting_for_caller: AtomicBool::new(false),
             replayed: AtomicBool::new(false),
-            upload_error: OnceLock::new(),
-            ended: AtomicBool::new(false),
+            request_body_error: OnceLock::new(),
+            finished: AtomicBool::new(false),
             retried: AtomicBool::new(false),
             reached_upstream: AtomicBool::new(false),
-            brought_credentials: AtomicBool::new(false),
-            prefix: OnceLock::new(),
-            queued: OnceLock::new(),
+            sent_credentials: AtomicBool::new(false),
+            known_prefix: OnceLock::new(),
+            queue_wait: OnceLock::new(),
             token_wait: OnceLock::new(),
             upstream_status: AtomicU16::new(0),
             vendor_code: OnceLock::new(),
             policy_denial: OnceLock::new(),
-            connection: AtomicU8::new(0),
+            connection_reused: AtomicU8::new(0),
         }
     }
 
@@ -103,14 +103,14 @@ impl Record {
     }
 
     /// The part of the catalogue that a path which is not in it lies in, as [`Catalogue::known_prefix`](crate::vendor::catalogue::Catalogue::known_prefix) says.
-    pub fn prefix(&self) -> Option<&'static str> {
-        self.prefix.get().copied()
+    pub fn known_prefix(&self) -> Option<&'static str> {
+        self.known_prefix.get().copied()
     }
 
     /// Notes that part.
-    pub fn set_prefix(&self, prefix: Option<&'static str>) {
+    pub fn set_known_prefix(&self, prefix: Option<&'static str>) {
         if let Some(prefix) = prefix {
-            let _ = self.prefix.set(prefix);
+            let _ = self.known_prefix.set(prefix);
         }
     }
 
@@ -125,13 +125,13 @@ impl Record {
     }
 
     /// How long the request waited for a place among those in flight; `None` when it did not.
-    pub fn queued(&self) -> Option<Duration> {
-        self.queued.get().copied()
+    pub fn queue_wait(&self) -> Option<Duration> {
+        self.queue_wait.get().copied()
     }
 
     /// Notes that time.
-    pub fn set_queued(&self, time: Duration) {
-        let _ = self.queued.set(time);
+    pub fn set_queue_wait(&self, time: Duration) {
+        let _ = self.queue_wait.set(time);
     }
 
     /// How long the request waited for a token; `None` when it did not.
@@ -167,12 +167,12 @@ impl Record {
 
     /// Whether the last connection that the request was sent on had served before; `None` when there was none.
     pub fn connection_reused(&self) -> Option<bool> {
-        Some(self.connection.load(Relaxed)).filter(|connection| *connection > 0).map(|connection| connection == 2)
+        Some(self.connection_reused.load(Relaxed)).filter(|reused| *reused > 0).map(|reused| reused == 2)
     }
 
     /// Notes that.
-    pub fn set_connection(&self, reused: bool) {
-        self.connection.store(1 + u8::from(reused), Relaxed);
+    pub fn set_connection_reused(&self, reused: bool) {
+        self.connection_reused.store(1 + u8::from(reused), Relaxed);
     }
 
     /// The version of the token that was sent with the request, if one was.
@@ -216,23 +216,23 @@ impl Record {
     }
 
     /// Whether the caller sent credentials of its own, which were removed.
-    pub fn has_brought_credentials(&self) -> bool {
-        self.brought_credentials.load(Relaxed)
+    pub fn has_sent_credentials(&self) -> bool {
+        self.sent_credentials.load(Relaxed)
     }
 
     /// Notes that it did.
-    pub fn set_brought_credentials(&self) {
-        self.brought_credentials.store(true, Relaxed);
+    pub fn set_sent_credentials(&self) {
+        self.sent_credentials.store(true, Relaxed);
     }
 
     /// The code and the cause of the proxy's own error, where the proxy answered by itself.
-    pub fn failure(&self) -> Option<(&'static str, Option<&str>)> {
-        self.failure.get().map(|(code, cause)| (*code, cause.as_deref()))
+    pub fn error(&self) -> Option<(&'static str, Option<&str>)> {
+        self.error.get().map(|(code, cause)| (*code, cause.as_deref()))
     }
 
     /// Notes the proxy's own error.
-    pub fn set_failure(&self, error: &Error) {
-        let _ = self.failure.set((error.code().as_str(), error.cause()));
+    pub fn set_error(&self, error: &Error) {
+        let _ = self.error.set((error.code().as_str(), error.cause()));
     }
 
     /// The time that the upstream took to the head of its answer.
@@ -251,7 +251,7 @@ impl Record {
     }
 
     /// Notes that `bytes` of the request body went up.
-    pub fn request_moved(&self, bytes: u64) {
+    pub fn add_request_bytes(&self, bytes: u64) {
         self.request_bytes.fetch_add(bytes, Relaxed);
         let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.request_progress.store(now, Relaxed);
@@ -273,23 +273,23 @@ impl Record {
     }
 
     /// Why the request body failed, if it did.
-    pub(super) fn upload_error(&self) -> Option<BodyLimitError> {
-        self.upload_error.get().copied()
+    pub(super) fn request_body_error(&self) -> Option<BodyLimitError> {
+        self.request_body_error.get().copied()
     }
 
     /// Notes why it failed.
-    pub(super) fn set_upload_error(&self, error: BodyLimitError) {
-        let _ = self.upload_error.set(error);
+    pub(super) fn set_request_body_error(&self, error: BodyLimitError) {
+        let _ = self.request_body_error.set(error);
     }
 
-    /// Whether nobody waits for anything of this request any more.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Relaxed)
+    /// Whether the request has ended, so that no part of it is needed any more.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.load(Relaxed)
     }
 
-    /// Notes that nobody does.
-    pub(super) fn set_ended(&self) {
-        self.ended.store(true, Relaxed);
+    /// Notes that it has ended.
+    pub(super) fn set_finished(&self) {
+        self.finished.store(true, Relaxed);
     }
 
     /// Whether the request body has gone up to its end.

@@ -25,21 +25,21 @@ use crate::error_chain::BodyError;
 /// drips in byte by byte would take many times its size.
 const MAX_CHUNKS: usize = 1024;
 
-/// What was kept of a request.
-pub(super) struct ReplayBuffer<B>(Mutex<Kept<B>>);
+/// What is needed to send a request again.
+pub(super) struct ReplayBuffer<B>(Mutex<State<B>>);
 
-struct Kept<B> {
+struct State<B> {
     /// The head as it was sent last, once it was.
     head: Option<Parts>,
-    /// The caller's body, as far as it was not read.
-    rest: B,
-    /// What was read of it.
+    /// The part of the caller's body that was not read.
+    remaining: B,
+    /// The chunks that were read.
     chunks: Vec<Bytes>,
-    /// What may still be kept; `None` once something was read and not kept, or the caller broke off.
-    room: Option<usize>,
-    /// The number of the one that may read.
-    reader: u32,
-    /// Wakes that one.
+    /// The bytes that may still be buffered; `None` once a chunk was read and not buffered, or the body failed.
+    budget: Option<usize>,
+    /// The generation of the body that may read; each resend has the next one.
+    generation: u32,
+    /// Wakes the reader of that body.
     waker: Option<Waker>,
 }
 
@@ -49,67 +49,75 @@ struct Kept<B> {
 struct Superseded;
 
 impl<B> ReplayBuffer<B> {
-    /// Keeps what is needed of `request`, up to `room` bytes of its body, and gives it back as the one to send.
-    pub(super) fn keep(request: Request<B>, room: usize) -> Request<ReplayBody<B>> {
+    /// The request to send instead of `request`; up to `budget` bytes of its body are buffered as they are read.
+    pub(super) fn wrap(request: Request<B>, budget: usize) -> Request<ReplayBody<B>> {
         let (head, body) = request.into_parts();
-        let kept = Kept { head: None, rest: body, chunks: Vec::new(), room: Some(room), reader: 0, waker: None };
-        Request::from_parts(head, ReplayBody { original: Arc::new(Self(Mutex::new(kept))), reader: 0, next: 0 })
+        let state =
+            State { head: None, remaining: body, chunks: Vec::new(), budget: Some(budget), generation: 0, waker: None };
+        Request::from_parts(
+            head,
+            ReplayBody { buffer: Arc::new(Self(Mutex::new(state))), generation: 0, next_chunk: 0 },
+        )
     }
 
-    /// Keeps the head of the request that is being sent. Without it, it is not sent again.
-    pub(super) fn keep_head(&self, head: Parts) {
-        self.kept().head = Some(head);
+    /// Stores the head of the request that is being sent. Without it, the request cannot be sent again.
+    pub(super) fn set_head(&self, head: Parts) {
+        self.state().head = Some(head);
     }
 
-    /// Whether everything that was read of the body so far is there.
-    pub(super) fn is_kept(&self) -> bool {
-        self.kept().room.is_some()
+    /// Whether every chunk read so far is buffered.
+    pub(super) fn is_complete(&self) -> bool {
+        self.state().budget.is_some()
     }
 
-    /// The request, to be sent again, if its head is there, which this takes, and everything that was read of its body. The one before
-    /// it must not be needed any more: its body fails from now on.
-    pub(super) fn again(self: &Arc<Self>) -> Option<Request<ReplayBody<B>>> {
-        let mut kept = self.kept();
-        kept.room?;
-        let head = kept.head.take()?;
-        kept.reader += 1;
-        let (reader, waker) = (kept.reader, kept.waker.take());
-        drop(kept);
+    /// The request to send again, if its head is stored, which this takes, and every chunk that was read is buffered. The body of the
+    /// request before it fails from then on.
+    pub(super) fn resend(self: &Arc<Self>) -> Option<Request<ReplayBody<B>>> {
+        let mut state = self.state();
+        state.budget?;
+        let head = state.head.take()?;
+        state.generation += 1;
+        let (generation, waker) = (state.generation, state.waker.take());
+        drop(state);
         waker.into_iter().for_each(Waker::wake);
-        Some(Request::from_parts(head, ReplayBody { original: Arc::clone(self), reader, next: 0 }))
+        Some(Request::from_parts(head, ReplayBody { buffer: Arc::clone(self), generation, next_chunk: 0 }))
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept<B>> {
+    fn state(&self) -> MutexGuard<'_, State<B>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is needed to send a request once more, by a layer that decides with the help of `shared`.
+/// What is needed to send a request once more, by a layer that decides from `context`.
 pub(super) struct Resend<S, B, T> {
     pub(super) service: S,
-    pub(super) original: Arc<ReplayBuffer<B>>,
+    pub(super) buffer: Arc<ReplayBuffer<B>>,
     pub(super) record: Arc<Record>,
-    pub(super) shared: Arc<T>,
+    pub(super) context: Arc<T>,
 }
 
 impl<S, B, T> Resend<S, B, T>
 where
     S: Service<Exchange<ReplayBody<B>>> + Clone,
 {
-    /// Has `service`, which was polled ready, send the request of `exchange`, and keeps what is needed for a second time.
-    pub(super) fn after(service: &mut S, exchange: Exchange<ReplayBody<B>>, shared: &Arc<T>) -> (S::Future, Self) {
-        let original = exchange.request.body().original();
+    /// Sends the request of `exchange` on `service`, which was polled ready, and keeps what a resend needs.
+    pub(super) fn send_first(
+        service: &mut S,
+        exchange: Exchange<ReplayBody<B>>,
+        context: &Arc<T>,
+    ) -> (S::Future, Self) {
+        let buffer = exchange.request.body().buffer();
         let record = Arc::clone(&exchange.record);
         let clone = service.clone();
-        (service.call(exchange), Self { service: clone, original, record, shared: Arc::clone(shared) })
+        (service.call(exchange), Self { service: clone, buffer, record, context: Arc::clone(context) })
     }
 }
 
-impl<B> Kept<B> {
-    fn keep(&mut self, chunk: &Bytes) {
-        let room = self.room.filter(|_| self.chunks.len() < MAX_CHUNKS);
-        self.room = room.and_then(|room| room.checked_sub(chunk.len()));
-        if self.room.is_some() {
+impl<B> State<B> {
+    fn push(&mut self, chunk: &Bytes) {
+        let budget = self.budget.filter(|_| self.chunks.len() < MAX_CHUNKS);
+        self.budget = budget.and_then(|budget| budget.checked_sub(chunk.len()));
+        if self.budget.is_some() {
             self.chunks.push(chunk.clone());
         } else {
             self.chunks = Vec::new();
@@ -120,23 +128,23 @@ impl<B> Kept<B> {
 /// Shows nothing of the request: it is a caller's.
 impl<B> fmt::Debug for ReplayBuffer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Original")
+        f.write_str("ReplayBuffer")
     }
 }
 
 /// A request body on its first way, or on a later one.
 #[derive(Debug)]
 pub struct ReplayBody<B> {
-    original: Arc<ReplayBuffer<B>>,
-    reader: u32,
-    /// How many of the chunks it has given.
-    next: usize,
+    buffer: Arc<ReplayBuffer<B>>,
+    generation: u32,
+    /// The index of the next buffered chunk to return.
+    next_chunk: usize,
 }
 
 impl<B> ReplayBody<B> {
-    /// What is kept of the request, to be given its [head](ReplayBuffer::keep_head) when it is sent.
-    pub(super) fn original(&self) -> Arc<ReplayBuffer<B>> {
-        Arc::clone(&self.original)
+    /// The buffer of the request, which gets its [head](ReplayBuffer::set_head) when it is sent.
+    pub(super) fn buffer(&self) -> Arc<ReplayBuffer<B>> {
+        Arc::clone(&self.buffer)
     }
 }
 
@@ -149,44 +157,44 @@ where
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { original, reader, next } = &mut *self;
-        let mut kept = original.kept();
-        if kept.reader != *reader {
+        let Self { buffer, generation, next_chunk } = &mut *self;
+        let mut state = buffer.state();
+        if state.generation != *generation {
             return Poll::Ready(Some(Err(Superseded.into())));
         }
-        if let Some(chunk) = kept.chunks.get(*next).cloned() {
-            *next += 1;
+        if let Some(chunk) = state.chunks.get(*next_chunk).cloned() {
+            *next_chunk += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        let frame = Pin::new(&mut kept.rest).poll_frame(cx);
+        let frame = Pin::new(&mut state.remaining).poll_frame(cx);
         match &frame {
-            Poll::Pending => kept.waker = Some(cx.waker().clone()),
+            Poll::Pending => state.waker = Some(cx.waker().clone()),
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(chunk) = frame.data_ref() {
-                    kept.keep(chunk);
-                    *next += 1;
+                    state.push(chunk);
+                    *next_chunk += 1;
                 }
             }
-            Poll::Ready(Some(Err(_))) => kept.room = None,
+            Poll::Ready(Some(Err(_))) => state.budget = None,
             Poll::Ready(None) => {}
         }
         frame.map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {
-        let kept = self.original.kept();
-        kept.chunks.len() <= self.next && kept.rest.is_end_stream()
+        let state = self.buffer.state();
+        state.chunks.len() <= self.next_chunk && state.remaining.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let kept = self.original.kept();
-        let ahead: u64 = kept.chunks.iter().skip(self.next).map(|chunk| chunk.len() as u64).sum();
-        let rest = kept.rest.size_hint();
+        let state = self.buffer.state();
+        let ahead: u64 = state.chunks.iter().skip(self.next_chunk).map(|chunk| chunk.len() as u64).sum();
+        let remaining = state.remaining.size_hint();
         let mut hint = SizeHint::new();
-        if let Some(upper) = rest.upper() {
+        if let Some(upper) = remaining.upper() {
             hint.set_upper(upper + ahead);
         }
-        hint.set_lower(rest.lower() + ahead);
+        hint.set_lower(remaining.lower() + ahead);
         hint
     }
 }
@@ -222,19 +230,19 @@ mod tests {
 
     type Caller = UnboundedSender<io::Result<Bytes>>;
 
-    /// A request of which up to `room` bytes are kept, and what to send its body with.
-    fn request(room: usize) -> (Caller, Request<ReplayBody<Sent>>, Arc<ReplayBuffer<Sent>>) {
+    /// A request of which up to `budget` bytes are kept, and what to send its body with.
+    fn request(budget: usize) -> (Caller, Request<ReplayBody<Sent>>, Arc<ReplayBuffer<Sent>>) {
         let (caller, body) = unbounded_channel();
         let request = Request::post("/a?b=c").header("x", "y").body(Sent(body)).unwrap();
-        let request = ReplayBuffer::keep(request, room);
-        let original = request.body().original();
-        (caller, sent(request), original)
+        let request = ReplayBuffer::wrap(request, budget);
+        let buffer = request.body().buffer();
+        (caller, sent(request), buffer)
     }
 
-    /// As whoever sends it leaves it.
+    /// Marks `request` as sent: its head is stored.
     fn sent(request: Request<ReplayBody<Sent>>) -> Request<ReplayBody<Sent>> {
         let (head, body) = request.into_parts();
-        body.original().keep_head(head.clone());
+        body.buffer().set_head(head.clone());
         Request::from_parts(head, body)
     }
 
@@ -248,79 +256,79 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_can_be_sent_again_as_long_as_all_that_was_read_was_kept() {
-        for (room, kept) in [(10, true), (9, false)] {
-            let (caller, request, original) = request(room);
+        for (budget, is_complete) in [(10, true), (9, false)] {
+            let (caller, request, buffer) = request(budget);
             send(&caller, "01234");
             send(&caller, "56789");
             drop(caller);
             assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "0123456789");
             for _ in 0..2 {
-                let again = original.again();
-                assert_eq!(again.is_some(), kept);
-                let Some(again) = again.map(sent) else { continue };
-                assert_eq!((again.method(), again.uri()), (&Method::POST, &Uri::from_static("/a?b=c")));
-                assert_eq!(again.headers()["x"], "y");
-                assert!(!again.body().is_end_stream() && again.body().size_hint().lower() == 10);
-                assert_eq!(again.into_body().collect().await.unwrap().to_bytes(), "0123456789");
+                let resent = buffer.resend();
+                assert_eq!(resent.is_some(), is_complete);
+                let Some(resent) = resent.map(sent) else { continue };
+                assert_eq!((resent.method(), resent.uri()), (&Method::POST, &Uri::from_static("/a?b=c")));
+                assert_eq!(resent.headers()["x"], "y");
+                assert!(!resent.body().is_end_stream() && resent.body().size_hint().lower() == 10);
+                assert_eq!(resent.into_body().collect().await.unwrap().to_bytes(), "0123456789");
             }
         }
     }
 
     #[tokio::test]
     async fn one_that_is_not_being_sent_has_no_head_to_be_sent_again_with() {
-        let (_caller, _request, original) = request(10);
-        let again = original.again().unwrap();
-        assert!(original.again().is_none());
-        sent(again);
-        assert!(original.again().is_some());
+        let (_caller, _request, buffer) = request(10);
+        let resent = buffer.resend().unwrap();
+        assert!(buffer.resend().is_none());
+        sent(resent);
+        assert!(buffer.resend().is_some());
     }
 
     #[tokio::test]
     async fn a_body_that_nobody_has_read_of_can_be_sent_whatever_its_size() {
-        let (caller, request, original) = request(5);
+        let (caller, request, buffer) = request(5);
         drop(request);
-        let mut again = original.again().unwrap().into_body();
+        let mut resent = buffer.resend().unwrap().into_body();
         send(&caller, "0123456789");
-        assert_eq!(next(&mut again).await.unwrap(), "0123456789");
-        assert!(original.again().is_none(), "now it was read, and is larger than the limit");
+        assert_eq!(next(&mut resent).await.unwrap(), "0123456789");
+        assert!(buffer.resend().is_none(), "now it was read, and is larger than the limit");
     }
 
     #[tokio::test]
     async fn a_body_that_drips_in_is_not_kept_for_ever() {
-        for (chunks, kept) in [(MAX_CHUNKS, true), (MAX_CHUNKS + 1, false)] {
-            let (caller, request, original) = request(64 * 1024);
+        for (chunks, is_complete) in [(MAX_CHUNKS, true), (MAX_CHUNKS + 1, false)] {
+            let (caller, request, buffer) = request(64 * 1024);
             (0..chunks).for_each(|_| send(&caller, "x"));
             drop(caller);
             assert_eq!(request.into_body().collect().await.unwrap().to_bytes().len(), chunks);
-            assert_eq!((original.is_kept(), original.kept().chunks.is_empty()), (kept, !kept));
+            assert_eq!((buffer.is_complete(), buffer.state().chunks.is_empty()), (is_complete, !is_complete));
         }
     }
 
     #[tokio::test]
     async fn one_that_was_sent_in_part_goes_on_where_the_first_stopped_and_the_first_gets_no_more() {
-        let (caller, request, original) = request(100);
+        let (caller, request, buffer) = request(100);
         let mut first = request.into_body();
         send(&caller, "one");
         assert_eq!(next(&mut first).await.unwrap(), "one");
         let waiting = tokio::spawn(async move { first.frame().await.unwrap().is_err() });
         yield_now().await;
 
-        let mut again = original.again().unwrap().into_body();
+        let mut resent = buffer.resend().unwrap().into_body();
         assert!(waiting.await.unwrap(), "it must be told, or it would wait for ever");
         send(&caller, "two");
         drop(caller);
-        assert_eq!(next(&mut again).await.unwrap(), "one");
-        assert_eq!(next(&mut again).await.unwrap(), "two");
-        assert!(next(&mut again).await.is_none() && again.is_end_stream());
+        assert_eq!(next(&mut resent).await.unwrap(), "one");
+        assert_eq!(next(&mut resent).await.unwrap(), "two");
+        assert!(next(&mut resent).await.is_none() && resent.is_end_stream());
     }
 
     #[tokio::test]
     async fn g04_a_body_that_broke_off_is_not_sent_again_as_a_whole_one() {
-        let (caller, request, original) = request(100);
+        let (caller, request, buffer) = request(100);
         send(&caller, "one");
         caller.send(Err(io::ErrorKind::UnexpectedEof.into())).unwrap();
         drop(caller);
         assert!(request.into_body().collect().await.is_err());
-        assert!(original.again().is_none());
+        assert!(buffer.resend().is_none());
     }
 }

@@ -21,24 +21,24 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 /// The caller's id, when it consists of at most 64 letters, digits, dots, underscores and hyphens, or else a new one.
 pub(super) fn choose(proposed: Option<&HeaderValue>) -> HeaderValue {
     match proposed {
-        Some(id) if is_proper(id.as_bytes()) => id.clone(),
-        _ => new(COUNTER.fetch_add(1, Ordering::Relaxed)),
+        Some(id) if is_valid(id.as_bytes()) => id.clone(),
+        _ => format_id(COUNTER.fetch_add(1, Ordering::Relaxed)),
     }
 }
 
 /// The id with this number. Every request has one, and formatting it would cost as much as a layer does.
-fn new(number: u64) -> HeaderValue {
+fn format_id(number: u64) -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let length = number.checked_ilog(16).map_or(1, |log| log as usize + 1);
     let mut id = [0; 17 + 16];
     id[..17].copy_from_slice(&*PREFIX);
-    for (place, digit) in id[17..17 + length].iter_mut().rev().enumerate() {
-        *digit = DIGITS[(number >> (4 * place)) as usize % 16];
+    for (index, digit) in id[17..17 + length].iter_mut().rev().enumerate() {
+        *digit = DIGITS[(number >> (4 * index)) as usize % 16];
     }
     HeaderValue::from_bytes(&id[..17 + length]).expect("hexadecimal digits are legal in a header")
 }
 
-fn is_proper(id: &[u8]) -> bool {
+fn is_valid(id: &[u8]) -> bool {
     let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     (1..=MAX_LENGTH).contains(&id.len()) && id.iter().all(legal)
 }
@@ -57,7 +57,7 @@ mod tests {
             assert_eq!(chosen(proper.as_bytes()), proper);
         }
         for other in [&b""[..], b"a b", b"%0d%0aX: y", b"\"", b"\xff", &[b'x'; 300]] {
-            assert!(is_proper(chosen(other).as_bytes()) && chosen(other) != HeaderValue::from_bytes(other).unwrap());
+            assert!(is_valid(chosen(other).as_bytes()) && chosen(other) != HeaderValue::from_bytes(other).unwrap());
         }
     }
 
@@ -66,7 +66,7 @@ mod tests {
         assert_ne!(choose(None), choose(None));
         let prefix = str::from_utf8(&*PREFIX).unwrap();
         for number in [0, 1, 9, 10, 15, 16, 255, 256, 0x1234_5678_9abc_def0, u64::MAX] {
-            assert_eq!(new(number), format!("{prefix}{number:x}"));
+            assert_eq!(format_id(number), format!("{prefix}{number:x}"));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The authority is the configured one, whatever the caller sends; path and query go on byte for byte (RFC 9110, 7.7).
 //! Nothing is ever joined or concatenated, since `//host/x` and its kind turn joined URLs into another host's. A path whose
-//! meaning servers could disagree about is refused ([`path`](crate::message::path)), and so is one that names a token endpoint ([`Endpoints`]).
+//! meaning servers could disagree about is refused ([`path`](crate::message::path)), and so is one that names a token endpoint ([`AuthEndpoints`]).
 //!
 //! Deliberately absent: a check for fragments, which the HTTP parser drops before a request comes here, and which
 //! [`framing`](crate::message::framing) refuses before that.
@@ -13,7 +13,7 @@ use http::{
 };
 
 use super::{
-    endpoints::{Endpoint, Endpoints, Shape},
+    endpoints::{AuthEndpoint, AuthEndpoints, ResponseShape},
     error::{Code, Error},
     exchange::Exchange,
 };
@@ -25,13 +25,13 @@ pub const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 /// What is to be done with a request that is not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Action {
     /// It goes to the upstream.
     Forward,
     /// It asks this proxy for its methods.
     Options,
     /// It asks for a token, and expects an answer of this shape.
-    TokenCall(Shape),
+    TokenRequest(ResponseShape),
 }
 
 /// Judges a request by its method and its target. Lets pass what has one of the [`ALLOWED_METHODS`], a target in origin-form
@@ -41,7 +41,7 @@ pub enum Verdict {
 /// # Errors
 ///
 /// [`Code::MethodNotAllowed`], [`Code::BadRequest`] or [`Code::RouteDenied`].
-pub fn judge<B>(endpoints: &Endpoints, request: &mut Request<B>) -> Result<Verdict, Error> {
+pub fn classify<B>(endpoints: &AuthEndpoints, request: &mut Request<B>) -> Result<Action, Error> {
     let (method, target) = (request.method(), request.uri());
     if !is_allowed(method) {
         return Err(Error::new(Code::MethodNotAllowed, "This method is never forwarded; see the Allow header."));
@@ -51,7 +51,7 @@ pub fn judge<B>(endpoints: &Endpoints, request: &mut Request<B>) -> Result<Verdi
     // An absolute URL has an authority, too.
     let is_relative = target.authority().is_none();
     if is_options && is_relative && path == "*" {
-        return Ok(Verdict::Options);
+        return Ok(Action::Options);
     }
     if !is_relative || !path.starts_with('/') || path[1..].starts_with(['/', '\\']) {
         return Err(Error::new(
@@ -59,18 +59,18 @@ pub fn judge<B>(endpoints: &Endpoints, request: &mut Request<B>) -> Result<Verdi
             "The request target must be a path that starts with one slash, with an optional query; send no absolute URL.",
         ));
     }
-    let found = endpoints.find(path).map_err(|ambiguous| Error::new(Code::BadRequest, ambiguous.detail()))?;
-    match found {
+    let endpoint = endpoints.find(path).map_err(|ambiguous| Error::new(Code::BadRequest, ambiguous.detail()))?;
+    match endpoint {
         None => {
-            let ends_here = is_options && ends_here(request.headers_mut());
-            Ok(if ends_here { Verdict::Options } else { Verdict::Forward })
+            let is_last_hop = is_options && is_last_hop(request.headers_mut());
+            Ok(if is_last_hop { Action::Options } else { Action::Forward })
         }
-        Some(Endpoint::Token(shape)) if *method == Method::POST => Ok(Verdict::TokenCall(shape)),
-        Some(Endpoint::Token(_)) => Err(Error::new(
+        Some(AuthEndpoint::Token(shape)) if *method == Method::POST => Ok(Action::TokenRequest(shape)),
+        Some(AuthEndpoint::Token(_)) => Err(Error::new(
             Code::RouteDenied,
             "The proxy alone calls the token endpoints; only a POST is answered here, with a placeholder for a token.",
         )),
-        Some(Endpoint::Revocation) => {
+        Some(AuthEndpoint::Revocation) => {
             Err(Error::new(Code::RouteDenied, "Tokens are the proxy's own to revoke; this call is never forwarded."))
         }
     }
@@ -83,7 +83,7 @@ pub fn with_operation<B>(catalogue: &'static Catalogue, exchange: Exchange<B>) -
     let operation = catalogue.find(method, path);
     exchange.record.set_operation(operation);
     if operation.is_other() {
-        exchange.record.set_prefix(catalogue.known_prefix(path));
+        exchange.record.set_known_prefix(catalogue.known_prefix(path));
     }
     exchange
 }
@@ -106,7 +106,7 @@ fn is_allowed(method: &Method) -> bool {
 
 /// Whether an `OPTIONS` with these fields may go no further than here (RFC 9110, 7.6.2). One that may has one hop less from
 /// here on. A `Max-Forwards` that is no number means nothing, and stays as it is.
-fn ends_here(headers: &mut HeaderMap) -> bool {
+fn is_last_hop(headers: &mut HeaderMap) -> bool {
     let mut values = headers.get_all(header::MAX_FORWARDS).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };
     let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));

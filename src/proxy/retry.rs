@@ -35,28 +35,28 @@ use crate::{telemetry::Metrics, upstream::Disposition, vendor::catalogue::Operat
 /// The requests beyond its own that a worker may send: this share of those that came in the last seconds, and one a second,
 /// so that a proxy with little to do can retry too. An upstream in trouble gets no more than that on top.
 const BUDGET_SHARE: f32 = 0.2;
-const BUDGET_A_SECOND: u32 = 1;
+const BUDGET_PER_SECOND: u32 = 1;
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
-pub(super) struct RetryLayer(Arc<Shared>);
+pub(super) struct RetryLayer(Arc<RetryPolicy>);
 
-struct Shared {
+struct RetryPolicy {
     budget: TpsBudget,
     metrics: Arc<Metrics>,
 }
 
 impl RetryLayer {
-    /// With a budget of its own.
+    /// With its own budget.
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        let budget = TpsBudget::new(BUDGET_WINDOW, BUDGET_A_SECOND, BUDGET_SHARE);
-        Self(Arc::new(Shared { budget, metrics }))
+        let budget = TpsBudget::new(BUDGET_WINDOW, BUDGET_PER_SECOND, BUDGET_SHARE);
+        Self(Arc::new(RetryPolicy { budget, metrics }))
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shared")
+        f.write_str("RetryPolicy")
     }
 }
 
@@ -64,14 +64,14 @@ impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Retry { inner, shared: Arc::clone(&self.0) }
+        Retry { inner, policy: Arc::clone(&self.0) }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Retry<S> {
     inner: S,
-    shared: Arc<Shared>,
+    policy: Arc<RetryPolicy>,
 }
 
 impl<S, B> Service<Exchange<ReplayBody<B>>> for Retry<S>
@@ -88,9 +88,9 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<ReplayBody<B>>) -> Self::Future {
-        self.shared.budget.deposit();
-        let (sending, again) = Resend::after(&mut self.inner, exchange, &self.shared);
-        RetryFuture { sending, again, next: None }
+        self.policy.budget.deposit();
+        let (sending, resend) = Resend::send_first(&mut self.inner, exchange, &self.policy);
+        RetryFuture { sending, resend, next_exchange: None }
     }
 }
 
@@ -98,9 +98,9 @@ pin_project! {
     pub(super) struct RetryFuture<S, B, F> {
         #[pin]
         sending: F,
-        again: Resend<S, B, Shared>,
+        resend: Resend<S, B, RetryPolicy>,
         // What is to be sent again as soon as the service is ready.
-        next: Option<Box<Exchange<ReplayBody<B>>>>,
+        next_exchange: Option<Box<Exchange<ReplayBody<B>>>>,
     }
 }
 
@@ -114,40 +114,40 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            if this.next.is_some() {
-                ready!(this.again.service.poll_ready(cx))?;
+            if this.next_exchange.is_some() {
+                ready!(this.resend.service.poll_ready(cx))?;
             }
-            if let Some(exchange) = this.next.take() {
-                this.sending.set(this.again.service.call(*exchange));
+            if let Some(exchange) = this.next_exchange.take() {
+                this.sending.set(this.resend.service.call(*exchange));
             }
-            let answer = ready!(this.sending.as_mut().poll(cx));
-            match answer.as_ref().err().and_then(|error| this.again.exchange(error)) {
-                Some(exchange) => *this.next = Some(Box::new(exchange)),
-                None => return Poll::Ready(answer),
+            let result = ready!(this.sending.as_mut().poll(cx));
+            match result.as_ref().err().and_then(|error| this.resend.next_exchange(error)) {
+                Some(exchange) => *this.next_exchange = Some(Box::new(exchange)),
+                None => return Poll::Ready(result),
             }
         }
     }
 }
 
-impl<S, B> Resend<S, B, Shared> {
+impl<S, B> Resend<S, B, RetryPolicy> {
     /// The request once more, where `error` allows it and it was not sent again before.
-    fn exchange(&self, error: &Error) -> Option<Exchange<ReplayBody<B>>> {
-        let Self { original, record, shared, .. } = self;
+    fn next_exchange(&self, error: &Error) -> Option<Exchange<ReplayBody<B>>> {
+        let Self { buffer, record, context: policy, .. } = self;
         let disposition = error.disposition().filter(|disposition| {
-            !record.is_retried() && is_harmless(*disposition, record.method(), record.operation())
+            !record.is_retried() && is_retryable(*disposition, record.method(), record.operation())
         })?;
-        let request = original.again()?;
-        if costs_the_upstream(disposition) && !shared.budget.withdraw() {
+        let request = buffer.resend()?;
+        if uses_budget(disposition) && !policy.budget.withdraw() {
             return None;
         }
         record.set_retried();
-        shared.metrics.retried();
+        policy.metrics.retried();
         Some(Exchange { request, record: Arc::clone(record) })
     }
 }
 
 /// Whether a request of that disposition may be sent again.
-fn is_harmless(disposition: Disposition, method: &Method, operation: Operation) -> bool {
+fn is_retryable(disposition: Disposition, method: &Method, operation: Operation) -> bool {
     match disposition {
         Disposition::NotSent { .. } | Disposition::NotProcessed => true,
         Disposition::NoResponse => method.is_safe() && !operation.is_billable(),
@@ -156,7 +156,7 @@ fn is_harmless(disposition: Disposition, method: &Method, operation: Operation) 
 
 /// Whether sending it again is more work for the upstream than it would have had anyway. It never saw the request that was to
 /// go over a connection that it had closed.
-fn costs_the_upstream(disposition: Disposition) -> bool {
+fn uses_budget(disposition: Disposition) -> bool {
     disposition != Disposition::NotSent { reused: true }
 }
 

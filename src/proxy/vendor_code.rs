@@ -11,12 +11,12 @@ use crate::vendor;
 /// The longest body that is looked at. The vendor's errors are below 1 KiB.
 const MAX_BODY_BYTES: u64 = 4096;
 
-/// The length of the body that [`note`] may find a code in; `None` when the answer is no error of the upstream's with such a
+/// The length of the body that [`record`] may find a code in; `None` when the answer is no error of the upstream's with such a
 /// body.
 pub(super) fn expected_length<B>(record: &Record, response: &Response<B>) -> Option<u64> {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
-    let is_own = record.upstream_status().is_none() || record.failure().is_some();
+    let is_own = record.upstream_status().is_none() || record.error().is_some();
     if !is_error || is_own || record.vendor_code().is_some() {
         return None;
     }
@@ -25,14 +25,14 @@ pub(super) fn expected_length<B>(record: &Record, response: &Response<B>) -> Opt
 }
 
 /// Notes the first code in `body`, the whole of an error answer with these `headers`.
-pub(super) fn note(record: &Record, headers: &HeaderMap, body: &[u8]) {
+pub(super) fn record(record: &Record, headers: &HeaderMap, body: &[u8]) {
     if body.len() as u64 <= MAX_BODY_BYTES && is_plain_json(headers) {
-        note_json(record, body);
+        record_json(record, body);
     }
 }
 
 /// The same for a body that is known to be JSON.
-pub(super) fn note_json(record: &Record, body: &[u8]) {
+pub(super) fn record_json(record: &Record, body: &[u8]) {
     let json = vendor::read(body).filter(|reading| reading.json.is_some());
     if let Some(code) = json.and_then(|reading| reading.codes.into_iter().next()) {
         record.set_vendor_code(code);
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::proxy::{Code, Error};
 
-    fn answer(status: u16, fields: &[(&'static str, &'static str)]) -> Response<()> {
+    fn response(status: u16, fields: &[(&'static str, &'static str)]) -> Response<()> {
         let mut response = Response::builder().status(status);
         for (name, value) in fields {
             response = response.header(*name, *value);
@@ -75,7 +75,7 @@ mod tests {
     fn only_short_plain_json_of_the_upstreams_is_looked_at() {
         const JSON: (&str, &str) = ("content-type", "application/json;charset=UTF-8");
         const SHORT: (&str, &str) = ("content-length", "30");
-        let length = |status, fields: &[_]| expected_length(&record(), &answer(status, fields));
+        let length = |status, fields: &[_]| expected_length(&record(), &response(status, fields));
         assert_eq!(length(404, &[JSON, SHORT]), Some(30));
         assert_eq!(length(500, &[("content-type", "application/problem+JSON"), SHORT]), Some(30));
         for (status, fields) in [
@@ -90,10 +90,10 @@ mod tests {
             assert_eq!(length(status, fields), None, "{status} {fields:?}");
         }
         let own = Record::new(Method::GET, None);
-        assert_eq!(expected_length(&own, &answer(404, &[JSON, SHORT])), None, "no upstream has answered");
+        assert_eq!(expected_length(&own, &response(404, &[JSON, SHORT])), None, "no upstream has answered");
         let failed = record();
-        failed.set_failure(&Error::new(Code::UpstreamProtocol, "x"));
-        assert_eq!(expected_length(&failed, &answer(502, &[JSON, SHORT])), None, "the proxy's own words");
+        failed.set_error(&Error::new(Code::UpstreamProtocol, "x"));
+        assert_eq!(expected_length(&failed, &response(502, &[JSON, SHORT])), None, "the proxy's own words");
     }
 
     #[test]
@@ -109,7 +109,7 @@ mod tests {
             ("", None),
         ] {
             let record = record();
-            note_json(&record, body.as_bytes());
+            record_json(&record, body.as_bytes());
             assert_eq!(record.vendor_code(), expected, "{body}");
         }
     }

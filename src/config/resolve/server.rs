@@ -35,11 +35,11 @@ pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration, concurrency
     }
 }
 
-/// The limits of a request's body. `idle` is `upstream.idle_timeout`.
-pub(super) fn upload(read: &mut Reader<'_>, idle: Duration) -> proxy::BodyLimits {
+/// The limits of a request's body. `idle_timeout` is `upstream.idle_timeout`.
+pub(super) fn body_limits(read: &mut Reader<'_>, idle_timeout: Duration) -> proxy::BodyLimits {
     proxy::BodyLimits {
-        bytes: read.number("limits.body_bytes", 0..=usize::MAX) as u64,
-        idle,
+        max_bytes: read.number("limits.body_bytes", 0..=usize::MAX) as u64,
+        idle_timeout,
         min_rate: read.number("limits.body_min_rate", 0..=1024 * 1024) as u64,
     }
 }

@@ -8,7 +8,7 @@ pub(in crate::proxy) enum BodyLimitError {
     #[error("the request body came too slowly or not at all")]
     TooSlow,
     #[error("the request body broke off")]
-    BrokenOff,
+    Incomplete,
     #[error("the request was answered before its body was read")]
-    Answered,
+    RequestFinished,
 }

@@ -1,5 +1,6 @@
 //! Upstreams in memory, under paused time.
 
+mod close_reasons;
 mod early;
 mod http2;
 
@@ -29,13 +30,13 @@ use crate::{proxy::replay::ReplayBuffer, upstream::Protocol};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Hands out connections to upstreams in memory: `serve` is called with the number of the connection and its other end.
-struct Memory<F> {
+struct MemoryConnector<F> {
     protocol: Protocol,
     opened: Arc<AtomicUsize>,
     serve: F,
 }
 
-impl<F: Fn(usize, DuplexStream) + Send + Sync + 'static> Connect for Memory<F> {
+impl<F: Fn(usize, DuplexStream) + Send + Sync + 'static> Connect for MemoryConnector<F> {
     type Stream = DuplexStream;
 
     async fn connect(&self) -> Result<(DuplexStream, Protocol), ConnectError> {
@@ -48,15 +49,15 @@ impl<F: Fn(usize, DuplexStream) + Send + Sync + 'static> Connect for Memory<F> {
 }
 
 /// A client whose connections `serve` answers, and the number of those opened.
-fn client<F>(protocol: Protocol, serve: F) -> (Upstream<Empty<Bytes>, Memory<F>>, Arc<AtomicUsize>)
+fn client<F>(protocol: Protocol, serve: F) -> (Upstream<Empty<Bytes>, MemoryConnector<F>>, Arc<AtomicUsize>)
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
-    client_of(protocol, serve)
+    client_with_body(protocol, serve)
 }
 
-/// The same for requests with bodies of some kind.
-fn client_of<B, F>(protocol: Protocol, serve: F) -> (Upstream<B, Memory<F>>, Arc<AtomicUsize>)
+/// The same for requests with bodies of type `B`.
+fn client_with_body<B, F>(protocol: Protocol, serve: F) -> (Upstream<B, MemoryConnector<F>>, Arc<AtomicUsize>)
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
@@ -70,9 +71,9 @@ where
         http2: protocol == Protocol::Http2,
     };
     let opened = Arc::new(AtomicUsize::new(0));
-    let connector = Memory { protocol, opened: Arc::clone(&opened), serve };
-    let own_names = Arc::new(HeaderRules::new(&[HeaderName::from_static("finicity-app-key")], &[]));
-    (Upstream::with_connector(&config, own_names, connector, Arc::new(Metrics::new())), opened)
+    let connector = MemoryConnector { protocol, opened: Arc::clone(&opened), serve };
+    let header_rules = Arc::new(HeaderRules::new(&[HeaderName::from_static("finicity-app-key")], &[]));
+    (Upstream::with_connector(&config, header_rules, connector, Arc::new(Metrics::new())), opened)
 }
 
 fn exchange<B>(request: Request<ReplayBody<B>>) -> Exchange<ReplayBody<B>> {
@@ -80,16 +81,16 @@ fn exchange<B>(request: Request<ReplayBody<B>>) -> Exchange<ReplayBody<B>> {
     Exchange { request, record }
 }
 
-async fn get<F>(client: &Upstream<Empty<Bytes>, Memory<F>>) -> Result<Response<ResponseBody>, Error>
+async fn get<F>(client: &Upstream<Empty<Bytes>, MemoryConnector<F>>) -> Result<Response<ResponseBody>, Error>
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
     let request = Request::get("/x").body(Empty::new()).unwrap();
-    client.clone().call(exchange(ReplayBuffer::keep(request, 0))).await
+    client.clone().call(exchange(ReplayBuffer::wrap(request, 0))).await
 }
 
 /// Sends a request and takes the answer whole.
-async fn fetch<F>(client: &Upstream<Empty<Bytes>, Memory<F>>) -> Bytes
+async fn fetch<F>(client: &Upstream<Empty<Bytes>, MemoryConnector<F>>) -> Bytes
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
@@ -97,7 +98,7 @@ where
 }
 
 /// What became of a request that is expected to fail.
-async fn disposition<F>(client: &Upstream<Empty<Bytes>, Memory<F>>) -> Option<Disposition>
+async fn disposition<F>(client: &Upstream<Empty<Bytes>, MemoryConnector<F>>) -> Option<Disposition>
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
@@ -123,7 +124,7 @@ async fn read_request(stream: &mut DuplexStream) -> Option<()> {
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// Answers every request on `stream`.
-fn answer_all(_: usize, mut stream: DuplexStream) {
+fn respond_to_all(_: usize, mut stream: DuplexStream) {
     tokio::spawn(async move {
         while read_request(&mut stream).await.is_some() {
             stream.write_all(OK).await.unwrap();
@@ -131,8 +132,8 @@ fn answer_all(_: usize, mut stream: DuplexStream) {
     });
 }
 
-/// Answers `requests` requests, reads one more, and says `last_words` before it closes.
-fn answer_some(requests: usize, last_words: &'static [u8]) -> impl Fn(usize, DuplexStream) + Send + Sync {
+/// Answers `requests` requests, reads one more, and sends `last_bytes` before it closes.
+fn respond_to_some(requests: usize, last_bytes: &'static [u8]) -> impl Fn(usize, DuplexStream) + Send + Sync {
     move |_, mut stream| {
         drop(tokio::spawn(async move {
             for _ in 0..requests {
@@ -140,22 +141,22 @@ fn answer_some(requests: usize, last_words: &'static [u8]) -> impl Fn(usize, Dup
                 stream.write_all(OK).await.unwrap();
             }
             read_request(&mut stream).await;
-            stream.write_all(last_words).await.unwrap();
+            stream.write_all(last_bytes).await.unwrap();
         }));
     }
 }
 
-/// What the metrics say of the client's connections: how many are open, how many idle, and why the others were closed.
-async fn lives<B, F>(client: &Upstream<B, Memory<F>>) -> String
+/// The connection metrics of `client`: open and idle connections, and the reasons for which the others were closed.
+async fn connection_metrics<B, F>(client: &Upstream<B, MemoryConnector<F>>) -> String
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
     // The tasks of the connections have the last word.
     sleep(Duration::from_millis(1)).await;
     let text = client.0.pool.metrics().render();
-    let told = text.lines().filter_map(|line| line.strip_prefix("finicity_proxy_upstream_connections"));
-    let told = told.filter(|line| !line.starts_with("_opened") && !line.ends_with(" 0"));
-    told.map(|line| line.replace("_closed_total{reason=", "")).collect::<Vec<_>>().join(",")
+    let lines = text.lines().filter_map(|line| line.strip_prefix("finicity_proxy_upstream_connections"));
+    let lines = lines.filter(|line| !line.starts_with("_opened") && !line.ends_with(" 0"));
+    lines.map(|line| line.replace("_closed_total{reason=", "")).collect::<Vec<_>>().join(",")
 }
 
 /// Answers every request on `stream`, over HTTP/2, after a second.
@@ -179,27 +180,27 @@ where
     tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
 }
 
-/// The far ends of connections, for the test to act on.
-type Ends = Arc<Mutex<Vec<DuplexStream>>>;
+/// The server's ends of connections, for the test to act on.
+type ServerStreams = Arc<Mutex<Vec<DuplexStream>>>;
 
-fn ends() -> (Ends, impl Fn(usize, DuplexStream) + Send + Sync + 'static) {
-    let ends = Ends::default();
-    let kept = Arc::clone(&ends);
-    (ends, move |_, end| kept.lock().unwrap().push(end))
+fn server_streams() -> (ServerStreams, impl Fn(usize, DuplexStream) + Send + Sync + 'static) {
+    let streams = ServerStreams::default();
+    let kept = Arc::clone(&streams);
+    (streams, move |_, stream| kept.lock().unwrap().push(stream))
 }
 
-/// Answers the request that has come on the first connection in a second, and gives that connection's end.
-async fn answer_first(ends: &Ends) -> DuplexStream {
+/// Answers the request that has come on the first connection in a second, and returns the server's end of it.
+async fn respond_to_first(streams: &ServerStreams) -> DuplexStream {
     sleep(SECOND).await;
-    let mut end = ends.lock().unwrap().remove(0);
-    read_request(&mut end).await;
-    end.write_all(OK).await.unwrap();
-    end
+    let mut stream = streams.lock().unwrap().remove(0);
+    read_request(&mut stream).await;
+    stream.write_all(OK).await.unwrap();
+    stream
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_serves_one_request_after_another() {
-    let (client, opened) = client(Protocol::Http1, answer_all);
+    let (client, opened) = client(Protocol::Http1, respond_to_all);
     for _ in 0..20 {
         assert_eq!(fetch(&client).await, "ok");
     }
@@ -211,14 +212,14 @@ async fn a_connection_serves_one_request_after_another() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_not_taken_whole_costs_its_connection() {
-    let (ends, keep) = ends();
-    let (client, opened) = client(Protocol::Http1, keep);
+    let (streams, collect) = server_streams();
+    let (client, opened) = client(Protocol::Http1, collect);
     let act = async {
         sleep(SECOND).await;
-        let mut end = ends.lock().unwrap().remove(0);
-        read_request(&mut end).await;
-        end.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nabc").await.unwrap();
-        assert_eq!(end.read(&mut [0]).await.unwrap(), 0, "it must be closed");
+        let mut stream = streams.lock().unwrap().remove(0);
+        read_request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nabc").await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it must be closed");
     };
     tokio::join!(async { drop(get(&client).await.unwrap()) }, act);
     drop(timeout(SECOND, get(&client)).await);
@@ -227,11 +228,11 @@ async fn an_answer_that_is_not_taken_whole_costs_its_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn g05_a_connection_that_is_not_used_is_closed() {
-    let (ends, keep) = ends();
-    let (client, opened) = client(Protocol::Http1, keep);
-    let (_, mut end) = tokio::join!(fetch(&client), answer_first(&ends));
-    assert!(timeout(29 * SECOND, end.read(&mut [0])).await.is_err(), "it is kept for its time");
-    assert_eq!(timeout(2 * SECOND, end.read(&mut [0])).await.unwrap().unwrap(), 0, "and then closed by us");
+    let (streams, collect) = server_streams();
+    let (client, opened) = client(Protocol::Http1, collect);
+    let (_, mut stream) = tokio::join!(fetch(&client), respond_to_first(&streams));
+    assert!(timeout(29 * SECOND, stream.read(&mut [0])).await.is_err(), "it is kept for its time");
+    assert_eq!(timeout(2 * SECOND, stream.read(&mut [0])).await.unwrap().unwrap(), 0, "and then closed by us");
     drop(timeout(SECOND, get(&client)).await);
     assert_eq!(opened.load(SeqCst), 2);
 }
@@ -240,7 +241,7 @@ async fn g05_a_connection_that_is_not_used_is_closed() {
 async fn g11_a_connection_takes_no_requests_after_its_age() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let (client, opened) = client(protocol, move |number, stream| match protocol {
-            Protocol::Http1 => answer_all(number, stream),
+            Protocol::Http1 => respond_to_all(number, stream),
             Protocol::Http2 => serve_http2(number, stream),
         });
         let started = Instant::now();
@@ -297,93 +298,13 @@ async fn f17_an_answer_that_drips_goes_on_and_one_that_stops_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_metrics_know_why_a_connection_was_closed() {
-    let (kept, _) = client(Protocol::Http1, answer_all);
-    fetch(&kept).await;
-    assert_eq!(lives(&kept).await, " 1,_idle 1");
-    let (first, second) = tokio::join!(get(&kept), get(&kept));
-    assert_eq!(lives(&kept).await, " 2");
-    drop((first.unwrap().into_body().collect().await, second.unwrap().into_body().collect().await));
-    assert_eq!(lives(&kept).await, " 2,_idle 2");
-    sleep(31 * SECOND).await;
-    assert_eq!(lives(&kept).await, r#""idle"} 2"#);
-    for _ in 0..40 {
-        sleep(10 * SECOND).await;
-        fetch(&kept).await;
-    }
-    assert_eq!(lives(&kept).await, r#" 1,"age"} 1,"idle"} 2,_idle 1"#);
-
-    let (given_up, _) = client(Protocol::Http1, ends().1);
-    assert!(timeout(SECOND, get(&given_up)).await.is_err());
-    assert_eq!(lives(&given_up).await, r#""unfinished"} 1"#);
-
-    let (ends, keep) = ends();
-    let (half_taken, _) = client(Protocol::Http1, keep);
-    let act = async {
-        sleep(SECOND).await;
-        let mut end = ends.lock().unwrap().remove(0);
-        read_request(&mut end).await;
-        end.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nabc").await.unwrap();
-        end
-    };
-    let (_, _end) = tokio::join!(async { drop(get(&half_taken).await.unwrap()) }, act);
-    assert_eq!(lives(&half_taken).await, r#""unfinished"} 1"#);
-
-    let (closed, _) = client(Protocol::Http1, |_, mut stream| {
-        drop(tokio::spawn(async move {
-            read_request(&mut stream).await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await.unwrap();
-        }));
-    });
-    fetch(&closed).await;
-    assert_eq!(lives(&closed).await, r#""upstream"} 1"#);
-
-    let (broken, _) = client(Protocol::Http1, answer_some(0, b""));
-    disposition(&broken).await;
-    assert_eq!(lives(&broken).await, r#""upstream"} 1"#);
-
-    let (noisy, _) = client(Protocol::Http1, |_, mut stream| {
-        drop(tokio::spawn(async move {
-            read_request(&mut stream).await;
-            stream.write_all(OK).await.unwrap();
-            sleep(SECOND).await;
-            stream.write_all(b"an answer that nobody asked for").await.unwrap();
-            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it must be closed");
-        }));
-    });
-    fetch(&noisy).await;
-    sleep(2 * SECOND).await;
-    assert_eq!(lives(&noisy).await, r#""failed"} 1"#);
-
-    for (broken, reason) in [(&b"nonsense"[..], "failed"), (b"", "upstream")] {
-        let (broken_body, _) = client(Protocol::Http1, move |_, mut stream| {
-            drop(tokio::spawn(async move {
-                read_request(&mut stream).await;
-                stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
-                sleep(SECOND).await;
-                stream.write_all(broken).await.unwrap();
-            }));
-        });
-        get(&broken_body).await.unwrap().into_body().collect().await.unwrap_err();
-        assert_eq!(lives(&broken_body).await, format!(r#""{reason}"}} 1"#));
-    }
-
-    let (shared, _) = client(Protocol::Http2, serve_http2);
-    assert!(timeout(SECOND / 2, get(&shared)).await.is_err());
-    fetch(&shared).await;
-    assert_eq!(lives(&shared).await, " 1", "one stream less, the same connection");
-    sleep(31 * SECOND).await;
-    assert_eq!(lives(&shared).await, r#""idle"} 1"#);
-}
-
-#[tokio::test(start_paused = true)]
 async fn g07_a_request_that_nobody_waits_for_is_cut_off() {
-    let (ends, keep) = ends();
-    let (client, _) = client(Protocol::Http1, keep);
+    let (streams, collect) = server_streams();
+    let (client, _) = client(Protocol::Http1, collect);
     assert!(timeout(SECOND, get(&client)).await.is_err());
-    let mut end = ends.lock().unwrap().remove(0);
-    read_request(&mut end).await;
-    assert_eq!(end.read(&mut [0]).await.unwrap(), 0);
+    let mut stream = streams.lock().unwrap().remove(0);
+    read_request(&mut stream).await;
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -394,7 +315,7 @@ async fn a_connection_that_is_known_to_be_closed_is_not_used() {
             read_request(&mut stream).await;
             stream.write_all(OK).await.unwrap();
         })),
-        _ => answer_all(number, stream),
+        _ => respond_to_all(number, stream),
     });
     fetch(&client).await;
     fetch(&client).await;
@@ -403,34 +324,34 @@ async fn a_connection_that_is_known_to_be_closed_is_not_used() {
 
 #[tokio::test(start_paused = true)]
 async fn g01_a_connection_that_closes_at_the_last_moment_is_not_used() {
-    let (ends, keep) = ends();
-    let (client, opened) = client(Protocol::Http1, keep);
-    let (_, end) = tokio::join!(fetch(&client), answer_first(&ends));
-    drop(end);
-    tokio::join!(fetch(&client), answer_first(&ends));
+    let (streams, collect) = server_streams();
+    let (client, opened) = client(Protocol::Http1, collect);
+    let (_, stream) = tokio::join!(fetch(&client), respond_to_first(&streams));
+    drop(stream);
+    tokio::join!(fetch(&client), respond_to_first(&streams));
     assert_eq!(opened.load(SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn g01_only_silence_on_a_connection_that_served_before_says_that_it_was_closing() {
-    let (fresh, _) = client(Protocol::Http1, answer_some(0, b""));
+    let (fresh, _) = client(Protocol::Http1, respond_to_some(0, b""));
     assert_eq!(disposition(&fresh).await, None, "its first request may have been executed");
 
-    let (reused, _) = client(Protocol::Http1, answer_some(2, b""));
+    let (reused, _) = client(Protocol::Http1, respond_to_some(2, b""));
     fetch(&reused).await;
     fetch(&reused).await;
     assert_eq!(disposition(&reused).await, Some(Disposition::NoResponse));
 
-    for last_words in [&b"H"[..], b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"] {
-        let (begun, _) = client(Protocol::Http1, answer_some(1, last_words));
+    for last_bytes in [&b"H"[..], b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"] {
+        let (begun, _) = client(Protocol::Http1, respond_to_some(1, last_bytes));
         fetch(&begun).await;
-        assert_eq!(disposition(&begun).await, None, "{last_words:?}");
+        assert_eq!(disposition(&begun).await, None, "{last_bytes:?}");
     }
 }
 
 #[test]
 fn a_failure_to_connect_says_nothing_of_a_request() {
-    let error = not_connected(ConnectError::Tcp(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused))));
+    let error = connect_error(ConnectError::Tcp(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused))));
     assert_eq!((error.code(), error.disposition()), (Code::UpstreamUnreachable, None));
     assert_eq!(error.cause().as_deref(), Some("connecting failed: connection refused"));
 }

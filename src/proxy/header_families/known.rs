@@ -2,7 +2,7 @@
 
 /// In alphabetical order, as they are compared.
 #[rustfmt::skip]
-pub(in crate::proxy) const KNOWN: &[&str] = &[
+pub(in crate::proxy) const KNOWN_NAMES: &[&str] = &[
     "access-token", "adrum", "adrum-0", "akamai-origin-hop", "ali-cdn-real-ip", "api-key", "apikey", "auth-type",
     "auth-user", "b3", "baggage", "cdn-loop", "cdn-src-ip", "cf-access-authenticated-user-email",
     "cf-access-client-id", "cf-access-client-secret", "cf-access-jwt-assertion", "cf-access-token", "cf-connecting-ip",

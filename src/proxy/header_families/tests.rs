@@ -6,7 +6,7 @@ use super::*;
 
 #[track_caller]
 fn family(name: &str) -> Option<Family> {
-    find(&folded(&name.to_ascii_lowercase())).map(|found| found.family)
+    find(&normalized(&name.to_ascii_lowercase())).map(|found| found.family)
 }
 
 /// What a caller may send, as names of the vendor, of HTTP, and of applications.
@@ -29,11 +29,11 @@ fn names_in_no_family_are_kept() {
 
 #[test]
 fn well_known_names_are_in_a_family_and_in_order() {
-    for name in KNOWN {
+    for name in KNOWN_NAMES {
         assert_ne!(family(name), None, "{name}");
-        assert_eq!(folded(name), *name);
+        assert_eq!(normalized(name), *name);
     }
-    assert!(KNOWN.is_sorted());
+    assert!(KNOWN_NAMES.is_sorted());
 }
 
 #[test]
@@ -77,9 +77,9 @@ fn every_separator_and_row_of_them_is_one() {
         ("", ""),
         ("x", "x"),
     ] {
-        assert_eq!(folded(name), expected, "{name}");
+        assert_eq!(normalized(name), expected, "{name}");
     }
-    assert!(matches!(folded("x-real-ip"), Cow::Borrowed(_)), "nothing is allocated for a usual name");
+    assert!(matches!(normalized("x-real-ip"), Cow::Borrowed(_)), "nothing is allocated for a usual name");
 }
 
 #[test]
@@ -102,14 +102,14 @@ fn patterns_are_written_as_names_are_compared() {
     for (_, pattern) in patterns() {
         let (text, _) = parse(pattern);
         let text = std::str::from_utf8(text).unwrap();
-        assert_eq!(folded(&text.to_ascii_lowercase()), text, "{pattern}");
+        assert_eq!(normalized(&text.to_ascii_lowercase()), text, "{pattern}");
         assert!(text.len() > 1 && text != "x" && seen.insert(pattern), "{pattern}");
     }
     assert_eq!(seen.len(), COUNT);
 }
 
 /// The first pattern that holds for `name`, found without any index.
-fn plainly(name: &str) -> Option<&'static str> {
+fn find_linear(name: &str) -> Option<&'static str> {
     patterns().map(|(_, pattern)| pattern).find(|pattern| {
         let ends = |text: &str| name == text || name.ends_with(&format!("-{text}"));
         match (pattern.strip_prefix("*-"), pattern.strip_suffix("-*"), pattern.strip_suffix('*')) {
@@ -133,18 +133,18 @@ fn near_pattern() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn the_index_finds_what_a_plain_search_finds(name in prop_oneof![near_pattern(), "[a-z0-9-]{0,12}", "x-[a-z]{1,3}-[a-z-]{0,12}"]) {
-        let name = folded(&name).into_owned();
-        prop_assert_eq!(find(&name).map(|found| found.pattern), plainly(&name));
+        let name = normalized(&name).into_owned();
+        prop_assert_eq!(find(&name).map(|found| found.pattern), find_linear(&name));
     }
 
     #[test]
     fn no_separator_hides_a_family(
-        number in 0..KNOWN.len(), separators in "[!#$%&'*+.^_`|~-]{16,24}", upper in any::<bool>(),
+        number in 0..KNOWN_NAMES.len(), separators in "[!#$%&'*+.^_`|~-]{16,24}", upper in any::<bool>(),
     ) {
         let mut separators = separators.chars().cycle();
-        let name: String = KNOWN[number].chars().map(|c| if c == '-' { separators.next().unwrap() } else { c }).collect();
+        let name: String = KNOWN_NAMES[number].chars().map(|c| if c == '-' { separators.next().unwrap() } else { c }).collect();
         let name = if upper { name.to_ascii_uppercase() } else { name };
         let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
-        prop_assert_eq!(family(name.as_str()), family(KNOWN[number]), "{}", name);
+        prop_assert_eq!(family(name.as_str()), family(KNOWN_NAMES[number]), "{}", name);
     }
 }

@@ -1,4 +1,4 @@
-//! A caller's own token call, answered here with a placeholder, so that a client that authenticates itself works unchanged.
+//! A caller's own token request, answered here with a placeholder, so that a client that authenticates itself works unchanged.
 //!
 //! What the placeholder is put into is removed from every request, so it need not be told from anything else. The call's body
 //! may hold the caller's old credentials: it is read to its end, which keeps the connection, and dropped.
@@ -11,13 +11,12 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-use super::Answer;
 use crate::{
     proxy::{
-        body::{RequestBody, ResponseBody},
-        endpoints::Shape,
+        body::{ProgressBody, ResponseBody},
+        endpoints::ResponseShape,
         error::{Code, Error},
-        exchange::Exchange,
+        exchange::{Exchange, ResponseResult},
     },
     token::TokenReader,
 };
@@ -36,25 +35,25 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// As for every request when there is no usable token and none comes in time; or when the body does not arrive.
-pub(super) async fn answer<B>(reader: &TokenReader, shape: Shape, exchange: Exchange<B>) -> Answer
+pub(super) async fn respond<B>(tokens: &TokenReader, shape: ResponseShape, exchange: Exchange<B>) -> ResponseResult
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let body = RequestBody::new(exchange.request.into_body(), exchange.record);
-    timeout(BODY_TIMEOUT, drop_body(body))
+    let body = ProgressBody::new(exchange.request.into_body(), exchange.record);
+    timeout(BODY_TIMEOUT, discard_body(body))
         .await
         .map_err(|_| Error::new(Code::RequestTimeout, "The request body stopped arriving."))??;
-    let usable = reader.usable().and_then(|token| token.clone());
+    let usable = tokens.usable().and_then(|token| token.clone());
     let token = match usable {
         Some(token) => token,
-        None => reader.wait().await?,
+        None => tokens.wait().await?,
     };
     let is_bearer = match shape {
-        Shape::OAuth2 => true,
-        Shape::Partner => false,
-        Shape::Configured => token.is_bearer(),
+        ResponseShape::OAuth2 => true,
+        ResponseShape::Partner => false,
+        ResponseShape::Configured => token.is_bearer(),
     };
-    let mut response = Response::new(ResponseBody::local(grant(is_bearer, reader.remaining())));
+    let mut response = Response::new(ResponseBody::full(response_body(is_bearer, tokens.remaining())));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -62,12 +61,12 @@ where
 }
 
 /// Reads `body` to its end, or as far as it is worth it.
-async fn drop_body(body: impl Body<Data = Bytes>) -> Result<(), Error> {
+async fn discard_body(body: impl Body<Data = Bytes>) -> Result<(), Error> {
     let mut body = pin!(body);
-    let mut read = 0;
-    while read <= MAX_BODY_BYTES {
+    let mut bytes_read = 0;
+    while bytes_read <= MAX_BODY_BYTES {
         match body.frame().await {
-            Some(Ok(frame)) => read += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Ok(frame)) => bytes_read += frame.data_ref().map_or(0, |data| data.len() as u64),
             Some(Err(_)) => return Err(Error::new(Code::BadRequest, "The request body broke off.")),
             None => break,
         }
@@ -76,7 +75,7 @@ async fn drop_body(body: impl Body<Data = Bytes>) -> Result<(), Error> {
 }
 
 /// The body of the answer, for a token that may be used for `remaining` yet.
-fn grant(is_bearer: bool, remaining: Duration) -> String {
+fn response_body(is_bearer: bool, remaining: Duration) -> String {
     if is_bearer {
         // A client takes 0 for a mistake.
         let seconds = remaining.as_secs().max(1);
@@ -111,7 +110,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     /// The two ends, with a token in `field` that may be used for `usable`.
-    fn minted(field: HeaderName, usable: Duration) -> (TokenWriter, TokenReader) {
+    fn with_token(field: HeaderName, usable: Duration) -> (TokenWriter, TokenReader) {
         let (mut writer, reader) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
         let value = HeaderValue::from_static("value");
         let headers = [(FINICITY_APP_KEY, value.clone()), (field, value)];
@@ -119,14 +118,14 @@ mod tests {
         (writer, reader)
     }
 
-    async fn answered(
+    async fn respond_to(
         reader: &TokenReader,
-        shape: Shape,
+        shape: ResponseShape,
         body: impl Body<Data = Bytes> + Unpin,
     ) -> Result<String, Code> {
         let record = Arc::new(Record::new(Method::POST, None));
-        let answer = answer(reader, shape, Exchange { request: Request::new(body), record }).await;
-        let body = answer.map_err(|error| error.code())?.into_body().collect().await.unwrap();
+        let result = respond(reader, shape, Exchange { request: Request::new(body), record }).await;
+        let body = result.map_err(|error| error.code())?.into_body().collect().await.unwrap();
         Ok(String::from_utf8(body.to_bytes().to_vec()).unwrap())
     }
 
@@ -139,37 +138,37 @@ mod tests {
         let partner = r#"{"token":"finicity-proxy-placeholder"}"#;
         let empty = || Full::new(Bytes::new());
         for (field, shape, expected) in [
-            (header::AUTHORIZATION, Shape::OAuth2, bearer(3600)),
-            (header::AUTHORIZATION, Shape::Partner, partner.to_owned()),
-            (header::AUTHORIZATION, Shape::Configured, bearer(3600)),
-            (FINICITY_APP_TOKEN, Shape::OAuth2, bearer(3600)),
-            (FINICITY_APP_TOKEN, Shape::Configured, partner.to_owned()),
+            (header::AUTHORIZATION, ResponseShape::OAuth2, bearer(3600)),
+            (header::AUTHORIZATION, ResponseShape::Partner, partner.to_owned()),
+            (header::AUTHORIZATION, ResponseShape::Configured, bearer(3600)),
+            (FINICITY_APP_TOKEN, ResponseShape::OAuth2, bearer(3600)),
+            (FINICITY_APP_TOKEN, ResponseShape::Configured, partner.to_owned()),
         ] {
-            let (_writer, reader) = minted(field, HOUR);
-            assert_eq!(answered(&reader, shape, empty()).await, Ok(expected), "{shape:?}");
+            let (_writer, reader) = with_token(field, HOUR);
+            assert_eq!(respond_to(&reader, shape, empty()).await, Ok(expected), "{shape:?}");
         }
-        let (_writer, reader) = minted(header::AUTHORIZATION, Duration::from_millis(500));
-        assert_eq!(answered(&reader, Shape::OAuth2, empty()).await, Ok(bearer(1)), "never 0");
+        let (_writer, reader) = with_token(header::AUTHORIZATION, Duration::from_millis(500));
+        assert_eq!(respond_to(&reader, ResponseShape::OAuth2, empty()).await, Ok(bearer(1)), "never 0");
         tokio::time::advance(HOUR).await;
-        assert_eq!(answered(&reader, Shape::OAuth2, empty()).await, Err(Code::TokenUnavailable));
+        assert_eq!(respond_to(&reader, ResponseShape::OAuth2, empty()).await, Err(Code::TokenUnavailable));
     }
 
     /// A body that does one thing for ever.
     #[derive(Clone, Copy)]
-    enum Sends {
+    enum EndlessBody {
         Nothing,
-        AFailure,
+        Failure,
         Data,
     }
 
-    impl Body for Sends {
+    impl Body for EndlessBody {
         type Data = Bytes;
         type Error = &'static str;
 
         fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
             match *self {
                 Self::Nothing => Poll::Pending,
-                Self::AFailure => Poll::Ready(Some(Err("broken off"))),
+                Self::Failure => Poll::Ready(Some(Err("broken off"))),
                 Self::Data => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 1024]))))),
             }
         }
@@ -177,11 +176,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stops_or_breaks_off_is_told_and_one_without_end_not_read_to_it() {
-        let (_writer, reader) = minted(header::AUTHORIZATION, HOUR);
-        assert_eq!(answered(&reader, Shape::OAuth2, Sends::AFailure).await, Err(Code::BadRequest));
-        assert_eq!(answered(&reader, Shape::OAuth2, Sends::Data).await, Ok(bearer(3600)));
+        let (_writer, reader) = with_token(header::AUTHORIZATION, HOUR);
+        assert_eq!(respond_to(&reader, ResponseShape::OAuth2, EndlessBody::Failure).await, Err(Code::BadRequest));
+        assert_eq!(respond_to(&reader, ResponseShape::OAuth2, EndlessBody::Data).await, Ok(bearer(3600)));
         let started = Instant::now();
-        assert_eq!(answered(&reader, Shape::OAuth2, Sends::Nothing).await, Err(Code::RequestTimeout));
+        assert_eq!(respond_to(&reader, ResponseShape::OAuth2, EndlessBody::Nothing).await, Err(Code::RequestTimeout));
         assert_eq!(started.elapsed(), BODY_TIMEOUT);
     }
 }

@@ -14,13 +14,13 @@ use super::*;
 const TOKEN_PATHS: [&str; 4] =
     ["/oauth/token", "/aggregation/v2/partners/authentication", "/own/grant", "/oauth/revoke"];
 
-fn endpoints() -> Endpoints {
-    Endpoints::new(Some("/own/grant"), Some("/oauth/revoke"))
+fn endpoints() -> AuthEndpoints {
+    AuthEndpoints::new(Some("/own/grant"), Some("/oauth/revoke"))
 }
 
-fn judged(method: &str, target: &str) -> Result<Verdict, Code> {
+fn classified(method: &str, target: &str) -> Result<Action, Code> {
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
-    judge(&endpoints(), &mut request).map_err(|error| error.code())
+    classify(&endpoints(), &mut request).map_err(|error| error.code())
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn c10_paths_are_let_through_whatever_they_hold() {
         "/oauth/token/x",
         "/?/oauth/token",
     ] {
-        assert_eq!(judged("GET", path), Ok(Verdict::Forward), "{path}");
+        assert_eq!(classified("GET", path), Ok(Action::Forward), "{path}");
     }
 }
 
@@ -63,7 +63,7 @@ fn c01_c02_c03_c05_c07_targets_that_are_no_path_are_refused() {
         "///x",
         "//",
     ] {
-        assert_eq!(judged("GET", target), Err(Code::BadRequest), "{target}");
+        assert_eq!(classified("GET", target), Err(Code::BadRequest), "{target}");
     }
     // hyper answers these before they come here.
     for target in ["@evil.example/", ".evil.example/x", ":8443/x", "?x", "/a b", "/a\tb", "/<x>", ""] {
@@ -75,46 +75,46 @@ fn c01_c02_c03_c05_c07_targets_that_are_no_path_are_refused() {
 fn c09_c13_paths_that_mean_different_things_to_different_servers_are_refused() {
     for path in ["/a/../b", "/a/%2e%2E/b", "/./a", "/a/..;x/b", "/a%zz", "/a%00b", "/a%0d%0aX:y", "/%c0%af", "/a;b%2fc"]
     {
-        assert_eq!(judged("GET", path), Err(Code::BadRequest), "{path}");
+        assert_eq!(classified("GET", path), Err(Code::BadRequest), "{path}");
     }
 }
 
 #[test]
 fn e01_e02_c04_methods_outside_the_list_are_refused() {
     for method in ALLOWED_METHODS.split(", ") {
-        assert_eq!(judged(method, "/x"), Ok(Verdict::Forward), "{method}");
+        assert_eq!(classified(method, "/x"), Ok(Action::Forward), "{method}");
     }
     for method in ["TRACE", "CONNECT", "get", "FOO", "PRI"] {
         for target in ["/x", "*", "/oauth/token", "evil.example:443"] {
-            assert_eq!(judged(method, target), Err(Code::MethodNotAllowed), "{method} {target}");
+            assert_eq!(classified(method, target), Err(Code::MethodNotAllowed), "{method} {target}");
         }
     }
 }
 
 #[test]
 fn c16_a_token_endpoint_takes_a_post_and_the_revocation_endpoint_nothing() {
-    for (path, verdict) in [
-        ("/oauth/token?x", Ok(Verdict::TokenCall(Shape::OAuth2))),
-        ("/aggregation/v2/partners/authentication/", Ok(Verdict::TokenCall(Shape::Partner))),
-        ("/own/%67rant", Ok(Verdict::TokenCall(Shape::Configured))),
+    for (path, action) in [
+        ("/oauth/token?x", Ok(Action::TokenRequest(ResponseShape::OAuth2))),
+        ("/aggregation/v2/partners/authentication/", Ok(Action::TokenRequest(ResponseShape::Partner))),
+        ("/own/%67rant", Ok(Action::TokenRequest(ResponseShape::Configured))),
         ("/oauth/REVOKE", Err(Code::RouteDenied)),
     ] {
-        assert_eq!(judged("POST", path), verdict, "{path}");
+        assert_eq!(classified("POST", path), action, "{path}");
         for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"] {
-            assert_eq!(judged(method, path), Err(Code::RouteDenied), "{method} {path}");
+            assert_eq!(classified(method, path), Err(Code::RouteDenied), "{method} {path}");
         }
     }
 }
 
-/// What becomes of a request with these values of `Max-Forwards`: the verdict, and the values that are left.
-fn hops(method: &str, target: &str, values: &[&str]) -> (Result<Verdict, Code>, Vec<String>) {
+/// What becomes of a request with these values of `Max-Forwards`: the action, and the values that are left.
+fn hops(method: &str, target: &str, values: &[&str]) -> (Result<Action, Code>, Vec<String>) {
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
     for value in values {
         request.headers_mut().append(header::MAX_FORWARDS, value.parse().unwrap());
     }
-    let verdict = judge(&endpoints(), &mut request).map_err(|error| error.code());
+    let action = classify(&endpoints(), &mut request).map_err(|error| error.code());
     let left = request.headers().get_all(header::MAX_FORWARDS).iter().map(|value| value.to_str().unwrap().to_owned());
-    (verdict, left.collect())
+    (action, left.collect())
 }
 
 #[test]
@@ -133,23 +133,23 @@ fn e03_options_goes_as_far_as_it_may() {
         (&["99999999999999999999"], Some(&["99999999999999999999"])),
         (&["0", "0"], Some(&["0", "0"])),
     ] {
-        let (verdict, after) = hops("OPTIONS", "/x", values);
+        let (action, after) = hops("OPTIONS", "/x", values);
         match left {
-            None => assert_eq!(verdict, Ok(Verdict::Options), "{values:?}"),
+            None => assert_eq!(action, Ok(Action::Options), "{values:?}"),
             Some(left) => assert_eq!(
-                (verdict, after),
-                (Ok(Verdict::Forward), left.iter().map(|v| (*v).to_owned()).collect()),
+                (action, after),
+                (Ok(Action::Forward), left.iter().map(|v| (*v).to_owned()).collect()),
                 "{values:?}"
             ),
         }
-        assert_eq!(hops("OPTIONS", "*", values).0, Ok(Verdict::Options), "{values:?}");
+        assert_eq!(hops("OPTIONS", "*", values).0, Ok(Action::Options), "{values:?}");
         assert_eq!(hops("OPTIONS", "/../x", values).0, Err(Code::BadRequest), "{values:?}");
         assert_eq!(hops("OPTIONS", "/oauth/token", values).0, Err(Code::RouteDenied), "{values:?}");
     }
-    assert_eq!(hops("GET", "/x", &["0"]), (Ok(Verdict::Forward), vec!["0".to_owned()]));
+    assert_eq!(hops("GET", "/x", &["0"]), (Ok(Action::Forward), vec!["0".to_owned()]));
 }
 
-/// Pieces that nasty targets are made of. No `#`: hyper drops a fragment before the target comes here.
+/// Pieces that random_target targets are made of. No `#`: hyper drops a fragment before the target comes here.
 const PIECES: [&str; 40] = [
     "/",
     "//",
@@ -194,7 +194,7 @@ const PIECES: [&str; 40] = [
 ];
 
 /// A target of up to eleven such pieces; most are paths.
-fn nasty(random: &mut Rng) -> String {
+fn random_target(random: &mut Rng) -> String {
     let mut target = if random.u8(..8) > 0 { "/" } else { "" }.to_owned();
     for _ in 0..random.usize(1..=10) {
         target.push_str(PIECES[random.usize(..PIECES.len())]);
@@ -203,10 +203,10 @@ fn nasty(random: &mut Rng) -> String {
 }
 
 /// Where a forwarded request goes.
-fn forwarded(endpoints: &Endpoints, request: &mut Request<impl Sized>) -> Option<Uri> {
+fn forwarded(endpoints: &AuthEndpoints, request: &mut Request<impl Sized>) -> Option<Uri> {
     let authority = Authority::from_static("api.finicity.com");
-    let verdict = judge(endpoints, request).ok()?;
-    (verdict == Verdict::Forward).then(|| upstream_uri(&authority, request.uri()))
+    let action = classify(endpoints, request).ok()?;
+    (action == Action::Forward).then(|| upstream_uri(&authority, request.uri()))
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn c08_whatever_the_target_the_authority_is_the_configured_one_and_the_target_th
     let (mut random, endpoints) = (Rng::with_seed(8), endpoints());
     let mut count = 0;
     for _ in 0..150_000 {
-        let target = nasty(&mut random);
+        let target = random_target(&mut random);
         let Ok(uri) = Uri::from_maybe_shared(Bytes::from(target.clone())) else { continue };
         let mut request = Request::new(());
         *request.uri_mut() = uri;
@@ -251,7 +251,7 @@ async fn c08_the_same_through_the_parser_with_any_bytes() {
     let mut random = Rng::with_seed(88);
     let mut count = 0;
     for _ in 0..5_000 {
-        let mut target = nasty(&mut random).into_bytes();
+        let mut target = random_target(&mut random).into_bytes();
         // Any byte but a fragment's, and those that end the target, which would make another request of it.
         let byte = random.u8(..);
         if !b"# \r\n".contains(&byte) {
@@ -348,16 +348,16 @@ fn c16_no_path_is_forwarded_that_any_reading_takes_for_a_token_endpoint() {
 /// Long, and as slow to read as a path can be.
 #[test]
 fn i13_no_path_is_slow_to_judge() {
-    let endpoints = Endpoints::new(None, None);
+    let endpoints = AuthEndpoints::new(None, None);
     for part in ["/a%2", "/%25", "/%2525", "/a;b", "/.a", "/\u{e9}", "%c3%a9", "/"] {
         let path = format!("/{}", part.repeat(8192 / part.len()));
-        let judged = || {
+        let measure = || {
             let started = std::time::Instant::now();
             let _ = endpoints.find(&path);
             started.elapsed()
         };
         // Some milliseconds in a debug build. The quickest of several, since a busy machine stops the others on their way.
-        let quickest = (0..50).map(|_| judged()).min().unwrap();
+        let quickest = (0..50).map(|_| measure()).min().unwrap();
         assert!(quickest < std::time::Duration::from_millis(50), "{part}: {quickest:?}");
     }
 }

@@ -11,10 +11,10 @@ use crate::vendor::catalogue::Catalogue;
 /// A call that reads and costs nothing, one that is billed, and one of which it is not known.
 const FREE: &str = "/aggregation/v1/customers";
 const BILLED: &str = "/aggregation/v1/customers/1/accounts/2/owner";
-const UNCLEAR: &str = "/aggregation/v1/customers/1/accounts";
+const MAYBE_BILLED: &str = "/aggregation/v1/customers/1/accounts";
 const UNKNOWN: &str = "/x";
 
-const UNSENT: Disposition = Disposition::NotSent { reused: true };
+const NOT_SENT: Disposition = Disposition::NotSent { reused: true };
 
 type Inner = BoxCloneService<Exchange<ReplayBody<Full<Bytes>>>, Response<ResponseBody>, Error>;
 
@@ -24,12 +24,12 @@ fn failing(disposition: Disposition, failures: usize) -> (Retry<Inner>, Arc<Atom
     let counted = Arc::clone(&seen);
     let inner = service_fn(move |exchange: Exchange<ReplayBody<Full<Bytes>>>| {
         let (head, body) = exchange.request.into_parts();
-        body.original().keep_head(head);
+        body.buffer().set_head(head);
         let fails = counted.fetch_add(1, SeqCst) < failures;
         std::future::ready(if fails {
             Err(Error::new(Code::UpstreamUnreachable, "x").with_disposition(Some(disposition)))
         } else {
-            Ok(Response::new(ResponseBody::local("")))
+            Ok(Response::new(ResponseBody::full("")))
         })
     });
     let metrics = Arc::new(Metrics::new());
@@ -41,18 +41,18 @@ async fn send(retry: &Retry<Inner>, method: Method, path: &str) -> (bool, bool) 
     let record = Arc::new(Record::new(method.clone(), None));
     record.set_operation(Catalogue::us().find(&method, path));
     let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from_static(b"body"))).unwrap();
-    let request = ReplayBuffer::keep(request, 0);
-    let answer = retry.clone().oneshot(Exchange { request, record: Arc::clone(&record) }).await;
-    (answer.is_ok(), record.is_retried())
+    let request = ReplayBuffer::wrap(request, 0);
+    let result = retry.clone().oneshot(Exchange { request, record: Arc::clone(&record) }).await;
+    (result.is_ok(), record.is_retried())
 }
 
 #[tokio::test(start_paused = true)]
 async fn g01_g02_h04_the_fate_and_the_operation_decide() {
     let anything =
         [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
-    for disposition in [UNSENT, Disposition::NotSent { reused: false }, Disposition::NotProcessed] {
+    for disposition in [NOT_SENT, Disposition::NotSent { reused: false }, Disposition::NotProcessed] {
         for method in &anything {
-            for path in [FREE, BILLED, UNCLEAR, UNKNOWN] {
+            for path in [FREE, BILLED, MAYBE_BILLED, UNKNOWN] {
                 let (retry, seen, _) = failing(disposition, 1);
                 assert_eq!(send(&retry, method.clone(), path).await, (true, true), "{disposition:?} {method} {path}");
                 assert_eq!(seen.load(SeqCst), 2);
@@ -60,11 +60,11 @@ async fn g01_g02_h04_the_fate_and_the_operation_decide() {
         }
     }
     for method in anything {
-        for path in [FREE, BILLED, UNCLEAR, UNKNOWN] {
+        for path in [FREE, BILLED, MAYBE_BILLED, UNKNOWN] {
             let (retry, seen, _) = failing(Disposition::NoResponse, 1);
-            let again = method == Method::GET && path == FREE;
-            assert_eq!(send(&retry, method.clone(), path).await, (again, again), "{method} {path}");
-            assert_eq!(seen.load(SeqCst), 1 + usize::from(again));
+            let is_retried = method == Method::GET && path == FREE;
+            assert_eq!(send(&retry, method.clone(), path).await, (is_retried, is_retried), "{method} {path}");
+            assert_eq!(seen.load(SeqCst), 1 + usize::from(is_retried));
         }
     }
 }
@@ -82,7 +82,7 @@ async fn a_free_operation_that_changes_something_is_not_repeated_either() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_of_which_nothing_is_known_is_told_at_once() {
-    let (retry, seen, metrics) = failing(UNSENT, 0);
+    let (retry, seen, metrics) = failing(NOT_SENT, 0);
     let failing = service_fn(|_: Exchange<_>| std::future::ready(Err(Error::new(Code::UpstreamUnreachable, "x"))));
     let retry = Retry { inner: BoxCloneService::new(failing), ..retry };
     assert_eq!(send(&retry, Method::GET, FREE).await, (false, false));
@@ -93,7 +93,7 @@ async fn a_failure_of_which_nothing_is_known_is_told_at_once() {
 #[tokio::test(start_paused = true)]
 async fn g03_a_request_is_sent_twice_at_most() {
     for disposition in
-        [UNSENT, Disposition::NotSent { reused: false }, Disposition::NotProcessed, Disposition::NoResponse]
+        [NOT_SENT, Disposition::NotSent { reused: false }, Disposition::NotProcessed, Disposition::NoResponse]
     {
         let (retry, seen, metrics) = failing(disposition, usize::MAX);
         assert_eq!(send(&retry, Method::GET, FREE).await, (false, true));
@@ -118,7 +118,7 @@ async fn g03_retries_are_a_fifth_of_the_requests_and_one_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_upstream_never_saw_is_on_no_budget() {
-    let (retry, seen, _) = failing(UNSENT, usize::MAX);
+    let (retry, seen, _) = failing(NOT_SENT, usize::MAX);
     for _ in 0..1000 {
         send(&retry, Method::GET, FREE).await;
     }
@@ -127,7 +127,7 @@ async fn what_the_upstream_never_saw_is_on_no_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn g04_a_body_that_is_gone_is_not_sent_again() {
-    let (retry, seen, _) = failing(UNSENT, 1);
+    let (retry, seen, _) = failing(NOT_SENT, 1);
     let inner = retry.inner.clone();
     let reading = service_fn(move |mut exchange: Exchange<ReplayBody<Full<Bytes>>>| {
         let inner = inner.clone();

@@ -4,16 +4,18 @@ use http_body_util::channel::{Channel, Sender};
 
 use super::*;
 
-type Upload = Channel<Bytes, io::Error>;
+type ChannelBody = Channel<Bytes, io::Error>;
 
 /// Sends a request whose body the caller sends.
-async fn post<F>(client: &Upstream<Upload, Memory<F>>) -> (Sender<Bytes, io::Error>, Response<ResponseBody>)
+async fn post<F>(
+    client: &Upstream<ChannelBody, MemoryConnector<F>>,
+) -> (Sender<Bytes, io::Error>, Response<ResponseBody>)
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
     let (sender, body) = Channel::new(1);
     let request = Request::post("/x").header("content-length", PARTS * PART).body(body).unwrap();
-    let answer = client.clone().call(exchange(ReplayBuffer::keep(request, 0))).await.unwrap();
+    let answer = client.clone().call(exchange(ReplayBuffer::wrap(request, 0))).await.unwrap();
     (sender, answer)
 }
 
@@ -22,11 +24,11 @@ const PARTS: usize = 100;
 const PART: usize = 32 * 1024;
 
 /// Answers every request as soon as its head has come, with as much as its body has, and takes that body.
-fn answer_early(fields: &'static str) -> impl Fn(usize, DuplexStream) + Send + Sync {
+fn respond_early(fields: &'static str) -> impl Fn(usize, DuplexStream) + Send + Sync {
     move |_, stream| {
         drop(tokio::spawn(async move {
             let (mut reader, mut writer) = tokio::io::split(stream);
-            let mut taken = vec![0; PARTS * PART];
+            let mut received = vec![0; PARTS * PART];
             while read_head(&mut reader).await.is_some() {
                 let answering = async {
                     writer.write_all(format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes()).await?;
@@ -39,11 +41,11 @@ fn answer_early(fields: &'static str) -> impl Fn(usize, DuplexStream) + Send + S
                     }
                     writer.write_all(if fields.contains("chunked") { b"0\r\n\r\n" } else { b"" }).await
                 };
-                let (answered, read) = tokio::join!(answering, reader.read_exact(&mut taken));
+                let (answered, read) = tokio::join!(answering, reader.read_exact(&mut received));
                 if answered.is_err() || read.is_err() {
                     return;
                 }
-                assert!(taken.iter().all(|byte| *byte == b'q'));
+                assert!(received.iter().all(|byte| *byte == b'q'));
             }
         }));
     }
@@ -54,7 +56,7 @@ const EARLY: [&str; 2] = ["transfer-encoding: chunked\r\n", "content-length: 327
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_takes_nothing_of_an_early_answer_before_it_has_sent_all_gets_all_of_it() {
     for fields in EARLY {
-        let (client, opened) = client_of(Protocol::Http1, answer_early(fields));
+        let (client, opened) = client_with_body(Protocol::Http1, respond_early(fields));
         for _ in 0..2 {
             let (mut sender, answer) = post(&client).await;
             for _ in 0..PARTS {
@@ -65,34 +67,34 @@ async fn a_caller_that_takes_nothing_of_an_early_answer_before_it_has_sent_all_g
             assert!(body.len() == PARTS * PART && body.iter().all(|byte| *byte == b'a'));
         }
         assert_eq!(opened.load(SeqCst), 1, "both sides have said everything");
-        assert_eq!(lives(&client).await, " 1,_idle 1");
+        assert_eq!(connection_metrics(&client).await, " 1,_idle 1");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_early_answer_can_be_taken_before_its_request_has_been_sent() {
     for fields in EARLY {
-        let (client, _) = client_of(Protocol::Http1, answer_early(fields));
+        let (client, _) = client_with_body(Protocol::Http1, respond_early(fields));
         let (sender, answer) = post(&client).await;
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         assert!(body.len() == PARTS * PART && body.iter().all(|byte| *byte == b'a'));
         drop(sender);
-        assert_eq!(lives(&client).await, r#""upstream"} 1"#, "the rest of the request was never sent");
+        assert_eq!(connection_metrics(&client).await, r#""upstream"} 1"#, "the rest of the request was never sent");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_early_answer_ends_with_its_request_or_when_nobody_wants_it() {
     for fields in EARLY {
-        let (client, _) = client_of(Protocol::Http1, answer_early(fields));
+        let (client, _) = client_with_body(Protocol::Http1, respond_early(fields));
         let (mut sender, answer) = post(&client).await;
         sender.send_data(Bytes::from(vec![b'q'; PART])).await.unwrap();
         sender.abort(io::ErrorKind::UnexpectedEof.into());
         answer.into_body().collect().await.unwrap_err();
-        assert_eq!(lives(&client).await, r#""unfinished"} 1"#);
+        assert_eq!(connection_metrics(&client).await, r#""unfinished"} 1"#);
 
         let (_sender, answer) = post(&client).await;
         drop(answer);
-        assert_eq!(lives(&client).await, r#""unfinished"} 2"#);
+        assert_eq!(connection_metrics(&client).await, r#""unfinished"} 2"#);
     }
 }

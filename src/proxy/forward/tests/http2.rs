@@ -24,11 +24,11 @@ async fn over_http2_a_request_may_take_longer_than_an_unused_connection_is_kept(
     let (client, opened) = client(Protocol::Http2, |_, stream| serve_http2_after(100 * SECOND, stream));
     // Time that is paused stands still while anything is busy, so this hangs when whoever looks after the connection is.
     assert_eq!(fetch(&client).await, "ok");
-    assert_eq!(lives(&client).await, " 1", "it has just been used");
+    assert_eq!(connection_metrics(&client).await, " 1", "it has just been used");
     fetch(&client).await;
     assert_eq!(opened.load(SeqCst), 1);
     sleep(61 * SECOND).await;
-    assert_eq!(lives(&client).await, r#""idle"} 1"#);
+    assert_eq!(connection_metrics(&client).await, r#""idle"} 1"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,31 +58,31 @@ async fn over_http2_what_the_server_does_not_take_at_the_same_time_goes_over_fur
         fetch(&client).await;
         sleep(SECOND).await;
     }
-    assert_eq!(lives(&client).await, r#" 1,"idle"} 2"#, "those beyond what is needed are closed");
+    assert_eq!(connection_metrics(&client).await, r#" 1,"idle"} 2"#, "those beyond what is needed are closed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
     type Serve = Box<dyn Fn(usize, DuplexStream) + Send + Sync>;
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let saw = Arc::clone(&seen);
+    let recorder = Arc::clone(&seen);
     let over_http1: Serve = Box::new(move |_, mut stream| {
-        let saw = Arc::clone(&saw);
+        let recorder = Arc::clone(&recorder);
         drop(tokio::spawn(async move {
             while let Some(head) = read_head(&mut stream).await {
-                saw.lock().unwrap().push(String::from_utf8(head).unwrap());
+                recorder.lock().unwrap().push(String::from_utf8(head).unwrap());
                 stream.write_all(OK).await.unwrap();
             }
         }));
     });
-    let saw = Arc::clone(&seen);
+    let recorder = Arc::clone(&seen);
     let over_http2: Serve = Box::new(move |_, stream| {
-        let saw = Arc::clone(&saw);
+        let recorder = Arc::clone(&recorder);
         serve_http2_with(stream, move |request| {
             let fields =
                 request.headers().iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
             let head = format!("{} {}\r\n{}", request.method(), request.uri(), fields.collect::<String>());
-            saw.lock().unwrap().push(head);
+            recorder.lock().unwrap().push(head);
             std::future::ready(Response::new(Full::new(Bytes::from("ok"))))
         });
     });
@@ -94,11 +94,11 @@ async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
         [([&over_http1, &over_http2], [OVER_HTTP1, OVER_HTTP2]), ([&over_http2, &over_http1], [OVER_HTTP2, OVER_HTTP1])]
     {
         let request = Request::put("/x?y").header("a", "b").header("content-length", "0").body(Empty::new()).unwrap();
-        let mut request = ReplayBuffer::keep(request, 0);
-        let original = request.body().original();
+        let mut request = ReplayBuffer::wrap(request, 0);
+        let buffer = request.body().buffer();
         for client in tries {
             client.clone().call(exchange(request)).await.unwrap().into_body().collect().await.unwrap();
-            request = original.again().expect("it was sent, and can be sent again");
+            request = buffer.resend().expect("it was sent, and can be sent again");
         }
         assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
     }
