@@ -18,7 +18,7 @@ pub struct Config {
     pub required_header: Option<RequiredHeader>,
     /// The most requests with the upstream at once (`limits.concurrency`).
     pub concurrency: usize,
-    /// The most requests that wait for a place among them (`limits.queue`) …
+    /// The most requests that wait for a permit (`limits.queue`) …
     pub queue: usize,
     /// … and for how long (`limits.queue_timeout`).
     pub queue_timeout: Duration,

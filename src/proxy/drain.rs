@@ -1,8 +1,7 @@
-//! The end of the process's patience: what is not answered when `shutdown.drain_timeout` is over gets a 503 while its connection can
-//! still be answered.
+//! Answers 503 to the requests that are still open when `shutdown.drain_timeout` expires.
 //!
-//! Whoever sees that the time is over polls the requests once more (`server::connection`), so a request costs a look at a number
-//! here, and no place in a list of those who are to be woken.
+//! The expiry is one atomic number. `server::connection` polls each connection once when it changes, so this layer keeps no list of
+//! wakers.
 
 use std::{
     pin::Pin,

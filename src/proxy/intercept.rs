@@ -1,7 +1,6 @@
-//! Where a request leaves the way to the upstream: it goes on, is answered here, or is refused, as [`request_target::classify`] and the operator's
-//! [`Policy`] say.
+//! Forwards a request, answers it here, or rejects it, by [`request_target::classify`] and the operator's [`Policy`].
 //!
-//! A request that goes on costs nothing more than these judgements.
+//! A request that is forwarded costs nothing more than these checks.
 
 mod token_request;
 

@@ -124,7 +124,7 @@ impl Record {
         let _ = self.policy_denial.set(denial);
     }
 
-    /// How long the request waited for a place among those in flight; `None` when it did not.
+    /// How long the request waited in the queue for a permit; `None` when it did not.
     pub fn queue_wait(&self) -> Option<Duration> {
         self.queue_wait.get().copied()
     }
@@ -215,7 +215,7 @@ impl Record {
         self.reached_upstream.store(reached, Relaxed);
     }
 
-    /// Whether the caller sent credentials of its own, which were removed.
+    /// Whether the caller sent its own credentials, which were removed.
     pub fn has_sent_credentials(&self) -> bool {
         self.sent_credentials.load(Relaxed)
     }

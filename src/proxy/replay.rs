@@ -230,7 +230,7 @@ mod tests {
 
     type Caller = UnboundedSender<io::Result<Bytes>>;
 
-    /// A request of which up to `budget` bytes are kept, and what to send its body with.
+    /// A request of which up to `budget` bytes are buffered, and the sender of its body.
     fn request(budget: usize) -> (Caller, Request<ReplayBody<Sent>>, Arc<ReplayBuffer<Sent>>) {
         let (caller, body) = unbounded_channel();
         let request = Request::post("/a?b=c").header("x", "y").body(Sent(body)).unwrap();

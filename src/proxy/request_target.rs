@@ -23,19 +23,19 @@ use crate::vendor::catalogue::Catalogue;
 /// and the vendor has no others.
 pub const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What is to be done with a request that is not refused.
+/// What the proxy does with a request that it does not reject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It goes to the upstream.
     Forward,
     /// It asks this proxy for its methods.
     Options,
-    /// It asks for a token, and expects an answer of this shape.
+    /// It requests a token, and expects a response of this shape.
     TokenRequest(ResponseShape),
 }
 
-/// Judges a request by its method and its target. Lets pass what has one of the [`ALLOWED_METHODS`], a target in origin-form
-/// (RFC 9112, 3.2.1) and a path that means one thing only, and is no call of `endpoints`. An `OPTIONS` that may go a limited
+/// Classifies a request by its method and its target. Accepts what has one of the [`ALLOWED_METHODS`], a target in origin-form
+/// (RFC 9112, 3.2.1) and a path that means one thing only, and names none of `endpoints`. An `OPTIONS` that may go a limited
 /// way has that counted down in its `Max-Forwards`.
 ///
 /// # Errors

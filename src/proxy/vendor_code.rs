@@ -89,8 +89,8 @@ mod tests {
         ] {
             assert_eq!(length(status, fields), None, "{status} {fields:?}");
         }
-        let own = Record::new(Method::GET, None);
-        assert_eq!(expected_length(&own, &response(404, &[JSON, SHORT])), None, "no upstream has answered");
+        let local = Record::new(Method::GET, None);
+        assert_eq!(expected_length(&local, &response(404, &[JSON, SHORT])), None, "no upstream has answered");
         let failed = record();
         failed.set_error(&Error::new(Code::UpstreamProtocol, "x"));
         assert_eq!(expected_length(&failed, &response(502, &[JSON, SHORT])), None, "the proxy's own words");

@@ -171,11 +171,11 @@ fn serve_http2_after(pause: Duration, stream: DuplexStream) {
     });
 }
 
-fn serve_http2_with<F>(stream: DuplexStream, answer: impl Fn(Request<Incoming>) -> F + Send + 'static)
+fn serve_http2_with<F>(stream: DuplexStream, respond: impl Fn(Request<Incoming>) -> F + Send + 'static)
 where
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+    let service = service_fn(move |request| respond(request).map(Ok::<_, Infallible>));
     let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
 }
@@ -185,8 +185,8 @@ type ServerStreams = Arc<Mutex<Vec<DuplexStream>>>;
 
 fn server_streams() -> (ServerStreams, impl Fn(usize, DuplexStream) + Send + Sync + 'static) {
     let streams = ServerStreams::default();
-    let kept = Arc::clone(&streams);
-    (streams, move |_, stream| kept.lock().unwrap().push(stream))
+    let collected = Arc::clone(&streams);
+    (streams, move |_, stream| collected.lock().unwrap().push(stream))
 }
 
 /// Answers the request that has come on the first connection in a second, and returns the server's end of it.

@@ -19,11 +19,11 @@ fn forwarded(method: Method, fields: &[(&str, &str)]) -> Vec<(String, String)> {
     *request.method_mut() = method.clone();
     *request.headers_mut() = map(fields);
     let mut exchange = Exchange { request, record: Arc::new(Record::new(method, None)) };
-    strip_request(&own(), &mut exchange).unwrap();
+    strip_request(&rules(), &mut exchange).unwrap();
     list(exchange.request.headers())
 }
 
-fn own() -> HeaderRules {
+fn rules() -> HeaderRules {
     HeaderRules::new(&[HeaderName::from_static("x-own_key")], &[])
 }
 
@@ -112,7 +112,7 @@ fn a02_d01_the_length_is_told_once_and_connection_cannot_take_it_away() {
     for fields in [&[length][..], &[("connection", "content-length, Content-Length"), length]] {
         assert_eq!(forwarded(Method::POST, fields), [("content-length".to_owned(), "3".to_owned())]);
         let mut headers = map(fields);
-        strip_response(&own(), &mut headers);
+        strip_response(&rules(), &mut headers);
         assert_eq!(list(&headers), [("content-length".to_owned(), "3".to_owned())]);
     }
     let chunked = ("transfer-encoding", "chunked");
@@ -154,7 +154,7 @@ fn d08_f05_answers_lose_hop_by_hop_fields_and_everything_named_like_ours() {
         ("set-cookie", "b=2"),
         ("location", "/x"),
     ]);
-    strip_response(&own(), &mut headers);
+    strip_response(&rules(), &mut headers);
     let expected = [("location", "/x"), ("set-cookie", "a=1"), ("set-cookie", "b=2")];
     assert_eq!(list(&headers), expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
 }

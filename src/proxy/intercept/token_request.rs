@@ -24,7 +24,7 @@ use crate::{
 /// What callers get for a token. Whoever sees it in a log or in a request should know it for what it is.
 const PLACEHOLDER: &str = "finicity-proxy-placeholder";
 
-/// A token call's body is a few hundred bytes. What goes on after this many is not read; the connection closes then.
+/// The body of a token request is a few hundred bytes. More than this is not read, and the connection closes.
 const MAX_BODY_BYTES: u64 = 64 * 1024;
 
 /// The time for that body to arrive. It is sent at once with the head; a caller that takes longer has stopped.

@@ -237,12 +237,12 @@ async fn parsed(target: &[u8]) -> Option<String> {
     });
     let request = [b"GET ", target, b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"].concat();
     client.write_all(&request).await.unwrap();
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);
-    let (_, read) = tokio::join!(serving, client.read_to_end(&mut answer));
+    let (_, read) = tokio::join!(serving, client.read_to_end(&mut response));
     read.unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let response = String::from_utf8(response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or_default();
     (head.starts_with("HTTP/1.1 200") && !body.is_empty()).then(|| body.to_owned())
 }
 

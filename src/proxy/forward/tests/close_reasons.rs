@@ -4,20 +4,20 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_closes_for_idleness_or_age() {
-    let (kept, _) = client(Protocol::Http1, respond_to_all);
-    fetch(&kept).await;
-    assert_eq!(connection_metrics(&kept).await, " 1,_idle 1");
-    let (first, second) = tokio::join!(get(&kept), get(&kept));
-    assert_eq!(connection_metrics(&kept).await, " 2");
+    let (client, _) = client(Protocol::Http1, respond_to_all);
+    fetch(&client).await;
+    assert_eq!(connection_metrics(&client).await, " 1,_idle 1");
+    let (first, second) = tokio::join!(get(&client), get(&client));
+    assert_eq!(connection_metrics(&client).await, " 2");
     drop((first.unwrap().into_body().collect().await, second.unwrap().into_body().collect().await));
-    assert_eq!(connection_metrics(&kept).await, " 2,_idle 2");
+    assert_eq!(connection_metrics(&client).await, " 2,_idle 2");
     sleep(31 * SECOND).await;
-    assert_eq!(connection_metrics(&kept).await, r#""idle"} 2"#);
+    assert_eq!(connection_metrics(&client).await, r#""idle"} 2"#);
     for _ in 0..40 {
         sleep(10 * SECOND).await;
-        fetch(&kept).await;
+        fetch(&client).await;
     }
-    assert_eq!(connection_metrics(&kept).await, r#" 1,"age"} 1,"idle"} 2,_idle 1"#);
+    assert_eq!(connection_metrics(&client).await, r#" 1,"age"} 1,"idle"} 2,_idle 1"#);
 }
 
 #[tokio::test(start_paused = true)]

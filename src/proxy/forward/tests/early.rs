@@ -15,8 +15,8 @@ where
 {
     let (sender, body) = Channel::new(1);
     let request = Request::post("/x").header("content-length", PARTS * PART).body(body).unwrap();
-    let answer = client.clone().call(exchange(ReplayBuffer::wrap(request, 0))).await.unwrap();
-    (sender, answer)
+    let response = client.clone().call(exchange(ReplayBuffer::wrap(request, 0))).await.unwrap();
+    (sender, response)
 }
 
 /// A body that no buffer on the way has room for.
@@ -30,7 +30,7 @@ fn respond_early(fields: &'static str) -> impl Fn(usize, DuplexStream) + Send + 
             let (mut reader, mut writer) = tokio::io::split(stream);
             let mut received = vec![0; PARTS * PART];
             while read_head(&mut reader).await.is_some() {
-                let answering = async {
+                let responding = async {
                     writer.write_all(format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_bytes()).await?;
                     for _ in 0..PARTS {
                         let is_chunked = fields.contains("chunked");
@@ -41,8 +41,8 @@ fn respond_early(fields: &'static str) -> impl Fn(usize, DuplexStream) + Send + 
                     }
                     writer.write_all(if fields.contains("chunked") { b"0\r\n\r\n" } else { b"" }).await
                 };
-                let (answered, read) = tokio::join!(answering, reader.read_exact(&mut received));
-                if answered.is_err() || read.is_err() {
+                let (written, read) = tokio::join!(responding, reader.read_exact(&mut received));
+                if written.is_err() || read.is_err() {
                     return;
                 }
                 assert!(received.iter().all(|byte| *byte == b'q'));
@@ -58,12 +58,12 @@ async fn a_caller_that_takes_nothing_of_an_early_answer_before_it_has_sent_all_g
     for fields in EARLY {
         let (client, opened) = client_with_body(Protocol::Http1, respond_early(fields));
         for _ in 0..2 {
-            let (mut sender, answer) = post(&client).await;
+            let (mut sender, response) = post(&client).await;
             for _ in 0..PARTS {
                 sender.send_data(Bytes::from(vec![b'q'; PART])).await.unwrap();
             }
             drop(sender);
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
             assert!(body.len() == PARTS * PART && body.iter().all(|byte| *byte == b'a'));
         }
         assert_eq!(opened.load(SeqCst), 1, "both sides have said everything");
@@ -75,8 +75,8 @@ async fn a_caller_that_takes_nothing_of_an_early_answer_before_it_has_sent_all_g
 async fn an_early_answer_can_be_taken_before_its_request_has_been_sent() {
     for fields in EARLY {
         let (client, _) = client_with_body(Protocol::Http1, respond_early(fields));
-        let (sender, answer) = post(&client).await;
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let (sender, response) = post(&client).await;
+        let body = response.into_body().collect().await.unwrap().to_bytes();
         assert!(body.len() == PARTS * PART && body.iter().all(|byte| *byte == b'a'));
         drop(sender);
         assert_eq!(connection_metrics(&client).await, r#""upstream"} 1"#, "the rest of the request was never sent");
@@ -87,14 +87,14 @@ async fn an_early_answer_can_be_taken_before_its_request_has_been_sent() {
 async fn an_early_answer_ends_with_its_request_or_when_nobody_wants_it() {
     for fields in EARLY {
         let (client, _) = client_with_body(Protocol::Http1, respond_early(fields));
-        let (mut sender, answer) = post(&client).await;
+        let (mut sender, response) = post(&client).await;
         sender.send_data(Bytes::from(vec![b'q'; PART])).await.unwrap();
         sender.abort(io::ErrorKind::UnexpectedEof.into());
-        answer.into_body().collect().await.unwrap_err();
+        response.into_body().collect().await.unwrap_err();
         assert_eq!(connection_metrics(&client).await, r#""unfinished"} 1"#);
 
-        let (_sender, answer) = post(&client).await;
-        drop(answer);
+        let (_sender, response) = post(&client).await;
+        drop(response);
         assert_eq!(connection_metrics(&client).await, r#""unfinished"} 2"#);
     }
 }

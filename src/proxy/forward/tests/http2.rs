@@ -10,8 +10,8 @@ async fn over_http2_a_crowd_shares_one_connection_from_the_start() {
         let client = client.clone();
         tokio::spawn(async move { fetch(&client).await })
     });
-    for answer in crowd.collect::<Vec<_>>() {
-        assert_eq!(answer.await.unwrap(), "ok");
+    for fetched in crowd.collect::<Vec<_>>() {
+        assert_eq!(fetched.await.unwrap(), "ok");
     }
     assert_eq!((opened.load(SeqCst), started.elapsed().as_secs()), (1, 1));
     sleep(31 * SECOND).await;
@@ -36,11 +36,11 @@ async fn over_http2_what_the_server_does_not_take_at_the_same_time_goes_over_fur
     let (client, opened) = client(Protocol::Http2, |_, stream| {
         let mut two = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         two.max_concurrent_streams(2);
-        let answer = service_fn(async |_| {
+        let service = service_fn(async |_| {
             sleep(SECOND).await;
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok"))))
         });
-        tokio::spawn(two.serve_connection(TokioIo::new(stream), answer));
+        tokio::spawn(two.serve_connection(TokioIo::new(stream), service));
     });
     assert_eq!(fetch(&client).await, "ok", "what the server takes is known from then on");
     for _ in 0..3 {
@@ -49,8 +49,8 @@ async fn over_http2_what_the_server_does_not_take_at_the_same_time_goes_over_fur
             let client = client.clone();
             tokio::spawn(async move { fetch(&client).await })
         });
-        for answer in crowd.collect::<Vec<_>>() {
-            assert_eq!(answer.await.unwrap(), "ok");
+        for fetched in crowd.collect::<Vec<_>>() {
+            assert_eq!(fetched.await.unwrap(), "ok");
         }
         assert_eq!((opened.load(SeqCst), started.elapsed().as_secs()), (3, 1), "nobody waits for another");
     }
