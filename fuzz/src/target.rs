@@ -6,7 +6,7 @@ use finicity_proxy::{
     policy::{Mode, Policy, Rule},
     proxy::{
         AuthEndpoints, Exchange, Record,
-        request_target::{Action, classify, upstream_uri, with_operation},
+        request_target::{RequestAction, classify, upstream_uri, with_operation},
     },
     vendor::catalogue::{Catalogue, Operation},
 };
@@ -36,7 +36,7 @@ fn checked(method: Method, uri: &Uri, input: &[u8]) {
     let mut exchange = Exchange { request, record: Arc::new(Record::new(method, None)) };
 
     let endpoints = AuthEndpoints::new(None, None);
-    let passes = classify(&endpoints, &mut exchange.request).is_ok_and(|action| action == Action::Forward);
+    let passes = classify(&endpoints, &mut exchange.request).is_ok_and(|action| action == RequestAction::Forward);
     assert!(!passes || is_origin_form(input), "{uri} passes");
     let exchange = with_operation(Catalogue::us(), exchange);
     assert_eq!(exchange.request.uri(), uri, "a check changes nothing");

@@ -17,7 +17,7 @@ use std::mem;
 use memchr::memchr;
 
 pub use self::chunk::ChunkLine;
-use self::head::{BodyFraming, Head, HeadProgress};
+use self::head::{BodyFraming, HeadProgress, RequestHead};
 
 /// The most bytes of all extensions and trailers of one body. Nobody uses them but to exhaust a reader.
 const MAX_CHUNK_EXTRA: usize = 16 * 1024;
@@ -92,7 +92,7 @@ pub struct MessageFramer {
 /// The part of a message that the next byte belongs to.
 #[derive(Debug)]
 enum State {
-    Head(Head),
+    Head(RequestHead),
     /// The remaining bytes of a body with a length.
     Length(u64),
     /// The line with the size of a chunk.
@@ -108,7 +108,14 @@ enum State {
 impl MessageFramer {
     /// At the start of a connection.
     pub fn new(limits: HeadLimits) -> Self {
-        Self { limits, state: State::Head(Head::default()), line: Vec::new(), heads: 0, head_bytes: 0, extra_bytes: 0 }
+        Self {
+            limits,
+            state: State::Head(RequestHead::default()),
+            line: Vec::new(),
+            heads: 0,
+            head_bytes: 0,
+            extra_bytes: 0,
+        }
     }
 
     /// How many heads have ended, one at fault included.
@@ -151,8 +158,11 @@ impl MessageFramer {
             let consumed = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
             *left -= consumed as u64;
             if *left == 0 {
-                self.state =
-                    if matches!(self.state, State::Length(_)) { State::Head(Head::default()) } else { State::ChunkEnd };
+                self.state = if matches!(self.state, State::Length(_)) {
+                    State::Head(RequestHead::default())
+                } else {
+                    State::ChunkEnd
+                };
             }
             return Ok(consumed);
         }
@@ -197,11 +207,13 @@ impl MessageFramer {
 
     /// Ends a head and starts its body.
     fn end_head(&mut self) -> Result<(), FramingFault> {
-        let State::Head(head) = mem::replace(&mut self.state, State::Head(Head::default())) else { return Ok(()) };
+        let State::Head(head) = mem::replace(&mut self.state, State::Head(RequestHead::default())) else {
+            return Ok(());
+        };
         self.heads += 1;
         (self.extra_bytes, self.head_bytes) = (0, 0);
         self.state = match head.body_framing()? {
-            BodyFraming::Length(0) => State::Head(Head::default()),
+            BodyFraming::Length(0) => State::Head(RequestHead::default()),
             BodyFraming::Length(length) => State::Length(length),
             BodyFraming::Chunked => State::ChunkSize,
         };
@@ -217,7 +229,7 @@ impl MessageFramer {
                 if size == 0 { State::Trailer } else { State::Chunk(size) }
             }
             State::ChunkEnd if line == b"\r\n" => State::ChunkSize,
-            State::Trailer if line == b"\r\n" => State::Head(Head::default()),
+            State::Trailer if line == b"\r\n" => State::Head(RequestHead::default()),
             State::Trailer if line.ends_with(b"\r\n") => return self.count_extra_bytes(line.len()),
             _ => return Err(FramingFault::Chunk),
         };

@@ -19,7 +19,7 @@ pub(super) use known::KNOWN_NAMES;
 
 /// What a field concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Family {
+pub(in crate::proxy) enum HeaderFamily {
     /// The connection that it came on (RFC 9110, 7.6.1), or the message as this proxy reads it.
     Message,
     /// What the proxy itself adds.
@@ -36,7 +36,7 @@ pub(in crate::proxy) enum Family {
     Credentials,
 }
 
-impl Family {
+impl HeaderFamily {
     /// The family's name, in logs.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Match {
     /// The family that the name belongs to.
-    pub(super) family: Family,
+    pub(super) family: HeaderFamily,
     /// The pattern, as it stands in the table.
     pub(super) pattern: &'static str,
     /// The number of the pattern, from 0.
@@ -78,7 +78,7 @@ pub(super) const COUNT: usize = {
 };
 
 /// Every pattern with its family, in the order in which they count.
-pub(super) fn patterns() -> impl Iterator<Item = (Family, &'static str)> {
+pub(super) fn patterns() -> impl Iterator<Item = (HeaderFamily, &'static str)> {
     FAMILIES.iter().flat_map(|(family, patterns)| patterns.iter().map(|pattern| (*family, *pattern)))
 }
 

@@ -13,7 +13,7 @@ use tracing::{Level, debug, enabled};
 use super::{
     error::{Error, X_FINICITY_PROXY_ERROR},
     exchange::Exchange,
-    header_families::{self, Family, KNOWN_NAMES, Match, find, normalized},
+    header_families::{self, HeaderFamily, KNOWN_NAMES, Match, find, normalized},
 };
 use crate::message::fields;
 
@@ -75,11 +75,12 @@ pub fn check_forward(name: &HeaderName, injected: &[HeaderName]) -> Result<(), N
         return Err(NotForwardable::Injected);
     }
     match find(&text).map(|found| found.family) {
-        Some(Family::Injected) => Err(NotForwardable::Injected),
-        Some(Family::Override) => Err(NotForwardable::Override),
-        Some(Family::Message) => Err(NotForwardable::Message),
+        Some(HeaderFamily::Injected) => Err(NotForwardable::Injected),
+        Some(HeaderFamily::Override) => Err(NotForwardable::Override),
+        Some(HeaderFamily::Message) => Err(NotForwardable::Message),
         _ if text.starts_with("content-length") => Err(NotForwardable::Message),
-        Some(Family::Network | Family::Trace | Family::Identity | Family::Credentials) | None => Ok(()),
+        Some(HeaderFamily::Network | HeaderFamily::Trace | HeaderFamily::Identity | HeaderFamily::Credentials)
+        | None => Ok(()),
     }
 }
 
@@ -111,7 +112,7 @@ pub fn strip_request<B>(rules: &HeaderRules, exchange: &mut Exchange<B>) -> Resu
         if found.family.can_be_forwarded() && rules.forwarded.contains(name) {
             return false;
         }
-        has_credentials |= found.family == Family::Injected || found.pattern == "cookie";
+        has_credentials |= found.family == HeaderFamily::Injected || found.pattern == "cookie";
         if enabled!(Level::DEBUG) {
             log_stripped(found, text);
         }
@@ -143,8 +144,8 @@ pub fn strip_response(rules: &HeaderRules, headers: &mut HeaderMap) {
         text == X_FINICITY_PROXY_ERROR.as_str()
             || rules.is_injected(text)
             || find(text).is_some_and(|found| match found.family {
-                Family::Injected => true,
-                Family::Message => !["expect", "host"].contains(&found.pattern),
+                HeaderFamily::Injected => true,
+                HeaderFamily::Message => !["expect", "host"].contains(&found.pattern),
                 _ => false,
             })
     });
@@ -182,7 +183,7 @@ fn log_stripped(found: Match, name: &str) {
         Ok(number) => (number, KNOWN_NAMES[number]),
         Err(_) => (KNOWN_NAMES.len() + found.number, found.pattern),
     };
-    if found.family != Family::Message && !REPORTED[number].swap(true, Relaxed) {
+    if found.family != HeaderFamily::Message && !REPORTED[number].swap(true, Relaxed) {
         let family = found.family.as_str();
         debug!(header, family, "a header field of the caller was not forwarded; headers.forward lets one through");
     }

@@ -22,7 +22,7 @@ use super::{
     endpoints::AuthEndpoints,
     error::{Code, Error},
     exchange::{Exchange, ResponseResult},
-    request_target::{self, ALLOWED_METHODS, Action},
+    request_target::{self, ALLOWED_METHODS, RequestAction},
 };
 use crate::{
     policy::{Denial, Mode, Policy},
@@ -95,12 +95,12 @@ where
 
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
         match request_target::classify(&self.interceptor.endpoints, &mut exchange.request) {
-            Ok(Action::Forward) => match self.interceptor.check_policy(&exchange) {
+            Ok(RequestAction::Forward) => match self.interceptor.check_policy(&exchange) {
                 Ok(()) => InterceptFuture::Forwarded { inner: self.inner.call(exchange) },
                 Err(error) => InterceptFuture::Done { result: Some(Err(error)) },
             },
-            Ok(Action::Options) => InterceptFuture::Done { result: Some(Ok(options_response())) },
-            Ok(Action::TokenRequest(shape)) => {
+            Ok(RequestAction::Options) => InterceptFuture::Done { result: Some(Ok(options_response())) },
+            Ok(RequestAction::TokenRequest(shape)) => {
                 let interceptor = Arc::clone(&self.interceptor);
                 InterceptFuture::TokenRequest {
                     inner: Box::pin(async move { token_request::respond(&interceptor.token, shape, exchange).await }),

@@ -25,7 +25,7 @@ pub const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 /// What the proxy does with a request that it does not reject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum RequestAction {
     /// It goes to the upstream.
     Forward,
     /// It asks this proxy for its methods.
@@ -41,7 +41,7 @@ pub enum Action {
 /// # Errors
 ///
 /// [`Code::MethodNotAllowed`], [`Code::BadRequest`] or [`Code::RouteDenied`].
-pub fn classify<B>(endpoints: &AuthEndpoints, request: &mut Request<B>) -> Result<Action, Error> {
+pub fn classify<B>(endpoints: &AuthEndpoints, request: &mut Request<B>) -> Result<RequestAction, Error> {
     let (method, target) = (request.method(), request.uri());
     if !is_allowed(method) {
         return Err(Error::new(Code::MethodNotAllowed, "This method is never forwarded; see the Allow header."));
@@ -51,7 +51,7 @@ pub fn classify<B>(endpoints: &AuthEndpoints, request: &mut Request<B>) -> Resul
     // An absolute URL has an authority, too.
     let is_relative = target.authority().is_none();
     if is_options && is_relative && path == "*" {
-        return Ok(Action::Options);
+        return Ok(RequestAction::Options);
     }
     if !is_relative || !path.starts_with('/') || path[1..].starts_with(['/', '\\']) {
         return Err(Error::new(
@@ -63,9 +63,9 @@ pub fn classify<B>(endpoints: &AuthEndpoints, request: &mut Request<B>) -> Resul
     match endpoint {
         None => {
             let is_last_hop = is_options && is_last_hop(request.headers_mut());
-            Ok(if is_last_hop { Action::Options } else { Action::Forward })
+            Ok(if is_last_hop { RequestAction::Options } else { RequestAction::Forward })
         }
-        Some(AuthEndpoint::Token(shape)) if *method == Method::POST => Ok(Action::TokenRequest(shape)),
+        Some(AuthEndpoint::Token(shape)) if *method == Method::POST => Ok(RequestAction::TokenRequest(shape)),
         Some(AuthEndpoint::Token(_)) => Err(Error::new(
             Code::RouteDenied,
             "The proxy alone calls the token endpoints; only a POST is answered here, with a placeholder for a token.",

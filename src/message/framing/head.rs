@@ -10,7 +10,7 @@ const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 
 /// What has been seen of a head.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(super) struct RequestHead {
     /// The request line was seen.
     started: bool,
     /// The start of a line whose end has not arrived.
@@ -19,7 +19,7 @@ pub(super) struct Head {
     fields: usize,
     bytes: usize,
     length: Option<u64>,
-    coding: Option<Coding>,
+    coding: Option<TransferCoding>,
     fault: Option<FramingFault>,
 }
 
@@ -43,14 +43,14 @@ pub(super) enum BodyFraming {
 
 /// The value of `Transfer-Encoding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
+enum TransferCoding {
     Chunked,
     /// Known codings and then `chunked`.
     ChunkedLast,
     Invalid,
 }
 
-impl Head {
+impl RequestHead {
     /// Whether nothing of it was seen yet.
     pub(super) fn is_empty(&self) -> bool {
         !self.started && self.partial.is_none()
@@ -118,9 +118,9 @@ impl Head {
         match (self.coding, self.length) {
             (Some(_), Some(_)) => Err(FramingFault::LengthAndCoding),
             (Some(_), None) if self.is_http_10 => Err(FramingFault::Coding),
-            (Some(Coding::Chunked), None) => Ok(BodyFraming::Chunked),
-            (Some(Coding::ChunkedLast), None) => Err(FramingFault::UnsupportedCoding),
-            (Some(Coding::Invalid), None) => Err(FramingFault::Coding),
+            (Some(TransferCoding::Chunked), None) => Ok(BodyFraming::Chunked),
+            (Some(TransferCoding::ChunkedLast), None) => Err(FramingFault::UnsupportedCoding),
+            (Some(TransferCoding::Invalid), None) => Err(FramingFault::Coding),
             (None, length) => Ok(BodyFraming::Length(length.unwrap_or(0))),
         }
     }
@@ -152,11 +152,14 @@ impl Head {
                     self.set_length(value);
                 }
             }
-            b't' | b'T' if is_too_long && may_be_named(line, TRANSFER_ENCODING) => self.coding = Some(Coding::Invalid),
+            b't' | b'T' if is_too_long && may_be_named(line, TRANSFER_ENCODING) => {
+                self.coding = Some(TransferCoding::Invalid);
+            }
             b't' | b'T' => {
                 if let Some(value) = field_value(line, TRANSFER_ENCODING) {
                     // Two fields are a list (RFC 9110, 5.3), of which the second item is one too many at least.
-                    self.coding = Some(if self.coding.is_none() { parse_coding(value) } else { Coding::Invalid });
+                    self.coding =
+                        Some(if self.coding.is_none() { parse_coding(value) } else { TransferCoding::Invalid });
                 }
             }
             _ => {}
@@ -199,9 +202,9 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-fn parse_coding(value: &[u8]) -> Coding {
+fn parse_coding(value: &[u8]) -> TransferCoding {
     if value.eq_ignore_ascii_case(b"chunked") {
-        return Coding::Chunked;
+        return TransferCoding::Chunked;
     }
     let mut codings: Vec<&[u8]> = value.split(|byte| *byte == b',').map(trim).collect();
     let last = codings.pop().unwrap_or_default();
@@ -209,8 +212,8 @@ fn parse_coding(value: &[u8]) -> Coding {
         [&b"gzip"[..], b"x-gzip", b"deflate", b"compress", b"x-compress"].iter().any(|k| coding.eq_ignore_ascii_case(k))
     };
     if last.eq_ignore_ascii_case(b"chunked") && codings.iter().all(is_known) {
-        Coding::ChunkedLast
+        TransferCoding::ChunkedLast
     } else {
-        Coding::Invalid
+        TransferCoding::Invalid
     }
 }

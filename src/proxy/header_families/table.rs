@@ -1,16 +1,16 @@
 //! The patterns of the families. `docs/requests.md` has them too, and a test compares the two.
 
-use super::Family;
+use super::HeaderFamily;
 
 /// The patterns of each family. Of several that hold for a name, the one that stands first counts.
-pub(super) const FAMILIES: [(Family, &[&str]); 7] = [
-    (Family::Message, MESSAGE),
-    (Family::Injected, &["app-key", "app-token", "authorization", "finicity-app-*"]),
-    (Family::Override, OVERRIDE),
-    (Family::Trace, TRACE),
-    (Family::Credentials, CREDENTIALS),
-    (Family::Identity, IDENTITY),
-    (Family::Network, NETWORK),
+pub(super) const FAMILIES: [(HeaderFamily, &[&str]); 7] = [
+    (HeaderFamily::Message, MESSAGE),
+    (HeaderFamily::Injected, &["app-key", "app-token", "authorization", "finicity-app-*"]),
+    (HeaderFamily::Override, OVERRIDE),
+    (HeaderFamily::Trace, TRACE),
+    (HeaderFamily::Credentials, CREDENTIALS),
+    (HeaderFamily::Identity, IDENTITY),
+    (HeaderFamily::Network, NETWORK),
 ];
 
 #[rustfmt::skip]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[track_caller]
-fn family(name: &str) -> Option<Family> {
+fn family(name: &str) -> Option<HeaderFamily> {
     find(&normalized(&name.to_ascii_lowercase())).map(|found| found.family)
 }
 
@@ -39,26 +39,26 @@ fn well_known_names_are_in_a_family_and_in_order() {
 #[test]
 fn a_family_has_the_names_that_begin_or_end_like_it() {
     for (name, expected) in [
-        ("X-Envoy-Some-New-Header", Family::Network),
-        ("l5d-whatever", Family::Network),
-        ("X-Acme-Client-IP", Family::Network),
-        ("acme-connecting-ip", Family::Network),
-        ("X-Original-Anything", Family::Network),
-        ("x-rewrite-rule", Family::Network),
-        ("X-Rewrite-URL", Family::Override),
-        ("X-Dynatrace", Family::Trace),
-        ("X-DynatraceFoo", Family::Trace),
-        ("Acme-Trace-Id", Family::Trace),
-        ("X-Acme-Api-Key", Family::Credentials),
-        ("X-Acme-Access-Token", Family::Credentials),
-        ("X-Auth-Acme", Family::Identity),
-        ("X-Amzn-Oidc-New", Family::Identity),
-        ("X-Amz-New", Family::Network),
-        ("Finicity-App-Foo", Family::Injected),
-        ("App-Key", Family::Injected),
-        ("Proxy", Family::Message),
-        ("Proxy-Authorization", Family::Message),
-        ("$WSRA", Family::Network),
+        ("X-Envoy-Some-New-Header", HeaderFamily::Network),
+        ("l5d-whatever", HeaderFamily::Network),
+        ("X-Acme-Client-IP", HeaderFamily::Network),
+        ("acme-connecting-ip", HeaderFamily::Network),
+        ("X-Original-Anything", HeaderFamily::Network),
+        ("x-rewrite-rule", HeaderFamily::Network),
+        ("X-Rewrite-URL", HeaderFamily::Override),
+        ("X-Dynatrace", HeaderFamily::Trace),
+        ("X-DynatraceFoo", HeaderFamily::Trace),
+        ("Acme-Trace-Id", HeaderFamily::Trace),
+        ("X-Acme-Api-Key", HeaderFamily::Credentials),
+        ("X-Acme-Access-Token", HeaderFamily::Credentials),
+        ("X-Auth-Acme", HeaderFamily::Identity),
+        ("X-Amzn-Oidc-New", HeaderFamily::Identity),
+        ("X-Amz-New", HeaderFamily::Network),
+        ("Finicity-App-Foo", HeaderFamily::Injected),
+        ("App-Key", HeaderFamily::Injected),
+        ("Proxy", HeaderFamily::Message),
+        ("Proxy-Authorization", HeaderFamily::Message),
+        ("$WSRA", HeaderFamily::Network),
     ] {
         assert_eq!(family(name), Some(expected), "{name}");
     }
@@ -87,7 +87,13 @@ fn the_documentation_lists_every_pattern_of_every_family() {
     let docs = include_str!("../../../docs/requests.md");
     let (_, section) = docs.split_once("\n## Header fields\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
-    for family in [Family::Override, Family::Network, Family::Trace, Family::Identity, Family::Credentials] {
+    for family in [
+        HeaderFamily::Override,
+        HeaderFamily::Network,
+        HeaderFamily::Trace,
+        HeaderFamily::Identity,
+        HeaderFamily::Credentials,
+    ] {
         let (_, list) = section.split_once(&format!("\n**{}**", family.as_str())).unwrap();
         let list = list.split("\n\n").next().unwrap();
         let listed: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();

@@ -18,7 +18,7 @@ fn endpoints() -> AuthEndpoints {
     AuthEndpoints::new(Some("/own/grant"), Some("/oauth/revoke"))
 }
 
-fn classified(method: &str, target: &str) -> Result<Action, Code> {
+fn classified(method: &str, target: &str) -> Result<RequestAction, Code> {
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
     classify(&endpoints(), &mut request).map_err(|error| error.code())
 }
@@ -44,7 +44,7 @@ fn c10_paths_are_let_through_whatever_they_hold() {
         "/oauth/token/x",
         "/?/oauth/token",
     ] {
-        assert_eq!(classified("GET", path), Ok(Action::Forward), "{path}");
+        assert_eq!(classified("GET", path), Ok(RequestAction::Forward), "{path}");
     }
 }
 
@@ -82,7 +82,7 @@ fn c09_c13_paths_that_mean_different_things_to_different_servers_are_refused() {
 #[test]
 fn e01_e02_c04_methods_outside_the_list_are_refused() {
     for method in ALLOWED_METHODS.split(", ") {
-        assert_eq!(classified(method, "/x"), Ok(Action::Forward), "{method}");
+        assert_eq!(classified(method, "/x"), Ok(RequestAction::Forward), "{method}");
     }
     for method in ["TRACE", "CONNECT", "get", "FOO", "PRI"] {
         for target in ["/x", "*", "/oauth/token", "evil.example:443"] {
@@ -94,9 +94,9 @@ fn e01_e02_c04_methods_outside_the_list_are_refused() {
 #[test]
 fn c16_a_token_endpoint_takes_a_post_and_the_revocation_endpoint_nothing() {
     for (path, action) in [
-        ("/oauth/token?x", Ok(Action::TokenRequest(ResponseShape::OAuth2))),
-        ("/aggregation/v2/partners/authentication/", Ok(Action::TokenRequest(ResponseShape::Partner))),
-        ("/own/%67rant", Ok(Action::TokenRequest(ResponseShape::Configured))),
+        ("/oauth/token?x", Ok(RequestAction::TokenRequest(ResponseShape::OAuth2))),
+        ("/aggregation/v2/partners/authentication/", Ok(RequestAction::TokenRequest(ResponseShape::Partner))),
+        ("/own/%67rant", Ok(RequestAction::TokenRequest(ResponseShape::Configured))),
         ("/oauth/REVOKE", Err(Code::RouteDenied)),
     ] {
         assert_eq!(classified("POST", path), action, "{path}");
@@ -107,7 +107,7 @@ fn c16_a_token_endpoint_takes_a_post_and_the_revocation_endpoint_nothing() {
 }
 
 /// What becomes of a request with these values of `Max-Forwards`: the action, and the values that are left.
-fn hops(method: &str, target: &str, values: &[&str]) -> (Result<Action, Code>, Vec<String>) {
+fn hops(method: &str, target: &str, values: &[&str]) -> (Result<RequestAction, Code>, Vec<String>) {
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
     for value in values {
         request.headers_mut().append(header::MAX_FORWARDS, value.parse().unwrap());
@@ -135,18 +135,18 @@ fn e03_options_goes_as_far_as_it_may() {
     ] {
         let (action, after) = hops("OPTIONS", "/x", values);
         match left {
-            None => assert_eq!(action, Ok(Action::Options), "{values:?}"),
+            None => assert_eq!(action, Ok(RequestAction::Options), "{values:?}"),
             Some(left) => assert_eq!(
                 (action, after),
-                (Ok(Action::Forward), left.iter().map(|v| (*v).to_owned()).collect()),
+                (Ok(RequestAction::Forward), left.iter().map(|v| (*v).to_owned()).collect()),
                 "{values:?}"
             ),
         }
-        assert_eq!(hops("OPTIONS", "*", values).0, Ok(Action::Options), "{values:?}");
+        assert_eq!(hops("OPTIONS", "*", values).0, Ok(RequestAction::Options), "{values:?}");
         assert_eq!(hops("OPTIONS", "/../x", values).0, Err(Code::BadRequest), "{values:?}");
         assert_eq!(hops("OPTIONS", "/oauth/token", values).0, Err(Code::RouteDenied), "{values:?}");
     }
-    assert_eq!(hops("GET", "/x", &["0"]), (Ok(Action::Forward), vec!["0".to_owned()]));
+    assert_eq!(hops("GET", "/x", &["0"]), (Ok(RequestAction::Forward), vec!["0".to_owned()]));
 }
 
 /// Pieces that random_target targets are made of. No `#`: hyper drops a fragment before the target comes here.
@@ -206,7 +206,7 @@ fn random_target(random: &mut Rng) -> String {
 fn forwarded(endpoints: &AuthEndpoints, request: &mut Request<impl Sized>) -> Option<Uri> {
     let authority = Authority::from_static("api.finicity.com");
     let action = classify(endpoints, request).ok()?;
-    (action == Action::Forward).then(|| upstream_uri(&authority, request.uri()))
+    (action == RequestAction::Forward).then(|| upstream_uri(&authority, request.uri()))
 }
 
 #[test]
