@@ -14,9 +14,9 @@ use super::{body_source::BodySource, early_response::BackgroundBody, http2};
 use crate::error_chain::BodyError;
 
 /// The body of a response. Its connection is free for another request when all of it has been read.
-pub(crate) struct UpstreamBody(Kind);
+pub(crate) struct UpstreamBody(State);
 
-enum Kind {
+enum State {
     Http1(Box<dyn BodySource>),
     Background(BackgroundBody),
     Http2 {
@@ -31,33 +31,33 @@ enum Kind {
 impl UpstreamBody {
     /// What comes from `source`.
     pub(super) fn http1(source: Box<dyn BodySource>) -> Self {
-        let mut body = Self(Kind::Http1(source));
+        let mut body = Self(State::Http1(source));
         body.release_if_complete();
         body
     }
 
     /// What comes from `background`.
     pub(super) fn background(background: BackgroundBody) -> Self {
-        Self(Kind::Background(background))
+        Self(State::Background(background))
     }
 
     /// `body`, on `connection`.
     pub(super) fn http2(body: http2::RecvBody, connection: Arc<dyn Any + Send + Sync>) -> Self {
-        Self(Kind::Http2 { body, _request_guard: connection })
+        Self(State::Http2 { body, _request_guard: connection })
     }
 
     /// The next part; `None` at the end. Trailers are left out: they are a message of the upstream's connection (RFC 9110, 6.5.1), and
     /// nobody asked for them.
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let part = match &mut self.0 {
-            Kind::Http1(source) => ready!(source.poll_data(cx)).map(|part| part.map_err(Into::into)),
-            Kind::Background(background) => ready!(background.poll_data(cx)).map(|part| part.map_err(Into::into)),
-            Kind::Http2 { body, .. } => ready!(body.poll_data(cx)).map(|part| part.map_err(Into::into)),
-            Kind::Done => None,
+            State::Http1(source) => ready!(source.poll_data(cx)).map(|part| part.map_err(Into::into)),
+            State::Background(background) => ready!(background.poll_data(cx)).map(|part| part.map_err(Into::into)),
+            State::Http2 { body, .. } => ready!(body.poll_data(cx)).map(|part| part.map_err(Into::into)),
+            State::Done => None,
         };
         match &part {
             Some(Ok(_)) => self.release_if_complete(),
-            Some(Err(_)) => self.0 = Kind::Done,
+            Some(Err(_)) => self.0 = State::Done,
             None => self.release(),
         }
         Poll::Ready(part)
@@ -66,25 +66,25 @@ impl UpstreamBody {
     /// Whether nothing more comes.
     pub(crate) fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Http1(_) | Kind::Background(_) => false,
-            Kind::Http2 { body, .. } => body.is_end_stream(),
-            Kind::Done => true,
+            State::Http1(_) | State::Background(_) => false,
+            State::Http2 { body, .. } => body.is_end_stream(),
+            State::Done => true,
         }
     }
 
     /// How much is left.
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Http1(source) => source.size_hint(),
-            Kind::Background(_) => SizeHint::default(),
-            Kind::Http2 { body, .. } => body.size_hint(),
-            Kind::Done => SizeHint::with_exact(0),
+            State::Http1(source) => source.size_hint(),
+            State::Background(_) => SizeHint::default(),
+            State::Http2 { body, .. } => body.size_hint(),
+            State::Done => SizeHint::with_exact(0),
         }
     }
 
     /// Releases the connection if all of the body has been read.
     fn release_if_complete(&mut self) {
-        if let Kind::Http1(source) = &self.0
+        if let State::Http1(source) = &self.0
             && source.size_hint().exact() == Some(0)
         {
             self.release();
@@ -92,7 +92,7 @@ impl UpstreamBody {
     }
 
     fn release(&mut self) {
-        if let Kind::Http1(source) = std::mem::replace(&mut self.0, Kind::Done) {
+        if let State::Http1(source) = std::mem::replace(&mut self.0, State::Done) {
             source.release();
         }
     }

@@ -191,9 +191,9 @@ where
             self.release_buffer();
             match decoded {
                 Err(error) => return Poll::Ready(Some(Err(error))),
-                Ok(decoder::Part::Data(data)) => return Poll::Ready(Some(Ok(data))),
-                Ok(decoder::Part::End) => return Poll::Ready(None),
-                Ok(decoder::Part::NeedMore) => {}
+                Ok(decoder::Decoded::Data(data)) => return Poll::Ready(Some(Ok(data))),
+                Ok(decoder::Decoded::End) => return Poll::Ready(None),
+                Ok(decoder::Decoded::NeedMore) => {}
             }
             let _ = self.poll_upload(cx);
             if let Some(error) = self.send_error.take() {

@@ -40,9 +40,9 @@ enum State {
     Done,
 }
 
-/// What comes next of a body.
+/// The result of decoding a part of a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Decoded {
     /// A part of it.
     Data(Bytes),
     /// Nothing: it has ended.
@@ -92,13 +92,13 @@ impl Decoder {
     /// # Errors
     ///
     /// When chunks are malformed.
-    pub(super) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Part, Error> {
+    pub(super) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Decoded, Error> {
         loop {
             if self.is_done() {
-                return Ok(Part::End);
+                return Ok(Decoded::End);
             }
             if bytes.is_empty() {
-                return Ok(Part::NeedMore);
+                return Ok(Decoded::NeedMore);
             }
             match &mut self.state {
                 State::Length(remaining) | State::Chunk(remaining) => {
@@ -107,13 +107,13 @@ impl Decoder {
                     if *remaining == 0 {
                         self.state = if matches!(self.state, State::Length(_)) { State::Done } else { State::ChunkEnd };
                     }
-                    return Ok(Part::Data(bytes.split_to(length).freeze()));
+                    return Ok(Decoded::Data(bytes.split_to(length).freeze()));
                 }
-                State::UntilClose => return Ok(Part::Data(bytes.split().freeze())),
+                State::UntilClose => return Ok(Decoded::Data(bytes.split().freeze())),
                 State::ChunkSize => {
                     let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(MAX_LINE_BYTES)]) else {
                         return match bytes[0].is_ascii_hexdigit() {
-                            true if bytes.len() < MAX_LINE_BYTES => Ok(Part::NeedMore),
+                            true if bytes.len() < MAX_LINE_BYTES => Ok(Decoded::NeedMore),
                             true => Err(Error::Invalid("the line of a chunk does not end")),
                             false => Err(MISSING_SIZE),
                         };
@@ -130,10 +130,10 @@ impl Decoder {
                     bytes.advance(2);
                     self.state = State::ChunkSize;
                 }
-                State::ChunkEnd if **bytes == *b"\r" => return Ok(Part::NeedMore),
+                State::ChunkEnd if **bytes == *b"\r" => return Ok(Decoded::NeedMore),
                 State::ChunkEnd => return Err(Error::Invalid("a chunk is longer than its size")),
                 State::Trailers => {
-                    let Some(end) = trailers_end(bytes)? else { return Ok(Part::NeedMore) };
+                    let Some(end) = trailers_end(bytes)? else { return Ok(Decoded::NeedMore) };
                     bytes.advance(end);
                     self.state = State::Done;
                 }

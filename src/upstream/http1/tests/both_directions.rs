@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::{
     message::framing::{ChunkLine, HeadLimits, MessageFramer, Position},
-    upstream::http1::decoder::{Decoder, Part},
+    upstream::http1::decoder::{Decoded, Decoder},
 };
 
 /// Where a request's body ends, in bytes of `body`. `None` where it is malformed or goes on.
@@ -21,9 +21,9 @@ fn end_in_response(body: &[u8]) -> Option<usize> {
     let (mut decoder, mut bytes) = (Decoder::CHUNKED, BytesMut::from(body));
     loop {
         match decoder.decode(&mut bytes) {
-            Ok(Part::Data(_)) => {}
-            Ok(Part::End) => return Some(body.len() - bytes.len()),
-            Ok(Part::NeedMore) | Err(_) => return None,
+            Ok(Decoded::Data(_)) => {}
+            Ok(Decoded::End) => return Some(body.len() - bytes.len()),
+            Ok(Decoded::NeedMore) | Err(_) => return None,
         }
     }
 }
