@@ -6,6 +6,8 @@
 //!
 //! Deliberately absent: HTTP/2 and protocol upgrades towards callers, and `axum::serve`, which has no header timeout.
 
+mod config;
+mod service;
 mod address;
 mod connection;
 mod fd_budget;
@@ -19,30 +21,27 @@ mod listener;
 mod syn_filter;
 mod slots;
 mod unix_socket;
-mod caller_stream;
+mod downstream;
 mod socket_stream;
+mod control_listener;
 mod worker;
 
-use std::{convert::Infallible, error::Error as StdError, io, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
 use rustix::process::{Resource, getrlimit};
 use tokio::{
-    runtime::Handle,
     select,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::{Service, ServiceExt as _};
 use tracing::warn;
 
 pub use address::{Address, AddressError};
-pub use connection::Limits;
+pub use config::{Config, GivenUp, Limits};
+pub use control_listener::{Side, serve};
 pub use head_budget::HeadBudget;
 pub use listener::{BindError, Listener, bind};
+pub use service::Answers;
 pub use unix_socket::SocketAccess;
 
 use self::{
@@ -64,53 +63,6 @@ const LAST_REQUEST: Duration = Duration::from_millis(250);
 
 /// How long the last answers may take to leave, once no request is waited for any more.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(1);
-
-/// The most connections of a listener for probes or administrators. Some tens are a crowd there.
-const MAX_SIDE_CONNECTIONS: usize = 64;
-
-/// How connections are served.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The number of worker threads (`runtime.worker_threads`).
-    pub worker_threads: NonZeroUsize,
-    /// The most connections open at once (`limits.connections`). At the limit, the longest idle one gives way to a new one, or new ones
-    /// wait while all are busy. Fewer, where the limit of open files has no room for so many.
-    pub connections: usize,
-    /// The most connections to the upstream that are to be reckoned with beside them: `limits.concurrency` for each worker.
-    pub upstream_connections: usize,
-    /// The most bytes of unfinished heads, over all connections of the process (`limits.unfinished_heads_bytes`).
-    pub unfinished_heads_bytes: usize,
-    /// What a single connection may do.
-    pub limits: Limits,
-}
-
-/// The response to a head that does not end and is given up to make room.
-#[derive(Clone, Copy, Debug)]
-pub struct GivenUp {
-    /// The whole response, as text.
-    pub response: &'static str,
-    /// The code by which it is counted among the proxy's own errors.
-    pub code: &'static str,
-}
-
-/// A service that answers the requests of connections, each of which has a clone of it.
-pub trait Answers:
-    Service<Request<Incoming>, Response = Response<<Self as Answers>::Body>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + 'static
-{
-    /// The body of an answer.
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
-}
-
-impl<S, B> Answers for S
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-{
-    type Body = B;
-}
 
 /// The workers and what they share.
 #[derive(Debug)]
@@ -251,50 +203,6 @@ fn connection_limit(config: &Config) -> usize {
         );
     }
     limit
-}
-
-/// What a head that is given up gets from a listener that is not on the path of requests.
-const SIDE_GIVEN_UP: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-
-/// Listeners that are not on the path of requests.
-#[derive(Clone, Debug)]
-pub struct Side {
-    /// What logs and metrics call them.
-    pub name: &'static str,
-    /// What their connections may do.
-    pub limits: Limits,
-    /// Whether each response is its connection's last.
-    pub closes: bool,
-    /// Where their unfinished heads count.
-    pub heads: HeadBudget,
-    /// The metrics.
-    pub metrics: Arc<Metrics>,
-}
-
-/// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled. At most 64 are open at once; at
-/// the limit, the longest idle one gives way to a new one. Each request says in its extensions which
-/// [`Peer`](crate::message::transport::Peer) it is from.
-pub async fn serve(side: Side, listener: Listener, service: impl Answers, stop: CancellationToken) {
-    let Side { name, limits, closes, heads, metrics } = side;
-    let evictions = Evictions::new(name, SIDE_GIVEN_UP, None, Arc::clone(&metrics));
-    let shared = Arc::new(Shared { heads, evictions, closes });
-    let connections = Connections::new(limits, shared, Drain::default(), Duration::ZERO);
-    let entrance = Acceptor::side(name, MAX_SIDE_CONNECTIONS, metrics);
-    loop {
-        let (stream, slot) = select! {
-            () = stop.cancelled() => break,
-            next = entrance.next(&listener) => next,
-        };
-        let peer = stream.peer();
-        let service = service.clone().map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            request
-        });
-        connections.serve(&Handle::current(), stream, service, slot, ());
-    }
-    connections.drain();
-    // What is still being said is part of the end, such as the answer to a wish for it. Nobody else is waited for.
-    let _ = timeout(LAST_ANSWERS, connections.finished()).await;
 }
 
 /// Counts a connection for as long as it lives.

@@ -16,16 +16,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{
-    Answers,
-    caller_stream::{Downstream, DownstreamIo, Reclaim},
+    Answers, Limits,
     connection_service::{Counted, IdleDetector},
+    downstream::{Downstream, DownstreamIo, Reclaim},
     evictions::{Evictions, Reason},
     framed_reader::{FramedReader, HEAD_SLACK, ReaderStatus},
     head_budget::HeadBudget,
     slots::Slot,
     socket_stream::SocketStream,
 };
-use crate::{message::framing::HeadLimits, process::drain::Drain};
+use crate::process::drain::Drain;
 
 /// The least number of header fields that hyper gets to see, for the same reason. It is also what costs it nothing.
 const MIN_HEADERS: usize = 100;
@@ -33,28 +33,6 @@ const MIN_HEADERS: usize = 100;
 /// How long an idle connection waits for the next request before it rests: for one time this long at least, for two at most.
 /// Waking it costs a few allocations, which a caller with so few requests does not notice.
 const REST_AFTER: Duration = Duration::from_millis(250);
-
-/// What a connection may do.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How large the head of a request may be.
-    pub head: HeadLimits,
-    /// The time for the head of a request to arrive, from its first byte (`limits.header_timeout`).
-    pub header_timeout: Duration,
-    /// The time between an answer and the next request (`limits.keepalive_timeout`).
-    pub keepalive_timeout: Duration,
-    /// The longest time that the caller may take nothing of an answer (`upstream.idle_timeout`).
-    pub write_timeout: Duration,
-}
-
-impl Limits {
-    /// The same for connections that are idle for at most `idle`, before the first request and between two.
-    #[must_use]
-    pub fn idle_at_most(self, idle: Duration) -> Self {
-        let header_timeout = self.header_timeout.min(idle);
-        Self { header_timeout, keepalive_timeout: self.keepalive_timeout.min(idle), ..self }
-    }
-}
 
 /// What the connections of one kind of listener share.
 #[derive(Debug)]

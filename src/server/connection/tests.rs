@@ -12,7 +12,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::{
-    message::framing::FramingFault,
+    message::framing::{FramingFault, HeadLimits},
     server::slots::{PeerGroup, Policy, Slots},
     telemetry::Metrics,
 };

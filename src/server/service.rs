@@ -1,0 +1,28 @@
+//! What a connection needs from a service.
+
+use std::{convert::Infallible, error::Error as StdError};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tower::Service;
+
+/// A service that answers the requests of connections, each of which has a clone of it.
+pub trait Answers:
+    Service<Request<Incoming>, Response = Response<<Self as Answers>::Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+    /// The body of an answer.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
+}
+
+impl<S, B> Answers for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+{
+    type Body = B;
+}
