@@ -110,12 +110,12 @@ impl App {
         let TokenRefresh { refresher, token, control, durability } =
             token_refresh::build(config.token, credentials, source_ref, state_dir, trust_store.clone(), &metrics)?;
         let sequence = ShutdownSequence::default();
-        let heads = HeadBudget::new(limits.unfinished_heads_bytes, Arc::clone(&metrics));
+        let head_budget = HeadBudget::new(limits.unfinished_heads_bytes, Arc::clone(&metrics));
         let (concurrency, drain) = (ConcurrencyLayer::new(&proxy, Arc::clone(&metrics)), sequence.drain.clone());
         let (to_refresher, counters) = (control.clone(), Arc::clone(&metrics));
         let proxy_state =
             proxy::ProxyState { concurrency, token: token.clone(), control: to_refresher, metrics: counters, drain };
-        let server = data_plane::start(&limits, &proxy, &proxy_state, &trust_store, heads.clone())?;
+        let server = data_plane::start(&limits, &proxy, &proxy_state, &trust_store, head_budget.clone())?;
         let log_level = logging::level();
         let (mut tasks, mut ops_tasks) = (Tasks::default(), Tasks::default());
         let (refusal_writer, refusal) = watch::channel(None);
@@ -130,7 +130,7 @@ impl App {
             log_level: &log_level,
             shutdown: &sequence,
             limits: limits.limits,
-            heads: &heads,
+            head_budget: &head_budget,
         };
         operators.serve_ops(&mut ops_tasks, &mut listeners, &startup, refusal, &server);
         operators.serve_admin(&mut tasks, &mut listeners, config.admin_token);

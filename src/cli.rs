@@ -32,7 +32,7 @@ use self::output::eprint;
 use crate::{
     config::{Environment, Inputs, Problems},
     credentials, error_chain,
-    process::{self, Unprotected},
+    process::{self, HardeningError},
     telemetry::logging,
 };
 
@@ -142,7 +142,7 @@ enum Command {
 pub fn main() -> ExitCode {
     logging::install_panic_hook();
     // Before anything is read that may hold a secret.
-    let unprotected = process::protect();
+    let unprotected = process::harden();
     let parsed = Arguments::try_parse();
     if !parsed.as_ref().is_ok_and(Arguments::is_isolated) {
         let secrets = credentials::secret_variables(Environment::from_process().variables());
@@ -181,7 +181,7 @@ fn without_value(mut error: clap::Error) -> clap::Error {
     error
 }
 
-fn run(arguments: Arguments, unprotected: Vec<Unprotected>) -> anyhow::Result<()> {
+fn run(arguments: Arguments, unprotected: Vec<HardeningError>) -> anyhow::Result<()> {
     let sources = arguments.sources;
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => block_on(serve::run(sources.inputs(), unprotected)),

@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode, Uri, uri::Authority};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroizing;
 
-/// The longest head of an answer to `CONNECT`. It has a status that matters and nothing else that does.
+/// The longest head of a response to `CONNECT`. It has a status that matters and nothing else that does.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// An egress proxy.
@@ -26,15 +26,15 @@ pub struct Config {
 /// Why there is no tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The proxy answered that it makes none.
+    /// The proxy responded with an error status.
     #[error("the egress proxy answered {0}")]
-    Refused(StatusCode),
-    /// What the proxy answered is not HTTP, or far too long.
+    Rejected(StatusCode),
+    /// The response is not HTTP, or far too long.
     #[error("the egress proxy's answer is not valid HTTP")]
     Malformed,
     /// The connection to the proxy broke.
     #[error("the connection to the egress proxy broke")]
-    Broken(#[source] io::Error),
+    Io(#[source] io::Error),
 }
 
 /// Asks for tunnels to one address.
@@ -61,19 +61,19 @@ impl Tunnel {
     ///
     /// When the proxy does not let it be.
     pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S) -> Result<(), Error> {
-        stream.write_all(&self.0).await.map_err(Error::Broken)?;
-        stream.flush().await.map_err(Error::Broken)?;
+        stream.write_all(&self.0).await.map_err(Error::Io)?;
+        stream.flush().await.map_err(Error::Io)?;
         let mut head = Vec::with_capacity(256);
         while !head.ends_with(b"\r\n\r\n") {
             if head.len() == MAX_HEAD_BYTES {
                 return Err(Error::Malformed);
             }
             // One at a time, since the byte after the head is the target's. It is a hundred bytes once a connection.
-            head.push(stream.read_u8().await.map_err(Error::Broken)?);
+            head.push(stream.read_u8().await.map_err(Error::Io)?);
         }
         match status(&head) {
             Some(status) if status.is_success() => Ok(()),
-            Some(status) => Err(Error::Refused(status)),
+            Some(status) => Err(Error::Rejected(status)),
             None => Err(Error::Malformed),
         }
     }
@@ -91,7 +91,7 @@ pub fn target(authority: &Authority) -> String {
     format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(443))
 }
 
-/// The status of an answer whose head this is.
+/// The status of the response with this head.
 fn status(head: &[u8]) -> Option<StatusCode> {
     let line = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
     let code = line.get(..3).filter(|_| matches!(line.get(3), Some(b' ' | b'\r')))?;
@@ -106,10 +106,10 @@ mod tests {
 
     const REQUEST: &str = "CONNECT api.finicity.com:443 HTTP/1.1\r\nHost: api.finicity.com:443\r\n";
 
-    /// Checks what is made of `answer`, and that the bytes after its head are left for the target's connection.
-    async fn check(answer: &str) -> Result<(), Error> {
+    /// Checks what is made of `response`, and that the bytes after its head are left for the target's connection.
+    async fn check(response: &str) -> Result<(), Error> {
         let (mut stream, mut proxy) = duplex(64 * 1024);
-        proxy.write_all(format!("{answer}rest").as_bytes()).await.unwrap();
+        proxy.write_all(format!("{response}rest").as_bytes()).await.unwrap();
         drop(proxy.shutdown().await);
         Tunnel::new("api.finicity.com:443", None).open(&mut stream).await?;
         let mut rest = String::new();
@@ -123,16 +123,16 @@ mod tests {
 
     #[tokio::test]
     async fn any_success_makes_a_tunnel() {
-        for answer in
+        for response in
             ["HTTP/1.1 200 Connection established\r\n\r\n", "HTTP/1.0 200 OK\r\nVia: x\r\n\r\n", "HTTP/1.1 204\r\n\r\n"]
         {
-            check(answer).await.unwrap();
+            check(response).await.unwrap();
         }
     }
 
     #[tokio::test]
     async fn anything_else_is_an_error_that_names_the_status_and_no_word_of_the_proxys() {
-        for (answer, told) in [
+        for (response, expected) in [
             ("HTTP/1.1 407 canary\r\nx: canary\r\n\r\n", "the egress proxy answered 407 Proxy Authentication Required"),
             ("HTTP/1.1 403 canary\r\n\r\n", "the egress proxy answered 403 Forbidden"),
             ("HTTP/1.1 101 canary\r\n\r\n", "the egress proxy answered 101 Switching Protocols"),
@@ -142,7 +142,7 @@ mod tests {
             ("HTTP/1.1 200 canary\r\n", "the connection to the egress proxy broke"),
             (&"a".repeat(MAX_HEAD_BYTES), "the egress proxy's answer is not valid HTTP"),
         ] {
-            assert_eq!(check(answer).await.unwrap_err().to_string(), told);
+            assert_eq!(check(response).await.unwrap_err().to_string(), expected);
         }
     }
 

@@ -31,12 +31,12 @@ use crate::{
 /// The media type of Prometheus' text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Asks the event loops whether they answer.
-pub type Alive = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+/// Whether the event loops respond.
+pub type LivenessCheck = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
-/// What the probes look at.
+/// The state of the handlers.
 #[derive(Clone)]
-pub struct Parts {
+pub struct OpsState {
     /// The token, and what the refresher says of it.
     pub token: TokenReader,
     /// Where the credentials come from, as it follows the word "from".
@@ -50,13 +50,13 @@ pub struct Parts {
     /// Whether it has not while the credentials are refused (`startup.fail_on_rejection`).
     pub fail_on_rejection: bool,
     /// What keeps it from succeeding, by [`Refusal::of_start`] over all that the refresher said so far.
-    pub refused: watch::Receiver<Option<Refusal>>,
+    pub startup_refusal: watch::Receiver<Option<Refusal>>,
     /// Whether the event loops answer.
-    pub alive: Alive,
+    pub liveness: LivenessCheck,
 }
 
 /// `/startupz`, `/livez`, `/readyz` (with `?verbose`) and `/metrics`.
-pub fn router(parts: Parts) -> Router {
+pub fn router(state: OpsState) -> Router {
     Router::new()
         .route("/startupz", get(startupz))
         .route("/livez", get(livez))
@@ -68,59 +68,59 @@ pub fn router(parts: Parts) -> Router {
                 .layer(CatchPanicLayer::new())
                 .layer(SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))),
         )
-        .with_state(parts)
+        .with_state(state)
 }
 
 /// Passes once the first token request has completed, successfully or not; where a token is required, once one was obtained; where
 /// a rejection fails the start, not while the credentials are refused. The listeners are bound before this one answers.
-async fn startupz(State(parts): State<Parts>) -> Response {
-    let status = parts.token.status();
+async fn startupz(State(state): State<OpsState>) -> Response {
+    let status = state.token.status();
     // The status is newer than what was derived from it.
-    let refusal = Refusal::of_start(*parts.refused.borrow(), &status);
+    let refusal = Refusal::of_start(*state.startup_refusal.borrow(), &status);
     match refusal {
-        Some(refusal) if parts.fail_on_rejection || parts.require_token => {
-            answer(false, format_args!("{}; {}", refusal.reason(), refusal.remedy()))
+        Some(refusal) if state.fail_on_rejection || state.require_token => {
+            probe_response(false, format_args!("{}; {}", refusal.reason(), refusal.remedy()))
         }
-        _ if parts.require_token && status.attempted => {
-            answer(status.obtained, "no token was obtained yet, and startup.require_token is set")
+        _ if state.require_token && status.attempted => {
+            probe_response(status.obtained, "no token was obtained yet, and startup.require_token is set")
         }
-        _ => answer(status.attempted, "the first token call has not ended yet"),
+        _ => probe_response(status.attempted, "the first token call has not ended yet"),
     }
 }
 
-async fn livez(State(parts): State<Parts>) -> Response {
-    let live = is_live(&parts).await;
-    answer(live.is_ok(), live.err().unwrap_or_default())
+async fn livez(State(state): State<OpsState>) -> Response {
+    let alive = is_live(&state).await;
+    probe_response(alive.is_ok(), alive.err().unwrap_or_default())
 }
 
-/// Whether the process works, or what does not.
-async fn is_live(parts: &Parts) -> Result<(), &'static str> {
-    if parts.token.heartbeat_age() > token::HEARTBEAT_LIMIT {
+/// Whether the process works, or the part that does not.
+async fn is_live(state: &OpsState) -> Result<(), &'static str> {
+    if state.token.heartbeat_age() > token::HEARTBEAT_LIMIT {
         return Err("the token refresher hangs");
     }
-    if (parts.alive)().await { Ok(()) } else { Err("an event loop does not answer") }
+    if (state.liveness)().await { Ok(()) } else { Err("an event loop does not answer") }
 }
 
-async fn readyz(State(parts): State<Parts>, RawQuery(query): RawQuery) -> Response {
-    let (obtained, draining) = (parts.token.status().obtained, parts.draining.is_cancelled());
+async fn readyz(State(state): State<OpsState>, RawQuery(query): RawQuery) -> Response {
+    let (obtained, draining) = (state.token.status().obtained, state.draining.is_cancelled());
     let reason = if draining { "draining" } else { "no token was obtained yet" };
     let ready = obtained && !draining;
     if query.is_none_or(|query| query != "verbose") {
-        return answer(ready, reason);
+        return probe_response(ready, reason);
     }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, explain(&parts, ready, draining)).into_response()
+    (status, verbose_readiness(&state, ready, draining)).into_response()
 }
 
-fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
-    let token = &parts.token;
+fn verbose_readiness(state: &OpsState, ready: bool, draining: bool) -> String {
+    let token = &state.token;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name}: {value}");
     };
     line("ready", ready.to_string());
     line("draining", draining.to_string());
-    line("credentials", format!("from {}", parts.credentials_description));
+    line("credentials", format!("from {}", state.credentials_description));
     line("token obtained", token.status().obtained.to_string());
     line("token state", token.state().as_str().to_owned());
     line("token version", token.version().to_string());
@@ -135,19 +135,19 @@ fn explain(parts: &Parts, ready: bool, draining: bool) -> String {
         },
     };
     line("next token call", next);
-    let guard = token.status().lockout;
-    line("credentials latched", guard.latched.to_string());
-    line("lock-out budget spent", guard.budget_spent.to_string());
-    line("rejections counted", guard.rejections.to_string());
-    line("token requests with an unknown outcome", guard.unresolved.to_string());
-    line("token requests held", guard.held.to_string());
-    if guard.unrecorded {
+    let lockout = token.status().lockout;
+    line("credentials latched", lockout.latched.to_string());
+    line("lock-out budget spent", lockout.budget_spent.to_string());
+    line("rejections counted", lockout.rejections.to_string());
+    line("token requests with an unknown outcome", lockout.unresolved.to_string());
+    line("token requests held", lockout.held.to_string());
+    if lockout.unrecorded {
         line(
             "attempt record",
             "cannot be written, so that no token request is made; see auth.state_dir and the log".to_owned(),
         );
     }
-    line("new credentials", guard.candidate.map_or("none", token::CandidateState::as_str).to_owned());
+    line("new credentials", lockout.candidate.map_or("none", token::CandidateState::as_str).to_owned());
     text
 }
 
@@ -160,10 +160,10 @@ fn held_until(wait: Option<Duration>) -> String {
     }
 }
 
-async fn metrics(State(parts): State<Parts>) -> Response {
-    let token = &parts.token;
-    let (status, draining) = (token.status(), parts.draining.is_cancelled());
-    parts.metrics.set_token(&TokenSnapshot {
+async fn metrics(State(state): State<OpsState>) -> Response {
+    let token = &state.token;
+    let (status, draining) = (token.status(), state.draining.is_cancelled());
+    state.metrics.set_token(&TokenSnapshot {
         remaining: token.remaining(),
         age: token.age(),
         next_request: token.until_next_attempt().unwrap_or_default(),
@@ -179,12 +179,12 @@ async fn metrics(State(parts): State<Parts>) -> Response {
         candidates: &token::CandidateState::LABELS,
         candidate: status.lockout.candidate.map(token::CandidateState::as_str),
     });
-    parts.metrics.set_probes(is_live(&parts).await.is_ok(), status.obtained && !draining, draining);
-    ([(header::CONTENT_TYPE, TEXT_FORMAT)], parts.metrics.render()).into_response()
+    state.metrics.set_probes(is_live(&state).await.is_ok(), status.obtained && !draining, draining);
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], state.metrics.render()).into_response()
 }
 
-fn answer(good: bool, reason: impl Display) -> Response {
-    if good {
+fn probe_response(passes: bool, reason: impl Display) -> Response {
+    if passes {
         (StatusCode::OK, "ok\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, format!("not ok: {reason}\n")).into_response()
@@ -207,23 +207,23 @@ mod tests {
         scheme::{AuthHeaders, FINICITY_APP_KEY},
     };
 
-    fn parts(alive: bool) -> (Parts, TokenWriter) {
+    fn ops_state(liveness: bool) -> (OpsState, TokenWriter) {
         let (writer, token) = channel(Clock::Boot, Duration::from_secs(2));
-        let alive: Alive = Arc::new(move || Box::pin(std::future::ready(alive)));
+        let liveness: LivenessCheck = Arc::new(move || Box::pin(std::future::ready(liveness)));
         let (metrics, draining) = (Arc::new(Metrics::new()), CancellationToken::new());
-        let refused = watch::channel(None).1;
+        let startup_refusal = watch::channel(None).1;
         let credentials_description = "the environment".to_owned();
-        let parts = Parts {
+        let state = OpsState {
             token,
             credentials_description,
             metrics,
             draining,
             require_token: false,
             fail_on_rejection: false,
-            refused,
-            alive,
+            startup_refusal,
+            liveness,
         };
-        (parts, writer)
+        (state, writer)
     }
 
     fn publish(writer: &mut TokenWriter) {
@@ -235,9 +235,9 @@ mod tests {
         writer.set_status(Phase::Idle, Some(now + hour / 2), LockoutStatus::default());
     }
 
-    async fn get(parts: &Parts, path: &str) -> (u16, String) {
+    async fn get(state: &OpsState, path: &str) -> (u16, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = router(parts.clone()).oneshot(request).await.unwrap();
+        let response = router(state.clone()).oneshot(request).await.unwrap();
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -246,31 +246,31 @@ mod tests {
 
     #[tokio::test]
     async fn q11_ready_means_that_a_token_was_obtained_and_nothing_drains() {
-        let (parts, mut writer) = parts(true);
-        assert_eq!(get(&parts, "/readyz").await, (503, "not ok: no token was obtained yet\n".to_owned()));
-        assert_eq!(get(&parts, "/startupz").await.0, 503);
+        let (state, mut writer) = ops_state(true);
+        assert_eq!(get(&state, "/readyz").await, (503, "not ok: no token was obtained yet\n".to_owned()));
+        assert_eq!(get(&state, "/startupz").await.0, 503);
         writer.set_status(Phase::Failed(FailureClass::Transient), None, LockoutStatus::default());
-        assert_eq!((get(&parts, "/readyz").await.0, get(&parts, "/startupz").await.0), (503, 200));
+        assert_eq!((get(&state, "/readyz").await.0, get(&state, "/startupz").await.0), (503, 200));
         publish(&mut writer);
-        assert_eq!(get(&parts, "/readyz").await.0, 200);
+        assert_eq!(get(&state, "/readyz").await.0, 200);
         writer.set_status(Phase::Rejected, None, LockoutStatus::default());
-        assert_eq!(get(&parts, "/readyz").await.0, 200);
-        parts.draining.cancel();
-        assert_eq!(get(&parts, "/readyz").await, (503, "not ok: draining\n".to_owned()));
+        assert_eq!(get(&state, "/readyz").await.0, 200);
+        state.draining.cancel();
+        assert_eq!(get(&state, "/readyz").await, (503, "not ok: draining\n".to_owned()));
     }
 
     #[tokio::test]
     async fn q01_where_a_token_is_required_the_start_has_not_succeeded_without_one() {
-        let (parts, mut writer) = parts(true);
-        let parts = Parts { require_token: true, ..parts };
-        assert_eq!(get(&parts, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
+        let (state, mut writer) = ops_state(true);
+        let state = OpsState { require_token: true, ..state };
+        assert_eq!(get(&state, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
         writer.set_status(Phase::Failed(FailureClass::Transient), None, LockoutStatus::default());
-        let (status, text) = get(&parts, "/startupz").await;
+        let (status, text) = get(&state, "/startupz").await;
         assert!(status == 503 && text.contains("startup.require_token"), "{text}");
         publish(&mut writer);
-        assert_eq!(get(&parts, "/startupz").await.0, 200);
+        assert_eq!(get(&state, "/startupz").await.0, 200);
         writer.set_status(Phase::Rejected, None, LockoutStatus::default());
-        assert_eq!(get(&parts, "/startupz").await.0, 200, "once started, always started");
+        assert_eq!(get(&state, "/startupz").await.0, 200, "once started, always started");
     }
 
     const LATCHED: LockoutStatus = LockoutStatus {
@@ -285,14 +285,14 @@ mod tests {
 
     #[tokio::test]
     async fn where_a_rejection_fails_the_start_the_probe_says_why() {
-        let (parts, mut writer) = parts(true);
-        let (refused, receiver) = watch::channel(None);
-        let parts = Parts { fail_on_rejection: true, refused: receiver, ..parts };
-        assert_eq!(get(&parts, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
+        let (state, mut writer) = ops_state(true);
+        let (startup_refusal, receiver) = watch::channel(None);
+        let state = OpsState { fail_on_rejection: true, startup_refusal: receiver, ..state };
+        assert_eq!(get(&state, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
         writer.set_status(Phase::Failed(FailureClass::Transient), None, LockoutStatus::default());
-        assert_eq!(get(&parts, "/startupz").await.0, 200, "an outage is no rejection");
+        assert_eq!(get(&state, "/startupz").await.0, 200, "an outage is no rejection");
         writer.set_status(Phase::Rejected, None, LATCHED);
-        let (status, text) = get(&parts, "/startupz").await;
+        let (status, text) = get(&state, "/startupz").await;
         assert!(status == 503 && text.starts_with("not ok: the credentials were rejected"), "{text}");
         assert!(text.contains("correct the Secret") && text.contains("finicity-proxy lockout reset"), "{text}");
         // New credentials are tried while those in use are latched.
@@ -301,35 +301,35 @@ mod tests {
             None,
             LockoutStatus { candidate: Some(token::CandidateState::Waiting), ..LATCHED },
         );
-        assert_eq!(get(&parts, "/startupz").await.0, 503);
+        assert_eq!(get(&state, "/startupz").await.0, 503);
         // An operator's reset: until its outcome is known, what was derived before holds.
-        refused.send_replace(Some(Refusal::Rejected));
+        startup_refusal.send_replace(Some(Refusal::Rejected));
         writer.set_status(Phase::Idle, None, LockoutStatus { latched: false, ..LATCHED });
-        assert_eq!(get(&parts, "/startupz").await.0, 503);
+        assert_eq!(get(&state, "/startupz").await.0, 503);
         publish(&mut writer);
-        assert_eq!(get(&parts, "/startupz").await.0, 200);
+        assert_eq!(get(&state, "/startupz").await.0, 200);
         writer.set_status(Phase::Rejected, None, LATCHED);
-        assert_eq!(get(&parts, "/startupz").await.0, 200, "once started, always started");
+        assert_eq!(get(&state, "/startupz").await.0, 200, "once started, always started");
     }
 
     #[tokio::test]
     async fn a_rejection_fails_no_start_unless_that_is_wanted() {
-        let (parts, mut writer) = parts(true);
+        let (state, mut writer) = ops_state(true);
         writer.set_status(Phase::Rejected, None, LATCHED);
-        assert_eq!(get(&parts, "/startupz").await, (200, "ok\n".to_owned()));
+        assert_eq!(get(&state, "/startupz").await, (200, "ok\n".to_owned()));
     }
 
     #[tokio::test]
     async fn verbose_readiness_explains_itself() {
-        let (parts, mut writer) = parts(true);
+        let (state, mut writer) = ops_state(true);
         writer.set_status(Phase::Rejected, None, LockoutStatus::default());
-        let (status, text) = get(&parts, "/readyz?verbose").await;
+        let (status, text) = get(&state, "/readyz?verbose").await;
         assert_eq!(status, 503);
         assert!(text.contains("\ncredentials: from the environment\n"), "{text}");
         assert!(text.contains("token state: rejected\n") && text.contains("next token call: never: "), "{text}");
         assert!(text.contains("`finicity-proxy lockout reset`"), "{text}");
         publish(&mut writer);
-        let (status, text) = get(&parts, "/readyz?verbose").await;
+        let (status, text) = get(&state, "/readyz?verbose").await;
         assert!(
             status == 200 && text.contains("token state: fresh\n") && text.contains("token version: 1\n"),
             "{text}"
@@ -338,15 +338,15 @@ mod tests {
 
     #[tokio::test]
     async fn q10_liveness_asks_the_event_loops_and_nothing_else() {
-        assert_eq!(get(&parts(true).0, "/livez").await.0, 200);
-        assert_eq!(get(&parts(false).0, "/livez").await.0, 503);
+        assert_eq!(get(&ops_state(true).0, "/livez").await.0, 200);
+        assert_eq!(get(&ops_state(false).0, "/livez").await.0, 503);
     }
 
     #[tokio::test]
     async fn metrics_tell_where_the_token_stands_and_never_what_it_is() {
-        let (parts, mut writer) = parts(true);
+        let (state, mut writer) = ops_state(true);
         publish(&mut writer);
-        let (status, text) = get(&parts, "/metrics").await;
+        let (status, text) = get(&state, "/metrics").await;
         assert_eq!(status, 200);
         for line in ["finicity_proxy_token_version 1", r#"finicity_proxy_token_state{state="fresh"} 1"#] {
             assert!(text.contains(line), "{text}");
@@ -356,6 +356,6 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_else_is_here() {
-        assert_eq!(get(&parts(true).0, "/aggregation/v1/customers").await.0, 404);
+        assert_eq!(get(&ops_state(true).0, "/aggregation/v1/customers").await.0, 404);
     }
 }

@@ -1,6 +1,6 @@
 //! What the process may use, and what others may learn of it.
 //!
-//! Secrets lie in its memory and, where they came as variables, in its environment. [`protect`] keeps both from other processes
+//! Secrets lie in its memory and, where they came as variables, in its environment. [`harden`] keeps both from other processes
 //! of the same user, and from core files. It cannot keep them from root, who may read any memory, nor from whoever could read
 //! the process before it ran or the place that the secrets came from.
 //!
@@ -16,53 +16,53 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A protection that could not be had.
+/// A protection that could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum Unprotected {
+pub enum HardeningError {
     /// Processes of the same user can read memory and environment.
     #[error("other processes of this user can read the memory and the environment of this one")]
-    Readable(#[source] io::Error),
+    Dumpable(#[source] io::Error),
     /// A crash may write the memory to a file.
     #[error("a crash may write the memory of this process to a core file")]
     CoreFile(#[source] io::Error),
 }
 
 /// Makes memory and environment unreadable for other processes but root's, and forbids core files. To be called before the
-/// first secret is read. Returns what could not be had.
+/// first secret is read. Returns what could not be set up.
 ///
 /// It needs both: a limit of 0 does not keep a core from a program that the kernel pipes it into, and whoever makes the process
 /// readable again, a debugger of root's for one, has not asked for core files.
-pub fn protect() -> Vec<Unprotected> {
-    let nothing = Rlimit { current: Some(0), maximum: Some(0) };
-    let core_file = setrlimit(Resource::Core, nothing).map_err(|error| Unprotected::CoreFile(error.into()));
-    [hide(), core_file].into_iter().filter_map(Result::err).collect()
+pub fn harden() -> Vec<HardeningError> {
+    let zero = Rlimit { current: Some(0), maximum: Some(0) };
+    let core_file = setrlimit(Resource::Core, zero).map_err(|error| HardeningError::CoreFile(error.into()));
+    [set_not_dumpable(), core_file].into_iter().filter_map(Result::err).collect()
 }
 
 #[cfg(target_os = "linux")]
-fn hide() -> Result<(), Unprotected> {
+fn set_not_dumpable() -> Result<(), HardeningError> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| Unprotected::Readable(error.into()))
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| HardeningError::Dumpable(error.into()))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn hide() -> Result<(), Unprotected> {
-    Err(Unprotected::Readable(io::ErrorKind::Unsupported.into()))
+fn set_not_dumpable() -> Result<(), HardeningError> {
+    Err(HardeningError::Dumpable(io::ErrorKind::Unsupported.into()))
 }
 
 /// How many files and connections the process may have open at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenFiles {
+pub struct OpenFileLimit {
     /// The limit that the process was started with; `None` for none.
-    pub before: Option<u64>,
+    pub initial: Option<u64>,
     /// The limit that it has now.
-    pub limit: Option<u64>,
+    pub current: Option<u64>,
 }
 
 /// Raises the limit of open files to the most that the process may give itself. Returns what it is then; a system that refuses
 /// leaves it as it was.
-pub fn raise_open_files() -> OpenFiles {
+pub fn raise_open_file_limit() -> OpenFileLimit {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
-    OpenFiles { before: current, limit: if raised { maximum } else { current } }
+    OpenFileLimit { initial: current, current: if raised { maximum } else { current } }
 }

@@ -37,19 +37,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 pub use address::{Address, AddressError};
-pub use config::{Config, GivenUp, Limits};
-pub use control_listener::{Side, serve};
+pub use config::{Config, EvictionResponse, Limits};
+pub use control_listener::{ControlListenerConfig, serve};
 pub use head_budget::HeadBudget;
 pub use listener::{BindError, Listener, bind};
-pub use service::Answers;
+pub use service::HttpService;
 pub use unix_socket::SocketAccess;
 
 use self::{
     acceptor::Acceptor,
-    connection::{Connections, Shared},
+    connection::{Connections, ListenerContext},
     evictions::Evictions,
     socket_stream::SocketStream,
-    syn_filter::HANDSHAKE,
+    syn_filter::HANDSHAKE_GRACE,
     worker::Worker,
 };
 use crate::{message::transport::PerTransport, process::drain::Drain, telemetry::Metrics};
@@ -57,91 +57,92 @@ use crate::{message::transport::PerTransport, process::drain::Drain, telemetry::
 /// How long an event loop may take to answer a ping before it counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an idle connection may still bring a request when no new ones are taken any more: one that was on its way. A caller
-/// on this machine needs some microseconds from connecting to sending, or some milliseconds when it is not given the processor.
-const LAST_REQUEST: Duration = Duration::from_millis(250);
+/// How long an idle connection stays open after the start of the drain, since a request may be on its way. A client on this machine
+/// needs some microseconds from connecting to sending, or some milliseconds when the machine is busy.
+const IDLE_DRAIN_GRACE: Duration = Duration::from_millis(250);
 
-/// How long the last answers may take to leave, once no request is waited for any more.
-pub const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the last responses may take to be sent after the drain timeout has expired.
+pub const FINAL_RESPONSE_GRACE: Duration = Duration::from_secs(1);
 
 /// The workers and what they share.
 #[derive(Debug)]
 pub struct Server {
     workers: Vec<Worker>,
-    entrance: Acceptor,
+    acceptor: Acceptor,
     metrics: Arc<Metrics>,
-    end: Drain,
-    /// What accepts connections, until the last one that waited has a worker.
-    accepting: TaskTracker,
+    drain: Drain,
+    /// One task for each listener. It ends when the last connection of its queue has a worker.
+    accept_tasks: TaskTracker,
     /// Cancelled when a worker thread ends.
-    ended: CancellationToken,
+    worker_exited: CancellationToken,
 }
 
 impl Server {
-    /// Starts the worker threads; `stack` makes the services of each. Once `end` has begun, each answer is its connection's last.
-    /// Unfinished heads count in `heads`, and those that are given up get the response `given_up`.
+    /// Starts the worker threads; `make_stack` makes the services of each. Once `drain` has begun, each response is its connection's
+    /// last. Unfinished heads count in `head_budget`, and those that are evicted get the response `eviction_response`.
     ///
     /// # Errors
     ///
     /// When a thread or its runtime cannot be started.
-    pub fn start<S: Answers + Sync>(
+    pub fn start<S: HttpService + Sync>(
         config: &Config,
         metrics: Arc<Metrics>,
-        heads: HeadBudget,
-        given_up: GivenUp,
-        end: Drain,
-        stack: impl Fn() -> PerTransport<S>,
+        head_budget: HeadBudget,
+        eviction_response: EvictionResponse,
+        drain: Drain,
+        make_stack: impl Fn() -> PerTransport<S>,
     ) -> io::Result<Self> {
-        let ended = CancellationToken::new();
-        let evictions = Evictions::new("proxy", given_up.response, Some(given_up.code), Arc::clone(&metrics));
-        let shared = Arc::new(Shared { heads, evictions, closes: false });
+        let worker_exited = CancellationToken::new();
+        let evictions =
+            Evictions::new("proxy", eviction_response.text, Some(eviction_response.code), Arc::clone(&metrics));
+        let context = Arc::new(ListenerContext { head_budget, evictions, close_after_response: false });
         let worker = |number| {
-            let connections = Connections::new(config.limits, Arc::clone(&shared), end.clone(), LAST_REQUEST);
-            Worker::start(number, connections, stack(), ended.clone().drop_guard())
+            let connections = Connections::new(config.limits, Arc::clone(&context), drain.clone(), IDLE_DRAIN_GRACE);
+            Worker::start(number, connections, make_stack(), worker_exited.clone().drop_guard())
         };
         let workers = (0..config.worker_threads.get()).map(worker).collect::<io::Result<_>>()?;
-        let limit = connection_limit(config);
+        let limit = effective_connection_limit(config);
         metrics.connections_limit().set(i64::try_from(limit).unwrap_or(i64::MAX));
-        let entrance = Acceptor::new("proxy", limit, Arc::clone(&metrics));
-        Ok(Self { workers, entrance, metrics, end, accepting: TaskTracker::new(), ended })
+        let acceptor = Acceptor::new("proxy", limit, Arc::clone(&metrics));
+        Ok(Self { workers, acceptor, metrics, drain, accept_tasks: TaskTracker::new(), worker_exited })
     }
 
-    /// Accepts connections from `listener` until `stop` is cancelled, and those that wait then.
+    /// Accepts connections from `listener` until `stop` is cancelled, and then those that are in the kernel's queue.
     pub fn accept(
         self: Arc<Self>,
         listener: Listener,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         // From the call on, so that a stop before the first connection waits for those in the queue too.
-        let accepting = self.accepting.token();
+        let accept_task = self.accept_tasks.token();
         async move {
-            let _accepting = accepting;
+            let _accept_task = accept_task;
             loop {
                 let stream = select! {
                     biased;
                     () = stop.cancelled() => break,
-                    stream = self.entrance.accept(&listener) => stream,
+                    stream = self.acceptor.accept(&listener) => stream,
                 };
                 self.serve(stream).await;
             }
-            if listener.drop_new() {
-                let end = Instant::now() + HANDSHAKE;
-                while let Ok(stream) = timeout_at(end, self.entrance.accept(&listener)).await {
+            if listener.drop_new_connections() {
+                let handshake_deadline = Instant::now() + HANDSHAKE_GRACE;
+                while let Ok(stream) = timeout_at(handshake_deadline, self.acceptor.accept(&listener)).await {
                     self.serve(stream).await;
                 }
             }
-            for stream in self.entrance.close(listener) {
+            for stream in self.acceptor.close(listener) {
                 self.serve(stream).await;
             }
         }
     }
 
-    /// Hands `stream` to a worker as soon as there is a place for it.
+    /// Hands `stream` to a worker as soon as there is a slot for it.
     async fn serve(&self, stream: SocketStream) {
-        let slot = self.entrance.slot(&stream).await;
-        let worker = self.workers.iter().min_by_key(|worker| worker.connections().open());
-        let open = OpenConnection::new(Arc::clone(&self.metrics));
-        worker.expect("there is at least one worker").serve(stream, slot, open);
+        let slot = self.acceptor.acquire_slot(&stream).await;
+        let worker = self.workers.iter().min_by_key(|worker| worker.connections().open_count());
+        let open_guard = OpenConnectionGuard::new(Arc::clone(&self.metrics));
+        worker.expect("there is at least one worker").serve(stream, slot, open_guard);
     }
 
     /// Whether every worker's event loop answers within two seconds.
@@ -156,49 +157,49 @@ impl Server {
 
     /// Waits until a worker thread has ended, which only a bug makes it do.
     pub async fn worker_ended(&self) {
-        self.ended.cancelled().await;
+        self.worker_exited.cancelled().await;
     }
 
-    /// Lets every connection finish the request that it is working on, and closes it then; idle ones are closed after a moment, in
-    /// which a request that was on its way is still taken. To be called when accepting has been told to stop.
+    /// Closes every connection after the request in flight; idle ones are closed after a grace time, in which a request that was on its
+    /// way is still served. To be called after the `stop` of [`accept`](Self::accept) was cancelled.
     ///
-    /// What is not answered after `patience` is answered with 503, and what is still open a second later is cut off. Returns how
-    /// many requests were not served to their end.
-    pub async fn drain(&self, patience: Duration) -> usize {
+    /// Requests that have no response after `drain_timeout` get a 503, and connections that are still open a second later are reset.
+    /// Returns the number of requests that were aborted.
+    pub async fn drain(&self, drain_timeout: Duration) -> usize {
         let connections = || self.workers.iter().map(Worker::connections);
-        self.end.begin();
+        self.drain.begin();
         connections().for_each(Connections::drain);
-        if timeout(patience, self.finished()).await.is_err() {
-            self.end.expire();
+        if timeout(drain_timeout, self.closed()).await.is_err() {
+            self.drain.expire();
             connections().for_each(Connections::expire);
-            if timeout(LAST_ANSWERS, self.finished()).await.is_err() {
+            if timeout(FINAL_RESPONSE_GRACE, self.closed()).await.is_err() {
                 connections().for_each(Connections::abort);
-                self.finished().await;
+                self.closed().await;
             }
         }
-        self.end.cut_off()
+        self.drain.aborted()
     }
 
     /// Waits until nothing is accepted and no connection is open.
-    async fn finished(&self) {
-        self.accepting.close();
-        self.accepting.wait().await;
+    async fn closed(&self) {
+        self.accept_tasks.close();
+        self.accept_tasks.wait().await;
         for worker in &self.workers {
-            worker.connections().finished().await;
+            worker.connections().closed().await;
         }
     }
 }
 
-/// The most connections that may be open: as many as are configured, or as the limit of open files has room for.
-fn connection_limit(config: &Config) -> usize {
-    let open_files = getrlimit(Resource::Nofile).current;
-    let room = open_files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    let limit = fd_budget::fitting(config.connections, config.upstream_connections, room);
+/// The maximum of open connections: the configured one, or a lower one that fits the limit of open files.
+fn effective_connection_limit(config: &Config) -> usize {
+    let soft_limit = getrlimit(Resource::Nofile).current;
+    let max_open_files = soft_limit.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let limit = fd_budget::connection_limit(config.connections, config.upstream_connections, max_open_files);
     if limit < config.connections {
         warn!(
             configured = config.connections,
             limit,
-            open_files,
+            open_files = soft_limit,
             "limits.connections does not fit the limit of open files and is lowered: raise that limit"
         );
     }
@@ -207,16 +208,16 @@ fn connection_limit(config: &Config) -> usize {
 
 /// Counts a connection for as long as it lives.
 #[derive(Debug)]
-struct OpenConnection(Arc<Metrics>);
+struct OpenConnectionGuard(Arc<Metrics>);
 
-impl OpenConnection {
+impl OpenConnectionGuard {
     fn new(metrics: Arc<Metrics>) -> Self {
         metrics.connections().inc();
         Self(metrics)
     }
 }
 
-impl Drop for OpenConnection {
+impl Drop for OpenConnectionGuard {
     fn drop(&mut self) {
         self.0.connections().dec();
     }

@@ -1,4 +1,4 @@
-//! A limit on waiting: it runs while somebody waits, and costs nothing while nobody has to.
+//! A stall timeout for polled I/O. The timer exists only between a `Pending` and the next progress.
 
 use std::{
     io,
@@ -9,44 +9,44 @@ use std::{
 
 use tokio::time::{Sleep, sleep};
 
-/// How long somebody waits for something, again and again.
+/// Limits the time of each wait for progress.
 #[derive(Debug)]
 pub struct StallTimer {
     limit: Duration,
-    /// Set from the first look at what has not come, until it has.
+    /// `Some` from the first `Pending` until the next progress.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl StallTimer {
-    /// Of `limit`, each time anew.
+    /// A timer that elapses after `limit` without progress.
     pub fn new(limit: Duration) -> Self {
         Self { limit, timer: None }
     }
 
-    /// Goes on waiting. Ready when it has been for too long.
-    pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when there was no progress for the limit. The first call starts the timer.
+    pub fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
         self.timer.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx)
     }
 
-    /// What was waited for has come.
-    pub fn restore(&mut self) {
+    /// There was progress: stops the timer.
+    pub fn reset(&mut self) {
         self.timer = None;
     }
 
-    /// Passes `done` on, and fails with `lost` when it has been pending for too long.
-    pub fn bound<T>(
+    /// Returns `result`, or an error with `message` ([`TimedOut`](io::ErrorKind::TimedOut)) when it has been pending for the limit.
+    pub fn guard<T>(
         &mut self,
-        done: Poll<io::Result<T>>,
+        result: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
-        lost: &'static str,
+        message: &'static str,
     ) -> Poll<io::Result<T>> {
-        if done.is_ready() {
-            self.restore();
-            return done;
+        if result.is_ready() {
+            self.reset();
+            return result;
         }
-        ready!(self.poll_lost(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, lost)))
+        ready!(self.poll_elapsed(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 }
 
@@ -59,27 +59,27 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_lost_after_the_limit_and_whole_again_when_what_was_waited_for_comes() {
-        let mut patience = StallTimer::new(Duration::from_secs(10));
-        let mut look = |done: Poll<()>| {
+    async fn it_elapses_after_the_limit_and_progress_resets_it() {
+        let mut timer = StallTimer::new(Duration::from_secs(10));
+        let mut poll = |result: Poll<()>| {
             let mut cx = Context::from_waker(std::task::Waker::noop());
-            patience.bound(done.map(Ok), &mut cx, "lost").map(|result| result.map_err(|error| error.kind()))
+            timer.guard(result.map(Ok), &mut cx, "lost").map(|result| result.map_err(|error| error.kind()))
         };
-        assert_eq!(look(Poll::Pending), Poll::Pending);
+        assert_eq!(poll(Poll::Pending), Poll::Pending);
         advance(Duration::from_secs(9)).await;
-        assert_eq!(look(Poll::Pending), Poll::Pending);
-        assert_eq!(look(Poll::Ready(())), Poll::Ready(Ok(())));
+        assert_eq!(poll(Poll::Pending), Poll::Pending);
+        assert_eq!(poll(Poll::Ready(())), Poll::Ready(Ok(())));
         advance(Duration::from_secs(9)).await;
-        assert_eq!(look(Poll::Pending), Poll::Pending);
+        assert_eq!(poll(Poll::Pending), Poll::Pending);
         advance(Duration::from_secs(11)).await;
-        assert_eq!(look(Poll::Pending), Poll::Ready(Err(io::ErrorKind::TimedOut)));
+        assert_eq!(poll(Poll::Pending), Poll::Ready(Err(io::ErrorKind::TimedOut)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_is_woken_when_it_is_lost() {
-        let mut patience = StallTimer::new(Duration::from_secs(10));
+    async fn the_task_is_woken_when_it_elapses() {
+        let mut timer = StallTimer::new(Duration::from_secs(10));
         let started = Instant::now();
-        poll_fn(|cx| patience.poll_lost(cx)).await;
+        poll_fn(|cx| timer.poll_elapsed(cx)).await;
         assert_eq!(started.elapsed(), Duration::from_secs(10));
     }
 }

@@ -6,7 +6,7 @@ use super::StartError;
 use crate::{
     message::transport::PerTransport,
     proxy::{self, UpstreamPool},
-    server::{self, GivenUp, HeadBudget, Server},
+    server::{self, EvictionResponse, HeadBudget, Server},
     tls::TrustStore,
 };
 
@@ -26,7 +26,8 @@ pub(super) fn start(
         let pool = UpstreamPool::new(config, trust_store.clone(), Arc::clone(&proxy_state.metrics));
         PerTransport::new(|transport| proxy::stack(config, transport, pool.clone(), proxy_state.clone()))
     };
-    let given_up = GivenUp { response: proxy::UNFINISHED_HEAD_RESPONSE, code: proxy::Code::RequestTimeout.as_str() };
+    let given_up =
+        EvictionResponse { text: proxy::UNFINISHED_HEAD_RESPONSE, code: proxy::Code::RequestTimeout.as_str() };
     let (metrics, drain) = (Arc::clone(&proxy_state.metrics), proxy_state.drain.clone());
     let started = Server::start(server, metrics, heads, given_up, drain, stack);
     Ok(Arc::new(started.map_err(StartError::Worker)?))

@@ -12,7 +12,7 @@ use crate::{
     message::transport::Transport,
     ops,
     secret::Secret,
-    server::{self, HeadBudget, Limits, Server, Side},
+    server::{self, ControlListenerConfig, HeadBudget, Limits, Server},
     telemetry::{LogLevel, Metrics},
     token::{Refusal, TokenControl, TokenReader},
 };
@@ -32,7 +32,7 @@ pub(super) struct Operators<'a> {
     pub(super) log_level: &'a LogLevel,
     pub(super) shutdown: &'a ShutdownSequence,
     pub(super) limits: Limits,
-    pub(super) heads: &'a HeadBudget,
+    pub(super) head_budget: &'a HeadBudget,
 }
 
 impl Operators<'_> {
@@ -46,15 +46,15 @@ impl Operators<'_> {
         server: &Arc<Server>,
     ) {
         let server = Arc::clone(server);
-        let router = ops::router(ops::Parts {
+        let router = ops::router(ops::OpsState {
             token: self.token.clone(),
             credentials_description: self.source.description(),
             metrics: Arc::clone(self.metrics),
             draining: self.shutdown.draining.clone(),
             require_token: startup.require_token,
             fail_on_rejection: self.durability.permits_failure(startup.fail_on_rejection),
-            refused: refusal,
-            alive: Arc::new(move || {
+            startup_refusal: refusal,
+            liveness: Arc::new(move || {
                 let server = Arc::clone(&server);
                 Box::pin(async move { server.is_alive().await })
             }),
@@ -88,7 +88,7 @@ impl Operators<'_> {
             log_level: self.log_level.clone(),
             started: Instant::now(),
         };
-        let side = self.side("admin", self.limits.idle_at_most(ADMIN_IDLE), false);
+        let side = self.side("admin", self.limits.with_max_idle(ADMIN_IDLE), false);
         let of_each = [(&mut listeners.admin_socket, Transport::Unix), (&mut listeners.admin_port, Transport::Tcp)];
         for (listeners, transport) in of_each {
             let router = admin::router(state.clone(), transport);
@@ -99,7 +99,13 @@ impl Operators<'_> {
         }
     }
 
-    fn side(&self, name: &'static str, limits: Limits, closes: bool) -> Side {
-        Side { name, limits, closes, heads: self.heads.clone(), metrics: Arc::clone(self.metrics) }
+    fn side(&self, name: &'static str, limits: Limits, close_after_response: bool) -> ControlListenerConfig {
+        ControlListenerConfig {
+            name,
+            limits,
+            close_after_response,
+            head_budget: self.head_budget.clone(),
+            metrics: Arc::clone(self.metrics),
+        }
     }
 }

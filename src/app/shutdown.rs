@@ -41,5 +41,5 @@ pub(super) struct ShutdownSequence {
 /// The longest time from the first signal to the end of the process.
 pub fn max_shutdown_time(shutdown: config::Shutdown) -> Duration {
     let config::Shutdown { drain_delay, drain_timeout } = shutdown;
-    drain_delay + drain_timeout + server::LAST_ANSWERS + TASK_GRACE + OPS_GRACE
+    drain_delay + drain_timeout + server::FINAL_RESPONSE_GRACE + TASK_GRACE + OPS_GRACE
 }

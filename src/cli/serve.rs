@@ -8,7 +8,7 @@ use crate::{
     config::Inputs,
     error_chain,
     process::{
-        self, Unprotected,
+        self, HardeningError,
         signal::{self, StopSignals},
     },
     telemetry::logging::{self, Output},
@@ -16,7 +16,7 @@ use crate::{
 
 /// Serves until a signal says to stop; drains then, unless a second one comes. `unprotected` is what the process could not be
 /// protected against.
-pub(super) async fn run(inputs: Inputs, unprotected: Vec<Unprotected>) -> anyhow::Result<()> {
+pub(super) async fn run(inputs: Inputs, unprotected: Vec<HardeningError>) -> anyhow::Result<()> {
     // Before all else, since a start may take a while: a SIGHUP would end the process, and the kernel keeps from process 1 of a
     // container what it does not catch, so that a SIGTERM would be lost.
     let mut signals = StopSignals::catch()?;
@@ -24,12 +24,12 @@ pub(super) async fn run(inputs: Inputs, unprotected: Vec<Unprotected>) -> anyhow
     let loaded = app::load(&inputs).await?;
     drop(inputs); // the environment's copy of the secrets with it
     logging::init(&loaded.config.log, Output::Stdout)?;
-    let open_files = process::raise_open_files();
+    let open_file_limit = process::raise_open_file_limit();
     let app = App::start(loaded).await?;
     for problem in unprotected {
         warn!(problem = error_chain::one_line(&problem), "the process could not be protected");
     }
-    info!(limit = open_files.limit, before = open_files.before, "the limit of open files");
+    info!(limit = open_file_limit.current, initial = open_file_limit.initial, "the limit of open files");
     run_until_stopped(app, &mut signals).await
 }
 

@@ -1,38 +1,38 @@
-//! How far the end of the process has come, for whoever has to know it at each request: a number that is only ever looked at.
+//! The stage of the drain, as a number that each request reads.
 //!
-//! What has to be woken for the end has a `CancellationToken` for that.
+//! Tasks that are to be woken by the drain have a `CancellationToken` for that.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU8, AtomicUsize, Ordering},
 };
 
-/// Requests are answered, and their connections are kept.
+/// Requests are served, and their connections are kept.
 const SERVING: u8 = 0;
-/// Requests are answered, and their connections are closed after that.
-const CLOSING: u8 = 1;
-/// The time for requests is over.
-const OVERDUE: u8 = 2;
+/// Requests are served, and their connections are closed after that.
+const DRAINING: u8 = 1;
+/// The drain timeout has expired.
+const EXPIRED: u8 = 2;
 
-/// The end of the process, which goes forward only. Its clones are one and the same.
+/// The stage of the drain, which only advances, and a count of aborted requests. Clones share both.
 #[derive(Clone, Debug, Default)]
-pub struct Drain(Arc<Shared>);
+pub struct Drain(Arc<DrainState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct DrainState {
     stage: AtomicU8,
-    cut_off: AtomicUsize,
+    aborted: AtomicUsize,
 }
 
 impl Drain {
-    /// From now on, each answer is the last one of its connection.
+    /// From now on, each response is the last one of its connection.
     pub fn begin(&self) {
-        self.0.stage.fetch_max(CLOSING, Ordering::Relaxed);
+        self.0.stage.fetch_max(DRAINING, Ordering::Relaxed);
     }
 
-    /// From now on, no request is waited for.
+    /// From now on, requests without a response get a 503.
     pub fn expire(&self) {
-        self.0.stage.fetch_max(OVERDUE, Ordering::Relaxed);
+        self.0.stage.fetch_max(EXPIRED, Ordering::Relaxed);
     }
 
     /// Whether the process drains.
@@ -40,19 +40,19 @@ impl Drain {
         self.0.stage.load(Ordering::Relaxed) > SERVING
     }
 
-    /// Whether the time for that is over.
-    pub fn is_overdue(&self) -> bool {
-        self.0.stage.load(Ordering::Relaxed) == OVERDUE
+    /// Whether the drain timeout has expired.
+    pub fn is_expired(&self) -> bool {
+        self.0.stage.load(Ordering::Relaxed) == EXPIRED
     }
 
-    /// Counts a request that was not served to its end.
-    pub fn note_cut_off(&self) {
-        self.0.cut_off.fetch_add(1, Ordering::Relaxed);
+    /// Counts a request that was aborted.
+    pub fn count_aborted(&self) {
+        self.0.aborted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many there were.
-    pub fn cut_off(&self) -> usize {
-        self.0.cut_off.load(Ordering::Relaxed)
+    /// The number of aborted requests.
+    pub fn aborted(&self) -> usize {
+        self.0.aborted.load(Ordering::Relaxed)
     }
 }
 
@@ -61,8 +61,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_goes_forward_only() {
-        let (drain, stages) = (Drain::default(), |drain: &Drain| (drain.has_begun(), drain.is_overdue()));
+    fn the_stage_only_advances() {
+        let (drain, stages) = (Drain::default(), |drain: &Drain| (drain.has_begun(), drain.is_expired()));
         assert_eq!(stages(&drain), (false, false));
         drain.begin();
         assert_eq!(stages(&drain), (true, false));

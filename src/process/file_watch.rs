@@ -1,52 +1,52 @@
 //! Changes of files, found by polling.
 //!
 //! A poll works for every way to change a file, the links that Kubernetes swaps included; inotify misses the swaps of some kinds of
-//! volume. What a poll looks at is up to the caller: a hash of the content, or metadata such as [`FileId`].
+//! volume. What a poll compares is up to the caller: a hash of the content, or metadata such as [`FileId`].
 //!
-//! Deliberately absent: reading files, timers and tasks. The caller looks after [`Watcher::next_look`], and hands over what it saw.
+//! Deliberately absent: reading files, timers and tasks. The caller polls after [`Watcher::next_poll`], and passes the result.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt as _, time::Duration};
 
-/// How often an unchanged file is looked at. The kubelet takes up to a minute to bring a new version, so this adds nothing that
-/// anyone would notice, and a look costs a few system calls.
+/// How often an unchanged file is polled. The kubelet takes up to a minute to bring a new version, so this adds nothing that
+/// anyone would notice, and a poll costs a few system calls.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Decides when a change of a file, or of several, is to be applied: when a look differs from what was applied, and the look before
-/// it was the same, so that a file that is being written is not read halfway.
+/// Decides when a change of a file, or of several, is to be applied: when a poll differs from what was applied, and the poll before it
+/// found the same, so that a file that is being written is not read halfway.
 ///
-/// `S` is what one look saw; equal values mean that nothing changed. That the file is missing or cannot be read is such a value
+/// `S` is the result of one poll; equal values mean that nothing changed. That the file is missing or cannot be read is such a value
 /// too, so each error is reported once.
 #[derive(Debug)]
 pub struct Watcher<S> {
     applied: S,
-    last: S,
-    settle: Duration,
+    last_seen: S,
+    debounce: Duration,
 }
 
 impl<S: Clone + PartialEq> Watcher<S> {
-    /// Starts from `applied`, which is in use. A change counts when two looks within `settle` have seen it.
-    pub fn new(applied: S, settle: Duration) -> Self {
-        Self { last: applied.clone(), applied, settle }
+    /// Starts from `applied`, which is in use. A change counts when two polls, `debounce` apart, have found it.
+    pub fn new(applied: S, debounce: Duration) -> Self {
+        Self { last_seen: applied.clone(), applied, debounce }
     }
 
-    /// The time until the next look.
-    pub fn next_look(&self) -> Duration {
-        if self.last == self.applied { POLL_INTERVAL } else { self.settle }
+    /// The time until the next poll.
+    pub fn next_poll(&self) -> Duration {
+        if self.last_seen == self.applied { POLL_INTERVAL } else { self.debounce }
     }
 
-    /// Takes what a look saw. Returns whether it is to be applied now; it counts as applied then, whether or not that succeeds.
+    /// Takes the result of a poll. Returns whether it is to be applied now; it counts as applied then, whether or not that succeeds.
     pub fn observe(&mut self, seen: S) -> bool {
-        let is_due = seen == self.last && seen != self.applied;
-        if is_due {
+        let is_stable_change = seen == self.last_seen && seen != self.applied;
+        if is_stable_change {
             self.applied = seen.clone();
         }
-        self.last = seen;
-        is_due
+        self.last_seen = seen;
+        is_stable_change
     }
 
-    /// Takes what a look saw that is applied whether or not it is new, as after SIGHUP.
+    /// Takes the result of a poll that is applied whether or not it is new, as after SIGHUP.
     pub fn applied(&mut self, seen: S) {
-        self.last = seen.clone();
+        self.last_seen = seen.clone();
         self.applied = seen;
     }
 }
@@ -78,16 +78,16 @@ impl From<&Metadata> for FileId {
 mod tests {
     use super::*;
 
-    const SETTLE: Duration = Duration::from_secs(1);
+    const DEBOUNCE: Duration = Duration::from_secs(1);
 
-    /// Looks at one version after the other (`None` for a file that is gone); returns the indices of those that are applied.
-    fn looks(versions: &[Option<&str>]) -> Vec<usize> {
-        let mut watcher = Watcher::new(Some("one"), SETTLE);
+    /// Polls one version after the other (`None` for a file that is gone); returns the indices of those that are applied.
+    fn polls(versions: &[Option<&str>]) -> Vec<usize> {
+        let mut watcher = Watcher::new(Some("one"), DEBOUNCE);
         (0..versions.len()).filter(|index| watcher.observe(versions[*index])).collect()
     }
 
     #[test]
-    fn a_change_is_applied_once_and_when_it_has_settled() {
+    fn a_change_is_applied_once_when_two_polls_have_found_it() {
         let (one, two, three) = (Some("one"), Some("two"), Some("three"));
         for (versions, expected) in [
             (&[one, one][..], &[][..]),
@@ -100,28 +100,28 @@ mod tests {
             (&[two, two, one, one], &[1, 3]),
             (&[None, None, two, two, None, None], &[1, 3, 5]),
         ] {
-            assert_eq!(looks(versions), expected, "{versions:?}");
+            assert_eq!(polls(versions), expected, "{versions:?}");
         }
     }
 
     #[test]
     fn what_was_applied_out_of_turn_is_not_applied_again() {
-        let mut watcher = Watcher::new("one", SETTLE);
+        let mut watcher = Watcher::new("one", DEBOUNCE);
         watcher.applied("two");
         assert!(!watcher.observe("two") && !watcher.observe("two"));
         assert!(!watcher.observe("one") && watcher.observe("one"));
     }
 
     #[test]
-    fn a_change_is_looked_at_again_after_the_settling_time() {
-        let mut watcher = Watcher::new("one", SETTLE);
-        assert_eq!(watcher.next_look(), POLL_INTERVAL);
+    fn a_change_is_polled_again_after_the_debounce_time() {
+        let mut watcher = Watcher::new("one", DEBOUNCE);
+        assert_eq!(watcher.next_poll(), POLL_INTERVAL);
         watcher.observe("two");
-        assert_eq!(watcher.next_look(), SETTLE);
+        assert_eq!(watcher.next_poll(), DEBOUNCE);
         watcher.observe("two");
-        assert_eq!(watcher.next_look(), POLL_INTERVAL);
+        assert_eq!(watcher.next_poll(), POLL_INTERVAL);
         watcher.observe("three");
         watcher.applied("three");
-        assert_eq!(watcher.next_look(), POLL_INTERVAL);
+        assert_eq!(watcher.next_poll(), POLL_INTERVAL);
     }
 }

@@ -39,7 +39,7 @@ impl StopSignals {
     ///
     /// # Cancel safety
     ///
-    /// A signal that came while nobody waited is told by the next call.
+    /// A signal that arrived before the call is returned by it.
     pub async fn next(&mut self) -> &'static str {
         select! {
             _ = self.terminate.recv() => "SIGTERM",

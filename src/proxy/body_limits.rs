@@ -124,10 +124,10 @@ where
             return this.fail(BodyLimitError::RequestFinished);
         }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            ready!(this.stall.poll_lost(cx));
+            ready!(this.stall.poll_elapsed(cx));
             return this.fail(BodyLimitError::TooSlow);
         };
-        this.stall.restore();
+        this.stall.reset();
         if let Some(Err(_)) = &frame {
             this.record.set_request_body_error(BodyLimitError::Incomplete);
         }

@@ -60,7 +60,7 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
-        let inner = (!self.drain.is_overdue()).then(|| self.inner.call(exchange));
+        let inner = (!self.drain.is_expired()).then(|| self.inner.call(exchange));
         DrainDeadlineFuture { inner, drain: self.drain.clone() }
     }
 }
@@ -82,11 +82,11 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for DrainDeadlineFuture<F> 
         let error = match this.inner.as_pin_mut() {
             None => rejected_while_draining(),
             Some(inner) => match inner.poll(cx) {
-                Poll::Pending if this.drain.is_overdue() => cut_off(),
+                Poll::Pending if this.drain.is_expired() => cut_off(),
                 polled => return polled,
             },
         };
-        this.drain.note_cut_off();
+        this.drain.count_aborted();
         Poll::Ready(Err(error))
     }
 }
@@ -134,6 +134,6 @@ mod tests {
         drain.expire();
         assert_eq!(waiting.await.unwrap_err().code(), Code::Draining);
         assert_eq!(layered(true).oneshot(exchange()).await.unwrap_err().code(), Code::Draining);
-        assert_eq!(drain.cut_off(), 2);
+        assert_eq!(drain.aborted(), 2);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// What the text of a Unix socket begins with.
-const UNIX: &str = "unix:";
+const UNIX_PREFIX: &str = "unix:";
 
 /// A TCP address, or the path of a Unix socket. As text: `127.0.0.1:3464`, `[::1]:3464`, `unix:/run/finicity-proxy.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +33,10 @@ impl Address {
         }
     }
 
-    /// What stands for all addresses of a machine that has no IPv6, where this does on one that has: `0.0.0.0` for `[::]`.
-    pub(super) fn without_ipv6(&self) -> Option<SocketAddr> {
-        let all = self.tcp().filter(|address| address.is_ipv6() && address.ip().is_unspecified())?;
-        Some((Ipv4Addr::UNSPECIFIED, all.port()).into())
+    /// The address to use instead on a machine without IPv6: `0.0.0.0` for `[::]`.
+    pub(super) fn ipv4_fallback(&self) -> Option<SocketAddr> {
+        let wildcard = self.tcp().filter(|address| address.is_ipv6() && address.ip().is_unspecified())?;
+        Some((Ipv4Addr::UNSPECIFIED, wildcard.port()).into())
     }
 
     /// Whether other machines may reach it.
@@ -49,7 +49,7 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        match text.strip_prefix(UNIX) {
+        match text.strip_prefix(UNIX_PREFIX) {
             Some(path) if path.starts_with('/') && !path.ends_with('/') => Ok(Self::Unix(path.into())),
             Some(_) => Err(AddressError),
             None => text.parse().map(Self::Tcp).map_err(|_| AddressError),
@@ -67,7 +67,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+            Self::Unix(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
         }
     }
 }
@@ -88,15 +88,15 @@ mod tests {
 
     #[test]
     fn q12_only_the_address_of_all_has_another_to_take_its_place() {
-        for (text, instead) in [
+        for (text, fallback) in [
             ("[::]:3465", Some("0.0.0.0:3465")),
             ("[::1]:1", None),
             ("0.0.0.0:1", None),
             ("[fe80::1]:1", None),
             ("unix:/p", None),
         ] {
-            let found = text.parse::<Address>().unwrap().without_ipv6().map(|instead| instead.to_string());
-            assert_eq!(found.as_deref(), instead, "{text}");
+            let found = text.parse::<Address>().unwrap().ipv4_fallback().map(|fallback| fallback.to_string());
+            assert_eq!(found.as_deref(), fallback, "{text}");
         }
     }
 

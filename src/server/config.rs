@@ -9,7 +9,7 @@ use crate::message::framing::HeadLimits;
 pub struct Config {
     /// The number of worker threads (`runtime.worker_threads`).
     pub worker_threads: NonZeroUsize,
-    /// The most connections open at once (`limits.connections`). At the limit, the longest idle one gives way to a new one, or new ones
+    /// The most connections open at once (`limits.connections`). At the limit, the longest idle one is evicted for a new one, or new ones
     /// wait while all are busy. Fewer, where the limit of open files has no room for so many.
     pub connections: usize,
     /// The most connections to the upstream that are to be reckoned with beside them: `limits.concurrency` for each worker.
@@ -27,26 +27,26 @@ pub struct Limits {
     pub head: HeadLimits,
     /// The time for the head of a request to arrive, from its first byte (`limits.header_timeout`).
     pub header_timeout: Duration,
-    /// The time between an answer and the next request (`limits.keepalive_timeout`).
+    /// The time between a response and the next request (`limits.keepalive_timeout`).
     pub keepalive_timeout: Duration,
-    /// The longest time that the caller may take nothing of an answer (`upstream.idle_timeout`).
+    /// The longest time that the client may take nothing of a response (`upstream.idle_timeout`).
     pub write_timeout: Duration,
 }
 
 impl Limits {
-    /// The same for connections that are idle for at most `idle`, before the first request and between two.
+    /// The same for connections that are idle for at most `max_idle`, before the first request and between two.
     #[must_use]
-    pub fn idle_at_most(self, idle: Duration) -> Self {
-        let header_timeout = self.header_timeout.min(idle);
-        Self { header_timeout, keepalive_timeout: self.keepalive_timeout.min(idle), ..self }
+    pub fn with_max_idle(self, max_idle: Duration) -> Self {
+        let header_timeout = self.header_timeout.min(max_idle);
+        Self { header_timeout, keepalive_timeout: self.keepalive_timeout.min(max_idle), ..self }
     }
 }
 
-/// The response to a head that does not end and is given up to make room.
+/// The response to an unfinished head that is evicted.
 #[derive(Clone, Copy, Debug)]
-pub struct GivenUp {
+pub struct EvictionResponse {
     /// The whole response, as text.
-    pub response: &'static str,
+    pub text: &'static str,
     /// The code by which it is counted among the proxy's own errors.
     pub code: &'static str,
 }

@@ -1,9 +1,15 @@
 //! One connection, from its first byte to its last.
 //!
-//! Most connections of most callers are idle, so an idle one rests: until the next head has arrived in full, nothing of HTTP is kept
+//! Most connections of most clients are idle, so an idle one is parked: until the next head has arrived in full, nothing of HTTP is kept
 //! for it, and no buffers but that of the head; only a timer is.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -16,10 +22,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{
-    Answers, Limits,
-    connection_service::{Counted, IdleDetector},
+    HttpService, Limits,
+    connection_service::{ConnectionService, IdleDetector},
     downstream::{Downstream, DownstreamIo, Reclaim},
-    evictions::{Evictions, Reason},
+    evictions::{EvictionReason, Evictions},
     framed_reader::{FramedReader, HEAD_SLACK, ReaderStatus},
     head_budget::HeadBudget,
     slots::Slot,
@@ -27,269 +33,311 @@ use super::{
 };
 use crate::process::drain::Drain;
 
-/// The least number of header fields that hyper gets to see, for the same reason. It is also what costs it nothing.
-const MIN_HEADERS: usize = 100;
+/// The minimum of the limit on header fields that hyper applies, so that a head over a limit still gets a proper response. Up to this
+/// number hyper allocates nothing for it.
+const MIN_HEADER_LIMIT: usize = 100;
 
-/// How long an idle connection waits for the next request before it rests: for one time this long at least, for two at most.
-/// Waking it costs a few allocations, which a caller with so few requests does not notice.
-const REST_AFTER: Duration = Duration::from_millis(250);
+/// How long an idle connection waits for the next request before it is parked: for one such interval at least, for two at
+/// most. Serving it again costs a few allocations, which a client with so few requests does not notice.
+const PARK_AFTER: Duration = Duration::from_millis(250);
 
 /// What the connections of one kind of listener share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct ListenerContext {
     /// Of all listeners of the process.
-    pub(super) heads: HeadBudget,
+    pub(super) head_budget: HeadBudget,
     /// Those of this kind of listener.
     pub(super) evictions: Evictions,
     /// Whether each response is its connection's last.
-    pub(super) closes: bool,
+    pub(super) close_after_response: bool,
 }
 
-/// The connections of one runtime: serves them, lets them finish, or cuts them off.
+/// The connections of one runtime: serves, drains and aborts them.
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     limits: Limits,
-    shared: Arc<Shared>,
+    context: Arc<ListenerContext>,
     tasks: TaskTracker,
-    /// Looked at with each answer, and told of connections that were cut off.
-    end: Drain,
-    /// How long an idle connection may still bring a request once no new ones are taken.
-    last_request: Duration,
-    /// Cancelled one after the other.
-    drain: CancellationToken,
-    overdue: CancellationToken,
-    abort: CancellationToken,
+    /// Read at each response. Counts the connections that are aborted.
+    drain: Drain,
+    /// How long an idle connection stays open after the start of the drain, for a request that is on its way.
+    idle_grace: Duration,
+    /// Cancelled one after another, in this order.
+    drain_started: CancellationToken,
+    drain_expired: CancellationToken,
+    aborted: CancellationToken,
 }
 
 impl Connections {
-    /// No connections yet. Once `end` has begun, each answer is its connection's last one.
-    pub(super) fn new(limits: Limits, shared: Arc<Shared>, end: Drain, last_request: Duration) -> Self {
-        let (tasks, drain, overdue, abort) = Default::default();
-        Self { limits, shared, tasks, end, last_request, drain, overdue, abort }
+    /// No connections yet. Once `drain` has begun, each response is its connection's last one.
+    pub(super) fn new(limits: Limits, context: Arc<ListenerContext>, drain: Drain, idle_grace: Duration) -> Self {
+        let (tasks, drain_started, drain_expired, aborted) = Default::default();
+        Self { limits, context, tasks, drain, idle_grace, drain_started, drain_expired, aborted }
     }
 
-    /// How many are open.
-    pub(super) fn open(&self) -> usize {
+    /// The number of open connections.
+    pub(super) fn open_count(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Serves `stream` with `service` on `runtime` until it closes. `slot` and `held` are dropped with the connection.
+    /// Serves `stream` with `service` on `runtime` until it closes. `slot` and `guard` are dropped with the connection.
     ///
     /// The stream leaves the reactor that accepted it and joins the one that serves it.
     pub(super) fn serve(
         &self,
         runtime: &Handle,
         stream: SocketStream,
-        service: impl Answers,
+        service: impl HttpService,
         slot: Slot,
-        held: impl Send + 'static,
+        guard: impl Send + 'static,
     ) {
-        self.tasks.spawn_on(self.clone().attend(stream, service, slot, held), runtime);
+        self.tasks.spawn_on(self.clone().run(stream, service, slot, guard), runtime);
     }
 
-    /// Rests until a request comes, serves it and those that follow it, and rests again, until `transport` closes.
-    async fn attend(self, transport: SocketStream, service: impl Answers, slot: Slot, _held: impl Send) {
-        let moved = transport.move_here().and_then(|stream| stream.set_nodelay().map(|()| stream));
-        let transport = match moved {
-            Ok(transport) => transport,
+    /// Waits until a request arrives, serves it and those that follow it, and parks the connection again, until `socket` closes.
+    async fn run(self, socket: SocketStream, service: impl HttpService, slot: Slot, _guard: impl Send) {
+        let registered = socket.register_here().and_then(|socket| socket.set_nodelay().map(|()| socket));
+        let socket = match registered {
+            Ok(socket) => socket,
             Err(error) => return debug!(%error, "connection lost before it was served"),
         };
-        let view = ReaderStatus::default();
-        let (state, share) = (slot.state(), self.shared.heads.share());
-        let gate =
-            FramedReader::new(self.limits.head, self.limits.header_timeout, view.clone(), Arc::clone(state), share);
-        let mut stream = Downstream::new(transport, gate);
-        let mut end = Instant::now() + self.limits.header_timeout;
+        let status = ReaderStatus::default();
+        let (state, head_share) = (slot.state(), self.context.head_budget.share());
+        let reader = FramedReader::new(
+            self.limits.head,
+            self.limits.header_timeout,
+            status.clone(),
+            Arc::clone(state),
+            head_share,
+        );
+        let mut stream = Downstream::new(socket, reader);
+        let mut idle_deadline = Instant::now() + self.limits.header_timeout;
         loop {
-            let messages = stream.messages();
+            let messages_begun = stream.messages_begun();
             // A head after the first has a time of its own.
-            let is_idle = |stream: &Downstream| messages == 0 || !stream.is_in_head();
-            let woken = select! {
+            let is_idle = |stream: &Downstream| messages_begun == 0 || !stream.is_in_head();
+            let has_request = select! {
                 biased;
-                // First, since empty lines wake a connection and are no request.
-                () = sleep_until(end), if is_idle(&stream) => {
+                // First, since empty lines wake the task and are no request.
+                () = sleep_until(idle_deadline), if is_idle(&stream) => {
                     if !is_idle(&stream) {
                         continue;
                     }
                     Ok(false)
                 }
-                collected = stream.collect() => collected,
-                () = last_chance(&self.drain, self.last_request, &view, &self.overdue) => Ok(false),
+                buffered = stream.buffer_head() => buffered,
+                () = drain_grace(&self.drain_started, self.idle_grace, &status, &self.drain_expired) => Ok(false),
             };
-            if let Some(reason) = stream.gave_way() {
-                return Box::pin(self.give_way(stream, reason)).await;
+            if let Some(reason) = stream.eviction() {
+                return Box::pin(self.evict(stream, reason)).await;
             }
-            if !woken.unwrap_or(false) {
+            if !has_request.unwrap_or(false) {
                 return self.close(stream).await;
             }
-            // On the heap, so that a resting connection has no room for it.
-            stream = match Box::pin(self.serve_awake(stream, messages, service.clone(), view.clone())).await {
+            // On the heap, so that a parked connection needs no memory for it.
+            stream = match Box::pin(self.serve_active(stream, messages_begun, service.clone(), status.clone())).await {
                 Some(stream) => stream,
                 None => return,
             };
-            if stream.messages() > messages {
-                end = Instant::now() + self.limits.keepalive_timeout;
+            if stream.messages_begun() > messages_begun {
+                idle_deadline = Instant::now() + self.limits.keepalive_timeout;
             }
         }
     }
 
-    /// Serves the requests of `stream` after the first `messages`, until it closes, or has been idle for a while and is given back.
-    async fn serve_awake(
+    /// Serves the requests on `stream`, of which the first has the number `messages_begun` + 1. Returns the stream when it has been idle
+    /// for a while, and `None` when the connection is closed.
+    async fn serve_active(
         &self,
         stream: Downstream,
-        messages: u64,
-        service: impl Answers,
-        view: ReaderStatus,
+        messages_begun: u64,
+        service: impl HttpService,
+        status: ReaderStatus,
     ) -> Option<Downstream> {
-        let Self { limits, end, last_request, drain, overdue, abort, .. } = self;
-        let returned = Reclaim::default();
+        let reclaim = Reclaim::default();
         let state = Arc::clone(stream.state());
-        let exchanges = IdleDetector::after(messages, Arc::clone(&state));
-        let stream = DownstreamIo::new(stream, limits.write_timeout, returned.clone());
-        let ended = {
-            let service = Counted::new(service, exchanges.clone(), view.clone(), end.clone(), self.shared.closes);
-            let mut connection = pin!(
-                http1::Builder::new()
-                    .timer(exchanges.clone())
-                    // This timer only counts, and says when it was set.
-                    .header_read_timeout(Duration::ZERO)
-                    .max_headers(limits.head.headers.max(MIN_HEADERS))
-                    // The stream itself notices a caller that goes away.
-                    .half_close(true)
-                    .max_buf_size(limits.head.target_bytes + limits.head.header_bytes + HEAD_SLACK)
-                    .serve_connection(TokioIo::new(stream), service)
-            );
+        let detector = IdleDetector::new(messages_begun, Arc::clone(&state));
+        let io = DownstreamIo::new(stream, self.limits.write_timeout, reclaim.clone());
+        let outcome = {
+            let closes = self.context.close_after_response;
+            let service = ConnectionService::new(service, detector.clone(), status.clone(), self.drain.clone(), closes);
+            let mut connection = pin!(self.http1(&detector).serve_connection(TokioIo::new(io), service));
             select! {
                 biased;
-                ended = connection.as_mut() => Ended::ByItself(ended),
-                () = idle(&exchanges, &view, &returned) => Ended::Idle,
+                result = connection.as_mut() => ServeOutcome::Ended(result),
+                () = until_idle(&detector, &status, &reclaim) => ServeOutcome::Idle,
                 // After the connection, so that all that can be written is.
                 () = poll_fn(|cx| {
-                    state.watch(cx);
+                    state.schedule_eviction(cx);
                     Poll::Pending
                 }) => unreachable!("it is never ready"),
-                () = last_chance(drain, *last_request, &view, overdue) => {
-                    connection.as_mut().graceful_shutdown();
-                    select! {
-                        ended = connection.as_mut() => Ended::ByItself(ended),
-                        () = overdue.cancelled() => select! {
-                            biased;
-                            // Polled here, the request that is waited for sees that its time is over.
-                            ended = connection => Ended::ByItself(ended),
-                            () = abort.cancelled() => Ended::CutOff,
-                        }
-                    }
+                () = drain_grace(&self.drain_started, self.idle_grace, &status, &self.drain_expired) => {
+                    self.finish_request(connection).await
                 }
             }
         };
-        let stream = returned.take()?;
-        if let Some(reason) = stream.gave_way() {
-            Box::pin(self.give_way(stream, reason)).await;
+        let stream = reclaim.take()?;
+        if let Some(reason) = stream.eviction() {
+            Box::pin(self.evict(stream, reason)).await;
             return None;
         }
-        match ended {
-            Ended::Idle => return Some(stream),
-            Ended::CutOff => {
-                end.note_cut_off();
-                stream.reset();
-            }
-            // An answer may have broken off. Where the request could not be read, hyper has answered, which must arrive.
-            Ended::ByItself(Err(error)) if !error.is_parse() => {
-                debug!(%error, "connection ended with an error");
-                stream.reset();
-            }
-            Ended::ByItself(ended) => {
-                if let Err(error) = ended {
-                    debug!(%error, "a request could not be read");
-                }
-                self.close(stream).await;
-            }
+        match self.next_step(outcome) {
+            NextStep::Park => return Some(stream),
+            NextStep::Reset => stream.reset(),
+            NextStep::Close => self.close(stream).await,
         }
         None
     }
 
+    /// hyper's settings. `detector` is the timer for heads.
+    fn http1(&self, detector: &IdleDetector) -> http1::Builder {
+        let head = self.limits.head;
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(detector.clone())
+            // This timer only counts, and says when it was set.
+            .header_read_timeout(Duration::ZERO)
+            .max_headers(head.headers.max(MIN_HEADER_LIMIT))
+            // The stream itself notices a client that goes away.
+            .half_close(true)
+            .max_buf_size(head.target_bytes + head.header_bytes + HEAD_SLACK);
+        builder
+    }
+
+    /// Serves the request in flight on a connection that drains, and no other one.
+    async fn finish_request<S: HttpService>(&self, mut connection: Pin<&mut Http1Connection<S>>) -> ServeOutcome {
+        connection.as_mut().graceful_shutdown();
+        select! {
+            result = connection.as_mut() => ServeOutcome::Ended(result),
+            () = self.drain_expired.cancelled() => select! {
+                biased;
+                // Polled here, the request in flight sees that the drain timeout has expired.
+                result = connection => ServeOutcome::Ended(result),
+                () = self.aborted.cancelled() => ServeOutcome::Aborted,
+            }
+        }
+    }
+
+    /// What to do with a connection after `outcome`, which is counted or logged where it is no success. It is not async, since a stream
+    /// that is passed to another future takes memory there too.
+    fn next_step(&self, outcome: ServeOutcome) -> NextStep {
+        match outcome {
+            ServeOutcome::Idle => NextStep::Park,
+            ServeOutcome::Aborted => {
+                self.drain.count_aborted();
+                NextStep::Reset
+            }
+            // A response may be incomplete. Where the request could not be read, hyper has responded, which must arrive.
+            ServeOutcome::Ended(Err(error)) if !error.is_parse() => {
+                debug!(%error, "connection ended with an error");
+                NextStep::Reset
+            }
+            ServeOutcome::Ended(result) => {
+                if let Err(error) = result {
+                    debug!(%error, "a request could not be read");
+                }
+                NextStep::Close
+            }
+        }
+    }
+
     /// Closes a connection to make room.
-    async fn give_way(&self, mut stream: Downstream, reason: Reason) {
-        self.shared.evictions.note(reason);
+    async fn evict(&self, mut stream: Downstream, reason: EvictionReason) {
+        self.context.evictions.record(reason);
         if reason.needs_response() {
-            stream.respond(self.shared.evictions.response()).await;
+            stream.respond(self.context.evictions.response()).await;
         }
         match reason {
             // The next connection does not wait for this one, and its client may go on sending.
-            Reason::HeadBytes => self.close(stream).await,
-            Reason::Stalled => stream.reset(),
-            Reason::Idle | Reason::Head | Reason::Closing => {}
+            EvictionReason::UnfinishedHeadBytes => self.close(stream).await,
+            EvictionReason::StalledResponse => stream.reset(),
+            EvictionReason::Idle | EvictionReason::UnfinishedHead | EvictionReason::Closing => {}
         }
     }
 
     async fn close(&self, stream: Downstream) {
         select! {
             // On the heap, so that what a connection needs at its end takes no memory before.
-            gave_way = Box::pin(stream.close()) => {
-                if gave_way {
-                    self.shared.evictions.note(Reason::Closing);
+            evicted = Box::pin(stream.close()) => {
+                if evicted {
+                    self.context.evictions.record(EvictionReason::Closing);
                 }
             }
-            () = self.abort.cancelled() => {}
+            () = self.aborted.cancelled() => {}
         }
     }
 
-    /// Lets every connection finish the request that it is working on, or that is on its way; idle ones close.
+    /// Starts the drain: every connection finishes the request that is in flight or on its way, and closes; idle ones close.
     pub(super) fn drain(&self) {
         self.tasks.close();
-        self.drain.cancel();
+        self.drain_started.cancel();
     }
 
-    /// Has every request looked at once more that is still waited for after [`drain`](Self::drain).
+    /// Polls every request once more that is still in flight after [`drain`](Self::drain).
     pub(super) fn expire(&self) {
-        self.overdue.cancel();
+        self.drain_expired.cancel();
     }
 
     /// Waits until no connection is open. To be called after [`drain`](Self::drain).
-    pub(super) async fn finished(&self) {
+    pub(super) async fn closed(&self) {
         self.tasks.wait().await;
     }
 
-    /// Cuts off what is still open after [`expire`](Self::expire).
+    /// Resets the connections that are still open after [`expire`](Self::expire).
     pub(super) fn abort(&self) {
-        self.abort.cancel();
+        self.aborted.cancel();
     }
 }
 
-/// How it came that a connection is not served any more.
-enum Ended {
-    ByItself(hyper::Result<()>),
+/// A connection as hyper serves it.
+type Http1Connection<S> = http1::Connection<TokioIo<DownstreamIo>, ConnectionService<S>>;
+
+/// Why hyper no longer serves a connection.
+enum ServeOutcome {
+    /// hyper has ended it.
+    Ended(hyper::Result<()>),
+    /// It has been idle for a while.
     Idle,
-    CutOff,
+    /// The grace time after the drain timeout has passed.
+    Aborted,
 }
 
-/// Waits until a connection has been idle for a while: hyper waits for a request of which nothing has come, and has written all of
-/// the answer before it.
-async fn idle(exchanges: &IdleDetector, view: &ReaderStatus, stream: &Reclaim) {
-    let mut before = None;
+/// What to do with a connection that hyper no longer serves.
+enum NextStep {
+    Park,
+    Reset,
+    Close,
+}
+
+/// Waits until a connection has been idle for a while: hyper waits for a request of which nothing has arrived, and has written all of
+/// the previous response.
+async fn until_idle(detector: &IdleDetector, status: &ReaderStatus, reclaim: &Reclaim) {
+    let mut previous = None;
     loop {
-        sleep(REST_AFTER).await;
-        let awaited = exchanges.awaited().filter(|_| view.is_between_messages() && !stream.has_more_to_write());
-        if awaited.is_some() && awaited == before {
+        sleep(PARK_AFTER).await;
+        let awaited_request =
+            detector.awaited_request().filter(|_| status.is_between_messages() && !reclaim.has_pending_write());
+        if awaited_request.is_some() && awaited_request == previous {
             return;
         }
-        before = awaited;
+        previous = awaited_request;
     }
 }
 
-/// Waits until an idle connection is to be closed. A request may be in the kernel already, or on its way by a caller that has not
-/// heard of the end, or its head may have arrived in part, of which hyper makes nothing; closing at once would lose it.
-async fn last_chance(
-    drain: &CancellationToken,
-    last_request: Duration,
-    view: &ReaderStatus,
-    overdue: &CancellationToken,
+/// Waits until an idle connection is to be closed because of a drain: `idle_grace` after its start, or after the end of a head that has
+/// arrived in part. A request may be in the kernel already, or on its way from a client that does not know of the drain; closing at
+/// once would lose it.
+async fn drain_grace(
+    drain_started: &CancellationToken,
+    idle_grace: Duration,
+    status: &ReaderStatus,
+    drain_expired: &CancellationToken,
 ) {
-    drain.cancelled().await;
-    // On the heap, as what is needed once, at the end.
+    drain_started.cancelled().await;
+    // On the heap, since it is needed only once.
     Box::pin(async {
-        while timeout(last_request, overdue.cancelled()).await.is_err() {
-            if !view.is_in_head() || last_request.is_zero() {
+        while timeout(idle_grace, drain_expired.cancelled()).await.is_err() {
+            if !status.is_in_head() || idle_grace.is_zero() {
                 return;
             }
         }

@@ -1,7 +1,9 @@
-//! The exchanges of one connection, as hyper sees them: how many there were, and whether it waits for the next.
+//! What the proxy adds to hyper on one connection: detection that it is idle, and `Connection: close` on the last response.
 //!
-//! hyper says that it begins to wait for a request by setting a timer for its head. Here that timer only counts: the gate and the
-//! connection have their own, which cost a request nothing.
+//! hyper sets a timer for a head when it begins to wait for a request. Here that timer only counts: the [`FramedReader`] and the
+//! connection have timers of their own, which cost a request nothing.
+//!
+//! [`FramedReader`]: super::framed_reader::FramedReader
 
 use std::{
     cell::RefCell,
@@ -22,33 +24,33 @@ use hyper::{
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{framed_reader::ReaderStatus, slots::State};
+use super::{framed_reader::ReaderStatus, slots::SlotState};
 use crate::process::drain::Drain;
 
-/// Counts the exchanges of a connection. Its clones are one and the same.
+/// Knows whether hyper waits for the next request of a connection. Clones share the state.
 #[derive(Clone, Debug)]
-pub(super) struct IdleDetector(Arc<Counts>);
+pub(super) struct IdleDetector(Arc<RequestCounts>);
 
 #[derive(Debug)]
-struct Counts {
+struct RequestCounts {
     /// Requests that hyper has begun to wait for.
     awaited: AtomicU64,
-    /// Requests that have come.
+    /// Requests that have arrived.
     begun: AtomicU64,
-    /// The requests before the first of these.
-    before: u64,
-    state: Arc<State>,
+    /// The requests of the connection before hyper began to serve it.
+    previous: u64,
+    state: Arc<SlotState>,
 }
 
 impl IdleDetector {
-    /// After `before` of them, on the connection that `state` belongs to.
-    pub(super) fn after(before: u64, state: Arc<State>) -> Self {
-        let (awaited, begun) = (AtomicU64::new(before), AtomicU64::new(before));
-        Self(Arc::new(Counts { awaited, begun, before, state }))
+    /// A detector after `previous` requests, on the connection with `state`.
+    pub(super) fn new(previous: u64, state: Arc<SlotState>) -> Self {
+        let (awaited, begun) = (AtomicU64::new(previous), AtomicU64::new(previous));
+        Self(Arc::new(RequestCounts { awaited, begun, previous, state }))
     }
 
     /// The number of the request that hyper waits for, while it has nothing else to do.
-    pub(super) fn awaited(&self) -> Option<u64> {
+    pub(super) fn awaited_request(&self) -> Option<u64> {
         let awaited = self.0.awaited.load(Relaxed);
         (awaited > self.0.begun.load(Relaxed)).then_some(awaited)
     }
@@ -64,19 +66,19 @@ impl Timer for IdleDetector {
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
         let counts = &*self.0;
         counts.awaited.fetch_add(1, Relaxed);
-        // A connection that was parked has been idle before that.
-        if counts.begun.load(Relaxed) > counts.before {
-            counts.state.idle(deadline);
+        // A connection that was parked has been idle for longer.
+        if counts.begun.load(Relaxed) > counts.previous {
+            counts.state.set_idle(deadline);
         }
-        Box::pin(Never)
+        Box::pin(NeverSleep)
     }
 }
 
 /// A sleep without an end; nothing is allocated for it.
 #[derive(Debug)]
-struct Never;
+struct NeverSleep;
 
-impl Future for Never {
+impl Future for NeverSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
@@ -84,69 +86,79 @@ impl Future for Never {
     }
 }
 
-impl Sleep for Never {}
+impl Sleep for NeverSleep {}
 
-/// Counts the requests of a connection, says of the one that the gate refused what is wrong with it, and tells callers when the
-/// connection is about to close.
+/// Counts the requests of a connection, adds its fault to the one that the reader rejected, and adds `Connection: close` to the last
+/// response.
 #[derive(Debug)]
-pub(super) struct Counted<S> {
-    /// hyper only lends what is to be called. One request follows another, so they can share it, and none has to clone the stack.
+pub(super) struct ConnectionService<S> {
+    /// A `RefCell`, since hyper calls a shared reference. Requests follow one another, so none has to clone the stack.
     inner: RefCell<S>,
-    exchanges: IdleDetector,
-    view: ReaderStatus,
-    end: Drain,
-    closes: bool,
+    detector: IdleDetector,
+    status: ReaderStatus,
+    drain: Drain,
+    close_after_response: bool,
 }
 
-impl<S> Counted<S> {
-    /// Counts in `exchanges` what `inner` gets to see. With `closes`, each response is its connection's last.
-    pub(super) fn new(inner: S, exchanges: IdleDetector, view: ReaderStatus, end: Drain, closes: bool) -> Self {
-        Self { inner: RefCell::new(inner), exchanges, view, end, closes }
+impl<S> ConnectionService<S> {
+    /// Counts in `detector` the requests to `inner`. With `close_after_response`, each response is its connection's last.
+    pub(super) fn new(
+        inner: S,
+        detector: IdleDetector,
+        status: ReaderStatus,
+        drain: Drain,
+        close_after_response: bool,
+    ) -> Self {
+        Self { inner: RefCell::new(inner), detector, status, drain, close_after_response }
     }
 }
 
-impl<S, B> hyper::service::Service<Request<Incoming>> for Counted<S>
+impl<S, B> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Answer<S::Future>;
+    type Future = CloseOnDrain<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        self.exchanges.0.state.begin();
-        let number = self.exchanges.0.begun.fetch_add(1, Relaxed) + 1;
-        if let Some(fault) = self.view.fault_of(number) {
+        self.detector.0.state.begin_request();
+        let number = self.detector.0.begun.fetch_add(1, Relaxed) + 1;
+        if let Some(fault) = self.status.fault_in(number) {
             request.extensions_mut().insert(fault);
         }
         let mut service = self.inner.borrow_mut();
         let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(ready, Poll::Ready(Ok(()))), "the stack takes any request, and may have it wait then");
-        Answer { inner: service.call(request), end: self.end.clone(), closes: self.closes }
+        CloseOnDrain {
+            inner: service.call(request),
+            drain: self.drain.clone(),
+            close_after_response: self.close_after_response,
+        }
     }
 }
 
 pin_project! {
-    /// An answer that says `Connection: close` when it is the last one, upon which hyper closes the connection.
-    pub(super) struct Answer<F> {
+    /// Adds `Connection: close` to a response that is the last one. hyper then closes the connection.
+    pub(super) struct CloseOnDrain<F> {
         #[pin]
         inner: F,
-        end: Drain,
-        closes: bool,
+        drain: Drain,
+        close_after_response: bool,
     }
 }
 
-impl<F: Future<Output = Result<Response<B>, E>>, B, E> Future for Answer<F> {
+impl<F: Future<Output = Result<Response<B>, E>>, B, E> Future for CloseOnDrain<F> {
     type Output = Result<Response<B>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut answer = ready!(this.inner.poll(cx));
-        if let Ok(response) = &mut answer
-            && (*this.closes || this.end.has_begun())
+        let mut result = ready!(this.inner.poll(cx));
+        if let Ok(response) = &mut result
+            && (*this.close_after_response || this.drain.has_begun())
         {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        Poll::Ready(answer)
+        Poll::Ready(result)
     }
 }

@@ -1,4 +1,4 @@
-//! Connections that were closed to make room: what is counted, logged and answered.
+//! Evictions of connections: what is counted, logged and sent as a response.
 
 use std::sync::Arc;
 
@@ -7,25 +7,25 @@ use tracing::warn;
 use crate::telemetry::{LogLimiter, Metrics};
 
 labels! {
-    /// Why a connection was closed before its time.
-    pub(super) enum Reason {
+    /// Why a connection was evicted.
+    pub(super) enum EvictionReason {
         /// At the limit of connections: nothing of a request had arrived.
         Idle = "idle",
         /// At the limit of connections: the head of a request had not arrived in full.
-        Head = "unfinished_head",
+        UnfinishedHead = "unfinished_head",
         /// At the limit of connections: it was closing.
         Closing = "closing",
         /// At the limit of connections: the client did not read the response.
-        Stalled = "stalled_response",
+        StalledResponse = "stalled_response",
         /// There were too many bytes of unfinished heads.
-        HeadBytes = "unfinished_heads_bytes",
+        UnfinishedHeadBytes = "unfinished_heads_bytes",
     }
 }
 
-impl Reason {
+impl EvictionReason {
     /// Whether the client gets a response, since it has sent a part of a request.
     pub(super) fn needs_response(self) -> bool {
-        matches!(self, Self::Head | Self::HeadBytes)
+        matches!(self, Self::UnfinishedHead | Self::UnfinishedHeadBytes)
     }
 }
 
@@ -37,12 +37,12 @@ pub(super) struct Evictions {
     /// The code by which responses are counted among the proxy's own errors.
     code: Option<&'static str>,
     metrics: Arc<Metrics>,
-    at_limit: LogLimiter,
-    heads: LogLimiter,
+    limit_log: LogLimiter,
+    head_log: LogLimiter,
 }
 
 impl Evictions {
-    /// Logs and metrics call the listener `listener`. A head that is given up gets `response`, a whole response as text, which counts
+    /// Logs and metrics call the listener `listener`. An evicted head gets `response`, a whole response as text, which counts
     /// as an error with `code` where there is one.
     pub(super) fn new(
         listener: &'static str,
@@ -50,34 +50,34 @@ impl Evictions {
         code: Option<&'static str>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        for reason in Reason::LABELS {
+        for reason in EvictionReason::LABELS {
             metrics.init_eviction(listener, reason);
         }
-        let (at_limit, heads) = Default::default();
-        Self { listener, response, code, metrics, at_limit, heads }
+        let (limit_log, head_log) = Default::default();
+        Self { listener, response, code, metrics, limit_log, head_log }
     }
 
-    /// The response to a head that is given up.
+    /// The response to an evicted head.
     pub(super) fn response(&self) -> &'static [u8] {
         self.response.as_bytes()
     }
 
     /// Counts an eviction, and logs it at most once a second.
-    pub(super) fn note(&self, reason: Reason) {
+    pub(super) fn record(&self, reason: EvictionReason) {
         let Self { listener, code, metrics, .. } = self;
         metrics.connection_evicted(listener, reason.as_str());
         if let Some(code) = code.filter(|_| reason.needs_response()) {
             metrics.proxy_error(code);
         }
-        if reason == Reason::HeadBytes {
-            if let Some(times) = self.heads.count() {
+        if reason == EvictionReason::UnfinishedHeadBytes {
+            if let Some(times) = self.head_log.count() {
                 warn!(
                     listener,
                     times,
                     "limits.unfinished_heads_bytes reached; closed the connection with the oldest unfinished head"
                 );
             }
-        } else if let Some(times) = self.at_limit.count() {
+        } else if let Some(times) = self.limit_log.count() {
             let reason = reason.as_str();
             warn!(
                 listener,

@@ -1,5 +1,5 @@
-//! What a connection reads passes here: messages that have one reading, whose heads arrive in time. A head is held until it is whole,
-//! so that hyper and its buffers wait for none.
+//! The reader in front of hyper. It passes on only messages with unambiguous framing whose heads arrive in time. A head is buffered until
+//! it is complete, so that no hyper buffer waits for one.
 
 use std::{
     io,
@@ -14,76 +14,76 @@ use std::{
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{evictions::Reason, head_budget::HeadShare, head_buffer::HeadBuffer, slots::State};
+use super::{evictions::EvictionReason, head_budget::HeadShare, head_buffer::HeadBuffer, slots::SlotState};
 use crate::{
     message::framing::{FramingError, FramingFault, HeadLimits, MessageFramer, Position},
     stall::StallTimer,
 };
 
-/// What hyper may buffer beyond the limits of a head, so that a head over a limit still gets a proper answer.
+/// What hyper may buffer beyond the limits of a head, so that a head over a limit still gets a proper response.
 pub(super) const HEAD_SLACK: usize = 32 * 1024;
 
 /// How many bytes of a head that arrives in parts are read at once, on the stack.
-const CHUNK: usize = 4096;
+const READ_SIZE: usize = 4096;
 
-/// What others may know of a gate.
+/// What is known of a [`FramedReader`] elsewhere. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ReaderStatus(Arc<Shared>);
+pub(super) struct ReaderStatus(Arc<StatusFlags>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    /// The message, by its number, that is the last one read, and why.
-    refused: OnceLock<(u64, FramingFault)>,
-    /// Whether a part of a head has arrived, and the rest of it not yet.
+struct StatusFlags {
+    /// The number of the message that was rejected, which is the last one read, and its fault.
+    rejected: OnceLock<(u64, FramingFault)>,
+    /// See [`ReaderStatus::is_in_head`].
     in_head: AtomicBool,
-    /// Whether something was read of which hyper may not be done: a part of a message, or what is not to be followed by another.
+    /// Whether hyper may still need the connection: a part of a message was read, or a message that no other one follows.
     in_message: AtomicBool,
 }
 
 impl ReaderStatus {
-    /// What is wrong with the message of this number; the first has the number 1.
-    pub(super) fn fault_of(&self, message: u64) -> Option<FramingFault> {
-        self.0.refused.get().filter(|(refused, _)| *refused == message).map(|(_, fault)| *fault)
+    /// The fault in the message with this number; the first has the number 1.
+    pub(super) fn fault_in(&self, message: u64) -> Option<FramingFault> {
+        self.0.rejected.get().filter(|(rejected, _)| *rejected == message).map(|(_, fault)| *fault)
     }
 
-    /// Whether a request has begun to arrive of which nobody but the gate knows.
+    /// Whether a part of a head has arrived, of which hyper does not know.
     pub(super) fn is_in_head(&self) -> bool {
         self.0.in_head.load(Ordering::Relaxed)
     }
 
-    /// Whether all that was read are whole messages, and more may follow.
+    /// Whether only complete messages were read, and more may follow.
     pub(super) fn is_between_messages(&self) -> bool {
         !self.0.in_message.load(Ordering::Relaxed)
     }
 }
 
-/// Follows the messages of a connection and stops reading at the first that is at fault.
+/// Parses the framing of a connection's messages, and stops reading at the first that is at fault.
 #[derive(Debug)]
 pub(super) struct FramedReader {
-    follower: MessageFramer,
-    view: ReaderStatus,
-    /// With a head that is on its way, from the connection's start or the head's first byte.
-    patience: StallTimer,
-    stopped: Option<FramingFault>,
-    ended: bool,
-    state: Arc<State>,
-    /// The unfinished head among those of all connections.
-    share: HeadShare,
+    framer: MessageFramer,
+    status: ReaderStatus,
+    /// The header timeout, from the connection's start or the head's first byte.
+    head_timer: StallTimer,
+    fault: Option<FramingFault>,
+    eof: bool,
+    state: Arc<SlotState>,
+    /// The bytes of the unfinished head, in the budget of all connections.
+    head_share: HeadShare,
     /// When that head began, in microseconds.
-    head_since: u64,
-    /// What has arrived of it, and of what hyper has not read yet.
-    held: Option<Box<HeadBuffer>>,
-    /// The most bytes of a head that are held.
+    head_started: u64,
+    /// What has arrived of it, and what hyper has not read yet.
+    buffered: Option<Box<HeadBuffer>>,
+    /// The most bytes of a head that are buffered.
     head_capacity: usize,
     /// The head is longer than that, and hyper has it.
     is_overlong: bool,
-    gave_way: Option<Reason>,
+    eviction: Option<EvictionReason>,
 }
 
-/// What was found in bytes that have arrived.
-struct Followed {
+/// What was found in the bytes of one read.
+struct Consumed {
     /// How many may be read; the others come after a fault.
-    taken: usize,
+    readable: usize,
     /// How many bytes of a head, of these and earlier ones, wait for its end.
     unfinished: usize,
     /// They end between two messages, and no head ended in them: a body did, or they are blank lines.
@@ -91,72 +91,76 @@ struct Followed {
 }
 
 impl FramedReader {
-    /// At the start of the connection with `state`. A head may take `header_timeout` to arrive; its bytes count in `share`.
+    /// At the start of the connection with `state`. A head may take `header_timeout` to arrive; its bytes count in `head_share`.
     pub(super) fn new(
         limits: HeadLimits,
         header_timeout: Duration,
-        view: ReaderStatus,
-        state: Arc<State>,
-        share: HeadShare,
+        status: ReaderStatus,
+        state: Arc<SlotState>,
+        head_share: HeadShare,
     ) -> Self {
         Self {
-            follower: MessageFramer::new(limits),
-            view,
-            patience: StallTimer::new(header_timeout),
-            stopped: None,
-            ended: false,
+            framer: MessageFramer::new(limits),
+            status,
+            head_timer: StallTimer::new(header_timeout),
+            fault: None,
+            eof: false,
             state,
-            share,
-            head_since: 0,
-            held: None,
+            head_share,
+            head_started: 0,
+            buffered: None,
             head_capacity: limits.target_bytes + limits.header_bytes + HEAD_SLACK,
             is_overlong: false,
-            gave_way: None,
+            eviction: None,
         }
     }
 
     /// What the connection shares with the acceptor.
-    pub(super) fn state(&self) -> &Arc<State> {
+    pub(super) fn state(&self) -> &Arc<SlotState> {
         &self.state
     }
 
-    /// Why nothing more is read, if it is to make room.
-    pub(super) fn gave_way(&self) -> Option<Reason> {
-        self.gave_way
+    /// Why the connection is evicted, if it is.
+    pub(super) fn eviction(&self) -> Option<EvictionReason> {
+        self.eviction
     }
 
-    /// Reads nothing more, to make room. Where that is for another connection, it depends on the place why.
-    pub(super) fn give_way(&mut self, reason: Option<Reason>) -> io::Error {
-        let at_limit = if self.follower.position() == Position::Head { Reason::Head } else { Reason::Idle };
-        self.gave_way = Some(reason.unwrap_or(at_limit));
-        self.share.release();
-        self.held = None;
+    /// Reads nothing more, since the connection is evicted. Without a `reason` it is evicted for another connection.
+    pub(super) fn evict(&mut self, reason: Option<EvictionReason>) -> io::Error {
+        let at_limit = if self.framer.position() == Position::Head {
+            EvictionReason::UnfinishedHead
+        } else {
+            EvictionReason::Idle
+        };
+        self.eviction = Some(reason.unwrap_or(at_limit));
+        self.head_share.release();
+        self.buffered = None;
         io::Error::other("the connection gave way to another one")
     }
 
     /// How many messages have begun.
-    pub(super) fn messages(&self) -> u64 {
-        self.follower.heads()
+    pub(super) fn messages_begun(&self) -> u64 {
+        self.framer.heads()
     }
 
-    /// Whether the caller has said that it sends nothing more.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended
+    /// Whether the client has closed its direction.
+    pub(super) fn has_eof(&self) -> bool {
+        self.eof
     }
 
     /// Whether a head has begun to arrive, and has not ended.
     pub(super) fn is_in_head(&self) -> bool {
-        self.follower.position() == Position::Head
+        self.framer.position() == Position::Head
     }
 
     /// Whether all that was read are whole messages.
     pub(super) fn is_between_messages(&self) -> bool {
-        self.follower.position() == Position::Between
+        self.framer.position() == Position::Between
     }
 
-    /// Whether the caller may be sending what will never be read.
+    /// Whether the client may be sending what will never be read.
     pub(super) fn leaves_bytes_unread(&self) -> bool {
-        !self.ended && (self.stopped.is_some() || !self.is_between_messages())
+        !self.eof && (self.fault.is_some() || !self.is_between_messages())
     }
 
     /// Reads from `stream` what may be read: messages from the end of their heads on.
@@ -167,19 +171,19 @@ impl FramedReader {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            if let Some(held) = self.held.take_if(|held| held.is_ready()) {
-                self.held = held.deliver(buffer).map(Box::new);
+            if let Some(buffered) = self.buffered.take_if(|buffered| buffered.has_deliverable()) {
+                self.buffered = buffered.deliver(buffer).map(Box::new);
                 return Poll::Ready(Ok(()));
             }
-            match self.stopped {
+            match self.fault {
                 None => {}
                 Some(FramingFault::Chunk) => return Poll::Ready(Err(malformed_chunk())),
-                // The refused message is being answered; then the connection is closed.
+                // hyper responds to the rejected message; then the connection is closed.
                 Some(_) => return Poll::Pending,
             }
-            self.check_head()?;
-            if self.held.is_some() {
-                if self.poll_more(stream.as_mut(), cx)?.is_pending() {
+            self.check_head_eviction()?;
+            if self.buffered.is_some() {
+                if self.poll_fill(stream.as_mut(), cx)?.is_pending() {
                     return self.poll_head_timer(cx);
                 }
             } else {
@@ -187,17 +191,18 @@ impl FramedReader {
                 if stream.as_mut().poll_read(cx, buffer)?.is_pending() {
                     return self.poll_head_timer(cx);
                 }
-                let Followed { taken, unfinished, .. } = self.follow(&buffer.filled()[start..]);
-                let (end, held) = (start + taken, if self.is_overlong { 0 } else { unfinished.min(taken) });
-                if held > 0 {
-                    self.held = Some(Box::new(HeadBuffer::new(&buffer.filled()[end - held..end], self.head_capacity)));
+                let Consumed { readable, unfinished, .. } = self.consume(&buffer.filled()[start..]);
+                let (end, buffered) = (start + readable, if self.is_overlong { 0 } else { unfinished.min(readable) });
+                if buffered > 0 {
+                    self.buffered =
+                        Some(Box::new(HeadBuffer::new(&buffer.filled()[end - buffered..end], self.head_capacity)));
                 }
-                buffer.set_filled(end - held);
-                if taken > held {
+                buffer.set_filled(end - buffered);
+                if readable > buffered {
                     return Poll::Ready(Ok(()));
                 }
             }
-            if self.ended {
+            if self.eof {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -208,23 +213,23 @@ impl FramedReader {
     ///
     /// # Errors
     ///
-    /// When the connection is lost, when a head after the first takes too long, or when it is to be given up.
-    pub(super) fn poll_collect(
+    /// When the connection is lost, when a head after the first takes too long, or when it is evicted.
+    pub(super) fn poll_buffer_head(
         &mut self,
         mut stream: Pin<&mut impl AsyncRead>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<bool>> {
         loop {
-            if self.held.as_ref().is_some_and(|held| held.is_ready()) {
+            if self.buffered.as_ref().is_some_and(|buffered| buffered.has_deliverable()) {
                 return Poll::Ready(Ok(true));
             }
-            if self.ended {
+            if self.eof {
                 return Poll::Ready(Ok(false));
             }
-            self.check_head()?;
-            if self.poll_more(stream.as_mut(), cx)?.is_pending() {
+            self.check_head_eviction()?;
+            if self.poll_fill(stream.as_mut(), cx)?.is_pending() {
                 // The time for the first head is that for the connection's first request.
-                return if self.follower.heads() == 0 {
+                return if self.framer.heads() == 0 {
                     Poll::Pending
                 } else {
                     self.poll_head_timer(cx).map_ok(|()| true)
@@ -233,101 +238,101 @@ impl FramedReader {
         }
     }
 
-    /// Fails when the unfinished head is to be given up.
-    pub(super) fn check_head(&mut self) -> io::Result<()> {
-        if !self.share.is_empty() {
-            if self.state.is_expelled() {
-                return Err(self.give_way(Some(Reason::HeadBytes)));
+    /// Fails when the unfinished head is evicted.
+    pub(super) fn check_head_eviction(&mut self) -> io::Result<()> {
+        if !self.head_share.is_empty() {
+            if self.state.is_head_evicted() {
+                return Err(self.evict(Some(EvictionReason::UnfinishedHeadBytes)));
             }
             // It arrived behind a request that has been answered since.
-            if !self.share.is_listed() && self.state.is_awaiting() {
-                self.count_head();
+            if !self.head_share.is_evictable() && self.state.is_awaiting_request() {
+                self.count_head_bytes();
             }
         }
         Ok(())
     }
 
-    /// Reads more of what is held, or the start of it.
-    fn poll_more(&mut self, stream: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut chunk = [0; CHUNK];
+    /// Reads into the buffer.
+    fn poll_fill(&mut self, stream: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut chunk = [0; READ_SIZE];
         let mut chunk = ReadBuf::new(&mut chunk);
         ready!(stream.poll_read(cx, &mut chunk))?;
-        let Followed { taken, unfinished, is_blank } = self.follow(chunk.filled());
-        if self.ended || is_blank {
-            self.held = None;
+        let Consumed { readable, unfinished, is_blank } = self.consume(chunk.filled());
+        if self.eof || is_blank {
+            self.buffered = None;
             return Poll::Ready(Ok(()));
         }
-        let more = &chunk.filled()[..taken];
-        let held = match &mut self.held {
-            Some(held) => {
-                held.push(more);
-                held
+        let more = &chunk.filled()[..readable];
+        let buffered = match &mut self.buffered {
+            Some(buffered) => {
+                buffered.push(more);
+                buffered
             }
-            None => self.held.insert(Box::new(HeadBuffer::new(more, self.head_capacity))),
+            None => self.buffered.insert(Box::new(HeadBuffer::new(more, self.head_capacity))),
         };
-        // hyper refuses what is longer than any head may be.
-        self.is_overlong |= unfinished > 0 && held.is_full();
-        held.release(if self.is_overlong { 0 } else { unfinished });
+        // hyper rejects what is longer than any head may be.
+        self.is_overlong |= unfinished > 0 && buffered.is_full();
+        buffered.hold_back(if self.is_overlong { 0 } else { unfinished });
         Poll::Ready(Ok(()))
     }
 
-    /// Follows the messages in what has arrived. Nothing is the end.
-    fn follow(&mut self, arrived: &[u8]) -> Followed {
-        let heads = self.follower.heads();
-        let mut taken = arrived.len();
-        self.ended = arrived.is_empty();
-        if !self.ended && self.state.is_asked() {
-            self.state.keep();
+    /// Parses the framing of what has arrived. No bytes are the end of the stream.
+    fn consume(&mut self, arrived: &[u8]) -> Consumed {
+        let heads = self.framer.heads();
+        let mut readable = arrived.len();
+        self.eof = arrived.is_empty();
+        if !self.eof && self.state.is_eviction_requested() {
+            self.state.decline_eviction();
         }
-        if let Err(FramingError { offset: at, fault }) = self.follower.consume(arrived) {
-            self.stopped = Some(fault);
-            taken = at;
+        if let Err(FramingError { offset: at, fault }) = self.framer.consume(arrived) {
+            self.fault = Some(fault);
+            readable = at;
             if fault != FramingFault::Chunk {
-                let _ = self.view.0.refused.set((self.follower.heads(), fault));
+                let _ = self.status.0.rejected.set((self.framer.heads(), fault));
             }
         }
-        let (place, has_head_ended) = (self.follower.position(), self.follower.heads() != heads);
-        if !self.share.is_empty() && (has_head_ended || place != Position::Head) {
-            self.share.release();
-            self.state.spare();
+        let (place, has_head_ended) = (self.framer.position(), self.framer.heads() != heads);
+        if !self.head_share.is_empty() && (has_head_ended || place != Position::Head) {
+            self.head_share.release();
+            self.state.keep_head();
         }
         self.is_overlong &= !has_head_ended;
-        if place == Position::Head && self.stopped.is_none() {
-            self.count_head();
+        if place == Position::Head && self.fault.is_none() {
+            self.count_head_bytes();
         }
-        let is_blank = place == Position::Between && !has_head_ended && self.stopped.is_none();
-        if is_blank && self.state.is_awaiting() {
-            self.state.still_idle();
+        let is_blank = place == Position::Between && !has_head_ended && self.fault.is_none();
+        if is_blank && self.state.is_awaiting_request() {
+            self.state.restore_idle();
         }
-        self.view.0.in_head.store(place == Position::Head, Ordering::Relaxed);
-        let more_may_follow = self.stopped.is_none() && !self.ended;
+        self.status.0.in_head.store(place == Position::Head, Ordering::Relaxed);
+        let more_may_follow = self.fault.is_none() && !self.eof;
         let in_message = place == Position::Body || self.is_overlong || !more_may_follow;
-        self.view.0.in_message.store(in_message, Ordering::Relaxed);
+        self.status.0.in_message.store(in_message, Ordering::Relaxed);
         // Empty lines before a head begin nothing and end nothing.
         if has_head_ended || place == Position::Body {
-            self.patience.restore();
+            self.head_timer.reset();
         }
-        let unfinished = if self.stopped.is_none() { self.follower.head_bytes() } else { 0 };
-        Followed { taken, unfinished, is_blank }
+        let unfinished = if self.fault.is_none() { self.framer.head_bytes() } else { 0 };
+        Consumed { readable, unfinished, is_blank }
     }
 
-    /// Counts the bytes of an unfinished head. With a request before it in flight, it cannot be given up.
-    fn count_head(&mut self) {
-        if self.share.is_empty() {
+    /// Counts the bytes of an unfinished head. Behind a request in flight, it cannot be evicted.
+    fn count_head_bytes(&mut self) {
+        if self.head_share.is_empty() {
             // The first of a connection began with it, as for its timeout.
-            self.head_since = if self.follower.heads() == 0 { self.state.opened() } else { State::now() };
+            self.head_started = if self.framer.heads() == 0 { self.state.accepted_at() } else { SlotState::now() };
         }
-        let awaited = self.state.is_awaiting().then_some(&self.state);
-        if let Some(state) = awaited {
-            state.in_head(self.head_since);
+        let evictable = self.state.is_awaiting_request().then_some(&self.state);
+        if let Some(state) = evictable {
+            state.set_in_head(self.head_started);
         }
-        self.share.grow(self.follower.head_bytes(), self.head_since, awaited);
+        self.head_share.set_bytes(self.framer.head_bytes(), self.head_started, evictable);
     }
 
     /// Waits, and fails when a head has taken too long. The time between two messages is the connection's to watch.
     fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.follower.position() == Position::Head || self.follower.heads() == 0 {
-            ready!(self.patience.poll_lost(cx));
+        if self.framer.position() == Position::Head || self.framer.heads() == 0 {
+            ready!(self.head_timer.poll_elapsed(cx));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request took too long")));
         }
         Poll::Pending

@@ -1,4 +1,4 @@
-//! Bytes that have arrived and that hyper does not get yet: a request head that has not arrived in full.
+//! A buffer for a request head that has not arrived in full, which hyper does not get yet.
 //!
 //! hyper allocates 8 KiB and its own state for a head of one byte, and twice its length for a long one, and the allocator keeps
 //! what thousands of them took. Here a head takes its own length, and a large one is in pages of its own, which the system has back
@@ -10,30 +10,30 @@ use memmap2::MmapMut;
 use tokio::io::ReadBuf;
 
 /// Heads up to this size are in the heap. Most heads that arrive in more than one part are larger than a packet or are typed.
-const SMALL: usize = 1024;
+const MAX_HEAP_BYTES: usize = 1024;
 
-/// What is kept.
+/// Bytes of a head, and those before it that hyper has not read yet.
 #[derive(Debug)]
 pub(super) struct HeadBuffer {
-    bytes: Bytes,
+    bytes: Storage,
     /// The length of what was delivered, of what may be delivered, and of all that has arrived.
     delivered: usize,
-    ready: usize,
+    deliverable: usize,
     length: usize,
     /// The most bytes that are kept.
     capacity: usize,
 }
 
 #[derive(Debug)]
-enum Bytes {
+enum Storage {
     Heap(Vec<u8>),
     Mapped(MmapMut),
 }
 
-impl Bytes {
-    /// Room for `length` bytes at least, and for `capacity` without another allocation where there are many.
-    fn with(length: usize, capacity: usize) -> Self {
-        if length <= SMALL {
+impl Storage {
+    /// Space for at least `length` bytes; for `capacity` if they are more than [`MAX_HEAP_BYTES`].
+    fn with_length(length: usize, capacity: usize) -> Self {
+        if length <= MAX_HEAP_BYTES {
             return Self::Heap(vec![0; length]);
         }
         // The pages are taken when they are written.
@@ -56,12 +56,12 @@ impl Bytes {
 }
 
 impl HeadBuffer {
-    /// Keeps `bytes`, and up to `capacity` of those that follow. None of them can be delivered yet.
+    /// A buffer of up to `capacity` bytes that begins with `bytes`. None of them can be delivered yet.
     pub(super) fn new(bytes: &[u8], capacity: usize) -> Self {
         let length = bytes.len();
-        let mut kept = Bytes::with(length, capacity);
-        kept.as_mut_slice()[..length].copy_from_slice(bytes);
-        Self { bytes: kept, delivered: 0, ready: 0, length, capacity }
+        let mut storage = Storage::with_length(length, capacity);
+        storage.as_mut_slice()[..length].copy_from_slice(bytes);
+        Self { bytes: storage, delivered: 0, deliverable: 0, length, capacity }
     }
 
     /// Whether nothing more fits.
@@ -70,15 +70,15 @@ impl HeadBuffer {
     }
 
     /// Whether there is something to deliver.
-    pub(super) fn is_ready(&self) -> bool {
-        self.ready > self.delivered
+    pub(super) fn has_deliverable(&self) -> bool {
+        self.deliverable > self.delivered
     }
 
-    /// Keeps `more`. To be called while there is room, which it may exceed.
+    /// Appends `more`. To be called while the buffer is not full; `more` may exceed the capacity.
     pub(super) fn push(&mut self, more: &[u8]) {
         let length = self.length + more.len();
         if length > self.bytes.as_slice().len() {
-            let mut larger = Bytes::with(length, self.capacity);
+            let mut larger = Storage::with_length(length, self.capacity);
             larger.as_mut_slice()[..self.length].copy_from_slice(&self.bytes.as_slice()[..self.length]);
             self.bytes = larger;
         }
@@ -87,20 +87,20 @@ impl HeadBuffer {
     }
 
     /// All but the last `unfinished` bytes can be delivered.
-    pub(super) fn release(&mut self, unfinished: usize) {
-        self.ready = self.length.saturating_sub(unfinished).max(self.delivered);
+    pub(super) fn hold_back(&mut self, unfinished: usize) {
+        self.deliverable = self.length.saturating_sub(unfinished).max(self.delivered);
     }
 
-    /// Delivers what can be, as far as `buffer` has room. Returns what is to be kept after it.
+    /// Delivers as many bytes as can be delivered and `buffer` has space for. Returns the buffer of the others, if there are any.
     pub(super) fn deliver(mut self, buffer: &mut ReadBuf<'_>) -> Option<Self> {
         let bytes = self.bytes.as_slice();
-        let end = self.ready.min(self.delivered + buffer.remaining());
+        let end = self.deliverable.min(self.delivered + buffer.remaining());
         buffer.put_slice(&bytes[self.delivered..end]);
         self.delivered = end;
-        if self.is_ready() {
+        if self.has_deliverable() {
             return Some(self);
         }
-        let rest = &bytes[self.ready..self.length];
+        let rest = &bytes[self.deliverable..self.length];
         (!rest.is_empty()).then(|| Self::new(rest, mem::take(&mut self.capacity)))
     }
 }
@@ -109,8 +109,8 @@ impl HeadBuffer {
 mod tests {
     use super::*;
 
-    fn deliver(buffer: HeadBuffer, room: usize) -> (Vec<u8>, Option<HeadBuffer>) {
-        let mut bytes = vec![0; room];
+    fn deliver(buffer: HeadBuffer, space: usize) -> (Vec<u8>, Option<HeadBuffer>) {
+        let mut bytes = vec![0; space];
         let mut into = ReadBuf::new(&mut bytes);
         let rest = buffer.deliver(&mut into);
         (into.filled().to_vec(), rest)
@@ -122,19 +122,19 @@ mod tests {
         for part in [1, 700, 5000] {
             let mut buffer = HeadBuffer::new(&all[..part], 20_000);
             for more in all[part..].chunks(part) {
-                assert!(!buffer.is_ready());
+                assert!(!buffer.has_deliverable());
                 buffer.push(more);
             }
-            buffer.release(100);
+            buffer.hold_back(100);
             let (mut out, mut left) = (Vec::new(), Some(buffer));
-            while let Some(buffer) = left.take_if(|buffer| buffer.is_ready()) {
+            while let Some(buffer) = left.take_if(|buffer| buffer.has_deliverable()) {
                 let (bytes, rest) = deliver(buffer, 333);
                 out.extend(bytes);
                 left = rest;
             }
             assert_eq!(out, all[..9900]);
             let mut rest = left.expect("the start of the next head");
-            rest.release(0);
+            rest.hold_back(0);
             assert_eq!(deliver(rest, 1000).0, all[9900..]);
         }
     }

@@ -9,15 +9,15 @@ use super::{
     Address,
     socket_stream::SocketStream,
     syn_filter,
-    unix_socket::{Socket, SocketAccess},
+    unix_socket::{SocketAccess, UnixSocket},
 };
 
 /// Connections that the kernel keeps for us until we accept them; a burst after a pause needs some hundreds.
 const BACKLOG: u32 = 1024;
 
-/// The most connections that are taken from a queue before it is closed: all of it, and those that come meanwhile. Callers that
+/// The most connections that are accepted from a queue before it is closed: all of it, and those that arrive meanwhile. Clients that
 /// connect faster than they are accepted must not keep a process from ending.
-const LAST_CONNECTIONS: usize = 2 * BACKLOG as usize;
+const MAX_QUEUED_CONNECTIONS: usize = 2 * BACKLOG as usize;
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -44,12 +44,12 @@ fn hint(address: &Address, error: &io::Error) -> &'static str {
 
 /// A bound address.
 #[derive(Debug)]
-pub struct Listener(Kind);
+pub struct Listener(ListenerKind);
 
 #[derive(Debug)]
-enum Kind {
+enum ListenerKind {
     Tcp(TcpListener),
-    Unix(Socket),
+    Unix(UnixSocket),
 }
 
 /// Listens on every one of `addresses`, which the configuration key `key` named; `access` says who may use those that are Unix
@@ -64,15 +64,15 @@ pub fn bind(key: &'static str, addresses: &[Address], access: &SocketAccess) -> 
     for address in addresses {
         let bound = match address {
             Address::Tcp(tcp) => listen(*tcp)
-                .or_else(|error| match address.without_ipv6() {
-                    Some(instead) if has_no_ipv6(&error) => {
-                        warn!(key, %address, %instead, "this machine has no IPv6; the address of IPv4 takes its place");
-                        listen(instead)
+                .or_else(|error| match address.ipv4_fallback() {
+                    Some(fallback) if has_no_ipv6(&error) => {
+                        warn!(key, %address, %fallback, "this machine has no IPv6; the address of IPv4 takes its place");
+                        listen(fallback)
                     }
                     _ => Err(error),
                 })
-                .map(Kind::Tcp),
-            Address::Unix(path) => Socket::bind(path, access.clone()).map(Kind::Unix),
+                .map(ListenerKind::Tcp),
+            Address::Unix(path) => UnixSocket::bind(path, access.clone()).map(ListenerKind::Unix),
         };
         match bound {
             Ok(kind) => listeners.push(Listener(kind)),
@@ -109,8 +109,8 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 impl Listener {
     /// On a Unix socket.
     #[cfg(test)]
-    pub(super) fn on_socket(socket: Socket) -> Self {
-        Self(Kind::Unix(socket))
+    pub(super) fn on_socket(socket: UnixSocket) -> Self {
+        Self(ListenerKind::Unix(socket))
     }
 
     /// The address, with the real port where 0 was asked for.
@@ -120,8 +120,8 @@ impl Listener {
     /// When the system does not tell.
     pub fn address(&self) -> io::Result<Address> {
         match &self.0 {
-            Kind::Tcp(listener) => listener.local_addr().map(Address::Tcp),
-            Kind::Unix(socket) => Ok(Address::Unix(socket.path().to_owned())),
+            ListenerKind::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            ListenerKind::Unix(socket) => Ok(Address::Unix(socket.path().to_owned())),
         }
     }
 
@@ -132,53 +132,55 @@ impl Listener {
     /// Those of a single connection, and those of the process.
     pub(super) async fn accept(&self) -> io::Result<SocketStream> {
         match &self.0 {
-            Kind::Tcp(listener) => listener.accept().await.map(|(stream, _)| SocketStream::Tcp(stream)),
-            Kind::Unix(socket) => socket.listener().accept().await.map(|(stream, _)| SocketStream::Unix(stream)),
+            ListenerKind::Tcp(listener) => listener.accept().await.map(|(stream, _)| SocketStream::Tcp(stream)),
+            ListenerKind::Unix(socket) => {
+                socket.listener().accept().await.map(|(stream, _)| SocketStream::Unix(stream))
+            }
         }
     }
 
-    /// Has the kernel take no new connections over TCP. Returns whether those that are being made are to be waited for: callers of a
-    /// Unix socket are in its queue at once, and it does not end before that is empty.
-    pub(super) fn drop_new(&self) -> bool {
+    /// Makes the kernel drop new connections over TCP. Returns whether handshakes that have begun are to be waited for: connections to a
+    /// Unix socket are in its queue at once.
+    pub(super) fn drop_new_connections(&self) -> bool {
         match &self.0 {
-            Kind::Tcp(listener) => {
-                let dropping = syn_filter::drop_new(listener);
-                if let Err(error) = &dropping {
+            ListenerKind::Tcp(listener) => {
+                let filtered = syn_filter::drop_new_syns(listener);
+                if let Err(error) = &filtered {
                     debug!(%error, "a connection that is made in the very last moment may be lost");
                 }
-                dropping.is_ok()
+                filtered.is_ok()
             }
-            Kind::Unix(_) => false,
+            ListenerKind::Unix(_) => false,
         }
     }
 
-    /// Stops listening. Returns the connections of users who may connect that the kernel had taken for us already, and why they are
-    /// perhaps not all: left in its queue, they would be reset, with the requests that are on them.
+    /// Stops listening. Returns the connections in the kernel's queue whose users may connect, and the error after which there may be
+    /// more: left in the queue, they would be reset, with the requests that are on them.
     pub(super) fn close(self) -> (Vec<SocketStream>, Option<io::Error>) {
-        let mut waiting = Vec::new();
-        let error = self.accept_waiting(&mut waiting).err();
-        (waiting, error)
+        let mut queued = Vec::new();
+        let error = self.accept_queued(&mut queued).err();
+        (queued, error)
     }
 
     /// Asks the kernel and not the reactor, which may not have heard of the latest connections.
-    fn accept_waiting(self, waiting: &mut Vec<SocketStream>) -> io::Result<()> {
+    fn accept_queued(self, queued: &mut Vec<SocketStream>) -> io::Result<()> {
         match self.0 {
-            Kind::Tcp(listener) => {
+            ListenerKind::Tcp(listener) => {
                 let listener = listener.into_std()?;
-                take_waiting(waiting, || {
+                collect_queued(queued, || {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
                     TcpStream::from_std(stream).map(SocketStream::Tcp).map(Some)
                 })
             }
-            Kind::Unix(socket) => {
-                let (listener, admission) = socket.into_parts();
+            ListenerKind::Unix(socket) => {
+                let (listener, uid_policy) = socket.into_parts();
                 let listener = listener.into_std()?;
-                take_waiting(waiting, || {
+                collect_queued(queued, || {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
                     let stream = UnixStream::from_std(stream).map(SocketStream::Unix)?;
-                    Ok(admission.admits(stream.peer_uid()).then_some(stream))
+                    Ok(uid_policy.admits(stream.peer_uid()).then_some(stream))
                 })
             }
         }
@@ -187,20 +189,20 @@ impl Listener {
     /// Whether the user at the other end of `stream` may connect here.
     pub(super) fn admits(&self, stream: &SocketStream) -> bool {
         match &self.0 {
-            Kind::Tcp(_) => true,
-            Kind::Unix(socket) => socket.admission().admits(stream.peer_uid()),
+            ListenerKind::Tcp(_) => true,
+            ListenerKind::Unix(socket) => socket.uid_policy().admits(stream.peer_uid()),
         }
     }
 }
 
-/// Adds what `accept` accepts to `waiting`, until nothing more waits.
-fn take_waiting(
-    waiting: &mut Vec<SocketStream>,
+/// Adds what `accept` accepts to `queued`, until nothing more waits.
+fn collect_queued(
+    queued: &mut Vec<SocketStream>,
     mut accept: impl FnMut() -> io::Result<Option<SocketStream>>,
 ) -> io::Result<()> {
-    for _ in 0..LAST_CONNECTIONS {
+    for _ in 0..MAX_QUEUED_CONNECTIONS {
         match accept() {
-            Ok(stream) => waiting.extend(stream),
+            Ok(stream) => queued.extend(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if is_per_connection(&error) => {}
             Err(error) => return Err(error),

@@ -8,18 +8,18 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tower::Service;
 
-/// A service that answers the requests of connections, each of which has a clone of it.
-pub trait Answers:
-    Service<Request<Incoming>, Response = Response<<Self as Answers>::Body>, Error = Infallible, Future: Send>
+/// A service for the requests of connections, each of which has a clone of it.
+pub trait HttpService:
+    Service<Request<Incoming>, Response = Response<<Self as HttpService>::Body>, Error = Infallible, Future: Send>
     + Clone
     + Send
     + 'static
 {
-    /// The body of an answer.
+    /// The body of a response.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static;
 }
 
-impl<S, B> Answers for S
+impl<S, B> HttpService for S
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,

@@ -23,8 +23,8 @@ pub(super) enum SocketStream {
     Unix(UnixStream),
 }
 
-/// Does the same with either kind.
-macro_rules! with {
+/// Evaluates an expression on the stream of either kind.
+macro_rules! with_stream {
     ($transport:expr, $stream:ident => $action:expr) => {
         match $transport {
             SocketStream::Tcp($stream) => $action,
@@ -34,20 +34,20 @@ macro_rules! with {
 }
 
 impl SocketStream {
-    /// The way that it came in.
-    pub(super) fn door(&self) -> Transport {
+    /// The transport.
+    pub(super) fn transport(&self) -> Transport {
         match self {
             Self::Tcp(_) => Transport::Tcp,
             Self::Unix(_) => Transport::Unix,
         }
     }
 
-    /// Takes it from the runtime that it is on to the present one.
+    /// Moves it from the reactor that it is registered with to that of the current runtime.
     ///
     /// # Errors
     ///
     /// When the connection is lost.
-    pub(super) fn move_here(self) -> io::Result<Self> {
+    pub(super) fn register_here(self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.into_std().and_then(TcpStream::from_std).map(Self::Tcp),
             Self::Unix(stream) => stream.into_std().and_then(UnixStream::from_std).map(Self::Unix),
@@ -86,14 +86,14 @@ impl SocketStream {
     /// When the connection is lost.
     #[cfg(test)]
     pub(super) async fn readable(&self) -> io::Result<()> {
-        with!(self, stream => stream.readable().await)
+        with_stream!(self, stream => stream.readable().await)
     }
 
     /// Waits until the other side has closed, when nothing of what it sent waits to be read. With something there it is never ready, and
     /// wakes nobody.
     pub(super) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let peeked = with!(self, stream => {
+            let peeked = with_stream!(self, stream => {
                 if ready!(stream.poll_read_ready(cx)).is_err() {
                     return Poll::Ready(());
                 }
@@ -113,7 +113,7 @@ impl SocketStream {
 
     /// Whether bytes have arrived that were not read, as the kernel knows it now. The end of the connection is none.
     pub(super) fn has_unread(&self) -> bool {
-        let peeked = with!(self, stream => recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT));
+        let peeked = with_stream!(self, stream => recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT));
         matches!(peeked, Ok((_, length)) if length > 0)
     }
 
@@ -136,13 +136,13 @@ impl SocketStream {
 
 impl AsyncRead for SocketStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        with!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
     }
 }
 
 impl AsyncWrite for SocketStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        with!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -150,18 +150,18 @@ impl AsyncWrite for SocketStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        with!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        with!(self, stream => stream.is_write_vectored())
+        with_stream!(self, stream => stream.is_write_vectored())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        with!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        with!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

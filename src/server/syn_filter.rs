@@ -1,15 +1,15 @@
 //! Closing a TCP listener without losing a connection that is just being made.
 //!
 //! Between the last look into the queue and the end of the listener, the kernel may complete a handshake; that connection is reset,
-//! and its caller cannot know whether its request was executed. So the kernel is told first to drop new requests for connections,
+//! and its caller cannot know whether its request was executed. So the kernel first drops new requests for connections,
 //! and nothing else. Callers repeat theirs after a second, and are refused then.
 
 use std::{io, time::Duration};
 
 use tokio::net::TcpListener;
 
-/// How long handshakes may take that had begun before. They are made on this machine, or in its cluster.
-pub(super) const HANDSHAKE: Duration = Duration::from_millis(20);
+/// How long handshakes may take that have begun already. They are made on this machine, or in its cluster.
+pub(super) const HANDSHAKE_GRACE: Duration = Duration::from_millis(20);
 
 /// Has the kernel drop all requests for connections that come from now on.
 ///
@@ -17,7 +17,7 @@ pub(super) const HANDSHAKE: Duration = Duration::from_millis(20);
 ///
 /// When the system cannot do that; then some connections may be lost at the end.
 #[cfg(target_os = "linux")]
-pub(super) fn drop_new(listener: &TcpListener) -> io::Result<()> {
+pub(super) fn drop_new_syns(listener: &TcpListener) -> io::Result<()> {
     use socket2::{SockFilter, SockRef};
 
     // Classic BPF, from linux/filter.h and linux/bpf_common.h. What a filter on a TCP socket sees begins with the TCP header.
@@ -41,7 +41,7 @@ pub(super) fn drop_new(listener: &TcpListener) -> io::Result<()> {
 
 /// The same where there is no such filter.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn drop_new(_listener: &TcpListener) -> io::Result<()> {
+pub(super) fn drop_new_syns(_listener: &TcpListener) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -56,13 +56,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn q02_nobody_new_gets_in_and_whoever_is_in_is_served() {
+    async fn q02_new_connections_are_dropped_and_queued_ones_served() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address).await else { continue };
             let address = listener.local_addr().unwrap();
-            let mut waiting = TcpStream::connect(address).await.unwrap();
-            drop_new(&listener).unwrap();
-            waiting.write_all(b"request").await.unwrap();
+            let mut pending = TcpStream::connect(address).await.unwrap();
+            drop_new_syns(&listener).unwrap();
+            pending.write_all(b"request").await.unwrap();
             // It is not refused either, for as long as the listener is there.
             assert!(timeout(Duration::from_millis(100), TcpStream::connect(address)).await.is_err());
             let (mut accepted, _) = listener.accept().await.unwrap();
@@ -70,7 +70,7 @@ mod tests {
             let mut request = [0; 7];
             accepted.read_exact(&mut request).await.unwrap();
             accepted.write_all(&request).await.unwrap();
-            waiting.read_exact(&mut request).await.unwrap();
+            pending.read_exact(&mut request).await.unwrap();
             assert_eq!(&request, b"request");
             assert!(TcpStream::connect(address).await.is_err());
         }

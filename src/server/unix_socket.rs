@@ -36,36 +36,36 @@ impl SocketAccess {
         self.mode & 0o002 != 0 && self.uids.is_empty()
     }
 
-    /// Whether the user `uid` is let in by a proxy that runs as `own`. One whose user is not known is not, where there is a list.
-    fn admits(&self, uid: Option<u32>, own: u32) -> bool {
-        self.uids.is_empty() || uid.is_some_and(|uid| uid == own || self.uids.contains(&uid))
+    /// Whether the user `uid` is let in by a proxy that runs as `own_uid`. One whose user is not known is not, where there is a list.
+    fn admits(&self, uid: Option<u32>, own_uid: u32) -> bool {
+        self.uids.is_empty() || uid.is_some_and(|uid| uid == own_uid || self.uids.contains(&uid))
     }
 }
 
 /// A bound socket. Dropping it removes its file, then stops listening; in this order, so that nobody finds a dead one.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct UnixSocket {
     file: SocketFile,
     listener: UnixListener,
-    admission: Admission,
+    uid_policy: UidPolicy,
 }
 
-/// Whom a socket lets in among those who can open it.
+/// Which users may connect, of those who can open the socket.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(super) struct UidPolicy {
     access: SocketAccess,
     /// The proxy's own user.
-    own: u32,
+    own_uid: u32,
 }
 
-impl Admission {
+impl UidPolicy {
     /// Whether the user `uid` may connect.
     pub(super) fn admits(&self, uid: Option<u32>) -> bool {
-        self.access.admits(uid, self.own)
+        self.access.admits(uid, self.own_uid)
     }
 }
 
-impl Socket {
+impl UnixSocket {
     /// Listens on `path`, whose file has its mode from the first moment. A socket that a process left behind is replaced; one
     /// that somebody listens on is not.
     ///
@@ -75,13 +75,13 @@ impl Socket {
     pub(super) fn bind(path: &Path, access: SocketAccess) -> io::Result<Self> {
         remove_stale(path)?;
         // The mask is the process's; at this point of the start nothing else makes files. The owner's part of it stays open.
-        let before = umask(Mode::from_raw_mode(0o077 & !access.mode));
+        let previous_mask = umask(Mode::from_raw_mode(0o077 & !access.mode));
         let bound = UnixListener::bind(path);
-        umask(before);
+        umask(previous_mask);
         let listener = bound?;
         let file = SocketFile::of(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(access.mode))?;
-        Ok(Self { file, listener, admission: Admission { access, own: geteuid().as_raw() } })
+        Ok(Self { file, listener, uid_policy: UidPolicy { access, own_uid: geteuid().as_raw() } })
     }
 
     /// The path.
@@ -96,22 +96,22 @@ impl Socket {
 
     /// The same, as if the proxy ran as another user.
     #[cfg(test)]
-    pub(super) fn owned_by(self, own: u32) -> Self {
-        let admission = Admission { own, ..self.admission };
-        Self { admission, ..self }
+    pub(super) fn with_own_uid(self, own_uid: u32) -> Self {
+        let uid_policy = UidPolicy { own_uid, ..self.uid_policy };
+        Self { uid_policy, ..self }
     }
 
-    /// Whom it lets in.
-    pub(super) fn admission(&self) -> &Admission {
-        &self.admission
+    /// Which users may connect.
+    pub(super) fn uid_policy(&self) -> &UidPolicy {
+        &self.uid_policy
     }
 
     /// Removes the file, so that nobody finds the socket any more, and returns what is left: whom the kernel has taken already can
     /// still be accepted.
-    pub(super) fn into_parts(self) -> (UnixListener, Admission) {
-        let Self { file, listener, admission } = self;
+    pub(super) fn into_parts(self) -> (UnixListener, UidPolicy) {
+        let Self { file, listener, uid_policy } = self;
         drop(file);
-        (listener, admission)
+        (listener, uid_policy)
     }
 }
 
@@ -119,7 +119,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(found) if !found.file_type().is_socket() => Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(io::ErrorKind::AlreadyExists.into()),
         Ok(_) => match UnixStream::connect(path) {
             Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
@@ -132,19 +132,19 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    file_identity: (u64, u64),
 }
 
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+        Ok(Self { path: path.to_owned(), file_identity: file_identity(path)? })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // The inode lives as long as we listen, so no other file can have its number.
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity)
+        if file_identity(&self.path).is_ok_and(|file_identity| file_identity == self.file_identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
             warn!(path = %self.path.display(), %error, "the socket's file stays behind; the next start removes it");
@@ -152,16 +152,16 @@ impl Drop for SocketFile {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+fn file_identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn bind(path: &Path, mode: u32) -> io::Result<Socket> {
-        Socket::bind(path, SocketAccess { mode, uids: Vec::new() })
+    fn bind(path: &Path, mode: u32) -> io::Result<UnixSocket> {
+        UnixSocket::bind(path, SocketAccess { mode, uids: Vec::new() })
     }
 
     #[tokio::test]

@@ -5,39 +5,39 @@ use std::{fmt, io, thread};
 use tokio::runtime::{self, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Answers, OpenConnection, connection::Connections, slots::Slot, socket_stream::SocketStream};
+use super::{HttpService, OpenConnectionGuard, connection::Connections, slots::Slot, socket_stream::SocketStream};
 use crate::message::transport::PerTransport;
 
-/// The handle on a worker thread. Dropping it cuts off the worker's connections and ends the thread.
+/// The handle on a worker thread. Dropping it aborts the worker's connections and ends the thread.
 pub(super) struct Worker {
-    serve: Box<dyn Fn(SocketStream, Slot, OpenConnection) + Send + Sync>,
+    serve: Box<dyn Fn(SocketStream, Slot, OpenConnectionGuard) + Send + Sync>,
     connections: Connections,
     runtime: Handle,
     _stop: DropGuard,
 }
 
 impl Worker {
-    /// Starts the thread, which serves its `connections` with the one of `services` for the door that each came in by.
-    /// `ended` is dropped when the thread ends, however it does.
+    /// Starts the thread, which serves its `connections` with the one of `services` for the transport of each.
+    /// `exited` is dropped when the thread ends, however it does.
     pub(super) fn start(
         number: usize,
         connections: Connections,
-        services: PerTransport<impl Answers + Sync>,
-        ended: DropGuard,
+        services: PerTransport<impl HttpService + Sync>,
+        exited: DropGuard,
     ) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
-        let stopped = stop.clone();
+        let stop_requested = stop.clone();
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let _ended = ended;
-            runtime.block_on(stopped.cancelled());
+            let _exited = exited;
+            runtime.block_on(stop_requested.cancelled());
         })?;
 
-        let (serving, on) = (connections.clone(), handle.clone());
-        let serve = Box::new(move |stream: SocketStream, slot, open| {
-            let service = services.get(stream.door()).clone();
-            serving.serve(&on, stream, service, slot, open);
+        let (worker_connections, worker_runtime) = (connections.clone(), handle.clone());
+        let serve = Box::new(move |stream: SocketStream, slot, open_guard| {
+            let service = services.get(stream.transport()).clone();
+            worker_connections.serve(&worker_runtime, stream, service, slot, open_guard);
         });
         Ok(Self { serve, connections, runtime: handle, _stop: stop.drop_guard() })
     }
@@ -47,9 +47,9 @@ impl Worker {
         &self.connections
     }
 
-    /// Serves `stream` on this worker. `slot` and `open` are dropped with the connection.
-    pub(super) fn serve(&self, stream: SocketStream, slot: Slot, open: OpenConnection) {
-        (self.serve)(stream, slot, open);
+    /// Serves `stream` on this worker. `slot` and `open_guard` are dropped with the connection.
+    pub(super) fn serve(&self, stream: SocketStream, slot: Slot, open_guard: OpenConnectionGuard) {
+        (self.serve)(stream, slot, open_guard);
     }
 
     /// Returns when the event loop has come round, and whether there is one.

@@ -56,7 +56,7 @@ pub struct TrustStoreWriter {
 impl TrustStoreWriter {
     /// The time until [`Self::check_file`] is due; `None` without a file.
     pub fn next_check(&self) -> Option<Duration> {
-        self.config.ca_file.as_ref().map(|_| self.watcher.next_look())
+        self.config.ca_file.as_ref().map(|_| self.watcher.next_poll())
     }
 
     /// Reads the file, and applies its content when that has changed. Returns the number of its CAs, or `None` when it has not

@@ -51,7 +51,7 @@ impl<S> CountingIo<S> {
             Poll::Ready(Err(error)) if is_closed(&error) => Poll::Pending,
             written => written,
         };
-        self.stall_timer.bound(written, cx, "the upstream takes no more of the request")
+        self.stall_timer.guard(written, cx, "the upstream takes no more of the request")
     }
 }
 

@@ -35,7 +35,7 @@ const LARGE_REQUESTS: u32 = 50;
 /// How many idle connections are opened to weigh one, after some with which grows what grows once.
 const IDLE: u32 = 1000;
 
-/// So many at a time, and then no more until these rest (`REST_AFTER` in `src/server/connection.rs`, which takes twice its time at
+/// So many at a time, and then no more until these rest (`PARK_AFTER` in `src/server/connection.rs`, which takes twice its time at
 /// most), so that what is weighed is what rests, however fast the machine opens them.
 const AT_A_TIME: u32 = 100;
 const REST: Duration = Duration::from_millis(700);

@@ -1,4 +1,4 @@
-//! When a connection rests, and that a caller does not notice.
+//! When a connection is parked, and that a client does not notice.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,63 +13,68 @@ use tower::service_fn;
 use super::*;
 use crate::{
     message::framing::{FramingFault, HeadLimits},
-    server::slots::{PeerGroup, Policy, Slots},
+    server::slots::{EvictionPolicy, PeerGroup, Slots},
     telemetry::Metrics,
 };
 
 /// A time that only a broken test reaches.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Long enough for a connection to rest, if it does.
-const LONG_ENOUGH: Duration = Duration::from_millis(4 * 250);
+/// Long enough for a connection to be parked, if it is.
+const PARK_TIME: Duration = Duration::from_millis(4 * 250);
 
 const LIMITS: Limits = Limits {
     head: HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 10 },
-    header_timeout: PATIENCE,
-    keepalive_timeout: PATIENCE,
-    write_timeout: PATIENCE,
+    header_timeout: DEADLINE,
+    keepalive_timeout: DEADLINE,
+    write_timeout: DEADLINE,
 };
 
-/// A caller, the other end of its connection, and what serves it: `/wait` is never answered, any other target with as many bytes as
-/// it says; a message at fault with 400.
-struct Served {
-    caller: TcpStream,
+/// A client, the other end of its connection, and what serves it: `/wait` gets no response, any other target a body of the number of
+/// bytes that it names, and a message at fault the status 400.
+struct Fixture {
+    client: TcpStream,
     stream: Option<Downstream>,
     connections: Connections,
-    view: ReaderStatus,
+    status: ReaderStatus,
     _slot: Slot,
 }
 
 fn connections(limits: Limits) -> Connections {
     let metrics = Arc::new(Metrics::new());
-    let heads = HeadBudget::new(usize::MAX, Arc::clone(&metrics));
-    let shared = Shared { heads, evictions: Evictions::new("proxy", "", None, metrics), closes: false };
-    Connections::new(limits, Arc::new(shared), Drain::default(), Duration::ZERO)
+    let head_budget = HeadBudget::new(usize::MAX, Arc::clone(&metrics));
+    let context = ListenerContext {
+        head_budget,
+        evictions: Evictions::new("proxy", "", None, metrics),
+        close_after_response: false,
+    };
+    Connections::new(limits, Arc::new(context), Drain::default(), Duration::ZERO)
 }
 
 fn slot() -> Slot {
-    let policy = Policy { grace: Duration::ZERO, evicts_stalled: false };
+    let policy = EvictionPolicy { grace: Duration::ZERO, evicts_stalled: false };
     Slots::new(1, policy).try_acquire(PeerGroup::All).unwrap()
 }
 
 async fn connected() -> (TcpStream, SocketStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (caller, SocketStream::Tcp(listener.accept().await.unwrap().0))
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (client, SocketStream::Tcp(listener.accept().await.unwrap().0))
 }
 
-impl Served {
+impl Fixture {
     async fn new() -> Self {
-        let (caller, transport) = connected().await;
-        let view = ReaderStatus::default();
+        let (client, socket) = connected().await;
+        let status = ReaderStatus::default();
         let (connections, slot) = (connections(LIMITS), slot());
-        let share = connections.shared.heads.share();
-        let gate = FramedReader::new(LIMITS.head, LIMITS.header_timeout, view.clone(), Arc::clone(slot.state()), share);
-        Self { caller, stream: Some(Downstream::new(transport, gate)), connections, view, _slot: slot }
+        let head_share = connections.context.head_budget.share();
+        let reader =
+            FramedReader::new(LIMITS.head, LIMITS.header_timeout, status.clone(), Arc::clone(slot.state()), head_share);
+        Self { client, stream: Some(Downstream::new(socket, reader)), connections, status, _slot: slot }
     }
 
-    /// Serves the connection until it rests, or for a while. Whether it rests.
-    async fn rests(&mut self) -> bool {
+    /// Serves the connection until it is parked, at most for [`PARK_TIME`]. Returns whether it is parked.
+    async fn is_parked(&mut self) -> bool {
         let service = service_fn(|request: Request<Incoming>| async move {
             if request.uri().path() == "/wait" {
                 std::future::pending::<()>().await;
@@ -82,119 +87,119 @@ impl Served {
             Ok(response)
         });
         let stream = self.stream.take().unwrap();
-        let messages = stream.messages();
-        let serving = self.connections.serve_awake(stream, messages, service, self.view.clone());
-        self.stream = timeout(LONG_ENOUGH, serving).await.ok().flatten();
+        let messages_begun = stream.messages_begun();
+        let serving = self.connections.serve_active(stream, messages_begun, service, self.status.clone());
+        self.stream = timeout(PARK_TIME, serving).await.ok().flatten();
         self.stream.is_some()
     }
 
     async fn send(&mut self, bytes: &str) {
-        self.caller.write_all(bytes.as_bytes()).await.unwrap();
+        self.client.write_all(bytes.as_bytes()).await.unwrap();
     }
 
-    /// The status of the next answer, whose body has no bytes.
+    /// The status of the next response, whose body has no bytes.
     async fn status(&mut self) -> u16 {
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            answer.push(self.caller.read_u8().await.unwrap());
+        let mut response = Vec::new();
+        while !response.ends_with(b"\r\n\r\n") {
+            response.push(self.client.read_u8().await.unwrap());
         }
-        String::from_utf8(answer).unwrap()["HTTP/1.1 ".len()..][..3].parse().unwrap()
+        String::from_utf8(response).unwrap()["HTTP/1.1 ".len()..][..3].parse().unwrap()
     }
 }
 
 #[tokio::test]
-async fn an_idle_connection_rests_and_serves_again_when_the_next_request_comes() {
-    let mut served = Served::new().await;
+async fn an_idle_connection_is_parked_and_serves_the_next_request() {
+    let mut fixture = Fixture::new().await;
     for _ in 0..2 {
-        served.send("GET /0 HTTP/1.1\r\n\r\nPOST /0 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody").await;
-        assert!(served.rests().await);
-        assert_eq!((served.status().await, served.status().await), (200, 200));
+        fixture.send("GET /0 HTTP/1.1\r\n\r\nPOST /0 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody").await;
+        assert!(fixture.is_parked().await);
+        assert_eq!((fixture.status().await, fixture.status().await), (200, 200));
     }
-    assert_eq!(served.stream.as_ref().unwrap().messages(), 4);
+    assert_eq!(fixture.stream.as_ref().unwrap().messages_begun(), 4);
     // The numbers go on, or the fault would be another message's.
-    served.send("GET /0 HTTP/1.1\r\n\r\nGET /0#fragment HTTP/1.1\r\n\r\n").await;
-    assert!(!served.rests().await);
-    assert_eq!((served.status().await, served.status().await), (200, 400));
+    fixture.send("GET /0 HTTP/1.1\r\n\r\nGET /0#fragment HTTP/1.1\r\n\r\n").await;
+    assert!(!fixture.is_parked().await);
+    assert_eq!((fixture.status().await, fixture.status().await), (200, 400));
 }
 
 #[tokio::test]
-async fn a_connection_rests_while_a_head_has_arrived_in_part() {
-    let mut served = Served::new().await;
-    served.send("GET /0 HTTP/1.1\r\n\r\nGET /0 HT").await;
-    assert!(served.rests().await);
-    assert_eq!(served.status().await, 200);
-    let mut stream = served.stream.take().unwrap();
-    served.send("TP/1.1\r\n").await;
-    assert!(timeout(Duration::ZERO, stream.collect()).await.is_err());
-    served.send("\r\n").await;
-    let messages = stream.messages();
-    assert!(stream.collect().await.unwrap());
-    assert_eq!((messages, stream.messages()), (1, 2));
+async fn a_connection_is_parked_while_a_head_has_arrived_in_part() {
+    let mut fixture = Fixture::new().await;
+    fixture.send("GET /0 HTTP/1.1\r\n\r\nGET /0 HT").await;
+    assert!(fixture.is_parked().await);
+    assert_eq!(fixture.status().await, 200);
+    let mut stream = fixture.stream.take().unwrap();
+    fixture.send("TP/1.1\r\n").await;
+    assert!(timeout(Duration::ZERO, stream.buffer_head()).await.is_err());
+    fixture.send("\r\n").await;
+    let messages_begun = stream.messages_begun();
+    assert!(stream.buffer_head().await.unwrap());
+    assert_eq!((messages_begun, stream.messages_begun()), (1, 2));
 }
 
 #[tokio::test]
-async fn a_connection_with_unread_bytes_does_not_give_way() {
-    let policy = Policy { grace: Duration::ZERO, evicts_stalled: false };
+async fn a_connection_with_unread_bytes_is_not_evicted() {
+    let policy = EvictionPolicy { grace: Duration::ZERO, evicts_stalled: false };
     let slots = Slots::new(1, policy);
     for request in ["GET /0 HTTP/1.1\r\n\r\n", ""] {
-        let (mut caller, transport) = connected().await;
+        let (mut client, socket) = connected().await;
         let service = service_fn(|_: Request<Incoming>| async { Ok(Response::new(Full::new(Bytes::new()))) });
         let slot = slots.try_acquire(PeerGroup::All).unwrap();
-        let attending = tokio::spawn(connections(LIMITS).attend(transport, service, slot, ()));
-        // Until it rests.
+        let running = tokio::spawn(connections(LIMITS).run(socket, service, slot, ()));
+        // Until it is parked.
         tokio::task::yield_now().await;
         // Without a pause, in which it could be read.
-        assert!(request.is_empty() || caller.try_write(request.as_bytes()).unwrap() == request.len());
+        assert!(request.is_empty() || client.try_write(request.as_bytes()).unwrap() == request.len());
         let mut acquiring = pin!(slots.acquire(PeerGroup::All, || ()));
         assert!(poll_fn(|cx| Poll::Ready(acquiring.as_mut().poll(cx).is_pending())).await);
         let mut response = [0; 12];
         if !request.is_empty() {
-            caller.read_exact(&mut response).await.unwrap();
+            client.read_exact(&mut response).await.unwrap();
             assert_eq!(&response, b"HTTP/1.1 200");
         }
-        // It is idle now, and gives way.
-        drop(timeout(PATIENCE, acquiring).await.unwrap());
-        attending.await.unwrap();
+        // It is idle now, and is evicted.
+        drop(timeout(DEADLINE, acquiring).await.unwrap());
+        running.await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_connection_does_not_rest_in_the_middle_of_anything() {
+async fn a_connection_is_not_parked_in_the_middle_of_a_message() {
     let body_begun = "POST /0 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbo";
-    let answer_awaited = "GET /wait HTTP/1.1\r\n\r\n";
-    // More than the kernel takes while the caller reads nothing.
-    let answer_not_taken = "GET /50000000 HTTP/1.1\r\n\r\n";
-    for middle in [body_begun, answer_awaited, answer_not_taken] {
-        let mut served = Served::new().await;
-        served.send(middle).await;
-        assert!(!served.rests().await, "{middle}");
+    let response_awaited = "GET /wait HTTP/1.1\r\n\r\n";
+    // More than the kernel takes while the client reads nothing.
+    let response_not_read = "GET /50000000 HTTP/1.1\r\n\r\n";
+    for middle in [body_begun, response_awaited, response_not_read] {
+        let mut fixture = Fixture::new().await;
+        fixture.send(middle).await;
+        assert!(!fixture.is_parked().await, "{middle}");
     }
 }
 
 #[tokio::test]
-async fn a_resting_connection_is_closed_when_it_was_idle_for_too_long() {
-    for before in ["", "GET /0 HTTP/1.1\r\n\r\n"] {
-        let (mut caller, transport) = connected().await;
+async fn a_parked_connection_is_closed_after_its_idle_timeout() {
+    for first_request in ["", "GET /0 HTTP/1.1\r\n\r\n"] {
+        let (mut client, socket) = connected().await;
         let short = Duration::from_millis(300);
-        let limits = match before {
+        let limits = match first_request {
             "" => Limits { header_timeout: short, ..LIMITS },
             _ => Limits { keepalive_timeout: short, ..LIMITS },
         };
-        let answer = service_fn(|_: Request<Incoming>| async { Ok(Response::new(Full::new(Bytes::new()))) });
-        caller.write_all(before.as_bytes()).await.unwrap();
-        let attending = tokio::spawn(connections(limits).attend(transport, answer, slot(), ()));
-        let (mut reader, mut writer) = caller.into_split();
+        let service = service_fn(|_: Request<Incoming>| async { Ok(Response::new(Full::new(Bytes::new()))) });
+        client.write_all(first_request.as_bytes()).await.unwrap();
+        let running = tokio::spawn(connections(limits).run(socket, service, slot(), ()));
+        let (mut reader, mut writer) = client.into_split();
         // Empty lines are no sign of a request.
-        let chatter = tokio::spawn(async move {
+        let blank_lines = tokio::spawn(async move {
             while writer.write_all(b"\r\n").await.is_ok() {
                 sleep(short / 3).await;
             }
         });
-        let mut all = Vec::new();
+        let mut received = Vec::new();
         // What is sent after the end may reset the connection.
-        let _ = timeout(PATIENCE, reader.read_to_end(&mut all)).await.unwrap();
-        assert_eq!(all.starts_with(b"HTTP/1.1 200 OK\r\n"), !before.is_empty());
-        chatter.abort();
-        attending.await.unwrap();
+        let _ = timeout(DEADLINE, reader.read_to_end(&mut received)).await.unwrap();
+        assert_eq!(received.starts_with(b"HTTP/1.1 200 OK\r\n"), !first_request.is_empty());
+        blank_lines.abort();
+        running.await.unwrap();
     }
 }

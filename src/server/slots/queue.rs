@@ -1,4 +1,4 @@
-//! The order in which connections give way: those of the peer that has most of them first, and of these the longest idle.
+//! The order in which connections are evicted: those of the peer that has most of them first, and of these the longest idle.
 
 use std::{
     cmp::Reverse,
@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::state::{ASIDE, ASKED, BUSY, FLAG_BITS, NOT_QUEUED, State};
+use super::state::{BUSY, EVICTION_REQUESTED, FLAG_BITS, NOT_QUEUED, REQUEUE, SlotState};
 use crate::message::transport::Peer;
 
 /// Connections that count as one peer's.
@@ -43,103 +43,103 @@ impl PeerGroup {
 }
 
 /// Connections by the time since which they could be closed, as far as it is known: a connection that was used since has a later
-/// time, which is looked up when its turn comes. So a request costs nothing here, and a pick costs O(log n), counting against each
+/// time, which is looked up when it is the first. So a request costs nothing here, and a pick costs O(log n), counting against each
 /// request at most one correction.
 #[derive(Debug, Default)]
 pub(super) struct EvictionQueue {
-    groups: HashMap<PeerGroup, Group>,
+    groups: HashMap<PeerGroup, GroupEntry>,
     /// The groups with a queued connection: the one with most connections first, then the one with the longest idle connection.
     order: BTreeSet<(Reverse<usize>, u64, PeerGroup)>,
 }
 
 #[derive(Debug, Default)]
-struct Group {
+struct GroupEntry {
     /// All connections, those that are not queued included.
-    open: usize,
-    queued: BTreeMap<(u64, u64), Arc<State>>,
+    connections: usize,
+    queued: BTreeMap<(u64, u64), Arc<SlotState>>,
 }
 
-/// What is found when a connection is to give way.
+/// The connection to evict.
 #[derive(Debug)]
 pub(super) enum Pick {
-    /// This one was asked, and is not queued any more.
-    Asked(Arc<State>),
-    /// The next one is to be asked after `left` microseconds.
-    Young { left: u64 },
-    /// None can.
+    /// The eviction of this one was requested, and it is not queued any more.
+    Requested(Arc<SlotState>),
+    /// The next one can be evicted after `remaining` microseconds.
+    InGrace { remaining: u64 },
+    /// None can be evicted.
     None,
 }
 
 impl EvictionQueue {
     /// Counts a connection of `group`.
-    pub(super) fn opened(&mut self, group: PeerGroup) {
-        self.change(group, |group| group.open += 1);
+    pub(super) fn add_connection(&mut self, group: PeerGroup) {
+        self.update_group(group, |group| group.connections += 1);
     }
 
-    /// Counts the end of one.
-    pub(super) fn closed(&mut self, group: PeerGroup) {
-        self.change(group, |group| group.open -= 1);
+    /// Counts one less.
+    pub(super) fn remove_connection(&mut self, group: PeerGroup) {
+        self.update_group(group, |group| group.connections -= 1);
     }
 
     /// Queues a connection as one that could be closed since `at`.
-    pub(super) fn insert(&mut self, state: &Arc<State>, at: u64) {
+    pub(super) fn insert(&mut self, state: &Arc<SlotState>, at: u64) {
         let queued = Arc::clone(state);
-        state.recorded.store(at, Relaxed);
-        self.change(state.group, |group| group.queued.insert((at, state.id), queued));
+        state.queued_at.store(at, Relaxed);
+        self.update_group(state.group, |group| group.queued.insert((at, state.id), queued));
     }
 
     /// Takes a connection out, if it is in.
-    pub(super) fn remove(&mut self, state: &State) -> Option<Arc<State>> {
-        let at = state.recorded.swap(NOT_QUEUED, Relaxed);
+    pub(super) fn remove(&mut self, state: &SlotState) -> Option<Arc<SlotState>> {
+        let at = state.queued_at.swap(NOT_QUEUED, Relaxed);
         if at == NOT_QUEUED {
             return None;
         }
-        self.change(state.group, |group| group.queued.remove(&(at, state.id)))
+        self.update_group(state.group, |group| group.queued.remove(&(at, state.id)))
     }
 
-    /// Asks the next connection to give way that has been idle for `grace` microseconds at `now`.
+    /// Requests the eviction of the next connection that has been idle for `grace` microseconds at `now`.
     pub(super) fn pick(&mut self, now: u64, grace: u64) -> Pick {
         loop {
-            let Some((_, recorded, group)) = self.order.first() else { return Pick::None };
+            let Some((_, queued_at, group)) = self.order.first() else { return Pick::None };
             let queued = self.groups.get(group).and_then(|group| group.queued.first_key_value());
             let (_, state) = queued.expect("a group in the order has a queued connection");
-            let (state, recorded) = (Arc::clone(state), *recorded);
+            let (state, queued_at) = (Arc::clone(state), *queued_at);
             let word = state.word.load(SeqCst);
             let at = word >> FLAG_BITS;
             if at == BUSY {
-                if state.word.compare_exchange(word, word | ASIDE, SeqCst, SeqCst).is_ok() {
+                if state.word.compare_exchange(word, word | REQUEUE, SeqCst, SeqCst).is_ok() {
                     self.remove(&state);
                 }
-            } else if at != recorded {
+            } else if at != queued_at {
                 self.remove(&state);
                 self.insert(&state, at);
             } else if now < at.saturating_add(grace) {
-                return Pick::Young { left: at.saturating_add(grace) - now };
-            } else if state.word.compare_exchange(word, word | ASKED, SeqCst, SeqCst).is_ok() {
+                return Pick::InGrace { remaining: at.saturating_add(grace) - now };
+            } else if state.word.compare_exchange(word, word | EVICTION_REQUESTED, SeqCst, SeqCst).is_ok() {
                 self.remove(&state);
-                return Pick::Asked(state);
+                return Pick::Requested(state);
             }
         }
     }
 
-    /// Changes a group and gives it its new place in the order.
-    fn change<R>(&mut self, name: PeerGroup, change: impl FnOnce(&mut Group) -> R) -> R {
-        let group = self.groups.entry(name).or_default();
-        if let Some(key) = group.key(name) {
+    /// Updates a group and its position in the order.
+    fn update_group<R>(&mut self, peer_group: PeerGroup, update: impl FnOnce(&mut GroupEntry) -> R) -> R {
+        let group = self.groups.entry(peer_group).or_default();
+        if let Some(key) = group.key(peer_group) {
             self.order.remove(&key);
         }
-        let result = change(group);
-        if let Some(key) = group.key(name) {
+        let result = update(group);
+        if let Some(key) = group.key(peer_group) {
             self.order.insert(key);
-        } else if group.open == 0 {
-            self.groups.remove(&name);
+        } else if group.connections == 0 {
+            self.groups.remove(&peer_group);
         }
         result
     }
 }
 
-impl Group {
-    fn key(&self, name: PeerGroup) -> Option<(Reverse<usize>, u64, PeerGroup)> {
-        self.queued.first_key_value().map(|((at, _), _)| (Reverse(self.open), *at, name))
+impl GroupEntry {
+    fn key(&self, peer_group: PeerGroup) -> Option<(Reverse<usize>, u64, PeerGroup)> {
+        self.queued.first_key_value().map(|((at, _), _)| (Reverse(self.connections), *at, peer_group))
     }
 }

@@ -130,7 +130,7 @@ fn the_limit_of_open_files_is_raised() {
     let upstream = upstream();
     let process = Process::start(serve_after("ulimit -S -n 256; ulimit -H -n 512", &upstream));
     let line = process.wait_for_log("the limit of open files");
-    assert_eq!((&line["before"], &line["limit"]), (&256.into(), &512.into()), "{line}");
+    assert_eq!((&line["initial"], &line["limit"]), (&256.into(), &512.into()), "{line}");
     assert_eq!(limit(process.id(), "Max open files"), "512 512");
 }
 
