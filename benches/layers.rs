@@ -129,7 +129,7 @@ fn policy(criterion: &mut Criterion) {
             ("deny", Policy::new(Catalogue::us(), &[], &rules[..count - 1], false, Mode::Enforce)),
         ] {
             group.bench_function(format!("{name}, {count} rules"), |bencher| {
-                bencher.iter(|| policy.judge(&Method::GET, black_box(path), route).expect("it is let through"));
+                bencher.iter(|| policy.check(&Method::GET, black_box(path), route).expect("it is let through"));
             });
         }
     }

@@ -9,14 +9,14 @@
 //! segments is neither: it is refused, since whoever reads it next may find other segments in it than the rules did.
 
 mod rule;
-mod tree;
+mod trie;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 
 pub use rule::Rule;
 use rule::{Methods, segments};
-use tree::Tree;
+use trie::Trie;
 
 use crate::{
     message::path::{canonical, has_unambiguous_segments, is_already_canonical},
@@ -43,7 +43,7 @@ labels! {
         /// No rule allows it (`policy.allow`).
         NotAllowed = "not_allowed",
         /// Its path can be read in more than one way.
-        Unclear = "unclear",
+        Ambiguous = "unclear",
     }
 }
 
@@ -51,8 +51,8 @@ labels! {
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// `None` when everything is allowed.
-    allow: Option<Tree>,
-    deny: Option<Tree>,
+    allow: Option<Trie>,
+    deny: Option<Trie>,
     deny_billable: bool,
     mode: Mode,
     unknown: Vec<String>,
@@ -62,20 +62,22 @@ impl Policy {
     /// What `allow` names, or everything if that is empty; but not what `deny` names, nor, with `deny_billable`, what the catalogue
     /// does not know to be free.
     pub fn new(catalogue: &'static Catalogue, allow: &[Rule], deny: &[Rule], deny_billable: bool, mode: Mode) -> Self {
-        let tree = |rules: &[Rule], spell: fn(&str) -> String| {
-            (!rules.is_empty()).then(|| rules.iter().fold(Tree::default(), |tree, rule| tree.with(rule, spell)))
+        let trie = |rules: &[Rule], normalize: fn(&str) -> String| {
+            let mut trie = Trie::default();
+            rules.iter().for_each(|rule| trie.insert(rule, normalize));
+            (!rules.is_empty()).then_some(trie)
         };
         // A server answers HEAD by doing what it does for GET.
         let denied: Vec<Rule> = deny.iter().map(Rule::with_head).collect();
         let unknown = [("policy.allow", allow), ("policy.deny", deny)].into_iter().flat_map(|(key, rules)| {
             let rules = (1..).zip(rules).filter(|(_, rule)| !rule.matches_some_of(catalogue));
-            rules.map(move |(place, _)| format!("rule {place} of {key}"))
+            rules.map(move |(position, _)| format!("rule {position} of {key}"))
         });
         let unknown = unknown.collect();
         // The canonical form of what a rule may be made of is its lower case.
         Self {
-            allow: tree(allow, str::to_owned),
-            deny: tree(&denied, str::to_ascii_lowercase),
+            allow: trie(allow, str::to_owned),
+            deny: trie(&denied, str::to_ascii_lowercase),
             deny_billable,
             mode,
             unknown,
@@ -102,21 +104,21 @@ impl Policy {
     /// # Errors
     ///
     /// Why it may not.
-    pub fn judge(&self, method: &Method, path: &str, operation: Operation) -> Result<(), Denial> {
+    pub fn check(&self, method: &Method, path: &str, operation: Operation) -> Result<(), Denial> {
         let methods = Methods::of(method);
         if self.allow.is_some() || self.deny.is_some() {
-            let form = form(path).ok_or(Denial::Unclear)?;
-            if self.deny.as_ref().is_some_and(|deny| deny.holds(methods, segments(&form))) {
+            let form = form(path).ok_or(Denial::Ambiguous)?;
+            if self.deny.as_ref().is_some_and(|deny| deny.matches(methods, segments(&form))) {
                 return Err(Denial::Denied);
             }
         }
         if self.deny_billable && operation.is_billable() {
             return Err(Denial::Billable);
         }
-        let allowed = |allow: &Tree| {
+        let allowed = |allow: &Trie| {
             let segments: Vec<_> =
                 segments(path).map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect();
-            allow.holds(methods, segments.iter())
+            allow.matches(methods, segments.iter())
         };
         if self.allow.as_ref().is_none_or(allowed) { Ok(()) } else { Err(Denial::NotAllowed) }
     }

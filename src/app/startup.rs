@@ -47,14 +47,14 @@ impl Durability {
     /// Whether a rejection may fail the start, where that is `wanted`. A start that fails is repeated, and where the state does not
     /// outlive it, each repetition costs an authentication attempt.
     pub(super) fn permits_failure(self, wanted: bool) -> bool {
-        let place = match self {
+        let location = match self {
             _ if !wanted => return false,
             Self::Directory => return true,
             Self::Memory => "in memory only",
             Self::Overlay => "on an overlay file system, which ends with the container",
         };
         warn!(
-            "startup.fail_on_rejection is ignored: the lock-out state is {place}, so each restart would cost one more failed \
+            "startup.fail_on_rejection is ignored: the lock-out state is {location}, so each restart would cost one more failed \
              authentication; mount a volume and set auth.state_dir to it"
         );
         false

@@ -18,17 +18,17 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
         eprint(format_args!("{rule} holds for no operation of the catalogue"));
     }
     let mut lines = String::new();
-    let mut line = |verdict: Result<(), Denial>, cost: &str, operation: Operation, method: &str, path: &str| {
-        let verdict = verdict.map_or_else(Denial::as_str, |()| "allowed");
+    let mut line = |decision: Result<(), Denial>, cost: &str, operation: Operation, method: &str, path: &str| {
+        let decision = decision.map_or_else(Denial::as_str, |()| "allowed");
         let slow = if operation.is_slow() { "slow" } else { "-" };
         let secret = if operation.bears_secret() { "secret" } else { "-" };
-        writeln!(lines, "{verdict:<12} {cost:<9} {slow:<5} {secret:<7} {method:<7} {path}")
+        writeln!(lines, "{decision:<12} {cost:<9} {slow:<5} {secret:<7} {method:<7} {path}")
     };
     for operation in Catalogue::us().operations() {
         let (method, template) = (operation.method(), operation.template());
         let cost = if operation.is_billable() { "billable" } else { "free" };
-        let verdict = policy.judge(&Method::from_bytes(method.as_bytes())?, template, operation);
-        line(verdict, cost, operation, method, template)?;
+        let decision = policy.check(&Method::from_bytes(method.as_bytes())?, template, operation);
+        line(decision, cost, operation, method, template)?;
     }
     print(lines.trim_end());
     if policy.mode() == Mode::Report && !policy.is_open() {

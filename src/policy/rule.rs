@@ -19,7 +19,7 @@ impl Methods {
 
     /// Only `method`; none, if rules cannot name it.
     pub(super) fn of(method: &Method) -> Self {
-        METHODS.iter().position(|known| known == method).map_or(Self(0), |place| Self(1 << place))
+        METHODS.iter().position(|known| known == method).map_or(Self(0), |position| Self(1 << position))
     }
 
     /// Whether one of `others` is among them.
@@ -47,8 +47,8 @@ pub(super) enum Segment {
 pub struct Rule {
     pub(super) methods: Methods,
     pub(super) segments: Vec<Segment>,
-    /// Also what is below the path.
-    pub(super) and_below: bool,
+    /// Whether it matches what is below the path, too.
+    pub(super) is_prefix: bool,
 }
 
 impl Rule {
@@ -79,7 +79,7 @@ impl Rule {
             (Segment::Any, Some(_)) => true,
             (Segment::Fixed(own), Some(given)) => own == given || given.starts_with('{'),
         });
-        each && (self.and_below || given.next().is_none())
+        each && (self.is_prefix || given.next().is_none())
     }
 }
 
@@ -101,11 +101,11 @@ impl FromStr for Rule {
         if !path.starts_with('/') {
             return Err("must have a path that begins with /");
         }
-        let (path, and_below) = path.strip_suffix("/**").map_or((path, false), |path| (path, true));
+        let (path, is_prefix) = path.strip_suffix("/**").map_or((path, false), |path| (path, true));
         let segments = segments(path).map(segment).collect::<Option<_>>().ok_or(
             "must have a path of segments that are letters, digits, - and _, or as a whole {name} or *; ** only at the end",
         )?;
-        Ok(Self { methods, segments, and_below })
+        Ok(Self { methods, segments, is_prefix })
     }
 }
 

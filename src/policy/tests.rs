@@ -17,7 +17,7 @@ fn denying(texts: &[&str]) -> Policy {
 fn judged(policy: &Policy, call: &str) -> Result<(), Denial> {
     let (method, path) = call.split_once(' ').unwrap();
     let method = method.parse().unwrap();
-    policy.judge(&method, path, Catalogue::us().find(&method, path))
+    policy.check(&method, path, Catalogue::us().find(&method, path))
 }
 
 #[track_caller]
@@ -105,7 +105,7 @@ fn c09_c10_what_is_denied_is_denied_in_every_spelling_and_what_has_two_readings_
         );
         check(
             &policy,
-            Err(Denial::Unclear),
+            Err(Denial::Ambiguous),
             &[
                 "GET /a%2fb",
                 "GET /a%2Fb",
@@ -140,7 +140,7 @@ fn c10_a_hidden_separator_is_refused_though_something_else_makes_up_for_it() {
     for policy in &policies {
         check(
             policy,
-            Err(Denial::Unclear),
+            Err(Denial::Ambiguous),
             &[
                 "GET /c/1%3f%2faccounts%2f2",
                 "GET /c/1%2faccounts%3f/application",
@@ -250,7 +250,7 @@ fn holds(rule: &Rule, method: &Method, path: &str) -> bool {
         rule::Segment::Fixed(own) => own == given,
         rule::Segment::Any => true,
     };
-    let long_enough = if rule.and_below { given.len() >= own.len() } else { given.len() == own.len() };
+    let long_enough = if rule.is_prefix { given.len() >= own.len() } else { given.len() == own.len() };
     rule.methods.has(Methods::of(method)) && long_enough && own.iter().zip(&given).all(fits)
 }
 
@@ -277,8 +277,8 @@ proptest! {
         for path in &paths {
             for method in [Method::GET, Method::POST, Method::PUT] {
                 let expected = rules.iter().any(|rule| holds(rule, &method, path));
-                prop_assert_eq!(allow.judge(&method, path, Operation::OTHER).is_ok(), expected, "{} {}", method, path);
-                prop_assert_eq!(deny.judge(&method, path, Operation::OTHER).is_err(), expected, "{} {}", method, path);
+                prop_assert_eq!(allow.check(&method, path, Operation::OTHER).is_ok(), expected, "{} {}", method, path);
+                prop_assert_eq!(deny.check(&method, path, Operation::OTHER).is_err(), expected, "{} {}", method, path);
             }
         }
     }

@@ -56,7 +56,7 @@ impl Interceptor {
         if self.policy.is_open() {
             return Ok(());
         }
-        let decision = self.policy.judge(request.method(), request.uri().path(), record.operation());
+        let decision = self.policy.check(request.method(), request.uri().path(), record.operation());
         let Err(denial) = decision else { return Ok(()) };
         record.set_policy_denial(denial);
         match self.policy.mode() {
@@ -133,7 +133,7 @@ fn denial_error(denial: Denial) -> Error {
             Code::RouteDenied,
             "The operator of this proxy does not let this call through (policy.allow does not name it).",
         ),
-        Denial::Unclear => (
+        Denial::Ambiguous => (
             Code::BadRequest,
             "This proxy has rules for paths, so a path must be plain: ASCII, no empty segment, no slash at the end, no encoded \
                  or other separator.",

@@ -1,23 +1,36 @@
-//! Reading `WWW-Authenticate` (RFC 9110, 11.6.1) for the one thing that healing wants to know.
+//! Parses `WWW-Authenticate` (RFC 9110, 11.6.1) for what `Bearer` challenges say of the token (RFC 6750, 3).
 //!
 //! A list of challenges and the list of one challenge's parameters both use commas, so a field is read element by element:
 //! one that begins with a scheme starts a challenge, one that is a parameter belongs to the challenge before it.
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// What the `Bearer` challenges say is wrong: with the token alone, `Some(true)`; with something else or also with something
-/// else, `Some(false)`; `None` where none of them names an error.
-pub(super) fn names_token(headers: &HeaderMap) -> Option<bool> {
-    let values = headers.get_all(header::WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes);
-    values.flat_map(bearer_errors).map(is_invalid_token).reduce(|all, one| all && one)
+/// The error that the `Bearer` challenges of a response name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ChallengeError {
+    /// None of them names an error.
+    Absent,
+    /// `invalid_token`, and no other.
+    InvalidToken,
+    /// Another one, perhaps beside `invalid_token`.
+    Other,
 }
 
-/// The values of `error` in the `Bearer` challenges of one field. A field starts anew: a challenge does not go on in the
-/// next one.
+/// What the `Bearer` challenges in `headers` say is wrong.
+pub(super) fn bearer_error(headers: &HeaderMap) -> ChallengeError {
+    let values = headers.get_all(header::WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes);
+    match values.flat_map(bearer_errors).map(is_invalid_token).reduce(|all, one| all && one) {
+        None => ChallengeError::Absent,
+        Some(true) => ChallengeError::InvalidToken,
+        Some(false) => ChallengeError::Other,
+    }
+}
+
+/// The values of `error` in the `Bearer` challenges of one field. A challenge does not continue in the next field.
 fn bearer_errors(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut bearer = false;
     elements(value).filter_map(move |element| {
-        let (scheme, parameter) = read(element);
+        let (scheme, parameter) = parse(element);
         if let Some(scheme) = scheme {
             bearer = scheme.eq_ignore_ascii_case(b"bearer");
         }
@@ -47,7 +60,7 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 type Parameter<'a> = (&'a [u8], &'a [u8]);
 
 /// The scheme that `element` begins with, if it starts a challenge, and the parameter in it, if there is one.
-fn read(element: &[u8]) -> (Option<&[u8]>, Option<Parameter<'_>>) {
+fn parse(element: &[u8]) -> (Option<&[u8]>, Option<Parameter<'_>>) {
     if let Some(parameter) = parameter(element) {
         return (None, Some(parameter));
     }
@@ -77,8 +90,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(values: &[&str], expected: Option<bool>) {
-        assert_eq!(names_token(&fields(values)), expected, "{values:?}");
+    fn check(values: &[&str], expected: ChallengeError) {
+        assert_eq!(bearer_error(&fields(values)), expected, "{values:?}");
     }
 
     #[test]
@@ -98,9 +111,9 @@ mod tests {
             r#"NTLM YWJj==, Bearer error="invalid_token""#,
             r#"Bearer, error="invalid_token""#,
         ] {
-            check(&[value], Some(true));
-            check(&[r#"Basic realm="b""#, value], Some(true));
-            check(&[value, value, "Digest nonce=x"], Some(true));
+            check(&[value], ChallengeError::InvalidToken);
+            check(&[r#"Basic realm="b""#, value], ChallengeError::InvalidToken);
+            check(&[value, value, "Digest nonce=x"], ChallengeError::InvalidToken);
         }
     }
 
@@ -117,8 +130,8 @@ mod tests {
             r#"Bearer error="invalid_token", error="invalid_request""#,
             r#"Bearer error="invalid_token", Bearer error="invalid_request""#,
         ] {
-            check(&[value], Some(false));
-            check(&[r#"Bearer error="invalid_token""#, value], Some(false));
+            check(&[value], ChallengeError::Other);
+            check(&[r#"Bearer error="invalid_token""#, value], ChallengeError::Other);
         }
     }
 
@@ -142,25 +155,25 @@ mod tests {
             r#"Basic realm="\", Bearer error=\"invalid_token\"""#,
             r#"Bearer, Basic error="invalid_token""#,
         ] {
-            check(&[value], None);
+            check(&[value], ChallengeError::Absent);
         }
-        check(&["Bearer", r#"error="invalid_token""#], None);
-        check(&[], None);
+        check(&["Bearer", r#"error="invalid_token""#], ChallengeError::Absent);
+        check(&[], ChallengeError::Absent);
     }
 
     proptest! {
         #[test]
         fn any_field_is_read_without_a_panic(value in prop::collection::vec(any::<u8>(), 0..256)) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
-                names_token(&HeaderMap::from_iter([(header::WWW_AUTHENTICATE, value)]));
+                bearer_error(&HeaderMap::from_iter([(header::WWW_AUTHENTICATE, value)]));
             }
         }
 
         #[test]
         fn what_is_quoted_never_counts(text in "[ -~]{0,40}") {
             let quoted = text.replace('\\', r"\\").replace('"', "\\\"");
-            check(&[&format!(r#"Basic realm="{quoted}""#)], None);
-            check(&[&format!(r#"Bearer realm="{quoted}", error="invalid_token""#)], Some(true));
+            check(&[&format!(r#"Basic realm="{quoted}""#)], ChallengeError::Absent);
+            check(&[&format!(r#"Bearer realm="{quoted}", error="invalid_token""#)], ChallengeError::InvalidToken);
         }
     }
 }

@@ -1,14 +1,18 @@
-//! Whether a 401 is about the token: the one kind of 401 that a new token can heal.
+//! Whether a 401 is about the token: the one kind of 401 that a new token can fix.
 //!
-//! A pure function on the answer's head and a bounded copy of its body. A doubt is decided against healing, since each
-//! refresh is a token call and the caller gets the 401 either way. The copy may be inflated here; what the caller gets is
+//! A pure function on the answer's head and a bounded copy of its body. In doubt it is not, since each refresh is a token request and
+//! the client gets the 401 either way. The copy may be inflated here; what the caller gets is
 //! the upstream's bytes, unchanged.
 //!
 //! Deliberately absent: a guess where the body is in another coding than its head says, as the token endpoint's responses get.
 
 use http::HeaderMap;
 
-use super::{self as vendor, AuthFault, challenge, coding};
+use super::{
+    self as vendor, AuthFault,
+    challenge::{self, ChallengeError},
+    coding,
+};
 
 /// The longest body of a 401 that is looked at, before and after inflating. The vendor's errors are below 1 KiB; a larger
 /// limit would only let a hostile or broken upstream take more memory for each request under way.
@@ -25,10 +29,10 @@ pub fn token_refused(headers: &HeaderMap, body: &[u8]) -> bool {
     let codes = plain.map(|plain| vendor::codes(plain.bytes())).unwrap_or_default();
     let other = |code: &String| matches!(AuthFault::of(code), Some(AuthFault::Credentials | AuthFault::Missing));
     let token = |code: &String| AuthFault::of(code) == Some(AuthFault::Token);
-    match challenge::names_token(headers) {
-        Some(false) => false,
-        Some(true) => !codes.iter().any(other),
-        None => !codes.is_empty() && codes.iter().all(token),
+    match challenge::bearer_error(headers) {
+        ChallengeError::Other => false,
+        ChallengeError::InvalidToken => !codes.iter().any(other),
+        ChallengeError::Absent => !codes.is_empty() && codes.iter().all(token),
     }
 }
 
