@@ -23,7 +23,7 @@ mod slots;
 mod unix_socket;
 mod downstream;
 mod socket_stream;
-mod control_listener;
+mod operator_listener;
 mod worker;
 
 use std::{io, sync::Arc, time::Duration};
@@ -38,9 +38,9 @@ use tracing::warn;
 
 pub use address::{Address, AddressError};
 pub use config::{Config, EvictionResponse, Limits};
-pub use control_listener::{ControlListenerConfig, serve};
 pub use head_budget::HeadBudget;
 pub use listener::{BindError, Listener, bind};
+pub use operator_listener::{OperatorListenerConfig, serve};
 pub use service::HttpService;
 pub use unix_socket::SocketAccess;
 

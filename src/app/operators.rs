@@ -12,7 +12,7 @@ use crate::{
     message::transport::Transport,
     ops,
     secret::Secret,
-    server::{self, ControlListenerConfig, HeadBudget, Limits, Server},
+    server::{self, HeadBudget, Limits, OperatorListenerConfig, Server},
     telemetry::{LogLevel, Metrics},
     token::{Refusal, TokenControl, TokenReader},
 };
@@ -60,10 +60,10 @@ impl Operators<'_> {
             }),
         });
         // A probe needs one request: a connection is closed after it.
-        let side = self.side("ops", self.limits, true);
+        let listener_config = self.listener_config("ops", self.limits, true);
         for listener in listeners.ops.drain(..) {
             let stop = self.shutdown.stop_ops.clone();
-            tasks.spawn("ops", server::serve(side.clone(), listener, router.clone(), stop));
+            tasks.spawn("ops", server::serve(listener_config.clone(), listener, router.clone(), stop));
         }
     }
 
@@ -88,19 +88,24 @@ impl Operators<'_> {
             log_level: self.log_level.clone(),
             started: Instant::now(),
         };
-        let side = self.side("admin", self.limits.with_max_idle(ADMIN_IDLE), false);
+        let listener_config = self.listener_config("admin", self.limits.with_max_idle(ADMIN_IDLE), false);
         let of_each = [(&mut listeners.admin_socket, Transport::Unix), (&mut listeners.admin_port, Transport::Tcp)];
         for (listeners, transport) in of_each {
             let router = admin::router(state.clone(), transport);
             for listener in listeners.drain(..) {
                 let stop = self.shutdown.stop_control.clone();
-                tasks.spawn("admin", server::serve(side.clone(), listener, router.clone(), stop));
+                tasks.spawn("admin", server::serve(listener_config.clone(), listener, router.clone(), stop));
             }
         }
     }
 
-    fn side(&self, name: &'static str, limits: Limits, close_after_response: bool) -> ControlListenerConfig {
-        ControlListenerConfig {
+    fn listener_config(
+        &self,
+        name: &'static str,
+        limits: Limits,
+        close_after_response: bool,
+    ) -> OperatorListenerConfig {
+        OperatorListenerConfig {
             name,
             limits,
             close_after_response,

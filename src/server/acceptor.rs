@@ -19,7 +19,7 @@ const IDLE_GRACE: Duration = Duration::from_millis(250);
 
 /// The same for probes and administrators. The new connection takes the turn of the oldest of 64, so it has time for its request
 /// anyway; with a longer grace, clients that connect again and again would keep probes waiting.
-const CONTROL_IDLE_GRACE: Duration = Duration::from_millis(20);
+const OPERATOR_IDLE_GRACE: Duration = Duration::from_millis(20);
 
 /// How long accepting pauses when the process has no file descriptor left. Trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -62,8 +62,8 @@ impl Acceptor {
     }
 
     /// The same for probes or administrators.
-    pub(super) fn for_control(name: &'static str, limit: usize, metrics: Arc<Metrics>) -> Self {
-        let slots = Slots::new(limit, EvictionPolicy { grace: CONTROL_IDLE_GRACE, evicts_stalled: true });
+    pub(super) fn for_operators(name: &'static str, limit: usize, metrics: Arc<Metrics>) -> Self {
+        let slots = Slots::new(limit, EvictionPolicy { grace: OPERATOR_IDLE_GRACE, evicts_stalled: true });
         Self { slots, groups_by_peer: false, ..Self::new(name, limit, metrics) }
     }
 

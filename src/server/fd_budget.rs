@@ -4,7 +4,7 @@
 //! there is one, for looking up its name or trying two addresses. If clients could take the last descriptor, requests and probes
 //! would fail for want of one, so the limit of connections is kept below that from the start.
 
-/// Kept free for everything else: the program's own, and three control listeners with 64 connections each.
+/// Kept free for everything else: the program's own, and three operator listeners with 64 connections each.
 const RESERVED_FDS: usize = 256;
 
 /// The descriptors that a request may need towards the upstream.

@@ -24,7 +24,7 @@ const EVICTION_RESPONSE: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-length:
 
 /// How the connections of such listeners are served.
 #[derive(Clone, Debug)]
-pub struct ControlListenerConfig {
+pub struct OperatorListenerConfig {
     /// What logs and metrics call them.
     pub name: &'static str,
     /// What their connections may do.
@@ -41,16 +41,16 @@ pub struct ControlListenerConfig {
 /// the limit, the longest idle one is evicted for a new one. Each request says in its extensions which
 /// [`Peer`](crate::message::transport::Peer) it is from.
 pub async fn serve(
-    config: ControlListenerConfig,
+    config: OperatorListenerConfig,
     listener: Listener,
     service: impl HttpService,
     stop: CancellationToken,
 ) {
-    let ControlListenerConfig { name, limits, close_after_response, head_budget, metrics } = config;
+    let OperatorListenerConfig { name, limits, close_after_response, head_budget, metrics } = config;
     let evictions = Evictions::new(name, EVICTION_RESPONSE, None, Arc::clone(&metrics));
     let context = Arc::new(ListenerContext { head_budget, evictions, close_after_response });
     let connections = Connections::new(limits, context, Drain::default(), Duration::ZERO);
-    let acceptor = Acceptor::for_control(name, MAX_CONNECTIONS, metrics);
+    let acceptor = Acceptor::for_operators(name, MAX_CONNECTIONS, metrics);
     loop {
         let (stream, slot) = select! {
             () = stop.cancelled() => break,
