@@ -9,12 +9,12 @@ use crate::{
     credentials::{CredentialSource, Credentials, lockout::Lockout},
     telemetry::{AUDIT, Metrics, logging},
     tls::TrustStore,
-    token::{self, Clock, Endpoint, Refresher, TokenControl, TokenReader},
+    token::{self, Clock, Refresher, TokenControl, TokenEndpoint, TokenReader},
 };
 
 /// The refresher, which has not been started, and the handles to it.
 pub(super) struct TokenRefresh {
-    pub(super) refresher: Refresher<Endpoint>,
+    pub(super) refresher: Refresher<TokenEndpoint>,
     pub(super) token: TokenReader,
     pub(super) control: TokenControl,
     pub(super) durability: Durability,
@@ -46,7 +46,7 @@ pub(super) fn build(
     let (control, commands) = token::command_channel();
     let default_lifetime = config.default_lifetime;
     let startup_delay = config.startup_jitter.mul_f64(fastrand::f64());
-    let endpoint = Endpoint::new(config, trust_store)?;
+    let endpoint = TokenEndpoint::new(config, trust_store)?;
     let metrics = Arc::clone(metrics);
     let refresher = Refresher::new(writer, endpoint, credentials, lockout, commands, default_lifetime, metrics)
         .with_scrubber(logging::scrubber())

@@ -15,9 +15,9 @@
 mod attempts;
 mod fingerprint;
 mod rejections;
+mod state_directory;
 mod state_error;
 mod state_file;
-mod store;
 
 use std::{
     borrow::Cow,
@@ -33,8 +33,8 @@ use self::{
     attempts::{AttemptDecision, Attempts},
     fingerprint::Key,
     rejections::Rejections,
+    state_directory::StateDirectory,
     state_error::StateError,
-    store::Store,
 };
 use crate::secret::{Secret, ShownPath};
 
@@ -118,7 +118,7 @@ pub struct Lockout {
     unsaved: Vec<Fingerprint>,
     /// The attempts of this process, where there is no state directory.
     attempts: Attempts,
-    store: Option<Store>,
+    directory: Option<StateDirectory>,
 }
 
 impl Lockout {
@@ -129,16 +129,16 @@ impl Lockout {
     ///
     /// When there is a state that cannot be read or understood, or none and it cannot be made.
     pub fn open(dir: Option<&Path>) -> Result<Self, OpenError> {
-        let failed = |source| OpenError { path: dir.map(store::rejections_path).unwrap_or_default(), source };
-        let (store, key, rejections) = match dir {
-            Some(dir) => match Store::open(dir) {
-                Ok((store, key, rejections)) => (Some(store), key, rejections),
+        let failed = |source| OpenError { path: dir.map(state_directory::rejections_path).unwrap_or_default(), source };
+        let (directory, key, rejections) = match dir {
+            Some(dir) => match StateDirectory::open(dir) {
+                Ok((directory, key, rejections)) => (Some(directory), key, rejections),
                 Err(error) if error.is_read_only() => (None, Key::generate().map_err(failed)?, Rejections::default()),
                 Err(error) => return Err(failed(error)),
             },
             None => (None, Key::generate().map_err(failed)?, Rejections::default()),
         };
-        Ok(Self { key, rejections, unsaved: Vec::new(), attempts: Attempts::default(), store })
+        Ok(Self { key, rejections, unsaved: Vec::new(), attempts: Attempts::default(), directory })
     }
 
     /// The fingerprint of a token request to `host` in the manner of `scheme`.
@@ -217,11 +217,11 @@ impl Lockout {
         if decide(&self.rejections, &*self.newest_attempts()?) == AttemptDecision::Proven {
             return Ok(BeginOutcome::Proven);
         }
-        let attempt_lock = match self.lock_store(Store::try_lock_attempt)? {
+        let attempt_lock = match self.lock_directory(StateDirectory::try_lock_attempt)? {
             Some(None) => return Ok(BeginOutcome::InProgress),
             lock => lock.flatten(),
         };
-        let _lock = self.lock_store(Store::lock)?;
+        let _lock = self.lock_directory(StateDirectory::lock)?;
         self.reload().map_err(|source| self.rejections_error(source))?;
         let decision = self.rejections.decide(fingerprint);
         if decision != Decision::Allowed {
@@ -319,12 +319,12 @@ impl Lockout {
 
     /// Whether the state outlives the process.
     pub fn is_persistent(&self) -> bool {
-        self.store.is_some()
+        self.directory.is_some()
     }
 
     /// What the disk says now, where it can be read, and else what was last known.
     fn newest_rejections(&self) -> Cow<'_, Rejections> {
-        match self.store.as_ref().map(|store| store.read_if_changed(&self.key)) {
+        match self.directory.as_ref().map(|directory| directory.read_if_changed(&self.key)) {
             Some(Ok(Some((rejections, _)))) => Cow::Owned(with_unsaved(rejections, &self.unsaved)),
             _ => Cow::Borrowed(&self.rejections),
         }
@@ -346,15 +346,15 @@ impl Lockout {
         if self.unsaved.is_empty() && updated(&self.rejections) == self.rejections {
             return Ok(());
         }
-        let _lock = self.store.as_ref().map(Store::lock).transpose()?;
+        let _lock = self.directory.as_ref().map(StateDirectory::lock).transpose()?;
         self.reload()?;
         self.write_rejections(updated(&self.rejections))
     }
 
     /// Replaces the rejections by `next`, on the disk first. The caller holds the lock.
     fn write_rejections(&mut self, next: Rejections) -> Result<(), StateError> {
-        if let Some(store) = &mut self.store {
-            store.write_rejections(&self.key, &next)?;
+        if let Some(directory) = &mut self.directory {
+            directory.write_rejections(&self.key, &next)?;
         }
         self.rejections = next;
         self.unsaved.clear();
@@ -363,8 +363,10 @@ impl Lockout {
 
     /// The attempts on the disk, or those of this process where there is no state directory.
     fn newest_attempts(&self) -> Result<Cow<'_, Attempts>, PersistError> {
-        match &self.store {
-            Some(store) => store.read_attempts(&self.key).map(Cow::Owned).map_err(|source| self.attempts_error(source)),
+        match &self.directory {
+            Some(directory) => {
+                directory.read_attempts(&self.key).map(Cow::Owned).map_err(|source| self.attempts_error(source))
+            }
             None => Ok(Cow::Borrowed(&self.attempts)),
         }
     }
@@ -379,7 +381,7 @@ impl Lockout {
         if updated(&*self.newest_attempts()?).is_none() {
             return Ok(());
         }
-        let _lock = self.lock_store(Store::lock)?;
+        let _lock = self.lock_directory(StateDirectory::lock)?;
         match updated(&*self.newest_attempts()?) {
             Some(next) => self.write_attempts(next),
             None => Ok(()),
@@ -387,8 +389,10 @@ impl Lockout {
     }
 
     fn write_attempts(&mut self, attempts: Attempts) -> Result<(), PersistError> {
-        match &self.store {
-            Some(store) => store.write_attempts(&self.key, &attempts).map_err(|source| self.attempts_error(source)),
+        match &self.directory {
+            Some(directory) => {
+                directory.write_attempts(&self.key, &attempts).map_err(|source| self.attempts_error(source))
+            }
             None => {
                 self.attempts = attempts;
                 Ok(())
@@ -397,22 +401,25 @@ impl Lockout {
     }
 
     /// Takes a lock of the state directory, where there is one.
-    fn lock_store<T>(&self, lock: impl FnOnce(&Store) -> Result<T, StateError>) -> Result<Option<T>, PersistError> {
-        self.store.as_ref().map(lock).transpose().map_err(|source| self.attempts_error(source))
+    fn lock_directory<T>(
+        &self,
+        lock: impl FnOnce(&StateDirectory) -> Result<T, StateError>,
+    ) -> Result<Option<T>, PersistError> {
+        self.directory.as_ref().map(lock).transpose().map_err(|source| self.attempts_error(source))
     }
 
     fn attempts_error(&self, source: StateError) -> PersistError {
-        PersistError { path: self.store.as_ref().map(Store::attempts_path).unwrap_or_default(), source }
+        PersistError { path: self.directory.as_ref().map(StateDirectory::attempts_path).unwrap_or_default(), source }
     }
 
     fn rejections_error(&self, source: StateError) -> PersistError {
-        PersistError { path: self.store.as_ref().map(Store::rejections_path).unwrap_or_default(), source }
+        PersistError { path: self.directory.as_ref().map(StateDirectory::rejections_path).unwrap_or_default(), source }
     }
 
     fn reload(&mut self) -> Result<(), StateError> {
-        let Some(store) = &mut self.store else { return Ok(()) };
-        if let Some((rejections, snapshot)) = store.read_if_changed(&self.key)? {
-            store.remember(snapshot);
+        let Some(directory) = &mut self.directory else { return Ok(()) };
+        if let Some((rejections, snapshot)) = directory.read_if_changed(&self.key)? {
+            directory.remember(snapshot);
             self.rejections = with_unsaved(rejections, &self.unsaved);
         }
         Ok(())

@@ -94,7 +94,7 @@ pub trait TokenSource: Send + Sync + 'static {
 
 /// The configured token endpoint.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct TokenEndpoint {
     trust: TrustStore,
     host: String,
     config: Config,
@@ -111,7 +111,7 @@ pub enum EndpointError {
     Client(#[source] reqwest::Error),
 }
 
-impl Endpoint {
+impl TokenEndpoint {
     /// The endpoint that `config` names, trusted as `trust` says at each call.
     ///
     /// # Errors
@@ -209,7 +209,7 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     body.extend_from_slice(chunk);
 }
 
-impl TokenSource for Endpoint {
+impl TokenSource for TokenEndpoint {
     fn fetch(
         &self,
         credentials: &Credentials,
@@ -295,9 +295,9 @@ mod tests {
     use super::*;
     use crate::token::tests::config;
 
-    fn endpoint(base: &str) -> Endpoint {
+    fn endpoint(base: &str) -> TokenEndpoint {
         let (_, trust) = crate::tls::trust_store(crate::tls::Config::default()).unwrap();
-        Endpoint::new(Config { base: base.parse().unwrap(), ..config() }, trust).unwrap()
+        TokenEndpoint::new(Config { base: base.parse().unwrap(), ..config() }, trust).unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use finicity_proxy::{
     credentials::{self, Credentials, Scheme, SourceConfig, dir},
     proxy, tls,
     token::{
-        self, Clock, Command, Endpoint,
+        self, Clock, Command, TokenEndpoint,
         classify::{FailureClass, IssuedToken, TokenFailure, TokenResponse, classify},
         scheme::{self, auth_headers, oauth2::Encoding, revocation_request, token_request},
     },
@@ -99,7 +99,7 @@ fn l03_token_requests_and_tokens() {
             check("the token", reader.usable().unwrap());
             check("the state", (reader.state(), reader.status()));
             let (_, trust) = tls::trust_store(tls::Config::default()).unwrap();
-            check("the endpoint", Endpoint::new(config, trust).unwrap());
+            check("the endpoint", TokenEndpoint::new(config, trust).unwrap());
         }
     }
 }

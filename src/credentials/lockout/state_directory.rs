@@ -65,7 +65,7 @@ struct Version {
 
 /// The state directory.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct StateDirectory {
     dir: PathBuf,
     rejections: StateFile,
     attempts: StateFile,
@@ -77,26 +77,26 @@ pub(super) fn rejections_path(dir: &Path) -> PathBuf {
     dir.join(REJECTIONS_FILE)
 }
 
-impl Store {
+impl StateDirectory {
     /// Opens `dir`, and creates what is missing of directory, key and state.
     pub(super) fn open(dir: &Path) -> Result<(Self, Key, Rejections), StateError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StateError::Directory)?;
         let (rejections, attempts) = (StateFile::new(rejections_path(dir)), StateFile::new(dir.join(ATTEMPTS_FILE)));
-        let mut store = Self { dir: dir.to_owned(), rejections, attempts, last_read: None };
+        let mut directory = Self { dir: dir.to_owned(), rejections, attempts, last_read: None };
         // First without the lock: reading needs none, and must work in a directory that only others may write.
-        let mut found = store.read_rejections()?;
+        let mut found = directory.read_rejections()?;
         if found.is_none() {
-            let _lock = store.lock()?;
-            found = store.read_rejections()?;
+            let _lock = directory.lock()?;
+            found = directory.read_rejections()?;
             if found.is_none() {
                 let (key, rejections) = (Key::generate()?, Rejections::default());
-                store.write_rejections(&key, &rejections)?;
-                return Ok((store, key, rejections));
+                directory.write_rejections(&key, &rejections)?;
+                return Ok((directory, key, rejections));
             }
         }
         let (key, rejections, snapshot) = found.expect("a missing state has been created above");
-        store.remember(snapshot);
-        Ok((store, key, rejections))
+        directory.remember(snapshot);
+        Ok((directory, key, rejections))
     }
 
     /// The file of rejections.
