@@ -67,6 +67,7 @@ async fn cell(state: State, event: &'static str, expected: State, calls: usize) 
     assert_eq!((reader.state(), made), (expected, calls), "{state:?} × {event}");
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[tokio::test(start_paused = true)]
 async fn every_state_meets_every_event() {
     use State::{Degraded, Empty, Expired, Fresh, Quarantined, Rejected};
