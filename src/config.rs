@@ -31,6 +31,7 @@ use crate::{
     server::{self, Address, SocketAccess},
     telemetry::logging::{self, scrubber},
     tls, token,
+    vendor::catalogue::Catalogue,
 };
 
 /// What can run.
@@ -170,16 +171,18 @@ pub fn load_raw(inputs: &Inputs) -> Result<Raw, Problems> {
     if problems.is_empty() { Ok(raw) } else { Err(Problems(problems)) }
 }
 
-/// Reads what callers may call, and nothing else: no credential, and no other key's value.
+/// Reads what callers may call, and the catalogue of the API that this is about. Nothing else: no credential, and no other key's
+/// value.
 ///
 /// # Errors
 ///
 /// What is wrong with these keys, or with the sources themselves.
-pub fn policy(inputs: &Inputs) -> Result<Policy, Problems> {
+pub fn policy(inputs: &Inputs) -> Result<(&'static Catalogue, Policy), Problems> {
     let mut problems = Vec::new();
     let raw = sources::merge(inputs, &mut problems);
-    let policy = resolve::policy(&raw, &mut problems);
-    if problems.is_empty() { Ok(policy) } else { Err(Problems(problems)) }
+    let catalogue = resolve::catalogue();
+    let policy = resolve::policy(&raw, catalogue, &mut problems);
+    if problems.is_empty() { Ok((catalogue, policy)) } else { Err(Problems(problems)) }
 }
 
 /// Reads where credentials come from, and nothing else: no credential, and no other key's value.

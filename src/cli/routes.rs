@@ -8,12 +8,12 @@ use super::output::{eprint, print};
 use crate::{
     config::{self, Inputs},
     policy::{Denial, Mode},
-    vendor::catalogue::{Catalogue, Operation},
+    vendor::catalogue::Operation,
 };
 
 /// Prints a line for each operation of the catalogue. Nobody is called, and no credential is needed.
 pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
-    let policy = config::policy(inputs)?;
+    let (catalogue, policy) = config::policy(inputs)?;
     for rule in policy.unknown() {
         eprint(format_args!("{rule} holds for no operation of the catalogue"));
     }
@@ -24,7 +24,7 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
         let secret = if operation.bears_secret() { "secret" } else { "-" };
         writeln!(lines, "{decision:<12} {cost:<9} {slow:<5} {secret:<7} {method:<7} {path}")
     };
-    for operation in Catalogue::us().operations() {
+    for operation in catalogue.operations() {
         let (method, template) = (operation.method(), operation.template());
         let cost = if operation.is_billable() { "billable" } else { "free" };
         let decision = policy.check(&Method::from_bytes(method.as_bytes())?, template, operation);

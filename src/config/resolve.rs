@@ -56,9 +56,14 @@ pub(super) fn operator_endpoints(raw: &Raw, problems: &mut Vec<Problem>) -> Oper
     OperatorEndpoints { ops, admin, admin_socket: listen::admin_socket(&mut read).map(|socket| socket.path) }
 }
 
+/// The operations of the upstream's API. There is one region; another one gets a key, which is read here.
+pub(super) fn catalogue() -> &'static Catalogue {
+    Catalogue::us()
+}
+
 /// Reads the keys that say what callers may call.
-pub(super) fn policy(raw: &Raw, problems: &mut Vec<Problem>) -> Policy {
-    policy::policy(&mut Reader::new(raw, problems), Catalogue::us())
+pub(super) fn policy(raw: &Raw, catalogue: &'static Catalogue, problems: &mut Vec<Problem>) -> Policy {
+    policy::policy(&mut Reader::new(raw, problems), catalogue)
 }
 
 /// The levels of the log, of keys that are all valid; what is wrong is added to `problems`. Credentials are not looked at.
@@ -80,7 +85,7 @@ fn keys(
     egress_authorization: Option<HeaderValue>,
 ) -> Option<Config> {
     let listen = listen::listen(read);
-    let catalogue = Catalogue::us();
+    let catalogue = catalogue();
     let Admission { hosts, required_header, policy, concurrency, queue, queue_timeout } = admission(read, catalogue);
     let upstream = upstream::upstream(read, egress_authorization);
     let idle_timeout = upstream.as_ref().map(|upstream| upstream.idle_timeout).unwrap_or_default();
