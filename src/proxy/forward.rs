@@ -124,7 +124,7 @@ where
     fn begin(upstream: &Arc<UpstreamInner<B, C>>, exchange: Exchange<ReplayBody<B>>) -> Self {
         let Exchange { request, record } = exchange;
         let attempt = SendAttempt { upstream: Arc::clone(upstream), record, started: Instant::now() };
-        Self(match upstream.pool.checkout(attempt.record.is_retried(), attempt.started) {
+        Self(match upstream.pool.checkout(attempt.record.connection(), attempt.started) {
             Some(Checkout { connection: PooledConnection::Http1(connection), reused }) => {
                 State::Http1Request { request: attempt.send_http1(connection, request, reused), attempt }
             }
@@ -172,7 +172,7 @@ where
 {
     /// Sends `request` on a connection that is opened for it, or for it and others.
     async fn open_and_send(self, request: Request<ReplayBody<B>>) -> Result<Response<ResponseBody>, Error> {
-        let opened = self.upstream.pool.open_or_join(self.record.is_retried()).await;
+        let opened = self.upstream.pool.open_or_join(self.record.connection()).await;
         let Checkout { connection, reused } = opened.map_err(connect_error)?;
         let sent = match connection {
             PooledConnection::Http1(connection) => self.send_http1(connection, request, reused).await,
@@ -188,7 +188,7 @@ where
         request: Request<ReplayBody<B>>,
         reused: bool,
     ) -> Http1Request<C, SentBody<B>> {
-        self.record_connection(reused);
+        self.record_connection(connection.number(), reused);
         let (mut head, body) = request.into_parts();
         // The target as the caller sent it; whom it is for stands in `Host`.
         head.headers.insert(header::HOST, self.upstream.host.clone());
@@ -205,7 +205,7 @@ where
         request: Request<ReplayBody<B>>,
         reused: bool,
     ) -> Http2Request<C, SentBody<B>> {
-        self.record_connection(reused);
+        self.record_connection(connection.number(), reused);
         let (mut head, body) = request.into_parts();
         body.buffer().set_head(head.clone());
         // A try before this one, over HTTP/1.1, has put the former there; here the target says whom the request is for, and frames where
@@ -219,9 +219,9 @@ where
     }
 
     /// Notes that it has a connection, before it is sent: the upstream goes on with a request whose caller leaves.
-    fn record_connection(&self, reused: bool) {
+    fn record_connection(&self, number: u64, reused: bool) {
         self.upstream.pool.metrics().upstream().request_sent(reused);
-        self.record.set_connection_reused(reused);
+        self.record.set_connection(number, reused);
         self.record.set_reached_upstream(true);
     }
 

@@ -44,6 +44,8 @@ pub struct Record {
     policy_denial: OnceLock<Denial>,
     /// 0 before there is a connection, 1 for a new one, 2 for one that has served before.
     connection_reused: AtomicU8,
+    /// 0 before there is a connection.
+    connection: AtomicU64,
 }
 
 impl Record {
@@ -74,6 +76,7 @@ impl Record {
             vendor_code: OnceLock::new(),
             policy_denial: OnceLock::new(),
             connection_reused: AtomicU8::new(0),
+            connection: AtomicU64::new(0),
         }
     }
 
@@ -170,8 +173,14 @@ impl Record {
         Some(self.connection_reused.load(Relaxed)).filter(|reused| *reused > 0).map(|reused| reused == 2)
     }
 
-    /// Notes that.
-    pub fn set_connection_reused(&self, reused: bool) {
+    /// The number of the connection that the request was last sent on, in the pool of its worker; `None` before it was sent.
+    pub(super) fn connection(&self) -> Option<u64> {
+        Some(self.connection.load(Relaxed)).filter(|number| *number > 0)
+    }
+
+    /// Notes that the request is sent on the connection with that number, and whether it has served before.
+    pub fn set_connection(&self, number: u64, reused: bool) {
+        self.connection.store(number, Relaxed);
         self.connection_reused.store(1 + u8::from(reused), Relaxed);
     }
 

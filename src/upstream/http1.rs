@@ -91,6 +91,8 @@ pub(super) struct Http1Connection<S, B> {
     bytes_read_before: u64,
     /// The connection can be reused once all of this response has been read.
     keep_alive: bool,
+    /// How long the server keeps the connection open while it is idle, as the last response with `Keep-Alive` says.
+    keep_alive_timeout: Option<Duration>,
 }
 
 impl<S, B> Http1Connection<S, B>
@@ -113,6 +115,7 @@ where
             decoder: Decoder::DONE,
             bytes_read_before: 0,
             keep_alive: true,
+            keep_alive_timeout: None,
         }
     }
 
@@ -136,8 +139,9 @@ where
                     // An answer to nothing is no answer (RFC 9112, 9.2).
                     return Poll::Ready(Err(Error::Invalid("it came before its request")));
                 }
-                let ResponseHead { response, decoder, keep_alive } = head;
+                let ResponseHead { response, decoder, keep_alive, keep_alive_timeout } = head;
                 (self.decoder, self.keep_alive) = (decoder, keep_alive);
+                self.keep_alive_timeout = keep_alive_timeout.or(self.keep_alive_timeout);
                 self.release_buffer();
                 return Poll::Ready(Ok(response));
             }
@@ -226,6 +230,11 @@ where
     /// Whether the connection can serve the next request: both messages are complete, and both sides keep it alive.
     pub(super) fn is_reusable(&self) -> bool {
         self.keep_alive && self.is_response_complete() && self.request_writer.is_done() && self.incoming.is_empty()
+    }
+
+    /// How long the server keeps the connection open while it is idle, if it says so.
+    pub(super) fn keep_alive_timeout(&self) -> Option<Duration> {
+        self.keep_alive_timeout
     }
 
     /// Polls an idle connection: `Ready(true)` at a clean end, `Ready(false)` on an error or unsolicited bytes.

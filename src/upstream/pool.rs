@@ -58,16 +58,20 @@ pub(crate) struct Pool<C: Connect, B> {
 }
 
 struct State<C: Connect, B> {
-    /// The idle connections over HTTP/1.1, the newest last, each with the time since when it is idle.
+    /// The idle connections over HTTP/1.1, the newest last, each with the time until which it may be idle.
     idle: VecDeque<(Box<ExclusiveConnection<C, B>>, Instant)>,
     /// The connections over HTTP/2, the newest last, each with the time of its last use.
     multiplexed: Vec<(Arc<MultiplexedConnection<C, B>>, Instant)>,
     /// Whether the last connection that was opened speaks HTTP/2, or the first may.
     expect_http2: bool,
+    /// The number of connections opened so far.
+    opened: u64,
     /// Whether the reaper runs …
     reaper_running: bool,
-    /// … and what wakes it.
+    /// … what wakes it …
     reaper_waker: Option<Waker>,
+    /// … and when it runs next if nothing does.
+    next_reap: Option<Instant>,
 }
 
 /// The connection that a request gets.
@@ -89,8 +93,10 @@ impl<C: Connect, B> Pool<C, B> {
             idle: VecDeque::new(),
             multiplexed: Vec::new(),
             expect_http2: config.http2,
+            opened: 0,
             reaper_running: false,
             reaper_waker: None,
+            next_reap: None,
         };
         Arc::new(Self {
             connector,
@@ -121,14 +127,17 @@ where
 {
     /// A connection for a request that [`checkout`](Self::checkout) had none for: a new one, or an HTTP/2 connection that another
     /// request is opening.
-    pub(crate) async fn open_or_join(self: &Arc<Self>, bypass_idle: bool) -> Result<Checkout<C, B>, ConnectError> {
+    pub(crate) async fn open_or_join(
+        self: &Arc<Self>,
+        newer_than: Option<u64>,
+    ) -> Result<Checkout<C, B>, ConnectError> {
         if !self.state().expect_http2 {
             return self.open().await;
         }
         let Ok(_opening) = self.http2_opening.try_lock() else {
             // Another request is opening one. If that fails, all that waited open theirs at the same time, not one after another.
             drop(self.http2_opening.lock().await);
-            return match self.checkout(bypass_idle, Instant::now()) {
+            return match self.checkout(newer_than, Instant::now()) {
                 Some(checkout) => Ok(checkout),
                 None => self.open().await,
             };
@@ -136,23 +145,26 @@ where
         self.open().await
     }
 
-    /// Takes a reusable connection out of the pool, if there is one. `bypass_idle` skips the idle ones, for a request whose connection
-    /// turned out to be closed.
-    pub(crate) fn checkout(&self, bypass_idle: bool, now: Instant) -> Option<Checkout<C, B>> {
+    /// Takes a reusable connection out of the pool, if there is one. `newer_than` is for a request that was sent before, on the connection
+    /// of that number: whatever became of it there may happen on the idle connections too, so it gets none of them, and over HTTP/2 only
+    /// a connection that was opened later.
+    pub(crate) fn checkout(&self, newer_than: Option<u64>, now: Instant) -> Option<Checkout<C, B>> {
         let state = &mut *self.state();
-        if let Some((multiplexed, last_used)) = state
-            .multiplexed
-            .iter_mut()
-            .find(|(multiplexed, _)| multiplexed.has_capacity() && multiplexed.is_usable(now))
-        {
+        if let Some((multiplexed, last_used)) = state.multiplexed.iter_mut().find(|(multiplexed, _)| {
+            newer_than.is_none_or(|number| multiplexed.number() > number)
+                && multiplexed.has_capacity()
+                && multiplexed.is_usable(now)
+        }) {
             *last_used = now;
             return Some(Checkout { connection: PooledConnection::Http2(Arc::clone(multiplexed)), reused: true });
         }
         // The request drives it from now on, so the reaper need not be woken for it.
         let mut noop_cx = Context::from_waker(Waker::noop());
-        while !bypass_idle && let Some((mut exclusive, since)) = state.idle.pop_back() {
+        while newer_than.is_none()
+            && let Some((mut exclusive, idle_until)) = state.idle.pop_back()
+        {
             self.metrics.upstream().idle().dec();
-            if exclusive.check_reusable(&mut noop_cx, now, since + self.idle_timeout) {
+            if exclusive.check_reusable(&mut noop_cx, now, idle_until) {
                 return Some(Checkout { connection: PooledConnection::Http1(exclusive), reused: true });
             }
         }
@@ -167,18 +179,24 @@ where
         let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
         let expires_at = Instant::now() + self.max_age.mul_f64(jitter);
         let pool = Arc::downgrade(self);
-        self.state().expect_http2 = protocol == Protocol::Http2;
+        let number = self.next_number(protocol);
         let connection = match protocol {
             Protocol::Http1 => {
                 let http1 = Http1Connection::new(stream, self.write_timeout);
-                PooledConnection::Http1(Box::new(ExclusiveConnection::new(http1, expires_at, connection_metrics, pool)))
+                PooledConnection::Http1(Box::new(ExclusiveConnection::new(
+                    http1,
+                    number,
+                    expires_at,
+                    connection_metrics,
+                    pool,
+                )))
             }
             Protocol::Http2 => {
                 let http2 = Http2Connection::begin(stream, self.write_timeout, connection_metrics)
                     .await
                     .map_err(ConnectError::Http);
                 let http2 = http2.inspect_err(|error| count_failure(&self.metrics, error))?;
-                let multiplexed = Arc::new(MultiplexedConnection::new(http2, expires_at, pool));
+                let multiplexed = Arc::new(MultiplexedConnection::new(http2, number, expires_at, pool));
                 self.insert(|state, now| {
                     state.multiplexed.retain(|(older, _)| older.check_reusable(now, now + self.idle_timeout));
                     state.multiplexed.push((Arc::clone(&multiplexed), now));
@@ -187,6 +205,14 @@ where
             }
         };
         Ok(Checkout { connection, reused: false })
+    }
+
+    /// The number of a connection that has been opened and speaks `protocol`.
+    fn next_number(&self, protocol: Protocol) -> u64 {
+        let mut state = self.state();
+        state.expect_http2 = protocol == Protocol::Http2;
+        state.opened += 1;
+        state.opened
     }
 
     /// Calls `insert_into` with the state, and starts the reaper unless it runs.
@@ -207,7 +233,7 @@ where
         let now = Instant::now();
         let state = &mut *self.state();
         let idle_before = state.idle.len();
-        state.idle.retain_mut(|(exclusive, since)| exclusive.check_reusable(cx, now, *since + self.idle_timeout));
+        state.idle.retain_mut(|(exclusive, idle_until)| exclusive.check_reusable(cx, now, *idle_until));
         self.metrics.upstream().idle().sub((idle_before - state.idle.len()) as i64);
         state.multiplexed.retain_mut(|(multiplexed, last_used)| {
             if multiplexed.active_requests() > 0 {
@@ -216,15 +242,12 @@ where
             }
             multiplexed.check_reusable(now, *last_used + self.idle_timeout)
         });
-        let oldest = state
-            .idle
-            .iter()
-            .map(|(_, since)| *since)
-            .chain(state.multiplexed.iter().map(|(_, last_used)| *last_used))
-            .min();
-        state.reaper_running = oldest.is_some();
-        state.reaper_waker = oldest.map(|_| cx.waker().clone());
-        oldest.map(|since| since + self.idle_timeout)
+        let idle_untils = state.idle.iter().map(|(_, idle_until)| *idle_until);
+        let last_useds = state.multiplexed.iter().map(|(_, last_used)| *last_used + self.idle_timeout);
+        state.next_reap = idle_untils.chain(last_useds).min();
+        state.reaper_running = state.next_reap.is_some();
+        state.reaper_waker = state.next_reap.map(|_| cx.waker().clone());
+        state.next_reap
     }
 }
 

@@ -3,6 +3,7 @@
 mod close_reasons;
 mod early;
 mod http2;
+mod second_attempts;
 
 use std::{
     convert::Infallible,
@@ -15,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderName, Request, Uri};
+use http::{HeaderName, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -235,6 +236,65 @@ async fn g05_a_connection_that_is_not_used_is_closed() {
     assert_eq!(timeout(2 * SECOND, stream.read(&mut [0])).await.unwrap().unwrap(), 0, "and then closed by us");
     drop(timeout(SECOND, get(&client)).await);
     assert_eq!(opened.load(SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_idle_for_a_second_less_than_the_upstream_keeps_it() {
+    for (fields, idle_s) in [
+        ("", 30),
+        ("keep-alive: timeout=5\r\n", 4),
+        ("connection: keep-alive\r\nkeep-alive: timeout=15, max=100\r\n", 14),
+        ("keep-alive: max=100,Timeout = \"7\"\r\n", 6),
+        ("keep-alive: timeout=9\r\nkeep-alive: timeout=3, timeout=8\r\n", 2),
+        ("keep-alive: timeout=60\r\n", 30),
+        ("keep-alive: timeout=99999999999999999999999\r\n", 30),
+        ("keep-alive: timeout=soon, timeout, timeout=, timeout=-1, x=2, timeoutx=2\r\n", 30),
+        ("keep-alive: timeout=1\r\n", 0),
+        ("keep-alive: timeout=0\r\n", 0),
+    ] {
+        let (client, opened) = client(Protocol::Http1, move |_, mut stream| {
+            drop(tokio::spawn(async move {
+                while read_request(&mut stream).await.is_some() {
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{fields}\r\nok");
+                    stream.write_all(head.as_bytes()).await.unwrap();
+                }
+            }));
+        });
+        fetch(&client).await;
+        for _ in 0..if idle_s == 0 { 0 } else { 3 } {
+            sleep(idle_s * SECOND - SECOND / 2).await;
+            fetch(&client).await;
+        }
+        assert_eq!(opened.load(SeqCst), 1, "{fields:?}: it is reused within the time");
+        // Closed when that time is over, and not when the next request finds out.
+        sleep(idle_s * SECOND + SECOND / 10).await;
+        assert_eq!(connection_metrics(&client).await, r#""idle"} 1"#, "{fields:?}");
+        fetch(&client).await;
+        assert_eq!(opened.load(SeqCst), 2, "{fields:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_keep_alive_timeout_of_one_connection_is_not_that_of_another() {
+    let (client, _) = client(Protocol::Http1, |number, mut stream| {
+        drop(tokio::spawn(async move {
+            while read_request(&mut stream).await.is_some() {
+                let timeout = if number == 0 { "" } else { "keep-alive: timeout=5\r\n" };
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{timeout}\r\nok");
+                stream.write_all(head.as_bytes()).await.unwrap();
+            }
+        }));
+    });
+    // Two at a time, so that there are two connections; the one with the longer time is idle first.
+    let (first, second) = tokio::join!(get(&client), get(&client));
+    first.unwrap().into_body().collect().await.unwrap();
+    sleep(SECOND).await;
+    second.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(connection_metrics(&client).await, " 2,_idle 2");
+    sleep(5 * SECOND).await;
+    assert_eq!(connection_metrics(&client).await, r#" 1,"idle"} 1,_idle 1"#);
+    sleep(25 * SECOND).await;
+    assert_eq!(connection_metrics(&client).await, r#""idle"} 2"#);
 }
 
 #[tokio::test(start_paused = true)]

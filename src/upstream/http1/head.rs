@@ -1,6 +1,6 @@
 //! Message heads: writes those of requests, and reads those of responses.
 
-use std::{io::Write as _, mem::MaybeUninit};
+use std::{io::Write as _, mem::MaybeUninit, time::Duration};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request::Parts};
@@ -14,6 +14,9 @@ use crate::message::fields::list;
 pub(super) const MAX_BYTES: usize = 64 * 1024;
 const MAX_FIELDS: usize = 128;
 
+/// How long the server keeps an idle connection open, which it says in the parameter `timeout`, in seconds (RFC 2068, 19.7.1.1).
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// The start of every response.
 const VERSION: &[u8] = b"HTTP/1.";
 
@@ -26,6 +29,8 @@ pub(super) struct ResponseHead {
     pub(super) decoder: Decoder,
     /// The connection can be reused after the body.
     pub(super) keep_alive: bool,
+    /// How long the server keeps the connection open while it is idle, if it says so.
+    pub(super) keep_alive_timeout: Option<Duration>,
 }
 
 /// Writes the head of a request, and what it does not say of its body's framing.
@@ -99,6 +104,7 @@ pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<ResponseHead
     let length = content_length(&mut headers)?;
     let (decoder, is_unambiguous) = framing(&headers, length, status, method, is_http_11)?;
     let keep_alive = is_unambiguous && !decoder.is_close_delimited() && keeps_alive(&headers, is_http_11);
+    let keep_alive_timeout = keep_alive_timeout(&headers);
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = if is_http_11 { Version::HTTP_11 } else { Version::HTTP_10 };
@@ -108,7 +114,7 @@ pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<ResponseHead
     {
         response.extensions_mut().insert(reason);
     }
-    Ok(Some(ResponseHead { response, decoder, keep_alive }))
+    Ok(Some(ResponseHead { response, decoder, keep_alive, keep_alive_timeout }))
 }
 
 /// How the body is framed (RFC 9112, 6.3), and whether that leaves no doubt about where the next answer begins.
@@ -177,4 +183,16 @@ fn keeps_alive(headers: &HeaderMap, is_http_11: bool) -> bool {
         keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
     }
     keep_alive
+}
+
+/// The smallest `timeout` in `Keep-Alive`. One that is not a number of seconds is ignored.
+fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = list(headers, &KEEP_ALIVE).filter_map(|parameter| {
+        let (name, value) = str::from_utf8(parameter).ok()?.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        let is_number = name.trim().eq_ignore_ascii_case("timeout") && value.bytes().all(|byte| byte.is_ascii_digit());
+        // What is too large a number is longer than anything is kept.
+        Some(value).filter(|value| is_number && !value.is_empty()).map(|value| value.parse().unwrap_or(u64::MAX))
+    });
+    seconds.min().map(Duration::from_secs)
 }

@@ -4,6 +4,7 @@ use std::{
     error::Error as StdError,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,9 +22,15 @@ use crate::{
     },
 };
 
+/// How long before the upstream closes an idle connection it is last used: a request that is sent takes a while to get there, and one
+/// that arrives when the connection is closed is lost.
+const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
+
 /// A connection over HTTP/1.1, which belongs to one request at a time.
 pub(crate) struct ExclusiveConnection<C: Connect, B> {
     pub(in crate::upstream) http1: Http1Connection<C::Stream, B>,
+    /// Its number in its pool.
+    number: u64,
     /// When it stops taking requests.
     expires_at: Instant,
     open_guard: OpenGuard,
@@ -36,14 +43,26 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// `http1`, in `pool`, until `expires_at`.
+    /// `http1`, in `pool` as `number`, until `expires_at`.
     pub(super) fn new(
         http1: Http1Connection<C::Stream, B>,
+        number: u64,
         expires_at: Instant,
         connection_metrics: Arc<ConnectionMetrics>,
         pool: Weak<Pool<C, B>>,
     ) -> Self {
-        Self { http1, expires_at, open_guard: OpenGuard(connection_metrics), pool }
+        Self { http1, number, expires_at, open_guard: OpenGuard(connection_metrics), pool }
+    }
+
+    /// Its number in its pool: the one opened later has the larger one.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// How long it may be idle: `pool_timeout`, unless the upstream closes it before.
+    fn idle_timeout(&self, pool_timeout: Duration) -> Duration {
+        let announced = self.http1.keep_alive_timeout();
+        announced.map_or(pool_timeout, |timeout| pool_timeout.min(timeout.saturating_sub(KEEP_ALIVE_MARGIN)))
     }
 
     /// Its metrics.
@@ -102,10 +121,15 @@ where
         let metrics = Arc::clone(&pool.metrics);
         pool.insert(|state, now| {
             // From now on the reaper is woken when the peer closes it.
-            let mut reaper_cx = Context::from_waker(state.reaper_waker.as_ref().unwrap_or(Waker::noop()));
-            if self.check_reusable(&mut reaper_cx, now, now + pool.idle_timeout) {
+            let reaper_waker = state.reaper_waker.as_ref().unwrap_or(Waker::noop());
+            let mut reaper_cx = Context::from_waker(reaper_waker);
+            let idle_until = now + self.idle_timeout(pool.idle_timeout);
+            if self.check_reusable(&mut reaper_cx, now, idle_until) {
                 metrics.upstream().idle().inc();
-                state.idle.push_back((self, now));
+                if state.next_reap.is_some_and(|next_reap| idle_until < next_reap) {
+                    reaper_waker.wake_by_ref();
+                }
+                state.idle.push_back((self, idle_until));
             }
         });
     }

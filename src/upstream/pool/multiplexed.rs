@@ -13,14 +13,21 @@ use crate::{
 /// A connection over HTTP/2, which many requests use at a time, and the pool that it belongs to.
 pub(crate) struct MultiplexedConnection<C: Connect, B> {
     pub(in crate::upstream) http2: Http2Connection,
+    /// Its number in its pool.
+    number: u64,
     expires_at: Instant,
     pool: Weak<Pool<C, B>>,
 }
 
 impl<C: Connect, B> MultiplexedConnection<C, B> {
-    /// `http2`, in `pool`, until `expires_at`.
-    pub(super) fn new(http2: Http2Connection, expires_at: Instant, pool: Weak<Pool<C, B>>) -> Self {
-        Self { http2, expires_at, pool }
+    /// `http2`, in `pool` as `number`, until `expires_at`.
+    pub(super) fn new(http2: Http2Connection, number: u64, expires_at: Instant, pool: Weak<Pool<C, B>>) -> Self {
+        Self { http2, number, expires_at, pool }
+    }
+
+    /// Its number in its pool: the one opened later has the larger one.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Whether a request can be sent now.

@@ -1,9 +1,10 @@
 //! A token that the upstream refuses: replaced, and the request sent once more; and all the 401s that are left alone.
 
 use std::{
+    collections::HashSet,
     io::Write as _,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     thread,
@@ -87,6 +88,34 @@ fn o01_o04_a_token_revoked_early_costs_fifty_callers_nothing() {
         assert!(taken.iter().any(|again| plain(again) == plain(request)), "{request:?}");
     }
     proxy.process.wait_for_line(|line| line.contains(r#""replayed":true"#) && line.contains(r#""token.version":2"#));
+}
+
+#[test]
+fn a_replay_does_not_use_the_connection_that_carried_the_refusal() {
+    let (oldest, refused_on) = (Arc::new(AtomicU64::new(1)), Mutex::new(HashSet::new()));
+    let good_from = Arc::clone(&oldest);
+    // A connection that carried a refusal looks open, and fails the next request.
+    let upstream = Upstream::start(3600, move |request| {
+        let mut refused_on = refused_on.lock().unwrap();
+        if refused_on.contains(&request.connection) {
+            return Reply::Cut(Vec::new());
+        }
+        if version(request) >= good_from.load(SeqCst) {
+            return Reply::json("{}");
+        }
+        refused_on.insert(request.connection);
+        expired()
+    });
+    let proxy = Proxy::start(&upstream);
+    oldest.store(2, SeqCst);
+    thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| {
+                let answer = proxy.connect().call("POST", "/x", &["Content-Length: 5"], b"hello");
+                assert_eq!(answer.status, 200, "{answer:?}");
+            });
+        }
+    });
 }
 
 #[test]
