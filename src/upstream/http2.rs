@@ -40,6 +40,9 @@ use crate::telemetry::CloseReason;
 /// The largest head of an answer.
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
 
+/// The most bytes of informational responses before a response, each counted as HTTP/1.1 would write it.
+const INTERIM_LIMIT: usize = 64 * 1024;
+
 /// How much of one body, and of all bodies of a connection, may be on its way to a caller that does not take it. Fixed: windows
 /// that grow with the connection's speed (adaptive ones) would let the server decide how much memory it takes.
 const STREAM_WINDOW: u32 = 1024 * 1024;

@@ -19,7 +19,7 @@ use super::{
     lifecycle::AwaitingResponse,
     pool::{ExclusiveConnection, MultiplexedConnection},
 };
-use crate::{error_chain::BodyError, upstream::Disposition};
+use crate::{error_chain::BodyError, telemetry::CloseReason, upstream::Disposition};
 
 /// A request without a response.
 #[derive(Debug)]
@@ -160,6 +160,10 @@ where
             Ok(response) => Ok(response.map(|body| UpstreamBody::http2(body, multiplexed))),
             Err(http2::Http2Failure { error, disposition, is_connection_error }) => {
                 if is_connection_error {
+                    // Of the others the connection itself says why it ended.
+                    if matches!(error, http2::Error::Invalid(_)) {
+                        multiplexed.http2.connection_metrics().set_close_reason(CloseReason::Failed);
+                    }
                     multiplexed.evict();
                 }
                 Err(UnansweredRequest { error: RequestError::Http2(error), disposition })

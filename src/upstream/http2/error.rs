@@ -15,6 +15,9 @@ pub(crate) enum Error {
     /// The stream, or the connection, was ended by one side or the other. What a server adds in words is not told.
     #[error("{}", describe(.0))]
     Http(#[source] h2::Error),
+    /// Each part of the answer can be read, and as a whole it must not be believed.
+    #[error("the answer is not valid HTTP: {0}")]
+    Invalid(&'static str),
     /// The stream was reset "without error" before the end of the answer (RFC 9113, 8.1); that is no end.
     #[error("the upstream reset the body before its end")]
     Reset,
@@ -31,15 +34,20 @@ impl Error {
 
     /// Whether the upstream broke the HTTP protocol, so that our side ended the stream or the connection.
     pub(in crate::upstream) fn is_protocol(&self) -> bool {
-        matches!(self, Self::Http(error) if error.is_library())
+        match self {
+            Self::Invalid(_) => true,
+            Self::Http(error) => error.is_library(),
+            Self::Body(_) | Self::Reset | Self::Io(_) => false,
+        }
     }
 
-    /// Whether it is an error of the connection, which takes no further requests, and not of one stream (RFC 9113, 5.4).
+    /// Whether it is an error of the connection, which takes no further requests, and not of one stream (RFC 9113, 5.4). A server whose
+    /// answer must not be believed may go on with it, so that only the end of the connection ends it.
     pub(super) fn is_connection_error(&self) -> bool {
         match self {
             Self::Body(_) | Self::Reset => false,
             Self::Http(error) => !error.is_reset(),
-            Self::Io(_) => true,
+            Self::Io(_) | Self::Invalid(_) => true,
         }
     }
 
@@ -53,7 +61,7 @@ impl Error {
                 (error.is_remote() && (is_refused || error.is_go_away())).then_some(Disposition::NotProcessed)
             }
             Self::Io(_) => reused.then_some(Disposition::NoResponse),
-            Self::Body(_) | Self::Reset => None,
+            Self::Body(_) | Self::Invalid(_) | Self::Reset => None,
         }
     }
 }

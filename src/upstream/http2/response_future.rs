@@ -7,10 +7,10 @@ use std::{
 
 use bytes::Bytes;
 use h2::{SendStream, client::ResponseFuture};
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::Body;
 
-use super::{Error, RecvBody, send_body::SendBody};
+use super::{Error, INTERIM_LIMIT, RecvBody, send_body::SendBody};
 use crate::{error_chain::BodyError, upstream::Disposition};
 
 /// A request without a response.
@@ -33,6 +33,8 @@ pub(in crate::upstream) struct Http2ResponseFuture<B> {
     response: Result<ResponseFuture, Option<h2::Error>>,
     /// Sends the rest of the request; `None` for most requests.
     send_body: Option<Box<SendBody<B>>>,
+    /// The number of bytes of informational responses before the response.
+    interim_bytes: usize,
     reused: bool,
 }
 
@@ -45,9 +47,9 @@ impl<B> Http2ResponseFuture<B> {
         match sent {
             Ok((response, stream)) => {
                 let send_body = (!body.is_end_stream()).then(|| Box::new(SendBody::new(stream, body)));
-                Self { response: Ok(response), send_body, reused }
+                Self { response: Ok(response), send_body, interim_bytes: 0, reused }
             }
-            Err(error) => Self { response: Err(Some(error)), send_body: None, reused },
+            Err(error) => Self { response: Err(Some(error)), send_body: None, interim_bytes: 0, reused },
         }
     }
 }
@@ -60,7 +62,7 @@ where
     type Output = Result<Response<RecvBody>, Http2Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { response, send_body, reused } = &mut *self;
+        let Self { response, send_body, interim_bytes, reused } = &mut *self;
         let failure = |error: Error, disposition| Http2Failure {
             is_connection_error: error.is_connection_error(),
             error,
@@ -73,6 +75,9 @@ where
                 return Poll::Ready(Err(failure(error.into(), Some(Disposition::NotSent { reused: *reused }))));
             }
         };
+        if skip_interim(response, interim_bytes, cx).is_err() {
+            return Poll::Ready(Err(failure(Error::Invalid("too much comes before it"), None)));
+        }
         if let Poll::Ready(response) = Pin::new(response).poll(cx) {
             return Poll::Ready(match response {
                 Ok(response) => {
@@ -102,4 +107,30 @@ where
         }
         Poll::Pending
     }
+}
+
+/// More informational responses than are skipped.
+struct TooMuchInterim;
+
+/// Takes the informational responses that have come out of `response`, and adds their size to `interim_bytes`. h2 skips them by itself, as
+/// many as come.
+fn skip_interim(
+    response: &mut ResponseFuture,
+    interim_bytes: &mut usize,
+    cx: &mut Context<'_>,
+) -> Result<(), TooMuchInterim> {
+    // An error, and the end, are what the response itself is polled for.
+    while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+        *interim_bytes += size(interim.headers());
+        if *interim_bytes > INTERIM_LIMIT {
+            return Err(TooMuchInterim);
+        }
+    }
+    Ok(())
+}
+
+/// The size of a head with `fields` as HTTP/1.1 writes it.
+fn size(fields: &HeaderMap) -> usize {
+    const EMPTY_HEAD: &str = "HTTP/1.1 100 \r\n\r\n";
+    EMPTY_HEAD.len() + fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
 }

@@ -256,6 +256,39 @@ async fn a_response_can_complete_before_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn informational_responses_are_skipped_up_to_a_limit() {
+    // As many as are skipped over HTTP/1.1: together 64 KiB there.
+    const HINT_BYTES: usize = "HTTP/1.1 103 \r\nlink: \r\n\r\n".len() + 8192;
+    for (hints, is_early, accepted) in [
+        (0, false, true),
+        (INTERIM_LIMIT / HINT_BYTES, false, true),
+        (INTERIM_LIMIT / HINT_BYTES + 1, false, false),
+        (INTERIM_LIMIT / HINT_BYTES, true, true),
+        (INTERIM_LIMIT / HINT_BYTES + 1, true, false),
+    ] {
+        let (connection, _) = connection(move |_, mut respond: SendResponse<Bytes>| async move {
+            for _ in 0..hints {
+                let hint = Response::builder().status(StatusCode::EARLY_HINTS).header("link", "x".repeat(8192));
+                if respond.send_informational(hint.body(()).unwrap()).is_err() {
+                    return;
+                }
+                if is_early {
+                    sleep(SECOND).await;
+                }
+            }
+            let _ = respond.send_response(head(), true);
+        })
+        .await;
+        let result = connection.send(get(), REUSED).await;
+        assert_eq!(result.is_ok(), accepted, "{hints} {is_early}");
+        if let Err(Http2Failure { error, disposition, is_connection_error }) = result {
+            assert!(error.is_protocol() && is_connection_error, "{error:?}");
+            assert_eq!(disposition, None, "it may have been executed");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn sending_stops_when_the_server_resets_the_stream() {
     let (connection, _) = connection(|_, mut respond: SendResponse<Bytes>| async move {
         let mut sent = respond.send_response(head(), false).unwrap();

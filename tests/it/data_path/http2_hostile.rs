@@ -3,7 +3,7 @@
 use crate::support::{
     h2::{
         Action, CANCEL, H2Upstream, INTERNAL_ERROR, OpenedStream, PROTOCOL_ERROR, REFUSED_STREAM, continuation, data,
-        field, goaway, head, head_without_end, ok, ping, reset, setting,
+        early_hints, field, goaway, head, head_without_end, ok, ping, reset, setting,
     },
     process::Proxy,
 };
@@ -131,6 +131,26 @@ fn h02_a_head_that_never_ends() {
         Action::Flood(head_without_end(opened.stream, &[]), continuation(opened.stream, &fields, false), 100_000)
     });
     assert!(sent < 100_000, "the connection must be closed");
+}
+
+#[test]
+fn informational_responses_without_end() {
+    for fields in [Vec::new(), field("link", &"a".repeat(1000), false)] {
+        let sent = check_hostile(Some("upstream_protocol"), move |opened| {
+            Action::Flood(early_hints(opened.stream, &fields), early_hints(opened.stream, &fields), 1_000_000)
+        });
+        assert!(sent < 1_000_000, "the connection must be closed");
+    }
+}
+
+#[test]
+fn a_few_informational_responses_are_skipped() {
+    let upstream = odd_second(|opened| {
+        let hints = early_hints(opened.stream, &field("link", "<x>", false)).repeat(900);
+        Action::Send([hints, ok(opened.stream)].concat())
+    });
+    let proxy = upstream.proxy(&[]);
+    assert_eq!(second(&proxy, "POST", "/x", b"body"), 200);
 }
 
 #[test]

@@ -209,6 +209,11 @@ pub fn head_without_end(stream: u32, fields: &[u8]) -> Vec<u8> {
     frame(HEADERS, 0, stream, &[&[0x88], fields].concat())
 }
 
+/// The head of a 103, with `fields` in HPACK, complete.
+pub fn early_hints(stream: u32, fields: &[u8]) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &[&[0x08, 3], &b"103"[..], fields].concat())
+}
+
 pub fn continuation(stream: u32, fields: &[u8], last: bool) -> Vec<u8> {
     frame(CONTINUATION, if last { END_HEADERS } else { 0 }, stream, fields)
 }
