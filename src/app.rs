@@ -167,7 +167,7 @@ impl App {
     }
 
     /// Runs until `stop` completes with its reason, or an administrator requests the shutdown. Then drains: no new connections are
-    /// accepted, and requests in flight are finished. A completion of `stop_now` cuts that short.
+    /// accepted, and requests in flight are finished. A completion of `stop_now` cuts that short: what is in flight is aborted.
     ///
     /// # Errors
     ///
@@ -196,11 +196,16 @@ impl App {
         };
         select! {
             outcome = self.shut_down() => outcome,
-            reason = second => {
-                warn!(target: AUDIT, %reason, "stopping at once");
-                Ok(ShutdownOutcome::CutOff)
-            }
+            reason = second => Ok(self.stop_at_once(&reason).await),
         }
+    }
+
+    /// Aborts the requests in flight, and logs how many there were.
+    async fn stop_at_once(&mut self, reason: &impl fmt::Display) -> ShutdownOutcome {
+        self.sequence.closing.cancel();
+        let aborted = self.server.abort().await;
+        warn!(target: AUDIT, %reason, requests = aborted, "stopping at once");
+        if aborted > 0 { ShutdownOutcome::CutOff } else { ShutdownOutcome::Drained }
     }
 
     /// Goes through the phases of the shutdown.

@@ -64,6 +64,9 @@ const IDLE_DRAIN_GRACE: Duration = Duration::from_millis(250);
 /// How long the last responses may take to be sent after the drain timeout has expired.
 pub const FINAL_RESPONSE_GRACE: Duration = Duration::from_secs(1);
 
+/// How long aborted connections may take to end, which needs one turn of each worker's event loop.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
+
 /// The workers and what they share.
 #[derive(Debug)]
 pub struct Server {
@@ -177,6 +180,27 @@ impl Server {
                 self.closed().await;
             }
         }
+        self.drain.aborted()
+    }
+
+    /// Resets the connections that have a request in flight, and closes the others. To be called after the `stop` of
+    /// [`accept`](Self::accept) was cancelled. Returns the number of requests that were aborted, those that
+    /// [`drain`](Self::drain) aborted before included.
+    pub async fn abort(&self) -> usize {
+        let connections = || self.workers.iter().map(Worker::connections);
+        self.drain.begin();
+        for connections in connections() {
+            connections.drain();
+            connections.expire();
+            connections.abort();
+        }
+        let all_closed = async {
+            for connections in connections() {
+                connections.closed().await;
+            }
+        };
+        // Each ends the next time that its task runs; a worker that does not run its tasks is not waited for.
+        let _ = timeout(ABORT_GRACE, all_closed).await;
         self.drain.aborted()
     }
 

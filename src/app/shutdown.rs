@@ -15,9 +15,9 @@ pub(super) const OPS_GRACE: Duration = Duration::from_millis(500);
 /// How the process stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownOutcome {
-    /// Every request in flight was finished.
+    /// No request was aborted.
     Drained,
-    /// The drain timeout expired, or a second signal came, and requests were cut off.
+    /// The drain timeout expired, or a second signal came, while requests were in flight, and they were aborted.
     CutOff,
 }
 

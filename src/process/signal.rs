@@ -2,12 +2,18 @@
 //!
 //! A signal is caught from the first call for it on, and never ends the process by itself after that.
 
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
+    time::Instant,
 };
+use tracing::info;
+
+/// For this long after a stop signal, further ones repeat it. GNU `timeout` signals its child and then the process group, and a
+/// supervisor and a terminal may each send one: all within milliseconds, and none of them asks for more than the first.
+const REPEAT_WINDOW: Duration = Duration::from_secs(1);
 
 /// `SIGHUP`s, caught from now on.
 ///
@@ -23,6 +29,7 @@ pub fn hangups() -> io::Result<Signal> {
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    repeats: RepeatFilter,
 }
 
 impl StopSignals {
@@ -32,18 +39,57 @@ impl StopSignals {
     ///
     /// When a handler cannot be installed.
     pub fn catch() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, repeats: RepeatFilter::default() })
     }
 
-    /// Waits for the next signal, and says which it was.
+    /// Waits for the next signal, and says which it was. Signals that come within a second of the one returned before, of either kind,
+    /// are logged and ignored.
     ///
     /// # Cancel safety
     ///
     /// A signal that arrived before the call is returned by it.
     pub async fn next(&mut self) -> &'static str {
-        select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            let signal = select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+            };
+            if !self.repeats.is_repeat(Instant::now()) {
+                return signal;
+            }
+            info!(signal, "signal ignored: it came within a second of the previous one");
         }
+    }
+}
+
+/// Decides which signals repeat the previous one.
+#[derive(Debug, Default)]
+struct RepeatFilter {
+    /// The time of the last signal that was no repetition.
+    last: Option<Instant>,
+}
+
+impl RepeatFilter {
+    /// Whether a signal at `now` is a repetition. Repetitions do not extend the time in which others are.
+    fn is_repeat(&mut self, now: Instant) -> bool {
+        let is_repeat = self.last.is_some_and(|last| now.saturating_duration_since(last) <= REPEAT_WINDOW);
+        if !is_repeat {
+            self.last = Some(now);
+        }
+        is_repeat
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_within_a_second_of_the_first_repeat_it() {
+        let (mut filter, start) = (RepeatFilter::default(), Instant::now());
+        let is_repeat =
+            [0, 0, 1, 999, 1000, 1001, 1002, 2001, 2002].map(|ms| filter.is_repeat(start + Duration::from_millis(ms)));
+        assert_eq!(is_repeat, [false, true, true, true, true, false, true, true, false]);
     }
 }

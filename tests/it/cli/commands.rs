@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -186,6 +187,7 @@ fn a_second_signal_after_a_shutdown_ends_at_once() {
     check(&["shutdown", &set("admin.socket", &socket)], &[], 0, &[]);
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining already");
+    client.assert_silent_for(Duration::from_millis(1100));
     proxy.process.signal(Signal::TERM);
     assert_eq!(proxy.process.wait().code(), Some(1));
     client.assert_closed();

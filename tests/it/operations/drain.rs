@@ -1,5 +1,7 @@
 //! The end of the process: what is still served, what is not, and the exit code.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use crate::support::{
@@ -7,6 +9,9 @@ use crate::support::{
     process::Proxy,
     upstream::{Gate, Reply, Upstream, token},
 };
+
+/// More than the time in which a further signal only repeats the first one.
+const REPEAT_WINDOW: Duration = Duration::from_millis(1100);
 
 /// An upstream that holds `/held` until the gate is opened.
 fn holding(gate: &Gate) -> Upstream {
@@ -146,17 +151,60 @@ fn q03_an_answer_that_never_ends_is_cut_off_so_that_it_does_not_look_whole() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_ends_at_once_and_the_aborted_requests_are_counted() {
+    let gate = Gate::new();
+    let upstream = holding(&gate);
+    let mut proxy = Proxy::start(&upstream);
+    let mut clients = [in_flight(&proxy, &upstream), proxy.connect()];
+    clients[1].send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    upstream.wait_for_requests(2, |request| request.target() == "/held");
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait_for_log("draining");
+    clients[0].assert_silent_for(REPEAT_WINDOW);
+    proxy.process.signal(Signal::INT);
+    assert_eq!(proxy.process.wait().code(), Some(1));
+    clients.iter_mut().for_each(Client::assert_closed);
+    let stopped = proxy.process.wait_for_log("stopping at once");
+    assert_eq!((stopped["reason"].as_str(), stopped["requests"].as_u64()), (Some("SIGINT"), Some(2)));
+    let outcomes: Vec<_> = proxy.process.logs("request").iter().map(|line| line["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["aborted", "aborted"]);
+}
+
+#[test]
+fn a_second_signal_without_a_request_in_flight_ends_at_once_with_success() {
+    let upstream = holding(&Gate::new());
+    let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_DELAY", "1h")]);
+    let (mut idle, mut unused, mut unfinished) = (proxy.connect(), proxy.connect(), proxy.connect());
+    assert_eq!(idle.get("/x").status, 200);
+    unfinished.send("GET /x HTTP/1.1\r\nHost");
+    proxy.process.signal(Signal::TERM);
+    proxy.process.wait_for_log("draining");
+    unused.assert_silent_for(REPEAT_WINDOW);
+    proxy.process.signal(Signal::TERM);
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    assert_eq!(proxy.process.wait_for_log("stopping at once")["requests"], 0);
+    for client in [&mut idle, &mut unused, &mut unfinished] {
+        client.assert_closed();
+    }
+}
+
+#[test]
+fn signals_within_a_second_count_as_one() {
     let gate = Gate::new();
     let upstream = holding(&gate);
     let mut proxy = Proxy::start(&upstream);
     let mut client = in_flight(&proxy, &upstream);
-    proxy.process.signal(Signal::TERM);
+    // Both are pending when the process goes on, however slow the machine is.
+    for signal in [Signal::STOP, Signal::TERM, Signal::INT, Signal::TERM, Signal::CONT] {
+        proxy.process.signal(signal);
+    }
     proxy.process.wait_for_log("draining");
-    proxy.process.signal(Signal::INT);
-    assert_eq!(proxy.process.wait().code(), Some(1));
-    client.assert_closed();
-    proxy.process.wait_for_log("stopping at once");
+    proxy.process.wait_for_log("signal ignored: it came within a second of the previous one");
+    client.assert_silent_for(REPEAT_WINDOW);
+    gate.open();
+    assert_eq!(client.read_response(false).unwrap().text(), "done");
+    assert_eq!(proxy.process.wait().code(), Some(0));
+    assert_eq!(proxy.process.logs("stopping at once").len(), 0);
 }
 
 #[test]

@@ -64,6 +64,17 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
+    /// Checks that nothing arrives for `time`, and that the connection stays open.
+    #[track_caller]
+    pub fn assert_silent_for(&mut self, time: Duration) {
+        self.stream.get_ref().set_read_timeout(Some(time)).unwrap();
+        match self.stream.fill_buf() {
+            Ok(bytes) => panic!("{:?}", String::from_utf8_lossy(bytes)),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
+        }
+        self.stream.get_ref().set_read_timeout(Some(TIMEOUT)).unwrap();
+    }
+
     /// A second handle on the connection, to write from another thread.
     pub fn writer(&self) -> TcpStream {
         self.stream.get_ref().try_clone().unwrap()
