@@ -210,8 +210,26 @@ impl DownstreamIo {
         self.downstream.as_mut().expect("the stream is there until this is dropped")
     }
 
-    /// Returns `written`, or an error when writes have been pending for too long.
-    fn limit_stall<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// Returns `written`, the result of writing `bytes` and maybe more, or an error when the client has read nothing for too long.
+    fn limit_stall(
+        &mut self,
+        mut written: Poll<io::Result<usize>>,
+        bytes: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_pending() && self.write_timer.poll_elapsed(cx).is_ready() {
+            // The kernel reports room only when there is much: on a Unix socket, when three quarters of its buffer are free. A client that
+            // has read less has not stopped.
+            written = Poll::Ready(self.downstream().socket.write_now(bytes).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    io::Error::new(io::ErrorKind::TimedOut, "the caller takes no more of the answer")
+                }
+                _ => error,
+            }));
+        }
+        if written.is_ready() {
+            self.write_timer.reset();
+        }
         let write_stalled = written.is_pending();
         self.reclaim.0.has_pending_write.store(write_stalled, Relaxed);
         if write_stalled != self.write_stalled {
@@ -222,7 +240,7 @@ impl DownstreamIo {
         if write_stalled && self.downstream().state().is_evictable() {
             return Poll::Ready(Err(self.downstream().reader.evict(Some(EvictionReason::StalledResponse))));
         }
-        self.write_timer.guard(written, cx, "the caller takes no more of the answer")
+        written
     }
 }
 
@@ -245,7 +263,7 @@ impl AsyncRead for DownstreamIo {
 impl AsyncWrite for DownstreamIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.downstream().socket).poll_write(cx, bytes);
-        self.limit_stall(written, cx)
+        self.limit_stall(written, bytes, cx)
     }
 
     fn poll_write_vectored(
@@ -254,7 +272,8 @@ impl AsyncWrite for DownstreamIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.downstream().socket).poll_write_vectored(cx, slices);
-        self.limit_stall(written, cx)
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        self.limit_stall(written, first.map_or(&[], |slice| slice), cx)
     }
 
     fn is_write_vectored(&self) -> bool {

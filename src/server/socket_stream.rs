@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -64,6 +64,16 @@ impl SocketStream {
             Self::Tcp(stream) => stream.set_nodelay(true),
             Self::Unix(_) => Ok(()),
         }
+    }
+
+    /// Writes what the kernel takes of `bytes` now, however little room it has.
+    ///
+    /// # Errors
+    ///
+    /// When it takes nothing ([`WouldBlock`](io::ErrorKind::WouldBlock)), and when the connection is lost.
+    pub(super) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(with_stream!(self, stream => send(stream, bytes, flags))?)
     }
 
     /// Has the connection reset when it is dropped. A Unix socket cannot be reset: what ends early on it has to say so in its

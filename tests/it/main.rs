@@ -25,6 +25,7 @@ mod data_path {
     mod methods;
     mod policy;
     mod retries;
+    mod slow_readers;
     mod sockets;
     mod targets;
 }
