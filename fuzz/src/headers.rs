@@ -19,7 +19,7 @@ const HOP_BY_HOP: &str =
     "connection http2-settings keep-alive proxy-connection te trailer trailers transfer-encoding upgrade";
 
 /// What an answer must not bring to a caller.
-const ANSWERS: &str = "app-key app-token authorization x-finicity-proxy-error x-own-key";
+const ANSWERS: &str = "app-key app-token authorization x-finicity-proxy-error x-finicity-proxy-executed x-own-key";
 const ANSWERS_PREFIXES: [&str; 2] = ["finicity-app", "proxy"];
 
 /// What must hold for the header fields in `input`, which begins with a method, sent to the vendor or to a caller.

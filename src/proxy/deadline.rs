@@ -96,11 +96,13 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for DeadlineFuture<F> {
             if deadline <= Instant::now() {
                 return Poll::Ready(Err(if this.record.is_waiting_for_caller() {
                     Error::new(Code::RequestTimeout, "The request body stopped arriving.")
-                } else {
+                } else if this.record.has_reached_upstream() {
                     Error::new(
                         Code::UpstreamTimeout,
                         "The upstream did not answer in time; it may still execute the request.",
                     )
+                } else {
+                    Error::new(Code::UpstreamTimeout, "No connection to the upstream came in time; nothing was sent.")
                 }));
             }
             this.timer.as_mut().reset(deadline);

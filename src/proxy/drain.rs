@@ -5,6 +5,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use tower::{Layer, Service};
 use super::{
     error::{Code, Error},
     exchange::Exchange,
+    record::Record,
 };
 use crate::process::drain::Drain;
 
@@ -60,8 +62,9 @@ where
     }
 
     fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
+        let record = Arc::clone(&exchange.record);
         let inner = (!self.drain.is_expired()).then(|| self.inner.call(exchange));
-        DrainDeadlineFuture { inner, drain: self.drain.clone() }
+        DrainDeadlineFuture { inner, record, drain: self.drain.clone() }
     }
 }
 
@@ -70,6 +73,7 @@ pin_project! {
         // Absent for a request that came too late.
         #[pin]
         inner: Option<F>,
+        record: Arc<Record>,
         drain: Drain,
     }
 }
@@ -81,6 +85,8 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for DrainDeadlineFuture<F> 
         let this = self.project();
         let error = match this.inner.as_pin_mut() {
             None => rejected_while_draining(),
+            // It is not polled, so that nothing of it is sent now: the end of another request may have made room for it.
+            Some(_) if this.drain.is_expired() && !this.record.has_reached_upstream() => rejected_while_draining(),
             Some(inner) => match inner.poll(cx) {
                 Poll::Pending if this.drain.is_expired() => cut_off(),
                 polled => return polled,
@@ -111,7 +117,6 @@ mod tests {
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
-    use crate::proxy::Record;
 
     #[tokio::test]
     async fn q03_what_is_not_answered_in_time_is_told_so_and_counted() {
@@ -124,16 +129,40 @@ mod tests {
                 Ok::<_, Error>("answer")
             }))
         };
-        let exchange = || Exchange { request: Request::new(()), record: Record::new(Method::GET, None).into() };
+        let record = Arc::new(Record::new(Method::GET, None));
+        let exchange = || Exchange { request: Request::new(()), record: Arc::clone(&record) };
         let mut cx = Context::from_waker(std::task::Waker::noop());
 
         drain.begin();
         assert_eq!(layered(true).oneshot(exchange()).await.unwrap(), "answer");
         let mut waiting = std::pin::pin!(layered(false).oneshot(exchange()));
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        record.begin_attempt();
         drain.expire();
         assert_eq!(waiting.await.unwrap_err().code(), Code::Draining);
         assert_eq!(layered(true).oneshot(exchange()).await.unwrap_err().code(), Code::Draining);
         assert_eq!(drain.aborted(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_not_sent_before_the_expiry_is_not_sent_after_it() {
+        let drain = Drain::default();
+        let is_sent = std::cell::Cell::new(false);
+        let service = service_fn(|exchange: Exchange<()>| {
+            let is_sent = &is_sent;
+            async move {
+                tokio::task::yield_now().await;
+                is_sent.set(true);
+                exchange.record.begin_attempt();
+                Ok::<(), Error>(())
+            }
+        });
+        let exchange = Exchange { request: Request::new(()), record: Record::new(Method::GET, None).into() };
+        let mut queued = std::pin::pin!(DrainLayer::new(drain.clone()).layer(service).oneshot(exchange));
+        assert!(queued.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+        drain.begin();
+        drain.expire();
+        let error = queued.await.unwrap_err();
+        assert_eq!((error.code(), error.retry_after, is_sent.get()), (Code::Draining, Some(RETRY_AFTER), false));
     }
 }

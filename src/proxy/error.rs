@@ -1,7 +1,7 @@
 //! The proxy's own errors, and what a response looks like that tells one.
 //!
 //! A caller gets `application/problem+json` (RFC 9457) with a stable `code`, the same code in `x-finicity-proxy-error`, and
-//! a sentence of this program. The cause stays in the log.
+//! a sentence of this program. `executed` and `x-finicity-proxy-executed` say whether the upstream may have executed the request. The cause stays in the log.
 
 use std::{borrow::Cow, error::Error as StdError, fmt, io, time::Duration};
 
@@ -17,6 +17,14 @@ use crate::{
 /// Marks an answer as the proxy's own and says why it was made.
 pub(super) const X_FINICITY_PROXY_ERROR: HeaderName = HeaderName::from_static("x-finicity-proxy-error");
 
+/// Says on such an answer whether the upstream may have executed the request ([`Executed`]).
+pub(super) const X_FINICITY_PROXY_EXECUTED: HeaderName = HeaderName::from_static("x-finicity-proxy-executed");
+
+/// What a problem's `type` begins with; the code follows. It names the section of `docs/errors.md`, as a reference from the root of
+/// the repository, since that is published nowhere: a URL of it would be a guess. RFC 9457, 3.1.1, asks for the full path in a
+/// relative reference, so that it is the same for every request target. Callers compare it, so it stays as it is.
+pub(super) const TYPE_PREFIX: &str = "/docs/errors.md#";
+
 /// When an overloaded proxy is worth asking again.
 const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -29,9 +37,11 @@ pub const UNFINISHED_HEAD_RESPONSE: &str = concat!(
     "HTTP/1.1 408 Request Timeout\r\n",
     "content-type: application/problem+json\r\n",
     "x-finicity-proxy-error: request_timeout\r\n",
-    "content-length: 172\r\n",
+    "x-finicity-proxy-executed: no\r\n",
+    "content-length: 229\r\n",
     "connection: close\r\n\r\n",
-    r#"{"title":"Request Timeout","status":408,"code":"request_timeout","#,
+    r#"{"type":"/docs/errors.md#request_timeout","title":"Request Timeout","status":408,"#,
+    r#""code":"request_timeout","executed":"no","#,
     r#""detail":"The head of the request was not complete when its place was needed for others; send it at once."}"#,
 );
 
@@ -80,6 +90,16 @@ labels! {
         NotImplemented = "not_implemented",
         /// A bug in the proxy.
         Internal = "internal",
+    }
+}
+
+labels! {
+    /// Whether the upstream may have executed a request that the proxy answered by itself.
+    pub enum Executed {
+        /// Certainly not: it was not sent, or the upstream said that it did nothing with it.
+        No = "no",
+        /// It was sent, at least in part, and what became of it is unknown.
+        Unknown = "unknown",
     }
 }
 
@@ -138,7 +158,7 @@ impl Error {
         Self { retry_after: Some(OVERLOAD_RETRY_AFTER), ..Self::new(Code::Overloaded, detail) }
     }
 
-    /// The same, worth another try after `retry_after`.
+    /// The same, worth another try after `retry_after`. The answer says so only where nothing can have been executed.
     #[must_use]
     pub fn with_retry_after(self, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..self }
@@ -246,7 +266,52 @@ mod tests {
         let code = Code::RequestTimeout;
         assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{}", body.len());
         assert!(head.contains(&format!("\r\n{X_FINICITY_PROXY_ERROR}: {}\r\n", code.as_str())));
+        assert!(head.contains(&format!("\r\n{X_FINICITY_PROXY_EXECUTED}: no\r\n")));
         let problem: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!((&problem["code"], &problem["status"]), (&code.as_str().into(), &code.status().as_u16().into()));
+        assert_eq!(problem["type"], format!("{TYPE_PREFIX}{}", code.as_str()));
+        assert_eq!((&problem["executed"], &problem["title"]), (&"no".into(), &"Request Timeout".into()));
+    }
+
+    /// The sections of `docs/errors.md` that begin with `## name`, up to the next one.
+    fn sections(docs: &str) -> Vec<(&str, &str)> {
+        docs.split("\n## ").skip(1).filter_map(|section| section.split_once('\n')).collect()
+    }
+
+    #[test]
+    fn docs_errors_has_one_section_for_each_code() {
+        let sections = sections(include_str!("../../docs/errors.md"));
+        let codes: Vec<_> = sections.iter().filter(|(name, _)| !name.contains(' ')).collect();
+        assert_eq!(codes.iter().map(|(name, _)| *name).collect::<Vec<_>>(), Code::LABELS);
+        for (code, (name, text)) in Code::ALL.into_iter().zip(codes) {
+            assert!(text.starts_with(&format!("\nStatus {}. ", code.status().as_u16())), "{name}");
+            assert_eq!(text.matches("\n**Safe to retry?** ").count(), 1, "{name}");
+            for executed in text.match_indices("`executed").map(|(at, _)| &text[at..]) {
+                let value = executed.trim_start_matches("`executed").trim_start_matches([':', '`', ' ']);
+                let value = value.trim_start_matches("is `");
+                assert!(Executed::LABELS.iter().any(|label| value.starts_with(label)), "{name}: {executed}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_readme_lists_each_code_with_its_status() {
+        let readme = include_str!("../../README.md");
+        let table = readme.split_once("| code | status | meaning |\n|---|---|---|\n").unwrap().1;
+        let rows = table.lines().take_while(|line| line.starts_with('|'));
+        let mut listed: Vec<(String, String)> = rows
+            .map(|row| {
+                let mut cells = row.split('|').skip(1).map(str::trim);
+                (cells.next().unwrap().to_owned(), cells.next().unwrap().to_owned())
+            })
+            .collect();
+        let entry = |code: Code| {
+            let name = code.as_str();
+            (format!("[`{name}`](docs/errors.md#{name})"), code.status().as_u16().to_string())
+        };
+        let mut expected = Code::ALL.map(entry).to_vec();
+        listed.sort();
+        expected.sort();
+        assert_eq!(listed, expected);
     }
 }

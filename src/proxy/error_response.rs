@@ -15,7 +15,7 @@ use tower::{Layer, Service};
 
 use super::{
     body::ResponseBody,
-    error::{Code, Error, X_FINICITY_PROXY_ERROR},
+    error::{Code, Error, Executed, TYPE_PREFIX, X_FINICITY_PROXY_ERROR, X_FINICITY_PROXY_EXECUTED},
     exchange::Exchange,
     record::Record,
     request_target::ALLOWED_METHODS,
@@ -106,18 +106,22 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 pub(super) fn into_response(error: Error, record: &Record) -> Response<ResponseBody> {
     #[derive(Serialize)]
     struct Problem<'a> {
+        r#type: &'a str,
         title: &'a str,
         status: u16,
         code: &'a str,
+        executed: &'a str,
         detail: &'a str,
         request_id: &'a str,
     }
 
-    let status = error.code.status();
+    let (status, executed) = (error.code.status(), record.executed());
     let problem = Problem {
+        r#type: &[TYPE_PREFIX, error.code.as_str()].concat(),
         title: status.canonical_reason().expect("every code has a registered status"),
         status: status.as_u16(),
         code: error.code.as_str(),
+        executed: executed.as_str(),
         detail: &error.detail,
         request_id: record.id().to_str().unwrap_or_default(),
     };
@@ -127,7 +131,9 @@ pub(super) fn into_response(error: Error, record: &Record) -> Response<ResponseB
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
     headers.insert(X_FINICITY_PROXY_ERROR, HeaderValue::from_static(error.code.as_str()));
-    if let Some(retry_after) = error.retry_after {
+    headers.insert(X_FINICITY_PROXY_EXECUTED, HeaderValue::from_static(executed.as_str()));
+    // HTTP clients repeat a request by themselves after this field, so it is not sent where that could execute it twice.
+    if let Some(retry_after) = error.retry_after.filter(|_| executed == Executed::No) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
     }
     if error.closes_connection {
@@ -166,10 +172,9 @@ mod tests {
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.headers()["x-finicity-proxy-error"], "upstream_tls");
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(
-            body,
-            r#"{"title":"Bad Gateway","status":502,"code":"upstream_tls","detail":"detail","request_id":"id-1"}"#
-        );
+        let expected =
+            r##"{"type":"/docs/errors.md#upstream_tls","title":"Bad Gateway","status":502,"code":"upstream_tls","##;
+        assert_eq!(body, format!(r#"{expected}"executed":"no","detail":"detail","request_id":"id-1"}}"#));
     }
 
     #[test]
@@ -187,6 +192,24 @@ mod tests {
             assert_eq!(response.headers()["x-finicity-proxy-error"], code);
             assert_eq!(response.headers()["retry-after"], seconds);
         }
+    }
+
+    #[test]
+    fn retry_after_is_sent_only_for_a_request_that_was_not_executed() {
+        let record = Record::new(Method::GET, None);
+        let check = |executed: &str, retry_after: Option<&str>| {
+            let response = into_response(Error::overloaded("x"), &record);
+            let field = |name| response.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap());
+            assert_eq!((field("x-finicity-proxy-executed"), field("retry-after")), (Some(executed), retry_after));
+        };
+        check("no", Some("1"));
+        record.begin_attempt();
+        check("unknown", None);
+        record.begin_attempt();
+        record.withdraw_attempt();
+        check("unknown", None);
+        record.withdraw_attempt();
+        check("no", Some("1"));
     }
 
     #[test]

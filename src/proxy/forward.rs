@@ -18,7 +18,7 @@ use tower::Service;
 
 use super::{
     body::{ProgressBody, ResponseBody},
-    error::{Code, Error},
+    error::{Code, Error, Executed},
     exchange::Exchange,
     headers::{self, HeaderRules},
     record::Record,
@@ -30,7 +30,7 @@ use crate::{
     telemetry::Metrics,
     tls::TrustStore,
     upstream::{
-        Checkout, Connect, ConnectError, Connector, Disposition, ExclusiveConnection, Http1Request, Http2Request,
+        Checkout, Connect, ConnectError, Connector, ExclusiveConnection, Http1Request, Http2Request,
         MultiplexedConnection, Pool, PooledConnection, UnansweredRequest, UpstreamBody, UpstreamConfig,
     },
 };
@@ -173,7 +173,7 @@ where
     /// Sends `request` on a connection that is opened for it, or for it and others.
     async fn open_and_send(self, request: Request<ReplayBody<B>>) -> Result<Response<ResponseBody>, Error> {
         let opened = self.upstream.pool.open_or_join(self.record.connection()).await;
-        let Checkout { connection, reused } = opened.map_err(connect_error)?;
+        let Checkout { connection, reused } = opened.map_err(|error| connect_error(error, self.record.executed()))?;
         let sent = match connection {
             PooledConnection::Http1(connection) => self.send_http1(connection, request, reused).await,
             PooledConnection::Http2(connection) => self.send_http2(connection, request, reused).await,
@@ -222,7 +222,7 @@ where
     fn record_connection(&self, number: u64, reused: bool) {
         self.upstream.pool.metrics().upstream().request_sent(reused);
         self.record.set_connection(number, reused);
-        self.record.set_reached_upstream(true);
+        self.record.begin_attempt();
     }
 
     /// The response or error for the result `sent`.
@@ -232,7 +232,9 @@ where
     ) -> Result<Response<ResponseBody>, Error> {
         let Self { upstream, record, started } = self;
         let mut response = sent.map_err(|unanswered| {
-            record.set_reached_upstream(!unanswered.is_unexecuted());
+            if unanswered.is_unexecuted() {
+                record.withdraw_attempt();
+            }
             request_error(unanswered, record)
         })?;
         record.set_upstream_first_byte(started.elapsed());
@@ -252,13 +254,22 @@ where
     }
 }
 
-/// The error of a request for which there was no connection.
-pub(super) fn connect_error(error: ConnectError) -> Error {
-    let (code, detail) = match error_chain::find::<rustls::Error>(&error) {
-        Some(_) => {
+/// The error of a request for which there was no connection. `executed`: what is known of the attempts before.
+pub(super) fn connect_error(error: ConnectError, executed: Executed) -> Error {
+    let is_tls = error_chain::find::<rustls::Error>(&error).is_some();
+    let (code, detail) = match (is_tls, executed) {
+        (true, Executed::No) => {
             (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
         }
-        None => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
+        (false, Executed::No) => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
+        (true, Executed::Unknown) => (
+            Code::UpstreamTls,
+            "The connection to the upstream broke, and the TLS handshake of the next one failed; it may have executed the request.",
+        ),
+        (false, Executed::Unknown) => (
+            Code::UpstreamUnreachable,
+            "The connection to the upstream broke, and it cannot be reached again; it may have executed the request.",
+        ),
     };
     Error::new(code, detail).with_source(error)
 }
@@ -269,7 +280,7 @@ fn request_error(unanswered: UnansweredRequest, record: &Record) -> Error {
     if let Some(body_error) = record.request_body_error() {
         return Error::from(body_error).with_source(error);
     }
-    let (code, detail) = if disposition.is_some_and(Disposition::is_unexecuted) {
+    let (code, detail) = if record.executed() == Executed::No {
         (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
     } else if error.is_downstream() && !record.is_request_complete() {
         (Code::BadRequest, "The request body broke off.")

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tracing::{Level, debug, enabled};
 
 use super::{
-    error::{Error, X_FINICITY_PROXY_ERROR},
+    error::{Error, X_FINICITY_PROXY_ERROR, X_FINICITY_PROXY_EXECUTED},
     exchange::Exchange,
     header_families::{self, HeaderFamily, KNOWN_NAMES, Match, find, normalized},
 };
@@ -142,6 +142,7 @@ pub fn strip_response(rules: &HeaderRules, headers: &mut HeaderMap) {
     }
     strip(headers, |_, text| {
         text == X_FINICITY_PROXY_ERROR.as_str()
+            || text == X_FINICITY_PROXY_EXECUTED.as_str()
             || rules.is_injected(text)
             || find(text).is_some_and(|found| match found.family {
                 HeaderFamily::Injected => true,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use pin_project_lite::pin_project;
@@ -137,20 +137,16 @@ where
         let Some(version) = self.record.token_version().filter(|_| token_refused) else { return Ok(relayed) };
         let metrics = &self.context.metrics;
         metrics.token_refused();
-        if !self.buffer.is_complete() {
-            // This request cannot be sent again, but the next ones should have a better token.
-            metrics.reauthenticated(ReauthOutcome::NotReplayable);
-            self.context.control.report_refused(version);
-            return Ok(relayed);
-        }
-        if !timeout(self.context.wait, self.context.control.replace_refused(version)).await.unwrap_or(false) {
-            metrics.reauthenticated(ReauthOutcome::NoToken);
-            return Ok(relayed);
-        }
-        // Only now: it ends the connection that an upload may still be under way on, with the answer to be relayed.
-        let Some(request) = self.buffer.resend() else {
-            metrics.reauthenticated(ReauthOutcome::NotReplayable);
-            return Ok(relayed);
+        // It was refused for its token alone, so the upstream executed nothing of it.
+        self.record.withdraw_attempt();
+        let request = match with_new_token(&self.buffer, &self.context, version).await {
+            Ok(request) => request,
+            Err(outcome) => {
+                metrics.reauthenticated(outcome);
+                // The answer is the upstream's then, as for every other request that reached it.
+                self.record.begin_attempt();
+                return Ok(relayed);
+            }
         };
         self.record.set_replayed();
         metrics.replayed();
@@ -163,6 +159,25 @@ where
         });
         result
     }
+}
+
+/// Has the refused token of `version` replaced, and returns the request to send once more, or else what came of it.
+async fn with_new_token<B>(
+    buffer: &Arc<ReplayBuffer<B>>,
+    reauthenticator: &Reauthenticator,
+    version: u64,
+) -> Result<Request<ReplayBody<B>>, ReauthOutcome> {
+    let Reauthenticator { control, wait, .. } = reauthenticator;
+    if !buffer.is_complete() {
+        // This request cannot be sent again, but the next ones should have a better token.
+        control.report_refused(version);
+        return Err(ReauthOutcome::NotReplayable);
+    }
+    if !timeout(*wait, control.replace_refused(version)).await.unwrap_or(false) {
+        return Err(ReauthOutcome::NoToken);
+    }
+    // Only now: it ends the connection that an upload may still be under way on, with the answer to be relayed.
+    buffer.resend().ok_or(ReauthOutcome::NotReplayable)
 }
 
 /// Reads the start of `body`, up to the limit of what is examined; returns it and what follows it.

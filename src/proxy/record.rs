@@ -11,7 +11,11 @@ use std::{
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{body_limits::error::BodyLimitError, error::Error, request_id};
+use super::{
+    body_limits::error::BodyLimitError,
+    error::{Error, Executed},
+    request_id,
+};
 use crate::{policy::Denial, vendor::catalogue::Operation};
 
 /// What the access log and the metrics will say about a request. Each value is written by the layer that learns it.
@@ -33,7 +37,8 @@ pub struct Record {
     request_body_error: OnceLock<BodyLimitError>,
     finished: AtomicBool,
     retried: AtomicBool,
-    reached_upstream: AtomicBool,
+    /// The attempts to send it that the upstream may have executed. Only the future of the request writes it.
+    attempts_in_doubt: AtomicU8,
     sent_credentials: AtomicBool,
     known_prefix: OnceLock<&'static str>,
     queue_wait: OnceLock<Duration>,
@@ -67,7 +72,7 @@ impl Record {
             request_body_error: OnceLock::new(),
             finished: AtomicBool::new(false),
             retried: AtomicBool::new(false),
-            reached_upstream: AtomicBool::new(false),
+            attempts_in_doubt: AtomicU8::new(0),
             sent_credentials: AtomicBool::new(false),
             known_prefix: OnceLock::new(),
             queue_wait: OnceLock::new(),
@@ -216,12 +221,22 @@ impl Record {
 
     /// Whether the upstream may have got the request, so that it may have executed and billed it.
     pub fn has_reached_upstream(&self) -> bool {
-        self.reached_upstream.load(Relaxed)
+        self.attempts_in_doubt.load(Relaxed) > 0
     }
 
-    /// Notes whether it has.
-    pub fn set_reached_upstream(&self, reached: bool) {
-        self.reached_upstream.store(reached, Relaxed);
+    /// The same, for the caller of a request that the proxy answers by itself.
+    pub fn executed(&self) -> Executed {
+        if self.has_reached_upstream() { Executed::Unknown } else { Executed::No }
+    }
+
+    /// Notes that an attempt to send the request begins: from now on the upstream may execute it.
+    pub fn begin_attempt(&self) {
+        self.attempts_in_doubt.store(self.attempts_in_doubt.load(Relaxed).saturating_add(1), Relaxed);
+    }
+
+    /// Notes that the upstream certainly executed nothing of the last attempt. Those before it stay in doubt.
+    pub fn withdraw_attempt(&self) {
+        self.attempts_in_doubt.store(self.attempts_in_doubt.load(Relaxed).saturating_sub(1), Relaxed);
     }
 
     /// Whether the caller sent its own credentials, which were removed.

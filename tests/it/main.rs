@@ -15,6 +15,7 @@ mod data_path {
     mod answers;
     mod egress;
     mod errors;
+    mod executed;
     mod forwarding;
     mod header_families;
     mod healing;

@@ -26,7 +26,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{proxy::replay::ReplayBuffer, upstream::Protocol};
+use crate::{
+    proxy::replay::ReplayBuffer,
+    upstream::{Disposition, Protocol},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -411,7 +414,8 @@ async fn g01_only_silence_on_a_connection_that_served_before_says_that_it_was_cl
 
 #[test]
 fn a_failure_to_connect_says_nothing_of_a_request() {
-    let error = connect_error(ConnectError::Tcp(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused))));
+    let error =
+        connect_error(ConnectError::Tcp(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused))), Executed::No);
     assert_eq!((error.code(), error.disposition()), (Code::UpstreamUnreachable, None));
     assert_eq!(error.cause().as_deref(), Some("connecting failed: connection refused"));
 }

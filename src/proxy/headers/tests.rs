@@ -150,6 +150,7 @@ fn d08_f05_answers_lose_hop_by_hop_fields_and_everything_named_like_ours() {
         ("finicity_app_token", "t"),
         ("app-token", "t"),
         ("x-finicity-proxy-error", "fake"),
+        ("x-finicity-proxy-executed", "no"),
         ("set-cookie", "a=1"),
         ("set-cookie", "b=2"),
         ("location", "/x"),

@@ -43,7 +43,24 @@ impl Response {
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
         let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
         assert_eq!((problem["code"].as_str(), problem["status"].as_u64()), (Some(code), Some(status.into())));
+        assert_eq!(problem["type"], format!("/docs/errors.md#{code}"));
+        let executed = self.header("x-finicity-proxy-executed");
+        assert!(matches!(executed, Some("no" | "unknown")), "{self:?}");
+        assert_eq!(problem["executed"].as_str(), executed);
         canary::scan("an error", &format!("{:?} {}", self.headers, self.text()));
+    }
+
+    /// The same, for a request of which it says whether the upstream may have executed it.
+    #[track_caller]
+    pub fn assert_executed(&self, status: u16, code: &str, executed: &str) {
+        self.assert_problem(status, code);
+        assert_eq!(self.header("x-finicity-proxy-executed"), Some(executed), "{self:?}");
+        if executed == "unknown" {
+            assert_eq!(self.header("retry-after"), None, "{self:?}");
+            assert!(!self.text().contains("nothing was sent"), "{self:?}");
+        } else {
+            assert!(!self.text().contains("may "), "{self:?}");
+        }
     }
 }
 
