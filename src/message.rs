@@ -3,6 +3,7 @@
 
 pub mod fields;
 pub mod framing;
+pub mod host;
 pub mod guard;
 pub mod path;
 pub mod transport;

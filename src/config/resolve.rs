@@ -14,7 +14,12 @@ use http::HeaderValue;
 
 use super::{Config, Environment, OperatorEndpoints, Problem, Raw, Reloader, Shutdown, Startup, reader::Reader};
 use crate::{
-    credentials, error_chain, message::guard::RequiredHeader, policy::Policy, proxy, telemetry::Levels, token,
+    credentials, error_chain,
+    message::{guard::RequiredHeader, host::Host},
+    policy::Policy,
+    proxy,
+    telemetry::Levels,
+    token,
     vendor::catalogue::Catalogue,
 };
 
@@ -141,7 +146,7 @@ fn keys(
 
 /// Which requests are admitted, and how many at a time.
 struct Admission {
-    hosts: Vec<String>,
+    hosts: Vec<Host>,
     required_header: Option<RequiredHeader>,
     policy: Arc<Policy>,
     concurrency: usize,

@@ -4,11 +4,12 @@
 //! that uses DNS rebinding is known by its `Host`, any other by `Origin` or `Sec-Fetch-Site`. `Sec-Fetch-Mode` says nothing,
 //! since Node's `fetch` sends it from servers. No name leads to a Unix socket, so there the `Host` may be any.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::transport::Transport;
+use super::{
+    host::{Host, HostRef},
+    transport::Transport,
+};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -45,12 +46,12 @@ pub enum Rejection {
 /// any port.
 #[derive(Clone, Debug)]
 pub struct OriginPolicy {
-    hosts: Vec<String>,
+    hosts: Vec<Host>,
 }
 
 impl OriginPolicy {
     /// A policy that allows the loopback names and `hosts`.
-    pub fn new(hosts: Vec<String>) -> Self {
+    pub fn new(hosts: Vec<Host>) -> Self {
         Self { hosts }
     }
 
@@ -62,36 +63,28 @@ impl OriginPolicy {
     pub fn check(&self, headers: &HeaderMap, transport: Transport) -> Result<(), Rejection> {
         match single_host(headers) {
             None => Err(Rejection::InvalidHost),
-            Some(name) if transport == Transport::Tcp && !self.is_allowed_host(name) => Err(Rejection::ForeignHost),
+            Some(host) if transport == Transport::Tcp && !self.is_allowed(host) => Err(Rejection::ForeignHost),
             Some(_) if is_cross_origin(headers) => Err(Rejection::CrossOrigin),
             Some(_) => Ok(()),
         }
     }
 
-    /// Whether `name`, a host name or an address literal without its brackets, is one to answer for.
-    fn is_allowed_host(&self, name: &str) -> bool {
-        // What nearly every caller says needs no reading.
-        name == "127.0.0.1"
-            || name.eq_ignore_ascii_case("localhost")
-            || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-            || name.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback())
-            || self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    /// Whether `host` is one to answer for.
+    fn is_allowed(&self, host: HostRef<'_>) -> bool {
+        host.is_loopback() || self.hosts.iter().any(|allowed| host.is(allowed))
     }
 }
 
-/// The name in the one `Host` field (RFC 9112, 3.2), without port and brackets, or `None` when there is not exactly one that
-/// is valid.
-fn single_host(headers: &HeaderMap) -> Option<&str> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let (host, None) = (hosts.next()?.to_str().ok()?, hosts.next()) else { return None };
-    let (name, port) = match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.split_once(']')?,
-        None => host.find(':').map_or((host, ""), |colon| host.split_at(colon)),
-    };
-    let port_is_valid =
-        port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()));
-    let name_is_valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
-    (port_is_valid && name_is_valid).then_some(name)
+/// The host in the one `Host` field (RFC 9112, 3.2), without its port, or `None` when there is not exactly one that is valid.
+fn single_host(headers: &HeaderMap) -> Option<HostRef<'_>> {
+    let mut fields = headers.get_all(header::HOST).iter();
+    let (field, None) = (fields.next()?.to_str().ok()?, fields.next()) else { return None };
+    // The colons of an IPv6 address are before its bracket.
+    let after_address = field.find(']').unwrap_or(0);
+    let host_end = field[after_address..].find(':').map_or(field.len(), |colon| after_address + colon);
+    let (host, port) = field.split_at(host_end);
+    let port_is_valid = port.bytes().skip(1).all(|b| b.is_ascii_digit());
+    HostRef::parse(host).filter(|_| port_is_valid)
 }
 
 fn is_cross_origin(headers: &HeaderMap) -> bool {
@@ -112,8 +105,8 @@ mod tests {
     }
 
     fn check_over(transport: Transport, headers: &[(&str, &str)]) -> Result<(), Rejection> {
-        OriginPolicy::new(vec!["api.finicity.com".to_owned(), "proxy.internal".to_owned()])
-            .check(&fields(headers), transport)
+        let hosts = ["api.finicity.com", "proxy.internal", "[2001:db8::5]"].map(|host| Host::parse(host).unwrap());
+        OriginPolicy::new(hosts.into()).check(&fields(headers), transport)
     }
 
     fn check(headers: &[(&str, &str)]) -> Result<(), Rejection> {
@@ -129,8 +122,13 @@ mod tests {
             "127.9.9.9",
             "[::1]:3464",
             "[::1]",
+            "localhost.",
+            "[::ffff:127.0.0.1]:3464",
             "api.finicity.com",
+            "API.finicity.com.",
             "proxy.internal:1",
+            "proxy.internal.:1",
+            "[2001:DB8:0:0::5]:3464",
         ] {
             assert_eq!(check(&[("host", host)]), Ok(()), "{host}");
         }
@@ -138,7 +136,9 @@ mod tests {
 
     #[test]
     fn k01_other_names_are_refused() {
-        for host in ["attacker.example:3464", "10.0.0.1", "localhost.attacker.example", "[::2]", "notlocalhost"] {
+        for host in
+            ["attacker.example:3464", "10.0.0.1", "localhost.attacker.example", "[::2]", "127.1", "notlocalhost"]
+        {
             assert_eq!(check(&[("host", host)]), Err(Rejection::ForeignHost), "{host}");
         }
     }
@@ -147,7 +147,9 @@ mod tests {
     fn b09_b10_a_missing_double_or_invalid_host_is_a_bad_request() {
         assert_eq!(check(&[]), Err(Rejection::InvalidHost));
         assert_eq!(check(&[("host", "localhost"), ("host", "localhost")]), Err(Rejection::InvalidHost));
-        for host in ["", "a b", "u@localhost", "localhost/x", "localhost:x", "[::1", ":80"] {
+        for host in
+            ["", "a b", "u@localhost", "localhost/x", "localhost:x", "localhost..", "[::1", "[localhost]", ":80"]
+        {
             assert_eq!(check(&[("host", host)]), Err(Rejection::InvalidHost), "{host}");
         }
     }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::message::{
     guard::{OriginPolicy, Rejection, RequiredHeader},
+    host::Host,
     transport::Transport,
 };
 
@@ -23,7 +24,7 @@ pub(super) struct Admission {
 impl Admission {
     /// The checks for `transport`. The upstream's own host name is allowed.
     pub(super) fn new(config: &Config, transport: Transport) -> Self {
-        let upstream_host = config.upstream.url.host().map(str::to_owned);
+        let upstream_host = config.upstream.url.host().and_then(Host::parse);
         let origin_policy = OriginPolicy::new(upstream_host.into_iter().chain(config.hosts.iter().cloned()).collect());
         Self { transport, origin_policy, required_header: config.required_header.clone() }
     }

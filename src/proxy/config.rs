@@ -5,15 +5,20 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderName;
 
 use super::{body_limits::BodyLimits, endpoints::AuthEndpoints};
-use crate::{message::guard::RequiredHeader, policy::Policy, upstream::UpstreamConfig, vendor::catalogue::Catalogue};
+use crate::{
+    message::{guard::RequiredHeader, host::Host},
+    policy::Policy,
+    upstream::UpstreamConfig,
+    vendor::catalogue::Catalogue,
+};
 
 /// How requests are let in and forwarded.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where requests go, and over which connections.
     pub upstream: UpstreamConfig,
-    /// Host names that callers may use besides the loopback names and the upstream's own (`guard.hosts`).
-    pub hosts: Vec<String>,
+    /// Hosts that callers may name besides the loopback names and the upstream's own (`guard.hosts`).
+    pub hosts: Vec<Host>,
     /// A header field that callers must send (`guard.required_header`).
     pub required_header: Option<RequiredHeader>,
     /// The most requests with the upstream at once (`limits.concurrency`).

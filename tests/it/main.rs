@@ -20,6 +20,7 @@ mod data_path {
     mod header_families;
     mod healing;
     mod held_connections;
+    mod hosts;
     mod http2;
     mod http2_hostile;
     mod limits;

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::super::{AdminSocket, Listen, reader::Reader};
 use crate::{
-    message::guard::RequiredHeader,
+    message::{guard::RequiredHeader, host::Host},
     server::{Address, SocketAccess},
 };
 
@@ -90,18 +90,17 @@ pub(super) fn required_header(read: &mut Reader<'_>) -> Option<RequiredHeader> {
     })
 }
 
-/// The host names that callers may use.
-pub(super) fn host_names(read: &mut Reader<'_>) -> Vec<String> {
-    let hosts = read.list("guard.hosts");
-    let is_valid =
-        |host: &String| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    if !hosts.iter().all(is_valid) {
+/// The hosts that callers may name.
+pub(super) fn host_names(read: &mut Reader<'_>) -> Vec<Host> {
+    let hosts: Option<Vec<Host>> = read.list("guard.hosts").iter().map(|host| Host::parse_alone(host)).collect();
+    hosts.unwrap_or_else(|| {
         read.problem(
             "guard.hosts",
-            "must be host names without a scheme or a port, such as \"finicity-proxy.payments.svc\"",
+            "must be host names or addresses without a scheme or a port, such as \"finicity-proxy.payments.svc\" or \
+             \"2001:db8::5\"",
         );
-    }
-    hosts
+        Vec::new()
+    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use http::{HeaderValue, Uri, uri::Authority};
 use super::{super::reader::Reader, HOUR, SECOND};
 use crate::{
     credentials, egress, error_chain,
+    message::host::Host,
     tls::{self, Pin},
     upstream::{self, UpstreamConfig},
 };
@@ -66,16 +67,31 @@ fn upstream_url(text: &str, allow_plaintext: bool) -> Result<Uri, String> {
         Some("https") if upstream::server_name(authority.host()).is_none() => {
             Err(format!("{expected}: no certificate can name this host"))
         }
-        Some("https") => Ok(url),
+        Some("https") => normalized("https", authority).ok_or_else(|| expected.to_owned()),
         Some("http") if !is_loopback(authority.host()) => {
             Err(format!("{expected}: credentials are only ever sent over verified TLS"))
         }
         Some("http") if !allow_plaintext => Err(format!(
             "{expected}: plain http:// needs upstream.allow_plaintext = true, for a stand-in on this machine"
         )),
-        Some("http") => Ok(url),
+        Some("http") => normalized("http", authority).ok_or_else(|| expected.to_owned()),
         _ => Err(expected.to_owned()),
     }
+}
+
+/// The URL of `authority` in one spelling: the name in lower case, without a dot at its end and without the scheme's own port. The HTTP client
+/// for token requests spells it so by itself, and the certificate and the lock-out state are of one host however it is written. `None`
+/// when the port is none.
+fn normalized(scheme: &str, authority: &Authority) -> Option<Uri> {
+    let host = Host::parse(authority.host())?;
+    let has_port = authority.as_str().len() > authority.host().len();
+    let port = authority.port_u16().filter(|port| *port > 0);
+    let authority = match port {
+        None if has_port => return None,
+        Some(port) if (scheme, port) != ("https", 443) && (scheme, port) != ("http", 80) => format!("{host}:{port}"),
+        _ => host.to_string(),
+    };
+    Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build().ok()
 }
 
 /// The egress proxy's address.
@@ -140,6 +156,43 @@ mod tests {
             "https://:443",
             "https://a b",
             "https://a..b",
+        ] {
+            assert!(upstream_url(bad, false).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_has_one_spelling() {
+        for (written, normalized) in [
+            ("https://api.finicity.com", "https://api.finicity.com/"),
+            ("HTTPS://API.Finicity.COM/", "https://api.finicity.com/"),
+            ("https://api.finicity.com:443", "https://api.finicity.com/"),
+            ("https://api.finicity.com.:443/", "https://api.finicity.com/"),
+            ("https://api.finicity.com:0443", "https://api.finicity.com/"),
+            ("https://api.finicity.com:80", "https://api.finicity.com:80/"),
+            ("https://localhost:08443", "https://localhost:8443/"),
+            ("https://[0:0:0:0:0:0:0:1]:8443", "https://[::1]:8443/"),
+            ("https://[2001:DB8::0:5]", "https://[2001:db8::5]/"),
+            ("https://[::ffff:127.0.0.1]", "https://127.0.0.1/"),
+            ("http://LOCALHOST:80", "http://localhost/"),
+            ("http://127.0.0.1:443", "http://127.0.0.1:443/"),
+        ] {
+            let url = upstream_url(written, true).unwrap();
+            assert_eq!(url.to_string(), normalized, "{written}");
+            // What the HTTP client for token requests makes of it is what other requests send.
+            let token_url = reqwest::Url::parse(&url.to_string()).unwrap();
+            let port = token_url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            let host = format!("{}{port}", token_url.host_str().unwrap());
+            assert_eq!(host, url.authority().unwrap().as_str(), "{written}");
+        }
+        for bad in [
+            "https://h:65536",
+            "https://h:0",
+            "https://h:99999999999",
+            "https://h..",
+            "https://.",
+            "https://127.1",
+            "https://0x7f.1",
         ] {
             assert!(upstream_url(bad, false).is_err(), "{bad}");
         }
