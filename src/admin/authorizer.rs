@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::actions;
 use crate::{
     message::{
-        guard::{OriginPolicy, Rejection},
+        guard::{BrowserAccess, OriginPolicy, Rejection},
         transport::{Peer, Transport},
     },
     secret::Secret,
@@ -53,7 +53,7 @@ impl Authorizer {
     pub(super) fn new(transport: Transport, admin_token: Option<Secret<String>>) -> Self {
         Self {
             transport,
-            origin_policy: OriginPolicy::new(Vec::new()),
+            origin_policy: OriginPolicy::new(Vec::new(), BrowserAccess::SameOrigin),
             admin_token,
             rejection_log: LogLimiter::default(),
             delayed: Semaphore::new(MAX_DELAYED),

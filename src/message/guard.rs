@@ -1,8 +1,9 @@
 //! Who may call a local port: programs that know where they are calling, not web pages.
 //!
-//! The port adds credentials to whatever it is sent, so a page in a browser on the same machine must not reach it. A page
-//! that uses DNS rebinding is known by its `Host`, any other by `Origin` or `Sec-Fetch-Site`. `Sec-Fetch-Mode` says nothing,
-//! since Node's `fetch` sends it from servers. No name leads to a Unix socket, so there the `Host` may be any.
+//! The proxy listener adds credentials to whatever it is sent, so no browser on the same machine may reach the upstream through it,
+//! neither for a page nor from its address bar. A page that uses DNS rebinding is known by its `Host`, all others by `Origin`,
+//! `Sec-Fetch-Site` or `Sec-Fetch-Mode`. Of the modes, `cors` proves nothing: Node's `fetch` sends it from servers, without the other
+//! fields. No name leads to a Unix socket, so there the `Host` may be any.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -12,6 +13,12 @@ use super::{
 };
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// The modes of requests that only browsers make (Fetch Standard, "request mode", and `nested-navigate` of earlier versions of Fetch
+/// Metadata).
+const BROWSER_MODES: [&[u8]; 6] =
+    [b"navigate", b"nested-navigate", b"no-cors", b"same-origin", b"websocket", b"webtransport"];
 
 /// A header field that callers must send, so that a program which was only tricked into a request cannot make one
 /// (`guard.required_header`). It is no secret.
@@ -38,8 +45,17 @@ pub enum Rejection {
     InvalidHost,
     /// Its `Host` is not an allowed one.
     ForeignHost,
-    /// A browser sent it for a web page.
+    /// A browser sent it, and the listener does not accept that.
     CrossOrigin,
+}
+
+/// Which requests of browsers a listener accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrowserAccess {
+    /// None.
+    Denied,
+    /// Those from the address bar, and those of the listener's own pages.
+    SameOrigin,
 }
 
 /// The names by which callers may address a port: the loopback names and the configured ones. Only the name decides, with
@@ -47,15 +63,16 @@ pub enum Rejection {
 #[derive(Clone, Debug)]
 pub struct OriginPolicy {
     hosts: Vec<Host>,
+    browsers: BrowserAccess,
 }
 
 impl OriginPolicy {
-    /// A policy that allows the loopback names and `hosts`.
-    pub fn new(hosts: Vec<Host>) -> Self {
-        Self { hosts }
+    /// A policy that allows the loopback names and `hosts`, and those requests of browsers that `browsers` says.
+    pub fn new(hosts: Vec<Host>, browsers: BrowserAccess) -> Self {
+        Self { hosts, browsers }
     }
 
-    /// Checks the `headers` of a request over `transport`: it must name an allowed host, and no web page may have sent it.
+    /// Checks the `headers` of a request over `transport`: it must name an allowed host, and come from no browser that is denied.
     ///
     /// # Errors
     ///
@@ -64,7 +81,7 @@ impl OriginPolicy {
         match single_host(headers) {
             None => Err(Rejection::InvalidHost),
             Some(host) if transport == Transport::Tcp && !self.is_allowed(host) => Err(Rejection::ForeignHost),
-            Some(_) if is_cross_origin(headers) => Err(Rejection::CrossOrigin),
+            Some(_) if self.is_denied_browser(headers) => Err(Rejection::CrossOrigin),
             Some(_) => Ok(()),
         }
     }
@@ -72,6 +89,21 @@ impl OriginPolicy {
     /// Whether `host` is one to answer for.
     fn is_allowed(&self, host: HostRef<'_>) -> bool {
         host.is_loopback() || self.hosts.iter().any(|allowed| host.is(allowed))
+    }
+
+    /// Whether a browser sent the request, and not in a way that is accepted.
+    fn is_denied_browser(&self, headers: &HeaderMap) -> bool {
+        let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        headers.contains_key(header::ORIGIN)
+            || match self.browsers {
+                BrowserAccess::SameOrigin => {
+                    values(SEC_FETCH_SITE).any(|site| !matches!(site, b"none" | b"same-origin"))
+                }
+                BrowserAccess::Denied => {
+                    let is_browser_mode = |mode: &[u8]| BROWSER_MODES.iter().any(|of| of.eq_ignore_ascii_case(mode));
+                    headers.contains_key(SEC_FETCH_SITE) || values(SEC_FETCH_MODE).any(is_browser_mode)
+                }
+            }
     }
 }
 
@@ -85,11 +117,6 @@ fn single_host(headers: &HeaderMap) -> Option<HostRef<'_>> {
     let (host, port) = field.split_at(host_end);
     let port_is_valid = port.bytes().skip(1).all(|b| b.is_ascii_digit());
     HostRef::parse(host).filter(|_| port_is_valid)
-}
-
-fn is_cross_origin(headers: &HeaderMap) -> bool {
-    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
-    headers.contains_key(header::ORIGIN) || site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"))
 }
 
 #[cfg(test)]
@@ -106,7 +133,7 @@ mod tests {
 
     fn check_over(transport: Transport, headers: &[(&str, &str)]) -> Result<(), Rejection> {
         let hosts = ["api.finicity.com", "proxy.internal", "[2001:db8::5]"].map(|host| Host::parse(host).unwrap());
-        OriginPolicy::new(hosts.into()).check(&fields(headers), transport)
+        OriginPolicy::new(hosts.into(), BrowserAccess::Denied).check(&fields(headers), transport)
     }
 
     fn check(headers: &[(&str, &str)]) -> Result<(), Rejection> {
@@ -161,7 +188,35 @@ mod tests {
         assert_eq!(with("origin", "null"), Err(Rejection::CrossOrigin));
         assert_eq!(with("sec-fetch-site", "cross-site"), Err(Rejection::CrossOrigin));
         assert_eq!(with("sec-fetch-site", "same-site"), Err(Rejection::CrossOrigin));
+        for site in ["none", "same-origin", "anything"] {
+            assert_eq!(with("sec-fetch-site", site), Err(Rejection::CrossOrigin), "{site}");
+        }
+        for mode in ["navigate", "nested-navigate", "no-cors", "same-origin", "websocket", "webtransport", "Navigate"] {
+            assert_eq!(with("sec-fetch-mode", mode), Err(Rejection::CrossOrigin), "{mode}");
+        }
+        // Node's `fetch` sends it from servers.
         assert_eq!(with("sec-fetch-mode", "cors"), Ok(()));
+    }
+
+    #[test]
+    fn a_listener_with_pages_accepts_the_address_bar_and_its_own_pages() {
+        let policy = OriginPolicy::new(Vec::new(), BrowserAccess::SameOrigin);
+        let check = |site, mode| {
+            let headers = fields(&[("host", "localhost"), ("sec-fetch-site", site), ("sec-fetch-mode", mode)]);
+            policy.check(&headers, Transport::Tcp)
+        };
+        for (site, mode) in
+            [("none", "navigate"), ("same-origin", "navigate"), ("same-origin", "cors"), ("none", "no-cors")]
+        {
+            assert_eq!(check(site, mode), Ok(()), "{site} {mode}");
+        }
+        for (site, mode) in
+            [("cross-site", "navigate"), ("same-site", "cors"), ("cross-site", "no-cors"), ("", "navigate")]
+        {
+            assert_eq!(check(site, mode), Err(Rejection::CrossOrigin), "{site} {mode}");
+        }
+        let twice = fields(&[("host", "localhost"), ("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")]);
+        assert_eq!(policy.check(&twice, Transport::Tcp), Err(Rejection::CrossOrigin));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     exchange::Exchange,
 };
 use crate::message::{
-    guard::{OriginPolicy, Rejection, RequiredHeader},
+    guard::{BrowserAccess, OriginPolicy, Rejection, RequiredHeader},
     host::Host,
     transport::Transport,
 };
@@ -25,11 +25,12 @@ impl Admission {
     /// The checks for `transport`. The upstream's own host name is allowed.
     pub(super) fn new(config: &Config, transport: Transport) -> Self {
         let upstream_host = config.upstream.url.host().and_then(Host::parse);
-        let origin_policy = OriginPolicy::new(upstream_host.into_iter().chain(config.hosts.iter().cloned()).collect());
+        let hosts = upstream_host.into_iter().chain(config.hosts.iter().cloned()).collect();
+        let origin_policy = OriginPolicy::new(hosts, BrowserAccess::Denied);
         Self { transport, origin_policy, required_header: config.required_header.clone() }
     }
 
-    /// Lets a request through that names an allowed host, was not sent by a web page, and has the required header field, which
+    /// Lets a request through that names an allowed host, was not sent by a browser, and has the required header field, which
     /// ends here.
     ///
     /// # Errors
@@ -63,7 +64,7 @@ fn rejected(rejection: Rejection) -> Error {
              guard.hosts.",
         ),
         Rejection::CrossOrigin => {
-            Error::new(Code::OriginDenied, "Requests from web pages are refused: call the proxy from a server.")
+            Error::new(Code::OriginDenied, "Requests from browsers are refused: call the proxy from a program.")
         }
     }
 }

@@ -68,7 +68,7 @@ labels! {
         UpstreamTimeout = "upstream_timeout",
         /// The request was meant for another host.
         HostDenied = "host_denied",
-        /// The request comes from a web page.
+        /// The request comes from a browser.
         OriginDenied = "origin_denied",
         /// The request cannot be understood or must not be forwarded.
         BadRequest = "bad_request",

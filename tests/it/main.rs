@@ -13,6 +13,7 @@ mod support;
 /// What reaches the upstream, and what comes back to the client.
 mod data_path {
     mod answers;
+    mod browsers;
     mod egress;
     mod errors;
     mod executed;
