@@ -10,6 +10,7 @@ mod data_plane;
 mod listeners;
 mod load;
 mod operators;
+mod preflight;
 mod shutdown;
 mod startup;
 mod tasks;
@@ -74,6 +75,18 @@ pub enum StartError {
     /// The bound address of a listener cannot be read.
     #[error("the address of a listener cannot be read")]
     Address(#[source] io::Error),
+}
+
+impl StartError {
+    /// Whether the configuration does not fit this machine, so that trying again is of no use.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Bind(error) => error.is_configuration(),
+            Self::Lockout(error) => error.is_configuration(),
+            Self::Tls(_) | Self::Endpoint(_) => true,
+            Self::Signal(_) | Self::Worker(_) | Self::Address(_) => false,
+        }
+    }
 }
 
 /// The running process.

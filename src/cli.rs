@@ -30,6 +30,7 @@ use tokio::runtime;
 
 use self::output::eprint;
 use crate::{
+    app::StartError,
     config::{Environment, Inputs, Problems},
     credentials, error_chain,
     process::{self, HardeningError},
@@ -170,7 +171,9 @@ pub fn main() -> ExitCode {
         return ExitCode::from(EXIT_CONFIG);
     }
     eprint(error_chain::one_line(error.as_ref()));
-    if error.is::<credentials::Problem>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+    let is_configuration =
+        error.is::<credentials::Problem>() || error.downcast_ref().is_some_and(StartError::is_configuration);
+    if is_configuration { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
 }
 
 /// `error` without the value that it is about: a secret may stand there by mistake, and its argument is named all the same.

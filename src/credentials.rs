@@ -18,9 +18,11 @@ mod value;
 
 pub use config::{Config, SourceConfig};
 pub use field::{Field, Sourced};
-pub use operator::{EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, secret_variables};
+pub use operator::{
+    EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, operator_outline, secret_variables,
+};
 pub use problem::{Problem, ValueDefect};
-pub use source::{CredentialSource, Values, load};
+pub use source::{CredentialSource, NOT_SET, Values, load};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;

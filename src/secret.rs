@@ -4,12 +4,14 @@
 //! every place where a secret becomes plain text can be found, and reviewed, with one search.
 
 mod path;
+mod plain;
 
 use std::fmt;
 
 use zeroize::Zeroize;
 
-pub use path::ShownPath;
+pub use path::{ShownPath, absolute};
+pub use plain::is_plain;
 
 /// A value that must never be printed. `Debug` shows `[redacted]`, and the memory is overwritten when it is dropped.
 #[derive(Clone)]

@@ -39,7 +39,7 @@ use tracing::warn;
 pub use address::{Address, AddressError};
 pub use config::{Config, EvictionResponse, Limits};
 pub use head_budget::HeadBudget;
-pub use listener::{BindError, Listener, bind};
+pub use listener::{BindError, Listener, bind, inspect};
 pub use operator_listener::{OperatorListenerConfig, serve};
 pub use service::HttpService;
 pub use unix_socket::SocketAccess;

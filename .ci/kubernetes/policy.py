@@ -5,7 +5,7 @@ policy.py --run PROGRAM CREDENTIALS FILE… has the proxy check the variables th
 Every pod meets Pod Security "restricted" (https://kubernetes.io/docs/concepts/security/pod-security-standards/), and every pod with
 the proxy has what the proxy needs.
 """
-import copy, subprocess, sys
+import copy, subprocess, sys, tempfile
 import yaml
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
@@ -197,7 +197,10 @@ def run_check(program, credentials, paths):
         for found in variables(path):
             # What is mounted there is not here.
             found |= {"FINICITY__CREDENTIALS__DIR": credentials, "FINICITY__UPSTREAM__CA_FILE": ""}
-            result = subprocess.run([program, "check"], env=found, capture_output=True, text=True)
+            with tempfile.TemporaryDirectory() as volume:
+                for mount in ("/var/lib/finicity-proxy", "/run/finicity-proxy"):
+                    found = {name: value.replace(mount, volume) for name, value in found.items()}
+                result = subprocess.run([program, "check"], env=found, capture_output=True, text=True)
             if result.returncode:
                 sys.exit(f"{path}: the proxy refuses its variables:\n{result.stderr}")
 

@@ -2,9 +2,10 @@
 //!
 //! Both are reported together: all that is wrong with either is one list of problems.
 
+use super::preflight::{self, Findings};
 use crate::{
-    config::{self, Config, Inputs, InvalidConfig, Problems},
-    credentials::{self, CredentialSource, Credentials, Scheme},
+    config::{self, Config, Inputs, InvalidConfig, Problem, Problems},
+    credentials::{self, CredentialSource, Credentials, NOT_SET, Scheme, operator_outline},
     telemetry::logging::scrubber,
 };
 
@@ -28,6 +29,10 @@ pub struct Checked {
     pub source: String,
     /// The credentials; `None` where reading them would need a network.
     pub credentials: Option<Credentials>,
+    /// Which values are set in the source, one line each.
+    pub found: Vec<String>,
+    /// What an operator should know although it keeps nothing from starting.
+    pub notes: Vec<String>,
 }
 
 /// Loads the configuration, and then the credentials from their source, which takes as long as the source does. From then on no
@@ -35,11 +40,12 @@ pub struct Checked {
 ///
 /// # Errors
 ///
-/// All problems at once, of the configuration and of credentials on this machine.
+/// All problems at once, of the configuration, of credentials on this machine, and of what the start needs of this machine.
 pub async fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
-    let credentials = read(source.as_mut(), config.credentials.scheme).await?;
+    let credentials = read(source.as_mut(), config.credentials.scheme).await;
+    let credentials = with_problems(credentials, preflight::inspect(&config).problems)?;
     Ok(Loaded { config, source, credentials })
 }
 
@@ -51,8 +57,24 @@ pub async fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
 pub async fn check(inputs: &Inputs) -> Result<Checked, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
-    let credentials = read_offline(source.as_mut(), config.credentials.scheme).await?;
-    Ok(Checked { config, source: source.description(), credentials })
+    let credentials = read_offline(source.as_mut(), config.credentials.scheme).await;
+    let Findings { problems, notes } = preflight::inspect(&config);
+    let credentials = with_problems(credentials, problems)?;
+    let outline = source.outline().into_iter().chain(operator_outline(inputs.environment.variables()));
+    let found = outline.filter(|line| !line.ends_with(NOT_SET)).collect();
+    Ok(Checked { config, source: source.description(), credentials, found, notes })
+}
+
+/// `outcome`, or an error where there are `more` problems.
+fn with_problems<T>(outcome: Result<T, Problems>, more: Vec<Problem>) -> Result<T, Problems> {
+    match outcome {
+        Ok(value) if more.is_empty() => Ok(value),
+        Ok(_) => Err(Problems(more)),
+        Err(Problems(mut problems)) => {
+            problems.extend(more);
+            Err(Problems(problems))
+        }
+    }
 }
 
 /// The configuration. Where it cannot run, what is wrong with the credentials is added to its problems, unless that takes a network.
@@ -92,7 +114,7 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
-    use crate::credentials::{Field, Problem, Values};
+    use crate::credentials::{Field, Problem as CredentialProblem, Values};
 
     /// A source that uses a network, or does not. It holds nothing.
     #[derive(Debug)]
@@ -113,12 +135,12 @@ mod tests {
             self.uses_network
         }
 
-        fn load(&mut self) -> BoxFuture<'_, Result<Values, Problem>> {
+        fn load(&mut self) -> BoxFuture<'_, Result<Values, CredentialProblem>> {
             Box::pin(future::ready(Ok(Values::new())))
         }
 
-        fn missing(&self, field: Field) -> Problem {
-            Problem::Missing(field.file_name().to_owned(), "add it".to_owned())
+        fn missing(&self, field: Field) -> CredentialProblem {
+            CredentialProblem::Missing(field.file_name().to_owned(), "add it".to_owned())
         }
 
         fn changed(&mut self) -> BoxFuture<'_, ()> {

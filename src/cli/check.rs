@@ -7,14 +7,17 @@ use crate::{
     app::{self, Checked, join_addresses, max_shutdown_time},
     config::Inputs,
     policy::{Mode, Policy},
+    secret::ShownPath,
+    server::Address,
 };
 
 /// What Kubernetes gives a pod to end, unless it is told otherwise.
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
-/// Loads everything and says what it amounts to. Nothing is bound, and nobody is called.
+/// Loads everything, and says what it amounts to and what would keep `serve` from starting here. Nothing is created or locked, and
+/// nobody is called.
 pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
-    let Checked { config, source, credentials } = app::check(inputs).await?;
+    let Checked { config, source, credentials, found, notes } = app::check(inputs).await?;
     print("the configuration is valid");
     print(format_args!("  upstream   {}", config.proxy.upstream.url));
     match credentials {
@@ -25,12 +28,24 @@ pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
         }
         None => print(format_args!("  token      with credentials from {source}, not read: `check` uses no network")),
     }
+    for line in found {
+        print(format_args!("  found      {line}"));
+    }
+    match &config.state_dir {
+        Some(dir) => print(format_args!("  state      in {}", ShownPath::of_new(dir))),
+        None => print("  state      in memory only: auth.state_dir is not set"),
+    }
     print(format_args!("  callers    {}", join_addresses(&config.listen.proxy)));
     print(format_args!("  operators  {}", join_addresses(&config.listen.ops)));
-    print(format_args!("  admin      {}", join_addresses(&config.listen.admin)));
+    let admin_socket = config.admin_socket.iter().map(|socket| Address::Unix(socket.path.clone()));
+    let admin: Vec<Address> = config.listen.admin.iter().cloned().chain(admin_socket).collect();
+    print(format_args!("  admin      {}", join_addresses(&admin)));
     print(format_args!("  policy     {}", policy_summary(&config.proxy.policy)));
     let end = max_shutdown_time(config.shutdown);
     print(format_args!("  stopping   takes at most {}{}", humantime::format_duration(end), beyond_grace(end)));
+    for note in notes {
+        print(format_args!("  note       {note}"));
+    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ impl Problem {
     }
 
     /// A problem with something that is not a key.
-    pub(super) fn other(message: impl Into<String>) -> Self {
+    pub fn other(message: impl Into<String>) -> Self {
         Self { key: None, origin: None, message: escape_control(&message.into()) }
     }
 }

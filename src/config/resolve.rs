@@ -105,6 +105,7 @@ fn keys(
     let forwarded_headers = headers::forward(read, &injected_headers);
     let state_dir = read.optional("auth.state_dir", |path| Ok(PathBuf::from(path)));
     let admin_socket = listen::admin_socket(read);
+    listen::check_overlaps(read, &listen, admin_socket.as_ref());
     let startup = startup(read);
     let shutdown = shutdown(read);
     let log = log::log(read);

@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 use super::{
     field::{Field, Sourced},
     problem::{MAX_FILE_BYTES, Problem},
-    source::{CredentialSource, Values},
+    source::{CredentialSource, NOT_SET, Values},
 };
-use crate::secret::{Secret, ShownPath};
+use crate::secret::{Secret, ShownPath, absolute};
 
 /// The variables that concern credentials, kept to read the files that they name again.
 #[derive(Clone, Default)]
@@ -45,14 +45,14 @@ impl Variables {
             (None, Some(path)) if !path.expose().contains('/') => Some(Err(Problem::NotAPath(name.to_owned()))),
             (None, Some(path)) => {
                 let path = path.expose();
-                let origin = format!("{file_variable} ({path})");
+                let origin = format!("{file_variable} ({})", absolute(Path::new(path)).display());
                 Some(read_file(&file_variable, path).map(|value| Sourced { value, origin }))
             }
         }
     }
 
     /// What there is of `name`, without reading a file.
-    fn describe(&self, name: &str) -> String {
+    pub(super) fn describe(&self, name: &str) -> String {
         match (self.0.get(name), self.0.get(&format!("{name}_FILE"))) {
             (Some(_), _) => "[redacted]".to_owned(),
             (None, Some(path)) if path.expose().contains('/') => {
@@ -60,7 +60,7 @@ impl Variables {
                 format!("[redacted], from {}", path.replace(char::is_control, "\u{fffd}"))
             }
             (None, Some(_)) => "[redacted], from a file".to_owned(),
-            (None, None) => "not set".to_owned(),
+            (None, None) => NOT_SET.to_owned(),
         }
     }
 }
@@ -125,5 +125,5 @@ fn read_file(variable: &str, path: &str) -> Result<Secret<String>, Problem> {
     if bytes.len() > MAX_FILE_BYTES {
         return Err(Problem::TooLarge { variable: variable.to_owned(), path: shown });
     }
-    str::from_utf8(&bytes).map(Secret::from).map_err(|_| Problem::NotUtf8(format!("{variable} ({path})")))
+    str::from_utf8(&bytes).map(Secret::from).map_err(|_| Problem::NotUtf8(format!("{variable} ({shown})")))
 }

@@ -14,6 +14,7 @@
 
 mod attempts;
 mod fingerprint;
+mod inspect;
 mod rejections;
 mod state_directory;
 mod state_error;
@@ -28,6 +29,7 @@ use std::{
 
 pub use attempts::{LastAttempt, MAX_CONNECT_TIME};
 pub use fingerprint::Fingerprint;
+pub use inspect::{StateOutlook, inspect};
 
 use self::{
     attempts::{AttemptDecision, Attempts},
@@ -132,7 +134,11 @@ impl Lockout {
         let failed = |source| OpenError { path: dir.map(state_directory::rejections_path).unwrap_or_default(), source };
         let (directory, key, rejections) = match dir {
             Some(dir) => match StateDirectory::open(dir) {
-                Ok((directory, key, rejections)) => (Some(directory), key, rejections),
+                Ok((directory, key, rejections)) => {
+                    let attempts = directory.read_attempts(&key);
+                    attempts.map_err(|source| OpenError { path: directory.attempts_path(), source })?;
+                    (Some(directory), key, rejections)
+                }
                 Err(error) if error.is_read_only() => (None, Key::generate().map_err(failed)?, Rejections::default()),
                 Err(error) => return Err(failed(error)),
             },

@@ -28,6 +28,13 @@ pub fn secret_variables(environment: &BTreeMap<String, Secret<String>>) -> Vec<S
     values.map(|value| Secret::new(value.expose().trim_end_matches(['\r', '\n']).as_bytes().to_vec())).collect()
 }
 
+/// One line for each operator's secret in `environment`: its variable, and where its value comes from. No file is read.
+pub fn operator_outline(environment: &BTreeMap<String, Secret<String>>) -> Vec<String> {
+    let names = [ADMIN_TOKEN, EGRESS_USERNAME, EGRESS_PASSWORD];
+    let variables = Variables::select(environment, &names);
+    names.map(|name| format!("{name}: {}", variables.describe(name))).into()
+}
+
 /// The administrator's token, `FINICITY_ADMIN_TOKEN` or the file that its `_FILE` form names, if either is set.
 ///
 /// # Errors

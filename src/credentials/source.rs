@@ -14,6 +14,9 @@ use super::{
 /// The values that a source holds, of one moment or version. A value that is there and cannot be read is a problem of its own.
 pub type Values = BTreeMap<Field, Result<Sourced, Problem>>;
 
+/// How a line of [`CredentialSource::outline`] ends for a value that is not there.
+pub const NOT_SET: &str = "not set";
+
 /// A place that credentials are read from.
 ///
 /// A new source is one implementation, one variant of [`SourceConfig`](super::SourceConfig), and its keys in

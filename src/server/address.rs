@@ -2,10 +2,12 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
 };
+
+use crate::secret::absolute;
 
 /// What the text of a Unix socket begins with.
 const UNIX_PREFIX: &str = "unix:";
@@ -39,6 +41,21 @@ impl Address {
         Some((Ipv4Addr::UNSPECIFIED, wildcard.port()).into())
     }
 
+    /// Whether one process cannot listen on both: the same socket, or the same port of one IP address. An unspecified address stands for
+    /// all of its family, and `[::]` for those of IPv4 as well. Port 0 is another port each time.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(one), Self::Unix(other)) => absolute(one) == absolute(other),
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let (one_ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+                let covers = |wide: IpAddr, ip: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || ip.is_ipv4());
+                let same = one_ip == other_ip || covers(one_ip, other_ip) || covers(other_ip, one_ip);
+                one.port() != 0 && one.port() == other.port() && same
+            }
+            _ => false,
+        }
+    }
+
     /// Whether other machines may reach it.
     pub fn is_remote(&self) -> bool {
         self.tcp().is_some_and(|address| !address.ip().is_loopback())
@@ -67,7 +84,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
+            Self::Unix(path) => write!(f, "{UNIX_PREFIX}{}", absolute(path).display()),
         }
     }
 }
@@ -97,6 +114,30 @@ mod tests {
         ] {
             let found = text.parse::<Address>().unwrap().ipv4_fallback().map(|fallback| fallback.to_string());
             assert_eq!(found.as_deref(), fallback, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_overlap_when_one_process_cannot_have_both() {
+        for (one, other, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("[::]:1", "[::1]:1", true),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("[::]:1", "0.0.0.0:1", true),
+            ("[::1]:1", "127.0.0.1:1", false),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
+            ("unix:/run/p", "unix:/run/p", true),
+            ("unix:/run/p", "unix:/run//p", true),
+            ("unix:/run/p", "unix:/run/q", false),
+            ("unix:/run/p", "127.0.0.1:1", false),
+        ] {
+            let [one, other] = [one, other].map(|text| text.parse::<Address>().unwrap());
+            assert_eq!((one.overlaps(&other), other.overlaps(&one)), (expected, expected), "{one} {other}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tracing::{debug, warn};
@@ -10,7 +11,7 @@ use super::{
     Address,
     socket_stream::SocketStream,
     syn_filter,
-    unix_socket::{SocketAccess, UnixSocket},
+    unix_socket::{self, SocketAccess, UnixSocket},
 };
 
 /// Connections that the kernel keeps for us until we accept them; a burst after a pause needs some hundreds.
@@ -34,8 +35,23 @@ pub struct BindError {
     source: io::Error,
 }
 
+impl BindError {
+    /// Whether the configuration does not fit this machine, so that trying again is of no use. False when another process has the
+    /// address, or the process has no resources left.
+    pub fn is_configuration(&self) -> bool {
+        use io::ErrorKind::{AddrInUse, Interrupted, OutOfMemory};
+        let is_exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS]
+            .map(|errno| Some(errno.raw_os_error()))
+            .contains(&self.source.raw_os_error());
+        !is_exhausted && !matches!(self.source.kind(), AddrInUse | Interrupted | OutOfMemory)
+    }
+}
+
 fn hint(address: &Address, error: &io::Error) -> &'static str {
-    use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, NotFound, PermissionDenied};
+    use io::ErrorKind::{
+        AddrInUse, AddrNotAvailable, AlreadyExists, InvalidInput, NotADirectory, NotFound, PermissionDenied,
+        ReadOnlyFilesystem,
+    };
     match (address, error.kind()) {
         (Address::Tcp(_), AddrInUse) => ", another process has this port: stop it, or choose another port",
         (Address::Tcp(_), PermissionDenied) => ", ports below 1024 need a privilege: choose another port",
@@ -43,7 +59,12 @@ fn hint(address: &Address, error: &io::Error) -> &'static str {
         (Address::Unix(_), AddrInUse) => ", another process listens there: stop it, or choose another path",
         (Address::Unix(_), AlreadyExists) => ", there is a file that is no socket: choose another path",
         (Address::Unix(_), NotFound) => ", the directory does not exist",
+        (Address::Unix(_), NotADirectory) => ", a part of the path is not a directory",
         (Address::Unix(_), PermissionDenied) => ", the proxy's user cannot make a file there",
+        (Address::Unix(_), ReadOnlyFilesystem) => ", the file system is read-only: choose a path on a writable one",
+        (Address::Unix(_), InvalidInput) => {
+            ", the path is longer than the system allows, about 100 bytes: choose a shorter one"
+        }
         _ => "",
     }
 }
@@ -91,7 +112,29 @@ pub fn bind(key: &'static str, addresses: &[Address], access: &SocketAccess) -> 
     Ok(listeners)
 }
 
+/// What keeps `addresses` from being listened on as [`bind`] does it, one error for each. Nothing listens and no file is made; a
+/// TCP address is bound for a moment, in a way that keeps no other process from it.
+pub fn inspect(key: &'static str, addresses: &[Address]) -> Vec<BindError> {
+    let fault = |address: &Address| match address {
+        Address::Tcp(tcp) => match bound_socket(*tcp) {
+            Err(error) if has_no_ipv6(&error) && is_ipv6_loopback(address) && addresses.len() > 1 => None,
+            Err(error) if has_no_ipv6(&error) => match address.ipv4_fallback() {
+                Some(fallback) => bound_socket(fallback).err(),
+                None => Some(error),
+            },
+            bound => bound.err(),
+        },
+        Address::Unix(path) => unix_socket::inspect(path).err(),
+    };
+    let error = |address: &Address| Some(BindError { key, address: address.clone(), source: fault(address)? });
+    addresses.iter().filter_map(error).collect()
+}
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    bound_socket(address)?.listen(BACKLOG)
+}
+
+fn bound_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // For a restart while connections of the previous process linger; it does not let two processes share the port.
     socket.set_reuseaddr(true)?;
@@ -104,7 +147,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         debug!(%error, "slow readers may be taken for stopped ones");
     }
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
 }
 
 fn is_ipv6_loopback(address: &Address) -> bool {
@@ -112,8 +155,7 @@ fn is_ipv6_loopback(address: &Address) -> bool {
 }
 
 fn has_no_ipv6(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
 impl Listener {

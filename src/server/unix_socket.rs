@@ -4,13 +4,13 @@ use std::{
     fs, io,
     os::unix::{
         fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-        net::UnixStream,
+        net::{SocketAddr, UnixStream},
     },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::Mode,
+    fs::{Access, Mode, access},
     process::{geteuid, umask},
 };
 use tokio::net::UnixListener;
@@ -113,6 +113,27 @@ impl UnixSocket {
         drop(file);
         (listener, uid_policy)
     }
+}
+
+/// Whether `path` can be listened on, as [`UnixSocket::bind`] would find it. No file is made or removed.
+///
+/// # Errors
+///
+/// As those of [`UnixSocket::bind`].
+pub(super) fn inspect(path: &Path) -> io::Result<()> {
+    SocketAddr::from_pathname(path)?;
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => return Err(error),
+        },
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {

@@ -86,6 +86,7 @@ mod cli {
     mod commands;
     mod environment;
     mod isolation;
+    mod preflight;
     mod status;
     mod wrong_files;
 }

@@ -46,6 +46,27 @@ pub(super) fn listen(read: &mut Reader<'_>) -> Listen {
     listen
 }
 
+/// Adds a problem for each address that overlaps one before it, in the order in which the start binds them. An optional admin socket
+/// would only be left out.
+pub(super) fn check_overlaps(read: &mut Reader<'_>, listen: &Listen, admin_socket: Option<&AdminSocket>) {
+    let socket = admin_socket.filter(|socket| !socket.is_optional).map(|socket| Address::Unix(socket.path.clone()));
+    let of_each = [
+        ("listen.proxy", &listen.proxy),
+        ("listen.ops", &listen.ops),
+        ("listen.admin", &listen.admin),
+        ("admin.socket", &socket.into_iter().collect()),
+    ];
+    let addresses =
+        of_each.into_iter().flat_map(|(key, addresses)| addresses.iter().map(move |address| (key, address)));
+    let addresses: Vec<(&'static str, &Address)> = addresses.collect();
+    for (number, (key, address)) in addresses.iter().enumerate() {
+        let earlier = addresses[..number].iter().find(|(_, earlier)| earlier.overlaps(address));
+        if let Some((other_key, other)) = earlier {
+            read.problem(key, format!("{address} is taken by {other} of {other_key}: choose another one"));
+        }
+    }
+}
+
 /// Where probes are answered.
 pub(super) fn ops(read: &mut Reader<'_>) -> Vec<Address> {
     read.addresses("listen.ops", false)

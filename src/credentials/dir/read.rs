@@ -13,7 +13,7 @@ use std::{
 use super::snapshot::{Snapshot, snapshot};
 use crate::{
     credentials::field::Field,
-    secret::{Secret, ShownPath},
+    secret::{Secret, ShownPath, absolute},
 };
 
 /// Larger than any credential; a file above this is not one, and is not read into memory.
@@ -111,7 +111,7 @@ impl fmt::Debug for Files {
 /// When the directory or one of the files in it cannot be read, or keeps changing.
 pub fn read(dir: &Path) -> Result<Files, ReadError> {
     read_stable(|| snapshot(dir), |snapshot| read_files(dir, snapshot))
-        .unwrap_or_else(|| Err(ReadError::Changing { path: dir.into() }))
+        .unwrap_or_else(|| Err(ReadError::Changing { path: absolute(dir) }))
 }
 
 /// Waits until the directory is no longer as `previous` says, and returns the new snapshot.
@@ -153,7 +153,7 @@ fn read_files(dir: &Path, snapshot: &Snapshot) -> Result<Files, ReadError> {
     let mut files = BTreeMap::new();
     for name in Field::ALL.map(Field::file_name) {
         // An error names the path that the operator knows, not the generation's.
-        if let Some(value) = read_file(&current.join(name), || dir.join(name))? {
+        if let Some(value) = read_file(&current.join(name), || absolute(dir).join(name))? {
             files.insert(name, value);
         }
     }

@@ -13,9 +13,9 @@ use crate::{
     credentials::{
         field::{Field, Sourced},
         problem::Problem,
-        source::{CredentialSource, Values},
+        source::{CredentialSource, NOT_SET, Values},
     },
-    secret::ShownPath,
+    secret::{ShownPath, absolute},
 };
 
 /// How long a directory must not have changed before it is read: a script that writes the files one after the other has finished
@@ -37,7 +37,7 @@ impl DirectorySource {
     }
 
     fn origin(&self, field: Field) -> String {
-        self.path.join(field.file_name()).display().to_string()
+        absolute(&self.path).join(field.file_name()).display().to_string()
     }
 
     fn read(&self) -> Result<Values, Problem> {
@@ -64,7 +64,7 @@ impl CredentialSource for DirectorySource {
     fn outline(&self) -> Vec<String> {
         let line = |field: Field| {
             let name = field.file_name();
-            let state = if fs::symlink_metadata(self.path.join(name)).is_ok() { "[redacted]" } else { "not set" };
+            let state = if fs::symlink_metadata(self.path.join(name)).is_ok() { "[redacted]" } else { NOT_SET };
             format!("{name}: {state}")
         };
         Field::ALL.map(line).into()

@@ -12,6 +12,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -78,11 +82,16 @@ pub(super) fn rejections_path(dir: &Path) -> PathBuf {
 }
 
 impl StateDirectory {
+    /// The state in `dir`. Nothing is read or created.
+    pub(super) fn at(dir: &Path) -> Self {
+        let (rejections, attempts) = (StateFile::new(rejections_path(dir)), StateFile::new(dir.join(ATTEMPTS_FILE)));
+        Self { dir: dir.to_owned(), rejections, attempts, last_read: None }
+    }
+
     /// Opens `dir`, and creates what is missing of directory, key and state.
     pub(super) fn open(dir: &Path) -> Result<(Self, Key, Rejections), StateError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StateError::Directory)?;
-        let (rejections, attempts) = (StateFile::new(rejections_path(dir)), StateFile::new(dir.join(ATTEMPTS_FILE)));
-        let mut directory = Self { dir: dir.to_owned(), rejections, attempts, last_read: None };
+        let mut directory = Self::at(dir);
         // First without the lock: reading needs none, and must work in a directory that only others may write.
         let mut found = directory.read_rejections()?;
         if found.is_none() {
@@ -107,6 +116,26 @@ impl StateDirectory {
     /// The file of attempts.
     pub(super) fn attempts_path(&self) -> PathBuf {
         self.attempts.path().clone()
+    }
+
+    /// Whether the state can be written, as far as permissions say. Nothing is created, written or locked.
+    ///
+    /// # Errors
+    ///
+    /// What a write would find.
+    pub(super) fn check_writable(&self) -> Result<(), StateError> {
+        let failed = |errno: Errno| StateError::Write(errno.into());
+        access(&self.dir, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)?;
+        let lock = self.dir.join(LOCK_FILE);
+        match access(&lock, Access::READ_OK | Access::WRITE_OK) {
+            Ok(()) if lock.is_dir() => return Err(StateError::Lock(ErrorKind::IsADirectory.into())),
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(StateError::Lock(errno.into())),
+        }
+        if [&self.rejections, &self.attempts].into_iter().any(|file| file.temporary().is_dir()) {
+            return Err(StateError::Write(ErrorKind::IsADirectory.into()));
+        }
+        Ok(())
     }
 
     /// Takes the lock that every writer holds, until the file is dropped. Waits for a second at most.
@@ -172,7 +201,7 @@ impl StateDirectory {
         Ok(())
     }
 
-    fn read_rejections(&self) -> Result<Option<(Key, Rejections, OpenSnapshot)>, StateError> {
+    pub(super) fn read_rejections(&self) -> Result<Option<(Key, Rejections, OpenSnapshot)>, StateError> {
         let Some(file) = self.rejections.read()? else { return Ok(None) };
         let (key, rejections) = parse_rejections(&file.text)?;
         Ok(Some((key, rejections, file.snapshot)))

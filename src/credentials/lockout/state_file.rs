@@ -50,6 +50,11 @@ impl StateFile {
         &self.path
     }
 
+    /// The file that is written first and then renamed.
+    pub(super) fn temporary(&self) -> &PathBuf {
+        &self.temporary
+    }
+
     /// The content, or `None` when there is no such file.
     pub(super) fn read(&self) -> Result<Option<FileContent>, StateError> {
         let mut file = match File::open(&self.path) {

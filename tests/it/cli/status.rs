@@ -189,7 +189,7 @@ fn a_socket_that_an_operator_chose_has_to_work() {
         for operator in [("FINICITY__ADMIN__SOCKET", path.as_str()), ("FINICITY_CONFIG", &file)] {
             let variables: Vec<_> = image.into_iter().chain([operator]).collect();
             let mut proxy = Process::start(serve_command(&upstream, &variables));
-            assert_eq!(proxy.wait().code(), Some(1), "{}", proxy.output());
+            assert_eq!(proxy.wait().code(), Some(78), "{}", proxy.output());
             let output = proxy.output();
             assert!(output.contains("admin.socket: cannot listen on") && output.contains(&path), "{output}");
         }

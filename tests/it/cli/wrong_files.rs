@@ -150,7 +150,7 @@ fn a_private_key_in_place_of_any_other_file_is_not_shown() {
         fs::write(state.join("lockout.json"), &content).unwrap();
         let upstream = Upstream::start(3600, |_| Reply::json("{}"));
         let mut process = Process::start(serve_command(&upstream, &[("FINICITY__AUTH__STATE_DIR", &path_of(&state))]));
-        assert_eq!(process.wait().code(), Some(1));
+        assert_eq!(process.wait().code(), Some(78));
         assert!(process.output().contains("lockout.json cannot be used"), "{}", process.output());
         scan(&process.output(), &content);
     }
@@ -172,7 +172,7 @@ fn a_credential_in_a_damaged_state_file_is_not_shown() {
         let upstream = Upstream::start(3600, |_| Reply::json("{}"));
         let mut process =
             Process::start(serve_command(&upstream, &[("FINICITY__AUTH__STATE_DIR", &path_of(dir.path()))]));
-        assert_eq!(process.wait().code(), Some(1));
+        assert_eq!(process.wait().code(), Some(78));
         assert!(process.output().contains("lockout.json cannot be used"), "{}", process.output());
         scan(&process.output(), secret.as_bytes());
     }

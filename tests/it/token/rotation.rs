@@ -285,7 +285,7 @@ fn a_state_that_cannot_be_used_ends_the_start_rather_than_forget_a_rejection() {
     let upstream = upstream(&[]);
     let dir = state.path().display().to_string();
     let mut process = Process::start(serve_command(&upstream, &[("FINICITY__AUTH__STATE_DIR", &dir)]));
-    assert_eq!(process.wait().code(), Some(1));
+    assert_eq!(process.wait().code(), Some(78));
     assert!(process.output().contains("lockout.json"), "{}", process.output());
     assert_eq!(upstream.received().len(), 0);
 }

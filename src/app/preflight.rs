@@ -1,0 +1,88 @@
+//! What would keep a configuration from starting on this machine. Nothing listens, and nothing is created, written or locked.
+//!
+//! `serve` and `check` both ask it, so that they refuse the same configurations with the same messages.
+
+use std::path::Path;
+
+use super::listeners::join_addresses;
+use crate::{
+    config::{Config, Problem},
+    credentials::lockout::{self, StateOutlook},
+    error_chain,
+    secret::ShownPath,
+    server::{self, Address, BindError},
+};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// What keeps the process from starting until the configuration or the machine is changed.
+    pub(super) problems: Vec<Problem>,
+    /// What an operator should know, and what may be over when the process starts.
+    pub(super) notes: Vec<String>,
+}
+
+impl Findings {
+    /// Adds what keeps addresses from being listened on. An address that another process has may be that of the running proxy.
+    fn add_bind_errors(&mut self, errors: Vec<BindError>) {
+        for error in errors {
+            let text = error_chain::one_line(&error);
+            if error.is_configuration() {
+                self.problems.push(Problem::other(text));
+            } else {
+                self.notes.push(text);
+            }
+        }
+    }
+}
+
+/// Looks at the addresses, the sockets and the state directory of `config`.
+pub(super) fn inspect(config: &Config) -> Findings {
+    let mut findings = Findings::default();
+    let listen = &config.listen;
+    for (key, addresses) in
+        [("listen.proxy", &listen.proxy), ("listen.ops", &listen.ops), ("listen.admin", &listen.admin)]
+    {
+        findings.add_bind_errors(server::inspect(key, addresses));
+        if addresses.iter().any(|address| address.tcp().is_some_and(|tcp| tcp.port() == 0)) {
+            let addresses = join_addresses(addresses);
+            findings.notes.push(format!(
+                "{key}: {addresses} has port 0, so each start takes another free port, which only the log line `listening` names"
+            ));
+        }
+    }
+    if let Some(socket) = &config.admin_socket {
+        let errors = server::inspect("admin.socket", &[Address::Unix(socket.path.clone())]);
+        if socket.is_optional {
+            let lines = errors.iter().map(|error| error_chain::one_line(error) + "; the start leaves it out");
+            findings.notes.extend(lines);
+        } else {
+            findings.add_bind_errors(errors);
+        }
+    }
+    if let Some(dir) = &config.state_dir {
+        match lockout::inspect(dir) {
+            Ok(outlook) => findings.notes.extend(state_note(dir, outlook)),
+            Err(error) => {
+                let text = error_chain::one_line(&error);
+                findings.problems.push(Problem::other(format!("auth.state_dir: {text}")));
+            }
+        }
+    }
+    findings
+}
+
+/// What an operator should know of the state directory `dir`.
+fn state_note(dir: &Path, outlook: StateOutlook) -> Option<String> {
+    let what = match outlook {
+        StateOutlook::Found => return None,
+        StateOutlook::Created => "holds no lock-out state yet; the start creates it",
+        StateOutlook::NotWritable => {
+            "cannot be written by this user: credentials that have not obtained a token are not tried"
+        }
+        StateOutlook::ReadOnly => {
+            "is on a read-only file system: a rejection of the credentials is forgotten at the next restart"
+        }
+    };
+    Some(format!("auth.state_dir: {} {what}", ShownPath::of_new(dir)))
+}

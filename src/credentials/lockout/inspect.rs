@@ -1,0 +1,75 @@
+//! What a start would find in the state directory. Nothing is created, written or locked.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::Path,
+};
+
+use rustix::fs::{Access, access};
+
+use super::{OpenError, state_directory::StateDirectory, state_error::StateError};
+
+/// What [`Lockout::open`](super::Lockout::open) would do with a directory that is usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateOutlook {
+    /// There is a state, which would be used.
+    Found,
+    /// There is a state, which would be used, and it cannot be written: credentials that have not obtained a token are not tried.
+    NotWritable,
+    /// There is none; directory and state would be created.
+    Created,
+    /// There is none and the file system is read-only: the state would be in memory only.
+    ReadOnly,
+}
+
+/// What [`Lockout::open`](super::Lockout::open) would find in `dir`.
+///
+/// # Errors
+///
+/// Its error, as far as it can be known without writing.
+pub fn inspect(dir: &Path) -> Result<StateOutlook, OpenError> {
+    let exists = match check_directory(dir) {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return Ok(StateOutlook::ReadOnly),
+        checked => checked.map_err(|error| OpenError { path: dir.to_owned(), source: StateError::Directory(error) })?,
+    };
+    if !exists {
+        return Ok(StateOutlook::Created);
+    }
+    let directory = StateDirectory::at(dir);
+    let failed = |source| OpenError { path: directory.rejections_path(), source };
+    let found = directory.read_rejections().map_err(failed)?;
+    match (found, directory.check_writable()) {
+        (Some((key, ..)), writable) => {
+            let attempts = directory.read_attempts(&key);
+            attempts.map_err(|source| OpenError { path: directory.attempts_path(), source })?;
+            Ok(if writable.is_ok() { StateOutlook::Found } else { StateOutlook::NotWritable })
+        }
+        (None, Ok(())) => Ok(StateOutlook::Created),
+        (None, Err(error)) if error.is_read_only() => Ok(StateOutlook::ReadOnly),
+        (None, Err(error)) => Err(failed(error)),
+    }
+}
+
+impl OpenError {
+    /// Whether the configured directory is the reason, so that trying again is of no use.
+    pub fn is_configuration(&self) -> bool {
+        !matches!(self.source, StateError::Busy | StateError::Randomness)
+    }
+}
+
+/// Whether `dir` exists. A missing one has to be one that can be created.
+fn check_directory(dir: &Path) -> io::Result<bool> {
+    for path in dir.ancestors() {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        match fs::metadata(path) {
+            Ok(metadata) if !metadata.is_dir() => return Err(ErrorKind::NotADirectory.into()),
+            Ok(_) if path == dir => return Ok(true),
+            Ok(_) => return Ok(access(path, Access::WRITE_OK | Access::EXEC_OK).map(|()| false)?),
+            // A link that leads nowhere is in the way.
+            Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ErrorKind::NotFound.into())
+}
