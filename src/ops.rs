@@ -95,7 +95,7 @@ async fn livez(State(state): State<OpsState>) -> Response {
 
 /// Whether the process works, or the part that does not.
 async fn is_live(state: &OpsState) -> Result<(), &'static str> {
-    if state.token.heartbeat_age() > token::HEARTBEAT_LIMIT {
+    if !state.token.is_refresher_alive(token::HEARTBEAT_LIMIT).await {
         return Err("the token refresher hangs");
     }
     if (state.liveness)().await { Ok(()) } else { Err("an event loop does not answer") }

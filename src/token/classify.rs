@@ -122,6 +122,11 @@ impl TokenFailure {
         Self { class, disposition, reason, status: None, code: None, retry_after: None, readable: true }
     }
 
+    /// A request without a complete response within its time.
+    pub fn timed_out() -> Self {
+        Self::new(FailureClass::Transient, "the token endpoint did not answer in time")
+    }
+
     /// The same with a known disposition.
     #[must_use]
     pub fn with_disposition(self, disposition: Disposition) -> Self {

@@ -51,6 +51,9 @@ pub enum Clock {
     Tokio(Instant),
     /// The same without capped sleeps, for simulations of a great many instances over a long time.
     Simulated(Instant),
+    /// Tokio's clock and suspended time on top of it, in seconds, which no timer counts: for tests of a suspend.
+    #[cfg(test)]
+    Suspending(Instant, &'static std::sync::atomic::AtomicU64),
 }
 
 impl Clock {
@@ -59,6 +62,10 @@ impl Clock {
         BootInstant(match self {
             Self::Boot => boot_time(),
             Self::Tokio(start) | Self::Simulated(start) => start.elapsed(),
+            #[cfg(test)]
+            Self::Suspending(start, suspended_s) => {
+                start.elapsed() + Duration::from_secs(suspended_s.load(std::sync::atomic::Ordering::Relaxed))
+            }
         })
     }
 
@@ -69,6 +76,8 @@ impl Clock {
         match self {
             Self::Boot => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             Self::Tokio(start) | Self::Simulated(start) => SIMULATED_EPOCH + start.elapsed(),
+            #[cfg(test)]
+            Self::Suspending(..) => SIMULATED_EPOCH + self.now().since_start(),
         }
     }
 

@@ -159,4 +159,6 @@ mod properties;
 #[cfg(test)]
 mod state_table;
 #[cfg(test)]
+mod suspend;
+#[cfg(test)]
 mod tests;

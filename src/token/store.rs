@@ -11,8 +11,8 @@ use std::{
 use arc_swap::ArcSwapOption;
 use http::{HeaderName, HeaderValue, header};
 use tokio::{
-    sync::{Semaphore, watch},
-    time::timeout,
+    sync::{Notify, Semaphore, watch},
+    time::{sleep, timeout},
 };
 
 use super::{BootInstant, Clock, LockoutStatus, Phase, State, Status, Unavailable, scheme::AuthHeaders};
@@ -23,6 +23,10 @@ const MAX_WAITERS: usize = 1024;
 /// What a caller is told to wait when the next attempt is not known yet, and the most it is ever told.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// For how long, and how often, a probe looks for the heartbeat that it asked for. The refresher needs a moment, or hangs.
+const HEARTBEAT_WAIT: Duration = Duration::from_millis(500);
+const HEARTBEAT_POLL: Duration = Duration::from_millis(5);
 
 /// A token, and all that a request needs of it.
 #[derive(Debug)]
@@ -69,6 +73,7 @@ pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader)
     };
     let heartbeat = Arc::new(AtomicU64::new(clock.now().since_start().as_secs()));
     let (sender, receiver) = watch::channel(status);
+    let clock_check = Arc::new(Notify::new());
     let reader = TokenReader {
         current: Arc::clone(&current),
         status: receiver,
@@ -76,8 +81,9 @@ pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader)
         token_wait,
         clock,
         heartbeat: Arc::clone(&heartbeat),
+        clock_check: Arc::clone(&clock_check),
     };
-    (TokenWriter { current, status: sender, last_version: 0, clock, heartbeat }, reader)
+    (TokenWriter { current, status: sender, last_version: 0, clock, heartbeat, clock_check }, reader)
 }
 
 /// The writing end. There is one, and it is not `Clone`. Dropping it lets every reader know that no token will come.
@@ -88,6 +94,8 @@ pub struct TokenWriter {
     last_version: u64,
     clock: Clock,
     heartbeat: Arc<AtomicU64>,
+    /// Notified when a reader finds that the refresher may have missed a point in time.
+    clock_check: Arc<Notify>,
 }
 
 impl TokenWriter {
@@ -99,6 +107,16 @@ impl TokenWriter {
     /// Records that the refresher is alive.
     pub fn beat(&self) {
         self.heartbeat.store(self.clock.now().since_start().as_secs(), Ordering::Relaxed);
+    }
+
+    /// Waits until a reader finds that the clock has passed a point in time that a timer may have missed: timers stand still while
+    /// the machine is suspended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn clock_check_requested(&self) {
+        self.clock_check.notified().await;
     }
 
     /// The version of the latest token; 0 before the first.
@@ -164,6 +182,8 @@ pub struct TokenReader {
     token_wait: Duration,
     clock: Clock,
     heartbeat: Arc<AtomicU64>,
+    /// Notified when a reader finds that the refresher may have missed a point in time.
+    clock_check: Arc<Notify>,
 }
 
 impl TokenReader {
@@ -173,7 +193,8 @@ impl TokenReader {
         token.as_ref().is_some_and(|token| self.clock.now() < token.usable_until).then_some(token)
     }
 
-    /// Waits for a usable token, at most for the configured time.
+    /// Waits for a usable token, at most for the configured time. Where the next token request is overdue, or one is in flight, the
+    /// refresher looks at the clock at once.
     ///
     /// # Errors
     ///
@@ -185,6 +206,7 @@ impl TokenReader {
     pub async fn wait(&self) -> Result<Arc<Token>, Unavailable> {
         let _permit = self.waiters.try_acquire().map_err(|_| Unavailable::TooManyWaiters)?;
         let mut status = self.status.clone();
+        self.request_clock_check();
         let arrival = async {
             loop {
                 let phase = status.borrow_and_update().phase;
@@ -262,6 +284,30 @@ impl TokenReader {
     pub fn heartbeat_age(&self) -> Duration {
         let beat = Duration::from_secs(self.heartbeat.load(Ordering::Relaxed));
         self.clock.now().since_start().saturating_sub(beat)
+    }
+
+    /// Whether the refresher showed within the last `limit` that it is alive, or does so now. During a suspend it cannot.
+    pub async fn is_refresher_alive(&self, limit: Duration) -> bool {
+        if self.heartbeat_age() <= limit {
+            return true;
+        }
+        self.clock_check.notify_one();
+        let beaten = async {
+            while self.heartbeat_age() > limit {
+                sleep(HEARTBEAT_POLL).await;
+            }
+        };
+        timeout(HEARTBEAT_WAIT, beaten).await.is_ok()
+    }
+
+    /// Makes the refresher look at the clock, where a timer may have missed what is due: the next token request, or the time limit of
+    /// the one in flight.
+    fn request_clock_check(&self) {
+        let status = self.status();
+        let is_overdue = status.next_attempt.is_some_and(|due| due <= self.clock.now());
+        if is_overdue || status.phase == Phase::Fetching {
+            self.clock_check.notify_one();
+        }
     }
 
     fn no_token(&self) -> Unavailable {

@@ -91,7 +91,10 @@ impl<S: TokenSource> Refresher<S> {
         self.request_in_flight = true;
         let limit = if permit.is_some() { UNPROVEN_TIMEOUT } else { PROVEN_TIMEOUT };
         let outcome = {
-            let mut request = pin!(self.with_heartbeat(self.source.fetch(&self.state(slot).credentials, limit)));
+            let request = self.source.fetch(&self.state(slot).credentials, limit);
+            let request =
+                async { self.with_heartbeat(limit, request).await.unwrap_or_else(|| Err(TokenFailure::timed_out())) };
+            let mut request = pin!(request);
             select! {
                 biased;
                 outcome = request.as_mut() => Some(outcome),
@@ -176,7 +179,9 @@ impl<S: TokenSource> Refresher<S> {
         let scheme = self.state(slot).credentials.scheme;
         let outcome = select! {
             biased;
-            outcome = self.with_heartbeat(self.source.probe(scheme)) => outcome,
+            outcome = self.with_heartbeat(PROBE_TIMEOUT, self.source.probe(scheme)) => {
+                outcome.unwrap_or_else(|| Err(TokenFailure::timed_out()))
+            }
             () = stop.cancelled() => return ControlFlow::Break(()),
         };
         let now = self.writer.clock().now();
@@ -199,15 +204,24 @@ impl<S: TokenSource> Refresher<S> {
         ControlFlow::Continue(())
     }
 
-    /// The output of `future`, during which the heartbeat continues.
-    pub(super) async fn with_heartbeat<T>(&self, future: impl Future<Output = T>) -> T {
+    /// The output of `future`, during which the heartbeat continues. `None` once `limit` has passed on the clock that counts suspended
+    /// time: the request's own timer stands still during a suspend, which its connection seldom survives.
+    pub(super) async fn with_heartbeat<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        let clock = self.writer.clock();
+        let started = clock.now();
         let mut future = pin!(future);
         loop {
             select! {
                 biased;
-                output = future.as_mut() => return output,
-                () = sleep(HEARTBEAT_INTERVAL) => self.writer.beat(),
+                output = future.as_mut() => return Some(output),
+                () = sleep(HEARTBEAT_INTERVAL) => {}
+                () = self.writer.clock_check_requested() => {
+                    if clock.now().since(started) > limit {
+                        return None;
+                    }
+                }
             }
+            self.writer.beat();
         }
     }
 

@@ -10,7 +10,11 @@ use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource
 use crate::{
     credentials::lockout::{Decision, PersistError},
     telemetry::AUDIT,
-    token::{CandidateState, LockoutStatus, classify::FailureClass},
+    token::{
+        CandidateState, LockoutStatus,
+        classify::{FailureClass, TokenFailure},
+        endpoint::PROVEN_TIMEOUT,
+    },
 };
 
 /// The minimum time between two token requests that are made early, by command.
@@ -50,6 +54,7 @@ impl<S: TokenSource> Refresher<S> {
             biased;
             () = stop.cancelled() => ControlFlow::Break(()),
             Some(command) = self.commands.recv() => self.handle(command, stop).await,
+            () = self.writer.clock_check_requested() => ControlFlow::Continue(()),
             () = clock.sleep_until_capped(next) => ControlFlow::Continue(()),
         }
     }
@@ -203,7 +208,9 @@ impl<S: TokenSource> Refresher<S> {
         }
         let (_, value) = &token.headers()[1];
         let revoked = select! {
-            revoked = self.with_heartbeat(self.source.revoke(&self.current.credentials, value)) => revoked,
+            revoked = self.with_heartbeat(PROVEN_TIMEOUT, self.source.revoke(&self.current.credentials, value)) => {
+                revoked.unwrap_or_else(|| Some(Err(TokenFailure::timed_out())))
+            }
             () = stop.cancelled() => return,
         };
         match revoked {
