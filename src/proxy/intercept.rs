@@ -2,6 +2,7 @@
 //!
 //! A request that is forwarded costs nothing more than these checks.
 
+mod token_format;
 mod token_request;
 
 use std::{

@@ -1,7 +1,7 @@
 //! A caller's own token request, answered here with a placeholder, so that a client that authenticates itself works unchanged.
 //!
 //! What the placeholder is put into is removed from every request, so it need not be told from anything else. The call's body
-//! may hold the caller's old credentials: it is read to its end, which keeps the connection, and dropped.
+//! may hold the caller's old credentials: it is read to its end, which keeps the connection, and dropped. Only how it begins is looked at.
 
 use std::{pin::pin, time::Duration};
 
@@ -11,6 +11,7 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
+use super::token_format::{TokenFormat, first_significant};
 use crate::{
     proxy::{
         body::{ProgressBody, ResponseBody},
@@ -39,8 +40,9 @@ pub(super) async fn respond<B>(tokens: &TokenReader, shape: ResponseShape, excha
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let body = ProgressBody::new(exchange.request.into_body(), exchange.record);
-    timeout(BODY_TIMEOUT, discard_body(body))
+    let (head, body) = exchange.request.into_parts();
+    let body = ProgressBody::new(body, exchange.record);
+    let first_byte = timeout(BODY_TIMEOUT, discard_body(body))
         .await
         .map_err(|_| Error::new(Code::RequestTimeout, "The request body stopped arriving."))??;
     let usable = tokens.usable().and_then(|token| token.clone());
@@ -53,35 +55,46 @@ where
         ResponseShape::Partner => false,
         ResponseShape::Configured => token.is_bearer(),
     };
-    let mut response = Response::new(ResponseBody::full(response_body(is_bearer, tokens.remaining())));
+    // OAuth 2.0 has JSON only (RFC 6749, 5.1).
+    let format = if is_bearer { TokenFormat::Json } else { TokenFormat::choose(&head.headers, first_byte) };
+    let body = if is_bearer { oauth_body(tokens.remaining()) } else { partner_body(format) };
+    let mut response = Response::new(ResponseBody::full(body));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, format.content_type());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-/// Reads `body` to its end, or as far as it is worth it.
-async fn discard_body(body: impl Body<Data = Bytes>) -> Result<(), Error> {
+/// Reads `body` to its end, or as far as it is worth it. Returns the first byte of what it says.
+async fn discard_body(body: impl Body<Data = Bytes>) -> Result<Option<u8>, Error> {
     let mut body = pin!(body);
-    let mut bytes_read = 0;
+    let (mut bytes_read, mut first_byte) = (0, None);
     while bytes_read <= MAX_BODY_BYTES {
         match body.frame().await {
-            Some(Ok(frame)) => bytes_read += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Ok(frame)) => {
+                let data = frame.data_ref().map_or(&[][..], |data| data);
+                bytes_read += data.len() as u64;
+                first_byte = first_byte.or_else(|| first_significant(data));
+            }
             Some(Err(_)) => return Err(Error::new(Code::BadRequest, "The request body broke off.")),
             None => break,
         }
     }
-    Ok(())
+    Ok(first_byte)
 }
 
-/// The body of the answer, for a token that may be used for `remaining` yet.
-fn response_body(is_bearer: bool, remaining: Duration) -> String {
-    if is_bearer {
-        // A client takes 0 for a mistake.
-        let seconds = remaining.as_secs().max(1);
-        format!(r#"{{"access_token":"{PLACEHOLDER}","token_type":"Bearer","expires_in":{seconds}}}"#)
-    } else {
-        format!(r#"{{"token":"{PLACEHOLDER}"}}"#)
+/// The body of an OAuth 2.0 response, for a token that may be used for `remaining` yet.
+fn oauth_body(remaining: Duration) -> String {
+    // A client takes 0 for a mistake.
+    let seconds = remaining.as_secs().max(1);
+    format!(r#"{{"access_token":"{PLACEHOLDER}","token_type":"Bearer","expires_in":{seconds}}}"#)
+}
+
+/// The body of a partner authentication response.
+fn partner_body(format: TokenFormat) -> String {
+    match format {
+        TokenFormat::Json => format!(r#"{{"token":"{PLACEHOLDER}"}}"#),
+        TokenFormat::Xml(_) => format!("<access><token>{PLACEHOLDER}</token></access>"),
     }
 }
 

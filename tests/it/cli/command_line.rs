@@ -1,6 +1,9 @@
 //! Subcommands, messages and exit codes.
 
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use rustix::process::Signal;
 
@@ -209,6 +212,45 @@ fn demo_invites_a_newcomer_and_ends_cleanly_on_ctrl_c() {
     assert_eq!(process.wait().code(), Some(0), "{}", process.output());
 }
 
+/// Runs the sandbox in a folder whose name needs quotation marks, and what it prints for `scheme` in a shell elsewhere.
+#[track_caller]
+fn check_sandbox_exports(scheme: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("a b's");
+    fs::create_dir(&folder).unwrap();
+    let mut command = program();
+    command.args(["sandbox", "--listen", "127.0.0.1:0"]).current_dir(&folder);
+    let mut sandbox = Process::start(command);
+    sandbox.wait_for_line(|line| line == "finicity-proxy serve");
+    assert!(folder.join("sandbox-ca.pem").is_file());
+    let printed = sandbox.output();
+    let is_wanted = |line: &&str| !line.contains("AUTH__SCHEME=") || line.contains(&format!("AUTH__SCHEME='{scheme}'"));
+    let exports: Vec<&str> = printed.lines().filter(|line| line.starts_with("export ")).filter(is_wanted).collect();
+    assert!(exports.iter().any(|line| line.contains("AUTH__SCHEME=")), "{printed}");
+
+    let program = program();
+    let mut shell = Command::new("/bin/sh");
+    let script = format!(
+        "{}\nexec '{}' serve --set listen.proxy=127.0.0.1:0 --set listen.ops=127.0.0.1:0 --set listen.admin=127.0.0.1:0",
+        exports.join("\n"),
+        program.get_program().to_str().unwrap()
+    );
+    shell.args(["-c", &script]).current_dir("/").env_clear().stdin(Stdio::null());
+    let proxy = Process::start(shell);
+    let listening = proxy.wait_for_log("listening");
+    let mut client = Client::connect(listening["proxy"].as_str().unwrap().parse().unwrap());
+    assert_eq!(client.get("/aggregation/v1/customers/1005061234").status, 200, "{printed}");
+    assert_eq!(proxy.wait_for_log("credentials were loaded")["scheme"], scheme);
+    sandbox.signal(Signal::TERM);
+    assert_eq!(sandbox.wait().code(), Some(0));
+}
+
+#[test]
+fn the_sandbox_prints_what_a_shell_anywhere_runs_for_both_schemes() {
+    check_sandbox_exports("oauth2");
+    check_sandbox_exports("partner");
+}
+
 #[test]
 fn the_sandbox_alone_says_how_to_use_it_and_a_proxy_can() {
     let dir = tempfile::tempdir().unwrap();
@@ -218,10 +260,12 @@ fn the_sandbox_alone_says_how_to_use_it_and_a_proxy_can() {
     let mut sandbox = Process::start(command);
     sandbox.wait_for_line(|line| line == "finicity-proxy serve");
 
+    let printed = sandbox.output();
+    assert!(printed.contains(&format!("FINICITY__UPSTREAM__CA_FILE='{}'", ca_file.display())), "{printed}");
+
     // What it prints is what a shell would run.
     let mut serve = program();
     serve.arg("serve");
-    let printed = sandbox.output();
     for word in printed.lines().filter_map(|line| line.strip_prefix("export ")).flat_map(|line| line.split(' ')) {
         let (name, value) = word.split_once('=').unwrap();
         serve.env(name, value.trim_matches('\''));

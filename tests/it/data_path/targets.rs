@@ -180,6 +180,63 @@ fn c16_a_post_gets_a_placeholder_and_everything_else_is_refused() {
 }
 
 #[test]
+fn c16_an_xml_client_of_partner_authentication_gets_xml() {
+    const XML: &str = "<access><token>finicity-proxy-placeholder</token></access>";
+    const CREDENTIALS: &str = "<credentials><partnerId>1</partnerId><partnerSecret>2</partnerSecret></credentials>";
+    let with_prolog = format!("\u{feff}<?xml version=\"1.0\"?>\n{CREDENTIALS}");
+    let upstream = vendor();
+    let proxy = start(&upstream);
+    let mut client = proxy.connect();
+    let json = r#"{"partnerId":"1","partnerSecret":"2"}"#;
+    let xml = Some("application/xml");
+    let text_xml = Some("text/xml");
+    let is_json = Some("application/json");
+    for (fields, body, expected) in [
+        // What is sent.
+        (&["Content-Type: application/xml"][..], CREDENTIALS, xml),
+        (&["content-type: Text/XML; charset=UTF-8", "Accept: */*"], CREDENTIALS, xml),
+        (&["Content-Type: application/vnd.finicity+xml"], CREDENTIALS, xml),
+        (&["Content-Type: application/x-www-form-urlencoded", "Accept: */*"], CREDENTIALS, xml),
+        (&[], &format!(" \r\n{CREDENTIALS}"), xml),
+        (&[], &with_prolog, xml),
+        (&["Content-Type: application/xml"], "", xml),
+        // What is accepted, which goes before that.
+        (&["Content-Type: application/json", "Accept: application/xml"], json, xml),
+        (&["Accept: text/xml"], json, text_xml),
+        (&["Accept: application/xml, application/json;q=0.9"], json, xml),
+        (&["Accept: application/json;q=0.5, application/xml;q=0.8, */*;q=0.1"], json, xml),
+        (&["Accept: application/xml", "Accept: application/json;q=0.1"], json, xml),
+        (&["Content-Type: application/xml", "Accept: application/json"], CREDENTIALS, is_json),
+        (&["Content-Type: application/xml", "Accept: application/json, application/xml;q=0.9"], CREDENTIALS, is_json),
+        (&["Accept: application/xml;q=0, application/json"], CREDENTIALS, is_json),
+        // Either will do: as it was sent.
+        (&["Accept: application/json, application/xml"], json, is_json),
+        (&["Accept: application/json, application/xml"], CREDENTIALS, xml),
+        (&["Content-Type: application/json", "Accept: application/*"], json, is_json),
+        // All others.
+        (&["Content-Type: application/json", "Accept: application/json"], json, is_json),
+        (&["Content-Type: application/json"], json, is_json),
+        (&["Accept: text/html, */*;q=0.8"], json, is_json),
+        (&[], "", is_json),
+    ] {
+        let length = format!("Content-Length: {}", body.len());
+        let lines: Vec<&str> = fields.iter().copied().chain([length.as_str()]).collect();
+        let answer = client.call("POST", PARTNER_PATH, &lines, body.as_bytes());
+        let text = if expected == is_json { PARTNER_PLACEHOLDER } else { XML };
+        assert_eq!((answer.status, answer.header("content-type")), (200, expected), "{fields:?} {body}");
+        assert_eq!(
+            (answer.text().as_str(), answer.header("cache-control")),
+            (text, Some("no-store")),
+            "{fields:?} {body}"
+        );
+    }
+    // OAuth 2.0 has no XML.
+    let answer = client.call("POST", OAUTH_PATH, &["Accept: application/xml", "Content-Length: 0"], b"");
+    assert!(answer.text().starts_with(BEARER_PLACEHOLDER), "{answer:?}");
+    assert_eq!(upstream.received().len(), 1, "the proxy's own token call");
+}
+
+#[test]
 fn c16_the_token_of_a_partner_has_a_placeholder_of_its_shape() {
     let upstream = vendor();
     let mut command = serve_command(&upstream, &[("FINICITY__AUTH__TOKEN_PATH", PARTNER_PATH)]);
