@@ -42,6 +42,7 @@ pub use self::{
 use crate::{
     config::{self, Config},
     credentials::lockout,
+    dns::Resolver,
     policy::{Mode, Policy},
     process::signal,
     proxy::{self, ConcurrencyLayer},
@@ -117,18 +118,24 @@ impl App {
         warn_of_policy(&proxy.policy);
 
         let (trust_store_writer, trust_store) = tls::trust_store(config.tls)?;
-        let metrics = Arc::new(Metrics::new());
+        let (resolver, metrics) = (Resolver::new(), Arc::new(Metrics::new()));
         let scheme = credentials.scheme;
         let (state_dir, source_ref) = (config.state_dir.as_deref(), source.as_ref());
-        let TokenRefresh { refresher, token, control, durability } =
-            token_refresh::build(config.token, credentials, source_ref, state_dir, trust_store.clone(), &metrics)?;
+        let TokenRefresh { refresher, token, control, durability } = token_refresh::build(
+            config.token,
+            credentials,
+            source_ref,
+            state_dir,
+            (resolver.clone(), trust_store.clone()),
+            &metrics,
+        )?;
         let sequence = ShutdownSequence::default();
         let head_budget = HeadBudget::new(limits.unfinished_heads_bytes, Arc::clone(&metrics));
         let (concurrency, drain) = (ConcurrencyLayer::new(&proxy, Arc::clone(&metrics)), sequence.drain.clone());
         let (to_refresher, counters) = (control.clone(), Arc::clone(&metrics));
         let proxy_state =
             proxy::ProxyState { concurrency, token: token.clone(), control: to_refresher, metrics: counters, drain };
-        let server = data_plane::start(&limits, &proxy, &proxy_state, &trust_store, head_budget.clone())?;
+        let server = data_plane::start(&limits, &proxy, &proxy_state, &resolver, &trust_store, head_budget.clone())?;
         let log_level = logging::level();
         let (mut tasks, mut ops_tasks) = (Tasks::default(), Tasks::default());
         let (refusal_writer, refusal) = watch::channel(None);

@@ -28,6 +28,7 @@ pub mod upstream;
 pub mod policy;
 pub mod vendor;
 pub mod message;
+pub mod dns;
 pub mod telemetry;
 pub mod tls;
 pub mod egress;

@@ -59,6 +59,7 @@ use self::{
     intercept::InterceptLayer, observe::ObserveLayer, reauthenticate::ReauthLayer, retry::RetryLayer,
 };
 use crate::{
+    dns::Resolver,
     message::transport::Transport,
     process::drain::Drain,
     telemetry::Metrics,
@@ -71,11 +72,13 @@ use crate::{
 pub struct UpstreamPool(Upstream<LimitedBody<Incoming>>);
 
 impl UpstreamPool {
-    /// No connections yet. They live on the runtime that they are first used on, and trust what `trust` says at each.
-    pub fn new(config: &Config, trust: TrustStore, metrics: Arc<Metrics>) -> Self {
+    /// No connections yet. They live on the runtime that they are first used on, and so do the look-ups of `resolver`; they trust what
+    /// `trust` says at each.
+    pub fn new(config: &Config, resolver: Resolver, trust: TrustStore, metrics: Arc<Metrics>) -> Self {
         Self(Upstream::new(
             &config.upstream,
             Arc::new(HeaderRules::new(&config.injected_headers, &config.forwarded_headers)),
+            resolver,
             trust,
             metrics,
         ))

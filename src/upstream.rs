@@ -22,7 +22,7 @@ mod stream;
 pub(crate) use self::connect::Protocol;
 pub(crate) use self::{
     body::UpstreamBody,
-    connect::{Connect, ConnectError, Connector, ResolveError},
+    connect::{Connect, ConnectError, Connector},
     disposition::Disposition,
     http1::Error as Http1Error,
     http2::Error as Http2Error,

@@ -136,6 +136,11 @@ def needs(pod):
     private = {"finicity-credentials", state.get("name"), run.get("name")}
     if any(mount["name"] in private for container in others for mount in container.get("volumeMounts", [])):
         yield "credentials, state and socket that only the proxy mounts"
+    ndots = [option.get("value") for option in (pod.get("dnsConfig") or {}).get("options", []) if option.get("name") == "ndots"]
+    if not others and ndots != ["1"]:
+        yield "dnsConfig with ndots 1: else each look-up of the API's name is eight queries"
+    if others and pod.get("dnsConfig"):
+        yield "no dnsConfig: how an application's names are looked up is its own affair"
     ours = ("finicity-proxy", "finicity-sandbox")
     if proxy.get("restartPolicy") == "Always":
         names = [container["name"] for container in pod["initContainers"]]
@@ -228,6 +233,10 @@ GOOD_JOB = copy.deepcopy(GOOD) | {"kind": "Job"}
 GOOD_JOB["spec"]["activeDeadlineSeconds"] = 900
 GOOD_JOB["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
 GOOD_CRONJOB = {**GOOD_JOB, "kind": "CronJob", "spec": {"jobTemplate": {"spec": GOOD_JOB["spec"]}}}
+GOOD_GATEWAY = copy.deepcopy(GOOD)
+GOOD_GATEWAY["spec"]["template"]["spec"] |= {
+    "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}, "initContainers": [],
+    "containers": [{key: value for key, value in GOOD["spec"]["template"]["spec"]["initContainers"][0].items() if key != "restartPolicy"}]}
 POD, PROXY, APP = ("spec", "template", "spec"), ("spec", "template", "spec", "initContainers", 0), ("spec", "template", "spec", "containers", 0)
 # Each makes a good pod bad in one way. `None` removes.
 BAD = [
@@ -257,6 +266,7 @@ BAD = [
     (PROXY + ("restartPolicy",), None),
     (POD + ("volumes", 0, "secret", "defaultMode"), 0o440), (POD + ("volumes", 1), {"name": "state", "configMap": {}}),
     (PROXY + ("name",), "other"), (("metadata", "labels"), None), (APP + ("image",), None),
+    (POD + ("dnsConfig",), {"options": [{"name": "ndots", "value": "1"}]}),
     (APP + ("volumeMounts",), [{"name": "finicity-credentials", "mountPath": "/x"}]),
     (POD + ("initContainers",), [{**GOOD["spec"]["template"]["spec"]["containers"][0], "name": "first"},
                                  GOOD["spec"]["template"]["spec"]["initContainers"][0]]),
@@ -264,15 +274,18 @@ BAD = [
 # The same for what makes one pod and ends.
 BAD_JOBS = [(POD + ("restartPolicy",), "Never"), (POD + ("restartPolicy",), None), (("spec", "activeDeadlineSeconds"), None),
             (("spec", "parallelism"), 2), (("spec", "completions"), 5)]
+# The same for a pod with the proxy alone.
+BAD_GATEWAYS = [(POD + ("dnsConfig",), None), (POD + ("dnsConfig", "options", 0, "value"), "5"), (POD + ("dnsConfig", "options"), [])]
 CRON = ("spec", "jobTemplate")
 
 
 def self_test():
     several = copy.deepcopy(GOOD)
     several["spec"] |= {"replicas": 3, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}
-    for good in (GOOD, GOOD_JOB, GOOD_CRONJOB, several):
+    for good in (GOOD, GOOD_JOB, GOOD_CRONJOB, GOOD_GATEWAY, several):
         assert not list(problems([good])), list(problems([good]))
     cases = [(GOOD, *case) for case in BAD] + [(GOOD_JOB, *case) for case in BAD_JOBS]
+    cases += [(GOOD_GATEWAY, *case) for case in BAD_GATEWAYS]
     cases += [(GOOD_CRONJOB, CRON + path, value) for path, value in BAD_JOBS]
     for good, path, value in cases:
         bad = copy.deepcopy(good)

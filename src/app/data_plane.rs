@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use crate::{
+    dns::Resolver,
     message::transport::PerTransport,
     proxy::{self, UpstreamPool},
     server::{self, EvictionResponse, HeadBudget, Server},
@@ -19,11 +20,13 @@ pub(super) fn start(
     server: &server::Config,
     config: &proxy::Config,
     proxy_state: &proxy::ProxyState,
+    resolver: &Resolver,
     trust_store: &TrustStore,
     heads: HeadBudget,
 ) -> Result<Arc<Server>, StartError> {
     let stack = || {
-        let pool = UpstreamPool::new(config, trust_store.clone(), Arc::clone(&proxy_state.metrics));
+        let pool =
+            UpstreamPool::new(config, resolver.for_runtime(), trust_store.clone(), Arc::clone(&proxy_state.metrics));
         PerTransport::new(|transport| proxy::stack(config, transport, pool.clone(), proxy_state.clone()))
     };
     let given_up =

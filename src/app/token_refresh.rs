@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::{StartError, startup::Durability};
 use crate::{
     credentials::{CredentialSource, Credentials, lockout::Lockout},
+    dns::Resolver,
     telemetry::{AUDIT, Metrics, logging},
     tls::TrustStore,
     token::{self, Clock, Refresher, TokenControl, TokenEndpoint, TokenReader},
@@ -30,7 +31,7 @@ pub(super) fn build(
     credentials: Credentials,
     source: &dyn CredentialSource,
     state_dir: Option<&Path>,
-    trust_store: TrustStore,
+    (resolver, trust_store): (Resolver, TrustStore),
     metrics: &Arc<Metrics>,
 ) -> Result<TokenRefresh, StartError> {
     let lockout = Lockout::open(state_dir)?;
@@ -46,7 +47,7 @@ pub(super) fn build(
     let (control, commands) = token::command_channel();
     let default_lifetime = config.default_lifetime;
     let startup_delay = config.startup_jitter.mul_f64(fastrand::f64());
-    let endpoint = TokenEndpoint::new(config, trust_store)?;
+    let endpoint = TokenEndpoint::new(config, resolver, trust_store)?;
     let metrics = Arc::clone(metrics);
     let refresher = Refresher::new(writer, endpoint, credentials, lockout, commands, default_lifetime, metrics)
         .with_scrubber(logging::scrubber())

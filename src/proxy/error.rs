@@ -8,10 +8,11 @@ use std::{borrow::Cow, error::Error as StdError, fmt, io, time::Duration};
 use http::{HeaderName, StatusCode};
 
 use crate::{
+    dns::ResolveError,
     egress, error_chain,
     tls::TlsFailure,
     token::Unavailable,
-    upstream::{ConnectError, Disposition, Http1Error, Http2Error, RequestError, ResolveError},
+    upstream::{ConnectError, Disposition, Http1Error, Http2Error, RequestError},
 };
 
 /// Marks an answer as the proxy's own and says why it was made.

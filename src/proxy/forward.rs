@@ -26,6 +26,7 @@ use super::{
     request_target,
 };
 use crate::{
+    dns::{ResolveError, Resolver},
     error_chain,
     telemetry::Metrics,
     tls::TrustStore,
@@ -56,15 +57,16 @@ impl<B, C: Connect> Clone for Upstream<B, C> {
 }
 
 impl<B> Upstream<B> {
-    /// A client for `config.url`, trusting what `trust` says at each connection. Its connections live on the runtime that it is
-    /// used on. Answers lose what is named in `header_rules`.
+    /// A client for `config.url`, whose name `resolver` looks up, trusting what `trust` says at each connection. Its connections live on
+    /// the runtime that it is used on. Answers lose what is named in `header_rules`.
     pub(super) fn new(
         config: &UpstreamConfig,
         header_rules: Arc<HeaderRules>,
+        resolver: Resolver,
         trust: TrustStore,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self::with_connector(config, header_rules, Connector::new(config, trust), metrics)
+        Self::with_connector(config, header_rules, Connector::new(config, resolver, trust), metrics)
     }
 }
 
@@ -257,21 +259,32 @@ where
 /// The error of a request for which there was no connection. `executed`: what is known of the attempts before.
 pub(super) fn connect_error(error: ConnectError, executed: Executed) -> Error {
     let is_tls = error_chain::find::<rustls::Error>(&error).is_some();
-    let (code, detail) = match (is_tls, executed) {
-        (true, Executed::No) => {
+    let (code, detail) = match (&error, executed) {
+        (_, Executed::No) if is_tls => {
             (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
         }
-        (false, Executed::No) => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
-        (true, Executed::Unknown) => (
+        (_, Executed::Unknown) if is_tls => (
             Code::UpstreamTls,
             "The connection to the upstream broke, and the TLS handshake of the next one failed; it may have executed the request.",
         ),
-        (false, Executed::Unknown) => (
+        (ConnectError::Resolve(error), Executed::No) => (Code::UpstreamUnreachable, resolve_detail(*error)),
+        (_, Executed::No) => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
+        (_, Executed::Unknown) => (
             Code::UpstreamUnreachable,
             "The connection to the upstream broke, and it cannot be reached again; it may have executed the request.",
         ),
     };
     Error::new(code, detail).with_source(error)
+}
+
+/// What a caller is shown of a name look-up that failed.
+fn resolve_detail(error: ResolveError) -> &'static str {
+    match error {
+        ResolveError::NoName => "The upstream's name cannot be resolved (NXDOMAIN); nothing was sent.",
+        ResolveError::ServerFailure => "The upstream's name cannot be resolved (SERVFAIL); nothing was sent.",
+        ResolveError::TimedOut => "The upstream's name cannot be resolved (timeout); nothing was sent.",
+        ResolveError::System(_) => "The upstream's name cannot be resolved; nothing was sent.",
+    }
 }
 
 /// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.

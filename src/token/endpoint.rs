@@ -4,7 +4,7 @@
 //! client secret, so it goes to one address, over verified TLS, and nowhere else; an upstream on this machine may do without.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     credentials::{Credentials, Scheme, lockout},
-    egress,
+    dns::{ResolveError, Resolver},
+    egress, error_chain,
     tls::{TlsFailure, TrustStore},
 };
 
@@ -29,6 +30,9 @@ const TYPICAL_RESPONSE_BYTES: usize = 8 * 1024;
 
 /// The time to connect, TLS included. A server that takes longer is better tried again.
 const CONNECT_TIMEOUT: Duration = lockout::MAX_CONNECT_TIME;
+
+/// The part of that for looking the name up, shorter so that it is known what took too long.
+const LOOKUP_TIMEOUT: Duration = CONNECT_TIMEOUT.saturating_sub(Duration::from_millis(200));
 
 /// The time for a token request with proven credentials. Refreshes start early enough that many such attempts fit before a token
 /// expires.
@@ -95,6 +99,7 @@ pub trait TokenSource: Send + Sync + 'static {
 /// The configured token endpoint.
 #[derive(Debug)]
 pub struct TokenEndpoint {
+    resolver: Resolver,
     trust: TrustStore,
     host: String,
     config: Config,
@@ -112,18 +117,18 @@ pub enum EndpointError {
 }
 
 impl TokenEndpoint {
-    /// The endpoint that `config` names, trusted as `trust` says at each call.
+    /// The endpoint that `config` names, whose name `resolver` looks up, trusted as `trust` says at each call.
     ///
     /// # Errors
     ///
     /// When the address or the TLS configuration cannot be used.
-    pub fn new(config: Config, trust: TrustStore) -> Result<Self, EndpointError> {
+    pub fn new(config: Config, resolver: Resolver, trust: TrustStore) -> Result<Self, EndpointError> {
         let host = config.base.host().ok_or(EndpointError::Url)?.to_owned();
         for path in [&config.token_path, &config.revocation_path].into_iter().flatten() {
             url(&config.base, path).ok_or(EndpointError::Url)?;
         }
-        client(&trust, &config).map_err(EndpointError::Client)?;
-        Ok(Self { trust, host, config })
+        client(&resolver, &trust, &config).map_err(EndpointError::Client)?;
+        Ok(Self { resolver, trust, host, config })
     }
 
     async fn send(&self, token_request: TokenRequest, limit: Duration) -> Result<reqwest::Response, TokenFailure> {
@@ -138,7 +143,7 @@ impl TokenEndpoint {
             TokenFailure::new(FailureClass::Misconfigured, "the token endpoint's address is not a valid URL")
                 .with_disposition(Disposition::NotSent)
         })?;
-        let client = client(&self.trust, &self.config).map_err(transport_failure)?;
+        let client = client(&self.resolver, &self.trust, &self.config).map_err(transport_failure)?;
         Ok(client.request(method, url).timeout(limit))
     }
 
@@ -150,13 +155,14 @@ impl TokenEndpoint {
 }
 
 /// A client for one call, since the trust may change between two, and there is no connection to keep.
-fn client(trust: &TrustStore, config: &Config) -> Result<reqwest::Client, reqwest::Error> {
+fn client(resolver: &Resolver, trust: &TrustStore, config: &Config) -> Result<reqwest::Client, reqwest::Error> {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(trust.client_config())
         .https_only(config.base.scheme_str() != Some("http"))
         .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
+        .dns_resolver(TokenResolver(resolver.clone()))
         .referer(false)
         .pool_max_idle_per_host(0)
         .connect_timeout(CONNECT_TIMEOUT)
@@ -170,6 +176,21 @@ fn client(trust: &TrustStore, config: &Config) -> Result<reqwest::Client, reqwes
     // Only this one: the environment's were turned off above.
     let proxy = config.egress.as_ref().map(egress_proxy).transpose()?;
     proxy.into_iter().fold(client, reqwest::ClientBuilder::proxy).build()
+}
+
+/// The resolver, as reqwest calls it.
+struct TokenResolver(Resolver);
+
+impl reqwest::dns::Resolve for TokenResolver {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let resolver = self.0.clone();
+        Box::pin(async move {
+            let addresses = resolver.lookup(name.as_str(), LOOKUP_TIMEOUT).await?;
+            // The port is the one of the URL.
+            let addresses: Vec<_> = addresses.iter().map(|address| SocketAddr::new(*address, 0)).collect();
+            Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
 }
 
 /// Reads a response, up to its limit, and returns what it means; `token_field` is the member that holds the token.
@@ -279,6 +300,8 @@ fn transport_failure(error: reqwest::Error) -> TokenFailure {
     debug!(error = ?error, "token call failed");
     let (class, reason) = if error.is_timeout() {
         (FailureClass::Transient, "the token endpoint did not answer in time")
+    } else if let Some(error) = error_chain::find::<ResolveError>(&error) {
+        (FailureClass::Transient, resolve_reason(*error))
     } else if let Some(fault) = TlsFailure::find(&error) {
         let class = if fault.is_certificate() { FailureClass::Certificate } else { FailureClass::Transient };
         (class, fault.description())
@@ -290,6 +313,15 @@ fn transport_failure(error: reqwest::Error) -> TokenFailure {
     TokenFailure::new(class, reason).with_disposition(disposition)
 }
 
+fn resolve_reason(error: ResolveError) -> &'static str {
+    match error {
+        ResolveError::NoName => "the token endpoint's name cannot be resolved (NXDOMAIN)",
+        ResolveError::ServerFailure => "the token endpoint's name cannot be resolved (SERVFAIL)",
+        ResolveError::TimedOut => "the token endpoint's name cannot be resolved (timeout)",
+        ResolveError::System(_) => "the token endpoint's name cannot be resolved",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,7 +329,7 @@ mod tests {
 
     fn endpoint(base: &str) -> TokenEndpoint {
         let (_, trust) = crate::tls::trust_store(crate::tls::Config::default()).unwrap();
-        TokenEndpoint::new(Config { base: base.parse().unwrap(), ..config() }, trust).unwrap()
+        TokenEndpoint::new(Config { base: base.parse().unwrap(), ..config() }, Resolver::new(), trust).unwrap()
     }
 
     #[test]

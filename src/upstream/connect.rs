@@ -1,28 +1,33 @@
 //! Opening a connection to the upstream: name, TCP, the egress proxy where there is one, and TLS, all within one time.
 //!
-//! The name is looked up anew for connections that are opened later, and never kept here: what the system's resolver keeps is its
-//! own affair.
+//! The name is looked up for each connection ([`dns`](crate::dns)).
 
 pub(super) mod failure;
-mod resolve;
 
-use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    future::{Ready, ready},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+    vec,
+};
 
 use http::Uri;
-use hyper_util::client::legacy::connect::{
-    HttpConnector,
-    dns::{GaiResolver, Name},
-};
+use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
-use tower::{Service, ServiceExt as _, util::MapErr};
+use tower::{Service, ServiceExt as _};
 
-use self::resolve::SingleFlight;
 use super::{UpstreamConfig, http2, stream::MaybeTlsStream};
 use crate::{
+    dns::{Addresses, Lookup, ResolveError, Resolver, SystemLookup},
     egress::{self, Tunnel},
     tls::{self, TrustStore},
 };
@@ -52,6 +57,9 @@ pub(crate) trait Connect: Send + Sync + 'static {
 /// Why there is no connection. Nothing of a request was sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
+    /// The host's name has no address, or the look-up failed.
+    #[error("the name cannot be resolved")]
+    Resolve(#[from] ResolveError),
     /// No address of the host can be reached.
     #[error("connecting failed")]
     Tcp(#[source] Box<dyn StdError + Send + Sync>),
@@ -69,32 +77,29 @@ pub(crate) enum ConnectError {
     TimedOut,
 }
 
-/// The host's name has no address, or the resolver failed.
-#[derive(Debug, thiserror::Error)]
-#[error("the name cannot be resolved")]
-pub(crate) struct ResolveError(#[source] pub(super) io::Error);
+/// The addresses that a name was looked up to be.
+#[derive(Clone)]
+struct Resolved(Addresses);
 
-/// Resolves a name to addresses: the system's resolver, or a test's.
-pub(crate) trait Resolve:
-    Service<Name, Error = io::Error, Response: Iterator<Item = SocketAddr>, Future: Send> + Clone + Send + Sync + 'static
-{
+impl Service<Name> for Resolved {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Name) -> Self::Future {
+        // The port is the one of the URL.
+        let addresses: Vec<_> = self.0.iter().map(|address| SocketAddr::new(*address, 0)).collect();
+        ready(Ok(addresses.into_iter()))
+    }
 }
-
-impl<R> Resolve for R where
-    R: Service<Name, Error = io::Error, Response: Iterator<Item = SocketAddr>, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static
-{
-}
-
-/// A resolver whose errors differ in type from those of connecting.
-type NameResolver<R> = MapErr<SingleFlight<R>, fn(io::Error) -> ResolveError>;
 
 /// Opens connections to the configured upstream.
-pub(crate) struct Connector<R = GaiResolver> {
-    tcp: HttpConnector<NameResolver<R>>,
+pub(crate) struct Connector<L = SystemLookup> {
+    resolver: Resolver<L>,
     /// Where TCP goes: the upstream, or the egress proxy.
     first_hop: Uri,
     tunnel: Option<Tunnel>,
@@ -119,22 +124,9 @@ impl TlsConnector {
     }
 }
 
-impl Connector {
-    /// To `config.url`, with the trust of `trust_store` at each connection.
-    pub(crate) fn new(config: &UpstreamConfig, trust_store: TrustStore) -> Self {
-        Self::with_resolver(config, trust_store, GaiResolver::new())
-    }
-}
-
-impl<R: Resolve> Connector<R> {
-    fn with_resolver(config: &UpstreamConfig, trust_store: TrustStore, resolver: R) -> Self {
-        let resolver = SingleFlight::new(resolver).map_err(ResolveError as fn(io::Error) -> ResolveError);
-        let mut tcp = HttpConnector::new_with_resolver(resolver);
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
-        // Shared among the addresses of one family, so that a dead one leaves time for the next.
-        tcp.set_connect_timeout(Some(config.connect_timeout));
+impl<L: Lookup> Connector<L> {
+    /// To `config.url`, whose name `resolver` looks up, with the trust of `trust_store` at each connection.
+    pub(crate) fn new(config: &UpstreamConfig, resolver: Resolver<L>, trust_store: TrustStore) -> Self {
         let authority = config.url.authority().expect("the configuration checked the upstream's authority");
         let tls = (config.url.scheme_str() != Some("http")).then(|| {
             let name = server_name(authority.host()).expect("the configuration checked the upstream's host");
@@ -145,7 +137,7 @@ impl<R: Resolve> Connector<R> {
             Tunnel::new(&target, egress.authorization.as_ref())
         });
         let first_hop = config.egress.as_ref().map_or(&config.url, |egress| &egress.url).clone();
-        Self { tcp, first_hop, tunnel, tls, connect_timeout: config.connect_timeout }
+        Self { resolver, first_hop, tunnel, tls, connect_timeout: config.connect_timeout }
     }
 }
 
@@ -155,17 +147,27 @@ pub fn server_name(host: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(address.unwrap_or(host).to_owned()).ok()
 }
 
-impl<R: Resolve> Connect for Connector<R> {
+impl<L: Lookup> Connect for Connector<L> {
     type Stream = MaybeTlsStream;
 
     async fn connect(&self) -> Result<(MaybeTlsStream, Protocol), ConnectError> {
-        timeout(self.connect_timeout, self.open()).await.unwrap_or(Err(ConnectError::TimedOut))
+        let deadline = Instant::now() + self.connect_timeout;
+        let host = self.first_hop.host().expect("the configuration checked the host");
+        let addresses = self.resolver.lookup(host, self.connect_timeout).await?;
+        timeout_at(deadline, self.open(addresses)).await.unwrap_or(Err(ConnectError::TimedOut))
     }
 }
 
-impl<R: Resolve> Connector<R> {
-    async fn open(&self) -> Result<(MaybeTlsStream, Protocol), ConnectError> {
-        let connected = self.tcp.clone().oneshot(self.first_hop.clone()).await;
+impl<L: Lookup> Connector<L> {
+    /// Connects to one of `addresses`.
+    async fn open(&self, addresses: Addresses) -> Result<(MaybeTlsStream, Protocol), ConnectError> {
+        let mut connector = HttpConnector::new_with_resolver(Resolved(addresses));
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
+        // Shared among the addresses of one family, so that a dead one leaves time for the next.
+        connector.set_connect_timeout(Some(self.connect_timeout));
+        let connected = connector.oneshot(self.first_hop.clone()).await;
         let mut tcp = connected.map_err(|error| ConnectError::Tcp(error.into()))?.into_inner();
         if let Some(tunnel) = &self.tunnel {
             tunnel.open(&mut tcp).await?;

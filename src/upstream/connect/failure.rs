@@ -1,8 +1,7 @@
 //! Which step of opening a connection failed, for the metrics.
 
-use super::{ConnectError, ResolveError};
+use super::ConnectError;
 use crate::{
-    error_chain,
     telemetry::{ConnectFailure, Metrics},
     tls::TlsFailure,
 };
@@ -10,7 +9,7 @@ use crate::{
 /// Counts a connection that could not be opened.
 pub(in crate::upstream) fn count_failure(metrics: &Metrics, error: &ConnectError) {
     let failure = match error {
-        ConnectError::Tcp(_) if error_chain::find::<ResolveError>(error).is_some() => ConnectFailure::Dns,
+        ConnectError::Resolve(_) => ConnectFailure::Dns,
         ConnectError::Tcp(_) => ConnectFailure::Tcp,
         ConnectError::Egress(_) => ConnectFailure::Egress,
         ConnectError::Tls(_) => ConnectFailure::Tls,
@@ -25,6 +24,7 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::dns::ResolveError;
 
     #[test]
     fn connect_failures_are_counted_by_reason() {
@@ -33,7 +33,7 @@ mod tests {
         let metrics = Metrics::new();
         for error in [
             ConnectError::Tcp(Box::new(broken())),
-            ConnectError::Tcp(Box::new(ResolveError(broken()))),
+            ConnectError::Resolve(ResolveError::TimedOut),
             ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidData, expired)),
             ConnectError::Tls(broken()),
             ConnectError::TimedOut,

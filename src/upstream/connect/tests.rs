@@ -1,11 +1,8 @@
 //! Scripted resolvers, and listeners on loopback that accept connections or do not.
 
 use std::{
-    collections::VecDeque,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Mutex,
     time::Instant,
-    vec,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -17,36 +14,27 @@ use rustls::{
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
-use tower::{service_fn, util::BoxCloneSyncService};
 
 use super::*;
-use crate::{error_chain, tls};
+use crate::{dns::tests::ScriptedLookup, error_chain, tls};
 
 /// A time that only a broken test reaches.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-type TestResolver = BoxCloneSyncService<Name, vec::IntoIter<SocketAddr>, io::Error>;
-
 /// Gives one result after another, and repeats the last one.
-fn resolver(results: Vec<Result<Vec<IpAddr>, io::ErrorKind>>) -> TestResolver {
-    let results = Arc::new(Mutex::new(VecDeque::from(results)));
-    BoxCloneSyncService::new(service_fn(move |_: Name| {
-        let mut results = results.lock().unwrap();
-        let result = if results.len() > 1 { results.pop_front() } else { results.front().cloned() }.unwrap();
-        let addresses =
-            result.map(|ips| ips.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect::<Vec<_>>().into_iter());
-        std::future::ready(addresses.map_err(io::Error::from))
-    }))
+fn resolver(results: Vec<Result<Vec<IpAddr>, ResolveError>>) -> Resolver<ScriptedLookup> {
+    Resolver::with_lookup(ScriptedLookup::new(results))
 }
 
-fn connector<R: Resolve>(
+fn connector<L: Lookup>(
     url: String,
     connect_timeout: Duration,
     tls_config: &tls::Config,
-    resolver: R,
-) -> Connector<R> {
+    resolver: Resolver<L>,
+) -> Connector<L> {
     let config = UpstreamConfig {
         url: url.parse().unwrap(),
         egress: None,
@@ -56,15 +44,15 @@ fn connector<R: Resolve>(
         connection_age: TEST_TIMEOUT,
         http2: false,
     };
-    Connector::with_resolver(&config, tls::trust_store(tls_config.clone()).unwrap().1, resolver)
+    Connector::new(&config, resolver, tls::trust_store(tls_config.clone()).unwrap().1)
 }
 
 /// A connector without TLS, to a name whose addresses are `results`.
 fn plaintext_connector(
     port: u16,
     timeout: Duration,
-    results: Vec<Result<Vec<IpAddr>, io::ErrorKind>>,
-) -> Connector<TestResolver> {
+    results: Vec<Result<Vec<IpAddr>, ResolveError>>,
+) -> Connector<ScriptedLookup> {
     connector(format!("http://name.test:{port}"), timeout, &tls::Config::default(), resolver(results))
 }
 
@@ -138,20 +126,20 @@ async fn g11_each_connection_uses_the_current_address_of_the_name() {
 async fn j11_a_resolve_error_is_reported_and_recovers() {
     let ([_listener], port) = listeners([A1], [128]).await;
     let connector =
-        plaintext_connector(port, TEST_TIMEOUT, vec![Err(io::ErrorKind::NotFound), Ok(Vec::new()), Ok(vec![A1])]);
+        plaintext_connector(port, TEST_TIMEOUT, vec![Err(ResolveError::NoName), Ok(Vec::new()), Ok(vec![A1])]);
     let error = connector.connect().await.err().unwrap();
-    assert!(error_chain::find::<ResolveError>(&error).is_some(), "{}", error_chain::one_line(&error));
+    let expected = "the name cannot be resolved: NXDOMAIN: the name does not exist, or has no address";
+    assert_eq!(error_chain::one_line(&error), expected);
     assert!(connector.connect().await.is_err(), "no address at all");
     assert_eq!(peer_ip(connector.connect().await.unwrap().0), A1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn j11_a_hanging_resolver_is_limited_by_the_connect_timeout() {
-    let hanging = service_fn(|_: Name| std::future::pending::<io::Result<vec::IntoIter<SocketAddr>>>());
     let started = tokio::time::Instant::now();
     let url = "https://name.test".to_owned();
-    let connector = connector(url, Duration::from_secs(3), &tls::Config::default(), BoxCloneSyncService::new(hanging));
-    assert!(matches!(connector.connect().await, Err(ConnectError::TimedOut)));
+    let connector = connector(url, Duration::from_secs(3), &tls::Config::default(), resolver(Vec::new()));
+    assert!(matches!(connector.connect().await, Err(ConnectError::Resolve(ResolveError::TimedOut))));
     assert_eq!(started.elapsed().as_secs(), 3);
 }
 

@@ -6,6 +6,7 @@ use finicity_proxy::{
     app::{self, Loaded},
     config::{self, Inputs},
     credentials::{self, Credentials, Scheme, SourceConfig, dir},
+    dns::Resolver,
     proxy, tls,
     token::{
         self, Clock, Command, TokenEndpoint,
@@ -99,7 +100,7 @@ fn l03_token_requests_and_tokens() {
             check("the token", reader.usable().unwrap());
             check("the state", (reader.state(), reader.status()));
             let (_, trust) = tls::trust_store(tls::Config::default()).unwrap();
-            check("the endpoint", TokenEndpoint::new(config, trust).unwrap());
+            check("the endpoint", TokenEndpoint::new(config, Resolver::new(), trust).unwrap());
         }
     }
 }
