@@ -3,8 +3,8 @@
 //! `sources` merges them into a [`Raw`]: text and numbers by key, each with its origin. `resolve` turns that into a [`Config`] of real
 //! types, and reports all problems at once. `config/default.toml` is the list of all keys.
 //!
-//! Deliberately absent: secrets, which go straight from their source to [`credentials`](mod@credentials), and the
-//! values of keys in errors, since a secret may stand where it does not belong.
+//! Deliberately absent: secrets, which go straight from their source to [`credentials`](mod@credentials), and, in errors, values of keys
+//! that may be secrets in the wrong place: an error repeats what [is plain](crate::secret::is_plain).
 
 mod command_line;
 mod environment;
@@ -160,15 +160,12 @@ fn register_admin_token(admin_token: Option<&Secret<String>>) {
     scrubber().register("the admin token", values.collect());
 }
 
-/// The merged keys with their origins, valid or not, for `config --redacted`.
-///
-/// # Errors
-///
-/// What is wrong with the sources themselves: an unreadable file, an unknown key.
-pub fn load_raw(inputs: &Inputs) -> Result<Raw, Problems> {
+/// The merged keys with their origins, valid or not, for `config --redacted`; and what is wrong with the sources themselves: an
+/// unreadable file, an unknown key.
+pub fn load_raw(inputs: &Inputs) -> (Raw, Problems) {
     let mut problems = Vec::new();
     let raw = sources::merge(inputs, &mut problems);
-    if problems.is_empty() { Ok(raw) } else { Err(Problems(problems)) }
+    (raw, Problems(problems))
 }
 
 /// Reads what callers may call, and the catalogue of the API that this is about. Nothing else: no credential, and no other key's

@@ -149,13 +149,13 @@ where
     let ProxyState { concurrency, token, control, metrics, drain } = state;
     let admission = Arc::new(Admission::new(config, transport));
     let header_rules = Arc::new(HeaderRules::new(&config.injected_headers, &config.forwarded_headers));
-    let (catalogue, limits) = (config.catalogue, config.body_limits);
+    let (catalogue, head_limits, limits) = (config.catalogue, config.head_limits, config.body_limits);
     ServiceBuilder::new()
         .layer(ObserveLayer::new(transport, Arc::clone(&metrics))) // request id, access log, metrics
         .layer(ErrorResponseLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
         .layer(DrainLayer::new(drain)) // none is waited for beyond the drain's time
-        .layer(filter(malformed::check)) // one reading of the message, and no more of it than the limits
+        .layer(filter(move |exchange: &mut Exchange<_>| malformed::check(head_limits, exchange))) // one reading of the message, and no more of it than the limits
         .layer(filter(move |exchange: &mut Exchange<_>| admission.admit(exchange))) // who may call: host names, no browsers, a header
         .map_request(move |exchange| request_target::with_operation(catalogue, exchange)) // which operation of the catalogue it is
         .layer(InterceptLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here

@@ -157,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn credentials_and_keys_are_reported_together() {
-        let environment = [("FINICITY__AUTH__SCOPE", "\n"), ("FINICITY_ADMIN_TOKEN", "short")].into_iter().collect();
+        let environment = [("FINICITY__AUTH__SCOPE", "\t"), ("FINICITY_ADMIN_TOKEN", "short")].into_iter().collect();
         let inputs = Inputs { environment, ..Inputs::default() };
         for problems in [load(&inputs).await.unwrap_err(), check(&inputs).await.unwrap_err()] {
             let text = problems.to_string();

@@ -4,8 +4,12 @@ use super::output::print;
 use crate::config::{self, Inputs};
 
 /// Prints every key as TOML with the place that set it, and which credentials are set in their source.
+///
+/// # Errors
+///
+/// What is wrong with the sources, after all that could be read of them.
 pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
-    let effective = config::load_raw(inputs)?;
+    let (effective, problems) = config::load_raw(inputs);
     print(effective.to_toml());
     match config::credentials(inputs) {
         Ok(credentials) => {
@@ -22,5 +26,5 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
             }
         }
     }
-    Ok(())
+    if problems.0.is_empty() { Ok(()) } else { Err(problems.into()) }
 }

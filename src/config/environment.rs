@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, env, fmt};
 
 use zeroize::Zeroize as _;
 
-use crate::secret::Secret;
+use crate::{credentials, secret::Secret};
 
 /// What configuration keys begin with: `FINICITY__UPSTREAM__URL`.
 const KEY_PREFIX: &str = "FINICITY__";
@@ -18,6 +18,19 @@ pub(super) const FILE_VARIABLE: &str = "FINICITY_CONFIG";
 /// What all our variables begin with. Kubernetes adds variables of its own under this prefix when a Service is called
 /// `finicity-…`, so one that is not known is not an error.
 const PREFIX: &str = "FINICITY_";
+
+/// Parts of the prefix of which a slip leaves one whole.
+const PREFIX_PARTS: [&str; 2] = ["FIN", "CITY"];
+
+/// How many letters are missing, added, exchanged or wrong in a name that was misspelt. Further ones are other names, such as those that
+/// Kubernetes makes of Services.
+const MAX_SLIPS: usize = 2;
+
+/// Longer than any of our names. The distance to a longer one takes long.
+const MAX_NAME_BYTES: usize = 100;
+
+/// The end of a variable that names a file with the value.
+const FILE_SUFFIX: &str = "_FILE";
 
 /// The variables of the process, as they were at its start. Any of them may be a secret, so all of them are overwritten when this
 /// is dropped; the block of memory that the system hands to each process is not, which no safe code can write to.
@@ -87,6 +100,41 @@ impl Environment {
     fn keys_with_prefix(&self, prefix: &'static str) -> impl Iterator<Item = (String, &str)> {
         let named = self.variables.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value)));
         named.map(|(name, value)| (name.to_ascii_lowercase().replace("__", "."), value.expose().as_str()))
+    }
+
+    /// Variables whose names differ by a slip from one that is read and not set, each with that name: [`FILE_VARIABLE`], those of
+    /// secrets, and those of `keys`.
+    pub(super) fn near_misses(&self, keys: &[String]) -> Vec<(&str, String)> {
+        let secrets = credentials::variables().into_iter().flat_map(|name| [name.to_owned(), format!("{name}_FILE")]);
+        let known: Vec<String> =
+            secrets.chain([FILE_VARIABLE.to_owned()]).chain(keys.iter().map(|k| variable(k))).collect();
+        let is_ours = |name: &str| name.starts_with(KEY_PREFIX) || name.starts_with(IMAGE_PREFIX);
+        let names =
+            self.variables.keys().map(String::as_str).filter(|name| {
+                name.len() <= MAX_NAME_BYTES && !is_ours(name) && !known.iter().any(|known| known == name)
+            });
+        let misspelt: Vec<&str> = self.misspelt(keys).map(|(name, _)| name).collect();
+        let near = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            // Most variables have no part of the prefix, and need no search.
+            if !PREFIX_PARTS.iter().any(|part| name.contains(part)) {
+                return None;
+            }
+            let folded = name.replace("__", "_");
+            let distance = |known: &String| strsim::damerau_levenshtein(&known.replace("__", "_"), &folded);
+            let close = known.iter().filter(|known| known.len().abs_diff(name.len()) <= MAX_SLIPS + 2);
+            let (slips, nearest) = close.map(|known| (distance(known), known)).min()?;
+            (slips <= MAX_SLIPS && !self.has_either_form(nearest)).then(|| nearest.clone())
+        };
+        names.filter(|name| !misspelt.contains(name)).filter_map(|name| Some((name, near(name)?))).collect()
+    }
+
+    /// Whether `name`, or the same with or without `_FILE`, is set.
+    fn has_either_form(&self, name: &str) -> bool {
+        let value = name.strip_suffix(FILE_SUFFIX).unwrap_or(name);
+        [value.to_owned(), format!("{value}{FILE_SUFFIX}")]
+            .iter()
+            .any(|name| self.variables.get(name).is_some_and(|value| !value.expose().is_empty()))
     }
 
     /// Variables that would set one of `keys` if their parts were separated by two underscores, each with the right name.

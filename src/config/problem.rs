@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{credentials, error_chain};
 
-/// One problem: where it is, and what to do. Never contains a value.
+/// One problem: where it is, and what to do. Never contains a value that may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     key: Option<String>,

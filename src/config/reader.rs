@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 use config::ValueKind;
 
 use super::{Problem, Raw, sources::Entry};
-use crate::server::Address;
+use crate::{secret::is_plain, server::Address};
+
+/// A longer list is not repeated in a message.
+const MAX_LIST_BYTES: usize = 120;
 
 /// Reads keys one after another. For an invalid value it adds a problem and returns a placeholder; the configuration is not used
 /// then.
@@ -27,10 +30,16 @@ impl<'a> Reader<'a> {
         &self.keys_read
     }
 
-    /// Adds a problem with `key`.
+    /// Adds a problem with `key`, and its value where that can be no secret.
     pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
-        let origin = self.raw.get(key).map_or("nothing", |entry| entry.origin.as_str());
-        self.problems.push(Problem::for_key(key, origin, message));
+        let (origin, value) = match self.raw.get(key) {
+            Some(entry) => (entry.origin.as_str(), shown_value(&entry.value)),
+            None => ("nothing", None),
+        };
+        let message = message.into();
+        let value = value.filter(|value| !message.contains(value.as_str()));
+        let found = value.map(|value| format!(" (found: {value})")).unwrap_or_default();
+        self.problems.push(Problem::for_key(key, origin, message + &found));
     }
 
     /// Text, parsed by `parse`, whose error says what is expected.
@@ -167,5 +176,23 @@ impl<'a> Reader<'a> {
     fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
         self.keys_read.insert(key);
         self.raw.get(key)
+    }
+}
+
+/// `value` as a message may repeat it: plain text, numbers, and lists of these. `None` for an empty one, and for what may be a secret or
+/// a path, which a [`ShownPath`](crate::secret::ShownPath) shows.
+fn shown_value(value: &ValueKind) -> Option<String> {
+    match value {
+        ValueKind::String(text) => {
+            let is_path = text.contains('/') && !text.contains("://");
+            (!text.is_empty() && !is_path && is_plain(text)).then(|| format!("\"{text}\""))
+        }
+        ValueKind::Array(items) => {
+            let items: Option<Vec<String>> = items.iter().map(|item| shown_value(&item.kind)).collect();
+            let list = items.filter(|items| !items.is_empty())?.join(", ");
+            (list.len() <= MAX_LIST_BYTES).then(|| format!("[{list}]"))
+        }
+        ValueKind::Nil | ValueKind::Table(_) => None,
+        number => Some(number.to_string()).filter(|text| is_plain(text)),
     }
 }

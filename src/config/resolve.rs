@@ -113,7 +113,6 @@ fn keys(
     let (upstream, credentials) = (upstream?, credentials?);
     Some(Config {
         listen,
-        server,
         proxy: proxy::Config {
             hosts,
             required_header,
@@ -122,6 +121,7 @@ fn keys(
             queue_timeout,
             first_byte_timeout,
             slow_first_byte_timeout,
+            head_limits: server.limits.head,
             body_limits,
             replay_buffer,
             reauth_wait: token.token_wait,
@@ -132,6 +132,7 @@ fn keys(
             injected_headers,
             upstream: upstream.clone(),
         },
+        server,
         token: token::Config { base: upstream.url, egress: upstream.egress, ..token },
         state_dir,
         admin_socket,

@@ -18,6 +18,9 @@ use crate::{
 /// The defaults, and with them the list of all keys.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
+/// What ends a line.
+const LINE_BREAKS: [char; 2] = ['\r', '\n'];
+
 /// Longer than any key.
 const MAX_KEY_BYTES: usize = 100;
 
@@ -46,8 +49,23 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Line breaks at the end of a text are no part of it: a ConfigMap, a file and `$(…)` add them, to a key of any type.
     fn new(value: impl Into<ValueKind>, origin: impl Into<String>) -> Self {
-        Self { value: value.into(), origin: origin.into(), is_image_default: false }
+        Self { value: without_line_breaks(value.into()), origin: origin.into(), is_image_default: false }
+    }
+}
+
+/// `value` without line breaks at the end of each text in it.
+fn without_line_breaks(value: ValueKind) -> ValueKind {
+    match value {
+        ValueKind::String(text) => ValueKind::String(text.trim_end_matches(LINE_BREAKS).to_owned()),
+        ValueKind::Array(mut items) => {
+            for item in &mut items {
+                item.kind = without_line_breaks(std::mem::replace(&mut item.kind, ValueKind::Nil));
+            }
+            ValueKind::Array(items)
+        }
+        other => other,
     }
 }
 
@@ -144,6 +162,9 @@ pub(super) fn merge(inputs: &Inputs, problems: &mut Vec<Problem>) -> Raw {
             "{name} is not read: the parts of a key are separated by two underscores, {expected}"
         )));
     }
+    for (name, expected) in inputs.environment.near_misses(&keys) {
+        problems.push(Problem::other(format!("{name} is not read: did you mean {expected}?")));
+    }
     for name in inputs.environment.not_unicode() {
         problems.push(Problem::other(format!("{name} is not valid UTF-8")));
     }
@@ -172,17 +193,18 @@ fn unknown_key(key: &str, keys: &[String]) -> String {
     }
     // The distance to a name that is longer than any key says nothing, and takes long.
     if key.len() > MAX_KEY_BYTES {
-        return "unknown key; config/default.toml lists them all".to_owned();
+        return "unknown key; `finicity-proxy config` lists them all".to_owned();
     }
     let nearest = keys.iter().map(|known| (strsim::damerau_levenshtein(known, key), known)).min();
     match nearest {
         Some((distance, known)) if distance <= 3 => format!("unknown key; did you mean {known}?"),
-        _ => "unknown key; config/default.toml lists them all".to_owned(),
+        _ => "unknown key; `finicity-proxy config` lists them all".to_owned(),
     }
 }
 
 fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, Entry> {
-    let named = inputs.environment.variables().get(FILE_VARIABLE).map(Secret::expose).filter(|path| !path.is_empty());
+    let named = inputs.environment.variables().get(FILE_VARIABLE).map(Secret::expose);
+    let named = named.map(|path| path.trim_end_matches(LINE_BREAKS)).filter(|path| !path.is_empty());
     let (path, by) = match (&inputs.file, named) {
         (Some(path), _) => (path.clone(), "--config"),
         (None, Some(path)) => (PathBuf::from(path), FILE_VARIABLE),
@@ -192,7 +214,9 @@ fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, E
     match fs::read_to_string(&path).map(|text| parse(&text)) {
         Ok(Ok(file)) => entries(&file, &shown.to_string()),
         Ok(Err(position)) => {
-            problems.push(Problem::other(format!("{shown}, named by {by}, is not valid TOML{position}")));
+            problems.push(Problem::other(format!(
+                "{shown}, named by {by}, is not valid TOML{position}; only TOML is read"
+            )));
             BTreeMap::new()
         }
         Err(error) => {
@@ -212,10 +236,40 @@ fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, E
 ///
 /// # Errors
 ///
-/// Where the text stops being TOML, if the parser says so: line and column alone. Its message quotes the text, and a secret may
-/// stand there by mistake.
+/// Where the text stops being TOML and why, if the parser says so. The rest of its message quotes the text, and a secret may stand
+/// there by mistake.
 fn parse(toml: &str) -> Result<Map<String, Value>, String> {
-    File::from_str(toml, FileFormat::Toml).collect().map_err(|error| position(&error.to_string()))
+    let located = |message: &str| position(message) + &reason(message);
+    File::from_str(toml, FileFormat::Toml).collect().map_err(|error| located(&error.to_string()))
+}
+
+/// How the parser's own sentences begin. What follows in them is its own, too: the syntax that it expects.
+const PARSER_REASONS: [&str; 18] = [
+    "`_` may only go",
+    "cannot recurse further",
+    "carriage return must",
+    "duplicate key",
+    "extra ",
+    "integers with a radix",
+    "invalid ",
+    "key with no value",
+    "keys cannot be",
+    "missing ",
+    "radix must be",
+    "recursion limit",
+    "redundant ",
+    "string values must",
+    "too few unicode",
+    "unclosed ",
+    "unexpected ",
+    "unquoted keys cannot",
+];
+
+/// The last line of `message`, if it is a sentence of the parser.
+fn reason(message: &str) -> String {
+    let last = message.trim_end().lines().last().unwrap_or_default();
+    let is_known = PARSER_REASONS.iter().any(|known| last.starts_with(known)) && message.lines().count() > 3;
+    if is_known { format!(": {last}") } else { String::new() }
 }
 
 /// The numbers in "TOML parse error at line 2, column 7", and nothing else of `message`.

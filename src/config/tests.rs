@@ -54,7 +54,7 @@ fn p11_flags_override_the_environment_the_file_and_the_defaults() {
     assert_eq!(config.token.scope.as_deref(), Some("environment"));
     assert_eq!(config.token.token_path.as_deref(), Some("/flag"));
     assert_eq!(config.listen.ops.len(), 2);
-    let shown = load_raw(&inputs).unwrap().to_toml();
+    let shown = load_raw(&inputs).0.to_toml();
     for line in [
         r#"token_path = "/flag" # --set"#,
         r#"scope = "environment" # FINICITY__AUTH__SCOPE"#,
@@ -70,11 +70,11 @@ fn the_shown_configuration_is_one_that_can_be_loaded_again() {
     let dir = tempfile::tempdir().unwrap();
     let special = "/a \"b\"\\u0041\u{b}\0\n\u{7f}\u{85}e\u{301}";
     let variables = [("FINICITY__AUTH__SCOPE", "a b"), ("FINICITY__AUTH__STATE_DIR", special)];
-    let shown = load_raw(&inputs(&variables)).unwrap().to_toml();
+    let shown = load_raw(&inputs(&variables)).0.to_toml();
     let config = load(&with_file(&dir.path().join("a\nb.toml"), &shown)).unwrap();
     assert_eq!(config.token.scope.as_deref(), Some("a b"));
     assert_eq!(config.state_dir.as_deref(), Some(Path::new(special)));
-    let reloaded = load_raw(&with_file(&dir.path().join("a\nb.toml"), &shown)).unwrap().to_toml();
+    let reloaded = load_raw(&with_file(&dir.path().join("a\nb.toml"), &shown)).0.to_toml();
     assert_eq!(reloaded.lines().count(), shown.lines().count(), "{reloaded}");
 }
 
@@ -102,7 +102,7 @@ fn p01_a_quoted_name_is_one_name_whatever_is_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.toml");
     for name in ["upstream[0]", "upstream[4611686018427387904]", "upstream[-9223372036854775808]", "upstream.url"] {
-        let file = format!("[upstream]\nhttp2 = \"canary\"\n[auth]\nscope = \"\\n\"\n\n[\"{name}\"]\nx = 1\n");
+        let file = format!("[upstream]\nhttp2 = \"canary+1\"\n[auth]\nscope = \"\\u0007\"\n\n[\"{name}\"]\nx = 1\n");
         check_problems(&with_file(&path, &file), 3, &["upstream.http2", "auth.scope", name]);
     }
     check_problems(&with_file(&path, "\"listen.ops\" = \"canary\"\n"), 1, &["\"listen.ops\" (set by ", "unknown key"]);
@@ -122,7 +122,7 @@ fn p04_wrong_types_and_bounds_are_all_reported_at_once() {
         connect_timeout = -1
         first_byte_timeout = "5x"
         idle_timeout = "0s"
-        http2 = "canary"
+        http2 = "canary+1"
         url = 7
         [auth]
         default_lifetime = "1000000000000s"
@@ -209,7 +209,7 @@ fn a_header_that_is_injected_or_frames_a_message_is_not_let_through() {
         ("Content-Length", "name 1 belongs to the caller's connection or frames a message"),
         ("X-HTTP-Method", "name 1 can change the method"),
         ("canary canary", "name 1 must be the whole name of a header field"),
-        ("canary-*:", "name 1 must be the whole name of a header field"),
+        ("canary+*:", "name 1 must be the whole name of a header field"),
     ] {
         check_problems(&forward(names), 1, &["headers.forward (set by FINICITY__HEADERS__FORWARD): ", expected]);
     }
@@ -288,7 +288,7 @@ fn missing_roots_and_malformed_pins_are_reported_by_their_keys() {
     let pins = |value: &str| inputs(&[("FINICITY__UPSTREAM__PINNED_KEYS", value)]);
     assert_eq!(load(&pins(&format!("{pin}, {pin}"))).unwrap().tls.pinned_keys.len(), 2);
     assert_eq!(load(&pins("")).unwrap().tls.pinned_keys.len(), 0);
-    for wrong in ["canary", "sha256/AAAA", &format!("{pin},canary"), &pin.replace("sha256", "sha512")] {
+    for wrong in ["canary+1", "sha256/AAAA", &format!("{pin},canary+1"), &pin.replace("sha256", "sha512")] {
         check_problems(&pins(wrong), 1, &["upstream.pinned_keys", "docs/tls.md"]);
     }
 }
@@ -321,13 +321,13 @@ fn the_shown_configuration_hides_what_is_no_value_of_its_key() {
         ("FINICITY__UPSTREAM__CA_FILE", "-----BEGIN PRIVATE KEY-----\ncanary"),
         ("FINICITY__UPSTREAM__EGRESS_PROXY", "http://user:canary@proxy.internal:3128"),
     ];
-    let shown = load_raw(&inputs(&variables)).unwrap().to_toml();
+    let shown = load_raw(&inputs(&variables)).0.to_toml();
     assert!(shown.matches("\"[redacted]\"").count() == 2 && !shown.contains("canary"), "{shown}");
 }
 
 #[test]
 fn j03_no_key_turns_verification_off() {
-    let keys = load_raw(&inputs(&[])).unwrap().to_toml();
+    let keys = load_raw(&inputs(&[])).0.to_toml();
     for word in ["insecure", "skip", "verify", "danger"] {
         assert!(!keys.lines().any(|line| line.split(" = ").next().unwrap_or_default().contains(word)), "{word}");
     }

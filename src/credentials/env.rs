@@ -44,7 +44,7 @@ impl Variables {
             (Some(value), None) => Some(Ok(Sourced { value: value.clone(), origin: name.to_owned() })),
             (None, Some(path)) if !path.expose().contains('/') => Some(Err(Problem::NotAPath(name.to_owned()))),
             (None, Some(path)) => {
-                let path = path.expose();
+                let path = path.expose().trim_end_matches(['\r', '\n']);
                 let origin = format!("{file_variable} ({})", absolute(Path::new(path)).display());
                 Some(read_file(&file_variable, path).map(|value| Sourced { value, origin }))
             }

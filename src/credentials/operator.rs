@@ -21,6 +21,12 @@ pub const EGRESS_USERNAME: &str = "FINICITY_EGRESS_PROXY_USERNAME";
 /// See [`EGRESS_USERNAME`].
 pub const EGRESS_PASSWORD: &str = "FINICITY_EGRESS_PROXY_PASSWORD";
 
+/// The variables of all secrets, each of which has a form with `_FILE`.
+pub fn variables() -> Vec<&'static str> {
+    let operator = [ADMIN_TOKEN, EGRESS_USERNAME, EGRESS_PASSWORD];
+    Field::ALL.map(Field::variable).into_iter().chain(operator).collect()
+}
+
 /// The values in `environment` that no output may ever show, whether they are usable or not.
 pub fn secret_variables(environment: &BTreeMap<String, Secret<String>>) -> Vec<Secret<Vec<u8>>> {
     let names = [Field::ClientSecret, Field::PartnerSecret, Field::AppKey].map(Field::variable);

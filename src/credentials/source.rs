@@ -98,6 +98,8 @@ fn assemble(
         (None, false, true) => Scheme::Partner,
         (None, _, false) => Scheme::OAuth2,
     };
+    // Nobody said which scheme is meant.
+    let is_guess = configured.is_none() && !any_of(oauth2) && !any_of(partner);
     let [id, secret] = if scheme == Scheme::OAuth2 { oauth2 } else { partner };
 
     let mut take = |field: Field| match values.remove(&field) {
@@ -109,6 +111,22 @@ fn assemble(
     });
     match (take(id), take(secret), app_key) {
         (Ok(id), Ok(secret), Ok(app_key)) => Ok(Credentials { scheme, id: id.value, secret: secret.value, app_key }),
-        (id, secret, app_key) => Err([id.err(), secret.err(), app_key.err()].into_iter().flatten().collect()),
+        (id, secret, app_key) => {
+            let id = id
+                .err()
+                .map(|problem| if is_guess { with_alternatives(problem, partner.map(&missing)) } else { problem });
+            Err([id, secret.err(), app_key.err()].into_iter().flatten().collect())
+        }
     }
+}
+
+/// `problem` of an id that is not there, with what else can be done: `partner` are the same problems of partner authentication.
+fn with_alternatives(problem: Problem, partner: [Problem; 2]) -> Problem {
+    let (Problem::Missing(name, hint), [Problem::Missing(id, _), Problem::Missing(secret, _)]) = (&problem, &partner)
+    else {
+        return problem;
+    };
+    let no_account = if cfg!(feature = "sandbox") { "; without an account, run `finicity-proxy demo`" } else { "" };
+    let hint = format!("{hint}; for partner authentication, set {id} and {secret} instead{no_account}");
+    Problem::Missing(name.clone(), hint)
 }

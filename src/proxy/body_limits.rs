@@ -42,8 +42,9 @@ pub struct BodyLimits {
 impl From<BodyLimitError> for Error {
     fn from(error: BodyLimitError) -> Self {
         let error = match error {
-            BodyLimitError::TooLarge => {
-                Self::new(Code::BodyTooLarge, "The request body is larger than limits.body_bytes.")
+            BodyLimitError::TooLarge { max_bytes } => {
+                let detail = format!("The request body is larger than limits.body_bytes, {max_bytes} bytes.");
+                Self::new(Code::BodyTooLarge, detail)
             }
             BodyLimitError::Incomplete | BodyLimitError::RequestFinished => {
                 Self::new(Code::BadRequest, "The request body broke off.")
@@ -65,7 +66,12 @@ pub(super) fn check<B>(limits: BodyLimits, exchange: &mut Exchange<B>) -> Result
     // The connection has made sure that it is one plain number.
     let length = exchange.request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limits.max_bytes) { Err(BodyLimitError::TooLarge.into()) } else { Ok(()) }
+    let max_bytes = limits.max_bytes;
+    if length.is_some_and(|length| length > max_bytes) {
+        Err(BodyLimitError::TooLarge { max_bytes }.into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Wraps the body of a request so that it keeps to `limits`.
@@ -134,7 +140,7 @@ where
         if let Some(Ok(frame)) = &frame {
             this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             if this.bytes > this.limits.max_bytes {
-                return this.fail(BodyLimitError::TooLarge);
+                return this.fail(BodyLimitError::TooLarge { max_bytes: this.limits.max_bytes });
             }
             if !this.inner.is_end_stream() && Instant::now() > this.deadline(started) {
                 return this.fail(BodyLimitError::TooSlow);
@@ -208,7 +214,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn i10_a_body_that_says_nothing_is_cut_off_at_the_limit() {
         assert_eq!(outcome(&[(0, 600), (0, 400)]).await, (Ok(1000), 0));
-        assert_eq!(outcome(&[(0, 600), (0, 401)]).await, (Err(BodyLimitError::TooLarge), 0));
+        assert_eq!(outcome(&[(0, 600), (0, 401)]).await, (Err(BodyLimitError::TooLarge { max_bytes: 1000 }), 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::{body_limits::BodyLimits, endpoints::AuthEndpoints};
 use crate::{
-    message::{guard::RequiredHeader, host::Host},
+    message::{framing::HeadLimits, guard::RequiredHeader, host::Host},
     policy::Policy,
     upstream::UpstreamConfig,
     vendor::catalogue::Catalogue,
@@ -31,6 +31,8 @@ pub struct Config {
     pub first_byte_timeout: Duration,
     /// The same for the operations that the vendor calls slow (`upstream.slow_first_byte_timeout`).
     pub slow_first_byte_timeout: Duration,
+    /// How large a request's head may be. The connection enforces it; the answer names the limit.
+    pub head_limits: HeadLimits,
     /// How large a request's body may be, and how slowly it may come.
     pub body_limits: BodyLimits,
     /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).

@@ -4,7 +4,7 @@ use super::{
     error::{Code, Error},
     exchange::Exchange,
 };
-use crate::message::framing::FramingFault;
+use crate::message::framing::{FramingFault, HeadLimits};
 
 /// Lets a request through with which nothing is wrong. The connection leaves what is wrong in the request's extensions, where
 /// no caller can put anything.
@@ -12,14 +12,15 @@ use crate::message::framing::FramingFault;
 /// # Errors
 ///
 /// What is wrong. Nothing more is read from the connection, so the answer says that it closes.
-pub(super) fn check<B>(exchange: &mut Exchange<B>) -> Result<(), Error> {
+pub(super) fn check<B>(limits: HeadLimits, exchange: &mut Exchange<B>) -> Result<(), Error> {
     match exchange.request.extensions().get::<FramingFault>() {
         None => Ok(()),
-        Some(fault) => Err(error(*fault).closing_connection()),
+        Some(fault) => Err(error(*fault, limits).closing_connection()),
     }
 }
 
-fn error(fault: FramingFault) -> Error {
+fn error(fault: FramingFault, limits: HeadLimits) -> Error {
+    let HeadLimits { target_bytes, header_bytes, headers } = limits;
     let (code, detail) = match fault {
         FramingFault::LengthAndCoding => {
             (Code::BadRequest, "The request has both Content-Length and Transfer-Encoding; send one of them.")
@@ -33,11 +34,17 @@ fn error(fault: FramingFault) -> Error {
             Code::BadRequest,
             "The request target has a fragment; leave out \"#\" and what follows, or encode it as %23.",
         ),
-        FramingFault::TargetTooLong => (Code::TargetTooLong, "The request target is longer than limits.target_bytes."),
-        FramingFault::HeadersTooLarge => (
-            Code::HeadersTooLarge,
-            "There are more header fields than limits.headers, or they are larger than limits.header_bytes.",
-        ),
+        FramingFault::TargetTooLong => {
+            let detail = format!("The request target is longer than limits.target_bytes, {target_bytes} bytes.");
+            return Error::new(Code::TargetTooLong, detail);
+        }
+        FramingFault::HeadersTooLarge => {
+            let detail = format!(
+                "There are more header fields than limits.headers, {headers}, or they are larger than limits.header_bytes, \
+                 {header_bytes} bytes."
+            );
+            return Error::new(Code::HeadersTooLarge, detail);
+        }
         // It comes after the head, when the request is on its way already.
         FramingFault::Chunk => (Code::BadRequest, "The request body broke off."),
     };
@@ -59,7 +66,8 @@ mod tests {
             let mut request = Request::new(());
             fault.into_iter().for_each(|fault| assert!(request.extensions_mut().insert(fault).is_none()));
             let record = Arc::new(Record::new(Method::GET, None));
-            check(&mut Exchange { request, record }).map_err(|error| error.code())
+            let limits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
+            check(limits, &mut Exchange { request, record }).map_err(|error| error.code())
         };
         assert_eq!(code(None), Ok(()));
         assert_eq!(code(Some(FramingFault::LengthAndCoding)), Err(Code::BadRequest));

@@ -31,7 +31,7 @@ impl Credential {
     fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
-            Self::Valid => "right",
+            Self::Valid => "valid",
             Self::Expired => "expired",
             Self::Wrong => "wrong",
         }
@@ -57,9 +57,9 @@ impl RecordedRequest {
     pub(super) fn new(parts: &Parts, app_key: Credential, token: Credential) -> Self {
         let headers = parts.headers.iter().map(|(name, value)| {
             let shown = if name == FINICITY_APP_KEY {
-                format!("[redacted: {}]", app_key.as_str())
+                format!("[redacted, {}]", app_key.as_str())
             } else if name == header::AUTHORIZATION || name == FINICITY_APP_TOKEN {
-                format!("[redacted: {}]", token.as_str())
+                format!("[redacted, {}]", token.as_str())
             } else {
                 String::from_utf8_lossy(value.as_bytes()).into_owned()
             };

@@ -85,6 +85,7 @@ mod cli {
     mod command_line;
     mod commands;
     mod environment;
+    mod hints;
     mod isolation;
     mod preflight;
     mod status;

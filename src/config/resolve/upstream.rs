@@ -61,6 +61,9 @@ fn pinned_keys(read: &mut Reader<'_>) -> Vec<Pin> {
 /// The upstream's address: HTTPS, or plain HTTP on this machine where that is allowed.
 fn upstream_url(text: &str, allow_plaintext: bool) -> Result<Uri, String> {
     let expected = "must be https:// and a host, such as \"https://api.finicity.com\"";
+    if !text.contains("://") {
+        return Err(format!("{expected}: the scheme is missing, so begin it with https://"));
+    }
     let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
     let authority = bare_authority(&url, text).map_err(|detail| format!("{expected}{detail}"))?;
     match url.scheme_str() {
@@ -97,6 +100,9 @@ fn normalized(scheme: &str, authority: &Authority) -> Option<Uri> {
 /// The egress proxy's address.
 fn egress_url(text: &str) -> Result<Uri, String> {
     let expected = "must be http:// and a host, such as \"http://proxy.internal:3128\"";
+    if !text.contains("://") {
+        return Err(format!("{expected}: the scheme is missing, so begin it with http://"));
+    }
     let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
     if url.scheme_str() != Some("http") {
         return Err(format!("{expected}: TLS runs through the proxy, not to it"));

@@ -183,8 +183,8 @@ fn demo_once_shows_three_calls_and_exits_with_0() {
     assert_eq!(code, Some(0), "{output}");
     for part in [
         "POST /oauth/token",
-        "finicity-app-key: [redacted: right]",
-        "authorization: [redacted: right]",
+        "finicity-app-key: [redacted, valid]",
+        "authorization: [redacted, valid]",
         "GET /aggregation/v1/customers?start=1&limit=5&username=&type=testing",
         "201 Created",
         "All three calls were authenticated by the proxy",

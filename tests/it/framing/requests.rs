@@ -120,6 +120,39 @@ fn b12_heads_and_targets_over_their_limits_are_refused_each_with_its_code() {
 }
 
 #[test]
+fn an_answer_to_what_is_over_a_limit_names_the_limit() {
+    let upstream = ok();
+    let limits = [
+        ("FINICITY__LIMITS__TARGET_BYTES", "300"),
+        ("FINICITY__LIMITS__HEADER_BYTES", "2000"),
+        ("FINICITY__LIMITS__HEADERS", "9"),
+        ("FINICITY__LIMITS__BODY_BYTES", "1000"),
+    ];
+    let proxy = Proxy::start_with(&upstream, &limits);
+    let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+    let chunk = "x".repeat(1001);
+    for (request, status, parts) in [
+        (get(&format!("/{}", "x".repeat(300)), ""), 414, &["limits.target_bytes, 300 bytes"][..]),
+        (get("/x", &"X-A: b\r\n".repeat(9)), 431, &["limits.headers, 9", "limits.header_bytes, 2000 bytes"]),
+        (get("/x", &format!("X-A: {}\r\n", "b".repeat(2000))), 431, &["limits.header_bytes, 2000 bytes"]),
+        (post("Content-Length: 1001", ""), 413, &["limits.body_bytes, 1000 bytes"]),
+        (
+            post("Transfer-Encoding: chunked", &format!("3e9\r\n{chunk}\r\n0\r\n\r\n")),
+            413,
+            &["limits.body_bytes, 1000 bytes"],
+        ),
+    ] {
+        let mut client = proxy.connect();
+        client.send(request);
+        let answer = client.read_response(false).unwrap();
+        assert_eq!(answer.status, status, "{answer:?}");
+        for part in parts {
+            assert!(answer.text().contains(part), "{part:?} is not in {}", answer.text());
+        }
+    }
+}
+
+#[test]
 fn i10_a_body_over_the_limit_is_refused_before_it_is_sent_or_cut_off_where_it_is() {
     let limit = [("FINICITY__LIMITS__BODY_BYTES", "1000")];
     refused(&limit, &[(post("Content-Length: 1001", ""), 413, Some("body_too_large"))]);
