@@ -8,7 +8,7 @@ use std::{
     fmt::{Display, Write as _},
     pin::Pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use axum::{
@@ -18,6 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use humantime::format_rfc3339_seconds;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -25,7 +26,7 @@ use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLaye
 
 use crate::{
     telemetry::{Metrics, TokenSnapshot},
-    token::{self, Refusal, TokenReader},
+    token::{self, LastError, Refusal, TokenReader},
 };
 
 /// The media type of Prometheus' text format.
@@ -135,6 +136,7 @@ fn verbose_readiness(state: &OpsState, ready: bool, draining: bool) -> String {
         },
     };
     line("next token call", next);
+    line("last token error", token.status().last_error.map_or("none".to_owned(), |error| described(token, &error)));
     let lockout = token.status().lockout;
     line("credentials latched", lockout.latched.to_string());
     line("lock-out budget spent", lockout.budget_spent.to_string());
@@ -149,6 +151,13 @@ fn verbose_readiness(state: &OpsState, ready: bool, draining: bool) -> String {
     }
     line("new credentials", lockout.candidate.map_or("none", token::CandidateState::as_str).to_owned());
     text
+}
+
+/// The last failure of a token request, and when it was.
+fn described(token: &TokenReader, error: &LastError) -> String {
+    let at = format_rfc3339_seconds(UNIX_EPOCH + error.unix_time);
+    let since = if error.resolved { "; a token was obtained since" } else { "" };
+    format!("{at} ({} s ago{since}): {}", token.error_age(error).as_secs(), error.message)
 }
 
 /// When the next token request is made in the state `held`.

@@ -27,7 +27,7 @@ pub use config::Config;
 pub use endpoint::{EndpointError, TokenEndpoint, TokenSource};
 pub use refresher::{FINAL_CALL_GRACE, Refresher};
 pub use refusal::Refusal;
-pub use status::{CandidateState, LockoutStatus, Phase, State, Status, Unavailable};
+pub use status::{CandidateState, LastError, LockoutStatus, Phase, State, Status, Unavailable};
 pub use store::{Token, TokenReader, TokenWriter, channel};
 
 /// The age above which the refresher's heartbeat means that it hangs. It beats at least this often while it waits, and during a

@@ -1,8 +1,9 @@
 //! `GET /api/status`: what `finicity-proxy status` shows.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::UNIX_EPOCH};
 
 use axum::{Json, extract::State};
+use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
 use super::AdminState;
@@ -46,6 +47,22 @@ pub struct Token {
     pub usable_for_s: u64,
     /// Seconds until the next token request, where one is scheduled.
     pub next_attempt_in_s: Option<u64>,
+    /// The last failure of a token request since the start.
+    pub last_error: Option<TokenError>,
+}
+
+/// A token request that failed.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct TokenError {
+    /// When (RFC 3339, UTC).
+    pub at: String,
+    /// How many seconds ago.
+    pub age_s: u64,
+    /// What happened, where, and what to do: one sentence.
+    pub message: String,
+    /// Whether a token was obtained since.
+    pub resolved: bool,
 }
 
 /// The lock-out guard.
@@ -91,6 +108,12 @@ pub(super) async fn get_status(State(state): State<AdminState>) -> Json<Status> 
             obtained: status.obtained,
             usable_for_s: state.token.remaining().as_secs(),
             next_attempt_in_s: state.token.until_next_attempt().map(|wait| wait.as_secs()),
+            last_error: status.last_error.map(|error| TokenError {
+                at: format_rfc3339_seconds(UNIX_EPOCH + error.unix_time).to_string(),
+                age_s: state.token.error_age(&error).as_secs(),
+                message: error.message.to_string(),
+                resolved: error.resolved,
+            }),
         },
         lock_out: LockOut {
             latched: guard.latched,

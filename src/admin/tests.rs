@@ -55,7 +55,7 @@ async fn local_programs_can_read_the_status() {
     let (status, text) = get(&[("host", "localhost:3466")]).await;
     assert_eq!(status, 200);
     for part in [
-        r#""token":{"state":"empty","version":0,"obtained":false,"usable_for_s":0,"next_attempt_in_s":null}"#,
+        r#""token":{"state":"empty","version":0,"obtained":false,"usable_for_s":0,"next_attempt_in_s":null,"last_error":null}"#,
         r#""lock_out":{"latched":false,"budget_spent":false,"rejections":0,"unresolved_attempts":0,"held":false,"unrecorded":false,"new_credentials":null,"remembered_in":"memory""#,
         r#""reason":null,"remedy":null}"#,
         r#""scheme":"partner","credentials_source":"directory","credentials_description":"the directory /x""#,

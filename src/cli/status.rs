@@ -47,6 +47,10 @@ fn described(status: &Status) -> String {
     line("credentials", format!("from {source}, scheme {}", status.scheme));
     line("token", token(&status.token));
     line("next token request", next_request(status));
+    if let Some(error) = &status.token.last_error {
+        let since = if error.resolved { "; a token was obtained since" } else { "" };
+        line("last token error", format!("{} ({} ago{since}): {}", error.at, time(error.age_s), error.message));
+    }
     if status.draining {
         line("shutdown", "draining".to_owned());
     }

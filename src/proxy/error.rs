@@ -226,8 +226,9 @@ impl StdError for Error {
     }
 }
 
-impl From<Unavailable> for Error {
-    fn from(unavailable: Unavailable) -> Self {
+impl Error {
+    /// The error of a request that got no token. Its answer says how the last token request failed, if it did.
+    pub(super) fn without_token(unavailable: Unavailable, last_error: Option<&str>) -> Self {
         let (code, detail, retry_after) = match unavailable {
             Unavailable::NoToken { retry_after } => (
                 Code::TokenUnavailable,
@@ -252,6 +253,10 @@ impl From<Unavailable> for Error {
             Unavailable::TooManyWaiters => {
                 return Self::overloaded("Too many requests are waiting for a token already; try again later.");
             }
+        };
+        let detail = match last_error.filter(|_| unavailable != Unavailable::Quarantined) {
+            Some(error) => Cow::Owned(format!("{detail} The last token request failed: {error}.")),
+            None => Cow::Borrowed(detail),
         };
         Self { retry_after: Some(retry_after), ..Self::new(code, detail) }
     }

@@ -187,7 +187,7 @@ mod tests {
             (Unavailable::Quarantined, "quarantined", "60"),
             (Unavailable::TooManyWaiters, "overloaded", "1"),
         ] {
-            let response = into_response(Error::from(unavailable), &record);
+            let response = into_response(Error::without_token(unavailable, None), &record);
             assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!(response.headers()["x-finicity-proxy-error"], code);
             assert_eq!(response.headers()["retry-after"], seconds);

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{config::Config, error::Error, exchange::Exchange};
-use crate::token::{Token, TokenReader, Unavailable};
+use crate::token::{Token, TokenReader};
 
 #[derive(Clone, Debug)]
 pub(super) struct InjectLayer(Arc<Injector>);
@@ -69,7 +69,10 @@ where
             return InjectFuture::Calling { inner: self.inner.call(exchange) };
         }
         let (injector, waiting) = (Arc::clone(&self.injector), Arc::clone(&self.injector));
-        let wait: TokenFuture = Box::pin(async move { waiting.token.wait().await });
+        let wait: TokenFuture = Box::pin(async move {
+            let token = &waiting.token;
+            token.wait().await.map_err(|missing| Error::without_token(missing, token.unresolved_error().as_deref()))
+        });
         // The service that was polled ready is the one to call; the clone takes its place.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
@@ -77,7 +80,7 @@ where
     }
 }
 
-type TokenFuture = Pin<Box<dyn Future<Output = Result<Arc<Token>, Unavailable>> + Send>>;
+type TokenFuture = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + Send>>;
 
 pin_project! {
     #[project = InjectProjection]

@@ -6,7 +6,9 @@
 //! that is known ([`vendor`]), so no failure can carry a secret into a log.
 
 use std::{
+    borrow::Cow,
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -104,7 +106,11 @@ pub struct TokenFailure {
     /// What is known about the request.
     pub disposition: Disposition,
     /// What was wrong, in words of this program.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
+    /// What an operator does about it, as it follows a semicolon; may be empty.
+    pub remedy: Cow<'static, str>,
+    /// Host and port of the token endpoint, where it responded.
+    pub endpoint: Option<Arc<str>>,
     /// The response's status, where there was a response.
     pub status: Option<StatusCode>,
     /// The vendor's error code or the OAuth error, where a known one was found.
@@ -117,14 +123,30 @@ pub struct TokenFailure {
 
 impl TokenFailure {
     /// A failure without a response, of which nothing is known: [`Disposition::Unknown`].
-    pub fn new(class: FailureClass, reason: &'static str) -> Self {
-        let disposition = Disposition::Unknown;
-        Self { class, disposition, reason, status: None, code: None, retry_after: None, readable: true }
+    pub fn new(class: FailureClass, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            class,
+            disposition: Disposition::Unknown,
+            reason: reason.into(),
+            remedy: Cow::Borrowed(""),
+            endpoint: None,
+            status: None,
+            code: None,
+            retry_after: None,
+            readable: true,
+        }
     }
 
-    /// A request without a complete response within its time.
-    pub fn timed_out() -> Self {
-        Self::new(FailureClass::Transient, "the token endpoint did not answer in time")
+    /// The same with what an operator does about it.
+    #[must_use]
+    pub fn with_remedy(self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        Self { remedy: remedy.into(), ..self }
+    }
+
+    /// The same as the response of `endpoint`, a host and its port.
+    #[must_use]
+    pub fn from_endpoint(self, endpoint: &Arc<str>) -> Self {
+        Self { endpoint: Some(Arc::clone(endpoint)), ..self }
     }
 
     /// The same with a known disposition.
@@ -152,14 +174,20 @@ impl TokenFailure {
     }
 }
 
+/// One sentence: what happened where, and what to do. Nothing of it is a peer's own words.
 impl fmt::Display for TokenFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason)?;
         if let Some(status) = self.status {
-            write!(f, " (status {})", status.as_u16())?;
+            let endpoint = self.endpoint.as_deref().map(|endpoint| format!(" {endpoint}")).unwrap_or_default();
+            write!(f, "the token endpoint{endpoint} answered {}", status.as_u16())?;
+            if let Some(code) = &self.code {
+                write!(f, " with code {code}")?;
+            }
+            f.write_str(": ")?;
         }
-        if let Some(code) = &self.code {
-            write!(f, " (code {code})")?;
+        f.write_str(&self.reason)?;
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
         }
         Ok(())
     }
@@ -182,10 +210,12 @@ pub fn classify(response: &TokenResponse<'_>, token_field: &str, now: SystemTime
 
     // A part that was not read may be a rejection.
     let unread = obstacle == Some(UNREAD);
-    let fail = |class, reason| TokenFailure {
+    let fail = |class, reason: &'static str| TokenFailure {
         class,
         disposition: if unread { Disposition::Unknown } else { Disposition::Responded },
-        reason,
+        reason: Cow::Borrowed(reason),
+        remedy: Cow::Borrowed(remedy(class, status)),
+        endpoint: None,
         status: Some(status),
         code: codes.first().cloned(),
         retry_after: retry_after(response.headers, now),
@@ -193,12 +223,13 @@ pub fn classify(response: &TokenResponse<'_>, token_field: &str, now: SystemTime
     };
 
     if body.refuses_app_key {
-        return Err(fail(FailureClass::Rejected, "the upstream does not accept the App Key"));
+        let failure = fail(FailureClass::Rejected, "it does not accept the App Key");
+        return Err(failure.with_remedy("correct the App Key"));
     }
     if let Some(code) = codes.iter().find(|code| vendor::rejects_credentials(code)) {
         return Err(TokenFailure {
             code: Some(code.clone()),
-            ..fail(FailureClass::Rejected, "the upstream rejected the credentials")
+            ..fail(FailureClass::Rejected, "it rejected the credentials")
         });
     }
     if let Some((class, reason)) = classify_status(status) {
@@ -239,16 +270,30 @@ fn read_body(response: &TokenResponse<'_>) -> (Reading, Option<&'static str>) {
 fn classify_status(status: StatusCode) -> Option<(FailureClass, &'static str)> {
     Some(match status.as_u16() {
         200..=299 => return None,
-        401 => (FailureClass::Rejected, "the upstream rejected the credentials"),
-        404 => (FailureClass::Misconfigured, "the upstream has no token endpoint at this path"),
-        403 => {
-            (FailureClass::Misconfigured, "the upstream forbids the token call, perhaps by the country it comes from")
-        }
-        400 | 405 | 415 => (FailureClass::Misconfigured, "the upstream does not understand the token call"),
-        429 => (FailureClass::Throttled, "the upstream limits the rate of token calls"),
-        300..=399 => (FailureClass::Redirect, "the token endpoint answered with a redirect, which is never followed"),
-        _ => (FailureClass::Transient, "the token endpoint is failing"),
+        401 => (FailureClass::Rejected, "it rejected the credentials"),
+        404 => (FailureClass::Misconfigured, "there is no token endpoint at this path"),
+        403 => (FailureClass::Misconfigured, "it forbids the token request, perhaps by the country it comes from"),
+        400 | 405 | 415 => (FailureClass::Misconfigured, "it does not understand the token request"),
+        429 => (FailureClass::Throttled, "it limits the rate of token requests"),
+        300..=399 => (FailureClass::Redirect, "it redirects, which is never followed with credentials"),
+        _ => (FailureClass::Transient, "it is failing"),
     })
+}
+
+/// What an operator does about a response.
+fn remedy(class: FailureClass, status: StatusCode) -> &'static str {
+    match (class, status.as_u16()) {
+        (FailureClass::Rejected, _) => "correct id, secret and App Key, and check auth.scheme",
+        (_, 403) => {
+            "check that the vendor permits this network's address, and that upstream.url leads to the vendor and to no gateway"
+        }
+        (FailureClass::Misconfigured, 404) | (FailureClass::Malformed | FailureClass::Redirect, _) => {
+            "check upstream.url and auth.token_path, and what stands between this proxy and the vendor"
+        }
+        (FailureClass::Misconfigured, _) => "check auth.scheme, auth.encoding, auth.scope and auth.token_path",
+        (FailureClass::Throttled, _) => "it is tried again later; look for other programs that use the same account",
+        _ => "it is tried again; if that does not help, see the vendor's status page",
+    }
 }
 
 /// The token in the body of a success, or what is wrong with it. A member that is `null` counts as absent.

@@ -3,16 +3,19 @@
 //! Deliberately absent: redirects, the environment's proxies, cookies, decompression by the HTTP client, connection reuse. The call carries the
 //! client secret, so it goes to one address, over verified TLS, and nowhere else; an upstream on this machine may do without.
 
+mod failure;
+
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use tracing::debug;
 use zeroize::Zeroizing;
 
+use self::failure::Route;
 use super::{
     Config,
     classify::{Disposition, FailureClass, IssuedToken, MAX_BODY_BYTES, TokenFailure, TokenResponse, classify},
@@ -20,9 +23,9 @@ use super::{
 };
 use crate::{
     credentials::{Credentials, Scheme, lockout},
-    dns::{ResolveError, Resolver},
-    egress, error_chain,
-    tls::{TlsFailure, TrustStore},
+    dns::Resolver,
+    egress,
+    tls::TrustStore,
 };
 
 /// Capacity for a typical response.
@@ -89,6 +92,11 @@ pub trait TokenSource: Send + Sync + 'static {
     /// The host that is called, for the fingerprint of the lock-out guard.
     fn host(&self) -> &str;
 
+    /// The failure of a request without a complete response within `limit`.
+    fn timed_out(&self, limit: Duration) -> TokenFailure {
+        failure::timed_out(self.host(), limit)
+    }
+
     /// What else an operator should know about `failure`, if anything.
     fn advice(&self, scheme: Scheme, failure: &TokenFailure) -> Option<&'static str> {
         let _ = (scheme, failure);
@@ -102,6 +110,7 @@ pub struct TokenEndpoint {
     resolver: Resolver,
     trust: TrustStore,
     host: String,
+    route: Route,
     config: Config,
 }
 
@@ -128,13 +137,18 @@ impl TokenEndpoint {
             url(&config.base, path).ok_or(EndpointError::Url)?;
         }
         client(&resolver, &trust, &config).map_err(EndpointError::Client)?;
-        Ok(Self { resolver, trust, host, config })
+        let route = Route::new(&config.base, config.egress.as_ref()).ok_or(EndpointError::Url)?;
+        Ok(Self { resolver, trust, host, route, config })
     }
 
     async fn send(&self, token_request: TokenRequest, limit: Duration) -> Result<reqwest::Response, TokenFailure> {
         let headers = token_request.headers.into_iter().collect();
         let request = self.request(Method::POST, &token_request.path, limit)?;
-        request.headers(headers).body(Bytes::from_owner(token_request.body)).send().await.map_err(transport_failure)
+        let response = request.headers(headers).body(Bytes::from_owner(token_request.body)).send().await;
+        match response {
+            Ok(response) => Ok(response),
+            Err(error) => Err(self.transport_failure(error, limit).await),
+        }
     }
 
     /// A request for `path` on the token endpoint's host.
@@ -143,14 +157,86 @@ impl TokenEndpoint {
             TokenFailure::new(FailureClass::Misconfigured, "the token endpoint's address is not a valid URL")
                 .with_disposition(Disposition::NotSent)
         })?;
-        let client = client(&self.resolver, &self.trust, &self.config).map_err(transport_failure)?;
+        let client = client(&self.resolver, &self.trust, &self.config).map_err(|_| failure::unusable_client())?;
         Ok(client.request(method, url).timeout(limit))
     }
 
     async fn request_token(&self, credentials: &Credentials, limit: Duration) -> Result<AuthHeaders, TokenFailure> {
         let response = self.send(scheme::token_request(credentials, &self.config), limit).await?;
-        let issued = read_response(response, scheme::token_field(credentials.scheme)).await?;
+        let issued = self.read_response(response, scheme::token_field(credentials.scheme), limit).await?;
         Ok(scheme::auth_headers(credentials, &self.config, &issued))
+    }
+
+    /// Reads a response, up to its limit, and returns what it means; `token_field` is the member that holds the token.
+    #[expect(clippy::disallowed_methods, reason = "a date in Retry-After is one of the wall clock")]
+    async fn read_response(
+        &self,
+        mut response: reqwest::Response,
+        token_field: &str,
+        limit: Duration,
+    ) -> Result<IssuedToken, TokenFailure> {
+        let mut body = Zeroizing::new(Vec::with_capacity(TYPICAL_RESPONSE_BYTES));
+        let mut whole = true;
+        let broken = loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY_BYTES => append(&mut body, &chunk),
+                Ok(Some(_)) => {
+                    whole = false;
+                    break None;
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(self.transport_failure(error, limit).await),
+            }
+        };
+        let body = whole.then_some(body.as_slice());
+        let token_response = TokenResponse { status: response.status(), headers: response.headers(), body };
+        debug!(
+            http.response.status_code = token_response.status.as_u16(),
+            bytes = body.map(<[u8]>::len),
+            "token answer"
+        );
+        let outcome = classify(&token_response, token_field, SystemTime::now())
+            .map_err(|failure| failure.from_endpoint(self.route.endpoint()));
+        match (outcome, broken) {
+            (outcome, None) => outcome,
+            // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
+            (Err(failure), Some(_)) if failure.is_definitive() => Err(failure.with_disposition(Disposition::Unknown)),
+            (_, Some(broken)) => Err(broken),
+        }
+    }
+
+    /// Reads a response to its end, and keeps nothing of it.
+    async fn read_to_end(&self, mut response: reqwest::Response, limit: Duration) -> Result<(), TokenFailure> {
+        // The server may leave out the close_notify of TLS then.
+        let ends_with_connection = ends_with_connection(response.headers());
+        loop {
+            match response.chunk().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(error) if ends_with_connection && !error.is_timeout() => return Ok(()),
+                Err(error) => return Err(self.transport_failure(error, limit).await),
+            }
+        }
+    }
+
+    /// The failure of a request without a complete response within `limit`. Nothing of reqwest's error is kept: its text holds the URL.
+    async fn transport_failure(&self, error: reqwest::Error, limit: Duration) -> TokenFailure {
+        let error = error.without_url();
+        debug!(error = ?error, "token call failed");
+        if error.is_timeout() && !error.is_connect() {
+            return self.timed_out(limit);
+        }
+        if !error.is_connect() {
+            return self.route.exchange_failure(&error);
+        }
+        // reqwest does not say what the egress proxy answered.
+        let tunnel_error = match &self.config.egress {
+            Some(egress) if failure::is_of_tunnel(&error) => {
+                failure::tunnel_error(egress, &self.config.base, &self.resolver, CONNECT_TIMEOUT).await
+            }
+            _ => None,
+        };
+        self.route.connect_failure(&error, tunnel_error.as_ref(), CONNECT_TIMEOUT)
     }
 }
 
@@ -193,31 +279,9 @@ impl reqwest::dns::Resolve for TokenResolver {
     }
 }
 
-/// Reads a response, up to its limit, and returns what it means; `token_field` is the member that holds the token.
-#[expect(clippy::disallowed_methods, reason = "a date in Retry-After is one of the wall clock")]
-async fn read_response(mut response: reqwest::Response, token_field: &str) -> Result<IssuedToken, TokenFailure> {
-    let mut body = Zeroizing::new(Vec::with_capacity(TYPICAL_RESPONSE_BYTES));
-    let mut whole = true;
-    let broken = loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY_BYTES => append(&mut body, &chunk),
-            Ok(Some(_)) => {
-                whole = false;
-                break None;
-            }
-            Ok(None) => break None,
-            Err(error) => break Some(transport_failure(error)),
-        }
-    };
-    let body = whole.then_some(body.as_slice());
-    let token_response = TokenResponse { status: response.status(), headers: response.headers(), body };
-    debug!(http.response.status_code = token_response.status.as_u16(), bytes = body.map(<[u8]>::len), "token answer");
-    match (classify(&token_response, token_field, SystemTime::now()), broken) {
-        (outcome, None) => outcome,
-        // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
-        (Err(failure), Some(_)) if failure.is_definitive() => Err(failure.with_disposition(Disposition::Unknown)),
-        (_, Some(broken)) => Err(broken),
-    }
+/// Whether a response ends with its connection (RFC 9112, 6.3).
+fn ends_with_connection(headers: &HeaderMap) -> bool {
+    ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| headers.contains_key(name))
 }
 
 /// Appends `chunk` to `body`. What outgrows its capacity moves to the largest buffer there can be, and its old memory is overwritten.
@@ -242,18 +306,9 @@ impl TokenSource for TokenEndpoint {
     async fn probe(&self, scheme: Scheme) -> Result<(), TokenFailure> {
         let path = scheme::token_path(scheme, &self.config);
         let request = self.request(Method::GET, path, PROBE_TIMEOUT)?;
-        let mut response =
-            request.header(header::ACCEPT, "application/json").send().await.map_err(transport_failure)?;
-        // A response without a length ends with its connection, also where the server leaves out the close_notify of TLS.
-        let names = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-        let ends_with_connection = !names.iter().any(|name| response.headers().contains_key(name));
-        loop {
-            match response.chunk().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(()),
-                Err(error) if ends_with_connection && !error.is_timeout() => return Ok(()),
-                Err(error) => return Err(transport_failure(error)),
-            }
+        match request.header(header::ACCEPT, "application/json").send().await {
+            Ok(response) => self.read_to_end(response, PROBE_TIMEOUT).await,
+            Err(error) => Err(self.transport_failure(error, PROBE_TIMEOUT).await),
         }
     }
 
@@ -262,13 +317,17 @@ impl TokenSource for TokenEndpoint {
         Some(match self.send(request, PROVEN_TIMEOUT).await {
             Ok(response) if response.status().is_success() => Ok(()),
             // The call carries the client's secret, so a refusal says of it what the token endpoint's would.
-            Ok(response) => read_response(response, "").await.map(drop),
+            Ok(response) => self.read_response(response, "", PROVEN_TIMEOUT).await.map(drop),
             Err(failure) => Err(failure),
         })
     }
 
     fn host(&self) -> &str {
         &self.host
+    }
+
+    fn timed_out(&self, limit: Duration) -> TokenFailure {
+        failure::timed_out(self.route.endpoint(), limit)
     }
 
     fn advice(&self, scheme: Scheme, failure: &TokenFailure) -> Option<&'static str> {
@@ -290,36 +349,6 @@ fn url(base: &Uri, path: &str) -> Option<reqwest::Url> {
     let (scheme, authority) = (base.scheme()?.clone(), base.authority()?.clone());
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().ok()?;
     reqwest::Url::parse(&uri.to_string()).ok()
-}
-
-/// The failure of a request without a complete response. Nothing of reqwest's error is kept: its text holds the URL.
-fn transport_failure(error: reqwest::Error) -> TokenFailure {
-    let error = error.without_url();
-    let disposition =
-        if error.is_connect() || error.is_builder() { Disposition::NotSent } else { Disposition::Unknown };
-    debug!(error = ?error, "token call failed");
-    let (class, reason) = if error.is_timeout() {
-        (FailureClass::Transient, "the token endpoint did not answer in time")
-    } else if let Some(error) = error_chain::find::<ResolveError>(&error) {
-        (FailureClass::Transient, resolve_reason(*error))
-    } else if let Some(fault) = TlsFailure::find(&error) {
-        let class = if fault.is_certificate() { FailureClass::Certificate } else { FailureClass::Transient };
-        (class, fault.description())
-    } else if error.is_connect() {
-        (FailureClass::Transient, "the token endpoint cannot be reached")
-    } else {
-        (FailureClass::Transient, "the connection to the token endpoint broke")
-    };
-    TokenFailure::new(class, reason).with_disposition(disposition)
-}
-
-fn resolve_reason(error: ResolveError) -> &'static str {
-    match error {
-        ResolveError::NoName => "the token endpoint's name cannot be resolved (NXDOMAIN)",
-        ResolveError::ServerFailure => "the token endpoint's name cannot be resolved (SERVFAIL)",
-        ResolveError::TimedOut => "the token endpoint's name cannot be resolved (timeout)",
-        ResolveError::System(_) => "the token endpoint's name cannot be resolved",
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The status of the refresher and of the token, and why a request got no token.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{BootInstant, classify::FailureClass};
 
@@ -56,8 +56,21 @@ labels! {
     }
 }
 
+/// The last token request, or probe of the token endpoint, that failed.
+#[derive(Clone, Debug)]
+pub struct LastError {
+    /// What happened, where, and what an operator does: one sentence, without secrets and without a peer's words.
+    pub message: Arc<str>,
+    /// When, since the Unix epoch.
+    pub unix_time: Duration,
+    /// When, on the clock of the token.
+    pub at: BootInstant,
+    /// Whether a token was obtained since.
+    pub resolved: bool,
+}
+
 /// The status of the refresher.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Status {
     /// What it is doing.
     pub phase: Phase,
@@ -67,6 +80,8 @@ pub struct Status {
     pub obtained: bool,
     /// When the next token call is due.
     pub next_attempt: Option<BootInstant>,
+    /// The last failure since the start.
+    pub last_error: Option<LastError>,
     /// The status of the lock-out guard.
     pub lockout: LockoutStatus,
 }

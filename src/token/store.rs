@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{BootInstant, Clock, LockoutStatus, Phase, State, Status, Unavailable, scheme::AuthHeaders};
+use super::{BootInstant, Clock, LastError, LockoutStatus, Phase, State, Status, Unavailable, scheme::AuthHeaders};
 
 /// How many requests may wait for a token at once. More are answered at once: they would only be refused together later.
 const MAX_WAITERS: usize = 1024;
@@ -69,6 +69,7 @@ pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader)
         attempted: false,
         obtained: false,
         next_attempt: None,
+        last_error: None,
         lockout: LockoutStatus::default(),
     };
     let heartbeat = Arc::new(AtomicU64::new(clock.now().since_start().as_secs()));
@@ -139,13 +140,28 @@ impl TokenWriter {
             Token { version: self.last_version, headers: auth.headers, issued_at: self.clock.now(), usable_until };
         // The token first, the news of it second: whoever hears the news finds the token.
         self.current.store(Some(Arc::new(token)));
-        self.status.send_modify(|status| (status.attempted, status.obtained) = (true, true));
+        self.status.send_modify(|status| {
+            (status.attempted, status.obtained) = (true, true);
+            if let Some(error) = &mut status.last_error {
+                error.resolved = true;
+            }
+        });
         self.last_version
     }
 
     /// Takes the current token away. Its memory is overwritten when the last request that carries it has ended.
     pub fn withdraw(&mut self) -> Option<Arc<Token>> {
         self.current.swap(None)
+    }
+
+    /// Notes the failure of a token request, for the status that is set next.
+    pub fn set_last_error(&mut self, message: &str) {
+        let (message, unix_time, at) = (message.into(), self.clock.unix_time(), self.clock.now());
+        let error = LastError { message, unix_time, at, resolved: false };
+        self.status.send_if_modified(|status| {
+            status.last_error = Some(error);
+            false
+        });
     }
 
     /// Sets the status of the refresher. The current token stays as it is.
@@ -241,12 +257,23 @@ impl TokenReader {
 
     /// What the refresher says of itself.
     pub fn status(&self) -> Status {
-        *self.status.borrow()
+        self.status.borrow().clone()
+    }
+
+    /// The last failure of a token request, if no token was obtained since.
+    pub fn unresolved_error(&self) -> Option<Arc<str>> {
+        let status = self.status.borrow();
+        status.last_error.as_ref().filter(|error| !error.resolved).map(|error| Arc::clone(&error.message))
+    }
+
+    /// The time since `error`.
+    pub fn error_age(&self, error: &LastError) -> Duration {
+        self.clock.now().since(error.at)
     }
 
     /// Where the token stands now.
     pub fn state(&self) -> State {
-        let status = self.status();
+        let status = self.status.borrow();
         match (status.phase, self.usable().is_some()) {
             (Phase::Stopped, _) => State::Stopped,
             (Phase::Quarantined, _) => State::Quarantined,
@@ -277,7 +304,7 @@ impl TokenReader {
 
     /// The time until the next token call, where one is scheduled.
     pub fn until_next_attempt(&self) -> Option<Duration> {
-        self.status().next_attempt.map(|due| due.since(self.clock.now()))
+        self.status.borrow().next_attempt.map(|due| due.since(self.clock.now()))
     }
 
     /// How long ago the refresher last showed that it is alive, to the second.
@@ -303,9 +330,11 @@ impl TokenReader {
     /// Makes the refresher look at the clock, where a timer may have missed what is due: the next token request, or the time limit of
     /// the one in flight.
     fn request_clock_check(&self) {
-        let status = self.status();
-        let is_overdue = status.next_attempt.is_some_and(|due| due <= self.clock.now());
-        if is_overdue || status.phase == Phase::Fetching {
+        let (phase, next_attempt) = {
+            let status = self.status.borrow();
+            (status.phase, status.next_attempt)
+        };
+        if phase == Phase::Fetching || next_attempt.is_some_and(|due| due <= self.clock.now()) {
             self.clock_check.notify_one();
         }
     }

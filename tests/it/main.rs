@@ -43,6 +43,7 @@ mod framing {
 /// How tokens are obtained and replaced, and what happens when the vendor rejects the credentials.
 mod token {
     mod attempts;
+    mod failures;
     mod lifetime;
     mod partner;
     mod refused_start;

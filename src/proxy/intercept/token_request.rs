@@ -48,7 +48,10 @@ where
     let usable = tokens.usable().and_then(|token| token.clone());
     let token = match usable {
         Some(token) => token,
-        None => tokens.wait().await?,
+        None => {
+            let without_token = |unavailable| Error::without_token(unavailable, tokens.unresolved_error().as_deref());
+            tokens.wait().await.map_err(without_token)?
+        }
     };
     let is_bearer = match shape {
         ResponseShape::OAuth2 => true,

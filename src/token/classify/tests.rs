@@ -202,5 +202,8 @@ fn l09_a_failure_says_nothing_of_the_body_but_a_known_code() {
         }
     }
     let failure = classify_text(500, &[], r#"{"code":24302,"message":"canary"}"#).unwrap_err();
-    assert_eq!(failure.to_string(), "the upstream rejected the credentials (status 500) (code 24302)");
+    assert_eq!(
+        failure.to_string(),
+        "the token endpoint answered 500 with code 24302: it rejected the credentials; correct id, secret and App Key, and check auth.scheme"
+    );
 }

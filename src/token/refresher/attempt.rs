@@ -92,8 +92,9 @@ impl<S: TokenSource> Refresher<S> {
         let limit = if permit.is_some() { UNPROVEN_TIMEOUT } else { PROVEN_TIMEOUT };
         let outcome = {
             let request = self.source.fetch(&self.state(slot).credentials, limit);
-            let request =
-                async { self.with_heartbeat(limit, request).await.unwrap_or_else(|| Err(TokenFailure::timed_out())) };
+            let request = async {
+                self.with_heartbeat(limit, request).await.unwrap_or_else(|| Err(self.source.timed_out(limit)))
+            };
             let mut request = pin!(request);
             select! {
                 biased;
@@ -180,7 +181,7 @@ impl<S: TokenSource> Refresher<S> {
         let outcome = select! {
             biased;
             outcome = self.with_heartbeat(PROBE_TIMEOUT, self.source.probe(scheme)) => {
-                outcome.unwrap_or_else(|| Err(TokenFailure::timed_out()))
+                outcome.unwrap_or_else(|| Err(self.source.timed_out(PROBE_TIMEOUT)))
             }
             () = stop.cancelled() => return ControlFlow::Break(()),
         };
@@ -197,6 +198,7 @@ impl<S: TokenSource> Refresher<S> {
                 state.failed_probes = state.failed_probes.saturating_add(1);
                 state.due = Some(now + pause);
                 state.failure = Some(failure.class);
+                self.note_error(slot, &failure);
                 self.report_failed_probe(slot, &failure, pause);
             }
         }
@@ -270,6 +272,7 @@ impl<S: TokenSource> Refresher<S> {
         state.due = wait.map(|wait| now + wait);
         state.failure = Some(failure.class);
         self.metrics.token_refresh_failed(failure.class.as_str());
+        self.note_error(slot, failure);
         match permit {
             permit if failure.class == FailureClass::Rejected => self.latch(slot, permit),
             Some(permit) if !unknown => log_persist_error(self.lockout.resolve(permit)),

@@ -77,6 +77,12 @@ impl<S: TokenSource> Refresher<S> {
         }
     }
 
+    /// Notes `failure` for probes, status and callers.
+    pub(super) fn note_error(&mut self, slot: CredentialSlot, failure: &TokenFailure) {
+        let which = if slot == CredentialSlot::Candidate { "with the new credentials: " } else { "" };
+        self.writer.set_last_error(&format!("{which}{failure}"));
+    }
+
     /// An attempt with unproven credentials, of which it is not known what the vendor made of it.
     pub(super) fn report_unknown(&self, slot: CredentialSlot, failure: &TokenFailure, pause: Duration) {
         error!(

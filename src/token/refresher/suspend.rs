@@ -49,7 +49,7 @@ impl TokenSource for Endpoint {
         };
         if self.hangs_on.contains(&number) {
             sleep(limit).await;
-            return Err(TokenFailure::timed_out());
+            return Err(self.timed_out(limit));
         }
         let value = HeaderValue::from_static("Bearer t");
         let headers = [(FINICITY_APP_KEY, value.clone()), (header::AUTHORIZATION, value)];

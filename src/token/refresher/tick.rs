@@ -10,11 +10,7 @@ use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource
 use crate::{
     credentials::lockout::{Decision, PersistError},
     telemetry::AUDIT,
-    token::{
-        CandidateState, LockoutStatus,
-        classify::{FailureClass, TokenFailure},
-        endpoint::PROVEN_TIMEOUT,
-    },
+    token::{CandidateState, LockoutStatus, classify::FailureClass, endpoint::PROVEN_TIMEOUT},
 };
 
 /// The minimum time between two token requests that are made early, by command.
@@ -209,7 +205,7 @@ impl<S: TokenSource> Refresher<S> {
         let (_, value) = &token.headers()[1];
         let revoked = select! {
             revoked = self.with_heartbeat(PROVEN_TIMEOUT, self.source.revoke(&self.current.credentials, value)) => {
-                revoked.unwrap_or_else(|| Some(Err(TokenFailure::timed_out())))
+                revoked.unwrap_or_else(|| Some(Err(self.source.timed_out(PROVEN_TIMEOUT))))
             }
             () = stop.cancelled() => return,
         };

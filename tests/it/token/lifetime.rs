@@ -152,7 +152,10 @@ fn m13_an_endless_token_answer_is_cut_at_its_limit() {
     let upstream = Upstream::start_raw(|_| Reply::Stream(u64::MAX / 2));
     let proxy = Proxy::launch(&upstream, &[]);
     let line = proxy.process.wait_for_line(|line| line.contains("token refresh failed"));
-    assert!(line.contains("\"class\":\"malformed\"") && line.contains("\"the token answer is too large"), "{line}");
+    assert!(
+        line.contains("\"class\":\"malformed\"") && line.contains("answered 200: the token answer is too large"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -94,7 +94,10 @@ fn a_bomb_in_place_of_a_token_is_too_large() {
     let upstream = Upstream::start_raw(move |_| Reply::Bytes(response("200 OK", "content-encoding: gzip\r\n", &bomb)));
     let proxy = Proxy::launch(&upstream, &[]);
     let line = proxy.process.wait_for_line(|line| line.contains("token refresh failed"));
-    assert!(line.contains("\"class\":\"malformed\"") && line.contains("\"the token answer is too large"), "{line}");
+    assert!(
+        line.contains("\"class\":\"malformed\"") && line.contains("answered 200: the token answer is too large"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn a_body_that_inflates_beyond_the_limit_is_too_large() {
         assert!(classify_bytes(200, &coding, &encode(fitting.as_bytes())).is_ok(), "{coding:?}");
         let failure = classify_bytes(200, &coding, &encode(larger.as_bytes())).unwrap_err();
         assert_eq!(
-            (failure.class, failure.reason),
+            (failure.class, &*failure.reason),
             (FailureClass::Malformed, "the token answer is too large"),
             "{coding:?}"
         );
