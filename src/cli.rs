@@ -2,6 +2,8 @@
 
 mod admin;
 mod check;
+mod config;
+mod credentials;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod health;
@@ -14,7 +16,6 @@ mod routes;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
-mod config;
 mod shutdown;
 mod status;
 mod token;
@@ -32,7 +33,8 @@ use self::output::eprint;
 use crate::{
     app::StartError,
     config::{Environment, Inputs, Problems},
-    credentials, error_chain,
+    credentials::{Problem, secret_variables},
+    error_chain,
     process::{self, HardeningError},
     telemetry::logging,
 };
@@ -108,6 +110,8 @@ enum Command {
         #[arg(long)]
         redacted: bool,
     },
+    /// Try new credentials once, under the lock-out guard, before they are rolled out
+    Credentials(credentials::Arguments),
     /// Show the vendor's operations, and which of them the configuration lets callers call
     Routes,
     /// Ask the running proxy for a probe: 0 when it passes, 1 when it does not
@@ -146,7 +150,7 @@ pub fn main() -> ExitCode {
     let unprotected = process::harden();
     let parsed = Arguments::try_parse();
     if !parsed.as_ref().is_ok_and(Arguments::is_isolated) {
-        let secrets = credentials::secret_variables(Environment::from_process().variables());
+        let secrets = secret_variables(Environment::from_process().variables());
         logging::scrubber().register("the environment", secrets);
     }
     let arguments = match parsed {
@@ -172,7 +176,7 @@ pub fn main() -> ExitCode {
     }
     eprint(error_chain::one_line(error.as_ref()));
     let is_configuration =
-        error.is::<credentials::Problem>() || error.downcast_ref().is_some_and(StartError::is_configuration);
+        error.is::<Problem>() || error.downcast_ref().is_some_and(StartError::is_configuration);
     if is_configuration { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
 }
 
@@ -190,6 +194,7 @@ fn run(arguments: Arguments, unprotected: Vec<HardeningError>) -> anyhow::Result
         Command::Serve => block_on(serve::run(sources.inputs(), unprotected)),
         Command::Check => block_on(async { check::run(&sources.inputs()).await }),
         Command::Config { redacted: _ } => config::run(&sources.inputs()),
+        Command::Credentials(arguments) => block_on(credentials::run(sources.inputs(), arguments)),
         Command::Routes => routes::run(&sources.inputs()),
         Command::Health(arguments) => block_on(health::run(sources.inputs(), arguments)),
         Command::Wait(arguments) => block_on(wait::run(sources.inputs(), arguments)),

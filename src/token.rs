@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use clock::{BootInstant, Clock};
 pub use commands::{Command, TokenControl, command_channel};
 pub use config::Config;
-pub use endpoint::{EndpointError, TokenEndpoint, TokenSource};
+pub use endpoint::{EndpointError, TokenEndpoint, TokenSource, UNPROVEN_TIMEOUT};
 pub use refresher::{FINAL_CALL_GRACE, Refresher};
 pub use refusal::Refusal;
 pub use status::{CandidateState, LastError, LockoutStatus, Phase, State, Status, Unavailable};

@@ -30,6 +30,7 @@ use std::{
 pub use attempts::{LastAttempt, MAX_CONNECT_TIME};
 pub use fingerprint::Fingerprint;
 pub use inspect::{StateOutlook, inspect};
+pub use rejections::BUDGET;
 
 use self::{
     attempts::{AttemptDecision, Attempts},
@@ -38,7 +39,11 @@ use self::{
     state_directory::StateDirectory,
     state_error::StateError,
 };
+use super::Credentials;
 use crate::secret::{Secret, ShownPath};
+
+/// Failed authentications at which the vendor locks the account.
+pub const VENDOR_LIMIT: u32 = 5;
 
 /// Whether a token call may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +164,12 @@ impl Lockout {
         app_key: &[u8],
     ) -> Fingerprint {
         self.key.fingerprint(scheme, host, id, secret, app_key)
+    }
+
+    /// The fingerprint of a token request to `host` with `credentials`.
+    pub fn fingerprint_of(&self, host: &str, credentials: &Credentials) -> Fingerprint {
+        let Credentials { scheme, id, secret, app_key } = credentials;
+        self.fingerprint(scheme.as_str(), host, id, secret, app_key.expose())
     }
 
     /// Whether the call may be made, by the newest state on the disk.

@@ -43,7 +43,7 @@ pub(super) const PROVEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time for a token request with credentials that have not obtained a token yet. Longer, since a rejection that arrives
 /// after the time limit is an attempt with an unknown outcome.
-pub(super) const UNPROVEN_TIMEOUT: Duration = Duration::from_secs(30);
+pub const UNPROVEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The time for the response to a probe of the token endpoint.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -85,6 +85,7 @@ mod logs {
 mod cli {
     mod command_line;
     mod commands;
+    mod credentials;
     mod environment;
     mod hints;
     mod isolation;

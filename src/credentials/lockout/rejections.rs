@@ -10,7 +10,7 @@ use super::{
 
 /// Rejections after which an id is left alone. The vendor locks the account at five: two are left, one for a try that
 /// was under way elsewhere and one for an operator's override.
-const BUDGET: u32 = 3;
+pub const BUDGET: u32 = 3;
 
 /// Ids that are remembered. A proxy has one or two in its life; the bound only keeps the file small whatever happens.
 const MAX_IDS: usize = 64;

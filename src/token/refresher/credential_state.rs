@@ -48,13 +48,7 @@ pub(super) enum Obstacle {
 impl CredentialState {
     /// Credentials that are due at once.
     pub(super) fn new(credentials: Credentials, lockout: &Lockout, host: &str, now: BootInstant) -> Self {
-        let fingerprint = lockout.fingerprint(
-            credentials.scheme.as_str(),
-            host,
-            &credentials.id,
-            &credentials.secret,
-            credentials.app_key.expose(),
-        );
+        let fingerprint = lockout.fingerprint_of(host, &credentials);
         Self {
             credentials,
             fingerprint,

@@ -28,7 +28,7 @@ const SECRETS: [(&str, &str); 3] =
     [("FINICITY_CLIENT_ID", CLIENT_ID), ("FINICITY_CLIENT_SECRET", CLIENT_SECRET), ("FINICITY_APP_KEY", APP_KEY)];
 
 /// Every command that ends by itself, and those that only the right variables start.
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 13] = [
     &["--help"],
     &["--version"],
     &["serve", "--help"],
@@ -37,6 +37,7 @@ const COMMANDS: [&[&str]; 12] = [
     &["check"],
     &["config", "--redacted"],
     &["routes"],
+    &["credentials", "test", "--set", "upstream.url=https://127.0.0.1:9"],
     &["health", "--url", "http://127.0.0.1:9"],
     &["wait", "--url", "http://127.0.0.1:9", "--timeout", "1ms"],
     &["shutdown", "--set", "listen.admin=127.0.0.1:9"],
