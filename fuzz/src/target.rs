@@ -51,7 +51,10 @@ fn checked(method: Method, uri: &Uri, input: &[u8]) {
 static POLICIES: LazyLock<[Policy; 2]> = LazyLock::new(|| {
     let rules = |text: &str| -> Vec<Rule> { vec![text.parse().expect("it is a rule")] };
     let (deny, allow) = (rules("* /connect/**"), rules("GET /aggregation/{version}/customers"));
-    [Policy::new(Catalogue::us(), &[], &deny, false, Mode::Enforce), Policy::new(Catalogue::us(), &allow, &[], false, Mode::Enforce)]
+    [
+        Policy::new(Catalogue::us(), &[], &deny, false, Mode::Enforce),
+        Policy::new(Catalogue::us(), &allow, &[], false, Mode::Enforce),
+    ]
 });
 
 /// What a policy lets through is, as a forgiving server reads it, still what the policy lets through.

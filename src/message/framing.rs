@@ -5,19 +5,24 @@
 //! of a target, all before anybody can look. So the bytes go past a [`MessageFramer`] first, which accepts only messages that have
 //! one reading, and knows by that where the next one starts.
 //!
-//! Deliberately absent: everything that hyper refuses by itself, such as illegal bytes in names and values. What both let
-//! through has passed both; where the two disagreed, less would be let through, never more.
+//! What hyper would refuse by itself, such as illegal bytes in names and values, is found by [`check`] in a head that has ended, so that
+//! the proxy's own layers respond to it. What both let through has passed both; where the two disagreed, less would be let through,
+//! never more.
 
 mod chunk;
 mod head;
 mod partial_line;
+mod syntax;
 
 use std::mem;
 
 use memchr::memchr;
 
-pub use self::chunk::ChunkLine;
 use self::head::{BodyFraming, HeadProgress, RequestHead};
+pub use self::{
+    chunk::ChunkLine,
+    syntax::{HeadPart, MIN_FIELD_LIMIT, check, substitute},
+};
 
 /// The most bytes of all extensions and trailers of one body. Nobody uses them but to exhaust a reader.
 const MAX_CHUNK_EXTRA: usize = 16 * 1024;
@@ -50,8 +55,42 @@ pub enum FramingFault {
     TargetTooLong,
     /// There are more header fields, or larger ones, than the limit.
     HeadersTooLarge,
-    /// A chunk of the body is malformed (RFC 9112, 7.1). This comes in the middle of a message, all others at the end of a head.
+    /// There is a byte in the head that its part must not have.
+    InvalidByte {
+        /// Where.
+        part: HeadPart,
+        /// The byte.
+        byte: u8,
+        /// Its offset in the method, in the target, or in the line of the header field.
+        offset: usize,
+    },
+    /// The first line is not a method, a target and a version, with one space between them.
+    RequestLine,
+    /// The version is neither HTTP/1.1 nor HTTP/1.0.
+    Version,
+    /// The target begins with no slash, and is no URI.
+    Target,
+    /// The header field with this number has no name or no colon.
+    FieldLine(usize),
+    /// The head was not complete when its memory or its connection was needed for others.
+    Evicted,
+    /// A chunk of the body is malformed (RFC 9112, 7.1). This comes in the middle of a message, all others in a head or at its end.
     Chunk,
+}
+
+impl FramingFault {
+    /// Whether hyper would refuse a head with this fault by itself.
+    pub fn is_refused_by_hyper(self) -> bool {
+        !matches!(
+            self,
+            Self::LengthAndCoding
+                | Self::UnsupportedCoding
+                | Self::Fragment
+                | Self::TargetTooLong
+                | Self::HeadersTooLarge
+                | Self::Chunk
+        )
+    }
 }
 
 /// A fault, and how many of the bytes just consumed come before it.
@@ -85,6 +124,8 @@ pub struct MessageFramer {
     heads: u64,
     /// The bytes of the head that has not ended.
     head_bytes: usize,
+    /// The bytes of the last head that has.
+    ended_head_bytes: usize,
     /// The bytes of extensions and trailers in this body.
     extra_bytes: usize,
 }
@@ -114,6 +155,7 @@ impl MessageFramer {
             line: Vec::new(),
             heads: 0,
             head_bytes: 0,
+            ended_head_bytes: 0,
             extra_bytes: 0,
         }
     }
@@ -137,6 +179,11 @@ impl MessageFramer {
         self.head_bytes
     }
 
+    /// The bytes of the last head that has ended, at fault or not, without empty lines before it.
+    pub fn ended_head_bytes(&self) -> usize {
+        self.ended_head_bytes
+    }
+
     /// Consumes `bytes`, which come after those of the previous call.
     ///
     /// # Errors
@@ -146,10 +193,25 @@ impl MessageFramer {
         let mut offset = 0;
         while offset < bytes.len() {
             offset += self
+                .consume_to_head_end(&bytes[offset..])
+                .map_err(|error| FramingError { offset: offset + error.offset, ..error })?;
+        }
+        Ok(())
+    }
+
+    /// Consumes `bytes` up to the end of the first head that ends in them, or all of them. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As for [`consume`](Self::consume).
+    pub fn consume_to_head_end(&mut self, bytes: &[u8]) -> Result<usize, FramingError> {
+        let (mut offset, heads) = (0, self.heads);
+        while offset < bytes.len() && self.heads == heads {
+            offset += self
                 .consume_next(&bytes[offset..])
                 .map_err(|(consumed, fault)| FramingError { offset: offset + consumed, fault })?;
         }
-        Ok(())
+        Ok(offset)
     }
 
     /// Consumes the next part of `bytes`: a part of a body, or a line or its start. Returns its length, also with a fault.
@@ -174,7 +236,7 @@ impl MessageFramer {
             match head.consume(part, max_line_bytes, &self.limits) {
                 HeadProgress::Between => self.head_bytes = 0,
                 HeadProgress::Within => self.head_bytes += part.len(),
-                HeadProgress::End => self.end_head().map_err(at_end)?,
+                HeadProgress::End => self.end_head(part.len()).map_err(at_end)?,
             }
             return Ok(part.len());
         }
@@ -205,12 +267,13 @@ impl MessageFramer {
         Err((remaining, FramingFault::Chunk))
     }
 
-    /// Ends a head and starts its body.
-    fn end_head(&mut self) -> Result<(), FramingFault> {
+    /// Ends a head with a line of `last_line` bytes, and starts its body.
+    fn end_head(&mut self, last_line: usize) -> Result<(), FramingFault> {
         let State::Head(head) = mem::replace(&mut self.state, State::Head(RequestHead::default())) else {
             return Ok(());
         };
         self.heads += 1;
+        self.ended_head_bytes = self.head_bytes + last_line;
         (self.extra_bytes, self.head_bytes) = (0, 0);
         self.state = match head.body_framing()? {
             BodyFraming::Length(0) => State::Head(RequestHead::default()),

@@ -4,7 +4,7 @@ use super::{
     error::{Code, Error},
     exchange::Exchange,
 };
-use crate::message::framing::{FramingFault, HeadLimits};
+use crate::message::framing::{FramingFault, HeadLimits, HeadPart};
 
 /// Lets a request through with which nothing is wrong. The connection leaves what is wrong in the request's extensions, where
 /// no caller can put anything.
@@ -22,6 +22,11 @@ pub(super) fn check<B>(limits: HeadLimits, exchange: &mut Exchange<B>) -> Result
 fn error(fault: FramingFault, limits: HeadLimits) -> Error {
     let HeadLimits { target_bytes, header_bytes, headers } = limits;
     let (code, detail) = match fault {
+        FramingFault::InvalidByte { part, byte, offset } => return invalid_byte(part, byte, offset),
+        FramingFault::FieldLine(number) => {
+            let detail = format!("Header field {number} is not a name, a colon and a value.");
+            return Error::new(Code::BadRequest, detail);
+        }
         FramingFault::LengthAndCoding => {
             (Code::BadRequest, "The request has both Content-Length and Transfer-Encoding; send one of them.")
         }
@@ -45,10 +50,41 @@ fn error(fault: FramingFault, limits: HeadLimits) -> Error {
             );
             return Error::new(Code::HeadersTooLarge, detail);
         }
+        FramingFault::RequestLine => {
+            (Code::BadRequest, "The request line must be a method, a target and HTTP/1.1, with one space between them.")
+        }
+        FramingFault::Version => (Code::BadRequest, "The request must be in HTTP/1.1 or HTTP/1.0."),
+        FramingFault::Target => (Code::BadRequest, "The request target must be a path, with one slash at its start."),
+        FramingFault::Evicted => (
+            Code::RequestTimeout,
+            "The head of the request was not complete when its place was needed for others; send it at once.",
+        ),
         // It comes after the head, when the request is on its way already.
         FramingFault::Chunk => (Code::BadRequest, "The request body broke off."),
     };
     Error::new(code, detail)
+}
+
+/// The error for a `byte` that `part` must not have. The byte is all that the response shows of the request.
+fn invalid_byte(part: HeadPart, byte: u8, offset: usize) -> Error {
+    let shown = match byte {
+        b' ' => "a space".to_owned(),
+        0x21..=0x7e => format!("the character {}", char::from(byte)),
+        _ => format!("the byte 0x{byte:02x}"),
+    };
+    let detail = match part {
+        HeadPart::Method => format!("The method has {shown} at offset {offset}, which no method may have."),
+        HeadPart::Target => {
+            format!("The request target has {shown} at offset {offset}; percent-encode it as %{byte:02X}.")
+        }
+        HeadPart::FieldName(number) => {
+            format!("The name in header field {number} has {shown} at offset {offset}, which no field name may have.")
+        }
+        HeadPart::FieldValue(number) => {
+            format!("Header field {number} has {shown} at offset {offset}, which no field value may have.")
+        }
+    };
+    Error::new(Code::BadRequest, detail)
 }
 
 #[cfg(test)]

@@ -31,11 +31,7 @@ use super::{
     slots::Slot,
     socket_stream::SocketStream,
 };
-use crate::process::drain::Drain;
-
-/// The minimum of the limit on header fields that hyper applies, so that a head over a limit still gets a proper response. Up to this
-/// number hyper allocates nothing for it.
-const MIN_HEADER_LIMIT: usize = 100;
+use crate::{message::framing::MIN_FIELD_LIMIT, process::drain::Drain};
 
 /// How long an idle connection waits for the next request before it is parked: for one such interval at least, for two at
 /// most. Serving it again costs a few allocations, which a client with so few requests does not notice.
@@ -197,7 +193,7 @@ impl Connections {
             .timer(detector.clone())
             // This timer only counts, and says when it was set.
             .header_read_timeout(Duration::ZERO)
-            .max_headers(head.headers.max(MIN_HEADER_LIMIT))
+            .max_headers(head.headers.max(MIN_FIELD_LIMIT))
             // The stream itself notices a client that goes away.
             .half_close(true)
             .max_buf_size(head.target_bytes + head.header_bytes + HEAD_SLACK);

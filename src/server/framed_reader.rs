@@ -1,5 +1,6 @@
 //! The reader in front of hyper. It passes on only messages with unambiguous framing whose heads arrive in time. A head is buffered until
-//! it is complete, so that no hyper buffer waits for one.
+//! it is complete, so that no hyper buffer waits for one, and replaced where hyper could not read it, so that the service responds to
+//! every request.
 
 use std::{
     io,
@@ -16,7 +17,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{evictions::EvictionReason, head_budget::HeadShare, head_buffer::HeadBuffer, slots::SlotState};
 use crate::{
-    message::framing::{FramingError, FramingFault, HeadLimits, MessageFramer, Position},
+    message::framing::{self, FramingError, FramingFault, HeadLimits, MessageFramer, Position},
     stall::StallTimer,
 };
 
@@ -73,17 +74,18 @@ pub(super) struct FramedReader {
     head_started: u64,
     /// What has arrived of it, and what hyper has not read yet.
     buffered: Option<Box<HeadBuffer>>,
-    /// The most bytes of a head that are buffered.
-    head_capacity: usize,
-    /// The head is longer than that, and hyper has it.
-    is_overlong: bool,
+    limits: HeadLimits,
+    /// The head at fault was not complete.
+    is_head_rejected_early: bool,
     eviction: Option<EvictionReason>,
 }
 
 /// What was found in the bytes of one read.
 struct Consumed {
-    /// How many may be read; the others come after a fault.
+    /// Where the bytes end that may be read; the others come after a fault.
     readable: usize,
+    /// What is to be read after them.
+    substitute: Option<Vec<u8>>,
     /// How many bytes of a head, of these and earlier ones, wait for its end.
     unfinished: usize,
     /// They end between two messages, and no head ended in them: a body did, or they are blank lines.
@@ -109,8 +111,8 @@ impl FramedReader {
             head_share,
             head_started: 0,
             buffered: None,
-            head_capacity: limits.target_bytes + limits.header_bytes + HEAD_SLACK,
-            is_overlong: false,
+            limits,
+            is_head_rejected_early: false,
             eviction: None,
         }
     }
@@ -140,7 +142,7 @@ impl FramedReader {
 
     /// How many messages have begun.
     pub(super) fn messages_begun(&self) -> u64 {
-        self.framer.heads()
+        self.framer.heads() + u64::from(self.is_head_rejected_early)
     }
 
     /// Whether the client has closed its direction.
@@ -150,7 +152,7 @@ impl FramedReader {
 
     /// Whether a head has begun to arrive, and has not ended.
     pub(super) fn is_in_head(&self) -> bool {
-        self.framer.position() == Position::Head
+        self.framer.position() == Position::Head && self.fault.is_none()
     }
 
     /// Whether all that was read are whole messages.
@@ -191,14 +193,17 @@ impl FramedReader {
                 if stream.as_mut().poll_read(cx, buffer)?.is_pending() {
                     return self.poll_head_timer(cx);
                 }
-                let Consumed { readable, unfinished, .. } = self.consume(&buffer.filled()[start..]);
-                let (end, buffered) = (start + readable, if self.is_overlong { 0 } else { unfinished.min(readable) });
-                if buffered > 0 {
+                let Consumed { readable, substitute, unfinished, .. } = self.consume(buffer.filled(), start);
+                let end = readable - unfinished;
+                if unfinished > 0 {
                     self.buffered =
-                        Some(Box::new(HeadBuffer::new(&buffer.filled()[end - buffered..end], self.head_capacity)));
+                        Some(Box::new(HeadBuffer::new(&buffer.filled()[end..readable], self.head_capacity())));
                 }
-                buffer.set_filled(end - buffered);
-                if readable > buffered {
+                if let Some(substitute) = substitute {
+                    self.buffered = Some(deliverable(&substitute));
+                }
+                buffer.set_filled(end);
+                if end > start {
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -257,63 +262,115 @@ impl FramedReader {
         let mut chunk = [0; READ_SIZE];
         let mut chunk = ReadBuf::new(&mut chunk);
         ready!(stream.poll_read(cx, &mut chunk))?;
-        let Consumed { readable, unfinished, is_blank } = self.consume(chunk.filled());
+        let mut buffered = self.buffered.take();
+        let start = buffered.as_ref().map_or(0, |buffered| buffered.bytes().len());
+        let bytes = match &mut buffered {
+            Some(buffered) => {
+                buffered.push(chunk.filled());
+                buffered.bytes()
+            }
+            None => chunk.filled(),
+        };
+        let Consumed { readable, substitute, unfinished, is_blank } = self.consume(bytes, start);
         if self.eof || is_blank {
-            self.buffered = None;
             return Poll::Ready(Ok(()));
         }
-        let more = &chunk.filled()[..readable];
-        let buffered = match &mut self.buffered {
-            Some(buffered) => {
-                buffered.push(more);
-                buffered
-            }
-            None => self.buffered.insert(Box::new(HeadBuffer::new(more, self.head_capacity))),
-        };
-        // hyper rejects what is longer than any head may be.
-        self.is_overlong |= unfinished > 0 && buffered.is_full();
-        buffered.hold_back(if self.is_overlong { 0 } else { unfinished });
+        let mut buffered = buffered.unwrap_or_else(|| Box::new(HeadBuffer::new(chunk.filled(), self.head_capacity())));
+        buffered.truncate(readable);
+        if let Some(substitute) = substitute {
+            buffered.push(&substitute);
+        }
+        buffered.hold_back(unfinished);
+        let is_overlong = unfinished > 0 && buffered.is_full();
+        self.buffered = Some(buffered);
+        if is_overlong {
+            self.reject_overlong_head();
+        }
         Poll::Ready(Ok(()))
     }
 
-    /// Parses the framing of what has arrived. No bytes are the end of the stream.
-    fn consume(&mut self, arrived: &[u8]) -> Consumed {
-        let heads = self.framer.heads();
-        let mut readable = arrived.len();
-        self.eof = arrived.is_empty();
+    /// Parses the framing of `bytes[start..]`, which have just arrived: no bytes are the end of the stream. What comes before them is of
+    /// the same head.
+    fn consume(&mut self, bytes: &[u8], start: usize) -> Consumed {
+        self.eof = bytes.len() == start;
         if !self.eof && self.state.is_eviction_requested() {
             self.state.decline_eviction();
         }
-        if let Err(FramingError { offset: at, fault }) = self.framer.consume(arrived) {
-            self.fault = Some(fault);
-            readable = at;
-            if fault != FramingFault::Chunk {
-                let _ = self.status.0.rejected.set((self.framer.heads(), fault));
+        let heads = self.framer.heads();
+        let (mut readable, mut substitute) = (start, None);
+        while readable < bytes.len() && self.fault.is_none() {
+            let heads = self.framer.heads();
+            let (consumed, fault) = match self.framer.consume_to_head_end(&bytes[readable..]) {
+                Ok(consumed) => (consumed, None),
+                Err(FramingError { offset, fault }) => (offset, Some(fault)),
+            };
+            readable += consumed;
+            self.fault = fault;
+            if self.framer.heads() != heads {
+                let head_start = readable - self.framer.ended_head_bytes();
+                let head = &bytes[head_start..readable];
+                let unreadable = framing::check(head, self.limits.headers).err();
+                self.fault = fault.or(unreadable);
+                let is_readable = unreadable.is_none() && !fault.is_some_and(FramingFault::is_refused_by_hyper);
+                if !is_readable || head.len() > self.head_capacity() {
+                    (readable, substitute) = (head_start, Some(framing::substitute(head)));
+                }
             }
+        }
+        if let Some(fault) = self.fault.filter(|fault| *fault != FramingFault::Chunk) {
+            let _ = self.status.0.rejected.set((self.framer.heads(), fault));
         }
         let (place, has_head_ended) = (self.framer.position(), self.framer.heads() != heads);
         if !self.head_share.is_empty() && (has_head_ended || place != Position::Head) {
             self.head_share.release();
             self.state.keep_head();
         }
-        self.is_overlong &= !has_head_ended;
-        if place == Position::Head && self.fault.is_none() {
+        if self.is_in_head() {
             self.count_head_bytes();
         }
         let is_blank = place == Position::Between && !has_head_ended && self.fault.is_none();
         if is_blank && self.state.is_awaiting_request() {
             self.state.restore_idle();
         }
-        self.status.0.in_head.store(place == Position::Head, Ordering::Relaxed);
-        let more_may_follow = self.fault.is_none() && !self.eof;
-        let in_message = place == Position::Body || self.is_overlong || !more_may_follow;
-        self.status.0.in_message.store(in_message, Ordering::Relaxed);
+        self.update_status();
         // Empty lines before a head begin nothing and end nothing.
         if has_head_ended || place == Position::Body {
             self.head_timer.reset();
         }
         let unfinished = if self.fault.is_none() { self.framer.head_bytes() } else { 0 };
-        Consumed { readable, unfinished, is_blank }
+        Consumed { readable, substitute, unfinished, is_blank }
+    }
+
+    fn update_status(&self) {
+        self.status.0.in_head.store(self.is_in_head(), Ordering::Relaxed);
+        let more_may_follow = self.fault.is_none() && !self.eof;
+        let in_message = self.framer.position() == Position::Body || !more_may_follow;
+        self.status.0.in_message.store(in_message, Ordering::Relaxed);
+    }
+
+    /// The most bytes of a head that are buffered.
+    fn head_capacity(&self) -> usize {
+        self.limits.target_bytes + self.limits.header_bytes + HEAD_SLACK
+    }
+
+    /// Rejects the head in the buffer, which is longer than any may be.
+    fn reject_overlong_head(&mut self) {
+        let head = self.buffered.as_ref().map_or(&[][..], |buffered| buffered.bytes());
+        let is_in_target = memchr::memchr(b'\n', head).is_none();
+        self.reject_head(if is_in_target { FramingFault::TargetTooLong } else { FramingFault::HeadersTooLarge });
+    }
+
+    /// Has the service respond to the unfinished head in the buffer, and reads nothing more.
+    fn reject_head(&mut self, fault: FramingFault) {
+        let head = self.buffered.as_ref().map_or(&[][..], |buffered| buffered.bytes());
+        self.buffered = Some(deliverable(&framing::substitute(head)));
+        self.is_head_rejected_early = true;
+        self.fault = Some(fault);
+        let _ = self.status.0.rejected.set((self.messages_begun(), fault));
+        self.head_share.release();
+        self.state.keep_head();
+        self.head_timer.reset();
+        self.update_status();
     }
 
     /// Counts the bytes of an unfinished head. Behind a request in flight, it cannot be evicted.
@@ -337,6 +394,13 @@ impl FramedReader {
         }
         Poll::Pending
     }
+}
+
+/// A buffer of `bytes`, all of which can be delivered.
+fn deliverable(bytes: &[u8]) -> Box<HeadBuffer> {
+    let mut buffer = Box::new(HeadBuffer::new(bytes, bytes.len()));
+    buffer.hold_back(0);
+    buffer
 }
 
 fn malformed_chunk() -> io::Error {

@@ -64,6 +64,16 @@ impl HeadBuffer {
         Self { bytes: storage, delivered: 0, deliverable: 0, length, capacity }
     }
 
+    /// All that has arrived and was not delivered. To be called while nothing was delivered.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes.as_slice()[..self.length]
+    }
+
+    /// Drops all but the first `length` bytes.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
     /// Whether nothing more fits.
     pub(super) fn is_full(&self) -> bool {
         self.length >= self.capacity
@@ -74,7 +84,7 @@ impl HeadBuffer {
         self.deliverable > self.delivered
     }
 
-    /// Appends `more`. To be called while the buffer is not full; `more` may exceed the capacity.
+    /// Appends `more`, which may exceed the capacity.
     pub(super) fn push(&mut self, more: &[u8]) {
         let length = self.length + more.len();
         if length > self.bytes.as_slice().len() {

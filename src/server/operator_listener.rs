@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::Request;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::{runtime::Handle, select, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
+use tower::{ServiceExt as _, service_fn};
 
 use super::{
     FINAL_RESPONSE_GRACE, HeadBudget, HttpService, Limits, Listener,
@@ -14,7 +16,11 @@ use super::{
     connection::{Connections, ListenerContext},
     evictions::Evictions,
 };
-use crate::{process::drain::Drain, telemetry::Metrics};
+use crate::{
+    message::{framing::FramingFault, transport::Peer},
+    process::drain::Drain,
+    telemetry::Metrics,
+};
 
 /// The most connections of a listener for probes or administrators. Some tens are a crowd there.
 const MAX_CONNECTIONS: usize = 64;
@@ -37,6 +43,31 @@ pub struct OperatorListenerConfig {
     pub metrics: Arc<Metrics>,
 }
 
+/// `service` for the requests of `peer`. Malformed ones get the status 400, since the service sees no more than a substitute of them.
+fn for_peer<S: HttpService>(service: S, peer: Peer) -> impl HttpService {
+    service_fn(move |mut request: Request<Incoming>| {
+        let fault = request.extensions_mut().remove::<FramingFault>();
+        let response = fault.is_none().then(|| {
+            request.extensions_mut().insert(peer);
+            service.clone().oneshot(request)
+        });
+        async move {
+            match response {
+                Some(response) => response.await.map(|response| response.map(Either::Left)),
+                None => Ok(malformed().map(Either::Right)),
+            }
+        }
+    })
+}
+
+/// The response to a request that is malformed, which is the last one of its connection.
+fn malformed() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from("the request is malformed\n"));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled. At most 64 are open at once; at
 /// the limit, the longest idle one is evicted for a new one. Each request says in its extensions which
 /// [`Peer`](crate::message::transport::Peer) it is from.
@@ -56,11 +87,7 @@ pub async fn serve(
             () = stop.cancelled() => break,
             accepted = acceptor.accept_with_slot(&listener) => accepted,
         };
-        let peer = stream.peer();
-        let service = service.clone().map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            request
-        });
+        let service = for_peer(service.clone(), stream.peer());
         connections.serve(&Handle::current(), stream, service, slot, ());
     }
     connections.drain();

@@ -37,8 +37,8 @@ pub(super) struct Served {
 
 /// The requests that hyper serves of a connection that sends `bytes`, in pieces whose sizes `size` says, and then nothing more.
 /// With `takes_bodies` the service reads each body before it answers; otherwise it answers at once, and what is left of the body
-/// is hyper's to skip.
-pub(super) fn serve(bytes: &[u8], takes_bodies: bool, size: impl Fn(usize) -> usize + Unpin) -> Vec<Served> {
+/// is hyper's to skip. Also returns whether hyper refused a head by itself.
+pub(super) fn serve(bytes: &[u8], takes_bodies: bool, size: impl Fn(usize) -> usize + Unpin) -> (Vec<Served>, bool) {
     let served = Rc::new(RefCell::new(Vec::new()));
     let service = service_fn(|request: Request<Incoming>| {
         let served = Rc::clone(&served);
@@ -57,11 +57,12 @@ pub(super) fn serve(bytes: &[u8], takes_bodies: bool, size: impl Fn(usize) -> us
             Ok::<_, Infallible>(response)
         }
     });
-    run(http1::Builder::new()
+    let ended = run(http1::Builder::new()
         .max_headers(100)
         .max_buf_size(LIMITS.target_bytes + LIMITS.header_bytes + 32 * 1024)
         .serve_connection(Wire { bytes, at: 0, size }, service));
-    served.take()
+    let refused = ended.is_some_and(|ended| ended.is_err_and(|error| error.is_parse()));
+    (served.take(), refused)
 }
 
 /// A caller that has sent `bytes`, waits, and takes every answer.
@@ -108,14 +109,17 @@ impl Wake for Woken {
     }
 }
 
-/// Polls `connection` until it ends, or until nothing but further bytes could bring it on.
-fn run(connection: impl Future) {
+/// Polls `connection` until it ends, and returns how, or until nothing but further bytes could bring it on.
+fn run<T>(connection: impl Future<Output = T>) -> Option<T> {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let mut connection = pin!(connection);
-    while connection.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+    loop {
+        if let Poll::Ready(ended) = connection.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(ended);
+        }
         if !woken.0.swap(false, Ordering::Relaxed) {
-            return;
+            return None;
         }
     }
 }

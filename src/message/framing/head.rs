@@ -8,6 +8,9 @@ use super::{
 const CONTENT_LENGTH: &[u8] = b"content-length";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 
+/// The largest length that hyper reads: it has other uses for the two above.
+const MAX_LENGTH: u64 = u64::MAX - 2;
+
 /// What has been seen of a head.
 #[derive(Debug, Default)]
 pub(super) struct RequestHead {
@@ -170,6 +173,7 @@ impl RequestHead {
         let is_plain_number =
             !value.is_empty() && value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || value[0] != b'0');
         let length = str::from_utf8(value).ok().filter(|_| is_plain_number).and_then(|text| text.parse().ok());
+        let length = length.filter(|length| *length <= MAX_LENGTH);
         // A second one is refused even if it is the same: nobody who means well sends it.
         if length.is_none() || self.length.is_some() {
             self.fault.get_or_insert(FramingFault::Length);

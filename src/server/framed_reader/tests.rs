@@ -72,16 +72,53 @@ async fn a_partial_head_is_reported_and_passed_on_when_complete() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_beyond_every_limit_is_passed_on_for_hyper_to_reject() {
-    let (mut reader_stream, mut client, _) = reader_stream();
-    let head = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 2 * HEAD_SLACK]].concat();
-    client.write_all(&head).await.unwrap();
-    let (mut bytes, mut read) = (vec![0; 1000], Vec::new());
-    while read.len() < head.len() {
-        let length = reader_stream.read(&mut bytes).await.unwrap();
-        read.extend_from_slice(&bytes[..length]);
+async fn a_head_beyond_every_limit_is_replaced_before_its_end() {
+    for (start, fault, method) in
+        [("PUT / HTTP/1.1\r\nX: ", FramingFault::HeadersTooLarge, "PUT"), ("GET /", FramingFault::TargetTooLong, "GET")]
+    {
+        for prefix in ["", "GET /a HTTP/1.1\r\n\r\n"] {
+            let (mut reader_stream, mut client, status) = reader_stream();
+            let head = [prefix.as_bytes(), start.as_bytes(), &vec![b'a'; 2 * HEAD_SLACK]].concat();
+            client.write_all(&head).await.unwrap();
+            let expected = format!("{prefix}{method} / HTTP/1.1\r\n\r\n");
+            assert_eq!(read_available(&mut reader_stream).await, expected);
+            let number = 1 + u64::from(!prefix.is_empty());
+            assert_eq!((status.fault_in(number), reader_stream.reader.messages_begun()), (Some(fault), number));
+            assert!(!status.is_in_head() && reader_stream.reader.leaves_bytes_unread());
+        }
     }
-    assert_eq!(read, head);
+}
+
+/// All that can be read now.
+async fn read_available(reader_stream: &mut ReaderStream) -> String {
+    let (mut bytes, mut read) = (vec![0; 1000], Vec::new());
+    while let Ok(length) = tokio::time::timeout(Duration::from_millis(1), reader_stream.read(&mut bytes)).await {
+        read.extend_from_slice(&bytes[..length.unwrap()]);
+    }
+    String::from_utf8(read).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_hyper_cannot_read_is_replaced_however_it_arrives() {
+    let good = "GET /a HTTP/1.1\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 2\r\n\r\nok";
+    for (bad, fault) in [
+        ("HEAD /<> HTTP/1.1\r\nX-Request-Id: 1\r\n\r\n", None),
+        ("HEAD / HTTP/1.1\r\nX-Request-Id: 1\r\nContent-Length: x\r\n\r\n", Some(FramingFault::Length)),
+        ("HEAD / HTTP/1.1\r\nX-Request-Id: 1\r\nTransfer-Encoding: x\r\n\r\n", Some(FramingFault::Coding)),
+    ] {
+        let sent = [good, bad, "GET /never HTTP/1.1\r\n\r\n"].concat();
+        for size in [1, 2, 7, 30, 1000] {
+            let (mut reader_stream, mut client, status) = reader_stream();
+            let mut read = String::new();
+            for part in sent.as_bytes().chunks(size) {
+                client.write_all(part).await.unwrap();
+                read += &read_available(&mut reader_stream).await;
+            }
+            assert_eq!(read, format!("{good}HEAD / HTTP/1.1\r\nx-request-id: 1\r\n\r\n"), "{size}");
+            let found = status.fault_in(3);
+            assert!(found.is_some_and(|found| fault.is_none_or(|fault| found == fault)), "{found:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ const NEXT: &str = "GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// Sends each of the requests on a connection of its own, with another one behind it. Each must be refused as expected, the
 /// connection closed, and the upstream must see nothing.
 #[track_caller]
-fn refused(variables: &[(&str, &str)], requests: &[(String, u16, Option<&str>)]) {
+fn refused(variables: &[(&str, &str)], requests: &[(String, u16, &str)]) {
     let upstream = ok();
     let proxy = Proxy::start_with(&upstream, variables);
     for (request, status, code) in requests {
@@ -29,10 +29,9 @@ fn refused(variables: &[(&str, &str)], requests: &[(String, u16, Option<&str>)])
         let mut client = proxy.connect();
         client.send(format!("{request}{NEXT}"));
         let answer = client.read_response(false).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
-        match code {
-            Some(code) => answer.assert_problem(*status, code),
-            None => assert_eq!(answer.status, *status, "{shown:?}"),
-        }
+        assert_eq!(answer.status, *status, "{shown:?}");
+        answer.assert_problem(*status, code);
+        assert!(answer.header("x-request-id").is_some(), "{shown:?}");
         client.assert_closed();
     }
     assert_eq!(upstream.requests().len(), 0);
@@ -51,15 +50,15 @@ fn a01_a02_a03_a04_a06_a07_a08_a_length_is_given_once_and_plainly() {
         "Content-Length: 3\r\nContent-Length: 3",
         "Content-Length: 003",
     ] {
-        requests.push((post(fields, "0\r\n\r\n"), 400, Some("bad_request")));
+        requests.push((post(fields, "0\r\n\r\n"), 400, "bad_request"));
     }
-    // These hyper refuses by itself.
+    // hyper reads none of these.
     for length in
         ["3\r\nContent-Length: 4", "+3", "-1", "0x3", "3z", "", "\r\nContent-Length: 3", "18446744073709551616"]
     {
-        requests.push((post(&format!("Content-Length: {length}"), "abc"), 400, None));
+        requests.push((post(&format!("Content-Length: {length}"), "abc"), 400, "bad_request"));
     }
-    requests.push((post("Content-Length: 18446744073709551615", "abc"), 431, None));
+    requests.push((post("Content-Length: 18446744073709551615", "abc"), 400, "bad_request"));
     refused(&[], &requests);
 }
 
@@ -67,14 +66,14 @@ fn a01_a02_a03_a04_a06_a07_a08_a_length_is_given_once_and_plainly() {
 fn a09_a11_a13_a14_no_transfer_coding_is_understood_but_chunked() {
     let body = "0\r\n\r\n";
     let mut requests = vec![
-        (post("Transfer-Encoding: gzip, chunked", body), 501, Some("not_implemented")),
-        (post("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", body), 400, Some("bad_request")),
-        (post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", body), 400, Some("bad_request")),
-        (post("Transfer-Encoding: chunked, chunked", body), 400, Some("bad_request")),
-        ("POST /x HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 400, None),
+        (post("Transfer-Encoding: gzip, chunked", body), 501, "not_implemented"),
+        (post("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", body), 400, "bad_request"),
+        (post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", body), 400, "bad_request"),
+        (post("Transfer-Encoding: chunked, chunked", body), 400, "bad_request"),
+        ("POST /x HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 400, "bad_request"),
     ];
     for coding in ["identity", "identity, xchunked", "\"chunked\"", "chunked;q=1", "cow chunked", "\u{b}chunked"] {
-        requests.push((post(&format!("Transfer-Encoding: {coding}"), body), 400, None));
+        requests.push((post(&format!("Transfer-Encoding: {coding}"), body), 400, "bad_request"));
     }
     refused(&[], &requests);
 }
@@ -94,12 +93,12 @@ fn b01_b03_b05_b11_c12_c13_heads_have_no_second_reading() {
         "Content-Length : 3",
     ]
     .iter()
-    .map(|field| (get(field), 400, None))
+    .map(|field| (get(field), 400, "bad_request"))
     .collect();
     for line in ["GET / HTTP/1.2", "GET / HTTP/2.0", "GET /", "GET /a\tb HTTP/1.1", "GET /a b HTTP/1.1"] {
-        requests.push((format!("{line}\r\nHost: localhost\r\n\r\n"), 400, None));
+        requests.push((format!("{line}\r\nHost: localhost\r\n\r\n"), 400, "bad_request"));
     }
-    requests.push(("GET /denied#/allowed HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, Some("bad_request")));
+    requests.push(("GET /denied#/allowed HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, "bad_request"));
     refused(&[], &requests);
 }
 
@@ -109,12 +108,12 @@ fn b12_heads_and_targets_over_their_limits_are_refused_each_with_its_code() {
     refused(
         &[],
         &[
-            (get("/x", &"X-A: b\r\n".repeat(64)), 431, Some("headers_too_large")),
-            (get("/x", &format!("X-A: {}\r\n", "b".repeat(33_000))), 431, Some("headers_too_large")),
-            (get(&format!("/{}", "x".repeat(8192)), ""), 414, Some("target_too_long")),
+            (get("/x", &"X-A: b\r\n".repeat(64)), 431, "headers_too_large"),
+            (get("/x", &format!("X-A: {}\r\n", "b".repeat(33_000))), 431, "headers_too_large"),
+            (get(&format!("/{}", "x".repeat(8192)), ""), 414, "target_too_long"),
             // Beyond what is read at all.
-            (get("/x", &format!("X-A: {}\r\n", "b".repeat(500_000))), 431, None),
-            (get(&format!("/{}", "x".repeat(66_000)), ""), 414, None),
+            (get("/x", &format!("X-A: {}\r\n", "b".repeat(500_000))), 431, "headers_too_large"),
+            (get(&format!("/{}", "x".repeat(66_000)), ""), 414, "target_too_long"),
         ],
     );
 }
@@ -153,9 +152,75 @@ fn an_answer_to_what_is_over_a_limit_names_the_limit() {
 }
 
 #[test]
+fn what_hyper_cannot_read_is_answered_logged_and_counted_like_any_other_request() {
+    let upstream = ok();
+    let proxy = Proxy::start(&upstream);
+    for (target, detail) in [
+        ("/x?a=\"b\"", "has the character \" at offset 5; percent-encode it as %22."),
+        ("/x?a=<b>", "has the character < at offset 5; percent-encode it as %3C."),
+        ("/x>", "has the character > at offset 2; percent-encode it as %3E."),
+        ("/x`y?z", "has the character ` at offset 2; percent-encode it as %60."),
+        ("/x y", "has a space at offset 2; percent-encode it as %20."),
+        ("/x\u{1}", "has the byte 0x01 at offset 2; percent-encode it as %01."),
+    ] {
+        // In one piece, behind another request, and byte by byte.
+        for how in 0..3 {
+            let mut client = proxy.connect();
+            let request =
+                format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: caller-{how}\r\n\r\n{NEXT}");
+            match how {
+                0 => client.send(&request),
+                1 => {
+                    client.send(format!("GET /good HTTP/1.1\r\nHost: localhost\r\n\r\n{request}"));
+                    assert_eq!(client.read_response(false).unwrap().status, 200);
+                }
+                _ => {
+                    let mut writer = client.writer();
+                    let _ = request.bytes().try_for_each(|byte| writer.write_all(&[byte]));
+                }
+            }
+            let answer = client.read_response(false).unwrap();
+            answer.assert_problem(400, "bad_request");
+            assert!(answer.text().contains(&serde_json::to_string(detail).unwrap()[1..]), "{}", answer.text());
+            assert_eq!(answer.header("x-request-id"), Some(format!("caller-{how}").as_str()));
+            assert_eq!(answer.header("connection"), Some("close"));
+            client.assert_closed();
+        }
+    }
+    let mut client = proxy.connect();
+    client.send("HEAD /<> HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(
+        client.read_to_end().unwrap().split(|byte| *byte == b'\n').next().unwrap(),
+        b"HTTP/1.1 400 Bad Request\r"
+    );
+    proxy.wait_for_metric(r#"errors_total{code="bad_request"}"#, 19);
+    proxy.process.wait_for_lines(19, |line| line.contains(r#""error.type":"bad_request""#));
+    let lines = proxy.process.logs("request");
+    let methods = |name| lines.iter().filter(|line| line["http.request.method"] == name).count();
+    assert_eq!((methods("GET"), methods("HEAD")), (18 + 6, 1));
+    assert_eq!(upstream.requests().len(), 6);
+}
+
+#[test]
+fn operators_listeners_refuse_what_hyper_cannot_read_too() {
+    let proxy = Proxy::start(&ok());
+    for address in [proxy.ops, proxy.admin] {
+        for request in
+            ["GET /<> HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n"]
+        {
+            let mut client = Client::connect(address);
+            client.send(request);
+            let answer = client.read_response(false).unwrap();
+            assert_eq!((answer.status, answer.header("connection")), (400, Some("close")));
+            client.assert_closed();
+        }
+    }
+}
+
+#[test]
 fn i10_a_body_over_the_limit_is_refused_before_it_is_sent_or_cut_off_where_it_is() {
     let limit = [("FINICITY__LIMITS__BODY_BYTES", "1000")];
-    refused(&limit, &[(post("Content-Length: 1001", ""), 413, Some("body_too_large"))]);
+    refused(&limit, &[(post("Content-Length: 1001", ""), 413, "body_too_large")]);
 
     let upstream = ok();
     let proxy = Proxy::start_with(&upstream, &limit);
