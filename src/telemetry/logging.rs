@@ -180,7 +180,8 @@ pub fn install_panic_hook() {
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         let thread = thread::current().name().map(str::to_owned);
-        let Some(log) = LOG.get() else {
+        // It cannot be used by a thread that has panicked in it.
+        let Some(log) = LOG.get().filter(|log| log.writer.is_available()) else {
             let location = location.unwrap_or_default();
             return eprint(format_args!("finicity-proxy: panic at {location}: this is a bug, please report it"));
         };
@@ -204,6 +205,32 @@ mod tests {
         let output = command.output().unwrap();
         assert!(!output.status.success(), "it must panic");
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
+    #[test]
+    fn a_panic_while_the_log_is_locked_is_reported_and_logging_goes_on() {
+        if env::var(CHILD).is_err() {
+            let this = "telemetry::logging::tests::a_panic_while_the_log_is_locked_is_reported_and_logging_goes_on";
+            let output = run_alone(this, "locked");
+            for expected in ["finicity-proxy: panic at src/telemetry/writer.rs:", r#""message":"after it"#] {
+                assert!(output.contains(expected), "{output}");
+            }
+            assert!(!output.contains("canary"), "{output}");
+            return;
+        }
+        // So that it fails and does not hang.
+        thread::spawn(|| {
+            thread::park_timeout(Duration::from_secs(30));
+            eprintln!("frozen");
+            std::process::exit(3);
+        });
+        install_panic_hook();
+        init(&Config { format: Format::Json, level: "info".parse().unwrap() }, Output::Stdout).unwrap();
+        let panicked = thread::spawn(|| LOG.get().unwrap().writer.panic_while_locked()).join();
+        assert!(panicked.is_err());
+        tracing::info!("after it");
+        flush();
+        std::process::exit(1);
     }
 
     #[test]

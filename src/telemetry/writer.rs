@@ -10,8 +10,9 @@
 use std::{
     fmt,
     io::{self, Write},
+    panic::{self, AssertUnwindSafe},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -50,6 +51,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The minimum time between two lines about scrubbed secrets. It is longer, since a line that contained a secret itself would cause
 /// the next one.
 const SCRUB_REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a thread that panics waits for the lock. It may hold it itself, and would wait forever.
+const PANIC_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The handle that log lines are written to. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -93,6 +97,11 @@ impl LogWriter {
         self.0.append(line);
     }
 
+    /// Whether a line can be appended now. It cannot by a thread that panics while it holds the lock.
+    pub(super) fn is_available(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
     /// Lines that were dropped since the start, because the reader was too slow or has gone.
     pub(super) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
@@ -102,7 +111,7 @@ impl LogWriter {
     pub(super) fn flush(&self, stall_timeout: Duration, limit: Duration) {
         let end = Instant::now() + limit;
         let busy = |pending: &mut PendingLines| pending.writing || !pending.bytes.is_empty();
-        let mut pending = self.0.lock();
+        let Some(mut pending) = self.0.lock() else { return };
         pending.flush_requested = true;
         self.0.filled.notify_one();
         loop {
@@ -121,18 +130,33 @@ impl LogWriter {
 }
 
 impl LogBuffer {
-    fn lock(&self) -> MutexGuard<'_, PendingLines> {
+    /// The lock; `None` when the thread panics and cannot have it soon.
+    fn lock(&self) -> Option<MutexGuard<'_, PendingLines>> {
         // A panic while the lock is held leaves at worst half a line behind; that is no reason to stop logging.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        if !thread::panicking() {
+            return Some(self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        let deadline = Instant::now() + PANIC_LOCK_TIMEOUT;
+        loop {
+            match self.pending.try_lock() {
+                Ok(pending) => return Some(pending),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return None,
+                Err(TryLockError::WouldBlock) => thread::yield_now(),
+            }
+        }
     }
 
     /// Whether there is capacity for a line about dropped lines.
     fn has_capacity(&self) -> bool {
-        self.lock().bytes.len() < MAX_PENDING_BYTES / 2
+        self.lock().is_some_and(|pending| pending.bytes.len() < MAX_PENDING_BYTES / 2)
     }
 
     fn append(&self, line: &[u8]) {
-        let mut pending = self.lock();
+        let Some(mut pending) = self.lock() else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
         if pending.bytes.len() + line.len() > MAX_PENDING_BYTES || line.len() > MAX_LINE_BYTES {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -156,37 +180,27 @@ impl LogBuffer {
         let (mut batch, mut partial_line) = (Vec::new(), Vec::new());
         let (mut scrubbed, mut dropped) = (Unreported::new(SCRUB_REPORT_INTERVAL), Unreported::new(REPORT_INTERVAL));
         loop {
-            let pending = self.lock();
-            let pending = self
-                .filled
-                .wait_while(pending, |pending| pending.bytes.is_empty())
-                .unwrap_or_else(PoisonError::into_inner);
-            let (mut pending, _) = self
-                .filled
-                .wait_timeout_while(pending, BATCH_DELAY, |pending| {
-                    pending.bytes.len() < BATCH_BYTES && !pending.flush_requested
-                })
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::swap(&mut pending.bytes, &mut batch);
-            pending.writing = true;
-            drop(pending);
-
+            self.take_pending(&mut batch);
             // Only whole lines; what is left of the last one comes before the next batch.
             batch.splice(..0, partial_line.drain(..));
             let whole = memchr::memrchr(b'\n', &batch).map_or(0, |end| end + 1);
             partial_line.extend(batch.drain(whole..));
-            escape_control(&mut batch);
-            if let Some(found) = scrubber.scrub(&mut batch)
-                && let Some(times) = scrubbed.report(scrubber.hits())
-            {
-                error!(
-                    secret = found.name,
-                    times,
-                    "a secret was about to be logged and was scrubbed: this is a bug in \
-                     finicity-proxy, please report it"
-                );
-            }
-            if self.write(&mut output, &batch).is_err() {
+            // The thread has to go on: without it, nothing is logged any more. A panic is logged by its hook.
+            let written = panic::catch_unwind(AssertUnwindSafe(|| {
+                escape_control(&mut batch);
+                if let Some(found) = scrubber.scrub(&mut batch)
+                    && let Some(times) = scrubbed.report(scrubber.hits())
+                {
+                    error!(
+                        secret = found.name,
+                        times,
+                        "a secret was about to be logged and was scrubbed: this is a bug in \
+                         finicity-proxy, please report it"
+                    );
+                }
+                self.write(&mut output, &batch).is_ok()
+            }));
+            if !written.unwrap_or(false) {
                 let lines = batch.iter().filter(|byte| **byte == b'\n').count();
                 self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
             } else if self.has_capacity()
@@ -196,12 +210,30 @@ impl LogBuffer {
             }
             batch.clear();
             batch.shrink_to(RETAINED_BYTES);
+            self.end_batch();
+        }
+    }
 
-            let mut pending = self.lock();
-            pending.writing = false;
-            if pending.bytes.is_empty() {
-                self.emptied.notify_all();
-            }
+    /// Waits for something to write, and moves it to `batch`, which is empty.
+    fn take_pending(&self, batch: &mut Vec<u8>) {
+        let Some(pending) = self.lock() else { return };
+        let pending =
+            self.filled.wait_while(pending, |pending| pending.bytes.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        let (mut pending, _) = self
+            .filled
+            .wait_timeout_while(pending, BATCH_DELAY, |pending| {
+                pending.bytes.len() < BATCH_BYTES && !pending.flush_requested
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut pending.bytes, batch);
+        pending.writing = true;
+    }
+
+    fn end_batch(&self) {
+        let Some(mut pending) = self.lock() else { return };
+        pending.writing = false;
+        if pending.bytes.is_empty() {
+            self.emptied.notify_all();
         }
     }
 }
@@ -268,6 +300,15 @@ impl Write for LineWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl LogWriter {
+    /// Panics while it holds the lock.
+    pub(super) fn panic_while_locked(&self) -> ! {
+        let _pending = self.0.lock();
+        panic!("canary");
     }
 }
 

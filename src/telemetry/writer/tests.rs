@@ -140,7 +140,7 @@ fn i14_a_reader_that_stops_reading_costs_lines_but_never_blocks() {
     assert!((30..=48).contains(&dropped), "{dropped}");
     drop(permit);
     writer.flush(TIMEOUT, TIMEOUT);
-    assert_eq!(writer.0.lock().bytes.len(), 0);
+    assert_eq!(writer.0.lock().unwrap().bytes.len(), 0);
 }
 
 /// An output that takes `interval` for each write, until `released` is dropped.
@@ -185,4 +185,33 @@ fn a_flush_waits_as_long_as_the_output_makes_progress() {
     // An output without progress, and one that exceeds the limit.
     assert_eq!(writes_after_flush(TIMEOUT, second / 10, TIMEOUT), 0);
     assert!(writes_after_flush(second / 4, 2 * second, second / 2) < 10);
+}
+
+/// An output whose first write panics.
+struct PanickingOutput {
+    has_panicked: bool,
+    written: mpsc::Sender<Vec<u8>>,
+}
+
+impl Write for PanickingOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        assert!(std::mem::replace(&mut self.has_panicked, true), "the first write");
+        self.written.send(bytes.to_vec()).unwrap();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_panic_of_the_writing_thread_costs_the_lines_of_one_batch() {
+    let (sender, written) = mpsc::channel();
+    let writer = LogWriter::spawn(PanickingOutput { has_panicked: false, written: sender }, scrubber()).unwrap();
+    writer.append(b"lost\nlost\n");
+    writer.flush(TIMEOUT, TIMEOUT);
+    assert_eq!(writer.dropped(), 2);
+    writer.append(b"kept\n");
+    assert_eq!(written.recv_timeout(TIMEOUT).unwrap(), b"kept\n");
 }
