@@ -41,7 +41,7 @@ const BURST: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(6);
 
 fn main() -> ExitCode {
-    let config = Config { format: Format::Json, level: Default::default() };
+    let config = Config { format: Some(Format::Json), level: Default::default() };
     logging::init_to(&config, io::sink(), false).expect("this is the first log of the process");
     // As many secrets as a proxy in the middle of a rotation has, the tokens of a usual length.
     for (holder, lengths) in [("the credentials", [20, 32]), ("new credentials", [20, 32]), ("the token", [900, 0])] {
@@ -123,6 +123,7 @@ fn request(metrics: &Metrics, line: bool, number: u32) {
         connection_reused: Some(true),
         replayed: false,
         retried: false,
+        is_own_failure: false,
         error: None,
         cause: None,
     }

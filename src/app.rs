@@ -129,6 +129,9 @@ impl App {
             (resolver.clone(), trust_store.clone()),
             &metrics,
         )?;
+        if !config.is_demo {
+            token_refresh::warn_of_memory(durability, state_dir);
+        }
         let sequence = ShutdownSequence::default();
         let head_budget = HeadBudget::new(limits.unfinished_heads_bytes, Arc::clone(&metrics));
         let (concurrency, drain) = (ConcurrencyLayer::new(&proxy, Arc::clone(&metrics)), sequence.drain.clone());
@@ -163,13 +166,13 @@ impl App {
         tasks.spawn("rotation", credential_rotation::follow(rotation, hangups()?, stop.clone()));
         tasks.spawn("reload", config_reload::follow(config.reloader, log_level, hangups()?, stop.clone()));
         tasks.spawn("trust", ca_reload::follow(trust_store_writer, metrics, hangups()?, stop.clone()));
-        let message = startup.termination_message;
-        tasks.spawn("startup", startup::follow(token.clone(), refusal_writer, message, stop.clone()));
         for listener in listeners.proxy {
             tasks.spawn("accept", Arc::clone(&server).accept(listener, sequence.closing.clone()));
         }
         let Addresses { proxy: callers, ops, admin } = &addresses;
         let [callers, ops, admin] = [callers, ops, admin].map(|addresses| join_addresses(addresses));
+        let message = startup.termination_message;
+        tasks.spawn("startup", startup::follow(token.clone(), refusal_writer, message, callers.clone(), stop.clone()));
         let (version, upstream, worker_threads) =
             (env!("CARGO_PKG_VERSION"), &proxy.upstream.url, limits.worker_threads);
         info!(version, proxy = callers, ops, admin, %upstream, worker_threads, "listening");

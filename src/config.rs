@@ -59,6 +59,8 @@ pub struct Config {
     pub credentials: credentials::Config,
     /// Where rejections are remembered (`auth.state_dir`).
     pub state_dir: Option<PathBuf>,
+    /// Whether the credentials are those of the sandbox, whose rejections need not be remembered. Set by `demo`, not by a key.
+    pub is_demo: bool,
     /// The administrator's socket (`admin.socket`).
     pub admin_socket: Option<AdminSocket>,
     /// What the administrator's actions need on the port.
@@ -160,9 +162,18 @@ fn register_admin_token(admin_token: Option<&Secret<String>>) {
     scrubber().register("the admin token", values.collect());
 }
 
-/// The merged keys with their origins, valid or not, for `config --redacted`; and what is wrong with the sources themselves: an
-/// unreadable file, an unknown key.
-pub fn load_raw(inputs: &Inputs) -> (Raw, Problems) {
+/// The merged keys with their origins, valid or not.
+///
+/// # Errors
+///
+/// What is wrong with the sources themselves: an unreadable file, an unknown key.
+pub fn load_raw(inputs: &Inputs) -> Result<Raw, Problems> {
+    let (raw, problems) = all_keys(inputs);
+    if problems.0.is_empty() { Ok(raw) } else { Err(problems) }
+}
+
+/// All keys with their origins, for `config --redacted`, and what is wrong with the sources themselves.
+pub fn all_keys(inputs: &Inputs) -> (Raw, Problems) {
     let mut problems = Vec::new();
     let raw = sources::merge(inputs, &mut problems);
     (raw, Problems(problems))

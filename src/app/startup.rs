@@ -10,7 +10,7 @@ use std::{
 use rustix::fs::OFlags;
 use tokio::{select, sync::watch};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::token::{Refusal, TokenReader};
 
@@ -77,18 +77,24 @@ fn is_overlay(_dir: &Path) -> bool {
 }
 
 /// Keeps `refused` at what keeps the start from succeeding, and the file `message` at the reason and remedy of that, until `stop`
-/// is cancelled. The kubelet reads that file when the container ends, and after a refused start that is by a signal.
+/// is cancelled. Logs `ready` once there is the first token, with the addresses for `callers`. The kubelet reads that file when the container ends, and after a refused start that is by a signal.
 pub(super) async fn follow(
     mut token: TokenReader,
     refused: watch::Sender<Option<Refusal>>,
     message: Option<PathBuf>,
+    callers: String,
     stop: CancellationToken,
 ) {
     // One of an earlier process, where the file outlives them.
     if let Some(path) = &message {
         leave(path, None);
     }
+    let mut is_ready = false;
     loop {
+        if !is_ready && token.version() > 0 {
+            is_ready = true;
+            info!(proxy = callers, "ready");
+        }
         let before = *refused.borrow();
         let now = Refusal::of_start(before, &token.status());
         if now != before {
@@ -163,7 +169,7 @@ mod tests {
         let (mut writer, token) = channel(Clock::Boot, Duration::from_secs(2));
         let (sender, mut refused) = watch::channel(None);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(follow(token, sender, Some(file.path().to_owned()), stop.clone()));
+        let task = tokio::spawn(follow(token, sender, Some(file.path().to_owned()), String::new(), stop.clone()));
         let latched = LockoutStatus { latched: true, ..LockoutStatus::default() };
         writer.set_status(Phase::Rejected, None, latched);
         refused.wait_for(Option::is_some).await.unwrap();

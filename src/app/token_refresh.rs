@@ -36,10 +36,6 @@ pub(super) fn build(
 ) -> Result<TokenRefresh, StartError> {
     let lockout = Lockout::open(state_dir)?;
     let durability = Durability::of(state_dir.filter(|_| lockout.is_persistent()));
-    if durability == Durability::Memory {
-        let why = if state_dir.is_none() { "is not set" } else { "is on a read-only file system" };
-        warn!("auth.state_dir {why}: a rejection of the credentials is forgotten at the next restart");
-    }
     let scheme = credentials.scheme.as_str();
     info!(target: AUDIT, source = source.kind(), scheme, "credentials were loaded");
 
@@ -53,4 +49,12 @@ pub(super) fn build(
         .with_scrubber(logging::scrubber())
         .delayed(startup_delay);
     Ok(TokenRefresh { refresher, token, control, durability })
+}
+
+/// Warns where a rejection of real credentials is forgotten at a restart.
+pub(super) fn warn_of_memory(durability: Durability, state_dir: Option<&Path>) {
+    if durability == Durability::Memory {
+        let why = if state_dir.is_none() { "is not set" } else { "is on a read-only file system" };
+        warn!("auth.state_dir {why}: a rejection of the credentials is forgotten at the next restart");
+    }
 }

@@ -9,7 +9,7 @@ use crate::config::{self, Inputs};
 ///
 /// What is wrong with the sources, after all that could be read of them.
 pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
-    let (effective, problems) = config::load_raw(inputs);
+    let (effective, problems) = config::all_keys(inputs);
     print(effective.to_toml());
     match config::credentials(inputs) {
         Ok(credentials) => {

@@ -82,6 +82,7 @@ async fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow:
     }
     inputs.flags.push(("upstream.url".to_owned(), sandbox.url()));
     let mut loaded = app::load(&inputs).await?;
+    loaded.config.is_demo = true;
     loaded.config.tls.public_roots = false;
     loaded.config.tls.extra_roots.push(sandbox.ca());
     Ok(loaded)

@@ -10,18 +10,25 @@ pub struct Problem {
     key: Option<String>,
     origin: Option<String>,
     message: String,
+    /// The value, where it can be no secret.
+    found: Option<String>,
 }
 
 impl Problem {
     /// A problem with `key`, which was set by `origin`.
     pub(super) fn for_key(key: &str, origin: &str, message: impl Into<String>) -> Self {
         let (key, origin) = (escape_control(key), escape_control(origin));
-        Self { key: Some(key), origin: Some(origin), message: escape_control(&message.into()) }
+        Self { key: Some(key), origin: Some(origin), message: escape_control(&message.into()), found: None }
+    }
+
+    /// The same with the value that was `found`, which can be no secret.
+    pub(super) fn with_found(self, found: Option<String>) -> Self {
+        Self { found, ..self }
     }
 
     /// A problem with something that is not a key.
     pub fn other(message: impl Into<String>) -> Self {
-        Self { key: None, origin: None, message: escape_control(&message.into()) }
+        Self { key: None, origin: None, message: escape_control(&message.into()), found: None }
     }
 }
 
@@ -48,7 +55,11 @@ impl fmt::Display for Problem {
             }
             f.write_str(": ")?;
         }
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match &self.found {
+            Some(value) => write!(f, " (found: {value})"),
+            None => Ok(()),
+        }
     }
 }
 

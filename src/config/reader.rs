@@ -38,8 +38,7 @@ impl<'a> Reader<'a> {
         };
         let message = message.into();
         let value = value.filter(|value| !message.contains(value.as_str()));
-        let found = value.map(|value| format!(" (found: {value})")).unwrap_or_default();
-        self.problems.push(Problem::for_key(key, origin, message + &found));
+        self.problems.push(Problem::for_key(key, origin, message).with_found(value));
     }
 
     /// Text, parsed by `parse`, whose error says what is expected.

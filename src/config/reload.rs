@@ -41,7 +41,8 @@ impl Reloader {
             Some(levels) if problems.is_empty() => {
                 Ok(Changes { levels, need_restart: self.running.changed_in(&raw, LEVEL_KEY) })
             }
-            _ => Err(Problems(problems)),
+            // For the log, which is kept and passed on: without values.
+            _ => Err(Problems(problems.into_iter().map(|problem| problem.with_found(None)).collect())),
         }
     }
 }

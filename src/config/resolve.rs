@@ -135,6 +135,7 @@ fn keys(
         server,
         token: token::Config { base: upstream.url, egress: upstream.egress, ..token },
         state_dir,
+        is_demo: false,
         admin_socket,
         admin_token: None,
         tls,

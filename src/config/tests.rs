@@ -54,7 +54,7 @@ fn p11_flags_override_the_environment_the_file_and_the_defaults() {
     assert_eq!(config.token.scope.as_deref(), Some("environment"));
     assert_eq!(config.token.token_path.as_deref(), Some("/flag"));
     assert_eq!(config.listen.ops.len(), 2);
-    let shown = load_raw(&inputs).0.to_toml();
+    let shown = load_raw(&inputs).unwrap().to_toml();
     for line in [
         r#"token_path = "/flag" # --set"#,
         r#"scope = "environment" # FINICITY__AUTH__SCOPE"#,
@@ -70,11 +70,11 @@ fn the_shown_configuration_is_one_that_can_be_loaded_again() {
     let dir = tempfile::tempdir().unwrap();
     let special = "/a \"b\"\\u0041\u{b}\0\n\u{7f}\u{85}e\u{301}";
     let variables = [("FINICITY__AUTH__SCOPE", "a b"), ("FINICITY__AUTH__STATE_DIR", special)];
-    let shown = load_raw(&inputs(&variables)).0.to_toml();
+    let shown = load_raw(&inputs(&variables)).unwrap().to_toml();
     let config = load(&with_file(&dir.path().join("a\nb.toml"), &shown)).unwrap();
     assert_eq!(config.token.scope.as_deref(), Some("a b"));
     assert_eq!(config.state_dir.as_deref(), Some(Path::new(special)));
-    let reloaded = load_raw(&with_file(&dir.path().join("a\nb.toml"), &shown)).0.to_toml();
+    let reloaded = load_raw(&with_file(&dir.path().join("a\nb.toml"), &shown)).unwrap().to_toml();
     assert_eq!(reloaded.lines().count(), shown.lines().count(), "{reloaded}");
 }
 
@@ -321,13 +321,13 @@ fn the_shown_configuration_hides_what_is_no_value_of_its_key() {
         ("FINICITY__UPSTREAM__CA_FILE", "-----BEGIN PRIVATE KEY-----\ncanary"),
         ("FINICITY__UPSTREAM__EGRESS_PROXY", "http://user:canary@proxy.internal:3128"),
     ];
-    let shown = load_raw(&inputs(&variables)).0.to_toml();
+    let shown = load_raw(&inputs(&variables)).unwrap().to_toml();
     assert!(shown.matches("\"[redacted]\"").count() == 2 && !shown.contains("canary"), "{shown}");
 }
 
 #[test]
 fn j03_no_key_turns_verification_off() {
-    let keys = load_raw(&inputs(&[])).0.to_toml();
+    let keys = load_raw(&inputs(&[])).unwrap().to_toml();
     for word in ["insecure", "skip", "verify", "danger"] {
         assert!(!keys.lines().any(|line| line.split(" = ").next().unwrap_or_default().contains(word)), "{word}");
     }

@@ -230,6 +230,7 @@ impl RequestGuard {
             connection_reused: record.connection_reused(),
             replayed: record.is_replayed(),
             retried: record.is_retried(),
+            is_own_failure: error.is_some() && upstream_error.is_some(),
             error: error.map(|(code, _)| code).or(upstream_error),
             cause: error.and_then(|(_, cause)| cause),
         }

@@ -14,7 +14,7 @@ use tracing::{Level, enabled};
 
 use super::{
     logging::{self, Format},
-    text_format::EscapeControl,
+    text_format::{EscapeControl, write_time_of_day},
 };
 
 /// The target of access lines.
@@ -72,6 +72,8 @@ pub struct AccessLine<'a> {
     pub replayed: bool,
     /// Whether it was sent once more over another connection.
     pub retried: bool,
+    /// Whether the proxy answered by itself with 5xx, so that the line is a warning.
+    pub is_own_failure: bool,
     /// What was wrong: the code of the proxy's own answer, or the upstream's status.
     pub error: Option<&'a str>,
     /// What caused it.
@@ -93,7 +95,12 @@ impl AccessLine<'_> {
     /// Writes the line, if its level is enabled. Never waits.
     #[expect(clippy::disallowed_methods, reason = "the time that a line shows")]
     pub fn log(&self) {
-        if !enabled!(target: TARGET, Level::INFO) {
+        let is_enabled = if self.is_own_failure {
+            enabled!(target: TARGET, Level::WARN)
+        } else {
+            enabled!(target: TARGET, Level::INFO)
+        };
+        if !is_enabled {
             return;
         }
         logging::with_log(|writer, format| {
@@ -111,7 +118,8 @@ impl AccessLine<'_> {
             Format::Json => {
                 line.extend_from_slice(br#"{"timestamp":""#);
                 write_time(now, line);
-                let _ = write!(line, r#"","level":"INFO","target":"{TARGET}","message":"request""#);
+                let level = if self.is_own_failure { "WARN" } else { "INFO" };
+                let _ = write!(line, r#"","level":"{level}","target":"{TARGET}","message":"request""#);
                 self.fields(|name, value| {
                     line.extend_from_slice(b",\"");
                     line.extend_from_slice(name.as_bytes());
@@ -120,18 +128,55 @@ impl AccessLine<'_> {
                 });
                 line.extend_from_slice(b"}\n");
             }
-            Format::Human => {
-                write_time(now, line);
-                let _ = write!(line, "  INFO {TARGET}: request");
-                self.fields(|name, value| {
-                    line.push(b' ');
-                    line.extend_from_slice(name.as_bytes());
-                    line.push(b'=');
-                    value.write_human(line);
-                });
-                line.push(b'\n');
+            Format::Human => self.write_compact(now, line),
+        }
+    }
+
+    /// The line for a person: `13:04:23 GET /aggregation/v1/customers 200 8.8ms upstream=7.9ms id=…`. Of the other fields, those that
+    /// are out of the ordinary.
+    fn write_compact(&self, now: SystemTime, line: &mut Vec<u8>) {
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut time = String::with_capacity(8);
+        let _ = write_time_of_day(seconds, &mut time);
+        line.extend_from_slice(time.as_bytes());
+        line.push(b' ');
+        if self.is_own_failure {
+            line.extend_from_slice(b"WARN ");
+        }
+        let _ = write!(line, "{} {} ", self.method, self.route);
+        match self.status {
+            Some(status) => write_number(status.into(), 3, line),
+            None => line.push(b'-'),
+        }
+        line.push(b' ');
+        write_milliseconds(self.duration, line);
+        let durations = [("upstream", self.first_byte), ("queue", self.queue_wait), ("token", self.token_wait)];
+        for (name, duration) in durations {
+            if let Some(duration) = duration {
+                let _ = write!(line, " {name}=");
+                write_milliseconds(duration, line);
             }
         }
+        let text = |name, text: Option<&'_ str>, line: &mut Vec<u8>| {
+            if let Some(text) = text {
+                let _ = write!(line, " {name}=");
+                Value::Text(text).write_human(line);
+            }
+        };
+        text("outcome", Some(self.outcome).filter(|outcome| *outcome != "complete"), line);
+        text("error", self.error, line);
+        text("cause", self.cause, line);
+        text("vendor_code", self.vendor_code, line);
+        text("policy", self.policy_denial, line);
+        text("path", self.path_prefix, line);
+        if let Some(status) = self.upstream_status.filter(|status| Some(*status) != self.status) {
+            let _ = write!(line, " upstream_status={status}");
+        }
+        for (name, applies) in [(" replayed", self.replayed), (" retried", self.retried)] {
+            line.extend_from_slice(if applies { name.as_bytes() } else { b"" });
+        }
+        text("id", Some(self.request_id), line);
+        line.push(b'\n');
     }
 
     fn fields(&self, mut write_field: impl FnMut(&'static str, Value<'_>)) {
@@ -227,6 +272,13 @@ fn needs_no_escape(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\')
 }
 
+/// Writes `duration` to the tenth of a millisecond.
+fn write_milliseconds(duration: Duration, line: &mut Vec<u8>) {
+    let tenths = u64::try_from((duration.as_micros() + 50) / 100).unwrap_or(u64::MAX);
+    write_number(tenths / 10, 1, line);
+    let _ = write!(line, ".{}ms", tenths % 10);
+}
+
 /// Writes `now` in RFC 3339 format, to the microsecond. Consecutive lines mostly share a second, so its text is kept.
 fn write_time(now: SystemTime, line: &mut Vec<u8>) {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -284,6 +336,7 @@ mod tests {
             connection_reused: None,
             replayed: false,
             retried: false,
+            is_own_failure: false,
             error: None,
             cause: None,
         }
@@ -358,17 +411,30 @@ mod tests {
         ] {
             assert_eq!(parsed[name], value, "{name}");
         }
-        let text = written(&line, Format::Human);
-        assert!(
-            text.starts_with(
-                "2017-07-14T02:40:00.123456Z  INFO finicity_proxy::access: request http.request.method=GET "
-            )
+        let text = written(&AccessLine { is_own_failure: true, ..line }, Format::Human);
+        let cause = r#""a \"cause\"\n\u{1b}[31m""#;
+        let expected = format!(
+            "02:40:00 WARN GET other 502 1002.0ms upstream=20.0ms queue=0.0ms token=0.0ms outcome=aborted error=upstream_unreachable \
+             cause={cause} vendor_code=10023 policy=not_allowed path=/aggregation/* upstream_status=401 replayed retried id=id-1\n"
         );
-        assert!(
-            text.contains(r#" error.message="a \"cause\"\n\u{1b}[31m" duration_ms=1002.003 queue_ms=0.007 "#),
-            "{text}"
-        );
-        assert_eq!(text.lines().count(), 1);
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_line_for_a_person_is_short() {
+        let line = AccessLine {
+            route: "/aggregation/v1/customers",
+            status: Some(200),
+            upstream_status: Some(200),
+            outcome: "complete",
+            duration: Duration::from_micros(8_790),
+            first_byte: Some(Duration::from_micros(7_949)),
+            ..line()
+        };
+        let expected = "02:40:00 GET /aggregation/v1/customers 200 8.8ms upstream=7.9ms id=id-1\n";
+        assert_eq!(written(&line, Format::Human), expected);
+        let failed = written(&AccessLine { is_own_failure: true, ..line }, Format::Json);
+        assert!(failed.contains(r#""level":"WARN""#), "{failed}");
     }
 
     #[test]

@@ -43,8 +43,8 @@ struct Log {
 /// How logs look and which of them are written.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The form of a line.
-    pub format: Format,
+    /// The form of a line; `None` for text on a terminal and JSON elsewhere.
+    pub format: Option<Format>,
     /// Which of them are written at the start.
     pub level: Levels,
 }
@@ -92,7 +92,7 @@ pub fn init(config: &Config, output: Output) -> Result<(), Error> {
     }
 }
 
-/// The same, to any `output`; `is_terminal` allows colours.
+/// The same, to any `output`; `is_terminal` allows colours, and decides where no format is configured.
 ///
 /// # Errors
 ///
@@ -102,7 +102,9 @@ pub fn init_to(config: &Config, output: impl Write + Send + 'static, is_terminal
     let (filter, level) = LogLevel::layer(config.level.clone());
     let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(writer.clone());
-    match config.format {
+    let automatic = if is_terminal { Format::Human } else { Format::Json };
+    let format = config.format.unwrap_or(automatic);
+    match format {
         Format::Json => {
             registry.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
         }
@@ -112,11 +114,12 @@ pub fn init_to(config: &Config, output: impl Write + Send + 'static, is_terminal
                 reason = "NO_COLOR is a property of the terminal, not of the configuration"
             )]
             let colours = is_terminal && std::env::var_os("NO_COLOR").is_none();
-            registry.with(lines.with_ansi(colours).fmt_fields(text_format::fields())).try_init()
+            let lines = lines.with_ansi(colours).with_timer(text_format::TimeOfDay);
+            registry.with(lines.fmt_fields(text_format::fields())).try_init()
         }
     }
     .map_err(Error::AlreadyInitialized)?;
-    let _ = LOG.set(Log { writer, format: config.format, level });
+    let _ = LOG.set(Log { writer, format, level });
     Ok(())
 }
 
@@ -249,7 +252,7 @@ mod tests {
         install_panic_hook();
         if stage == "log" {
             let level = "trace".parse().unwrap();
-            init(&Config { format: Format::Json, level }, Output::Stdout).unwrap();
+            init(&Config { format: Some(Format::Json), level }, Output::Stdout).unwrap();
         }
         panic!("canary");
     }

@@ -1,12 +1,35 @@
 //! The text format of the log. Control characters, and those that change the direction of text, are escaped in all values.
 
-use std::fmt::{self, Debug, Write};
+use std::{
+    fmt::{self, Debug, Write},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tracing::field::Field;
 use tracing_subscriber::{
     field::MakeExt as _,
-    fmt::format::{self, FormatFields, Writer},
+    fmt::{
+        format::{self, FormatFields, Writer},
+        time::FormatTime,
+    },
 };
+
+/// The time of an event: that of the day, in UTC.
+#[derive(Debug)]
+pub(super) struct TimeOfDay;
+
+impl FormatTime for TimeOfDay {
+    #[expect(clippy::disallowed_methods, reason = "the time that a line shows")]
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        write_time_of_day(seconds, writer)
+    }
+}
+
+/// Writes the time of day, in UTC, at `seconds` since the Unix epoch.
+pub(super) fn write_time_of_day(seconds: u64, writer: &mut impl Write) -> fmt::Result {
+    write!(writer, "{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+}
 
 /// How the fields of an event are written: the message, then names and values.
 pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {

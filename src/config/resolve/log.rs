@@ -6,7 +6,10 @@ use crate::telemetry::{Levels, level::ParseLevelsError, logging};
 /// The form and the levels.
 pub(super) fn log(read: &mut Reader<'_>) -> logging::Config {
     logging::Config {
-        format: read.choice("log.format", &[("json", logging::Format::Json), ("human", logging::Format::Human)]),
+        format: read.choice(
+            "log.format",
+            &[("auto", None), ("json", Some(logging::Format::Json)), ("human", Some(logging::Format::Human))],
+        ),
         level: level(read).unwrap_or_default(),
     }
 }

@@ -205,6 +205,7 @@ fn demo_invites_a_newcomer_and_ends_cleanly_on_ctrl_c() {
     let line =
         process.wait_for_line(|line| line.contains("curl http://") && line.ends_with("/aggregation/v1/customers"));
     let address = line.trim().strip_prefix("curl http://").unwrap().split('/').next().unwrap().parse().unwrap();
+    assert!(!process.output().contains("WARN"), "{}", process.output());
     assert_eq!(Client::connect(address).get("/aggregation/v1/customers").status, 200);
     process.wait_for_line(|line| line.starts_with("*** the token was refreshed in the background: this is version 2"));
     assert_eq!(Client::connect(address).get("/aggregation/v1/customers").status, 200);

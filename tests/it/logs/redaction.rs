@@ -51,7 +51,7 @@ fn issued_token() -> IssuedToken {
 fn l03_configuration_and_credentials() {
     let loaded = loaded();
     check("the inputs", inputs());
-    check("the keys", config::load_raw(&inputs()).0);
+    check("the keys", config::load_raw(&inputs()).unwrap());
     check("the start", &loaded);
     let Loaded { config, mut source, credentials } = loaded;
     check("the configuration", &config);

@@ -114,6 +114,76 @@ fn human_logs_are_text() {
     assert!(!line.contains('\u{1b}'), "colours only on a terminal: {line}");
 }
 
+#[test]
+fn the_format_is_json_unless_a_terminal_reads_it() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let mut command = serve_command(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
+    command.env_remove("FINICITY__LOG__FORMAT");
+    Process::start(command).wait_for_log("token minted");
+    let (controller, terminal) = open_terminal();
+    let mut command = serve_command(&upstream, &[("FINICITY__LOG__LEVEL", "info"), ("NO_COLOR", "1")]);
+    command.stdout(terminal).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(controller)).map_while(Result::ok);
+    let ready = lines.find(|line| line.contains("ready")).unwrap();
+    assert!(
+        ready.contains(" INFO finicity_proxy::app::startup: ready proxy=") && ready.get(2..3) == Some(":"),
+        "{ready}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// A pseudo-terminal: the end of the reader, and the terminal.
+fn open_terminal() -> (std::fs::File, std::fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap();
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    (controller.into(), terminal)
+}
+
+#[test]
+fn a_person_gets_a_short_line_for_each_request_and_one_when_the_proxy_is_ready() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let mut command = serve_command(&upstream, &[("FINICITY__LOG__FORMAT", "human"), ("FINICITY__LOG__LEVEL", "info")]);
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("proxy.sock");
+    command.env("FINICITY__LISTEN__PROXY", format!("unix:{}", socket.display()));
+    let process = Process::start(command);
+    process.wait_for_line(|line| line.contains(": ready proxy=") && line.contains("proxy.sock"));
+    Client::connect_socket(&socket).get("/aggregation/v1/customers?start=1");
+    let line = process.wait_for_line(|line| line.contains(" GET "));
+    let words: Vec<&str> = line.split(' ').collect();
+    assert_eq!(words[1..4], ["GET", "/aggregation/v1/customers", "200"], "{line}");
+    assert!(words[0].len() == 8 && words[4].ends_with("ms") && words[5].starts_with("upstream="), "{line}");
+    assert!(words[6].starts_with("id=") && words.len() == 7, "{line}");
+    assert_eq!(process.output().matches(": ready ").count(), 1);
+}
+
+#[test]
+fn only_a_failure_of_the_proxy_itself_is_a_warning() {
+    let upstream = Upstream::start(3600, |request| match request.target() {
+        "/cut" => Reply::Cut(Vec::new()),
+        _ => Reply::status(503, "Service Unavailable", "{}"),
+    });
+    let proxy = Proxy::start_with(
+        &upstream,
+        &[("FINICITY__LOG__LEVEL", "warn,finicity_proxy::app=info,finicity_proxy::audit=info")],
+    );
+    let mut client = proxy.connect();
+    client.call("POST", "/x", &[], b"");
+    client.call("POST", "/cut", &[], b"").assert_problem(502, "upstream_unreachable");
+    proxy.connect().get("/x?a#b");
+    let line = proxy.process.wait_for_log("request");
+    assert_eq!((line["level"].as_str(), line["http.response.status_code"].as_u64()), (Some("WARN"), Some(502)));
+    assert_eq!(proxy.process.logs("request").len(), 1);
+}
+
 /// The access lines of requests to each of `targets`, one after the other on one connection.
 fn lines(proxy: &Proxy, targets: &[&str]) -> Vec<Value> {
     let mut client = proxy.connect();
@@ -251,7 +321,9 @@ fn l08_no_external_text_can_forge_a_line_of_the_text_format() {
         let fields = [format!("X-Request-Id: a{legal_control}"), format!("X-Other: {legal_control}")];
         Client::connect_socket(&socket).call("GET", "/x", &fields.each_ref().map(String::as_str), b"");
         Client::connect_socket(&socket).call("F\u{7c}OO", "/x", &[], b"");
-        process.wait_for_lines(2, |line| line.contains("finicity_proxy::access"));
+        process.wait_for_lines(2, |line| {
+            line.contains("finicity_proxy::access") || line.contains(" GET other ") || line.contains(" _OTHER other ")
+        });
         std::fs::write(credentials.join("app_key"), "a key\twith a tab").unwrap();
         process.signal(rustix::process::Signal::HUP);
         process.wait_for_line(|line| line.contains("cannot be used; those in use stay"));
@@ -261,7 +333,7 @@ fn l08_no_external_text_can_forge_a_line_of_the_text_format() {
         let output = process.output();
         assert!(output.contains("forged"), "the directory's name is logged");
         for line in output.lines() {
-            assert!(line.starts_with('{') || line.starts_with("20"), "{line:?}");
+            assert!(line.starts_with('{') || line.get(2..3) == Some(":"), "{line:?}");
             assert!(!line.contains(['\u{1b}', '\u{7}', '\u{7f}', '\u{9b}', '\u{2028}', '\u{202e}']), "{line:?}");
         }
     }
