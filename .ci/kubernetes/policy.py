@@ -146,6 +146,8 @@ def needs(pod):
         names = [container["name"] for container in pod["initContainers"]]
         if any(name not in ours for name in names[:names.index("finicity-proxy")]):
             yield "the sidecar before the other init containers"
+        if "finicity-sandbox" in names[names.index("finicity-proxy"):]:
+            yield "the sandbox before the proxy, whose first token call goes there: list the components sidecar, large, sandbox"
         if "readinessProbe" in proxy:
             yield "no readiness probe: it would count for the whole pod"
     elif others:
@@ -270,6 +272,8 @@ BAD = [
     (APP + ("volumeMounts",), [{"name": "finicity-credentials", "mountPath": "/x"}]),
     (POD + ("initContainers",), [{**GOOD["spec"]["template"]["spec"]["containers"][0], "name": "first"},
                                  GOOD["spec"]["template"]["spec"]["initContainers"][0]]),
+    (POD + ("initContainers",), [GOOD["spec"]["template"]["spec"]["initContainers"][0],
+                                 {**GOOD["spec"]["template"]["spec"]["containers"][0], "name": "finicity-sandbox"}]),
 ]
 # The same for what makes one pod and ends.
 BAD_JOBS = [(POD + ("restartPolicy",), "Never"), (POD + ("restartPolicy",), None), (("spec", "activeDeadlineSeconds"), None),

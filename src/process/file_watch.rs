@@ -7,7 +7,7 @@
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt as _, time::Duration};
 
-/// How often an unchanged file is polled. The kubelet takes up to a minute to bring a new version, so this adds nothing that
+/// How often an unchanged file is polled. The kubelet takes up to 90 seconds to bring a new version, so this adds nothing that
 /// anyone would notice, and a poll costs a few system calls.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 

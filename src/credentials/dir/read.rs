@@ -27,7 +27,7 @@ const MAX_ATTEMPTS: usize = 10;
 
 /// How often the directory is looked at.
 ///
-/// The kubelet takes up to a minute to bring a new Secret, so two seconds add nothing that anyone would notice, and a
+/// The kubelet takes up to 90 seconds to bring a new Secret, so two seconds add nothing that anyone would notice, and a
 /// look is a `stat` of a few files. Inotify misses the swaps of some kinds of volume: a poll is the one rule that always works.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
