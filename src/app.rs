@@ -18,11 +18,13 @@ mod token_refresh;
 
 use std::{fmt, io, pin::pin, sync::Arc};
 
+use http::Uri;
 use tokio::{
     select,
     sync::watch,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
@@ -40,15 +42,15 @@ pub use self::{
     tasks::TaskEnded,
 };
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Reloader},
     credentials::lockout,
     dns::Resolver,
     policy::{Mode, Policy},
     process::signal,
     proxy::{self, ConcurrencyLayer},
     server::{BindError, HeadBudget, Server},
-    telemetry::{AUDIT, Metrics, logging},
-    tls,
+    telemetry::{AUDIT, LogLevel, Metrics, logging},
+    tls::{self, TrustStoreWriter},
     token::{EndpointError, TokenReader},
 };
 
@@ -159,23 +161,16 @@ impl App {
         operators.serve_admin(&mut tasks, &mut listeners, config.admin_token);
 
         let stop = &sequence.stop_control;
-        let hangups = || signal::hangups().map_err(StartError::Signal);
         tasks.spawn("token refresher", refresher.run(stop.clone()));
         let (scheme, scrubber) = (config.credentials.scheme, logging::scrubber());
         let rotation = Rotation { source, scheme, control, scrubber, metrics: Arc::clone(&metrics) };
-        tasks.spawn("rotation", credential_rotation::follow(rotation, hangups()?, stop.clone()));
-        tasks.spawn("reload", config_reload::follow(config.reloader, log_level, hangups()?, stop.clone()));
-        tasks.spawn("trust", ca_reload::follow(trust_store_writer, metrics, hangups()?, stop.clone()));
+        spawn_reloads(&mut tasks, stop, rotation, (config.reloader, log_level), (trust_store_writer, metrics))?;
         for listener in listeners.proxy {
             tasks.spawn("accept", Arc::clone(&server).accept(listener, sequence.closing.clone()));
         }
-        let Addresses { proxy: callers, ops, admin } = &addresses;
-        let [callers, ops, admin] = [callers, ops, admin].map(|addresses| join_addresses(addresses));
-        let message = startup.termination_message;
-        tasks.spawn("startup", startup::follow(token.clone(), refusal_writer, message, callers.clone(), stop.clone()));
-        let (version, upstream, worker_threads) =
-            (env!("CARGO_PKG_VERSION"), &proxy.upstream.url, limits.worker_threads);
-        info!(version, proxy = callers, ops, admin, %upstream, worker_threads, "listening");
+        let (message, callers) = (startup.termination_message, join_addresses(&addresses.proxy));
+        tasks.spawn("startup", startup::follow(token.clone(), refusal_writer, message, callers, stop.clone()));
+        log_listening(&addresses, &proxy.upstream.url, limits.worker_threads);
         Ok(Self { addresses, token, server, tasks, ops_tasks, sequence, shutdown: config.shutdown })
     }
 
@@ -262,6 +257,27 @@ impl App {
             () = self.server.worker_ended() => TaskEnded { task: "worker" },
         }
     }
+}
+
+/// Starts what follows changes of credentials, configuration and CAs.
+fn spawn_reloads(
+    tasks: &mut Tasks,
+    stop: &CancellationToken,
+    rotation: Rotation,
+    (reloader, log_level): (Reloader, LogLevel),
+    (trust_store, metrics): (TrustStoreWriter, Arc<Metrics>),
+) -> Result<(), StartError> {
+    let hangups = || signal::hangups().map_err(StartError::Signal);
+    tasks.spawn("rotation", credential_rotation::follow(rotation, hangups()?, stop.clone()));
+    tasks.spawn("reload", config_reload::follow(reloader, log_level, hangups()?, stop.clone()));
+    tasks.spawn("trust", ca_reload::follow(trust_store, metrics, hangups()?, stop.clone()));
+    Ok(())
+}
+
+fn log_listening(addresses: &Addresses, upstream: &Uri, worker_threads: usize) {
+    let Addresses { proxy, ops, admin } = addresses;
+    let [proxy, ops, admin] = [proxy, ops, admin].map(|addresses| join_addresses(addresses));
+    info!(version = env!("CARGO_PKG_VERSION"), proxy, ops, admin, %upstream, worker_threads, "listening");
 }
 
 /// Warns of rules of the policy that are probably not what was meant.

@@ -175,8 +175,7 @@ pub fn main() -> ExitCode {
         return ExitCode::from(EXIT_CONFIG);
     }
     eprint(error_chain::one_line(error.as_ref()));
-    let is_configuration =
-        error.is::<Problem>() || error.downcast_ref().is_some_and(StartError::is_configuration);
+    let is_configuration = error.is::<Problem>() || error.downcast_ref().is_some_and(StartError::is_configuration);
     if is_configuration { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
 }
 

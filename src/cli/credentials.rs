@@ -15,6 +15,7 @@ use crate::{
         Credentials,
         lockout::{self, Baseline, BeginOutcome, Decision, Fingerprint, LastAttempt, Lockout, Permit},
     },
+    dns::Resolver,
     error_chain,
     process::signal::StopSignals,
     telemetry::logging,
@@ -56,7 +57,7 @@ pub(super) async fn run(mut inputs: Inputs, arguments: Arguments) -> anyhow::Res
     let Loaded { config, source, credentials } = app::load(&inputs).await?;
     drop(inputs); // the environment's copy of the secrets with it
     let (_trust_store_writer, trust_store) = tls::trust_store(config.tls)?;
-    let endpoint = TokenEndpoint::new(config.token, trust_store)?;
+    let endpoint = TokenEndpoint::new(config.token, Resolver::new(), trust_store)?;
     let lockout = Lockout::open(config.state_dir.as_deref())?;
     let fingerprint = lockout.fingerprint_of(endpoint.host(), &credentials);
     print(format_args!("credentials from {}, scheme {}", source.description(), credentials.scheme.as_str()));

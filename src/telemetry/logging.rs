@@ -224,11 +224,10 @@ mod tests {
         // So that it fails and does not hang.
         thread::spawn(|| {
             thread::park_timeout(Duration::from_secs(30));
-            eprintln!("frozen");
             std::process::exit(3);
         });
         install_panic_hook();
-        init(&Config { format: Format::Json, level: "info".parse().unwrap() }, Output::Stdout).unwrap();
+        init(&Config { format: Some(Format::Json), level: "info".parse().unwrap() }, Output::Stdout).unwrap();
         let panicked = thread::spawn(|| LOG.get().unwrap().writer.panic_while_locked()).join();
         assert!(panicked.is_err());
         tracing::info!("after it");

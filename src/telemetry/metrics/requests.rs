@@ -65,7 +65,7 @@ impl RequestMetrics {
             routes: (0..MAX_ROUTES).map(|_| OnceLock::new()).collect(),
             requests: factory.counter_vec(
                 "requests_total",
-                "RequestMetrics that ended, by operation of the vendor's API and by class of the status answered.",
+                "Requests that ended, by operation of the vendor's API and by class of the status answered.",
                 &["method", "route", "status_class"],
             ),
             duration: factory.histogram_vec(
@@ -82,7 +82,7 @@ impl RequestMetrics {
             ),
             billable: factory.counter_vec(
                 "billable_requests_total",
-                "RequestMetrics that reached the upstream, of operations that the vendor may bill.",
+                "Requests that reached the upstream, of operations that the vendor may bill.",
                 &route,
             ),
         }
