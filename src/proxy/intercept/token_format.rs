@@ -94,11 +94,13 @@ fn weight(range: &[u8]) -> u16 {
     let parameters = range.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii);
     let weights =
         parameters.filter_map(|parameter| parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q=")));
-    let weight = weights.last().and_then(|weight| str::from_utf8(weight).ok()?.parse::<f32>().ok());
-    let weight = weight.filter(|weight| (0.0..=1.0).contains(weight)).unwrap_or(1.0);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to 1000")]
-    let thousandths = (weight * 1000.0).round() as u16;
-    thousandths
+    weights.last().and_then(|weight| thousandths(str::from_utf8(weight).ok()?)).unwrap_or(1000)
+}
+
+/// The thousandths of a decimal number from 0 to 1; more than three decimals do not count.
+fn thousandths(weight: &str) -> Option<u16> {
+    let (whole, decimals) = weight.split_once('.').unwrap_or((weight, ""));
+    format!("{whole:0>1}{decimals:0<3.3}").parse().ok().filter(|weight| *weight <= 1000)
 }
 
 /// A media type or range without its parameters.
@@ -165,6 +167,20 @@ mod tests {
                 let expected = if is_xml { TokenFormat::Xml(APPLICATION_XML) } else { TokenFormat::Json };
                 assert_eq!(choose(accept, content_type, body), expected, "{accept:?} {content_type} {body:?}");
             }
+        }
+        for (weight, expected) in [
+            ("1", Some(1000)),
+            ("1.0", Some(1000)),
+            ("0", Some(0)),
+            ("0.5", Some(500)),
+            (".25", Some(250)),
+            ("0.0009", Some(0)),
+            ("1.001", None),
+            ("2", None),
+            ("nan", None),
+            ("-1", None),
+        ] {
+            assert_eq!(thousandths(weight), expected, "{weight}");
         }
         assert_eq!(first_significant(b"\xff\xfe<\0a\0"), Some(b'<'));
         assert_eq!(first_significant(b"\xfe\xff\0<\0a"), Some(b'<'));
