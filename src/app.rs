@@ -16,7 +16,7 @@ mod startup;
 mod tasks;
 mod token_refresh;
 
-use std::{fmt, io, pin::pin, sync::Arc};
+use std::{fmt, io, num::NonZeroUsize, pin::pin, sync::Arc};
 
 use http::Uri;
 use tokio::{
@@ -274,7 +274,7 @@ fn spawn_reloads(
     Ok(())
 }
 
-fn log_listening(addresses: &Addresses, upstream: &Uri, worker_threads: usize) {
+fn log_listening(addresses: &Addresses, upstream: &Uri, worker_threads: NonZeroUsize) {
     let Addresses { proxy, ops, admin } = addresses;
     let [proxy, ops, admin] = [proxy, ops, admin].map(|addresses| join_addresses(addresses));
     info!(version = env!("CARGO_PKG_VERSION"), proxy, ops, admin, %upstream, worker_threads, "listening");
