@@ -92,26 +92,28 @@ fn o01_o04_a_token_revoked_early_costs_fifty_callers_nothing() {
 
 #[test]
 fn a_replay_does_not_use_the_connection_that_carried_the_refusal() {
-    let (oldest, refused_on) = (Arc::new(AtomicU64::new(1)), Mutex::new(HashSet::new()));
+    let (oldest, refused) = (Arc::new(AtomicU64::new(1)), Mutex::new((HashSet::new(), HashSet::new())));
     let good_from = Arc::clone(&oldest);
-    // A connection that carried a refusal looks open, and fails the next request.
+    // A connection that carried a refusal looks open, and fails a request that was refused before. First attempts may still use it.
     let upstream = Upstream::start(3600, move |request| {
-        let mut refused_on = refused_on.lock().unwrap();
-        if refused_on.contains(&request.connection) {
+        let (connections, targets) = &mut *refused.lock().unwrap();
+        if connections.contains(&request.connection) && targets.contains(request.target()) {
             return Reply::Cut(Vec::new());
         }
         if version(request) >= good_from.load(SeqCst) {
             return Reply::json("{}");
         }
-        refused_on.insert(request.connection);
+        connections.insert(request.connection);
+        targets.insert(request.target().to_owned());
         expired()
     });
     let proxy = Proxy::start(&upstream);
     oldest.store(2, SeqCst);
     thread::scope(|scope| {
-        for _ in 0..50 {
-            scope.spawn(|| {
-                let answer = proxy.connect().call("POST", "/x", &["Content-Length: 5"], b"hello");
+        for n in 0..50 {
+            let proxy = &proxy;
+            scope.spawn(move || {
+                let answer = proxy.connect().call("POST", &format!("/x?n={n}"), &["Content-Length: 5"], b"hello");
                 assert_eq!(answer.status, 200, "{answer:?}");
             });
         }
