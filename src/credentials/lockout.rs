@@ -13,6 +13,7 @@
 //! Confirmed rejections never expire: the vendor documents no time after which its count of failures ends.
 
 mod attempts;
+mod decision;
 mod fingerprint;
 mod inspect;
 mod rejections;
@@ -22,12 +23,12 @@ mod state_file;
 
 use std::{
     borrow::Cow,
-    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 pub use attempts::{LastAttempt, MAX_CONNECT_TIME};
+pub use decision::{Baseline, BeginOutcome, Decision, Permit};
 pub use fingerprint::Fingerprint;
 pub use inspect::{StateOutlook, inspect};
 pub use rejections::BUDGET;
@@ -44,57 +45,6 @@ use crate::secret::{Secret, ShownPath};
 
 /// Failed authentications at which the vendor locks the account.
 pub const VENDOR_LIMIT: u32 = 5;
-
-/// Whether a token call may be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Nothing is known against it.
-    Allowed,
-    /// Exactly these credentials were rejected. Others of the same id may be tried.
-    Latched,
-    /// The id was rejected too often: no credentials of it may be tried.
-    BudgetSpent,
-    /// Too many attempts with unproven credentials have an unknown outcome.
-    Held,
-}
-
-/// The outcome of [`Lockout::begin`]: whether a token request may be sent.
-#[derive(Debug)]
-pub enum BeginOutcome {
-    /// The credentials are proven in this state directory; nothing needs to be recorded.
-    Proven,
-    /// The attempt is recorded as outstanding, and the request may be sent.
-    Recorded(Permit),
-    /// Another process that shares the state directory makes an attempt now. Its outcome decides.
-    InProgress,
-    /// An earlier attempt, this one, has an unknown outcome: first the token endpoint has to show that it responds.
-    ProbeFirst(LastAttempt),
-    /// The minimum time since the last attempt has not passed; this is left of it.
-    NotBefore(Duration),
-    /// Too many attempts have an unknown outcome. One more is permitted after this time; `None`: only by an operator.
-    Held(Option<Duration>),
-    /// The credentials were rejected before.
-    Rejected(Decision),
-}
-
-/// What counted against an account when a token request was sent. What was added later may have been processed later, too.
-#[derive(Clone, Copy, Debug)]
-pub struct Baseline {
-    at: Duration,
-    rejections: u32,
-}
-
-/// The right to send one token request with unproven credentials.
-///
-/// Dropping it leaves the attempt recorded as outstanding, as a crash would; see [`Lockout::resolve`].
-#[derive(Debug)]
-#[must_use]
-pub struct Permit {
-    fingerprint: Fingerprint,
-    at_ms: u64,
-    /// The lock on attempts, where there is a state directory.
-    _lock: Option<File>,
-}
 
 /// Why the state of an earlier run cannot be gone by. Starting all the same could forget a rejection.
 #[derive(Debug, thiserror::Error)]
