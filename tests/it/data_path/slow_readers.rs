@@ -45,7 +45,7 @@ fn read_steadily(stream: &mut impl Read, bytes_per_timeout: u64) -> io::Result<O
             }
         }
         // This is the pace.
-        thread::sleep(Duration::from_millis(10));
+        thread::park_timeout(Duration::from_millis(10));
     }
     Ok(Some(read))
 }
