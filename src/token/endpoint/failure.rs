@@ -22,6 +22,8 @@ pub(super) struct Route {
     endpoint: Arc<str>,
     /// Host and port of the egress proxy, where there is one.
     egress: Option<String>,
+    /// Whether TLS is spoken with the token endpoint.
+    is_tls: bool,
 }
 
 impl Route {
@@ -31,7 +33,7 @@ impl Route {
             Some(egress) => Some(host_and_port(&egress.url)?),
             None => None,
         };
-        Some(Self { endpoint: host_and_port(base)?.into(), egress })
+        Some(Self { endpoint: host_and_port(base)?.into(), egress, is_tls: base.scheme_str() != Some("http") })
     }
 
     /// Host and port of the token endpoint.
@@ -63,6 +65,8 @@ impl Route {
         } else if error.is_timeout() {
             let ((hop, key), limit) = (self.first_hop(), format_duration(limit));
             transient(format!("no connection to {hop} within {limit}, DNS and TLS included"), unanswered(key))
+        } else if self.is_tls && error_chain::find::<ResolveError>(error).is_none() && !is_of_tcp(error) {
+            self.tls_failure(error)
         } else {
             self.tcp_failure(error, limit)
         };
@@ -77,7 +81,7 @@ impl Route {
                 format!("check the name in {key}, and that the DNS server of this machine or cluster answers"),
             );
         }
-        let kind = error_chain::find::<io::Error>(error).map_or(io::ErrorKind::Other, io::Error::kind);
+        let kind = innermost_kind(error).unwrap_or(io::ErrorKind::Other);
         let (reason, remedy) = match kind {
             io::ErrorKind::ConnectionRefused => {
                 (kind.to_string(), format!("check {key}, and that a server listens there"))
@@ -164,12 +168,21 @@ impl Route {
     }
 }
 
-/// Whether `error`, of a connection through an egress proxy, is of the tunnel: neither of DNS or TCP, nor of TLS in the tunnel.
+/// Whether `error`, of a connection through an egress proxy, may be of the tunnel: neither of DNS or TCP, nor certainly of TLS.
 pub(super) fn is_of_tunnel(error: &reqwest::Error) -> bool {
     !error.is_timeout()
-        && error_chain::find::<io::Error>(error).is_none()
+        && !is_of_tcp(error)
         && error_chain::find::<ResolveError>(error).is_none()
         && error_chain::find::<rustls::Error>(error).is_none()
+}
+
+/// Whether opening a TCP connection failed: the errors of `connect`, and of a connector that finds no address to try.
+fn is_of_tcp(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut,
+    };
+    let kinds = [AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut];
+    innermost_kind(error).is_some_and(|kind| kinds.contains(&kind))
 }
 
 /// Asks the egress proxy for a tunnel once more, and returns why it makes none. Nothing is sent through it. `None` when there is one
@@ -216,8 +229,13 @@ fn unanswered(key: &str) -> String {
 
 /// What the system said of a broken connection.
 fn broken_kind(error: &(dyn Error + 'static)) -> String {
+    innermost_kind(error).map_or_else(|| "it was closed".to_owned(), |kind| kind.to_string())
+}
+
+/// The kind of the I/O error that is the cause of all others.
+fn innermost_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     let errors = error_chain::chain(error).filter_map(|error| error.downcast_ref::<io::Error>());
-    errors.last().map_or_else(|| "it was closed".to_owned(), |error| error.kind().to_string())
+    errors.last().map(io::Error::kind)
 }
 
 /// Host and port; the scheme's own port where none is named.

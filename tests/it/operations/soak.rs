@@ -233,7 +233,7 @@ fn q16_a_steady_load_with_faults_leaves_nothing_behind() {
         "/reset: 502 upstream_unreachable",
         "post: 200",
         "close: 200",
-        "nonsense: 400",
+        "nonsense: 400 bad_request",
     ];
     for (what, times) in &seen {
         assert!(expected.contains(&what.as_str()), "{what}, {times} times, in {seen:#?}");
