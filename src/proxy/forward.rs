@@ -1,6 +1,6 @@
 //! The lowest layer: sends a request on a connection to the upstream, and turns what comes back into a response or an error.
 //!
-//! The only layer that uses [`upstream`].
+//! The only layer that uses [`upstream`](crate::upstream).
 
 use std::{
     error::Error as StdError,

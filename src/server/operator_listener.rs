@@ -70,7 +70,7 @@ fn malformed() -> Response<Full<Bytes>> {
 
 /// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled. At most 64 are open at once; at
 /// the limit, the longest idle one is evicted for a new one. Each request says in its extensions which
-/// [`Peer`](crate::message::transport::Peer) it is from.
+/// [`Peer`] it is from.
 pub async fn serve(
     config: OperatorListenerConfig,
     listener: Listener,

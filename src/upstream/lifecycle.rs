@@ -27,7 +27,7 @@ impl ConnectionMetrics {
     }
 
     /// To be held while a response is awaited. If it is dropped before [`AwaitingResponse::received`], it sets the close reason
-    /// [`Closed::Unfinished`].
+    /// [`CloseReason::Unfinished`].
     pub(super) fn await_response(self: &Arc<Self>) -> AwaitingResponse {
         AwaitingResponse(Some(Arc::clone(self)))
     }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 /// The layout of the file. Another number means another program wrote it, whose latches this one cannot read.
 pub(super) const VERSION: u32 = 1;
 
-/// More than twice the largest state that the bounds of [`Rejections`](super::rejections::State) and
+/// More than twice the largest state that the bounds of [`Rejections`](super::rejections::Rejections) and
 /// [`Attempts`](super::attempts::Attempts) allow. A larger file is something else.
 pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
 
