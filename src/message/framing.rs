@@ -72,8 +72,6 @@ pub enum FramingFault {
     Target,
     /// The header field with this number has no name or no colon.
     FieldLine(usize),
-    /// The head was not complete when its memory or its connection was needed for others.
-    Evicted,
     /// A chunk of the body is malformed (RFC 9112, 7.1). This comes in the middle of a message, all others in a head or at its end.
     Chunk,
 }

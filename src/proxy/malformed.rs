@@ -55,10 +55,6 @@ fn error(fault: FramingFault, limits: HeadLimits) -> Error {
         }
         FramingFault::Version => (Code::BadRequest, "The request must be in HTTP/1.1 or HTTP/1.0."),
         FramingFault::Target => (Code::BadRequest, "The request target must be a path, with one slash at its start."),
-        FramingFault::Evicted => (
-            Code::RequestTimeout,
-            "The head of the request was not complete when its place was needed for others; send it at once.",
-        ),
         // It comes after the head, when the request is on its way already.
         FramingFault::Chunk => (Code::BadRequest, "The request body broke off."),
     };

@@ -219,8 +219,7 @@ impl DownstreamIo {
     ) -> Poll<io::Result<usize>> {
         if written.is_pending() && self.write_timer.poll_elapsed(cx).is_ready() {
             // The kernel reports room only when there is much: a third of a TCP socket's buffer of megabytes, three quarters of a Unix
-            // socket's. A client that has read less has not stopped. (`TCP_NOTSENT_LOWAT` has it report room earlier, and costs bulk
-            // transfers some per cent.)
+            // socket's. A client that has read less has not stopped.
             written = Poll::Ready(self.downstream().socket.write_now(bytes).map_err(|error| match error.kind() {
                 io::ErrorKind::WouldBlock => {
                     io::Error::new(io::ErrorKind::TimedOut, "the caller takes no more of the answer")

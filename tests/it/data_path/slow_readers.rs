@@ -14,23 +14,23 @@ use crate::support::{
     upstream::{Reply, Upstream, pattern},
 };
 
-const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What a client has to read in each [`IDLE_TIMEOUT`] at the least.
 const MIN_BYTES: u64 = 128 * 1024;
 
 /// The pace of a client may be late by this much. A machine that makes it later makes the client slower than it has to be.
-const MAX_LATE: Duration = Duration::from_millis(400);
+const MAX_LATE: Duration = Duration::from_secs(1);
 
 /// Far more than the kernel buffers on the way.
 const BODY_BYTES: u64 = 48 * 1024 * 1024;
 
-/// Reads `bytes_per_timeout` in each [`IDLE_TIMEOUT`], at an even pace, for five of them. Returns the bytes read, or `None` when the
+/// Reads `bytes_per_timeout` in each [`IDLE_TIMEOUT`], at an even pace, for three of them. Returns the bytes read, or `None` when the
 /// machine was too busy to keep the pace.
 fn read_steadily(stream: &mut impl Read, bytes_per_timeout: u64) -> io::Result<Option<u64>> {
     let (start, mut last, mut read) = (Instant::now(), Instant::now(), 0);
     let mut buffer = vec![0; 64 * 1024];
-    while start.elapsed() < 5 * IDLE_TIMEOUT {
+    while start.elapsed() < 3 * IDLE_TIMEOUT {
         if last.elapsed() > MAX_LATE {
             return Ok(None);
         }
@@ -85,7 +85,7 @@ fn a_steady_reader_is_never_cut_off_and_one_that_stops_is() {
     };
     let unix = || UnixStream::connect(&socket).unwrap();
     thread::scope(|scope| {
-        let steady = [3 * MIN_BYTES / 2, 4 * MIN_BYTES].map(|rate| {
+        let steady = [2 * MIN_BYTES, 5 * MIN_BYTES].map(|rate| {
             [scope.spawn(move || take_response(tcp, rate)), scope.spawn(move || take_response(unix, rate))]
         });
         let mut stopped = tcp();
