@@ -9,7 +9,7 @@ mod hyper;
 use std::ops::Range;
 
 use bytes::Bytes;
-use finicity_proxy::message::framing::{FramingError, FramingFault, HeadLimits, MessageFramer, Position, check};
+use finicity_proxy::message::framing::{FramingError, HeadLimits, MessageFramer, Position, check};
 use http::Uri;
 
 use self::hyper::Served;
@@ -30,8 +30,10 @@ pub fn framing(input: &[u8]) {
     let mut messages = messages(framed);
     assert_eq!(messages.len() as u64, outcome.heads);
     // The program has the service respond to a substitute of the first head that hyper cannot read, and passes on nothing after it.
-    let unreadable = messages.iter().position(|message| !is_readable(&framed[message.head.clone()], message.fault));
-    let passed = unreadable.map_or(framed, |number| &framed[..messages[number].head.start]);
+    let unreadable = messages.iter().position(|message| !message.is_readable);
+    // It holds back a head that has not ended.
+    let whole = framed.len() - outcome.unfinished;
+    let passed = &framed[..unreadable.map_or(whole, |number| messages[number].head.start)];
     messages.truncate(unreadable.unwrap_or(messages.len()));
     for takes_bodies in [true, false] {
         for (served, refused) in
@@ -50,6 +52,8 @@ struct Outcome {
     heads: u64,
     position: Position,
     error: Option<FramingError>,
+    /// The bytes of a head that has not ended.
+    unfinished: usize,
 }
 
 /// Consumes `input` in pieces; `size` gives the size of each by its offset.
@@ -61,7 +65,8 @@ fn frame(input: &[u8], size: impl Fn(usize) -> usize) -> Outcome {
         error = framer.consume(&input[at..end]).err().map(|error| FramingError { offset: at + error.offset, ..error });
         at = end;
     }
-    Outcome { heads: framer.heads(), position: framer.position(), error }
+    let unfinished = if error.is_none() { framer.head_bytes() } else { 0 };
+    Outcome { heads: framer.heads(), position: framer.position(), error, unfinished }
 }
 
 /// A message as the framer saw it.
@@ -70,20 +75,10 @@ struct Message {
     head: Range<usize>,
     /// Where the body is whole.
     body: Option<Range<usize>>,
-    /// What is wrong with the head. The service refuses it by its number then, and its body is nobody's.
-    fault: Option<FramingFault>,
-}
-
-/// Whether `head`, with empty lines before it and `fault` in its framing, is passed on as it is.
-fn is_readable(head: &[u8], fault: Option<FramingFault>) -> bool {
-    !fault.is_some_and(FramingFault::is_refused_by_hyper) && check(without_empty_lines(head), LIMITS.headers).is_ok()
-}
-
-fn without_empty_lines(mut head: &[u8]) -> &[u8] {
-    while let Some(rest) = head.strip_prefix(b"\r\n").or_else(|| head.strip_prefix(b"\n")) {
-        head = rest;
-    }
-    head
+    /// Whether the head is at fault. The service refuses it by its number then, and its body is nobody's.
+    refused: bool,
+    /// Whether the head is passed on as it is.
+    is_readable: bool,
 }
 
 /// The messages whose heads have ended in `passed`.
@@ -95,7 +90,10 @@ fn messages(passed: &[u8]) -> Vec<Message> {
         let fault = framer.consume(&[*byte]).err().map(|error| error.fault);
         let end = at + 1;
         if framer.heads() > heads {
-            messages.push(Message { head: start..end, body: None, fault });
+            let ended = framer.ended_head();
+            let head = &passed[end - ended.bytes..end];
+            let is_readable = ended.is_readable && check(head, LIMITS.headers).is_ok();
+            messages.push(Message { head: start..end, body: None, refused: fault.is_some(), is_readable });
         }
         if fault.is_none() && framer.position() == Position::Between {
             start = end;
@@ -115,7 +113,7 @@ fn compare(served: &Served, message: &Message, passed: &[u8]) {
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     assert_eq!(served.method.as_str().as_bytes(), method, "{}", head.escape_ascii());
     assert_eq!(Some(&served.uri), Uri::try_from(target).ok().as_ref(), "{}", head.escape_ascii());
-    if let Some(body) = served.body.as_ref().filter(|_| message.fault.is_none()) {
+    if let Some(body) = served.body.as_ref().filter(|_| !message.refused) {
         let seen =
             message.body.clone().unwrap_or_else(|| panic!("hyper took a body to its end that has none: {served:?}"));
         let seen = &passed[seen];

@@ -76,19 +76,13 @@ pub enum FramingFault {
     Chunk,
 }
 
-impl FramingFault {
-    /// Whether hyper would refuse a head with this fault by itself.
-    pub fn is_refused_by_hyper(self) -> bool {
-        !matches!(
-            self,
-            Self::LengthAndCoding
-                | Self::UnsupportedCoding
-                | Self::Fragment
-                | Self::TargetTooLong
-                | Self::HeadersTooLarge
-                | Self::Chunk
-        )
-    }
+/// What is known of a head that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedHead {
+    /// Its bytes, without empty lines before it.
+    pub bytes: usize,
+    /// Whether hyper reads what it says of the length and the coding of the body. [`check`] is about everything else in it.
+    pub is_readable: bool,
 }
 
 /// A fault, and how many of the bytes just consumed come before it.
@@ -122,8 +116,8 @@ pub struct MessageFramer {
     heads: u64,
     /// The bytes of the head that has not ended.
     head_bytes: usize,
-    /// The bytes of the last head that has.
-    ended_head_bytes: usize,
+    /// The last head that has.
+    ended_head: EndedHead,
     /// The bytes of extensions and trailers in this body.
     extra_bytes: usize,
 }
@@ -153,7 +147,7 @@ impl MessageFramer {
             line: Vec::new(),
             heads: 0,
             head_bytes: 0,
-            ended_head_bytes: 0,
+            ended_head: EndedHead { bytes: 0, is_readable: true },
             extra_bytes: 0,
         }
     }
@@ -177,9 +171,9 @@ impl MessageFramer {
         self.head_bytes
     }
 
-    /// The bytes of the last head that has ended, at fault or not, without empty lines before it.
-    pub fn ended_head_bytes(&self) -> usize {
-        self.ended_head_bytes
+    /// The last head that has ended, at fault or not.
+    pub fn ended_head(&self) -> EndedHead {
+        self.ended_head
     }
 
     /// Consumes `bytes`, which come after those of the previous call.
@@ -271,7 +265,7 @@ impl MessageFramer {
             return Ok(());
         };
         self.heads += 1;
-        self.ended_head_bytes = self.head_bytes + last_line;
+        self.ended_head = EndedHead { bytes: self.head_bytes + last_line, is_readable: head.has_readable_framing() };
         (self.extra_bytes, self.head_bytes) = (0, 0);
         self.state = match head.body_framing()? {
             BodyFraming::Length(0) => State::Head(RequestHead::default()),

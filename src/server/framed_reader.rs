@@ -307,12 +307,12 @@ impl FramedReader {
             readable += consumed;
             self.fault = fault;
             if self.framer.heads() != heads {
-                let head_start = readable - self.framer.ended_head_bytes();
+                let ended = self.framer.ended_head();
+                let head_start = readable - ended.bytes;
                 let head = &bytes[head_start..readable];
                 let unreadable = framing::check(head, self.limits.headers).err();
                 self.fault = fault.or(unreadable);
-                let is_readable = unreadable.is_none() && !fault.is_some_and(FramingFault::is_refused_by_hyper);
-                if !is_readable || head.len() > self.head_capacity() {
+                if unreadable.is_some() || !ended.is_readable || head.len() > self.head_capacity() {
                     (readable, substitute) = (head_start, Some(framing::substitute(head)));
                 }
             }

@@ -24,6 +24,8 @@ pub(super) struct RequestHead {
     length: Option<u64>,
     coding: Option<TransferCoding>,
     fault: Option<FramingFault>,
+    /// See [`has_readable_framing`](RequestHead::has_readable_framing).
+    is_unreadable: bool,
 }
 
 /// The position in a head after a part of it was consumed.
@@ -101,6 +103,8 @@ impl RequestHead {
             _ if line.raw_len() > max_line_bytes => {
                 let fault = if self.started { FramingFault::HeadersTooLarge } else { FramingFault::TargetTooLong };
                 self.fault.get_or_insert(fault);
+                // Nobody has looked at what it says.
+                self.is_unreadable = true;
                 self.started = true;
             }
             (false, _) => self.add_request_line(line.is_http_10(), line.target_len(), line.has_fragment(), limits),
@@ -126,6 +130,16 @@ impl RequestHead {
             (Some(TransferCoding::Invalid), None) => Err(FramingFault::Coding),
             (None, length) => Ok(BodyFraming::Length(length.unwrap_or(0))),
         }
+    }
+
+    /// Whether hyper reads what the head says of the length and the coding of the body, whatever else is wrong.
+    pub(super) fn has_readable_framing(&self) -> bool {
+        let has_coding_error = match self.coding {
+            None => false,
+            Some(TransferCoding::Invalid) => true,
+            Some(_) => self.is_http_10,
+        };
+        !self.is_unreadable && !has_coding_error
     }
 
     fn add_request_line(&mut self, is_http_10: bool, target_len: usize, has_fragment: bool, limits: &HeadLimits) {
@@ -177,6 +191,7 @@ impl RequestHead {
         // A second one is refused even if it is the same: nobody who means well sends it.
         if length.is_none() || self.length.is_some() {
             self.fault.get_or_insert(FramingFault::Length);
+            self.is_unreadable = true;
         }
         self.length = length.or(Some(0));
     }

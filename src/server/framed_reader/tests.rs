@@ -105,6 +105,8 @@ async fn a_head_that_hyper_cannot_read_is_replaced_however_it_arrives() {
         ("HEAD /<> HTTP/1.1\r\nX-Request-Id: 1\r\n\r\n", None),
         ("HEAD / HTTP/1.1\r\nX-Request-Id: 1\r\nContent-Length: x\r\n\r\n", Some(FramingFault::Length)),
         ("HEAD / HTTP/1.1\r\nX-Request-Id: 1\r\nTransfer-Encoding: x\r\n\r\n", Some(FramingFault::Coding)),
+        // hyper reads what is wrong first, and not what comes after it.
+        ("HEAD /#f HTTP/1.0\r\nX-Request-Id: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Some(FramingFault::Fragment)),
     ] {
         let sent = [good, bad, "GET /never HTTP/1.1\r\n\r\n"].concat();
         for size in [1, 2, 7, 30, 1000] {

@@ -115,12 +115,12 @@ fn hyper_serves(head: &[u8]) -> bool {
 /// The head at the start of `bytes` that is passed on, if one is.
 fn passed(bytes: &[u8]) -> Option<&[u8]> {
     let mut framer = MessageFramer::new(LIMITS);
-    let end = match framer.consume_to_head_end(bytes) {
-        Ok(end) if framer.heads() == 1 => end,
-        Err(error) if !error.fault.is_refused_by_hyper() => error.offset,
-        _ => return None,
-    };
-    let head = &bytes[end - framer.ended_head_bytes()..end];
+    let end = framer.consume_to_head_end(bytes).unwrap_or_else(|error| error.offset);
+    let ended = framer.ended_head();
+    if framer.heads() == 0 || !ended.is_readable {
+        return None;
+    }
+    let head = &bytes[end - ended.bytes..end];
     fault(head).is_none().then_some(head)
 }
 
