@@ -2,6 +2,7 @@
 //! told about it.
 
 use std::{
+    borrow::Cow,
     io::Write,
     time::{Duration, UNIX_EPOCH},
 };
@@ -66,12 +67,20 @@ fn check_failure(status: StatusCode, failure: &TokenFailure) {
     let code = failure.code.as_deref().unwrap_or("0");
     let number = !code.is_empty() && code.len() <= 6 && code.bytes().all(|byte| byte.is_ascii_digit());
     assert!(number || OAUTH.split(' ').any(|error| error == code), "the body is told: {code:?}");
-    let code = failure.code.as_ref().map(|code| format!(" (code {code})")).unwrap_or_default();
-    assert_eq!(failure.to_string(), format!("{} (status {}){code}", failure.reason, status.as_u16()));
-    let TokenFailure { class, disposition, reason, status, code, retry_after, readable } = failure;
+    let code = failure.code.as_ref().map(|code| format!(" with code {code}")).unwrap_or_default();
+    let (reason, remedy) = (&failure.reason, &failure.remedy);
+    assert!(
+        matches!((reason, remedy), (Cow::Borrowed(_), Cow::Borrowed(_))),
+        "words of the response: {reason}; {remedy}"
+    );
+    assert_eq!(
+        failure.to_string(),
+        format!("the token endpoint answered {}{code}: {reason}; {remedy}", status.as_u16())
+    );
+    let TokenFailure { class, disposition, reason, remedy, endpoint, status, code, retry_after, readable } = failure;
     let shown = format!(
-        "TokenFailure {{ class: {class:?}, disposition: {disposition:?}, reason: {reason:?}, status: {status:?}, code: {code:?}, \
-         retry_after: {retry_after:?}, readable: {readable} }}"
+        "TokenFailure {{ class: {class:?}, disposition: {disposition:?}, reason: {reason:?}, remedy: {remedy:?}, endpoint: \
+         {endpoint:?}, status: {status:?}, code: {code:?}, retry_after: {retry_after:?}, readable: {readable} }}"
     );
     assert_eq!(format!("{failure:?}"), shown);
 }
