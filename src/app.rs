@@ -198,8 +198,10 @@ impl App {
         let mut stop = pin!(stop);
         let requested = self.sequence.requested.clone();
         let (reason, by_signal) = select! {
-            reason = stop.as_mut() => (reason.to_string(), true),
+            biased;
+            // First, since a signal after it only repeats it, even where both are seen at once.
             () = requested.cancelled() => ("an administrator".to_owned(), false),
+            reason = stop.as_mut() => (reason.to_string(), true),
             ended = self.task_ended() => return Err(ended),
         };
         let config::Shutdown { drain_delay, drain_timeout } = self.shutdown;
