@@ -121,6 +121,10 @@ fn a_coding_changes_nothing(status: StatusCode, mut headers: HeaderMap, body: &[
         assert_eq!(read(&headers, &encoded), plain, "without a field");
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         assert_eq!(read(&headers, &encoded), plain, "compressed");
-        assert_eq!(read(&headers, body), plain, "not compressed, though the field says so");
+        // A body that is compressed by itself may decode to something else than its bytes say, and the field says which of the two it is.
+        let is_compressed = body.starts_with(&[0x1f, 0x8b]) || body.first() == Some(&0x78);
+        if !(is_compressed && vendor::read(body).is_some()) {
+            assert_eq!(read(&headers, body), plain, "not compressed, though the field says so");
+        }
     }
 }
