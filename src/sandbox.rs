@@ -1,39 +1,69 @@
-//! A fake Finicity, to try the proxy on and to test it against: real TLS, both token endpoints, some customers.
+//! A fake Finicity, to develop against, to try the proxy on and to test it against: real TLS, both token endpoints, every operation.
 //!
 //! It is as strict as the real thing where that is known, and stricter where a client's mistake would otherwise go unseen: a
 //! duplicate credential header is refused, the wrong App Key is refused before anything else, five failed authentications
-//! lock the account. State is in memory and gone with the process.
+//! lock the partner. State is in memory and gone with the process, a world of its own for each seed. `docs/sandbox.md` is the manual.
 
+mod accounts;
 mod api;
 mod auth;
-mod data;
+mod body;
+mod business;
+mod call;
+mod components;
+mod connect;
+mod consents;
+mod consumers;
+mod control;
+mod credentials;
+mod customers;
+mod dates;
+mod delivery;
+mod examples;
+mod faults;
+mod fixtures;
+mod institutions;
+mod microentry;
+mod owners;
+mod paging;
+mod partner;
+mod partners;
+mod payments;
+mod pdf;
+mod received;
 mod recorder;
+mod reply;
+mod reports;
+mod route;
+mod routes;
+mod server;
 mod state;
-mod store;
+mod statements;
 mod tls;
+mod transactions;
+mod transfers;
+mod txpush;
+mod validate;
+mod webhooks;
+mod world;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use rustls::pki_types::CertificateDer;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use auth::Accounts;
+pub use credentials::{CREDENTIALS, Credentials};
 pub use recorder::{Credential, RecordedRequest};
+pub use tls::CaError;
 
-use self::state::SandboxState;
-
-/// The timeout of a client's handshake, and of a request's head.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The most connections at once. It is a sandbox.
-const MAX_CONNECTIONS: usize = 4096;
+use self::{
+    delivery::Delivery,
+    faults::Fault,
+    state::{Initial, SandboxState},
+};
 
 /// What the sandbox is like.
 #[derive(Clone, Debug)]
@@ -42,32 +72,49 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How long a token lives. The OAuth 2.0 answer names it; the partner answer does not, as the real one.
     pub token_lifetime: Duration,
+    /// Names of its certificate besides those of the loopback host.
+    pub names: Vec<String>,
+    /// The folder of a CA that lasts; without one, the CA is gone with the process.
+    pub ca_dir: Option<PathBuf>,
+    /// What identifiers and histories are derived from, beside the name of a seed.
+    pub seed: u64,
+    /// The records that every seed begins with, in place of the built-in customer.
+    pub fixtures: Option<Value>,
+    /// Faults that every seed begins with, as `POST /sandbox/faults` takes them.
+    pub faults: Vec<Value>,
+    /// Certificates of CAs of webhook receivers, beside the public ones.
+    pub webhook_roots: Vec<CertificateDer<'static>>,
 }
 
 impl Default for Config {
     /// Any free port on the loopback address, and tokens that live two hours.
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), token_lifetime: Duration::from_secs(7200) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            token_lifetime: Duration::from_secs(7200),
+            names: Vec::new(),
+            ca_dir: None,
+            seed: 0,
+            fixtures: None,
+            faults: Vec::new(),
+            webhook_roots: Vec::new(),
+        }
     }
 }
 
-/// The credentials that the sandbox knows.
-#[derive(Clone, Copy, Debug)]
-pub struct Credentials {
-    /// OAuth 2.0 client identifier, also taken for the partner id.
-    pub client_id: &'static str,
-    /// OAuth 2.0 client secret, also taken for the partner secret.
-    pub client_secret: &'static str,
-    /// App Key.
-    pub app_key: &'static str,
+/// Why the sandbox cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The CA cannot be used, or a name is none.
+    #[error("the certificate cannot be made")]
+    Ca(#[from] CaError),
+    /// A fixture or a fault is none.
+    #[error("{0}")]
+    Input(String),
 }
-
-/// What to call the sandbox with. Public knowledge; they open nothing else.
-pub const CREDENTIALS: Credentials = Credentials {
-    client_id: "sandbox-client",
-    client_secret: "sandbox-Secret-1!",
-    app_key: "sandbox-app-key-0123456789abcdef",
-};
 
 /// A running sandbox. Dropping it ends it.
 #[derive(Debug)]
@@ -83,15 +130,26 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When the address cannot be bound.
-    pub async fn start(config: &Config) -> io::Result<Self> {
-        let listener = TcpListener::bind(config.listen).await?;
-        let address = listener.local_addr()?;
-        let ca = tls::CertificateAuthority::new();
-        let acceptor = TlsAcceptor::from(ca.server_config());
-        let state = Arc::new(SandboxState::new(config.token_lifetime));
+    /// When the address cannot be bound, the CA cannot be used, or fixtures or faults are none.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let faults: Result<Vec<Fault>, String> = config.faults.iter().map(Fault::parse).collect();
+        let ca = tls::CertificateAuthority::load(config.ca_dir.as_deref())?;
+        let initial = Initial {
+            salt: config.seed,
+            token_lifetime: config.token_lifetime,
+            faults: faults.map_err(|error| StartError::Input(format!("fault: {error}")))?,
+            fixture: config.fixtures.clone(),
+            ca_pem: ca.pem().to_owned(),
+        };
+        initial.check().map_err(|error| StartError::Input(format!("fixtures: {error}")))?;
+        let acceptor = TlsAcceptor::from(ca.server_config(&config.names)?);
+        let listener =
+            TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
+        let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
+        let roots: Vec<_> = config.webhook_roots.iter().cloned().chain([ca.certificate()]).collect();
+        let state = Arc::new(SandboxState::new(initial, Delivery::start(&roots)));
         #[expect(clippy::disallowed_methods, reason = "it is aborted when the sandbox is dropped")]
-        let task = tokio::spawn(serve(listener, acceptor, Arc::clone(&state)));
+        let task = tokio::spawn(server::serve(listener, acceptor, Arc::clone(&state)));
         Ok(Self { address, ca, state, _task: AbortOnDropHandle::new(task) })
     }
 
@@ -100,7 +158,7 @@ impl Sandbox {
         self.address
     }
 
-    /// The URL to use as `upstream.url`.
+    /// The URL to use as `upstream.url` on this machine.
     pub fn url(&self) -> String {
         format!("https://localhost:{}", self.address.port())
     }
@@ -112,36 +170,11 @@ impl Sandbox {
 
     /// The same in PEM, for `upstream.ca_file`.
     pub fn ca_pem(&self) -> String {
-        self.ca.pem()
+        self.ca.pem().to_owned()
     }
 
-    /// The accounts: tokens issued, failures counted.
-    pub fn accounts(&self) -> &Accounts {
-        &self.state.accounts
-    }
-
-    /// Removes and returns the requests that were received since the last call, in order.
+    /// Removes and returns the requests of the default seed that were received since the last call, in order.
     pub fn take_recorded(&self) -> Vec<RecordedRequest> {
-        self.state.recorder.take()
-    }
-}
-
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<SandboxState>) {
-    let app = api::router(state);
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        if connections.len() >= MAX_CONNECTIONS {
-            connections.join_next().await;
-        }
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let (acceptor, app) = (acceptor.clone(), app.clone());
-        connections.spawn(async move {
-            let _ = stream.set_nodelay(true);
-            let Ok(Ok(stream)) = timeout(CLIENT_TIMEOUT, acceptor.accept(stream)).await else { return };
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT);
-            let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
-        });
+        self.state.with("", |world| world.recorder.take()).unwrap_or_default()
     }
 }

@@ -5,7 +5,7 @@ mod transcript;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::select;
 
 use super::{Sources, output::print, serve};
@@ -33,6 +33,16 @@ pub(super) struct Arguments {
     /// Make three calls, show what each side saw, and exit
     #[arg(long)]
     once: bool,
+    /// How the proxy obtains its tokens
+    #[arg(long, value_enum, default_value_t = Scheme::Oauth2)]
+    scheme: Scheme,
+}
+
+/// The schemes, as `auth.scheme` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scheme {
+    Oauth2,
+    Partner,
 }
 
 /// Runs until Ctrl-C, or with `--once` until its own calls are made.
@@ -49,7 +59,7 @@ pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Resul
             inputs.flags.insert(0, (key.to_owned(), ANY_PORT.to_owned()));
         }
     }
-    let loaded = configure(inputs, &sandbox, arguments.once).await?;
+    let loaded = configure(inputs, &sandbox, &arguments).await?;
     logging::init(&loaded.config.log, Output::Stderr)?;
     let app = App::start(loaded).await?;
     app.token().wait().await.context("the sandbox gave no token")?;
@@ -57,7 +67,7 @@ pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Resul
     if arguments.once {
         let tcp = app.addresses().proxy.iter().find_map(Address::tcp);
         let proxy = tcp.context("demo --once makes its calls over TCP: listen.proxy names no such address")?;
-        let is_as_expected = transcript::three_calls(proxy, &sandbox).await?;
+        let is_as_expected = transcript::three_calls(proxy, &sandbox, arguments.scheme).await?;
         app.run(std::future::ready("done"), std::future::pending()).await?;
         return if is_as_expected { Ok(()) } else { Err(anyhow!("the demo did not go as it should")) };
     }
@@ -69,14 +79,19 @@ pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Resul
     }
 }
 
-async fn configure(mut inputs: Inputs, sandbox: &Sandbox, once: bool) -> anyhow::Result<Loaded> {
+async fn configure(mut inputs: Inputs, sandbox: &Sandbox, arguments: &Arguments) -> anyhow::Result<Loaded> {
+    let (scheme, id, secret) = match arguments.scheme {
+        Scheme::Oauth2 => ("oauth2", "FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET"),
+        Scheme::Partner => ("partner", "FINICITY_PARTNER_ID", "FINICITY_PARTNER_SECRET"),
+    };
     inputs.environment = Environment::from_iter([
-        ("FINICITY_CLIENT_ID", CREDENTIALS.client_id),
-        ("FINICITY_CLIENT_SECRET", CREDENTIALS.client_secret),
+        (id, CREDENTIALS.client_id),
+        (secret, CREDENTIALS.client_secret),
         ("FINICITY_APP_KEY", CREDENTIALS.app_key),
     ]);
+    inputs.flags.push(("auth.scheme".to_owned(), scheme.to_owned()));
     inputs.flags.insert(0, ("log.format".to_owned(), "human".to_owned()));
-    if once {
+    if arguments.once {
         // Log lines between those of the transcript would make it unreadable.
         inputs.flags.insert(0, ("log.level".to_owned(), "warn".to_owned()));
     }

@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use serde_json::Value;
 
 use super::{Sources, output::print};
 use crate::{
@@ -21,43 +23,98 @@ pub(super) struct Arguments {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:3443")]
     listen: SocketAddr,
+    /// A host name that the certificate is for, beside localhost; the first one is in the printed URL. May be repeated
+    #[arg(long, value_name = "HOST")]
+    name: Vec<String>,
+    /// Keep the certificate authority in this folder, so that it is the same after a restart
+    #[arg(long, value_name = "DIR", conflicts_with = "ca_file")]
+    ca_dir: Option<PathBuf>,
     /// Where to write the certificate authority's certificate
     #[arg(long, value_name = "FILE", default_value = "sandbox-ca.pem")]
     ca_file: PathBuf,
     /// How long a token lives
     #[arg(long, default_value = "2h", value_parser = humantime::parse_duration)]
     token_lifetime: Duration,
+    /// A number that identifiers and histories are derived from
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Records to begin with, as `GET /sandbox/fixtures` writes them
+    #[arg(long, value_name = "FILE")]
+    fixtures: Option<PathBuf>,
+    /// A fault to begin with, as `POST /sandbox/faults` takes it. May be repeated
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
+    fault: Vec<Value>,
+    /// Certificate authorities of webhook receivers, beside the public ones
+    #[arg(long, value_name = "FILE")]
+    webhook_ca_file: Option<PathBuf>,
+}
+
+fn parse_json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))
 }
 
 /// Runs until a signal ends it.
 pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Result<()> {
     sources.command_line_only("sandbox", &[])?;
     let mut signals = StopSignals::catch()?;
-    let config = Config { listen: arguments.listen, token_lifetime: arguments.token_lifetime };
-    let sandbox =
-        Sandbox::start(&config).await.with_context(|| format!("--listen: cannot listen on {}", arguments.listen))?;
-    let ca_file = &arguments.ca_file;
-    let absolute = path::absolute(ca_file).with_context(|| format!("--ca-file: {} is no path", ca_file.display()))?;
-    fs::write(&absolute, sandbox.ca_pem())
-        .with_context(|| format!("--ca-file: cannot write {}", absolute.display()))?;
-    print(introduction(&sandbox, &absolute));
+    let sandbox = Sandbox::start(&config(&arguments)?).await?;
+    let ca_file = match &arguments.ca_dir {
+        Some(folder) => absolute("--ca-dir", &folder.join("ca.pem"))?,
+        None => {
+            let file = absolute("--ca-file", &arguments.ca_file)?;
+            fs::write(&file, sandbox.ca_pem())
+                .with_context(|| format!("--ca-file: cannot write {}", file.display()))?;
+            file
+        }
+    };
+    print(introduction(&sandbox, arguments.name.first().map(String::as_str), &ca_file));
     signals.next().await;
     Ok(())
 }
 
-/// How a proxy that is started anywhere on this machine uses `sandbox`, whose CA is in `ca_file`, by either scheme. The lines that begin with
-/// `export` are for a shell; the last scheme is in use when all of them are run.
-fn introduction(sandbox: &Sandbox, ca_file: &Path) -> String {
+fn config(arguments: &Arguments) -> anyhow::Result<Config> {
+    let read =
+        |flag: &str, file: &Path| fs::read(file).with_context(|| format!("{flag}: cannot read {}", file.display()));
+    let fixtures = arguments.fixtures.as_ref().map(|file| {
+        let text = read("--fixtures", file)?;
+        serde_json::from_slice(&text).with_context(|| format!("--fixtures: {} holds no JSON", file.display()))
+    });
+    let webhook_roots = arguments.webhook_ca_file.as_ref().map_or(Ok(Vec::new()), |file| {
+        let text = read("--webhook-ca-file", file)?;
+        CertificateDer::pem_slice_iter(&text)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| anyhow!("--webhook-ca-file: {} holds no certificates in PEM", file.display()))
+    })?;
+    Ok(Config {
+        listen: arguments.listen,
+        token_lifetime: arguments.token_lifetime,
+        names: arguments.name.clone(),
+        ca_dir: arguments.ca_dir.clone(),
+        seed: arguments.seed,
+        fixtures: fixtures.transpose()?,
+        faults: arguments.fault.clone(),
+        webhook_roots,
+    })
+}
+
+fn absolute(flag: &str, path: &Path) -> anyhow::Result<PathBuf> {
+    path::absolute(path).with_context(|| format!("{flag}: {} is no path", path.display()))
+}
+
+/// How a proxy uses `sandbox`, whose CA is in `ca_file`, by either scheme, and by which `name` when it runs elsewhere than on this machine.
+/// The lines that begin with `export` are for a shell; the last scheme is in use when all of them are run.
+fn introduction(sandbox: &Sandbox, name: Option<&str>, ca_file: &Path) -> String {
     let Credentials { client_id, client_secret, app_key } = CREDENTIALS;
     let export = |variables: &[(&str, &str)]| {
         let assignments: Vec<_> = variables.iter().map(|(name, value)| format!("{name}={}", quote(value))).collect();
         format!("export {}", assignments.join(" "))
     };
+    let url = name.map_or_else(|| sandbox.url(), |name| format!("https://{name}:{}", sandbox.address().port()));
     format!(
         "the sandbox listens on {}; a proxy uses it with\n\n{}\n{}\n\nand, for OAuth 2.0,\n\n{}\n\nor, for partner authentication,\n\n\
          {}\n\nand then\n\nfinicity-proxy serve\n",
         sandbox.address(),
-        export(&[("FINICITY__UPSTREAM__URL", &sandbox.url()), ("FINICITY_APP_KEY", app_key)]),
+        export(&[("FINICITY__UPSTREAM__URL", &url), ("FINICITY_APP_KEY", app_key)]),
         export(&[("FINICITY__UPSTREAM__CA_FILE", &ca_file.display().to_string())]),
         export(&[
             ("FINICITY__AUTH__SCHEME", "oauth2"),

@@ -1,84 +1,263 @@
-//! The routes of the sandbox, and the authentication in front of them.
+//! What happens to a request: recorded, met by a fault, authenticated, validated, handled, and its webhooks sent.
 
 use std::sync::Arc;
 
-use axum::{
-    Router,
-    body::Bytes,
-    extract::{Request, State},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::{get, post},
-};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::time::sleep;
 
 use super::{
-    auth::{Accounts, error_response},
-    data,
+    auth,
+    body::{Pace, SandboxBody},
+    call::{Call, camel_case},
+    control,
+    faults::Effect,
+    received::Received,
     recorder::{Credential, RecordedRequest},
+    reply::{Failure, JSON, Reply, Shape},
+    route::Route,
+    routes,
     state::SandboxState,
+    validate,
+    world::World,
 };
+use crate::vendor::catalogue::{Catalogue, Operation};
+
+/// The largest request body.
+const MAX_BODY: usize = 16 << 20;
 
 const OAUTH_PATH: &str = "/oauth/token";
 const PARTNER_PATH: &str = "/aggregation/v2/partners/authentication";
 
-pub(super) fn router(state: Arc<SandboxState>) -> Router {
-    Router::new()
-        .route(OAUTH_PATH, post(oauth))
-        .route(PARTNER_PATH, post(partner))
-        .merge(data::routes())
-        .fallback(get(not_found).post(not_found).put(not_found).delete(not_found))
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), authenticate))
-        .with_state(state)
-}
+/// The connection is to be reset instead of a response.
+#[derive(Debug, thiserror::Error)]
+#[error("a scripted reset")]
+pub(super) struct Reset;
 
-/// Records each request, then passes on the authenticated ones. Like the real host, the sandbox reveals nothing about its paths
-/// to an unauthenticated client.
-async fn authenticate(State(state): State<Arc<SandboxState>>, request: Request, next: Next) -> Response {
+/// The response to `request`.
+///
+/// # Errors
+///
+/// [`Reset`] when a fault says so.
+pub(super) async fn respond(
+    state: Arc<SandboxState>,
+    request: Request<Incoming>,
+) -> Result<Response<SandboxBody>, Reset> {
     let (parts, body) = request.into_parts();
-    let app_key = Accounts::check_app_key(&parts.headers);
-    let is_token_request = [OAUTH_PATH, PARTNER_PATH].contains(&parts.uri.path());
-    let token = state.accounts.check_token(&parts.headers);
-    state.recorder.add(RecordedRequest::new(&parts, app_key, token));
+    let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+        return Ok(response(Failure::new(413, "14020", "a body has at most 16 MiB").plain(), &Effect::default()));
+    };
+    let bytes = body.to_bytes();
+    let received = Received { parts, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes };
+    if received.path().starts_with("/sandbox/") {
+        return Ok(response(control::respond(&state, &received).await, &Effect::default()));
+    }
+    let (mut reply, effect) = respond_to_call(&state, &received);
+    if let Some(ping) = reply.ping.take()
+        && let Err(error) = state.delivery.send(&ping).await
+    {
+        reply = Failure::new(400, "14020", format!("Invalid parameter (webhook): the ping was not accepted: {error}"))
+            .plain();
+    }
+    if let Some((url, code)) = reply.verify.take()
+        && state.delivery.fetch(&url).await.is_none_or(|text| text.trim() != code)
+    {
+        reply = Failure::new(400, "14020", "Invalid parameter (callbackUrl): the verification code was not returned")
+            .plain();
+    }
+    state.delivery.enqueue(std::mem::take(&mut reply.webhooks));
+    if !effect.latency.is_zero() {
+        sleep(effect.latency).await;
+    }
+    if effect.reset { Err(Reset) } else { Ok(response(reply, &effect)) }
+}
 
-    let reject = |code, message| error_response(StatusCode::UNAUTHORIZED, code, message);
-    match (app_key, token, is_token_request) {
-        (Credential::Missing, _, _) => reject("10026", "Missing (Finicity-App-Key)"),
-        (Credential::Wrong | Credential::Expired, _, _) => {
-            (StatusCode::UNAUTHORIZED, "Invalid (Finicity-App-Key)").into_response()
+/// The response to a call of the API, with what a fault does to it.
+fn respond_to_call(state: &SandboxState, received: &Received) -> (Reply, Effect) {
+    let path = received.path();
+    let operation = Catalogue::us().find(&received.parts.method, path);
+    let token = auth::token_of(&received.parts.headers);
+    let is_token_request = received.parts.method == http::Method::POST && [OAUTH_PATH, PARTNER_PATH].contains(&path);
+    let issuer = match token {
+        Ok(Some(token)) => state.issuer_of(token),
+        _ if path == PARTNER_PATH || is_token_request => Some(auth::seed_of(&received.body).to_owned()),
+        _ => None,
+    };
+    let issuer = issuer.unwrap_or_default();
+    let partner = state.with(&issuer, |world| {
+        let token = match token {
+            Ok(None) => Credential::Missing,
+            Ok(Some(token)) => world.partner.check_token(token, world.now_ms()),
+            Err(()) => Credential::Wrong,
+        };
+        (token, world.partner.id().to_owned(), world.partner.secret().to_owned())
+    });
+    let seed = if is_token_request { &issuer } else { received.seed().unwrap_or(&issuer) };
+    let outcome = partner.and_then(|(token, id, secret)| {
+        state.with(seed, |world| {
+            let mut call = Call {
+                operation,
+                params: parameters(operation, path),
+                query: received.query(),
+                headers: received.parts.headers.clone(),
+                body: received.body.clone(),
+                origin: received.origin(),
+                partner_id: id,
+                partner_secret: secret,
+            };
+            handle(world, received, &mut call, token)
+        })
+    });
+    outcome.unwrap_or_else(|error| (Failure::new(400, "sandbox_seed", error).plain(), Effect::default()))
+}
+
+fn handle(world: &mut World, received: &Received, call: &mut Call, token: Credential) -> (Reply, Effect) {
+    let app_key = auth::check_app_key(&call.headers);
+    let (method, path) = (received.parts.method.as_str(), received.path());
+    let label = match call.operation.is_other() {
+        true => format!("{method} {path}"),
+        false => format!("{} {}", call.operation.method(), call.operation.template()),
+    };
+    let salt = world.hash(&["fault"]).to_string();
+    let draws = |draw: &str| world_hash(&salt, draw);
+    let effect = world.faults.meet(&label, path, draws);
+    let reply = match effect.reply(|status| Shape::of(call.operation.template(), status)) {
+        Some(reply) => reply,
+        None => authenticated(world, received, call, app_key, token),
+    };
+    world.recorder.add(RecordedRequest::new(&received.parts, app_key, token), reply.status);
+    (reply, effect)
+}
+
+/// A number for a fault's probability.
+fn world_hash(salt: &str, draw: &str) -> u64 {
+    let joined = format!("{salt}/{draw}");
+    joined.bytes().fold(0xcbf2_9ce4_8422_2325, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        >> 20
+}
+
+/// Passes on an authenticated request. Like the real host, the sandbox reveals nothing about its paths to an unauthenticated client.
+fn authenticated(
+    world: &mut World,
+    received: &Received,
+    call: &mut Call,
+    app_key: Credential,
+    token: Credential,
+) -> Reply {
+    let template = call.operation.template();
+    let reject = |code: &str, message: &str| Failure::new(401, code, message).reply(template);
+    let is_post = received.parts.method == http::Method::POST;
+    let path = received.path();
+    let needs_no_token = path == PARTNER_PATH || (is_post && path == OAUTH_PATH);
+    match (app_key, token) {
+        (Credential::Missing, _) => reject("10026", "Missing (Finicity-App-Key)"),
+        (Credential::Wrong | Credential::Expired, _) => {
+            let failure = Failure::new(401, "10027", "Invalid (Finicity-App-Key)");
+            if call.has_text_errors() { Shape::Text.reply(&failure) } else { failure.reply(call.operation.template()) }
         }
-        (_, Credential::Missing, true) => next.run(Request::from_parts(parts, body)).await,
-        (_, _, true) => error_response(StatusCode::BAD_REQUEST, "10005", "a token call carries no token"),
-        (_, Credential::Valid, _) => next.run(Request::from_parts(parts, body)).await,
-        (_, Credential::Missing, _) => reject("10024", "Missing (Finicity-App-Token)"),
-        (_, Credential::Expired, _) => reject("10023", "Expired (Finicity-App-Token)"),
-        (_, Credential::Wrong, _) => reject("10022", "Invalid (Finicity-App-Token)"),
+        (_, Credential::Missing) if needs_no_token => match (is_post, path) {
+            (true, OAUTH_PATH) => auth::oauth(world, &call.headers, &call.body),
+            (true, _) => auth::partner(world, &call.headers, &call.body),
+            (false, _) if received.parts.method == http::Method::PUT => {
+                auth::rotate(world, &call.body).unwrap_or_else(|failure| failure.reply(call.operation.template()))
+            }
+            (false, _) => unknown(received),
+        },
+        (_, _) if needs_no_token => Failure::new(400, "10005", "a token call carries no token").reply(template),
+        (_, Credential::Missing) => reject("10024", "Missing (Finicity-App-Token)"),
+        (_, Credential::Expired) => reject("10023", "Expired (Finicity-App-Token)"),
+        (_, Credential::Wrong) => reject("10022", "Invalid (Finicity-App-Token)"),
+        (_, Credential::Valid) => match routes::find(call.operation) {
+            Some(route) => run(world, received, call, route),
+            None => unknown(received),
+        },
     }
 }
 
-async fn oauth(State(state): State<Arc<SandboxState>>, headers: HeaderMap, body: Bytes) -> Response {
-    match sends_and_accepts_json(&headers) {
-        true => state.accounts.issue_oauth_token(&body),
-        false => error_response(StatusCode::UNSUPPORTED_MEDIA_TYPE, "10005", "a token call is JSON in and out"),
-    }
-}
-
-async fn partner(State(state): State<Arc<SandboxState>>, headers: HeaderMap, body: Bytes) -> Response {
-    match sends_and_accepts_json(&headers) {
-        true => state.accounts.issue_partner_token(&body),
-        // The real host has been observed to respond in XML to a request that does not accept JSON.
-        false => {
-            let xml = "<error><code>10005</code><message>send and accept application/json</message></error>";
-            (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/xml")], xml).into_response()
+/// Validates `call`, looks up what its path names, and calls its handler.
+fn run(world: &mut World, received: &Received, call: &Call, route: &Route) -> Reply {
+    let checked = validate::check_query(route.query, &call.query).and_then(|()| match route.body {
+        Some(_) if call.body.is_null() && !received.bytes.is_empty() => Err(Failure::invalid("body", "JSON")),
+        Some(spec) => validate::check_body(spec, &call.body),
+        None => Ok(()),
+    });
+    let outcome = checked.and_then(|()| exists(world, call)).and_then(|()| (route.handler)(world, call));
+    outcome.unwrap_or_else(|mut failure| {
+        if failure.status == 404
+            && call.operation.template() == "/aggregation/v3/customers/{customerId}/accounts/{accountId}/owner"
+        {
+            // The one operation with a customer that documents no 404.
+            failure.status = 400;
         }
+        failure.reply(call.operation.template())
+    })
+}
+
+/// Whether the customer, the account, the login and the consumer of the path are there.
+fn exists(world: &World, call: &Call) -> Result<(), Failure> {
+    let param = |name: &str| Some(call.param(name)).filter(|value| !value.is_empty());
+    let customer = param("customerId");
+    if customer.is_some_and(|id| world.get("customers", id).is_none()) {
+        return Err(Failure::not_found("14001", "Customer"));
     }
+    let of_customer = |account: &Value| customer.is_none_or(|id| account["customerId"] == id);
+    if param("accountId").is_some_and(|id| !world.get("accounts", id).is_some_and(of_customer)) {
+        return Err(Failure::not_found("38003", "Account"));
+    }
+    let login = param("institutionLoginId");
+    if login.is_some_and(|id| !world.having("accounts", "institutionLoginId", id).into_iter().any(of_customer)) {
+        return Err(Failure::not_found("38003", "Institution login"));
+    }
+    if param("consumerId").is_some_and(|id| world.get("consumers", id).is_none()) {
+        return Err(Failure::not_found("14001", "Consumer"));
+    }
+    Ok(())
 }
 
-fn sends_and_accepts_json(headers: &HeaderMap) -> bool {
-    let is_json = |name| headers.get(name).map(HeaderValue::as_bytes) == Some(b"application/json");
-    is_json(header::ACCEPT) && is_json(header::CONTENT_TYPE)
+/// The names in the template's braces, with what `path` has in their places.
+fn parameters(operation: Operation, path: &str) -> Vec<(String, String)> {
+    let template = operation.template().split('/');
+    let named = template.zip(path.split('/')).filter_map(|(name, value)| {
+        let name = name.strip_prefix('{')?.strip_suffix('}')?;
+        Some((camel_case(name), value.to_owned()))
+    });
+    named.collect()
 }
 
-async fn not_found() -> Response {
-    error_response(StatusCode::NOT_FOUND, "14001", "there is no such operation in the sandbox")
+fn unknown(received: &Received) -> Reply {
+    let message = format!(
+        "the sandbox has no operation {} {}; docs/sandbox.md lists them",
+        received.parts.method,
+        received.path()
+    );
+    Failure::new(404, "unknown_operation", message).plain()
+}
+
+fn response(reply: Reply, effect: &Effect) -> Response<SandboxBody> {
+    let Reply { status, content_type, body, location, .. } = reply;
+    let mut headers = HeaderMap::new();
+    if !body.is_empty() {
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(if content_type.is_empty() { JSON } else { content_type }),
+        );
+    }
+    if let Some(location) = location.and_then(|location| HeaderValue::from_str(&location).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
+    if let Some(seconds) = effect.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if content_type == super::reply::HTML {
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
+        );
+    }
+    let mut response = Response::new(SandboxBody::new(body, effect.pace.unwrap_or(Pace::Whole)));
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = headers;
+    response
 }

@@ -1,182 +1,116 @@
-//! The account of the sandbox: who gets a token, which tokens are valid, and when the account is locked.
+//! How a request is authenticated, and how a partner obtains a token or a new secret.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderMap, HeaderName, StatusCode, header};
-use serde::Deserialize;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use super::{CREDENTIALS, Credential, recorder::FINICITY_APP_TOKEN};
+use super::{
+    credentials::CREDENTIALS,
+    partner::SEED_SEPARATOR,
+    recorder::{Credential, FINICITY_APP_TOKEN},
+    reply::{Failure, Outcome, Reply, Shape},
+    validate::check_body,
+    world::World,
+};
 use crate::token::scheme::FINICITY_APP_KEY;
 
-/// The number of failed authentications that locks the account. Only a restart of the sandbox unlocks it.
-const MAX_FAILURES: u32 = 5;
-
-/// Tokens and failures.
-#[derive(Debug)]
-pub struct Accounts {
-    lifetime: Duration,
-    state: Mutex<State>,
+/// The seed that the client identifier in the body of a token request names; empty for the default one.
+pub(super) fn seed_of(body: &Value) -> &str {
+    let id = body["partnerId"].as_str().or_else(|| body["client_id"].as_str()).unwrap_or("");
+    id.strip_prefix(CREDENTIALS.client_id).and_then(|rest| rest.strip_prefix(SEED_SEPARATOR)).unwrap_or("")
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// Every token that was issued, with its expiry.
-    tokens: HashMap<String, Instant>,
-    token_requests: u64,
-    failures: u32,
-}
-
-impl Accounts {
-    pub(super) fn new(lifetime: Duration) -> Self {
-        Self { lifetime, state: Mutex::default() }
-    }
-
-    /// Token requests that reached the check of the secret, successful or not.
-    pub fn token_requests(&self) -> u64 {
-        self.lock().token_requests
-    }
-
-    /// Whether the account is locked.
-    pub fn is_locked(&self) -> bool {
-        self.lock().failures >= MAX_FAILURES
-    }
-
-    /// Expires every token that was issued so far.
-    pub fn expire_tokens(&self) {
-        let now = Instant::now();
-        self.lock().tokens.values_mut().for_each(|expires_at| *expires_at = now);
-    }
-
-    /// How the App Key was sent.
-    pub(super) fn check_app_key(headers: &HeaderMap) -> Credential {
-        match single_value(headers, &FINICITY_APP_KEY) {
-            Ok(None) => Credential::Missing,
-            Ok(Some(key)) if key == CREDENTIALS.app_key.as_bytes() => Credential::Valid,
-            _ => Credential::Wrong,
-        }
-    }
-
-    /// How the token was sent: as a bearer token or in `Finicity-App-Token`, but not both.
-    pub(super) fn check_token(&self, headers: &HeaderMap) -> Credential {
-        let bearer = single_value(headers, &header::AUTHORIZATION);
-        let token = match (bearer, single_value(headers, &FINICITY_APP_TOKEN)) {
-            (Ok(None), Ok(None)) => return Credential::Missing,
-            (Ok(Some(bearer)), Ok(None)) => bearer.strip_prefix(b"Bearer "),
-            (Ok(None), Ok(Some(token))) => Some(token),
-            _ => None,
-        };
-        let expires_at =
-            token.and_then(|t| std::str::from_utf8(t).ok()).and_then(|t| self.lock().tokens.get(t).copied());
-        match expires_at {
-            None => Credential::Wrong,
-            Some(expires_at) if expires_at <= Instant::now() => Credential::Expired,
-            Some(_) => Credential::Valid,
-        }
-    }
-
-    /// `POST /oauth/token` with `body`, with a valid App Key.
-    pub(super) fn issue_oauth_token(&self, body: &[u8]) -> Response {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct OAuthRequest {
-            client_id: String,
-            client_secret: String,
-            grant_type: String,
-            #[serde(default, rename = "scope")]
-            _scope: String,
-        }
-
-        let reject = |status, error: &str| (status, Json(json!({ "error": error }))).into_response();
-        let Ok(request) = serde_json::from_slice::<OAuthRequest>(body) else {
-            return reject(StatusCode::BAD_REQUEST, "invalid_request");
-        };
-        if request.grant_type != "client_credentials" {
-            return reject(StatusCode::BAD_REQUEST, "unsupported_grant_type");
-        }
-        match self.authenticate(&request.client_id, &request.client_secret) {
-            Ok(token) => Json(json!({
-                "access_token": token,
-                "token_type": "Bearer",
-                "expires_in": self.lifetime.as_secs(),
-            }))
-            .into_response(),
-            Err(AuthError::Locked) => locked(),
-            Err(_) => reject(StatusCode::UNAUTHORIZED, "invalid_client"),
-        }
-    }
-
-    /// `POST /aggregation/v2/partners/authentication` with `body`, with a valid App Key.
-    pub(super) fn issue_partner_token(&self, body: &[u8]) -> Response {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields, rename_all = "camelCase")]
-        struct PartnerRequest {
-            partner_id: String,
-            partner_secret: String,
-        }
-
-        let Ok(request) = serde_json::from_slice::<PartnerRequest>(body) else {
-            return error_response(StatusCode::BAD_REQUEST, "10005", "Missing or malformed parameter");
-        };
-        match self.authenticate(&request.partner_id, &request.partner_secret) {
-            Ok(token) => Json(json!({ "token": token })).into_response(),
-            Err(AuthError::Locked) => locked(),
-            Err(AuthError::UnknownId) => error_response(StatusCode::NOT_FOUND, "12401", "Partner not found"),
-            Err(AuthError::WrongSecret) => error_response(StatusCode::UNAUTHORIZED, "10001", "Invalid credentials"),
-        }
-    }
-
-    fn authenticate(&self, id: &str, secret: &str) -> Result<String, AuthError> {
-        let mut state = self.lock();
-        state.token_requests += 1;
-        if state.failures >= MAX_FAILURES {
-            return Err(AuthError::Locked);
-        }
-        if id != CREDENTIALS.client_id || secret != CREDENTIALS.client_secret {
-            state.failures += 1;
-            return Err(if id == CREDENTIALS.client_id { AuthError::WrongSecret } else { AuthError::UnknownId });
-        }
-        let token = format!("sandbox{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-        state.tokens.insert(token.clone(), Instant::now() + self.lifetime);
-        Ok(token)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+/// How the App Key was sent.
+pub(super) fn check_app_key(headers: &HeaderMap) -> Credential {
+    match single_value(headers, &FINICITY_APP_KEY) {
+        Ok(None) => Credential::Missing,
+        Ok(Some(key)) if key == CREDENTIALS.app_key => Credential::Valid,
+        _ => Credential::Wrong,
     }
 }
 
-enum AuthError {
-    UnknownId,
-    WrongSecret,
-    Locked,
+/// The token of a request: as a bearer token or in `Finicity-App-Token`, but not both. `None` when there is none, an error when what
+/// is there cannot be one token.
+pub(super) fn token_of(headers: &HeaderMap) -> Result<Option<&str>, ()> {
+    match (single_value(headers, &header::AUTHORIZATION)?, single_value(headers, &FINICITY_APP_TOKEN)?) {
+        (None, token) => Ok(token),
+        (Some(bearer), None) => bearer.strip_prefix("Bearer ").map(Some).ok_or(()),
+        (Some(_), Some(_)) => Err(()),
+    }
 }
 
-/// The vendor reports a locked account as a server error.
-fn locked() -> Response {
-    error_response(StatusCode::INTERNAL_SERVER_ERROR, "24302", "The account is locked")
-}
-
-/// An error in the vendor's usual shape.
-pub(super) fn error_response(status: StatusCode, code: &str, message: &str) -> Response {
-    let body: Value = json!({ "code": code, "message": message });
-    (status, Json(body)).into_response()
-}
-
-/// The one value of the field `name`; `None` when it is missing, an error when it occurs twice.
-fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, ()> {
+/// The one value of the field `name`; `None` when it is missing, an error when it occurs twice or is no text.
+fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ()> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (_, Some(_)) => Err(()),
-        (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
+        (value, None) => value.map(|value| value.to_str().map_err(|_| ())).transpose(),
     }
+}
+
+/// `POST /oauth/token` with a valid App Key.
+pub(super) fn oauth(world: &mut World, headers: &HeaderMap, body: &Value) -> Reply {
+    let reject = |status, error: &str| Shape::OAuth.reply(&Failure::new(status, error, "see docs/sandbox.md"));
+    if !sends_and_accepts_json(headers) {
+        return Shape::Plain.reply(&Failure::new(415, "10005", "a token call is JSON in and out"));
+    }
+    let known = ["client_id", "client_secret", "grant_type", "scope"];
+    let has_unknown = body.as_object().is_none_or(|members| members.keys().any(|name| !known.contains(&name.as_str())));
+    if has_unknown || check_body("client_id*:s client_secret*:s grant_type*:s scope:s", body).is_err() {
+        return reject(400, "invalid_request");
+    }
+    if body["grant_type"] != "client_credentials" {
+        return reject(400, "unsupported_grant_type");
+    }
+    let now = world.now_ms();
+    let text = |name: &str| body[name].as_str().unwrap_or("");
+    match world.partner.authenticate(text("client_id"), text("client_secret"), now) {
+        Ok(()) => {
+            let token = world.partner.issue(now);
+            let lifetime = world.partner.lifetime().as_secs();
+            Reply::json(200, &json!({"access_token": token, "token_type": "Bearer", "expires_in": lifetime}))
+        }
+        Err(locked) if locked.code == "24302" => Shape::Plain.reply(&locked),
+        Err(_) => reject(401, "invalid_client"),
+    }
+}
+
+/// `POST /aggregation/v2/partners/authentication` with a valid App Key.
+pub(super) fn partner(world: &mut World, headers: &HeaderMap, body: &Value) -> Reply {
+    if !sends_and_accepts_json(headers) {
+        // The real host has been observed to respond in XML to a request that does not accept JSON.
+        return Shape::Xml.reply(&Failure::new(400, "10005", "send and accept application/json"));
+    }
+    let known = body
+        .as_object()
+        .is_some_and(|members| members.keys().all(|name| name == "partnerId" || name == "partnerSecret"));
+    let checked = check_body("partnerId*:s partnerSecret*:s", body);
+    let outcome = match checked {
+        Err(failure) => Err(failure),
+        Ok(()) if !known => Err(Failure::new(400, "10005", "Missing or malformed parameter")),
+        Ok(()) => {
+            let now = world.now_ms();
+            let text = |name: &str| body[name].as_str().unwrap_or("");
+            world.partner.authenticate(text("partnerId"), text("partnerSecret"), now).map(|()| world.partner.issue(now))
+        }
+    };
+    match outcome {
+        Ok(token) => Reply::json(200, &json!({"token": token})),
+        Err(failure) if failure.status == 404 => Shape::Errors.reply(&failure),
+        Err(failure) => Shape::Plain.reply(&failure),
+    }
+}
+
+/// `PUT /aggregation/v2/partners/authentication`: a new secret. The old one is accepted for 30 days unless `immediate` is true.
+pub(super) fn rotate(world: &mut World, body: &Value) -> Outcome {
+    check_body("partnerId*:s partnerSecret*:s newPartnerSecret*:s immediate:b", body)?;
+    let now = world.now_ms();
+    let text = |name: &str| body[name].as_str().unwrap_or("");
+    world.partner.authenticate(text("partnerId"), text("partnerSecret"), now)?;
+    world.partner.rotate(text("newPartnerSecret"), body["immediate"] == true, now)?;
+    Reply::empty(204)
+}
+
+fn sends_and_accepts_json(headers: &HeaderMap) -> bool {
+    let is_json = |name| headers.get(name).map(HeaderValue::as_bytes) == Some(b"application/json");
+    is_json(header::ACCEPT) && is_json(header::CONTENT_TYPE)
 }

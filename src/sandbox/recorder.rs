@@ -1,11 +1,9 @@
 //! Records the requests that the sandbox received. Credentials are compared and then left out.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::VecDeque;
 
 use http::{HeaderName, header, request::Parts};
+use serde_json::{Value, json};
 
 use crate::token::scheme::FINICITY_APP_KEY;
 
@@ -51,6 +49,8 @@ pub struct RecordedRequest {
     pub app_key: Credential,
     /// The token; [`Credential::Missing`] on a token request.
     pub token: Credential,
+    /// The status of the response.
+    pub status: u16,
 }
 
 impl RecordedRequest {
@@ -71,24 +71,37 @@ impl RecordedRequest {
             headers: headers.collect(),
             app_key,
             token,
+            status: 0,
         }
+    }
+
+    /// As the control API shows it.
+    fn shown(&self) -> Value {
+        json!({
+            "method": self.method, "target": self.target, "headers": self.headers, "appKey": self.app_key.as_str(),
+            "token": self.token.as_str(), "status": self.status,
+        })
     }
 }
 
 /// The recorded requests, in the order of arrival.
 #[derive(Debug, Default)]
-pub(super) struct Recorder(Mutex<VecDeque<RecordedRequest>>);
+pub(super) struct Recorder(VecDeque<RecordedRequest>);
 
 impl Recorder {
-    pub(super) fn add(&self, request: RecordedRequest) {
-        let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if requests.len() == MAX_REQUESTS {
-            requests.pop_front();
+    pub(super) fn add(&mut self, request: RecordedRequest, status: u16) {
+        if self.0.len() == MAX_REQUESTS {
+            self.0.pop_front();
         }
-        requests.push_back(request);
+        self.0.push_back(RecordedRequest { status, ..request });
     }
 
-    pub(super) fn take(&self) -> Vec<RecordedRequest> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+    pub(super) fn take(&mut self) -> Vec<RecordedRequest> {
+        self.0.drain(..).collect()
+    }
+
+    /// Every recorded request, as the control API shows it.
+    pub(super) fn shown(&self) -> Value {
+        self.0.iter().map(RecordedRequest::shown).collect()
     }
 }

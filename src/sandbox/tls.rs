@@ -1,49 +1,110 @@
-//! The sandbox's certificate, made when it starts and gone when it ends.
+//! The sandbox's certificate authority, made when it starts or kept in a folder, and the certificate that it signs.
 
-use std::sync::Arc;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::{
     ServerConfig,
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject as _},
 };
 
-/// The names that the sandbox can be called by.
+/// The names that the sandbox can always be called by.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// The files in the folder of a lasting CA.
+const CA_FILE: &str = "ca.pem";
+const KEY_FILE: &str = "ca-key.pem";
+
+/// Why a lasting CA cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// A file or the folder cannot be read or written.
+    #[error("cannot use {path}", path = .0.display())]
+    Io(PathBuf, #[source] io::Error),
+    /// What is there is not a CA that was made by the sandbox.
+    #[error("{path} holds no CA of the sandbox; remove both files in the folder to make a new one", path = .0.display())]
+    Invalid(PathBuf),
+    /// A name that no certificate can have.
+    #[error("{0:?} is no host name")]
+    Name(String),
+}
 
 /// The sandbox's own CA.
 #[derive(Debug)]
 pub(super) struct CertificateAuthority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 impl CertificateAuthority {
-    pub(super) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "finicity-proxy sandbox CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    /// The CA in `folder`, made there when the folder has none; one that is gone with the process without a folder.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be used.
+    pub(super) fn load(folder: Option<&Path>) -> Result<Self, CaError> {
+        let Some(folder) = folder else { return Ok(Self::new().0) };
+        let (ca_file, key_file) = (folder.join(CA_FILE), folder.join(KEY_FILE));
+        if key_file.exists() {
+            let read = |path: &Path| fs::read_to_string(path).map_err(|error| CaError::Io(path.to_owned(), error));
+            let (pem, key) = (read(&ca_file)?, read(&key_file)?);
+            return Self::parse(&pem, &key).ok_or(CaError::Invalid(ca_file));
+        }
+        let write =
+            |path: &Path, text: &str| fs::write(path, text).map_err(|error| CaError::Io(path.to_owned(), error));
+        fs::create_dir_all(folder).map_err(|error| CaError::Io(folder.to_owned(), error))?;
+        let (ca, key) = Self::new();
+        write(&ca_file, &ca.pem)?;
+        write_private(&key_file, &key).map_err(|error| CaError::Io(key_file, error))?;
+        Ok(ca)
+    }
+
+    /// A new CA, and its key in PEM.
+    fn new() -> (Self, String) {
+        let params = ca_params();
         let key = KeyPair::generate().expect("ring makes P-256 keys");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("the parameters are valid");
-        Self { issuer }
+        let certificate = params.self_signed(&key).expect("the parameters are valid");
+        let key_pem = key.serialize_pem();
+        let ca =
+            Self { certificate: certificate.der().clone(), pem: certificate.pem(), issuer: Issuer::new(params, key) };
+        (ca, key_pem)
+    }
+
+    /// The CA with this certificate, which [`Self::new`] made, and its key.
+    fn parse(pem: &str, key: &str) -> Option<Self> {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let issuer = Issuer::new(ca_params(), KeyPair::from_pem(key).ok()?);
+        Some(Self { certificate, pem: pem.to_owned(), issuer })
     }
 
     /// The CA's own certificate.
     pub(super) fn certificate(&self) -> CertificateDer<'static> {
-        self.issuer.der().clone()
+        self.certificate.clone()
     }
 
-    pub(super) fn pem(&self) -> String {
-        self.issuer.pem()
+    pub(super) fn pem(&self) -> &str {
+        &self.pem
     }
 
-    /// A server with a certificate for [`NAMES`], signed by this CA; TLS 1.2 and 1.3, HTTP/1.1.
-    pub(super) fn server_config(&self) -> Arc<ServerConfig> {
-        let mut params = CertificateParams::new(NAMES.map(str::to_owned)).expect("the names are valid");
+    /// A server with a certificate for [`NAMES`] and `names`, signed by this CA; TLS 1.2 and 1.3, HTTP/1.1.
+    ///
+    /// # Errors
+    ///
+    /// When one of `names` cannot be a host name.
+    pub(super) fn server_config(&self, names: &[String]) -> Result<Arc<ServerConfig>, CaError> {
+        if let Some(name) = names.iter().find(|name| ServerName::try_from(name.as_str()).is_err()) {
+            return Err(CaError::Name(name.clone()));
+        }
+        let all: Vec<String> = NAMES.map(str::to_owned).into_iter().chain(names.iter().cloned()).collect();
+        let mut params = CertificateParams::new(all).map_err(|_| CaError::Name(names.join(" ")))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().expect("ring makes P-256 keys");
@@ -56,6 +117,21 @@ impl CertificateAuthority {
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("the key belongs to the certificate");
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Arc::new(config)
+        Ok(Arc::new(config))
     }
+}
+
+/// What every CA of the sandbox says of itself.
+fn ca_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "finicity-proxy sandbox CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// Writes `text` to a new file that only its owner can read.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }

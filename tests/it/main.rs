@@ -81,6 +81,19 @@ mod logs {
     mod stalled_reader;
 }
 
+/// The fake Finicity: every operation, its state, its faults, and the clients that are developed against it.
+#[cfg(feature = "sandbox")]
+mod sandbox {
+    mod authentication;
+    mod conformance;
+    mod connect;
+    mod control;
+    mod documents;
+    mod journey;
+    mod seeds;
+    mod state;
+}
+
 /// Subcommands, their arguments, environment and files, and their exit codes.
 mod cli {
     mod command_line;

@@ -19,9 +19,9 @@ pub(super) type Request = &'static [u8];
 pub(super) const SMALL: Request = b"GET /aggregation/v1/customers?limit=5 HTTP/1.1\r\nHost: localhost\r\n\
     User-Agent: budget/1\r\nAccept: application/json\r\n\r\n";
 
-/// One whose answer is large: a page of the sandbox's transactions, of about 70 KB.
+/// One whose answer is large: a page of the sandbox's transactions, of about 140 KB.
 pub(super) const LARGE: Request = b"GET /aggregation/v4/customers/1005061234/accounts/5011648377/transactions\
-    ?fromDate=1420092061&toDate=1900000000&limit=1000 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: budget/1\r\n\
+    ?fromDate=1420092061&toDate=1900000000&limit=280 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: budget/1\r\n\
     Accept: application/json\r\n\r\n";
 
 /// A connection that is kept.

@@ -9,6 +9,7 @@ use super::super::{
     local_client::{self, Endpoint, LocalRequest, LocalResponse, Target},
     output::print,
 };
+use super::Scheme;
 use crate::sandbox::{Credential, RecordedRequest, Sandbox};
 
 /// The longest part of a response body that is shown.
@@ -28,14 +29,18 @@ struct DemoRequest {
 }
 
 /// Sends the requests and prints what each side saw. Returns whether all of it was as expected; what was not is printed.
-pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox) -> anyhow::Result<bool> {
+pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox, scheme: Scheme) -> anyhow::Result<bool> {
     let mut faults = Vec::new();
     print("The token call, made by the proxy before any caller came:\n");
     match sandbox.take_recorded().as_slice() {
         [call] => {
             show_received(call);
-            let specified = call.method == "POST" && call.target == "/oauth/token" && call.app_key == Credential::Valid;
-            faults.extend((!specified).then(|| "the token call is not POST /oauth/token with the App Key".to_owned()));
+            let target = match scheme {
+                Scheme::Oauth2 => "/oauth/token",
+                Scheme::Partner => "/aggregation/v2/partners/authentication",
+            };
+            let specified = call.method == "POST" && call.target == target && call.app_key == Credential::Valid;
+            faults.extend((!specified).then(|| format!("the token call is not POST {target} with the App Key")));
         }
         calls => faults.push(format!("there were {} token calls instead of one", calls.len())),
     }
@@ -61,7 +66,12 @@ pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox) -> anyhow:
     }
 
     if faults.is_empty() {
-        print("\nAll three calls were authenticated by the proxy; the caller sent no credential and saw none.");
+        let injected = match scheme {
+            Scheme::Oauth2 => "Finicity-App-Key and Authorization",
+            Scheme::Partner => "Finicity-App-Key and Finicity-App-Token",
+        };
+        print(format_args!("\nThe proxy added {injected} to each of them."));
+        print("All three calls were authenticated by the proxy; the caller sent no credential and saw none.");
     } else {
         print(format_args!("\nThis is not as it should be:\n  {}", faults.join("\n  ")));
     }
@@ -89,7 +99,7 @@ fn requests() -> [DemoRequest; 3] {
         DemoRequest {
             title: "Read transactions",
             method: Method::GET,
-            target: format!("{transactions}?fromDate=1700000000&toDate=1700300000&limit=2"),
+            target: format!("{transactions}?fromDate=1700000000&toDate=4000000000&limit=2"),
             body: "",
             expected_status: 200,
         },

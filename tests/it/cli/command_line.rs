@@ -195,6 +195,20 @@ fn demo_once_shows_three_calls_and_exits_with_0() {
 }
 
 #[test]
+fn demo_once_shows_the_headers_of_its_scheme() {
+    let (code, output) = run(&["demo", "--once", "--scheme", "partner"], &with_secrets(&[]));
+    assert_eq!(code, Some(0), "{output}");
+    for part in [
+        "POST /aggregation/v2/partners/authentication",
+        "finicity-app-token: [redacted, valid]",
+        "The proxy added Finicity-App-Key and Finicity-App-Token to each of them.",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+    assert!(!output.contains("/oauth/token") && !output.contains("authorization:"), "{output}");
+}
+
+#[test]
 fn demo_invites_a_newcomer_and_ends_cleanly_on_ctrl_c() {
     let mut command = program();
     command.args(["demo"]);

@@ -7,6 +7,8 @@ pub mod client;
 pub mod egress;
 pub mod h2;
 pub mod process;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 pub mod upstream;
 
 use std::time::Duration;

@@ -1,0 +1,109 @@
+//! A request as a handler sees it: authenticated, validated, and with what its path names in place.
+
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::{examples, world::World};
+use crate::vendor::catalogue::Operation;
+
+/// A request for one operation.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) operation: Operation,
+    /// The names in the template's braces, in camel case, and what the path has in their places.
+    pub(super) params: Vec<(String, String)>,
+    pub(super) query: Vec<(String, String)>,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Value,
+    /// `https://` and the `Host` of the request, for links to the sandbox itself.
+    pub(super) origin: String,
+    /// Who calls: the partner's id, and its current secret.
+    pub(super) partner_id: String,
+    pub(super) partner_secret: String,
+}
+
+impl Call {
+    /// The value of the path's parameter `name`, in camel case; empty when the template has none of this name.
+    pub(super) fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    /// The value of the query's parameter `name`, unless it is missing or empty.
+    pub(super) fn query(&self, name: &str) -> Option<&str> {
+        let value = self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// The number in the query's parameter `name`.
+    pub(super) fn number(&self, name: &str) -> Option<i64> {
+        self.query(name)?.parse().ok()
+    }
+
+    /// The text of the body's member `name`; empty when there is none.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.body[name].as_str().unwrap_or("")
+    }
+
+    /// Whether the client prefers a PDF.
+    pub(super) fn accepts_pdf(&self) -> bool {
+        let accept = self.headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        accept.split(',').next().is_some_and(|first| first.trim().starts_with("application/pdf"))
+    }
+
+    /// Whether the operation documents 401 as plain text, too.
+    pub(super) fn has_text_errors(&self) -> bool {
+        const JSON_ONLY: [&str; 8] = [
+            "/notification-subscriptions/",
+            "/connect-components/",
+            "/connect/experiences/{",
+            "/data-sharing-consents",
+            "/aggregation/v1/paysuite/",
+            "/aggregation/v2/partners/authentication",
+            "/decisioning/customers/{customerId}/sbca",
+            "/decisioning/sbca/",
+        ];
+        !JSON_ONLY.iter().any(|prefix| self.operation.template().starts_with(prefix))
+    }
+
+    /// The customer of the path.
+    pub(super) fn customer_id(&self) -> &str {
+        self.param("customerId")
+    }
+
+    /// The example `name`, with dates and identifiers filled in, and what the path names in the members of the same names.
+    pub(super) fn example(&self, world: &World, name: &str) -> Value {
+        let mut value = examples::get(name);
+        examples::fill(&mut value, world, &self.params);
+        value
+    }
+}
+
+/// Copies every member of `from` into `into`, nested objects member by member.
+pub(super) fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+/// The members `names` of `record`, those that it has.
+pub(super) fn pick(record: &Value, names: &[&str]) -> Value {
+    let members = names.iter().filter_map(|name| Some(((*name).to_owned(), record.get(*name)?.clone())));
+    Value::Object(members.collect::<Map<_, _>>())
+}
+
+/// The name of a template's parameter in camel case: `customer_id` is `customerId`.
+pub(super) fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let mut camel = words.next().unwrap_or("").to_owned();
+    for word in words {
+        let mut characters = word.chars();
+        camel.extend(characters.next().map(|first| first.to_ascii_uppercase()));
+        camel.push_str(characters.as_str());
+    }
+    camel
+}

@@ -1,0 +1,284 @@
+//! Connect: links to the sandbox's own page, which adds the accounts of a bank and notifies the partner.
+
+pub(super) mod page;
+
+use ring::hmac;
+use serde_json::{Value, json};
+
+use super::{
+    accounts,
+    call::{Call, merge, pick},
+    consents, delivery,
+    institutions::{self, Bank},
+    reply::{Failure, Outcome, Reply, Webhook},
+    route::Route,
+    transfers,
+    world::World,
+};
+
+/// How long a link is valid.
+const LINK_LIFETIME_MS: i64 = 2 * 3600 * 1000;
+
+/// The members that all kinds of links have.
+macro_rules! link {
+    ($members:literal) => {
+        concat!(
+            "language:s partnerId*:s redirectUri:s webhook:u webhookContentType:s webhookData:o webhookHeaders:o experience:s \
+             singleUseUrl:b isHostedInMobileApp:b isWebView:b fromDate:i reportCustomFields:[{label:s value:s shown:b}] institutionSettings:o ",
+            $members
+        )
+    };
+}
+
+const CONSUMER: &str = link!("customerId*:s consumerId:s optionalConsumerInfo:{ssn*:s dob:i}");
+const LITE: &str = link!("customerId*:s institutionId*:i");
+const FIX: &str = link!("customerId*:s institutionLoginId*:s");
+const EMAIL: &str = link!(
+    "customerId*:s consumerId*:s optionalConsumerInfo:{ssn*:s dob:i} \
+     email*:{to*:s from:s supportPhone:s subject:s firstName:s institutionName:s institutionAddress:s signature:[s]}"
+);
+const JOINT: &str = link!("borrowers*:[{customerId*:s consumerId*:s type*:s optionalConsumerInfo:{ssn*:s dob:i}}](1,)");
+const JOINT_EMAIL: &str = link!(
+    "experience*:s borrowers*:[{customerId*:s consumerId*:s type*:s optionalConsumerInfo:{ssn*:s dob:i}}](1,) \
+     email*:{to*:s from:s supportPhone:s subject:s firstName:s institutionName:s institutionAddress:s signature:[s]}"
+);
+const MICRO: &str = "partnerId:s customerId:s redirectUri:s webhook:u webhookContentType:s webhookData:o webhookHeaders:o experience:s \
+    accountId:s";
+const BILL_PAY: &str = link!(
+    "customerId*:s singleUseUrl*:b serviceAgreement:{language*:s acceptedDate*:t} \
+     accounts:[{accountNumber*:s(4,17) bankIdentifier*:s(9,9) title:s type*:s}] \
+     cards*:[{title*:s number*:s(15,19) expiry*:s cvv*:s(3,4) brand:s}](1,) \
+     identity*:{firstName*:s(,50) lastName*:s(,50) zipCode*:s(5,10) address*:s(,100) address2:s(,100) city*:s(,100) state*:s(,2) phone:s(,15) \
+     email:s(,100)}"
+);
+const DEPOSIT: &str = link!(
+    "customerId*:s serviceAgreement:{language*:s acceptedDate*:t} external:{id*:s context*:e(EMAIL|SMS|WEB|MOBILE)} \
+     accounts*:[{accountNumber*:s(4,17) bankIdentifier*:s(9,9) title:s type*:s}]"
+);
+
+pub(super) const ROUTES: &[Route] = &[
+    Route::new("POST", "/connect/v1/generate", generate).body(CONSUMER),
+    Route::new("POST", "/connect/v2/generate", generate).body(CONSUMER),
+    Route::new("POST", "/connect/v2/generate/lite", generate).body(LITE),
+    Route::new("POST", "/connect/v2/generate/fix", generate).body(FIX),
+    Route::new("POST", "/connect/v2/generate/jointBorrower", generate).body(JOINT),
+    Route::new("POST", "/connect/v2/generate/microentry/verify", generate).body(MICRO),
+    Route::new("POST", "/connect/v1/send/email", generate).body(EMAIL),
+    Route::new("POST", "/connect/v2/send/email", generate).body(EMAIL),
+    Route::new("POST", "/connect/v2/send/email/jointBorrower", generate).body(JOINT_EMAIL),
+    Route::new("POST", "/connect/generate/transfer/bill-pay-switch", generate).body(BILL_PAY),
+    Route::new("POST", "/connect/generate/transfer/deposit-switch", generate).body(DEPOSIT),
+];
+
+/// What the link of `call` is for.
+fn kind(call: &Call) -> &'static str {
+    let ends = |end| call.operation.template().ends_with(end);
+    match () {
+        () if ends("/lite") => "lite",
+        () if ends("/fix") => "fix",
+        () if ends("/verify") => "microentry",
+        () if ends("/bill-pay-switch") => "bill-pay-switch",
+        () if ends("/deposit-switch") => "deposit-switch",
+        () => "aggregation",
+    }
+}
+
+fn generate(world: &mut World, call: &Call) -> Outcome {
+    let kind = kind(call);
+    let partner = call.body["partnerId"].as_str().unwrap_or(&call.partner_id);
+    if partner != call.partner_id {
+        return Err(Failure::invalid("partnerId", "the partner that the token was issued to"));
+    }
+    let borrowers = call.body["borrowers"].as_array().cloned().unwrap_or_default();
+    let customers: Vec<&str> = match borrowers.as_slice() {
+        [] => call.body["customerId"].as_str().into_iter().collect(),
+        _ => borrowers.iter().filter_map(|borrower| borrower["customerId"].as_str()).collect(),
+    };
+    let Some(customer) = customers.first().map(|customer| (*customer).to_owned()) else {
+        return Err(Failure::missing("customerId"));
+    };
+    if customers.iter().any(|customer| world.get("customers", customer).is_none()) {
+        return Err(Failure::invalid("customerId", "a customer"));
+    }
+    check_target(world, call, kind, &customer)?;
+    let link = link(world, call, kind, &customer);
+    let mut body = json!({"link": link});
+    if call.body["email"].is_object() {
+        body["emailConfig"] = call.body["email"].clone();
+    }
+    let mut reply = Reply::json(200, &body);
+    reply.ping = webhook(&link_record(call, kind, &customer, 0), json!({"eventType": "ping", "payload": {}}));
+    Ok(reply)
+}
+
+/// Whether the bank or the login that the body names is there.
+fn check_target(world: &World, call: &Call, kind: &str, customer: &str) -> Result<(), Failure> {
+    match kind {
+        "lite" if institutions::find(&call.body["institutionId"].to_string()).is_none() => {
+            Err(Failure::invalid("institutionId", "a bank"))
+        }
+        "fix" => {
+            let login = call.text("institutionLoginId");
+            let accounts = world.having("accounts", "institutionLoginId", login);
+            match accounts.iter().any(|account| account["customerId"] == customer) {
+                true => Ok(()),
+                false => Err(Failure::not_found("38003", "Institution login")),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is kept of a link.
+fn link_record(call: &Call, kind: &str, customer: &str, expires_ms: i64) -> Value {
+    let mut record = pick(
+        &call.body,
+        &[
+            "consumerId",
+            "institutionId",
+            "institutionLoginId",
+            "redirectUri",
+            "webhook",
+            "webhookData",
+            "webhookHeaders",
+            "singleUseUrl",
+            "experience",
+            "external",
+        ],
+    );
+    let rest = json!({
+        "customerId": customer, "kind": kind, "expiresMs": expires_ms, "signingSecret": call.partner_secret, "state": "new",
+    });
+    merge(&mut record, &rest);
+    record
+}
+
+/// A new link, which is signed so that nothing in it can be changed.
+fn link(world: &mut World, call: &Call, kind: &str, customer: &str) -> String {
+    let now = world.now_ms();
+    let expires = now + LINK_LIFETIME_MS;
+    let nth = world.next("links");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, call.partner_secret.as_bytes());
+    let signed = format!("{}/{customer}/{kind}/{now}/{nth}", world.name);
+    let signature = format!("{:x}", base16ct::HexDisplay(hmac::sign(&key, signed.as_bytes()).as_ref()));
+    world.put("links", &signature, link_record(call, kind, customer, expires));
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("customerId", customer);
+    query.append_pair("origin", "url").append_pair("partnerId", &call.partner_id).append_pair("signature", &signature);
+    query.append_pair("timestamp", &now.to_string()).append_pair("ttl", &expires.to_string()).append_pair("type", kind);
+    if !world.name.is_empty() {
+        query.append_pair("seed", &world.name);
+    }
+    format!("{}/sandbox/connect?{}", call.origin, query.finish())
+}
+
+/// `event` to the webhook of `link`, signed with the partner's secret.
+fn webhook(link: &Value, event: Value) -> Option<Webhook> {
+    let headers = link["webhookHeaders"].as_object().into_iter().flatten();
+    let headers = headers.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+    Some(Webhook {
+        url: link["webhook"].as_str()?.to_owned(),
+        body: event,
+        headers: headers.collect(),
+        secret: Some(link["signingSecret"].as_str().unwrap_or("").to_owned()),
+    })
+}
+
+/// An event of the flow of `link`, to its webhook.
+fn event(world: &mut World, link: &Value, name: &str, payload: &Value) -> Option<Webhook> {
+    let nth = world.next("events");
+    let mut body = json!({
+        "customerId": link["customerId"], "eventType": name, "payload": payload, "webhookData": link["webhookData"],
+        "eventId": format!("{}-{}", world.now_ms(), &world.hex_id(&["event", &nth])[..24]),
+    });
+    if body["webhookData"].is_null() {
+        body["webhookData"] = json!({});
+    }
+    merge(&mut body, &pick(link, &["consumerId"]));
+    webhook(link, body)
+}
+
+/// The link with this signature, if it can be used.
+///
+/// # Errors
+///
+/// Why not, for whoever follows it.
+pub(super) fn usable(world: &World, signature: &str) -> Result<Value, &'static str> {
+    let link =
+        world.get("links", signature).ok_or("The sandbox made no such link. Is it complete, and of this seed?")?;
+    if link["expiresMs"].as_i64().is_some_and(|expires| expires <= world.now_ms()) {
+        return Err("The link is no longer valid: it was made more than two hours ago.");
+    }
+    match link["state"].as_str() {
+        Some("done") if link["singleUseUrl"] == true => Err("The link was for one use, and was used."),
+        _ => Ok(link.clone()),
+    }
+}
+
+/// What the first visit of a link sends.
+pub(super) fn visit(world: &mut World, signature: &str, link: &Value) -> Vec<Webhook> {
+    if link["state"] != "new" {
+        return Vec::new();
+    }
+    if let Some(link) = world.get_mut("links", signature) {
+        link["state"] = json!("started");
+    }
+    event(world, link, "started", &json!({})).into_iter().collect()
+}
+
+/// What a completed flow leaves: the accounts, and the events to send.
+#[derive(Debug)]
+pub(super) struct Completed {
+    pub(super) accounts: Vec<Value>,
+    pub(super) webhooks: Vec<Webhook>,
+}
+
+/// Completes the flow of `link` at `bank`: adds the accounts, and returns the events in their order, `started` included when the link was
+/// not visited.
+pub(super) fn complete(world: &mut World, signature: &str, link: &Value, bank: &Bank) -> Completed {
+    let mut webhooks = visit(world, signature, link);
+    if let Some(link) = world.get_mut("links", signature) {
+        link["state"] = json!("done");
+    }
+    let customer = link["customerId"].as_str().unwrap_or("").to_owned();
+    let mut send = |world: &mut World, name: &str, payload: Value| webhooks.extend(event(world, link, name, &payload));
+    let institution = json!({"institutionId": bank.id, "oauth": bank.id == "102105"});
+    let accounts = match link["kind"].as_str() {
+        Some("fix") => {
+            send(world, "credentialsUpdated", json!({"institutionLoginId": link["institutionLoginId"]}));
+            Vec::new()
+        }
+        Some(kind @ ("bill-pay-switch" | "deposit-switch")) => {
+            transfers::add(world, &customer, &link["external"]["id"], kind);
+            Vec::new()
+        }
+        Some("microentry") => Vec::new(),
+        _ => {
+            send(world, "adding", institution.clone());
+            let (login, accounts) = accounts::add_login(world, &customer, bank);
+            consents::add(world, &customer, bank, &login, &accounts);
+            send(world, "discovered", json!({"institutionId": bank.id, "accounts": accounts}));
+            send(world, "added", json!({"institutionId": bank.id, "accounts": accounts}));
+            accounts
+        }
+    };
+    send(world, "done", json!({"institutionId": bank.id, "accounts": accounts.len()}));
+    Completed { accounts, webhooks }
+}
+
+/// The bank that a flow of `link` uses: the link's own, that of its login, or `chosen`.
+pub(super) fn bank_of(world: &World, link: &Value, chosen: Option<&str>) -> Option<&'static Bank> {
+    let of_login = || {
+        let login = link["institutionLoginId"].as_str()?;
+        world.having("accounts", "institutionLoginId", login).first()?["institutionId"].as_str().map(str::to_owned)
+    };
+    let own = link["institutionId"].as_u64().map(|id| id.to_string()).or_else(of_login);
+    let is_choice = !matches!(link["kind"].as_str(), Some("aggregation"));
+    let default = if is_choice { Some("4222") } else { None };
+    institutions::find(own.as_deref().or(chosen).or(default)?)
+}
+
+/// The signature of a body, as the webhooks have it; for a test of a receiver.
+pub(super) fn sign(world: &World, body: &[u8]) -> String {
+    delivery::signature(world.partner.secret(), body)
+}

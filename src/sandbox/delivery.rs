@@ -1,0 +1,134 @@
+//! Sends webhooks.
+
+use std::{sync::Arc, time::Duration};
+
+use base16ct::HexDisplay;
+use ring::hmac;
+use rustls::RootCertStore;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::reply::Webhook;
+
+/// The timeout of one delivery.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many notifications may wait in the background; further ones are dropped.
+const QUEUE_CAPACITY: usize = 1000;
+
+/// The signature's header field.
+const SIGNATURE: &str = "x-finicity-signature";
+
+/// The client that delivers, and its queue.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    client: reqwest::Client,
+    queue: mpsc::Sender<Webhook>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Delivery {
+    /// Starts the background task on the current runtime. Receivers over HTTPS are trusted when their certificate is signed by a public
+    /// CA or by one of `roots`.
+    ///
+    /// # Panics
+    ///
+    /// When ring does not offer the TLS versions that it does.
+    pub(super) fn start(roots: &[rustls::pki_types::CertificateDer<'static>]) -> Self {
+        let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        store.add_parsable_certificates(roots.iter().cloned());
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring offers TLS 1.2 and 1.3")
+            .with_root_certificates(store)
+            .with_no_client_auth();
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .user_agent(concat!("finicity-proxy-sandbox/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .expect("the TLS configuration is complete");
+        let (queue, mut waiting) = mpsc::channel::<Webhook>(QUEUE_CAPACITY);
+        let background = client.clone();
+        #[expect(clippy::disallowed_methods, reason = "it is aborted when the sandbox is dropped")]
+        let task = tokio::spawn(async move {
+            while let Some(webhook) = waiting.recv().await {
+                let _ = post(&background, &webhook).await;
+            }
+        });
+        Self { client, queue, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Sends `webhook`.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not accepted with a 2xx.
+    pub(super) async fn send(&self, webhook: &Webhook) -> Result<u16, String> {
+        let status = post(&self.client, webhook).await.map_err(|error| crate::error_chain::one_line(&error))?;
+        if (200..300).contains(&status) {
+            Ok(status)
+        } else {
+            Err(format!("the receiver responded with status {status}"))
+        }
+    }
+
+    /// Sends each of `webhooks`, in order; returns the type of each event and what became of it.
+    pub(super) async fn send_all(&self, webhooks: &[Webhook]) -> Vec<Value> {
+        let mut results = Vec::new();
+        for webhook in webhooks {
+            let event = webhook.body["eventType"].clone();
+            results.push(match self.send(webhook).await {
+                Ok(status) => json!({"eventType": event, "status": status}),
+                Err(error) => json!({"eventType": event, "error": error}),
+            });
+        }
+        results
+    }
+
+    /// Sends `webhooks` in the background.
+    pub(super) fn enqueue(&self, webhooks: Vec<Webhook>) {
+        for webhook in webhooks {
+            let _ = self.queue.try_send(webhook);
+        }
+    }
+
+    /// What the receiver at `url` responds to a GET: the body when the status is 200.
+    pub(super) async fn fetch(&self, url: &str) -> Option<String> {
+        let response = self.client.get(url).send().await.ok()?;
+        if response.status() == 200 { response.text().await.ok() } else { None }
+    }
+}
+
+async fn post(client: &reqwest::Client, webhook: &Webhook) -> Result<u16, reqwest::Error> {
+    let body = webhook.body.to_string();
+    let mut request = client.post(&webhook.url).header("content-type", "application/json");
+    for (name, value) in &webhook.headers {
+        request = request.header(name, value);
+    }
+    if let Some(secret) = &webhook.secret {
+        request = request.header(SIGNATURE, signature(secret, body.as_bytes()));
+    }
+    Ok(request.body(body).send().await?.status().as_u16())
+}
+
+/// The HMAC-SHA256 of `body` with `secret` as its key, in small hexadecimal digits.
+pub(super) fn signature(secret: &str, body: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    format!("{:x}", HexDisplay(hmac::sign(&key, body).as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_the_hmac_of_the_raw_body() {
+        let expected = "04e3c12fafc2e888688d4ea0481553998fa7104872005b74e5d760862272019a";
+        assert_eq!(signature("aqJ5Ic4SEVx2IgDQ6oR4", br#"{"eventType":"ping","payload":{}}"#), expected);
+    }
+}

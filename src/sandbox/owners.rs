@@ -1,0 +1,223 @@
+//! What a bank says of an account beyond its transactions: owner, numbers, balances, and the bundle of all three.
+
+use serde_json::{Value, json};
+
+use super::{
+    accounts::{of_path, selected},
+    call::{Call, merge},
+    consumers,
+    customers::username,
+    institutions,
+    reply::{Outcome, Reply},
+    route::Route,
+    world::World,
+};
+
+const MATCH: &str = "ownerName:s name*:{firstName*:s middleName:s lastName*:s suffix:s} \
+    address:{line1:s line2:s line3:s city:s state:s country:s(2,2) postalCode:s type:s(1,50)} phone:s(,10) email:s";
+
+const BUNDLE: &str = "include:s balance_cache_interval:i(1,1440)";
+
+pub(super) const ROUTES: &[Route] = &[
+    Route::new("GET", "/aggregation/v1/customers/{customerId}/accounts/{accountId}/owner", owner),
+    Route::new("GET", "/aggregation/v3/customers/{customerId}/accounts/{accountId}/owner", holders)
+        .query("withInsights:b"),
+    Route::new("GET", "/aggregation/v1/customers/{customerId}/accounts/{accountId}/details", numbers),
+    Route::new("GET", "/aggregation/v3/customers/{customerId}/accounts/{accountId}/details", payment_instruction),
+    Route::new("GET", "/aggregation/v2/customers/{customerId}/accounts/{accountId}/loanDetails", loan_details),
+    Route::new("GET", "/aggregation/v1/customers/{customerId}/accounts/{accountId}/availableBalance", balance),
+    Route::new("GET", "/aggregation/v1/customers/{customerId}/accounts/{accountId}/availableBalance/live", balance)
+        .query("balance_cache_interval:i(0,1440)"),
+    Route::new(
+        "POST",
+        "/account-owner-verification-matchings/customers/{customerId}/accounts/{accountId}",
+        match_owner,
+    )
+    .query("insights:b")
+    .body(MATCH),
+    Route::new("GET", "/aggregation/v1/paysuite/customers/{customerId}/accounts/{accountId}", bundle).query(BUNDLE),
+    Route::new(
+        "GET",
+        "/aggregation/v1/paysuite/customers/{customerId}/institutionLogins/{institutionLoginId}/accounts",
+        bundle,
+    )
+    .query(BUNDLE),
+];
+
+/// First and last name and the address of the customer of `call`, of its consumer when there is one.
+fn person(world: &World, call: &Call) -> (String, String, Value) {
+    let record = consumers::of(world, call.customer_id()).or_else(|| world.get("customers", call.customer_id()));
+    let text = |name: &str, default: &str| match record.and_then(|record| record[name].as_str()) {
+        Some(text) if !text.is_empty() => text.to_owned(),
+        _ => default.to_owned(),
+    };
+    let address = json!({
+        "line1": text("address", "1 Analytical Way"), "city": text("city", "Salt Lake City"), "state": text("state", "UT"),
+        "postalCode": text("zip", "84101"), "country": "US", "type": "Home",
+    });
+    (text("firstName", "Ada"), text("lastName", "Lovelace"), address)
+}
+
+fn one_line(address: &Value) -> String {
+    let part = |name: &str| address[name].as_str().unwrap_or("");
+    format!("{}, {}, {} {}", part("line1"), part("city"), part("state"), part("postalCode"))
+}
+
+fn owner(world: &mut World, call: &Call) -> Outcome {
+    if username(world, call).starts_with("mfa") {
+        return Reply::empty(203);
+    }
+    let (first, last, address) = person(world, call);
+    Reply::ok(
+        &json!({"ownerName": format!("{first} {last}"), "ownerAddress": one_line(&address), "asOfDate": world.now()}),
+    )
+}
+
+/// The one holder of the accounts of `call`.
+fn holder(world: &World, call: &Call) -> Value {
+    let (first, last, mut address) = person(world, call);
+    address["ownerAddress"] = json!(one_line(&address));
+    let mut holder = call.example(world, "holder");
+    let known =
+        json!({"ownerName": format!("{first} {last}"), "firstName": first, "lastName": last, "addresses": [address]});
+    merge(&mut holder, &known);
+    holder
+}
+
+fn holders(world: &mut World, call: &Call) -> Outcome {
+    let mut holder = holder(world, call);
+    if call.query("withInsights") == Some("true") {
+        holder["identityInsights"] = call.example(world, "insights");
+    }
+    Reply::ok(&json!({"holders": [holder]}))
+}
+
+/// The scores are 100 for what is equal to the owner's, and 0 for what is not.
+fn match_owner(world: &mut World, call: &Call) -> Outcome {
+    let mut holder = holder(world, call);
+    let score = |ours: &Value, theirs: &Value| {
+        let text = |value: &Value| value.as_str().unwrap_or("").to_lowercase();
+        json!(if text(ours) == text(theirs) { 100 } else { 0 })
+    };
+    let name = &call.body["name"];
+    let full =
+        json!(format!("{} {}", name["firstName"].as_str().unwrap_or(""), name["lastName"].as_str().unwrap_or("")));
+    holder["nameScores"] = json!({
+        "ownerName": score(&holder["ownerName"], &full), "firstName": score(&holder["firstName"], &name["firstName"]),
+        "middleName": 0, "lastName": score(&holder["lastName"], &name["lastName"]), "suffix": 0,
+    });
+    let (ours, theirs) = (holder["addresses"][0].clone(), &call.body["address"]);
+    let of = |member: &str| score(&ours[member], &theirs[member]);
+    holder["addresses"][0]["addressScores"] = json!({
+        "ownerAddress": of("line1"), "line1": of("line1"), "city": of("city"), "state": of("state"), "postalCode": of("postalCode"),
+        "country": of("country"),
+    });
+    holder["emails"][0]["emailScores"] = json!({"email": score(&holder["emails"][0]["email"], &call.body["email"])});
+    holder["phones"][0]["phoneScores"] = json!({"phone": score(&holder["phones"][0]["phone"], &call.body["phone"])});
+    if call.query("insights") == Some("true") {
+        holder["identityInsights"] = call.example(world, "insights");
+    }
+    Reply::ok(&json!({"holders": [holder]}))
+}
+
+/// Routing number and account number.
+fn bank_numbers(world: &World, account: &Value) -> (String, String) {
+    let routing = institutions::find(account["institutionId"].as_str().unwrap_or(""))
+        .map_or("110000019", |bank| bank.routing_number);
+    let id = account["id"].as_str().unwrap_or("");
+    let number = format!(
+        "{:08}{}",
+        world.hash(&["real number", id]) % 100_000_000,
+        account["realAccountNumberLast4"].as_str().unwrap_or("")
+    );
+    (routing.to_owned(), number)
+}
+
+fn numbers(world: &mut World, call: &Call) -> Outcome {
+    let (routing, number) = bank_numbers(world, &of_path(world, call));
+    Reply::ok(&json!({"routingNumber": routing, "realAccountNumber": number}))
+}
+
+fn instruction(world: &World, account: &Value) -> Value {
+    let (routing, number) = bank_numbers(world, account);
+    json!({"type": "ach", "accountNumber": number, "tanEnabled": false, "descriptors": [{"type": "routingNumber", "value": routing}]})
+}
+
+fn payment_instruction(world: &mut World, call: &Call) -> Outcome {
+    let mut instruction = instruction(world, &of_path(world, call));
+    merge(&mut instruction, &json!({"transferInEnabled": true, "transferOutEnabled": true}));
+    Reply::ok(&json!({"paymentInstruction": [instruction]}))
+}
+
+fn loan_details(world: &mut World, call: &Call) -> Outcome {
+    Reply::ok(&call.example(world, "loanDetails"))
+}
+
+fn balance_of(account: &Value, now: &Value) -> Value {
+    json!({
+        "id": account["id"].as_str().and_then(|id| id.parse::<u64>().ok()).unwrap_or(0),
+        "realAccountNumberLast4": account["realAccountNumberLast4"], "availableBalance": account["balance"],
+        "availableBalanceDate": now, "clearedBalance": account["balance"], "clearedBalanceDate": now, "aggregationStatusCode": 0,
+        "currency": account["currency"],
+    })
+}
+
+fn balance(world: &mut World, call: &Call) -> Outcome {
+    Reply::ok(&balance_of(&of_path(world, call), &json!(world.now())))
+}
+
+fn bundle(world: &mut World, call: &Call) -> Outcome {
+    let accounts = if call.param("accountId").is_empty() { selected(world, call) } else { vec![of_path(world, call)] };
+    let include = call.query("include").unwrap_or("balanceDetails,accountIdentity,paymentInstruction");
+    let includes = |part: &str| include.contains(part);
+    let as_text = |date: &Value| json!(super::dates::date_time(date.as_i64().unwrap_or(0)));
+    let now = json!(super::dates::date_time(world.now()));
+    let shown = accounts.iter().map(|account| {
+        let mut row =
+            super::call::pick(account, &["id", "realAccountNumberLast4", "institutionId", "institutionLoginId"]);
+        let bank = institutions::find(account["institutionId"].as_str().unwrap_or(""))
+            .map_or("Sandbox Bank", |bank| bank.name);
+        row["institutionName"] = json!(bank);
+        let mut details = super::call::pick(
+            account,
+            &[
+                "id",
+                "accountNumberDisplay",
+                "name",
+                "type",
+                "aggregationStatusCode",
+                "status",
+                "currency",
+                "displayPosition",
+                "authorizationStartDate",
+                "authorizationEndDate",
+                "authorizationExpires",
+            ],
+        );
+        for date in ["aggregationSuccessDate", "aggregationAttemptDate", "createdDate"] {
+            details[date] = as_text(&account[date]);
+        }
+        row["accountDetails"] = details;
+        if includes("balanceDetails") {
+            let mut balance = balance_of(account, &now);
+            for member in ["availableBalance", "clearedBalance"] {
+                balance[member] = json!(balance[member].as_f64().unwrap_or(0.0).max(0.0));
+            }
+            row["balanceDetails"] = balance;
+        }
+        if includes("accountIdentity") {
+            row["accountIdentity"] = json!({"holders": [holder(world, call)]});
+        }
+        if includes("paymentInstruction") {
+            row["paymentInstruction"] = instruction(world, account);
+        }
+        row
+    });
+    let shown: Vec<Value> = shown.collect();
+    let count = |part: &str| if includes(part) { shown.len() } else { 0 };
+    Reply::ok(&json!({
+        "customerId": call.customer_id(), "errorCount": 0, "accountCount": shown.len(),
+        "accountIdentitySuccessCount": count("accountIdentity"), "balanceDetailsSuccessCount": count("balanceDetails"),
+        "paymentInstructionSuccessCount": count("paymentInstruction"), "accounts": shown,
+    }))
+}

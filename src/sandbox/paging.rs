@@ -1,0 +1,36 @@
+//! Pages of a list, as the vendor counts them.
+
+use serde_json::{Value, json};
+
+use super::call::Call;
+
+/// The part of a list that a request asks for; its query was validated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Page {
+    /// From 1.
+    pub(super) start: usize,
+    pub(super) limit: usize,
+}
+
+impl Page {
+    /// What the query of `call` asks for, with `limit` rows when it does not say.
+    pub(super) fn of(call: &Call, limit: usize) -> Self {
+        let number = |name| call.number(name).and_then(|number| usize::try_from(number).ok());
+        Self { start: number("start").unwrap_or(1).max(1), limit: number("limit").unwrap_or(limit) }
+    }
+
+    /// The rows of this page, and whether more follow.
+    pub(super) fn cut<T>(self, rows: Vec<T>) -> (Vec<T>, bool) {
+        let found = rows.len();
+        let shown: Vec<T> = rows.into_iter().skip(self.start - 1).take(self.limit).collect();
+        let more = self.start - 1 + shown.len() < found && !shown.is_empty();
+        (shown, more)
+    }
+
+    /// The usual frame around the rows of this page.
+    pub(super) fn wrap(self, name: &str, rows: Vec<Value>) -> Value {
+        let found = rows.len();
+        let (shown, more) = self.cut(rows);
+        json!({"found": found, "displaying": shown.len(), "moreAvailable": more, name: shown})
+    }
+}

@@ -1,0 +1,78 @@
+//! Switches of deposits and of bill payments.
+
+use serde_json::{Value, json};
+
+use super::{
+    call::{Call, pick},
+    dates::date_time,
+    reply::{Failure, Outcome, Reply},
+    route::Route,
+    world::World,
+};
+
+pub(super) const ROUTES: &[Route] = &[
+    Route::new("GET", "/transfer/customers/{customer_id}/deposit-switches", list),
+    Route::new("GET", "/transfer/customers/{customer_id}/deposit-switches/{switch_id}", one),
+    Route::new("GET", "/transfer/externals/{external_id}/deposit-switches", of_external),
+    Route::new("GET", "/transfer/customers/{customer_id}/bill-pay-switches", list),
+    Route::new("GET", "/transfer/customers/{customer_id}/bill-pay-switches/{switch_id}", one),
+];
+
+/// The most switches of a list.
+const MAX_LISTED: usize = 10;
+
+/// Adds the switch that a Connect flow of the type `kind` completes.
+pub(super) fn add(world: &mut World, customer: &str, external: &Value, kind: &str) {
+    let nth = world.next("switches");
+    let id = world.hex_id(&["switch", customer, kind, &nth])[..24].to_owned();
+    let now = date_time(world.now());
+    let record = json!({
+        "id": id, "customerId": customer, "externalId": external, "kind": kind, "status": "completed", "createdDate": now,
+    });
+    world.put("switches", &id, record);
+}
+
+fn kind(call: &Call) -> &'static str {
+    if call.operation.template().contains("bill-pay") { "bill-pay-switch" } else { "deposit-switch" }
+}
+
+fn listed(rows: Vec<&Value>, kind: &str) -> Vec<Value> {
+    rows.into_iter()
+        .filter(|row| row["kind"] == kind)
+        .take(MAX_LISTED)
+        .map(|row| pick(row, &["id", "status", "createdDate"]))
+        .collect()
+}
+
+fn customer_type(world: &World, id: &str) -> Value {
+    world.get("customers", id).map_or_else(|| json!("testing"), |customer| customer["type"].clone())
+}
+
+fn list(world: &mut World, call: &Call) -> Outcome {
+    let rows = listed(world.having("switches", "customerId", call.customer_id()), kind(call));
+    Reply::ok(
+        &json!({"customerId": call.customer_id(), "customerType": customer_type(world, call.customer_id()), "switches": rows}),
+    )
+}
+
+fn of_external(world: &mut World, call: &Call) -> Outcome {
+    let external = call.param("externalId");
+    let rows = listed(world.having("switches", "externalId", external), kind(call));
+    if rows.is_empty() {
+        return Err(Failure::not_found("14001", "Deposit switch"));
+    }
+    Reply::ok(&json!({"externalId": external, "switches": rows}))
+}
+
+fn one(world: &mut World, call: &Call) -> Outcome {
+    let is_it = |row: &&Value| row["customerId"] == call.customer_id() && row["kind"] == kind(call);
+    let found = world.get("switches", call.param("switchId")).filter(is_it).cloned();
+    let record = found.ok_or_else(|| Failure::not_found("14001", "Switch"))?;
+    let mut shown = call.example(world, kind(call));
+    shown["switchId"] = record["id"].clone();
+    shown["switchStatus"] = record["status"].clone();
+    shown["customerType"] = customer_type(world, call.customer_id());
+    shown["createdDate"] = record["createdDate"].clone();
+    shown["updatedDate"] = record["createdDate"].clone();
+    Reply::ok(&shown)
+}

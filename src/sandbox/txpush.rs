@@ -1,0 +1,73 @@
+//! Notifications of transactions.
+//!
+//! Deliveries are not signed: how the vendor signs them is not documented.
+
+use serde_json::{Value, json};
+
+use super::{
+    call::{Call, pick},
+    reply::{Failure, Outcome, Reply, Webhook},
+    route::Route,
+    world::World,
+};
+
+pub(super) const ROUTES: &[Route] = &[
+    Route::new("POST", "/aggregation/v1/customers/{customerId}/accounts/{accountId}/txpush", subscribe)
+        .body("callbackUrl*:u"),
+    Route::new("DELETE", "/aggregation/v1/customers/{customerId}/accounts/{accountId}/txpush", unsubscribe),
+    Route::new("DELETE", "/aggregation/v1/customers/{customerId}/subscriptions/{subscriptionId}", remove),
+];
+
+/// Two subscriptions, one for the account and one for its transactions. The callback has to return a code first: it is called with
+/// `txpush_verification_code`, and responds with its value as text.
+fn subscribe(world: &mut World, call: &Call) -> Outcome {
+    let account = call.param("accountId");
+    let url = call.text("callbackUrl");
+    world.remove_having("subscriptions", "accountId", account);
+    let mut shown = Vec::new();
+    for kind in ["account", "transaction"] {
+        let id = world.new_id("subscriptions", &["subscription", account, kind]);
+        let record = json!({
+            "id": id.parse::<u64>().unwrap_or(0), "accountId": account.parse::<u64>().unwrap_or(0), "customerId": call.customer_id(), "type": kind,
+            "callbackUrl": url, "signingKey": world.hex_id(&["signing key", account, kind]),
+        });
+        shown.push(pick(&record, &["id", "accountId", "type", "callbackUrl", "signingKey"]));
+        world.put("subscriptions", &id, record);
+    }
+    let code = world.hex_id(&["verification", account]);
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let mut reply = Reply::json(201, &json!({"subscriptions": shown}));
+    reply.verify = Some((format!("{url}{separator}txpush_verification_code={code}"), code));
+    Ok(reply)
+}
+
+fn unsubscribe(world: &mut World, call: &Call) -> Outcome {
+    match world.remove_having("subscriptions", "accountId", call.param("accountId")) {
+        0 => Err(Failure::not_found("14001", "Subscription")),
+        _ => Reply::empty(204),
+    }
+}
+
+fn remove(world: &mut World, call: &Call) -> Outcome {
+    let id = call.param("subscriptionId");
+    let is_theirs =
+        world.get("subscriptions", id).is_some_and(|subscription| subscription["customerId"] == call.customer_id());
+    if !is_theirs {
+        return Err(Failure::not_found("14001", "Subscription"));
+    }
+    world.remove("subscriptions", id);
+    Reply::empty(204)
+}
+
+/// What the subscribers of `account` get when it has a new `transaction`.
+pub(super) fn events(world: &World, account: &str, transaction: &Value) -> Vec<Webhook> {
+    let subscriptions =
+        world.having("subscriptions", "accountId", account).into_iter().filter(|row| row["type"] == "transaction");
+    let events = subscriptions.map(|row| Webhook {
+        url: row["callbackUrl"].as_str().unwrap_or("").to_owned(),
+        body: json!({"event": {"class": "transaction", "type": "created", "records": [transaction]}}),
+        headers: Vec::new(),
+        secret: None,
+    });
+    events.collect()
+}

@@ -1,0 +1,65 @@
+//! The whole way of a user, in a real browser: a customer is created, a Connect link is made, its page is finished in Chromium, the service gets
+//! the signed webhook, and accounts, transactions and a statement are read, all through the proxy.
+//!
+//! Chromium is driven by `journey.mjs` with `playwright-core`. Where either is missing, that is reported; with `JOURNEY=required`, which
+//! `.ci/full` sets, it is a failure.
+
+use std::{env, process::Command};
+
+use serde_json::{Value, json};
+
+use crate::support::sandbox::{JsonClient as _, Receiver, SANDBOX_ID, Sandbox, notice};
+
+/// Finishes the page at `link`; the text of the page that it ends on. `None` when there is no browser.
+fn finish_in_browser(link: &str) -> Option<String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/sandbox/journey.mjs");
+    let output = Command::new("node").arg(script).arg(link).output();
+    let missing = match &output {
+        Err(_) => true,
+        Ok(output) => output.status.code() == Some(77),
+    };
+    if missing {
+        notice("journey: node, playwright-core or Chromium is missing, so the page was not opened in a browser");
+        assert_ne!(env::var_os("JOURNEY").as_deref(), Some("required".as_ref()), "{output:?}");
+        return None;
+    }
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_customer_connects_a_bank_in_a_browser_and_the_service_reads_its_data() {
+    let sandbox = Sandbox::start(&[]);
+    let proxy = sandbox.proxy(SANDBOX_ID, &[]);
+    let receiver = Receiver::start(200);
+    let mut service = proxy.connect();
+    let created = service.ok(
+        201,
+        "POST",
+        "/aggregation/v2/customers/testing",
+        &json!({"username": "journey", "firstName": "Grace"}),
+    );
+    let customer = created["id"].as_str().unwrap();
+    let link = json!({"partnerId": SANDBOX_ID, "customerId": customer, "webhook": receiver.url()});
+    let link = service.ok(200, "POST", "/connect/v2/generate", &link)["link"].as_str().unwrap().to_owned();
+    let Some(page) = finish_in_browser(&link) else { return };
+    assert!(page.contains("The accounts are connected"), "{page}");
+
+    let deliveries = receiver.wait_for(6);
+    let done = deliveries.last().unwrap();
+    assert_eq!((&done.json()["eventType"], &done.json()["customerId"]), (&json!("done"), &json!(customer)));
+    let length = format!("Content-Length: {}", done.body.len());
+    let signed = sandbox.connect().call("POST", "/sandbox/sign", &[&length], &done.body);
+    let signed: Value = serde_json::from_slice(&signed.body).unwrap();
+    assert_eq!(done.header("x-finicity-signature"), signed["signature"].as_str());
+
+    let accounts = service.ok(200, "GET", &format!("/aggregation/v1/customers/{customer}/accounts"), &Value::Null);
+    assert_eq!(accounts["accounts"].as_array().unwrap().len(), 2);
+    let account = accounts["accounts"][0]["id"].as_str().unwrap();
+    let history =
+        format!("/aggregation/v4/customers/{customer}/accounts/{account}/transactions?fromDate=0&toDate=4000000000");
+    assert!(service.ok(200, "GET", &history, &Value::Null)["found"].as_u64().unwrap() > 100);
+    let statement = service.get(&format!("/aggregation/v1/customers/{customer}/accounts/{account}/statement"));
+    assert!(statement.status == 200 && statement.body.starts_with(b"%PDF-1.4"));
+}
