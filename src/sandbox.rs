@@ -44,6 +44,7 @@ mod transactions;
 mod transfers;
 mod txpush;
 mod validate;
+mod value;
 mod webhooks;
 mod world;
 

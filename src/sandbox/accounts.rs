@@ -1,7 +1,8 @@
 //! Accounts: they come from a Connect flow or a fixture, are refreshed, and go.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, merge, pick},
     customers::username,

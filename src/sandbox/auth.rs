@@ -1,8 +1,9 @@
 //! How a request is authenticated, and how a partner obtains a token or a new secret.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     credentials::CREDENTIALS,
     partner::SEED_SEPARATOR,

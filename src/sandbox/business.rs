@@ -1,7 +1,8 @@
 //! Businesses of customers.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, merge, pick},
     dates::date_time,

@@ -1,7 +1,8 @@
 //! Connect Components: configurations, and the forms of a bank's sign-in.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, merge, pick},
     customers::username,

@@ -3,8 +3,9 @@
 pub(super) mod page;
 
 use ring::hmac;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     accounts,
     call::{Call, merge, pick},

@@ -1,7 +1,8 @@
 //! Consents to share data, one for each Connect flow that was completed.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::Call,
     dates::{DAY, date_time},

@@ -1,7 +1,8 @@
 //! Consumers: who a customer is, for reports.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, merge, pick},
     reply::{Failure, Outcome, Reply},

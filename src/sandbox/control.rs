@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     connect,
     faults::Fault,

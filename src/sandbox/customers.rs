@@ -1,7 +1,8 @@
 //! Customers.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, merge, pick},
     paging::Page,

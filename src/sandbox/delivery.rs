@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use base16ct::HexDisplay;
 use ring::hmac;
 use rustls::RootCertStore;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::reply::Webhook;
+use super::value::json;
 
 /// The timeout of one delivery.
 const TIMEOUT: Duration = Duration::from_secs(10);

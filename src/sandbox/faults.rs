@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     body::Pace,
     reply::{Failure, Reply, Shape},
@@ -205,7 +206,9 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
+
+    use super::{Fault, Faults, Value};
 
     fn faults(values: &[Value]) -> Faults {
         let mut faults = Faults::default();

@@ -1,7 +1,8 @@
 //! What a seed begins with: one customer with two accounts, so that a first call returns something, or the records of a file.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::value::json;
 use super::{accounts, consumers, customers, world::World};
 
 /// The customer that exists from the start.

@@ -1,7 +1,8 @@
 //! Banks: search, paging, branding, and which accounts a customer has there.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::Call,
     paging::Page,

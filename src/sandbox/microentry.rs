@@ -1,7 +1,8 @@
 //! Micro-deposits: two small amounts, which the owner of an account reads from it and names.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     accounts,
     call::Call,

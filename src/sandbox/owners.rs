@@ -1,7 +1,8 @@
 //! What a bank says of an account beyond its transactions: owner, numbers, balances, and the bundle of all three.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     accounts::{of_path, selected},
     call::{Call, merge},

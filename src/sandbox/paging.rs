@@ -1,8 +1,9 @@
 //! Pages of a list, as the vendor counts them.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::call::Call;
+use super::value::json;
 
 /// The part of a list that a request asks for; its query was validated.
 #[derive(Clone, Copy, Debug)]

@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{credentials::CREDENTIALS, dates::DAY, recorder::Credential, reply::Failure};
 
 /// The number of failed authentications that locks the partner. Only `POST /sandbox/reset` and a restart unlock it.

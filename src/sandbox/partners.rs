@@ -1,7 +1,8 @@
 //! A partner's own records: registered applications, access of third parties, Connect experiences.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, pick},
     dates::date_time,

@@ -1,7 +1,8 @@
 //! Likelihood that a payment settles.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     accounts::of_path,
     call::Call,

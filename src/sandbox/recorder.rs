@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use http::{HeaderName, header, request::Parts};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use crate::token::scheme::FINICITY_APP_KEY;
 
 /// The maximum number of recorded requests; beyond it the oldest are dropped.

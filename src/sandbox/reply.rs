@@ -1,6 +1,8 @@
 //! What a handler returns, and the shapes in which the vendor reports an error.
 
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use super::value::json;
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const PDF: &str = "application/pdf";

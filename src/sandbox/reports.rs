@@ -2,8 +2,9 @@
 
 mod content;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, merge, pick},
     consumers,

@@ -1,8 +1,9 @@
 //! Statements of a bank as PDF, and files that were uploaded.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     accounts::of_path,
     call::Call,

@@ -1,7 +1,8 @@
 //! Transactions: a fixed history by seed and account, and those that a test adds.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     accounts::{self, HISTORIC_DAYS, RECENT_DAYS},
     call::Call,

@@ -1,7 +1,8 @@
 //! Switches of deposits and of bill payments.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, pick},
     dates::date_time,

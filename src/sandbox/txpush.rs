@@ -2,8 +2,9 @@
 //!
 //! Deliveries are not signed: how the vendor signs them is not documented.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, pick},
     reply::{Failure, Outcome, Reply, Webhook},

@@ -1,7 +1,8 @@
 //! Subscriptions to events, the older kind (`/notification-subscriptions`).
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::value::json;
 use super::{
     call::{Call, merge, pick},
     dates::date_time,

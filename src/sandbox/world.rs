@@ -5,9 +5,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::value::json;
 use super::{faults::Faults, partner::Partner, recorder::Recorder};
 
 /// The world of one seed.

@@ -1,7 +1,8 @@
 //! What a complete report says of a customer's accounts, employment and pay.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::super::value::json;
 use super::super::{
     call::{Call, merge},
     dates::DAY,
