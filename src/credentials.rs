@@ -1,7 +1,7 @@
 //! The credentials that the proxy holds for its callers, and where they are read from.
 //!
 //! A [`Config`] says which [`CredentialSource`] there is; [`load`] reads one set of [`Credentials`] from it. Each source is a file
-//! or a folder: `env`, `dir`.
+//! or a folder: `env`, `dir`, and a secret store for each cargo feature of its name, over what they share (`store`).
 //!
 //! They are read straight from the environment or from files, never through the `config` crate, which turns digits into
 //! numbers and prints values in its errors. A [`Problem`] names the place and the way out, never the value.
@@ -14,15 +14,19 @@ pub mod lockout;
 mod operator;
 mod problem;
 mod source;
+#[cfg(feature = "store")]
+mod store;
+mod store_error;
 mod value;
 
-pub use config::{Config, SourceConfig};
+pub use config::{AwsConfig, Config, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig};
 pub use field::{Field, Sourced};
 pub use operator::{
     EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, operator_outline, secret_variables, variables,
 };
 pub use problem::{Problem, ValueDefect};
 pub use source::{CredentialSource, NOT_SET, Values, load};
+pub use store_error::{StoreError, StoreFault};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;

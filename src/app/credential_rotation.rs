@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    credentials::{self, CredentialSource, Scheme},
+    credentials::{self, CredentialSource, Problem, Scheme},
     error_chain,
     telemetry::{AUDIT, Metrics, ReloadTarget, Scrubber},
     token::TokenControl,
@@ -24,36 +24,70 @@ pub(super) struct Rotation {
 }
 
 /// Loads the credentials again whenever their source reports a change and at each of `hangups`, until `stop` is cancelled.
-/// Credentials that cannot be used are logged, and those in use stay.
-pub(super) async fn follow(rotation: Rotation, mut hangups: Signal, stop: CancellationToken) {
-    let Rotation { mut source, scheme, control, scrubber, metrics } = rotation;
+/// Credentials that cannot be read or used are logged, and those in use stay.
+pub(super) async fn follow(mut rotation: Rotation, mut hangups: Signal, stop: CancellationToken) {
+    let mut failures = Failures { metrics: Arc::clone(&rotation.metrics), logged: Vec::new() };
     loop {
         select! {
             () = stop.cancelled() => return,
-            () = source.changed() => {}
-            _ = hangups.recv() => info!(target: AUDIT, "SIGHUP: reading the credentials again"),
+            changed = rotation.source.changed() => if let Err(problem) = changed {
+                failures.report(vec![problem]);
+                continue;
+            },
+            _ = hangups.recv() => {
+                info!(target: AUDIT, "SIGHUP: reading the credentials again");
+                // Someone waits for the outcome, even if it is the same as before.
+                failures.logged.clear();
+            }
         }
-        let stable_load = async {
-            source.wait_until_stable().await;
-            credentials::load(source.as_mut(), scheme).await
-        };
         let loaded = select! {
             () = stop.cancelled() => return,
-            loaded = stable_load => loaded,
+            loaded = rotation.load() => loaded,
         };
         match loaded {
-            Ok(credentials) => {
-                metrics.reloaded(ReloadTarget::Credentials, true);
-                scrubber.register("new credentials", credentials.secrets());
-                control.rotate(credentials).await;
-            }
-            Err(problems) => {
-                metrics.reloaded(ReloadTarget::Credentials, false);
-                for problem in problems {
-                    let problem = error_chain::one_line(&problem);
-                    error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay");
-                }
+            Ok(()) => failures.end(),
+            Err(problems) => failures.report(problems),
+        }
+    }
+}
+
+impl Rotation {
+    /// Loads the credentials once no change is in progress, and hands them over.
+    async fn load(&mut self) -> Result<(), Vec<Problem>> {
+        self.source.wait_until_stable().await;
+        let credentials = credentials::load(self.source.as_mut(), self.scheme).await?;
+        self.scrubber.register("new credentials", credentials.secrets());
+        self.control.rotate(credentials).await;
+        Ok(())
+    }
+}
+
+/// Counts and logs what keeps credentials from being read. The same problems in a row are logged once, since a store is polled.
+struct Failures {
+    metrics: Arc<Metrics>,
+    logged: Vec<String>,
+}
+
+impl Failures {
+    fn report(&mut self, problems: Vec<Problem>) {
+        self.metrics.reloaded(ReloadTarget::Credentials, false);
+        for problem in &problems {
+            if let Problem::Store(error) = problem {
+                self.metrics.store_failed(error.fault.as_str());
             }
         }
+        let lines: Vec<String> = problems.iter().map(|problem| error_chain::one_line(problem)).collect();
+        if lines == self.logged {
+            return;
+        }
+        for problem in &lines {
+            error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay");
+        }
+        self.logged = lines;
+    }
+
+    fn end(&mut self) {
+        self.metrics.reloaded(ReloadTarget::Credentials, true);
+        self.logged.clear();
     }
 }

@@ -143,7 +143,7 @@ mod tests {
             CredentialProblem::Missing(field.file_name().to_owned(), "add it".to_owned())
         }
 
-        fn changed(&mut self) -> BoxFuture<'_, ()> {
+        fn changed(&mut self) -> BoxFuture<'_, Result<(), Problem>> {
             Box::pin(future::pending())
         }
     }

@@ -6,6 +6,7 @@ mod listen;
 mod log;
 mod policy;
 mod server;
+mod stores;
 mod upstream;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

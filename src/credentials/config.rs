@@ -1,6 +1,8 @@
 //! Which source credentials are read from.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use http::Uri;
 
 use super::{
     Scheme,
@@ -26,6 +28,94 @@ pub enum SourceConfig {
     Environment(Variables),
     /// The files of this directory: a mounted Secret.
     Directory(PathBuf),
+    /// A secret of AWS Secrets Manager.
+    #[cfg(feature = "aws")]
+    Aws(StoreConfig, AwsConfig),
+    /// A secret of HashiCorp Vault or OpenBao.
+    #[cfg(feature = "vault")]
+    Vault(StoreConfig, VaultConfig),
+}
+
+/// The keys that are the same for every secret store.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// How often the version is polled (`credentials.poll_interval`).
+    pub poll_interval: Duration,
+    /// The CA of the store, instead of the public ones (`credentials.ca_file`).
+    pub ca_file: Option<PathBuf>,
+    /// The egress proxy to the store (`credentials.egress_proxy`), without credentials. The environment's proxy variables are not
+    /// read.
+    pub egress_proxy: Option<Uri>,
+}
+
+/// `[credentials.aws]`.
+#[derive(Clone, Debug)]
+pub struct AwsConfig {
+    /// The name or ARN of the secret.
+    pub secret: String,
+    /// The staging label.
+    pub stage: String,
+    /// The region; `None` for that of the ARN or of the environment.
+    pub region: Option<String>,
+    /// Another endpoint than AWS's own.
+    pub endpoint: Option<Uri>,
+}
+
+/// `[credentials.vault]`.
+#[derive(Clone, Debug)]
+pub struct VaultConfig {
+    /// The address of the server.
+    pub address: Uri,
+    /// The mount of the KV secrets engine.
+    pub mount: String,
+    /// The path of the secret in it.
+    pub path: String,
+    /// The version of the engine.
+    pub kv: KvVersion,
+    /// The namespace.
+    pub namespace: Option<String>,
+    /// How to log in.
+    pub auth: VaultAuth,
+}
+
+/// The version of Vault's KV secrets engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvVersion {
+    /// Without versions of secrets.
+    V1,
+    /// With them.
+    V2,
+}
+
+/// How to log in to Vault. Each file is read for each login.
+#[derive(Clone, Debug)]
+pub enum VaultAuth {
+    /// With the service account token of the pod, or that of `jwt_file`.
+    Kubernetes {
+        /// The role.
+        role: String,
+        /// The file of the token.
+        jwt_file: PathBuf,
+    },
+    /// With a JSON Web Token.
+    Jwt {
+        /// The role.
+        role: String,
+        /// The file of the token.
+        jwt_file: PathBuf,
+    },
+    /// With a role id and a secret id.
+    AppRole {
+        /// The file of the role id.
+        role_id_file: PathBuf,
+        /// The file of the secret id.
+        secret_id_file: PathBuf,
+    },
+    /// With a token that something else keeps in a file.
+    Token {
+        /// The file.
+        token_file: PathBuf,
+    },
 }
 
 impl SourceConfig {

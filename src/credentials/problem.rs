@@ -2,6 +2,7 @@
 
 use std::{error::Error, io};
 
+use super::store_error::StoreError;
 use crate::secret::ShownPath;
 
 /// Larger than any credential; a file above this is not one.
@@ -89,6 +90,9 @@ pub enum Problem {
         /// The path that it holds.
         path: ShownPath,
     },
+    /// A secret store gave no credentials.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The source as a whole cannot be read. Named by its configuration key; the error is the source's own.
     #[error("{0}")]
     Source(&'static str, #[source] Box<dyn Error + Send + Sync>),

@@ -268,6 +268,16 @@ impl Metrics {
         self.reloads.credentials_changed();
     }
 
+    /// Shows `fault` at zero, for a source of credentials that is a secret store.
+    pub fn init_store_error(&self, fault: &str) {
+        self.reloads.init_store_error(fault);
+    }
+
+    /// Counts a failure of the secret store.
+    pub fn store_failed(&self, fault: &str) {
+        self.reloads.store_failed(fault);
+    }
+
     /// Counts a reload of `target`, and whether it succeeded.
     pub fn reloaded(&self, target: ReloadTarget, succeeded: bool) {
         self.reloads.reloaded(target, succeeded);

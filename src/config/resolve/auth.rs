@@ -6,7 +6,7 @@ use http::{HeaderName, Uri, header, uri::PathAndQuery};
 
 use super::{
     super::{Environment, reader::Reader},
-    HOUR, SECOND,
+    HOUR, SECOND, stores,
 };
 use crate::{
     credentials::{self, Scheme, SourceConfig},
@@ -29,19 +29,34 @@ const RESERVED_HEADERS: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Where credentials come from, and of which scheme they shall be.
+/// Where credentials come from, and of which scheme they have to be.
 pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> Option<credentials::Config> {
-    let from_dir = read.choice("credentials.source", &[("env", false), ("dir", true)]);
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Source {
+        Environment,
+        Directory,
+        Aws,
+        Vault,
+    }
+    let sources =
+        [("env", Source::Environment), ("dir", Source::Directory), ("aws", Source::Aws), ("vault", Source::Vault)];
+    let source = read.choice("credentials.source", &sources);
     let dir = read.optional("credentials.dir", |path| Ok(PathBuf::from(path)));
+    let store = stores::common(read);
+    let aws = stores::aws(read, source == Source::Aws);
+    let vault = stores::vault(read, source == Source::Vault);
     let schemes = [("auto", None), ("oauth2", Some(Scheme::OAuth2)), ("partner", Some(Scheme::Partner))];
     let scheme = read.choice("auth.scheme", &schemes);
-    let source = match (from_dir, dir) {
-        (true, Some(dir)) => SourceConfig::Directory(dir),
-        (true, None) => {
-            read.problem("credentials.dir", "must name a directory when credentials.source is \"dir\"");
-            return None;
+    let source = match source {
+        Source::Environment => SourceConfig::environment(environment.variables()),
+        Source::Directory => {
+            if dir.is_none() {
+                read.problem("credentials.dir", "must name a directory when credentials.source is \"dir\"");
+            }
+            SourceConfig::Directory(dir?)
         }
-        (false, _) => SourceConfig::environment(environment.variables()),
+        Source::Aws => stores::aws_source(read, store, aws)?,
+        Source::Vault => stores::vault_source(read, store, vault)?,
     };
     Some(credentials::Config { source, scheme })
 }

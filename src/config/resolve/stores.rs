@@ -1,0 +1,222 @@
+//! `[credentials.aws]`, `[credentials.vault]`: the secret stores. Every key is checked whether or not its store is the source in use.
+
+use std::path::PathBuf;
+
+use http::Uri;
+
+use super::{super::reader::Reader, HOUR, SECOND, upstream::egress_url};
+use crate::credentials::{AwsConfig, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig};
+
+/// The token that Kubernetes mounts into each pod.
+const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// The keys that are the same for every store.
+pub(super) fn common(read: &mut Reader<'_>) -> StoreConfig {
+    StoreConfig {
+        poll_interval: read.duration("credentials.poll_interval", SECOND..=24 * HOUR),
+        ca_file: read.optional("credentials.ca_file", path),
+        egress_proxy: read.optional("credentials.egress_proxy", egress_url),
+    }
+}
+
+/// AWS Secrets Manager; `None` where a key that it needs is not set, which is a problem if it is `used`.
+pub(super) fn aws(read: &mut Reader<'_>, used: bool) -> Option<AwsConfig> {
+    let secret = read.optional("credentials.aws.secret", text);
+    let stage = read.parsed("credentials.aws.stage", text);
+    let region = read.optional("credentials.aws.region", text);
+    let endpoint = read.optional("credentials.aws.endpoint", endpoint);
+    if secret.is_none() && used {
+        read.problem(
+            "credentials.aws.secret",
+            "must be the name or the ARN of the secret when credentials.source is \"aws\"",
+        );
+    }
+    Some(AwsConfig { secret: secret?, stage: stage?, region, endpoint })
+}
+
+/// The source, where this build has it.
+#[cfg(feature = "aws")]
+pub(super) fn aws_source(_read: &mut Reader<'_>, store: StoreConfig, aws: Option<AwsConfig>) -> Option<SourceConfig> {
+    Some(SourceConfig::Aws(store, aws?))
+}
+
+/// A problem, since this build does not have the source.
+#[cfg(not(feature = "aws"))]
+pub(super) fn aws_source(read: &mut Reader<'_>, _store: StoreConfig, _aws: Option<AwsConfig>) -> Option<SourceConfig> {
+    not_compiled(read, "aws")
+}
+
+/// HashiCorp Vault and OpenBao; `None` where a key that it needs is not set, which is a problem if it is `used`.
+pub(super) fn vault(read: &mut Reader<'_>, used: bool) -> Option<VaultConfig> {
+    let address = read.optional("credentials.vault.address", endpoint);
+    let mount = read.parsed("credentials.vault.mount", kv_path);
+    let path = read.optional("credentials.vault.path", kv_path);
+    let kv = if read.number("credentials.vault.kv", 1..=2) == 1 { KvVersion::V1 } else { KvVersion::V2 };
+    let namespace = read.optional("credentials.vault.namespace", text);
+    for (key, is_missing) in
+        [("credentials.vault.address", address.is_none()), ("credentials.vault.path", path.is_none())]
+    {
+        if is_missing && used {
+            read.problem(key, "must be set when credentials.source is \"vault\"");
+        }
+    }
+    let auth = vault_auth(read, used);
+    Some(VaultConfig { address: address?, mount: mount?, path: path?, kv, namespace, auth: auth? })
+}
+
+/// The source, where this build has it.
+#[cfg(feature = "vault")]
+pub(super) fn vault_source(
+    _read: &mut Reader<'_>,
+    store: StoreConfig,
+    vault: Option<VaultConfig>,
+) -> Option<SourceConfig> {
+    Some(SourceConfig::Vault(store, vault?))
+}
+
+/// A problem, since this build does not have the source.
+#[cfg(not(feature = "vault"))]
+pub(super) fn vault_source(
+    read: &mut Reader<'_>,
+    _store: StoreConfig,
+    _vault: Option<VaultConfig>,
+) -> Option<SourceConfig> {
+    not_compiled(read, "vault")
+}
+
+#[cfg(not(all(feature = "aws", feature = "vault")))]
+fn not_compiled(read: &mut Reader<'_>, store: &str) -> Option<SourceConfig> {
+    let message =
+        format!("this build has no secret store {store:?}: use the release image, or build with `--features {store}`");
+    read.problem("credentials.source", message);
+    None
+}
+
+fn vault_auth(read: &mut Reader<'_>, used: bool) -> Option<VaultAuth> {
+    #[derive(Clone, Copy)]
+    enum Method {
+        Kubernetes,
+        Jwt,
+        AppRole,
+        Token,
+    }
+    let methods = [
+        ("kubernetes", Method::Kubernetes),
+        ("jwt", Method::Jwt),
+        ("approle", Method::AppRole),
+        ("token", Method::Token),
+    ];
+    let method = read.choice("credentials.vault.auth", &methods);
+    let role = read.optional("credentials.vault.role", text);
+    let [token_file, role_id_file, secret_id_file, jwt_file] = [
+        "credentials.vault.token_file",
+        "credentials.vault.role_id_file",
+        "credentials.vault.secret_id_file",
+        "credentials.vault.jwt_file",
+    ]
+    .map(|key| read.optional(key, path));
+    let needed: &[(&'static str, bool)] = match method {
+        Method::Kubernetes => &[("credentials.vault.role", role.is_none())],
+        Method::Jwt => {
+            &[("credentials.vault.role", role.is_none()), ("credentials.vault.jwt_file", jwt_file.is_none())]
+        }
+        Method::AppRole => &[
+            ("credentials.vault.role_id_file", role_id_file.is_none()),
+            ("credentials.vault.secret_id_file", secret_id_file.is_none()),
+        ],
+        Method::Token => &[("credentials.vault.token_file", token_file.is_none())],
+    };
+    for (key, _) in needed.iter().filter(|(_, is_missing)| *is_missing && used) {
+        read.problem(key, "must be set for this credentials.vault.auth");
+    }
+    Some(match method {
+        Method::Kubernetes => {
+            VaultAuth::Kubernetes { role: role?, jwt_file: jwt_file.unwrap_or_else(|| SERVICE_ACCOUNT_TOKEN.into()) }
+        }
+        Method::Jwt => VaultAuth::Jwt { role: role?, jwt_file: jwt_file? },
+        Method::AppRole => VaultAuth::AppRole { role_id_file: role_id_file?, secret_id_file: secret_id_file? },
+        Method::Token => VaultAuth::Token { token_file: token_file? },
+    })
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
+}
+
+/// Visible ASCII, as it goes into headers and signatures.
+fn text(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be visible ASCII characters without spaces".to_owned())
+    }
+}
+
+/// A path of segments, such as `team/finicity`. It goes into a URL as it is.
+fn kv_path(text: &str) -> Result<String, String> {
+    let is_segment = |segment: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+        !segment.is_empty() && segment != "." && segment != ".." && segment.bytes().all(is_allowed)
+    };
+    if text.split('/').all(is_segment) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a path such as \"team/finicity\": segments of letters, digits, -, _, . and ~, without a slash at its ends".to_owned())
+    }
+}
+
+/// `https://` and a host, or plain `http://` to a loopback address.
+fn endpoint(text: &str) -> Result<Uri, String> {
+    let expected =
+        "must be https:// and a host, such as \"https://vault.internal:8200\"; http:// only to a loopback address";
+    let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
+    let is_bare = url.path() == "/" && url.query().is_none() && !text.contains('@');
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    let is_permitted = match url.scheme_str() {
+        Some("https") => true,
+        Some("http") => is_loopback,
+        _ => false,
+    };
+    if is_bare && is_permitted && !host.is_empty() { Ok(url) } else { Err(expected.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_go_to_other_machines_over_tls_only() {
+        for good in [
+            "https://vault.internal:8200",
+            "https://10.0.0.1",
+            "http://127.0.0.1:8200",
+            "http://[::1]:1",
+            "http://localhost/",
+        ] {
+            assert!(endpoint(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "vault.internal",
+            "http://vault.internal",
+            "http://127.0.0.1.evil.test",
+            "https://a@b",
+            "https://h/v1",
+            "https://h?x",
+            "ftp://h",
+        ] {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_kv_path_is_plain_segments() {
+        for good in ["secret", "team/finicity", "a.b/c_d-e~"] {
+            assert!(kv_path(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/a", "a/", "a//b", "a/../b", ".", "a b", "a?b", "a%2fb"] {
+            assert!(kv_path(bad).is_err(), "{bad}");
+        }
+    }
+}
