@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    credentials::{self, CredentialSource, Problem, Scheme},
+    credentials::{self, CredentialSource, Problem, Scheme, StoreFault},
     error_chain,
     telemetry::{AUDIT, Metrics, ReloadTarget, Scrubber},
     token::TokenControl,
@@ -26,6 +26,11 @@ pub(super) struct Rotation {
 /// Loads the credentials again whenever their source reports a change and at each of `hangups`, until `stop` is cancelled.
 /// Credentials that cannot be read or used are logged, and those in use stay.
 pub(super) async fn follow(mut rotation: Rotation, mut hangups: Signal, stop: CancellationToken) {
+    if rotation.source.uses_network() {
+        for fault in StoreFault::ALL {
+            rotation.metrics.init_store_error(fault.as_str());
+        }
+    }
     let mut failures = Failures { metrics: Arc::clone(&rotation.metrics), logged: Vec::new() };
     loop {
         select! {
