@@ -6,11 +6,14 @@
 //! They are read straight from the environment or from files, never through the `config` crate, which turns digits into
 //! numbers and prints values in its errors. A [`Problem`] names the place and the way out, never the value.
 
+#[cfg(feature = "aws")]
+mod aws;
 mod config;
 pub mod dir;
 mod env;
 mod field;
 pub mod lockout;
+mod open;
 mod operator;
 mod problem;
 mod source;

@@ -4,12 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use http::Uri;
 
-use super::{
-    Scheme,
-    dir::DirectorySource,
-    env::{EnvironmentSource, Variables},
-    source::CredentialSource,
-};
+use super::{Scheme, env::Variables};
 use crate::secret::Secret;
 
 /// Where credentials come from, and of which scheme they have to be. Nothing has been read yet.
@@ -30,7 +25,7 @@ pub enum SourceConfig {
     Directory(PathBuf),
     /// A secret of AWS Secrets Manager.
     #[cfg(feature = "aws")]
-    Aws(StoreConfig, AwsConfig),
+    Aws(Box<(StoreConfig, AwsConfig)>),
     /// A secret of HashiCorp Vault or OpenBao.
     #[cfg(feature = "vault")]
     Vault(StoreConfig, VaultConfig),
@@ -122,13 +117,5 @@ impl SourceConfig {
     /// The credentials' variables of `environment`.
     pub fn environment(environment: &BTreeMap<String, Secret<String>>) -> Self {
         Self::Environment(Variables::new(environment))
-    }
-
-    /// The source. Nothing is read before its first load.
-    pub fn open(&self) -> Box<dyn CredentialSource> {
-        match self {
-            Self::Environment(variables) => Box::new(EnvironmentSource::new(variables.clone())),
-            Self::Directory(path) => Box::new(DirectorySource::new(path.clone())),
-        }
     }
 }

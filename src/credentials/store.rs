@@ -4,11 +4,14 @@
 //! Each store is one implementation of [`SecretStore`] behind the cargo feature of its name.
 
 mod document;
+mod transport;
 
 use std::{fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::time::sleep;
+
+pub(super) use transport::{Limits, Transport, TransportError, TransportFailure};
 
 use super::{
     field::Field,

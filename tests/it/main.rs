@@ -94,6 +94,10 @@ mod cli {
     mod wrong_files;
 }
 
+// Each store is compiled in by the feature of its name.
+#[cfg(feature = "store")]
+mod stores;
+
 // The source code, the alert rules and the documents: these start no program.
 mod alerts;
 mod architecture;

@@ -37,7 +37,7 @@ pub(super) fn aws(read: &mut Reader<'_>, used: bool) -> Option<AwsConfig> {
 /// The source, where this build has it.
 #[cfg(feature = "aws")]
 pub(super) fn aws_source(_read: &mut Reader<'_>, store: StoreConfig, aws: Option<AwsConfig>) -> Option<SourceConfig> {
-    Some(SourceConfig::Aws(store, aws?))
+    Some(SourceConfig::Aws(Box::new((store, aws?))))
 }
 
 /// A problem, since this build does not have the source.

@@ -1,0 +1,22 @@
+//! From the configuration of a source to the source. Apart from [`SourceConfig`], which the sources take their keys from.
+
+#[cfg(feature = "aws")]
+use super::aws::AwsStore;
+#[cfg(feature = "store")]
+use super::store::StoreSource;
+use super::{config::SourceConfig, dir::DirectorySource, env::EnvironmentSource, source::CredentialSource};
+
+impl SourceConfig {
+    /// The source. Nothing is read before its first load.
+    pub fn open(&self) -> Box<dyn CredentialSource> {
+        match self {
+            Self::Environment(variables) => Box::new(EnvironmentSource::new(variables.clone())),
+            Self::Directory(path) => Box::new(DirectorySource::new(path.clone())),
+            #[cfg(feature = "aws")]
+            Self::Aws(config) => {
+                let (store, aws) = config.as_ref();
+                Box::new(StoreSource::new(AwsStore::new(store, aws.clone()), store.poll_interval))
+            }
+        }
+    }
+}

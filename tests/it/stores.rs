@@ -1,0 +1,4 @@
+//! Secret stores as sources of credentials, each against its real server.
+
+#[cfg(feature = "aws")]
+mod aws;
