@@ -15,6 +15,8 @@ SYSCTLS = {"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.i
            "net.ipv4.tcp_keepalive_probes"}
 SELINUX = {None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
 LABEL = ("finicity-proxy", "sidecar")
+# The values of credentials.source that are secret stores.
+STORES = {"aws", "vault", "gcp", "azure"}
 
 
 def pod_of(document):
@@ -97,6 +99,11 @@ def workload_needs(document):
             yield "a strategy that starts one new pod at a time"
 
 
+def source_of(proxy):
+    """Where the proxy's credentials come from."""
+    return next((v.get("value") for v in proxy.get("env", []) if v["name"] == "FINICITY__CREDENTIALS__SOURCE"), None)
+
+
 def needs(pod):
     """What a pod with the proxy lacks."""
     proxy = proxy_of(pod)
@@ -122,7 +129,12 @@ def needs(pod):
     if any("subPath" in mount or "subPathExpr" in mount for mount in proxy.get("volumeMounts", [])):
         yield "subPath, which does not follow a change of the Secret"
     secret = volumes.get((mounts.get("/etc/finicity-proxy/credentials") or {}).get("name"), {}).get("secret") or {}
-    if secret.get("defaultMode") != 0o444:
+    if source_of(proxy) in STORES:
+        if "finicity-credentials" in volumes or secret:
+            yield "no Secret: its credentials are in a store"
+        if pod.get("serviceAccountName", "default") == "default":
+            yield "a service account of its own, as which it reads the store"
+    elif secret.get("defaultMode") != 0o444:
         yield "the Secret, readable for the proxy"
     state = volumes.get((mounts.get("/var/lib/finicity-proxy") or {}).get("name"), {})
     if not {"emptyDir", "persistentVolumeClaim"} & set(state):
@@ -231,6 +243,11 @@ GOOD = {"kind": "Deployment", "metadata": {"name": "good", "labels": {"finicity-
         "runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
         "seccompProfile": {"type": "RuntimeDefault"}}}]}}}}
 GOOD_ENV = GOOD["spec"]["template"]["spec"]["initContainers"][0]["env"][0]
+GOOD_STORE = copy.deepcopy(GOOD)
+GOOD_STORE_POD = GOOD_STORE["spec"]["template"]["spec"]
+GOOD_STORE_POD["serviceAccountName"] = "app"
+GOOD_STORE_POD["initContainers"][0]["env"].append({"name": "FINICITY__CREDENTIALS__SOURCE", "value": "aws"})
+del GOOD_STORE_POD["initContainers"][0]["volumeMounts"][0], GOOD_STORE_POD["volumes"][0]
 GOOD_JOB = copy.deepcopy(GOOD) | {"kind": "Job"}
 GOOD_JOB["spec"]["activeDeadlineSeconds"] = 900
 GOOD_JOB["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
@@ -275,6 +292,10 @@ BAD = [
     (POD + ("initContainers",), [GOOD["spec"]["template"]["spec"]["initContainers"][0],
                                  {**GOOD["spec"]["template"]["spec"]["containers"][0], "name": "finicity-sandbox"}]),
 ]
+# The same for one whose credentials are in a store.
+BAD_STORES = [(POD + ("serviceAccountName",), None), (POD + ("serviceAccountName",), "default"),
+              (POD + ("volumes", 0), {"name": "finicity-credentials", "secret": {"defaultMode": 0o444}}),
+              (PROXY + ("env", 1, "value"), "dir")]
 # The same for what makes one pod and ends.
 BAD_JOBS = [(POD + ("restartPolicy",), "Never"), (POD + ("restartPolicy",), None), (("spec", "activeDeadlineSeconds"), None),
             (("spec", "parallelism"), 2), (("spec", "completions"), 5)]
@@ -286,10 +307,11 @@ CRON = ("spec", "jobTemplate")
 def self_test():
     several = copy.deepcopy(GOOD)
     several["spec"] |= {"replicas": 3, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}
-    for good in (GOOD, GOOD_JOB, GOOD_CRONJOB, GOOD_GATEWAY, several):
+    for good in (GOOD, GOOD_STORE, GOOD_JOB, GOOD_CRONJOB, GOOD_GATEWAY, several):
         assert not list(problems([good])), list(problems([good]))
     cases = [(GOOD, *case) for case in BAD] + [(GOOD_JOB, *case) for case in BAD_JOBS]
     cases += [(GOOD_GATEWAY, *case) for case in BAD_GATEWAYS]
+    cases += [(GOOD_STORE, *case) for case in BAD_STORES]
     cases += [(GOOD_CRONJOB, CRON + path, value) for path, value in BAD_JOBS]
     for good, path, value in cases:
         bad = copy.deepcopy(good)
