@@ -21,6 +21,8 @@ mod source;
 mod store;
 mod store_error;
 mod value;
+#[cfg(feature = "vault")]
+mod vault;
 
 pub use config::{AwsConfig, Config, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig};
 pub use field::{Field, Sourced};

@@ -146,6 +146,8 @@ def needs(pod):
         yield "credentials in files, not in variables"
     others = [container for container in containers(pod) if container["name"] not in ("finicity-proxy", "finicity-sandbox")]
     private = {"finicity-credentials", state.get("name"), run.get("name")}
+    # Tokens of the pod, by which the proxy logs in to a secret store.
+    private |= {mount["name"] for mount in mounts.values() if "projected" in volumes.get(mount["name"], {})}
     if any(mount["name"] in private for container in others for mount in container.get("volumeMounts", [])):
         yield "credentials, state and socket that only the proxy mounts"
     ndots = [option.get("value") for option in (pod.get("dnsConfig") or {}).get("options", []) if option.get("name") == "ndots"]
@@ -257,6 +259,12 @@ GOOD_GATEWAY["spec"]["template"]["spec"] |= {
     "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}, "initContainers": [],
     "containers": [{key: value for key, value in GOOD["spec"]["template"]["spec"]["initContainers"][0].items() if key != "restartPolicy"}]}
 POD, PROXY, APP = ("spec", "template", "spec"), ("spec", "template", "spec", "initContainers", 0), ("spec", "template", "spec", "containers", 0)
+# The credentials are in a secret store, to which a token of the pod logs in.
+GOOD_VAULT = copy.deepcopy(GOOD_STORE)
+GOOD_VAULT_POD = GOOD_VAULT["spec"]["template"]["spec"]
+GOOD_VAULT_POD["initContainers"][0]["env"][1]["value"] = "vault"
+GOOD_VAULT_POD["volumes"].append({"name": "vault-token", "projected": {}})
+GOOD_VAULT_POD["initContainers"][0]["volumeMounts"].append({"name": "vault-token", "mountPath": "/var/run/secrets/vault"})
 # Each makes a good pod bad in one way. `None` removes.
 BAD = [
     (POD + ("hostNetwork",), True), (POD + ("hostPID",), True), (POD + ("hostIPC",), True),
@@ -296,6 +304,9 @@ BAD = [
 BAD_STORES = [(POD + ("serviceAccountName",), None), (POD + ("serviceAccountName",), "default"),
               (POD + ("volumes", 0), {"name": "finicity-credentials", "secret": {"defaultMode": 0o444}}),
               (PROXY + ("env", 1, "value"), "dir")]
+# The same for one that logs in to its store with a token of the pod.
+BAD_VAULTS = [(APP + ("volumeMounts",), [{"name": "vault-token", "mountPath": "/x"}]),
+              (PROXY + ("volumeMounts", 0), {"name": "vault-token", "mountPath": "/var/lib/finicity-proxy"})]
 # The same for what makes one pod and ends.
 BAD_JOBS = [(POD + ("restartPolicy",), "Never"), (POD + ("restartPolicy",), None), (("spec", "activeDeadlineSeconds"), None),
             (("spec", "parallelism"), 2), (("spec", "completions"), 5)]
@@ -307,11 +318,11 @@ CRON = ("spec", "jobTemplate")
 def self_test():
     several = copy.deepcopy(GOOD)
     several["spec"] |= {"replicas": 3, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}
-    for good in (GOOD, GOOD_STORE, GOOD_JOB, GOOD_CRONJOB, GOOD_GATEWAY, several):
+    for good in (GOOD, GOOD_STORE, GOOD_VAULT, GOOD_JOB, GOOD_CRONJOB, GOOD_GATEWAY, several):
         assert not list(problems([good])), list(problems([good]))
     cases = [(GOOD, *case) for case in BAD] + [(GOOD_JOB, *case) for case in BAD_JOBS]
     cases += [(GOOD_GATEWAY, *case) for case in BAD_GATEWAYS]
-    cases += [(GOOD_STORE, *case) for case in BAD_STORES]
+    cases += [(GOOD_STORE, *case) for case in BAD_STORES] + [(GOOD_VAULT, *case) for case in BAD_VAULTS]
     cases += [(GOOD_CRONJOB, CRON + path, value) for path, value in BAD_JOBS]
     for good, path, value in cases:
         bad = copy.deepcopy(good)

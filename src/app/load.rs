@@ -143,7 +143,7 @@ mod tests {
             CredentialProblem::Missing(field.file_name().to_owned(), "add it".to_owned())
         }
 
-        fn changed(&mut self) -> BoxFuture<'_, Result<(), Problem>> {
+        fn changed(&mut self) -> BoxFuture<'_, Result<(), CredentialProblem>> {
             Box::pin(future::pending())
         }
     }

@@ -28,7 +28,7 @@ pub enum SourceConfig {
     Aws(Box<(StoreConfig, AwsConfig)>),
     /// A secret of HashiCorp Vault or OpenBao.
     #[cfg(feature = "vault")]
-    Vault(StoreConfig, VaultConfig),
+    Vault(Box<(StoreConfig, VaultConfig)>),
 }
 
 /// The keys that are the same for every secret store.

@@ -4,6 +4,8 @@
 use super::aws::AwsStore;
 #[cfg(feature = "store")]
 use super::store::StoreSource;
+#[cfg(feature = "vault")]
+use super::vault::VaultStore;
 use super::{config::SourceConfig, dir::DirectorySource, env::EnvironmentSource, source::CredentialSource};
 
 impl SourceConfig {
@@ -16,6 +18,11 @@ impl SourceConfig {
             Self::Aws(config) => {
                 let (store, aws) = config.as_ref();
                 Box::new(StoreSource::new(AwsStore::new(store, aws.clone()), store.poll_interval))
+            }
+            #[cfg(feature = "vault")]
+            Self::Vault(config) => {
+                let (store, vault) = config.as_ref();
+                Box::new(StoreSource::new(VaultStore::new(store.clone(), vault.clone()), store.poll_interval))
             }
         }
     }

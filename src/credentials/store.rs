@@ -6,10 +6,10 @@
 mod document;
 mod transport;
 
-use std::{fmt, time::Duration};
+use std::{fmt, future, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tokio::time::sleep;
+use tokio::{select, time::sleep};
 
 pub(super) use transport::{Limits, Transport, TransportError, TransportFailure};
 
@@ -54,6 +54,15 @@ pub(super) trait SecretStore: fmt::Debug + Send + Sync {
     ///
     /// When the store does not give it.
     fn read(&mut self) -> impl Future<Output = Result<StoredSecret, StoreError>> + Send;
+
+    /// What has to be done between two polls, such as renewing a lease. Never completes; the next poll reports what failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is dropped when a poll is due.
+    fn keep_alive(&mut self) -> impl Future<Output = ()> + Send {
+        future::pending()
+    }
 }
 
 /// A store as a source of credentials.
@@ -101,7 +110,10 @@ impl<S: SecretStore + 'static> CredentialSource for StoreSource<S> {
         Box::pin(async {
             loop {
                 let factor = 1.0 + POLL_JITTER * (2.0 * fastrand::f64() - 1.0);
-                sleep(self.poll_interval.mul_f64(factor)).await;
+                select! {
+                    () = sleep(self.poll_interval.mul_f64(factor)) => {}
+                    () = self.store.keep_alive() => {}
+                }
                 let version = match self.store.version().await {
                     Ok(version) => version,
                     Err(error) => {

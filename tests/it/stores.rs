@@ -2,3 +2,5 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "vault")]
+mod vault;

@@ -71,7 +71,7 @@ pub(super) fn vault_source(
     store: StoreConfig,
     vault: Option<VaultConfig>,
 ) -> Option<SourceConfig> {
-    Some(SourceConfig::Vault(store, vault?))
+    Some(SourceConfig::Vault(Box::new((store, vault?))))
 }
 
 /// A problem, since this build does not have the source.

@@ -138,6 +138,24 @@ fn an_empty_variable_gives_way_to_its_file() {
     assert!(output.lines().all(|line| line.contains(" is not set: ")), "{output}");
 }
 
+#[test]
+#[cfg(not(feature = "vault"))]
+fn a_store_that_is_not_compiled_in_is_one_line_and_78() {
+    let variables = [
+        ("FINICITY__CREDENTIALS__SOURCE", "vault"),
+        ("FINICITY__CREDENTIALS__VAULT__ADDRESS", "https://localhost"),
+        ("FINICITY__CREDENTIALS__VAULT__PATH", "finicity"),
+        ("FINICITY__CREDENTIALS__VAULT__ROLE", "proxy"),
+    ];
+    for command in ["check", "serve"] {
+        let (code, output) = run(&[command], &variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!((code, output.lines().count()), (Some(78), 1), "{output}");
+        let expected =
+            "this build has no secret store \"vault\": use the release image, or build with `--features vault`";
+        assert!(output.contains("credentials.source") && output.contains(expected), "{output}");
+    }
+}
+
 /// Values that are refused, each with the words that say why.
 const SPOILED: [(&str, &str); 9] = [
     ("\"canary-value-0123\"", "in quotation marks"),
