@@ -121,16 +121,9 @@ impl App {
 
         let (trust_store_writer, trust_store) = tls::trust_store(config.tls)?;
         let (resolver, metrics) = (Resolver::new(), Arc::new(Metrics::new()));
-        let scheme = credentials.scheme;
-        let (state_dir, source_ref) = (config.state_dir.as_deref(), source.as_ref());
-        let TokenRefresh { refresher, token, control, durability } = token_refresh::build(
-            config.token,
-            credentials,
-            source_ref,
-            state_dir,
-            (resolver.clone(), trust_store.clone()),
-            &metrics,
-        )?;
+        let state_dir = config.state_dir.as_deref();
+        let TokenRefresh { refresher, token, control, durability } =
+            token_refresh::build(config.token, state_dir, (resolver.clone(), trust_store.clone()), &metrics)?;
         if !config.is_demo {
             token_refresh::warn_of_memory(durability, state_dir);
         }
@@ -148,8 +141,7 @@ impl App {
             token: &token,
             control: &control,
             metrics: &metrics,
-            source: source_ref,
-            scheme,
+            source: source.as_ref(),
             durability,
             upstream: proxy.upstream.url.to_string(),
             log_level: &log_level,
@@ -161,9 +153,16 @@ impl App {
         operators.serve_admin(&mut tasks, &mut listeners, config.admin_token);
 
         let stop = &sequence.stop_control;
-        tasks.spawn("token refresher", refresher.run(stop.clone()));
+        let is_loaded = credentials.is_some();
+        match credentials {
+            Some(credentials) => {
+                credential_rotation::log_loaded(source.as_ref(), &credentials);
+                tasks.spawn("token refresher", refresher.with_credentials(credentials).run(stop.clone()));
+            }
+            None => tasks.spawn("token refresher", refresher.run(stop.clone())),
+        }
         let (scheme, scrubber) = (config.credentials.scheme, logging::scrubber());
-        let rotation = Rotation { source, scheme, control, scrubber, metrics: Arc::clone(&metrics) };
+        let rotation = Rotation { source, is_loaded, scheme, control, scrubber, metrics: Arc::clone(&metrics) };
         spawn_reloads(&mut tasks, stop, rotation, (config.reloader, log_level), (trust_store_writer, metrics))?;
         for listener in listeners.proxy {
             tasks.spawn("accept", Arc::clone(&server).accept(listener, sequence.closing.clone()));

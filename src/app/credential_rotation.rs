@@ -1,21 +1,32 @@
-//! Follows the source of the credentials, and hands new ones to the refresher.
+//! Follows the source of the credentials: hands the first ones to the refresher where the start did not read them, and then each change.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{select, signal::unix::Signal};
+use tokio::{select, signal::unix::Signal, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    credentials::{self, CredentialSource, Problem, Scheme, StoreFault},
+    credentials::{self, CredentialSource, Credentials, Problem, Scheme, StoreFault},
     error_chain,
     telemetry::{AUDIT, Metrics, ReloadTarget, Scrubber},
     token::TokenControl,
 };
 
-/// Takes changed credentials from their source to the refresher.
+/// The pause after the first failed attempt to read the first credentials. It doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest such pause.
+const MAX_RETRY: Duration = Duration::from_secs(60);
+
+/// Pauses are shorter by up to this share, so that a fleet that starts while its store is down does not retry in step.
+const RETRY_JITTER: f64 = 0.2;
+
+/// Takes credentials from their source to the refresher.
 pub(super) struct Rotation {
     pub(super) source: Box<dyn CredentialSource>,
+    /// Whether the start has read the first ones.
+    pub(super) is_loaded: bool,
     /// The scheme that is configured, if any; otherwise the credentials decide.
     pub(super) scheme: Option<Scheme>,
     pub(super) control: TokenControl,
@@ -23,48 +34,88 @@ pub(super) struct Rotation {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Loads the credentials again whenever their source reports a change and at each of `hangups`, until `stop` is cancelled.
-/// Credentials that cannot be read or used are logged, and those in use stay.
-pub(super) async fn follow(mut rotation: Rotation, mut hangups: Signal, stop: CancellationToken) {
+/// Loads the first credentials where the start did not, for as long as that takes; then loads them again whenever their source reports a
+/// change and at each of `hangups`. Ends when `stop` is cancelled. Credentials that cannot be read or used are logged, and those in use
+/// stay.
+pub(super) async fn follow(rotation: Rotation, hangups: Signal, stop: CancellationToken) {
+    select! {
+        () = stop.cancelled() => {}
+        () = run(rotation, hangups) => {}
+    }
+}
+
+async fn run(mut rotation: Rotation, mut hangups: Signal) {
     if rotation.source.uses_network() {
         for fault in StoreFault::ALL {
             rotation.metrics.init_store_error(fault.as_str());
         }
     }
     let mut failures = Failures { metrics: Arc::clone(&rotation.metrics), logged: Vec::new() };
+    if !rotation.is_loaded {
+        rotation.load_first(&mut hangups, &mut failures).await;
+    }
     loop {
         select! {
-            () = stop.cancelled() => return,
             changed = rotation.source.changed() => if let Err(problem) = changed {
-                failures.report(vec![problem]);
+                failures.report(&[problem], "the credentials cannot be used; those in use stay");
                 continue;
             },
-            _ = hangups.recv() => {
-                info!(target: AUDIT, "SIGHUP: reading the credentials again");
-                // Someone waits for the outcome, even if it is the same as before.
-                failures.logged.clear();
-            }
+            _ = hangups.recv() => failures.hangup(),
         }
-        let loaded = select! {
-            () = stop.cancelled() => return,
-            loaded = rotation.load() => loaded,
-        };
-        match loaded {
-            Ok(()) => failures.end(),
-            Err(problems) => failures.report(problems),
+        match rotation.load().await {
+            Ok(credentials) => {
+                failures.end();
+                rotation.control.rotate(credentials).await;
+            }
+            Err(problems) => failures.report(&problems, "the credentials cannot be used; those in use stay"),
         }
     }
 }
 
+/// Logs where the first credentials came from.
+pub(super) fn log_loaded(source: &dyn CredentialSource, credentials: &Credentials) {
+    info!(target: AUDIT, source = source.kind(), scheme = credentials.scheme.as_str(), "credentials were loaded");
+}
+
 impl Rotation {
-    /// Loads the credentials once no change is in progress, and hands them over.
-    async fn load(&mut self) -> Result<(), Vec<Problem>> {
+    /// Loads the first credentials and hands them over.
+    async fn load_first(&mut self, hangups: &mut Signal, failures: &mut Failures) {
+        let mut pause = FIRST_RETRY;
+        loop {
+            let problems = match self.load().await {
+                Ok(credentials) => {
+                    failures.end();
+                    log_loaded(self.source.as_ref(), &credentials);
+                    return self.control.rotate(credentials).await;
+                }
+                Err(problems) => problems,
+            };
+            let wait = pause.mul_f64(1.0 - RETRY_JITTER * fastrand::f64());
+            failures.report(&problems, "the first credentials cannot be read; requests are refused until they can");
+            self.control.report_failed_first_load(one_sentence(&problems), wait).await;
+            pause = MAX_RETRY.min(pause * 2);
+            select! {
+                () = sleep(wait) => {}
+                _ = hangups.recv() => {
+                    failures.hangup();
+                    pause = FIRST_RETRY;
+                }
+            }
+        }
+    }
+
+    /// Loads the credentials once no change is in progress.
+    async fn load(&mut self) -> Result<Credentials, Vec<Problem>> {
         self.source.wait_until_stable().await;
         let credentials = credentials::load(self.source.as_mut(), self.scheme).await?;
         self.scrubber.register("new credentials", credentials.secrets());
-        self.control.rotate(credentials).await;
-        Ok(())
+        Ok(credentials)
     }
+}
+
+fn one_sentence(problems: &[Problem]) -> String {
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 /// Counts and logs what keeps credentials from being read. The same problems in a row are logged once, since a store is polled.
@@ -74,9 +125,9 @@ struct Failures {
 }
 
 impl Failures {
-    fn report(&mut self, problems: Vec<Problem>) {
+    fn report(&mut self, problems: &[Problem], message: &str) {
         self.metrics.reloaded(ReloadTarget::Credentials, false);
-        for problem in &problems {
+        for problem in problems {
             if let Problem::Store(error) = problem {
                 self.metrics.store_failed(error.fault.as_str());
             }
@@ -86,9 +137,15 @@ impl Failures {
             return;
         }
         for problem in &lines {
-            error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay");
+            error!(target: AUDIT, problem, "{message}");
         }
         self.logged = lines;
+    }
+
+    /// An operator waits for the outcome of the next load, even if it is the same as before.
+    fn hangup(&mut self) {
+        info!(target: AUDIT, "SIGHUP: reading the credentials again");
+        self.logged.clear();
     }
 
     fn end(&mut self) {

@@ -2,42 +2,38 @@
 
 use std::{path::Path, sync::Arc};
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{StartError, startup::Durability};
 use crate::{
-    credentials::{CredentialSource, Credentials, lockout::Lockout},
+    credentials::lockout::Lockout,
     dns::Resolver,
-    telemetry::{AUDIT, Metrics, logging},
+    telemetry::{Metrics, logging},
     tls::TrustStore,
-    token::{self, Clock, Refresher, TokenControl, TokenEndpoint, TokenReader},
+    token::{self, Clock, PendingRefresher, TokenControl, TokenEndpoint, TokenReader},
 };
 
 /// The refresher, which has not been started, and the handles to it.
 pub(super) struct TokenRefresh {
-    pub(super) refresher: Refresher<TokenEndpoint>,
+    pub(super) refresher: PendingRefresher<TokenEndpoint>,
     pub(super) token: TokenReader,
     pub(super) control: TokenControl,
     pub(super) durability: Durability,
 }
 
-/// Builds the refresher of `credentials`, which came from `source`.
+/// Builds the refresher, which has no credentials yet.
 ///
 /// # Errors
 ///
 /// When the lock-out state in `state_dir` or the token endpoint cannot be used.
 pub(super) fn build(
     config: token::Config,
-    credentials: Credentials,
-    source: &dyn CredentialSource,
     state_dir: Option<&Path>,
     (resolver, trust_store): (Resolver, TrustStore),
     metrics: &Arc<Metrics>,
 ) -> Result<TokenRefresh, StartError> {
     let lockout = Lockout::open(state_dir)?;
     let durability = Durability::of(state_dir.filter(|_| lockout.is_persistent()));
-    let scheme = credentials.scheme.as_str();
-    info!(target: AUDIT, source = source.kind(), scheme, "credentials were loaded");
 
     let (writer, token) = token::channel(Clock::Boot, config.token_wait);
     let (control, commands) = token::command_channel();
@@ -45,7 +41,7 @@ pub(super) fn build(
     let startup_delay = config.startup_jitter.mul_f64(fastrand::f64());
     let endpoint = TokenEndpoint::new(config, resolver, trust_store)?;
     let metrics = Arc::clone(metrics);
-    let refresher = Refresher::new(writer, endpoint, credentials, lockout, commands, default_lifetime, metrics)
+    let refresher = PendingRefresher::new(writer, endpoint, lockout, commands, default_lifetime, metrics)
         .with_scrubber(logging::scrubber())
         .delayed(startup_delay);
     Ok(TokenRefresh { refresher, token, control, durability })

@@ -54,8 +54,14 @@ pub(super) async fn run(mut inputs: Inputs, arguments: Arguments) -> anyhow::Res
         let keys = [("credentials.source", "dir".to_owned()), ("credentials.dir", dir)];
         inputs.flags.extend(keys.map(|(key, value)| (key.to_owned(), value)));
     }
-    let Loaded { config, source, credentials } = app::load(&inputs).await?;
+    let mut loaded = app::load(&inputs).await?;
     drop(inputs); // the environment's copy of the secrets with it
+    let credentials = select! {
+        biased;
+        credentials = loaded.read_credentials() => credentials?,
+        signal = signals.next() => bail!("stopped by {signal}; the credentials were not tried"),
+    };
+    let Loaded { config, source, .. } = loaded;
     let (_trust_store_writer, trust_store) = tls::trust_store(config.tls)?;
     let endpoint = TokenEndpoint::new(config.token, Resolver::new(), trust_store)?;
     let lockout = Lockout::open(config.state_dir.as_deref())?;

@@ -67,7 +67,7 @@ impl VaultStore {
 
     /// Reads the secret; the version that results names its content.
     async fn fetch(&mut self) -> Result<StoredVersion, Failure> {
-        let client = self.client()?;
+        let client = self.client();
         let path = kv::path(&self.config);
         loop {
             let CurrentToken { token, is_accepted, is_new } = self.token(&client).await?;
@@ -83,8 +83,8 @@ impl VaultStore {
         }
     }
 
-    /// A client for the requests of one operation, since `credentials.ca_file` may have changed since the last.
-    fn client(&self) -> Result<Client, Failure> {
+    /// A client for the requests of one operation.
+    fn client(&self) -> Client {
         Client::new(&self.store, &self.config)
     }
 
@@ -181,10 +181,7 @@ impl SecretStore for VaultStore {
     async fn keep_alive(&mut self) {
         while let Some(lease) = self.session.as_ref().and_then(|session| session.lease) {
             sleep_until(lease.renew_at).await;
-            let renewed = match self.client() {
-                Ok(client) => self.token(&client).await.map(drop),
-                Err(failure) => Err(failure),
-            };
+            let renewed = self.token(&self.client()).await.map(drop);
             if let Err(Failure { reason, .. }) = renewed {
                 debug!(reason, "the lease of the Vault token was not renewed");
                 let Some(retry_at) = lease.retry_at(Instant::now()) else { break };

@@ -5,11 +5,12 @@
 
 mod attempt;
 mod credential_state;
+mod pending;
 mod report;
 mod tick;
 
-pub use attempt::FINAL_CALL_GRACE;
-pub(super) use attempt::HEARTBEAT_INTERVAL;
+pub(super) use self::attempt::HEARTBEAT_INTERVAL;
+pub use self::{attempt::FINAL_CALL_GRACE, pending::PendingRefresher};
 
 use std::{
     collections::VecDeque,
@@ -68,7 +69,7 @@ impl<S: TokenSource> Refresher<S> {
     /// A refresher that fetches from `source` with `credentials`, as far as `lockout` allows, publishes through `writer` and
     /// handles `commands`.
     pub fn new(
-        writer: TokenWriter,
+        mut writer: TokenWriter,
         source: S,
         credentials: Credentials,
         lockout: Lockout,
@@ -79,6 +80,7 @@ impl<S: TokenSource> Refresher<S> {
         for class in FailureClass::LABELS {
             metrics.init_token_failure(class);
         }
+        writer.set_scheme(credentials.scheme);
         let current = CredentialState::new(credentials, &lockout, source.host(), writer.clock().now());
         Self {
             writer,

@@ -48,6 +48,7 @@ impl Default for Limits {
     }
 }
 
+#[cfg(feature = "aws")]
 impl Limits {
     /// The shorter of these limits and the ones that the client of a store asks for.
     pub(in crate::credentials) fn at_most(self, connect: Option<Duration>, read: Option<Duration>) -> Self {
@@ -290,6 +291,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "aws")]
     #[test]
     fn the_limits_of_a_client_only_shorten_those_of_the_program() {
         let limits = Limits::default();

@@ -1,13 +1,14 @@
 //! A response of the server. Its texts are compared with known ones and never shown.
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 /// A complete response.
 pub(super) struct Response {
     pub(super) status: StatusCode,
-    pub(super) body: Zeroizing<Vec<u8>>,
+    /// Overwritten when it is dropped.
+    pub(super) body: Bytes,
 }
 
 /// What tells of failures; of a success, too.
@@ -40,7 +41,7 @@ mod tests {
             (r#"{"data":"sealed"}"#, false),
             ("sealed", false),
         ] {
-            let body = Zeroizing::new(body.as_bytes().to_vec());
+            let body = Bytes::from_static(body.as_bytes());
             let response = Response { status: StatusCode::SERVICE_UNAVAILABLE, body };
             assert_eq!(response.mentions("sealed"), expected, "{:?}", response.body);
         }

@@ -235,6 +235,7 @@ impl<S: TokenSource> Refresher<S> {
             && let Some(candidate) = self.candidate.take()
         {
             self.current = candidate;
+            self.writer.set_scheme(self.current.credentials.scheme);
             self.metrics.credentials_changed();
             self.scrubber.register("the credentials", self.current.credentials.secrets());
             info!(target: AUDIT, "the new credentials minted a token and have taken over");

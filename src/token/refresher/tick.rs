@@ -155,8 +155,10 @@ impl<S: TokenSource> Refresher<S> {
                     }
                 }
                 warn!(target: AUDIT, override_budget, ?decision, "latch reset asked for");
-                let _ = reply.send(decision);
+                let _ = reply.send(Ok(decision));
             }
+            // The first credentials were read long ago.
+            Command::FirstLoadFailed(..) => {}
             Command::Rotate(credentials) => {
                 let candidate = CredentialState::new(*credentials, &self.lockout, self.source.host(), now);
                 let known = |state: &CredentialState| state.fingerprint == candidate.fingerprint;

@@ -357,3 +357,25 @@ fn a_start_without_an_identity_or_region_says_so() {
     variables.remove("AWS_REGION");
     check(&variables, "the AWS region is not known; set credentials.aws.region or AWS_REGION");
 }
+
+#[test]
+fn a_start_waits_for_a_store_that_is_down() {
+    let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
+    store.cut();
+    let mut command = serve_command(&upstream, &[("FINICITY__AUTH__TOKEN_WAIT", "1ms")]);
+    command.envs(store.variables_of_user());
+    let proxy = Proxy::run(command);
+    let unread = "the first credentials cannot be read; requests are refused until they can";
+    let problem = proxy.process.wait_for_log(unread)["problem"].as_str().unwrap().to_owned();
+    assert!(problem.contains("AWS Secrets Manager did not respond"), "{problem}");
+    proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 0);
+    let probe = proxy.ops().get("/startupz");
+    assert!(probe.status == 503 && probe.text().contains("AWS Secrets Manager did not respond"), "{}", probe.text());
+    assert_eq!(proxy.connect().get("/x").status, 503);
+    // It is tried again without a signal.
+    store.forward();
+    proxy.process.wait_for_log("token minted");
+    assert_serves(&proxy);
+    assert_eq!(proxy.ops().get("/startupz").status, 200);
+    assert!(!proxy.process.output().contains(store.secret_key()));
+}

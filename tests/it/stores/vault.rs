@@ -5,6 +5,7 @@ mod leases;
 mod logins;
 mod rotation;
 mod server;
+mod startup;
 
 use std::{fs, path::Path, time::Duration};
 

@@ -133,7 +133,7 @@ fn a_sealed_server_is_unreachable_until_it_is_unsealed() {
 
 #[test]
 fn what_a_server_answers_tells_its_faults_apart() {
-    let huge = format!(r#"{{"data": "{}"}}"#, "x".repeat(300 * 1024));
+    let huge = format!(r#"{{"data": "{}"}}"#, "x".repeat(1024 * 1024));
     let cases = [
         (
             (429, "Too Many Requests", "{\"errors\":[\"canary-Secret+9b/2=e!\"]}"),
@@ -147,7 +147,7 @@ fn what_a_server_answers_tells_its_faults_apart() {
         ((307, "Temporary Redirect", "{}"), StoreFault::Unreachable, "it redirects to another server (307)"),
         ((200, "OK", "<html>canary-Secret+9b/2=e!"), StoreFault::Unreachable, "response (200) is not what Vault sends"),
         ((200, "OK", "{\"data\":{\"ttl\":0}}"), StoreFault::Unreachable, "response (200) is not what Vault sends"),
-        ((200, "OK", huge.as_str()), StoreFault::Malformed, "the response is larger than 256 KiB"),
+        ((200, "OK", huge.as_str()), StoreFault::Malformed, "the response is longer than 1048576 bytes"),
         ((405, "Method Not Allowed", "{}"), StoreFault::Unreachable, "response (405) is not what Vault sends"),
     ];
     let dir = tempfile::tempdir().unwrap();
@@ -171,13 +171,12 @@ fn a_server_that_cannot_be_reached_or_trusted_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let auth = token_auth(dir.path(), "canarytoken");
     let port = ClosedPort::new();
-    let parts = [port.url().as_str(), "cannot be reached", "check credentials.vault.address"].map(str::to_owned);
+    let parts = [port.url().as_str(), "cannot be reached", "check the address of the store"].map(str::to_owned);
     Source::new(&port.url(), auth.clone()).assert_fails(StoreFault::Unreachable, &parts.each_ref().map(String::as_str));
 
     let upstream = Upstream::start_raw(|_| panic!("no request is sent to a server that is not trusted"));
-    let untrusted =
-        "the server's certificate is self-signed or of an authority that is not trusted; set credentials.ca_file";
-    Source::new(&upstream.url(), auth.clone()).assert_fails(StoreFault::UntrustedTls, &[untrusted]);
+    let untrusted = "is self-signed or of an authority that is not trusted; set credentials.ca_file";
+    Source::new(&upstream.url(), auth.clone()).assert_fails(StoreFault::UntrustedTls, &[&upstream.url(), untrusted]);
     let ca_file = dir.path().join("ca.pem");
     let mut source = Source::with(&upstream.url(), auth, |store, _| store.ca_file = Some(ca_file.clone()));
     let shown = ca_file.display().to_string();
@@ -212,7 +211,7 @@ fn the_egress_proxy_is_used_for_tls_alone() {
         proxied(store);
     });
     egress.respond_with(407);
-    let parts = ["cannot be reached through credentials.egress_proxy", "check credentials.egress_proxy"];
+    let parts = ["cannot be reached: the egress proxy did not open a tunnel", "credentials.egress_proxy"];
     source.assert_fails(StoreFault::Unreachable, &parts);
     egress.respond_with(200);
     assert_eq!(source.load(), CLIENT_SECRET);

@@ -51,14 +51,14 @@ fn a_change_of_content_is_a_version_of_kv_1() {
 }
 
 /// The proxy with its credentials from `server`, by the AppRole in `dir`. The environment's proxy variables lead nowhere.
-fn proxy(upstream: &Upstream, server: &Server, dir: &Path) -> Proxy {
+pub(super) fn proxy(upstream: &Upstream, server: &Server, dir: &Path) -> Proxy {
     let mut command = serve_command(upstream, &[]);
     from_vault(&mut command, &server.url(), dir);
     Proxy::run(command)
 }
 
 /// Has `command` read its credentials from the server at `address`, by the AppRole in `dir`.
-fn from_vault(command: &mut Command, address: &str, dir: &Path) {
+pub(super) fn from_vault(command: &mut Command, address: &str, dir: &Path) {
     for name in ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"] {
         command.env_remove(name);
     }
@@ -86,8 +86,15 @@ fn a_check_of_the_configuration_calls_no_server() {
     assert!(check.output().contains("secret secret/finicity in Vault at http://127.0.0.1:1"), "{}", check.output());
 }
 
+/// How often the store failed in this way.
+pub(super) fn failures(proxy: &Proxy, fault: &str) -> u64 {
+    let name = format!("finicity_proxy_credentials_store_errors_total{{fault=\"{fault}\"}} ");
+    let page = proxy.ops().get("/metrics").text();
+    page.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or_default()
+}
+
 /// An upstream that takes the client secrets CLIENT_SECRET and those that begin with "good".
-fn upstream() -> Upstream {
+pub(super) fn upstream() -> Upstream {
     Upstream::start_raw(|request| {
         if request.target() != "/oauth/token" {
             return Reply::json("{}");
@@ -127,14 +134,9 @@ fn a_fault_while_it_serves_is_counted_and_the_credentials_stay() {
     server.app_role(dir.path(), &json!({}));
     let proxy = proxy(&upstream, &server, dir.path());
     proxy.process.wait_for_log("token minted");
-    let failures = |fault: &str| {
-        let name = format!("finicity_proxy_credentials_store_errors_total{{fault=\"{fault}\"}} ");
-        let page = proxy.ops().get("/metrics").text();
-        page.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or_default()
-    };
     let wait_for_fault = |fault: &str, message: &str| {
         proxy.process.wait_for_line(|line| line.contains("the credentials cannot be used") && line.contains(message));
-        assert!(failures(fault) >= 1, "{fault}");
+        assert!(failures(&proxy, fault) >= 1, "{fault}");
         assert_eq!(proxy.connect().get("/x").status, 200);
     };
     server.forbid();
