@@ -57,7 +57,7 @@ async fn run(mut rotation: Rotation, mut hangups: Signal) {
     loop {
         select! {
             changed = rotation.source.changed() => if let Err(problem) = changed {
-                failures.report(&[problem], "the credentials cannot be used; those in use stay");
+                failures.report(&[problem], Stage::Running);
                 continue;
             },
             _ = hangups.recv() => failures.hangup(),
@@ -67,7 +67,7 @@ async fn run(mut rotation: Rotation, mut hangups: Signal) {
                 failures.end();
                 rotation.control.rotate(credentials).await;
             }
-            Err(problems) => failures.report(&problems, "the credentials cannot be used; those in use stay"),
+            Err(problems) => failures.report(&problems, Stage::Running),
         }
     }
 }
@@ -91,7 +91,7 @@ impl Rotation {
                 Err(problems) => problems,
             };
             let wait = pause.mul_f64(1.0 - RETRY_JITTER * fastrand::f64());
-            failures.report(&problems, "the first credentials cannot be read; requests are refused until they can");
+            failures.report(&problems, Stage::Start);
             self.control.report_failed_first_load(one_sentence(&problems), wait).await;
             pause = MAX_RETRY.min(pause * 2);
             select! {
@@ -118,6 +118,15 @@ fn one_sentence(problems: &[Problem]) -> String {
     texts.join("; ")
 }
 
+/// When a load fails.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// Before there are credentials.
+    Start,
+    /// While others are in use.
+    Running,
+}
+
 /// Counts and logs what keeps credentials from being read. The same problems in a row are logged once, since a store is polled.
 struct Failures {
     metrics: Arc<Metrics>,
@@ -125,7 +134,7 @@ struct Failures {
 }
 
 impl Failures {
-    fn report(&mut self, problems: &[Problem], message: &str) {
+    fn report(&mut self, problems: &[Problem], stage: Stage) {
         self.metrics.reloaded(ReloadTarget::Credentials, false);
         for problem in problems {
             if let Problem::Store(error) = problem {
@@ -137,7 +146,12 @@ impl Failures {
             return;
         }
         for problem in &lines {
-            error!(target: AUDIT, problem, "{message}");
+            match stage {
+                Stage::Start => {
+                    error!(target: AUDIT, problem, "the first credentials cannot be read; requests are refused until they can");
+                }
+                Stage::Running => error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay"),
+            }
         }
         self.logged = lines;
     }

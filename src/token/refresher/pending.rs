@@ -7,12 +7,11 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use tokio::{select, sync::mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
-use super::{BootInstant, Command, HEARTBEAT_INTERVAL, Phase, Refresher, TokenSource, TokenWriter};
+use super::{BootInstant, Command, HEARTBEAT_INTERVAL, Phase, Refresher, TokenSource, TokenWriter, report};
 use crate::{
     credentials::{Credentials, lockout::Lockout},
-    telemetry::{AUDIT, Metrics, Scrubber},
+    telemetry::{Metrics, Scrubber},
     token::{LockoutStatus, commands::ResetError},
 };
 
@@ -109,13 +108,13 @@ impl<S: TokenSource> PendingRefresher<S> {
                 self.next_load = Some(self.writer.clock().now() + retry_in);
             }
             Command::Quarantine(reply) => {
-                warn!(target: AUDIT, "quarantine: no token until it is lifted");
+                report::log_quarantine();
                 self.quarantined = true;
                 let _ = reply.send(());
             }
             Command::Lift(reply) => {
                 if self.quarantined {
-                    info!(target: AUDIT, "the quarantine was lifted");
+                    report::log_lift();
                     self.quarantined = false;
                 }
                 let _ = reply.send(());

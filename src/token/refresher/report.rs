@@ -11,6 +11,14 @@ use crate::{
     token::classify::{FailureClass, TokenFailure},
 };
 
+pub(super) fn log_quarantine() {
+    warn!(target: AUDIT, "quarantine: no token until it is lifted");
+}
+
+pub(super) fn log_lift() {
+    info!(target: AUDIT, "the quarantine was lifted");
+}
+
 impl<S: TokenSource> Refresher<S> {
     pub(super) fn report_success(&self, version: u64, elapsed: Duration, next: Duration, untyped: bool) {
         info!(

@@ -6,7 +6,7 @@ use tokio::{select, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource, credential_state::Obstacle};
+use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource, credential_state::Obstacle, report};
 use crate::{
     credentials::lockout::{Decision, PersistError},
     telemetry::AUDIT,
@@ -126,14 +126,14 @@ impl<S: TokenSource> Refresher<S> {
                 let _ = reply.send(());
             }
             Command::Quarantine(reply) => {
-                warn!(target: AUDIT, "quarantine: no token until it is lifted");
+                report::log_quarantine();
                 self.quarantined = true;
                 self.drop_token(stop).await;
                 let _ = reply.send(());
             }
             Command::Lift(reply) => {
                 if self.quarantined {
-                    info!(target: AUDIT, "the quarantine was lifted");
+                    report::log_lift();
                     self.quarantined = false;
                     self.schedule_soon(now);
                 }
