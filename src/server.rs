@@ -22,6 +22,8 @@ mod syn_filter;
 mod slots;
 mod unix_socket;
 mod downstream;
+mod peer_state;
+mod client_watch;
 mod socket_stream;
 mod operator_listener;
 mod worker;

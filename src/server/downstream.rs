@@ -1,5 +1,5 @@
 //! Adds to a client's socket what HTTP needs: a limit on the time of a stalled write, detection of a client that has gone while its
-//! request is in flight, a reset after a truncated response, and a lingering close after a response to a request that was not read to
+//! request is in flight ([`ClientWatch`]), a reset after a truncated response, and a lingering close after a response to a request that was not read to
 //! its end.
 
 use std::{
@@ -20,7 +20,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{evictions::EvictionReason, framed_reader::FramedReader, slots::SlotState, socket_stream::SocketStream};
+use super::{
+    client_watch::ClientWatch, evictions::EvictionReason, framed_reader::FramedReader, slots::SlotState,
+    socket_stream::SocketStream,
+};
 use crate::stall::StallTimer;
 
 /// The most time that is spent on reading and discarding what a client still sends after its last response. With unread bytes left,
@@ -42,6 +45,7 @@ pub(super) struct DownstreamIo {
     write_stalled: bool,
     /// Limits the time that a write is pending.
     write_timer: StallTimer,
+    client_watch: ClientWatch,
     reclaim: Reclaim,
 }
 
@@ -202,6 +206,7 @@ impl DownstreamIo {
             read_pending: false,
             write_stalled: false,
             write_timer: StallTimer::new(write_timeout),
+            client_watch: ClientWatch::default(),
             reclaim,
         }
     }
@@ -246,6 +251,7 @@ impl DownstreamIo {
 
 impl AsyncRead for DownstreamIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.client_watch.reset();
         let Downstream { socket, reader } = self.downstream();
         let mut read = reader.poll_read(Pin::new(socket), cx, buffer);
         if read.is_pending() && reader.state().is_evictable() {
@@ -283,10 +289,10 @@ impl AsyncWrite for DownstreamIo {
     /// Flushes, and fails when the client has gone while its request is in flight. hyper flushes whenever it has been woken, and would
     /// otherwise find that out by reading ahead, for which it needs another 8 KiB with every request.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let read_pending = self.read_pending;
-        let Downstream { socket, reader } = self.downstream();
+        let Self { downstream, read_pending, client_watch, .. } = &mut *self;
+        let Downstream { socket, reader } = downstream.as_mut().expect("the stream is there until this is dropped");
         // In the middle of a request, its end is for the reader to find.
-        if !read_pending && reader.is_between_messages() && socket.poll_closed(cx).is_ready() {
+        if !*read_pending && reader.is_between_messages() && client_watch.poll_gone(socket, cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller has gone")));
         }
         Pin::new(socket).poll_flush(cx)

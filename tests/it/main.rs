@@ -18,6 +18,7 @@ mod data_path {
     mod errors;
     mod executed;
     mod forwarding;
+    mod half_close;
     mod header_families;
     mod healing;
     mod held_connections;
