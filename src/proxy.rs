@@ -47,7 +47,7 @@ pub use body_limits::{BodyLimits, LimitedBody};
 pub use concurrency::ConcurrencyLayer;
 pub use config::Config;
 pub use endpoints::{AuthEndpoint, AuthEndpoints, ResponseShape};
-pub use error::{Code, Error, Executed, UNFINISHED_HEAD_RESPONSE};
+pub use error::{Code, Error, Executed};
 pub use exchange::Exchange;
 pub use observe::ObservedBody;
 pub use record::Record;

@@ -7,7 +7,7 @@ use crate::{
     dns::Resolver,
     message::transport::PerTransport,
     proxy::{self, UpstreamPool},
-    server::{self, EvictionResponse, HeadBudget, Server},
+    server::{self, HeadBudget, Server},
     tls::TrustStore,
 };
 
@@ -29,9 +29,7 @@ pub(super) fn start(
             UpstreamPool::new(config, resolver.for_runtime(), trust_store.clone(), Arc::clone(&proxy_state.metrics));
         PerTransport::new(|transport| proxy::stack(config, transport, pool.clone(), proxy_state.clone()))
     };
-    let given_up =
-        EvictionResponse { text: proxy::UNFINISHED_HEAD_RESPONSE, code: proxy::Code::RequestTimeout.as_str() };
     let (metrics, drain) = (Arc::clone(&proxy_state.metrics), proxy_state.drain.clone());
-    let started = Server::start(server, metrics, heads, given_up, drain, stack);
+    let started = Server::start(server, metrics, heads, drain, stack);
     Ok(Arc::new(started.map_err(StartError::Worker)?))
 }

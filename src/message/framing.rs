@@ -55,6 +55,10 @@ pub enum FramingFault {
     TargetTooLong,
     /// There are more header fields, or larger ones, than the limit.
     HeadersTooLarge,
+    /// The head did not arrive in full within `limits.header_timeout`. Only a connection knows this and the next one.
+    HeadTimeout,
+    /// The head had not arrived in full when its place was needed for others.
+    HeadEvicted,
     /// There is a byte in the head that its part must not have.
     InvalidByte {
         /// Where.
