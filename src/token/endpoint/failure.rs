@@ -9,6 +9,7 @@ use humantime::format_duration;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    credentials::{EGRESS_PASSWORD, EGRESS_USERNAME},
     dns::{ResolveError, Resolver},
     egress, error_chain,
     tls::TlsFailure,
@@ -107,7 +108,7 @@ impl Route {
         match error {
             egress::Error::Rejected(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => transient(
                 format!("{hop} answered 407: it wants credentials, or others"),
-                "check FINICITY_EGRESS_USERNAME and FINICITY_EGRESS_PASSWORD".to_owned(),
+                format!("check {EGRESS_USERNAME} and {EGRESS_PASSWORD}"),
             ),
             egress::Error::Rejected(status) if status.is_client_error() => transient(
                 format!("{hop} answered {}: it refuses a tunnel to {endpoint}", status.as_u16()),
