@@ -38,6 +38,7 @@ use self::{
 pub use self::{
     listeners::{Addresses, join_addresses},
     load::{Checked, Loaded, check, load},
+    preflight::listener_problems,
     shutdown::{ShutdownOutcome, max_shutdown_time},
     tasks::TaskEnded,
 };

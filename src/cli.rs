@@ -6,6 +6,7 @@ mod config;
 mod credentials;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod doctor;
 mod health;
 mod local_client;
 mod lockout;
@@ -19,6 +20,7 @@ mod serve;
 mod shutdown;
 mod status;
 mod token;
+mod token_attempt;
 mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -112,6 +114,10 @@ enum Command {
     },
     /// Try new credentials once, under the lock-out guard, before they are rolled out
     Credentials(credentials::Arguments),
+    /// Find out why the proxy has no token: configuration, credentials, network, TLS, clock, one token request
+    ///
+    /// The token request is made under the lock-out guard, as `credentials test` makes it.
+    Doctor(doctor::Arguments),
     /// Show the vendor's operations, and which of them the configuration lets callers call
     Routes,
     /// Ask the running proxy for a probe: 0 when it passes, 1 when it does not
@@ -174,6 +180,9 @@ pub fn main() -> ExitCode {
         logging::eprint(lines.join("\n"));
         return ExitCode::from(EXIT_CONFIG);
     }
+    if let Some(doctor::Failed(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
     eprint(error_chain::one_line(error.as_ref()));
     let is_configuration = error.is::<Problem>() || error.downcast_ref().is_some_and(StartError::is_configuration);
     if is_configuration { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
@@ -194,6 +203,7 @@ fn run(arguments: Arguments, unprotected: Vec<HardeningError>) -> anyhow::Result
         Command::Check => block_on(async { check::run(&sources.inputs()).await }),
         Command::Config { redacted: _ } => config::run(&sources.inputs()),
         Command::Credentials(arguments) => block_on(credentials::run(sources.inputs(), arguments)),
+        Command::Doctor(arguments) => block_on(doctor::run(sources.inputs(), arguments)),
         Command::Routes => routes::run(&sources.inputs()),
         Command::Health(arguments) => block_on(health::run(sources.inputs(), arguments)),
         Command::Wait(arguments) => block_on(wait::run(sources.inputs(), arguments)),

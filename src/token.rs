@@ -24,6 +24,7 @@ use std::time::Duration;
 pub use clock::{BootInstant, Clock};
 pub use commands::{Command, ResetError, TokenControl, command_channel};
 pub use config::Config;
+pub(crate) use endpoint::Route;
 pub use endpoint::{EndpointError, TokenEndpoint, TokenSource, UNPROVEN_TIMEOUT};
 pub use refresher::{FINAL_CALL_GRACE, PendingRefresher, Refresher};
 pub use refusal::Refusal;

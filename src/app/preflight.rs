@@ -38,6 +38,21 @@ impl Findings {
 
 /// Looks at the addresses, the sockets and the state directory of `config`.
 pub(super) fn inspect(config: &Config) -> Findings {
+    let mut findings = inspect_listeners(config);
+    if let Some(dir) = &config.state_dir {
+        match lockout::inspect(dir) {
+            Ok(outlook) => findings.notes.extend(state_note(dir, outlook)),
+            Err(error) => {
+                let text = error_chain::one_line(&error);
+                findings.problems.push(Problem::other(format!("auth.state_dir: {text}")));
+            }
+        }
+    }
+    findings
+}
+
+/// Looks at the addresses and the sockets of `config`.
+fn inspect_listeners(config: &Config) -> Findings {
     let mut findings = Findings::default();
     let listen = &config.listen;
     for (key, addresses) in
@@ -60,16 +75,12 @@ pub(super) fn inspect(config: &Config) -> Findings {
             findings.add_bind_errors(errors);
         }
     }
-    if let Some(dir) = &config.state_dir {
-        match lockout::inspect(dir) {
-            Ok(outlook) => findings.notes.extend(state_note(dir, outlook)),
-            Err(error) => {
-                let text = error_chain::one_line(&error);
-                findings.problems.push(Problem::other(format!("auth.state_dir: {text}")));
-            }
-        }
-    }
     findings
+}
+
+/// What keeps the addresses and the sockets of `config` from being listened on, until the configuration or the machine is changed.
+pub fn listener_problems(config: &Config) -> Vec<Problem> {
+    inspect_listeners(config).problems
 }
 
 /// What an operator should know of the state directory `dir`.

@@ -3,7 +3,7 @@
 use std::{error::Error, io};
 
 use super::store_error::StoreError;
-use crate::secret::ShownPath;
+use crate::{error_chain, secret::ShownPath};
 
 /// Larger than any credential; a file above this is not one.
 pub(super) const MAX_FILE_BYTES: usize = 64 * 1024;
@@ -96,4 +96,24 @@ pub enum Problem {
     /// The source as a whole cannot be read. Named by its configuration key; the error is the source's own.
     #[error("{0}")]
     Source(&'static str, #[source] Box<dyn Error + Send + Sync>),
+}
+
+impl Problem {
+    /// What is wrong, and what an operator does about it, each as a text of its own.
+    pub fn in_parts(&self) -> (String, &str) {
+        match self {
+            Self::Missing(name, remedy) => (format!("{name} is not set"), remedy),
+            Self::Unreadable { .. } | Self::Source(..) => {
+                let remedy = "see that it exists at this path, is of the right kind, and can be read by the user that the proxy runs as";
+                (error_chain::one_line(self), remedy)
+            }
+            // The message says what to do in detail.
+            _ => (error_chain::one_line(self), "correct it where it is set"),
+        }
+    }
+
+    /// Whether a store does not know this process, or does not permit it to read. No source on this machine has such a problem.
+    pub fn is_identity(&self) -> bool {
+        false
+    }
 }

@@ -125,6 +125,15 @@ impl Observation {
 
 /// The configuration that trusts what `config` says, where its file holds `content`; and the number of CAs in that.
 fn client_config(config: &Config, content: &[u8]) -> Result<(ClientConfig, usize), Error> {
+    let (verifier, provider, ca_count) = verifier(config, content)?;
+    Ok((with_verifier(provider, verifier, config), ca_count))
+}
+
+/// The verifier of that without pinned keys, its cryptography, and the number of CAs in the file.
+pub(super) fn verifier(
+    config: &Config,
+    content: &[u8],
+) -> Result<(Arc<WebPkiServerVerifier>, Arc<CryptoProvider>, usize), Error> {
     let mut roots = RootCertStore::empty();
     if config.public_roots {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -140,7 +149,7 @@ fn client_config(config: &Config, content: &[u8]) -> Result<(ClientConfig, usize
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|_| Error::NoRoots)?;
-    Ok((with_verifier(provider, verifier, config), ca_count))
+    Ok((verifier, provider, ca_count))
 }
 
 /// ring, with AES-128 before AES-256 in what is offered: both are beyond reach, and of what the shorter key takes, 10 rounds and not 14, a

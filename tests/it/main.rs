@@ -55,7 +55,7 @@ mod token {
 /// Which upstreams are trusted, and what is sent to them before a request.
 mod tls {
     mod plaintext;
-    mod trust;
+    pub mod trust;
     mod wire;
 }
 
@@ -87,6 +87,8 @@ mod cli {
     mod command_line;
     mod commands;
     mod credentials;
+    mod doctor;
+    mod doctor_network;
     mod environment;
     mod hints;
     mod isolation;
