@@ -5,6 +5,7 @@
 
 use std::{
     error::Error as StdError,
+    net::IpAddr,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -27,6 +28,9 @@ const NO_NAME: &str = "doctor.invalid";
 
 /// The most names that are listed.
 const MAX_NAMES: usize = 5;
+
+/// The length of the longest host name (RFC 1035, 2.3.4).
+const MAX_NAME_BYTES: usize = 253;
 
 /// A chain of certificates that was verified.
 #[derive(Debug)]
@@ -100,7 +104,9 @@ fn presented_names(error: &CertificateError) -> Option<String> {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*:".contains(&byte);
     let names = presented.iter().filter_map(|name| {
         let name = name.split_once('(')?.1.strip_suffix(')')?.trim_matches('"');
-        (!name.is_empty() && name.len() <= 253 && name.bytes().all(is_part)).then(|| name.to_owned())
+        let is_name = !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(is_part);
+        // An address in the usual notation.
+        is_name.then(|| name.parse::<IpAddr>().map_or_else(|_| name.to_owned(), |address| address.to_string()))
     });
     let names: Vec<String> = names.collect();
     let more = names.len().saturating_sub(MAX_NAMES);
@@ -109,5 +115,69 @@ fn presented_names(error: &CertificateError) -> Option<String> {
         (0, _) => None,
         (_, 0) => Some(listed),
         (_, more) => Some(format!("{listed} and {more} more")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// A CA with the name `name` that ends in `year`.
+    fn ca_params(name: &str, year: i32) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(year, 1, 1);
+        params
+    }
+
+    /// The description of a chain whose certificates end in these years, and whose server has these names.
+    fn described(server_year: i32, intermediate_year: i32, names: &[&str]) -> ChainDescription {
+        let root = CertifiedIssuer::self_signed(ca_params("root", 2020), KeyPair::generate().unwrap()).unwrap();
+        let params = ca_params("intermediate", intermediate_year);
+        let intermediate = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &root).unwrap();
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.not_after = date_time_ymd(server_year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let server = params.signed_by(&key, &intermediate).unwrap();
+        let config = Config { public_roots: false, extra_roots: vec![root.der().clone()], ..Config::default() };
+        let chain = [server.der().clone(), intermediate.der().clone()];
+        describe_chain(&config, &chain, &ServerName::try_from(names[0].to_owned()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_chain_ends_with_its_first_certificate_that_expires() {
+        for (server, intermediate, end) in [(2040, 2050, "2040"), (2050, 2040, "2040"), (2040, 2040, "2040")] {
+            let until = described(server, intermediate, &["h.test"]).valid_until.unwrap();
+            let shown = time(UnixTime::since_unix_epoch(until));
+            assert_eq!(shown, format!("{end}-01-01T00:00:00Z"), "{server} {intermediate}");
+        }
+    }
+
+    #[test]
+    fn names_are_listed_up_to_a_limit_and_only_as_names() {
+        assert_eq!(
+            described(2040, 2040, &["h.test", "*.h.test", "::1", "10.0.0.1"]).names,
+            "h.test, *.h.test, ::1, 10.0.0.1"
+        );
+        assert_eq!(described(2040, 2040, &["a", "b", "c", "d", "e", "f", "g"]).names, "a, b, c, d, e and 2 more");
+        assert_eq!(described(2040, 2040, &["h.test", "canary\u{7f} secret", "x\"y"]).names, "h.test");
+    }
+
+    #[test]
+    fn only_errors_of_certificates_have_a_limit() {
+        let error = |error| exceeded_limit(&rustls::Error::InvalidCertificate(error));
+        let (now, limit) =
+            (UnixTime::since_unix_epoch(Duration::from_secs(5)), UnixTime::since_unix_epoch(Duration::ZERO));
+        assert_eq!(
+            error(CertificateError::ExpiredContext { time: now, not_after: limit }).as_deref(),
+            Some("it expired at 1970-01-01T00:00:00Z")
+        );
+        assert_eq!(error(CertificateError::UnknownIssuer), None);
+        assert_eq!(exceeded_limit(&rustls::Error::DecryptError), None);
+        assert_eq!(exceeded_limit(&std::io::Error::other("x")), None);
     }
 }
