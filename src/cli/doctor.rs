@@ -73,7 +73,7 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
     let interrupted = select! {
         biased;
         signal = signals.next() => Some(signal),
-        () = examine(&inputs, !arguments.no_token_request, &mut report) => None,
+        () = examine(inputs, !arguments.no_token_request, &mut report) => None,
     };
     if let Some(signal) = interrupted {
         let attempt = if report.is_in(StepName::TokenRequest) {
@@ -92,8 +92,8 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
 }
 
 /// The steps, in the order in which a token request depends on them.
-async fn examine(inputs: &Inputs, may_request_token: bool, report: &mut Report) {
-    let Some(config) = report.step(StepName::Configuration, async { machine::configuration(inputs) }).await else {
+async fn examine(inputs: Inputs, may_request_token: bool, report: &mut Report) {
+    let Some(config) = report.step(StepName::Configuration, async { machine::configuration(&inputs) }).await else {
         return report.skip_rest("needs a valid configuration");
     };
     let CredentialCheck { credentials, identity } = machine::credential_source(report, &config).await;
@@ -109,7 +109,8 @@ async fn examine(inputs: &Inputs, may_request_token: bool, report: &mut Report) 
     };
     let network = Network::new(&config);
     let responded = network.examine(report, credentials.as_ref().map(|credentials| credentials.scheme)).await;
-    let (proxy, took) = running_proxy::query(inputs).await;
+    let (proxy, took) = running_proxy::query(&inputs).await;
+    drop(inputs); // the environment's copy of the secrets with it
     let needs = token_request::Needs { credentials, state, responded, proxy: &proxy };
     token_request::examine(report, config, needs, may_request_token).await;
     report.add_timed(StepName::RunningProxy, proxy.finding, took);

@@ -165,33 +165,42 @@ impl<'a> Network<'a> {
             };
             (address, stream.and_then(|stream| self.permitted(address, stream)))
         };
-        let (mut open, mut reached, mut unreached, mut error) = (None, Vec::new(), Vec::new(), None);
+        let (mut open, mut reached, mut unreached) = (None, Vec::new(), Vec::new());
         for (address, result) in join_all(addresses.iter().map(|address| connect(*address))).await {
             match result {
                 Ok(stream) => {
                     open = open.or(Some(stream));
-                    reached.push(address.to_string());
+                    reached.push(address);
                 }
-                Err(failure) => {
-                    unreached.push(format!("{address}: {}", failure.kind()));
-                    error = error.or(Some(failure));
-                }
+                Err(error) => unreached.push((address, error)),
             }
         }
-        let (reached, unreached) = (reached.join(", "), unreached.join(", "));
-        let finding = match (&open, &error) {
-            (Some(_), None) => Finding::ok(format!("connected to {reached}")),
-            (Some(_), Some(_)) => Finding::warning(
-                format!("connected to {reached}, and not to {unreached}"),
-                "the proxy tries the other addresses, which takes time; check routes, firewalls, and the name's records",
-            ),
-            (None, error) => {
-                let none = io::Error::from(io::ErrorKind::NotFound);
-                let failure = self.route.tcp_failure(error.as_ref().unwrap_or(&none), self.limit);
-                Finding::failed(format!("{} ({unreached})", failure.reason), failure.remedy.as_ref())
+        (self.connections(&reached, &unreached), open)
+    }
+
+    /// What connections to each address amount to.
+    fn connections(&self, reached: &[SocketAddr], unreached: &[(SocketAddr, io::Error)]) -> Finding {
+        let to: Vec<String> = reached.iter().map(ToString::to_string).collect();
+        let not_to: Vec<String> =
+            unreached.iter().map(|(address, error)| format!("{address}: {}", error.kind())).collect();
+        let (to, not_to) = (to.join(", "), not_to.join(", "));
+        // A machine without IPv6 has no route to such addresses, which costs no time.
+        let is_without_route = |error: &io::Error| error.kind() == io::ErrorKind::NetworkUnreachable;
+        match (reached, unreached) {
+            (_, []) => Finding::ok(format!("connected to {to}")),
+            ([], [(_, error), ..]) => {
+                let failure = self.route.tcp_failure(error, self.limit);
+                Finding::failed(format!("{} ({not_to})", failure.reason), failure.remedy.as_ref())
             }
-        };
-        (finding, open)
+            (_, unreached) => {
+                let detail = format!("connected to {to}, and not to {not_to}");
+                if unreached.iter().all(|(_, error)| is_without_route(error)) {
+                    return Finding::ok(detail);
+                }
+                let remedy = "the proxy tries the other addresses, which takes time; check routes, firewalls, and the name's records";
+                Finding::warning(detail, remedy)
+            }
+        }
     }
 
     /// `stream`, unless it leads to another machine without TLS.
@@ -369,6 +378,7 @@ mod tests {
     use http::Response;
 
     use super::*;
+    use crate::config::{self, Inputs};
 
     /// The outcome and text for a clock that says `seconds` more than the upstream's.
     fn judged(seconds: i64) -> String {
@@ -394,6 +404,28 @@ mod tests {
         ] {
             let finding = judged(seconds);
             assert!(finding.contains(outcome) && finding.contains(text), "{seconds}: {finding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_without_a_route_is_no_warning_beside_one_that_works() {
+        let inputs = Inputs { flags: vec![("upstream.url".into(), "https://h.test".into())], ..Inputs::default() };
+        let config = config::load(&inputs).unwrap();
+        let network = Network::new(&config);
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let unreached = |kind: io::ErrorKind| (address("[2001:db8::1]:443"), io::Error::from(kind));
+        let works = [address("192.0.2.1:443")];
+        for (reached, kinds, outcome, text) in [
+            (&works[..], &[][..], "Ok", "connected to 192.0.2.1:443"),
+            (&works, &[io::ErrorKind::NetworkUnreachable], "Ok", "not to [2001:db8::1]:443: network unreachable"),
+            (&works, &[io::ErrorKind::ConnectionRefused], "Warning", "not to [2001:db8::1]:443: connection refused"),
+            (&works, &[io::ErrorKind::NetworkUnreachable, io::ErrorKind::TimedOut], "Warning", "timed out"),
+            (&[], &[io::ErrorKind::NetworkUnreachable], "Failed", "check routes, firewalls"),
+            (&[], &[io::ErrorKind::TimedOut], "Failed", "no answer within"),
+        ] {
+            let unreached: Vec<_> = kinds.iter().map(|kind| unreached(*kind)).collect();
+            let finding = format!("{:?}", network.connections(reached, &unreached));
+            assert!(finding.contains(outcome) && finding.contains(text), "{finding}");
         }
     }
 

@@ -59,11 +59,11 @@ impl Finding {
     }
 
     pub(super) fn warning(detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Warning, detail: detail.into(), remedy: Some(remedy.into()) }
+        Self { outcome: Outcome::Warning, detail: detail.into(), remedy: None }.with_remedy(remedy)
     }
 
     pub(super) fn failed(detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Failed, detail: detail.into(), remedy: Some(remedy.into()) }
+        Self { outcome: Outcome::Failed, detail: detail.into(), remedy: None }.with_remedy(remedy)
     }
 
     /// The step was not made, or could not be judged, for the reason `detail`.

@@ -29,6 +29,9 @@ const CLEARANCE_TIMEOUT: Duration = Duration::from_secs(12);
 /// the state directory.
 const NEEDED_TIME: Duration = UNPROVEN_TIMEOUT.saturating_add(CLEARANCE_TIMEOUT).saturating_add(Duration::from_secs(1));
 
+/// The remedy where the reason has it.
+const NAMED: &str = "correct what the reason names";
+
 /// What the request needs of the steps before it.
 pub(super) struct Needs<'a> {
     pub(super) credentials: Option<Credentials>,
@@ -55,7 +58,7 @@ pub(super) async fn examine(report: &mut Report, config: Config, needs: Needs<'_
         let mut attempt = match (obstacle, is_on_disk) {
             (Some(finding), false) => return (finding, None::<()>),
             (obstacle, _) => match prepare(config, credentials) {
-                Err(error) => return (Finding::failed(error, ""), None),
+                Err(error) => return (Finding::failed(format!("not tried: {error}"), NAMED), None),
                 Ok(attempt) => match (attempt.outlook(), obstacle) {
                     (Err(refused), _) => return (no_token(refused, state), None),
                     (Ok(()), Some(finding)) => return (finding, None),
@@ -137,5 +140,6 @@ fn no_token(no_token: NoToken, state: StateCheck) -> Finding {
         }
         StateCheck::Directory | StateCheck::OtherUser(_) => "",
     };
-    Finding::failed(detail, "").with_remedy(format!("{remedy}{warning}").trim_start_matches("; "))
+    let remedy = if remedy.is_empty() { NAMED } else { &remedy };
+    Finding::failed(detail, format!("{remedy}{warning}"))
 }

@@ -337,6 +337,36 @@ fn a_wrong_secret_is_tried_once_and_then_refused() {
 }
 
 #[test]
+fn a_response_that_is_no_token_fails_with_its_own_remedy() {
+    let (_dir, state) = state();
+    for (status, body, remedy) in [
+        (404, "{}", "auth.token_path"),
+        (403, "{}", "permits this network's address"),
+        (429, "{}", "the same account"),
+        (503, "{}", "the vendor's status page"),
+        (200, "<html>", "upstream.url and auth.token_path"),
+    ] {
+        let upstream = Upstream::start_raw(move |_| Reply::status(status, "Whatever", body));
+        let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY__AUTH__STATE_DIR", &state)]));
+        let answered =
+            format!("neither accepted nor rejected: the token endpoint {} answered {status}", upstream.authority());
+        diagnosis.fails("token_request", 18, &[&answered, "at 5 (5 left)", " -> ", remedy]);
+        diagnosis.has("tls", "ok", &[]);
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_recorded_costs_no_attempt() {
+    let (upstream, dir) = (vendor(), tempfile::tempdir().unwrap());
+    let variables = [("FINICITY__AUTH__STATE_DIR", dir.path().to_str().unwrap())];
+    // It is found only by a write: the file that is renamed would replace a directory.
+    fs::create_dir(dir.path().join("attempts.lock")).unwrap();
+    let diagnosis = Diagnosis::of(doctor(&upstream, &variables));
+    diagnosis.fails("token_request", 18, &["attempts.json cannot be kept up to date", "Is a directory"]);
+    assert_eq!(token_requests(&upstream), 0);
+}
+
+#[test]
 fn without_a_state_directory_a_rejection_comes_with_a_warning() {
     let upstream = vendor();
     let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY_CLIENT_SECRET", "wrong-secret-1")]));
