@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: everything that could spend an attempt on credentials that the lock-out guard refuses.
 
+mod clock;
 mod machine;
 mod network;
 mod report;
