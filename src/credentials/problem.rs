@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use super::store_error::StoreError;
+use super::store_error::{StoreError, StoreFault};
 use crate::{error_chain, secret::ShownPath};
 
 /// Larger than any credential; a file above this is not one.
@@ -107,6 +107,8 @@ impl Problem {
                 let remedy = "see that it exists at this path, is of the right kind, and can be read by the user that the proxy runs as";
                 (error_chain::one_line(self), remedy)
             }
+            // The caller names the secret.
+            Self::Store(error) => (error.reason.clone(), &error.remedy),
             // The message says what to do in detail.
             _ => (error_chain::one_line(self), "correct it where it is set"),
         }
@@ -114,6 +116,7 @@ impl Problem {
 
     /// Whether a store does not know this process, or does not permit it to read. No source on this machine has such a problem.
     pub fn is_identity(&self) -> bool {
-        false
+        let Self::Store(error) = self else { return false };
+        matches!(error.fault, StoreFault::NoIdentity | StoreFault::IdentityRefused)
     }
 }

@@ -1,5 +1,6 @@
 //! Vault, against a real OpenBao server; responses that it does not give on request come from the mock upstream.
 
+mod doctor;
 mod faults;
 mod leases;
 mod logins;
