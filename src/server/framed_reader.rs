@@ -336,7 +336,7 @@ impl FramedReader {
                 let ended = self.framer.ended_head();
                 let head_start = readable - ended.bytes;
                 let head = &bytes[head_start..readable];
-                let unreadable = framing::check(head, self.limits.headers).err();
+                let unreadable = ended.check(head, self.limits.headers).err();
                 self.fault = fault.or(unreadable);
                 if unreadable.is_some() || !ended.is_readable || head.len() > self.head_capacity() {
                     (readable, substitute) = (head_start, Some(framing::substitute(head)));

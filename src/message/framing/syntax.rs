@@ -17,8 +17,8 @@ pub const MIN_FIELD_LIMIT: usize = 100;
 /// The most bytes of a target that `http` and hyper read.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
-/// The most bytes of a field name that they read.
-const MAX_NAME: usize = u16::MAX as usize;
+/// The most bytes of a field name that they read. A head that is no longer has no target or name that is too long.
+pub(super) const MAX_NAME: usize = u16::MAX as usize;
 
 /// The most bytes of a request's own id that a substitute takes over.
 const MAX_REQUEST_ID: usize = 256;

@@ -122,7 +122,9 @@ fn passed(bytes: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let head = &bytes[end - ended.bytes..end];
-    fault(head).is_none().then_some(head)
+    let is_readable = ended.check(head, LIMITS.headers).is_ok();
+    assert_eq!(is_readable, fault(head).is_none(), "{}", head.escape_ascii());
+    is_readable.then_some(head)
 }
 
 #[test]
