@@ -27,7 +27,7 @@ use super::output::print;
 use crate::{config::Inputs, process::signal::StopSignals};
 
 /// The maximum time of a step that connects to something; a shorter configured time limit applies.
-const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+const STEP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The maximum time of a run: a minute is what people and jobs wait.
 const RUN_TIMEOUT: Duration = Duration::from_secs(58);

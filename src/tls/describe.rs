@@ -12,12 +12,15 @@ use std::{
 use humantime::format_rfc3339_seconds;
 use rustls::{
     CertificateError,
-    client::{danger::ServerCertVerifier as _, verify_server_name},
+    client::verify_server_name,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
 
-use super::{Config, Error, ca_file, trust_store::verifier};
+use super::{
+    Config, Error, ca_file,
+    trust_store::{Chain, chain_verifier},
+};
 use crate::error_chain;
 
 /// The last second of the year 9999, which RFC 5280 (4.1.2.5) has for certificates that do not expire.
@@ -54,7 +57,7 @@ pub fn describe_chain(
     name: &ServerName<'_>,
 ) -> Result<ChainDescription, Error> {
     let content = config.ca_file.as_deref().map(ca_file::read).transpose()?.unwrap_or_default();
-    let (verifier, _, ca_count) = verifier(config, &content)?;
+    let (verify, ca_count) = chain_verifier(config, &content)?;
     let [end_entity, intermediates @ ..] = chain else {
         return Ok(ChainDescription { valid_until: None, names: String::new(), ca_count });
     };
@@ -62,7 +65,7 @@ pub fn describe_chain(
     // Each time is the end of another certificate, and the last one is that of the chain.
     for _ in chain {
         let at = UnixTime::since_unix_epoch(valid_until.unwrap_or(END_OF_TIME));
-        match verifier.verify_server_cert(end_entity, intermediates, name, &[], at) {
+        match verify(&Chain { end_entity, intermediates, name, at }) {
             Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
                 valid_until = Some(Duration::from_secs(not_after.as_secs()));
             }

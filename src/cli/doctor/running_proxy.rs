@@ -17,8 +17,8 @@ use crate::{
     error_chain,
 };
 
-/// The time for a response, as for a probe of Kubernetes.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time for a response. A proxy that takes longer hangs, or its machine does.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a running proxy says.
 #[derive(Debug)]

@@ -95,7 +95,8 @@ fn texts(output: &Output) -> (String, String) {
 /// `doctor --json` for `upstream` with the credentials of a running proxy in the environment, and `variables`.
 pub fn doctor(upstream: &Upstream, variables: &[(&str, &str)]) -> Command {
     let mut command = program();
-    command.args(["doctor", "--json"]);
+    // Long enough for a busy machine, where no test has another one.
+    command.args(["doctor", "--json"]).env("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s");
     for (name, value) in serve_command(upstream, variables).get_envs() {
         command.env(name, value.unwrap());
     }
@@ -198,6 +199,9 @@ fn a_wrong_configuration_is_78_with_all_its_problems() {
     // An address that cannot be listened on is one, too; a state directory has a step of its own.
     let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY__LISTEN__PROXY", "192.0.2.1:0")]));
     diagnosis.fails("configuration", 78, &["listen.proxy"]);
+    let dir = upstream.ca_file().parent().unwrap().display().to_string();
+    let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY__UPSTREAM__CA_FILE", &dir)]));
+    diagnosis.fails("configuration", 78, &["upstream.ca_file", &dir, "is not a file"]);
     assert!(upstream.received().is_empty());
 }
 
