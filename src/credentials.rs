@@ -12,6 +12,8 @@ mod config;
 pub mod dir;
 mod env;
 mod field;
+#[cfg(feature = "gcp")]
+mod gcp;
 pub mod lockout;
 mod open;
 mod operator;
@@ -24,7 +26,9 @@ mod value;
 #[cfg(feature = "vault")]
 mod vault;
 
-pub use config::{AwsConfig, Config, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig};
+pub use config::{
+    AwsConfig, Config, GcpAmbient, GcpConfig, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig,
+};
 pub use field::{Field, Sourced};
 pub use operator::{
     EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, operator_outline, secret_variables, variables,

@@ -1,6 +1,10 @@
 //! Which source credentials are read from.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http::Uri;
 
@@ -26,6 +30,9 @@ pub enum SourceConfig {
     /// A secret of AWS Secrets Manager.
     #[cfg(feature = "aws")]
     Aws(Box<(StoreConfig, AwsConfig)>),
+    /// A secret of Google Secret Manager.
+    #[cfg(feature = "gcp")]
+    Gcp(Box<(StoreConfig, GcpConfig)>),
     /// A secret of HashiCorp Vault or OpenBao.
     #[cfg(feature = "vault")]
     Vault(Box<(StoreConfig, VaultConfig)>),
@@ -54,6 +61,30 @@ pub struct AwsConfig {
     pub region: Option<String>,
     /// Another endpoint than AWS's own.
     pub endpoint: Option<Uri>,
+}
+
+/// `[credentials.gcp]`.
+#[derive(Clone, Debug)]
+pub struct GcpConfig {
+    /// The resource name of the secret: `projects/P/secrets/S`, or `projects/P/locations/L/secrets/S`.
+    pub secret: String,
+    /// `latest`, the number of a version, or an alias of one.
+    pub version: String,
+    /// The endpoint of Secret Manager.
+    pub endpoint: Uri,
+    /// Where the identity comes from.
+    pub ambient: GcpAmbient,
+}
+
+/// What the environment says of Google's Application Default Credentials.
+#[derive(Clone, Debug, Default)]
+pub struct GcpAmbient {
+    /// The credentials file (`GOOGLE_APPLICATION_CREDENTIALS`).
+    pub credentials_file: Option<PathBuf>,
+    /// The file that `gcloud auth application-default login` writes. It is used where it is there and no other file is named.
+    pub user_file: Option<PathBuf>,
+    /// Host and port of another metadata server than Google's own (`GCE_METADATA_HOST`).
+    pub metadata_host: Option<String>,
 }
 
 /// `[credentials.vault]`.
@@ -117,5 +148,19 @@ impl SourceConfig {
     /// The credentials' variables of `environment`.
     pub fn environment(environment: &BTreeMap<String, Secret<String>>) -> Self {
         Self::Environment(Variables::new(environment))
+    }
+}
+
+impl GcpAmbient {
+    /// What `environment` says. Variables that are empty count as not set.
+    pub fn new(environment: &BTreeMap<String, Secret<String>>) -> Self {
+        let variable = |name: &str| environment.get(name).map(Secret::expose).filter(|value| !value.is_empty());
+        let gcloud = variable("CLOUDSDK_CONFIG").map(PathBuf::from);
+        let gcloud = gcloud.or_else(|| Some(Path::new(variable("HOME")?).join(".config/gcloud")));
+        Self {
+            credentials_file: variable("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
+            user_file: gcloud.map(|dir| dir.join("application_default_credentials.json")),
+            metadata_host: variable("GCE_METADATA_HOST").cloned(),
+        }
     }
 }

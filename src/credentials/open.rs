@@ -2,6 +2,8 @@
 
 #[cfg(feature = "aws")]
 use super::aws::AwsStore;
+#[cfg(feature = "gcp")]
+use super::gcp::GcpStore;
 #[cfg(feature = "store")]
 use super::store::StoreSource;
 #[cfg(feature = "vault")]
@@ -18,6 +20,11 @@ impl SourceConfig {
             Self::Aws(config) => {
                 let (store, aws) = config.as_ref();
                 Box::new(StoreSource::new(AwsStore::new(store, aws.clone()), store.poll_interval))
+            }
+            #[cfg(feature = "gcp")]
+            Self::Gcp(config) => {
+                let (store, gcp) = config.as_ref();
+                Box::new(StoreSource::new(GcpStore::new(store, gcp.clone()), store.poll_interval))
             }
             #[cfg(feature = "vault")]
             Self::Vault(config) => {

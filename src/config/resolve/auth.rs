@@ -36,14 +36,21 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
         Environment,
         Directory,
         Aws,
+        Gcp,
         Vault,
     }
-    let sources =
-        [("env", Source::Environment), ("dir", Source::Directory), ("aws", Source::Aws), ("vault", Source::Vault)];
+    let sources = [
+        ("env", Source::Environment),
+        ("dir", Source::Directory),
+        ("aws", Source::Aws),
+        ("gcp", Source::Gcp),
+        ("vault", Source::Vault),
+    ];
     let source = read.choice("credentials.source", &sources);
     let dir = read.optional("credentials.dir", |path| Ok(PathBuf::from(path)));
     let store = stores::common(read);
     let aws = stores::aws(read, source == Source::Aws);
+    let gcp = stores::gcp(read, source == Source::Gcp, environment);
     let vault = stores::vault(read, source == Source::Vault);
     let schemes = [("auto", None), ("oauth2", Some(Scheme::OAuth2)), ("partner", Some(Scheme::Partner))];
     let scheme = read.choice("auth.scheme", &schemes);
@@ -56,6 +63,7 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
             SourceConfig::Directory(dir?)
         }
         Source::Aws => stores::aws_source(read, store, aws)?,
+        Source::Gcp => stores::gcp_source(read, store, gcp)?,
         Source::Vault => stores::vault_source(read, store, vault)?,
     };
     Some(credentials::Config { source, scheme })

@@ -1,11 +1,17 @@
-//! `[credentials.aws]`, `[credentials.vault]`: the secret stores. Every key is checked whether or not its store is the source in use.
+//! `[credentials.aws]`, `[credentials.gcp]`, `[credentials.vault]`: the secret stores. Every key is checked whether or not its store is the source in use.
 
 use std::path::PathBuf;
 
 use http::Uri;
 
-use super::{super::reader::Reader, HOUR, SECOND, upstream::egress_url};
-use crate::credentials::{AwsConfig, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig};
+use super::{
+    super::{Environment, reader::Reader},
+    HOUR, SECOND,
+    upstream::egress_url,
+};
+use crate::credentials::{
+    AwsConfig, GcpAmbient, GcpConfig, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig,
+};
 
 /// The token that Kubernetes mounts into each pod.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -46,6 +52,31 @@ pub(super) fn aws_source(read: &mut Reader<'_>, _store: StoreConfig, _aws: Optio
     not_compiled(read, "aws")
 }
 
+/// Google Secret Manager; `None` where a key that it needs is not set, which is a problem if it is `used`.
+pub(super) fn gcp(read: &mut Reader<'_>, used: bool, environment: &Environment) -> Option<GcpConfig> {
+    let secret = read.optional("credentials.gcp.secret", gcp_secret);
+    let version = read.parsed("credentials.gcp.version", gcp_version);
+    let endpoint = read.optional("credentials.gcp.endpoint", endpoint);
+    if secret.is_none() && used {
+        read.problem("credentials.gcp.secret", "must be set when credentials.source is \"gcp\"");
+    }
+    let secret = secret?;
+    let endpoint = endpoint.unwrap_or_else(|| gcp_endpoint(&secret));
+    Some(GcpConfig { secret, version: version?, endpoint, ambient: GcpAmbient::new(environment.variables()) })
+}
+
+/// The source, where this build has it.
+#[cfg(feature = "gcp")]
+pub(super) fn gcp_source(_read: &mut Reader<'_>, store: StoreConfig, gcp: Option<GcpConfig>) -> Option<SourceConfig> {
+    Some(SourceConfig::Gcp(Box::new((store, gcp?))))
+}
+
+/// A problem, since this build does not have the source.
+#[cfg(not(feature = "gcp"))]
+pub(super) fn gcp_source(read: &mut Reader<'_>, _store: StoreConfig, _gcp: Option<GcpConfig>) -> Option<SourceConfig> {
+    not_compiled(read, "gcp")
+}
+
 /// HashiCorp Vault and OpenBao; `None` where a key that it needs is not set, which is a problem if it is `used`.
 pub(super) fn vault(read: &mut Reader<'_>, used: bool) -> Option<VaultConfig> {
     let address = read.optional("credentials.vault.address", endpoint);
@@ -84,7 +115,7 @@ pub(super) fn vault_source(
     not_compiled(read, "vault")
 }
 
-#[cfg(not(all(feature = "aws", feature = "vault")))]
+#[cfg(not(all(feature = "aws", feature = "gcp", feature = "vault")))]
 fn not_compiled(read: &mut Reader<'_>, store: &str) -> Option<SourceConfig> {
     let message =
         format!("this build has no secret store {store:?}: use the release image, or build with `--features {store}`");
@@ -152,6 +183,46 @@ fn text(text: &str) -> Result<String, String> {
     }
 }
 
+/// The resource name of a secret, global or of one location. It goes into a URL as it is.
+fn gcp_secret(text: &str) -> Result<String, String> {
+    let is_name = |name: &str, others: &[u8]| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+        name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_') && name.bytes().all(is_allowed)
+    };
+    // The project of an organization of old is such as `example.com:project`.
+    let is_project = |name: &str| is_name(name, b"-.:");
+    let is_valid = match text.split('/').collect::<Vec<_>>()[..] {
+        ["projects", project, "secrets", secret] => is_project(project) && is_name(secret, b"-_"),
+        ["projects", project, "locations", location, "secrets", secret] => {
+            is_project(project) && is_name(location, b"-") && is_name(secret, b"-_")
+        }
+        _ => false,
+    };
+    if is_valid {
+        Ok(text.to_owned())
+    } else {
+        Err("must be the resource name of a secret, such as \"projects/my-project/secrets/finicity\", without a version".to_owned())
+    }
+}
+
+/// Where the secret is: that of its location, if it has one.
+fn gcp_endpoint(secret: &str) -> Uri {
+    let location = secret.split_once("/locations/").and_then(|(_, rest)| rest.split('/').next());
+    let endpoint = location.map(|location| format!("https://secretmanager.{location}.rep.googleapis.com"));
+    let endpoint = endpoint.unwrap_or_else(|| "https://secretmanager.googleapis.com".to_owned());
+    endpoint.parse().expect("the name of a location is part of a host name")
+}
+
+/// `latest`, a number, or an alias.
+fn gcp_version(text: &str) -> Result<String, String> {
+    let is_valid = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    if is_valid && (1..=63).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be \"latest\", the number of a version, or an alias of one".to_owned())
+    }
+}
+
 /// A path of segments, such as `team/finicity`. It goes into a URL as it is.
 fn kv_path(text: &str) -> Result<String, String> {
     let is_segment = |segment: &str| {
@@ -207,6 +278,41 @@ mod tests {
             "ftp://h",
         ] {
             assert!(endpoint(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_of_google_is_a_resource_name_and_has_its_endpoint() {
+        for (name, host) in [
+            ("projects/my-project/secrets/finicity_prod", "secretmanager.googleapis.com"),
+            ("projects/123456789012/secrets/F-1", "secretmanager.googleapis.com"),
+            ("projects/example.com:old/secrets/f", "secretmanager.googleapis.com"),
+            ("projects/my-project/locations/europe-west3/secrets/f", "secretmanager.europe-west3.rep.googleapis.com"),
+        ] {
+            assert_eq!(gcp_secret(name).as_deref(), Ok(name));
+            assert_eq!(gcp_endpoint(name).host(), Some(host));
+        }
+        for bad in [
+            "",
+            "finicity",
+            "projects/p/secrets/",
+            "projects//secrets/f",
+            "projects/../secrets/f",
+            "projects/p/secrets/..",
+            "projects/p/secrets/f/versions/latest",
+            "/projects/p/secrets/f",
+            "projects/p/secrets/f?x",
+            "projects/p/secrets/a b",
+            "projects/p/locations/evil.test/secrets/f",
+            "projects/p/locations/-/secrets/f",
+        ] {
+            assert!(gcp_secret(bad).is_err(), "{bad}");
+        }
+        for good in ["latest", "1", "blue-2_x"] {
+            assert!(gcp_version(good).is_ok(), "{good}");
+        }
+        for bad in ["", "1:access", "a/b", "1 ", &"1".repeat(64)] {
+            assert!(gcp_version(bad).is_err(), "{bad}");
         }
     }
 

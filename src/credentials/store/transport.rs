@@ -33,6 +33,9 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Capacity for a typical response.
 const TYPICAL_BODY_BYTES: usize = 8 * 1024;
 
+/// The addresses of metadata services in IPv6: of AWS, and of Google.
+const METADATA_PREFIXES: [[u16; 2]; 2] = [[0xfd00, 0x0ec2], [0xfd20, 0x00ce]];
+
 /// How long a request may take.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::credentials) struct Limits {
@@ -252,7 +255,8 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) -> Result<(), TransportEr
     Ok(())
 }
 
-/// Whether `host` is this machine, or an address that a cloud serves its metadata at: link-local ones, and AWS's `fd00:ec2::/32`.
+/// Whether `host` is this machine, or an address that a cloud serves its metadata at: link-local ones, AWS's `fd00:ec2::/32`, and Google's
+/// `fd20:ce::/32`.
 fn is_local(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host == "localhost" {
@@ -260,7 +264,9 @@ fn is_local(host: &str) -> bool {
     }
     match host.parse() {
         Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local(),
-        Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.segments()[..2] == [0xfd00, 0x0ec2],
+        Ok(IpAddr::V6(ip)) => {
+            ip.is_loopback() || METADATA_PREFIXES.iter().any(|prefix| ip.segments().starts_with(prefix))
+        }
         Err(_) => false,
     }
 }
@@ -271,7 +277,15 @@ mod tests {
 
     #[test]
     fn plain_http_is_for_this_machine_and_its_metadata_services() {
-        for local in ["localhost", "127.0.0.1", "[::1]", "169.254.169.254", "169.254.170.23", "[fd00:ec2::254]"] {
+        for local in [
+            "localhost",
+            "127.0.0.1",
+            "[::1]",
+            "169.254.169.254",
+            "169.254.170.23",
+            "[fd00:ec2::254]",
+            "[fd20:ce::254]",
+        ] {
             assert!(is_local(local), "{local}");
         }
         for remote in
