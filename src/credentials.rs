@@ -8,6 +8,8 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod config;
 pub mod dir;
 mod env;
@@ -27,7 +29,7 @@ mod value;
 mod vault;
 
 pub use config::{
-    AwsConfig, Config, GcpAmbient, GcpConfig, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig,
+    AwsConfig, AzureConfig, AzureIdentity, Config, GcpAmbient, GcpConfig, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig,
 };
 pub use field::{Field, Sourced};
 pub use operator::{

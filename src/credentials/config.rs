@@ -30,6 +30,9 @@ pub enum SourceConfig {
     /// A secret of AWS Secrets Manager.
     #[cfg(feature = "aws")]
     Aws(Box<(StoreConfig, AwsConfig)>),
+    /// A secret of Azure Key Vault.
+    #[cfg(feature = "azure")]
+    Azure(Box<(StoreConfig, AzureConfig)>),
     /// A secret of Google Secret Manager.
     #[cfg(feature = "gcp")]
     Gcp(Box<(StoreConfig, GcpConfig)>),
@@ -61,6 +64,32 @@ pub struct AwsConfig {
     pub region: Option<String>,
     /// Another endpoint than AWS's own.
     pub endpoint: Option<Uri>,
+}
+
+/// `[credentials.azure]`.
+#[derive(Clone, Debug)]
+pub struct AzureConfig {
+    /// The address of the vault.
+    pub vault_url: Uri,
+    /// The name of the secret.
+    pub secret: String,
+    /// The version; `None` for the newest.
+    pub version: Option<String>,
+    /// The identity that the environment names.
+    pub identity: AzureIdentity,
+}
+
+/// What the environment says of the identity of this process with Azure.
+#[derive(Clone, Debug, Default)]
+pub struct AzureIdentity {
+    /// The client ID of a workload identity or a user-assigned managed identity (`AZURE_CLIENT_ID`).
+    pub client_id: Option<String>,
+    /// The tenant of a workload identity (`AZURE_TENANT_ID`).
+    pub tenant_id: Option<String>,
+    /// The file of a workload identity's token (`AZURE_FEDERATED_TOKEN_FILE`); `None` for a managed identity.
+    pub token_file: Option<PathBuf>,
+    /// Another origin of instance metadata than 169.254.169.254 (`AZURE_POD_IDENTITY_AUTHORITY_HOST`).
+    pub imds: Option<Uri>,
 }
 
 /// `[credentials.gcp]`.

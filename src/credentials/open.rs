@@ -2,6 +2,8 @@
 
 #[cfg(feature = "aws")]
 use super::aws::AwsStore;
+#[cfg(feature = "azure")]
+use super::azure::AzureStore;
 #[cfg(feature = "gcp")]
 use super::gcp::GcpStore;
 #[cfg(feature = "store")]
@@ -20,6 +22,11 @@ impl SourceConfig {
             Self::Aws(config) => {
                 let (store, aws) = config.as_ref();
                 Box::new(StoreSource::new(AwsStore::new(store, aws.clone()), store.poll_interval))
+            }
+            #[cfg(feature = "azure")]
+            Self::Azure(config) => {
+                let (store, azure) = config.as_ref();
+                Box::new(StoreSource::new(AzureStore::new(store, azure.clone()), store.poll_interval))
             }
             #[cfg(feature = "gcp")]
             Self::Gcp(config) => {

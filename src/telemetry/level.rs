@@ -23,10 +23,13 @@ const MAX_TEXT_BYTES: usize = 1024;
 
 /// The most verbose levels of targets, by the beginning of their names, whose events below may show secrets. No configuration exceeds
 /// them.
-const CAPS: [(&str, LevelFilter); 1] = [
+const CAPS: [(&str, LevelFilter); 3] = [
     // The AWS SDK. At TRACE it shows requests and responses, at INFO identities; its warnings quote lines of ~/.aws/credentials and
     // responses of STS. What fails is an error of the credential source.
     ("aws_", LevelFilter::OFF),
+    // The Azure SDK, whose lines show URLs, header fields and identities.
+    ("azure_", LevelFilter::OFF),
+    ("typespec", LevelFilter::OFF),
 ];
 
 /// Levels by target, as they were written: `info`, or `info,finicity_proxy::token=debug`.
@@ -228,13 +231,25 @@ mod tests {
 
     #[test]
     fn no_level_shows_what_the_client_of_a_store_logs() {
-        for text in
-            ["trace", "a=trace", "aws=trace", "aws_=trace", "aws_smithy_runtime=trace", "info,aws_config::imds=debug"]
-        {
+        for text in [
+            "trace",
+            "a=trace",
+            "aws=trace",
+            "aws_=trace",
+            "aws_smithy_runtime=trace",
+            "info,aws_config::imds=debug",
+            "azure_core::http=trace,typespec=trace,typespec_client_core::http=trace",
+        ] {
             let levels = levels(text);
-            for target in
-                ["aws_config", "aws_config::imds::client", "aws_smithy_runtime::client::orchestrator", "aws_sigv4"]
-            {
+            for target in [
+                "aws_config",
+                "aws_config::imds::client",
+                "aws_smithy_runtime::client::orchestrator",
+                "aws_sigv4",
+                "azure_core::http::policies",
+                "azure_identity::managed_identity_credential",
+                "typespec_client_core::http::policies::logging",
+            ] {
                 assert!(!levels.targets().would_enable(target, &Level::ERROR), "{text}: {target}");
             }
         }

@@ -36,6 +36,7 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
         Environment,
         Directory,
         Aws,
+        Azure,
         Gcp,
         Vault,
     }
@@ -43,6 +44,7 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
         ("env", Source::Environment),
         ("dir", Source::Directory),
         ("aws", Source::Aws),
+        ("azure", Source::Azure),
         ("gcp", Source::Gcp),
         ("vault", Source::Vault),
     ];
@@ -50,6 +52,7 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
     let dir = read.optional("credentials.dir", |path| Ok(PathBuf::from(path)));
     let store = stores::common(read);
     let aws = stores::aws(read, source == Source::Aws);
+    let azure = stores::azure::config(read, environment, source == Source::Azure);
     let gcp = stores::gcp(read, source == Source::Gcp, environment);
     let vault = stores::vault(read, source == Source::Vault);
     let schemes = [("auto", None), ("oauth2", Some(Scheme::OAuth2)), ("partner", Some(Scheme::Partner))];
@@ -63,6 +66,7 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
             SourceConfig::Directory(dir?)
         }
         Source::Aws => stores::aws_source(read, store, aws)?,
+        Source::Azure => stores::azure::source(read, store, azure)?,
         Source::Gcp => stores::gcp_source(read, store, gcp)?,
         Source::Vault => stores::vault_source(read, store, vault)?,
     };

@@ -1,4 +1,7 @@
-//! `[credentials.aws]`, `[credentials.gcp]`, `[credentials.vault]`: the secret stores. Every key is checked whether or not its store is the source in use.
+//! `[credentials.aws]`, `[credentials.azure]`, `[credentials.gcp]`, `[credentials.vault]`: the secret stores. Every key is checked whether
+//! or not its store is the source in use.
+
+pub(super) mod azure;
 
 use std::path::PathBuf;
 
@@ -115,7 +118,7 @@ pub(super) fn vault_source(
     not_compiled(read, "vault")
 }
 
-#[cfg(not(all(feature = "aws", feature = "gcp", feature = "vault")))]
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "gcp", feature = "vault")))]
 fn not_compiled(read: &mut Reader<'_>, store: &str) -> Option<SourceConfig> {
     let message =
         format!("this build has no secret store {store:?}: use the release image, or build with `--features {store}`");

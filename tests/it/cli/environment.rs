@@ -139,20 +139,25 @@ fn an_empty_variable_gives_way_to_its_file() {
 }
 
 #[test]
-#[cfg(not(feature = "vault"))]
 fn a_store_that_is_not_compiled_in_is_one_line_and_78() {
-    let variables = [
-        ("FINICITY__CREDENTIALS__SOURCE", "vault"),
-        ("FINICITY__CREDENTIALS__VAULT__ADDRESS", "https://localhost"),
-        ("FINICITY__CREDENTIALS__VAULT__PATH", "finicity"),
-        ("FINICITY__CREDENTIALS__VAULT__ROLE", "proxy"),
+    let stores = [
+        ("azure", cfg!(feature = "azure"), "AZURE__VAULT_URL=https://finicity.vault.azure.net AZURE__SECRET=finicity"),
+        ("vault", cfg!(feature = "vault"), "VAULT__ADDRESS=https://localhost VAULT__PATH=finicity VAULT__ROLE=proxy"),
     ];
-    for command in ["check", "serve"] {
-        let (code, output) = run(&[command], &variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!((code, output.lines().count()), (Some(78), 1), "{output}");
-        let expected =
-            "this build has no secret store \"vault\": use the release image, or build with `--features vault`";
-        assert!(output.contains("credentials.source") && output.contains(expected), "{output}");
+    for (store, _, keys) in stores.into_iter().filter(|(_, is_compiled_in, _)| !is_compiled_in) {
+        let mut variables = vec![("FINICITY__CREDENTIALS__SOURCE".to_owned(), store.to_owned())];
+        variables.extend(keys.split(' ').map(|key| {
+            let (key, value) = key.split_once('=').unwrap();
+            (format!("FINICITY__CREDENTIALS__{key}"), value.to_owned())
+        }));
+        for command in ["check", "serve"] {
+            let (code, output) = run(&[command], &variables);
+            assert_eq!((code, output.lines().count()), (Some(78), 1), "{output}");
+            let expected = format!(
+                "this build has no secret store {store:?}: use the release image, or build with `--features {store}`"
+            );
+            assert!(output.contains("credentials.source") && output.contains(&expected), "{output}");
+        }
     }
 }
 

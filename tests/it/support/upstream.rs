@@ -325,11 +325,16 @@ pub fn token_response(version: u64, lifetime_s: u64) -> String {
 
 /// A server configuration for `localhost`, whose authority's certificate is written to `ca_file`.
 pub fn server_config(ca_file: &std::path::Path, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    server_config_for(&["localhost", "127.0.0.1"], ca_file, alpn)
+}
+
+/// The same for other hosts.
+pub fn server_config_for(hosts: &[&str], ca_file: &std::path::Path, alpn: &[&[u8]]) -> Arc<ServerConfig> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     fs::write(ca_file, issuer.pem()).unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let params = CertificateParams::new(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &issuer).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
