@@ -119,10 +119,10 @@ fn stored(response: Response<SecretModel>) -> Result<StoredSecret, Failure> {
     let text = secret.value.take().map(Secret::new);
     let version = secret.resource_id().ok().and_then(|id| id.version);
     let (Some(version), Some(text)) = (version, text) else { return Err(Failure::unreadable_response()) };
-    match secret.attributes.zip(date).map_or(Ok(()), |(attributes, now)| check_dates(&attributes, now)) {
-        Ok(()) => Ok(StoredSecret { version, text }),
-        Err(failure) => Err(failure),
+    if let Some((attributes, now)) = secret.attributes.zip(date) {
+        check_dates(&attributes, now)?;
     }
+    Ok(StoredSecret { version, text })
 }
 
 /// Key Vault gives a version before its activation date and after its expiration date as well. `now` is the vault's.
