@@ -8,6 +8,7 @@
 //! Deliberately absent: retries by the SDK (the next poll is one), Azure Arc, Service Fabric, client secrets and certificates, and the
 //! credentials of developers' tools, which start processes.
 
+mod code;
 mod connector;
 mod failure;
 mod identity;

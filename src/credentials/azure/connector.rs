@@ -15,7 +15,7 @@ use azure_core::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Uri, header, uri};
 
-use super::failure::refusal;
+use super::code::refusal;
 use crate::credentials::store::{Limits, Transport, TransportError};
 
 /// Where the SDK sends requests for instance metadata.

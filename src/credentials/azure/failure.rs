@@ -7,8 +7,10 @@ use std::io;
 use azure_core::{Error, error::ErrorKind};
 use serde::Deserialize;
 
-pub(super) use self::identity::refusal;
-use super::connector::{Failed, Peer, Reason};
+use super::{
+    code::is_code,
+    connector::{Failed, Peer, Reason},
+};
 use crate::{
     credentials::{
         config::AzureConfig,
@@ -19,9 +21,6 @@ use crate::{
 };
 
 const STORE: &str = "Azure Key Vault";
-
-/// The longest error code that is shown.
-const MAX_CODE_BYTES: usize = 64;
 
 /// How deep the errors of Key Vault are nested at most.
 const MAX_INNER_ERRORS: usize = 4;
@@ -261,12 +260,6 @@ fn failed(shown: &str) -> Failure {
         format!("{STORE} failed ({shown})"),
         "wait; if it lasts, see the status page of Azure",
     )
-}
-
-/// Whether `code` may be shown: Azure's codes are words, and anything else is not one of them.
-fn is_code(code: &str) -> bool {
-    (1..=MAX_CODE_BYTES).contains(&code.len())
-        && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._".contains(&byte))
 }
 
 #[cfg(test)]

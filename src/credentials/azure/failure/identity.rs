@@ -2,9 +2,7 @@
 
 use std::io;
 
-use serde::Deserialize;
-
-use super::{Failure, is_code};
+use super::Failure;
 use crate::credentials::store_error::StoreFault;
 
 pub(super) const ENTRA: &str = "Microsoft Entra";
@@ -69,19 +67,6 @@ pub(super) fn unreadable_response() -> Failure {
         "the response of the service that this process's Azure identity comes from cannot be read",
         "check AZURE_AUTHORITY_HOST and IDENTITY_ENDPOINT, and what is between this process and Azure",
     )
-}
-
-/// The error code in the `body` of a refusal: a number of Microsoft Entra such as `AADSTS700016`, or else a word.
-pub(in crate::credentials::azure) fn refusal(body: &[u8]) -> Option<String> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Body {
-        error: Option<String>,
-        error_codes: Vec<u32>,
-    }
-    let Body { error, error_codes } = serde_json::from_slice(body).unwrap_or_default();
-    let number = error_codes.first().map(|code| format!("AADSTS{code}"));
-    number.or_else(|| error.filter(|code| is_code(code)))
 }
 
 /// Microsoft Entra does not issue a token for the workload identity.

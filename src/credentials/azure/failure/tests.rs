@@ -2,7 +2,7 @@ use http::Uri;
 use serde_json::json;
 
 use super::*;
-use crate::credentials::config::AzureIdentity;
+use crate::credentials::{azure::code::refusal, config::AzureIdentity};
 
 fn config(version: Option<&str>) -> AzureConfig {
     AzureConfig {
