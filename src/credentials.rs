@@ -29,7 +29,8 @@ mod value;
 mod vault;
 
 pub use config::{
-    AwsConfig, AzureConfig, AzureIdentity, Config, GcpAmbient, GcpConfig, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig,
+    AwsConfig, AzureConfig, AzureIdentity, Config, GcpAmbient, GcpConfig, KvVersion, SourceConfig, StoreConfig,
+    VaultAuth, VaultConfig,
 };
 pub use field::{Field, Sourced};
 pub use operator::{
