@@ -14,7 +14,7 @@ use crate::support::{
     TIMEOUT,
     client::{Client, Response},
     process::Proxy,
-    upstream::{Gate, Reply, Upstream, hash, pattern},
+    upstream::{Gate, Reply, Upstream, pattern},
 };
 
 /// Far more than the kernel buffers on the way.
@@ -228,8 +228,9 @@ fn a_client_that_reads_a_large_response_slowly_after_the_half_close_gets_all_of_
         let start = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
         let body = &bytes[start..];
         assert_eq!(body.len() as u64, LARGE, "{transport}");
-        let expected: Vec<u8> = (0..LARGE).map(pattern).collect();
-        assert_eq!(hash(0, body), hash(0, &expected), "{transport}");
+        // The pattern repeats itself.
+        let expected: Vec<u8> = (0..251 * 1024).map(pattern).collect();
+        assert!(body.chunks(expected.len()).all(|chunk| *chunk == expected[..chunk.len()]), "{transport}");
     }
 }
 
