@@ -4,7 +4,6 @@
 //! Each store is one implementation of [`SecretStore`] behind the cargo feature of its name.
 
 mod document;
-#[cfg(any(feature = "aws", feature = "azure"))]
 mod transport;
 
 use std::{fmt, future, time::Duration};
@@ -12,7 +11,6 @@ use std::{fmt, future, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::{select, time::sleep};
 
-#[cfg(any(feature = "aws", feature = "azure"))]
 pub(super) use transport::{Limits, Transport, TransportError, TransportFailure};
 
 use super::{

@@ -54,7 +54,6 @@ impl Default for Limits {
 #[cfg(feature = "aws")]
 impl Limits {
     /// The shorter of these limits and the ones that the client of a store asks for.
-    #[cfg(feature = "aws")]
     pub(in crate::credentials) fn at_most(self, connect: Option<Duration>, read: Option<Duration>) -> Self {
         let connect = connect.map_or(self.connect, |connect| connect.min(self.connect));
         let total = read.map_or(self.total, |read| (connect + read).min(self.total));
