@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::support::{
     APP_KEY, CLIENT_ID, CLIENT_SECRET, canary,
     process::{Process, Proxy, program, serve_command},
-    upstream::{Gate, ReceivedRequest, Reply, Upstream, token_response},
+    upstream::{ClosedPort, Gate, ReceivedRequest, Reply, Upstream, token_response},
 };
 
 /// A user without rights, for tests that run as root.
@@ -437,13 +437,10 @@ fn a_running_proxy_is_asked_for_its_state() {
 
 #[test]
 fn a_proxy_that_is_not_ready_fails_its_step_with_the_reason() {
-    let dead = vendor();
-    let upstream = vendor();
-    let url = dead.url();
-    let closed = dead.into_closed_port();
+    let (upstream, closed) = (vendor(), ClosedPort::new());
+    let url = closed.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__URL", &url)]);
     proxy.process.wait_for_log("token refresh failed");
-    drop(closed);
     // Beside it, with another upstream, everything else passes.
     let diagnosis = beside(&proxy, &upstream, &[]);
     diagnosis.fails("running_proxy", 19, &["not ready", "last token error: ", "connection refused"]);

@@ -211,8 +211,8 @@ fn an_egress_proxy_that_is_down_or_refuses_fails_its_step() {
         ];
         Diagnosis::of(doctor(&upstream, &credentials))
     };
-    let dead = ClosedPort::new().url().replace("https", "http");
-    let diagnosis = run(&dead);
+    let dead = ClosedPort::new();
+    let diagnosis = run(&dead.url().replace("https", "http"));
     diagnosis.fails(
         "egress_proxy",
         14,
