@@ -11,8 +11,8 @@ use tracing::info;
 
 use super::{
     BootInstant, Refresher, TokenSource,
-    credential_state::Obstacle,
-    tick::{CredentialSlot, log_persist_error},
+    credential_state::{CredentialSlot, Obstacle},
+    report::log_persist_error,
 };
 use crate::{
     credentials::lockout::{Baseline, BeginOutcome, Decision, Permit},

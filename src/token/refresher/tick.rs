@@ -4,24 +4,21 @@ use std::{ops::ControlFlow, time::Duration};
 
 use tokio::{select, sync::oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource, credential_state::Obstacle, report};
+use super::{
+    BootInstant, Command, CredentialState, Phase, Refresher, TokenSource,
+    credential_state::{CredentialSlot, Obstacle},
+    report,
+};
 use crate::{
-    credentials::lockout::{Decision, PersistError},
+    credentials::lockout::Decision,
     telemetry::AUDIT,
     token::{CandidateState, LockoutStatus, classify::FailureClass, endpoint::PROVEN_TIMEOUT},
 };
 
 /// The minimum time between two token requests that are made early, by command.
 const MIN_REQUEST_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Which credentials a request is made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CredentialSlot {
-    Current,
-    Candidate,
-}
 
 impl<S: TokenSource> Refresher<S> {
     /// Waits for the next thing to do, ten seconds at most, and does it.
@@ -149,7 +146,7 @@ impl<S: TokenSource> Refresher<S> {
                         Ok(Decision::Allowed) => (state.due, state.obstacle) = (Some(now), None),
                         Ok(forbidden) => decision = forbidden,
                         Err(error) => {
-                            log_persist_error(Err(error));
+                            report::log_persist_error(Err(error));
                             decision = Decision::Latched;
                         }
                     }
@@ -227,12 +224,5 @@ impl<S: TokenSource> Refresher<S> {
     fn schedule_soon(&mut self, now: BootInstant) {
         let earliest = self.last_request.map_or(now, |last| now.max(last + MIN_REQUEST_INTERVAL));
         self.current.due = self.current.due.map(|_| earliest);
-    }
-}
-
-/// Logs that the state could not be written. It holds for this process all the same.
-pub(super) fn log_persist_error(written: Result<(), PersistError>) {
-    if let Err(error) = written {
-        error!(target: AUDIT, error = crate::error_chain::one_line(&error), "the lock-out state could not be written");
     }
 }
