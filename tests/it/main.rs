@@ -104,3 +104,4 @@ mod stores;
 // The source code, the alert rules and the documents: these start no program.
 mod alerts;
 mod architecture;
+mod faults;
