@@ -4,6 +4,8 @@ mod admin;
 mod check;
 mod config;
 mod credentials;
+#[cfg(feature = "cli-docs")]
+mod cli_docs;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod doctor;
@@ -25,6 +27,8 @@ mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
 
+#[cfg(feature = "cli-docs")]
+use clap::CommandFactory as _;
 use clap::{
     Args, Parser, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
@@ -63,6 +67,8 @@ impl Arguments {
         match &self.command {
             #[cfg(feature = "sandbox")]
             Some(Command::Demo(_) | Command::Sandbox(_)) => true,
+            #[cfg(feature = "cli-docs")]
+            Some(Command::Completions { .. } | Command::Man { .. }) => true,
             _ => false,
         }
     }
@@ -107,11 +113,7 @@ enum Command {
     /// Check the configuration and the credentials' presence, without any network
     Check,
     /// Show the configuration in effect, and where each key was set
-    Config {
-        /// Accepted for clarity: secrets are never shown
-        #[arg(long)]
-        redacted: bool,
-    },
+    Config(config::Arguments),
     /// Try new credentials once, under the lock-out guard, before they are rolled out
     Credentials(credentials::Arguments),
     /// Find out why the proxy has no token: configuration, credentials, network, TLS, clock, one token request
@@ -147,6 +149,18 @@ enum Command {
     /// Reads no environment variable and no configuration file.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Arguments),
+    /// Print the completions of a shell
+    #[cfg(feature = "cli-docs")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write it and those of the commands to a directory
+    #[cfg(feature = "cli-docs")]
+    Man {
+        /// The directory, which must exist
+        directory: Option<PathBuf>,
+    },
 }
 
 /// Parses the command line of this process, runs it, and says how it went.
@@ -201,7 +215,7 @@ fn run(arguments: Arguments, unprotected: Vec<HardeningError>) -> anyhow::Result
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => block_on(serve::run(sources.inputs(), unprotected)),
         Command::Check => block_on(async { check::run(&sources.inputs()).await }),
-        Command::Config { redacted: _ } => config::run(&sources.inputs()),
+        Command::Config(arguments) => config::run(&sources.inputs(), arguments),
         Command::Credentials(arguments) => block_on(credentials::run(sources.inputs(), arguments)),
         Command::Doctor(arguments) => block_on(doctor::run(sources.inputs(), arguments)),
         Command::Routes => routes::run(&sources.inputs()),
@@ -217,6 +231,10 @@ fn run(arguments: Arguments, unprotected: Vec<HardeningError>) -> anyhow::Result
         Command::Demo(arguments) => block_on(demo::run(sources, arguments)),
         #[cfg(feature = "sandbox")]
         Command::Sandbox(arguments) => block_on(sandbox::run(sources, arguments)),
+        #[cfg(feature = "cli-docs")]
+        Command::Completions { shell } => cli_docs::completions(shell, Arguments::command()),
+        #[cfg(feature = "cli-docs")]
+        Command::Man { directory } => cli_docs::man(directory.as_deref(), Arguments::command()),
     }
 }
 

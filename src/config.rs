@@ -1,7 +1,8 @@
 //! The configuration: from what the operator and the container image wrote, in five sources, to what can run.
 //!
 //! `sources` merges them into a [`Raw`]: text and numbers by key, each with its origin. `resolve` turns that into a [`Config`] of real
-//! types, and reports all problems at once. `config/default.toml` is the list of all keys.
+//! types, and reports all problems at once. `config/default.toml` is the list of all keys, with their comments and defaults; the calls of
+//! `resolve` say what their values have to be. `definition` puts the two together, for `config explain` and the reference in `docs/`.
 //!
 //! Deliberately absent: secrets, which go straight from their source to [`credentials`](mod@credentials), and, in errors, values of keys
 //! that may be secrets in the wrong place: an error repeats what [is plain](crate::secret::is_plain).
@@ -10,14 +11,18 @@ mod command_line;
 mod environment;
 mod sources;
 mod problem;
+mod kind;
 mod reader;
 mod reload;
 mod resolve;
+mod definition;
 
 use std::{path::PathBuf, time::Duration};
 
 pub use command_line::command_line_only;
+pub use definition::{Definition, Explanation, definitions, explain, find, template};
 pub use environment::Environment;
+pub use kind::Kind;
 pub use problem::{Problem, Problems};
 pub use reload::{Changes, Reloader};
 pub use sources::{Inputs, Raw};

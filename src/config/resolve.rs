@@ -9,11 +9,11 @@ mod server;
 mod stores;
 mod upstream;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Config, Environment, OperatorEndpoints, Problem, Raw, Reloader, Shutdown, Startup, reader::Reader};
+use super::{Config, Environment, Kind, OperatorEndpoints, Problem, Raw, Reloader, Shutdown, Startup, reader::Reader};
 use crate::{
     credentials, error_chain,
     message::{guard::RequiredHeader, host::Host},
@@ -81,6 +81,15 @@ pub(super) fn levels(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Levels> {
         return None;
     }
     log::level(&mut Reader::new(raw, problems))
+}
+
+/// What the value of each key has to be. `defaults` are the built-in ones, with which every key is read.
+pub(super) fn kinds(defaults: &Raw) -> BTreeMap<&'static str, Kind> {
+    let mut problems = Vec::new();
+    let mut reader = Reader::new(defaults, &mut problems);
+    let source = auth::credentials(&mut reader, &Environment::default());
+    let _config = keys(&mut reader, source, Reloader::default(), None);
+    reader.into_kinds()
 }
 
 /// Reads every key but those of `credentials`; the admin token, which is no key, is left out.
@@ -199,7 +208,7 @@ mod tests {
         let mut reader = Reader::new(&raw, &mut problems);
         let source = auth::credentials(&mut reader, &Environment::default());
         assert!(keys(&mut reader, source, Reloader::default(), None).is_some());
-        let read: Vec<String> = reader.keys_read().iter().map(|key| (*key).to_owned()).collect();
+        let read: Vec<String> = reader.into_kinds().into_keys().map(str::to_owned).collect();
         assert_eq!(raw.keys().cloned().collect::<Vec<_>>(), read);
         assert_eq!(problems, []);
     }

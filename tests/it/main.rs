@@ -84,8 +84,11 @@ mod logs {
 
 /// Subcommands, their arguments, environment and files, and their exit codes.
 mod cli {
+    #[cfg(feature = "cli-docs")]
+    mod cli_docs;
     mod command_line;
     mod commands;
+    mod config;
     mod credentials;
     mod doctor;
     mod doctor_network;
