@@ -41,7 +41,7 @@ use crate::{
     config::{Environment, Inputs, Problems},
     credentials::{Problem, secret_variables},
     error_chain,
-    process::{self, HardeningError},
+    process::{self, HardeningError, build_info},
     telemetry::logging,
 };
 
@@ -52,11 +52,17 @@ const EXIT_CONFIG: u8 = 78;
 ///
 /// Without a command, it serves.
 #[derive(Debug, Parser)]
-#[command(name = "finicity-proxy", version, max_term_width = 100)]
+#[command(name = "finicity-proxy", version, disable_version_flag = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.")]
 struct Arguments {
     #[command(flatten)]
     sources: Sources,
+    /// Print the version
+    #[arg(short = 'V', long)]
+    version: bool,
+    /// With --version: also the revision and the date of the source, the target and the features
+    #[arg(short, long, requires = "version")]
+    verbose: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -210,7 +216,22 @@ fn without_value(mut error: clap::Error) -> clap::Error {
     error
 }
 
+/// The version; with `is_verbose`, also what the program was built from.
+fn version(is_verbose: bool) -> String {
+    use build_info::{DATE, FEATURES, REVISION, TARGET, VERSION};
+    let version = format!("finicity-proxy {VERSION}");
+    if is_verbose {
+        format!("{version}\nrevision  {REVISION}\ndate      {DATE}\ntarget    {TARGET}\nfeatures  {FEATURES}")
+    } else {
+        version
+    }
+}
+
 fn run(arguments: Arguments, unprotected: Vec<HardeningError>) -> anyhow::Result<()> {
+    if arguments.version {
+        output::print(version(arguments.verbose));
+        return Ok(());
+    }
     let sources = arguments.sources;
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => block_on(serve::run(sources.inputs(), unprotected)),

@@ -8,6 +8,7 @@
 //! runs without swap), system call filters (the container runtime has them), and wiping the environment block, which lies
 //! outside of everything that safe code can write to.
 
+pub mod build_info;
 pub mod drain;
 pub mod file_watch;
 pub mod signal;

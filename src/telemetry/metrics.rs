@@ -33,9 +33,7 @@ pub use self::{
     token::{ReauthOutcome, TokenSnapshot},
     upstream::{CloseReason, ConnectFailure, UpstreamMetrics},
 };
-
-/// The optional parts of the program that are compiled in.
-const FEATURES: &str = if cfg!(feature = "sandbox") { "sandbox" } else { "none" };
+use crate::process::build_info;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -63,13 +61,20 @@ impl Default for Metrics {
     }
 }
 
+fn register_build_info(factory: &MetricFactory) {
+    let labels = ["version", "revision", "date", "target", "features"];
+    let build_info = factory.gauge_vec("build_info", "What runs, and what it was built from; always 1.", &labels);
+    let values =
+        [build_info::VERSION, build_info::REVISION, build_info::DATE, build_info::TARGET, build_info::FEATURES];
+    build_info.with_label_values(&values).set(1);
+}
+
 impl Metrics {
     /// A registry of its own, with every metric at zero.
     pub fn new() -> Self {
         let factory = MetricFactory::new();
         ProcessCollector::register(&factory);
-        let build_info = factory.gauge_vec("build_info", "The version that runs; always 1.", &["version", "features"]);
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), FEATURES]).set(1);
+        register_build_info(&factory);
         let requests = RequestMetrics::new(&factory);
         let upstream = UpstreamMetrics::new(&factory);
         let token = TokenMetrics::new(&factory);

@@ -107,4 +107,5 @@ mod stores;
 // The source code, the alert rules and the documents: these start no program.
 mod alerts;
 mod architecture;
+mod compliance;
 mod faults;
