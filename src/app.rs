@@ -46,13 +46,14 @@ use crate::{
     config::{self, Config, Reloader},
     credentials::lockout,
     dns::Resolver,
+    ops::OpsState,
     policy::{Mode, Policy},
-    process::signal,
+    process::{build_info, service_manager::ServiceManager, signal},
     proxy::{self, ConcurrencyLayer},
     server::{BindError, HeadBudget, Server},
     telemetry::{AUDIT, LogLevel, Metrics, logging},
     tls::{self, TrustStoreWriter},
-    token::{EndpointError, TokenReader},
+    token::{EndpointError, Refusal, TokenReader},
 };
 
 /// Why the process cannot start. Nothing stays bound.
@@ -150,7 +151,7 @@ impl App {
             limits: limits.limits,
             head_budget: &head_budget,
         };
-        operators.serve_ops(&mut ops_tasks, &mut listeners, &startup, refusal, &server);
+        let probes = operators.serve_ops(&mut ops_tasks, &mut listeners, &startup, refusal, &server);
         operators.serve_admin(&mut tasks, &mut listeners, config.admin_token);
 
         let stop = &sequence.stop_control;
@@ -168,8 +169,8 @@ impl App {
         for listener in listeners.proxy {
             tasks.spawn("accept", Arc::clone(&server).accept(listener, sequence.closing.clone()));
         }
-        let (message, callers) = (startup.termination_message, join_addresses(&addresses.proxy));
-        tasks.spawn("startup", startup::follow(token.clone(), refusal_writer, message, callers, stop.clone()));
+        let callers = join_addresses(&addresses.proxy);
+        spawn_startup(&mut tasks, &sequence, (startup, callers), (probes, refusal_writer));
         log_listening(&addresses, &proxy.upstream.url, limits.worker_threads);
         Ok(Self { addresses, token, server, tasks, ops_tasks, sequence, shutdown: config.shutdown })
     }
@@ -276,10 +277,26 @@ fn spawn_reloads(
     Ok(())
 }
 
+/// Starts what reports how the start goes: to `startup.termination_message`, to the log, and to a service manager.
+fn spawn_startup(
+    tasks: &mut Tasks,
+    sequence: &ShutdownSequence,
+    (startup, callers): (config::Startup, String),
+    (probes, refusal_writer): (OpsState, watch::Sender<Option<Refusal>>),
+) {
+    let (draining, stop) = (&sequence.draining, &sequence.stop_control);
+    let token = probes.token.clone();
+    tasks.spawn("startup", startup::follow(token, refusal_writer, startup.termination_message, callers, stop.clone()));
+    if let Some(address) = startup.notify_socket {
+        let manager = ServiceManager::new(Some(&address));
+        tasks.spawn("notify", startup::notify(manager, probes, (draining.clone(), stop.clone())));
+    }
+}
+
 fn log_listening(addresses: &Addresses, upstream: &Uri, worker_threads: NonZeroUsize) {
     let Addresses { proxy, ops, admin } = addresses;
     let [proxy, ops, admin] = [proxy, ops, admin].map(|addresses| join_addresses(addresses));
-    info!(version = env!("CARGO_PKG_VERSION"), proxy, ops, admin, %upstream, worker_threads, "listening");
+    info!(version = build_info::VERSION, proxy, ops, admin, %upstream, worker_threads, "listening");
 }
 
 /// Warns of rules of the policy that are probably not what was meant.

@@ -81,6 +81,8 @@ pub struct Startup {
     pub fail_on_rejection: bool,
     /// The file that gets the reason of that (`startup.termination_message`).
     pub termination_message: Option<PathBuf>,
+    /// The socket of the service manager that waits for it: `NOTIFY_SOCKET`, which is no key.
+    pub notify_socket: Option<String>,
 }
 
 /// The administrator's socket.

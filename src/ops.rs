@@ -56,6 +56,35 @@ pub struct OpsState {
     pub liveness: LivenessCheck,
 }
 
+impl OpsState {
+    /// Whether the start has succeeded: once the credentials have been read and the first token request has completed, successfully or not; where a token is required, once
+    /// one was obtained; where a rejection fails the start, not while the credentials are refused.
+    ///
+    /// # Errors
+    ///
+    /// What it waits for, or what keeps it from succeeding.
+    pub fn startup(&self) -> Result<(), String> {
+        let status = self.token.status();
+        // The status is newer than what was derived from it.
+        let refusal = Refusal::of_start(*self.startup_refusal.borrow(), &status);
+        let (has_succeeded, reason) = match refusal {
+            Some(refusal) if self.fail_on_rejection || self.require_token => {
+                return Err(format!("{}; {}", refusal.reason(), refusal.remedy()));
+            }
+            _ if self.require_token && status.attempted => {
+                (status.obtained, "no token was obtained yet, and startup.require_token is set")
+            }
+            _ if status.phase == Phase::AwaitingCredentials => {
+                let reason = self.token.unresolved_error();
+                let reason = reason.as_deref().unwrap_or("the first read has not ended yet");
+                return Err(format!("the credentials have not been read yet: {reason}"));
+            }
+            _ => (status.attempted, "the first token call has not ended yet"),
+        };
+        if has_succeeded { Ok(()) } else { Err(reason.to_owned()) }
+    }
+}
+
 /// `/startupz`, `/livez`, `/readyz` (with `?verbose`) and `/metrics`.
 pub fn router(state: OpsState) -> Router {
     Router::new()
@@ -72,26 +101,10 @@ pub fn router(state: OpsState) -> Router {
         .with_state(state)
 }
 
-/// Passes once the first token request has completed, successfully or not, and so not before the credentials have been read; where a token is required, once one was obtained; where
-/// a rejection fails the start, not while the credentials are refused. The listeners are bound before this one answers.
+/// Passes when the start has [succeeded](OpsState::startup). The listeners are bound before this one answers.
 async fn startupz(State(state): State<OpsState>) -> Response {
-    let status = state.token.status();
-    // The status is newer than what was derived from it.
-    let refusal = Refusal::of_start(*state.startup_refusal.borrow(), &status);
-    match refusal {
-        Some(refusal) if state.fail_on_rejection || state.require_token => {
-            probe_response(false, format_args!("{}; {}", refusal.reason(), refusal.remedy()))
-        }
-        _ if state.require_token && status.attempted => {
-            probe_response(status.obtained, "no token was obtained yet, and startup.require_token is set")
-        }
-        _ if status.phase == Phase::AwaitingCredentials => {
-            let reason = state.token.unresolved_error();
-            let reason = reason.as_deref().unwrap_or("the first read has not ended yet");
-            probe_response(false, format_args!("the credentials have not been read yet: {reason}"))
-        }
-        _ => probe_response(status.attempted, "the first token call has not ended yet"),
-    }
+    let startup = state.startup();
+    probe_response(startup.is_ok(), startup.err().unwrap_or_default())
 }
 
 async fn livez(State(state): State<OpsState>) -> Response {

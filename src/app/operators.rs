@@ -10,7 +10,7 @@ use crate::{
     config::Startup,
     credentials::CredentialSource,
     message::transport::Transport,
-    ops,
+    ops::{self, OpsState},
     secret::Secret,
     server::{self, HeadBudget, Limits, OperatorListenerConfig, Server},
     telemetry::{LogLevel, Metrics},
@@ -35,7 +35,8 @@ pub(super) struct Operators<'a> {
 }
 
 impl Operators<'_> {
-    /// Serves probes and metrics on `listeners.ops`. `refusal` is why the start fails, if it does.
+    /// Serves probes and metrics on `listeners.ops`, and returns what they are answered from. `refusal` is why the start fails, if it
+    /// does.
     pub(super) fn serve_ops(
         &self,
         tasks: &mut Tasks,
@@ -43,9 +44,9 @@ impl Operators<'_> {
         startup: &Startup,
         refusal: watch::Receiver<Option<Refusal>>,
         server: &Arc<Server>,
-    ) {
+    ) -> OpsState {
         let server = Arc::clone(server);
-        let router = ops::router(ops::OpsState {
+        let state = OpsState {
             token: self.token.clone(),
             credentials_description: self.source.description(),
             metrics: Arc::clone(self.metrics),
@@ -57,13 +58,15 @@ impl Operators<'_> {
                 let server = Arc::clone(&server);
                 Box::pin(async move { server.is_alive().await })
             }),
-        });
+        };
+        let router = ops::router(state.clone());
         // A probe needs one request: a connection is closed after it.
         let listener_config = self.listener_config("ops", self.limits, true);
         for listener in listeners.ops.drain(..) {
             let stop = self.shutdown.stop_ops.clone();
             tasks.spawn("ops", server::serve(listener_config.clone(), listener, router.clone(), stop));
         }
+        state
     }
 
     /// Serves the admin API on the admin port and the admin socket.

@@ -1,7 +1,9 @@
-//! A start whose credentials are refused: whether it may fail for that, and where the reason is left for `kubectl describe pod`.
+//! A start whose credentials are refused: whether it may fail for that, and where the reason is left for `kubectl describe pod`. And what
+//! a service manager is notified of.
 
 use std::{
     fs::OpenOptions,
+    future::pending,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -12,7 +14,11 @@ use tokio::{select, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::token::{Phase, Refusal, Status, TokenReader};
+use crate::{
+    ops::OpsState,
+    process::service_manager::ServiceManager,
+    token::{Phase, Refusal, Status, TokenReader},
+};
 
 /// Where the lock-out state is kept, as far as it matters what ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +120,32 @@ pub(super) async fn follow(
             () = token.changed() => {}
         }
     }
+}
+
+/// Notifies the service manager: of what the start waits for, of its success, which is that of `/startupz`, and of the shutdown.
+pub(super) async fn notify(
+    manager: ServiceManager,
+    state: OpsState,
+    (draining, stop): (CancellationToken, CancellationToken),
+) {
+    let mut token = state.token.clone();
+    let starting = async {
+        let mut last = None;
+        while let Err(reason) = state.startup() {
+            if last.as_ref() != Some(&reason) {
+                manager.notify(&format!("STATUS={reason}"));
+                last = Some(reason);
+            }
+            token.changed().await;
+        }
+        manager.notify("READY=1\nSTATUS=serving");
+        pending::<()>().await;
+    };
+    select! {
+        () = draining.cancelled() => manager.notify("STOPPING=1\nSTATUS=draining"),
+        () = starting => {}
+    }
+    stop.cancelled().await;
 }
 
 /// Why the start does not succeed; empty when nothing is known to keep it from that.

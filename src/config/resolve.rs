@@ -18,6 +18,7 @@ use crate::{
     credentials, error_chain,
     message::{guard::RequiredHeader, host::Host},
     policy::Policy,
+    process::service_manager::NOTIFY_SOCKET,
     proxy,
     telemetry::Levels,
     token,
@@ -42,7 +43,11 @@ pub(super) fn resolve(
     let admin_token = credentials::admin_token(environment.variables());
     let wrong = admin_token.as_ref().err().into_iter().chain(egress.as_ref().err());
     problems.extend(wrong.map(|problem| Problem::other(error_chain::one_line(problem))));
-    let config = config.zip(admin_token.ok()).map(|(config, admin_token)| Config { admin_token, ..config });
+    let notify_socket = environment.variables().get(NOTIFY_SOCKET).map(|address| address.expose().clone());
+    let config = config.zip(admin_token.ok()).map(|(config, admin_token)| {
+        let startup = Startup { notify_socket, ..config.startup };
+        Config { admin_token, startup, ..config }
+    });
     (config, source)
 }
 
@@ -193,6 +198,7 @@ fn startup(read: &mut Reader<'_>) -> Startup {
         require_token: read.flag("startup.require_token"),
         fail_on_rejection: read.flag("startup.fail_on_rejection"),
         termination_message: read.optional("startup.termination_message", |path| Ok(PathBuf::from(path))),
+        notify_socket: None,
     }
 }
 

@@ -67,6 +67,7 @@ mod operations {
     mod probes;
     mod process;
     mod rollout;
+    mod service_manager;
     mod signals;
     mod soak;
 }
