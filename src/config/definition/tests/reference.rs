@@ -31,7 +31,7 @@ lists all of them.
 file begins with `#:schema` and the schema's path or URL. It checks names, types and bounds; the proxy checks more, such as whether a
 URL has a host. The schema checks the bounds of durations of one number and one unit.
 
-Secrets are no keys. They come from the environment, from files or from a secret store: see [operations](operations.md).
+Secrets are no keys. `credentials.source` says where they come from, and [`config/default.toml`](../config/default.toml) what they are called.
 "#;
 
 /// The page.
