@@ -86,7 +86,7 @@ def main():
             environment[name] = value
         upstream, proxy, ops, admin = (free_port() for _ in range(4))
         ca_file = scratch / "ca.pem"
-        processes.append(subprocess.Popen([program, "sandbox", "--listen", f"127.0.0.1:{upstream}", "--ca-file", ca_file], stdout=subprocess.DEVNULL))
+        processes.append(subprocess.Popen([program, "sandbox", "--listen", f"127.0.0.1:{upstream}", "--ca-file", ca_file], stdout=subprocess.DEVNULL, start_new_session=True))
         wait_until("the sandbox is there", lambda: ca_file.exists() and ca_file.stat().st_size > 0)
         notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notified.bind(str(scratch / "notify"))
@@ -101,7 +101,7 @@ def main():
         }
         command = settings(unit, "ExecStart")[0].split()[1:]
         trace = scratch / "trace"
-        run = subprocess.Popen(["strace", "-f", "-qq", "-o", trace, program, *command], env=environment, stdout=(scratch / "log").open("w"))
+        run = subprocess.Popen(["strace", "-f", "-qq", "-o", trace, program, *command], env=environment, stdout=(scratch / "log").open("w"), start_new_session=True)
         processes.append(run)
 
         def expect(state):
@@ -134,8 +134,9 @@ def main():
         raise
     finally:
         for process in processes:
+            # The group: strace leaves its program running.
             if process.poll() is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
         shutil.rmtree(scratch)
 
 
