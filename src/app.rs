@@ -11,6 +11,7 @@ mod listeners;
 mod load;
 mod operators;
 mod preflight;
+mod shared;
 mod shutdown;
 mod startup;
 mod tasks;
@@ -31,6 +32,7 @@ use self::{
     credential_rotation::Rotation,
     listeners::Listeners,
     operators::Operators,
+    shared::Shared,
     shutdown::{OPS_GRACE, ShutdownSequence, TASK_GRACE},
     tasks::Tasks,
     token_refresh::TokenRefresh,
@@ -44,11 +46,9 @@ pub use self::{
 use crate::{
     config::{self, Config, Reloader},
     credentials::lockout,
-    dns::Resolver,
     policy::{Mode, Policy},
     process::signal,
-    proxy::{self, ConcurrencyLayer},
-    server::{BindError, HeadBudget, Server},
+    server::{BindError, Server},
     telemetry::{AUDIT, LogLevel, Metrics, logging},
     tls::{self, TrustStoreWriter},
     token::{EndpointError, TokenReader},
@@ -120,34 +120,23 @@ impl App {
         warn_of_policy(&proxy.policy);
 
         let (trust_store_writer, trust_store) = tls::trust_store(config.tls)?;
-        let (resolver, metrics) = (Resolver::new(), Arc::new(Metrics::new()));
+        let sequence = ShutdownSequence::default();
+        let shared = Shared::new(trust_store, sequence.drain.clone(), &limits);
         let scheme = credentials.scheme;
         let (state_dir, source_ref) = (config.state_dir.as_deref(), source.as_ref());
-        let TokenRefresh { refresher, token, control, durability } = token_refresh::build(
-            config.token,
-            credentials,
-            source_ref,
-            state_dir,
-            (resolver.clone(), trust_store.clone()),
-            &metrics,
-        )?;
+        let refresh = token_refresh::build(config.token, credentials, source_ref, state_dir, &shared)?;
         if !config.is_demo {
-            token_refresh::warn_of_memory(durability, state_dir);
+            token_refresh::warn_of_memory(refresh.durability, state_dir);
         }
-        let sequence = ShutdownSequence::default();
-        let head_budget = HeadBudget::new(limits.unfinished_heads_bytes, Arc::clone(&metrics));
-        let (concurrency, drain) = (ConcurrencyLayer::new(&proxy, Arc::clone(&metrics)), sequence.drain.clone());
-        let (to_refresher, counters) = (control.clone(), Arc::clone(&metrics));
-        let proxy_state =
-            proxy::ProxyState { concurrency, token: token.clone(), control: to_refresher, metrics: counters, drain };
-        let server = data_plane::start(&limits, &proxy, &proxy_state, &resolver, &trust_store, head_budget.clone())?;
+        let server = data_plane::start(&limits, &proxy, &refresh, &shared)?;
+        let TokenRefresh { refresher, token, control, durability, .. } = refresh;
         let log_level = logging::level();
         let (mut tasks, mut ops_tasks) = (Tasks::default(), Tasks::default());
         let (refusal_writer, refusal) = watch::channel(None);
         let operators = Operators {
             token: &token,
             control: &control,
-            metrics: &metrics,
+            shared: &shared,
             source: source_ref,
             scheme,
             durability,
@@ -155,7 +144,6 @@ impl App {
             log_level: &log_level,
             shutdown: &sequence,
             limits: limits.limits,
-            head_budget: &head_budget,
         };
         operators.serve_ops(&mut ops_tasks, &mut listeners, &startup, refusal, &server);
         operators.serve_admin(&mut tasks, &mut listeners, config.admin_token);
@@ -163,8 +151,8 @@ impl App {
         let stop = &sequence.stop_control;
         tasks.spawn("token refresher", refresher.run(stop.clone()));
         let (scheme, scrubber) = (config.credentials.scheme, logging::scrubber());
-        let rotation = Rotation { source, scheme, control, scrubber, metrics: Arc::clone(&metrics) };
-        spawn_reloads(&mut tasks, stop, rotation, (config.reloader, log_level), (trust_store_writer, metrics))?;
+        let rotation = Rotation { source, scheme, control, scrubber, metrics: Arc::clone(&shared.metrics) };
+        spawn_reloads(&mut tasks, stop, rotation, (config.reloader, log_level), (trust_store_writer, shared.metrics))?;
         for listener in listeners.proxy {
             tasks.spawn("accept", Arc::clone(&server).accept(listener, sequence.closing.clone()));
         }

@@ -25,6 +25,7 @@ mod concurrency;
 mod deadline;
 pub mod headers;
 mod header_families;
+mod connect;
 mod reauthenticate;
 mod replay;
 mod retry;
@@ -40,12 +41,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::sync::watch;
 use tower::{Service, ServiceBuilder};
 
 pub use body::{ProgressBody, ResponseBody};
 pub use body_limits::{BodyLimits, LimitedBody};
 pub use concurrency::ConcurrencyLayer;
 pub use config::Config;
+pub use connect::ConnectConfig;
 pub use endpoints::{AuthEndpoint, AuthEndpoints, ResponseShape};
 pub use error::{Code, Error, Executed, UNFINISHED_HEAD_RESPONSE};
 pub use exchange::Exchange;
@@ -54,11 +57,13 @@ pub use record::Record;
 pub use replay::ReplayBody;
 
 use self::{
-    admission::Admission, catch_panic::CatchPanicLayer, deadline::DeadlineLayer, drain::DrainLayer,
-    error_response::ErrorResponseLayer, filter::filter, forward::Upstream, headers::HeaderRules, inject::InjectLayer,
-    intercept::InterceptLayer, observe::ObserveLayer, reauthenticate::ReauthLayer, retry::RetryLayer,
+    admission::Admission, catch_panic::CatchPanicLayer, connect::PartnerIdLayer, deadline::DeadlineLayer,
+    drain::DrainLayer, error_response::ErrorResponseLayer, filter::filter, forward::Upstream, headers::HeaderRules,
+    inject::InjectLayer, intercept::InterceptLayer, observe::ObserveLayer, reauthenticate::ReauthLayer,
+    retry::RetryLayer,
 };
 use crate::{
+    credentials::Credentials,
     dns::Resolver,
     message::transport::Transport,
     process::drain::Drain,
@@ -98,6 +103,8 @@ pub struct ProxyState {
     pub concurrency: ConcurrencyLayer,
     /// The token that is injected.
     pub token: TokenReader,
+    /// The credentials in use.
+    pub credentials: watch::Receiver<Credentials>,
     /// Where a refused token is reported.
     pub control: TokenControl,
     /// The metrics.
@@ -146,7 +153,7 @@ where
         + Send
         + 'static,
 {
-    let ProxyState { concurrency, token, control, metrics, drain } = state;
+    let ProxyState { concurrency, token, credentials, control, metrics, drain } = state;
     let admission = Arc::new(Admission::new(config, transport));
     let header_rules = Arc::new(HeaderRules::new(&config.injected_headers, &config.forwarded_headers));
     let (catalogue, head_limits, limits) = (config.catalogue, config.head_limits, config.body_limits);
@@ -164,6 +171,7 @@ where
         .layer(concurrency) // how many at once, and how many wait
         .layer(DeadlineLayer::new(config))
         .layer(filter(move |exchange: &mut Exchange<_>| headers::strip_request(&header_rules, exchange))) // nothing of the caller's that could pass for ours …
+        .layer(PartnerIdLayer::new(config, credentials)) // the partner's identifier, in the bodies of Connect calls that lack it
         .layer(ReauthLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
         .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
         .layer(InjectLayer::new(config, token)) // … and our credentials, last of all

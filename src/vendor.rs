@@ -10,6 +10,7 @@ pub mod catalogue;
 mod challenge;
 mod codes;
 pub mod coding;
+pub mod partner_id;
 pub mod refused_token;
 mod text;
 

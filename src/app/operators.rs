@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
-use super::{listeners::Listeners, shutdown::ShutdownSequence, startup::Durability, tasks::Tasks};
+use super::{listeners::Listeners, shared::Shared, shutdown::ShutdownSequence, startup::Durability, tasks::Tasks};
 use crate::{
     admin,
     config::Startup,
@@ -12,8 +12,8 @@ use crate::{
     message::transport::Transport,
     ops,
     secret::Secret,
-    server::{self, HeadBudget, Limits, OperatorListenerConfig, Server},
-    telemetry::{LogLevel, Metrics},
+    server::{self, Limits, OperatorListenerConfig, Server},
+    telemetry::LogLevel,
     token::{Refusal, TokenControl, TokenReader},
 };
 
@@ -24,7 +24,7 @@ const ADMIN_IDLE: Duration = Duration::from_secs(5);
 pub(super) struct Operators<'a> {
     pub(super) token: &'a TokenReader,
     pub(super) control: &'a TokenControl,
-    pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) shared: &'a Shared,
     pub(super) source: &'a dyn CredentialSource,
     pub(super) scheme: Scheme,
     pub(super) durability: Durability,
@@ -32,7 +32,6 @@ pub(super) struct Operators<'a> {
     pub(super) log_level: &'a LogLevel,
     pub(super) shutdown: &'a ShutdownSequence,
     pub(super) limits: Limits,
-    pub(super) head_budget: &'a HeadBudget,
 }
 
 impl Operators<'_> {
@@ -49,7 +48,7 @@ impl Operators<'_> {
         let router = ops::router(ops::OpsState {
             token: self.token.clone(),
             credentials_description: self.source.description(),
-            metrics: Arc::clone(self.metrics),
+            metrics: Arc::clone(&self.shared.metrics),
             draining: self.shutdown.draining.clone(),
             require_token: startup.require_token,
             fail_on_rejection: self.durability.permits_failure(startup.fail_on_rejection),
@@ -109,8 +108,8 @@ impl Operators<'_> {
             name,
             limits,
             close_after_response,
-            head_budget: self.head_budget.clone(),
-            metrics: Arc::clone(self.metrics),
+            head_budget: self.shared.head_budget.clone(),
+            metrics: Arc::clone(&self.shared.metrics),
         }
     }
 }

@@ -2,14 +2,13 @@
 
 use std::{path::Path, sync::Arc};
 
+use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{StartError, startup::Durability};
+use super::{StartError, shared::Shared, startup::Durability};
 use crate::{
     credentials::{CredentialSource, Credentials, lockout::Lockout},
-    dns::Resolver,
-    telemetry::{AUDIT, Metrics, logging},
-    tls::TrustStore,
+    telemetry::{AUDIT, logging},
     token::{self, Clock, Refresher, TokenControl, TokenEndpoint, TokenReader},
 };
 
@@ -17,6 +16,8 @@ use crate::{
 pub(super) struct TokenRefresh {
     pub(super) refresher: Refresher<TokenEndpoint>,
     pub(super) token: TokenReader,
+    /// The credentials in use.
+    pub(super) in_use: watch::Receiver<Credentials>,
     pub(super) control: TokenControl,
     pub(super) durability: Durability,
 }
@@ -31,8 +32,7 @@ pub(super) fn build(
     credentials: Credentials,
     source: &dyn CredentialSource,
     state_dir: Option<&Path>,
-    (resolver, trust_store): (Resolver, TrustStore),
-    metrics: &Arc<Metrics>,
+    shared: &Shared,
 ) -> Result<TokenRefresh, StartError> {
     let lockout = Lockout::open(state_dir)?;
     let durability = Durability::of(state_dir.filter(|_| lockout.is_persistent()));
@@ -43,12 +43,14 @@ pub(super) fn build(
     let (control, commands) = token::command_channel();
     let default_lifetime = config.default_lifetime;
     let startup_delay = config.startup_jitter.mul_f64(fastrand::f64());
-    let endpoint = TokenEndpoint::new(config, resolver, trust_store)?;
-    let metrics = Arc::clone(metrics);
+    let (in_use_writer, in_use) = watch::channel(credentials.clone());
+    let endpoint = TokenEndpoint::new(config, shared.resolver.clone(), shared.trust_store.clone())?;
+    let metrics = Arc::clone(&shared.metrics);
     let refresher = Refresher::new(writer, endpoint, credentials, lockout, commands, default_lifetime, metrics)
         .with_scrubber(logging::scrubber())
+        .with_credentials_in_use(in_use_writer)
         .delayed(startup_delay);
-    Ok(TokenRefresh { refresher, token, control, durability })
+    Ok(TokenRefresh { refresher, token, in_use, control, durability })
 }
 
 /// Warns where a rejection of real credentials is forgotten at a restart.

@@ -1,6 +1,7 @@
 //! From what was written to what can run: every key, its type, its bounds.
 
 mod auth;
+mod connect;
 mod headers;
 mod listen;
 mod log;
@@ -100,6 +101,7 @@ fn keys(
     let first_byte_timeout = read.duration("upstream.first_byte_timeout", SECOND..=HOUR);
     let slow_first_byte_timeout = read.duration("upstream.slow_first_byte_timeout", SECOND..=HOUR);
     let replay_buffer = read.number("upstream.replay_buffer", 0..=16 * 1024 * 1024);
+    let connect = connect::connect(read);
     let token = auth::token(read);
     let injected_headers = vec![token.app_key_header.clone(), token.token_header.clone()];
     let forwarded_headers = headers::forward(read, &injected_headers);
@@ -123,6 +125,7 @@ fn keys(
             slow_first_byte_timeout,
             head_limits: server.limits.head,
             body_limits,
+            connect,
             replay_buffer,
             reauth_wait: token.token_wait,
             endpoints: proxy::AuthEndpoints::new(token.token_path.as_deref(), token.revocation_path.as_deref()),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use super::{body_limits::BodyLimits, endpoints::AuthEndpoints};
+use super::{body_limits::BodyLimits, connect::ConnectConfig, endpoints::AuthEndpoints};
 use crate::{
     message::{framing::HeadLimits, guard::RequiredHeader, host::Host},
     policy::Policy,
@@ -35,6 +35,8 @@ pub struct Config {
     pub head_limits: HeadLimits,
     /// How large a request's body may be, and how slowly it may come.
     pub body_limits: BodyLimits,
+    /// How the bodies of Connect calls are edited.
+    pub connect: ConnectConfig,
     /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
     pub replay_buffer: usize,
     /// The endpoints that callers must not reach.

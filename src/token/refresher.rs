@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -51,6 +51,8 @@ pub struct Refresher<S> {
     lockout: Lockout,
     metrics: Arc<Metrics>,
     scrubber: Scrubber,
+    /// Shows others the credentials in use.
+    in_use: Option<watch::Sender<Credentials>>,
     default_lifetime: Duration,
     /// The credentials in use.
     current: CredentialState,
@@ -87,6 +89,7 @@ impl<S: TokenSource> Refresher<S> {
             lockout,
             metrics,
             scrubber: Scrubber::default(),
+            in_use: None,
             default_lifetime,
             current,
             candidate: None,
@@ -102,6 +105,12 @@ impl<S: TokenSource> Refresher<S> {
     #[must_use]
     pub fn with_scrubber(self, scrubber: Scrubber) -> Self {
         Self { scrubber, ..self }
+    }
+
+    /// The same, which keeps `in_use` at the credentials in use. The caller has set the first ones.
+    #[must_use]
+    pub fn with_credentials_in_use(self, in_use: watch::Sender<Credentials>) -> Self {
+        Self { in_use: Some(in_use), ..self }
     }
 
     /// The same with its first call later by `delay`.

@@ -33,6 +33,11 @@ mod data_path {
     mod targets;
 }
 
+/// The user-initiated flow.
+mod connect {
+    mod partner_id;
+}
+
 /// Where a request starts and ends.
 mod framing {
     mod requests;

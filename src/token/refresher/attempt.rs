@@ -237,6 +237,9 @@ impl<S: TokenSource> Refresher<S> {
             self.current = candidate;
             self.metrics.credentials_changed();
             self.scrubber.register("the credentials", self.current.credentials.secrets());
+            if let Some(in_use) = &self.in_use {
+                in_use.send_replace(self.current.credentials.clone());
+            }
             info!(target: AUDIT, "the new credentials minted a token and have taken over");
         }
         let recorded = self.lockout.record_success(&self.current.fingerprint, baseline);

@@ -217,6 +217,13 @@ impl Proxy {
         Self::run(serve_command(upstream, variables))
     }
 
+    /// Starts it as `command` says and waits until it listens and has a token.
+    pub fn run_with_token(command: Command) -> Self {
+        let proxy = Self::run(command);
+        proxy.process.wait_for_log("token minted");
+        proxy
+    }
+
     /// Starts it as `command` says and waits until it listens.
     pub fn run(command: Command) -> Self {
         let process = Process::start(command);
@@ -278,5 +285,14 @@ pub fn serve_command(upstream: &Upstream, variables: &[(&str, &str)]) -> Command
         // All logs of all crates, so that the scan for secrets is meaningful.
         .env("FINICITY__LOG__LEVEL", "trace")
         .envs(variables.iter().copied());
+    command
+}
+
+/// The same with partner credentials only.
+pub fn partner_command(upstream: &Upstream, variables: &[(&str, &str)]) -> Command {
+    let mut command = serve_command(upstream, &[]);
+    command.env_remove("FINICITY_CLIENT_ID").env_remove("FINICITY_CLIENT_SECRET");
+    command.env("FINICITY_PARTNER_ID", CLIENT_ID).env("FINICITY_PARTNER_SECRET", CLIENT_SECRET);
+    command.envs(variables.iter().copied());
     command
 }
