@@ -103,6 +103,7 @@ fn keys(
     let replay_buffer = read.number("upstream.replay_buffer", 0..=16 * 1024 * 1024);
     let connect = connect::connect(read);
     let token = auth::token(read);
+    let extra_headers = auth::extra_headers(read);
     let injected_headers = vec![token.app_key_header.clone(), token.token_header.clone()];
     let forwarded_headers = headers::forward(read, &injected_headers);
     let state_dir = read.optional("auth.state_dir", |path| Ok(PathBuf::from(path)));
@@ -133,6 +134,7 @@ fn keys(
             policy,
             forwarded_headers,
             injected_headers,
+            extra_headers,
             upstream: upstream.clone(),
         },
         server,

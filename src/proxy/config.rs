@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use super::{body_limits::BodyLimits, connect::ConnectConfig, endpoints::AuthEndpoints};
+use super::{body_limits::BodyLimits, endpoints::AuthEndpoints};
 use crate::{
     message::{framing::HeadLimits, guard::RequiredHeader, host::Host},
     policy::Policy,
+    secret::Secret,
     upstream::UpstreamConfig,
-    vendor::catalogue::Catalogue,
+    vendor::catalogue::{Catalogue, Operation},
 };
 
 /// How requests are let in and forwarded.
@@ -47,8 +48,43 @@ pub struct Config {
     pub policy: Arc<Policy>,
     /// The names of the header fields that are injected.
     pub injected_headers: Vec<HeaderName>,
+    /// On which requests they are sent under a second pair of names (`auth.extra_headers`).
+    pub extra_headers: ExtraHeaders,
     /// Names of header families that are forwarded all the same (`headers.forward`).
     pub forwarded_headers: Vec<HeaderName>,
     /// How long a request whose token was refused waits for a new one.
     pub reauth_wait: Duration,
+}
+
+/// How the bodies of Connect calls are edited.
+#[derive(Clone, Debug)]
+pub struct ConnectConfig {
+    /// Whether `partnerId` is added (`connect.fill_partner_id`).
+    pub fill_partner_id: bool,
+    /// The identifier with OAuth 2.0 credentials, which have none (`connect.partner_id`).
+    pub partner_id: Option<Secret<String>>,
+    /// The largest body that is edited (`connect.body_bytes`).
+    pub body_bytes: usize,
+}
+
+/// On which requests App Key and token are sent under a second pair of names, with partner authentication (`auth.extra_headers`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtraHeaders {
+    /// On the operations that the catalogue knows to take them.
+    Auto,
+    /// On all.
+    Always,
+    /// On none.
+    Never,
+}
+
+impl ExtraHeaders {
+    /// Whether it applies to requests for `operation`.
+    pub(super) fn applies_to(self, operation: Operation) -> bool {
+        match self {
+            Self::Auto => operation.names_app_headers(),
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
 }

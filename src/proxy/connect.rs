@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tower::{Layer, Service};
 
 use super::{
-    config::Config,
+    config::{Config, ConnectConfig},
     error::{Code, Error},
     exchange::Exchange,
     record::Record,
@@ -32,17 +32,6 @@ use crate::{
     secret::Secret,
     vendor::partner_id,
 };
-
-/// How the bodies of Connect calls are edited.
-#[derive(Clone, Debug)]
-pub struct ConnectConfig {
-    /// Whether `partnerId` is added (`connect.fill_partner_id`).
-    pub fill_partner_id: bool,
-    /// The identifier with OAuth 2.0 credentials, which have none (`connect.partner_id`).
-    pub partner_id: Option<Secret<String>>,
-    /// The largest body that is edited (`connect.body_bytes`).
-    pub body_bytes: usize,
-}
 
 #[derive(Clone, Debug)]
 pub(super) struct PartnerIdLayer(Arc<PartnerIdFiller>);

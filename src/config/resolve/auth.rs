@@ -11,6 +11,7 @@ use super::{
 use crate::{
     credentials::{self, Scheme, SourceConfig},
     message::path::canonical,
+    proxy::ExtraHeaders,
     token::{
         self,
         scheme::{FINICITY_APP_KEY, FINICITY_APP_TOKEN, oauth2::Encoding},
@@ -44,6 +45,12 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
         (false, _) => SourceConfig::environment(environment.variables()),
     };
     Some(credentials::Config { source, scheme })
+}
+
+/// On which requests App Key and token are sent under a second pair of names.
+pub(super) fn extra_headers(read: &mut Reader<'_>) -> ExtraHeaders {
+    let choices = [("auto", ExtraHeaders::Auto), ("always", ExtraHeaders::Always), ("never", ExtraHeaders::Never)];
+    read.choice("auth.extra_headers", &choices)
 }
 
 /// All that concerns tokens; its base is put in later.
