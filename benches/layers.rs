@@ -241,6 +241,8 @@ fn layers()
         concurrency: ConcurrencyLayer::new(&config, Arc::clone(&metrics)),
         token,
         credentials: watch::channel(credentials()).1,
+        billing: None,
+        signing_keys: Arc::default(),
         control: token::command_channel().0,
         metrics,
         drain: Drain::default(),

@@ -14,14 +14,16 @@ mod preflight;
 mod shared;
 mod shutdown;
 mod startup;
+mod state_files;
 mod tasks;
 mod token_refresh;
+mod webhooks;
 
 use std::{fmt, io, num::NonZeroUsize, pin::pin, sync::Arc};
 
 use http::Uri;
 use tokio::{
-    select,
+    join, select,
     sync::watch,
     time::{sleep, timeout},
 };
@@ -34,8 +36,10 @@ use self::{
     operators::Operators,
     shared::Shared,
     shutdown::{OPS_GRACE, ShutdownSequence, TASK_GRACE},
+    state_files::StateFiles,
     tasks::Tasks,
     token_refresh::TokenRefresh,
+    webhooks::WebhookKeys,
 };
 pub use self::{
     listeners::{Addresses, join_addresses},
@@ -49,7 +53,7 @@ use crate::{
     policy::{Mode, Policy},
     process::signal,
     server::{BindError, Server},
-    telemetry::{AUDIT, LogLevel, Metrics, logging},
+    telemetry::{AUDIT, LogLevel, logging},
     tls::{self, TrustStoreWriter},
     token::{EndpointError, TokenReader},
 };
@@ -101,6 +105,8 @@ pub struct App {
     tasks: Tasks,
     /// Those of the ops listener, which answers probes until the process ends.
     ops_tasks: Tasks,
+    /// Those of the webhook listener, which finishes what it has begun.
+    webhook_tasks: Tasks,
     sequence: ShutdownSequence,
     shutdown: config::Shutdown,
 }
@@ -128,10 +134,13 @@ impl App {
         if !config.is_demo {
             token_refresh::warn_of_memory(refresh.durability, state_dir);
         }
-        let server = data_plane::start(&limits, &proxy, &refresh, &shared)?;
+        let webhook_keys = WebhookKeys::new(config.webhook_secrets, refresh.in_use.clone());
+        let mut states = StateFiles::new(state_dir);
+        let billing = data_plane::billing_budget(&proxy, &shared, &mut states);
+        let server = data_plane::start(&limits, &proxy, (&refresh, &webhook_keys, billing.as_ref()), &shared)?;
         let TokenRefresh { refresher, token, control, durability, .. } = refresh;
         let log_level = logging::level();
-        let (mut tasks, mut ops_tasks) = (Tasks::default(), Tasks::default());
+        let (mut tasks, mut ops_tasks, mut webhook_tasks) = (Tasks::default(), Tasks::default(), Tasks::default());
         let (refusal_writer, refusal) = watch::channel(None);
         let operators = Operators {
             token: &token,
@@ -147,19 +156,23 @@ impl App {
         };
         operators.serve_ops(&mut ops_tasks, &mut listeners, &startup, refusal, &server);
         operators.serve_admin(&mut tasks, &mut listeners, config.admin_token);
+        let (webhook, drain_timeout) = ((&proxy.webhook, &webhook_keys), config.shutdown.drain_timeout);
+        webhooks::serve(&mut webhook_tasks, &mut listeners, &operators, webhook, &mut states, drain_timeout);
 
         let stop = &sequence.stop_control;
         tasks.spawn("token refresher", refresher.run(stop.clone()));
+        tasks.spawn("state files", states.follow(stop.clone()));
+        billing.into_iter().for_each(|billing| tasks.spawn("billing budget", billing.follow(stop.clone())));
         let (scheme, scrubber) = (config.credentials.scheme, logging::scrubber());
         let rotation = Rotation { source, scheme, control, scrubber, metrics: Arc::clone(&shared.metrics) };
-        spawn_reloads(&mut tasks, stop, rotation, (config.reloader, log_level), (trust_store_writer, shared.metrics))?;
+        spawn_reloads(&mut tasks, stop, (rotation, webhook_keys), (config.reloader, log_level), trust_store_writer)?;
         for listener in listeners.proxy {
             tasks.spawn("accept", Arc::clone(&server).accept(listener, sequence.closing.clone()));
         }
         let (message, callers) = (startup.termination_message, join_addresses(&addresses.proxy));
         tasks.spawn("startup", startup::follow(token.clone(), refusal_writer, message, callers, stop.clone()));
         log_listening(&addresses, &proxy.upstream.url, limits.worker_threads);
-        Ok(Self { addresses, token, server, tasks, ops_tasks, sequence, shutdown: config.shutdown })
+        Ok(Self { addresses, token, server, tasks, ops_tasks, webhook_tasks, sequence, shutdown: config.shutdown })
     }
 
     /// The addresses that were bound.
@@ -225,7 +238,7 @@ impl App {
             ended = self.task_ended() => return Err(ended),
         }
         self.sequence.closing.cancel();
-        let cut_off = self.server.drain(self.shutdown.drain_timeout).await;
+        let (cut_off, ()) = join!(self.server.drain(self.shutdown.drain_timeout), self.webhook_tasks.all_ended());
         self.sequence.stop_control.cancel();
         // A task that exceeds its time is not waited for: nothing is lost with it.
         let _ = timeout(TASK_GRACE, self.tasks.all_ended()).await;
@@ -244,6 +257,7 @@ impl App {
         select! {
             task = self.tasks.next_ended() => TaskEnded { task },
             task = self.ops_tasks.next_ended() => TaskEnded { task },
+            task = self.webhook_tasks.next_ended(), if !self.webhook_tasks.is_empty() => TaskEnded { task },
             () = self.server.worker_ended() => TaskEnded { task: "worker" },
         }
     }
@@ -253,11 +267,13 @@ impl App {
 fn spawn_reloads(
     tasks: &mut Tasks,
     stop: &CancellationToken,
-    rotation: Rotation,
+    (rotation, webhook_keys): (Rotation, WebhookKeys),
     (reloader, log_level): (Reloader, LogLevel),
-    (trust_store, metrics): (TrustStoreWriter, Arc<Metrics>),
+    trust_store: TrustStoreWriter,
 ) -> Result<(), StartError> {
     let hangups = || signal::hangups().map_err(StartError::Signal);
+    let (scrubber, metrics) = (rotation.scrubber.clone(), Arc::clone(&rotation.metrics));
+    tasks.spawn("webhook keys", webhook_keys.follow(scrubber, hangups()?, stop.clone()));
     tasks.spawn("rotation", credential_rotation::follow(rotation, hangups()?, stop.clone()));
     tasks.spawn("reload", config_reload::follow(reloader, log_level, hangups()?, stop.clone()));
     tasks.spawn("trust", ca_reload::follow(trust_store, metrics, hangups()?, stop.clone()));
@@ -265,9 +281,10 @@ fn spawn_reloads(
 }
 
 fn log_listening(addresses: &Addresses, upstream: &Uri, worker_threads: NonZeroUsize) {
-    let Addresses { proxy, ops, admin } = addresses;
+    let Addresses { proxy, ops, admin, webhook } = addresses;
     let [proxy, ops, admin] = [proxy, ops, admin].map(|addresses| join_addresses(addresses));
-    info!(version = env!("CARGO_PKG_VERSION"), proxy, ops, admin, %upstream, worker_threads, "listening");
+    let webhook = (!webhook.is_empty()).then(|| join_addresses(webhook));
+    info!(version = env!("CARGO_PKG_VERSION"), proxy, ops, admin, webhook, %upstream, worker_threads, "listening");
 }
 
 /// Warns of rules of the policy that are probably not what was meant.

@@ -19,7 +19,8 @@ mod value;
 pub use config::{Config, SourceConfig};
 pub use field::{Field, Sourced};
 pub use operator::{
-    EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, operator_outline, secret_variables, variables,
+    EGRESS_PASSWORD, EGRESS_USERNAME, WEBHOOK_SECRET, WebhookSecretSource, WebhookSecrets, admin_token,
+    egress_authorization, operator_outline, secret_variables, variables,
 };
 pub use problem::{Problem, ValueDefect};
 pub use source::{CredentialSource, NOT_SET, Values, load};

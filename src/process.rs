@@ -10,6 +10,7 @@
 
 pub mod drain;
 pub mod file_watch;
+pub mod shared_state;
 pub mod signal;
 
 use std::io;

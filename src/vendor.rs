@@ -13,6 +13,7 @@ pub mod coding;
 pub mod partner_id;
 pub mod refused_token;
 mod text;
+pub mod webhook;
 
 use serde_json::{Number, Value};
 

@@ -2,12 +2,29 @@
 
 use std::sync::Arc;
 
-use super::{StartError, shared::Shared, token_refresh::TokenRefresh};
+use tracing::warn;
+
+use super::{StartError, shared::Shared, state_files::StateFiles, token_refresh::TokenRefresh, webhooks::WebhookKeys};
 use crate::{
     message::transport::PerTransport,
-    proxy::{self, ConcurrencyLayer, UpstreamPool},
+    proxy::{self, BillingBudget, ConcurrencyLayer, UpstreamPool},
     server::{self, EvictionResponse, Server},
+    token::Clock,
 };
+
+/// The day's budget of calls that may be billed, where there is one; it is kept in `states`.
+pub(super) fn billing_budget(
+    config: &proxy::Config,
+    shared: &Shared,
+    states: &mut StateFiles,
+) -> Option<Arc<BillingBudget>> {
+    let budget = BillingBudget::new(config.billable_per_day?, Clock::Boot, Arc::clone(&shared.metrics));
+    if !states.are_kept() {
+        warn!("auth.state_dir is not set: a restart begins a new count for policy.billable_per_day");
+    }
+    states.add(Arc::clone(&budget));
+    Some(budget)
+}
 
 /// Starts the workers. Each has its own pool of upstream connections, and one stack of layers for each transport over it.
 ///
@@ -17,7 +34,7 @@ use crate::{
 pub(super) fn start(
     server: &server::Config,
     config: &proxy::Config,
-    refresh: &TokenRefresh,
+    (refresh, webhook_keys, billing): (&TokenRefresh, &WebhookKeys, Option<&Arc<BillingBudget>>),
     shared: &Shared,
 ) -> Result<Arc<Server>, StartError> {
     let Shared { resolver, trust_store, metrics, drain, head_budget } = shared;
@@ -25,6 +42,8 @@ pub(super) fn start(
         concurrency: ConcurrencyLayer::new(config, Arc::clone(metrics)),
         token: refresh.token.clone(),
         credentials: refresh.in_use.clone(),
+        billing: billing.cloned(),
+        signing_keys: webhook_keys.shared(),
         control: refresh.control.clone(),
         metrics: Arc::clone(metrics),
         drain: drain.clone(),

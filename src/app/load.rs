@@ -45,7 +45,8 @@ pub async fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
     let credentials = read(source.as_mut(), config.credentials.scheme).await;
-    let credentials = with_problems(credentials, preflight::inspect(&config).problems)?;
+    let scheme = credentials.as_ref().ok().map(|credentials| credentials.scheme);
+    let credentials = with_problems(credentials, preflight::inspect(&config, scheme).problems)?;
     Ok(Loaded { config, source, credentials })
 }
 
@@ -58,7 +59,8 @@ pub async fn check(inputs: &Inputs) -> Result<Checked, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
     let credentials = read_offline(source.as_mut(), config.credentials.scheme).await;
-    let Findings { problems, notes } = preflight::inspect(&config);
+    let scheme = credentials.as_ref().ok().and_then(|credentials| Some(credentials.as_ref()?.scheme));
+    let Findings { problems, notes } = preflight::inspect(&config, scheme);
     let credentials = with_problems(credentials, problems)?;
     let outline = source.outline().into_iter().chain(operator_outline(inputs.environment.variables()));
     let found = outline.filter(|line| !line.ends_with(NOT_SET)).collect();

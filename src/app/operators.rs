@@ -1,7 +1,8 @@
-//! Serves the operators' listeners: probes and metrics, and the admin API.
+//! Serves the listeners that are not on the path of requests: probes and metrics, the admin API, and webhooks.
 
 use std::{sync::Arc, time::Duration};
 
+use axum::Router;
 use tokio::{sync::watch, time::Instant};
 
 use super::{listeners::Listeners, shared::Shared, shutdown::ShutdownSequence, startup::Durability, tasks::Tasks};
@@ -19,6 +20,9 @@ use crate::{
 
 /// How long a connection to the admin listener may be idle. An administrator makes one request, or a few in a row.
 const ADMIN_IDLE: Duration = Duration::from_secs(5);
+
+/// How long a connection to the webhook listener may be idle.
+const WEBHOOK_IDLE: Duration = Duration::from_secs(60);
 
 /// What the operators' listeners show and act on.
 pub(super) struct Operators<'a> {
@@ -98,6 +102,22 @@ impl Operators<'_> {
         }
     }
 
+    /// Serves the webhook listener, until the proxy's own listeners close. What is under way is finished, within `drain_timeout`.
+    pub(super) fn serve_webhooks(
+        &self,
+        tasks: &mut Tasks,
+        listeners: &mut Listeners,
+        router: &Router,
+        drain_timeout: Duration,
+    ) {
+        let listener_config = self.listener_config("webhook", self.limits.with_max_idle(WEBHOOK_IDLE), false);
+        let listener_config = OperatorListenerConfig { drain_timeout, ..listener_config };
+        for listener in listeners.webhook.drain(..) {
+            let stop = self.shutdown.closing.clone();
+            tasks.spawn("webhook", server::serve(listener_config.clone(), listener, router.clone(), stop));
+        }
+    }
+
     fn listener_config(
         &self,
         name: &'static str,
@@ -108,6 +128,7 @@ impl Operators<'_> {
             name,
             limits,
             close_after_response,
+            drain_timeout: server::FINAL_RESPONSE_GRACE,
             head_budget: self.shared.head_budget.clone(),
             metrics: Arc::clone(&self.shared.metrics),
         }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use super::{body_limits::BodyLimits, endpoints::AuthEndpoints};
+use super::{body_limits::BodyLimits, endpoints::AuthEndpoints, webhook::WebhookConfig};
 use crate::{
     message::{framing::HeadLimits, guard::RequiredHeader, host::Host},
     policy::Policy,
@@ -36,6 +36,8 @@ pub struct Config {
     pub head_limits: HeadLimits,
     /// How large a request's body may be, and how slowly it may come.
     pub body_limits: BodyLimits,
+    /// How webhooks are verified and forwarded.
+    pub webhook: WebhookConfig,
     /// How the bodies of Connect calls are edited.
     pub connect: ConnectConfig,
     /// How many bytes of a request's body are kept for a replay (`upstream.replay_buffer`).
@@ -46,6 +48,8 @@ pub struct Config {
     pub catalogue: &'static Catalogue,
     /// What callers may call.
     pub policy: Arc<Policy>,
+    /// How many calls that may be billed go through on one day, if that is limited (`policy.billable_per_day`).
+    pub billable_per_day: Option<u64>,
     /// The names of the header fields that are injected.
     pub injected_headers: Vec<HeaderName>,
     /// On which requests they are sent under a second pair of names (`auth.extra_headers`).

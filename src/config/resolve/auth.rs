@@ -79,7 +79,8 @@ pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
     }
 }
 
-fn header_name(text: &str) -> Result<HeaderName, String> {
+/// A name that HTTP has no other use for.
+pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
     let name = text.parse().ok().filter(|name| !RESERVED_HEADERS.contains(name));
     name.ok_or_else(|| "must be the name of an HTTP header that has no other use, such as \"App-Key\"".to_owned())
 }

@@ -179,6 +179,8 @@ pub struct Proxy {
     /// The Unix sockets among the addresses for callers.
     pub sockets: Vec<PathBuf>,
     pub ops: SocketAddr,
+    /// Where webhooks are received, if they are.
+    pub webhook: Option<SocketAddr>,
     pub admin: SocketAddr,
 }
 
@@ -236,6 +238,7 @@ impl Proxy {
             proxy: proxy.iter().map(|address| address.parse().unwrap()).collect(),
             sockets: sockets.iter().map(|socket| socket.strip_prefix("unix:").unwrap().into()).collect(),
             ops: listed("ops")[0].parse().unwrap(),
+            webhook: listening["webhook"].as_str().map(|webhook| webhook.split(", ").next().unwrap().parse().unwrap()),
             admin: listed("admin")[0].parse().unwrap(),
         }
     }
