@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use rustix::process::Signal;
 
 use crate::support::{
-    process::Proxy,
+    process::{Process, Proxy, program},
     upstream::{Gate, Reply, Upstream},
 };
 
@@ -50,8 +50,7 @@ fn calls_beyond_the_budget_are_answered_here_and_only_2xx_count() {
     assert_eq!(client.get(FREE).status, 200, "what is free goes on");
     proxy.wait_for_metric(r#"policy_denials_total{reason="billing_budget_spent"}"#, 3);
     proxy.wait_for_metric(r#"errors_total{code="billing_budget_spent"}"#, 3);
-    let lines = proxy.process.logs("request");
-    assert!(lines.iter().any(|line| line["policy.denial"] == "billing_budget_spent"), "{lines:?}");
+    proxy.process.wait_for_line(|line| line.contains(r#""policy.denial":"billing_budget_spent""#));
 }
 
 #[test]
@@ -135,4 +134,23 @@ fn named_operations_are_exempt_from_the_ban_on_what_may_be_billed() {
     assert_eq!(client.get(BILLABLE).status, 200);
     client.get(BILLABLE).assert_problem(403, "billing_budget_spent");
     client.get("/unknown").assert_problem(403, "route_denied");
+}
+
+#[test]
+fn check_shows_the_budget_and_refuses_a_wrong_one() {
+    for (per_day, expected, code) in [
+        ("500", "billing    at most 500 calls", 0),
+        ("0", "policy     callers may call everything", 0),
+        ("-1", "policy.billable_per_day", 78),
+        ("many", "policy.billable_per_day", 78),
+    ] {
+        let mut command = program();
+        command.arg("check").env("FINICITY__POLICY__BILLABLE_PER_DAY", per_day);
+        for name in ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"] {
+            command.env(name, "a-value-of-nobody-1");
+        }
+        let mut process = Process::start(command);
+        assert_eq!(process.wait().code(), Some(code), "{per_day}");
+        assert!(process.output().contains(expected), "{}", process.output());
+    }
 }
