@@ -6,6 +6,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    pin::Pin,
     str::FromStr,
 };
 
@@ -122,18 +123,23 @@ pub(super) async fn send(to: &ForwardTo, mut headers: HeaderMap, body: Bytes) ->
             request.headers_mut().insert(header::HOST, host.clone());
             // `localhost` has two; `connect` tries one after the other.
             let stream = TcpStream::connect(&addresses[..]).await.map_err(ServiceError::Connect)?;
-            exchange(stream, request).await
+            exchange(Box::pin(stream), request).await
         }
         Destination::Unix(path) => {
             request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
             let stream = UnixStream::connect(path).await.map_err(ServiceError::Connect)?;
-            exchange(stream, request).await
+            exchange(Box::pin(stream), request).await
         }
     }
 }
 
+/// A connection to the service. It is a trait object, so that hyper's client is compiled once and not for each transport.
+trait ServiceStream: AsyncRead + AsyncWrite + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Send> ServiceStream for S {}
+
 async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: Pin<Box<dyn ServiceStream>>,
     request: Request<Full<Bytes>>,
 ) -> Result<StatusCode, ServiceError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ServiceError::Http)?;
