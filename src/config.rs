@@ -28,7 +28,7 @@ pub use reload::{Changes, Reloader};
 pub use sources::{Inputs, Raw};
 
 use crate::{
-    credentials::{self, basic_password},
+    credentials::{self, WebhookSecretSource, basic_password},
     error_chain,
     policy::Policy,
     proxy,
@@ -36,7 +36,7 @@ use crate::{
     server::{self, Address, SocketAccess},
     telemetry::logging::{self, scrubber},
     tls, token,
-    vendor::catalogue::Catalogue,
+    vendor::{catalogue::Catalogue, webhook::SigningKeys},
 };
 
 /// What can run.
@@ -62,6 +62,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// Where to read what the proxy authenticates with. Nothing has been read yet.
     pub credentials: credentials::Config,
+    /// Where to read the secrets of webhooks, where they are not those of partner authentication.
+    pub webhook_secrets: WebhookSecretSource,
     /// Where rejections are remembered (`auth.state_dir`).
     pub state_dir: Option<PathBuf>,
     /// Whether the credentials are those of the sandbox, whose rejections need not be remembered. Set by `demo`, not by a key.
@@ -125,6 +127,8 @@ pub struct Listen {
     pub ops: Vec<Address>,
     /// The administrator (`listen.admin`).
     pub admin: Vec<Address>,
+    /// The vendor's notifications (`webhook.listen`).
+    pub webhook: Vec<Address>,
 }
 
 /// A configuration that cannot run.
@@ -160,6 +164,10 @@ pub fn load(inputs: &Inputs) -> Result<Config, InvalidConfig> {
 fn register_secrets(config: &Config) {
     register_admin_token(config.admin_token.as_ref());
     let egress = config.proxy.upstream.egress.as_ref().and_then(|egress| egress.authorization.as_ref());
+    if let Ok(secrets) = config.webhook_secrets.read() {
+        let keys = SigningKeys::new(secrets.current, secrets.previous);
+        scrubber().register("the webhook secrets", keys.secrets());
+    }
     scrubber().register("the egress proxy's password", egress.and_then(basic_password).into_iter().collect());
 }
 

@@ -34,7 +34,8 @@ pub use config::{
 };
 pub use field::{Field, Sourced};
 pub use operator::{
-    EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, operator_outline, secret_variables, variables,
+    EGRESS_PASSWORD, EGRESS_USERNAME, WEBHOOK_SECRET, WebhookSecretSource, WebhookSecrets, admin_token,
+    egress_authorization, operator_outline, secret_variables, variables,
 };
 pub use problem::{Problem, ValueDefect};
 pub use source::{CredentialSource, NOT_SET, Values, load};

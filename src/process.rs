@@ -12,6 +12,7 @@ pub mod build_info;
 pub mod drain;
 pub mod file_watch;
 pub mod service_manager;
+pub mod shared_state;
 pub mod signal;
 
 use std::io;

@@ -63,7 +63,8 @@ pub async fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
     let credentials = read_offline(source.as_mut(), config.credentials.scheme).await;
-    let credentials = with_problems(credentials, preflight::inspect(&config).problems)?;
+    let scheme = scheme_of(&credentials);
+    let credentials = with_problems(credentials, preflight::inspect(&config, scheme).problems)?;
     Ok(Loaded { config, source, credentials })
 }
 
@@ -76,11 +77,17 @@ pub async fn check(inputs: &Inputs) -> Result<Checked, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
     let credentials = read_offline(source.as_mut(), config.credentials.scheme).await;
-    let Findings { problems, notes } = preflight::inspect(&config);
+    let scheme = scheme_of(&credentials);
+    let Findings { problems, notes } = preflight::inspect(&config, scheme);
     let credentials = with_problems(credentials, problems)?;
     let outline = source.outline().into_iter().chain(operator_outline(inputs.environment.variables()));
     let found = outline.filter(|line| !line.ends_with(NOT_SET)).collect();
     Ok(Checked { config, source: source.description(), credentials, found, notes })
+}
+
+/// The scheme of the credentials, as far as they have been read.
+fn scheme_of(credentials: &Result<Option<Credentials>, Problems>) -> Option<Scheme> {
+    credentials.as_ref().ok()?.as_ref().map(|credentials| credentials.scheme)
 }
 
 /// `outcome`, or an error where there are `more` problems.

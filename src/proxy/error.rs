@@ -63,6 +63,8 @@ labels! {
         MethodNotAllowed = "method_not_allowed",
         /// This call is not allowed through the proxy.
         RouteDenied = "route_denied",
+        /// The calls that may be billed on this day went through.
+        BillingBudgetSpent = "billing_budget_spent",
         /// The header field that callers must send is missing.
         HeaderRequired = "header_required",
         /// The request body is larger than the limit.
@@ -102,7 +104,7 @@ impl Code {
             Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamProtocol => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::HostDenied => StatusCode::MISDIRECTED_REQUEST,
-            Self::OriginDenied | Self::RouteDenied => StatusCode::FORBIDDEN,
+            Self::OriginDenied | Self::RouteDenied | Self::BillingBudgetSpent => StatusCode::FORBIDDEN,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderRequired => StatusCode::PRECONDITION_FAILED,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt as _, service_fn};
 
 use super::{
-    FINAL_RESPONSE_GRACE, HeadBudget, HttpService, Limits, Listener,
+    HeadBudget, HttpService, Limits, Listener,
     acceptor::Acceptor,
     connection::{Connections, ListenerContext},
     evictions::Evictions,
@@ -34,6 +34,8 @@ pub struct OperatorListenerConfig {
     pub limits: Limits,
     /// Whether each response is its connection's last.
     pub close_after_response: bool,
+    /// How long requests under way may take once the listener has closed.
+    pub drain_timeout: Duration,
     /// Where their unfinished heads count.
     pub head_budget: HeadBudget,
     /// The metrics.
@@ -84,7 +86,7 @@ pub async fn serve(
     service: impl HttpService,
     stop: CancellationToken,
 ) {
-    let OperatorListenerConfig { name, limits, close_after_response, head_budget, metrics } = config;
+    let OperatorListenerConfig { name, limits, close_after_response, drain_timeout, head_budget, metrics } = config;
     let evictions = Evictions::new(name, Arc::clone(&metrics));
     let context = Arc::new(ListenerContext { head_budget, evictions, close_after_response });
     let connections = Connections::new(limits, context, Drain::default(), Duration::ZERO);
@@ -97,7 +99,9 @@ pub async fn serve(
         let service = for_peer(service.clone(), stream.peer());
         connections.serve(&Handle::current(), stream, service, slot, ());
     }
+    // No connection is taken that would not be served.
+    drop(listener);
     connections.drain();
     // A last response may be part of the shutdown, such as the one to the request for it.
-    let _ = timeout(FINAL_RESPONSE_GRACE, connections.closed()).await;
+    let _ = timeout(drain_timeout, connections.closed()).await;
 }

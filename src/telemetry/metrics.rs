@@ -16,6 +16,7 @@ mod reload;
 mod requests;
 mod token;
 mod upstream;
+mod webhook;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +25,7 @@ use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Registry, Te
 use self::{
     concurrency::ConcurrencyMetrics, factory::MetricFactory, health::HealthMetrics, listener::ListenerMetrics,
     output::OutputMetrics, process::ProcessCollector, reload::ReloadMetrics, requests::RequestMetrics,
-    token::TokenMetrics,
+    token::TokenMetrics, webhook::WebhookMetrics,
 };
 pub use self::{
     factory::MetricFamily,
@@ -32,6 +33,7 @@ pub use self::{
     requests::RouteMetrics,
     token::{ReauthOutcome, TokenSnapshot},
     upstream::{CloseReason, ConnectFailure, UpstreamMetrics},
+    webhook::WebhookOutcome,
 };
 use crate::process::build_info;
 
@@ -48,9 +50,11 @@ pub struct Metrics {
     reloads: ReloadMetrics,
     health: HealthMetrics,
     output: OutputMetrics,
+    webhooks: WebhookMetrics,
     errors: IntCounterVec,
     caller_credentials: IntCounter,
     policy_denials: IntCounterVec,
+    billable_budget: [IntGauge; 2],
     panics: IntCounter,
     retries: IntCounter,
 }
@@ -83,6 +87,7 @@ impl Metrics {
         let reloads = ReloadMetrics::new(&factory);
         let health = HealthMetrics::new(&factory);
         let output = OutputMetrics::new(&factory);
+        let webhooks = WebhookMetrics::new(&factory);
         let errors =
             factory.counter_vec("errors_total", "Answers that the proxy made itself, by error code.", &["code"]);
         let caller_credentials = factory.counter(
@@ -94,6 +99,13 @@ impl Metrics {
             "Requests that the operator's policy denies, enforced or not, by reason.",
             &["reason"],
         );
+        let billable_budget = [
+            factory.gauge(
+                "billable_budget",
+                "Calls that may be billed on one day (policy.billable_per_day); 0 without a limit.",
+            ),
+            factory.gauge("billable_budget_left", "Those that are left on this day of UTC; 0 without a limit."),
+        ];
         let panics = factory.counter("panics_total", "Panics of requests and of the refresher, each of them a bug.");
         let retries =
             factory.counter("retries_total", "Requests sent once more, since their connection had failed them.");
@@ -109,9 +121,11 @@ impl Metrics {
             reloads,
             health,
             output,
+            webhooks,
             errors,
             caller_credentials,
             policy_denials,
+            billable_budget,
             panics,
             retries,
         }
@@ -151,6 +165,13 @@ impl Metrics {
     /// Shows `reason` at zero before it is first counted.
     pub fn init_policy_denial(&self, reason: &str) {
         self.policy_denials.with_label_values(&[reason]);
+    }
+
+    /// Shows how many calls may be billed on one day, and how many of them are left.
+    pub fn set_billable_budget(&self, per_day: u64, left: u64) {
+        for (gauge, value) in self.billable_budget.iter().zip([per_day, left]) {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
     }
 
     /// Requests in flight.
@@ -216,6 +237,11 @@ impl Metrics {
     /// Counts a request that came with credentials of its caller's own.
     pub fn caller_credentials(&self) {
         self.caller_credentials.inc();
+    }
+
+    /// Counts a request to the webhook listener.
+    pub fn webhook(&self, outcome: WebhookOutcome) {
+        self.webhooks.count(outcome);
     }
 
     /// Counts a panic.

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -52,6 +52,8 @@ pub struct Refresher<S> {
     lockout: Lockout,
     metrics: Arc<Metrics>,
     scrubber: Scrubber,
+    /// Shows others the credentials in use.
+    in_use: Option<watch::Sender<Option<Credentials>>>,
     default_lifetime: Duration,
     /// The credentials in use.
     current: CredentialState,
@@ -89,6 +91,7 @@ impl<S: TokenSource> Refresher<S> {
             lockout,
             metrics,
             scrubber: Scrubber::default(),
+            in_use: None,
             default_lifetime,
             current,
             candidate: None,

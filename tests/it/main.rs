@@ -13,6 +13,7 @@ mod support;
 /// What reaches the upstream, and what comes back to the client.
 mod data_path {
     mod answers;
+    mod billing;
     mod browsers;
     mod egress;
     mod errors;
@@ -32,6 +33,20 @@ mod data_path {
     mod slow_readers;
     mod sockets;
     mod targets;
+}
+
+/// The user-initiated flow.
+mod connect {
+    mod partner_id;
+}
+
+/// The vendor's notifications.
+mod webhooks {
+    mod configuration;
+    mod delivery;
+    mod restarts;
+    mod rotation;
+    mod verification;
 }
 
 /// Where a request starts and ends.

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     credentials::{self, Scheme, SourceConfig},
     message::path::canonical,
+    proxy::ExtraHeaders,
     token::{
         self,
         scheme::{FINICITY_APP_KEY, FINICITY_APP_TOKEN, oauth2::Encoding},
@@ -73,6 +74,12 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
     Some(credentials::Config { source, scheme })
 }
 
+/// On which requests App Key and token are sent under a second pair of names.
+pub(super) fn extra_headers(read: &mut Reader<'_>) -> ExtraHeaders {
+    let choices = [("auto", ExtraHeaders::Auto), ("always", ExtraHeaders::Always), ("never", ExtraHeaders::Never)];
+    read.choice("auth.extra_headers", &choices)
+}
+
 /// All that concerns tokens; its base is put in later.
 pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
     let encodings = [("json", Encoding::Json), ("form", Encoding::Form), ("basic", Encoding::Basic)];
@@ -99,7 +106,8 @@ pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
     }
 }
 
-fn header_name(text: &str) -> Result<HeaderName, String> {
+/// A name that HTTP has no other use for.
+pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
     let name = text.parse().ok().filter(|name| !RESERVED_HEADERS.contains(name));
     name.ok_or_else(|| "must be the name of an HTTP header that has no other use, such as \"App-Key\"".to_owned())
 }

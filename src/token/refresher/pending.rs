@@ -5,7 +5,10 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use tokio::{select, sync::mpsc};
+use tokio::{
+    select,
+    sync::{mpsc, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{BootInstant, Command, HEARTBEAT_INTERVAL, Phase, Refresher, TokenSource, TokenWriter, report};
@@ -24,6 +27,7 @@ pub struct PendingRefresher<S> {
     lockout: Lockout,
     metrics: Arc<Metrics>,
     scrubber: Scrubber,
+    in_use: Option<watch::Sender<Option<Credentials>>>,
     default_lifetime: Duration,
     startup_delay: Duration,
     quarantined: bool,
@@ -48,6 +52,7 @@ impl<S: TokenSource> PendingRefresher<S> {
             lockout,
             metrics,
             scrubber: Scrubber::default(),
+            in_use: None,
             default_lifetime,
             startup_delay: Duration::ZERO,
             quarantined: false,
@@ -61,6 +66,12 @@ impl<S: TokenSource> PendingRefresher<S> {
         Self { scrubber, ..self }
     }
 
+    /// The same, which keeps `in_use` at the credentials in use.
+    #[must_use]
+    pub fn with_credentials_in_use(self, in_use: watch::Sender<Option<Credentials>>) -> Self {
+        Self { in_use: Some(in_use), ..self }
+    }
+
     /// The same with its first token request later by `delay`.
     #[must_use]
     pub fn delayed(self, delay: Duration) -> Self {
@@ -69,11 +80,14 @@ impl<S: TokenSource> PendingRefresher<S> {
 
     /// The refresher of `credentials`.
     pub fn with_credentials(self, credentials: Credentials) -> Refresher<S> {
+        if let Some(in_use) = &self.in_use {
+            in_use.send_replace(Some(credentials.clone()));
+        }
         let Self { writer, source, commands, lockout, metrics, default_lifetime, .. } = self;
         let mut refresher = Refresher::new(writer, source, credentials, lockout, commands, default_lifetime, metrics)
             .with_scrubber(self.scrubber)
             .delayed(self.startup_delay);
-        refresher.quarantined = self.quarantined;
+        (refresher.in_use, refresher.quarantined) = (self.in_use, self.quarantined);
         refresher
     }
 

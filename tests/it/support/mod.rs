@@ -7,6 +7,7 @@ pub mod client;
 pub mod egress;
 pub mod h2;
 pub mod process;
+pub mod service;
 pub mod upstream;
 
 use std::time::Duration;
@@ -25,6 +26,12 @@ pub const EGRESS_PASSWORD: &str = "canary-Egress+9b/2=e!";
 
 /// What an administrator shows on the admin port, in tests that have one.
 pub const ADMIN_TOKEN: &str = "canaryadmintoken";
+
+/// What webhooks are signed with, where it is not the partner secret.
+pub const WEBHOOK_SECRET: &str = "canary-Webhook+9b/2=e!";
+
+/// What a Connect link holds, which grants access to whoever has it.
+pub const LINK_SIGNATURE: &str = "canarylinksignature4bb1f9f3d3a0e4e0";
 
 /// What every token begins with.
 pub const TOKEN_PREFIX: &str = "canarytoken";

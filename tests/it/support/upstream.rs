@@ -48,6 +48,12 @@ pub struct ReceivedRequest {
 /// More of a body is counted and hashed, not kept.
 const MAX_KEPT_BODY: usize = 64 * 1024;
 
+/// The token endpoint of partner authentication.
+pub const PARTNER_PATH: &str = "/aggregation/v2/partners/authentication";
+
+/// Those of both schemes.
+const TOKEN_PATHS: [&str; 2] = ["/oauth/token", PARTNER_PATH];
+
 /// What is read of a large body before an early answer.
 const EARLY_BYTES: u64 = 64 * 1024;
 
@@ -165,6 +171,18 @@ impl Upstream {
         })
     }
 
+    /// The same for partner authentication.
+    pub fn start_partner(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
+        let versions = AtomicU64::new(0);
+        Self::start_raw(move |request| {
+            if request.target() == PARTNER_PATH {
+                let version = versions.fetch_add(1, Ordering::SeqCst) + 1;
+                return Reply::json(&format!(r#"{{"token":"{}"}}"#, token(version)));
+            }
+            handler(request)
+        })
+    }
+
     /// Like [`start`](Self::start), but answers a request with a body of 1 MiB or more as soon as it has 64 KiB of it, and reads
     /// the rest only to throw it away.
     pub fn start_with_early_responses(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
@@ -239,7 +257,7 @@ impl Upstream {
 
     /// Everything received so far but token calls.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
-        self.received().into_iter().filter(|request| request.target() != "/oauth/token").collect()
+        self.received().into_iter().filter(|request| !TOKEN_PATHS.contains(&request.target())).collect()
     }
 
     pub fn token_requests(&self) -> usize {
