@@ -29,6 +29,8 @@ pub enum Kind {
     Addresses {
         /// Whether a Unix socket is one.
         allow_sockets: bool,
+        /// Whether it may be empty, which means none.
+        is_optional: bool,
     },
 }
 
@@ -56,9 +58,10 @@ impl fmt::Display for Kind {
             Self::Text { is_optional: true } => f.write_str("text, may be empty"),
             Self::Text { is_optional: false } => f.write_str("text"),
             Self::List => f.write_str("list of text"),
-            Self::Addresses { allow_sockets: false } => f.write_str("list of addresses with ports"),
-            Self::Addresses { allow_sockets: true } => {
-                f.write_str("list of addresses with ports, or of \"unix:\" and a path")
+            Self::Addresses { allow_sockets, is_optional } => {
+                let sockets = if *allow_sockets { ", or of \"unix:\" and a path" } else { "" };
+                let empty = if *is_optional { ", may be empty" } else { "" };
+                write!(f, "list of addresses with ports{sockets}{empty}")
             }
         }
     }

@@ -165,9 +165,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// No address, or as [`addresses`](Self::addresses).
+    pub(super) fn optional_addresses(&mut self, key: &'static str, allow_sockets: bool) -> Vec<Address> {
+        let is_none = self.is_text(key, "") || self.is_empty_list(key);
+        let addresses = if is_none { Vec::new() } else { self.addresses(key, allow_sockets) };
+        self.describe(key, Kind::Addresses { allow_sockets, is_optional: true });
+        addresses
+    }
+
     /// At least one address with its port; with `allow_sockets`, also `unix:/path`.
     pub(super) fn addresses(&mut self, key: &'static str, allow_sockets: bool) -> Vec<Address> {
-        self.describe(key, Kind::Addresses { allow_sockets });
+        self.describe(key, Kind::Addresses { allow_sockets, is_optional: false });
         let items = self.list(key);
         let addresses: Option<Vec<Address>> = items.iter().map(|item| item.parse().ok()).collect();
         let addresses = addresses.filter(|addresses| {

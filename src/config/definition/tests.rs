@@ -152,13 +152,12 @@ fn only_what_means_something_else_than_the_default_has_changed() {
 
 #[test]
 fn the_template_sets_nothing_and_holds_every_default() {
+    /// Whether `table` holds nothing but tables of which that is true.
+    fn is_empty(table: &Map<String, Value>) -> bool {
+        table.values().all(|value| matches!(&value.kind, ValueKind::Table(table) if is_empty(table)))
+    }
     let template = template();
-    assert!(
-        parse(&template)
-            .unwrap()
-            .values()
-            .all(|section| matches!(&section.kind, ValueKind::Table(table) if table.is_empty()))
-    );
+    assert!(is_empty(&parse(&template).unwrap()));
     let is_key = |line: &str| line.strip_prefix('#').is_some_and(|line| key_name(line).is_some());
     let lines = template.lines().map(|line| if is_key(line) { &line[1..] } else { line });
     let uncommented = lines.collect::<Vec<_>>().join("\n");

@@ -18,10 +18,7 @@ const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
 /// Where the vendor's notifications are received; nowhere by default.
 pub(super) fn listen(read: &mut Reader<'_>) -> Vec<Address> {
-    if read.is_text("webhook.listen", "") || read.is_empty_list("webhook.listen") {
-        return Vec::new();
-    }
-    read.addresses("webhook.listen", false)
+    read.optional_addresses("webhook.listen", false)
 }
 
 /// How they are verified, and where they go.

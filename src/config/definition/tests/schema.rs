@@ -61,10 +61,11 @@ fn schema_of(kind: &Kind) -> Value {
         Kind::Choice(words) => json!({ "enum": words }),
         Kind::Text { .. } => json!({ "type": "string" }),
         Kind::List => json!({ "type": ["array", "string"], "items": { "type": ["string", "integer"] } }),
-        Kind::Addresses { allow_sockets } => {
+        Kind::Addresses { allow_sockets, is_optional } => {
             let socket = if *allow_sockets { "unix:/.+|" } else { "" };
             let item = json!({ "type": "string", "pattern": format!("^({socket}[^,]*:[0-9]{{1,5}})$") });
-            json!({ "type": ["array", "string"], "minItems": 1, "minLength": 1, "items": item })
+            let min = u8::from(!is_optional);
+            json!({ "type": ["array", "string"], "minItems": min, "minLength": min, "items": item })
         }
     }
 }
