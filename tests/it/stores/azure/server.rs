@@ -454,8 +454,16 @@ fn serve_metadata(state: Arc<Mutex<State>>) -> u16 {
 }
 
 fn respond(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let lines = BufReader::new(stream.try_clone()?).lines();
-    let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let mut head = Vec::new();
+    loop {
+        match lines.next().transpose()? {
+            // A process that ends may leave a connection without a whole head.
+            None => return Ok(()),
+            Some(line) if line.is_empty() => break,
+            Some(line) => head.push(line),
+        }
+    }
     let (status, body) = state.lock().unwrap().metadata(&head);
     let length = body.len();
     write!(stream, "HTTP/1.1 {status} Whatever\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
