@@ -15,7 +15,6 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use finicity_proxy::{
     config::{self, Inputs},
-    credentials::{AppKey, Credentials, Scheme},
     message::transport::Transport,
     message::{
         framing::{HeadLimits, MessageFramer},
@@ -240,7 +239,7 @@ fn layers()
     let state = ProxyState {
         concurrency: ConcurrencyLayer::new(&config, Arc::clone(&metrics)),
         token,
-        credentials: watch::channel(Some(credentials())).1,
+        partner: watch::channel(None).1,
         billing: None,
         signing_keys: Arc::default(),
         control: token::command_channel().0,
@@ -258,12 +257,6 @@ fn layers()
         future::ready(Ok::<_, Error>(Response::new(ResponseBody::full(answer.clone()))))
     });
     proxy::layers(&config, Transport::Tcp, state, upstream)
-}
-
-/// Credentials of nobody.
-fn credentials() -> Credentials {
-    let app_key = AppKey::new("0123456789abcdef0123456789abcdef".into()).expect("it is printable ASCII");
-    Credentials { scheme: Scheme::Partner, id: "2445583946651".into(), secret: "a-secret-of-nobody".into(), app_key }
 }
 
 /// The configuration of the data path with everything at its default.

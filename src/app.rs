@@ -135,7 +135,7 @@ impl App {
         if !config.is_demo {
             token_refresh::warn_of_memory(refresh.durability, state_dir);
         }
-        let webhook_keys = WebhookKeys::new(config.webhook_secrets, refresh.in_use.clone());
+        let webhook_keys = WebhookKeys::new(config.webhook_secrets, refresh.partner.clone());
         let mut states = StateFiles::new(state_dir);
         let billing = data_plane::billing_budget(&proxy, &shared, &mut states);
         let server = data_plane::start(&limits, &proxy, (&refresh, &webhook_keys, billing.as_ref()), &shared)?;

@@ -82,10 +82,25 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// The partner's identifier and secret; `None` for OAuth 2.0 credentials, which have neither.
+    pub fn partner(&self) -> Option<PartnerCredentials> {
+        (self.scheme == Scheme::Partner)
+            .then(|| PartnerCredentials { id: self.id.clone(), secret: self.secret.clone() })
+    }
+
     /// What no output may ever show: the secret and the App Key.
     pub fn secrets(&self) -> Vec<Secret<Vec<u8>>> {
         vec![Secret::new(self.secret.expose().as_bytes().to_vec()), Secret::new(self.app_key.expose().to_vec())]
     }
+}
+
+/// What signs the vendor's notifications and identifies a partner in calls: a copy of a part of [`Credentials`], kept for these alone.
+#[derive(Clone, Debug)]
+pub struct PartnerCredentials {
+    /// The partner identifier.
+    pub id: Secret<String>,
+    /// The partner secret.
+    pub secret: Secret<String>,
 }
 
 /// An App Key that is known to be legal in a header field.

@@ -69,7 +69,7 @@ use self::{
     retry::RetryLayer,
 };
 use crate::{
-    credentials::Credentials,
+    credentials::PartnerCredentials,
     dns::Resolver,
     message::transport::Transport,
     process::drain::Drain,
@@ -109,8 +109,8 @@ pub struct ProxyState {
     pub concurrency: ConcurrencyLayer,
     /// The token that is injected.
     pub token: TokenReader,
-    /// The credentials in use.
-    pub credentials: watch::Receiver<Option<Credentials>>,
+    /// The partner of the credentials in use, if they have one.
+    pub partner: watch::Receiver<Option<PartnerCredentials>>,
     /// What is left of the calls that may be billed, where they are limited.
     pub billing: Option<Arc<BillingBudget>>,
     /// The keys that webhooks are verified by.
@@ -163,7 +163,7 @@ where
         + Send
         + 'static,
 {
-    let ProxyState { concurrency, token, credentials, billing, signing_keys, control, metrics, drain } = state;
+    let ProxyState { concurrency, token, partner, billing, signing_keys, control, metrics, drain } = state;
     let admission = Arc::new(Admission::new(config, transport));
     let header_rules = Arc::new(HeaderRules::new(&config.injected_headers, &config.forwarded_headers));
     let (catalogue, head_limits, limits) = (config.catalogue, config.head_limits, config.body_limits);
@@ -181,7 +181,7 @@ where
         .layer(concurrency) // how many at once, and how many wait
         .layer(DeadlineLayer::new(config))
         .layer(filter(move |exchange: &mut Exchange<_>| headers::strip_request(&header_rules, exchange))) // nothing of the caller's that could pass for ours …
-        .layer(PartnerIdLayer::new(config, credentials)) // the partner's identifier, in the bodies of Connect calls that lack it
+        .layer(PartnerIdLayer::new(config, partner)) // the partner's identifier, in the bodies of Connect calls that lack it
         .layer(ReauthLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
         .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
         .layer(InjectLayer::new(config, token)) // … and our credentials, last of all

@@ -41,7 +41,7 @@ pub(super) fn start(
     let state = proxy::ProxyState {
         concurrency: ConcurrencyLayer::new(config, Arc::clone(metrics)),
         token: refresh.token.clone(),
-        credentials: refresh.in_use.clone(),
+        partner: refresh.partner.clone(),
         billing: billing.cloned(),
         signing_keys: webhook_keys.shared(),
         control: refresh.control.clone(),

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::{StartError, credential_rotation, shared::Shared, startup::Durability, tasks::Tasks};
 use crate::{
-    credentials::{CredentialSource, Credentials, lockout::Lockout},
+    credentials::{CredentialSource, Credentials, PartnerCredentials, lockout::Lockout},
     telemetry::logging,
     token::{self, Clock, PendingRefresher, TokenControl, TokenEndpoint, TokenReader},
 };
@@ -17,8 +17,8 @@ use crate::{
 pub(super) struct TokenRefresh {
     pub(super) refresher: RefresherTask,
     pub(super) token: TokenReader,
-    /// The credentials in use; `None` before they have been read.
-    pub(super) in_use: watch::Receiver<Option<Credentials>>,
+    /// The partner of the credentials in use; `None` for other credentials, and before they have been read.
+    pub(super) partner: watch::Receiver<Option<PartnerCredentials>>,
     pub(super) control: TokenControl,
     pub(super) durability: Durability,
 }
@@ -64,15 +64,15 @@ pub(super) fn build(
     let (control, commands) = token::command_channel();
     let default_lifetime = config.default_lifetime;
     let startup_delay = config.startup_jitter.mul_f64(fastrand::f64());
-    let (in_use_writer, in_use) = watch::channel(first.clone());
+    let (partner_writer, partner) = watch::channel(first.as_ref().and_then(Credentials::partner));
     let endpoint = TokenEndpoint::new(config, shared.resolver.clone(), shared.trust_store.clone())?;
     let metrics = Arc::clone(&shared.metrics);
     let refresher = PendingRefresher::new(writer, endpoint, lockout, commands, default_lifetime, metrics)
         .with_scrubber(logging::scrubber())
-        .with_credentials_in_use(in_use_writer)
+        .with_partner_in_use(partner_writer)
         .delayed(startup_delay);
     let refresher = RefresherTask { refresher, first };
-    Ok(TokenRefresh { refresher, token, in_use, control, durability })
+    Ok(TokenRefresh { refresher, token, partner, control, durability })
 }
 
 /// Warns where a rejection of real credentials is forgotten at a restart.

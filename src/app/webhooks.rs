@@ -14,7 +14,7 @@ use tracing::{error, info};
 
 use super::{listeners::Listeners, operators::Operators, state_files::StateFiles, tasks::Tasks};
 use crate::{
-    credentials::{Credentials, Scheme, WebhookSecretSource, WebhookSecrets},
+    credentials::{PartnerCredentials, WebhookSecretSource, WebhookSecrets},
     error_chain,
     proxy::{ReplayWindow, SharedSigningKeys, WebhookConfig, WebhookReceiver, webhook_router},
     secret::Secret,
@@ -28,17 +28,17 @@ use crate::{
 pub(super) struct WebhookKeys {
     keys: SharedSigningKeys,
     source: WebhookSecretSource,
-    /// The credentials in use, if they have been read, whose secret is the key where no other one is set.
-    in_use: watch::Receiver<Option<Credentials>>,
+    /// The partner of the credentials in use, whose secret is the key where no other one is set.
+    partner: watch::Receiver<Option<PartnerCredentials>>,
 }
 
 impl WebhookKeys {
     /// The keys of this moment. The configuration has made sure that `source` can be read.
-    pub(super) fn new(source: WebhookSecretSource, in_use: watch::Receiver<Option<Credentials>>) -> Self {
+    pub(super) fn new(source: WebhookSecretSource, partner: watch::Receiver<Option<PartnerCredentials>>) -> Self {
         let secrets = source.read().unwrap_or_default();
-        let current = current(&secrets, in_use.borrow().as_ref());
+        let current = current(&secrets, partner.borrow().as_ref());
         let keys = SigningKeys::new(current, secrets.previous);
-        Self { keys: Arc::new(ArcSwap::from_pointee(keys)), source, in_use }
+        Self { keys: Arc::new(ArcSwap::from_pointee(keys)), source, partner }
     }
 
     /// A handle on the keys.
@@ -51,7 +51,7 @@ impl WebhookKeys {
         loop {
             let is_over = select! {
                 () = stop.cancelled() => true,
-                changed = self.in_use.changed() => changed.is_err(),
+                changed = self.partner.changed() => changed.is_err(),
                 _ = hangups.recv() => false,
             };
             if is_over {
@@ -70,7 +70,7 @@ impl WebhookKeys {
     }
 
     fn rotate(&self, secrets: WebhookSecrets, scrubber: &Scrubber) {
-        let current = current(&secrets, self.in_use.borrow().as_ref());
+        let current = current(&secrets, self.partner.borrow().as_ref());
         let keys = self.keys.load();
         // The first one replaces none.
         if !keys.is_current(None) && !keys.is_current(current.as_ref()) {
@@ -83,9 +83,8 @@ impl WebhookKeys {
 }
 
 /// The secret that webhooks are signed with: the one that is set for them, or that of partner authentication.
-fn current(secrets: &WebhookSecrets, in_use: Option<&Credentials>) -> Option<Secret<String>> {
-    let partner = in_use.filter(|credentials| credentials.scheme == Scheme::Partner);
-    let partner_secret = partner.map(|credentials| &credentials.secret);
+fn current(secrets: &WebhookSecrets, partner: Option<&PartnerCredentials>) -> Option<Secret<String>> {
+    let partner_secret = partner.map(|partner| &partner.secret);
     secrets.current.as_ref().or(partner_secret).cloned()
 }
 

@@ -26,12 +26,7 @@ use super::{
     record::Record,
     replay::{ReplayBody, ReplayBuffer},
 };
-use crate::{
-    credentials::{Credentials, Scheme},
-    message::fields,
-    secret::Secret,
-    vendor::partner_id,
-};
+use crate::{credentials::PartnerCredentials, message::fields, secret::Secret, vendor::partner_id};
 
 #[derive(Clone, Debug)]
 pub(super) struct PartnerIdLayer(Arc<PartnerIdFiller>);
@@ -40,15 +35,15 @@ pub(super) struct PartnerIdLayer(Arc<PartnerIdFiller>);
 struct PartnerIdFiller {
     config: ConnectConfig,
     /// The credentials in use, whose identifier is added with partner authentication.
-    credentials: watch::Receiver<Option<Credentials>>,
+    partner: watch::Receiver<Option<PartnerCredentials>>,
     /// How many bytes of a request's body are buffered for a resend.
     replay_buffer: usize,
 }
 
 impl PartnerIdLayer {
-    pub(super) fn new(config: &Config, credentials: watch::Receiver<Option<Credentials>>) -> Self {
+    pub(super) fn new(config: &Config, partner: watch::Receiver<Option<PartnerCredentials>>) -> Self {
         let (config, replay_buffer) = (config.connect.clone(), config.replay_buffer);
-        Self(Arc::new(PartnerIdFiller { config, credentials, replay_buffer }))
+        Self(Arc::new(PartnerIdFiller { config, partner, replay_buffer }))
     }
 }
 
@@ -66,11 +61,8 @@ impl PartnerIdFiller {
     }
 
     fn id(&self) -> Option<Secret<String>> {
-        let credentials = self.credentials.borrow();
-        match credentials.as_ref()? {
-            Credentials { scheme: Scheme::Partner, id, .. } => Some(id.clone()),
-            _ => self.config.partner_id.clone(),
-        }
+        let partner = self.partner.borrow();
+        partner.as_ref().map(|partner| &partner.id).or(self.config.partner_id.as_ref()).cloned()
     }
 }
 

@@ -29,7 +29,7 @@ use tracing::error;
 use self::credential_state::CredentialState;
 use super::{BootInstant, Command, Phase, TokenSource, TokenWriter, schedule::EarlyRefreshLimiter};
 use crate::{
-    credentials::{Credentials, lockout::Lockout},
+    credentials::{Credentials, PartnerCredentials, lockout::Lockout},
     telemetry::{Metrics, Scrubber},
     token::classify::FailureClass,
 };
@@ -52,8 +52,8 @@ pub struct Refresher<S> {
     lockout: Lockout,
     metrics: Arc<Metrics>,
     scrubber: Scrubber,
-    /// Shows others the credentials in use.
-    in_use: Option<watch::Sender<Option<Credentials>>>,
+    /// Shows others the partner that is in use.
+    partner: Option<watch::Sender<Option<PartnerCredentials>>>,
     default_lifetime: Duration,
     /// The credentials in use.
     current: CredentialState,
@@ -91,7 +91,7 @@ impl<S: TokenSource> Refresher<S> {
             lockout,
             metrics,
             scrubber: Scrubber::default(),
-            in_use: None,
+            partner: None,
             default_lifetime,
             current,
             candidate: None,

@@ -8,13 +8,12 @@ use http_body_util::{Full, StreamBody, channel::Channel};
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
-use crate::{credentials::AppKey, vendor::catalogue::Catalogue};
+use crate::vendor::catalogue::Catalogue;
 
 const GENERATE: &str = "/connect/v2/generate";
 
-fn credentials(scheme: Scheme, id: &str) -> Credentials {
-    let app_key = AppKey::new("0123456789abcdef".into()).unwrap();
-    Credentials { scheme, id: id.into(), secret: "not-so-secret".into(), app_key }
+fn partner() -> Option<PartnerCredentials> {
+    Some(PartnerCredentials { id: "17".into(), secret: "not-so-secret".into() })
 }
 
 fn connect_config(fill_partner_id: bool, partner_id: Option<&str>) -> ConnectConfig {
@@ -35,11 +34,16 @@ impl Sent {
 }
 
 /// Sends a request through the layer; its body is read twice below, as for a resend.
-async fn send<B>(config: ConnectConfig, credentials: Credentials, path: &str, request: Request<B>) -> Result<Sent, Code>
+async fn send<B>(
+    config: ConnectConfig,
+    partner: Option<PartnerCredentials>,
+    path: &str,
+    request: Request<B>,
+) -> Result<Sent, Code>
 where
     B: Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
 {
-    let filler = PartnerIdFiller { config, credentials: watch::channel(Some(credentials)).1, replay_buffer: 0 };
+    let filler = PartnerIdFiller { config, partner: watch::channel(partner).1, replay_buffer: 0 };
     let seen = Arc::new(Mutex::new(None));
     let sees = Arc::clone(&seen);
     let service = PartnerIdLayer(Arc::new(filler)).layer(service_fn(move |exchange: Exchange<ReplayBody<B>>| {
@@ -66,7 +70,7 @@ fn post(body: &str) -> Request<Full<Bytes>> {
 #[tokio::test]
 async fn the_identifier_of_the_credentials_in_use_is_added_and_the_length_corrected() {
     let config = connect_config(true, Some("9"));
-    let sent = send(config, credentials(Scheme::Partner, "17"), GENERATE, post(r#"{"a":1}"#)).await;
+    let sent = send(config, partner(), GENERATE, post(r#"{"a":1}"#)).await;
     assert_eq!(sent, Ok(Sent::new(r#"{"partnerId":"17","a":1}"#, Some(24))));
 }
 
@@ -75,8 +79,7 @@ async fn oauth2_credentials_need_a_configured_identifier() {
     for (configured, expected) in
         [(None, Sent::new("{}", Some(2))), (Some("9"), Sent::new(r#"{"partnerId":"9"}"#, Some(17)))]
     {
-        let credentials = credentials(Scheme::OAuth2, "client");
-        assert_eq!(send(connect_config(true, configured), credentials, GENERATE, post("{}")).await, Ok(expected));
+        assert_eq!(send(connect_config(true, configured), None, GENERATE, post("{}")).await, Ok(expected));
     }
 }
 
@@ -85,7 +88,7 @@ async fn only_connect_calls_are_edited_and_only_where_that_is_configured() {
     for (fills, path) in
         [(true, "/aggregation/v2/customers/testing"), (true, "/connect/v3/generate"), (false, GENERATE)]
     {
-        let sent = send(connect_config(fills, None), credentials(Scheme::Partner, "17"), path, post("{}")).await;
+        let sent = send(connect_config(fills, None), partner(), path, post("{}")).await;
         assert_eq!(sent, Ok(Sent::new("{}", Some(2))), "{path}");
     }
 }
@@ -95,7 +98,6 @@ async fn a_body_at_the_limit_is_edited_and_a_larger_one_passes_whether_its_lengt
     for (length, is_edited) in [(100, true), (101, false), (5000, false)] {
         let body = format!(r#"{{"a":"{}"}}"#, "x".repeat(length - 8));
         let expected = if is_edited { body.replace('{', r#"{"partnerId":"17","#) } else { body.clone() };
-        let partner = || credentials(Scheme::Partner, "17");
         let sent = send(connect_config(true, None), partner(), GENERATE, post(&body)).await;
         assert_eq!(sent, Ok(Sent::new(&expected, Some(expected.len()))));
 
@@ -114,7 +116,7 @@ async fn a_coded_body_passes() {
     {
         let mut request = post("{}");
         request.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
-        let sent = send(connect_config(true, None), credentials(Scheme::Partner, "17"), GENERATE, request).await;
+        let sent = send(connect_config(true, None), partner(), GENERATE, request).await;
         assert_eq!(sent.unwrap().body != "{}", is_edited, "{coding}");
     }
 }
@@ -122,11 +124,8 @@ async fn a_coded_body_passes() {
 #[tokio::test]
 async fn a_body_that_is_read_counts_as_waited_for() {
     let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
-    let filler = PartnerIdFiller {
-        config: connect_config(true, None),
-        credentials: watch::channel(Some(credentials(Scheme::Partner, "17"))).1,
-        replay_buffer: 0,
-    };
+    let filler =
+        PartnerIdFiller { config: connect_config(true, None), partner: watch::channel(partner()).1, replay_buffer: 0 };
     let service = PartnerIdLayer(Arc::new(filler))
         .layer(service_fn(|_: Exchange<ReplayBody<_>>| std::future::ready(Ok::<_, Error>(()))));
     let record = Arc::new(Record::new(Method::POST, None));

@@ -238,8 +238,8 @@ impl<S: TokenSource> Refresher<S> {
             self.writer.set_scheme(self.current.credentials.scheme);
             self.metrics.credentials_changed();
             self.scrubber.register("the credentials", self.current.credentials.secrets());
-            if let Some(in_use) = &self.in_use {
-                in_use.send_replace(Some(self.current.credentials.clone()));
+            if let Some(partner) = &self.partner {
+                partner.send_replace(self.current.credentials.partner());
             }
             info!(target: AUDIT, "the new credentials minted a token and have taken over");
         }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BootInstant, Command, HEARTBEAT_INTERVAL, Phase, Refresher, TokenSource, TokenWriter, report};
 use crate::{
-    credentials::{Credentials, lockout::Lockout},
+    credentials::{Credentials, PartnerCredentials, lockout::Lockout},
     telemetry::{Metrics, Scrubber},
     token::{LockoutStatus, commands::ResetError},
 };
@@ -27,7 +27,7 @@ pub struct PendingRefresher<S> {
     lockout: Lockout,
     metrics: Arc<Metrics>,
     scrubber: Scrubber,
-    in_use: Option<watch::Sender<Option<Credentials>>>,
+    partner: Option<watch::Sender<Option<PartnerCredentials>>>,
     default_lifetime: Duration,
     startup_delay: Duration,
     quarantined: bool,
@@ -52,7 +52,7 @@ impl<S: TokenSource> PendingRefresher<S> {
             lockout,
             metrics,
             scrubber: Scrubber::default(),
-            in_use: None,
+            partner: None,
             default_lifetime,
             startup_delay: Duration::ZERO,
             quarantined: false,
@@ -66,10 +66,10 @@ impl<S: TokenSource> PendingRefresher<S> {
         Self { scrubber, ..self }
     }
 
-    /// The same, which keeps `in_use` at the credentials in use.
+    /// The same, which keeps `partner` at the one of the credentials in use.
     #[must_use]
-    pub fn with_credentials_in_use(self, in_use: watch::Sender<Option<Credentials>>) -> Self {
-        Self { in_use: Some(in_use), ..self }
+    pub fn with_partner_in_use(self, partner: watch::Sender<Option<PartnerCredentials>>) -> Self {
+        Self { partner: Some(partner), ..self }
     }
 
     /// The same with its first token request later by `delay`.
@@ -80,14 +80,14 @@ impl<S: TokenSource> PendingRefresher<S> {
 
     /// The refresher of `credentials`.
     pub fn with_credentials(self, credentials: Credentials) -> Refresher<S> {
-        if let Some(in_use) = &self.in_use {
-            in_use.send_replace(Some(credentials.clone()));
+        if let Some(partner) = &self.partner {
+            partner.send_replace(credentials.partner());
         }
         let Self { writer, source, commands, lockout, metrics, default_lifetime, .. } = self;
         let mut refresher = Refresher::new(writer, source, credentials, lockout, commands, default_lifetime, metrics)
             .with_scrubber(self.scrubber)
             .delayed(self.startup_delay);
-        (refresher.in_use, refresher.quarantined) = (self.in_use, self.quarantined);
+        (refresher.partner, refresher.quarantined) = (self.partner, self.quarantined);
         refresher
     }
 
