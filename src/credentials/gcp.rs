@@ -49,7 +49,7 @@ pub(super) struct GcpStore {
     /// Whether the identity may not use `versions.get`. A denied request may raise an alarm, so it is not repeated.
     cannot_describe: bool,
     /// Whether that was logged.
-    has_logged_it: bool,
+    is_denial_logged: bool,
 }
 
 impl SecretStore for GcpStore {
@@ -73,7 +73,7 @@ impl SecretStore for GcpStore {
 impl GcpStore {
     pub(super) fn new(store: &StoreConfig, config: GcpConfig) -> Self {
         let identity = Identity::new(config.ambient.clone());
-        Self { config, transport: Transport::new(store), identity, cannot_describe: false, has_logged_it: false }
+        Self { config, transport: Transport::new(store), identity, cannot_describe: false, is_denial_logged: false }
     }
 
     async fn present_version(&mut self) -> Result<String, Failure> {
@@ -81,9 +81,9 @@ impl GcpStore {
             return Ok(id);
         }
         let secret = self.access(None).await?;
-        if !self.has_logged_it {
+        if !self.is_denial_logged {
             info!(secret = %self.config.secret, "secretmanager.versions.get is not permitted; polling by secretmanager.versions.access");
-            self.has_logged_it = true;
+            self.is_denial_logged = true;
         }
         Ok(secret.version)
     }

@@ -54,7 +54,7 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
     let store = stores::common(read);
     let aws = stores::aws(read, source == Source::Aws);
     let azure = stores::azure::config(read, environment, source == Source::Azure);
-    let gcp = stores::gcp(read, source == Source::Gcp, environment);
+    let gcp = stores::gcp(read, source == Source::Gcp);
     let vault = stores::vault(read, source == Source::Vault);
     let schemes = [("auto", None), ("oauth2", Some(Scheme::OAuth2)), ("partner", Some(Scheme::Partner))];
     let scheme = read.choice("auth.scheme", &schemes);
@@ -68,7 +68,7 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
         }
         Source::Aws => stores::aws_source(read, store, aws)?,
         Source::Azure => stores::azure::source(read, store, azure)?,
-        Source::Gcp => stores::gcp_source(read, store, gcp)?,
+        Source::Gcp => stores::gcp_source(read, store, gcp, environment)?,
         Source::Vault => stores::vault_source(read, store, vault)?,
     };
     Some(credentials::Config { source, scheme })

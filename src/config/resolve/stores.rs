@@ -55,8 +55,9 @@ pub(super) fn aws_source(read: &mut Reader<'_>, _store: StoreConfig, _aws: Optio
     not_compiled(read, "aws")
 }
 
-/// Google Secret Manager; `None` where a key that it needs is not set, which is a problem if it is `used`.
-pub(super) fn gcp(read: &mut Reader<'_>, used: bool, environment: &Environment) -> Option<GcpConfig> {
+/// Google Secret Manager; `None` where a key that it needs is not set, which is a problem if it is `used`. What the environment says of the
+/// identity is left to [`gcp_source`].
+pub(super) fn gcp(read: &mut Reader<'_>, used: bool) -> Option<GcpConfig> {
     let secret = read.optional("credentials.gcp.secret", gcp_secret);
     let version = read.parsed("credentials.gcp.version", gcp_version);
     let endpoint = read.optional("credentials.gcp.endpoint", endpoint);
@@ -65,18 +66,29 @@ pub(super) fn gcp(read: &mut Reader<'_>, used: bool, environment: &Environment) 
     }
     let secret = secret?;
     let endpoint = endpoint.unwrap_or_else(|| gcp_endpoint(&secret));
-    Some(GcpConfig { secret, version: version?, endpoint, ambient: GcpAmbient::new(environment.variables()) })
+    Some(GcpConfig { secret, version: version?, endpoint, ambient: GcpAmbient::default() })
 }
 
 /// The source, where this build has it.
 #[cfg(feature = "gcp")]
-pub(super) fn gcp_source(_read: &mut Reader<'_>, store: StoreConfig, gcp: Option<GcpConfig>) -> Option<SourceConfig> {
-    Some(SourceConfig::Gcp(Box::new((store, gcp?))))
+pub(super) fn gcp_source(
+    _read: &mut Reader<'_>,
+    store: StoreConfig,
+    gcp: Option<GcpConfig>,
+    environment: &Environment,
+) -> Option<SourceConfig> {
+    let gcp = GcpConfig { ambient: GcpAmbient::new(environment.variables()), ..gcp? };
+    Some(SourceConfig::Gcp(Box::new((store, gcp))))
 }
 
 /// A problem, since this build does not have the source.
 #[cfg(not(feature = "gcp"))]
-pub(super) fn gcp_source(read: &mut Reader<'_>, _store: StoreConfig, _gcp: Option<GcpConfig>) -> Option<SourceConfig> {
+pub(super) fn gcp_source(
+    read: &mut Reader<'_>,
+    _store: StoreConfig,
+    _gcp: Option<GcpConfig>,
+    _environment: &Environment,
+) -> Option<SourceConfig> {
     not_compiled(read, "gcp")
 }
 
