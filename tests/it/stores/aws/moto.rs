@@ -19,8 +19,8 @@ use crate::support::{
 /// The variable that names moto's server, as `.ci/stores` installs it.
 const PROGRAM: &str = "MOTO_SERVER";
 
-/// Ends the server when the tests end, however they do: standard input is closed then.
-const SUPERVISE: &str = r#""$0" -H 127.0.0.1 -p 0 & read -r _; kill $!; wait"#;
+/// Ends the server when the tests end, however they do: standard input is closed then. Ends by itself where the server cannot be run.
+const SUPERVISE: &str = r#""$0" --help >/dev/null || exit; "$0" -H 127.0.0.1 -p 0 & read -r _; kill $!; wait"#;
 
 const ACCOUNT: &str = "123456789012";
 
