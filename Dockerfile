@@ -1,4 +1,4 @@
-# The image: one static program, and directories for its state and its socket. No shell, no library, no other file.
+# The image: one static program, the list of what it is built from, and directories for its state and its socket. No shell, no library.
 #
 #   docker build -t finicity-proxy .
 #   docker buildx build --platform linux/amd64,linux/arm64 -t REGISTRY/finicity-proxy:VERSION --push .
@@ -7,6 +7,13 @@
 # compiler: --build-arg RUST_IMAGE=rust:1.95.0-bookworm@sha256:… names it.
 
 ARG RUST_IMAGE=rust:1-bookworm
+# What lists the crates. Not optimised: it runs once.
+FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS sbom
+ARG CARGO_CYCLONEDX=0.5.9
+ENV CARGO_HOME=/usr/local/cargo
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    cargo install --locked --debug --version "$CARGO_CYCLONEDX" --root /tools cargo-cyclonedx
+
 FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS build
 ARG BUILDARCH TARGETARCH
 # Where both images keep what cargo fetched.
@@ -30,14 +37,17 @@ RUN set -eu; \
     [ -d "$(rustc --print sysroot)/lib/rustlib/$triple" ] || rustup target add "$triple"
 
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+COPY --from=sbom /tools/bin/cargo-cyclonedx /usr/local/bin/
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY config config
 COPY src src
 
 # The sandbox and the demo are commands of their own, which `serve` shares nothing with: they are here so that the image can be
 # tried without an account.
 ARG FEATURES=--all-features
+# What `finicity-proxy --version --verbose` shows. Without a date, the list of crates has none, and the files have that of 1970.
 ARG SOURCE_DATE_EPOCH=0
+ARG REVISION=unknown
 # The crates and what was compiled of them stay in caches, so a change of the code compiles the code alone. Cargo goes by the
 # times of files, which an older checkout with the same caches would have older: `touch` makes the code new in any case.
 #
@@ -55,8 +65,11 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     export RUSTFLAGS='-C target-feature=+crt-static --remap-path-prefix=/usr/local/cargo/registry/src=crates --remap-path-prefix=/src=.'; \
     mkdir -p benches tests/it; \
     touch benches/load.rs tests/it/main.rs src/lib.rs src/main.rs; \
+    export SOURCE_REVISION="$REVISION"; \
     cargo build --locked --release --bin finicity-proxy --target "$triple" $FEATURES; \
     install -D -m 0555 "target/$triple/release/finicity-proxy" /image/usr/local/bin/finicity-proxy; \
+    cargo cyclonedx --quiet --format json --spec-version 1.5 --target "$triple" $FEATURES --override-filename finicity-proxy.cdx; \
+    install -D -m 0444 finicity-proxy.cdx.json /image/usr/share/sbom/finicity-proxy.cdx.json; \
     install -d -o 65532 -g 0 -m 0770 /image/var/lib/finicity-proxy /image/run/finicity-proxy; \
     find /image -exec touch --date="@$SOURCE_DATE_EPOCH" {} +
 

@@ -36,6 +36,7 @@ use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
+use tokio::sync::watch;
 use tower::Service;
 
 /// What most requests look like.
@@ -238,6 +239,9 @@ fn layers()
     let state = ProxyState {
         concurrency: ConcurrencyLayer::new(&config, Arc::clone(&metrics)),
         token,
+        partner: watch::channel(None).1,
+        billing: None,
+        signing_keys: Arc::default(),
         control: token::command_channel().0,
         metrics,
         drain: Drain::default(),

@@ -28,7 +28,6 @@ pub use status::{LockOut, Status, Token};
 
 use self::authorizer::Authorizer;
 use crate::{
-    credentials::Scheme,
     message::transport::Transport,
     secret::Secret,
     telemetry::LogLevel,
@@ -52,8 +51,6 @@ pub struct AdminState {
     pub credentials_source: &'static str,
     /// The same with what distinguishes it from others of its kind, as it follows the word "from".
     pub credentials_description: String,
-    /// The scheme of the credentials at the start.
-    pub scheme: Scheme,
     /// Where the lock-out state is kept: `directory`, `overlay` or `memory`.
     pub lockout_storage: &'static str,
     /// What actions need on the port; `None` turns them off there.

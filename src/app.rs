@@ -11,16 +11,19 @@ mod listeners;
 mod load;
 mod operators;
 mod preflight;
+mod shared;
 mod shutdown;
 mod startup;
+mod state_files;
 mod tasks;
 mod token_refresh;
+mod webhooks;
 
 use std::{fmt, io, num::NonZeroUsize, pin::pin, sync::Arc};
 
 use http::Uri;
 use tokio::{
-    select,
+    join, select,
     sync::watch,
     time::{sleep, timeout},
 };
@@ -31,27 +34,30 @@ use self::{
     credential_rotation::Rotation,
     listeners::Listeners,
     operators::Operators,
+    shared::Shared,
     shutdown::{OPS_GRACE, ShutdownSequence, TASK_GRACE},
+    state_files::StateFiles,
     tasks::Tasks,
     token_refresh::TokenRefresh,
+    webhooks::WebhookKeys,
 };
 pub use self::{
     listeners::{Addresses, join_addresses},
     load::{Checked, Loaded, check, load},
+    preflight::listener_problems,
     shutdown::{ShutdownOutcome, max_shutdown_time},
     tasks::TaskEnded,
 };
 use crate::{
     config::{self, Config, Reloader},
     credentials::lockout,
-    dns::Resolver,
+    ops::OpsState,
     policy::{Mode, Policy},
-    process::signal,
-    proxy::{self, ConcurrencyLayer},
-    server::{BindError, HeadBudget, Server},
-    telemetry::{AUDIT, LogLevel, Metrics, logging},
+    process::{build_info, service_manager::ServiceManager, signal},
+    server::{BindError, Server},
+    telemetry::{AUDIT, LogLevel, logging},
     tls::{self, TrustStoreWriter},
-    token::{EndpointError, TokenReader},
+    token::{EndpointError, Refusal, TokenReader},
 };
 
 /// Why the process cannot start. Nothing stays bound.
@@ -101,6 +107,8 @@ pub struct App {
     tasks: Tasks,
     /// Those of the ops listener, which answers probes until the process ends.
     ops_tasks: Tasks,
+    /// Those of the webhook listener, which finishes what it has begun.
+    webhook_tasks: Tasks,
     sequence: ShutdownSequence,
     shutdown: config::Shutdown,
 }
@@ -120,58 +128,51 @@ impl App {
         warn_of_policy(&proxy.policy);
 
         let (trust_store_writer, trust_store) = tls::trust_store(config.tls)?;
-        let (resolver, metrics) = (Resolver::new(), Arc::new(Metrics::new()));
-        let scheme = credentials.scheme;
-        let (state_dir, source_ref) = (config.state_dir.as_deref(), source.as_ref());
-        let TokenRefresh { refresher, token, control, durability } = token_refresh::build(
-            config.token,
-            credentials,
-            source_ref,
-            state_dir,
-            (resolver.clone(), trust_store.clone()),
-            &metrics,
-        )?;
-        if !config.is_demo {
-            token_refresh::warn_of_memory(durability, state_dir);
-        }
         let sequence = ShutdownSequence::default();
-        let head_budget = HeadBudget::new(limits.unfinished_heads_bytes, Arc::clone(&metrics));
-        let (concurrency, drain) = (ConcurrencyLayer::new(&proxy, Arc::clone(&metrics)), sequence.drain.clone());
-        let (to_refresher, counters) = (control.clone(), Arc::clone(&metrics));
-        let proxy_state =
-            proxy::ProxyState { concurrency, token: token.clone(), control: to_refresher, metrics: counters, drain };
-        let server = data_plane::start(&limits, &proxy, &proxy_state, &resolver, &trust_store, head_budget.clone())?;
+        let shared = Shared::new(trust_store, sequence.drain.clone(), &limits);
+        let (state_dir, is_loaded) = (config.state_dir.as_deref(), credentials.is_some());
+        let refresh = token_refresh::build(config.token, credentials, source.as_ref(), state_dir, &shared)?;
+        if !config.is_demo {
+            token_refresh::warn_of_memory(refresh.durability, state_dir);
+        }
+        let webhook_keys = WebhookKeys::new(config.webhook_secrets, refresh.partner.clone());
+        let mut states = StateFiles::new(state_dir);
+        let billing = data_plane::billing_budget(&proxy, &shared, &mut states);
+        let server = data_plane::start(&limits, &proxy, (&refresh, &webhook_keys, billing.as_ref()), &shared)?;
+        let TokenRefresh { refresher, token, control, durability, .. } = refresh;
         let log_level = logging::level();
-        let (mut tasks, mut ops_tasks) = (Tasks::default(), Tasks::default());
+        let (mut tasks, mut ops_tasks, mut webhook_tasks) = (Tasks::default(), Tasks::default(), Tasks::default());
         let (refusal_writer, refusal) = watch::channel(None);
         let operators = Operators {
             token: &token,
             control: &control,
-            metrics: &metrics,
-            source: source_ref,
-            scheme,
+            shared: &shared,
+            source: source.as_ref(),
             durability,
             upstream: proxy.upstream.url.to_string(),
             log_level: &log_level,
             shutdown: &sequence,
             limits: limits.limits,
-            head_budget: &head_budget,
         };
-        operators.serve_ops(&mut ops_tasks, &mut listeners, &startup, refusal, &server);
+        let probes = operators.serve_ops(&mut ops_tasks, &mut listeners, &startup, refusal, &server);
         operators.serve_admin(&mut tasks, &mut listeners, config.admin_token);
+        let (webhook, drain_timeout) = ((&proxy.webhook, &webhook_keys), config.shutdown.drain_timeout);
+        webhooks::serve(&mut webhook_tasks, &mut listeners, &operators, webhook, &mut states, drain_timeout);
 
         let stop = &sequence.stop_control;
-        tasks.spawn("token refresher", refresher.run(stop.clone()));
+        refresher.spawn(&mut tasks, stop);
+        tasks.spawn("state files", states.follow(stop.clone()));
+        billing.into_iter().for_each(|billing| tasks.spawn("billing budget", billing.follow(stop.clone())));
         let (scheme, scrubber) = (config.credentials.scheme, logging::scrubber());
-        let rotation = Rotation { source, scheme, control, scrubber, metrics: Arc::clone(&metrics) };
-        spawn_reloads(&mut tasks, stop, rotation, (config.reloader, log_level), (trust_store_writer, metrics))?;
+        let rotation = Rotation { source, is_loaded, scheme, control, scrubber, metrics: Arc::clone(&shared.metrics) };
+        spawn_reloads(&mut tasks, stop, (rotation, webhook_keys), (config.reloader, log_level), trust_store_writer)?;
         for listener in listeners.proxy {
             tasks.spawn("accept", Arc::clone(&server).accept(listener, sequence.closing.clone()));
         }
-        let (message, callers) = (startup.termination_message, join_addresses(&addresses.proxy));
-        tasks.spawn("startup", startup::follow(token.clone(), refusal_writer, message, callers, stop.clone()));
+        let callers = join_addresses(&addresses.proxy);
+        spawn_startup(&mut tasks, &sequence, (startup, callers), (probes, refusal_writer));
         log_listening(&addresses, &proxy.upstream.url, limits.worker_threads);
-        Ok(Self { addresses, token, server, tasks, ops_tasks, sequence, shutdown: config.shutdown })
+        Ok(Self { addresses, token, server, tasks, ops_tasks, webhook_tasks, sequence, shutdown: config.shutdown })
     }
 
     /// The addresses that were bound.
@@ -237,7 +238,7 @@ impl App {
             ended = self.task_ended() => return Err(ended),
         }
         self.sequence.closing.cancel();
-        let cut_off = self.server.drain(self.shutdown.drain_timeout).await;
+        let (cut_off, ()) = join!(self.server.drain(self.shutdown.drain_timeout), self.webhook_tasks.all_ended());
         self.sequence.stop_control.cancel();
         // A task that exceeds its time is not waited for: nothing is lost with it.
         let _ = timeout(TASK_GRACE, self.tasks.all_ended()).await;
@@ -256,6 +257,7 @@ impl App {
         select! {
             task = self.tasks.next_ended() => TaskEnded { task },
             task = self.ops_tasks.next_ended() => TaskEnded { task },
+            task = self.webhook_tasks.next_ended(), if !self.webhook_tasks.is_empty() => TaskEnded { task },
             () = self.server.worker_ended() => TaskEnded { task: "worker" },
         }
     }
@@ -265,21 +267,40 @@ impl App {
 fn spawn_reloads(
     tasks: &mut Tasks,
     stop: &CancellationToken,
-    rotation: Rotation,
+    (rotation, webhook_keys): (Rotation, WebhookKeys),
     (reloader, log_level): (Reloader, LogLevel),
-    (trust_store, metrics): (TrustStoreWriter, Arc<Metrics>),
+    trust_store: TrustStoreWriter,
 ) -> Result<(), StartError> {
     let hangups = || signal::hangups().map_err(StartError::Signal);
+    let (scrubber, metrics) = (rotation.scrubber.clone(), Arc::clone(&rotation.metrics));
+    tasks.spawn("webhook keys", webhook_keys.follow(scrubber, hangups()?, stop.clone()));
     tasks.spawn("rotation", credential_rotation::follow(rotation, hangups()?, stop.clone()));
     tasks.spawn("reload", config_reload::follow(reloader, log_level, hangups()?, stop.clone()));
     tasks.spawn("trust", ca_reload::follow(trust_store, metrics, hangups()?, stop.clone()));
     Ok(())
 }
 
+/// Starts what reports how the start goes: to `startup.termination_message`, to the log, and to a service manager.
+fn spawn_startup(
+    tasks: &mut Tasks,
+    sequence: &ShutdownSequence,
+    (startup, callers): (config::Startup, String),
+    (probes, refusal_writer): (OpsState, watch::Sender<Option<Refusal>>),
+) {
+    let (draining, stop) = (&sequence.draining, &sequence.stop_control);
+    let token = probes.token.clone();
+    tasks.spawn("startup", startup::follow(token, refusal_writer, startup.termination_message, callers, stop.clone()));
+    if let Some(address) = startup.notify_socket {
+        let manager = ServiceManager::new(Some(&address));
+        tasks.spawn("notify", startup::notify(manager, probes, (draining.clone(), stop.clone())));
+    }
+}
+
 fn log_listening(addresses: &Addresses, upstream: &Uri, worker_threads: NonZeroUsize) {
-    let Addresses { proxy, ops, admin } = addresses;
+    let Addresses { proxy, ops, admin, webhook } = addresses;
     let [proxy, ops, admin] = [proxy, ops, admin].map(|addresses| join_addresses(addresses));
-    info!(version = env!("CARGO_PKG_VERSION"), proxy, ops, admin, %upstream, worker_threads, "listening");
+    let webhook = (!webhook.is_empty()).then(|| join_addresses(webhook));
+    info!(version = build_info::VERSION, proxy, ops, admin, webhook, %upstream, worker_threads, "listening");
 }
 
 /// Warns of rules of the policy that are probably not what was meant.

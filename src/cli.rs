@@ -4,8 +4,11 @@ mod admin;
 mod check;
 mod config;
 mod credentials;
+#[cfg(feature = "cli-docs")]
+mod cli_docs;
 #[cfg(feature = "sandbox")]
 mod demo;
+mod doctor;
 mod health;
 mod local_client;
 mod lockout;
@@ -19,10 +22,13 @@ mod serve;
 mod shutdown;
 mod status;
 mod token;
+mod token_attempt;
 mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
 
+#[cfg(feature = "cli-docs")]
+use clap::CommandFactory as _;
 use clap::{
     Args, Parser, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
@@ -35,7 +41,7 @@ use crate::{
     config::{Environment, Inputs, Problems},
     credentials::{Problem, secret_variables},
     error_chain,
-    process::{self, HardeningError},
+    process::{self, HardeningError, build_info},
     telemetry::logging,
 };
 
@@ -46,11 +52,17 @@ const EXIT_CONFIG: u8 = 78;
 ///
 /// Without a command, it serves.
 #[derive(Debug, Parser)]
-#[command(name = "finicity-proxy", version, max_term_width = 100)]
+#[command(name = "finicity-proxy", version, disable_version_flag = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.")]
 struct Arguments {
     #[command(flatten)]
     sources: Sources,
+    /// Print the version
+    #[arg(short = 'V', long)]
+    version: bool,
+    /// With --version: also the revision and the date of the source, the target and the features
+    #[arg(short, long, requires = "version")]
+    verbose: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -61,6 +73,8 @@ impl Arguments {
         match &self.command {
             #[cfg(feature = "sandbox")]
             Some(Command::Demo(_) | Command::Sandbox(_)) => true,
+            #[cfg(feature = "cli-docs")]
+            Some(Command::Completions { .. } | Command::Man { .. }) => true,
             _ => false,
         }
     }
@@ -105,13 +119,13 @@ enum Command {
     /// Check the configuration and the credentials' presence, without any network
     Check,
     /// Show the configuration in effect, and where each key was set
-    Config {
-        /// Accepted for clarity: secrets are never shown
-        #[arg(long)]
-        redacted: bool,
-    },
+    Config(config::Arguments),
     /// Try new credentials once, under the lock-out guard, before they are rolled out
     Credentials(credentials::Arguments),
+    /// Find out why the proxy has no token: configuration, credentials, network, TLS, clock, one token request
+    ///
+    /// The token request is made under the lock-out guard, as `credentials test` makes it.
+    Doctor(doctor::Arguments),
     /// Show the vendor's operations, and which of them the configuration lets callers call
     Routes,
     /// Ask the running proxy for a probe: 0 when it passes, 1 when it does not
@@ -141,6 +155,18 @@ enum Command {
     /// Reads no environment variable and no configuration file.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Arguments),
+    /// Print the completions of a shell
+    #[cfg(feature = "cli-docs")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write it and those of the commands to a directory
+    #[cfg(feature = "cli-docs")]
+    Man {
+        /// The directory, which must exist
+        directory: Option<PathBuf>,
+    },
 }
 
 /// Parses the command line of this process, runs it, and says how it went.
@@ -174,6 +200,9 @@ pub fn main() -> ExitCode {
         logging::eprint(lines.join("\n"));
         return ExitCode::from(EXIT_CONFIG);
     }
+    if let Some(doctor::Failed(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
     eprint(error_chain::one_line(error.as_ref()));
     let is_configuration = error.is::<Problem>() || error.downcast_ref().is_some_and(StartError::is_configuration);
     if is_configuration { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
@@ -187,13 +216,29 @@ fn without_value(mut error: clap::Error) -> clap::Error {
     error
 }
 
+/// The version; with `is_verbose`, also what the program was built from.
+fn version(is_verbose: bool) -> String {
+    use build_info::{DATE, FEATURES, REVISION, TARGET, VERSION};
+    let version = format!("finicity-proxy {VERSION}");
+    if is_verbose {
+        format!("{version}\nrevision  {REVISION}\ndate      {DATE}\ntarget    {TARGET}\nfeatures  {FEATURES}")
+    } else {
+        version
+    }
+}
+
 fn run(arguments: Arguments, unprotected: Vec<HardeningError>) -> anyhow::Result<()> {
+    if arguments.version {
+        output::print(version(arguments.verbose));
+        return Ok(());
+    }
     let sources = arguments.sources;
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => block_on(serve::run(sources.inputs(), unprotected)),
         Command::Check => block_on(async { check::run(&sources.inputs()).await }),
-        Command::Config { redacted: _ } => config::run(&sources.inputs()),
+        Command::Config(arguments) => config::run(&sources.inputs(), arguments),
         Command::Credentials(arguments) => block_on(credentials::run(sources.inputs(), arguments)),
+        Command::Doctor(arguments) => block_on(doctor::run(sources.inputs(), arguments)),
         Command::Routes => routes::run(&sources.inputs()),
         Command::Health(arguments) => block_on(health::run(sources.inputs(), arguments)),
         Command::Wait(arguments) => block_on(wait::run(sources.inputs(), arguments)),
@@ -207,6 +252,10 @@ fn run(arguments: Arguments, unprotected: Vec<HardeningError>) -> anyhow::Result
         Command::Demo(arguments) => block_on(demo::run(sources, arguments)),
         #[cfg(feature = "sandbox")]
         Command::Sandbox(arguments) => block_on(sandbox::run(sources, arguments)),
+        #[cfg(feature = "cli-docs")]
+        Command::Completions { shell } => cli_docs::completions(shell, Arguments::command()),
+        #[cfg(feature = "cli-docs")]
+        Command::Man { directory } => cli_docs::man(directory.as_deref(), Arguments::command()),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The configuration: from what the operator and the container image wrote, in five sources, to what can run.
 //!
 //! `sources` merges them into a [`Raw`]: text and numbers by key, each with its origin. `resolve` turns that into a [`Config`] of real
-//! types, and reports all problems at once. `config/default.toml` is the list of all keys.
+//! types, and reports all problems at once. `config/default.toml` is the list of all keys, with their comments and defaults; the calls of
+//! `resolve` say what their values have to be. `definition` puts the two together, for `config explain` and the reference in `docs/`.
 //!
 //! Deliberately absent: secrets, which go straight from their source to [`credentials`](mod@credentials), and, in errors, values of keys
 //! that may be secrets in the wrong place: an error repeats what [is plain](crate::secret::is_plain).
@@ -10,20 +11,24 @@ mod command_line;
 mod environment;
 mod sources;
 mod problem;
+mod kind;
 mod reader;
 mod reload;
 mod resolve;
+mod definition;
 
 use std::{path::PathBuf, time::Duration};
 
 pub use command_line::command_line_only;
+pub use definition::{Definition, Explanation, definitions, explain, find, template};
 pub use environment::Environment;
+pub use kind::Kind;
 pub use problem::{Problem, Problems};
 pub use reload::{Changes, Reloader};
 pub use sources::{Inputs, Raw};
 
 use crate::{
-    credentials::{self, basic_password},
+    credentials::{self, WebhookSecretSource, basic_password},
     error_chain,
     policy::Policy,
     proxy,
@@ -31,7 +36,7 @@ use crate::{
     server::{self, Address, SocketAccess},
     telemetry::logging::{self, scrubber},
     tls, token,
-    vendor::catalogue::Catalogue,
+    vendor::{catalogue::Catalogue, webhook::SigningKeys},
 };
 
 /// What can run.
@@ -57,6 +62,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// Where to read what the proxy authenticates with. Nothing has been read yet.
     pub credentials: credentials::Config,
+    /// Where to read the secrets of webhooks, where they are not those of partner authentication.
+    pub webhook_secrets: WebhookSecretSource,
     /// Where rejections are remembered (`auth.state_dir`).
     pub state_dir: Option<PathBuf>,
     /// Whether the credentials are those of the sandbox, whose rejections need not be remembered. Set by `demo`, not by a key.
@@ -76,6 +83,8 @@ pub struct Startup {
     pub fail_on_rejection: bool,
     /// The file that gets the reason of that (`startup.termination_message`).
     pub termination_message: Option<PathBuf>,
+    /// The socket of the service manager that waits for it: `NOTIFY_SOCKET`, which is no key.
+    pub notify_socket: Option<String>,
 }
 
 /// The administrator's socket.
@@ -118,6 +127,8 @@ pub struct Listen {
     pub ops: Vec<Address>,
     /// The administrator (`listen.admin`).
     pub admin: Vec<Address>,
+    /// The vendor's notifications (`webhook.listen`).
+    pub webhook: Vec<Address>,
 }
 
 /// A configuration that cannot run.
@@ -153,6 +164,10 @@ pub fn load(inputs: &Inputs) -> Result<Config, InvalidConfig> {
 fn register_secrets(config: &Config) {
     register_admin_token(config.admin_token.as_ref());
     let egress = config.proxy.upstream.egress.as_ref().and_then(|egress| egress.authorization.as_ref());
+    if let Ok(secrets) = config.webhook_secrets.read() {
+        let keys = SigningKeys::new(secrets.current, secrets.previous);
+        scrubber().register("the webhook secrets", keys.secrets());
+    }
     scrubber().register("the egress proxy's password", egress.and_then(basic_password).into_iter().collect());
 }
 

@@ -1,28 +1,45 @@
 //! The credentials that the proxy holds for its callers, and where they are read from.
 //!
 //! A [`Config`] says which [`CredentialSource`] there is; [`load`] reads one set of [`Credentials`] from it. Each source is a file
-//! or a folder: `env`, `dir`.
+//! or a folder: `env`, `dir`, and a secret store for each cargo feature of its name, over what they share (`store`).
 //!
 //! They are read straight from the environment or from files, never through the `config` crate, which turns digits into
 //! numbers and prints values in its errors. A [`Problem`] names the place and the way out, never the value.
 
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod config;
 pub mod dir;
 mod env;
 mod field;
+#[cfg(feature = "gcp")]
+mod gcp;
 pub mod lockout;
+mod open;
 mod operator;
 mod problem;
 mod source;
+#[cfg(feature = "store")]
+mod store;
+mod store_error;
 mod value;
+#[cfg(feature = "vault")]
+mod vault;
 
-pub use config::{Config, SourceConfig};
+pub use config::{
+    AwsConfig, AzureConfig, AzureIdentity, Config, GcpAmbient, GcpConfig, KvVersion, SourceConfig, StoreConfig,
+    VaultAuth, VaultConfig,
+};
 pub use field::{Field, Sourced};
 pub use operator::{
-    EGRESS_PASSWORD, EGRESS_USERNAME, admin_token, egress_authorization, operator_outline, secret_variables, variables,
+    EGRESS_PASSWORD, EGRESS_USERNAME, WEBHOOK_SECRET, WebhookSecretSource, WebhookSecrets, admin_token,
+    egress_authorization, operator_outline, secret_variables, variables,
 };
 pub use problem::{Problem, ValueDefect};
 pub use source::{CredentialSource, NOT_SET, Values, load};
+pub use store_error::{StoreError, StoreFault};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -65,10 +82,25 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// The partner's identifier and secret; `None` for OAuth 2.0 credentials, which have neither.
+    pub fn partner(&self) -> Option<PartnerCredentials> {
+        (self.scheme == Scheme::Partner)
+            .then(|| PartnerCredentials { id: self.id.clone(), secret: self.secret.clone() })
+    }
+
     /// What no output may ever show: the secret and the App Key.
     pub fn secrets(&self) -> Vec<Secret<Vec<u8>>> {
         vec![Secret::new(self.secret.expose().as_bytes().to_vec()), Secret::new(self.app_key.expose().to_vec())]
     }
+}
+
+/// What signs the vendor's notifications and identifies a partner in calls: a copy of a part of [`Credentials`], kept for these alone.
+#[derive(Clone, Debug)]
+pub struct PartnerCredentials {
+    /// The partner identifier.
+    pub id: Secret<String>,
+    /// The partner secret.
+    pub secret: Secret<String>,
 }
 
 /// An App Key that is known to be legal in a header field.

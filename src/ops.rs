@@ -26,7 +26,7 @@ use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLaye
 
 use crate::{
     telemetry::{Metrics, TokenSnapshot},
-    token::{self, LastError, Refusal, TokenReader},
+    token::{self, LastError, Phase, Refusal, TokenReader},
 };
 
 /// The media type of Prometheus' text format.
@@ -56,6 +56,35 @@ pub struct OpsState {
     pub liveness: LivenessCheck,
 }
 
+impl OpsState {
+    /// Whether the start has succeeded: once the credentials have been read and the first token request has completed, successfully or not; where a token is required, once
+    /// one was obtained; where a rejection fails the start, not while the credentials are refused.
+    ///
+    /// # Errors
+    ///
+    /// What it waits for, or what keeps it from succeeding.
+    pub fn startup(&self) -> Result<(), String> {
+        let status = self.token.status();
+        // The status is newer than what was derived from it.
+        let refusal = Refusal::of_start(*self.startup_refusal.borrow(), &status);
+        let (has_succeeded, reason) = match refusal {
+            Some(refusal) if self.fail_on_rejection || self.require_token => {
+                return Err(format!("{}; {}", refusal.reason(), refusal.remedy()));
+            }
+            _ if self.require_token && status.attempted => {
+                (status.obtained, "no token was obtained yet, and startup.require_token is set")
+            }
+            _ if status.phase == Phase::AwaitingCredentials => {
+                let reason = self.token.unresolved_error();
+                let reason = reason.as_deref().unwrap_or("the first read has not ended yet");
+                return Err(format!("the credentials have not been read yet: {reason}"));
+            }
+            _ => (status.attempted, "the first token call has not ended yet"),
+        };
+        if has_succeeded { Ok(()) } else { Err(reason.to_owned()) }
+    }
+}
+
 /// `/startupz`, `/livez`, `/readyz` (with `?verbose`) and `/metrics`.
 pub fn router(state: OpsState) -> Router {
     Router::new()
@@ -72,21 +101,10 @@ pub fn router(state: OpsState) -> Router {
         .with_state(state)
 }
 
-/// Passes once the first token request has completed, successfully or not; where a token is required, once one was obtained; where
-/// a rejection fails the start, not while the credentials are refused. The listeners are bound before this one answers.
+/// Passes when the start has [succeeded](OpsState::startup). The listeners are bound before this one answers.
 async fn startupz(State(state): State<OpsState>) -> Response {
-    let status = state.token.status();
-    // The status is newer than what was derived from it.
-    let refusal = Refusal::of_start(*state.startup_refusal.borrow(), &status);
-    match refusal {
-        Some(refusal) if state.fail_on_rejection || state.require_token => {
-            probe_response(false, format_args!("{}; {}", refusal.reason(), refusal.remedy()))
-        }
-        _ if state.require_token && status.attempted => {
-            probe_response(status.obtained, "no token was obtained yet, and startup.require_token is set")
-        }
-        _ => probe_response(status.attempted, "the first token call has not ended yet"),
-    }
+    let startup = state.startup();
+    probe_response(startup.is_ok(), startup.err().unwrap_or_default())
 }
 
 async fn livez(State(state): State<OpsState>) -> Response {
@@ -127,6 +145,10 @@ fn verbose_readiness(state: &OpsState, ready: bool, draining: bool) -> String {
     line("token version", token.version().to_string());
     line("token usable for", format!("{} s", token.remaining().as_secs()));
     let next = match (token.state(), token.until_next_attempt()) {
+        (_, wait) if token.status().phase == Phase::AwaitingCredentials => match wait {
+            Some(wait) => format!("when the credentials have been read, next tried in {} s", wait.as_secs()),
+            None => "when the credentials have been read, which is under way".to_owned(),
+        },
         (token::State::Held, wait) => held_until(wait),
         (_, Some(wait)) => format!("in {} s", wait.as_secs()),
         (token::State::Quarantined, None) => "never: quarantined; lift it with POST /api/quarantine/lift".to_owned(),
@@ -211,7 +233,7 @@ mod tests {
 
     use super::*;
     use crate::token::{
-        Clock, LockoutStatus, Phase, TokenWriter, channel,
+        Clock, LockoutStatus, TokenWriter, channel,
         classify::FailureClass,
         scheme::{AuthHeaders, FINICITY_APP_KEY},
     };
@@ -280,6 +302,38 @@ mod tests {
         assert_eq!(get(&state, "/startupz").await.0, 200);
         writer.set_status(Phase::Rejected, None, LockoutStatus::default());
         assert_eq!(get(&state, "/startupz").await.0, 200, "once started, always started");
+    }
+
+    #[tokio::test]
+    async fn the_start_has_not_succeeded_before_the_credentials_were_read() {
+        let (state, mut writer) = ops_state(true);
+        writer.set_status(Phase::AwaitingCredentials, None, LockoutStatus::default());
+        let text = get(&state, "/startupz").await;
+        assert_eq!(
+            text,
+            (503, "not ok: the credentials have not been read yet: the first read has not ended yet\n".to_owned())
+        );
+        assert!(
+            get(&state, "/readyz?verbose")
+                .await
+                .1
+                .contains("next token call: when the credentials have been read, which is under way\n")
+        );
+        writer.set_last_error("the store is sealed; unseal it");
+        let due = writer.clock().now() + Duration::from_secs(30);
+        writer.set_status(Phase::AwaitingCredentials, Some(due), LockoutStatus::default());
+        let text = get(&state, "/startupz").await;
+        assert_eq!(
+            text,
+            (503, "not ok: the credentials have not been read yet: the store is sealed; unseal it\n".to_owned())
+        );
+        assert!(
+            get(&state, "/readyz?verbose")
+                .await
+                .1
+                .contains("next token call: when the credentials have been read, next tried in ")
+        );
+        assert_eq!(get(&state, "/livez").await.0, 200);
     }
 
     const LATCHED: LockoutStatus = LockoutStatus {

@@ -40,6 +40,8 @@ labels! {
         Denied = "denied",
         /// The vendor may bill it (`policy.deny_billable`).
         Billable = "billable",
+        /// The vendor may bill it, and the day's budget is spent (`policy.billable_per_day`).
+        BudgetSpent = "billing_budget_spent",
         /// No rule allows it (`policy.allow`).
         NotAllowed = "not_allowed",
         /// Its path can be read in more than one way.
@@ -54,6 +56,8 @@ pub struct Policy {
     allow: Option<Trie>,
     deny: Option<Trie>,
     deny_billable: bool,
+    /// What may be called although it may be billed.
+    billable_allowed: Option<Trie>,
     mode: Mode,
     unknown: Vec<String>,
 }
@@ -62,26 +66,27 @@ impl Policy {
     /// What `allow` names, or everything if that is empty; but not what `deny` names, nor, with `deny_billable`, what the catalogue
     /// does not know to be free.
     pub fn new(catalogue: &'static Catalogue, allow: &[Rule], deny: &[Rule], deny_billable: bool, mode: Mode) -> Self {
-        let trie = |rules: &[Rule], normalize: fn(&str) -> String| {
-            let mut trie = Trie::default();
-            rules.iter().for_each(|rule| trie.insert(rule, normalize));
-            (!rules.is_empty()).then_some(trie)
-        };
         // A server answers HEAD by doing what it does for GET.
         let denied: Vec<Rule> = deny.iter().map(Rule::with_head).collect();
-        let unknown = [("policy.allow", allow), ("policy.deny", deny)].into_iter().flat_map(|(key, rules)| {
-            let rules = (1..).zip(rules).filter(|(_, rule)| !rule.matches_some_of(catalogue));
-            rules.map(move |(position, _)| format!("rule {position} of {key}"))
-        });
-        let unknown = unknown.collect();
+        let unknown = [("policy.allow", allow), ("policy.deny", deny)];
+        let unknown = unknown.into_iter().flat_map(|(key, rules)| self::unknown(key, rules, catalogue)).collect();
         // The canonical form of what a rule may be made of is its lower case.
         Self {
             allow: trie(allow, str::to_owned),
             deny: trie(&denied, str::to_ascii_lowercase),
             deny_billable,
+            billable_allowed: None,
             mode,
             unknown,
         }
+    }
+
+    /// The same, in which `deny_billable` does not concern what `rules` name.
+    #[must_use]
+    pub fn with_billable_allowed(mut self, catalogue: &'static Catalogue, rules: &[Rule]) -> Self {
+        self.unknown.extend(unknown("policy.billable_allowed", rules, catalogue));
+        self.billable_allowed = trie(rules, str::to_owned);
+        self
     }
 
     /// The rules that match no operation of the catalogue: typing errors, unless they are meant for calls that it does not have.
@@ -112,16 +117,33 @@ impl Policy {
                 return Err(Denial::Denied);
             }
         }
-        if self.deny_billable && operation.is_billable() {
-            return Err(Denial::Billable);
-        }
         let allowed = |allow: &Trie| {
             let segments: Vec<_> =
                 segments(path).map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect();
             allow.matches(methods, segments.iter())
         };
+        if self.deny_billable && operation.is_billable() {
+            // Whoever reads an ambiguous path next may find another operation in it.
+            let is_exempt = |rules| allowed(rules) && form(path).is_some();
+            if !self.billable_allowed.as_ref().is_some_and(is_exempt) {
+                return Err(Denial::Billable);
+            }
+        }
         if self.allow.as_ref().is_none_or(allowed) { Ok(()) } else { Err(Denial::NotAllowed) }
     }
+}
+
+/// The tree of `rules`, if there are any.
+fn trie(rules: &[Rule], normalize: fn(&str) -> String) -> Option<Trie> {
+    let mut trie = Trie::default();
+    rules.iter().for_each(|rule| trie.insert(rule, normalize));
+    (!rules.is_empty()).then_some(trie)
+}
+
+/// The rules of `key` that match no operation of `catalogue`, by their positions.
+fn unknown(key: &str, rules: &[Rule], catalogue: &'static Catalogue) -> Vec<String> {
+    let rules = (1..).zip(rules).filter(|(_, rule)| !rule.matches_some_of(catalogue));
+    rules.map(|(position, _)| format!("rule {position} of {key}")).collect()
 }
 
 /// The canonical form of `path`, if it has the same segments, one by one: none of them is two for some reader, so that with as many in

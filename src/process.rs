@@ -8,8 +8,11 @@
 //! runs without swap), system call filters (the container runtime has them), and wiping the environment block, which lies
 //! outside of everything that safe code can write to.
 
+pub mod build_info;
 pub mod drain;
 pub mod file_watch;
+pub mod service_manager;
+pub mod shared_state;
 pub mod signal;
 
 use std::io;

@@ -19,12 +19,14 @@ mod malformed;
 mod admission;
 pub mod request_target;
 mod endpoints;
+mod billing;
 mod intercept;
 mod body_limits;
 mod concurrency;
 mod deadline;
 pub mod headers;
 mod header_families;
+mod connect;
 mod reauthenticate;
 mod replay;
 mod retry;
@@ -33,6 +35,7 @@ mod inject;
 mod forward;
 mod body;
 mod filter;
+mod webhook;
 
 use std::{convert::Infallible, error::Error as StdError, fmt, sync::Arc};
 
@@ -40,25 +43,33 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::sync::watch;
 use tower::{Service, ServiceBuilder};
 
+pub use billing::BillingBudget;
 pub use body::{ProgressBody, ResponseBody};
 pub use body_limits::{BodyLimits, LimitedBody};
 pub use concurrency::ConcurrencyLayer;
-pub use config::Config;
+pub use config::{Config, ConnectConfig, ExtraHeaders};
 pub use endpoints::{AuthEndpoint, AuthEndpoints, ResponseShape};
-pub use error::{Code, Error, Executed, UNFINISHED_HEAD_RESPONSE};
+pub use error::{Code, Error, Executed};
 pub use exchange::Exchange;
 pub use observe::ObservedBody;
 pub use record::Record;
 pub use replay::ReplayBody;
+pub use webhook::{
+    ForwardTo, ForwardToError, ReplayWindow, SharedSigningKeys, WebhookConfig, WebhookReceiver,
+    router as webhook_router,
+};
 
 use self::{
-    admission::Admission, catch_panic::CatchPanicLayer, deadline::DeadlineLayer, drain::DrainLayer,
-    error_response::ErrorResponseLayer, filter::filter, forward::Upstream, headers::HeaderRules, inject::InjectLayer,
-    intercept::InterceptLayer, observe::ObserveLayer, reauthenticate::ReauthLayer, retry::RetryLayer,
+    admission::Admission, catch_panic::CatchPanicLayer, connect::PartnerIdLayer, deadline::DeadlineLayer,
+    drain::DrainLayer, error_response::ErrorResponseLayer, filter::filter, forward::Upstream, headers::HeaderRules,
+    inject::InjectLayer, intercept::InterceptLayer, observe::ObserveLayer, reauthenticate::ReauthLayer,
+    retry::RetryLayer,
 };
 use crate::{
+    credentials::PartnerCredentials,
     dns::Resolver,
     message::transport::Transport,
     process::drain::Drain,
@@ -98,6 +109,12 @@ pub struct ProxyState {
     pub concurrency: ConcurrencyLayer,
     /// The token that is injected.
     pub token: TokenReader,
+    /// The partner of the credentials in use, if they have one.
+    pub partner: watch::Receiver<Option<PartnerCredentials>>,
+    /// What is left of the calls that may be billed, where they are limited.
+    pub billing: Option<Arc<BillingBudget>>,
+    /// The keys that webhooks are verified by.
+    pub signing_keys: SharedSigningKeys,
     /// Where a refused token is reported.
     pub control: TokenControl,
     /// The metrics.
@@ -146,7 +163,7 @@ where
         + Send
         + 'static,
 {
-    let ProxyState { concurrency, token, control, metrics, drain } = state;
+    let ProxyState { concurrency, token, partner, billing, signing_keys, control, metrics, drain } = state;
     let admission = Arc::new(Admission::new(config, transport));
     let header_rules = Arc::new(HeaderRules::new(&config.injected_headers, &config.forwarded_headers));
     let (catalogue, head_limits, limits) = (config.catalogue, config.head_limits, config.body_limits);
@@ -158,12 +175,13 @@ where
         .layer(filter(move |exchange: &mut Exchange<_>| malformed::check(head_limits, exchange))) // one reading of the message, and no more of it than the limits
         .layer(filter(move |exchange: &mut Exchange<_>| admission.admit(exchange))) // who may call: host names, no browsers, a header
         .map_request(move |exchange| request_target::with_operation(catalogue, exchange)) // which operation of the catalogue it is
-        .layer(InterceptLayer::new(config, token.clone())) // what may be called: methods, targets, policy; token calls end here
+        .layer(InterceptLayer::new(config, token.clone(), billing, signing_keys)) // what may be called: methods, targets, policy; token calls end here
         .layer(filter(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // how much may be sent …
         .map_request(move |exchange| body_limits::limit(limits, exchange)) // … and how slowly
         .layer(concurrency) // how many at once, and how many wait
         .layer(DeadlineLayer::new(config))
         .layer(filter(move |exchange: &mut Exchange<_>| headers::strip_request(&header_rules, exchange))) // nothing of the caller's that could pass for ours …
+        .layer(PartnerIdLayer::new(config, partner)) // the partner's identifier, in the bodies of Connect calls that lack it
         .layer(ReauthLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
         .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
         .layer(InjectLayer::new(config, token)) // … and our credentials, last of all

@@ -22,6 +22,8 @@ mod syn_filter;
 mod slots;
 mod unix_socket;
 mod downstream;
+mod peer_state;
+mod client_watch;
 mod socket_stream;
 mod operator_listener;
 mod worker;
@@ -37,7 +39,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 pub use address::{Address, AddressError};
-pub use config::{Config, EvictionResponse, Limits};
+pub use config::{Config, Limits};
 pub use head_budget::HeadBudget;
 pub use listener::{BindError, Listener, bind, inspect};
 pub use operator_listener::{OperatorListenerConfig, serve};
@@ -82,7 +84,7 @@ pub struct Server {
 
 impl Server {
     /// Starts the worker threads; `make_stack` makes the services of each. Once `drain` has begun, each response is its connection's
-    /// last. Unfinished heads count in `head_budget`, and those that are evicted get the response `eviction_response`.
+    /// last. Unfinished heads count in `head_budget`.
     ///
     /// # Errors
     ///
@@ -91,13 +93,11 @@ impl Server {
         config: &Config,
         metrics: Arc<Metrics>,
         head_budget: HeadBudget,
-        eviction_response: EvictionResponse,
         drain: Drain,
         make_stack: impl Fn() -> PerTransport<S>,
     ) -> io::Result<Self> {
         let worker_exited = CancellationToken::new();
-        let evictions =
-            Evictions::new("proxy", eviction_response.text, Some(eviction_response.code), Arc::clone(&metrics));
+        let evictions = Evictions::new("proxy", Arc::clone(&metrics));
         let context = Arc::new(ListenerContext { head_budget, evictions, close_after_response: false });
         let worker = |number| {
             let connections = Connections::new(config.limits, Arc::clone(&context), drain.clone(), IDLE_DRAIN_GRACE);

@@ -14,7 +14,7 @@ pub use level::{Levels, LogLevel};
 pub use log_limiter::LogLimiter;
 pub use metrics::{
     CloseReason, ConnectFailure, MetricFamily, Metrics, ReauthOutcome, ReloadTarget, RouteMetrics, TokenSnapshot,
-    UpstreamMetrics,
+    UpstreamMetrics, WebhookOutcome,
 };
 pub use scrubber::Scrubber;
 

@@ -10,6 +10,7 @@
 //! and the system's trust store (the image has none). `docs/tls.md` tells operators what this means to them.
 
 mod ca_file;
+mod describe;
 mod failure;
 mod pin;
 mod stream;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use rustls::pki_types::CertificateDer;
 
 pub use ca_file::{Error, Malformed};
+pub use describe::{ChainDescription, describe_chain, exceeded_limit};
 pub use failure::TlsFailure;
 pub use pin::Pin;
 pub use stream::Stream;

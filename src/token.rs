@@ -22,10 +22,11 @@ mod store;
 use std::time::Duration;
 
 pub use clock::{BootInstant, Clock};
-pub use commands::{Command, TokenControl, command_channel};
+pub use commands::{Command, ResetError, TokenControl, command_channel};
 pub use config::Config;
+pub(crate) use endpoint::Route;
 pub use endpoint::{EndpointError, TokenEndpoint, TokenSource, UNPROVEN_TIMEOUT};
-pub use refresher::{FINAL_CALL_GRACE, Refresher};
+pub use refresher::{FINAL_CALL_GRACE, PendingRefresher, Refresher};
 pub use refusal::Refusal;
 pub use status::{CandidateState, LastError, LockoutStatus, Phase, State, Status, Unavailable};
 pub use store::{Token, TokenReader, TokenWriter, channel};

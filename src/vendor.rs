@@ -10,8 +10,10 @@ pub mod catalogue;
 mod challenge;
 mod codes;
 pub mod coding;
+pub mod partner_id;
 pub mod refused_token;
 mod text;
+pub mod webhook;
 
 use serde_json::{Number, Value};
 

@@ -15,6 +15,8 @@ SYSCTLS = {"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.i
            "net.ipv4.tcp_keepalive_probes"}
 SELINUX = {None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
 LABEL = ("finicity-proxy", "sidecar")
+# The values of credentials.source that are secret stores.
+STORES = {"aws", "vault", "gcp", "azure"}
 
 
 def pod_of(document):
@@ -97,6 +99,11 @@ def workload_needs(document):
             yield "a strategy that starts one new pod at a time"
 
 
+def source_of(proxy):
+    """Where the proxy's credentials come from."""
+    return next((v.get("value") for v in proxy.get("env", []) if v["name"] == "FINICITY__CREDENTIALS__SOURCE"), None)
+
+
 def needs(pod):
     """What a pod with the proxy lacks."""
     proxy = proxy_of(pod)
@@ -122,7 +129,12 @@ def needs(pod):
     if any("subPath" in mount or "subPathExpr" in mount for mount in proxy.get("volumeMounts", [])):
         yield "subPath, which does not follow a change of the Secret"
     secret = volumes.get((mounts.get("/etc/finicity-proxy/credentials") or {}).get("name"), {}).get("secret") or {}
-    if secret.get("defaultMode") != 0o444:
+    if source_of(proxy) in STORES:
+        if "finicity-credentials" in volumes or secret:
+            yield "no Secret: its credentials are in a store"
+        if pod.get("serviceAccountName", "default") == "default":
+            yield "a service account of its own, as which it reads the store"
+    elif secret.get("defaultMode") != 0o444:
         yield "the Secret, readable for the proxy"
     state = volumes.get((mounts.get("/var/lib/finicity-proxy") or {}).get("name"), {})
     if not {"emptyDir", "persistentVolumeClaim"} & set(state):
@@ -134,6 +146,8 @@ def needs(pod):
         yield "credentials in files, not in variables"
     others = [container for container in containers(pod) if container["name"] not in ("finicity-proxy", "finicity-sandbox")]
     private = {"finicity-credentials", state.get("name"), run.get("name")}
+    # Tokens of the pod, by which the proxy logs in to a secret store.
+    private |= {mount["name"] for mount in mounts.values() if "projected" in volumes.get(mount["name"], {})}
     if any(mount["name"] in private for container in others for mount in container.get("volumeMounts", [])):
         yield "credentials, state and socket that only the proxy mounts"
     ndots = [option.get("value") for option in (pod.get("dnsConfig") or {}).get("options", []) if option.get("name") == "ndots"]
@@ -231,6 +245,11 @@ GOOD = {"kind": "Deployment", "metadata": {"name": "good", "labels": {"finicity-
         "runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
         "seccompProfile": {"type": "RuntimeDefault"}}}]}}}}
 GOOD_ENV = GOOD["spec"]["template"]["spec"]["initContainers"][0]["env"][0]
+GOOD_STORE = copy.deepcopy(GOOD)
+GOOD_STORE_POD = GOOD_STORE["spec"]["template"]["spec"]
+GOOD_STORE_POD["serviceAccountName"] = "app"
+GOOD_STORE_POD["initContainers"][0]["env"].append({"name": "FINICITY__CREDENTIALS__SOURCE", "value": "aws"})
+del GOOD_STORE_POD["initContainers"][0]["volumeMounts"][0], GOOD_STORE_POD["volumes"][0]
 GOOD_JOB = copy.deepcopy(GOOD) | {"kind": "Job"}
 GOOD_JOB["spec"]["activeDeadlineSeconds"] = 900
 GOOD_JOB["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
@@ -240,6 +259,12 @@ GOOD_GATEWAY["spec"]["template"]["spec"] |= {
     "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}, "initContainers": [],
     "containers": [{key: value for key, value in GOOD["spec"]["template"]["spec"]["initContainers"][0].items() if key != "restartPolicy"}]}
 POD, PROXY, APP = ("spec", "template", "spec"), ("spec", "template", "spec", "initContainers", 0), ("spec", "template", "spec", "containers", 0)
+# The credentials are in a secret store, to which a token of the pod logs in.
+GOOD_VAULT = copy.deepcopy(GOOD_STORE)
+GOOD_VAULT_POD = GOOD_VAULT["spec"]["template"]["spec"]
+GOOD_VAULT_POD["initContainers"][0]["env"][1]["value"] = "vault"
+GOOD_VAULT_POD["volumes"].append({"name": "vault-token", "projected": {}})
+GOOD_VAULT_POD["initContainers"][0]["volumeMounts"].append({"name": "vault-token", "mountPath": "/var/run/secrets/vault"})
 # Each makes a good pod bad in one way. `None` removes.
 BAD = [
     (POD + ("hostNetwork",), True), (POD + ("hostPID",), True), (POD + ("hostIPC",), True),
@@ -275,6 +300,13 @@ BAD = [
     (POD + ("initContainers",), [GOOD["spec"]["template"]["spec"]["initContainers"][0],
                                  {**GOOD["spec"]["template"]["spec"]["containers"][0], "name": "finicity-sandbox"}]),
 ]
+# The same for one whose credentials are in a store.
+BAD_STORES = [(POD + ("serviceAccountName",), None), (POD + ("serviceAccountName",), "default"),
+              (POD + ("volumes", 0), {"name": "finicity-credentials", "secret": {"defaultMode": 0o444}}),
+              (PROXY + ("env", 1, "value"), "dir")]
+# The same for one that logs in to its store with a token of the pod.
+BAD_VAULTS = [(APP + ("volumeMounts",), [{"name": "vault-token", "mountPath": "/x"}]),
+              (PROXY + ("volumeMounts", 0), {"name": "vault-token", "mountPath": "/var/lib/finicity-proxy"})]
 # The same for what makes one pod and ends.
 BAD_JOBS = [(POD + ("restartPolicy",), "Never"), (POD + ("restartPolicy",), None), (("spec", "activeDeadlineSeconds"), None),
             (("spec", "parallelism"), 2), (("spec", "completions"), 5)]
@@ -286,10 +318,11 @@ CRON = ("spec", "jobTemplate")
 def self_test():
     several = copy.deepcopy(GOOD)
     several["spec"] |= {"replicas": 3, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}
-    for good in (GOOD, GOOD_JOB, GOOD_CRONJOB, GOOD_GATEWAY, several):
+    for good in (GOOD, GOOD_STORE, GOOD_VAULT, GOOD_JOB, GOOD_CRONJOB, GOOD_GATEWAY, several):
         assert not list(problems([good])), list(problems([good]))
     cases = [(GOOD, *case) for case in BAD] + [(GOOD_JOB, *case) for case in BAD_JOBS]
     cases += [(GOOD_GATEWAY, *case) for case in BAD_GATEWAYS]
+    cases += [(GOOD_STORE, *case) for case in BAD_STORES] + [(GOOD_VAULT, *case) for case in BAD_VAULTS]
     cases += [(GOOD_CRONJOB, CRON + path, value) for path, value in BAD_JOBS]
     for good, path, value in cases:
         bad = copy.deepcopy(good)

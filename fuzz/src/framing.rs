@@ -27,6 +27,7 @@ pub fn framing(input: &[u8]) {
     assert_eq!(frame(input, by_content), outcome, "in pieces of changing sizes");
 
     let framed = &input[..outcome.error.map_or(input.len(), |error| error.offset)];
+    check_heads(framed);
     let mut messages = messages(framed);
     assert_eq!(messages.len() as u64, outcome.heads);
     // The program has the service respond to a substitute of the first head that hyper cannot read, and passes on nothing after it.
@@ -79,6 +80,27 @@ struct Message {
     refused: bool,
     /// Whether the head is passed on as it is.
     is_readable: bool,
+}
+
+/// A head that is taken as one that hyper reads because of its lines is one.
+fn check_heads(passed: &[u8]) {
+    let (mut framer, mut at) = (MessageFramer::new(LIMITS), 0);
+    while at < passed.len() {
+        let heads = framer.heads();
+        let (consumed, fault) = match framer.consume_to_head_end(&passed[at..]) {
+            Ok(consumed) => (consumed, None),
+            Err(error) => (error.offset, Some(error.fault)),
+        };
+        at += consumed;
+        if framer.heads() > heads {
+            let ended = framer.ended_head();
+            let head = &passed[at - ended.bytes..at];
+            assert_eq!(ended.check(head, LIMITS.headers), check(head, LIMITS.headers));
+        }
+        if fault.is_some() {
+            return;
+        }
+    }
 }
 
 /// The messages whose heads have ended in `passed`.

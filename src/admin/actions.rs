@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tracing::info;
 
 use super::AdminState;
-use crate::{credentials::lockout::Decision, telemetry::AUDIT};
+use crate::{credentials::lockout::Decision, telemetry::AUDIT, token::ResetError};
 
 pub(super) fn routes() -> Router<AdminState> {
     Router::new()
@@ -57,18 +57,23 @@ struct ResetQuery {
 
 async fn reset_latch(State(state): State<AdminState>, Query(reset): Query<ResetQuery>) -> Response {
     match state.control.reset_latch(reset.override_budget).await {
-        None => respond(false, ""),
-        Some(Decision::Allowed) => respond(true, "reset: the credentials are tried once more\n"),
-        Some(Decision::Latched) => {
+        Err(ResetError::Ended) => respond(false, ""),
+        Err(ResetError::NoCredentials) => {
+            let help = "not reset: the credentials have not been read yet, and until then no token request is made; see \
+                       finicity-proxy status\n";
+            (StatusCode::CONFLICT, help).into_response()
+        }
+        Ok(Decision::Allowed) => respond(true, "reset: the credentials are tried once more\n"),
+        Ok(Decision::Latched) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the reset could not be written; see the log\n").into_response()
         }
-        Some(Decision::Held) => {
+        Ok(Decision::Held) => {
             let help = "not reset: held, since too many token requests with these credentials have an unknown outcome, and five \
                        failed ones lock the vendor account. If the vendor has confirmed the credentials: finicity-proxy lockout \
                        reset --override-budget (POST /api/latch/reset?override_budget=true)\n";
             (StatusCode::CONFLICT, help).into_response()
         }
-        Some(Decision::BudgetSpent) => {
+        Ok(Decision::BudgetSpent) => {
             let help = "not reset: too many credentials of this id were rejected, and five rejections lock the vendor account. If \
                        the vendor has confirmed the present ones: finicity-proxy lockout reset --override-budget (POST \
                        /api/latch/reset?override_budget=true)\n";

@@ -7,7 +7,7 @@ use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 
 use super::AdminState;
-use crate::token::Refusal;
+use crate::{credentials::Scheme, token::Refusal};
 
 /// The state of the process. Fields are only ever added, so that a command reads the status of a newer or older proxy.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -19,7 +19,7 @@ pub struct Status {
     pub uptime_s: u64,
     /// Where requests are forwarded to.
     pub upstream: Cow<'static, str>,
-    /// The scheme of the credentials at the start: `oauth2` or `partner`.
+    /// The scheme of the credentials in use: `oauth2` or `partner`. Empty before they have been read.
     pub scheme: Cow<'static, str>,
     /// Where the credentials come from: `environment` or `directory`.
     pub credentials_source: Cow<'static, str>,
@@ -98,7 +98,7 @@ pub(super) async fn get_status(State(state): State<AdminState>) -> Json<Status> 
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_s: state.started.elapsed().as_secs(),
         upstream: state.upstream.into(),
-        scheme: state.scheme.as_str().into(),
+        scheme: status.scheme.map_or("", Scheme::as_str).into(),
         credentials_source: state.credentials_source.into(),
         credentials_description: state.credentials_description.into(),
         draining: state.draining.is_cancelled(),

@@ -7,6 +7,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
+    credentials::Scheme,
     telemetry::Levels,
     token::{Clock, channel, command_channel},
 };
@@ -18,7 +19,8 @@ async fn call(
     admin_token: Option<&str>,
     fields: &[(&str, &str)],
 ) -> (u16, String) {
-    let (_writer, token) = channel(Clock::Boot, Duration::from_secs(2));
+    let (mut writer, token) = channel(Clock::Boot, Duration::from_secs(2));
+    writer.set_scheme(Scheme::Partner);
     // Commands are not received, so an authorized action is answered as during a shutdown.
     let (control, _) = command_channel();
     let state = AdminState {
@@ -29,7 +31,6 @@ async fn call(
         upstream: "https://api.finicity.com".to_owned(),
         credentials_source: "directory",
         credentials_description: "the directory /x".to_owned(),
-        scheme: Scheme::Partner,
         lockout_storage: "memory",
         admin_token: admin_token.map(Secret::from),
         log_level: LogLevel::noop(Levels::default()),

@@ -1,21 +1,32 @@
-//! Follows the source of the credentials, and hands new ones to the refresher.
+//! Follows the source of the credentials: hands the first ones to the refresher where the start did not read them, and then each change.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{select, signal::unix::Signal};
+use tokio::{select, signal::unix::Signal, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    credentials::{self, CredentialSource, Scheme},
+    credentials::{self, CredentialSource, Credentials, Problem, Scheme, StoreFault},
     error_chain,
     telemetry::{AUDIT, Metrics, ReloadTarget, Scrubber},
     token::TokenControl,
 };
 
-/// Takes changed credentials from their source to the refresher.
+/// The pause after the first failed attempt to read the first credentials. It doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest such pause.
+const MAX_RETRY: Duration = Duration::from_secs(60);
+
+/// Pauses are shorter by up to this share, so that a fleet that starts while its store is down does not retry in step.
+const RETRY_JITTER: f64 = 0.2;
+
+/// Takes credentials from their source to the refresher.
 pub(super) struct Rotation {
     pub(super) source: Box<dyn CredentialSource>,
+    /// Whether the start has read the first ones.
+    pub(super) is_loaded: bool,
     /// The scheme that is configured, if any; otherwise the credentials decide.
     pub(super) scheme: Option<Scheme>,
     pub(super) control: TokenControl,
@@ -23,37 +34,136 @@ pub(super) struct Rotation {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Loads the credentials again whenever their source reports a change and at each of `hangups`, until `stop` is cancelled.
-/// Credentials that cannot be used are logged, and those in use stay.
-pub(super) async fn follow(rotation: Rotation, mut hangups: Signal, stop: CancellationToken) {
-    let Rotation { mut source, scheme, control, scrubber, metrics } = rotation;
+/// Loads the first credentials where the start did not, for as long as that takes; then loads them again whenever their source reports a
+/// change and at each of `hangups`. Ends when `stop` is cancelled. Credentials that cannot be read or used are logged, and those in use
+/// stay.
+pub(super) async fn follow(rotation: Rotation, hangups: Signal, stop: CancellationToken) {
+    select! {
+        () = stop.cancelled() => {}
+        () = run(rotation, hangups) => {}
+    }
+}
+
+async fn run(mut rotation: Rotation, mut hangups: Signal) {
+    if rotation.source.uses_network() {
+        for fault in StoreFault::ALL {
+            rotation.metrics.init_store_error(fault.as_str());
+        }
+    }
+    let mut failures = Failures { metrics: Arc::clone(&rotation.metrics), logged: Vec::new() };
+    if !rotation.is_loaded {
+        rotation.load_first(&mut hangups, &mut failures).await;
+    }
     loop {
         select! {
-            () = stop.cancelled() => return,
-            () = source.changed() => {}
-            _ = hangups.recv() => info!(target: AUDIT, "SIGHUP: reading the credentials again"),
+            changed = rotation.source.changed() => if let Err(problem) = changed {
+                failures.report(&[problem], Stage::Running);
+                continue;
+            },
+            _ = hangups.recv() => failures.hangup(),
         }
-        let stable_load = async {
-            source.wait_until_stable().await;
-            credentials::load(source.as_mut(), scheme).await
-        };
-        let loaded = select! {
-            () = stop.cancelled() => return,
-            loaded = stable_load => loaded,
-        };
-        match loaded {
+        match rotation.load().await {
             Ok(credentials) => {
-                metrics.reloaded(ReloadTarget::Credentials, true);
-                scrubber.register("new credentials", credentials.secrets());
-                control.rotate(credentials).await;
+                failures.end();
+                rotation.control.rotate(credentials).await;
             }
-            Err(problems) => {
-                metrics.reloaded(ReloadTarget::Credentials, false);
-                for problem in problems {
-                    let problem = error_chain::one_line(&problem);
-                    error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay");
+            Err(problems) => failures.report(&problems, Stage::Running),
+        }
+    }
+}
+
+/// Logs where the first credentials came from.
+pub(super) fn log_loaded(source: &dyn CredentialSource, credentials: &Credentials) {
+    info!(target: AUDIT, source = source.kind(), scheme = credentials.scheme.as_str(), "credentials were loaded");
+}
+
+impl Rotation {
+    /// Loads the first credentials and hands them over.
+    async fn load_first(&mut self, hangups: &mut Signal, failures: &mut Failures) {
+        let mut pause = FIRST_RETRY;
+        loop {
+            let problems = match self.load().await {
+                Ok(credentials) => {
+                    failures.end();
+                    log_loaded(self.source.as_ref(), &credentials);
+                    return self.control.rotate(credentials).await;
+                }
+                Err(problems) => problems,
+            };
+            let wait = pause.mul_f64(1.0 - RETRY_JITTER * fastrand::f64());
+            failures.report(&problems, Stage::Start);
+            self.control.report_failed_first_load(one_sentence(&problems), wait).await;
+            pause = MAX_RETRY.min(pause * 2);
+            select! {
+                () = sleep(wait) => {}
+                _ = hangups.recv() => {
+                    failures.hangup();
+                    pause = FIRST_RETRY;
                 }
             }
         }
+    }
+
+    /// Loads the credentials once no change is in progress.
+    async fn load(&mut self) -> Result<Credentials, Vec<Problem>> {
+        self.source.wait_until_stable().await;
+        let credentials = credentials::load(self.source.as_mut(), self.scheme).await?;
+        self.scrubber.register("new credentials", credentials.secrets());
+        Ok(credentials)
+    }
+}
+
+fn one_sentence(problems: &[Problem]) -> String {
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// When a load fails.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// Before there are credentials.
+    Start,
+    /// While others are in use.
+    Running,
+}
+
+/// Counts and logs what keeps credentials from being read. The same problems in a row are logged once, since a store is polled.
+struct Failures {
+    metrics: Arc<Metrics>,
+    logged: Vec<String>,
+}
+
+impl Failures {
+    fn report(&mut self, problems: &[Problem], stage: Stage) {
+        self.metrics.reloaded(ReloadTarget::Credentials, false);
+        for problem in problems {
+            if let Problem::Store(error) = problem {
+                self.metrics.store_failed(error.fault.as_str());
+            }
+        }
+        let lines: Vec<String> = problems.iter().map(|problem| error_chain::one_line(problem)).collect();
+        if lines == self.logged {
+            return;
+        }
+        for problem in &lines {
+            match stage {
+                Stage::Start => {
+                    error!(target: AUDIT, problem, "the first credentials cannot be read; requests are refused until they can");
+                }
+                Stage::Running => error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay"),
+            }
+        }
+        self.logged = lines;
+    }
+
+    /// An operator waits for the outcome of the next load, even if it is the same as before.
+    fn hangup(&mut self) {
+        info!(target: AUDIT, "SIGHUP: reading the credentials again");
+        self.logged.clear();
+    }
+
+    fn end(&mut self) {
+        self.metrics.reloaded(ReloadTarget::Credentials, true);
+        self.logged.clear();
     }
 }

@@ -2,14 +2,29 @@
 
 use std::sync::Arc;
 
-use super::StartError;
+use tracing::warn;
+
+use super::{StartError, shared::Shared, state_files::StateFiles, token_refresh::TokenRefresh, webhooks::WebhookKeys};
 use crate::{
-    dns::Resolver,
     message::transport::PerTransport,
-    proxy::{self, UpstreamPool},
-    server::{self, EvictionResponse, HeadBudget, Server},
-    tls::TrustStore,
+    proxy::{self, BillingBudget, ConcurrencyLayer, UpstreamPool},
+    server::{self, Server},
+    token::Clock,
 };
+
+/// The day's budget of calls that may be billed, where there is one; it is kept in `states`.
+pub(super) fn billing_budget(
+    config: &proxy::Config,
+    shared: &Shared,
+    states: &mut StateFiles,
+) -> Option<Arc<BillingBudget>> {
+    let budget = BillingBudget::new(config.billable_per_day?, Clock::Boot, Arc::clone(&shared.metrics));
+    if !states.are_kept() {
+        warn!("auth.state_dir is not set: a restart begins a new count for policy.billable_per_day");
+    }
+    states.add(Arc::clone(&budget));
+    Some(budget)
+}
 
 /// Starts the workers. Each has its own pool of upstream connections, and one stack of layers for each transport over it.
 ///
@@ -19,19 +34,24 @@ use crate::{
 pub(super) fn start(
     server: &server::Config,
     config: &proxy::Config,
-    proxy_state: &proxy::ProxyState,
-    resolver: &Resolver,
-    trust_store: &TrustStore,
-    heads: HeadBudget,
+    (refresh, webhook_keys, billing): (&TokenRefresh, &WebhookKeys, Option<&Arc<BillingBudget>>),
+    shared: &Shared,
 ) -> Result<Arc<Server>, StartError> {
-    let stack = || {
-        let pool =
-            UpstreamPool::new(config, resolver.for_runtime(), trust_store.clone(), Arc::clone(&proxy_state.metrics));
-        PerTransport::new(|transport| proxy::stack(config, transport, pool.clone(), proxy_state.clone()))
+    let Shared { resolver, trust_store, metrics, drain, head_budget } = shared;
+    let state = proxy::ProxyState {
+        concurrency: ConcurrencyLayer::new(config, Arc::clone(metrics)),
+        token: refresh.token.clone(),
+        partner: refresh.partner.clone(),
+        billing: billing.cloned(),
+        signing_keys: webhook_keys.shared(),
+        control: refresh.control.clone(),
+        metrics: Arc::clone(metrics),
+        drain: drain.clone(),
     };
-    let given_up =
-        EvictionResponse { text: proxy::UNFINISHED_HEAD_RESPONSE, code: proxy::Code::RequestTimeout.as_str() };
-    let (metrics, drain) = (Arc::clone(&proxy_state.metrics), proxy_state.drain.clone());
-    let started = Server::start(server, metrics, heads, given_up, drain, stack);
+    let stack = || {
+        let pool = UpstreamPool::new(config, resolver.for_runtime(), trust_store.clone(), Arc::clone(metrics));
+        PerTransport::new(|transport| proxy::stack(config, transport, pool.clone(), state.clone()))
+    };
+    let started = Server::start(server, Arc::clone(metrics), head_budget.clone(), drain.clone(), stack);
     Ok(Arc::new(started.map_err(StartError::Worker)?))
 }

@@ -19,6 +19,8 @@ pub struct Addresses {
     pub ops: Vec<Address>,
     /// Of the admin port.
     pub admin: Vec<Address>,
+    /// Of the webhook listener.
+    pub webhook: Vec<Address>,
 }
 
 /// The addresses as text, separated by commas.
@@ -32,6 +34,7 @@ pub(super) struct Listeners {
     pub(super) ops: Vec<Listener>,
     pub(super) admin_port: Vec<Listener>,
     pub(super) admin_socket: Vec<Listener>,
+    pub(super) webhook: Vec<Listener>,
 }
 
 impl Listeners {
@@ -47,6 +50,7 @@ impl Listeners {
             ops: server::bind("listen.ops", &listen.ops, &owner)?,
             admin_port: server::bind("listen.admin", &listen.admin, &owner)?,
             admin_socket: bind_admin_socket(admin_socket, &owner)?,
+            webhook: server::bind("webhook.listen", &listen.webhook, &owner)?,
         })
     }
 
@@ -61,6 +65,7 @@ impl Listeners {
             proxy: addresses(&self.proxy)?,
             ops: addresses(&self.ops)?,
             admin: addresses(&self.admin_port)?,
+            webhook: addresses(&self.webhook)?,
         })
     }
 }

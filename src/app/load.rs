@@ -16,8 +16,26 @@ pub struct Loaded {
     pub config: Config,
     /// Where the credentials came from, to be followed from now on.
     pub source: Box<dyn CredentialSource>,
-    /// The credentials of this moment.
-    pub credentials: Credentials,
+    /// The credentials of this moment; `None` where reading them uses a network, which may take as long as that is down.
+    pub credentials: Option<Credentials>,
+}
+
+impl Loaded {
+    /// The credentials, which are read now where that uses a network.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is lost when it is dropped.
+    pub async fn read_credentials(&mut self) -> Result<Credentials, Problems> {
+        match self.credentials.take() {
+            Some(credentials) => Ok(credentials),
+            None => read(self.source.as_mut(), self.config.credentials.scheme).await,
+        }
+    }
 }
 
 /// A configuration that can run, as far as that can be known without a network.
@@ -35,8 +53,8 @@ pub struct Checked {
     pub notes: Vec<String>,
 }
 
-/// Loads the configuration, and then the credentials from their source, which takes as long as the source does. From then on no
-/// output of this process shows them.
+/// Loads the configuration, and then the credentials from their source, unless that uses a network. From then on no output of this
+/// process shows them.
 ///
 /// # Errors
 ///
@@ -44,8 +62,9 @@ pub struct Checked {
 pub async fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
-    let credentials = read(source.as_mut(), config.credentials.scheme).await;
-    let credentials = with_problems(credentials, preflight::inspect(&config).problems)?;
+    let credentials = read_offline(source.as_mut(), config.credentials.scheme).await;
+    let scheme = scheme_of(&credentials);
+    let credentials = with_problems(credentials, preflight::inspect(&config, scheme).problems)?;
     Ok(Loaded { config, source, credentials })
 }
 
@@ -58,11 +77,17 @@ pub async fn check(inputs: &Inputs) -> Result<Checked, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
     let credentials = read_offline(source.as_mut(), config.credentials.scheme).await;
-    let Findings { problems, notes } = preflight::inspect(&config);
+    let scheme = scheme_of(&credentials);
+    let Findings { problems, notes } = preflight::inspect(&config, scheme);
     let credentials = with_problems(credentials, problems)?;
     let outline = source.outline().into_iter().chain(operator_outline(inputs.environment.variables()));
     let found = outline.filter(|line| !line.ends_with(NOT_SET)).collect();
     Ok(Checked { config, source: source.description(), credentials, found, notes })
+}
+
+/// The scheme of the credentials, as far as they have been read.
+fn scheme_of(credentials: &Result<Option<Credentials>, Problems>) -> Option<Scheme> {
+    credentials.as_ref().ok()?.as_ref().map(|credentials| credentials.scheme)
 }
 
 /// `outcome`, or an error where there are `more` problems.
@@ -143,7 +168,7 @@ mod tests {
             CredentialProblem::Missing(field.file_name().to_owned(), "add it".to_owned())
         }
 
-        fn changed(&mut self) -> BoxFuture<'_, ()> {
+        fn changed(&mut self) -> BoxFuture<'_, Result<(), CredentialProblem>> {
             Box::pin(future::pending())
         }
     }

@@ -1,42 +1,45 @@
-//! Serves the operators' listeners: probes and metrics, and the admin API.
+//! Serves the listeners that are not on the path of requests: probes and metrics, the admin API, and webhooks.
 
 use std::{sync::Arc, time::Duration};
 
+use axum::Router;
 use tokio::{sync::watch, time::Instant};
 
-use super::{listeners::Listeners, shutdown::ShutdownSequence, startup::Durability, tasks::Tasks};
+use super::{listeners::Listeners, shared::Shared, shutdown::ShutdownSequence, startup::Durability, tasks::Tasks};
 use crate::{
     admin,
     config::Startup,
-    credentials::{CredentialSource, Scheme},
+    credentials::CredentialSource,
     message::transport::Transport,
-    ops,
+    ops::{self, OpsState},
     secret::Secret,
-    server::{self, HeadBudget, Limits, OperatorListenerConfig, Server},
-    telemetry::{LogLevel, Metrics},
+    server::{self, Limits, OperatorListenerConfig, Server},
+    telemetry::LogLevel,
     token::{Refusal, TokenControl, TokenReader},
 };
 
 /// How long a connection to the admin listener may be idle. An administrator makes one request, or a few in a row.
 const ADMIN_IDLE: Duration = Duration::from_secs(5);
 
+/// How long a connection to the webhook listener may be idle.
+const WEBHOOK_IDLE: Duration = Duration::from_secs(60);
+
 /// What the operators' listeners show and act on.
 pub(super) struct Operators<'a> {
     pub(super) token: &'a TokenReader,
     pub(super) control: &'a TokenControl,
-    pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) shared: &'a Shared,
     pub(super) source: &'a dyn CredentialSource,
-    pub(super) scheme: Scheme,
     pub(super) durability: Durability,
     pub(super) upstream: String,
     pub(super) log_level: &'a LogLevel,
     pub(super) shutdown: &'a ShutdownSequence,
     pub(super) limits: Limits,
-    pub(super) head_budget: &'a HeadBudget,
 }
 
 impl Operators<'_> {
-    /// Serves probes and metrics on `listeners.ops`. `refusal` is why the start fails, if it does.
+    /// Serves probes and metrics on `listeners.ops`, and returns what they are answered from. `refusal` is why the start fails, if it
+    /// does.
     pub(super) fn serve_ops(
         &self,
         tasks: &mut Tasks,
@@ -44,12 +47,12 @@ impl Operators<'_> {
         startup: &Startup,
         refusal: watch::Receiver<Option<Refusal>>,
         server: &Arc<Server>,
-    ) {
+    ) -> OpsState {
         let server = Arc::clone(server);
-        let router = ops::router(ops::OpsState {
+        let state = OpsState {
             token: self.token.clone(),
             credentials_description: self.source.description(),
-            metrics: Arc::clone(self.metrics),
+            metrics: Arc::clone(&self.shared.metrics),
             draining: self.shutdown.draining.clone(),
             require_token: startup.require_token,
             fail_on_rejection: self.durability.permits_failure(startup.fail_on_rejection),
@@ -58,13 +61,15 @@ impl Operators<'_> {
                 let server = Arc::clone(&server);
                 Box::pin(async move { server.is_alive().await })
             }),
-        });
+        };
+        let router = ops::router(state.clone());
         // A probe needs one request: a connection is closed after it.
         let listener_config = self.listener_config("ops", self.limits, true);
         for listener in listeners.ops.drain(..) {
             let stop = self.shutdown.stop_ops.clone();
             tasks.spawn("ops", server::serve(listener_config.clone(), listener, router.clone(), stop));
         }
+        state
     }
 
     /// Serves the admin API on the admin port and the admin socket.
@@ -82,7 +87,6 @@ impl Operators<'_> {
             upstream: self.upstream.clone(),
             credentials_source: self.source.kind(),
             credentials_description: self.source.description(),
-            scheme: self.scheme,
             lockout_storage: self.durability.as_str(),
             admin_token,
             log_level: self.log_level.clone(),
@@ -99,6 +103,22 @@ impl Operators<'_> {
         }
     }
 
+    /// Serves the webhook listener, until the proxy's own listeners close. What is under way is finished, within `drain_timeout`.
+    pub(super) fn serve_webhooks(
+        &self,
+        tasks: &mut Tasks,
+        listeners: &mut Listeners,
+        router: &Router,
+        drain_timeout: Duration,
+    ) {
+        let listener_config = self.listener_config("webhook", self.limits.with_max_idle(WEBHOOK_IDLE), false);
+        let listener_config = OperatorListenerConfig { drain_timeout, ..listener_config };
+        for listener in listeners.webhook.drain(..) {
+            let stop = self.shutdown.closing.clone();
+            tasks.spawn("webhook", server::serve(listener_config.clone(), listener, router.clone(), stop));
+        }
+    }
+
     fn listener_config(
         &self,
         name: &'static str,
@@ -109,8 +129,9 @@ impl Operators<'_> {
             name,
             limits,
             close_after_response,
-            head_budget: self.head_budget.clone(),
-            metrics: Arc::clone(self.metrics),
+            drain_timeout: server::FINAL_RESPONSE_GRACE,
+            head_budget: self.shared.head_budget.clone(),
+            metrics: Arc::clone(&self.shared.metrics),
         }
     }
 }

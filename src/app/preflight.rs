@@ -7,7 +7,10 @@ use std::path::Path;
 use super::listeners::join_addresses;
 use crate::{
     config::{Config, Problem},
-    credentials::lockout::{self, StateOutlook},
+    credentials::{
+        Scheme, WEBHOOK_SECRET,
+        lockout::{self, StateOutlook},
+    },
     error_chain,
     secret::ShownPath,
     server::{self, Address, BindError},
@@ -36,13 +39,39 @@ impl Findings {
     }
 }
 
-/// Looks at the addresses, the sockets and the state directory of `config`.
-pub(super) fn inspect(config: &Config) -> Findings {
+/// Looks at the addresses, the sockets and the state directory of `config`, and whether webhooks can be verified with credentials of
+/// `scheme`, where that is known.
+pub(super) fn inspect(config: &Config, scheme: Option<Scheme>) -> Findings {
+    let mut findings = inspect_listeners(config);
+    let has_webhook_secret = config.webhook_secrets.read().is_ok_and(|secrets| secrets.current.is_some());
+    if !config.listen.webhook.is_empty() && scheme == Some(Scheme::OAuth2) && !has_webhook_secret {
+        let text = format!(
+            "webhook.listen: OAuth 2.0 credentials cannot verify webhooks: set {WEBHOOK_SECRET} or {WEBHOOK_SECRET}_FILE to the partner secret"
+        );
+        findings.problems.push(Problem::other(text));
+    }
+    if let Some(dir) = &config.state_dir {
+        match lockout::inspect(dir) {
+            Ok(outlook) => findings.notes.extend(state_note(dir, outlook)),
+            Err(error) => {
+                let text = error_chain::one_line(&error);
+                findings.problems.push(Problem::other(format!("auth.state_dir: {text}")));
+            }
+        }
+    }
+    findings
+}
+
+/// Looks at the addresses and the sockets of `config`.
+fn inspect_listeners(config: &Config) -> Findings {
     let mut findings = Findings::default();
     let listen = &config.listen;
-    for (key, addresses) in
-        [("listen.proxy", &listen.proxy), ("listen.ops", &listen.ops), ("listen.admin", &listen.admin)]
-    {
+    for (key, addresses) in [
+        ("listen.proxy", &listen.proxy),
+        ("listen.ops", &listen.ops),
+        ("listen.admin", &listen.admin),
+        ("webhook.listen", &listen.webhook),
+    ] {
         findings.add_bind_errors(server::inspect(key, addresses));
         if addresses.iter().any(|address| address.tcp().is_some_and(|tcp| tcp.port() == 0)) {
             let addresses = join_addresses(addresses);
@@ -60,16 +89,12 @@ pub(super) fn inspect(config: &Config) -> Findings {
             findings.add_bind_errors(errors);
         }
     }
-    if let Some(dir) = &config.state_dir {
-        match lockout::inspect(dir) {
-            Ok(outlook) => findings.notes.extend(state_note(dir, outlook)),
-            Err(error) => {
-                let text = error_chain::one_line(&error);
-                findings.problems.push(Problem::other(format!("auth.state_dir: {text}")));
-            }
-        }
-    }
     findings
+}
+
+/// What keeps the addresses and the sockets of `config` from being listened on, until the configuration or the machine is changed.
+pub fn listener_problems(config: &Config) -> Vec<Problem> {
+    inspect_listeners(config).problems
 }
 
 /// What an operator should know of the state directory `dir`.

@@ -1,7 +1,9 @@
-//! A start whose credentials are refused: whether it may fail for that, and where the reason is left for `kubectl describe pod`.
+//! A start whose credentials are refused: whether it may fail for that, and where the reason is left for `kubectl describe pod`. And what
+//! a service manager is notified of.
 
 use std::{
     fs::OpenOptions,
+    future::pending,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -12,7 +14,11 @@ use tokio::{select, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::token::{Refusal, TokenReader};
+use crate::{
+    ops::OpsState,
+    process::service_manager::ServiceManager,
+    token::{Phase, Refusal, Status, TokenReader},
+};
 
 /// Where the lock-out state is kept, as far as it matters what ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +82,8 @@ fn is_overlay(_dir: &Path) -> bool {
     false
 }
 
-/// Keeps `refused` at what keeps the start from succeeding, and the file `message` at the reason and remedy of that, until `stop`
-/// is cancelled. Logs `ready` once there is the first token, with the addresses for `callers`. The kubelet reads that file when the container ends, and after a refused start that is by a signal.
+/// Keeps `refused` at the refusal that keeps the start from succeeding, and the file `message` at the reason and remedy of that, or at
+/// why the credentials have not been read yet, until `stop` is cancelled. Logs `ready` once there is the first token, with the addresses for `callers`. The kubelet reads that file when the container ends, and after a refused start that is by a signal.
 pub(super) async fn follow(
     mut token: TokenReader,
     refused: watch::Sender<Option<Refusal>>,
@@ -86,8 +92,9 @@ pub(super) async fn follow(
     stop: CancellationToken,
 ) {
     // One of an earlier process, where the file outlives them.
+    let mut left = String::new();
     if let Some(path) = &message {
-        leave(path, None);
+        leave(path, &left);
     }
     let mut is_ready = false;
     loop {
@@ -96,11 +103,16 @@ pub(super) async fn follow(
             info!(proxy = callers, "ready");
         }
         let before = *refused.borrow();
-        let now = Refusal::of_start(before, &token.status());
+        let status = token.status();
+        let now = Refusal::of_start(before, &status);
         if now != before {
             refused.send_replace(now);
+        }
+        let text = termination_message(now, &status);
+        if text != left {
+            left = text;
             if let Some(path) = &message {
-                leave(path, now);
+                leave(path, &left);
             }
         }
         select! {
@@ -110,9 +122,43 @@ pub(super) async fn follow(
     }
 }
 
-/// Writes the message of `refusal` to `path`, or empties it.
-fn leave(path: &Path, refusal: Option<Refusal>) {
-    let text = refusal.map(|refusal| format!("{}; {}\n", refusal.reason(), refusal.remedy())).unwrap_or_default();
+/// Notifies the service manager: of what the start waits for, of its success, which is that of `/startupz`, and of the shutdown.
+pub(super) async fn notify(
+    manager: ServiceManager,
+    state: OpsState,
+    (draining, stop): (CancellationToken, CancellationToken),
+) {
+    let mut token = state.token.clone();
+    let starting = async {
+        let mut last = None;
+        while let Err(reason) = state.startup() {
+            if last.as_ref() != Some(&reason) {
+                manager.notify(&format!("STATUS={reason}"));
+                last = Some(reason);
+            }
+            token.changed().await;
+        }
+        manager.notify("READY=1\nSTATUS=serving");
+        pending::<()>().await;
+    };
+    select! {
+        () = draining.cancelled() => manager.notify("STOPPING=1\nSTATUS=draining"),
+        () = starting => {}
+    }
+    stop.cancelled().await;
+}
+
+/// Why the start does not succeed; empty when nothing is known to keep it from that.
+fn termination_message(refusal: Option<Refusal>, status: &Status) -> String {
+    match (refusal, &status.last_error) {
+        (Some(refusal), _) => format!("{}; {}\n", refusal.reason(), refusal.remedy()),
+        (None, Some(error)) if status.phase == Phase::AwaitingCredentials => format!("{}\n", error.message),
+        _ => String::new(),
+    }
+}
+
+/// Replaces the content of the file at `path`.
+fn leave(path: &Path, text: &str) {
     match write(path, text.as_bytes()) {
         // Kubernetes makes it for each container; elsewhere there is none.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -153,13 +199,14 @@ mod tests {
     fn a_termination_message_replaces_the_one_before_and_makes_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("termination-log");
-        leave(&path, Some(Refusal::Rejected));
+        leave(&path, "text");
         assert!(!path.exists());
         fs::write(&path, "x".repeat(5000)).unwrap();
-        leave(&path, Some(Refusal::BudgetSpent));
+        let (_writer, token) = channel(Clock::Boot, Duration::from_secs(2));
+        leave(&path, &termination_message(Some(Refusal::BudgetSpent), &token.status()));
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("too many") && text.contains("--override-budget") && text.len() < 4096, "{text}");
-        leave(&path, None);
+        leave(&path, "");
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
     }
 

@@ -24,6 +24,11 @@ impl Tasks {
         self.names.insert(self.set.spawn(task).id(), name);
     }
 
+    /// Whether none was started.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// Waits for the next task that ends, and returns its name.
     pub(super) async fn next_ended(&mut self) -> &'static str {
         let ended = self.set.join_next_with_id().await;

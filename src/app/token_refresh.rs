@@ -2,53 +2,77 @@
 
 use std::{path::Path, sync::Arc};
 
-use tracing::{info, warn};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use super::{StartError, startup::Durability};
+use super::{StartError, credential_rotation, shared::Shared, startup::Durability, tasks::Tasks};
 use crate::{
-    credentials::{CredentialSource, Credentials, lockout::Lockout},
-    dns::Resolver,
-    telemetry::{AUDIT, Metrics, logging},
-    tls::TrustStore,
-    token::{self, Clock, Refresher, TokenControl, TokenEndpoint, TokenReader},
+    credentials::{CredentialSource, Credentials, PartnerCredentials, lockout::Lockout},
+    telemetry::logging,
+    token::{self, Clock, PendingRefresher, TokenControl, TokenEndpoint, TokenReader},
 };
 
 /// The refresher, which has not been started, and the handles to it.
 pub(super) struct TokenRefresh {
-    pub(super) refresher: Refresher<TokenEndpoint>,
+    pub(super) refresher: RefresherTask,
     pub(super) token: TokenReader,
+    /// The partner of the credentials in use; `None` for other credentials, and before they have been read.
+    pub(super) partner: watch::Receiver<Option<PartnerCredentials>>,
     pub(super) control: TokenControl,
     pub(super) durability: Durability,
 }
 
-/// Builds the refresher of `credentials`, which came from `source`.
+/// The refresher, before it runs.
+pub(super) struct RefresherTask {
+    refresher: PendingRefresher<TokenEndpoint>,
+    first: Option<Credentials>,
+}
+
+impl RefresherTask {
+    /// Runs it in `tasks`, until `stop` is cancelled.
+    pub(super) fn spawn(self, tasks: &mut Tasks, stop: &CancellationToken) {
+        const NAME: &str = "token refresher";
+        match self.first {
+            Some(credentials) => {
+                tasks.spawn(NAME, self.refresher.with_credentials(credentials).run(stop.clone()));
+            }
+            None => tasks.spawn(NAME, self.refresher.run(stop.clone())),
+        }
+    }
+}
+
+/// Builds the refresher. Its `first` credentials came from `source`; where there are none yet, they are handed over later.
 ///
 /// # Errors
 ///
 /// When the lock-out state in `state_dir` or the token endpoint cannot be used.
 pub(super) fn build(
     config: token::Config,
-    credentials: Credentials,
+    first: Option<Credentials>,
     source: &dyn CredentialSource,
     state_dir: Option<&Path>,
-    (resolver, trust_store): (Resolver, TrustStore),
-    metrics: &Arc<Metrics>,
+    shared: &Shared,
 ) -> Result<TokenRefresh, StartError> {
     let lockout = Lockout::open(state_dir)?;
     let durability = Durability::of(state_dir.filter(|_| lockout.is_persistent()));
-    let scheme = credentials.scheme.as_str();
-    info!(target: AUDIT, source = source.kind(), scheme, "credentials were loaded");
+    if let Some(credentials) = &first {
+        credential_rotation::log_loaded(source, credentials);
+    }
 
     let (writer, token) = token::channel(Clock::Boot, config.token_wait);
     let (control, commands) = token::command_channel();
     let default_lifetime = config.default_lifetime;
     let startup_delay = config.startup_jitter.mul_f64(fastrand::f64());
-    let endpoint = TokenEndpoint::new(config, resolver, trust_store)?;
-    let metrics = Arc::clone(metrics);
-    let refresher = Refresher::new(writer, endpoint, credentials, lockout, commands, default_lifetime, metrics)
+    let (partner_writer, partner) = watch::channel(first.as_ref().and_then(Credentials::partner));
+    let endpoint = TokenEndpoint::new(config, shared.resolver.clone(), shared.trust_store.clone())?;
+    let metrics = Arc::clone(&shared.metrics);
+    let refresher = PendingRefresher::new(writer, endpoint, lockout, commands, default_lifetime, metrics)
         .with_scrubber(logging::scrubber())
+        .with_partner_in_use(partner_writer)
         .delayed(startup_delay);
-    Ok(TokenRefresh { refresher, token, control, durability })
+    let refresher = RefresherTask { refresher, first };
+    Ok(TokenRefresh { refresher, token, partner, control, durability })
 }
 
 /// Warns where a rejection of real credentials is forgotten at a restart.

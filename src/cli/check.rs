@@ -40,7 +40,13 @@ pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
     let admin_socket = config.admin_socket.iter().map(|socket| Address::Unix(socket.path.clone()));
     let admin: Vec<Address> = config.listen.admin.iter().cloned().chain(admin_socket).collect();
     print(format_args!("  admin      {}", join_addresses(&admin)));
+    if let Some(forward_to) = config.proxy.webhook.forward_to.filter(|_| !config.listen.webhook.is_empty()) {
+        print(format_args!("  webhooks   {}, forwarded to {forward_to}", join_addresses(&config.listen.webhook)));
+    }
     print(format_args!("  policy     {}", policy_summary(&config.proxy.policy)));
+    if let Some(per_day) = config.proxy.billable_per_day {
+        print(format_args!("  billing    at most {per_day} calls that may be billed on a day of UTC"));
+    }
     let end = max_shutdown_time(config.shutdown);
     print(format_args!("  stopping   takes at most {}{}", humantime::format_duration(end), beyond_grace(end)));
     for note in notes {

@@ -1,16 +1,85 @@
-//! `config --redacted`: what is in effect, and why.
+//! `config`: what is in effect, and why; a file to start from; what a key is for.
+
+use std::{fs::OpenOptions, io::Write as _, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
 
 use super::output::print;
-use crate::config::{self, Inputs};
+use crate::config::{self, Definition, Explanation, Inputs};
 
-/// Prints every key as TOML with the place that set it, and which credentials are set in their source.
+/// How wide the text of an explanation is.
+const WIDTH: usize = 100;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Accepted for clarity: secrets are never shown
+    #[arg(long)]
+    redacted: bool,
+    /// Show only the keys whose values differ from the defaults
+    #[arg(long)]
+    changed: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a configuration file with every key and its comment, in which no key is set
+    Init {
+        /// Where to; - is the standard output
+        #[arg(default_value = "finicity-proxy.toml")]
+        file: PathBuf,
+        /// Overwrite a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show what a key is for, its bounds, its default, and its value with the place that set it
+    Explain {
+        /// A key, such as limits.queue, its variable, or a section
+        #[arg(value_name = "KEY", value_parser = Keys::find)]
+        keys: Keys,
+    },
+}
+
+/// The keys that an argument names.
+#[derive(Clone, Debug)]
+struct Keys(Vec<Definition>);
+
+impl Keys {
+    fn find(name: &str) -> Result<Self, String> {
+        config::find(name).map(Self)
+    }
+}
+
+/// Runs the subcommand, or shows the keys.
 ///
 /// # Errors
 ///
-/// What is wrong with the sources, after all that could be read of them.
-pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
-    let (effective, problems) = config::all_keys(inputs);
-    print(effective.to_toml());
+/// What is wrong with the sources, after all that could be read of them; a file that cannot be written.
+pub(super) fn run(inputs: &Inputs, arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        None => show(inputs, arguments.changed),
+        Some(Command::Init { file, force }) => init(&file, force),
+        Some(Command::Explain { keys }) => explain(inputs, keys),
+    }
+}
+
+/// Prints every key as TOML with the place that set it, and which credentials are set in their source; or only the keys that are
+/// `changed`.
+fn show(inputs: &Inputs, changed: bool) -> anyhow::Result<()> {
+    let (keys, problems) = config::all_keys(inputs);
+    if changed {
+        let keys = keys.changed();
+        print(if keys.is_empty() { "# every key has its default".to_owned() } else { keys.to_toml() });
+    } else {
+        print(keys.to_toml());
+        show_credentials(inputs);
+    }
+    if problems.0.is_empty() { Ok(()) } else { Err(problems.into()) }
+}
+
+fn show_credentials(inputs: &Inputs) {
     match config::credentials(inputs) {
         Ok(credentials) => {
             let source = credentials.source.open();
@@ -26,5 +95,67 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
             }
         }
     }
-    if problems.0.is_empty() { Ok(()) } else { Err(problems.into()) }
+}
+
+/// Writes the template to `file`, which must not exist without `force`.
+fn init(file: &PathBuf, force: bool) -> anyhow::Result<()> {
+    let text = config::template();
+    if file.as_os_str() == "-" {
+        print(text.trim_end());
+        return Ok(());
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).create_new(!force);
+    let shown = file.display();
+    let hint = if force { "" } else { "; --force overwrites a file that is there" };
+    let mut opened = options.open(file).with_context(|| format!("cannot create {shown}{hint}"))?;
+    opened.write_all(text.as_bytes()).with_context(|| format!("cannot write {shown}"))?;
+    print(format_args!("wrote {shown}: no key is set in it; use it with --config {shown}"));
+    Ok(())
+}
+
+fn explain(inputs: &Inputs, Keys(keys): Keys) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    let mut text = String::new();
+    for definition in keys {
+        let explanation = config::explain(inputs, definition);
+        text += &explained(&explanation);
+        for problem in explanation.problems.0 {
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+    print(text.trim_end());
+    if problems.is_empty() { Ok(()) } else { Err(config::Problems(problems).into()) }
+}
+
+/// A paragraph and a table.
+fn explained(Explanation { definition, value, origin, .. }: &Explanation) -> String {
+    let Definition { key, doc, kind, default, example } = definition;
+    let example = example.as_ref().unwrap_or(default);
+    let variable = definition.variable();
+    format!(
+        "{key}\n{}\n  type         {kind}\n  default      {default}\n  value        {value}, set by {origin}\n  variable     {variable}\n  \
+         example      {key} = {example}\n\n",
+        wrapped(doc)
+    )
+}
+
+/// `text` in lines, indented.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    let mut width = WIDTH;
+    for word in text.split_whitespace() {
+        let length = word.chars().count() + 1;
+        if width + length > WIDTH {
+            lines += if lines.is_empty() { "  " } else { "\n  " };
+            width = 2 + length;
+        } else {
+            lines.push(' ');
+            width += length;
+        }
+        lines += word;
+    }
+    lines
 }

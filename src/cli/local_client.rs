@@ -5,9 +5,9 @@
 use std::{fmt, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, response::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, response::Parts};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -180,25 +180,42 @@ pub(super) async fn is_listening(target: &Target) -> bool {
 async fn send_to(endpoint: &Endpoint, request: &LocalRequest<'_>) -> Result<LocalResponse, LocalError> {
     let target = &endpoint.target;
     let unreachable = |error| LocalError::Unreachable(target.clone(), error);
-    let response = match target {
-        Target::Tcp(host, port) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
-            exchange(stream, endpoint, request).await
+    let (stream, host): (BoxedStream, _) = match target {
+        Target::Tcp(name, port) => {
+            let stream = TcpStream::connect((name.as_str(), *port)).await.map_err(unreachable)?;
+            (Box::new(stream), target.to_string())
         }
-        Target::Unix(path) => exchange(UnixStream::connect(path).await.map_err(unreachable)?, endpoint, request).await,
+        Target::Unix(path) => (Box::new(UnixStream::connect(path).await.map_err(unreachable)?), "localhost".to_owned()),
     };
-    response.map_err(|error| LocalError::Malformed(target.clone(), error))
+    let response = async {
+        let response = exchange(stream, &host, endpoint.authorization.as_ref(), request).await?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_RESPONSE).collect().await?.to_bytes();
+        let text = String::from_utf8_lossy(&body).trim_end().to_owned();
+        Ok(LocalResponse { target: target.clone(), head, text })
+    };
+    response.await.map_err(|error| LocalError::Malformed(target.clone(), error))
 }
 
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    endpoint: &Endpoint,
+/// A connection of any kind.
+pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// One type for all connections, so that the HTTP client is compiled once.
+pub(super) type BoxedStream = Box<dyn Connection>;
+
+/// Sends `request` over `stream`, and returns the response, whose body has not been read. The connection ends with the response.
+///
+/// # Errors
+///
+/// When there is no head of a response.
+pub(super) async fn exchange(
+    stream: BoxedStream,
+    host: &str,
+    authorization: Option<&HeaderValue>,
     request: &LocalRequest<'_>,
-) -> Result<LocalResponse, Box<dyn std::error::Error + Send + Sync>> {
-    let host = match &endpoint.target {
-        target @ Target::Tcp(..) => target.to_string(),
-        Target::Unix(_) => "localhost".to_owned(),
-    };
+) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     #[expect(
         clippy::disallowed_methods,
@@ -206,15 +223,12 @@ async fn exchange(
     )]
     drop(tokio::spawn(connection));
     let mut head = Request::builder().method(&request.method).uri(request.path).header(header::HOST, host);
-    if let Some(authorization) = &endpoint.authorization {
+    if let Some(authorization) = authorization {
         head = head.header(header::AUTHORIZATION, authorization);
     }
     let mut message = head.body(Full::new(request.body.clone()))?;
     message.headers_mut().extend(request.headers.clone());
-    let (head, body) = sender.send_request(message).await?.into_parts();
-    let body = Limited::new(body, MAX_RESPONSE).collect().await?.to_bytes();
-    let text = String::from_utf8_lossy(&body).trim_end().to_owned();
-    Ok(LocalResponse { target: endpoint.target.clone(), head, text })
+    Ok(sender.send_request(message).await?)
 }
 
 #[cfg(test)]

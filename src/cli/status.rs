@@ -44,7 +44,11 @@ fn described(status: &Status) -> String {
         "" => format!("the {}", status.credentials_source),
         description => description.to_owned(),
     };
-    line("credentials", format!("from {source}, scheme {}", status.scheme));
+    let scheme = match &*status.scheme {
+        "" => "not read yet".to_owned(),
+        scheme => format!("scheme {scheme}"),
+    };
+    line("credentials", format!("from {source}, {scheme}"));
     line("token", token(&status.token));
     line("next token request", next_request(status));
     if let Some(error) = &status.token.last_error {
@@ -68,6 +72,12 @@ fn token(token: &Token) -> String {
 /// When the next token request is made.
 pub(super) fn next_request(status: &Status) -> String {
     match status.token.next_attempt_in_s {
+        Some(wait) if status.scheme.is_empty() => {
+            format!("when the credentials have been read, next tried in {}", time(wait))
+        }
+        None if status.scheme.is_empty() && status.token.state == "empty" => {
+            "when the credentials have been read, which is in progress".to_owned()
+        }
         Some(0) => "now".to_owned(),
         Some(wait) => format!("in {}", time(wait)),
         None if status.lock_out.reason.is_some() => "none until an operator acts".to_owned(),

@@ -167,6 +167,12 @@ pub(super) fn variable(key: &str) -> String {
     format!("{KEY_PREFIX}{}", upper(key))
 }
 
+/// The key that the variable `name` sets.
+pub(super) fn key_of_variable(name: &str) -> Option<String> {
+    let key = name.strip_prefix(KEY_PREFIX).or_else(|| name.strip_prefix(IMAGE_PREFIX))?;
+    Some(key.to_ascii_lowercase().replace("__", "."))
+}
+
 /// The variable by which an image sets its default of `key`.
 pub(super) fn image_variable(key: &str) -> String {
     format!("{IMAGE_PREFIX}{}", upper(key))

@@ -26,6 +26,11 @@ impl Problem {
         Self { found, ..self }
     }
 
+    /// The key that it is about.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     /// A problem with something that is not a key.
     pub fn other(message: impl Into<String>) -> Self {
         Self { key: None, origin: None, message: escape_control(&message.into()), found: None }

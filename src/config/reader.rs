@@ -1,10 +1,13 @@
 //! Reads typed values from a [`Raw`], and collects problems instead of stopping at the first.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use config::ValueKind;
 
-use super::{Problem, Raw, sources::Entry};
+use super::{
+    Kind, Problem, Raw,
+    sources::{Entry, list_items},
+};
 use crate::{secret::is_plain, server::Address};
 
 /// A longer list is not repeated in a message.
@@ -16,18 +19,24 @@ const MAX_LIST_BYTES: usize = 120;
 pub(super) struct Reader<'a> {
     raw: &'a Raw,
     problems: &'a mut Vec<Problem>,
-    keys_read: BTreeSet<&'static str>,
+    /// Every key that was read, and what its value has to be. These calls are the one definition of it: `config explain`, the reference
+    /// in `docs/` and the schema are made from this.
+    kinds: BTreeMap<&'static str, Kind>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(raw: &'a Raw, problems: &'a mut Vec<Problem>) -> Self {
-        Self { raw, problems, keys_read: BTreeSet::new() }
+        Self { raw, problems, kinds: BTreeMap::new() }
     }
 
-    /// The keys read so far.
-    #[cfg(test)]
-    pub(super) fn keys_read(&self) -> &BTreeSet<&'static str> {
-        &self.keys_read
+    /// The keys read so far, each with what its value has to be.
+    pub(super) fn into_kinds(self) -> BTreeMap<&'static str, Kind> {
+        self.kinds
+    }
+
+    /// Says what the value of `key` has to be in any configuration, for a key whose bounds depend on others. What was said of a key before is kept.
+    pub(super) fn describe(&mut self, key: &'static str, kind: Kind) {
+        self.kinds.entry(key).or_insert(kind);
     }
 
     /// Adds a problem with `key`, and its value where that can be no secret.
@@ -43,7 +52,7 @@ impl<'a> Reader<'a> {
 
     /// Text, parsed by `parse`, whose error says what is expected.
     pub(super) fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        let entry = self.entry(key)?;
+        let entry = self.entry(key, Kind::Text { is_optional: false })?;
         let ValueKind::String(text) = &entry.value else {
             self.problem(key, "must be text, in quotes");
             return None;
@@ -57,6 +66,7 @@ impl<'a> Reader<'a> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
+        self.describe(key, Kind::Text { is_optional: true });
         self.parsed(key, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }).flatten()
     }
 
@@ -66,13 +76,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether the key is set to just this text.
-    pub(super) fn is_text(&mut self, key: &'static str, text: &str) -> bool {
-        matches!(self.entry(key), Some(Entry { value: ValueKind::String(value), .. }) if value == text)
+    pub(super) fn is_text(&self, key: &str, text: &str) -> bool {
+        matches!(self.raw.get(key), Some(Entry { value: ValueKind::String(value), .. }) if value == text)
     }
 
     /// Whether the key is a list without items.
-    pub(super) fn is_empty_list(&mut self, key: &'static str) -> bool {
-        matches!(self.entry(key), Some(Entry { value: ValueKind::Array(items), .. }) if items.is_empty())
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        matches!(self.raw.get(key), Some(Entry { value: ValueKind::Array(items), .. }) if items.is_empty())
     }
 
     /// A duration with its unit, such as `"30s"`, within bounds.
@@ -85,7 +95,7 @@ impl<'a> Reader<'a> {
         );
         let parse =
             |text: &str| humantime::parse_duration(text).ok().filter(|d| bounds.contains(d)).ok_or(expected.clone());
-        match self.entry(key).map(|entry| &entry.value) {
+        match self.entry(key, Kind::Duration(bounds.clone())).map(|entry| &entry.value) {
             Some(ValueKind::String(_)) => self.parsed(key, parse).unwrap_or_default(),
             Some(_) => {
                 self.problem(key, expected);
@@ -97,20 +107,34 @@ impl<'a> Reader<'a> {
 
     /// A whole number within bounds.
     pub(super) fn number(&mut self, key: &'static str, bounds: RangeInclusive<usize>) -> usize {
-        let number = match self.entry(key).map(|entry| &entry.value) {
+        self.number_or(key, bounds, None).unwrap_or_default()
+    }
+
+    /// A whole number within bounds; `None` where the value is `word`.
+    pub(super) fn number_or(
+        &mut self,
+        key: &'static str,
+        bounds: RangeInclusive<usize>,
+        word: Option<&'static str>,
+    ) -> Option<usize> {
+        let entry = self.entry(key, Kind::Number { bounds: bounds.clone(), word });
+        if word.is_some_and(|word| self.is_text(key, word)) {
+            return None;
+        }
+        let number = match entry.map(|entry| &entry.value) {
             Some(ValueKind::I64(number)) => usize::try_from(*number).ok(),
             Some(ValueKind::String(text)) => text.parse().ok(),
             _ => None,
         };
-        number.filter(|number| bounds.contains(number)).unwrap_or_else(|| {
+        Some(number.filter(|number| bounds.contains(number)).unwrap_or_else(|| {
             self.problem(key, format!("must be a whole number from {} to {}", bounds.start(), bounds.end()));
             *bounds.start()
-        })
+        }))
     }
 
     /// `true` or `false`.
     pub(super) fn flag(&mut self, key: &'static str) -> bool {
-        match self.entry(key).map(|entry| &entry.value) {
+        match self.entry(key, Kind::Flag).map(|entry| &entry.value) {
             Some(ValueKind::Boolean(flag)) => *flag,
             Some(ValueKind::String(text)) if text == "true" => true,
             Some(ValueKind::String(text)) if text == "false" => false,
@@ -123,38 +147,35 @@ impl<'a> Reader<'a> {
 
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
-        let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let kind = Kind::Choice(choices.iter().map(|(word, _)| (*word).to_owned()).collect());
+        self.describe(key, kind.clone());
         let parse = |text: &str| {
             let found = choices.iter().find(|(word, _)| *word == text);
-            found.map(|(_, choice)| *choice).ok_or_else(|| format!("must be {}", words.join(" or ")))
+            found.map(|(_, choice)| *choice).ok_or_else(|| format!("must be {kind}"))
         };
         self.parsed(key, parse).unwrap_or(choices[0].1)
     }
 
     /// One item or a list; as text, separated by commas. Empty text is an empty list.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
-        let text = |value: &ValueKind| match value {
-            ValueKind::String(text) => Some(text.clone()),
-            ValueKind::I64(number) => Some(number.to_string()),
-            _ => None,
-        };
-        let items = match self.entry(key).map(|entry| &entry.value) {
-            Some(ValueKind::String(items)) => {
-                let items = items.split(',').map(|item| item.trim().to_owned());
-                Some(items.filter(|item| !item.is_empty()).collect())
-            }
-            Some(ValueKind::Array(items)) => items.iter().map(|item| text(&item.kind)).collect::<Option<Vec<_>>>(),
-            Some(item) => text(item).map(|item| vec![item]),
-            None => None,
-        };
+        let items = self.entry(key, Kind::List).and_then(|entry| list_items(&entry.value));
         items.unwrap_or_else(|| {
             self.problem(key, "must be one item or a list of them");
             Vec::new()
         })
     }
 
+    /// No address, or as [`addresses`](Self::addresses).
+    pub(super) fn optional_addresses(&mut self, key: &'static str, allow_sockets: bool) -> Vec<Address> {
+        let is_none = self.is_text(key, "") || self.is_empty_list(key);
+        let addresses = if is_none { Vec::new() } else { self.addresses(key, allow_sockets) };
+        self.describe(key, Kind::Addresses { allow_sockets, is_optional: true });
+        addresses
+    }
+
     /// At least one address with its port; with `allow_sockets`, also `unix:/path`.
     pub(super) fn addresses(&mut self, key: &'static str, allow_sockets: bool) -> Vec<Address> {
+        self.describe(key, Kind::Addresses { allow_sockets, is_optional: false });
         let items = self.list(key);
         let addresses: Option<Vec<Address>> = items.iter().map(|item| item.parse().ok()).collect();
         let addresses = addresses.filter(|addresses| {
@@ -172,8 +193,9 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn entry(&mut self, key: &'static str) -> Option<&'a Entry> {
-        self.keys_read.insert(key);
+    /// The value of `key`, which has to be of this kind.
+    fn entry(&mut self, key: &'static str, kind: Kind) -> Option<&'a Entry> {
+        self.describe(key, kind);
         self.raw.get(key)
     }
 }

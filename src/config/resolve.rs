@@ -1,22 +1,26 @@
 //! From what was written to what can run: every key, its type, its bounds.
 
 mod auth;
+mod connect;
 mod headers;
 mod listen;
 mod log;
 mod policy;
 mod server;
+mod stores;
 mod upstream;
+mod webhook;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Config, Environment, OperatorEndpoints, Problem, Raw, Reloader, Shutdown, Startup, reader::Reader};
+use super::{Config, Environment, Kind, OperatorEndpoints, Problem, Raw, Reloader, Shutdown, Startup, reader::Reader};
 use crate::{
     credentials, error_chain,
     message::{guard::RequiredHeader, host::Host},
     policy::Policy,
+    process::service_manager::NOTIFY_SOCKET,
     proxy,
     telemetry::Levels,
     token,
@@ -39,9 +43,15 @@ pub(super) fn resolve(
     let egress = credentials::egress_authorization(environment.variables());
     let config = keys(&mut reader, source.clone(), reloader, egress.as_ref().ok().cloned().flatten());
     let admin_token = credentials::admin_token(environment.variables());
-    let wrong = admin_token.as_ref().err().into_iter().chain(egress.as_ref().err());
+    let webhook_secrets = credentials::WebhookSecretSource::new(environment.variables());
+    let webhook = webhook_secrets.read();
+    let wrong = admin_token.as_ref().err().into_iter().chain(egress.as_ref().err()).chain(webhook.as_ref().err());
     problems.extend(wrong.map(|problem| Problem::other(error_chain::one_line(problem))));
-    let config = config.zip(admin_token.ok()).map(|(config, admin_token)| Config { admin_token, ..config });
+    let notify_socket = environment.variables().get(NOTIFY_SOCKET).map(|address| address.expose().clone());
+    let config = config.zip(admin_token.ok()).map(|(config, admin_token)| {
+        let startup = Startup { notify_socket, ..config.startup };
+        Config { admin_token, webhook_secrets, startup, ..config }
+    });
     (config, source)
 }
 
@@ -82,6 +92,15 @@ pub(super) fn levels(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Levels> {
     log::level(&mut Reader::new(raw, problems))
 }
 
+/// What the value of each key has to be. `defaults` are the built-in ones, with which every key is read.
+pub(super) fn kinds(defaults: &Raw) -> BTreeMap<&'static str, Kind> {
+    let mut problems = Vec::new();
+    let mut reader = Reader::new(defaults, &mut problems);
+    let source = auth::credentials(&mut reader, &Environment::default());
+    let _config = keys(&mut reader, source, Reloader::default(), None);
+    reader.into_kinds()
+}
+
 /// Reads every key but those of `credentials`; the admin token, which is no key, is left out.
 fn keys(
     read: &mut Reader<'_>,
@@ -91,7 +110,8 @@ fn keys(
 ) -> Option<Config> {
     let listen = listen::listen(read);
     let catalogue = catalogue();
-    let Admission { hosts, required_header, policy, concurrency, queue, queue_timeout } = admission(read, catalogue);
+    let Admission { hosts, required_header, policy, billable_per_day, concurrency, queue, queue_timeout } =
+        admission(read, catalogue);
     let upstream = upstream::upstream(read, egress_authorization);
     let idle_timeout = upstream.as_ref().map(|upstream| upstream.idle_timeout).unwrap_or_default();
     let server = server::server(read, idle_timeout, concurrency);
@@ -100,15 +120,14 @@ fn keys(
     let first_byte_timeout = read.duration("upstream.first_byte_timeout", SECOND..=HOUR);
     let slow_first_byte_timeout = read.duration("upstream.slow_first_byte_timeout", SECOND..=HOUR);
     let replay_buffer = read.number("upstream.replay_buffer", 0..=16 * 1024 * 1024);
-    let token = auth::token(read);
+    let (connect, webhook) = (connect::connect(read), webhook::webhook(read, &listen.webhook));
+    let (token, extra_headers) = (auth::token(read), auth::extra_headers(read));
     let injected_headers = vec![token.app_key_header.clone(), token.token_header.clone()];
     let forwarded_headers = headers::forward(read, &injected_headers);
     let state_dir = read.optional("auth.state_dir", |path| Ok(PathBuf::from(path)));
     let admin_socket = listen::admin_socket(read);
     listen::check_overlaps(read, &listen, admin_socket.as_ref());
-    let startup = startup(read);
-    let shutdown = shutdown(read);
-    let log = log::log(read);
+    let (startup, shutdown, log) = (startup(read), shutdown(read), log::log(read));
 
     let (upstream, credentials) = (upstream?, credentials?);
     Some(Config {
@@ -123,13 +142,17 @@ fn keys(
             slow_first_byte_timeout,
             head_limits: server.limits.head,
             body_limits,
+            connect,
+            webhook,
             replay_buffer,
             reauth_wait: token.token_wait,
             endpoints: proxy::AuthEndpoints::new(token.token_path.as_deref(), token.revocation_path.as_deref()),
             catalogue,
             policy,
+            billable_per_day,
             forwarded_headers,
             injected_headers,
+            extra_headers,
             upstream: upstream.clone(),
         },
         server,
@@ -138,6 +161,7 @@ fn keys(
         is_demo: false,
         admin_socket,
         admin_token: None,
+        webhook_secrets: credentials::WebhookSecretSource::default(),
         tls,
         log,
         reloader,
@@ -152,6 +176,7 @@ struct Admission {
     hosts: Vec<Host>,
     required_header: Option<RequiredHeader>,
     policy: Arc<Policy>,
+    billable_per_day: Option<u64>,
     concurrency: usize,
     queue: usize,
     queue_timeout: Duration,
@@ -163,6 +188,7 @@ fn admission(read: &mut Reader<'_>, catalogue: &'static Catalogue) -> Admission 
         hosts: listen::host_names(read),
         required_header: listen::required_header(read),
         policy: Arc::new(policy::policy(read, catalogue)),
+        billable_per_day: policy::billable_per_day(read),
         concurrency: read.number("limits.concurrency", 1..=100_000),
         queue: read.number("limits.queue", 0..=100_000),
         queue_timeout: read.duration("limits.queue_timeout", Duration::ZERO..=60 * SECOND),
@@ -183,6 +209,7 @@ fn startup(read: &mut Reader<'_>) -> Startup {
         require_token: read.flag("startup.require_token"),
         fail_on_rejection: read.flag("startup.fail_on_rejection"),
         termination_message: read.optional("startup.termination_message", |path| Ok(PathBuf::from(path))),
+        notify_socket: None,
     }
 }
 
@@ -198,7 +225,7 @@ mod tests {
         let mut reader = Reader::new(&raw, &mut problems);
         let source = auth::credentials(&mut reader, &Environment::default());
         assert!(keys(&mut reader, source, Reloader::default(), None).is_some());
-        let read: Vec<String> = reader.keys_read().iter().map(|key| (*key).to_owned()).collect();
+        let read: Vec<String> = reader.into_kinds().into_keys().map(str::to_owned).collect();
         assert_eq!(raw.keys().cloned().collect::<Vec<_>>(), read);
         assert_eq!(problems, []);
     }

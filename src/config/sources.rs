@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The defaults, and with them the list of all keys.
-const DEFAULTS: &str = include_str!("../../config/default.toml");
+pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// What ends a line.
 const LINE_BREAKS: [char; 2] = ['\r', '\n'];
@@ -82,6 +82,21 @@ impl Raw {
         self.0.iter().filter(is_changed).map(|(key, _)| key.clone()).collect()
     }
 
+    /// Only the keys whose value differs from the built-in default, however it is written.
+    #[must_use]
+    pub fn changed(&self) -> Self {
+        let defaults = defaults();
+        let is_changed = |(key, entry): &(&String, &Entry)| {
+            !defaults.get(key).is_some_and(|default| is_same(&default.value, &entry.value))
+        };
+        Self(self.0.iter().filter(is_changed).map(|(key, entry)| (key.clone(), entry.clone())).collect())
+    }
+
+    /// Whether there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All keys.
     #[cfg(test)]
     pub(super) fn keys(&self) -> impl Iterator<Item = &String> {
@@ -105,7 +120,39 @@ impl Raw {
     }
 }
 
-fn literal(value: &ValueKind) -> String {
+/// Whether a key with the default `default` means the same with `value`: `"1000ms"` is `"1s"`, and `"256"` is 256.
+fn is_same(default: &ValueKind, value: &ValueKind) -> bool {
+    match (default, value) {
+        (ValueKind::I64(number), ValueKind::String(text)) => text.parse() == Ok(*number),
+        (ValueKind::Boolean(flag), ValueKind::String(text)) => text.parse() == Ok(*flag),
+        (ValueKind::Array(_), _) => list_items(default) == list_items(value),
+        (ValueKind::String(default), ValueKind::String(value)) => {
+            let durations = [default, value].map(|text| humantime::parse_duration(text).ok());
+            default == value || (durations[0].is_some() && durations[0] == durations[1])
+        }
+        _ => default == value,
+    }
+}
+
+/// The items of a list: a list's own, or those of text, separated by commas. `None` for what is no list.
+pub(super) fn list_items(value: &ValueKind) -> Option<Vec<String>> {
+    let text = |value: &ValueKind| match value {
+        ValueKind::String(text) => Some(text.clone()),
+        ValueKind::I64(number) => Some(number.to_string()),
+        _ => None,
+    };
+    match value {
+        ValueKind::String(items) => {
+            let items = items.split(',').map(|item| item.trim().to_owned());
+            Some(items.filter(|item| !item.is_empty()).collect())
+        }
+        ValueKind::Array(items) => items.iter().map(|item| text(&item.kind)).collect(),
+        item => text(item).map(|item| vec![item]),
+    }
+}
+
+/// `value` as TOML, without what may be a secret.
+pub(super) fn literal(value: &ValueKind) -> String {
     match value {
         ValueKind::String(text) if contains_secret(text) => quoted("[redacted]"),
         ValueKind::String(text) => quoted(text),
@@ -135,11 +182,16 @@ fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
+/// The built-in defaults: every key.
+pub(super) fn defaults() -> Raw {
+    let defaults = parse(DEFAULTS).expect("the built-in defaults are valid TOML");
+    Raw(entries(&defaults, "the built-in default"))
+}
+
 /// Reads all sources. What is wrong with them is added to `problems`; the rest is merged all the same, so that every problem
 /// shows at once.
 pub(super) fn merge(inputs: &Inputs, problems: &mut Vec<Problem>) -> Raw {
-    let defaults = parse(DEFAULTS).expect("the built-in defaults are valid TOML");
-    let mut raw = Raw(entries(&defaults, "the built-in default"));
+    let mut raw = defaults();
     let keys: Vec<String> = raw.0.keys().cloned().collect();
 
     for (key, value) in inputs.environment.image_defaults() {
@@ -180,7 +232,7 @@ fn set(raw: &mut Raw, keys: &[String], key: String, entry: Entry, problems: &mut
 }
 
 /// Why `key` is unknown, and which key was perhaps meant.
-fn unknown_key(key: &str, keys: &[String]) -> String {
+pub(super) fn unknown_key(key: &str, keys: &[String]) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     let variables = credentials::Field::ALL.map(credentials::Field::variable);
     if let Some(secret) = variables.iter().find(|v| v.to_ascii_lowercase().ends_with(name) && name.len() > 4) {
@@ -195,9 +247,12 @@ fn unknown_key(key: &str, keys: &[String]) -> String {
     if key.len() > MAX_KEY_BYTES {
         return "unknown key; `finicity-proxy config` lists them all".to_owned();
     }
+    let same_name: Vec<&str> =
+        keys.iter().filter(|known| known.rsplit('.').next() == Some(name)).map(String::as_str).collect();
     let nearest = keys.iter().map(|known| (strsim::damerau_levenshtein(known, key), known)).min();
     match nearest {
         Some((distance, known)) if distance <= 3 => format!("unknown key; did you mean {known}?"),
+        _ if !same_name.is_empty() => format!("unknown key; did you mean {}?", same_name.join(" or ")),
         _ => "unknown key; `finicity-proxy config` lists them all".to_owned(),
     }
 }
@@ -238,7 +293,7 @@ fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, E
 ///
 /// Where the text stops being TOML and why, if the parser says so. The rest of its message quotes the text, and a secret may stand
 /// there by mistake.
-fn parse(toml: &str) -> Result<Map<String, Value>, String> {
+pub(super) fn parse(toml: &str) -> Result<Map<String, Value>, String> {
     let located = |message: &str| position(message) + &reason(message);
     File::from_str(toml, FileFormat::Toml).collect().map_err(|error| located(&error.to_string()))
 }

@@ -106,7 +106,7 @@ impl CredentialSource for EnvironmentSource {
         Problem::Missing(name.to_owned(), format!("set it, or set {name}_FILE to a file that holds it"))
     }
 
-    fn changed(&mut self) -> BoxFuture<'_, ()> {
+    fn changed(&mut self) -> BoxFuture<'_, Result<(), Problem>> {
         Box::pin(future::pending())
     }
 }

@@ -30,7 +30,7 @@ use std::{
 pub use attempts::{LastAttempt, MAX_CONNECT_TIME};
 pub use decision::{Baseline, BeginOutcome, Decision, Permit};
 pub use fingerprint::Fingerprint;
-pub use inspect::{StateOutlook, inspect};
+pub use inspect::{StateOutlook, check_lock, inspect};
 pub use rejections::BUDGET;
 
 use self::{
@@ -142,6 +142,26 @@ impl Lockout {
         self.unsaved.push(fingerprint.clone());
         let written = self.update_rejections(|_| {});
         written.and(self.update_attempts(|attempts| attempts.remove_proof(fingerprint)))
+    }
+
+    /// What would keep a token request with the credentials from being made at `now`, which counts from the Unix epoch, until an
+    /// operator or other credentials change that. Nothing is recorded.
+    ///
+    /// # Errors
+    ///
+    /// When the records cannot be read.
+    pub fn outlook(&self, fingerprint: &Fingerprint, now: Duration) -> Result<Decision, PersistError> {
+        let (rejections, attempts) = (self.newest_rejections(), self.newest_attempts()?);
+        Ok(match rejections.decide(fingerprint) {
+            Decision::BudgetSpent if attempts.is_proven(fingerprint) => Decision::Allowed,
+            Decision::Allowed => {
+                match attempts.decide(fingerprint, rejections.count_with_budget(fingerprint), now, None) {
+                    AttemptDecision::Held(_) => Decision::Held,
+                    _ => Decision::Allowed,
+                }
+            }
+            decision => decision,
+        })
     }
 
     /// What counts against the account of `fingerprint` now, at `now` since the Unix epoch: to be taken before a token request is

@@ -2,7 +2,8 @@
 
 use std::{error::Error, io};
 
-use crate::secret::ShownPath;
+use super::store_error::{StoreError, StoreFault};
+use crate::{error_chain, secret::ShownPath};
 
 /// Larger than any credential; a file above this is not one.
 pub(super) const MAX_FILE_BYTES: usize = 64 * 1024;
@@ -89,7 +90,33 @@ pub enum Problem {
         /// The path that it holds.
         path: ShownPath,
     },
+    /// A secret store gave no credentials.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The source as a whole cannot be read. Named by its configuration key; the error is the source's own.
     #[error("{0}")]
     Source(&'static str, #[source] Box<dyn Error + Send + Sync>),
+}
+
+impl Problem {
+    /// What is wrong, and what an operator does about it, each as a text of its own.
+    pub fn in_parts(&self) -> (String, &str) {
+        match self {
+            Self::Missing(name, remedy) => (format!("{name} is not set"), remedy),
+            Self::Unreadable { .. } | Self::Source(..) => {
+                let remedy = "see that it exists at this path, is of the right kind, and can be read by the user that the proxy runs as";
+                (error_chain::one_line(self), remedy)
+            }
+            // The caller names the secret.
+            Self::Store(error) => (error.reason.clone(), &error.remedy),
+            // The message says what to do in detail.
+            _ => (error_chain::one_line(self), "correct it where it is set"),
+        }
+    }
+
+    /// Whether a store does not know this process, or does not permit it to read. No source on this machine has such a problem.
+    pub fn is_identity(&self) -> bool {
+        let Self::Store(error) = self else { return false };
+        matches!(error.fault, StoreFault::NoIdentity | StoreFault::IdentityRefused)
+    }
 }

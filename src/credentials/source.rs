@@ -57,10 +57,14 @@ pub trait CredentialSource: fmt::Debug + Send + Sync {
     /// Waits until the source may hold other values than those last loaded. How often it polls for that is the source's decision;
     /// for a source that cannot change it never completes.
     ///
+    /// # Errors
+    ///
+    /// When a poll failed. The next call polls again after the source's interval.
+    ///
     /// # Cancel safety
     ///
     /// Cancel safe: no change is lost when it is dropped and called again.
-    fn changed(&mut self) -> BoxFuture<'_, ()>;
+    fn changed(&mut self) -> BoxFuture<'_, Result<(), Problem>>;
 
     /// Waits until no change is in progress, so that a load does not read half of one. Called before each load but the first.
     ///

@@ -12,6 +12,7 @@
 mod chunk;
 mod head;
 mod partial_line;
+mod plain_line;
 mod syntax;
 
 use std::mem;
@@ -55,6 +56,10 @@ pub enum FramingFault {
     TargetTooLong,
     /// There are more header fields, or larger ones, than the limit.
     HeadersTooLarge,
+    /// The head did not arrive in full within `limits.header_timeout`. Only a connection knows this and the next one.
+    HeadTimeout,
+    /// The head had not arrived in full when its place was needed for others.
+    HeadEvicted,
     /// There is a byte in the head that its part must not have.
     InvalidByte {
         /// Where.
@@ -81,8 +86,21 @@ pub enum FramingFault {
 pub struct EndedHead {
     /// Its bytes, without empty lines before it.
     pub bytes: usize,
-    /// Whether hyper reads what it says of the length and the coding of the body. [`check`] is about everything else in it.
+    /// Whether hyper reads what it says of the length and the coding of the body. [`check`](Self::check) is about everything else in it.
     pub is_readable: bool,
+    /// Whether each of its lines is known to be one that hyper reads.
+    is_plain: bool,
+}
+
+impl EndedHead {
+    /// Does what [`check`] does for this `head`, without parsing it where each of its lines was seen to be an ordinary one.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(&self, head: &[u8], max_fields: usize) -> Result<(), FramingFault> {
+        if self.is_plain && head.len() <= syntax::MAX_NAME { Ok(()) } else { check(head, max_fields) }
+    }
 }
 
 /// A fault, and how many of the bytes just consumed come before it.
@@ -147,7 +165,7 @@ impl MessageFramer {
             line: Vec::new(),
             heads: 0,
             head_bytes: 0,
-            ended_head: EndedHead { bytes: 0, is_readable: true },
+            ended_head: EndedHead { bytes: 0, is_readable: true, is_plain: false },
             extra_bytes: 0,
         }
     }
@@ -265,7 +283,11 @@ impl MessageFramer {
             return Ok(());
         };
         self.heads += 1;
-        self.ended_head = EndedHead { bytes: self.head_bytes + last_line, is_readable: head.has_readable_framing() };
+        self.ended_head = EndedHead {
+            bytes: self.head_bytes + last_line,
+            is_readable: head.has_readable_framing(),
+            is_plain: head.is_plain(),
+        };
         (self.extra_bytes, self.head_bytes) = (0, 0);
         self.state = match head.body_framing()? {
             BodyFraming::Length(0) => State::Head(RequestHead::default()),

@@ -78,11 +78,23 @@ impl OriginPolicy {
     ///
     /// Why it must be rejected.
     pub fn check(&self, headers: &HeaderMap, transport: Transport) -> Result<(), Rejection> {
-        match single_host(headers) {
-            None => Err(Rejection::InvalidHost),
-            Some(host) if transport == Transport::Tcp && !self.is_allowed(host) => Err(Rejection::ForeignHost),
-            Some(_) if self.is_denied_browser(headers) => Err(Rejection::CrossOrigin),
-            Some(_) => Ok(()),
+        // One pass costs less than looking up each field.
+        let (mut hosts, mut is_denied_browser) = ((None, 0), false);
+        for (name, value) in headers {
+            if *name == header::HOST {
+                hosts = (Some(value), hosts.1 + 1);
+            } else {
+                is_denied_browser |= self.is_of_denied_browser(name, value);
+            }
+        }
+        match hosts {
+            (Some(host), 1) => match parse_host(host) {
+                None => Err(Rejection::InvalidHost),
+                Some(host) if transport == Transport::Tcp && !self.is_allowed(host) => Err(Rejection::ForeignHost),
+                Some(_) if is_denied_browser => Err(Rejection::CrossOrigin),
+                Some(_) => Ok(()),
+            },
+            _ => Err(Rejection::InvalidHost),
         }
     }
 
@@ -91,26 +103,24 @@ impl OriginPolicy {
         host.is_loopback() || self.hosts.iter().any(|allowed| host.is(allowed))
     }
 
-    /// Whether a browser sent the request, and not in a way that is accepted.
-    fn is_denied_browser(&self, headers: &HeaderMap) -> bool {
-        let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-        headers.contains_key(header::ORIGIN)
+    /// Whether only a browser sends this field, and not in a way that is accepted.
+    fn is_of_denied_browser(&self, name: &HeaderName, value: &HeaderValue) -> bool {
+        *name == header::ORIGIN
             || match self.browsers {
                 BrowserAccess::SameOrigin => {
-                    values(SEC_FETCH_SITE).any(|site| !matches!(site, b"none" | b"same-origin"))
+                    *name == SEC_FETCH_SITE && !matches!(value.as_bytes(), b"none" | b"same-origin")
                 }
                 BrowserAccess::Denied => {
                     let is_browser_mode = |mode: &[u8]| BROWSER_MODES.iter().any(|of| of.eq_ignore_ascii_case(mode));
-                    headers.contains_key(SEC_FETCH_SITE) || values(SEC_FETCH_MODE).any(is_browser_mode)
+                    *name == SEC_FETCH_SITE || *name == SEC_FETCH_MODE && is_browser_mode(value.as_bytes())
                 }
             }
     }
 }
 
-/// The host in the one `Host` field (RFC 9112, 3.2), without its port, or `None` when there is not exactly one that is valid.
-fn single_host(headers: &HeaderMap) -> Option<HostRef<'_>> {
-    let mut fields = headers.get_all(header::HOST).iter();
-    let (field, None) = (fields.next()?.to_str().ok()?, fields.next()) else { return None };
+/// The host in a `Host` field (RFC 9112, 3.2), without its port, or `None` when it is not valid.
+fn parse_host(field: &HeaderValue) -> Option<HostRef<'_>> {
+    let field = field.to_str().ok()?;
     // The colons of an IPv6 address are before its bracket.
     let after_address = field.find(']').unwrap_or(0);
     let host_end = field[after_address..].find(':').map_or(field.len(), |colon| after_address + colon);

@@ -283,3 +283,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_allowed_although_it_may_be_billed_is_spelt_as_its_rule() {
+    let policy = Policy::new(Catalogue::us(), &[], &rules(&["* /denied/{id}"]), true, Mode::Enforce);
+    let exempt = rules(&["GET /aggregation/v1/customers/{customerId}/accounts", "* /new/**", "GET /denied/{id}"]);
+    let policy = policy.with_billable_allowed(Catalogue::us(), &exempt);
+    check(
+        &policy,
+        Ok(()),
+        &[
+            "GET /aggregation/v1/customers/1/accounts",
+            "GET /aggregation/v1/customers/%31/accounts",
+            "GET /aggregation/v1/customers",
+            "POST /new/operation",
+        ],
+    );
+    check(
+        &policy,
+        Err(Denial::Billable),
+        &["POST /aggregation/v1/customers/1/accounts", "GET /aggregation/v1/customers/1/Accounts", "GET /other"],
+    );
+    check(&policy, Err(Denial::Denied), &["GET /denied/1"]);
+    assert_eq!(
+        policy.unknown(),
+        ["rule 1 of policy.deny", "rule 2 of policy.billable_allowed", "rule 3 of policy.billable_allowed"]
+    );
+
+    // Without rules for paths, a path that can be read in more than one way is exempt from nothing.
+    let policy = Policy::new(Catalogue::us(), &[], &[], true, Mode::Enforce);
+    let policy = policy.with_billable_allowed(Catalogue::us(), &rules(&["GET /a/{id}"]));
+    check(&policy, Ok(()), &["GET /a/1"]);
+    check(&policy, Err(Denial::Billable), &["GET /a/1%2fb", "GET /a/1/", "GET //a/1", "GET /a/1;%2fb"]);
+}

@@ -1,4 +1,4 @@
-//! The endpoints that are the proxy's own to call: where tokens are granted and revoked.
+//! The endpoints that are the proxy's own to call, where tokens are granted and revoked, and the one that it offers itself.
 //!
 //! A caller that reached one could have a token made or taken away, or change the secret, and could lock the account by
 //! guessing. So a path that names one in any spelling is never forwarded.
@@ -15,7 +15,12 @@ pub enum AuthEndpoint {
     Token(ResponseShape),
     /// It revokes tokens (`auth.revocation_path`).
     Revocation,
+    /// It verifies webhooks, and is the proxy's own.
+    WebhookVerification,
 }
+
+/// Where callers have a webhook verified. The vendor has no such path.
+const WEBHOOK_VERIFICATION_PATH: &str = "/finicity-proxy/webhooks/verify";
 
 /// How a token call is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,7 @@ impl AuthEndpoints {
             (Some(partner::TOKEN_PATH), AuthEndpoint::Token(ResponseShape::Partner)),
             (token_path, AuthEndpoint::Token(ResponseShape::Configured)),
             (revocation_path, AuthEndpoint::Revocation),
+            (Some(WEBHOOK_VERIFICATION_PATH), AuthEndpoint::WebhookVerification),
         ];
         let form = |path| canonical(path).expect("the paths of endpoints have a canonical form");
         Self(paths.into_iter().filter_map(|(path, endpoint)| Some((form(path?), endpoint))).collect())
@@ -88,6 +94,9 @@ mod tests {
             ("/custom/grant", CONFIGURED),
             ("/Custom/Grant.v1/", CONFIGURED),
             ("/oauth/%72evoke", Some(AuthEndpoint::Revocation)),
+            ("/finicity-proxy/webhooks/verify", Some(AuthEndpoint::WebhookVerification)),
+            ("/Finicity-Proxy//webhooks/%76erify/", Some(AuthEndpoint::WebhookVerification)),
+            ("/finicity-proxy/webhooks", None),
             ("/oauth/token/x", None),
             ("/oauth/tokens", None),
             ("/oauth", None),

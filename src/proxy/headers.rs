@@ -152,6 +152,19 @@ pub fn strip_response(rules: &HeaderRules, headers: &mut HeaderMap) {
     });
 }
 
+/// Says on a webhook that the proxy has verified its signature.
+pub(super) const X_FINICITY_PROXY_VERIFIED: HeaderName = HeaderName::from_static("x-finicity-proxy-verified");
+
+/// Removes from a webhook what belongs to the connection that it came on, and what could pass for the proxy's word.
+pub(super) fn strip_webhook(headers: &mut HeaderMap) {
+    headers.remove(header::HOST);
+    headers.remove(header::CONTENT_LENGTH);
+    strip(headers, |_, text| {
+        text == X_FINICITY_PROXY_VERIFIED.as_str()
+            || find(text).is_some_and(|found| found.family == HeaderFamily::Message)
+    });
+}
+
 /// Removes the fields that `Connection` names and those for which `is_stripped` holds: it is given the name, and the name as it is
 /// compared.
 fn strip(headers: &mut HeaderMap, mut is_stripped: impl FnMut(&HeaderName, &str) -> bool) {

@@ -15,7 +15,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::{config::Config, error::Error, exchange::Exchange};
+use super::{
+    config::{Config, ExtraHeaders},
+    error::Error,
+    exchange::Exchange,
+};
 use crate::token::{Token, TokenReader};
 
 #[derive(Clone, Debug)]
@@ -26,12 +30,18 @@ struct Injector {
     token: TokenReader,
     /// All names that credentials may have, whatever their scheme.
     credential_names: Vec<HeaderName>,
+    extra_headers: ExtraHeaders,
 }
+
+/// The names under which some of the vendor's operations are described to take App Key and token besides its usual ones. The vendor's own
+/// client sends both pairs.
+const EXTRA_NAMES: [HeaderName; 2] = [HeaderName::from_static("app-key"), HeaderName::from_static("app-token")];
 
 impl InjectLayer {
     pub(super) fn new(config: &Config, token: TokenReader) -> Self {
-        let credential_names = config.injected_headers.iter().cloned().chain([header::AUTHORIZATION]).collect();
-        Self(Arc::new(Injector { token, credential_names }))
+        let names = config.injected_headers.iter().cloned().chain([header::AUTHORIZATION]).chain(EXTRA_NAMES);
+        let (credential_names, extra_headers) = (names.collect(), config.extra_headers);
+        Self(Arc::new(Injector { token, credential_names, extra_headers }))
     }
 }
 
@@ -123,9 +133,97 @@ impl Injector {
                 self.credential_names.iter().filter(|name| token.headers().iter().all(|(current, _)| current != *name));
             stale.for_each(|name| drop(headers.remove(name)));
         }
+        if self.extra_headers.applies_to(exchange.record.operation()) && !token.is_bearer() {
+            for (name, (_, value)) in EXTRA_NAMES.into_iter().zip(token.headers()) {
+                headers.insert(name, value.clone());
+            }
+        }
+        // Last, since a configured name may be one of those.
         for (name, value) in token.headers() {
             headers.insert(name, value.clone());
         }
         exchange.record.set_token_version(token.version());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderValue, Method, Request};
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+    use crate::{
+        proxy::record::Record,
+        token::{Clock, channel, scheme::AuthHeaders},
+        vendor::catalogue::Catalogue,
+    };
+
+    const NAMED: &str = "/data-sharing-consents";
+    const OTHER: &str = "/aggregation/v1/customers";
+
+    /// The fields `App-Key` and `App-Token` of a request that is sent with a token in `token_name`, after one that had `sent_before`.
+    async fn extra_fields(
+        extra_headers: ExtraHeaders,
+        token_name: HeaderName,
+        path: &str,
+        sent_before: bool,
+    ) -> [Option<HeaderValue>; 2] {
+        let (mut writer, token) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
+        let value = |text| {
+            let mut value = HeaderValue::from_static(text);
+            value.set_sensitive(true);
+            value
+        };
+        let headers = [(HeaderName::from_static("finicity-app-key"), value("key")), (token_name, value("token"))];
+        let usable_until = writer.clock().now() + Duration::from_secs(60);
+        writer.publish(AuthHeaders { headers, expires_in: None, untyped: false }, usable_until);
+        let injector = Injector { token, credential_names: EXTRA_NAMES.to_vec(), extra_headers };
+        let service = InjectLayer(Arc::new(injector))
+            .layer(service_fn(|exchange: Exchange<()>| std::future::ready(Ok::<_, Error>(exchange.request))));
+        let record = Arc::new(Record::new(Method::GET, None));
+        record.set_operation(Catalogue::us().find(&Method::GET, path));
+        let mut request = Request::new(());
+        if sent_before {
+            record.set_token_version(7);
+            request.headers_mut().insert(EXTRA_NAMES[1].clone(), HeaderValue::from_static("stale"));
+        }
+        let request = service.oneshot(Exchange { request, record }).await.unwrap();
+        EXTRA_NAMES.map(|name| request.headers().get(name).cloned())
+    }
+
+    #[tokio::test]
+    async fn partner_credentials_are_sent_under_both_names_where_that_applies() {
+        let partner = || HeaderName::from_static("finicity-app-token");
+        for (extra_headers, path, applies) in [
+            (ExtraHeaders::Auto, NAMED, true),
+            (ExtraHeaders::Auto, OTHER, false),
+            (ExtraHeaders::Auto, "/unknown", false),
+            (ExtraHeaders::Always, OTHER, true),
+            (ExtraHeaders::Never, NAMED, false),
+        ] {
+            for sent_before in [false, true] {
+                let fields = extra_fields(extra_headers, partner(), path, sent_before).await;
+                let expected = applies.then(|| ["key", "token"].map(HeaderValue::from_static));
+                assert_eq!(fields.clone().map(|field| field.is_some()), [applies; 2], "{extra_headers:?} {path}");
+                assert_eq!(
+                    fields.map(|field| field.map(|value| (value.is_sensitive(), value))),
+                    match expected {
+                        Some(expected) => expected.map(|value| Some((true, value))),
+                        None => [None, None],
+                    }
+                );
+                let bearer = extra_fields(extra_headers, header::AUTHORIZATION, path, sent_before).await;
+                assert_eq!(bearer, [None, None], "an OAuth 2.0 token goes nowhere else");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_configured_name_of_the_second_pair_holds_its_own_value() {
+        // Australia's name for the token.
+        let fields = extra_fields(ExtraHeaders::Always, EXTRA_NAMES[1].clone(), OTHER, false).await;
+        assert_eq!(fields, ["key", "token"].map(|value| Some(HeaderValue::from_static(value))));
     }
 }

@@ -4,11 +4,12 @@
 
 mod token_format;
 mod token_request;
+mod webhook_verification;
 
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -17,13 +18,16 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use self::webhook_verification::WebhookVerification;
 use super::{
+    billing::{BillingBudget, Reservation},
     body::ResponseBody,
     config::Config,
     endpoints::AuthEndpoints,
     error::{Code, Error},
     exchange::{Exchange, ResponseResult},
     request_target::{self, ALLOWED_METHODS, RequestAction},
+    webhook::SharedSigningKeys,
 };
 use crate::{
     policy::{Denial, Mode, Policy},
@@ -37,17 +41,35 @@ pub(super) struct InterceptLayer(Arc<Interceptor>);
 struct Interceptor {
     endpoints: AuthEndpoints,
     policy: Arc<Policy>,
+    billing: Option<Arc<BillingBudget>>,
     token: TokenReader,
+    webhooks: WebhookVerification,
 }
 
 impl InterceptLayer {
-    pub(super) fn new(config: &Config, token: TokenReader) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        token: TokenReader,
+        billing: Option<Arc<BillingBudget>>,
+        signing_keys: SharedSigningKeys,
+    ) -> Self {
         let (endpoints, policy) = (config.endpoints.clone(), Arc::clone(&config.policy));
-        Self(Arc::new(Interceptor { endpoints, policy, token }))
+        let webhooks = WebhookVerification::new(&config.webhook, signing_keys);
+        Self(Arc::new(Interceptor { endpoints, policy, billing, token, webhooks }))
     }
 }
 
 impl Interceptor {
+    /// Checks the request against the operator's policy and the day's budget.
+    ///
+    /// # Errors
+    ///
+    /// Those of both.
+    fn admit<B>(&self, exchange: &Exchange<B>) -> Result<Option<Reservation>, Error> {
+        self.check_policy(exchange)?;
+        self.check_budget(exchange)
+    }
+
     /// Checks the request against the operator's policy, and records a denial in either mode.
     ///
     /// # Errors
@@ -63,6 +85,29 @@ impl Interceptor {
         match self.policy.mode() {
             Mode::Enforce => Err(denial_error(denial)),
             Mode::Report => Ok(()),
+        }
+    }
+}
+
+impl Interceptor {
+    /// Takes the part of the day's budget that the request needs, if it needs one, and records that there is none left.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::BillingBudgetSpent`], unless denials are only reported.
+    fn check_budget<B>(&self, Exchange { record, .. }: &Exchange<B>) -> Result<Option<Reservation>, Error> {
+        let Some(billing) = self.billing.as_ref().filter(|_| record.operation().is_billable()) else {
+            return Ok(None);
+        };
+        let is_enforced = self.policy.mode() == Mode::Enforce;
+        let is_spent = !is_enforced && billing.is_spent();
+        let reservation = billing.reserve(!is_enforced);
+        if reservation.is_none() || is_spent {
+            record.set_policy_denial(Denial::BudgetSpent);
+        }
+        match reservation {
+            None => Err(denial_error(Denial::BudgetSpent).with_retry_after(billing.until_next_day())),
+            reserved => Ok(reserved),
         }
     }
 }
@@ -96,15 +141,21 @@ where
 
     fn call(&mut self, mut exchange: Exchange<B>) -> Self::Future {
         match request_target::classify(&self.interceptor.endpoints, &mut exchange.request) {
-            Ok(RequestAction::Forward) => match self.interceptor.check_policy(&exchange) {
-                Ok(()) => InterceptFuture::Forwarded { inner: self.inner.call(exchange) },
+            Ok(RequestAction::Forward) => match self.interceptor.admit(&exchange) {
+                Ok(reservation) => InterceptFuture::Forwarded { inner: self.inner.call(exchange), reservation },
                 Err(error) => InterceptFuture::Done { result: Some(Err(error)) },
             },
             Ok(RequestAction::Options) => InterceptFuture::Done { result: Some(Ok(options_response())) },
             Ok(RequestAction::TokenRequest(shape)) => {
                 let interceptor = Arc::clone(&self.interceptor);
-                InterceptFuture::TokenRequest {
+                InterceptFuture::Answered {
                     inner: Box::pin(async move { token_request::respond(&interceptor.token, shape, exchange).await }),
+                }
+            }
+            Ok(RequestAction::WebhookVerification) => {
+                let interceptor = Arc::clone(&self.interceptor);
+                InterceptFuture::Answered {
+                    inner: Box::pin(async move { interceptor.webhooks.respond(exchange).await }),
                 }
             }
             Err(error) => InterceptFuture::Done { result: Some(Err(error)) },
@@ -130,6 +181,11 @@ fn denial_error(denial: Denial) -> Error {
             Code::RouteDenied,
             "The operator of this proxy lets no call through that may be billed (policy.deny_billable).",
         ),
+        Denial::BudgetSpent => (
+            Code::BillingBudgetSpent,
+            "The day's budget of billable calls is spent, or calls under way hold what is left of it (policy.billable_per_day); the \
+                 next day of UTC has its own.",
+        ),
         Denial::NotAllowed => (
             Code::RouteDenied,
             "The operator of this proxy does not let this call through (policy.allow does not name it).",
@@ -146,8 +202,8 @@ fn denial_error(denial: Denial) -> Error {
 pin_project! {
     #[project = InterceptProjection]
     pub(super) enum InterceptFuture<F> {
-        Forwarded { #[pin] inner: F },
-        TokenRequest { inner: Pin<Box<dyn Future<Output = ResponseResult> + Send>> },
+        Forwarded { #[pin] inner: F, reservation: Option<Reservation> },
+        Answered { inner: Pin<Box<dyn Future<Output = ResponseResult> + Send>> },
         Done { result: Option<ResponseResult> },
     }
 }
@@ -157,8 +213,16 @@ impl<F: Future<Output = ResponseResult>> Future for InterceptFuture<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ResponseResult> {
         match self.project() {
-            InterceptProjection::Forwarded { inner } => inner.poll(cx),
-            InterceptProjection::TokenRequest { inner } => inner.as_mut().poll(cx),
+            InterceptProjection::Forwarded { inner, reservation } => {
+                let result = ready!(inner.poll(cx));
+                if let Some(reservation) = reservation.take()
+                    && result.as_ref().is_ok_and(|response| response.status().is_success())
+                {
+                    reservation.spend();
+                }
+                Poll::Ready(result)
+            }
+            InterceptProjection::Answered { inner } => inner.as_mut().poll(cx),
             InterceptProjection::Done { result } => Poll::Ready(result.take().expect("polled after it was ready")),
         }
     }

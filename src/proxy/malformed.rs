@@ -50,6 +50,14 @@ fn error(fault: FramingFault, limits: HeadLimits) -> Error {
             );
             return Error::new(Code::HeadersTooLarge, detail);
         }
+        FramingFault::HeadTimeout => (
+            Code::RequestTimeout,
+            "The head of the request was not complete within limits.header_timeout; send it at once.",
+        ),
+        FramingFault::HeadEvicted => (
+            Code::RequestTimeout,
+            "The head of the request was not complete when its place was needed for others; send it at once.",
+        ),
         FramingFault::RequestLine => {
             (Code::BadRequest, "The request line must be a method, a target and HTTP/1.1, with one space between them.")
         }
@@ -106,5 +114,7 @@ mod tests {
         assert_eq!(code(Some(FramingFault::UnsupportedCoding)), Err(Code::NotImplemented));
         assert_eq!(code(Some(FramingFault::TargetTooLong)), Err(Code::TargetTooLong));
         assert_eq!(code(Some(FramingFault::HeadersTooLarge)), Err(Code::HeadersTooLarge));
+        assert_eq!(code(Some(FramingFault::HeadTimeout)), Err(Code::RequestTimeout));
+        assert_eq!(code(Some(FramingFault::HeadEvicted)), Err(Code::RequestTimeout));
     }
 }

@@ -40,14 +40,12 @@ pub(super) struct ReauthLayer(Arc<Reauthenticator>);
 struct Reauthenticator {
     control: TokenControl,
     metrics: Arc<Metrics>,
-    replay_buffer: usize,
     wait: Duration,
 }
 
 impl ReauthLayer {
     pub(super) fn new(config: &Config, control: TokenControl, metrics: Arc<Metrics>) -> Self {
-        let (replay_buffer, wait) = (config.replay_buffer, config.reauth_wait);
-        Self(Arc::new(Reauthenticator { control, metrics, replay_buffer, wait }))
+        Self(Arc::new(Reauthenticator { control, metrics, wait: config.reauth_wait }))
     }
 }
 
@@ -65,7 +63,7 @@ pub(super) struct Reauth<S> {
     reauthenticator: Arc<Reauthenticator>,
 }
 
-impl<S, B> Service<Exchange<B>> for Reauth<S>
+impl<S, B> Service<Exchange<ReplayBody<B>>> for Reauth<S>
 where
     S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -79,9 +77,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, exchange: Exchange<B>) -> Self::Future {
-        let request = ReplayBuffer::wrap(exchange.request, self.reauthenticator.replay_buffer);
-        let exchange = Exchange { request, record: exchange.record };
+    fn call(&mut self, exchange: Exchange<ReplayBody<B>>) -> Self::Future {
         let (first, resend) = Resend::send_first(&mut self.inner, exchange, &self.reauthenticator);
         ReauthFuture::First { inner: first, resend: Some(resend) }
     }

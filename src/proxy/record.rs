@@ -277,6 +277,11 @@ impl Record {
     /// Notes that `bytes` of the request body went up.
     pub fn add_request_bytes(&self, bytes: u64) {
         self.request_bytes.fetch_add(bytes, Relaxed);
+        self.set_request_progress();
+    }
+
+    /// Notes that the request body made progress: its caller is not to be given up.
+    pub fn set_request_progress(&self) {
         let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.request_progress.store(now, Relaxed);
     }

@@ -49,11 +49,13 @@ struct State<B> {
 struct Superseded;
 
 impl<B> ReplayBuffer<B> {
-    /// The request to send instead of `request`; up to `budget` bytes of its body are buffered as they are read.
-    pub(super) fn wrap(request: Request<B>, budget: usize) -> Request<ReplayBody<B>> {
+    /// The request to send instead of `request`, whose body begins with `read`: that is buffered already, whatever its size. Up to
+    /// `budget` bytes of the body, those included, are buffered as they are read.
+    pub(super) fn wrap(request: Request<B>, read: Bytes, budget: usize) -> Request<ReplayBody<B>> {
         let (head, body) = request.into_parts();
-        let state =
-            State { head: None, remaining: body, chunks: Vec::new(), budget: Some(budget), generation: 0, waker: None };
+        let budget = Some(budget.saturating_sub(read.len()));
+        let chunks = if read.is_empty() { Vec::new() } else { vec![read] };
+        let state = State { head: None, remaining: body, chunks, budget, generation: 0, waker: None };
         Request::from_parts(
             head,
             ReplayBody { buffer: Arc::new(Self(Mutex::new(state))), generation: 0, next_chunk: 0 },
@@ -234,7 +236,7 @@ mod tests {
     fn request(budget: usize) -> (Caller, Request<ReplayBody<Sent>>, Arc<ReplayBuffer<Sent>>) {
         let (caller, body) = unbounded_channel();
         let request = Request::post("/a?b=c").header("x", "y").body(Sent(body)).unwrap();
-        let request = ReplayBuffer::wrap(request, budget);
+        let request = ReplayBuffer::wrap(request, Bytes::new(), budget);
         let buffer = request.body().buffer();
         (caller, sent(request), buffer)
     }
@@ -270,6 +272,28 @@ mod tests {
                 assert_eq!(resent.headers()["x"], "y");
                 assert!(!resent.body().is_end_stream() && resent.body().size_hint().lower() == 10);
                 assert_eq!(resent.into_body().collect().await.unwrap().to_bytes(), "0123456789");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_is_sent_first_and_again_whatever_its_size() {
+        for (rest, is_complete) in [("", true), ("567", true), ("56789", false)] {
+            let (caller, body) = unbounded_channel();
+            if !rest.is_empty() {
+                send(&caller, rest);
+            }
+            drop(caller);
+            let budget = if rest.is_empty() { 0 } else { 8 };
+            let request = sent(ReplayBuffer::wrap(Request::new(Sent(body)), Bytes::from("01234"), budget));
+            let buffer = request.body().buffer();
+            assert!(!request.body().is_end_stream() && request.body().size_hint().lower() == 5);
+            let whole = format!("01234{rest}");
+            assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), whole);
+            let resent = buffer.resend();
+            assert_eq!(resent.is_some(), is_complete, "{rest}");
+            if let Some(resent) = resent {
+                assert_eq!(resent.into_body().collect().await.unwrap().to_bytes(), whole);
             }
         }
     }

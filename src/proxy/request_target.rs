@@ -32,6 +32,8 @@ pub enum RequestAction {
     Options,
     /// It requests a token, and expects a response of this shape.
     TokenRequest(ResponseShape),
+    /// It has a webhook verified.
+    WebhookVerification,
 }
 
 /// Classifies a request by its method and its target. Accepts what has one of the [`ALLOWED_METHODS`], a target in origin-form
@@ -70,6 +72,10 @@ pub fn classify<B>(endpoints: &AuthEndpoints, request: &mut Request<B>) -> Resul
             Code::RouteDenied,
             "The proxy alone calls the token endpoints; only a POST is answered here, with a placeholder for a token.",
         )),
+        Some(AuthEndpoint::WebhookVerification) if *method == Method::POST => Ok(RequestAction::WebhookVerification),
+        Some(AuthEndpoint::WebhookVerification) => {
+            Err(Error::new(Code::RouteDenied, "Webhooks are verified by POST; this path is never forwarded."))
+        }
         Some(AuthEndpoint::Revocation) => {
             Err(Error::new(Code::RouteDenied, "Tokens are the proxy's own to revoke; this call is never forwarded."))
         }

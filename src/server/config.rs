@@ -41,12 +41,3 @@ impl Limits {
         Self { header_timeout, keepalive_timeout: self.keepalive_timeout.min(max_idle), ..self }
     }
 }
-
-/// The response to an unfinished head that is evicted.
-#[derive(Clone, Copy, Debug)]
-pub struct EvictionResponse {
-    /// The whole response, as text.
-    pub text: &'static str,
-    /// The code by which it is counted among the proxy's own errors.
-    pub code: &'static str,
-}

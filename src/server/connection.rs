@@ -119,16 +119,16 @@ impl Connections {
                     if !is_idle(&stream) {
                         continue;
                     }
-                    Ok(false)
+                    Ok(stream.reject_late_head())
                 }
                 buffered = stream.buffer_head() => buffered,
                 () = drain_grace(&self.drain_started, self.idle_grace, &status, &self.drain_expired) => Ok(false),
             };
-            if let Some(reason) = stream.eviction() {
-                return Box::pin(self.evict(stream, reason)).await;
-            }
             if !has_request.unwrap_or(false) {
-                return self.close(stream).await;
+                return match stream.eviction() {
+                    Some(reason) => Box::pin(self.evict(stream, reason)).await,
+                    None => self.close(stream).await,
+                };
             }
             // On the heap, so that a parked connection needs no memory for it.
             stream = match Box::pin(self.serve_active(stream, messages_begun, service.clone(), status.clone())).await {
@@ -237,12 +237,9 @@ impl Connections {
         }
     }
 
-    /// Closes a connection to make room.
-    async fn evict(&self, mut stream: Downstream, reason: EvictionReason) {
+    /// Closes a connection to make room. An unfinished head has got its response.
+    async fn evict(&self, stream: Downstream, reason: EvictionReason) {
         self.context.evictions.record(reason);
-        if reason.needs_response() {
-            stream.respond(self.context.evictions.response()).await;
-        }
         match reason {
             // The next connection does not wait for this one, and its client may go on sending.
             EvictionReason::UnfinishedHeadBytes => self.close(stream).await,

@@ -1,5 +1,5 @@
 //! Adds to a client's socket what HTTP needs: a limit on the time of a stalled write, detection of a client that has gone while its
-//! request is in flight, a reset after a truncated response, and a lingering close after a response to a request that was not read to
+//! request is in flight ([`ClientWatch`]), a reset after a truncated response, and a lingering close after a response to a request that was not read to
 //! its end.
 
 use std::{
@@ -20,7 +20,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{evictions::EvictionReason, framed_reader::FramedReader, slots::SlotState, socket_stream::SocketStream};
+use super::{
+    client_watch::ClientWatch, evictions::EvictionReason, framed_reader::FramedReader, slots::SlotState,
+    socket_stream::SocketStream,
+};
 use crate::stall::StallTimer;
 
 /// The most time that is spent on reading and discarding what a client still sends after its last response. With unread bytes left,
@@ -42,6 +45,7 @@ pub(super) struct DownstreamIo {
     write_stalled: bool,
     /// Limits the time that a write is pending.
     write_timer: StallTimer,
+    client_watch: ClientWatch,
     reclaim: Reclaim,
 }
 
@@ -95,7 +99,7 @@ impl Downstream {
     ///
     /// # Errors
     ///
-    /// When the connection is lost, when a head takes too long, or when the connection [is to make room](Self::eviction).
+    /// When the connection is lost, or when it is idle and [is to make room](Self::eviction).
     ///
     /// # Cancel safety
     ///
@@ -106,16 +110,23 @@ impl Downstream {
             if buffered.is_pending() {
                 if self.reader.state().poll_eviction_request(cx).is_ready() {
                     if !self.socket.has_unread() {
-                        return Poll::Ready(Err(self.reader.evict(None)));
+                        return Poll::Ready(self.reader.evict_at_limit().map(|()| true));
                     }
                     self.reader.state().decline_eviction();
                 }
                 // It may have been evicted since the poll began.
-                self.reader.check_head_eviction()?;
+                if self.reader.check_head_eviction() {
+                    return Poll::Ready(Ok(true));
+                }
             }
             buffered.map(Ok)
         })
         .await
+    }
+
+    /// Rejects the head that has begun and did not end in time. Returns whether there is one, to be served.
+    pub(super) fn reject_late_head(&mut self) -> bool {
+        self.reader.reject_late_head()
     }
 
     /// What the connection shares with the acceptor.
@@ -126,11 +137,6 @@ impl Downstream {
     /// Why it is to be closed to make room, if it is.
     pub(super) fn eviction(&self) -> Option<EvictionReason> {
         self.reader.eviction()
-    }
-
-    /// Sends `response`, if the kernel takes it without waiting.
-    pub(super) async fn respond(&mut self, response: &[u8]) {
-        let _ = timeout(Duration::ZERO, self.socket.write_all(response)).await;
     }
 
     /// Closes the connection after its last response: our direction at once, the client's when it has closed it, or sends nothing. One
@@ -202,6 +208,7 @@ impl DownstreamIo {
             read_pending: false,
             write_stalled: false,
             write_timer: StallTimer::new(write_timeout),
+            client_watch: ClientWatch::default(),
             reclaim,
         }
     }
@@ -237,8 +244,14 @@ impl DownstreamIo {
             let state = self.downstream().state();
             if write_stalled { state.write_stalled() } else { state.write_resumed() }
         }
-        if write_stalled && self.downstream().state().is_evictable() {
-            return Poll::Ready(Err(self.downstream().reader.evict(Some(EvictionReason::StalledResponse))));
+        if write_stalled {
+            let reader = &mut self.downstream().reader;
+            if reader.eviction().is_some() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            if reader.state().is_evictable() {
+                return Poll::Ready(Err(reader.evict(EvictionReason::StalledResponse)));
+            }
         }
         written
     }
@@ -246,13 +259,15 @@ impl DownstreamIo {
 
 impl AsyncRead for DownstreamIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.client_watch.reset();
         let Downstream { socket, reader } = self.downstream();
-        let mut read = reader.poll_read(Pin::new(socket), cx, buffer);
-        if read.is_pending() && reader.state().is_evictable() {
+        let mut read = reader.poll_read(Pin::new(&mut *socket), cx, buffer);
+        if read.is_pending() && reader.state().is_evictable() && reader.eviction().is_none() {
             if socket.has_unread() {
                 reader.state().decline_eviction();
             } else {
-                read = Poll::Ready(Err(reader.evict(None)));
+                reader.evict_at_limit()?;
+                read = reader.poll_read(Pin::new(socket), cx, buffer);
             }
         }
         self.read_pending = read.is_pending();
@@ -283,10 +298,10 @@ impl AsyncWrite for DownstreamIo {
     /// Flushes, and fails when the client has gone while its request is in flight. hyper flushes whenever it has been woken, and would
     /// otherwise find that out by reading ahead, for which it needs another 8 KiB with every request.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let read_pending = self.read_pending;
-        let Downstream { socket, reader } = self.downstream();
+        let Self { downstream, read_pending, client_watch, .. } = &mut *self;
+        let Downstream { socket, reader } = downstream.as_mut().expect("the stream is there until this is dropped");
         // In the middle of a request, its end is for the reader to find.
-        if !read_pending && reader.is_between_messages() && socket.poll_closed(cx).is_ready() {
+        if !*read_pending && reader.is_between_messages() && client_watch.poll_gone(socket, cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller has gone")));
         }
         Pin::new(socket).poll_flush(cx)

@@ -1,4 +1,4 @@
-//! Evictions of connections: what is counted, logged and sent as a response.
+//! Evictions of connections: what is counted and logged.
 
 use std::sync::Arc;
 
@@ -22,53 +22,29 @@ labels! {
     }
 }
 
-impl EvictionReason {
-    /// Whether the client gets a response, since it has sent a part of a request.
-    pub(super) fn needs_response(self) -> bool {
-        matches!(self, Self::UnfinishedHead | Self::UnfinishedHeadBytes)
-    }
-}
-
 /// The evictions of one kind of listener.
 #[derive(Debug)]
 pub(super) struct Evictions {
     listener: &'static str,
-    response: &'static str,
-    /// The code by which responses are counted among the proxy's own errors.
-    code: Option<&'static str>,
     metrics: Arc<Metrics>,
     limit_log: LogLimiter,
     head_log: LogLimiter,
 }
 
 impl Evictions {
-    /// Logs and metrics call the listener `listener`. An evicted head gets `response`, a whole response as text, which counts
-    /// as an error with `code` where there is one.
-    pub(super) fn new(
-        listener: &'static str,
-        response: &'static str,
-        code: Option<&'static str>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    /// Logs and metrics call the listener `listener`.
+    pub(super) fn new(listener: &'static str, metrics: Arc<Metrics>) -> Self {
         for reason in EvictionReason::LABELS {
             metrics.init_eviction(listener, reason);
         }
         let (limit_log, head_log) = Default::default();
-        Self { listener, response, code, metrics, limit_log, head_log }
-    }
-
-    /// The response to an evicted head.
-    pub(super) fn response(&self) -> &'static [u8] {
-        self.response.as_bytes()
+        Self { listener, metrics, limit_log, head_log }
     }
 
     /// Counts an eviction, and logs it at most once a second.
     pub(super) fn record(&self, reason: EvictionReason) {
-        let Self { listener, code, metrics, .. } = self;
+        let Self { listener, metrics, .. } = self;
         metrics.connection_evicted(listener, reason.as_str());
-        if let Some(code) = code.filter(|_| reason.needs_response()) {
-            metrics.proxy_error(code);
-        }
         if reason == EvictionReason::UnfinishedHeadBytes {
             if let Some(times) = self.head_log.count() {
                 warn!(

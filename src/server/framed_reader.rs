@@ -127,17 +127,41 @@ impl FramedReader {
         self.eviction
     }
 
-    /// Reads nothing more, since the connection is evicted. Without a `reason` it is evicted for another connection.
-    pub(super) fn evict(&mut self, reason: Option<EvictionReason>) -> io::Error {
-        let at_limit = if self.framer.position() == Position::Head {
-            EvictionReason::UnfinishedHead
-        } else {
-            EvictionReason::Idle
-        };
-        self.eviction = Some(reason.unwrap_or(at_limit));
+    /// Reads nothing more, since the connection is evicted for `reason`.
+    pub(super) fn evict(&mut self, reason: EvictionReason) -> io::Error {
+        self.eviction = Some(reason);
         self.head_share.release();
         self.buffered = None;
         io::Error::other("the connection gave way to another one")
+    }
+
+    /// The same at the limit of connections. An unfinished head gets a response before, for which the service is to be called.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is idle, and there is nothing to respond to.
+    pub(super) fn evict_at_limit(&mut self) -> io::Result<()> {
+        if !self.is_in_head() {
+            return Err(self.evict(EvictionReason::Idle));
+        }
+        self.evict_head(EvictionReason::UnfinishedHead);
+        Ok(())
+    }
+
+    /// Evicts the connection after a response to its unfinished head.
+    fn evict_head(&mut self, reason: EvictionReason) {
+        self.eviction = Some(reason);
+        self.state.set_evicted();
+        self.reject_head(FramingFault::HeadEvicted);
+    }
+
+    /// Rejects the head that has begun and did not end in time. Returns whether there is one.
+    pub(super) fn reject_late_head(&mut self) -> bool {
+        let is_in_head = self.is_in_head();
+        if is_in_head {
+            self.reject_head(FramingFault::HeadTimeout);
+        }
+        is_in_head
     }
 
     /// How many messages have begun.
@@ -183,15 +207,18 @@ impl FramedReader {
                 // hyper responds to the rejected message; then the connection is closed.
                 Some(_) => return Poll::Pending,
             }
-            self.check_head_eviction()?;
+            if self.check_head_eviction() {
+                continue;
+            }
             if self.buffered.is_some() {
                 if self.poll_fill(stream.as_mut(), cx)?.is_pending() {
-                    return self.poll_head_timer(cx);
+                    ready!(self.poll_head_timer(cx))?;
                 }
             } else {
                 let start = buffer.filled().len();
                 if stream.as_mut().poll_read(cx, buffer)?.is_pending() {
-                    return self.poll_head_timer(cx);
+                    ready!(self.poll_head_timer(cx))?;
+                    continue;
                 }
                 let Consumed { readable, substitute, unfinished, .. } = self.consume(buffer.filled(), start);
                 let end = readable - unfinished;
@@ -218,7 +245,7 @@ impl FramedReader {
     ///
     /// # Errors
     ///
-    /// When the connection is lost, when a head after the first takes too long, or when it is evicted.
+    /// When the connection is lost.
     pub(super) fn poll_buffer_head(
         &mut self,
         mut stream: Pin<&mut impl AsyncRead>,
@@ -231,30 +258,29 @@ impl FramedReader {
             if self.eof {
                 return Poll::Ready(Ok(false));
             }
-            self.check_head_eviction()?;
-            if self.poll_fill(stream.as_mut(), cx)?.is_pending() {
+            if !self.check_head_eviction() && self.poll_fill(stream.as_mut(), cx)?.is_pending() {
                 // The time for the first head is that for the connection's first request.
-                return if self.framer.heads() == 0 {
-                    Poll::Pending
-                } else {
-                    self.poll_head_timer(cx).map_ok(|()| true)
-                };
+                if self.framer.heads() == 0 {
+                    return Poll::Pending;
+                }
+                ready!(self.poll_head_timer(cx))?;
             }
         }
     }
 
-    /// Fails when the unfinished head is evicted.
-    pub(super) fn check_head_eviction(&mut self) -> io::Result<()> {
+    /// Rejects the unfinished head if it is evicted. Returns whether it was.
+    pub(super) fn check_head_eviction(&mut self) -> bool {
         if !self.head_share.is_empty() {
             if self.state.is_head_evicted() {
-                return Err(self.evict(Some(EvictionReason::UnfinishedHeadBytes)));
+                self.evict_head(EvictionReason::UnfinishedHeadBytes);
+                return true;
             }
             // It arrived behind a request that has been answered since.
             if !self.head_share.is_evictable() && self.state.is_awaiting_request() {
                 self.count_head_bytes();
             }
         }
-        Ok(())
+        false
     }
 
     /// Reads into the buffer.
@@ -310,7 +336,7 @@ impl FramedReader {
                 let ended = self.framer.ended_head();
                 let head_start = readable - ended.bytes;
                 let head = &bytes[head_start..readable];
-                let unreadable = framing::check(head, self.limits.headers).err();
+                let unreadable = ended.check(head, self.limits.headers).err();
                 self.fault = fault.or(unreadable);
                 if unreadable.is_some() || !ended.is_readable || head.len() > self.head_capacity() {
                     (readable, substitute) = (head_start, Some(framing::substitute(head)));
@@ -386,11 +412,19 @@ impl FramedReader {
         self.head_share.set_bytes(self.framer.head_bytes(), self.head_started, evictable);
     }
 
-    /// Waits, and fails when a head has taken too long. The time between two messages is the connection's to watch.
+    /// Ready when a head has taken too long and was rejected. The time between two messages is the connection's to watch.
+    ///
+    /// # Errors
+    ///
+    /// When nothing of the first head has arrived.
     fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.framer.position() == Position::Head || self.framer.heads() == 0 {
             ready!(self.head_timer.poll_elapsed(cx));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request took too long")));
+            return Poll::Ready(if self.reject_late_head() {
+                Ok(())
+            } else {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "no request has arrived"))
+            });
         }
         Poll::Pending
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt as _, service_fn};
 
 use super::{
-    FINAL_RESPONSE_GRACE, HeadBudget, HttpService, Limits, Listener,
+    HeadBudget, HttpService, Limits, Listener,
     acceptor::Acceptor,
     connection::{Connections, ListenerContext},
     evictions::Evictions,
@@ -25,9 +25,6 @@ use crate::{
 /// The most connections of a listener for probes or administrators. Some tens are a crowd there.
 const MAX_CONNECTIONS: usize = 64;
 
-/// The response to a head that is evicted.
-const EVICTION_RESPONSE: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-
 /// How the connections of such listeners are served.
 #[derive(Clone, Debug)]
 pub struct OperatorListenerConfig {
@@ -37,33 +34,45 @@ pub struct OperatorListenerConfig {
     pub limits: Limits,
     /// Whether each response is its connection's last.
     pub close_after_response: bool,
+    /// How long requests under way may take once the listener has closed.
+    pub drain_timeout: Duration,
     /// Where their unfinished heads count.
     pub head_budget: HeadBudget,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// `service` for the requests of `peer`. Malformed ones get the status 400, since the service sees no more than a substitute of them.
+/// `service` for the requests of `peer`. Malformed ones get the status 400, and unfinished ones 408, since the service
+/// sees no more than a substitute of them.
 fn for_peer<S: HttpService>(service: S, peer: Peer) -> impl HttpService {
     service_fn(move |mut request: Request<Incoming>| {
         let fault = request.extensions_mut().remove::<FramingFault>();
-        let response = fault.is_none().then(|| {
-            request.extensions_mut().insert(peer);
-            service.clone().oneshot(request)
-        });
+        let response = match fault {
+            Some(fault) => Err(rejection(fault)),
+            None => {
+                request.extensions_mut().insert(peer);
+                Ok(service.clone().oneshot(request))
+            }
+        };
         async move {
             match response {
-                Some(response) => response.await.map(|response| response.map(Either::Left)),
-                None => Ok(malformed().map(Either::Right)),
+                Ok(response) => response.await.map(|response| response.map(Either::Left)),
+                Err(rejection) => Ok(rejection.map(Either::Right)),
             }
         }
     })
 }
 
-/// The response to a request that is malformed, which is the last one of its connection.
-fn malformed() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from("the request is malformed\n"));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
+/// The response to a request with `fault`, which is the last one of its connection.
+fn rejection(fault: FramingFault) -> Response<Full<Bytes>> {
+    let (status, text) = match fault {
+        FramingFault::HeadTimeout | FramingFault::HeadEvicted => {
+            (StatusCode::REQUEST_TIMEOUT, "the head of the request was not complete in time\n")
+        }
+        _ => (StatusCode::BAD_REQUEST, "the request is malformed\n"),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -77,8 +86,8 @@ pub async fn serve(
     service: impl HttpService,
     stop: CancellationToken,
 ) {
-    let OperatorListenerConfig { name, limits, close_after_response, head_budget, metrics } = config;
-    let evictions = Evictions::new(name, EVICTION_RESPONSE, None, Arc::clone(&metrics));
+    let OperatorListenerConfig { name, limits, close_after_response, drain_timeout, head_budget, metrics } = config;
+    let evictions = Evictions::new(name, Arc::clone(&metrics));
     let context = Arc::new(ListenerContext { head_budget, evictions, close_after_response });
     let connections = Connections::new(limits, context, Drain::default(), Duration::ZERO);
     let acceptor = Acceptor::for_operators(name, MAX_CONNECTIONS, metrics);
@@ -90,7 +99,9 @@ pub async fn serve(
         let service = for_peer(service.clone(), stream.peer());
         connections.serve(&Handle::current(), stream, service, slot, ());
     }
+    // No connection is taken that would not be served.
+    drop(listener);
     connections.drain();
     // A last response may be part of the shutdown, such as the one to the request for it.
-    let _ = timeout(FINAL_RESPONSE_GRACE, connections.closed()).await;
+    let _ = timeout(drain_timeout, connections.closed()).await;
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -99,24 +100,22 @@ impl SocketStream {
         with_stream!(self, stream => stream.readable().await)
     }
 
-    /// Waits until the other side has closed, when nothing of what it sent waits to be read. With something there it is never ready, and
-    /// wakes nobody.
-    pub(super) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits until something can be read, be it the end: whether bytes wait to be read. False also when the connection is lost.
+    pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             let peeked = with_stream!(self, stream => {
                 if ready!(stream.poll_read_ready(cx)).is_err() {
-                    return Poll::Ready(());
+                    return Poll::Ready(false);
                 }
                 stream.try_io(Interest::READABLE, || {
                     Ok(recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(_, length)| length)?)
                 })
             });
             match peeked {
-                Ok(0) => return Poll::Ready(()),
-                Ok(_) => return Poll::Pending,
+                Ok(length) => return Poll::Ready(length > 0),
                 // It was ready before, and is waited for now.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
+                Err(_) => return Poll::Ready(false),
             }
         }
     }
@@ -141,6 +140,12 @@ impl SocketStream {
             Self::Tcp(_) => None,
             Self::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
         }
+    }
+}
+
+impl AsFd for SocketStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        with_stream!(self, stream => stream.as_fd())
     }
 }
 

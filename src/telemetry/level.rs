@@ -7,7 +7,11 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tracing::{Level, enabled, info};
-use tracing_subscriber::{Registry, filter::Targets, reload};
+use tracing_subscriber::{
+    Registry,
+    filter::{LevelFilter, Targets},
+    reload,
+};
 
 use super::AUDIT;
 
@@ -16,6 +20,17 @@ pub const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
 /// The maximum length of the text of levels.
 const MAX_TEXT_BYTES: usize = 1024;
+
+/// The most verbose levels of targets, by the beginning of their names, whose events below may show secrets. No configuration exceeds
+/// them.
+const CAPS: [(&str, LevelFilter); 3] = [
+    // The AWS SDK. At TRACE it shows requests and responses, at INFO identities; its warnings quote lines of ~/.aws/credentials and
+    // responses of STS. What fails is an error of the credential source.
+    ("aws_", LevelFilter::OFF),
+    // The Azure SDK, whose lines show URLs, header fields and identities.
+    ("azure_", LevelFilter::OFF),
+    ("typespec", LevelFilter::OFF),
+];
 
 /// Levels by target, as they were written: `info`, or `info,finicity_proxy::token=debug`.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +48,7 @@ impl Levels {
 
 impl Default for Levels {
     fn default() -> Self {
-        Self { text: "info".to_owned(), targets: Targets::new().with_default(Level::INFO) }
+        Self { text: "info".to_owned(), targets: capped(Targets::new().with_default(Level::INFO)) }
     }
 }
 
@@ -66,8 +81,24 @@ impl FromStr for Levels {
             return Err(ParseLevelsError);
         }
         let targets = text.parse().map_err(|_| ParseLevelsError)?;
-        Ok(Self { text, targets })
+        Ok(Self { text, targets: capped(targets) })
     }
+}
+
+/// `targets` with each level at most that of [`CAPS`]. The level of the longest matching name counts, so each of those names gets one.
+fn capped(targets: Targets) -> Targets {
+    let levels: Vec<(String, LevelFilter)> = targets.iter().map(|(target, level)| (target.to_owned(), level)).collect();
+    let mut capped = targets;
+    for (name, cap) in CAPS {
+        let enclosing = levels.iter().filter(|(target, _)| name.starts_with(target.as_str()));
+        let inherited = enclosing.max_by_key(|(target, _)| target.len()).map(|(_, level)| *level);
+        let level = inherited.or(capped.default_level()).unwrap_or(LevelFilter::OFF);
+        capped = capped.with_target(name, level.min(cap));
+        for (target, level) in levels.iter().filter(|(target, _)| target.starts_with(name)) {
+            capped = capped.with_target(target.as_str(), *level.min(&cap));
+        }
+    }
+    capped
 }
 
 /// The levels of the process: to look at, and to change. A handle, cheap to clone.
@@ -196,6 +227,37 @@ mod tests {
         }
         assert_eq!(("a".repeat(MAX_TEXT_BYTES) + "=info").parse::<Levels>(), Err(ParseLevelsError));
         assert_eq!(levels(" warn, hyper=trace").to_string(), "warn,hyper=trace");
+    }
+
+    #[test]
+    fn no_level_shows_what_the_client_of_a_store_logs() {
+        for text in [
+            "trace",
+            "a=trace",
+            "aws=trace",
+            "aws_=trace",
+            "aws_smithy_runtime=trace",
+            "info,aws_config::imds=debug",
+            "azure_core::http=trace,typespec=trace,typespec_client_core::http=trace",
+        ] {
+            let levels = levels(text);
+            for target in [
+                "aws_config",
+                "aws_config::imds::client",
+                "aws_smithy_runtime::client::orchestrator",
+                "aws_sigv4",
+                "azure_core::http::policies",
+                "azure_identity::managed_identity_credential",
+                "typespec_client_core::http::policies::logging",
+            ] {
+                assert!(!levels.targets().would_enable(target, &Level::ERROR), "{text}: {target}");
+            }
+        }
+        assert!(!Levels::default().targets().would_enable("aws_runtime", &Level::ERROR));
+        let levels = levels("info,aws=trace,finicity_proxy=trace");
+        assert!(levels.targets().would_enable("finicity_proxy::credentials::aws", &Level::TRACE));
+        assert!(levels.targets().would_enable("awsome", &Level::TRACE));
+        assert_eq!(levels.to_string(), "info,aws=trace,finicity_proxy=trace");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ mod reload;
 mod requests;
 mod token;
 mod upstream;
+mod webhook;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +25,7 @@ use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Registry, Te
 use self::{
     concurrency::ConcurrencyMetrics, factory::MetricFactory, health::HealthMetrics, listener::ListenerMetrics,
     output::OutputMetrics, process::ProcessCollector, reload::ReloadMetrics, requests::RequestMetrics,
-    token::TokenMetrics,
+    token::TokenMetrics, webhook::WebhookMetrics,
 };
 pub use self::{
     factory::MetricFamily,
@@ -32,10 +33,9 @@ pub use self::{
     requests::RouteMetrics,
     token::{ReauthOutcome, TokenSnapshot},
     upstream::{CloseReason, ConnectFailure, UpstreamMetrics},
+    webhook::WebhookOutcome,
 };
-
-/// The optional parts of the program that are compiled in.
-const FEATURES: &str = if cfg!(feature = "sandbox") { "sandbox" } else { "none" };
+use crate::process::build_info;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -50,9 +50,11 @@ pub struct Metrics {
     reloads: ReloadMetrics,
     health: HealthMetrics,
     output: OutputMetrics,
+    webhooks: WebhookMetrics,
     errors: IntCounterVec,
     caller_credentials: IntCounter,
     policy_denials: IntCounterVec,
+    billable_budget: [IntGauge; 2],
     panics: IntCounter,
     retries: IntCounter,
 }
@@ -63,13 +65,20 @@ impl Default for Metrics {
     }
 }
 
+fn register_build_info(factory: &MetricFactory) {
+    let labels = ["version", "revision", "date", "target", "features"];
+    let build_info = factory.gauge_vec("build_info", "What runs, and what it was built from; always 1.", &labels);
+    let values =
+        [build_info::VERSION, build_info::REVISION, build_info::DATE, build_info::TARGET, build_info::FEATURES];
+    build_info.with_label_values(&values).set(1);
+}
+
 impl Metrics {
     /// A registry of its own, with every metric at zero.
     pub fn new() -> Self {
         let factory = MetricFactory::new();
         ProcessCollector::register(&factory);
-        let build_info = factory.gauge_vec("build_info", "The version that runs; always 1.", &["version", "features"]);
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), FEATURES]).set(1);
+        register_build_info(&factory);
         let requests = RequestMetrics::new(&factory);
         let upstream = UpstreamMetrics::new(&factory);
         let token = TokenMetrics::new(&factory);
@@ -78,6 +87,7 @@ impl Metrics {
         let reloads = ReloadMetrics::new(&factory);
         let health = HealthMetrics::new(&factory);
         let output = OutputMetrics::new(&factory);
+        let webhooks = WebhookMetrics::new(&factory);
         let errors =
             factory.counter_vec("errors_total", "Answers that the proxy made itself, by error code.", &["code"]);
         let caller_credentials = factory.counter(
@@ -89,6 +99,13 @@ impl Metrics {
             "Requests that the operator's policy denies, enforced or not, by reason.",
             &["reason"],
         );
+        let billable_budget = [
+            factory.gauge(
+                "billable_budget",
+                "Calls that may be billed on one day (policy.billable_per_day); 0 without a limit.",
+            ),
+            factory.gauge("billable_budget_left", "Those that are left on this day of UTC; 0 without a limit."),
+        ];
         let panics = factory.counter("panics_total", "Panics of requests and of the refresher, each of them a bug.");
         let retries =
             factory.counter("retries_total", "Requests sent once more, since their connection had failed them.");
@@ -104,9 +121,11 @@ impl Metrics {
             reloads,
             health,
             output,
+            webhooks,
             errors,
             caller_credentials,
             policy_denials,
+            billable_budget,
             panics,
             retries,
         }
@@ -146,6 +165,13 @@ impl Metrics {
     /// Shows `reason` at zero before it is first counted.
     pub fn init_policy_denial(&self, reason: &str) {
         self.policy_denials.with_label_values(&[reason]);
+    }
+
+    /// Shows how many calls may be billed on one day, and how many of them are left.
+    pub fn set_billable_budget(&self, per_day: u64, left: u64) {
+        for (gauge, value) in self.billable_budget.iter().zip([per_day, left]) {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
     }
 
     /// Requests in flight.
@@ -213,6 +239,11 @@ impl Metrics {
         self.caller_credentials.inc();
     }
 
+    /// Counts a request to the webhook listener.
+    pub fn webhook(&self, outcome: WebhookOutcome) {
+        self.webhooks.count(outcome);
+    }
+
     /// Counts a panic.
     pub fn panicked(&self) {
         self.panics.inc();
@@ -266,6 +297,16 @@ impl Metrics {
     /// Records that other credentials came into use.
     pub fn credentials_changed(&self) {
         self.reloads.credentials_changed();
+    }
+
+    /// Shows `fault` at zero, for a source of credentials that is a secret store.
+    pub fn init_store_error(&self, fault: &str) {
+        self.reloads.init_store_error(fault);
+    }
+
+    /// Counts a failure of the secret store.
+    pub fn store_failed(&self, fault: &str) {
+        self.reloads.store_failed(fault);
     }
 
     /// Counts a reload of `target`, and whether it succeeded.

@@ -6,8 +6,9 @@ use ::ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use arc_swap::ArcSwap;
 use rustls::{
     CipherSuite, ClientConfig, RootCertStore,
-    client::{Resumption, WebPkiServerVerifier},
+    client::{Resumption, WebPkiServerVerifier, danger::ServerCertVerifier as _},
     crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     version::{TLS12, TLS13},
 };
 
@@ -125,6 +126,37 @@ impl Observation {
 
 /// The configuration that trusts what `config` says, where its file holds `content`; and the number of CAs in that.
 fn client_config(config: &Config, content: &[u8]) -> Result<(ClientConfig, usize), Error> {
+    let (verifier, provider, ca_count) = verifier(config, content)?;
+    Ok((with_verifier(provider, verifier, config), ca_count))
+}
+
+/// Verifies chains as `config` says, pinned keys apart, at a time that the caller chooses: to describe a chain that was verified before. And
+/// the number of CAs in the file.
+pub(super) fn chain_verifier(
+    config: &Config,
+    content: &[u8],
+) -> Result<(impl Fn(&Chain<'_>) -> Verified, usize), Error> {
+    let (verifier, _, ca_count) = verifier(config, content)?;
+    let verify = move |chain: &Chain<'_>| {
+        let Chain { end_entity, intermediates, name, at } = chain;
+        verifier.verify_server_cert(end_entity, intermediates, name, &[], *at).map(drop)
+    };
+    Ok((verify, ca_count))
+}
+
+/// The outcome of a verification.
+type Verified = Result<(), rustls::Error>;
+
+/// What a server presents, the name that it must have, and the time that it must be valid at.
+pub(super) struct Chain<'a> {
+    pub(super) end_entity: &'a CertificateDer<'a>,
+    pub(super) intermediates: &'a [CertificateDer<'a>],
+    pub(super) name: &'a ServerName<'a>,
+    pub(super) at: UnixTime,
+}
+
+/// The verifier of that without pinned keys, its cryptography, and the number of CAs in the file.
+fn verifier(config: &Config, content: &[u8]) -> Result<(Arc<WebPkiServerVerifier>, Arc<CryptoProvider>, usize), Error> {
     let mut roots = RootCertStore::empty();
     if config.public_roots {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -140,7 +172,7 @@ fn client_config(config: &Config, content: &[u8]) -> Result<(ClientConfig, usize
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|_| Error::NoRoots)?;
-    Ok((with_verifier(provider, verifier, config), ca_count))
+    Ok((verifier, provider, ca_count))
 }
 
 /// ring, with AES-128 before AES-256 in what is offered: both are beyond reach, and of what the shorter key takes, 10 rounds and not 14, a

@@ -1,5 +1,7 @@
 //! The commands that other tasks send to the refresher. The refresher alone decides, and replies when it has.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::credentials::{Credentials, lockout::Decision};
@@ -19,9 +21,20 @@ pub enum Command {
     /// End a quarantine.
     Lift(oneshot::Sender<()>),
     /// Allow rejected credentials one more try; the flag overrides a spent budget.
-    ResetLatch(bool, oneshot::Sender<Decision>),
+    ResetLatch(bool, oneshot::Sender<Result<Decision, ResetError>>),
     /// Use these credentials, once they have obtained a token.
     Rotate(Box<Credentials>),
+    /// The first credentials could not be read, for this reason; the next attempt follows after this time.
+    FirstLoadFailed(String, Duration),
+}
+
+/// Why nothing was reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetError {
+    /// No credentials have been read yet, so it is not known which rejections concern them.
+    NoCredentials,
+    /// The refresher has ended.
+    Ended,
 }
 
 /// Sends commands to the refresher. Cheap to clone.
@@ -67,14 +80,24 @@ impl TokenControl {
     }
 
     /// Allows rejected credentials one more try. Returns the decision of the lock-out guard after that.
-    pub async fn reset_latch(&self, override_budget: bool) -> Option<Decision> {
-        self.request(|reply| Command::ResetLatch(override_budget, reply)).await
+    ///
+    /// # Errors
+    ///
+    /// When nothing was reset.
+    pub async fn reset_latch(&self, override_budget: bool) -> Result<Decision, ResetError> {
+        self.request(|reply| Command::ResetLatch(override_budget, reply)).await.unwrap_or(Err(ResetError::Ended))
     }
 
     /// Hands over new credentials.
     pub async fn rotate(&self, credentials: Credentials) {
         // The refresher ends only with the process.
         let _ = self.0.send(Command::Rotate(Box::new(credentials))).await;
+    }
+
+    /// Reports that the first credentials could not be read. `reason` is one sentence for operators and callers, without secrets; the
+    /// next attempt follows after `retry_in`.
+    pub async fn report_failed_first_load(&self, reason: String, retry_in: Duration) {
+        let _ = self.0.send(Command::FirstLoadFailed(reason, retry_in)).await;
     }
 
     async fn request<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {

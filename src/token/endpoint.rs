@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use tracing::debug;
 use zeroize::Zeroizing;
 
-use self::failure::Route;
+pub(crate) use self::failure::Route;
 use super::{
     Config,
     classify::{Disposition, FailureClass, IssuedToken, MAX_BODY_BYTES, TokenFailure, TokenResponse, classify},

@@ -5,11 +5,12 @@
 
 mod attempt;
 mod credential_state;
+mod pending;
 mod report;
 mod tick;
 
-pub use attempt::FINAL_CALL_GRACE;
-pub(super) use attempt::HEARTBEAT_INTERVAL;
+pub(super) use self::attempt::HEARTBEAT_INTERVAL;
+pub use self::{attempt::FINAL_CALL_GRACE, pending::PendingRefresher};
 
 use std::{
     collections::VecDeque,
@@ -21,14 +22,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use self::credential_state::CredentialState;
 use super::{BootInstant, Command, Phase, TokenSource, TokenWriter, schedule::EarlyRefreshLimiter};
 use crate::{
-    credentials::{Credentials, lockout::Lockout},
+    credentials::{Credentials, PartnerCredentials, lockout::Lockout},
     telemetry::{Metrics, Scrubber},
     token::classify::FailureClass,
 };
@@ -51,6 +52,8 @@ pub struct Refresher<S> {
     lockout: Lockout,
     metrics: Arc<Metrics>,
     scrubber: Scrubber,
+    /// Shows others the partner that is in use.
+    partner: Option<watch::Sender<Option<PartnerCredentials>>>,
     default_lifetime: Duration,
     /// The credentials in use.
     current: CredentialState,
@@ -68,7 +71,7 @@ impl<S: TokenSource> Refresher<S> {
     /// A refresher that fetches from `source` with `credentials`, as far as `lockout` allows, publishes through `writer` and
     /// handles `commands`.
     pub fn new(
-        writer: TokenWriter,
+        mut writer: TokenWriter,
         source: S,
         credentials: Credentials,
         lockout: Lockout,
@@ -79,6 +82,7 @@ impl<S: TokenSource> Refresher<S> {
         for class in FailureClass::LABELS {
             metrics.init_token_failure(class);
         }
+        writer.set_scheme(credentials.scheme);
         let current = CredentialState::new(credentials, &lockout, source.host(), writer.clock().now());
         Self {
             writer,
@@ -87,6 +91,7 @@ impl<S: TokenSource> Refresher<S> {
             lockout,
             metrics,
             scrubber: Scrubber::default(),
+            partner: None,
             default_lifetime,
             current,
             candidate: None,

@@ -82,7 +82,7 @@ mod tests {
     use crate::token::LockoutStatus;
 
     fn status(phase: Phase, lockout: LockoutStatus) -> Status {
-        Status { phase, attempted: true, obtained: false, next_attempt: None, last_error: None, lockout }
+        Status { phase, scheme: None, attempted: true, obtained: false, next_attempt: None, last_error: None, lockout }
     }
 
     const NONE: LockoutStatus = LockoutStatus {

@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{BootInstant, classify::FailureClass};
+use crate::credentials::Scheme;
 
 /// What the refresher is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// The source of the credentials has not given any yet.
+    AwaitingCredentials,
     /// Waiting for the next scheduled refresh.
     Idle,
     /// A token call is under way.
@@ -56,7 +59,7 @@ labels! {
     }
 }
 
-/// The last token request, or probe of the token endpoint, that failed.
+/// The last token request, probe of the token endpoint, or read of the first credentials, that failed.
 #[derive(Clone, Debug)]
 pub struct LastError {
     /// What happened, where, and what an operator does: one sentence, without secrets and without a peer's words.
@@ -74,11 +77,13 @@ pub struct LastError {
 pub struct Status {
     /// What it is doing.
     pub phase: Phase,
+    /// The scheme of the credentials in use; `None` before there are any.
+    pub scheme: Option<Scheme>,
     /// Whether the first token call has ended, well or badly.
     pub attempted: bool,
     /// Whether a token was obtained since the process started.
     pub obtained: bool,
-    /// When the next token call is due.
+    /// When the next token call is due, or the next attempt to read the first credentials.
     pub next_attempt: Option<BootInstant>,
     /// The last failure since the start.
     pub last_error: Option<LastError>,

@@ -15,6 +15,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::credentials::Scheme;
+
 use super::{BootInstant, Clock, LastError, LockoutStatus, Phase, State, Status, Unavailable, scheme::AuthHeaders};
 
 /// How many requests may wait for a token at once. More are answered at once: they would only be refused together later.
@@ -66,6 +68,7 @@ pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader)
     let current = Arc::new(ArcSwapOption::empty());
     let status = Status {
         phase: Phase::Idle,
+        scheme: None,
         attempted: false,
         obtained: false,
         next_attempt: None,
@@ -154,7 +157,15 @@ impl TokenWriter {
         self.current.swap(None)
     }
 
-    /// Notes the failure of a token request, for the status that is set next.
+    /// Notes the scheme of the credentials in use, for the status that is set next.
+    pub fn set_scheme(&mut self, scheme: Scheme) {
+        self.status.send_if_modified(|status| {
+            status.scheme = Some(scheme);
+            false
+        });
+    }
+
+    /// Notes the failure of a token request, or of the first read of credentials, for the status that is set next.
     pub fn set_last_error(&mut self, message: &str) {
         let (message, unix_time, at) = (message.into(), self.clock.unix_time(), self.clock.now());
         let error = LastError { message, unix_time, at, resolved: false };
@@ -168,7 +179,7 @@ impl TokenWriter {
     pub fn set_status(&mut self, phase: Phase, next_attempt: Option<BootInstant>, lockout: LockoutStatus) {
         self.status.send_modify(|status| {
             status.phase = phase;
-            status.attempted |= !matches!(phase, Phase::Idle | Phase::Fetching);
+            status.attempted |= !matches!(phase, Phase::AwaitingCredentials | Phase::Idle | Phase::Fetching);
             status.next_attempt = next_attempt;
             status.lockout = lockout;
         });
@@ -277,7 +288,7 @@ impl TokenReader {
         match (status.phase, self.usable().is_some()) {
             (Phase::Stopped, _) => State::Stopped,
             (Phase::Quarantined, _) => State::Quarantined,
-            (Phase::Idle, true) => State::Fresh,
+            (Phase::AwaitingCredentials | Phase::Idle, true) => State::Fresh,
             (Phase::Fetching, true) => State::Refreshing,
             (Phase::Failed(_) | Phase::Rejected | Phase::Held | Phase::Unrecorded, true) => State::Degraded,
             (Phase::Rejected, false) => State::Rejected,

@@ -1,5 +1,5 @@
 //! The vendor's operations: which calls a region's API has, under which path template, and which of them are slow, may be
-//! billed, or carry a secret.
+//! billed, carry a secret, name the partner in their body, or take further headers.
 //!
 //! Logs and metrics name a request by its template, so that no customer id gets into either and the number of label
 //! values is bounded by the table. A call that is not in it is still forwarded, under the label [`OTHER`].
@@ -38,7 +38,8 @@ impl Catalogue {
         &US
     }
 
-    /// The catalogue in `table`: lines of tab-separated method, template, slowness, billing and secrecy, sorted by template.
+    /// The catalogue in `table`: lines of tab-separated method, template, slowness, billing, secrecy, body and headers, sorted by
+    /// template.
     ///
     /// # Panics
     ///
@@ -133,6 +134,16 @@ impl Operation {
     pub fn bears_secret(self) -> bool {
         self.0.is_some_and(|row| row.secret)
     }
+
+    /// Whether its JSON body names the partner (`partnerId`), as those of the Connect operations that generate or send a link do.
+    pub fn takes_partner_id(self) -> bool {
+        self.0.is_some_and(|row| row.partner_id)
+    }
+
+    /// Whether the vendor's description names the headers `App-Key` and `App-Token` for it, besides those of all operations.
+    pub fn names_app_headers(self) -> bool {
+        self.0.is_some_and(|row| row.app_headers)
+    }
 }
 
 impl PartialEq for Operation {
@@ -155,20 +166,24 @@ struct Row {
     slow: bool,
     billing: Billing,
     secret: bool,
+    partner_id: bool,
+    app_headers: bool,
 }
 
 impl Row {
-    /// The row in `line`, if it has five fields and each is one of the words of its column.
+    /// The row in `line`, if it has seven fields and each is one of the words of its column.
     fn parse(index: usize, line: &'static str) -> Option<Self> {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [method, template, slow, billing, secret] = fields.try_into().ok()?;
+        let [method, template, slow, billing, secret, body, headers] = fields.try_into().ok()?;
         let billing = match billing {
             "billed" => Billing::Billed,
             "free" => Billing::Free,
             "unclear" => Billing::Unclear,
             _ => return None,
         };
-        Some(Self { index, method, template, slow: flag(slow, "slow")?, billing, secret: flag(secret, "secret")? })
+        let (slow, secret) = (flag(slow, "slow")?, flag(secret, "secret")?);
+        let (partner_id, app_headers) = (flag(body, "partner-id")?, flag(headers, "app")?);
+        Some(Self { index, method, template, slow, billing, secret, partner_id, app_headers })
     }
 }
 

@@ -13,11 +13,13 @@ mod support;
 /// What reaches the upstream, and what comes back to the client.
 mod data_path {
     mod answers;
+    mod billing;
     mod browsers;
     mod egress;
     mod errors;
     mod executed;
     mod forwarding;
+    mod half_close;
     mod header_families;
     mod healing;
     mod held_connections;
@@ -31,6 +33,20 @@ mod data_path {
     mod slow_readers;
     mod sockets;
     mod targets;
+}
+
+/// The user-initiated flow.
+mod connect {
+    mod partner_id;
+}
+
+/// The vendor's notifications.
+mod webhooks {
+    mod configuration;
+    mod delivery;
+    mod restarts;
+    mod rotation;
+    mod verification;
 }
 
 /// Where a request starts and ends.
@@ -54,7 +70,7 @@ mod token {
 /// Which upstreams are trusted, and what is sent to them before a request.
 mod tls {
     mod plaintext;
-    mod trust;
+    pub mod trust;
     mod wire;
 }
 
@@ -66,6 +82,7 @@ mod operations {
     mod probes;
     mod process;
     mod rollout;
+    mod service_manager;
     mod signals;
     mod soak;
 }
@@ -96,9 +113,14 @@ mod sandbox {
 
 /// Subcommands, their arguments, environment and files, and their exit codes.
 mod cli {
+    #[cfg(feature = "cli-docs")]
+    mod cli_docs;
     mod command_line;
     mod commands;
+    mod config;
     mod credentials;
+    mod doctor;
+    mod doctor_network;
     mod environment;
     mod hints;
     mod isolation;
@@ -107,6 +129,12 @@ mod cli {
     mod wrong_files;
 }
 
+// Each store is compiled in by the feature of its name.
+#[cfg(feature = "store")]
+mod stores;
+
 // The source code, the alert rules and the documents: these start no program.
 mod alerts;
 mod architecture;
+mod compliance;
+mod faults;

@@ -6,11 +6,12 @@ use http::{HeaderName, Uri, header, uri::PathAndQuery};
 
 use super::{
     super::{Environment, reader::Reader},
-    HOUR, SECOND,
+    HOUR, SECOND, stores,
 };
 use crate::{
     credentials::{self, Scheme, SourceConfig},
     message::path::canonical,
+    proxy::ExtraHeaders,
     token::{
         self,
         scheme::{FINICITY_APP_KEY, FINICITY_APP_TOKEN, oauth2::Encoding},
@@ -29,21 +30,54 @@ const RESERVED_HEADERS: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Where credentials come from, and of which scheme they shall be.
+/// Where credentials come from, and of which scheme they have to be.
 pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> Option<credentials::Config> {
-    let from_dir = read.choice("credentials.source", &[("env", false), ("dir", true)]);
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Source {
+        Environment,
+        Directory,
+        Aws,
+        Azure,
+        Gcp,
+        Vault,
+    }
+    let sources = [
+        ("env", Source::Environment),
+        ("dir", Source::Directory),
+        ("aws", Source::Aws),
+        ("azure", Source::Azure),
+        ("gcp", Source::Gcp),
+        ("vault", Source::Vault),
+    ];
+    let source = read.choice("credentials.source", &sources);
     let dir = read.optional("credentials.dir", |path| Ok(PathBuf::from(path)));
+    let store = stores::common(read);
+    let aws = stores::aws(read, source == Source::Aws);
+    let azure = stores::azure::config(read, environment, source == Source::Azure);
+    let gcp = stores::gcp(read, source == Source::Gcp);
+    let vault = stores::vault(read, source == Source::Vault);
     let schemes = [("auto", None), ("oauth2", Some(Scheme::OAuth2)), ("partner", Some(Scheme::Partner))];
     let scheme = read.choice("auth.scheme", &schemes);
-    let source = match (from_dir, dir) {
-        (true, Some(dir)) => SourceConfig::Directory(dir),
-        (true, None) => {
-            read.problem("credentials.dir", "must name a directory when credentials.source is \"dir\"");
-            return None;
+    let source = match source {
+        Source::Environment => SourceConfig::environment(environment.variables()),
+        Source::Directory => {
+            if dir.is_none() {
+                read.problem("credentials.dir", "must name a directory when credentials.source is \"dir\"");
+            }
+            SourceConfig::Directory(dir?)
         }
-        (false, _) => SourceConfig::environment(environment.variables()),
+        Source::Aws => stores::aws_source(read, store, aws)?,
+        Source::Azure => stores::azure::source(read, store, azure)?,
+        Source::Gcp => stores::gcp_source(read, store, gcp, environment)?,
+        Source::Vault => stores::vault_source(read, store, vault)?,
     };
     Some(credentials::Config { source, scheme })
+}
+
+/// On which requests App Key and token are sent under a second pair of names.
+pub(super) fn extra_headers(read: &mut Reader<'_>) -> ExtraHeaders {
+    let choices = [("auto", ExtraHeaders::Auto), ("always", ExtraHeaders::Always), ("never", ExtraHeaders::Never)];
+    read.choice("auth.extra_headers", &choices)
 }
 
 /// All that concerns tokens; its base is put in later.
@@ -72,7 +106,8 @@ pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
     }
 }
 
-fn header_name(text: &str) -> Result<HeaderName, String> {
+/// A name that HTTP has no other use for.
+pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
     let name = text.parse().ok().filter(|name| !RESERVED_HEADERS.contains(name));
     name.ok_or_else(|| "must be the name of an HTTP header that has no other use, such as \"App-Key\"".to_owned())
 }

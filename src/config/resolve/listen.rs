@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::super::{AdminSocket, Listen, reader::Reader};
+use super::{
+    super::{AdminSocket, Listen, reader::Reader},
+    webhook,
+};
 use crate::{
     message::{guard::RequiredHeader, host::Host},
     server::{Address, SocketAccess},
@@ -32,12 +35,19 @@ pub(super) fn listen(read: &mut Reader<'_>) -> Listen {
         },
         ops: ops(read),
         admin: admin(read),
+        webhook: webhook::listen(read),
     };
     if listen.proxy.iter().any(Address::is_remote) && !allow_remote {
         read.problem(
             "listen.proxy",
             "is not a loopback address: whoever can reach it can use the credentials; set listen.allow_remote = true if that \
              is meant",
+        );
+    }
+    if listen.webhook.iter().any(Address::is_remote) && !allow_remote {
+        read.problem(
+            "webhook.listen",
+            "is not a loopback address: anyone who can reach it can post to it; set listen.allow_remote = true if that is meant",
         );
     }
     if listen.admin.iter().any(Address::is_remote) {
@@ -54,6 +64,7 @@ pub(super) fn check_overlaps(read: &mut Reader<'_>, listen: &Listen, admin_socke
         ("listen.proxy", &listen.proxy),
         ("listen.ops", &listen.ops),
         ("listen.admin", &listen.admin),
+        ("webhook.listen", &listen.webhook),
         ("admin.socket", &socket.into_iter().collect()),
     ];
     let addresses =

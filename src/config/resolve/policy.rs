@@ -8,16 +8,22 @@ use crate::{
 
 /// The rules, checked against `catalogue`.
 pub(super) fn policy(read: &mut Reader<'_>, catalogue: &'static Catalogue) -> Policy {
-    let [allow, deny] = ["policy.allow", "policy.deny"].map(|key| rules(read, key));
+    let keys = ["policy.allow", "policy.deny", "policy.billable_allowed"];
+    let [allow, deny, billable_allowed] = keys.map(|key| rules(read, key));
     // Separators alone are what is left of a list whose items were lost, and must not mean that everything is allowed.
-    for (key, rules) in [("policy.allow", &allow), ("policy.deny", &deny)] {
+    for (key, rules) in keys.into_iter().zip([&allow, &deny, &billable_allowed]) {
         if rules.is_empty() && read.list(key).is_empty() && !read.is_text(key, "") && !read.is_empty_list(key) {
             read.problem(key, "has no rule; leave it empty if that is meant");
         }
     }
     let deny_billable = read.flag("policy.deny_billable");
     let mode = read.choice("policy.mode", &[("enforce", Mode::Enforce), ("report", Mode::Report)]);
-    Policy::new(catalogue, &allow, &deny, deny_billable, mode)
+    Policy::new(catalogue, &allow, &deny, deny_billable, mode).with_billable_allowed(catalogue, &billable_allowed)
+}
+
+/// The most calls that may be billed on one day; `None` without a limit.
+pub(super) fn billable_per_day(read: &mut Reader<'_>) -> Option<u64> {
+    Some(read.number("policy.billable_per_day", 0..=1_000_000_000) as u64).filter(|per_day| *per_day > 0)
 }
 
 fn rules(read: &mut Reader<'_>, key: &'static str) -> Vec<Rule> {

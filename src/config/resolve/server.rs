@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroUsize, thread, time::Duration};
 
-use super::{super::reader::Reader, HOUR, SECOND};
+use super::{
+    super::{Kind, reader::Reader},
+    HOUR, SECOND,
+};
 use crate::{message::framing::HeadLimits, proxy, server};
 
 /// The most worker threads that `auto` starts; see `config/default.toml`.
@@ -11,21 +14,23 @@ const MAX_AUTO_WORKERS: usize = 2;
 /// More than any machine should give to requests that are not there yet.
 const MAX_UNFINISHED_HEADS: usize = 1024 * 1024 * 1024;
 
+/// The least values of `limits.target_bytes` and `limits.header_bytes`.
+const MIN_TARGET_BYTES: usize = 256;
+const MIN_HEADER_BYTES: usize = 1024;
+
 /// Workers and limits. `write_timeout` is `upstream.idle_timeout`, `concurrency` is `limits.concurrency`.
 pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration, concurrency: usize) -> server::Config {
     let worker_threads = worker_threads(read);
     let head = HeadLimits {
-        target_bytes: read.number("limits.target_bytes", 256..=60 * 1024),
-        header_bytes: read.number("limits.header_bytes", 1024..=1024 * 1024),
+        target_bytes: read.number("limits.target_bytes", MIN_TARGET_BYTES..=60 * 1024),
+        header_bytes: read.number("limits.header_bytes", MIN_HEADER_BYTES..=1024 * 1024),
         headers: read.number("limits.headers", 8..=1000),
     };
     server::Config {
         worker_threads,
         connections: read.number("limits.connections", 1..=1_000_000),
         upstream_connections: concurrency * worker_threads.get(),
-        // One head of the largest size must fit.
-        unfinished_heads_bytes: read
-            .number("limits.unfinished_heads_bytes", head.target_bytes + head.header_bytes..=MAX_UNFINISHED_HEADS),
+        unfinished_heads_bytes: unfinished_heads_bytes(read, &head),
         limits: server::Limits {
             head,
             header_timeout: read.duration("limits.header_timeout", SECOND..=HOUR),
@@ -44,11 +49,16 @@ pub(super) fn body_limits(read: &mut Reader<'_>, idle_timeout: Duration) -> prox
     }
 }
 
+/// The limit of heads that have not arrived in full: one head of the largest size must fit.
+fn unfinished_heads_bytes(read: &mut Reader<'_>, head: &HeadLimits) -> usize {
+    let key = "limits.unfinished_heads_bytes";
+    let bounds = MIN_TARGET_BYTES + MIN_HEADER_BYTES..=MAX_UNFINISHED_HEADS;
+    read.describe(key, Kind::Number { bounds, word: None });
+    read.number(key, head.target_bytes + head.header_bytes..=MAX_UNFINISHED_HEADS)
+}
+
 fn worker_threads(read: &mut Reader<'_>) -> NonZeroUsize {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let auto = NonZeroUsize::new(cores.min(MAX_AUTO_WORKERS)).unwrap_or(NonZeroUsize::MIN);
-    if read.is_text("runtime.worker_threads", "auto") {
-        return auto;
-    }
-    NonZeroUsize::new(read.number("runtime.worker_threads", 1..=64)).unwrap_or(NonZeroUsize::MIN)
+    read.number_or("runtime.worker_threads", 1..=64, Some("auto")).and_then(NonZeroUsize::new).unwrap_or(auto)
 }

@@ -98,7 +98,7 @@ fn normalized(scheme: &str, authority: &Authority) -> Option<Uri> {
 }
 
 /// The egress proxy's address.
-fn egress_url(text: &str) -> Result<Uri, String> {
+pub(super) fn egress_url(text: &str) -> Result<Uri, String> {
     let expected = "must be http:// and a host, such as \"http://proxy.internal:3128\"";
     if !text.contains("://") {
         return Err(format!("{expected}: the scheme is missing, so begin it with http://"));

@@ -79,11 +79,12 @@ impl CredentialSource for DirectorySource {
         Problem::Missing(self.origin(field), "add this file to the Secret".to_owned())
     }
 
-    fn changed(&mut self) -> BoxFuture<'_, ()> {
+    fn changed(&mut self) -> BoxFuture<'_, Result<(), Problem>> {
         Box::pin(async {
             if let Some(snapshot) = &self.last_snapshot {
                 wait_for_change(&self.path, snapshot).await;
             }
+            Ok(())
         })
     }
 
@@ -136,7 +137,7 @@ mod tests {
 
         write(dir.path(), "other");
         let written = Instant::now();
-        source.changed().await;
+        source.changed().await.unwrap();
         assert!(written.elapsed() <= POLL);
         source.wait_until_stable().await;
         assert_eq!(secret(&source.load().await.unwrap()), "other");

@@ -30,6 +30,13 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// The first digits of the credentials' hash: they tell two sets of credentials apart within one state directory, and nowhere else.
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.credentials)
+    }
+}
+
 /// A keyed hash. `Debug` shows as much of it as tells two of them apart.
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(try_from = "String", into = "String")]

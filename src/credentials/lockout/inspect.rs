@@ -51,7 +51,26 @@ pub fn inspect(dir: &Path) -> Result<StateOutlook, OpenError> {
     }
 }
 
+/// Takes the lock of the state in `dir` for a moment, where it has a lock: waits up to a second while another process holds it. No file is
+/// created.
+///
+/// # Errors
+///
+/// When the lock cannot be taken.
+pub fn check_lock(dir: &Path) -> Result<(), OpenError> {
+    let directory = StateDirectory::at(dir);
+    if !directory.has_lock() {
+        return Ok(());
+    }
+    directory.lock().map(drop).map_err(|source| OpenError { path: directory.rejections_path(), source })
+}
+
 impl OpenError {
+    /// What an operator does.
+    pub fn advice(&self) -> &'static str {
+        self.source.advice()
+    }
+
     /// Whether the configured directory is the reason, so that trying again is of no use.
     pub fn is_configuration(&self) -> bool {
         !matches!(self.source, StateError::Busy | StateError::Randomness)

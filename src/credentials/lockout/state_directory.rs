@@ -138,6 +138,11 @@ impl StateDirectory {
         Ok(())
     }
 
+    /// Whether a process has created the lock that every writer holds.
+    pub(super) fn has_lock(&self) -> bool {
+        self.dir.join(LOCK_FILE).exists()
+    }
+
     /// Takes the lock that every writer holds, until the file is dropped. Waits for a second at most.
     pub(super) fn lock(&self) -> Result<File, StateError> {
         let file = self.lock_file(LOCK_FILE)?;

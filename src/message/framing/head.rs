@@ -3,6 +3,8 @@
 use super::{
     FramingFault, HeadLimits,
     partial_line::{MAX_BODY_FIELD, PartialLine},
+    plain_line::{is_plain_field, plain_target_len},
+    syntax::MIN_FIELD_LIMIT,
 };
 
 const CONTENT_LENGTH: &[u8] = b"content-length";
@@ -26,6 +28,8 @@ pub(super) struct RequestHead {
     fault: Option<FramingFault>,
     /// See [`has_readable_framing`](RequestHead::has_readable_framing).
     is_unreadable: bool,
+    /// There was a line that is not [plain](super::plain_line), or that arrived in parts.
+    is_unusual: bool,
 }
 
 /// The position in a head after a part of it was consumed.
@@ -80,7 +84,15 @@ impl RequestHead {
     /// Adds a `line` with its end.
     fn add_line(&mut self, line: &[u8], limits: &HeadLimits) -> HeadProgress {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let (line, has_crlf) = line.strip_suffix(b"\r").map_or((line, false), |line| (line, true));
+        if self.started {
+            self.is_unusual |= !has_crlf || !line.is_empty() && !is_plain_field(line);
+        } else if has_crlf && let Some(target_len) = plain_target_len(line) {
+            self.add_request_line(false, target_len, false, limits);
+            return HeadProgress::Within;
+        } else {
+            self.is_unusual = !line.is_empty();
+        }
         match (self.started, line.is_empty()) {
             // Empty lines before a request are to be ignored (RFC 9112, 2.2).
             (false, true) => return HeadProgress::Between,
@@ -97,6 +109,7 @@ impl RequestHead {
 
     /// Adds a line that arrived in parts, with the same result as [`add_line`](Self::add_line) for the whole line.
     fn add_partial_line(&mut self, line: &PartialLine, max_line_bytes: usize, limits: &HeadLimits) -> HeadProgress {
+        self.is_unusual = true;
         match (self.started, line.len()) {
             (false, 0) => return HeadProgress::Between,
             (true, 0) => return HeadProgress::End,
@@ -140,6 +153,11 @@ impl RequestHead {
             Some(_) => self.is_http_10,
         };
         !self.is_unreadable && !has_coding_error
+    }
+
+    /// Whether each line was seen to be one that hyper reads.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.is_unusual && self.fields <= MIN_FIELD_LIMIT
     }
 
     fn add_request_line(&mut self, is_http_10: bool, target_len: usize, has_fragment: bool, limits: &HeadLimits) {

@@ -17,8 +17,8 @@ pub const MIN_FIELD_LIMIT: usize = 100;
 /// The most bytes of a target that `http` and hyper read.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
-/// The most bytes of a field name that they read.
-const MAX_NAME: usize = u16::MAX as usize;
+/// The most bytes of a field name that they read. A head that is no longer has no target or name that is too long.
+pub(super) const MAX_NAME: usize = u16::MAX as usize;
 
 /// The most bytes of a request's own id that a substitute takes over.
 const MAX_REQUEST_ID: usize = 256;
@@ -136,13 +136,14 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A head that hyper reads, in place of `head`: with its method, so that a response to HEAD has no body, and its `X-Request-Id`.
+/// A head that hyper reads, in place of `head`: with its method, so that a response to HEAD has no body, and its `X-Request-Id`. A line
+/// that has no end yet may be half of one, and is left out.
 pub fn substitute(head: &[u8]) -> Vec<u8> {
     let mut words = head.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
     let method = words.next().and_then(|word| Method::from_bytes(word).ok());
     let mut substitute = method.as_ref().map_or("_OTHER", Method::as_str).as_bytes().to_vec();
     substitute.extend_from_slice(b" / HTTP/1.1\r\n");
-    if let Some(id) = head.split(|byte| *byte == b'\n').find_map(request_id) {
+    if let Some(id) = head.split_inclusive(|byte| *byte == b'\n').find_map(request_id) {
         substitute.extend_from_slice(b"x-request-id: ");
         substitute.extend_from_slice(id);
         substitute.extend_from_slice(b"\r\n");
@@ -153,6 +154,7 @@ pub fn substitute(head: &[u8]) -> Vec<u8> {
 
 /// The value of `X-Request-Id` in `line`, if it is that field and hyper can read it.
 fn request_id(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\n")?;
     let (name, value) = line.split_at_checked(b"x-request-id:".len())?;
     let value = value.trim_ascii();
     let is_id = name.eq_ignore_ascii_case(b"x-request-id:") && value.len() <= MAX_REQUEST_ID;

@@ -90,7 +90,7 @@ where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
     let request = Request::get("/x").body(Empty::new()).unwrap();
-    client.clone().call(exchange(ReplayBuffer::wrap(request, 0))).await
+    client.clone().call(exchange(ReplayBuffer::wrap(request, Bytes::new(), 0))).await
 }
 
 /// Sends a request and takes the answer whole.

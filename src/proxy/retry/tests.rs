@@ -41,7 +41,7 @@ async fn send(retry: &Retry<Inner>, method: Method, path: &str) -> (bool, bool) 
     let record = Arc::new(Record::new(method.clone(), None));
     record.set_operation(Catalogue::us().find(&method, path));
     let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from_static(b"body"))).unwrap();
-    let request = ReplayBuffer::wrap(request, 0);
+    let request = ReplayBuffer::wrap(request, Bytes::new(), 0);
     let result = retry.clone().oneshot(Exchange { request, record: Arc::clone(&record) }).await;
     (result.is_ok(), record.is_retried())
 }

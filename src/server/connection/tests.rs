@@ -43,11 +43,8 @@ struct Fixture {
 fn connections(limits: Limits) -> Connections {
     let metrics = Arc::new(Metrics::new());
     let head_budget = HeadBudget::new(usize::MAX, Arc::clone(&metrics));
-    let context = ListenerContext {
-        head_budget,
-        evictions: Evictions::new("proxy", "", None, metrics),
-        close_after_response: false,
-    };
+    let context =
+        ListenerContext { head_budget, evictions: Evictions::new("proxy", metrics), close_after_response: false };
     Connections::new(limits, Arc::new(context), Drain::default(), Duration::ZERO)
 }
 

@@ -59,6 +59,8 @@ pub(in crate::server) struct SlotState {
     is_stalled: AtomicBool,
     /// The eviction was requested, and the task found nothing in flight.
     is_evictable: AtomicBool,
+    /// It is being evicted, and serves no more than a response to its unfinished head.
+    is_evicted: AtomicBool,
     /// Its unfinished head is evicted, since there are too many bytes of such heads.
     is_head_evicted: AtomicBool,
     pub(super) waker: AtomicWaker,
@@ -66,7 +68,7 @@ pub(in crate::server) struct SlotState {
 
 impl SlotState {
     pub(super) fn new(id: u64, group: PeerGroup, now: u64, table: Arc<SlotTable>) -> Self {
-        let (is_stalled, is_evictable, is_head_evicted, waker) = Default::default();
+        let (is_stalled, is_evictable, is_evicted, is_head_evicted, waker) = Default::default();
         let is_awaiting_request = AtomicBool::new(true);
         Self {
             id,
@@ -79,6 +81,7 @@ impl SlotState {
             is_awaiting_request,
             is_stalled,
             is_evictable,
+            is_evicted,
             is_head_evicted,
             waker,
         }
@@ -111,8 +114,18 @@ impl SlotState {
     fn set_busy(&self) {
         let previous = self.word.swap(BUSY << FLAG_BITS, SeqCst);
         if previous & (EVICTION_REQUESTED | REQUEUE) != 0 {
-            self.leave_queue(previous);
+            if self.is_evicted.load(Relaxed) {
+                // Its slot is free in a moment, and no other connection is to be evicted for it. Nobody else writes a word with a flag.
+                self.word.store(previous, SeqCst);
+            } else {
+                self.leave_queue(previous);
+            }
         }
+    }
+
+    /// The connection is being evicted: a request for that has its outcome when the slot is dropped.
+    pub(in crate::server) fn set_evicted(&self) {
+        self.is_evicted.store(true, Relaxed);
     }
 
     /// The connection waits for a request since `at`, and nothing of one has arrived.

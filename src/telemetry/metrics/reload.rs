@@ -1,6 +1,6 @@
 //! Credentials and certificate authorities that are read again while the process runs.
 
-use prometheus::{Gauge, IntCounter, IntGauge};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
 
 use super::{factory::MetricFactory, unix_time};
 
@@ -19,6 +19,7 @@ labels! {
 pub(super) struct ReloadMetrics {
     targets: [TargetMetrics; ReloadTarget::ALL.len()],
     credentials_changed: Gauge,
+    store_errors: IntCounterVec,
 }
 
 /// The metrics of one target.
@@ -67,6 +68,11 @@ impl ReloadMetrics {
                 "credentials_changed_timestamp_seconds",
                 "When the credentials in use came into use, in seconds since the Unix epoch.",
             ),
+            store_errors: factory.counter_vec(
+                "credentials_store_errors_total",
+                "Failed reads and polls of the secret store, by kind of failure.",
+                &["fault"],
+            ),
         };
         metrics.credentials_changed();
         metrics
@@ -82,6 +88,16 @@ impl ReloadMetrics {
         } else {
             metrics.failed.inc();
         }
+    }
+
+    /// Shows `fault` at zero, for a source that is a secret store.
+    pub(super) fn init_store_error(&self, fault: &str) {
+        self.store_errors.with_label_values(&[fault]);
+    }
+
+    /// Counts a failure of the secret store.
+    pub(super) fn store_failed(&self, fault: &str) {
+        self.store_errors.with_label_values(&[fault]).inc();
     }
 
     /// Records that other credentials came into use now.

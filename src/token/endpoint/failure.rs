@@ -9,15 +9,16 @@ use humantime::format_duration;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    credentials::{EGRESS_PASSWORD, EGRESS_USERNAME},
     dns::{ResolveError, Resolver},
     egress, error_chain,
     tls::TlsFailure,
     token::classify::{Disposition, FailureClass, TokenFailure},
 };
 
-/// The way to the token endpoint.
+/// The way to the token endpoint: puts what failed on it into words.
 #[derive(Debug)]
-pub(super) struct Route {
+pub(crate) struct Route {
     /// Host and port of the token endpoint.
     endpoint: Arc<str>,
     /// Host and port of the egress proxy, where there is one.
@@ -28,7 +29,7 @@ pub(super) struct Route {
 
 impl Route {
     /// The way to `base`. `None` where an address has no host.
-    pub(super) fn new(base: &Uri, egress: Option<&egress::Config>) -> Option<Self> {
+    pub(crate) fn new(base: &Uri, egress: Option<&egress::Config>) -> Option<Self> {
         let egress = match egress {
             Some(egress) => Some(host_and_port(&egress.url)?),
             None => None,
@@ -37,12 +38,12 @@ impl Route {
     }
 
     /// Host and port of the token endpoint.
-    pub(super) fn endpoint(&self) -> &Arc<str> {
+    pub(crate) fn endpoint(&self) -> &Arc<str> {
         &self.endpoint
     }
 
     /// What the first connection leads to, and the key that says so.
-    fn first_hop(&self) -> (String, &'static str) {
+    pub(crate) fn first_hop(&self) -> (String, &'static str) {
         match &self.egress {
             Some(egress) => (format!("the egress proxy {egress}"), "upstream.egress_proxy"),
             None => (format!("the token endpoint {}", self.endpoint), "upstream.url"),
@@ -73,7 +74,8 @@ impl Route {
         failure.with_disposition(Disposition::NotSent)
     }
 
-    fn tcp_failure(&self, error: &reqwest::Error, limit: Duration) -> TokenFailure {
+    /// The failure of a connection to the first hop: of its name, or of TCP within `limit`.
+    pub(crate) fn tcp_failure(&self, error: &(dyn Error + 'static), limit: Duration) -> TokenFailure {
         let (hop, key) = self.first_hop();
         if let Some(error) = error_chain::find::<ResolveError>(error) {
             return transient(
@@ -102,12 +104,13 @@ impl Route {
         transient(format!("cannot connect to {hop}: {reason}"), remedy)
     }
 
-    fn egress_failure(&self, error: &egress::Error) -> TokenFailure {
+    /// The failure of an egress proxy to make a tunnel.
+    pub(crate) fn egress_failure(&self, error: &egress::Error) -> TokenFailure {
         let ((hop, key), endpoint) = (self.first_hop(), &self.endpoint);
         match error {
             egress::Error::Rejected(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => transient(
                 format!("{hop} answered 407: it wants credentials, or others"),
-                "check FINICITY_EGRESS_USERNAME and FINICITY_EGRESS_PASSWORD".to_owned(),
+                format!("check {EGRESS_USERNAME} and {EGRESS_PASSWORD}"),
             ),
             egress::Error::Rejected(status) if status.is_client_error() => transient(
                 format!("{hop} answered {}: it refuses a tunnel to {endpoint}", status.as_u16()),
@@ -127,7 +130,8 @@ impl Route {
         }
     }
 
-    fn tls_failure(&self, error: &(dyn Error + 'static)) -> TokenFailure {
+    /// The failure of a TLS handshake with the token endpoint.
+    pub(crate) fn tls_failure(&self, error: &(dyn Error + 'static)) -> TokenFailure {
         let found = TlsFailure::find(error);
         let reason = match (found, error_chain::find::<rustls::Error>(error)) {
             (Some(fault), _) => fault.description().to_owned(),

@@ -11,8 +11,8 @@ use tracing::info;
 
 use super::{
     BootInstant, Refresher, TokenSource,
-    credential_state::Obstacle,
-    tick::{CredentialSlot, log_persist_error},
+    credential_state::{CredentialSlot, Obstacle},
+    report::log_persist_error,
 };
 use crate::{
     credentials::lockout::{Baseline, BeginOutcome, Decision, Permit},
@@ -235,8 +235,12 @@ impl<S: TokenSource> Refresher<S> {
             && let Some(candidate) = self.candidate.take()
         {
             self.current = candidate;
+            self.writer.set_scheme(self.current.credentials.scheme);
             self.metrics.credentials_changed();
             self.scrubber.register("the credentials", self.current.credentials.secrets());
+            if let Some(partner) = &self.partner {
+                partner.send_replace(self.current.credentials.partner());
+            }
             info!(target: AUDIT, "the new credentials minted a token and have taken over");
         }
         let recorded = self.lockout.record_success(&self.current.fingerprint, baseline);

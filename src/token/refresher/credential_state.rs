@@ -8,6 +8,13 @@ use crate::{
     token::{BootInstant, classify::FailureClass, schedule::FailureStreak},
 };
 
+/// Which credentials a request is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CredentialSlot {
+    Current,
+    Candidate,
+}
+
 /// Credentials with their history.
 #[derive(Debug)]
 pub(super) struct CredentialState {

@@ -4,12 +4,28 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::{Refresher, TokenSource, tick::CredentialSlot};
+use super::{Refresher, TokenSource, credential_state::CredentialSlot};
 use crate::{
     credentials::lockout::{Decision, PersistError},
+    error_chain,
     telemetry::AUDIT,
     token::classify::{FailureClass, TokenFailure},
 };
+
+/// Logs that the state could not be written. It holds for this process all the same.
+pub(super) fn log_persist_error(written: Result<(), PersistError>) {
+    if let Err(error) = written {
+        error!(target: AUDIT, error = error_chain::one_line(&error), "the lock-out state could not be written");
+    }
+}
+
+pub(super) fn log_quarantine() {
+    warn!(target: AUDIT, "quarantine: no token until it is lifted");
+}
+
+pub(super) fn log_lift() {
+    info!(target: AUDIT, "the quarantine was lifted");
+}
 
 impl<S: TokenSource> Refresher<S> {
     pub(super) fn report_success(&self, version: u64, elapsed: Duration, next: Duration, untyped: bool) {
@@ -136,7 +152,7 @@ impl<S: TokenSource> Refresher<S> {
     pub(super) fn report_unrecorded(&self, slot: CredentialSlot, error: &PersistError) {
         error!(
             target: AUDIT,
-            error = crate::error_chain::one_line(error),
+            error = error_chain::one_line(error),
             candidate = slot == CredentialSlot::Candidate,
             "no token request is made, since the attempt cannot be recorded and the credentials have never obtained a token"
         );

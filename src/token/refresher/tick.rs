@@ -4,24 +4,21 @@ use std::{ops::ControlFlow, time::Duration};
 
 use tokio::{select, sync::oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::{BootInstant, Command, CredentialState, Phase, Refresher, TokenSource, credential_state::Obstacle};
+use super::{
+    BootInstant, Command, CredentialState, Phase, Refresher, TokenSource,
+    credential_state::{CredentialSlot, Obstacle},
+    report,
+};
 use crate::{
-    credentials::lockout::{Decision, PersistError},
+    credentials::lockout::Decision,
     telemetry::AUDIT,
     token::{CandidateState, LockoutStatus, classify::FailureClass, endpoint::PROVEN_TIMEOUT},
 };
 
 /// The minimum time between two token requests that are made early, by command.
 const MIN_REQUEST_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Which credentials a request is made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CredentialSlot {
-    Current,
-    Candidate,
-}
 
 impl<S: TokenSource> Refresher<S> {
     /// Waits for the next thing to do, ten seconds at most, and does it.
@@ -126,14 +123,14 @@ impl<S: TokenSource> Refresher<S> {
                 let _ = reply.send(());
             }
             Command::Quarantine(reply) => {
-                warn!(target: AUDIT, "quarantine: no token until it is lifted");
+                report::log_quarantine();
                 self.quarantined = true;
                 self.drop_token(stop).await;
                 let _ = reply.send(());
             }
             Command::Lift(reply) => {
                 if self.quarantined {
-                    info!(target: AUDIT, "the quarantine was lifted");
+                    report::log_lift();
                     self.quarantined = false;
                     self.schedule_soon(now);
                 }
@@ -149,14 +146,16 @@ impl<S: TokenSource> Refresher<S> {
                         Ok(Decision::Allowed) => (state.due, state.obstacle) = (Some(now), None),
                         Ok(forbidden) => decision = forbidden,
                         Err(error) => {
-                            log_persist_error(Err(error));
+                            report::log_persist_error(Err(error));
                             decision = Decision::Latched;
                         }
                     }
                 }
                 warn!(target: AUDIT, override_budget, ?decision, "latch reset asked for");
-                let _ = reply.send(decision);
+                let _ = reply.send(Ok(decision));
             }
+            // The first credentials were read long ago.
+            Command::FirstLoadFailed(..) => {}
             Command::Rotate(credentials) => {
                 let candidate = CredentialState::new(*credentials, &self.lockout, self.source.host(), now);
                 let known = |state: &CredentialState| state.fingerprint == candidate.fingerprint;
@@ -225,12 +224,5 @@ impl<S: TokenSource> Refresher<S> {
     fn schedule_soon(&mut self, now: BootInstant) {
         let earliest = self.last_request.map_or(now, |last| now.max(last + MIN_REQUEST_INTERVAL));
         self.current.due = self.current.due.map(|_| earliest);
-    }
-}
-
-/// Logs that the state could not be written. It holds for this process all the same.
-pub(super) fn log_persist_error(written: Result<(), PersistError>) {
-    if let Err(error) = written {
-        error!(target: AUDIT, error = crate::error_chain::one_line(&error), "the lock-out state could not be written");
     }
 }

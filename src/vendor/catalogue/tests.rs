@@ -123,15 +123,17 @@ fn the_table_is_sorted_and_has_no_row_twice() {
 
 #[test]
 fn a_line_with_another_word_in_it_is_refused() {
-    assert!(Row::parse(0, "GET\t/a\tslow\tfree\tsecret").is_some_and(|row| row.slow && row.secret));
+    assert!(Row::parse(0, "GET\t/a\tslow\tfree\tsecret\t-\t-").is_some_and(|row| row.slow && row.secret));
     for line in [
-        "GET\t/a\t-\tfree",
-        "GET\t/a\t-\tfree\t-\t-",
-        "GET\t/a\tSlow\tfree\t-",
-        "GET\t/a\t-\tyes\t-",
-        "GET\t/a\t-\t-\t-",
-        "GET\t/a\t-\tfree\tslow",
-        "GET\t/a\t-\tfree\t",
+        "GET\t/a\t-\tfree\t-",
+        "GET\t/a\t-\tfree\t-\t-\t-\t-",
+        "GET\t/a\tSlow\tfree\t-\t-\t-",
+        "GET\t/a\t-\tyes\t-\t-\t-",
+        "GET\t/a\t-\t-\t-\t-\t-",
+        "GET\t/a\t-\tfree\tslow\t-\t-",
+        "GET\t/a\t-\tfree\t-\tapp\t-",
+        "GET\t/a\t-\tfree\t-\t-\tpartner-id",
+        "GET\t/a\t-\tfree\t-\t-\t",
     ] {
         assert!(Row::parse(0, line).is_none(), "{line}");
     }
@@ -201,4 +203,39 @@ fn what_carries_a_secret_is_known_and_nothing_that_only_reads_does() {
     }
     assert_eq!(templates(|operation| operation.bears_secret() && operation.method() == "GET"), [""; 0]);
     assert!(!Operation::OTHER.bears_secret());
+}
+
+#[test]
+fn the_connect_operations_that_name_the_partner_are_these() {
+    let partner_id = templates(|operation| operation.takes_partner_id());
+    assert_eq!(
+        partner_id,
+        [
+            "/connect/generate/transfer/bill-pay-switch",
+            "/connect/generate/transfer/deposit-switch",
+            "/connect/v1/generate",
+            "/connect/v1/send/email",
+            "/connect/v2/generate",
+            "/connect/v2/generate/fix",
+            "/connect/v2/generate/jointBorrower",
+            "/connect/v2/generate/lite",
+            "/connect/v2/generate/microentry/verify",
+            "/connect/v2/send/email",
+            "/connect/v2/send/email/jointBorrower",
+        ]
+    );
+    let all_post_secrets = |operation: &Operation| operation.method() == "POST" && operation.bears_secret();
+    assert_eq!(templates(|operation| operation.takes_partner_id() && all_post_secrets(operation)), partner_id);
+    assert!(!Operation::OTHER.takes_partner_id());
+}
+
+#[test]
+fn the_operations_with_further_headers_are_those_of_notifications_and_consents() {
+    let app_headers = templates(|operation| operation.names_app_headers());
+    let is_family = |template: &str| {
+        template.starts_with("/notification-subscriptions/webhooks") || template.starts_with("/data-sharing-consents")
+    };
+    assert_eq!(app_headers.len(), 16);
+    assert!(app_headers.into_iter().all(is_family));
+    assert!(!Operation::OTHER.names_app_headers());
 }

@@ -163,8 +163,26 @@ fn usage_errors_exit_with_2_and_version_and_help_with_0() {
     }
     let (code, output) = run(&["--version"], &[]);
     assert_eq!((code, output.as_str()), (Some(0), concat!("finicity-proxy ", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(run(&["--verbose"], &[]).0, Some(2), "it belongs to --version");
     let (code, output) = run(&["--help"], &[]);
     assert!(code == Some(0) && output.contains("demo") && output.contains("78 wrong configuration"), "{output}");
+}
+
+#[test]
+fn a_verbose_version_says_what_was_built() {
+    for arguments in [["--version", "--verbose"], ["-V", "-v"]] {
+        let (code, output) = run(&arguments, &[]);
+        let lines: Vec<(&str, &str)> = output.lines().map(|line| line.split_once(' ').unwrap()).collect();
+        let names: Vec<&str> = lines.iter().map(|(name, _)| *name).collect();
+        assert_eq!(
+            (code, names),
+            (Some(0), vec!["finicity-proxy", "revision", "date", "target", "features"]),
+            "{output}"
+        );
+        assert!(lines.iter().all(|(_, value)| !value.trim().is_empty()), "{output}");
+        let features = lines[4].1.trim();
+        assert_eq!(features.split(',').any(|feature| feature == "sandbox"), cfg!(feature = "sandbox"), "{output}");
+    }
 }
 
 #[test]

@@ -138,6 +138,30 @@ fn an_empty_variable_gives_way_to_its_file() {
     assert!(output.lines().all(|line| line.contains(" is not set: ")), "{output}");
 }
 
+#[test]
+fn a_store_that_is_not_compiled_in_is_one_line_and_78() {
+    let stores = [
+        ("aws", cfg!(feature = "aws"), "AWS__SECRET=finicity"),
+        ("azure", cfg!(feature = "azure"), "AZURE__VAULT_URL=https://finicity.vault.azure.net AZURE__SECRET=finicity"),
+        ("gcp", cfg!(feature = "gcp"), "GCP__SECRET=projects/my-project/secrets/finicity"),
+        ("vault", cfg!(feature = "vault"), "VAULT__ADDRESS=https://localhost VAULT__PATH=finicity VAULT__ROLE=proxy"),
+    ];
+    for (store, _, keys) in stores.into_iter().filter(|(_, is_compiled_in, _)| !is_compiled_in) {
+        let keys = format!("SOURCE={store} {keys}");
+        let keys = keys.split(' ').map(|key| key.split_once('=').unwrap());
+        let variables: Vec<(String, String)> =
+            keys.map(|(key, value)| (format!("FINICITY__CREDENTIALS__{key}"), value.to_owned())).collect();
+        for command in ["check", "serve"] {
+            let (code, output) = run(&[command], &variables);
+            assert_eq!((code, output.lines().count()), (Some(78), 1), "{output}");
+            let expected = format!(
+                "this build has no secret store {store:?}: use the release image, or build with `--features {store}`"
+            );
+            assert!(output.contains("credentials.source") && output.contains(&expected), "{output}");
+        }
+    }
+}
+
 /// Values that are refused, each with the words that say why.
 const SPOILED: [(&str, &str); 9] = [
     ("\"canary-value-0123\"", "in quotation marks"),

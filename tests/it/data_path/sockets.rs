@@ -116,7 +116,8 @@ fn a_request_that_never_comes_is_not_waited_for_on_the_admin_socket() {
     let _proxy = Proxy::start_with(&upstream, &variables);
     let mut client = Client::connect_socket(&admin);
     client.send("GET /api/status HTTP/1.1\r\nHo");
-    client.read_to_end().unwrap();
+    assert_eq!(client.read_response(false).unwrap().status, 408);
+    client.assert_closed();
 }
 
 #[test]

@@ -325,6 +325,9 @@ fn i01_i03_a_head_that_drips_and_a_connection_that_idles_are_closed() {
     let mut half = proxy.connect();
     assert_eq!(half.get("/x").status, 200);
     half.send("GET / HT");
+    for client in [&mut dripping, &mut half] {
+        client.read_response(false).unwrap().assert_executed(408, "request_timeout", "no");
+    }
     for client in [&mut silent, &mut dripping, &mut kept, &mut half] {
         client.assert_closed();
     }

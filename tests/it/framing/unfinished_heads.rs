@@ -78,6 +78,105 @@ fn above_the_limit_the_oldest_unfinished_head_gets_408() {
     proxy.wait_for_metric("unfinished_heads_bytes", 0);
 }
 
+/// Checks that a head which was given up got a response like any other request: with an id, an access line and a count, as the last one
+/// of its connection.
+fn assert_served(proxy: &Proxy, client: &mut Client, id: Option<&str>, count: u64) {
+    let response = client.read_response(false).unwrap();
+    response.assert_executed(408, "request_timeout", "no");
+    assert_eq!(response.header("connection"), Some("close"), "{response:?}");
+    let given = response.header("x-request-id").unwrap();
+    assert!(!given.is_empty() && id.is_none_or(|id| id == given), "{response:?}");
+    client.assert_closed();
+    let line = proxy.process.wait_for_line(|line| line.contains(r#""message":"request""#) && line.contains(given));
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (line["http.response.status_code"].as_u64(), line["error.type"].as_str()),
+        (Some(408), Some("request_timeout"))
+    );
+    assert_eq!((line["http.route"].as_str(), line["http.request.method"].as_str()), (Some("other"), Some("GET")));
+    proxy.wait_for_metric(r#"errors_total{code="request_timeout"}"#, count);
+    proxy.wait_for_metric(r#"requests_total{method="_OTHER",route="other",status_class="4xx"}"#, count);
+    proxy.wait_for_metric("unfinished_heads_bytes", 0);
+}
+
+/// A client that has had `requests` responses, and then sends the start of a head.
+fn begin(proxy: &Proxy, requests: usize, head: &str) -> Client {
+    let mut client = proxy.connect();
+    for _ in 0..requests {
+        assert_eq!(client.get("/x").status, 200);
+    }
+    client.send(head);
+    client
+}
+
+const HEAD: &str = "GET /x HTTP/1.1\r\nX-Request-Id: a-1\r\nHost: loc";
+
+#[test]
+fn a_head_that_takes_too_long_is_a_request_like_any_other() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__HEADER_TIMEOUT", "1s")]);
+    for (index, (requests, head, id)) in [
+        (0, HEAD, Some("a-1")),
+        (1, HEAD, Some("a-1")),
+        (0, "GET", None),
+        (1, "GET /x HTTP/1.1\r\nX-Request-Id: a-2", None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = begin(&proxy, requests, head);
+        assert_served(&proxy, &mut client, id, index as u64 + 1);
+    }
+    // Behind a request that was sent with it.
+    let mut client = begin(&proxy, 0, &format!("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n{HEAD}"));
+    assert_eq!(client.read_response(false).unwrap().status, 200);
+    assert_served(&proxy, &mut client, Some("a-1"), 5);
+    // Nothing of a request has arrived.
+    proxy.connect().assert_closed();
+    proxy.wait_for_metric("connections", 0);
+}
+
+#[test]
+fn an_unfinished_head_that_gives_way_is_a_request_like_any_other() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let limit = [("FINICITY__LIMITS__CONNECTIONS", "1"), ("FINICITY__LIMITS__HEADER_TIMEOUT", "1h")];
+    let proxy = Proxy::start_with(&upstream, &limit);
+    let behind = format!("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n{HEAD}");
+    for (index, (requests, head)) in [(0, HEAD), (1, HEAD), (0, behind.as_str())].into_iter().enumerate() {
+        let count = index as u64 + 1;
+        let mut client = begin(&proxy, requests, head);
+        if head == behind {
+            assert_eq!(client.read_response(false).unwrap().status, 200);
+        }
+        proxy.wait_for_metric("unfinished_heads_bytes", HEAD.len() as u64);
+        // One connection gives way for each new one, and no other.
+        assert_eq!(proxy.connect().get("/x").status, 200);
+        assert_served(&proxy, &mut client, Some("a-1"), count);
+        proxy.wait_for_metric(r#"connections_evicted_total{listener="proxy",reason="unfinished_head"}"#, count);
+        proxy.wait_for_metric("connections", 0);
+    }
+    proxy.wait_for_metric(r#"connections_evicted_total{listener="proxy",reason="idle"}"#, 0);
+}
+
+#[test]
+fn an_unfinished_head_beyond_the_byte_limit_is_a_request_like_any_other() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let proxy = Proxy::start_with(&upstream, &variables("65536"));
+    let large = format!("{HEAD}alhost\r\nX: {}", "a".repeat(30_000));
+    for (index, requests) in [0, 1].into_iter().enumerate() {
+        let mut first = begin(&proxy, requests, &large);
+        proxy.wait_for_metric("unfinished_heads_bytes", large.len() as u64);
+        let others = [(); 2].map(|()| begin(&proxy, 0, &large));
+        let response = first.read_response(false).unwrap();
+        response.assert_executed(408, "request_timeout", "no");
+        assert_eq!(response.header("x-request-id"), Some("a-1"));
+        first.assert_closed();
+        proxy.wait_for_metric(r#"errors_total{code="request_timeout"}"#, index as u64 + 1);
+        drop(others);
+        proxy.wait_for_metric("unfinished_heads_bytes", 0);
+    }
+}
+
 #[test]
 fn a_head_behind_a_request_is_counted_until_it_ends() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));

@@ -54,6 +54,7 @@ fn l03_configuration_and_credentials() {
     check("the keys", config::load_raw(&inputs()).unwrap());
     check("the start", &loaded);
     let Loaded { config, mut source, credentials } = loaded;
+    let credentials = credentials.unwrap();
     check("the configuration", &config);
     check("the credentials", &credentials);
     check("the App Key", &credentials.app_key);
@@ -79,6 +80,7 @@ fn l03_configuration_and_credentials() {
 #[test]
 fn l03_token_requests_and_tokens() {
     let Loaded { config, credentials, .. } = loaded();
+    let credentials = credentials.unwrap();
     for scheme in [Scheme::OAuth2, Scheme::Partner] {
         for encoding in [Encoding::Json, Encoding::Form, Encoding::Basic] {
             let credentials = Credentials { scheme, ..credentials.clone() };

@@ -2,7 +2,23 @@
 
 use std::fmt::Write as _;
 
-use super::{ADMIN_TOKEN, APP_KEY, CLIENT_ID, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, TOKEN_PREFIX};
+use super::{
+    ADMIN_TOKEN, APP_KEY, CLIENT_ID, CLIENT_SECRET, EGRESS_PASSWORD, EGRESS_USERNAME, LINK_SIGNATURE, TOKEN_PREFIX,
+    WEBHOOK_SECRET,
+};
+
+/// What no output may hold.
+const CANARIES: [&str; 9] = [
+    CLIENT_ID,
+    CLIENT_SECRET,
+    APP_KEY,
+    TOKEN_PREFIX,
+    ADMIN_TOKEN,
+    EGRESS_USERNAME,
+    EGRESS_PASSWORD,
+    WEBHOOK_SECRET,
+    LINK_SIGNATURE,
+];
 
 /// The minimum length of a part of a secret that does not occur by accident.
 const PART_LENGTH: usize = 10;
@@ -64,7 +80,7 @@ fn parts(secret: &str) -> impl Iterator<Item = &str> {
 /// Panics with the name `source` when `text` contains a canary.
 #[track_caller]
 pub fn scan(source: &str, text: &str) {
-    for secret in [CLIENT_ID, CLIENT_SECRET, APP_KEY, TOKEN_PREFIX, ADMIN_TOKEN, EGRESS_USERNAME, EGRESS_PASSWORD] {
+    for secret in CANARIES {
         let encodings = encodings(secret);
         for form in encodings.iter().map(String::as_str).chain(parts(secret)) {
             if let Some(at) = text.find(form) {

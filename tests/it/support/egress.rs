@@ -19,6 +19,16 @@ pub struct EgressProxy {
 
 impl EgressProxy {
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// One that connects to `port` of this machine, whatever host it is asked for.
+    #[cfg(feature = "azure")]
+    pub fn start_to(port: u16) -> Self {
+        Self::start_with(Some(port))
+    }
+
+    fn start_with(to: Option<u16>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let status = Arc::new(AtomicU16::new(200));
@@ -27,7 +37,7 @@ impl EgressProxy {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, status, heads) = (stream.unwrap(), Arc::clone(&served_status), Arc::clone(&served_heads));
-                thread::spawn(move || serve(stream, &status, &heads));
+                thread::spawn(move || serve(stream, to, &status, &heads));
             }
         });
         Self { port, status, heads }
@@ -48,7 +58,7 @@ impl EgressProxy {
     }
 }
 
-fn serve(mut stream: TcpStream, status: &AtomicU16, heads: &Mutex<Vec<String>>) {
+fn serve(mut stream: TcpStream, to: Option<u16>, status: &AtomicU16, heads: &Mutex<Vec<String>>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -65,6 +75,7 @@ fn serve(mut stream: TcpStream, status: &AtomicU16, heads: &Mutex<Vec<String>>) 
     if status != 200 {
         return;
     }
+    let target = to.map_or(target, |port| format!("127.0.0.1:{port}"));
     let upstream = TcpStream::connect(target).unwrap();
     let (from, to) = (stream.try_clone().unwrap(), upstream.try_clone().unwrap());
     let up = thread::spawn(move || forward(from, to));

@@ -9,6 +9,7 @@ pub mod h2;
 pub mod process;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod service;
 pub mod upstream;
 
 use std::time::Duration;
@@ -27,6 +28,12 @@ pub const EGRESS_PASSWORD: &str = "canary-Egress+9b/2=e!";
 
 /// What an administrator shows on the admin port, in tests that have one.
 pub const ADMIN_TOKEN: &str = "canaryadmintoken";
+
+/// What webhooks are signed with, where it is not the partner secret.
+pub const WEBHOOK_SECRET: &str = "canary-Webhook+9b/2=e!";
+
+/// What a Connect link holds, which grants access to whoever has it.
+pub const LINK_SIGNATURE: &str = "canarylinksignature4bb1f9f3d3a0e4e0";
 
 /// What every token begins with.
 pub const TOKEN_PREFIX: &str = "canarytoken";

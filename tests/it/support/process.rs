@@ -179,6 +179,8 @@ pub struct Proxy {
     /// The Unix sockets among the addresses for callers.
     pub sockets: Vec<PathBuf>,
     pub ops: SocketAddr,
+    /// Where webhooks are received, if they are.
+    pub webhook: Option<SocketAddr>,
     pub admin: SocketAddr,
 }
 
@@ -217,6 +219,13 @@ impl Proxy {
         Self::run(serve_command(upstream, variables))
     }
 
+    /// Starts it as `command` says and waits until it listens and has a token.
+    pub fn run_with_token(command: Command) -> Self {
+        let proxy = Self::run(command);
+        proxy.process.wait_for_log("token minted");
+        proxy
+    }
+
     /// Starts it as `command` says and waits until it listens.
     pub fn run(command: Command) -> Self {
         let process = Process::start(command);
@@ -229,6 +238,7 @@ impl Proxy {
             proxy: proxy.iter().map(|address| address.parse().unwrap()).collect(),
             sockets: sockets.iter().map(|socket| socket.strip_prefix("unix:").unwrap().into()).collect(),
             ops: listed("ops")[0].parse().unwrap(),
+            webhook: listening["webhook"].as_str().map(|webhook| webhook.split(", ").next().unwrap().parse().unwrap()),
             admin: listed("admin")[0].parse().unwrap(),
         }
     }
@@ -278,5 +288,14 @@ pub fn serve_command(upstream: &Upstream, variables: &[(&str, &str)]) -> Command
         // All logs of all crates, so that the scan for secrets is meaningful.
         .env("FINICITY__LOG__LEVEL", "trace")
         .envs(variables.iter().copied());
+    command
+}
+
+/// The same with partner credentials only.
+pub fn partner_command(upstream: &Upstream, variables: &[(&str, &str)]) -> Command {
+    let mut command = serve_command(upstream, &[]);
+    command.env_remove("FINICITY_CLIENT_ID").env_remove("FINICITY_CLIENT_SECRET");
+    command.env("FINICITY_PARTNER_ID", CLIENT_ID).env("FINICITY_PARTNER_SECRET", CLIENT_SECRET);
+    command.envs(variables.iter().copied());
     command
 }

@@ -48,6 +48,12 @@ pub struct ReceivedRequest {
 /// More of a body is counted and hashed, not kept.
 const MAX_KEPT_BODY: usize = 64 * 1024;
 
+/// The token endpoint of partner authentication.
+pub const PARTNER_PATH: &str = "/aggregation/v2/partners/authentication";
+
+/// Those of both schemes.
+const TOKEN_PATHS: [&str; 2] = ["/oauth/token", PARTNER_PATH];
+
 /// What is read of a large body before an early answer.
 const EARLY_BYTES: u64 = 64 * 1024;
 
@@ -165,6 +171,18 @@ impl Upstream {
         })
     }
 
+    /// The same for partner authentication.
+    pub fn start_partner(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
+        let versions = AtomicU64::new(0);
+        Self::start_raw(move |request| {
+            if request.target() == PARTNER_PATH {
+                let version = versions.fetch_add(1, Ordering::SeqCst) + 1;
+                return Reply::json(&format!(r#"{{"token":"{}"}}"#, token(version)));
+            }
+            handler(request)
+        })
+    }
+
     /// Like [`start`](Self::start), but answers a request with a body of 1 MiB or more as soon as it has 64 KiB of it, and reads
     /// the rest only to throw it away.
     pub fn start_with_early_responses(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
@@ -239,7 +257,7 @@ impl Upstream {
 
     /// Everything received so far but token calls.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
-        self.received().into_iter().filter(|request| request.target() != "/oauth/token").collect()
+        self.received().into_iter().filter(|request| !TOKEN_PATHS.contains(&request.target())).collect()
     }
 
     pub fn token_requests(&self) -> usize {
@@ -325,11 +343,16 @@ pub fn token_response(version: u64, lifetime_s: u64) -> String {
 
 /// A server configuration for `localhost`, whose authority's certificate is written to `ca_file`.
 pub fn server_config(ca_file: &std::path::Path, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    server_config_for(&["localhost", "127.0.0.1"], ca_file, alpn)
+}
+
+/// The same for other hosts.
+pub fn server_config_for(hosts: &[&str], ca_file: &std::path::Path, alpn: &[&[u8]]) -> Arc<ServerConfig> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     fs::write(ca_file, issuer.pem()).unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let params = CertificateParams::new(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &issuer).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));

@@ -31,6 +31,13 @@ pub struct TestServer {
     pin: String,
 }
 
+impl TestServer {
+    /// The pin of its key.
+    pub fn pin(&self) -> &str {
+        &self.pin
+    }
+}
+
 impl TestCa {
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();

@@ -133,7 +133,7 @@ fn an_egress_proxy_that_makes_no_tunnel_is_named_with_its_status() {
     let egress = EgressProxy::start();
     let address = format!("the egress proxy 127.0.0.1:{}", port(&egress.url()));
     for (status, parts) in [
-        (407, ["answered 407", "FINICITY_EGRESS_USERNAME"]),
+        (407, ["answered 407", "FINICITY_EGRESS_PROXY_USERNAME"]),
         (403, ["answered 403", "permit CONNECT"]),
         (502, ["answered 502", "can reach"]),
     ] {

@@ -92,3 +92,41 @@ fn oauth2_can_be_spoken_as_the_rfc_has_it() {
         assert_eq!(call.headers("authorization").iter().any(|value| value.starts_with("Basic ")), authorization);
     }
 }
+
+#[test]
+fn the_operations_whose_description_names_further_headers_get_all_four() {
+    const NAMED: &str = "/data-sharing-consents";
+    const OTHER: &str = "/aggregation/v1/customers";
+    for (extra_headers, expected) in [
+        ("auto", [(NAMED, true), (OTHER, false)]),
+        ("always", [(NAMED, true), (OTHER, true)]),
+        ("never", [(NAMED, false), (OTHER, false)]),
+    ] {
+        let upstream = vendor();
+        let (_process, address) = start(&upstream, &[("FINICITY__AUTH__EXTRA_HEADERS", extra_headers)]);
+        let mut client = crate::support::client::Client::connect(address);
+        for (target, _) in expected {
+            let lines = ["App-Key: evil", "app_token: evil", "Finicity-App-Token: evil"];
+            assert_eq!(client.call("GET", target, &lines, b"").status, 200);
+        }
+        let received = &upstream.received()[1..];
+        for (request, (target, has_extra)) in received.iter().zip(expected) {
+            assert_eq!(request.target(), target);
+            assert_eq!(request.headers("finicity-app-key"), [APP_KEY]);
+            assert_eq!(request.headers("finicity-app-token"), ["canarytoken1"]);
+            assert_eq!(request.headers("app-key"), [APP_KEY].repeat(usize::from(has_extra)));
+            assert_eq!(request.headers("app-token"), ["canarytoken1"].repeat(usize::from(has_extra)));
+            assert!(!request.head.contains("evil"), "{}", request.head);
+        }
+        assert!(upstream.received()[0].headers("app-key").is_empty(), "the token request has one name only");
+    }
+}
+
+#[test]
+fn an_oauth2_token_is_sent_under_its_own_name_only() {
+    let upstream = Upstream::start(3600, |_| Reply::json("{}"));
+    let proxy = crate::support::process::Proxy::start_with(&upstream, &[("FINICITY__AUTH__EXTRA_HEADERS", "always")]);
+    assert_eq!(proxy.connect().get("/data-sharing-consents").status, 200);
+    let request = &upstream.requests()[0];
+    assert!(request.headers("app-key").is_empty() && request.headers("app-token").is_empty());
+}

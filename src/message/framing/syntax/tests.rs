@@ -83,6 +83,7 @@ fn a_substitute_has_the_method_and_the_request_id() {
     for (head, expected) in [
         ("HEAD /<\u{e9} HTTP/1.0\r\nX-REQUEST-ID: a-1 \r\n\r\n", "HEAD / HTTP/1.1\r\nx-request-id: a-1\r\n\r\n"),
         ("GET", "GET / HTTP/1.1\r\n\r\n"),
+        ("GET / HTTP/1.1\r\nX-Request-Id: a-", "GET / HTTP/1.1\r\n\r\n"),
         ("G(T / HTTP/1.1\r\nX-Request-Id: a\0b\r\n\r\n", "_OTHER / HTTP/1.1\r\n\r\n"),
         ("", "_OTHER / HTTP/1.1\r\n\r\n"),
     ] {
@@ -121,7 +122,9 @@ fn passed(bytes: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let head = &bytes[end - ended.bytes..end];
-    fault(head).is_none().then_some(head)
+    let is_readable = ended.check(head, LIMITS.headers).is_ok();
+    assert_eq!(is_readable, fault(head).is_none(), "{}", head.escape_ascii());
+    is_readable.then_some(head)
 }
 
 #[test]

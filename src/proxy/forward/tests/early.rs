@@ -15,7 +15,7 @@ where
 {
     let (sender, body) = Channel::new(1);
     let request = Request::post("/x").header("content-length", PARTS * PART).body(body).unwrap();
-    let response = client.clone().call(exchange(ReplayBuffer::wrap(request, 0))).await.unwrap();
+    let response = client.clone().call(exchange(ReplayBuffer::wrap(request, Bytes::new(), 0))).await.unwrap();
     (sender, response)
 }
 

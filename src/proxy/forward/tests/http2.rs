@@ -94,7 +94,7 @@ async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
         [([&over_http1, &over_http2], [OVER_HTTP1, OVER_HTTP2]), ([&over_http2, &over_http1], [OVER_HTTP2, OVER_HTTP1])]
     {
         let request = Request::put("/x?y").header("a", "b").header("content-length", "0").body(Empty::new()).unwrap();
-        let mut request = ReplayBuffer::wrap(request, 0);
+        let mut request = ReplayBuffer::wrap(request, Bytes::new(), 0);
         let buffer = request.body().buffer();
         for client in tries {
             client.clone().call(exchange(request)).await.unwrap().into_body().collect().await.unwrap();

@@ -13,7 +13,7 @@ async fn attempt<F>(
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
-    let mut request = ReplayBuffer::wrap(Request::get("/x").body(Empty::new()).unwrap(), 0);
+    let mut request = ReplayBuffer::wrap(Request::get("/x").body(Empty::new()).unwrap(), Bytes::new(), 0);
     let buffer = request.body().buffer();
     let record = Arc::new(Record::new(Method::GET, None));
     let mut opened_after = Vec::new();

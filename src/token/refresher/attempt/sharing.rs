@@ -28,7 +28,7 @@ async fn a_hold_that_one_process_ended_ends_for_the_others() {
     }
     assert_eq!(vendor.requests(), 4);
     vendor.set(Mode::Works);
-    assert_eq!(one.control.reset_latch(true).await, Some(Decision::Allowed));
+    assert_eq!(one.control.reset_latch(true).await, Ok(Decision::Allowed));
     minutes(2).await;
     assert_eq!((one.reader.state(), two.reader.state()), (State::Fresh, State::Fresh));
 }
@@ -88,7 +88,7 @@ async fn a_rejection_seen_by_another_process_ends_the_proof() {
     // An operator believes in a fault of the vendor's. Its responses are late.
     vendor.set(Mode::Slow(11));
     for instance in [&one, &two] {
-        assert_eq!(instance.control.reset_latch(false).await, Some(Decision::Allowed));
+        assert_eq!(instance.control.reset_latch(false).await, Ok(Decision::Allowed));
     }
     minutes(10).await;
     assert_eq!((vendor.requests(), one.lockout().rejections), (4, 2));
@@ -107,7 +107,7 @@ async fn a_reset_in_one_process_gives_the_proof_back_to_none() {
     minutes(15).await;
     assert_eq!((vendor.requests(), one.lockout().rejections), (3, 1));
     vendor.set(Mode::HangsOnTokens);
-    assert_eq!(one.control.reset_latch(false).await, Some(Decision::Allowed));
+    assert_eq!(one.control.reset_latch(false).await, Ok(Decision::Allowed));
     minutes(120).await;
     assert_eq!(vendor.requests(), 5, "one rejection and two attempts of unknown outcome: {:?}", two.lockout());
 }

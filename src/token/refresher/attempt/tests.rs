@@ -217,11 +217,11 @@ async fn three_lost_responses_hold_the_credentials_and_a_day_later_there_is_one_
     hours(24 * 10).await;
     assert_eq!(vendor.requests(), 4);
 
-    assert_eq!(instance.control.reset_latch(false).await, Some(Decision::Held));
+    assert_eq!(instance.control.reset_latch(false).await, Ok(Decision::Held));
     minutes(10).await;
     assert_eq!(vendor.requests(), 4, "a reset without the override changes nothing");
     vendor.set(Mode::Works);
-    assert_eq!(instance.control.reset_latch(true).await, Some(Decision::Allowed));
+    assert_eq!(instance.control.reset_latch(true).await, Ok(Decision::Allowed));
     minutes(1).await;
     assert_eq!((vendor.requests(), instance.reader.state()), (5, State::Fresh));
 }
@@ -374,7 +374,7 @@ async fn credentials_that_were_rejected_revoke_no_token() {
     minutes(46).await;
     assert_eq!((vendor.requests(), instance.reader.state()), (2, State::Degraded));
     vendor.set(Mode::HangsOnTokens);
-    assert_eq!(instance.control.reset_latch(false).await, Some(Decision::Allowed));
+    assert_eq!(instance.control.reset_latch(false).await, Ok(Decision::Allowed));
     minutes(5).await;
     assert!(instance.lockout().held && instance.reader.usable().is_some());
     instance.control.quarantine().await;

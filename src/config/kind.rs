@@ -1,0 +1,68 @@
+//! What the value of a key has to be, as the [`Reader`](super::reader::Reader) is asked for it.
+
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+/// What the value of a key has to be. A reader of the key may refuse more than this: a URL is a [`Kind::Text`] here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Flag,
+    /// A whole number, or `word` in its place.
+    Number {
+        /// The smallest and the largest number. [`usize::MAX`] stands for no limit.
+        bounds: RangeInclusive<usize>,
+        /// Text that is accepted besides numbers.
+        word: Option<&'static str>,
+    },
+    /// Text with a number and a unit.
+    Duration(RangeInclusive<Duration>),
+    /// One of these words.
+    Choice(Vec<String>),
+    /// Text.
+    Text {
+        /// Whether it may be empty, which means none.
+        is_optional: bool,
+    },
+    /// One item, or a list of them.
+    List,
+    /// One address, or a list of them.
+    Addresses {
+        /// Whether a Unix socket is one.
+        allow_sockets: bool,
+        /// Whether it may be empty, which means none.
+        is_optional: bool,
+    },
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("true or false"),
+            Self::Number { bounds, word } => {
+                let (min, max) = (bounds.start(), bounds.end());
+                if *max == usize::MAX {
+                    write!(f, "whole number, at least {min}")?;
+                } else {
+                    write!(f, "whole number from {min} to {max}")?;
+                }
+                word.map_or(Ok(()), |word| write!(f, ", or \"{word}\""))
+            }
+            Self::Duration(bounds) => {
+                let [min, max] = [bounds.start(), bounds.end()].map(|bound| humantime::format_duration(*bound));
+                write!(f, "duration from {min} to {max}")
+            }
+            Self::Choice(words) => {
+                let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                f.write_str(&words.join(" or "))
+            }
+            Self::Text { is_optional: true } => f.write_str("text, may be empty"),
+            Self::Text { is_optional: false } => f.write_str("text"),
+            Self::List => f.write_str("list of text"),
+            Self::Addresses { allow_sockets, is_optional } => {
+                let sockets = if *allow_sockets { ", or of \"unix:\" and a path" } else { "" };
+                let empty = if *is_optional { ", may be empty" } else { "" };
+                write!(f, "list of addresses with ports{sockets}{empty}")
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Failures of the identity, and of the services that issue tokens for it.
+
+use std::io;
+
+use super::Failure;
+use crate::credentials::store_error::StoreFault;
+
+pub(super) const ENTRA: &str = "Microsoft Entra";
+
+pub(super) const ENDPOINT: &str = "the endpoint of managed identities";
+
+const IDENTITY: &str = "give the process an Azure identity: a workload identity (on AKS, the label azure.workload.identity/use of the pod and \
+                        the annotation azure.workload.identity/client-id of its service account), or a managed identity";
+
+const ASSIGN: &str = "assign a managed identity to this machine; where it has several, or none of its own, set AZURE_CLIENT_ID to the \
+                      client ID of a user-assigned one";
+
+impl Failure {
+    /// The environment names the file of a workload identity's token, and not all that belongs to it.
+    pub(in crate::credentials::azure) fn incomplete_workload_identity(missing: &str) -> Self {
+        Self::new(
+            StoreFault::NoIdentity,
+            format!("AZURE_FEDERATED_TOKEN_FILE is set, and {missing} is not"),
+            "annotate the service account with azure.workload.identity/client-id, or set the variable",
+        )
+    }
+
+    pub(in crate::credentials::azure) fn invalid_workload_identity() -> Self {
+        Self::new(
+            StoreFault::NoIdentity,
+            "the variables of the workload identity are not valid",
+            "correct AZURE_TENANT_ID, which is an ID or a domain, and AZURE_AUTHORITY_HOST, which is an https:// address",
+        )
+    }
+
+    pub(in crate::credentials::azure) fn unreadable_token_file(error: &io::Error) -> Self {
+        Self::new(
+            StoreFault::NoIdentity,
+            format!("the file of AZURE_FEDERATED_TOKEN_FILE cannot be read: {}", error.kind()),
+            "check the volume and the permissions of the file that it names",
+        )
+    }
+
+    /// Azure Arc, Service Fabric, Azure ML, Cloud Shell.
+    pub(in crate::credentials::azure) fn unsupported_identity() -> Self {
+        Self::new(
+            StoreFault::NoIdentity,
+            "the managed identity that the environment names (IDENTITY_ENDPOINT, MSI_ENDPOINT) is of a kind that is not supported",
+            IDENTITY,
+        )
+    }
+}
+
+/// Nothing serves managed identities: this is no machine of Azure, or the way there is closed.
+pub(super) fn no_endpoint() -> Failure {
+    Failure::new(
+        StoreFault::NoIdentity,
+        "this process has no Azure identity: there is no workload identity in its environment, and no endpoint of managed identities \
+         (IDENTITY_ENDPOINT, or 169.254.169.254) responds",
+        IDENTITY,
+    )
+}
+
+pub(super) fn unreadable_response() -> Failure {
+    Failure::new(
+        StoreFault::Unreachable,
+        "the response of the service that this process's Azure identity comes from cannot be read",
+        "check AZURE_AUTHORITY_HOST and IDENTITY_ENDPOINT, and what is between this process and Azure",
+    )
+}
+
+/// Microsoft Entra does not issue a token for the workload identity.
+pub(super) fn of_entra(status: u16, code: Option<&str>) -> Failure {
+    let shown = code.map_or_else(|| format!("HTTP status {status}"), ToOwned::to_owned);
+    let refused = |remedy: &str| {
+        let reason = format!("{ENTRA} does not issue a token to this process ({shown})");
+        Failure::new(StoreFault::IdentityRefused, reason, remedy)
+    };
+    match code.unwrap_or_default() {
+        _ if status == 429 => throttled(ENTRA, &shown),
+        "temporarily_unavailable" | "server_error" => failed(ENTRA, &shown),
+        _ if status >= 500 => failed(ENTRA, &shown),
+        "" => unreadable_response(),
+        "AADSTS70021" | "AADSTS700211" | "AADSTS700212" | "AADSTS700213" => refused(
+            "add a federated credential to the identity, with the issuer of this cluster, the subject \
+             system:serviceaccount:NAMESPACE:NAME and the audience api://AzureADTokenExchange",
+        ),
+        "AADSTS700016" | "AADSTS90002" | "AADSTS900021" | "AADSTS900023" => refused(
+            "correct the client ID (annotation azure.workload.identity/client-id, AZURE_CLIENT_ID) and the tenant (AZURE_TENANT_ID)",
+        ),
+        "AADSTS700024" => refused(
+            "check that the token in the file of AZURE_FEDERATED_TOKEN_FILE is replaced in time, and the clock of this machine",
+        ),
+        _ => refused(
+            "check the federated credential of the identity (issuer, subject, audience), AZURE_CLIENT_ID and AZURE_TENANT_ID; the \
+             documentation of Microsoft Entra explains the code",
+        ),
+    }
+}
+
+/// The endpoint of managed identities does not issue a token.
+pub(super) fn of_managed_identity(status: u16, code: Option<&str>) -> Failure {
+    let shown = code.map_or_else(|| format!("HTTP status {status}"), |code| format!("{code}, HTTP status {status}"));
+    match status {
+        429 => throttled(ENDPOINT, &shown),
+        // 404 and 410 are those of instance metadata while it is updated.
+        404 | 410 | 500.. => failed(ENDPOINT, &shown),
+        400 => Failure::new(
+            StoreFault::NoIdentity,
+            format!("this machine has no managed identity, or not the one of AZURE_CLIENT_ID ({shown})"),
+            ASSIGN,
+        ),
+        _ => {
+            Failure::new(StoreFault::NoIdentity, format!("{ENDPOINT} does not serve this process ({shown})"), IDENTITY)
+        }
+    }
+}
+
+fn throttled(service: &str, shown: &str) -> Failure {
+    Failure::new(
+        StoreFault::Throttled,
+        format!("{service} limits the rate of requests ({shown})"),
+        "wait; fewer processes of one identity, or a longer credentials.poll_interval, make fewer requests",
+    )
+}
+
+fn failed(service: &str, shown: &str) -> Failure {
+    Failure::new(
+        StoreFault::Unreachable,
+        format!("{service} failed ({shown})"),
+        "wait; if it lasts, see the status page of Azure",
+    )
+}

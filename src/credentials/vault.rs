@@ -1,0 +1,193 @@
+//! HashiCorp Vault and OpenBao: one secret of the KV secrets engine, version 1 or 2.
+//!
+//! The API is small, so it is spoken over reqwest, as the token endpoint's is: a login, a read, a look-up, a renewal, a revocation
+//! (`ARCHITECTURE.md` says why not by `vaultrs`).
+//!
+//! Deliberately absent: response wrapping, client certificates, the environment's `VAULT_…` variables, redirects.
+
+mod client;
+mod failure;
+mod kv;
+mod lease;
+mod login;
+mod response;
+
+use std::future;
+
+use http::{HeaderValue, StatusCode};
+use ring::{hmac, rand::SystemRandom};
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use self::{client::Client, failure::Failure, kv::StoredVersion, lease::Lease, response::Response};
+use super::{
+    StoreConfig, VaultAuth, VaultConfig,
+    store::{SecretStore, StoredSecret},
+    store_error::StoreError,
+};
+
+const RENEW: &str = "auth/token/renew-self";
+const LOOKUP: &str = "auth/token/lookup-self";
+const REVOKE: &str = "auth/token/revoke-self";
+
+/// The client of one secret.
+#[derive(Debug)]
+pub(super) struct VaultStore {
+    store: StoreConfig,
+    config: VaultConfig,
+    session: Option<Session>,
+    /// Of the hashes that stand for versions where the engine has none.
+    key: hmac::Key,
+}
+
+/// A token of the server.
+#[derive(Debug)]
+struct Session {
+    /// Marked sensitive.
+    token: HeaderValue,
+    /// Whether the server is known to accept it. Not for one of a file that may not look itself up.
+    is_accepted: bool,
+    /// `None` for a token that does not expire, or whose lease cannot be looked up.
+    lease: Option<Lease>,
+}
+
+/// A token, and whether it was obtained for the request at hand.
+struct CurrentToken {
+    token: HeaderValue,
+    is_accepted: bool,
+    is_new: bool,
+}
+
+impl VaultStore {
+    pub(super) fn new(store: StoreConfig, config: VaultConfig) -> Self {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let key = key.expect("a system without randomness makes no TLS connections either");
+        Self { store, config, session: None, key }
+    }
+
+    /// Reads the secret; the version that results names its content.
+    async fn fetch(&mut self) -> Result<StoredVersion, Failure> {
+        let client = self.client();
+        let path = kv::path(&self.config);
+        loop {
+            let CurrentToken { token, is_accepted, is_new } = self.token(&client).await?;
+            let response = client.get(&path, &token).await?;
+            if response.status != StatusCode::FORBIDDEN {
+                return kv::read(&response, &self.config, &self.key);
+            }
+            self.end_session(&client).await;
+            if is_new {
+                return Err(kv::forbidden(&self.config, is_accepted));
+            }
+            // The token was revoked or has been used up, or the role has other policies now: the next one is new.
+        }
+    }
+
+    /// A client for the requests of one operation.
+    fn client(&self) -> Client {
+        Client::new(&self.store, &self.config)
+    }
+
+    /// The token for the next request: that of the session, whose lease is renewed when that is due, or that of a new login.
+    async fn token(&mut self, client: &Client) -> Result<CurrentToken, Failure> {
+        if let Some(token) = self.session_token(client).await? {
+            return Ok(CurrentToken { token, is_accepted: true, is_new: false });
+        }
+        let sent = Instant::now();
+        let session = match login::request(&self.config.auth)? {
+            login::Request::Login { path, body } => {
+                let response = client.post(&path, None, body).await?;
+                let granted = login::read(&response, &self.config)?;
+                debug!(path, lease_s = granted.lease_s, renewable = granted.renewable, "logged in to Vault");
+                let lease = Lease::new(sent, granted.lease_s, granted.renewable);
+                Session { token: granted.token, is_accepted: true, lease }
+            }
+            login::Request::Token(token) => {
+                let response = client.get(LOOKUP, &token).await?;
+                let found = login::read_lookup(&response)?;
+                let lease = found.and_then(|(lease_s, renewable)| Lease::new(sent, lease_s, renewable));
+                Session { token, is_accepted: found.is_some(), lease }
+            }
+        };
+        let Session { token, is_accepted, .. } = self.session.insert(session);
+        Ok(CurrentToken { token: token.clone(), is_accepted: *is_accepted, is_new: true })
+    }
+
+    /// The token of the session, where it can still be used. Its lease is renewed when that is due.
+    async fn session_token(&mut self, client: &Client) -> Result<Option<HeaderValue>, Failure> {
+        let Some(session) = &mut self.session else { return Ok(None) };
+        if !login::is_current(&self.config.auth, &session.token)? {
+            self.session = None;
+            return Ok(None);
+        }
+        let now = Instant::now();
+        match &mut session.lease {
+            Some(lease) if lease.is_expired(now) => return Ok(None),
+            Some(lease) if lease.is_due(now) => {
+                if !lease.renewable {
+                    return Ok(None);
+                }
+                let response = client.post(RENEW, Some(&session.token), login::empty_body()).await?;
+                match login::read_renewal(&response)? {
+                    Some((lease_s, renewable)) if lease.is_extended_by(now, lease_s) => {
+                        session.lease = Lease::new(now, lease_s, renewable);
+                        debug!(lease_s, "renewed the lease of the Vault token");
+                    }
+                    // It has reached its maximum, or may not be renewed.
+                    _ => return Ok(None),
+                }
+            }
+            _ => {}
+        }
+        Ok(Some(session.token.clone()))
+    }
+
+    /// Forgets the token, and revokes it if this program obtained it: otherwise a policy that forbids the read would leave one unused
+    /// token on the server for each poll.
+    async fn end_session(&mut self, client: &Client) {
+        let Some(session) = self.session.take() else { return };
+        if !matches!(self.config.auth, VaultAuth::Token { .. }) {
+            let revoked = client.post(REVOKE, Some(&session.token), login::empty_body()).await;
+            debug!(status = revoked.ok().map(|Response { status, .. }| status.as_u16()), "revoked the Vault token");
+        }
+    }
+
+    fn error(&self, failure: Failure) -> StoreError {
+        failure.into_error(self.description())
+    }
+}
+
+impl SecretStore for VaultStore {
+    const KIND: &'static str = "vault";
+
+    fn description(&self) -> String {
+        let VaultConfig { mount, path, namespace, .. } = &self.config;
+        let namespace = namespace.as_ref().map(|name| format!(" in namespace {name}")).unwrap_or_default();
+        format!("secret {mount}/{path}{namespace} in Vault at {}", client::origin(&self.config.address))
+    }
+
+    async fn version(&mut self) -> Result<String, StoreError> {
+        // A read of the data: a read of the metadata costs as much, grows with the number of versions, and needs another policy.
+        self.fetch().await.map(|stored| stored.version).map_err(|failure| self.error(failure))
+    }
+
+    async fn read(&mut self) -> Result<StoredSecret, StoreError> {
+        let StoredVersion { version, text } = self.fetch().await.map_err(|failure| self.error(failure))?;
+        Ok(StoredSecret { version, text })
+    }
+
+    /// Renews the lease when that is due, which may be several times between two polls, and tries again while it lasts: the token of a
+    /// file that expires is lost.
+    async fn keep_alive(&mut self) {
+        while let Some(lease) = self.session.as_ref().and_then(|session| session.lease) {
+            sleep_until(lease.renew_at).await;
+            let renewed = self.token(&self.client()).await.map(drop);
+            if let Err(Failure { reason, .. }) = renewed {
+                debug!(reason, "the lease of the Vault token was not renewed");
+                let Some(retry_at) = lease.retry_at(Instant::now()) else { break };
+                sleep_until(retry_at).await;
+            }
+        }
+        future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,96 @@
+//! What went wrong, in this program's words.
+
+use std::error::Error;
+
+use http::StatusCode;
+
+use super::response::Response;
+use crate::credentials::{
+    store::{TransportError, TransportFailure},
+    store_error::{StoreError, StoreFault},
+};
+
+/// A failure, before the name of the secret is added.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) fault: StoreFault,
+    pub(super) reason: String,
+    pub(super) remedy: String,
+    pub(super) cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Failure {
+    pub(super) fn new(fault: StoreFault, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { fault, reason: reason.into(), remedy: remedy.into(), cause: None }
+    }
+
+    pub(super) fn with_cause(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Box::new(cause));
+        self
+    }
+
+    pub(super) fn into_error(self, secret: String) -> StoreError {
+        let Self { fault, reason, remedy, cause } = self;
+        StoreError { fault, secret, reason, remedy, cause }
+    }
+
+    /// The address and the path of a request make no URL.
+    pub(super) fn address() -> Self {
+        let remedy = "correct credentials.vault.address, credentials.vault.mount and credentials.vault.path";
+        Self::new(StoreFault::Unreachable, "the address of the request is not a URL", remedy)
+    }
+
+    /// A request without a complete response from `origin`.
+    pub(super) fn transport(error: &TransportError, origin: &str) -> Self {
+        if let TransportError::TooLarge = error {
+            let remedy = "keep the credentials in a secret of their own";
+            return Self::new(StoreFault::Malformed, error.to_string(), remedy);
+        }
+        let TransportFailure { fault, reason, remedy } = error.describe(&format!("the server at {origin}"));
+        Self::new(fault, reason, remedy)
+    }
+
+    /// The failure that `response` is whatever was requested, if it is one of these.
+    pub(super) fn of_server(response: &Response) -> Option<Self> {
+        let status = response.status;
+        let code = status.as_u16();
+        let unreachable = |reason: String, remedy: &str| Some(Self::new(StoreFault::Unreachable, reason, remedy));
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => Some(Self::new(
+                StoreFault::Throttled,
+                "the server limits the rate of requests (429)",
+                "raise the rate limit quota of the server, or credentials.poll_interval",
+            )),
+            StatusCode::SERVICE_UNAVAILABLE if response.mentions("sealed") => {
+                unreachable("the server is sealed (503)".to_owned(), "unseal it; `vault status` shows how far that is")
+            }
+            StatusCode::SERVICE_UNAVAILABLE => unreachable(
+                "the server is not ready (503)".to_owned(),
+                "check with `vault status` that it is initialized, unsealed and not in maintenance",
+            ),
+            StatusCode::NOT_FOUND if response.mentions("namespace not found") => Some(Self::new(
+                StoreFault::NotFound,
+                "the server has no such namespace (404)",
+                "correct credentials.vault.namespace, or create the namespace",
+            )),
+            _ if status.is_redirection() => unreachable(
+                format!("it redirects to another server ({code}), which is not followed"),
+                "set credentials.vault.address to the active server, or let standby servers forward requests",
+            ),
+            _ if status.is_server_error() || status == StatusCode::PRECONDITION_FAILED => unreachable(
+                format!("the server failed ({code})"),
+                "see the log of the server; the next poll tries again",
+            ),
+            _ => None,
+        }
+    }
+
+    /// A response that Vault does not send.
+    pub(super) fn not_vault(status: StatusCode) -> Self {
+        Self::new(
+            StoreFault::Unreachable,
+            format!("the response ({}) is not what Vault sends", status.as_u16()),
+            "check that credentials.vault.address is that of a Vault or OpenBao server, and not of something in front of it",
+        )
+    }
+}

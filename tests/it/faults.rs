@@ -1,0 +1,130 @@
+//! `docs/faults.md` and the names of the tests agree. After a change of test names: `UPDATE=1 cargo test --test it faults`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+/// How the last cell of a row begins whose fault no test carries in its name.
+const NO_TEST: &str = "no test: ";
+
+/// A row of the table.
+#[derive(Debug, PartialEq)]
+struct Row {
+    code: String,
+    /// What happens, and the right outcome.
+    cells: [String; 2],
+    /// Tests, or why there are none.
+    shown_by: String,
+}
+
+fn page() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md")
+}
+
+/// The names of all functions of `code`.
+fn functions(code: &str) -> impl Iterator<Item = String> {
+    let name = |rest: &str| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>();
+    code.split("fn ").skip(1).map(name)
+}
+
+/// The codes at the beginning of a test's name, as the table writes them: `A09` and `A11` for `a09_a11_…`.
+fn codes(name: &str) -> impl Iterator<Item = String> {
+    let is_code = |part: &&str| matches!(part.as_bytes(), [letter, tens, ones] if letter.is_ascii_lowercase() && tens.is_ascii_digit() && ones.is_ascii_digit());
+    name.split('_').take_while(is_code).map(str::to_uppercase)
+}
+
+/// The names of all functions in the files that have tests, but for this one, whose examples are none.
+pub fn functions_of_all_tests() -> Vec<String> {
+    let mut names = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders: Vec<PathBuf> = ["src", "tests", "fuzz/src"].map(|folder| root.join(folder)).into();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with(file!()) {
+                names.extend(functions(&fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    names
+}
+
+/// The tests that carry each code.
+fn tests_by_code() -> BTreeMap<String, BTreeSet<String>> {
+    let mut tests: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for name in functions_of_all_tests() {
+        for code in codes(&name) {
+            tests.entry(code).or_default().insert(name.clone());
+        }
+    }
+    tests
+}
+
+/// The row that `line` is, if its first cell is a code.
+fn row(line: &str) -> Option<Row> {
+    let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").map(str::to_owned);
+    let code = cells.next().filter(|code| codes(&format!("{}_", code.to_lowercase())).next().as_ref() == Some(code))?;
+    let row = Row { code, cells: [cells.next()?, cells.next()?], shown_by: cells.next()? };
+    assert_eq!(cells.next(), None, "{line}");
+    Some(row)
+}
+
+/// `line` with the tests of its row as they are now.
+fn updated(line: &str, tests: &BTreeMap<String, BTreeSet<String>>) -> String {
+    let Some(Row { code, cells: [case, outcome], shown_by }) = row(line) else { return line.to_owned() };
+    let named =
+        tests.get(&code).map(|names| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "));
+    format!("| {code} | {case} | {outcome} | {} |", named.unwrap_or(shown_by))
+}
+
+#[test]
+fn every_code_in_a_test_name_has_a_row_and_every_row_its_tests() {
+    let tests = tests_by_code();
+    assert!(tests.len() > 150);
+    let mut text = fs::read_to_string(page()).unwrap();
+    let current = text.lines().map(|line| updated(line, &tests) + "\n").collect::<String>();
+    if env::var_os("UPDATE").is_some_and(|update| update == "1") {
+        fs::write(page(), &current).unwrap();
+        text.clone_from(&current);
+    }
+    let rows: Vec<Row> = text.lines().filter_map(row).collect();
+    let listed: BTreeSet<&str> = rows.iter().map(|row| row.code.as_str()).collect();
+    assert_eq!(listed.len(), rows.len(), "a code has two rows");
+    let missing: Vec<_> = tests.keys().filter(|code| !listed.contains(code.as_str())).collect();
+    assert!(missing.is_empty(), "docs/faults.md has no row for {missing:?}");
+    for row in &rows {
+        let why = row.shown_by.strip_prefix(NO_TEST);
+        assert!(
+            tests.contains_key(&row.code) || why.is_some_and(|why| why.len() > 10),
+            "{}: no test carries the code; say why after {NO_TEST:?}",
+            row.code
+        );
+        assert!(row.cells.iter().all(|cell| cell.len() > 2), "{row:?}");
+    }
+    let stale: Vec<_> = text.lines().zip(current.lines()).filter(|(old, new)| old != new).map(|(old, _)| old).collect();
+    assert!(stale.is_empty(), "other tests carry these codes: UPDATE=1 cargo test --test it faults\n{stale:#?}");
+}
+
+#[test]
+fn every_file_that_stands_for_a_test_is_there() {
+    let text = fs::read_to_string(page()).unwrap();
+    for row in text.lines().filter_map(row).filter(|row| row.shown_by.starts_with(NO_TEST)) {
+        for path in row.shown_by.split('`').skip(1).step_by(2) {
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).is_file(), "{}: there is no {path}", row.code);
+        }
+    }
+}
+
+#[test]
+fn codes_and_rows_are_read() {
+    assert_eq!(codes("a09_a11_only_chunked").collect::<Vec<_>>(), ["A09", "A11"]);
+    assert_eq!(codes("only_a09_is_first").count() + codes("http_1_0").count(), 0);
+    assert_eq!(functions("fn a01_x() {} async fn b(c: D)").collect::<Vec<_>>(), ["a01_x", "b"]);
+    let tests = BTreeMap::from([("A01".to_owned(), BTreeSet::from(["a01_x".to_owned()]))]);
+    assert_eq!(updated("| A01 | case | outcome | old |", &tests), "| A01 | case | outcome | `a01_x` |");
+    assert_eq!(updated("| A02 | case | outcome | no test: why |", &tests), "| A02 | case | outcome | no test: why |");
+    assert_eq!(row("| code | what happens | outcome | shown by |"), None);
+}

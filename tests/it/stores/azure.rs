@@ -1,0 +1,147 @@
+//! Azure Key Vault: the program with the real SDK against strict servers on this machine. The vault and Microsoft Entra are reached under
+//! their real names through an egress proxy.
+
+mod faults;
+mod identities;
+mod server;
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use self::server::{Azure, CANARY, Endpoint, VAULT};
+use crate::support::{
+    APP_KEY, CLIENT_ID, CLIENT_SECRET, TOKEN_PREFIX,
+    process::Proxy,
+    upstream::{Reply, Upstream},
+};
+
+const UNUSABLE: &str = "the credentials cannot be used; those in use stay";
+const TAKEN_OVER: &str = "the new credentials minted a token and have taken over";
+
+/// The managed identity of the machine.
+const MACHINE: Endpoint = Endpoint::Imds(None);
+
+/// The text of the secret in its `version`.
+fn secret(version: u32) -> String {
+    json!({
+        "client_id": CLIENT_ID,
+        "client_secret": format!("{CLIENT_SECRET}{version}"),
+        "app_key": format!("{APP_KEY}{version}"),
+        "other": "of another program",
+    })
+    .to_string()
+}
+
+/// An upstream that takes id, secret and key of one version of the secret, and rejects those of version 9.
+fn upstream() -> Upstream {
+    Upstream::start_raw(|request| {
+        let key = request.headers("finicity-app-key")[0].strip_prefix(APP_KEY).unwrap().to_owned();
+        if request.target() == "/oauth/token" {
+            let call: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+            assert_eq!(call["client_secret"], format!("{CLIENT_SECRET}{key}"), "id, secret and key change together");
+            return if key == "9" {
+                Reply::status(401, "Unauthorized", r#"{"error":"invalid_client"}"#)
+            } else {
+                Reply::json(&format!(
+                    r#"{{"access_token":"{TOKEN_PREFIX}{key}","token_type":"Bearer","expires_in":3600}}"#
+                ))
+            };
+        }
+        if request.headers("authorization") == [format!("Bearer {TOKEN_PREFIX}{key}")] {
+            Reply::json("{}")
+        } else {
+            Reply::status(403, "Forbidden", "{}")
+        }
+    })
+}
+
+fn start(upstream: &Upstream, variables: &BTreeMap<String, String>) -> Proxy {
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    Proxy::start_with(upstream, &variables)
+}
+
+#[track_caller]
+fn assert_serves(proxy: &Proxy) {
+    assert_eq!(proxy.connect().get("/x").status, 200);
+}
+
+/// Neither a token, nor the header of App Service, nor what Azure says in its errors is in the output, which has all levels of all crates.
+#[track_caller]
+fn assert_shows_nothing(proxy: &Proxy) {
+    let output = proxy.process.output();
+    let line = output.lines().find(|line| line.contains(CANARY) || line.contains("canary-message"));
+    assert_eq!(line, None);
+}
+
+#[test]
+fn a_new_version_under_load_fails_no_request() {
+    let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
+    let proxy = start(&upstream, &azure.variables_of_managed_identity());
+    azure.wait_for_authorized_requests(3);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = proxy.connect();
+                while !done.load(Relaxed) {
+                    assert_eq!(client.get("/x").status, 200);
+                }
+            });
+        }
+        azure.put(&secret(2));
+        proxy.process.wait_for_log(TAKEN_OVER);
+        proxy.connect().get("/after");
+        done.store(true, Relaxed);
+    });
+    let after = upstream.received().into_iter().find(|request| request.target() == "/after").unwrap();
+    assert_eq!(after.headers("authorization"), [format!("Bearer {TOKEN_PREFIX}2")]);
+    assert_eq!(upstream.token_requests(), 2, "an unchanged version is a candidate");
+    assert_eq!(azure.issued(), 1, "a token of the vault that is valid is not obtained again");
+    assert!(proxy.process.logs(UNUSABLE).is_empty());
+    assert_shows_nothing(&proxy);
+}
+
+#[test]
+fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
+    let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
+    let mut variables = azure.variables_of_managed_identity();
+    variables.insert("FINICITY__CREDENTIALS__POLL_INTERVAL".to_owned(), "24h".to_owned());
+    let proxy = start(&upstream, &variables);
+    azure.put(&secret(9));
+    proxy.process.signal(Signal::HUP);
+    proxy.process.wait_for_log(
+        "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones",
+    );
+    proxy.process.signal(Signal::HUP);
+    azure.wait_for_authorized_requests(3);
+    assert_serves(&proxy);
+    azure.put(&secret(2));
+    proxy.process.signal(Signal::HUP);
+    proxy.process.wait_for_log(TAKEN_OVER);
+    assert_eq!(upstream.token_requests(), 3);
+    assert_shows_nothing(&proxy);
+}
+
+#[test]
+fn a_version_that_is_configured_is_the_one_that_is_read() {
+    let (upstream, azure) = (upstream(), Azure::new("canary-not-this-one", MACHINE));
+    let version = azure.put(&secret(1));
+    azure.put(&secret(2));
+    let mut variables = azure.variables_of_managed_identity();
+    variables.insert("FINICITY__CREDENTIALS__AZURE__VERSION".to_owned(), version.clone());
+    let proxy = start(&upstream, &variables);
+    azure.wait_for_authorized_requests(3);
+    assert_eq!(upstream.token_requests(), 1);
+    azure.delete();
+    let line = proxy.process.wait_for_line(|line| line.contains(UNUSABLE));
+    let expected = format!(
+        "cannot read secret finicity in version {version} in Azure Key Vault {VAULT}: there is no such secret or version"
+    );
+    assert!(line.contains(&expected), "{line}");
+}
