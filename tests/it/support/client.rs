@@ -108,7 +108,6 @@ impl Client<UnixStream> {
 
 impl<S: Read + Write> Client<S> {
     /// A client on a connection of any kind.
-    #[cfg(feature = "sandbox")]
     pub fn over(stream: S) -> Self {
         Self { stream: BufReader::new(stream) }
     }
