@@ -28,6 +28,8 @@ use crate::{
 pub(super) struct WebhookKeys {
     keys: SharedSigningKeys,
     source: WebhookSecretSource,
+    /// What the source held when it was last read.
+    secrets: WebhookSecrets,
     /// The partner of the credentials in use, whose secret is the key where no other one is set.
     partner: watch::Receiver<Option<PartnerCredentials>>,
 }
@@ -37,8 +39,8 @@ impl WebhookKeys {
     pub(super) fn new(source: WebhookSecretSource, partner: watch::Receiver<Option<PartnerCredentials>>) -> Self {
         let secrets = source.read().unwrap_or_default();
         let current = current(&secrets, partner.borrow().as_ref());
-        let keys = SigningKeys::new(current, secrets.previous);
-        Self { keys: Arc::new(ArcSwap::from_pointee(keys)), source, partner }
+        let keys = SigningKeys::new(current, secrets.previous.clone());
+        Self { keys: Arc::new(ArcSwap::from_pointee(keys)), source, secrets, partner }
     }
 
     /// A handle on the keys.
@@ -60,12 +62,14 @@ impl WebhookKeys {
                 return;
             }
             match self.source.read() {
-                Ok(secrets) => self.rotate(secrets, &scrubber),
+                Ok(secrets) => self.secrets = secrets,
                 Err(problem) => {
                     let problem = error_chain::one_line(&problem);
                     error!(target: AUDIT, problem, "the webhook secrets cannot be used; keeping the previous ones");
                 }
             }
+            // The partner secret may have changed all the same.
+            self.rotate(self.secrets.clone(), &scrubber);
         }
     }
 

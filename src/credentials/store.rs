@@ -95,6 +95,8 @@ impl<S: SecretStore + 'static> CredentialSource for StoreSource<S> {
 
     fn load(&mut self) -> BoxFuture<'_, Result<Values, Problem>> {
         Box::pin(async {
+            // After a failure, the first poll leads to another load, which ends the report of it.
+            self.last_version = None;
             let StoredSecret { version, text } = self.store.read().await?;
             self.last_version = Some(version);
             Ok(document::parse(&text, &self.store.description())?)

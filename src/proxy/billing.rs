@@ -53,7 +53,7 @@ struct State {
 
 impl State {
     fn spent(&self) -> u64 {
-        self.saved + self.unsaved
+        self.saved.saturating_add(self.unsaved)
     }
 
     /// Begins another day at `day`. A clock that is set back by less than two days begins none, so that nothing is spent twice.
@@ -96,7 +96,7 @@ impl BillingBudget {
     /// Takes a part of the budget for a call. `None` where nothing is left, unless it `may_exceed` the budget.
     pub(super) fn reserve(self: &Arc<Self>, may_exceed: bool) -> Option<Reservation> {
         let mut state = self.state();
-        if !may_exceed && state.spent() + state.reserved >= self.per_day {
+        if !may_exceed && state.spent().saturating_add(state.reserved) >= self.per_day {
             return None;
         }
         state.reserved += 1;
@@ -106,7 +106,7 @@ impl BillingBudget {
     /// Whether a call finds nothing left.
     pub(super) fn is_spent(&self) -> bool {
         let state = self.state();
-        state.spent() + state.reserved >= self.per_day
+        state.spent().saturating_add(state.reserved) >= self.per_day
     }
 
     /// The time until the next day begins.
@@ -180,7 +180,7 @@ impl SharedState for BillingBudget {
         let found = found.and_then(|found| parse(found).ok()).filter(|found| found.date == today);
         let saved = found.map_or(state.saved, |found| found.billable_calls.max(state.saved));
         state.merged = state.unsaved;
-        state.total_at_merge = saved + state.unsaved;
+        state.total_at_merge = saved.saturating_add(state.unsaved);
         let layout = Layout { version: VERSION, date: today, billable_calls: state.total_at_merge };
         serde_json::to_vec(&layout).expect("texts and numbers are always serialisable")
     }

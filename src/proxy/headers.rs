@@ -155,13 +155,14 @@ pub fn strip_response(rules: &HeaderRules, headers: &mut HeaderMap) {
 /// Says on a webhook that the proxy has verified its signature.
 pub(super) const X_FINICITY_PROXY_VERIFIED: HeaderName = HeaderName::from_static("x-finicity-proxy-verified");
 
-/// Removes from a webhook what belongs to the connection that it came on, and what could pass for the proxy's word.
+/// Removes from a webhook what belongs to the connection that it came on, what could pass for the proxy's word, and what names another
+/// method or target: only the body is signed.
 pub(super) fn strip_webhook(headers: &mut HeaderMap) {
     headers.remove(header::HOST);
     headers.remove(header::CONTENT_LENGTH);
     strip(headers, |_, text| {
         text == X_FINICITY_PROXY_VERIFIED.as_str()
-            || find(text).is_some_and(|found| found.family == HeaderFamily::Message)
+            || find(text).is_some_and(|found| matches!(found.family, HeaderFamily::Message | HeaderFamily::Override))
     });
 }
 

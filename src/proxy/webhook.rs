@@ -85,6 +85,7 @@ pub struct WebhookReceiver {
     /// Events on their way to the service. Each goes on when its sender leaves.
     deliveries: TaskTracker,
     refusal_log: LogLimiter,
+    no_key_log: LogLimiter,
 }
 
 /// Why an event was not acknowledged, and with which status.
@@ -109,7 +110,7 @@ impl Rejection {
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let text = format!("{}\n", self.reason);
-        if matches!(self.outcome, WebhookOutcome::Limited | WebhookOutcome::InProgress) {
+        if matches!(self.outcome, WebhookOutcome::Limited | WebhookOutcome::InProgress | WebhookOutcome::NoKey) {
             return (self.status, [(header::RETRY_AFTER, "1")], text).into_response();
         }
         (self.status, text).into_response()
@@ -143,6 +144,7 @@ impl WebhookReceiver {
             held_bytes: Arc::new(Semaphore::new(MAX_HELD_BYTES)),
             deliveries: TaskTracker::new(),
             refusal_log: LogLimiter::default(),
+            no_key_log: LogLimiter::default(),
         })
     }
 
@@ -161,6 +163,13 @@ impl WebhookReceiver {
     ) -> Result<WebhookOutcome, Rejection> {
         if head.method != Method::POST {
             return Err(Rejection::invalid(StatusCode::METHOD_NOT_ALLOWED, "webhooks are sent by POST"));
+        }
+        if self.keys.load().verifier(Instant::now()).is_none() {
+            if let Some(times) = self.no_key_log.count() {
+                warn!(times, "a webhook was not verified, since there is no key; the vendor sends it again");
+            }
+            let reason = "there is no key to verify webhooks by yet";
+            return Err(Rejection::new(WebhookOutcome::NoKey, StatusCode::SERVICE_UNAVAILABLE, reason));
         }
         if !self.rate.allows(Instant::now()) {
             let status = StatusCode::TOO_MANY_REQUESTS;

@@ -14,7 +14,7 @@ use std::io;
 #[cfg(target_os = "linux")]
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use super::socket_stream::SocketStream;
@@ -60,7 +60,7 @@ impl PeerState {
 #[cfg(target_os = "linux")]
 fn poll_flags(socket: &SocketStream) -> io::Result<PollFlags> {
     let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    retry_on_intr(|| poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
     Ok(fds[0].revents())
 }
 

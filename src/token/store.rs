@@ -185,6 +185,14 @@ impl TokenWriter {
         });
     }
 
+    /// Sets the status before the credentials have been read: no token call was attempted, whatever the phase.
+    pub fn set_status_without_credentials(&mut self, phase: Phase, next_load: Option<BootInstant>) {
+        self.status.send_modify(|status| {
+            status.phase = phase;
+            status.next_attempt = next_load;
+        });
+    }
+
     /// For how long the current token may still be used; zero when there is none.
     pub fn remaining(&self) -> Duration {
         remaining(&self.current, self.clock)

@@ -8,7 +8,7 @@ use super::{
     machine::{StateCheck, has_state},
     network::Reached,
     report::{Finding, Report, StepName},
-    running_proxy::RunningProxy,
+    running_proxy::{Guard, RunningProxy},
 };
 use crate::{
     cli::{
@@ -89,9 +89,18 @@ fn obstacle(
     may_request: bool,
     remaining: Duration,
 ) -> Option<Finding> {
-    if let (Some((reason, remedy)), StateCheck::Memory) = (&proxy.refusal, state) {
-        // Without records, the running proxy is the only one that knows.
-        return Some(Finding::failed(format!("not tried: a running proxy makes none, since {reason}"), remedy));
+    // Without records, the running proxy is the only one that knows.
+    if state == StateCheck::Memory {
+        match &proxy.guard {
+            Guard::Refuses(reason, remedy) => {
+                return Some(Finding::failed(format!("not tried: a running proxy makes none, since {reason}"), remedy));
+            }
+            Guard::Unknown(reason) => {
+                let remedy = "set auth.state_dir, so that what was tried is on record, or run this again";
+                return Some(Finding::skipped(format!("not tried: {reason}")).with_remedy(remedy));
+            }
+            Guard::Absent | Guard::Clear => {}
+        }
     }
     match responded {
         Reached::Not => return Some(Finding::skipped("needs a connection to the upstream")),

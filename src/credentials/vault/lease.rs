@@ -42,7 +42,9 @@ impl Lease {
     /// Whether a renewal at `now` for `lease_s` seconds prolongs it. At the maximum lifetime of a token the server renews it for what is
     /// left of that, which would be renewed over and over.
     pub(super) fn is_extended_by(&self, now: Instant, lease_s: u64) -> bool {
-        now + Duration::from_secs(lease_s) > self.expires_at + MIN_RENEWAL_INTERVAL || lease_s == 0
+        // One that ends beyond all time is extended, too.
+        let end = now.checked_add(Duration::from_secs(lease_s));
+        end.is_none_or(|end| end > self.expires_at + MIN_RENEWAL_INTERVAL) || lease_s == 0
     }
 }
 

@@ -14,6 +14,10 @@ fn sign(body: &[u8]) -> String {
 
 /// A receiver whose service is never there.
 fn receiver(rate: usize) -> Arc<WebhookReceiver> {
+    receiver_with(rate, SigningKeys::new(Some(KEY.into()), None))
+}
+
+fn receiver_with(rate: usize, keys: SigningKeys) -> Arc<WebhookReceiver> {
     let forward_to: ForwardTo = "unix:/nonexistent/service.sock".parse().unwrap();
     let config = WebhookConfig {
         forward_to: Some(forward_to.clone()),
@@ -22,7 +26,7 @@ fn receiver(rate: usize) -> Arc<WebhookReceiver> {
         timeout: Duration::from_secs(10),
         rate,
     };
-    let keys = Arc::new(arc_swap::ArcSwap::from_pointee(SigningKeys::new(Some(KEY.into()), None)));
+    let keys = Arc::new(arc_swap::ArcSwap::from_pointee(keys));
     let window = ReplayWindow::new(Clock::Tokio(Instant::now()));
     WebhookReceiver::new(forward_to, config, keys, window, Arc::new(Metrics::new()))
 }
@@ -30,6 +34,14 @@ fn receiver(rate: usize) -> Arc<WebhookReceiver> {
 async fn post(receiver: &Arc<WebhookReceiver>, body: impl Into<Body>, signature: &str) -> u16 {
     let request = Request::post("/any/path").header("x-finicity-signature", signature).body(body.into()).unwrap();
     router(Arc::clone(receiver)).oneshot(request).await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn without_a_key_nothing_is_judged_and_the_vendor_sends_it_again() {
+    let receiver = receiver_with(100, SigningKeys::default());
+    let ping = r#"{"eventType":"ping","payload":{}}"#;
+    assert_eq!(post(&receiver, ping, &sign(ping.as_bytes())).await, 503);
+    assert_eq!(post(&receiver, ping, "00").await, 503);
 }
 
 #[tokio::test]
@@ -105,6 +117,9 @@ fn what_could_pass_for_the_proxys_word_is_removed() {
         ("transfer-encoding", "chunked"),
         ("content-length", "7"),
         ("host", "hooks.example.com"),
+        ("x-http-method-override", "DELETE"),
+        ("x-original-url", "/admin"),
+        ("x-rewrite-url", "/admin"),
         ("content-type", "application/json"),
         ("x-finicity-signature", "00"),
         ("authorization", "of the service's own webhookHeaders"),

@@ -15,6 +15,8 @@ labels! {
         Replayed = "replayed",
         /// Not genuine: 401.
         Refused = "refused",
+        /// There is no key to verify it by, as before the credentials have been read: 503.
+        NoKey = "no_key",
         /// No request that could be a webhook: another method, or a body that is too large or did not arrive.
         Invalid = "invalid",
         /// Beyond the limits of rate, concurrency or memory.

@@ -15,7 +15,7 @@ use super::{BootInstant, Command, HEARTBEAT_INTERVAL, Phase, Refresher, TokenSou
 use crate::{
     credentials::{Credentials, PartnerCredentials, lockout::Lockout},
     telemetry::{Metrics, Scrubber},
-    token::{LockoutStatus, commands::ResetError},
+    token::commands::ResetError,
 };
 
 /// A refresher without credentials: they are the first that are handed over by [`TokenControl::rotate`](crate::token::TokenControl).
@@ -149,7 +149,7 @@ impl<S: TokenSource> PendingRefresher<S> {
 
     fn publish_status(&mut self) {
         let phase = if self.quarantined { Phase::Quarantined } else { Phase::AwaitingCredentials };
-        self.writer.set_status(phase, self.next_load, LockoutStatus::default());
+        self.writer.set_status_without_credentials(phase, self.next_load);
     }
 }
 

@@ -78,6 +78,7 @@ async fn a_quarantine_outlasts_the_wait_for_credentials() {
     let (mut reader, control, _stop) = start();
     assert!(control.quarantine().await);
     assert_eq!(reader.wait().await.unwrap_err(), Unavailable::Quarantined);
+    assert!(!reader.status().attempted, "no start has succeeded");
     control.rotate(new_credentials()).await;
     while reader.status().scheme.is_none() {
         reader.changed().await;
