@@ -64,7 +64,9 @@ def findings(name, text):
         # snake_case names are words, too.
         joined = f"{line.rstrip()} {following}"
         for match in PATTERN.finditer(joined.replace("_", " ") if name.endswith(".rs") and "fn " in line else joined):
-            if match.start() < len(line):
+            # Not camelCase, such as noBody.
+            is_name = match[0] != match[0].lower() and match[0][1:] != match[0][1:].lower() and match[0] != match[0].upper()
+            if match.start() < len(line) and not is_name:
                 rule = next(i for i in range(len(RULES)) if match[f"r{i}"])
                 yield f"{name}:{number}: “{match[0]}”: {RULES[rule][1]}"
         if name.endswith(".rs"):
