@@ -156,12 +156,12 @@ fn what_hyper_cannot_read_is_answered_logged_and_counted_like_any_other_request(
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
     for (target, detail) in [
-        ("/x?a=\"b\"", "has the character \" at offset 5; percent-encode it as %22."),
-        ("/x?a=<b>", "has the character < at offset 5; percent-encode it as %3C."),
-        ("/x>", "has the character > at offset 2; percent-encode it as %3E."),
-        ("/x`y?z", "has the character ` at offset 2; percent-encode it as %60."),
-        ("/x y", "has a space at offset 2; percent-encode it as %20."),
-        ("/x\u{1}", "has the byte 0x01 at offset 2; percent-encode it as %01."),
+        ("/x?a=\"b\"", "Invalid request target: character \" at offset 5; percent-encode it as %22."),
+        ("/x?a=<b>", "Invalid request target: character < at offset 5; percent-encode it as %3C."),
+        ("/x>", "Invalid request target: character > at offset 2; percent-encode it as %3E."),
+        ("/x`y?z", "Invalid request target: character ` at offset 2; percent-encode it as %60."),
+        ("/x y", "Invalid request target: space at offset 2; percent-encode it as %20."),
+        ("/x\u{1}", "Invalid request target: byte 0x01 at offset 2; percent-encode it as %01."),
     ] {
         // In one piece, behind another request, and byte by byte.
         for how in 0..3 {
