@@ -22,7 +22,7 @@ pub(super) enum TokenFormat {
 }
 
 impl TokenFormat {
-    /// The format for a request with `headers`, whose body begins with `first_byte`, as [`first_significant`] finds it.
+    /// The format for a request with `headers` and a body that begins with `first_byte` (see [`first_significant`]).
     pub(super) fn choose(headers: &HeaderMap, first_byte: Option<u8>) -> Self {
         let [json, application_xml, text_xml] =
             [APPLICATION_JSON, APPLICATION_XML, TEXT_XML].map(|media_type| preference(headers, media_type));

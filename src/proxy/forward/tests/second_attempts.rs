@@ -40,7 +40,7 @@ async fn a_second_attempt_over_http1_uses_a_fresh_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_attempt_over_http2_avoids_the_connection_of_the_first() {
+async fn a_second_attempt_over_http2_uses_another_connection() {
     for mark in [Record::set_retried, Record::set_replayed] {
         let (client, opened) = client(Protocol::Http2, serve_http2);
         assert_eq!(attempt(&client, &opened, mark, 3).await, [1, 2, 3], "a third attempt avoids both connections");
