@@ -67,7 +67,7 @@ fn for_peer<S: HttpService>(service: S, peer: Peer) -> impl HttpService {
 fn rejection(fault: FramingFault) -> Response<Full<Bytes>> {
     let (status, text) = match fault {
         FramingFault::HeadTimeout | FramingFault::HeadEvicted => {
-            (StatusCode::REQUEST_TIMEOUT, "the head of the request was not complete in time\n")
+            (StatusCode::REQUEST_TIMEOUT, "the request head did not arrive in time\n")
         }
         _ => (StatusCode::BAD_REQUEST, "the request is malformed\n"),
     };
