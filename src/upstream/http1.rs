@@ -1,6 +1,6 @@
 //! HTTP/1.1 to the upstream: one request at a time on a connection (RFC 9112).
 //!
-//! Implemented here on httparse, and not with hyper. hyper's connections are tasks with queues; passing each request through them, and the
+//! This uses httparse and not hyper. hyper's connections are tasks with queues; passing each request through them, and the
 //! memory for them, cost more than all layers of this proxy (ADR 0002). Here a connection is a value. The owner of a request in flight
 //! owns and drives the connection; dropping it closes the connection, so no work continues without an owner. What was written and
 //! read for a request that failed shows whether the upstream can have processed it.
@@ -48,7 +48,7 @@ pub(crate) enum Error {
     /// The response cannot be parsed.
     #[error("the response is not valid HTTP")]
     Parse(#[source] httparse::Error),
-    /// The response can be parsed, but violates the protocol.
+    /// The response can be parsed, but violates the protocol or a limit.
     #[error("the response is not valid HTTP: {0}")]
     Invalid(&'static str),
     /// The connection closed before or during the response.

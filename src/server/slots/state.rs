@@ -39,7 +39,8 @@ pub(super) fn micros(at: Instant) -> u64 {
     since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
 }
 
-/// The state shared by a connection and the acceptor. Only the connection's task writes it, except for the queue's fields.
+/// The state shared by a connection and the acceptor. Other tasks write only `queued_at`, the flags in `word`, and `is_head_evicted`; the
+/// connection's task writes everything.
 #[derive(Debug)]
 pub(in crate::server) struct SlotState {
     pub(super) id: u64,
