@@ -424,5 +424,5 @@ fn a_connect_error_has_no_disposition() {
     let error =
         connect_error(ConnectError::Tcp(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused))), Executed::No);
     assert_eq!((error.code(), error.disposition()), (Code::UpstreamUnreachable, None));
-    assert_eq!(error.cause().as_deref(), Some("connecting failed: connection refused"));
+    assert_eq!(error.cause().as_deref(), Some("TCP connect failed: connection refused"));
 }
