@@ -55,9 +55,9 @@ impl fmt::Display for Kind {
                 let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
                 f.write_str(&words.join(" or "))
             }
-            Self::Text { is_optional: true } => f.write_str("text, may be empty"),
-            Self::Text { is_optional: false } => f.write_str("text"),
-            Self::List => f.write_str("list of text"),
+            Self::Text { is_optional: true } => f.write_str("string, may be empty"),
+            Self::Text { is_optional: false } => f.write_str("string"),
+            Self::List => f.write_str("list of strings"),
             Self::Addresses { allow_sockets, is_optional } => {
                 let sockets = if *allow_sockets { " or \"unix:\" paths" } else { "" };
                 let empty = if *is_optional { ", may be empty" } else { "" };

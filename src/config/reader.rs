@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
     pub(super) fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let entry = self.entry(key, Kind::Text { is_optional: false })?;
         let ValueKind::String(text) = &entry.value else {
-            self.problem(key, "must be text in quotes");
+            self.problem(key, "must be a string in quotes");
             return None;
         };
         parse(text).map_err(|message| self.problem(key, message)).ok()

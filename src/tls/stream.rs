@@ -165,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             if progress? == Progress::Established || matches!(sent, Poll::Ready(Err(_))) {
                 return sent;
             }
-            // Receive even while data is unsent: the server may not read before we have read what it sends.
+            // Receive even while data is unsent: the server may stop reading until we have read what it sends.
             progress = ready!(self.poll_receive(cx, None));
         }
     }

@@ -57,7 +57,7 @@ fn test_pair(version: &'static SupportedProtocolVersion) -> TestPair {
     test_pair_with_names(version, vec![NAME.to_owned()])
 }
 
-/// A server whose certificate has `names`, and a client that trusts its CA.
+/// A server with a certificate for `names`, and a client that trusts its CA.
 fn test_pair_with_names(version: &'static SupportedProtocolVersion, names: Vec<String>) -> TestPair {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
