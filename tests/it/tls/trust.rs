@@ -144,7 +144,7 @@ fn j01_each_certificate_defect_is_rejected_and_logged() {
         (ca.server(expired), "has expired"),
         (ca.server(not_yet_valid), "is not valid yet"),
         (ca.server(other_name), "is for another host"),
-        (ca.server(for_clients), "cannot be used"),
+        (ca.server(for_clients), "certificate is invalid"),
         (unknown_ca.server(|_| {}), "self-signed or issued by an untrusted CA"),
         (same_name_ca.server(|_| {}), "self-signed or issued by an untrusted CA"),
         (self_signed(), "self-signed or issued by an untrusted CA"),
