@@ -157,7 +157,7 @@ fn two_own_listeners_on_one_address_are_refused_by_both() {
         ),
     ] {
         let origin = format!("finicity-proxy: {key} (set by FINICITY__");
-        refused(dir.path(), variables, &[&[origin.as_str(), "is taken by"], parts].concat());
+        refused(dir.path(), variables, &[&[origin.as_str(), "is already used by"], parts].concat());
     }
 }
 
