@@ -56,20 +56,20 @@ pub(super) fn measure(program: &Path, mut show: impl FnMut(Figure)) -> Result<()
     let mut show = |name, value, decimals| show(Figure { name, value, decimals });
 
     let (request, start) = runs.cost(Tool::Callgrind, 1, SMALL, REQUESTS)?;
-    show("instructions a request", request.events, 0);
+    show("instructions per request", request.events, 0);
     show("instructions from exec to the end", start.events, 0);
     let (request, _) = runs.cost(Tool::Callgrind, 1, LARGE, LARGE_REQUESTS)?;
-    show("instructions a request, large response", request.events, 0);
+    show("instructions per request, large response", request.events, 0);
     let (request, start) = runs.cost(Tool::Dhat, 1, SMALL, REQUESTS)?;
-    show("allocations a request", request.events, 1);
-    show("allocated bytes a request", request.detail, 0);
+    show("allocations per request", request.events, 1);
+    show("allocated bytes per request", request.detail, 0);
     show("allocated bytes from exec to the end", start.detail, 0);
     let (request, _) = runs.cost(Tool::Strace, 1, SMALL, REQUESTS)?;
-    show("system calls a request, 1 connection", request.events, 2);
-    show("sends and receives a request, 1 connection", request.detail, 2);
+    show("system calls per request, 1 connection", request.events, 2);
+    show("sends and receives per request, 1 connection", request.detail, 2);
     let (request, _) = runs.cost(Tool::Strace, MANY, SMALL, REQUESTS)?;
-    show("system calls a request, 32 connections", request.events, 2);
-    show("sends and receives a request, 32 connections", request.detail, 2);
+    show("system calls per request, 32 connections", request.events, 2);
+    show("sends and receives per request, 32 connections", request.detail, 2);
     show("resident KiB of an idle connection", runs.idle_connection_kib()?, 1);
     show("bytes of the program", fs::metadata(program)?.len() as f64, 0);
     show("milliseconds from exec to listening", runs.shortest_start_ms()?, 1);
