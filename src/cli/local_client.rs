@@ -87,7 +87,7 @@ impl fmt::Display for Target {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LocalError {
     /// Nothing listens there.
-    #[error("cannot connect to {0}: is the proxy running with this configuration?")]
+    #[error("cannot connect to {0} (is the proxy running with this configuration?)")]
     Unreachable(Target, #[source] io::Error),
     /// There is no complete response within the time limit.
     #[error("no response from {0} within {limit}", limit = humantime::format_duration(*.1))]

@@ -52,7 +52,7 @@ fn described(status: &Status) -> String {
     line("token", token(&status.token));
     line("next token request", next_request(status));
     if let Some(error) = &status.token.last_error {
-        let since = if error.resolved { "; a token was obtained since" } else { "" };
+        let since = if error.resolved { "; a token has been obtained since" } else { "" };
         line("last token error", format!("{} ({} ago{since}): {}", error.at, time(error.age_s), error.message));
     }
     if status.draining {
@@ -73,7 +73,7 @@ fn token(token: &Token) -> String {
 pub(super) fn next_request(status: &Status) -> String {
     match status.token.next_attempt_in_s {
         Some(wait) if status.scheme.is_empty() => {
-            format!("after the credentials have been read; next attempt to read them in {}", time(wait))
+            format!("after the credentials have been read; next attempt in {}", time(wait))
         }
         None if status.scheme.is_empty() && status.token.state == "empty" => {
             "after the credentials have been read, which is in progress".to_owned()

@@ -172,8 +172,8 @@ impl TokenAttempt {
         let (reason, remedy) = match decision {
             Decision::Latched => (
                 "exactly these credentials were rejected before",
-                "correct them and test again; if they are correct, run `finicity-proxy lockout reset` to allow a running proxy that uses \
-                 them one more attempt",
+                "correct them and test again; if they are correct after all, run `finicity-proxy lockout reset` to allow a running proxy \
+                 that uses them one more attempt",
             ),
             Decision::BudgetSpent => (
                 "too many credentials of this id were rejected",

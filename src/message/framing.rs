@@ -24,7 +24,7 @@ pub use self::{
     syntax::{HeadPart, MIN_FIELD_LIMIT, check, substitute},
 };
 
-/// The maximum bytes of padding, extensions and trailers of one body. Legitimate clients send hardly any; attackers use them to exhaust a
+/// The maximum bytes of padding, extensions and trailers of one body. Legitimate clients send few; attackers use them to exhaust a
 /// reader.
 const MAX_CHUNK_EXTRA: usize = 16 * 1024;
 

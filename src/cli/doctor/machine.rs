@@ -152,7 +152,7 @@ pub(super) fn state_directory(dir: &Path) -> (Finding, Option<StateCheck>) {
     };
     let detail = match outlook {
         StateOutlook::Found => format!("{path} can be read and written"),
-        StateOutlook::Created => format!("{path} holds no state yet; the proxy creates it at startup"),
+        StateOutlook::Created => format!("{path} has no lock-out state yet; startup creates it"),
         StateOutlook::NotWritable => {
             let detail = format!(
                 "{path} is not writable for uid {uid}: credentials that have not obtained a token are not tried"
@@ -162,8 +162,9 @@ pub(super) fn state_directory(dir: &Path) -> (Finding, Option<StateCheck>) {
             return (Finding::failed(detail, remedy), None);
         }
         StateOutlook::ReadOnly => {
-            let detail =
-                format!("{path} is on a read-only file system: a restart forgets that credentials were rejected");
+            let detail = format!(
+                "{path} is on a read-only file system: a rejection of the credentials is lost at the next restart"
+            );
             let remedy = "mount a writable volume there";
             return (Finding::warning(detail, remedy), Some(StateCheck::Memory));
         }

@@ -125,7 +125,7 @@ fn read_state(response: &LocalResponse, status: Option<&Status>) -> RunningProxy
 
 /// The guard by the lines of `/readyz?verbose`. `value` returns the value of the line with a given name.
 fn guard<'a>(value: &impl Fn(&str) -> &'a str) -> Guard {
-    const RESET: &str = "correct the credentials; if they are correct, run `finicity-proxy lockout reset`";
+    const RESET: &str = "correct the credentials; if they are correct after all, run `finicity-proxy lockout reset`";
     const CONFIRMED: &str =
         "have the vendor confirm the credentials, then run `finicity-proxy lockout reset --override-budget`";
     let next = value("next token call");

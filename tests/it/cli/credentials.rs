@@ -163,13 +163,7 @@ fn an_unknown_outcome_is_counted_and_held_after_three() {
         false => Reply::status(405, "Method Not Allowed", ""),
     });
     let posts = || upstream.received().iter().filter(|request| request.head.starts_with("POST")).count();
-    test(
-        &upstream,
-        state.path(),
-        CLIENT_SECRET,
-        1,
-        &["outcome unknown, which counts as a rejection", "at 5 (4 left)"],
-    );
+    test(&upstream, state.path(), CLIENT_SECRET, 1, &["outcome unknown, which counts as a rejection", "at 5 (4 left)"]);
     assert_eq!((posts(), attempts(state.path()).len()), (1, 1));
     // The endpoint responds to a probe; the minimum time between two attempts has not passed.
     test(&upstream, state.path(), CLIENT_SECRET, 1, &["not tried: ", "run this again then"]);

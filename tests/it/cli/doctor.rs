@@ -134,9 +134,9 @@ fn a_healthy_setup_passes_every_step() {
     assert_eq!(diagnosis.code, Some(0), "{diagnosis}");
     diagnosis.has("configuration", "ok", &[&upstream.url()]);
     diagnosis.has("credential_source", "ok", &["from the environment, scheme oauth2"]);
-    diagnosis.has("store_identity", "skipped", &["without a network"]);
-    diagnosis.has("state_directory", "ok", &[&state, "holds no state yet"]);
-    diagnosis.has("dns", "ok", &["localhost is 127.0.0.1"]);
+    diagnosis.has("store_identity", "skipped", &["uses no network"]);
+    diagnosis.has("state_directory", "ok", &[&state, "has no lock-out state yet"]);
+    diagnosis.has("dns", "ok", &["localhost resolves to 127.0.0.1"]);
     diagnosis.has("egress_proxy", "skipped", &["not set"]);
     diagnosis.has("tls", "ok", &["1 certificate for localhost, 127.0.0.1", "(1 CA)", "no pinned keys", "days left"]);
     diagnosis.has("clock", "skipped", &["no Date"]);
@@ -456,8 +456,12 @@ fn without_records_the_refusal_of_a_running_proxy_counts() {
     upstream.wait_for_requests(1, |request| request.head.starts_with("POST"));
     proxy.wait_for_metric("lockout_latched", 1);
     let diagnosis = beside(&proxy, &upstream, &variables);
-    diagnosis.fails("token_request", 18, &["not tried: a running proxy has suspended token requests", "rejected", "correct the Secret"]);
-    diagnosis.has("running_proxy", "failed", &["no token request is made", "correct the Secret"]);
+    diagnosis.fails(
+        "token_request",
+        18,
+        &["not tried: a running proxy has suspended token requests", "rejected", "correct the Secret"],
+    );
+    diagnosis.has("running_proxy", "failed", &["token requests suspended", "correct the Secret"]);
     assert_eq!(token_requests(&upstream), 1);
 }
 

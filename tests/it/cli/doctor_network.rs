@@ -81,7 +81,7 @@ fn each_certificate_defect_fails_tls_with_its_own_remedy() {
             &[
                 "not trusted",
                 "openssl s_client -connect localhost:",
-                "put its certificate into upstream.ca_file, which is /",
+                "add its certificate to upstream.ca_file, which is /",
             ],
         ),
         (ca.server(name), &[], &["another host", "it is for other.test", "-> set upstream.url to a name"]),
@@ -257,7 +257,7 @@ fn a_plaintext_upstream_on_this_machine_is_asked_without_tls() {
     let diagnosis = Diagnosis::of(doctor(&vendor(), &variables));
     assert_eq!(diagnosis.code, Some(0), "{diagnosis}");
     diagnosis.has("dns", "ok", &["upstream.url has an IP address: 127.0.0.1"]);
-    diagnosis.has("tls", "skipped", &["to this machine"]);
+    diagnosis.has("tls", "skipped", &["on this machine"]);
     diagnosis.has("token_request", "ok", &[]);
 }
 

@@ -131,10 +131,7 @@ fn routes_shows_what_comes_of_the_rules_without_any_credential() {
     assert_eq!(verdict("GET", "/aggregation/v1/customers/{customerId}"), "allowed");
     assert_eq!(verdict("DELETE", "/aggregation/v1/customers/{customerId}"), "not_allowed");
     assert_eq!(verdict("GET", "/aggregation/v1/customers/{customerId}/accounts/simple"), "denied");
-    assert!(
-        output.contains("finicity-proxy: rule 4 of policy.allow matches no known operation"),
-        "{output}"
-    );
+    assert!(output.contains("finicity-proxy: rule 4 of policy.allow matches no known operation"), "{output}");
     assert!(output.contains("\"report\""), "{output}");
     let (_, billable) = run(&["routes", "--set=policy.deny_billable=true"], &[]);
     for line in billable.lines() {
