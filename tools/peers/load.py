@@ -34,10 +34,10 @@ wrk.headers["Content-Type"] = "application/json"
         found = re.search(pattern, done.stdout)
         return float(found.group(1)) if found else 0.0
 
-    answered = number(r"(\d+) requests in")
-    requests = max(answered, 1)
+    completed = number(r"(\d+) requests in")
+    requests = max(completed, 1)
     return {
-        "requests": answered,
+        "requests": completed,
         "refused": number(r"Non-2xx or 3xx responses: (\d+)"),
         "broken": sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", done.stdout))),
         "cpu_us": (user + system) / requests * 1e6,

@@ -219,8 +219,8 @@ class Rig:
         www.mkdir()
         customer = {"id": "1005061234", "type": "testing", "username": "customer", "createdDate": "1412792539",
                     "firstName": "f" * 380, "lastName": "l" * 420}
-        answer = json.dumps({"found": 1, "displaying": 1, "moreAvailable": False, "customers": [customer]})
-        (www / "customers").write_text(answer)
+        response = json.dumps({"found": 1, "displaying": 1, "moreAvailable": False, "customers": [customer]})
+        (www / "customers").write_text(response)
         (www / "body").mkdir()
         for size in BODIES:
             with open(www / "body" / str(size), "wb") as body:
@@ -261,7 +261,7 @@ http {{
         location = {ACCOUNTS} {{
             if ($stranger) {{ return 401; }}
             client_body_buffer_size 128m;
-            proxy_pass http://answer;
+            proxy_pass http://response;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header Content-Length "";
@@ -272,13 +272,13 @@ http {{
             try_files /customers =404;
         }}
     }}
-    upstream answer {{
-        server unix:{self.folder}/answer.sock;
+    upstream response {{
+        server unix:{self.folder}/response.sock;
         keepalive 64;
     }}
     server {{
-        listen unix:{self.folder}/answer.sock;
-        location / {{ return 200 '{answer}'; }}
+        listen unix:{self.folder}/response.sock;
+        location / {{ return 200 '{response}'; }}
         location = /status {{ stub_status; }}
     }}
 }}
@@ -290,7 +290,7 @@ http {{
         """The number of requests to the upstream so far."""
         with socket.socket(socket.AF_UNIX) as status:
             status.settimeout(STOP_TIMEOUT)
-            status.connect(str(self.folder / "answer.sock"))
+            status.connect(str(self.folder / "response.sock"))
             status.sendall(b"GET /status HTTP/1.0\r\n\r\n")
             text = status.makefile().read()
         return int(re.search(r"requests\s+\d+ \d+ (\d+)", text).group(1))
