@@ -1,13 +1,13 @@
-# The image: one static program, the list of what it is built from, and directories for its state and its socket. No shell, no library.
+# The image: one static program, its bill of materials, and directories for its state and its socket. No shell, no libraries.
 #
 #   docker build -t finicity-proxy .
 #   docker buildx build --platform linux/amd64,linux/arm64 -t REGISTRY/finicity-proxy:VERSION --push .
 #
-# Whatever the target, it is compiled on the builder's own platform, so nothing is emulated. The same bytes again need the same
-# compiler: --build-arg RUST_IMAGE=rust:1.95.0-bookworm@sha256:… names it.
+# The program is always compiled on the builder's own platform, so nothing is emulated. A reproducible build needs a pinned compiler:
+# --build-arg RUST_IMAGE=rust:1.95.0-bookworm@sha256:….
 
 ARG RUST_IMAGE=rust:1-bookworm
-# What lists the crates. Not optimised: it runs once.
+# The tool that lists the crates. Not optimised, because it runs only once.
 FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS sbom
 ARG CARGO_CYCLONEDX=0.5.9
 ENV CARGO_HOME=/usr/local/cargo
@@ -16,16 +16,16 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS build
 ARG BUILDARCH TARGETARCH
-# Where both images keep what cargo fetched.
+# Both stages share this cache of downloaded crates.
 ENV CARGO_HOME=/usr/local/cargo
 
-# Whatever version of the cross compiler Debian has: it is the release's own.
+# The cross compiler is not pinned: its version is fixed by the Debian release.
 # hadolint ignore=DL3008
 RUN set -eu; \
     case "$TARGETARCH" in \
         amd64) machine=x86_64 debian=x86-64 ;; \
         arm64) machine=aarch64 debian=aarch64 ;; \
-        *) echo "no image is made for ${TARGETARCH:-a builder that names no target: use BuildKit}" >&2; exit 1 ;; \
+        *) echo "unsupported target: ${TARGETARCH:-none (TARGETARCH is not set: use BuildKit)}" >&2; exit 1 ;; \
     esac; \
     triple="$machine-unknown-linux-gnu"; \
     echo "$triple" >/triple; \
@@ -42,19 +42,19 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY config config
 COPY src src
 
-# The sandbox and the demo are commands of their own, which `serve` shares nothing with: they are here so that the image can be
-# tried without an account.
+# Includes the sandbox and the demo, so that the image can be tried without an account. They are separate commands and share nothing with
+# `serve`.
 ARG FEATURES=--all-features
-# What `finicity-proxy --version --verbose` shows. Without a date, the list of crates has none, and the files have that of 1970.
+# `finicity-proxy --version --verbose` shows these. Without a date, the bill of materials has none, and the files are dated 1970.
 ARG SOURCE_DATE_EPOCH=0
 ARG REVISION=unknown
-# The crates and what was compiled of them stay in caches, so a change of the code compiles the code alone. Cargo goes by the
-# times of files, which an older checkout with the same caches would have older: `touch` makes the code new in any case.
+# Downloaded and compiled crates stay in caches, so a code change recompiles only the code. Cargo compares file times, which may be older
+# than the caches in an older checkout: `touch` forces a rebuild of the code.
 #
-# glibc is linked statically (figures in docs/performance.md); bookworm's resolves names by files and DNS without loading a
-# library. No path of this build is in the program. Cargo wants to see the files of tests and benchmarks, and reads none.
+# glibc is linked statically (figures in docs/performance.md); bookworm's glibc resolves names by files and DNS without loading a library.
+# The program contains no paths of this build. Cargo requires the files of tests and benchmarks to exist, but does not read them.
 #
-# The directories belong to group 0, so that a platform that gives each container a user of its own, in that group, can write them.
+# The directories belong to group 0, so that platforms that run each container as its own UID in that group can write to them.
 # hadolint ignore=SC2086
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
@@ -76,12 +76,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM scratch
 ARG VERSION=0.1.0 REVISION=unknown
 LABEL org.opencontainers.image.title="finicity-proxy" \
-      org.opencontainers.image.description="A sidecar that lets services call the Finicity API without holding a credential" \
+      org.opencontainers.image.description="A sidecar that lets services call the Finicity API without credentials" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
-# FINICITY_IMAGE__… are defaults that every setting of an operator overrides; a socket that cannot be made there is only a warning.
+# FINICITY_IMAGE__… are defaults, which every operator setting overrides. If the socket cannot be created there, it is only a warning.
 ENV PATH=/usr/local/bin \
     FINICITY__LISTEN__OPS=[::]:3465 \
     FINICITY__AUTH__STATE_DIR=/var/lib/finicity-proxy \
@@ -89,6 +89,7 @@ ENV PATH=/usr/local/bin \
     FINICITY_IMAGE__STARTUP__TERMINATION_MESSAGE=/dev/termination-log
 EXPOSE 3465
 USER 65532:65532
-# Alive, not ready: who acts on this, such as Docker Swarm, restarts, and no restart brings a token. Kubernetes has its own probes.
+# Liveness, not readiness: Docker Swarm restarts unhealthy containers, and a restart does not help to obtain a token. Kubernetes uses its own
+# probes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["finicity-proxy", "health", "live"]
 ENTRYPOINT ["finicity-proxy"]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checks the links between the Markdown files of a directory: each names a file that exists, and an anchor that it has.
+"""Checks the links between the Markdown files of a directory: each must lead to an existing file, and to an anchor in it.
 
     .ci/links.py              checks this project, prints each broken link, exits with 1 if there is one
     .ci/links.py --self-test  checks the checker
 
-Anchors are those that GitHub gives to headings, `id` and `name` attributes, and `#L12` for a line of any other file. Links to other
+Anchors are GitHub's anchors for headings, `id` and `name` attributes, and `#L12` for a line of a file that is not Markdown. Links to other
 hosts are not followed.
 """
 import os
@@ -19,7 +19,7 @@ SKIPPED = {".git", "target", "node_modules"}
 CODE_BLOCK = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-# [text](destination "title"), also of images; the text may hold brackets, as an image in a link does.
+# [text](destination "title"), also for images. The text may contain brackets, for example an image in a link.
 INLINE = re.compile(r"\]\(\s*(?:<([^>\n]*)>|([^\s()]*(?:\([^\s()]*\)[^\s()]*)*))(?:\s+(?:\"[^\"]*\"|'[^']*'|\([^)]*\)))?\s*\)")
 DEFINITION = re.compile(r"^ {0,3}\[([^\]\n]+)\]:[ \t]*<?([^\s>]+)>?", re.MULTILINE)
 REFERENCE = re.compile(r"\[([^\[\]]+)\]\[([^\[\]]*)\]")
@@ -31,7 +31,7 @@ SCHEME = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//)", re.IGNORECASE)
 
 
 def blank(match):
-    """As many lines of nothing, so that line numbers stay."""
+    """The same number of empty lines, to keep line numbers."""
     return "\n" * match[0].count("\n")
 
 
@@ -40,7 +40,7 @@ def without_blocks(text):
 
 
 def prose(text):
-    """What is neither a code block, a code span nor a comment."""
+    """The text without code blocks, code spans and comments."""
     return CODE_SPAN.sub(blank, without_blocks(text))
 
 
@@ -51,7 +51,7 @@ def slug(heading):
 
 
 def anchors(text):
-    """All that a link into this file may name."""
+    """All anchors in this Markdown text."""
     text = without_blocks(text)
     headings = sorted([*HEADING.finditer(text), *UNDERLINED.finditer(text)], key=lambda match: match.start())
     found = set(IDENTIFIER.findall(text))
@@ -66,7 +66,7 @@ def anchors(text):
 
 
 def destinations(text):
-    """Line and destination of each link, and of each reference that has no definition, which has None."""
+    """The line and destination of each link. The destination of a reference without a definition is None."""
     text = prose(text)
     defined = {label.lower() for label, _ in DEFINITION.findall(text)}
     found = [(match.start(), match[1] if match[1] is not None else match[2]) for match in INLINE.finditer(text)]
@@ -77,7 +77,7 @@ def destinations(text):
 
 
 def problem(root, file, to):
-    """What is wrong with a link from `file`, or None."""
+    """The problem of a link from `file`, or None."""
     if to is None:
         return "a reference without a definition"
     if SCHEME.match(to):
@@ -113,7 +113,7 @@ def markdown(root):
 
 
 def check(root):
-    """Each broken link, as `file:line: destination: problem`, and how many were looked at."""
+    """Each broken link, as `file:line: destination: problem`, and the number of links checked."""
     broken, count = [], 0
     for file in markdown(root):
         for line, to in destinations(file.read_text()):

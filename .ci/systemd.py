@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Runs the program as a unit of systemd would have it run, in front of its sandbox, without systemd.
+"""Runs the program as in a systemd unit, in front of its sandbox, but without systemd.
 
     .ci/systemd.py UNIT PROGRAM
 
-The environment and the credentials are those of the unit, and this script is the service manager. Under strace, every system call must
-be one that the unit's filter allows.
+Sets the environment and the credentials of the unit, and acts as the service manager. Checks under strace that the unit's filter allows
+every system call.
 """
 import os
 import re
@@ -22,12 +22,12 @@ SECRETS = {"client_id": "sandbox-client", "client_secret": "sandbox-Secret-1!", 
 
 
 def settings(unit, name):
-    """The values of a setting, in their order."""
+    """The values of a setting, in order."""
     return [line.split("=", 1)[1] for line in unit.splitlines() if line.startswith(name + "=")]
 
 
 def system_calls(words):
-    """The names that a SystemCallFilter= stands for."""
+    """The names of all system calls in a SystemCallFilter=."""
     names = set()
     for word in words.split():
         if not word.startswith("@"):
@@ -41,7 +41,7 @@ def system_calls(words):
 
 
 def allowed(unit):
-    # systemd's own call of the program needs these, whatever the filter says.
+    # systemd needs these to execute the program, regardless of the filter.
     names = system_calls("@default") | {"execve"}
     for value in settings(unit, "SystemCallFilter"):
         if value.startswith("~"):
@@ -63,7 +63,7 @@ def wait_until(what, check):
         if check():
             return
         time.sleep(0.05)
-    sys.exit(f"failed: {what} within {TIMEOUT} s")
+    sys.exit(f"failed: timed out after {TIMEOUT} s: {what}")
 
 
 def main():
@@ -82,12 +82,12 @@ def main():
             name, value = value.split("=", 1)
             for specifier, directory in specifiers.items():
                 value = value.replace(specifier, str(scratch / directory))
-            assert "%" not in value, f"{name} has a specifier that this script does not know"
+            assert "%" not in value, f"{name} has a specifier that this script does not support"
             environment[name] = value
         upstream, proxy, ops, admin = (free_port() for _ in range(4))
         ca_file = scratch / "ca.pem"
         processes.append(subprocess.Popen([program, "sandbox", "--listen", f"127.0.0.1:{upstream}", "--ca-file", ca_file], stdout=subprocess.DEVNULL, start_new_session=True))
-        wait_until("the sandbox is there", lambda: ca_file.exists() and ca_file.stat().st_size > 0)
+        wait_until("the sandbox has started", lambda: ca_file.exists() and ca_file.stat().st_size > 0)
         notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notified.bind(str(scratch / "notify"))
         notified.settimeout(TIMEOUT)
@@ -95,7 +95,7 @@ def main():
             "NOTIFY_SOCKET": str(scratch / "notify"),
             "FINICITY__UPSTREAM__URL": f"https://localhost:{upstream}",
             "FINICITY__UPSTREAM__CA_FILE": str(ca_file),
-            # On a busy machine, too, READY=1 means that there is a token, and a request gets its response.
+            # READY=1 must mean that there is a token and requests succeed, even on a busy machine.
             "FINICITY__STARTUP__REQUIRE_TOKEN": "true",
             "FINICITY__UPSTREAM__CONNECT_TIMEOUT": "60s",
             "FINICITY__LISTEN__PROXY": f"127.0.0.1:{proxy}",
@@ -118,26 +118,26 @@ def main():
         print("ok: READY=1 once there is a token")
         subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://127.0.0.1:{proxy}/aggregation/v1/customers"], check=True)
         subprocess.run([program, "status"], env=environment, check=True, stdout=subprocess.DEVNULL)
-        assert (scratch / "run/admin.sock").exists() and any((scratch / "state").iterdir()), "the directories are not used"
+        assert (scratch / "run/admin.sock").exists() and any((scratch / "state").iterdir()), "the program does not use its directories"
         pid = int(re.match(r"\d+", trace.read_text())[0])
         os.kill(pid, signal.SIGHUP)
-        wait_until("SIGHUP is read", lambda: "the configuration was read again" in (scratch / "log").read_text())
+        wait_until("the reload after SIGHUP", lambda: "the configuration was read again" in (scratch / "log").read_text())
         os.kill(pid, signal.SIGTERM)
         expect("STOPPING=1")
-        assert run.wait(TIMEOUT) == 0, "it ends with 0"
-        print("ok: STOPPING=1 and the end on SIGTERM")
+        assert run.wait(TIMEOUT) == 0, "the program did not exit with 0"
+        print("ok: STOPPING=1 and exit code 0 on SIGTERM")
         # A line is "PID name(…", or "PID <... name resumed>…".
         used = set(re.findall(r"^\d+ +(?:<\.\.\. )?([a-z_0-9]+)(?:\(| resumed)", trace.read_text(), re.MULTILINE))
         forbidden = used - allowed(unit)
         assert len(used) > 30 and not forbidden, f"the unit forbids {sorted(forbidden)}"
-        print(f"ok: all {len(used)} system calls are allowed")
+        print(f"ok: the unit allows all {len(used)} system calls")
     except BaseException:
         log = scratch / "log"
         print(log.read_text() if log.exists() else "no log", file=sys.stderr)
         raise
     finally:
         for process in processes:
-            # The group: strace leaves its program running.
+            # Kill the process group: otherwise, the program would outlive strace.
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         shutil.rmtree(scratch)

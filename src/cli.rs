@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand. The exit codes are defined here.
+//! The command line: one file for each subcommand. The exit codes are defined here.
 
 mod admin;
 mod check;
@@ -45,22 +45,22 @@ use crate::{
     telemetry::logging,
 };
 
-/// The configuration cannot be used (`EX_CONFIG` of sysexits.h).
+/// Invalid configuration (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
 
-/// A local proxy that adds Finicity credentials to requests, so that services need none.
+/// Add Finicity credentials to the requests of local services
 ///
-/// Without a command, it serves.
+/// Runs `serve` if no command is given.
 #[derive(Debug, Parser)]
 #[command(name = "finicity-proxy", version, disable_version_flag = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.")]
+#[command(after_help = "Exit codes: 0 success, 1 failure, 2 usage error, 78 configuration error")]
 struct Arguments {
     #[command(flatten)]
     sources: Sources,
     /// Print the version
     #[arg(short = 'V', long)]
     version: bool,
-    /// With --version: also the revision and the date of the source, the target and the features
+    /// With --version, also print the source revision and date, the build target and the features
     #[arg(short, long, requires = "version")]
     verbose: bool,
     #[command(subcommand)]
@@ -68,7 +68,7 @@ struct Arguments {
 }
 
 impl Arguments {
-    /// Whether the command uses nothing of the operator's, so that not even the variables with secrets are looked at.
+    /// Whether the command ignores the operator's environment and files. Then not even the variables with secrets are read.
     fn is_isolated(&self) -> bool {
         match &self.command {
             #[cfg(feature = "sandbox")]
@@ -80,33 +80,33 @@ impl Arguments {
     }
 }
 
-/// Where configuration comes from, besides the environment.
+/// The configuration sources on the command line.
 #[derive(Clone, Debug, Args)]
 struct Sources {
-    /// A TOML file with the keys that differ from the defaults [env: FINICITY_CONFIG]
+    /// Read configuration from this TOML file; unset keys keep their defaults [env: FINICITY_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Set one key, such as upstream.url=https://…; may be repeated
+    /// Set one configuration key, such as upstream.url=https://…; may be repeated
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<(String, String)>,
 }
 
 impl Sources {
-    /// All places, for the commands that use the operator's configuration.
+    /// All sources, for the commands that use the operator's configuration.
     fn inputs(self) -> Inputs {
         Inputs { file: self.config, environment: Environment::from_process(), flags: self.set }
     }
 
-    /// The command line alone, for `command`, which takes keys of `sections`.
+    /// Only the command line, for `command`, which accepts keys of `sections`.
     ///
     /// # Errors
     ///
-    /// Every key of another section.
+    /// Lists every key of another section.
     #[cfg(feature = "sandbox")]
     fn command_line_only(self, command: &str, sections: &[&str]) -> Result<Inputs, Problems> {
         let inputs = crate::config::command_line_only(command, self.set, sections)?;
         if self.config.is_some() {
-            eprint(format_args!("--config is not read: `{command}` uses nothing of your configuration"));
+            eprint(format_args!("--config is ignored: `{command}` does not use your configuration"));
         }
         Ok(inputs)
     }
@@ -114,65 +114,65 @@ impl Sources {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the proxy (the default)
+    /// Run the proxy (default)
     Serve,
-    /// Check the configuration and the credentials' presence, without any network
+    /// Validate the configuration and local credentials, without network access
     Check,
-    /// Show the configuration in effect, and where each key was set
+    /// Show the effective configuration and where each key is set
     Config(config::Arguments),
-    /// Try new credentials once, under the lock-out guard, before they are rolled out
+    /// Test new credentials once, under the lock-out guard, before rolling them out
     Credentials(credentials::Arguments),
-    /// Find out why the proxy has no token: configuration, credentials, network, TLS, clock, one token request
+    /// Diagnose why the proxy has no token: configuration, credentials, network, TLS, clock, one token request
     ///
-    /// The token request is made under the lock-out guard, as `credentials test` makes it.
+    /// Like `credentials test`, makes the token request under the lock-out guard.
     Doctor(doctor::Arguments),
-    /// Show the vendor's operations, and which of them the configuration lets callers call
+    /// List the vendor's operations and what the policy decides for each
     Routes,
-    /// Ask the running proxy for a probe: 0 when it passes, 1 when it does not
+    /// Query a health endpoint of the running proxy (exit 0: healthy, 1: not)
     Health(health::Arguments),
-    /// Wait until a probe of the proxy passes
+    /// Wait until the proxy passes a probe
     Wait(wait::Arguments),
     /// Show the state of the running proxy: token, lock-out guard, credentials
     Status(status::Arguments),
-    /// Act on the lock-out guard of the running proxy
+    /// Reset the lock-out guard of the running proxy
     Lockout(lockout::Arguments),
     /// Replace the token of the running proxy
     Token(token::Arguments),
-    /// Stop using the credentials, or resume it
+    /// Stop or resume the use of the credentials by the running proxy
     Quarantine(quarantine::Arguments),
     /// Show or change the log level of the running proxy
     LogLevel(log_level::Arguments),
-    /// Have the running proxy finish what it is doing and end, as SIGTERM does
+    /// Gracefully shut down the running proxy, as SIGTERM does
     Shutdown(shutdown::Arguments),
-    /// Run the proxy in front of a fake Finicity: needs no account and no network
+    /// Run the proxy in front of a fake Finicity API; needs no account and no network
     ///
-    /// Reads no environment variable and no configuration file. --set takes keys of the sections guard, limits, listen, log, policy,
-    /// runtime and shutdown.
+    /// Reads no environment variables and no configuration file. --set accepts keys of these sections: guard, limits, listen, log,
+    /// policy, runtime and shutdown.
     #[cfg(feature = "sandbox")]
     Demo(demo::Arguments),
-    /// Run the fake Finicity alone
+    /// Run only the fake Finicity API
     ///
-    /// Reads no environment variable and no configuration file.
+    /// Reads no environment variables and no configuration file.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Arguments),
-    /// Print the completions of a shell
+    /// Print the completion script for a shell
     #[cfg(feature = "cli-docs")]
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: clap_complete::Shell,
     },
-    /// Print the man page, or write it and those of the commands to a directory
+    /// Print the man page, or write the pages of all commands to a directory
     #[cfg(feature = "cli-docs")]
     Man {
-        /// The directory, which must exist
+        /// Existing directory to write to
         directory: Option<PathBuf>,
     },
 }
 
-/// Parses the command line of this process, runs it, and says how it went.
+/// Parses this process's command line, runs the command, and returns the exit code.
 pub fn main() -> ExitCode {
     logging::install_panic_hook();
-    // Before anything is read that may hold a secret.
+    // Before reading anything that may hold a secret.
     let unprotected = process::harden();
     let parsed = Arguments::try_parse();
     if !parsed.as_ref().is_ok_and(Arguments::is_isolated) {
@@ -208,7 +208,7 @@ pub fn main() -> ExitCode {
     if is_configuration { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
 }
 
-/// `error` without the value that it is about: a secret may stand there by mistake, and its argument is named all the same.
+/// `error` without the invalid value, which may be a secret passed by mistake. The message still names the argument.
 fn without_value(mut error: clap::Error) -> clap::Error {
     if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
         error.insert(ContextKind::InvalidValue, ContextValue::String("(not shown)".to_owned()));
@@ -216,7 +216,7 @@ fn without_value(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// The version; with `is_verbose`, also what the program was built from.
+/// The version; with `is_verbose`, also the build information.
 fn version(is_verbose: bool) -> String {
     use build_info::{DATE, FEATURES, REVISION, TARGET, VERSION};
     let version = format!("finicity-proxy {VERSION}");
@@ -262,14 +262,14 @@ fn run(arguments: Arguments, unprotected: Vec<HardeningError>) -> anyhow::Result
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(command);
-    // Whatever still runs is not waited for: what had to end in order has.
+    // Tasks that need an orderly shutdown have ended; the others are dropped.
     runtime.shutdown_background();
     outcome
 }
 
 fn key_and_value(argument: &str) -> Result<(String, String), String> {
     let pair = argument.split_once('=').map(|(key, value)| (key.trim(), value));
-    // What has other characters is no key, and may be a secret with an equals sign in it: it is not repeated.
+    // Text with other characters is not a key. It may be a secret that contains `=`, so the error does not repeat it.
     let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_'));
     let (key, value) = pair.filter(|(key, _)| is_key(key)).ok_or("expected KEY=VALUE, such as log.level=debug")?;
     Ok((key.to_owned(), value.to_owned()))

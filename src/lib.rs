@@ -1,7 +1,7 @@
-//! `finicity-proxy`: internal services call it without any credential, and it calls the Finicity API with one.
+//! `finicity-proxy`: internal services call it without credentials, and it adds them to the requests that it forwards to the Finicity API.
 //!
-//! The modules, from the top floor to the bottom. A module uses only those below it; `tests/it/architecture.rs` holds it to
-//! that. `ARCHITECTURE.md` is the map.
+//! The modules below are layered from top to bottom. A module uses only those below it, which `tests/it/architecture.rs` checks. See
+//! `ARCHITECTURE.md` for an overview.
 
 #![cfg_attr(
     test,

@@ -1,4 +1,4 @@
-//! The `finicity-proxy` program: parses the command line, runs it, and turns the outcome into an exit code.
+//! The `finicity-proxy` program. See [`finicity_proxy::cli`].
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! The syntax of HTTP messages, as pure functions and values: where a message starts and ends, what a path means, what a field is, and
-//! which requests a local listener accepts by their Host and Origin.
+//! The syntax of HTTP messages, as pure functions and values: message framing, canonical paths, header fields, and which requests a local
+//! listener accepts by their Host and Origin.
 
 pub mod fields;
 pub mod framing;

@@ -1,10 +1,10 @@
-//! The vendor's error codes, in every shape that its answers bring them in.
+//! The vendor's error codes, in all formats of its responses.
 //!
-//! Pure functions on a body. Nothing of a body is ever kept but a short number where a code belongs, a word of a known list,
-//! or the code of a known sentence, so what comes out may stand in a log.
+//! Pure functions on a body. From a body they keep only short numbers in the position of a code, words of a known list, and the codes of
+//! known sentences, so the results are safe to log.
 //!
-//! Deliberately absent: an XML parser, and the reading of messages. A code is looked for only where the vendor puts one, so
-//! that a page or a message that merely mentions a code is not taken for the error itself.
+//! Deliberately absent: an XML parser, and parsing of error messages. A code is read only where the vendor puts one, so that a page or a
+//! message that merely mentions a code is not mistaken for the error.
 
 pub mod catalogue;
 mod challenge;
@@ -20,26 +20,26 @@ use serde_json::{Number, Value};
 pub use codes::{AuthFault, INVALID_APP_KEY, rejects_credentials};
 pub use text::Json;
 
-/// The members that hold a code, and those that hold an error or a list of errors.
+/// The JSON members that hold a code, and those that hold an error or a list of errors.
 const CODE_NAMES: [&str; 3] = ["code", "error", "reasonCode"];
 const ERROR_NAMES: [&str; 2] = ["error", "errors"];
 
-/// The longest number that is taken for a vendor code.
+/// The maximum number of digits of a vendor code.
 const MAX_CODE_DIGITS: usize = 6;
 
-/// What a body of the vendor's says, without its content coding.
+/// The parsed body of a vendor response.
 #[derive(Debug)]
 pub struct Reading {
-    /// The body, where it is a JSON object or a list.
+    /// The body, if it is a JSON object or list.
     pub json: Option<Json>,
-    /// The error codes in it: of JSON as [`json_codes`] finds them, of a plain sentence that is known, or of legacy XML.
+    /// The error codes: from JSON (see [`json_codes`]), a known plain-text sentence, or legacy XML.
     pub codes: Vec<String>,
-    /// Whether it says anywhere that the App Key is wrong, in the vendor's words.
+    /// Whether the body contains the vendor's sentence for an invalid App Key.
     pub refuses_app_key: bool,
 }
 
-/// Reads `body`: UTF-8 or marked UTF-16, with or without a byte order mark. `None` where it is in none of the vendor's shapes,
-/// as a body that was cut off is.
+/// Parses `body`, which must have no content coding: UTF-8, or UTF-16 with a byte order mark. `None` if it has none of the vendor's
+/// formats, for example because it was truncated.
 pub fn read(body: &[u8]) -> Option<Reading> {
     let text = text::text(body);
     let json = Json::parse(&text).filter(|json| json.value().is_object() || json.value().is_array());
@@ -49,21 +49,21 @@ pub fn read(body: &[u8]) -> Option<Reading> {
     says_something.then_some(Reading { json, codes, refuses_app_key })
 }
 
-/// The error codes in `body`, none where [`read`] cannot read it.
+/// The error codes in `body`; none if [`read`] cannot parse it.
 pub fn codes(body: &[u8]) -> Vec<String> {
     read(body).map(|reading| reading.codes).unwrap_or_default()
 }
 
-/// The error codes in `body`, in any of the vendor's JSON shapes: `code` at the top or `reasonCode` in `Errors.Error[]`, as
-/// numbers or as strings (some with a stray comma), and OAuth's `error`; one error or a list of them, at the top or in `error` or
-/// `errors`, the names in any case. Only what is known to be a code is kept. Outer ones come first.
+/// The error codes in `body`, in any of the vendor's JSON formats: `code` at the top level or `reasonCode` in `Errors.Error[]`, as
+/// numbers or strings (some with a stray comma), and OAuth's `error`. There may be one error or a list, at the top level or in `error`
+/// or `errors`. Names match case-insensitively. Only known forms of codes are kept. Outer codes come first.
 pub fn json_codes(body: &Value) -> Vec<String> {
     let mut codes = Vec::new();
     collect_codes(body, &mut codes);
     codes
 }
 
-/// The parser limits how deep `error` can be.
+/// Recurses into `error`. The JSON parser limits its depth.
 fn collect_codes(error: &Value, codes: &mut Vec<String>) {
     match error {
         Value::Array(errors) => errors.iter().for_each(|error| collect_codes(error, codes)),
@@ -80,14 +80,14 @@ fn collect_codes(error: &Value, codes: &mut Vec<String>) {
     }
 }
 
-/// The codes of a plain sentence or of XML.
+/// The codes in a plain-text sentence or in XML.
 fn text_codes(text: &str) -> Vec<String> {
     let text = text.trim();
     codes::code_of_sentence(text).map_or_else(|| xml_codes(text), |code| vec![code.to_owned()])
 }
 
-/// The codes of `<error><code>14006</code>…</error>`. The end is looked for so that half an answer, or an HTML page that
-/// shows some code, is not taken for one.
+/// The codes in `<error><code>14006</code>…</error>`. Requires the closing tag, so that a truncated response, or an HTML page with
+/// `<code>` elements, has none.
 fn xml_codes(text: &str) -> Vec<String> {
     if !text.starts_with('<') || !["</error>", "</errors>"].iter().any(|end| text.ends_with(end)) {
         return Vec::new();
@@ -105,7 +105,7 @@ fn known_code(value: &Value) -> Option<String> {
     whole_number(text).or_else(|| codes::known_word(text).map(str::to_owned))
 }
 
-/// The code that a JSON number is. Gateways and some languages write whole numbers with a fraction: `24302.0`.
+/// `number` as a code. Gateways and some languages write integers with a fraction: `24302.0`.
 fn number_code(number: &Number) -> Option<String> {
     match number.as_f64() {
         Some(float) if number.is_f64() && float.is_sign_positive() && float.fract() == 0.0 => {
@@ -115,7 +115,7 @@ fn number_code(number: &Number) -> Option<String> {
     }
 }
 
-/// The digits of `text`, where it is a number of the length of a code, perhaps with a fraction of zeros.
+/// The digits of `text`, if it is an integer with at most [`MAX_CODE_DIGITS`] digits. A fraction of zeros is allowed and dropped.
 fn whole_number(text: &str) -> Option<String> {
     let (digits, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let is_whole = !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0');

@@ -1,6 +1,6 @@
-"""A DNS server for one name: names.py NAME ADDRESS. Answers A and AAAA over UDP on 127.0.0.1:53; any other name does not exist.
+"""A DNS server for one name: names.py NAME ADDRESS. Serves A and AAAA queries over UDP on 127.0.0.1:53. Other names do not exist.
 
-Prints each name that it is asked for.
+Prints each name that is queried.
 """
 import socket, struct, sys
 

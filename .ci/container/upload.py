@@ -1,6 +1,6 @@
-"""Requests that are in flight when the proxy is told to stop: upload.py COUNT. Prints `in flight`, then what became of them.
+"""Sends requests that are in flight when the proxy is stopped: upload.py COUNT. Prints `in flight`, then the number that finished.
 
-Each sends half of its body, waits until the proxy takes no new connections, sends the rest, and reads its answer to the end.
+Each request sends half of its body, waits until the proxy accepts no new connections, sends the rest, and reads the complete response.
 """
 import json, socket, sys
 
@@ -23,15 +23,15 @@ print("in flight", flush=True)
 try:
     while True:
         connect().close()
-except ConnectionError:  # refused, or reset where it was waiting to be accepted
+except ConnectionError:  # refused, or reset while waiting to be accepted
     pass
 finished = 0
 for number, caller in enumerate(callers):
     caller.sendall(body(number)[1000:])
 for caller in callers:
-    answer = b""
+    response = b""
     while part := caller.recv(65536):
-        answer += part
-    head, _, rest = answer.partition(b"\r\n\r\n")
+        response += part
+    head, _, rest = response.partition(b"\r\n\r\n")
     finished += head.startswith(b"HTTP/1.1 201 ") and b"connection: close" in head.lower() and json.loads(rest)["id"].isdigit()
 print("finished", finished)

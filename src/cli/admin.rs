@@ -1,4 +1,4 @@
-//! Requests to the administrator's side of the running proxy: the socket first, and then the port.
+//! Requests to the admin listener of the running proxy: to its socket first, then to its port.
 
 use std::time::Duration;
 
@@ -14,27 +14,27 @@ use crate::{
     secret::Secret,
 };
 
-/// The time for a response.
+/// The maximum time for a response.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a command does.
+/// The access that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// It only reads, which the port allows without the admin token.
+    /// Read only. The port allows this without the admin token.
     Read,
-    /// It changes something.
+    /// Change something.
     Act,
 }
 
-/// Where the running proxy answers its administrator.
+/// The addresses of the running proxy's admin listeners.
 #[derive(Debug)]
 pub(super) struct AdminTarget(Vec<Endpoint>);
 
-/// Finds it by the configuration, which must be the one that the proxy was started with.
+/// Finds the admin listeners by the configuration, which must be the one that the proxy was started with.
 ///
 /// # Errors
 ///
-/// What is wrong with that configuration, or that it names no address that `access` can use.
+/// When the configuration is invalid, or has no address that `access` can use.
 pub(super) fn admin_target(inputs: Inputs, access: Access) -> anyhow::Result<AdminTarget> {
     let control = config::operator_endpoints(&inputs)?;
     let admin_token = config::admin_token(&inputs);
@@ -53,12 +53,12 @@ pub(super) fn admin_target(inputs: Inputs, access: Access) -> anyhow::Result<Adm
     let ports = control.admin.iter().filter_map(Target::of);
     endpoints.extend(ports.map(|target| Endpoint { target, authorization: authorization.clone() }));
     if endpoints.is_empty() {
-        bail!("listen.admin leaves the port to the system: name it, or use admin.socket");
+        bail!("listen.admin has no fixed port: set one, or use admin.socket");
     }
     Ok(AdminTarget(endpoints))
 }
 
-/// The token, if there is one. With a socket none is needed, so one that cannot be read stops nothing.
+/// The admin token, if one is set. A socket needs none, so with a socket an unreadable token is ignored.
 fn usable(
     token: Result<Option<Secret<String>>, Problems>,
     has_socket: bool,
@@ -68,7 +68,7 @@ fn usable(
 
 fn bearer(token: &Secret<String>) -> anyhow::Result<HeaderValue> {
     let value = Zeroizing::new([b"Bearer ", token.expose().as_bytes()].concat());
-    credentials::sensitive(value).context("the admin token is not legal in a header")
+    credentials::sensitive(value).context("the admin token is not a valid header value")
 }
 
 impl AdminTarget {
@@ -76,16 +76,16 @@ impl AdminTarget {
     ///
     /// # Errors
     ///
-    /// When there is no response, or it refuses the request.
+    /// When there is no response, or not a successful one.
     pub(super) async fn send(&self, method: Method, path: &str) -> anyhow::Result<LocalResponse> {
         self.send_request(&LocalRequest::new(method, path)).await
     }
 
-    /// As [`send`](Self::send), for a request with a body.
+    /// Like [`send`](Self::send), for a request with a body.
     ///
     /// # Errors
     ///
-    /// As those of [`send`](Self::send).
+    /// As for [`send`](Self::send).
     pub(super) async fn send_request(&self, request: &LocalRequest<'_>) -> anyhow::Result<LocalResponse> {
         let response = local_client::send(&self.0, request, TIMEOUT).await?;
         check_response(&response)?;
@@ -96,28 +96,28 @@ impl AdminTarget {
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// As for [`send`](Self::send), or when the status is malformed.
     pub(super) async fn status(&self) -> anyhow::Result<(String, Status)> {
         let response = self.send(Method::GET, "/api/status").await?;
         let status = serde_json::from_str(&response.text);
-        let status = status.with_context(|| format!("{} sends a malformed status", response.target))?;
+        let status = status.with_context(|| format!("malformed status from {}", response.target))?;
         Ok((response.text, status))
     }
 }
 
-/// What a response means.
+/// Turns an unsuccessful response into an error.
 ///
 /// # Errors
 ///
-/// When it is no success.
+/// When the status is not 2xx.
 pub(super) fn check_response(response: &LocalResponse) -> anyhow::Result<()> {
     match response.head.status {
         status if status.is_success() => Ok(()),
         StatusCode::UNAUTHORIZED => {
-            bail!("the proxy has another admin token than this command: give both the same FINICITY_ADMIN_TOKEN")
+            bail!("the proxy's admin token differs from this command's: set the same FINICITY_ADMIN_TOKEN for both")
         }
-        StatusCode::FORBIDDEN => bail!("the proxy refuses: {}", response.text),
+        StatusCode::FORBIDDEN => bail!("the proxy denied the request: {}", response.text),
         StatusCode::CONFLICT => bail!("{}", response.text),
-        status => bail!("the proxy answers {}: {}", status.as_u16(), response.text),
+        status => bail!("the proxy returned {}: {}", status.as_u16(), response.text),
     }
 }

@@ -1,4 +1,4 @@
-//! `check`: is the configuration one that can run?
+//! `check`: validates the configuration and what `serve` needs from this machine.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::{
     server::Address,
 };
 
-/// What Kubernetes gives a pod to end, unless it is told otherwise.
+/// The default of Kubernetes' `terminationGracePeriodSeconds`.
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
-/// Loads everything, and says what it amounts to and what would keep `serve` from starting here. Nothing is created or locked, and
-/// nobody is called.
+/// Loads everything, then prints a summary and what would prevent `serve` from starting here. Creates and locks nothing, and uses no
+/// network.
 pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
     let Checked { config, source, credentials, found, notes } = app::check(inputs).await?;
     print("the configuration is valid");
@@ -45,31 +45,32 @@ pub(super) async fn run(inputs: &Inputs) -> anyhow::Result<()> {
     }
     print(format_args!("  policy     {}", policy_summary(&config.proxy.policy)));
     if let Some(per_day) = config.proxy.billable_per_day {
-        print(format_args!("  billing    at most {per_day} calls that may be billed on a day of UTC"));
+        print(format_args!("  billing    at most {per_day} billable calls per UTC day"));
     }
     let end = max_shutdown_time(config.shutdown);
-    print(format_args!("  stopping   takes at most {}{}", humantime::format_duration(end), beyond_grace(end)));
+    print(format_args!("  shutdown   takes at most {}{}", humantime::format_duration(end), beyond_grace(end)));
     for note in notes {
         print(format_args!("  note       {note}"));
     }
     Ok(())
 }
 
-/// What the policy does, and its rules that match no operation.
+/// The effect of the policy, and its rules that match no operation.
 fn policy_summary(policy: &Policy) -> String {
     let effect = match policy.mode() {
-        _ if policy.is_open() => "callers may call everything",
-        Mode::Enforce => "enforced; `finicity-proxy routes` shows what comes of it",
-        Mode::Report => "only reported; `finicity-proxy routes` shows what would come of it",
+        _ if policy.is_open() => "allows every request",
+        Mode::Enforce => "enforced; run `finicity-proxy routes` to see the effect",
+        Mode::Report => "only reported; run `finicity-proxy routes` to see what enforcing it would do",
     };
-    let unknown = policy.unknown().iter().map(|rule| format!("; {rule} holds for no operation of the catalogue"));
+    let unknown = policy.unknown().iter().map(|rule| format!("; {rule} matches no known operation"));
     effect.to_owned() + &unknown.collect::<String>()
 }
 
-/// What to do about an end that may take longer than Kubernetes waits. How long that is, only the pod's manifest knows.
+/// What to do when a shutdown may take longer than Kubernetes waits by default. The pod's manifest, which may set another period, is
+/// not known here.
 fn beyond_grace(end: Duration) -> &'static str {
     if end < GRACE_PERIOD {
         return "";
     }
-    "; Kubernetes waits for 30s: raise terminationGracePeriodSeconds above that, or lower shutdown.drain_delay or drain_timeout"
+    "; Kubernetes waits 30s by default: raise terminationGracePeriodSeconds, or lower shutdown.drain_delay or shutdown.drain_timeout"
 }

@@ -1,4 +1,4 @@
-//! `completions` and `man`, made from the same definitions that the command line is parsed by.
+//! `completions` and `man`, generated from the definitions that parse the command line.
 
 use std::path::Path;
 
@@ -16,14 +16,14 @@ pub(super) fn completions(shell: Shell, mut command: Command) -> anyhow::Result<
     clap_complete::generate(shell, &mut command, NAME, &mut script);
     let mut script = String::from_utf8(script)?;
     if shell == Shell::Bash {
-        // clap_complete 4.6.11 spells the dash of the program's name in two ways, so that bash finds the options of no subcommand.
+        // clap_complete 4.6.11 escapes the dash of the program's name in two ways, so bash finds the options of no subcommand.
         script = script.replace("finicity__subcmd__proxy", "finicity__proxy");
     }
     print(script.trim_end());
     Ok(())
 }
 
-/// Prints the page of `command`; or writes it, and one for each subcommand, to `directory`.
+/// Prints the man page of `command`, or writes it and those of its subcommands to `directory`.
 pub(super) fn man(directory: Option<&Path>, command: Command) -> anyhow::Result<()> {
     if let Some(directory) = directory {
         let shown = directory.display();

@@ -1,4 +1,4 @@
-//! `config`: what is in effect, and why; a file to start from; what a key is for.
+//! `config`: shows the effective configuration and its sources, writes a template, and explains keys.
 
 use std::{fs::OpenOptions, io::Write as _, path::PathBuf};
 
@@ -8,15 +8,15 @@ use clap::{Args, Subcommand};
 use super::output::print;
 use crate::config::{self, Definition, Explanation, Inputs};
 
-/// How wide the text of an explanation is.
+/// The width of an explanation's text, in columns.
 const WIDTH: usize = 100;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Accepted for clarity: secrets are never shown
+    /// No effect: secrets are never shown
     #[arg(long)]
     redacted: bool,
-    /// Show only the keys whose values differ from the defaults
+    /// Show only keys that differ from their defaults
     #[arg(long)]
     changed: bool,
     #[command(subcommand)]
@@ -25,18 +25,18 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a configuration file with every key and its comment, in which no key is set
+    /// Write a configuration template: every key with its comment, none set
     Init {
-        /// Where to; - is the standard output
+        /// File to write, or - for standard output
         #[arg(default_value = "finicity-proxy.toml")]
         file: PathBuf,
-        /// Overwrite a file that is there
+        /// Overwrite an existing file
         #[arg(long)]
         force: bool,
     },
-    /// Show what a key is for, its bounds, its default, and its value with the place that set it
+    /// Show the purpose, bounds, default, value and source of a key
     Explain {
-        /// A key, such as limits.queue, its variable, or a section
+        /// Key such as limits.queue, its environment variable, or a section
         #[arg(value_name = "KEY", value_parser = Keys::find)]
         keys: Keys,
     },
@@ -56,7 +56,7 @@ impl Keys {
 ///
 /// # Errors
 ///
-/// What is wrong with the sources, after all that could be read of them; a file that cannot be written.
+/// Problems of the sources, after printing everything that could be read; or a file that cannot be written.
 pub(super) fn run(inputs: &Inputs, arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         None => show(inputs, arguments.changed),
@@ -65,8 +65,8 @@ pub(super) fn run(inputs: &Inputs, arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Prints every key as TOML with the place that set it, and which credentials are set in their source; or only the keys that are
-/// `changed`.
+/// Prints every key as TOML with the source that set it, then which credentials their source has. With `changed`, prints only the keys
+/// that differ from their defaults.
 fn show(inputs: &Inputs, changed: bool) -> anyhow::Result<()> {
     let (keys, problems) = config::all_keys(inputs);
     if changed {
@@ -89,7 +89,7 @@ fn show_credentials(inputs: &Inputs) {
             }
         }
         Err(problems) => {
-            print("# credentials, from a source that is not known");
+            print("# credentials, from an unknown source");
             for problem in problems.0 {
                 print(format_args!("# {problem}"));
             }
@@ -97,7 +97,7 @@ fn show_credentials(inputs: &Inputs) {
     }
 }
 
-/// Writes the template to `file`, which must not exist without `force`.
+/// Writes the template to `file`. Without `force`, the file must not exist.
 fn init(file: &PathBuf, force: bool) -> anyhow::Result<()> {
     let text = config::template();
     if file.as_os_str() == "-" {
@@ -107,10 +107,10 @@ fn init(file: &PathBuf, force: bool) -> anyhow::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).create_new(!force);
     let shown = file.display();
-    let hint = if force { "" } else { "; --force overwrites a file that is there" };
+    let hint = if force { "" } else { "; use --force to overwrite an existing file" };
     let mut opened = options.open(file).with_context(|| format!("cannot create {shown}{hint}"))?;
     opened.write_all(text.as_bytes()).with_context(|| format!("cannot write {shown}"))?;
-    print(format_args!("wrote {shown}: no key is set in it; use it with --config {shown}"));
+    print(format_args!("wrote {shown}, in which no key is set; use it with --config {shown}"));
     Ok(())
 }
 
@@ -130,7 +130,7 @@ fn explain(inputs: &Inputs, Keys(keys): Keys) -> anyhow::Result<()> {
     if problems.is_empty() { Ok(()) } else { Err(config::Problems(problems).into()) }
 }
 
-/// A paragraph and a table.
+/// An explanation as a paragraph and a table.
 fn explained(Explanation { definition, value, origin, .. }: &Explanation) -> String {
     let Definition { key, doc, kind, default, example } = definition;
     let example = example.as_ref().unwrap_or(default);
@@ -142,7 +142,7 @@ fn explained(Explanation { definition, value, origin, .. }: &Explanation) -> Str
     )
 }
 
-/// `text` in lines, indented.
+/// `text` wrapped to [`WIDTH`] and indented.
 fn wrapped(text: &str) -> String {
     let mut lines = String::new();
     let mut width = WIDTH;

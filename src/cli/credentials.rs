@@ -1,4 +1,4 @@
-//! `credentials test`: tries new credentials exactly once, under the lock-out guard, before they reach any Secret.
+//! `credentials test`: tries new credentials exactly once, under the lock-out guard, before they are put into a Secret.
 //!
 //! Deliberately absent: retries, revocation, and any use of the token.
 
@@ -25,18 +25,18 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make one token request with the credentials, and say whether they are safe to roll out
+    /// Make one token request and report whether the credentials are safe to roll out
     ///
-    /// Sends nothing while the lock-out guard forbids it. Exit codes: 0 accepted, 1 rejected, not tried or no answer, 78 wrong
-    /// configuration or credentials missing.
+    /// Sends nothing while the lock-out guard forbids it. Exit codes: 0 accepted; 1 rejected, not tried or no response; 78
+    /// configuration error or missing credentials.
     Test {
-        /// Take the credentials from the files in this directory, named as for credentials.source = "dir"
+        /// Read the credentials from the files in this directory, named as for credentials.source = "dir"
         #[arg(long, value_name = "DIR")]
         dir: Option<String>,
     },
 }
 
-/// Tries the credentials once. A success prints that they are safe to roll out; anything else is an error.
+/// Tries the credentials once. Success means that they are safe to roll out; every other outcome is an error.
 pub(super) async fn run(mut inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
     let Action::Test { dir } = arguments.action;
     let mut signals = StopSignals::catch()?;
@@ -73,9 +73,9 @@ pub(super) async fn run(mut inputs: Inputs, arguments: Arguments) -> anyhow::Res
         }
         signal = signals.next() => signal,
     };
-    // Dropped, the permit leaves the attempt on record.
+    // The dropped permit leaves the attempt on record.
     bail!(
-        "stopped by {interrupted} before the outcome was known; the attempt stays recorded and counts like a rejection. {}",
+        "stopped by {interrupted} before the outcome was known; the attempt remains recorded and counts as a rejection. {}",
         attempt.attempts_left()
     )
 }

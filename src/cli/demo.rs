@@ -1,4 +1,4 @@
-//! `demo`: the main job on the sandbox, for a newcomer to see and to type at.
+//! `demo`: runs the proxy in front of the sandbox, so that a newcomer can watch it and send requests.
 
 mod transcript;
 
@@ -19,36 +19,36 @@ use crate::{
     token::TokenReader,
 };
 
-/// Short enough that a refresh is seen within the first minute.
+/// Short enough that the first refresh happens within a minute.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(40);
 
-/// The sections whose keys `--set` may set. Whatever concerns credentials, the upstream or the administrator is the demo's own.
+/// The sections that `--set` accepts keys of. The demo itself sets everything about credentials, the upstream and the administrator.
 const SECTIONS: [&str; 7] = ["guard", "limits", "listen", "log", "policy", "runtime", "shutdown"];
 
-/// Any free port: what `--once` listens on, since it is its own caller.
+/// Any free port, for `--once`: the demo itself is the only client.
 const ANY_PORT: &str = "127.0.0.1:0";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Make three calls, show what each side saw, and exit
+    /// Send three requests, show what each side received, and exit
     #[arg(long)]
     once: bool,
-    /// How the proxy obtains its tokens
+    /// Authentication scheme by which the proxy obtains tokens
     #[arg(long, value_enum, default_value_t = Scheme::Oauth2)]
     scheme: Scheme,
 }
 
-/// The schemes, as `auth.scheme` names them.
+/// The values of `auth.scheme`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scheme {
     Oauth2,
     Partner,
 }
 
-/// Runs until Ctrl-C, or with `--once` until its own calls are made.
+/// Runs until Ctrl-C, or with `--once` until it has sent its own requests.
 ///
-/// Credentials and upstream are the sandbox's. Neither the environment nor a configuration file is read, so that nothing of the
-/// user's is touched.
+/// Uses the credentials and the address of the sandbox. Reads neither the environment nor a configuration file, so the user's
+/// credentials are never used.
 pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Result<()> {
     let mut inputs = sources.command_line_only("demo", &SECTIONS)?;
     let mut signals = StopSignals::catch()?;
@@ -62,14 +62,14 @@ pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Resul
     let loaded = configure(inputs, &sandbox, &arguments).await?;
     logging::init(&loaded.config.log, Output::Stderr)?;
     let app = App::start(loaded).await?;
-    app.token().wait().await.context("the sandbox gave no token")?;
+    app.token().wait().await.context("cannot obtain a token from the sandbox")?;
 
     if arguments.once {
         let tcp = app.addresses().proxy.iter().find_map(Address::tcp);
-        let proxy = tcp.context("demo --once makes its calls over TCP: listen.proxy names no such address")?;
+        let proxy = tcp.context("`demo --once` sends its requests over TCP: set listen.proxy to a TCP address")?;
         let is_as_expected = transcript::three_calls(proxy, &sandbox, arguments.scheme).await?;
         app.run(std::future::ready("done"), std::future::pending()).await?;
-        return if is_as_expected { Ok(()) } else { Err(anyhow!("the demo did not go as it should")) };
+        return if is_as_expected { Ok(()) } else { Err(anyhow!("the demo did not run as expected")) };
     }
     print(introduction(&app));
     let token = app.token().clone();
@@ -92,7 +92,7 @@ async fn configure(mut inputs: Inputs, sandbox: &Sandbox, arguments: &Arguments)
     inputs.flags.push(("auth.scheme".to_owned(), scheme.to_owned()));
     inputs.flags.insert(0, ("log.format".to_owned(), "human".to_owned()));
     if arguments.once {
-        // Log lines between those of the transcript would make it unreadable.
+        // Log lines would interrupt the transcript.
         inputs.flags.insert(0, ("log.level".to_owned(), "warn".to_owned()));
     }
     inputs.flags.push(("upstream.url".to_owned(), sandbox.url()));
@@ -110,9 +110,7 @@ async fn print_refreshes(mut token: TokenReader) -> anyhow::Result<()> {
         token.changed().await;
         if token.version() > version {
             version = token.version();
-            print(format_args!(
-                "*** the token was refreshed in the background: this is version {version}; no request waited"
-            ));
+            print(format_args!("*** token refreshed in the background: now version {version}; no request waited"));
         }
     }
 }
@@ -126,20 +124,20 @@ fn introduction(app: &App) -> String {
         (first(&app.addresses().proxy), first(&app.addresses().ops), first(&app.addresses().admin));
     let lifetime = TOKEN_LIFETIME.as_secs();
     format!(
-        "\nThe proxy runs in front of a fake Finicity. In another terminal, without any credential:
+        "\nThe proxy runs in front of a fake Finicity API. In another terminal, without credentials:
 
   curl {proxy}/aggregation/v1/customers
   curl {proxy}/aggregation/v1/customers/1005061234/accounts
   curl -X POST {proxy}/aggregation/v2/customers/testing -d '{{\"username\":\"me\"}}'
 
-and what an operator looks at:
+and, for operators:
 
   curl '{ops}/readyz?verbose'
   curl {ops}/metrics
   curl {admin}/api/status
 
-A token lives {lifetime} s here; below you see it being refreshed within the first minute, and a line for each request.
-Ctrl-C ends the demo.
+Tokens expire after {lifetime} s here. The output below shows the first refresh within a minute, and one line for each request.
+Press Ctrl-C to stop.
 "
     )
 }

@@ -1,9 +1,9 @@
-//! `doctor`: why the proxy has no token, step by step, from the configuration to a token request.
+//! `doctor`: diagnoses why the proxy has no token, step by step, from the configuration to a token request.
 //!
-//! It runs beside a proxy with the same configuration, or without one, and uses the functions that the proxy itself uses. It changes
-//! nothing but the records of the token request, which are the same as those of `credentials test`.
+//! It runs with or without a running proxy of the same configuration, and calls the same functions as the proxy. Its only changes are
+//! the lock-out records of the token request, which are the same as those of `credentials test`.
 //!
-//! Deliberately absent: everything that could spend an attempt on credentials that the lock-out guard refuses.
+//! Deliberately absent: everything that could spend an attempt on credentials that the lock-out guard forbids.
 
 mod clock;
 mod machine;
@@ -26,15 +26,15 @@ use self::{
 use super::output::print;
 use crate::{config::Inputs, process::signal::StopSignals};
 
-/// The maximum time of a step that connects to something; a shorter configured time limit applies.
+/// The maximum time of a step that connects to a server. A shorter configured time limit takes precedence.
 const STEP_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The maximum time of a run: a minute is what people and jobs wait.
+/// The maximum time of a run: just under the minute that people and jobs usually wait.
 const RUN_TIMEOUT: Duration = Duration::from_secs(58);
 
-/// What `--help` says after the options. `docs/doctor.md` has the same table.
+/// The end of the text of `--help`. `docs/doctor.md` has the same table.
 const EXIT_CODES: &str = "\
-Exit codes: 0 no step failed, 1 interrupted, 2 wrong usage; otherwise that of the first step that failed:
+Exit codes: 0 no step failed, 1 interrupted, 2 usage error; otherwise the code of the first failed step:
   78 configuration      13 dns             17 clock
   10 credential_source  14 egress_proxy    18 token_request
   11 store_identity     15 tcp             19 running_proxy
@@ -51,7 +51,7 @@ pub(super) struct Arguments {
     no_token_request: bool,
 }
 
-/// A step failed, and the report says which. Its exit code is that of the step.
+/// A step failed; the report says which. Holds the exit code of the step.
 #[derive(Debug)]
 pub(super) struct Failed(pub(super) u8);
 
@@ -63,7 +63,7 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// Runs all steps, each as far as those that it needs have passed, and prints what they found.
+/// Runs the steps and prints their findings. A step is skipped when one that it depends on did not pass.
 ///
 /// # Errors
 ///
@@ -78,7 +78,7 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
     };
     if let Some(signal) = interrupted {
         let attempt = if report.is_in(StepName::TokenRequest) {
-            "; if the token request was sent, the attempt stays recorded and counts like a rejection until its outcome is known"
+            "; if the token request was sent, the attempt remains recorded and counts as a rejection until its outcome is known"
         } else {
             ""
         };
@@ -92,18 +92,17 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
     report.exit_code().map_or(Ok(()), |code| Err(Failed(code).into()))
 }
 
-/// The steps, in the order in which a token request depends on them.
+/// Runs the steps in the order in which a token request depends on them.
 async fn examine(inputs: Inputs, may_request_token: bool, report: &mut Report) {
     let Some(config) = report.step(StepName::Configuration, async { machine::configuration(&inputs) }).await else {
-        return report.skip_rest("needs a valid configuration");
+        return report.skip_rest("requires a valid configuration");
     };
     let CredentialCheck { credentials, identity } = machine::credential_source(report, &config).await;
     report.add(StepName::StoreIdentity, identity);
     let state = match &config.state_dir {
         Some(dir) => report.step(StepName::StateDirectory, async { machine::state_directory(dir) }).await,
         None => {
-            let detail =
-                "auth.state_dir is not set: rejections are remembered until the proxy ends, and by no other process";
+            let detail = "auth.state_dir is not set: rejections are remembered only until the proxy stops, and are not shared with other processes";
             report.add(StepName::StateDirectory, Finding::skipped(detail));
             Some(StateCheck::Memory)
         }

@@ -1,4 +1,4 @@
-//! `health`: a probe of the running proxy, for images that have no other program to ask with.
+//! `health`: probes the running proxy, for images without curl.
 
 use std::{fmt, time::Duration};
 
@@ -16,18 +16,18 @@ use crate::config::{self, Inputs};
 pub(super) struct Arguments {
     #[command(flatten)]
     probe: ProbeArgs,
-    /// The time for an answer
+    /// Maximum time for the response
     #[arg(long, default_value = "2s", value_parser = local_client::time)]
     timeout: Duration,
 }
 
-/// Which probe, and where.
+/// Which probe to send, and where to.
 #[derive(Debug, Args)]
 pub(super) struct ProbeArgs {
-    /// What to ask for
+    /// Probe to send
     #[arg(value_enum, default_value_t = Probe::Ready)]
     probe: Probe,
-    /// Where the ops listener is, such as http://127.0.0.1:3465, if it is not where listen.ops says
+    /// URL of the ops listener, such as http://127.0.0.1:3465, if it differs from listen.ops
     #[arg(long, value_parser = Target::from_url)]
     url: Option<Target>,
 }
@@ -35,11 +35,11 @@ pub(super) struct ProbeArgs {
 /// The probes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Probe {
-    /// Whether the event loops answer
+    /// Live: the event loops are responsive
     Live,
-    /// Whether callers should come: there was a token, and the proxy does not end
+    /// Ready for traffic: a token was obtained and the proxy is not shutting down
     Ready,
-    /// Whether the start has succeeded
+    /// Started: the startup has succeeded
     Startup,
 }
 
@@ -53,7 +53,7 @@ impl Probe {
     }
 }
 
-/// A probe of a proxy whose address is known.
+/// A probe, and the addresses to send it to.
 #[derive(Debug)]
 pub(super) struct ProbeRequest {
     probe: Probe,
@@ -65,21 +65,21 @@ impl ProbeArgs {
     ///
     /// # Errors
     ///
-    /// When the configuration does not say.
+    /// When neither `--url` nor the configuration names a port.
     pub(super) fn resolve(self, inputs: &Inputs) -> anyhow::Result<ProbeRequest> {
         let targets: Vec<Target> = match self.url {
             Some(url) => vec![url],
             None => config::operator_endpoints(inputs)?.ops.iter().filter_map(Target::of).collect(),
         };
         if targets.is_empty() {
-            bail!("listen.ops leaves the port to the system: say with --url where the ops listener is");
+            bail!("listen.ops has no fixed port: pass the URL of the ops listener with --url");
         }
         Ok(ProbeRequest { probe: self.probe, endpoints: targets.into_iter().map(Endpoint::open).collect() })
     }
 }
 
 impl ProbeRequest {
-    /// Sends the request; `limit` is the time for all of it.
+    /// Sends the request. `limit` is the maximum time for the complete response.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
     let response = request.send(arguments.timeout).await?;
     print(&response.text);
     if !response.head.status.is_success() {
-        bail!("{request} answers {}", response.head.status.as_u16());
+        bail!("{request} returned {}", response.head.status.as_u16());
     }
     Ok(())
 }

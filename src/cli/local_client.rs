@@ -1,6 +1,6 @@
-//! One request to the running proxy on this machine, for the commands that query it, act on it or demonstrate it.
+//! A client for one HTTP request to the running proxy on this machine, for the commands that query, control or demonstrate it.
 //!
-//! Deliberately absent: TLS and redirects, which none of its own listeners has.
+//! Deliberately absent: TLS and redirects. None of the proxy's listeners uses either.
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
@@ -17,23 +17,23 @@ use tokio::{
 
 use crate::server::Address;
 
-/// The longest time that a command waits. A longer one is a typing error, and may be more than a clock can show.
+/// The maximum time that a command accepts as a timeout. A longer one is a typing error, and may overflow an `Instant`.
 const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
 
-/// The most bytes of a response. The longest explanation of a probe has some hundreds.
+/// The maximum size of a response body in bytes. The longest response of a probe has a few hundred.
 const MAX_RESPONSE: usize = 64 * 1024;
 
-/// Reads how long to wait.
+/// Parses a time limit, such as `30s`.
 ///
 /// # Errors
 ///
-/// What is expected instead.
+/// Describes the expected form.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).ok().filter(|time| *time <= MAX_TIME);
-    time.ok_or_else(|| "must be a time of at most a day, such as 30s".to_owned())
+    time.ok_or_else(|| "must be a duration of at most one day, such as 30s".to_owned())
 }
 
-/// Where a listener of the running proxy is found.
+/// The address of a listener of the running proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A host, by name or by address, and its port.
@@ -43,7 +43,7 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Where a process on this machine reaches what listens on `address`. `None` when that leaves the port to the system.
+    /// The target by which a process on this machine reaches a listener on `address`. `None` when the port is 0.
     pub(super) fn of(address: &Address) -> Option<Self> {
         let address = match address {
             Address::Unix(path) => return Some(Self::Unix(path.clone())),
@@ -51,19 +51,19 @@ impl Target {
         };
         let host = match address.ip() {
             ip if !ip.is_unspecified() => ip.to_string(),
-            // `[::]` takes IPv4 as well, and is `0.0.0.0` on a machine without IPv6.
+            // `[::]` accepts IPv4 too, and is replaced by `0.0.0.0` on a machine without IPv6.
             _ => "127.0.0.1".to_owned(),
         };
         (address.port() != 0).then(|| Self::Tcp(host, address.port()))
     }
 
-    /// Reads `http://HOST:PORT`.
+    /// Parses `http://HOST:PORT`.
     ///
     /// # Errors
     ///
-    /// What is expected instead.
+    /// Describes the expected form.
     pub(super) fn from_url(text: &str) -> Result<Self, String> {
-        let expected = "must be http:// and a host, such as http://127.0.0.1:3465";
+        let expected = "must be http:// and a host without a path, such as http://127.0.0.1:3465";
         let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
         let bare = url.scheme_str() == Some("http") && url.path() == "/" && url.query().is_none();
         let authority = url.authority().filter(|authority| bare && !authority.as_str().contains('@'));
@@ -87,17 +87,17 @@ impl fmt::Display for Target {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LocalError {
     /// Nothing listens there.
-    #[error("{0} cannot be reached; does the proxy run, with this configuration?")]
+    #[error("cannot connect to {0} (is the proxy running with this configuration?)")]
     Unreachable(Target, #[source] io::Error),
-    /// There is no complete response within the time.
-    #[error("{0} does not answer within {limit}", limit = humantime::format_duration(*.1))]
+    /// There is no complete response within the time limit.
+    #[error("no response from {0} within {limit}", limit = humantime::format_duration(*.1))]
     Slow(Target, Duration),
-    /// What listens there does not speak HTTP.
-    #[error("{0} sends a malformed response")]
+    /// The server there does not speak HTTP.
+    #[error("malformed response from {0}")]
     Malformed(Target, #[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Where a request can be sent, and what authorizes it there.
+/// An address to send requests to, and the authorization for it.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
     pub(super) target: Target,
@@ -117,7 +117,7 @@ pub(super) struct LocalRequest<'a> {
     pub(super) method: Method,
     /// Path and query.
     pub(super) path: &'a str,
-    /// Header fields besides `Host` and those of the endpoint.
+    /// Header fields in addition to `Host` and `Authorization`.
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
@@ -135,25 +135,25 @@ pub(super) struct LocalResponse {
     /// Where it came from.
     pub(super) target: Target,
     pub(super) head: Parts,
-    /// Its body, without the line end.
+    /// The body without trailing white space.
     pub(super) text: String,
 }
 
-/// Sends `request` to the first of `endpoints` that can be connected to. `limit` is the time for all of it.
+/// Sends `request` to the first of `endpoints` that accepts a connection. `limit` is the maximum time for the complete response.
 ///
 /// # Errors
 ///
-/// Why there is no response; where none can be connected to, of the first.
+/// When there is no response. If no endpoint accepts a connection, the error is that of the first.
 ///
 /// # Panics
 ///
-/// Without any endpoint.
+/// When `endpoints` is empty.
 pub(super) async fn send(
     endpoints: &[Endpoint],
     request: &LocalRequest<'_>,
     limit: Duration,
 ) -> Result<LocalResponse, LocalError> {
-    let mut current = &endpoints.first().expect("there is an endpoint").target;
+    let mut current = &endpoints.first().expect("`endpoints` is not empty").target;
     let response = async {
         let mut unreachable = None;
         for endpoint in endpoints {
@@ -197,19 +197,19 @@ async fn send_to(endpoint: &Endpoint, request: &LocalRequest<'_>) -> Result<Loca
     response.await.map_err(|error| LocalError::Malformed(target.clone(), error))
 }
 
-/// A connection of any kind.
+/// A connection over any transport.
 pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// One type for all connections, so that the HTTP client is compiled once.
+/// One type for all connections: the HTTP client is compiled only once.
 pub(super) type BoxedStream = Box<dyn Connection>;
 
-/// Sends `request` over `stream`, and returns the response, whose body has not been read. The connection ends with the response.
+/// Sends `request` over `stream` and returns the response with its body unread. The connection closes after the response.
 ///
 /// # Errors
 ///
-/// When there is no head of a response.
+/// When no complete response head arrives.
 pub(super) async fn exchange(
     stream: BoxedStream,
     host: &str,
@@ -217,10 +217,7 @@ pub(super) async fn exchange(
     request: &LocalRequest<'_>,
 ) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a command is one task; this one ends with the sender or with the runtime"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this task ends with the sender or with the command's runtime")]
     drop(tokio::spawn(connection));
     let mut head = Request::builder().method(&request.method).uri(request.path).header(header::HOST, host);
     if let Some(authorization) = authorization {
@@ -236,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_listens_on_all_addresses_is_reached_over_loopback() {
+    fn a_listener_on_all_addresses_is_reached_over_loopback() {
         for (address, target) in [
             ("127.0.0.1:3465", Some("127.0.0.1:3465")),
             ("0.0.0.0:3465", Some("127.0.0.1:3465")),

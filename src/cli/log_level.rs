@@ -19,15 +19,15 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The new level, such as debug, or levels by target, such as info,finicity_proxy::token=debug. Without it, shows the present one
+    /// Level to set, such as debug, or levels by target, such as info,finicity_proxy::token=debug; omit to show the current one
     #[arg(value_parser = levels)]
     level: Option<String>,
-    /// Revert to the configured level after this time, such as 10m; a day at most
+    /// Revert to the configured level after this time, such as 10m; at most one day
     #[arg(long = "for", value_name = "TIME", value_parser = local_client::time, requires = "level")]
     duration: Option<Duration>,
 }
 
-/// Changes the level where one is given, and prints what is in effect.
+/// Changes the level if one is given, then prints the levels in effect.
 pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { level, duration } = arguments;
     let path = "/api/log-level";
@@ -40,8 +40,8 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
             admin_target(inputs, Access::Act)?.send_request(&request).await?
         }
     };
-    let shown: LevelStatus = serde_json::from_str(&response.text)
-        .with_context(|| format!("{} sends a malformed response", response.target))?;
+    let shown: LevelStatus =
+        serde_json::from_str(&response.text).with_context(|| format!("malformed response from {}", response.target))?;
     print(described(&shown));
     Ok(())
 }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_level_is_shown_with_what_follows_it() {
+    fn the_level_is_shown_with_the_one_that_it_reverts_to() {
         let shown = |level: &str, reverts_in_s| {
             described(&LevelStatus { level: level.to_owned(), configured: "info".to_owned(), reverts_in_s })
         };

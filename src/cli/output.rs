@@ -1,4 +1,4 @@
-//! What commands write for a person. A closed standard output is no error.
+//! Command output for people. A closed standard output is not an error.
 
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ pub(super) fn print(text: impl Display) {
     logging::print(text);
 }
 
-/// Writes one line to standard error, with the program's name before it.
+/// Writes one line to standard error, prefixed with the program's name.
 pub(super) fn eprint(message: impl Display) {
     logging::eprint(format_args!("finicity-proxy: {message}"));
 }

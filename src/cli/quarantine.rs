@@ -1,4 +1,4 @@
-//! `quarantine on|off`: stops and resumes the use of the credentials by the running proxy.
+//! `quarantine on|off`: stops or resumes the use of the credentials by the running proxy.
 
 use clap::{Args, ValueEnum};
 use http::Method;
@@ -11,20 +11,20 @@ use crate::config::Inputs;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The new state
+    /// State to set
     #[arg(value_enum, value_name = "on|off")]
     state: Quarantine,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Quarantine {
-    /// Drop the token and obtain none: requests get 503 `quarantined`
+    /// Drop the token and obtain no new one: requests get 503 `quarantined`
     On,
     /// Obtain a token again
     Off,
 }
 
-/// Sets the state. Setting the present one again changes nothing.
+/// Sets the state. Idempotent.
 pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
     let path = match arguments.state {
         Quarantine::On => "/api/quarantine",

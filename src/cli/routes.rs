@@ -1,4 +1,4 @@
-//! `routes`: the vendor's operations, and what the policy makes of each.
+//! `routes`: lists the vendor's operations and the policy's decision for each.
 
 use std::fmt::Write as _;
 
@@ -11,11 +11,11 @@ use crate::{
     vendor::catalogue::Operation,
 };
 
-/// Prints a line for each operation of the catalogue. Nobody is called, and no credential is needed.
+/// Prints a line for each operation of the catalogue. Needs no network and no credentials.
 pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
     let (catalogue, policy) = config::policy(inputs)?;
     for rule in policy.unknown() {
-        eprint(format_args!("{rule} holds for no operation of the catalogue"));
+        eprint(format_args!("{rule} matches no known operation"));
     }
     let mut lines = String::new();
     let mut line = |decision: Result<(), Denial>, cost: &str, operation: Operation, method: &str, path: &str| {
@@ -32,7 +32,7 @@ pub(super) fn run(inputs: &Inputs) -> anyhow::Result<()> {
     }
     print(lines.trim_end());
     if policy.mode() == Mode::Report && !policy.is_open() {
-        eprint("policy.mode is \"report\": what is not allowed goes on, and is only told of");
+        eprint("policy.mode is \"report\": requests that are not allowed are forwarded, and only reported");
     }
     Ok(())
 }

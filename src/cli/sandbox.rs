@@ -1,4 +1,4 @@
-//! `sandbox`: the fake Finicity alone, for a proxy that runs elsewhere on this machine.
+//! `sandbox`: runs only the fake Finicity API, for a proxy in another process.
 
 use std::{
     fs,
@@ -20,40 +20,40 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:3443")]
     listen: SocketAddr,
-    /// A host name that the certificate is for, beside localhost; the first one is in the printed URL. May be repeated
+    /// Host name for the certificate, in addition to localhost; the printed URL uses the first one; may be repeated
     #[arg(long, value_name = "HOST")]
     name: Vec<String>,
-    /// Keep the certificate authority in this folder, so that it is the same after a restart
+    /// Keep the CA in this directory and reuse it after a restart
     #[arg(long, value_name = "DIR", conflicts_with = "ca_file")]
     ca_dir: Option<PathBuf>,
-    /// Where to write the certificate authority's certificate
+    /// File to write the CA certificate to
     #[arg(long, value_name = "FILE", default_value = "sandbox-ca.pem")]
     ca_file: PathBuf,
-    /// How long a token lives
+    /// Lifetime of each token
     #[arg(long, default_value = "2h", value_parser = humantime::parse_duration)]
     token_lifetime: Duration,
-    /// A number that identifiers and histories are derived from
+    /// Number from which identifiers and histories are derived
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Records to begin with, as `GET /sandbox/fixtures` writes them
+    /// Load initial records from this file, in the format of `GET /sandbox/fixtures`
     #[arg(long, value_name = "FILE")]
     fixtures: Option<PathBuf>,
-    /// A fault to begin with, as `POST /sandbox/faults` takes it. May be repeated
+    /// Inject this fault from the start, in the format of `POST /sandbox/faults`; may be repeated
     #[arg(long, value_name = "JSON", value_parser = parse_json)]
     fault: Vec<Value>,
-    /// Certificate authorities of webhook receivers, beside the public ones
+    /// Trust these CAs for webhook receivers, in addition to the public ones
     #[arg(long, value_name = "FILE")]
     webhook_ca_file: Option<PathBuf>,
 }
 
 fn parse_json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))
+    serde_json::from_str(text).map_err(|error| format!("invalid JSON: {error}"))
 }
 
-/// Runs until a signal ends it.
+/// Runs until a stop signal.
 pub(super) async fn run(sources: Sources, arguments: Arguments) -> anyhow::Result<()> {
     sources.command_line_only("sandbox", &[])?;
     let mut signals = StopSignals::catch()?;
@@ -77,13 +77,13 @@ fn config(arguments: &Arguments) -> anyhow::Result<Config> {
         |flag: &str, file: &Path| fs::read(file).with_context(|| format!("{flag}: cannot read {}", file.display()));
     let fixtures = arguments.fixtures.as_ref().map(|file| {
         let text = read("--fixtures", file)?;
-        serde_json::from_slice(&text).with_context(|| format!("--fixtures: {} holds no JSON", file.display()))
+        serde_json::from_slice(&text).with_context(|| format!("--fixtures: invalid JSON in {}", file.display()))
     });
     let webhook_roots = arguments.webhook_ca_file.as_ref().map_or(Ok(Vec::new()), |file| {
         let text = read("--webhook-ca-file", file)?;
         CertificateDer::pem_slice_iter(&text)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| anyhow!("--webhook-ca-file: {} holds no certificates in PEM", file.display()))
+            .map_err(|_| anyhow!("--webhook-ca-file: invalid PEM in {}", file.display()))
     })?;
     Ok(Config {
         listen: arguments.listen,
@@ -98,11 +98,11 @@ fn config(arguments: &Arguments) -> anyhow::Result<Config> {
 }
 
 fn absolute(flag: &str, path: &Path) -> anyhow::Result<PathBuf> {
-    path::absolute(path).with_context(|| format!("{flag}: {} is no path", path.display()))
+    path::absolute(path).with_context(|| format!("{flag}: invalid path {}", path.display()))
 }
 
-/// How a proxy uses `sandbox`, whose CA is in `ca_file`, by either scheme, and by which `name` when it runs elsewhere than on this machine.
-/// The lines that begin with `export` are for a shell; the last scheme is in use when all of them are run.
+/// Shell commands that configure a proxy for `sandbox` by either scheme. `ca_file` holds the sandbox's CA; `name` is the host name for a
+/// proxy on another machine. When all `export` lines are run, the last scheme applies.
 fn introduction(sandbox: &Sandbox, name: Option<&str>, ca_file: &Path) -> String {
     let Credentials { client_id, client_secret, app_key } = CREDENTIALS;
     let export = |variables: &[(&str, &str)]| {
@@ -111,8 +111,8 @@ fn introduction(sandbox: &Sandbox, name: Option<&str>, ca_file: &Path) -> String
     };
     let url = name.map_or_else(|| sandbox.url(), |name| format!("https://{name}:{}", sandbox.address().port()));
     format!(
-        "the sandbox listens on {}; a proxy uses it with\n\n{}\n{}\n\nand, for OAuth 2.0,\n\n{}\n\nor, for partner authentication,\n\n\
-         {}\n\nand then\n\nfinicity-proxy serve\n",
+        "the sandbox listens on {}; to use it, configure a proxy with\n\n{}\n{}\n\nand, for OAuth 2.0,\n\n{}\n\nor, for partner \
+         authentication,\n\n{}\n\nthen run\n\nfinicity-proxy serve\n",
         sandbox.address(),
         export(&[("FINICITY__UPSTREAM__URL", &url), ("FINICITY_APP_KEY", app_key)]),
         export(&[("FINICITY__UPSTREAM__CA_FILE", &ca_file.display().to_string())]),

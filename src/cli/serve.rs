@@ -1,4 +1,4 @@
-//! `serve`: the proxy.
+//! `serve`: runs the proxy.
 
 use anyhow::bail;
 use tracing::{info, warn};
@@ -14,11 +14,10 @@ use crate::{
     telemetry::logging::{self, Output},
 };
 
-/// Serves until a signal says to stop; drains then, unless a second one comes. `unprotected` is what the process could not be
-/// protected against.
+/// Serves until a stop signal, then drains. A second signal cuts the drain short. `unprotected` lists the hardening steps that failed.
 pub(super) async fn run(inputs: Inputs, unprotected: Vec<HardeningError>) -> anyhow::Result<()> {
-    // Before all else, since a start may take a while: a SIGHUP would end the process, and the kernel keeps from process 1 of a
-    // container what it does not catch, so that a SIGTERM would be lost.
+    // First of all, because a startup may take a while: an uncaught SIGHUP would end the process, and the kernel does not deliver an
+    // uncaught SIGTERM to process 1 of a container.
     let mut signals = StopSignals::catch()?;
     let _hangups = signal::hangups()?;
     let loaded = app::load(&inputs).await?;
@@ -27,18 +26,18 @@ pub(super) async fn run(inputs: Inputs, unprotected: Vec<HardeningError>) -> any
     let open_file_limit = process::raise_open_file_limit();
     let app = App::start(loaded).await?;
     for problem in unprotected {
-        warn!(problem = error_chain::one_line(&problem), "the process could not be protected");
+        warn!(problem = error_chain::one_line(&problem), "cannot harden the process");
     }
-    info!(limit = open_file_limit.current, initial = open_file_limit.initial, "the limit of open files");
+    info!(limit = open_file_limit.current, initial = open_file_limit.initial, "open file limit");
     run_until_stopped(app, &mut signals).await
 }
 
-/// Runs `app` to its end. A cut-off drain is a failure, which the log has told.
+/// Runs `app` until it has shut down. A drain that was cut off is an error; the log has the details.
 pub(super) async fn run_until_stopped(app: App, signals: &mut StopSignals) -> anyhow::Result<()> {
     let signals = tokio::sync::Mutex::new(signals);
     let next_signal = || async { signals.lock().await.next().await };
     match app.run(next_signal(), next_signal()).await? {
         ShutdownOutcome::Drained => Ok(()),
-        ShutdownOutcome::CutOff => bail!("requests were cut off before they were served to their end"),
+        ShutdownOutcome::CutOff => bail!("shutdown: in-flight requests were aborted"),
     }
 }

@@ -1,4 +1,4 @@
-//! `shutdown`: has the running proxy end, for Jobs whose pod is done only when all its containers are.
+//! `shutdown`: shuts down the running proxy, for Jobs: their pod completes only when all its containers have exited.
 
 use std::time::Duration;
 
@@ -19,26 +19,26 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Wait until the proxy has served its requests and ended
+    /// Wait until the proxy has drained and stopped
     #[arg(long)]
     wait: bool,
-    /// How long to wait for that
+    /// Maximum time to wait
     #[arg(long, default_value = "60s", value_parser = local_client::time, requires = "wait")]
     timeout: Duration,
 }
 
-/// Sends the request: over the socket, where one is configured, or else to the admin port.
+/// Sends the request to the admin socket if one is configured, otherwise to the admin port.
 pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
     let response = admin_target(inputs, Access::Act)?.send(Method::POST, "/api/shutdown").await?;
     print(&response.text);
     if arguments.wait {
         wait_until_stopped(&response.target, arguments.timeout).await?;
-        print("it has ended");
+        print("proxy stopped");
     }
     Ok(())
 }
 
-/// Waits until nothing listens at `target` any more. The admin listener is one of the last that end.
+/// Waits until nothing listens on `target`. The admin listener is one of the last to close.
 async fn wait_until_stopped(target: &Target, limit: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + limit;
     loop {
@@ -46,7 +46,7 @@ async fn wait_until_stopped(target: &Target, limit: Duration) -> anyhow::Result<
             return Ok(());
         }
         if Instant::now() + PAUSE > deadline {
-            bail!("the proxy has not ended within {}", humantime::format_duration(limit));
+            bail!("the proxy did not stop within {}", humantime::format_duration(limit));
         }
         sleep(PAUSE).await;
     }

@@ -1,4 +1,4 @@
-//! `status`: the state of the running proxy, for a person or as JSON.
+//! `status`: shows the state of the running proxy, as text or as JSON.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -15,12 +15,12 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Print the JSON of GET /api/status
+    /// Print the JSON response of GET /api/status
     #[arg(long)]
     json: bool,
 }
 
-/// Prints the status. Whatever it says, it is a success.
+/// Prints the status. Succeeds in every state of the proxy.
 pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<()> {
     let (json, status) = admin_target(inputs, Access::Read)?.status().await?;
     if arguments.json {
@@ -31,7 +31,7 @@ pub(super) async fn run(inputs: Inputs, arguments: Arguments) -> anyhow::Result<
     Ok(())
 }
 
-/// All of it, a line each.
+/// The status as text, one line for each value.
 fn described(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
@@ -40,7 +40,7 @@ fn described(status: &Status) -> String {
     line("version", format!("{}, up for {}", status.version, time(status.uptime_s)));
     line("upstream", status.upstream.to_string());
     let source = match &*status.credentials_description {
-        // An older proxy.
+        // From an older proxy.
         "" => format!("the {}", status.credentials_source),
         description => description.to_owned(),
     };
@@ -52,7 +52,7 @@ fn described(status: &Status) -> String {
     line("token", token(&status.token));
     line("next token request", next_request(status));
     if let Some(error) = &status.token.last_error {
-        let since = if error.resolved { "; a token was obtained since" } else { "" };
+        let since = if error.resolved { "; a token has been obtained since" } else { "" };
         line("last token error", format!("{} ({} ago{since}): {}", error.at, time(error.age_s), error.message));
     }
     if status.draining {
@@ -64,7 +64,7 @@ fn described(status: &Status) -> String {
 fn token(token: &Token) -> String {
     match token.usable_for_s {
         0 if token.obtained => format!("{}; the last one was version {}", token.state, token.version),
-        0 => format!("{}; none was obtained since the start", token.state),
+        0 => format!("{}; none obtained since startup", token.state),
         usable => format!("{}, version {}, usable for {}", token.state, token.version, time(usable)),
     }
 }
@@ -73,10 +73,10 @@ fn token(token: &Token) -> String {
 pub(super) fn next_request(status: &Status) -> String {
     match status.token.next_attempt_in_s {
         Some(wait) if status.scheme.is_empty() => {
-            format!("when the credentials have been read, next tried in {}", time(wait))
+            format!("after the credentials have been read; next attempt in {}", time(wait))
         }
         None if status.scheme.is_empty() && status.token.state == "empty" => {
-            "when the credentials have been read, which is in progress".to_owned()
+            "after the credentials have been read, which is in progress".to_owned()
         }
         Some(0) => "now".to_owned(),
         Some(wait) => format!("in {}", time(wait)),
@@ -86,7 +86,7 @@ pub(super) fn next_request(status: &Status) -> String {
     }
 }
 
-/// The lock-out guard, a line each.
+/// The lock-out guard's state, one line for each value.
 pub(super) fn lock_out(guard: &LockOut) -> String {
     let latched = if guard.latched { "latched" } else { "not latched" };
     let budget = if guard.budget_spent { "budget spent" } else { "budget not spent" };
@@ -101,7 +101,7 @@ pub(super) fn lock_out(guard: &LockOut) -> String {
     };
     let mut text = format!("{:<20}{latched}, {budget}, {rejections} counted; {remembered}\n", "lock-out");
     let attempts = match guard.unresolved_attempts {
-        _ if guard.unrecorded => "none is made: it cannot be recorded in auth.state_dir; see the log".to_owned(),
+        _ if guard.unrecorded => "suspended: attempts cannot be recorded in auth.state_dir; see the log".to_owned(),
         0 => String::new(),
         count => format!("{count} with an unknown outcome{}", if guard.held { "; held" } else { "" }),
     };
@@ -118,7 +118,7 @@ pub(super) fn lock_out(guard: &LockOut) -> String {
     text
 }
 
-/// Seconds, for a person.
+/// Formats seconds for people.
 fn time(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
@@ -150,24 +150,24 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_shown_where_they_keep_the_token_away() {
+    fn attempts_are_shown_when_they_block_token_requests() {
         let shown = |members: &str| lock_out(&status(&format!(r#"{{"lock_out":{{{members}}}}}"#)).lock_out);
         assert!(!shown("").contains("attempts"));
         let held = shown(r#""unresolved_attempts":3,"held":true"#);
         assert!(held.contains("\nattempts            3 with an unknown outcome; held\n"), "{held}");
         let one = shown(r#""unresolved_attempts":1"#);
         assert!(one.contains("\nattempts            1 with an unknown outcome\n"), "{one}");
-        assert!(shown(r#""unrecorded":true"#).contains("\nattempts            none is made"));
+        assert!(shown(r#""unrecorded":true"#).contains("\nattempts            suspended"));
     }
 
     #[test]
-    fn a_refusal_comes_with_reason_and_remedy() {
+    fn a_lock_out_is_shown_with_reason_and_remedy() {
         let text = described(&status(
             r#"{"token":{"state":"rejected"},"lock_out":{"latched":true,"rejections":1,"reason":"why","remedy":"how",
                 "remembered_in":"memory"}}"#,
         ));
         for line in [
-            "token               rejected; none was obtained since the start",
+            "token               rejected; none obtained since startup",
             "next token request  none until an operator acts",
             "lock-out            latched, budget not spent, 1 rejection counted; remembered until the process ends (in memory only)",
             "reason              why",

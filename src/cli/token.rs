@@ -17,7 +17,7 @@ pub(super) struct Arguments {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Action {
-    /// Drop the token, revoke it where auth.revocation_path is set, and obtain a new one
+    /// Drop the token, revoke it if auth.revocation_path is set, and obtain a new one
     Invalidate,
 }
 

@@ -1,7 +1,6 @@
-//! One token request under the lock-out guard, in a process of its own: for `credentials test` and `doctor`.
+//! One token request under the lock-out guard, in a separate process, for `credentials test` and `doctor`.
 //!
-//! The guard, its records and their lock are those of the running proxy. Deliberately absent: retries, revocation, and any use of
-//! the token.
+//! Shares the guard's records and their lock with the running proxy. Deliberately absent: retries, revocation, and any use of the token.
 
 use std::{borrow::Cow, fmt};
 
@@ -23,13 +22,13 @@ use crate::{
 /// Why a request obtained no token, or was not made.
 #[derive(Debug)]
 pub(super) struct NoToken {
-    /// Whether only the moment was wrong: nothing was sent, and the same may be tried later.
+    /// Whether nothing was sent, and the same request can be made later.
     pub(super) is_temporary: bool,
     /// What happened.
     pub(super) reason: String,
-    /// What an operator does, as it follows a semicolon; may be empty.
+    /// What an operator has to do, as a phrase that follows a semicolon; may be empty.
     pub(super) remedy: String,
-    /// How close the account is to its lock, as sentences; may be empty.
+    /// How close the account is to being locked, as sentences; may be empty.
     pub(super) attempts_left: String,
 }
 
@@ -38,7 +37,7 @@ impl NoToken {
         Self { is_temporary: false, reason: reason.into(), remedy: remedy.into(), attempts_left: String::new() }
     }
 
-    /// Nothing was sent, and the same may be tried later.
+    /// A temporary reason.
     pub(super) fn later(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { is_temporary: true, ..Self::new(reason, remedy) }
     }
@@ -65,7 +64,7 @@ impl From<PersistError> for NoToken {
     }
 }
 
-/// One try of credentials.
+/// One attempt to obtain a token with given credentials.
 pub(super) struct TokenAttempt {
     endpoint: TokenEndpoint,
     lockout: Lockout,
@@ -74,7 +73,7 @@ pub(super) struct TokenAttempt {
 }
 
 impl TokenAttempt {
-    /// A try of `credentials` at `endpoint`, under the guard of `lockout`.
+    /// An attempt with `credentials` at `endpoint`, guarded by `lockout`.
     pub(super) fn new(endpoint: TokenEndpoint, lockout: Lockout, credentials: Credentials) -> Self {
         let fingerprint = lockout.fingerprint_of(endpoint.host(), &credentials);
         Self { endpoint, lockout, fingerprint, credentials }
@@ -85,34 +84,35 @@ impl TokenAttempt {
         self.endpoint.host()
     }
 
-    /// Whether the guard forbids a request until an operator or other credentials change that. Nothing is sent or recorded.
+    /// Checks whether the guard forbids the request until an operator acts or the credentials change. Sends and records nothing.
     ///
     /// # Errors
     ///
-    /// Why it is forbidden.
+    /// Why the request is forbidden.
     pub(super) fn outlook(&self) -> Result<(), NoToken> {
         match self.lockout.outlook(&self.fingerprint, Clock::Boot.unix_time())? {
             Decision::Allowed => Ok(()),
-            decision => Err(self.refused(decision)),
+            decision => Err(self.forbidden(decision)),
         }
     }
 
-    /// Asks the lock-out guard, which has the attempt on record when this returns a permit. `None` for credentials that are proven.
+    /// Requests a permit from the lock-out guard, which records the attempt before it returns one. `None`: the credentials are proven
+    /// and need no permit.
     ///
     /// # Errors
     ///
-    /// Why the credentials must not be tried now. Then nothing was sent with them.
+    /// Why the credentials must not be tried now. Nothing was sent with them.
     pub(super) async fn clearance(&mut self) -> Result<Option<Permit>, NoToken> {
         match self.lockout.decide(&self.fingerprint) {
             Decision::Allowed => {}
             Decision::BudgetSpent if self.lockout.is_proven(&self.fingerprint) => {}
-            decision => return Err(self.refused(decision)),
+            decision => return Err(self.forbidden(decision)),
         }
         let last = match self.begin(None)? {
             Ok(permit) => return Ok(permit),
             Err(last) => last,
         };
-        // An earlier attempt has an unknown outcome: an endpoint that does not respond must not cost another one.
+        // An earlier attempt has an unknown outcome: check that the endpoint responds before spending another one.
         self.endpoint.probe(self.credentials.scheme).await.map_err(|failure| {
             let (failure, remedy) = parts(&failure);
             let reason = format!(
@@ -121,11 +121,11 @@ impl TokenAttempt {
             );
             NoToken::new(reason, remedy)
         })?;
-        let meanwhile = |_| NoToken::later("not tried: another process made an attempt meanwhile", "run this again");
+        let meanwhile = |_| NoToken::later("not tried: another process has made an attempt since", "run this again");
         self.begin(Some(last))?.map_err(meanwhile)
     }
 
-    /// Makes the token request, which `permit` is for, and records what comes of it.
+    /// Makes the token request that `permit` is for, and records its outcome.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl TokenAttempt {
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the attempt stays recorded and counts like a rejection.
+    /// When the future is dropped, the attempt remains recorded and counts as a rejection.
     pub(super) async fn send(&mut self, permit: Option<Permit>) -> Result<(), NoToken> {
         let baseline = self.lockout.baseline(&self.fingerprint, Clock::Boot.unix_time());
         match self.endpoint.fetch(&self.credentials, UNPROVEN_TIMEOUT).await {
@@ -145,15 +145,15 @@ impl TokenAttempt {
         }
     }
 
-    /// One answer of the guard: a permit, or the attempt after which the token endpoint has to respond first.
+    /// Asks the guard once. Returns a permit, or the last attempt, after which the token endpoint must respond to a probe first.
     fn begin(&mut self, responded_after: Option<LastAttempt>) -> Result<Result<Option<Permit>, LastAttempt>, NoToken> {
         match self.lockout.begin(&self.fingerprint, Clock::Boot.unix_time(), responded_after)? {
             BeginOutcome::Proven => Ok(Ok(None)),
             BeginOutcome::Recorded(permit) => Ok(Ok(Some(permit))),
             BeginOutcome::ProbeFirst(last) => Ok(Err(last)),
             BeginOutcome::InProgress => Err(NoToken::later(
-                "not tried: a running proxy, or another test, that shares auth.state_dir makes an attempt now",
-                "run this again when it is over, within a minute",
+                "not tried: another process that shares auth.state_dir is making an attempt",
+                "run this again in a minute",
             )),
             BeginOutcome::NotBefore(wait) => {
                 let wait = wait.as_secs() + 1;
@@ -162,53 +162,53 @@ impl TokenAttempt {
                 );
                 Err(NoToken::later(reason, "run this again then"))
             }
-            BeginOutcome::Held(_) => Err(self.refused(Decision::Held)),
-            BeginOutcome::Rejected(decision) => Err(self.refused(decision)),
+            BeginOutcome::Held(_) => Err(self.forbidden(Decision::Held)),
+            BeginOutcome::Rejected(decision) => Err(self.forbidden(decision)),
         }
     }
 
-    /// The guard forbids the attempt.
-    fn refused(&self, decision: Decision) -> NoToken {
+    /// The error when the guard's `decision` forbids the attempt.
+    fn forbidden(&self, decision: Decision) -> NoToken {
         let (reason, remedy) = match decision {
             Decision::Latched => (
                 "exactly these credentials were rejected before",
-                "correct them and test the corrected ones; if they are right after all, `finicity-proxy lockout reset` allows a running \
-                 proxy that has them one more attempt",
+                "correct them and test again; if they are correct after all, run `finicity-proxy lockout reset` to allow a running proxy \
+                 that uses them one more attempt",
             ),
             Decision::BudgetSpent => (
                 "too many credentials of this id were rejected",
-                "let the vendor confirm id, secret and App Key, then run `finicity-proxy lockout reset --override-budget` for the \
-                 running proxy that has them",
+                "have the vendor confirm id, secret and App Key, then run `finicity-proxy lockout reset --override-budget` against the \
+                 running proxy that uses them",
             ),
             Decision::Held | Decision::Allowed => (
                 "too many attempts for this id have an unknown outcome, and each may count as a rejection",
-                "verify the credentials with the vendor, then run `finicity-proxy lockout reset --override-budget` for the running proxy \
-                 that has them, or test again after 24 hours",
+                "verify the credentials with the vendor, then run `finicity-proxy lockout reset --override-budget` against the running \
+                 proxy that uses them, or test again after 24 hours",
             ),
         };
         NoToken { attempts_left: self.attempts_left(), ..NoToken::new(format!("not tried: {reason}"), remedy) }
     }
 
-    /// The credentials obtained a token.
+    /// Records that the credentials obtained a token.
     fn record_success(&mut self, auth: &AuthHeaders, baseline: &Baseline) {
         logging::scrubber().register("the token", vec![auth.token()]);
         if let Err(error) = self.lockout.record_success(&self.fingerprint, baseline) {
-            eprint(format_args!("the success is not on record: {}", error_chain::one_line(&error)));
+            eprint(format_args!("cannot record the success: {}", error_chain::one_line(&error)));
         }
     }
 
-    /// No token was obtained: records what is known, and says so.
+    /// Records the outcome of a request that obtained no token, and returns it as an error.
     fn failed(&mut self, failure: &TokenFailure, permit: Option<Permit>) -> NoToken {
         let is_rejected = failure.class == FailureClass::Rejected;
         let is_unknown = !is_rejected && failure.disposition == Disposition::Unknown;
         let counted = if is_rejected { self.lockout.record_rejection(&self.fingerprint) } else { Ok(()) };
-        // Only a rejection that is on the disk replaces the record of the attempt.
+        // The record of the attempt is removed only after its rejection is on disk.
         let recorded = match permit {
             Some(permit) if counted.is_ok() && !is_unknown => counted.and(self.lockout.resolve(permit)),
             _ => counted,
         };
         if let Err(error) = recorded {
-            eprint(format_args!("the outcome is not on record: {}", error_chain::one_line(&error)));
+            eprint(format_args!("cannot record the outcome: {}", error_chain::one_line(&error)));
         }
         let advice = self.endpoint.advice(self.credentials.scheme, failure);
         let advice = advice.map(|advice| format!(" ({advice})")).unwrap_or_default();
@@ -216,22 +216,22 @@ impl TokenAttempt {
             _ if is_rejected => "rejected, do not roll out",
             Disposition::NotSent => "not tried, nothing was sent",
             Disposition::Responded => "neither accepted nor rejected",
-            Disposition::Unknown => "outcome unknown, which counts like a rejection",
+            Disposition::Unknown => "outcome unknown, which counts as a rejection",
         };
         let (failure, remedy) = parts(failure);
-        // The advice follows whatever is last.
+        // The advice follows the last part.
         let (failure, remedy) =
             if remedy.is_empty() { (failure + &advice, remedy) } else { (failure, remedy + &advice) };
         NoToken { attempts_left: self.attempts_left(), ..NoToken::new(format!("{verdict}: {failure}"), remedy) }
     }
 
-    /// How close the account is to its lock, as far as that is known.
+    /// How close the account is to being locked, as far as the records show.
     pub(super) fn attempts_left(&self) -> String {
         let (limit, stop) = (lockout::VENDOR_LIMIT, lockout::BUDGET);
         if !self.lockout.is_persistent() {
             return format!(
-                "The vendor locks the account after {limit} failed authentications; how many are left is not known without \
-                 auth.state_dir, which remembers them"
+                "The vendor locks the account after {limit} failed authentications; how many are left is unknown, because \
+                 auth.state_dir is not set"
             );
         }
         let (rejections, unresolved) =
@@ -246,7 +246,7 @@ impl TokenAttempt {
     }
 }
 
-/// What happened, and what an operator does about it.
+/// What happened, and the remedy.
 fn parts(failure: &TokenFailure) -> (String, String) {
     let happened = TokenFailure { remedy: Cow::Borrowed(""), ..failure.clone() };
     (happened.to_string(), failure.remedy.to_string())

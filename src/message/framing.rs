@@ -1,13 +1,12 @@
-//! Where each HTTP/1.1 message of a connection starts and ends (RFC 9112, 6), followed on the bytes as they arrive.
+//! Finds where each HTTP/1.1 message of a connection starts and ends (RFC 9112, 6), incrementally as bytes arrive.
 //!
-//! hyper parses the requests that are forwarded. It is lenient where a second reader might understand a message otherwise: it
-//! serves one with both `Transfer-Encoding` and `Content-Length`, one with further transfer codings, and it drops the fragment
-//! of a target, all before anybody can look. So the bytes go past a [`MessageFramer`] first, which accepts only messages that have
-//! one reading, and knows by that where the next one starts.
+//! hyper parses the requests that are forwarded, but it is lenient where another parser might read a message differently: it accepts
+//! both `Transfer-Encoding` and `Content-Length` in one message, accepts further transfer codings, and drops the fragment of a target.
+//! It does so before a service sees the request. Therefore a [`MessageFramer`] reads the bytes first. It accepts only messages that have
+//! one interpretation, so it also knows where the next message starts.
 //!
-//! What hyper would refuse by itself, such as illegal bytes in names and values, is found by [`check`] in a head that has ended, so that
-//! the proxy's own layers respond to it. What both let through has passed both; where the two disagreed, less would be let through,
-//! never more.
+//! [`check`] finds what hyper itself would reject in a complete head, such as illegal bytes in names and values, so that the proxy's own
+//! layers respond to it. A message must pass both parsers: if they disagree, it is rejected.
 
 mod chunk;
 mod head;
@@ -25,44 +24,45 @@ pub use self::{
     syntax::{HeadPart, MIN_FIELD_LIMIT, check, substitute},
 };
 
-/// The most bytes of all extensions and trailers of one body. Nobody uses them but to exhaust a reader.
+/// The maximum bytes of padding, extensions and trailers of one body. Legitimate clients send few; attackers use them to exhaust a
+/// reader.
 const MAX_CHUNK_EXTRA: usize = 16 * 1024;
 
-/// How large the head of a message may be.
+/// Size limits for the head of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
     /// The bytes of the request target (`limits.target_bytes`).
     pub target_bytes: usize,
-    /// The bytes of all header lines together (`limits.header_bytes`).
+    /// The total bytes of all header lines (`limits.header_bytes`).
     pub header_bytes: usize,
     /// The number of header fields (`limits.headers`).
     pub headers: usize,
 }
 
-/// Why no further byte of a connection is to be read.
+/// Why no further bytes of a connection must be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramingFault {
     /// The message has both `Content-Length` and `Transfer-Encoding` (RFC 9112, 6.3).
     LengthAndCoding,
     /// `Content-Length` is not one plain decimal number (RFC 9110, 8.6).
     Length,
-    /// `Transfer-Encoding` is not understood (RFC 9112, 6.3), or the message is older than it.
+    /// `Transfer-Encoding` is invalid (RFC 9112, 6.3), or in an HTTP/1.0 message.
     Coding,
-    /// The body has a transfer coding besides `chunked` (RFC 9112, 6.1).
+    /// The body has a transfer coding in addition to `chunked` (RFC 9112, 6.1).
     UnsupportedCoding,
     /// The target has a fragment (RFC 9112, 3.2).
     Fragment,
     /// The target is longer than the limit.
     TargetTooLong,
-    /// There are more header fields, or larger ones, than the limit.
+    /// The number or size of the header fields exceeds a limit.
     HeadersTooLarge,
-    /// The head did not arrive in full within `limits.header_timeout`. Only a connection knows this and the next one.
+    /// The head did not arrive completely within `limits.header_timeout`. Only the connection reports this fault and the next one.
     HeadTimeout,
-    /// The head had not arrived in full when its place was needed for others.
+    /// The incomplete head was evicted to make room for others.
     HeadEvicted,
-    /// There is a byte in the head that its part must not have.
+    /// A part of the head contains a byte that is illegal in it.
     InvalidByte {
-        /// Where.
+        /// The part.
         part: HeadPart,
         /// The byte.
         byte: u8,
@@ -73,50 +73,50 @@ pub enum FramingFault {
     RequestLine,
     /// The version is neither HTTP/1.1 nor HTTP/1.0.
     Version,
-    /// The target begins with no slash, and is no URI.
+    /// The target does not begin with a slash and is not a URI.
     Target,
     /// The header field with this number has no name or no colon.
     FieldLine(usize),
-    /// A chunk of the body is malformed (RFC 9112, 7.1). This comes in the middle of a message, all others in a head or at its end.
+    /// A chunk of the body is malformed (RFC 9112, 7.1). This is the only fault that occurs in a body; all others occur in a head.
     Chunk,
 }
 
-/// What is known of a head that has ended.
+/// Properties of a complete head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedHead {
-    /// Its bytes, without empty lines before it.
+    /// Its size in bytes, without preceding empty lines.
     pub bytes: usize,
-    /// Whether hyper reads what it says of the length and the coding of the body. [`check`](Self::check) is about everything else in it.
+    /// Whether hyper can read its framing fields, `Content-Length` and `Transfer-Encoding`. [`check`](Self::check) covers the rest.
     pub is_readable: bool,
-    /// Whether each of its lines is known to be one that hyper reads.
+    /// Whether each of its lines is known to be readable by hyper.
     is_plain: bool,
 }
 
 impl EndedHead {
-    /// Does what [`check`] does for this `head`, without parsing it where each of its lines was seen to be an ordinary one.
+    /// Like [`check`] for this `head`, but skips parsing if all of its lines were plain.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The first fault of the head.
     pub fn check(&self, head: &[u8], max_fields: usize) -> Result<(), FramingFault> {
         if self.is_plain && head.len() <= syntax::MAX_NAME { Ok(()) } else { check(head, max_fields) }
     }
 }
 
-/// A fault, and how many of the bytes just consumed come before it.
+/// A fault and its offset in the bytes just consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FramingError {
-    /// The number of bytes up to the end of the head, or of the chunk line, that is at fault; in a chunk line that is longer than
-    /// any may be, up to there.
+    /// The number of bytes up to the end of the faulty head or chunk line. For a chunk line that exceeds the maximum length: up to that
+    /// length.
     pub offset: usize,
-    /// What is wrong.
+    /// The fault.
     pub fault: FramingFault,
 }
 
 /// Position of a connection in its current message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// Before the first byte of one.
+    /// Before the first byte of a message.
     Between,
     /// In a head.
     Head,
@@ -129,12 +129,12 @@ pub enum Position {
 pub struct MessageFramer {
     limits: HeadLimits,
     state: State,
-    /// The start of a line of a body whose end has not arrived.
+    /// The start of an incomplete line of a body.
     line: Vec<u8>,
     heads: u64,
-    /// The bytes of the head that has not ended.
+    /// The bytes received of an incomplete head.
     head_bytes: usize,
-    /// The last head that has.
+    /// The last complete head.
     ended_head: EndedHead,
     /// The bytes of extensions and trailers in this body.
     extra_bytes: usize,
@@ -144,7 +144,7 @@ pub struct MessageFramer {
 #[derive(Debug)]
 enum State {
     Head(RequestHead),
-    /// The remaining bytes of a body with a length.
+    /// The remaining bytes of a body with a `Content-Length`.
     Length(u64),
     /// The line with the size of a chunk.
     ChunkSize,
@@ -157,7 +157,7 @@ enum State {
 }
 
 impl MessageFramer {
-    /// At the start of a connection.
+    /// A framer at the start of a connection.
     pub fn new(limits: HeadLimits) -> Self {
         Self {
             limits,
@@ -170,7 +170,7 @@ impl MessageFramer {
         }
     }
 
-    /// How many heads have ended, one at fault included.
+    /// The number of complete heads, including a faulty one.
     pub fn heads(&self) -> u64 {
         self.heads
     }
@@ -184,21 +184,21 @@ impl MessageFramer {
         }
     }
 
-    /// The bytes of the head that has begun and not ended; 0 outside of one.
+    /// The bytes received of an incomplete head; 0 outside a head.
     pub fn head_bytes(&self) -> usize {
         self.head_bytes
     }
 
-    /// The last head that has ended, at fault or not.
+    /// The last complete head, even if faulty.
     pub fn ended_head(&self) -> EndedHead {
         self.ended_head
     }
 
-    /// Consumes `bytes`, which come after those of the previous call.
+    /// Consumes `bytes`, which follow those of the previous call.
     ///
     /// # Errors
     ///
-    /// The first fault and its offset. After an error, this must not be called again.
+    /// The first fault and its offset. Do not call this again after an error.
     pub fn consume(&mut self, bytes: &[u8]) -> Result<(), FramingError> {
         let mut offset = 0;
         while offset < bytes.len() {
@@ -209,7 +209,7 @@ impl MessageFramer {
         Ok(())
     }
 
-    /// Consumes `bytes` up to the end of the first head that ends in them, or all of them. Returns how many.
+    /// Consumes `bytes` up to the end of the first head that they complete, or all of them. Returns the number consumed.
     ///
     /// # Errors
     ///
@@ -224,7 +224,7 @@ impl MessageFramer {
         Ok(offset)
     }
 
-    /// Consumes the next part of `bytes`: a part of a body, or a line or its start. Returns its length, also with a fault.
+    /// Consumes the next part of `bytes`: a part of a body, a line, or the start of a line. Returns its length, also with a fault.
     fn consume_next(&mut self, bytes: &[u8]) -> Result<usize, (usize, FramingFault)> {
         if let State::Length(left) | State::Chunk(left) = &mut self.state {
             let consumed = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
@@ -262,7 +262,7 @@ impl MessageFramer {
         Ok(part.len())
     }
 
-    /// The maximum length of any line, so that the result for a longer one does not depend on how it is split.
+    /// The maximum length of any line. It makes the result for longer lines independent of how reads split them.
     fn max_line_bytes(&self) -> usize {
         self.limits.target_bytes + self.limits.header_bytes + MAX_CHUNK_EXTRA
     }
@@ -277,7 +277,7 @@ impl MessageFramer {
         Err((remaining, FramingFault::Chunk))
     }
 
-    /// Ends a head with a line of `last_line` bytes, and starts its body.
+    /// Completes a head with its last line, of `last_line` bytes, and starts the body.
     fn end_head(&mut self, last_line: usize) -> Result<(), FramingFault> {
         let State::Head(head) = mem::replace(&mut self.state, State::Head(RequestHead::default())) else {
             return Ok(());
@@ -297,7 +297,7 @@ impl MessageFramer {
         Ok(())
     }
 
-    /// Processes a whole line of a body, its end included.
+    /// Processes a complete line of a body, including its line end.
     fn end_line(&mut self, line: &[u8]) -> Result<(), FramingFault> {
         self.state = match &mut self.state {
             State::ChunkSize => {

@@ -1,9 +1,9 @@
-//! Who may call a local port: programs that know where they are calling, not web pages.
+//! Decides which requests a local port accepts: those of programs that address it by an allowed name, but not those of web pages.
 //!
-//! The proxy listener adds credentials to whatever it is sent, so no browser on the same machine may reach the upstream through it,
-//! neither for a page nor from its address bar. A page that uses DNS rebinding is known by its `Host`, all others by `Origin`,
-//! `Sec-Fetch-Site` or `Sec-Fetch-Mode`. Of the modes, `cors` proves nothing: Node's `fetch` sends it from servers, without the other
-//! fields. No name leads to a Unix socket, so there the `Host` may be any.
+//! The proxy listener adds credentials to every request, so a browser on the same machine must not reach the upstream through it, neither
+//! from a page nor from the address bar. `Host` identifies a page that uses DNS rebinding; `Origin`, `Sec-Fetch-Site` or `Sec-Fetch-Mode`
+//! identify all others. The mode `cors` proves nothing: Node's `fetch` sends it from servers, without the other fields. No host name
+//! resolves to a Unix socket, so any `Host` is accepted there.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -15,23 +15,23 @@ use super::{
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// The modes of requests that only browsers make (Fetch Standard, "request mode", and `nested-navigate` of earlier versions of Fetch
+/// The request modes that only browsers use (Fetch Standard, "request mode", and `nested-navigate` from earlier versions of Fetch
 /// Metadata).
 const BROWSER_MODES: [&[u8]; 6] =
     [b"navigate", b"nested-navigate", b"no-cors", b"same-origin", b"websocket", b"webtransport"];
 
-/// A header field that callers must send, so that a program which was only tricked into a request cannot make one
-/// (`guard.required_header`). It is no secret.
+/// A header field that clients must send (`guard.required_header`). It stops a program that was tricked into sending a request (SSRF)
+/// and controls only the URL. It is not a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequiredHeader {
     /// Its name.
     pub name: HeaderName,
-    /// Its value; `None` lets any through.
+    /// Its value; `None` accepts any.
     pub value: Option<HeaderValue>,
 }
 
 impl RequiredHeader {
-    /// Whether `headers` have it.
+    /// Whether `headers` contain it.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
         let found = headers.get(&self.name);
         found.is_some_and(|found| self.value.as_ref().is_none_or(|value| found == value))
@@ -43,23 +43,22 @@ impl RequiredHeader {
 pub enum Rejection {
     /// It has no valid `Host` field, or more than one.
     InvalidHost,
-    /// Its `Host` is not an allowed one.
+    /// Its `Host` is not allowed.
     ForeignHost,
-    /// A browser sent it, and the listener does not accept that.
+    /// A browser sent it, and the listener does not accept it.
     CrossOrigin,
 }
 
-/// Which requests of browsers a listener accepts.
+/// Which browser requests a listener accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrowserAccess {
     /// None.
     Denied,
-    /// Those from the address bar, and those of the listener's own pages.
+    /// Those from the address bar and from the listener's own pages.
     SameOrigin,
 }
 
-/// The names by which callers may address a port: the loopback names and the configured ones. Only the name decides, with
-/// any port.
+/// The names by which clients may address a port: the loopback names and the configured ones. Port numbers are ignored.
 #[derive(Clone, Debug)]
 pub struct OriginPolicy {
     hosts: Vec<Host>,
@@ -67,16 +66,16 @@ pub struct OriginPolicy {
 }
 
 impl OriginPolicy {
-    /// A policy that allows the loopback names and `hosts`, and those requests of browsers that `browsers` says.
+    /// A policy that allows the loopback names and `hosts`, and browser requests according to `browsers`.
     pub fn new(hosts: Vec<Host>, browsers: BrowserAccess) -> Self {
         Self { hosts, browsers }
     }
 
-    /// Checks the `headers` of a request over `transport`: it must name an allowed host, and come from no browser that is denied.
+    /// Checks the `headers` of a request over `transport`: it must name an allowed host, and must not come from a denied browser.
     ///
     /// # Errors
     ///
-    /// Why it must be rejected.
+    /// Why the request must be rejected.
     pub fn check(&self, headers: &HeaderMap, transport: Transport) -> Result<(), Rejection> {
         // One pass costs less than looking up each field.
         let (mut hosts, mut is_denied_browser) = ((None, 0), false);
@@ -98,12 +97,12 @@ impl OriginPolicy {
         }
     }
 
-    /// Whether `host` is one to answer for.
+    /// Whether clients may address this port as `host`.
     fn is_allowed(&self, host: HostRef<'_>) -> bool {
         host.is_loopback() || self.hosts.iter().any(|allowed| host.is(allowed))
     }
 
-    /// Whether only a browser sends this field, and not in a way that is accepted.
+    /// Whether this field identifies a browser request that is not accepted.
     fn is_of_denied_browser(&self, name: &HeaderName, value: &HeaderValue) -> bool {
         *name == header::ORIGIN
             || match self.browsers {
@@ -118,10 +117,10 @@ impl OriginPolicy {
     }
 }
 
-/// The host in a `Host` field (RFC 9112, 3.2), without its port, or `None` when it is not valid.
+/// The host in a `Host` field (RFC 9112, 3.2), without its port. `None` when the field is invalid.
 fn parse_host(field: &HeaderValue) -> Option<HostRef<'_>> {
     let field = field.to_str().ok()?;
-    // The colons of an IPv6 address are before its bracket.
+    // The colons of an IPv6 address come before its closing bracket.
     let after_address = field.find(']').unwrap_or(0);
     let host_end = field[after_address..].find(':').map_or(field.len(), |colon| after_address + colon);
     let (host, port) = field.split_at(host_end);
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_names_and_configured_ones_are_let_in_with_any_port() {
+    fn loopback_and_configured_names_are_allowed_with_any_port() {
         for host in [
             "localhost",
             "LocalHost:3464",
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn k01_other_names_are_refused() {
+    fn k01_other_host_names_are_rejected() {
         for host in
             ["attacker.example:3464", "10.0.0.1", "localhost.attacker.example", "[::2]", "127.1", "notlocalhost"]
         {
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn b09_b10_a_missing_double_or_invalid_host_is_a_bad_request() {
+    fn b09_b10_a_missing_repeated_or_malformed_host_is_invalid() {
         assert_eq!(check(&[]), Err(Rejection::InvalidHost));
         assert_eq!(check(&[("host", "localhost"), ("host", "localhost")]), Err(Rejection::InvalidHost));
         for host in
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn k02_web_pages_are_refused_and_servers_are_not() {
+    fn k02_web_pages_are_rejected_and_servers_are_not() {
         let with = |name, value| check(&[("host", "localhost"), (name, value)]);
         assert_eq!(with("origin", "https://evil.example"), Err(Rejection::CrossOrigin));
         assert_eq!(with("origin", "null"), Err(Rejection::CrossOrigin));
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_with_pages_accepts_the_address_bar_and_its_own_pages() {
+    fn a_listener_with_pages_accepts_address_bar_and_own_pages() {
         let policy = OriginPolicy::new(Vec::new(), BrowserAccess::SameOrigin);
         let check = |site, mode| {
             let headers = fields(&[("host", "localhost"), ("sec-fetch-site", site), ("sec-fetch-mode", mode)]);
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_socket_any_host_is_let_in_but_there_must_be_one_and_no_web_page() {
+    fn a_socket_accepts_any_host_but_no_web_page() {
         let with = |fields: &[(&str, &str)]| check_over(Transport::Unix, fields);
         assert_eq!(with(&[("host", "attacker.example:3464")]), Ok(()));
         assert_eq!(with(&[]), Err(Rejection::InvalidHost));
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn k04_a_required_header_must_be_there_with_its_value_where_there_is_one() {
+    fn k04_a_required_header_must_match_its_value_if_one_is_set() {
         let name = HeaderName::from_static("x-caller");
         let any = RequiredHeader { name: name.clone(), value: None };
         let one = RequiredHeader { name, value: Some(HeaderValue::from_static("payments")) };

@@ -1,22 +1,22 @@
-//! Hosts, compared by what they mean and not by how they are spelt.
+//! Hosts, compared by meaning instead of spelling.
 //!
-//! Spellings that only some readers take for an address, such as `127.1` or `0x7f000001`, are names here, which no one has.
+//! Spellings that only some parsers read as an address, such as `127.1` or `0x7f000001`, are names here. No host has such a name.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
 };
 
-/// A host: the `uri-host` of RFC 9110, 7.2, without spelling.
+/// A host: the `uri-host` of RFC 9110, 7.2, in normalized form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// An address. One of IPv4 that is mapped into IPv6 (RFC 4291, 2.5.5.2) is that of IPv4.
+    /// An address. An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) is stored as IPv4.
     Address(IpAddr),
-    /// A name in lower case, without a dot at its end.
+    /// A name in lower case, without a trailing dot.
     Name(String),
 }
 
-/// The same as it stands in a request: the name's letters may be in either case.
+/// A borrowed host, as it appears in a request: a name may have upper-case letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HostRef<'a> {
     Address(IpAddr),
@@ -24,7 +24,7 @@ pub(super) enum HostRef<'a> {
 }
 
 impl Host {
-    /// Reads a host as it stands in a URL: an IPv6 address has brackets. One dot at the end is left out. `None` when it is no host.
+    /// Parses a host as in a URL: an IPv6 address has brackets. One trailing dot is ignored. `None` when `text` is not a host.
     pub fn parse(text: &str) -> Option<Self> {
         HostRef::parse(text).map(|host| match host {
             HostRef::Address(address) => Self::Address(address),
@@ -32,14 +32,14 @@ impl Host {
         })
     }
 
-    /// The same of a host that stands by itself, where an IPv6 address needs no brackets.
+    /// Parses a host that stands alone: the brackets of an IPv6 address are optional.
     pub fn parse_alone(text: &str) -> Option<Self> {
         let address = text.parse::<Ipv6Addr>().ok();
         address.map(|address| Self::Address(IpAddr::V6(address).to_canonical())).or_else(|| Self::parse(text))
     }
 }
 
-/// As in a URL: an IPv6 address has brackets.
+/// The form used in a URL: an IPv6 address has brackets.
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -51,14 +51,14 @@ impl fmt::Display for Host {
 }
 
 impl<'a> HostRef<'a> {
-    /// Reads a host as [`Host::parse`] does.
+    /// Parses a host like [`Host::parse`].
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         if let Some(bracketed) = text.strip_prefix('[') {
             let address = bracketed.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?;
             return Some(Self::Address(IpAddr::V6(address).to_canonical()));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
-        // Only an address begins with a digit and parses as one; nearly every name is known by its first letter.
+        // An IPv4 address begins with a digit, so the first byte rules it out for nearly every name.
         if name.as_bytes().first().is_some_and(u8::is_ascii_digit)
             && let Ok(address) = name.parse()
         {
@@ -76,7 +76,7 @@ impl<'a> HostRef<'a> {
         }
     }
 
-    /// Whether it is this machine by its loopback name or address.
+    /// Whether it is `localhost` or a loopback address.
     pub(super) fn is_loopback(self) -> bool {
         match self {
             Self::Address(address) => address.is_loopback(),
@@ -85,7 +85,7 @@ impl<'a> HostRef<'a> {
     }
 }
 
-/// Whether `name` is labels with dots between them. An underscore occurs in the names of containers.
+/// Whether `name` consists of labels separated by dots. Underscores are allowed because container names have them.
 fn is_name(name: &str) -> bool {
     let mut is_label = false;
     for byte in name.bytes() {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_none() {
+    fn malformed_hosts_are_none() {
         for text in [
             "",
             ".",
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_displayed_is_the_same_host(text in "(\\[[0-9a-f:.]{2,20}\\]|[0-9a-zA-Z._-]{1,20})") {
+        fn display_round_trips(text in "(\\[[0-9a-f:.]{2,20}\\]|[0-9a-zA-Z._-]{1,20})") {
             if let Some(host) = Host::parse(&text) {
                 let displayed = host.to_string();
                 prop_assert_eq!(Host::parse(&displayed), Some(host.clone()));

@@ -1,21 +1,22 @@
-//! The canonical form of a path: one form for all spellings that some server or gateway takes for the same path.
+//! The canonical form of a path: one form for all spellings that some server or gateway interprets as the same path.
 //!
-//! Servers disagree about what a path means: how often it is decoded, whether `\` separates and `;` starts a parameter, whether
-//! case, empty segments, an extension or a dot at the end count. The form merges all of these readings. It is for finding paths
-//! that are *denied*, where merging too much does no harm; what is forwarded is always the path as it came.
+//! Servers interpret paths differently: how often they decode, whether `\` is a separator, whether `;` starts a parameter, and whether
+//! case, empty segments, an extension or a trailing dot matter. The form merges all these interpretations. It is used only to find paths
+//! to *deny*, where merging too much is harmless. The proxy always forwards the path as received.
 //!
-//! Deliberately absent: tables of Unicode. A character outside ASCII may stand for any one character, or for none; see
+//! Deliberately absent: Unicode tables. A character outside ASCII may stand for any one character, or for none; see
 //! [`may_be_read_as`].
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-/// How often a path may have been encoded. Twice happens to honest clients, when two layers of them encode; more often is an
-/// attempt to get past somebody, and decoding without end would be work without end.
+/// The maximum number of percent-encoding layers. Honest clients may encode twice, when two of their layers do. More layers suggest an
+/// attempt to bypass a filter, and decoding without a limit would be unlimited work.
 const MAX_ROUNDS: usize = 3;
 
-/// What is trimmed from a segment: some servers take `+` for a space; some ignore spaces at its ends, and dots at its end.
+/// Characters that are trimmed from a segment: some servers decode `+` to a space, and some ignore spaces at both ends and dots at the
+/// end.
 const BLANKS: [char; 2] = [' ', '+'];
 const IGNORED_AT_END: [char; 3] = ['.', ' ', '+'];
 
@@ -28,11 +29,11 @@ pub enum Ambiguous {
     Depth,
     /// An escaped control character.
     Control,
-    /// Escapes that are no UTF-8: each server would see something else in them.
+    /// Escapes that are not UTF-8: servers decode them differently.
     Encoding,
     /// A `.` or `..` segment.
     Dots,
-    /// A separator hidden in a parameter, `;a%2fb`: whether it separates depends on who is asked.
+    /// A separator in a parameter, `;a%2fb`: servers disagree on whether it separates segments.
     Parameter,
 }
 
@@ -41,20 +42,20 @@ impl Ambiguous {
     pub fn detail(self) -> &'static str {
         match self {
             Self::Escape => "The path has a % that is not followed by two hexadecimal digits; encode it as %25.",
-            Self::Depth => "The path is percent-encoded too many times over.",
+            Self::Depth => "The path is percent-encoded more than three times.",
             Self::Control => "The path has a percent-encoded control character.",
             Self::Encoding => "The path has percent-encoded bytes that are not UTF-8.",
-            Self::Dots => "The path has a . or .. segment, plain or encoded; send the path that it stands for.",
+            Self::Dots => "The path has a . or .. segment, plain or encoded; send the resolved path.",
             Self::Parameter => "The path has an encoded slash or a backslash after a semicolon.",
         }
     }
 }
 
-/// The canonical form of `path`: without a slash at its end, so empty for the root.
+/// The canonical form of `path`, without a trailing slash: empty for the root.
 ///
 /// # Errors
 ///
-/// When the path has none, because its readings contradict each other.
+/// When the path has no canonical form, because its interpretations contradict each other.
 pub fn canonical(path: &str) -> Result<String, Ambiguous> {
     let mut form = String::with_capacity(path.len());
     let mut last_segment = 0;
@@ -76,7 +77,7 @@ pub fn canonical(path: &str) -> Result<String, Ambiguous> {
                 last_segment = form.len();
                 form.push_str(name);
             }
-            // Whoever decodes before taking the path apart sees a query or a fragment begin here.
+            // For a server that decodes the path before splitting it, a query or a fragment starts here.
             path_ended |= part.contains(['?', '#']);
         }
     }
@@ -89,9 +90,9 @@ pub fn canonical(path: &str) -> Result<String, Ambiguous> {
     Ok(form)
 }
 
-/// Whether `path` is its own canonical form, but for its case, as nearly all are: then nothing has to be decoded.
+/// Whether `path` is its own canonical form except for case, as nearly all paths are. Such a path needs no decoding.
 pub fn is_already_canonical(path: &str) -> bool {
-    // Loops that never leave early, so that the compiler looks at many bytes at once.
+    // The loops never exit early, so that the compiler can vectorize them.
     let bytes = path.as_bytes();
     let is_unchanged = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'/');
     let are_slashes = |pair: &[u8]| (pair[0] == b'/') & (pair[1] == b'/');
@@ -100,20 +101,20 @@ pub fn is_already_canonical(path: &str) -> bool {
         && !path.ends_with('/')
 }
 
-/// Whether each segment of `path` is one segment for every reader, or none: decoded, it holds no separator.
+/// Whether every server splits `path` into the same segments: no segment contains a separator after decoding.
 pub fn has_unambiguous_segments(path: &str) -> bool {
     path.split('/').all(|segment| decode(segment).is_ok_and(|text| !text.contains(['/', '\\'])))
 }
 
-/// Whether a server may take the path of the canonical form `form` for the one of the form `other`: they are the same, or the
-/// characters outside ASCII of `form` stand for those missing. A server may fold such a character to its likeness in ASCII, as
-/// case-insensitive ones do with the Kelvin sign, or drop it.
+/// Whether a server may interpret a path with the canonical form `form` as one with the form `other`. This holds if they are equal, or if
+/// each character of `form` outside ASCII can be replaced by one character or dropped to give `other`. A server may fold such a character
+/// to a similar ASCII character, as case-insensitive servers do with the Kelvin sign, or drop it.
 pub fn may_be_read_as(form: &str, other: &str) -> bool {
     if form.is_ascii() || form == other {
         return form == other;
     }
     let other: Vec<char> = other.chars().collect();
-    // After each character of `form`: which beginnings of `other`, by length, it can stand for so far.
+    // After each character of `form`: `matched[n]` says whether the characters so far can stand for the first `n` of `other`.
     let mut matched = vec![false; other.len() + 1];
     matched[0] = true;
     for character in form.chars() {
@@ -129,7 +130,7 @@ pub fn may_be_read_as(form: &str, other: &str) -> bool {
     matched[other.len()]
 }
 
-/// The text of one segment, decoded until nothing is left to decode.
+/// The text of one segment, decoded until no escapes remain.
 fn decode(segment: &str) -> Result<String, Ambiguous> {
     let is_complete = |escape: &str| {
         escape.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
@@ -153,7 +154,7 @@ fn decode(segment: &str) -> Result<String, Ambiguous> {
     Ok(text.chars().map(fold_fullwidth).collect())
 }
 
-/// `bytes` without one layer of escapes, if they have one. A `%` that belongs to no escape stays: it was encoded itself.
+/// `bytes` without one layer of escapes; `None` if they have none. A `%` outside an escape remains: it was itself encoded.
 fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
     match Cow::from(percent_decode(bytes)) {
         Cow::Owned(decoded) => Some(decoded),
@@ -161,7 +162,7 @@ fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The ASCII character of which `character` is the full-width form, such as `／`.
+/// The ASCII character for a full-width form such as `／`. Other characters are unchanged.
 fn fold_fullwidth(character: char) -> char {
     match character {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(character) - 0xfee0).unwrap_or(character),
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn c13_what_servers_cannot_agree_on_has_no_form() {
+    fn c13_paths_that_servers_read_differently_have_no_form() {
         for path in ["/a%zz", "/%", "/a%2", "/a%2/b", "/%u002e", "/a%é0"] {
             check(path, Err(Ambiguous::Escape));
         }

@@ -1,17 +1,17 @@
-//! The transport of a connection, and its peer as the system identifies it.
+//! The transport of a connection, and its peer as identified by the operating system.
 
 use std::{fmt, net::SocketAddr};
 
 /// The transport of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// A TCP port, which every program of the machine can reach, browsers included.
+    /// A TCP port, which every program on the machine can reach, including browsers.
     Tcp,
-    /// A Unix socket, which only those can open whom the file system lets.
+    /// A Unix socket, which file permissions protect.
     Unix,
 }
 
-/// The client of a connection, as the system identifies it.
+/// The client of a connection, as identified by the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP client, by its address.

@@ -1,14 +1,14 @@
-//! The vendor's operations: which calls a region's API has, under which path template, and which of them are slow, may be
-//! billed, carry a secret, name the partner in their body, or take further headers.
+//! The vendor's operations: the calls of a region's API with their path templates, and which of them are slow, may be billed, carry a
+//! secret, name the partner in their body, or take further headers.
 //!
-//! Logs and metrics name a request by its template, so that no customer id gets into either and the number of label
-//! values is bounded by the table. A call that is not in it is still forwarded, under the label [`OTHER`].
+//! Logs and metrics label a request with its template, so that neither contains customer IDs, and the table bounds the number of label
+//! values. A call that is not in the table is still forwarded, with the label [`OTHER`].
 //!
-//! The head of each table says how its rows were classified. What is unclear counts as billed, and so does what is not in the
-//! table, since only a call that certainly costs nothing may be sent twice without the client asking for it.
+//! The comment at the top of each table explains how its rows were classified. Operations with unclear billing, and calls outside the
+//! table, count as billed: only a call that is certainly free may be sent twice without the client requesting it.
 //!
-//! A catalogue is a value: the proxy's configuration names the one in use. Another region adds its table to `catalogue/` and a
-//! constructor beside [`Catalogue::us`].
+//! A catalogue is a value: the proxy's configuration names the one in use. To add a region, add its table to `catalogue/` and a
+//! constructor next to [`Catalogue::us`].
 
 use std::{collections::HashSet, ptr, sync::LazyLock};
 
@@ -21,13 +21,13 @@ pub const OTHER: &str = "other";
 /// The method label of such a request (`_OTHER` in OpenTelemetry's semantic conventions).
 const OTHER_METHOD: &str = "_OTHER";
 
-/// The operations of one region's API. It lives as long as the process, so that an [`Operation`] is a plain reference into it.
+/// The operations of one region's API. It lives as long as the process, so an [`Operation`] is a plain reference into it.
 #[derive(Debug)]
 pub struct Catalogue {
     rows: Vec<Row>,
-    /// Path template to the rows that share it, one for each method.
+    /// Maps a path template to its rows, one for each method.
     paths: matchit::Router<Vec<usize>>,
-    /// The first one and the first two segments of the templates, where they are fixed.
+    /// The first segment, and the first two segments, of each template, unless they contain a parameter.
     prefixes: HashSet<&'static str>,
 }
 
@@ -38,12 +38,11 @@ impl Catalogue {
         &US
     }
 
-    /// The catalogue in `table`: lines of tab-separated method, template, slowness, billing, secrecy, body and headers, sorted by
-    /// template.
+    /// Parses `table`: lines of tab-separated method, template, slowness, billing, secrecy, body and headers, sorted by template.
     ///
     /// # Panics
     ///
-    /// When a line is malformed or a template stands in two places. Tables are compiled in, and a test parses each.
+    /// When a line is malformed, or lines with the same template are not adjacent. Tables are compiled in, and a test parses each.
     fn parse(table: &'static str) -> Self {
         let rows: Vec<Row> = table
             .lines()
@@ -61,10 +60,10 @@ impl Catalogue {
         Self { rows, paths, prefixes }
     }
 
-    /// The operation that `method` and `path` (without its query) name. Parameters match one whole, non-empty segment;
-    /// the match is on the bytes as sent, so a percent-encoded spelling of a fixed segment is not that operation.
+    /// The operation for `method` and `path`, without its query. A parameter matches one whole, non-empty segment. Bytes are compared as
+    /// sent, so a percent-encoded spelling of a fixed segment does not match.
     pub fn find(&'static self, method: &Method, path: &str) -> Operation {
-        // Where a server decodes, folds or cuts a path first, it is another operation than its bytes say: perhaps a billed one.
+        // A server that decodes, folds or cuts such a path first may execute another operation than its bytes say, possibly a billed one.
         if !path.is_ascii() || memchr3(b'%', b';', b'\\', path.as_bytes()).is_some() {
             return Operation::OTHER;
         }
@@ -73,20 +72,20 @@ impl Catalogue {
         Operation(of_the_path.find(|row| row.method == method.as_str()))
     }
 
-    /// The first two segments of `path`, or its first one, where templates begin with exactly these. For a path that is no
-    /// operation of the catalogue: any other part of it may identify a person.
+    /// The first two segments of `path`, or only its first one, if a template begins with exactly these. For logging a path that is not in
+    /// the catalogue: any other part of it may identify a person.
     pub fn known_prefix(&self, path: &str) -> Option<&'static str> {
         let [one, two] = leading_segments(path);
         [two, one].into_iter().flatten().find_map(|leading| self.prefixes.get(leading).copied())
     }
 
-    /// Every operation, by template.
+    /// All operations, sorted by template.
     pub fn operations(&'static self) -> impl ExactSizeIterator<Item = Operation> {
         self.rows.iter().map(|row| Operation(Some(row)))
     }
 }
 
-/// The first segment of `path` and its first two, each with the slashes before it; `None` where there are fewer.
+/// The first segment of `path`, and its first two, each with the preceding slashes; `None` if there are fewer.
 fn leading_segments(path: &str) -> [Option<&str>; 2] {
     let mut ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
     [ends.next(), ends.next()].map(|end| end.map(|end| &path[..end]))
@@ -97,7 +96,7 @@ fn leading_segments(path: &str) -> [Option<&str>; 2] {
 pub struct Operation(Option<&'static Row>);
 
 impl Operation {
-    /// Stands for every request that is not in the catalogue.
+    /// Represents every request that is not in the catalogue.
     pub const OTHER: Self = Self(None);
 
     /// Whether it is [`Operation::OTHER`].
@@ -105,7 +104,7 @@ impl Operation {
         self.0.is_none()
     }
 
-    /// Its row in its catalogue, from 0, for tables that hold something for each operation; `None` for [`Operation::OTHER`].
+    /// Its row number in its catalogue, from 0, as an index for per-operation tables; `None` for [`Operation::OTHER`].
     pub fn index(self) -> Option<usize> {
         self.0.map(|row| row.index)
     }
@@ -120,12 +119,12 @@ impl Operation {
         self.0.map_or(OTHER_METHOD, |row| row.method)
     }
 
-    /// Whether the vendor says that the response may take minutes, because it waits for a bank.
+    /// Whether the vendor documents that the response may take minutes, because it waits for a bank.
     pub fn is_slow(self) -> bool {
         self.0.is_some_and(|row| row.slow)
     }
 
-    /// Whether the vendor may bill the call: unless it is known to cost nothing.
+    /// Whether the vendor may bill the call: true unless the call is known to be free.
     pub fn is_billable(self) -> bool {
         self.0.is_none_or(|row| row.billing != Billing::Free)
     }
@@ -135,19 +134,19 @@ impl Operation {
         self.0.is_some_and(|row| row.secret)
     }
 
-    /// Whether its JSON body names the partner (`partnerId`), as those of the Connect operations that generate or send a link do.
+    /// Whether its JSON body names the partner (`partnerId`). This holds for the Connect operations that generate or send a link.
     pub fn takes_partner_id(self) -> bool {
         self.0.is_some_and(|row| row.partner_id)
     }
 
-    /// Whether the vendor's description names the headers `App-Key` and `App-Token` for it, besides those of all operations.
+    /// Whether the vendor's description lists the headers `App-Key` and `App-Token` for it, in addition to those of all operations.
     pub fn names_app_headers(self) -> bool {
         self.0.is_some_and(|row| row.app_headers)
     }
 }
 
 impl PartialEq for Operation {
-    /// The same row of the same catalogue.
+    /// Compares by identity: the same row of the same catalogue.
     fn eq(&self, other: &Self) -> bool {
         match (self.0, other.0) {
             (Some(one), Some(other)) => ptr::eq(one, other),
@@ -171,7 +170,7 @@ struct Row {
 }
 
 impl Row {
-    /// The row in `line`, if it has seven fields and each is one of the words of its column.
+    /// Parses `line`. `None` unless it has seven fields, each with a word of its column.
     fn parse(index: usize, line: &'static str) -> Option<Self> {
         let fields: Vec<&str> = line.split('\t').collect();
         let [method, template, slow, billing, secret, body, headers] = fields.try_into().ok()?;
@@ -187,7 +186,7 @@ impl Row {
     }
 }
 
-/// What is known of an operation's price.
+/// Whether the vendor bills an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Billing {
     Billed,
@@ -195,13 +194,13 @@ enum Billing {
     Unclear,
 }
 
-/// Whether `field` is `word`, rather than `-`; `None` when it is neither.
+/// Parses `field`: true for `word`, false for `-`, `None` for anything else.
 fn flag(field: &str, word: &str) -> Option<bool> {
     (field == word || field == "-").then_some(field == word)
 }
 
-/// The template with its parameters named by their position, since the vendor names the same one `customerId` in one
-/// operation and `customer_id` in another, which the router takes for a conflict.
+/// `template` with its parameters named by position. The vendor names the same parameter `customerId` in one operation and `customer_id`
+/// in another, which the router would report as a conflict.
 fn positional(template: &str) -> String {
     let segments = template.split('/').enumerate().map(|(position, segment)| {
         if segment.starts_with('{') { format!("{{p{position}}}") } else { segment.to_owned() }

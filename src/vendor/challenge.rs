@@ -1,22 +1,22 @@
-//! Parses `WWW-Authenticate` (RFC 9110, 11.6.1) for what `Bearer` challenges say of the token (RFC 6750, 3).
+//! Parses `WWW-Authenticate` (RFC 9110, 11.6.1) for the `error` parameter of `Bearer` challenges (RFC 6750, 3).
 //!
-//! A list of challenges and the list of one challenge's parameters both use commas, so a field is read element by element:
-//! one that begins with a scheme starts a challenge, one that is a parameter belongs to the challenge before it.
+//! Commas separate both challenges and the parameters of one challenge, so a field is parsed element by element: an element that begins
+//! with a scheme starts a challenge; an element that is a parameter belongs to the preceding challenge.
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// The error that the `Bearer` challenges of a response name.
+/// The error in the `Bearer` challenges of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChallengeError {
     /// None of them names an error.
     Absent,
-    /// `invalid_token`, and no other.
+    /// Only `invalid_token`.
     InvalidToken,
-    /// Another one, perhaps beside `invalid_token`.
+    /// Another error, possibly in addition to `invalid_token`.
     Other,
 }
 
-/// What the `Bearer` challenges in `headers` say is wrong.
+/// The error in the `Bearer` challenges of `headers`.
 pub(super) fn bearer_error(headers: &HeaderMap) -> ChallengeError {
     let values = headers.get_all(header::WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes);
     match values.flat_map(bearer_errors).map(is_invalid_token).reduce(|all, one| all && one) {
@@ -39,12 +39,12 @@ fn bearer_errors(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The value as a token or as a quoted string. RFC 6750 allows no escapes in it.
+/// Whether `value` is `invalid_token`, as a token or a quoted string. RFC 6750 allows no escapes in it.
 fn is_invalid_token(value: &[u8]) -> bool {
     value == b"invalid_token" || value == b"\"invalid_token\""
 }
 
-/// The elements of a list: what stands between the commas that are outside of quoted strings.
+/// The non-empty elements of a list, separated by commas outside quoted strings.
 fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     let elements = value.split(move |&byte| {
@@ -56,10 +56,10 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// A parameter: its name, and its value as it stands.
+/// A parameter: its name and its raw value.
 type Parameter<'a> = (&'a [u8], &'a [u8]);
 
-/// The scheme that `element` begins with, if it starts a challenge, and the parameter in it, if there is one.
+/// The scheme of `element`, if it starts a challenge, and its parameter, if it has one.
 fn parse(element: &[u8]) -> (Option<&[u8]>, Option<Parameter<'_>>) {
     if let Some(parameter) = parameter(element) {
         return (None, Some(parameter));
@@ -73,7 +73,7 @@ fn parameter(text: &[u8]) -> Option<Parameter<'_>> {
     Some((name, rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii()))
 }
 
-/// The `token` (RFC 9110, 5.6.2) that `text` begins with, perhaps empty, and the rest.
+/// The `token` (RFC 9110, 5.6.2) at the start of `text`, which may be empty, and the rest.
 fn word(text: &[u8]) -> (&[u8], &[u8]) {
     let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     text.split_at(text.iter().position(|byte| !is_tchar(byte)).unwrap_or(text.len()))
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn another_error_is_told_apart() {
+    fn another_error_is_distinguished() {
         for value in [
             r#"Bearer error="insufficient_scope""#,
             r#"Bearer error="invalid_request", error_description="error=invalid_token""#,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_it_says_nothing() {
+    fn lookalikes_are_not_bearer_errors() {
         for value in [
             "",
             ",",
@@ -163,14 +163,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_field_is_read_without_a_panic(value in prop::collection::vec(any::<u8>(), 0..256)) {
+        fn arbitrary_fields_do_not_panic(value in prop::collection::vec(any::<u8>(), 0..256)) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 bearer_error(&HeaderMap::from_iter([(header::WWW_AUTHENTICATE, value)]));
             }
         }
 
         #[test]
-        fn what_is_quoted_never_counts(text in "[ -~]{0,40}") {
+        fn quoted_text_never_counts(text in "[ -~]{0,40}") {
             let quoted = text.replace('\\', r"\\").replace('"', "\\\"");
             check(&[&format!(r#"Basic realm="{quoted}""#)], ChallengeError::Absent);
             check(&[&format!(r#"Bearer realm="{quoted}", error="invalid_token""#)], ChallengeError::InvalidToken);

@@ -1,18 +1,17 @@
-//! The tables of the vendor's error codes: what a code says of the authentication of a request, and the sentences that stand for
-//! a code.
+//! The tables of the vendor's error codes: the authentication fault that a code reports, and the sentences that are equivalent to a code.
 
-/// What is wrong with the authentication of a request.
+/// A fault in the authentication of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthFault {
-    /// The credentials: the App Key, or what a token is requested with.
+    /// The App Key, or the credentials of a token request, are wrong.
     Credentials,
-    /// The token is invalid or has expired, and a new one helps.
+    /// The token is invalid or has expired; a new one fixes this.
     Token,
     /// The request lacks a token or an App Key.
     Missing,
 }
 
-/// The codes that are about authentication, at whatever status they come: the vendor's, and those of OAuth (RFC 6749, 5.2).
+/// The codes about authentication, with any response status: the vendor's, and those of OAuth (RFC 6749, 5.2).
 const AUTH_FAULTS: [(&str, AuthFault); 14] = [
     // The account is locked, or the credentials are wrong.
     ("24302", AuthFault::Credentials),
@@ -30,19 +29,19 @@ const AUTH_FAULTS: [(&str, AuthFault); 14] = [
     ("10023", AuthFault::Token),
     // The deprecated API (OBWMS): an expired token.
     ("1503", AuthFault::Token),
-    // No token; of the deprecated API, no App Key.
+    // No token; for the deprecated API, no App Key.
     ("10024", AuthFault::Missing),
     ("1504", AuthFault::Missing),
 ];
 
-/// The other OAuth errors, known so that a log may name them.
+/// The other OAuth errors, listed so that logs may name them.
 const OTHER_WORDS: [&str; 4] =
     ["invalid_request", "unsupported_grant_type", "invalid_scope", "temporarily_unavailable"];
 
 /// The vendor's plain-text response to a wrong App Key.
 pub const INVALID_APP_KEY: &str = "Invalid (Finicity-App-Key)";
 
-/// The vendor's plain-text responses, each the whole of a body, and the codes that say the same in its other shapes.
+/// The vendor's plain-text responses, each a complete body, and the equivalent codes.
 const SENTENCES: [(&str, &str); 6] = [
     ("Invalid (Finicity-App-Token)", "10022"),
     ("Invalid (App-Token)", "10022"),
@@ -53,24 +52,24 @@ const SENTENCES: [(&str, &str); 6] = [
 ];
 
 impl AuthFault {
-    /// What `code` says, where it is about authentication. Words are compared in lower case, as [`super::read`] returns them.
+    /// The fault that `code` reports, if it is about authentication. Words must be in lower case, as [`super::read`] returns them.
     pub fn of(code: &str) -> Option<Self> {
         AUTH_FAULTS.iter().find(|(known, _)| *known == code).map(|(_, fault)| *fault)
     }
 }
 
-/// Whether `code` says that the credentials are wrong: the App Key, or what a token is requested with.
+/// Whether `code` says that the App Key or the credentials of a token request are wrong.
 pub fn rejects_credentials(code: &str) -> bool {
     AuthFault::of(code) == Some(AuthFault::Credentials)
 }
 
-/// The known code that is the word `text`, in any case: an OAuth error.
+/// The known code, such as an OAuth error, that equals `text` case-insensitively.
 pub(super) fn known_word(text: &str) -> Option<&'static str> {
     let known = AUTH_FAULTS.iter().map(|(code, _)| *code).chain(OTHER_WORDS);
     known.into_iter().find(|word| word.eq_ignore_ascii_case(text))
 }
 
-/// The code that says the same as the plain-text body `sentence`.
+/// The code that is equivalent to the plain-text body `sentence`.
 pub(super) fn code_of_sentence(sentence: &str) -> Option<&'static str> {
     SENTENCES.iter().find(|(known, _)| *known == sentence).map(|(_, code)| *code)
 }

@@ -1,9 +1,9 @@
-//! Undoing the content codings of the vendor's responses (RFC 9110, 8.4), within a limit.
+//! Decodes the content codings of the vendor's responses (RFC 9110, 8.4), within a size limit.
 //!
-//! A response may hold a token, so whatever is inflated goes into memory that is overwritten when it is dropped, and nowhere
-//! else: an inflater that is given all of its input and all of the room for its output at once keeps no window of its own.
+//! A response may hold a token, so inflated data exists only in memory that is overwritten on drop. The inflater keeps no window of its
+//! own, because it gets all input and the complete output buffer in one call.
 //!
-//! Deliberately absent: brotli and zstd. The vendor is not known to send either, and a decoder is a lot of code to expose.
+//! Deliberately absent: brotli and zstd. The vendor is not known to send either, and each decoder adds attack surface.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ use flate2::{Crc, Decompress, FlushDecompress, Status, bufread::GzDecoder};
 use http::{HeaderMap, HeaderValue, header};
 use zeroize::Zeroizing;
 
-/// The most codings of one body that are undone, one inside another. Servers and gateways apply one, or by mistake two.
+/// The maximum number of nested codings of one body. Servers and gateways apply one, or two by mistake.
 const MAX_CODINGS: usize = 4;
 
-/// The most gzip members in a row that are read (RFC 1952, 2.2). Encoders write one, or a few when they append.
+/// The maximum number of consecutive gzip members (RFC 1952, 2.2). Encoders write one, or a few when they append.
 const MAX_MEMBERS: usize = 16;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// What follows the compressed data of a gzip member: the checksum and the length of the plain data.
+/// The size of a gzip member's trailer: the checksum and the length of the plain data.
 const GZIP_TRAILER: usize = 8;
 
-/// A body without its content codings, or what could be inflated of it.
+/// A body without its content codings, or the part of it that could be inflated.
 pub struct Decoded<'a> {
     bytes: Bytes<'a>,
     intact: bool,
@@ -38,7 +38,7 @@ impl<'a> Decoded<'a> {
         Self { bytes: Bytes::AsSent(bytes), intact: true }
     }
 
-    /// The bytes. Of compressed data that ends early or is damaged, what comes before that.
+    /// The bytes. If the compressed data is truncated or corrupt: those before the defect.
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::AsSent(bytes) => bytes,
@@ -46,20 +46,19 @@ impl<'a> Decoded<'a> {
         }
     }
 
-    /// Whether nothing contradicts the bytes: the compressed data was in its format, and had no checksum of other data. Data
-    /// that ends early is intact as far as it goes.
+    /// Whether the compressed data was well-formed and its checksum, as far as present, matched. Truncated data can be intact.
     pub fn is_intact(&self) -> bool {
         self.intact
     }
 
-    /// The same without one more coding.
+    /// The same body with one more coding removed.
     fn inflated(&self, coding: Coding, limit: usize) -> Result<Self, CodingError> {
         let inflated = coding.inflate(self.bytes(), limit)?;
         Ok(Self { bytes: Bytes::Inflated(inflated.bytes), intact: self.intact && inflated.intact })
     }
 }
 
-/// The size only: the bytes may hold a token.
+/// Shows only the size, because the bytes may hold a token.
 impl fmt::Debug for Decoded<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decoded").field("bytes", &self.bytes().len()).field("intact", &self.intact).finish()
@@ -72,33 +71,34 @@ pub enum CodingError {
     /// It is larger than the limit, before or after inflating.
     #[error("the body is too large")]
     TooLarge,
-    /// The header fields name a coding that is not known, or that the body is not in.
-    #[error("the content coding cannot be undone")]
+    /// The header fields name an unsupported coding, or one that does not match the body.
+    #[error("the content coding is not supported or does not match the body")]
     NotDecodable,
 }
 
-/// `body` without the content codings that `headers` name, each of them `identity`, `gzip`, `x-gzip` or `deflate` (in the zlib
-/// format or raw). `limit` is the largest size, before and after inflating.
+/// `body` without the content codings that `headers` name. Supports `identity`, `gzip`, `x-gzip` and `deflate` (zlib format or raw).
+/// `limit` is the maximum size in bytes, before and after inflating.
 ///
 /// # Errors
 ///
-/// When the body is too large, in another coding, or not in the coding that is named.
+/// When the body is too large, a coding is not supported, or the body does not match its codings.
 pub fn decode<'a>(headers: &HeaderMap, body: &'a [u8], limit: usize) -> Result<Decoded<'a>, CodingError> {
     if body.len() > limit {
         return Err(CodingError::TooLarge);
     }
     let codings = declared(headers)?;
-    // They are named in the order in which they were applied.
+    // Codings are listed in the order in which they were applied.
     codings.into_iter().rev().try_fold(Decoded::as_sent(body), |decoded, coding| decoded.inflated(coding, limit))
 }
 
-/// The first result of `read` for what `body` may stand for: the body without the codings that `headers` name; then as it was
-/// sent, since servers name codings that they have not applied; each of them also without gzip and zlib that it visibly begins
-/// with, since gateways apply codings that they do not name. `Ok(None)` when all of that was tried without a result.
+/// The first result of `read` for any interpretation of `body`. Tries the body without the codings that `headers` name, then the body as
+/// sent, because some servers name codings that they have not applied. From each of them, it also removes gzip and zlib codings
+/// recognised by their first bytes, because some gateways apply codings that they do not name. `Ok(None)` if all interpretations were
+/// tried without a result.
 ///
 /// # Errors
 ///
-/// When `read` had no result, and something could not be tried.
+/// When `read` had no result, and an interpretation could not be tried.
 pub fn find<T>(
     headers: &HeaderMap,
     body: &[u8],
@@ -127,15 +127,15 @@ pub fn find<T>(
     obstacle.map_or(Ok(None), Err)
 }
 
-/// A content coding that can be undone.
+/// A supported content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     Gzip,
     Deflate,
 }
 
-/// The codings that `headers` name, but for `identity`. Fields are one list, however many there are; their names are compared
-/// without case, and empty elements do not count (RFC 9110, 5.6.1 and 8.4.1).
+/// The codings that `headers` name, except `identity`. All fields form one list. Names match case-insensitively, and empty elements are
+/// ignored (RFC 9110, 5.6.1 and 8.4.1).
 fn declared(headers: &HeaderMap) -> Result<Vec<Coding>, CodingError> {
     let values = headers.get_all(header::CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
     let names = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
@@ -151,7 +151,7 @@ fn declared(headers: &HeaderMap) -> Result<Vec<Coding>, CodingError> {
     if codings.len() > MAX_CODINGS { Err(CodingError::NotDecodable) } else { Ok(codings) }
 }
 
-/// The coding that `bytes` begin like. No text begins like gzip, and none of the vendor's begins like zlib.
+/// The coding that the first bytes of `bytes` indicate. No text begins like gzip, and no text from the vendor begins like zlib.
 fn visible(bytes: &[u8]) -> Option<Coding> {
     if bytes.starts_with(&GZIP_MAGIC) {
         return Some(Coding::Gzip);
@@ -176,7 +176,7 @@ impl Coding {
         match self {
             Self::Gzip => gunzip(body, limit),
             Self::Deflate => {
-                // RFC 9110, 8.4.1.2, means the zlib format; some servers leave its frame out.
+                // RFC 9110, 8.4.1.2, specifies the zlib format; some servers send raw deflate.
                 let framed = is_zlib(body).then(|| stream(body, true, limit)).transpose()?;
                 match framed {
                     Some((bytes, End::Damaged)) => Ok(match stream(body, false, limit) {
@@ -193,12 +193,12 @@ impl Coding {
     }
 }
 
-/// The plain data of every gzip member in a row that `body` begins with. Other bytes after them, such as padding, do not count.
+/// The plain data of all consecutive gzip members at the start of `body`. Other bytes after them, such as padding, are ignored.
 fn gunzip(body: &[u8], limit: usize) -> Result<Inflated, CodingError> {
     let mut bytes = room(limit);
     let (mut intact, mut rest) = (true, body);
     for member in 0..MAX_MEMBERS {
-        // Reads the header, and leaves the reader at what follows it.
+        // Reads the header, and leaves the reader at the compressed data.
         let header = GzDecoder::new(rest);
         if header.header().is_none() {
             if member == 0 {
@@ -222,7 +222,7 @@ fn gunzip(body: &[u8], limit: usize) -> Result<Inflated, CodingError> {
     Ok(Inflated { bytes, intact })
 }
 
-/// The plain data of a deflate stream, with the frame of zlib or raw, and how it ended.
+/// The plain data of a deflate stream, in zlib format or raw, and how it ended.
 fn stream(body: &[u8], zlib: bool, limit: usize) -> Result<(Zeroizing<Vec<u8>>, End), CodingError> {
     let mut bytes = room(limit);
     let (_, end) = inflate_into(&mut bytes, body, zlib, limit)?;
@@ -237,16 +237,16 @@ enum End {
     Damaged,
 }
 
-/// Room for all that may be inflated, so that it is never moved, which would leave a copy behind; and for one byte more, which shows
-/// that there is more.
+/// A buffer with capacity for all inflated data: growing would move it and leave a copy in memory. It has one byte more than the limit, to
+/// detect that the limit is exceeded.
 fn room(limit: usize) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(Vec::with_capacity(limit + 1))
 }
 
-/// Appends the plain data of `data` to `bytes`, a vector with `room` for it; says how much of `data` was used, and how it ended.
+/// Appends the plain data of `data` to `bytes`, which comes from [`room`]. Returns how many bytes of `data` were used, and how it ended.
 fn inflate_into(bytes: &mut Vec<u8>, data: &[u8], zlib: bool, limit: usize) -> Result<(usize, End), CodingError> {
     let mut inflater = Decompress::new(zlib);
-    // `Finish` at the first call says that this is all: the inflater writes to the output alone, and keeps nothing.
+    // `Finish` on the first call means that this is all input: the inflater writes directly to the output and buffers nothing.
     let outcome = inflater.decompress_vec(data, bytes, FlushDecompress::Finish);
     if bytes.len() > limit {
         return Err(CodingError::TooLarge);

@@ -1,8 +1,8 @@
-//! Adds the member `partnerId` to the JSON body of a Connect call, by bytes: nothing is parsed into values and written again.
+//! Adds the member `partnerId` to the JSON body of a Connect call, by inserting bytes instead of reserialising the body.
 //!
-//! Connect generates links for a partner, whose identifier the vendor takes from the body. Callers of this proxy do not know it.
+//! Connect generates links for a partner, and the vendor reads the partner's identifier from the body. Clients of this proxy do not know it.
 //!
-//! Deliberately absent: a byte order mark, which JSON texts must not begin with (RFC 8259, 8.1), and other encodings than UTF-8.
+//! Deliberately absent: byte order marks, which JSON texts must not have (RFC 8259, 8.1), and encodings other than UTF-8.
 
 use std::{fmt, str};
 
@@ -14,17 +14,17 @@ use serde::{
 /// The member's name.
 const NAME: &str = "partnerId";
 
-/// `body` with the member `partnerId` of the value `id` before its first member; every other byte stays. `None` where `body` is not
-/// one JSON object, or has such a member at its top already, whatever its value.
+/// `body` with the member `partnerId`, of value `id`, inserted before its first member. All other bytes are unchanged. `None` if `body` is
+/// not a single JSON object, or already has such a member at its top level, with any value.
 pub fn inserted(body: &[u8], id: &str) -> Option<Vec<u8>> {
     let text = str::from_utf8(body).ok()?;
     let has_members = members_without_partner_id(text)?;
     let start = text.find('{')? + 1;
     let mut edited = Vec::with_capacity(body.len() + NAME.len() + id.len() + 16);
     edited.extend_from_slice(&body[..start]);
-    serde_json::to_writer(&mut edited, NAME).expect("text is always serialisable");
+    serde_json::to_writer(&mut edited, NAME).expect("a string is always serialisable");
     edited.push(b':');
-    serde_json::to_writer(&mut edited, id).expect("text is always serialisable");
+    serde_json::to_writer(&mut edited, id).expect("a string is always serialisable");
     if has_members {
         edited.push(b',');
     }
@@ -32,7 +32,7 @@ pub fn inserted(body: &[u8], id: &str) -> Option<Vec<u8>> {
     Some(edited)
 }
 
-/// Whether the JSON object `text` has members. `None` where it is no JSON object, or `partnerId` is one of them.
+/// Whether the JSON object `text` has members. `None` if it is not a JSON object, or `partnerId` is one of its members.
 fn members_without_partner_id(text: &str) -> Option<bool> {
     let mut parser = serde_json::Deserializer::from_str(text);
     let has_members = parser.deserialize_map(Members).ok()?;
@@ -40,7 +40,7 @@ fn members_without_partner_id(text: &str) -> Option<bool> {
     has_members
 }
 
-/// Reads an object: `Some(has_members)`, or `None` where `partnerId` is among its members.
+/// Reads an object: `Some(has_members)`, or `None` if `partnerId` is one of its members.
 struct Members;
 
 impl<'de> Visitor<'de> for Members {
@@ -61,7 +61,7 @@ impl<'de> Visitor<'de> for Members {
     }
 }
 
-/// Whether the name of a member is `partnerId`, once its escapes are decoded.
+/// Whether a member's name is `partnerId` after decoding its escapes.
 struct Name(bool);
 
 impl<'de> Deserialize<'de> for Name {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_member_is_added_as_the_first_one_and_every_other_byte_stays() {
+    fn the_member_comes_first_and_all_other_bytes_are_unchanged() {
         for (body, expected) in [
             ("{}", r#"{"partnerId":"1234583871234"}"#),
             (" {\n} \n", " {\"partnerId\":\"1234583871234\"\n} \n"),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partner_id_that_is_given_is_kept_whatever_its_value_and_spelling() {
+    fn an_existing_partner_id_is_kept_in_any_spelling() {
         for body in [
             r#"{"partnerId":"9"}"#,
             r#"{"partnerId":null}"#,
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_json_object_is_left_alone() {
+    fn other_bodies_than_one_json_object_are_unchanged() {
         for body in [
             "",
             " ",
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_may_be_nested_as_deep_as_it_is_long() {
+    fn deep_nesting_is_allowed() {
         let body = format!("{{\"a\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
         assert_eq!(inserted(body.as_bytes(), "1").map(|edited| edited.len()), Some(body.len() + 16));
     }
@@ -193,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_there_is_there_byte_for_byte(value in json(), pretty: bool, before in "[ \t\r\n]{0,3}", after in "[ \t\r\n]{0,3}") {
+        fn existing_bytes_are_unchanged(value in json(), pretty: bool, before in "[ \t\r\n]{0,3}", after in "[ \t\r\n]{0,3}") {
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
             let body = before + &text + &after;
             let edited = inserted(body.as_bytes(), "17");
@@ -210,7 +210,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_break_it(body in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_do_not_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
             let is_object = serde_json::from_slice::<Value>(&body).is_ok_and(|value| value.is_object());
             prop_assert!(inserted(&body, "17").is_none() || is_object);
         }

@@ -1,10 +1,11 @@
-//! Whether a 401 is about the token: the one kind of 401 that a new token can fix.
+//! Decides whether a 401 is about the token: the only kind of 401 that a new token can fix.
 //!
-//! A pure function on the answer's head and a bounded copy of its body. In doubt it is not, since each refresh is a token request and
-//! the client gets the 401 either way. The copy may be inflated here; what the caller gets is
-//! the upstream's bytes, unchanged.
+//! A pure function on the response's header fields and a bounded copy of its body. In doubt, the 401 is not about the token, because each
+//! refresh costs a token request, and the client gets the 401 in any case. Only the copy is inflated; the client gets the upstream's bytes
+//! unchanged.
 //!
-//! Deliberately absent: a guess where the body is in another coding than its head says, as the token endpoint's responses get.
+//! Deliberately absent: guessing the coding when the body does not match `Content-Encoding`, as is done for responses of the token
+//! endpoint.
 
 use http::HeaderMap;
 
@@ -14,15 +15,15 @@ use super::{
     coding,
 };
 
-/// The longest body of a 401 that is looked at, before and after inflating. The vendor's errors are below 1 KiB; a larger
-/// limit would only let a hostile or broken upstream take more memory for each request under way.
+/// The maximum size of a 401's body that is examined, before and after inflating. The vendor's errors are below 1 KiB; a larger limit
+/// would only let a hostile or broken upstream use more memory for each request in flight.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Whether a 401 says that the *token* is invalid or expired, and nothing else: by the vendor's codes in any of the body's
-/// shapes, by its plain sentences, or by `WWW-Authenticate: Bearer error="invalid_token"` (RFC 6750, 3).
+/// Whether a 401 reports only an invalid or expired *token*: by the vendor's codes in any format of the body, by its plain-text
+/// sentences, or by `WWW-Authenticate: Bearer error="invalid_token"` (RFC 6750, 3).
 ///
-/// Where a body speaks alone, a code beside the token's own is one too many. Where a challenge names the token, the body
-/// may say what it likes but that something else was wrong: gateways put codes of their own there.
+/// Without a challenge, all codes in the body must be about the token. If a challenge names the token, the body must not report another
+/// authentication fault; other codes are ignored, because gateways add their own.
 pub fn token_refused(headers: &HeaderMap, body: &[u8]) -> bool {
     let body = &body[..body.len().min(MAX_BODY_BYTES)];
     let plain = coding::decode(headers, body, MAX_BODY_BYTES).ok().filter(coding::Decoded::is_intact);

@@ -32,7 +32,7 @@ fn a_code_is_read_in_every_shape_of_the_vendor() {
 }
 
 #[test]
-fn a_code_is_read_from_one_error_and_from_a_list_wherever_it_stands() {
+fn a_code_is_read_from_one_error_or_a_list_at_any_level() {
     check(r#"{"Errors":{"Error":{"reasonCode":1503}}}"#, &["1503"]);
     check(r#"[{"code":24302,"message":"x"}]"#, &["24302"]);
     check(r#"[{"message":"x"},{"reasonCode":"24302"},{"code":10001}]"#, &["24302", "10001"]);
@@ -87,13 +87,13 @@ fn a_code_is_read_in_every_encoding_of_the_text() {
 }
 
 #[test]
-fn what_is_read_is_not_shown() {
+fn debug_does_not_show_the_body() {
     let reading = read(br#"{"access_token":"canary","code":10001}"#).unwrap();
     assert!(!format!("{reading:?}").contains("canary"), "{reading:?}");
 }
 
 #[test]
-fn l09_what_is_not_known_to_be_a_code_is_not_kept() {
+fn l09_text_that_is_not_a_known_code_is_not_kept() {
     for body in [
         "",
         "null",
@@ -131,7 +131,7 @@ fn l09_what_is_not_known_to_be_a_code_is_not_kept() {
 }
 
 #[test]
-fn a_body_that_was_cut_off_has_no_codes() {
+fn a_truncated_body_has_no_codes() {
     for body in [
         r#"{"code":"10023","message":"x"}"#,
         "Expired (Finicity-App-Token)",
@@ -144,7 +144,7 @@ fn a_body_that_was_cut_off_has_no_codes() {
 }
 
 #[test]
-fn what_rejects_the_credentials_is_not_about_the_token() {
+fn codes_that_reject_credentials_are_not_about_the_token() {
     for code in ["24302", "10001", "10021", "12401", "10026", "10027", "invalid_client", "invalid_grant"] {
         assert!(rejects_credentials(code), "{code}");
     }
@@ -155,12 +155,12 @@ fn what_rejects_the_credentials_is_not_about_the_token() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..512)) {
+    fn arbitrary_bytes_have_no_codes(body in prop::collection::vec(any::<u8>(), 0..512)) {
         prop_assert_eq!(codes(&body), Vec::<String>::new());
     }
 
     #[test]
-    fn only_short_numbers_and_known_words_come_out(
+    fn only_short_numbers_and_known_words_are_kept(
         parts in prop::collection::vec("<error>|</error>|<code>|</code>|[{}:,]|\"code\"|\"error\"|\"?[0-9]{1,8}\"?|\"?canary\"?", 0..24),
     ) {
         for code in codes(parts.concat().as_bytes()) {

@@ -1,20 +1,20 @@
-//! A body of the vendor's as text and as JSON, in memory that is overwritten when it is dropped: it may hold a token.
+//! The body of a vendor response as text and as JSON, in memory that is overwritten on drop, because it may hold a token.
 
 use std::fmt;
 
 use serde_json::Value;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// The byte order mark, in UTF-8 and in the two forms of UTF-16.
+/// The byte order mark, in UTF-8 and in both byte orders of UTF-16.
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 const UTF16_LE_MARK: &[u8] = b"\xff\xfe";
 const UTF16_BE_MARK: &[u8] = b"\xfe\xff";
 
-/// The most bytes of UTF-8 that one byte that is none becomes, and one unit of UTF-16.
+/// The maximum number of UTF-8 bytes per invalid input byte (U+FFFD) or per UTF-16 unit.
 const LONGEST_CHARACTER: usize = 3;
 
-/// `body` as text without a byte order mark: UTF-8, or UTF-16 where its mark says so. Whatever is neither, such as Latin-1 in a
-/// message, becomes U+FFFD, so that the rest of the text can still be read.
+/// `body` as text without a byte order mark: UTF-16 if the mark says so, otherwise UTF-8. Invalid sequences, such as Latin-1 in a message,
+/// become U+FFFD, so that the rest of the text can still be read.
 pub(super) fn text(mut body: &[u8]) -> Zeroizing<String> {
     if let Some(units) = body.strip_prefix(UTF16_LE_MARK) {
         return utf16(units, u16::from_le_bytes);
@@ -45,7 +45,7 @@ fn utf16(bytes: &[u8], unit: impl Fn([u8; 2]) -> u16) -> Zeroizing<String> {
     text
 }
 
-/// A JSON value whose texts are overwritten when it is dropped. `Debug` shows nothing of it.
+/// A JSON value. Its strings are overwritten on drop, and `Debug` does not show it.
 pub struct Json(Value);
 
 impl Json {
@@ -53,18 +53,18 @@ impl Json {
         serde_json::from_str(text).ok().map(Self)
     }
 
-    /// The value. A copy of a part of it is not overwritten.
+    /// The value. Copies of its parts are not overwritten.
     pub fn value(&self) -> &Value {
         &self.0
     }
 
-    /// The member `name` of the object that this is, where it has one that is not `null`.
+    /// The member `name`, if this is an object that has it and it is not `null`.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    /// The text of the member `name`, moved out of the value; the caller has to overwrite it. `None` where there is no such
-    /// member, or where it is no text.
+    /// Moves the string member `name` out of the value; the caller must overwrite it. `None` if there is no such member, or it is not a
+    /// string.
     pub fn take_text(&mut self, name: &str) -> Option<String> {
         match self.0.get_mut(name)? {
             Value::String(text) => Some(std::mem::take(text)),
@@ -85,7 +85,7 @@ impl Drop for Json {
     }
 }
 
-/// The parser limits how deep a value can be.
+/// Overwrites all strings in `value` recursively. The JSON parser limits its depth.
 fn overwrite(value: &mut Value) {
     match value {
         Value::String(text) => text.zeroize(),

@@ -1,9 +1,9 @@
-//! Whether a webhook is genuine: the vendor signs the raw body with HMAC-SHA256, keyed by the partner secret, and sends the signature
-//! as 64 lower-case hexadecimal digits.
+//! Verifies webhooks: the vendor signs the raw body with HMAC-SHA256, keyed by the partner secret, and sends the signature as 64 lower-case
+//! hexadecimal digits.
 //!
-//! Only the bytes as received can be verified. A body that was parsed and written again has other bytes, and another signature.
+//! Only the bytes as received can be verified. A body that was parsed and serialised again has different bytes, and a different signature.
 //!
-//! Deliberately absent: report and `TxPUSH` notifications. The former are not signed, and how the latter are is not documented.
+//! Deliberately absent: report and `TxPUSH` notifications. Reports are not signed, and the signature of `TxPUSH` is not documented.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use tokio::time::Instant;
 
 use crate::secret::Secret;
 
-/// How long the secret before the current one is accepted: the vendor's grace period after a rotation.
+/// How long the previous secret is accepted: the vendor's grace period after a rotation.
 pub const PREVIOUS_KEY_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A signature as it was sent. `Debug` shows nothing of it.
+/// A signature as received. `Debug` does not show it.
 #[derive(Clone, Copy)]
 pub struct Signature([u8; Self::BYTES]);
 
 impl Signature {
     const BYTES: usize = 32;
 
-    /// The signature in the field `name` of `headers`: there once, with exactly 64 lower-case hexadecimal digits. `None` for
-    /// anything else.
+    /// Parses the signature in the field `name` of `headers`. `None` unless there is exactly one such field, with exactly 64 lower-case
+    /// hexadecimal digits.
     pub fn parse(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
         let mut values = headers.get_all(name).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -40,24 +40,24 @@ impl std::fmt::Debug for Signature {
     }
 }
 
-/// The secrets by which webhooks are signed.
+/// The secrets that webhooks are signed with.
 #[derive(Clone, Debug, Default)]
 pub struct SigningKeys {
     current: Option<Secret<String>>,
-    /// The one before a rotation that this process has seen, and until when it is accepted.
+    /// The secret before a rotation that this process has observed, and when it expires.
     previous: Option<(Secret<String>, Instant)>,
-    /// One that an operator gave as the previous one. It is accepted as long as it is given.
+    /// The previous secret in the operator's configuration. It is accepted as long as it is configured.
     given_previous: Option<Secret<String>>,
 }
 
 impl SigningKeys {
-    /// `current`, and the one before it if an operator gave it.
+    /// The `current` secret, and the previous one if the operator configured it.
     pub fn new(current: Option<Secret<String>>, given_previous: Option<Secret<String>>) -> Self {
         Self { current, previous: None, given_previous }
     }
 
-    /// The keys after a rotation to `current` at `now`: the one before it is accepted for [`PREVIOUS_KEY_LIFETIME`]. The same keys
-    /// where `current` is the current one already.
+    /// The keys after a rotation to `current` at `now`: the previous one is accepted for [`PREVIOUS_KEY_LIFETIME`]. If `current` has not
+    /// changed, neither has the observed previous key or its expiry.
     #[must_use]
     pub fn rotated(
         &self,
@@ -76,14 +76,14 @@ impl SigningKeys {
         is_equal(self.current.as_ref(), current)
     }
 
-    /// All secrets that may be in use, which no output may ever show.
+    /// All secrets, for the scrubber: no output must show them.
     pub fn secrets(&self) -> Vec<Secret<Vec<u8>>> {
         let previous = self.previous.as_ref().map(|(secret, _)| secret);
         let all = [self.current.as_ref(), previous, self.given_previous.as_ref()];
         all.into_iter().flatten().map(|secret| Secret::new(secret.expose().as_bytes().to_vec())).collect()
     }
 
-    /// Begins the verification of a body, by the keys that are accepted at `now`. `None` where there is no key.
+    /// Begins the verification of a body with the keys accepted at `now`. `None` if there is no key.
     pub fn verifier(&self, now: Instant) -> Option<Verifier> {
         let previous = self.previous.as_ref().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
         let accepted = [self.current.as_ref(), previous, self.given_previous.as_ref()].into_iter().flatten();
@@ -101,19 +101,19 @@ fn is_equal(one: Option<&Secret<String>>, other: Option<&Secret<String>>) -> boo
     one.map(Secret::expose) == other.map(Secret::expose)
 }
 
-/// The verification of one body, which is fed as it arrives.
+/// Verifies one body incrementally.
 pub struct Verifier(Vec<(hmac::Context, hmac::Key)>);
 
 impl Verifier {
-    /// Takes the next bytes of the body.
+    /// Adds the next bytes of the body.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.iter_mut().for_each(|(context, _)| context.update(bytes));
     }
 
-    /// Whether `signature` is that of the whole body by one of the keys. Takes the same time whichever byte differs.
+    /// Whether `signature` matches the complete body and one of the keys, in constant time.
     pub fn is_genuine(self, signature: &Signature) -> bool {
         let matches = self.0.into_iter().map(|(context, key)| {
-            // Both are signed once more, so that the comparison is one that `ring` makes in constant time.
+            // Signs both values once more, because `ring` compares only in `verify`, and does so in constant time.
             let expected = context.sign();
             hmac::verify(&key, expected.as_ref(), hmac::sign(&key, &signature.0).as_ref()).is_ok()
         });
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// The sample secret of the vendor's description.
+    /// The sample secret in the vendor's API description.
     const KEY: &str = "aqJ5Ic4SEVx2IgDQ6oR4";
     const NAME: HeaderName = HeaderName::from_static("x-finicity-signature");
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vectors_are_genuine() {
+    fn the_test_vectors_are_genuine() {
         for (body, signature) in [
             PING,
             (b"", "7e8a5fcd92186874859dfea6b578b39454fb230529ee577421381f504a0c4171"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_was_written_again_is_another_one() {
+    fn a_reserialised_body_is_not_genuine() {
         let (body, signature) = PING;
         let value: serde_json::Value = serde_json::from_slice(body).unwrap();
         let pretty = serde_json::to_vec_pretty(&value).unwrap();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bit_of_body_or_signature_can_be_another_one() {
+    fn a_flipped_bit_in_body_or_signature_is_not_genuine() {
         let (body, signature) = PING;
         for bit in 0..body.len() * 8 {
             let mut flipped = body.to_vec();
@@ -239,7 +239,7 @@ mod tests {
         assert!(is_genuine(&rotated, body, &[signature], start + 29 * day));
         assert!(!is_genuine(&rotated, body, &[signature], start + 30 * day));
         assert!(is_genuine(&rotated, body, &[&sign("another-Secret-1!", body)], start + 40 * day));
-        // The same secret again is no rotation, and does not extend the time.
+        // The same secret is not a rotation, and does not extend the time.
         let same = rotated.rotated(Some("another-Secret-1!".into()), None, start + 20 * day);
         assert!(is_genuine(&same, body, &[signature], start + 29 * day));
         assert!(!is_genuine(&same, body, &[signature], start + 30 * day));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_previous_secret_that_is_given_is_accepted_as_long_as_it_is() {
+    fn a_configured_previous_secret_does_not_expire() {
         let (body, signature) = PING;
         let now = Instant::now();
         let given = SigningKeys::new(Some("another-Secret-1!".into()), Some(KEY.into()));
@@ -272,7 +272,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_signed_is_genuine_in_whatever_pieces_it_comes(body: Vec<u8>, key in ".{1,100}") {
+        fn a_signed_body_is_genuine_in_any_pieces(body: Vec<u8>, key in ".{1,100}") {
             prop_assert!(is_genuine(&keys(&key), &body, &[&sign(&key, &body)], Instant::now()));
             prop_assert!(!is_genuine(&keys(&(key.clone() + "x")), &body, &[&sign(&key, &body)], Instant::now()));
         }

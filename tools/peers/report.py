@@ -1,4 +1,4 @@
-"""What the measurements share towards their user: options, progress, Markdown tables, and figures as JSON."""
+"""The user interface of all measurements: options, progress, Markdown tables, and figures as JSON."""
 import json
 import subprocess
 import sys
@@ -9,15 +9,15 @@ from rig import Failed, interruptible, raise_open_files
 
 
 def add_arguments(parser):
-    """The options that all measurements have."""
-    parser.add_argument("--peers", default="nginx,HAProxy,Envoy", help="which others to measure, \"\" for none (all)")
-    parser.add_argument("--binary", type=Path, help="the finicity-proxy to measure (target/release/finicity-proxy)")
-    parser.add_argument("--install", action="store_true", help="install what is missing: Debian packages, Envoy in target/peers")
-    parser.add_argument("--json", type=Path, help="keep the figures in this file")
+    """Adds the options that all measurements have."""
+    parser.add_argument("--peers", default="nginx,HAProxy,Envoy", help="other proxies to measure, \"\" for none (all)")
+    parser.add_argument("--binary", type=Path, help="finicity-proxy binary to measure (target/release/finicity-proxy)")
+    parser.add_argument("--install", action="store_true", help="install missing programs: Debian packages, Envoy in target/peers")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
 
 
 def prepare(arguments, others):
-    """Sees to all programs. Returns the proxies to measure, finicity-proxy first."""
+    """Checks or installs all programs. Returns the proxies to measure, finicity-proxy first."""
     if arguments.binary:
         proxies.Ours.binary = arguments.binary.resolve()
     kinds = proxies.chosen(arguments.peers)
@@ -27,7 +27,7 @@ def prepare(arguments, others):
 
 
 def run(main):
-    """Runs a measurement; what fails is told in a line, and everything that was started ends."""
+    """Runs a measurement. Prints a failure in one line, and stops everything that was started."""
     interruptible()
     try:
         sys.exit(main())
@@ -38,19 +38,19 @@ def run(main):
 
 
 def progress(text):
-    """A line for who is waiting."""
+    """Prints a progress line to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def save(arguments, result):
-    """Keeps the figures where --json says, without digits that mean nothing."""
+    """Writes the figures to the file of --json, without insignificant digits."""
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(rounded(result), indent=1, ensure_ascii=False) + "\n")
 
 
 def rounded(value):
-    """The same with no more than two digits after the point."""
+    """The value with at most two decimal places."""
     if isinstance(value, dict):
         return {key: rounded(of) for key, of in value.items()}
     if isinstance(value, list):
@@ -70,7 +70,7 @@ def markdown(head, rows):
 
 
 def place(result):
-    """When, where and with what the figures were taken, in a sentence."""
+    """When, where and with which versions the figures were measured, in one sentence."""
     at = result["machine"]
     versions = ", ".join(result["versions"].values())
     return f"{at['date']}, {at['cpu']}, {at['cores']} cores, {at['system']}, load {at['load_before']:.1f} before;\n{versions}.\n"

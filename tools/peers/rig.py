@@ -1,6 +1,6 @@
-"""What every measurement here needs: processes on chosen cores, certificates, the upstream, and what the kernel counted.
+"""The basis of all measurements: processes on chosen cores, certificates, the upstream, and the kernel's counters.
 
-All of it talks over 127.0.0.1, and all of it ends with the `with` block of its `Rig`, also when that is interrupted.
+All traffic uses 127.0.0.1. All processes end with the `with` block of their `Rig`, even if it is interrupted.
 """
 import ctypes
 import datetime
@@ -20,20 +20,20 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or PROJECT / "target")
 
-# Debian has servers where only root looks.
+# Debian installs servers in directories that only root's PATH includes.
 os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 
-# What the upstream gives out, and then wants to see in every request.
+# The upstream issues this token, and requires it and the App Key in every request.
 TOKEN = "measured." + "t" * 80
 APP_KEY = "c0ffee00c0ffee00c0ffee00c0ffee00"
 
 CUSTOMERS = "/aggregation/v1/customers?limit=5"
 ACCOUNTS = "/aggregation/v1/customers/1005061234/accounts"
 
-# The sizes of answers that the upstream has, as `/body/SIZE`.
+# The sizes of the upstream's responses to `/body/SIZE`.
 BODIES = [0, 1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 10 << 20, 100 << 20]
 
-# How long a process may take to answer after it was started, and to end after it was told to, in seconds.
+# The maximum times for a process to respond after its start, and to exit after a signal, in seconds.
 START_TIMEOUT = 20
 STOP_TIMEOUT = 5
 
@@ -42,17 +42,17 @@ LIBC = ctypes.CDLL(None)
 
 
 class Failed(Exception):
-    """What went wrong, and what to do."""
+    """A failure, with what to do about it."""
 
 
 def interruptible():
-    """A SIGTERM or SIGHUP ends this program as Ctrl-C does: with everything that it started."""
+    """Makes SIGTERM and SIGHUP end this program like Ctrl-C: together with everything that it started."""
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: sys.exit(130))
 
 
 def cores():
-    """(the core of the proxy, the core of load and upstream)."""
+    """(the core for the proxy, the core for load and upstream)."""
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
         raise Failed("two cores are needed: one for the proxy, one for the load and the upstream")
@@ -60,7 +60,7 @@ def cores():
 
 
 def raise_open_files(wanted):
-    """Lets this process and its children have so many open files, or as many as the system gives. Returns how many."""
+    """Raises RLIMIT_NOFILE for this process and its children to `wanted`, or as far as the system permits. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in ((wanted, max(wanted, hard)), (min(wanted, hard), hard)):
         try:
@@ -73,14 +73,14 @@ def raise_open_files(wanted):
 
 
 def free_port():
-    """A port of 127.0.0.1 on which nobody listens."""
+    """An unused port of 127.0.0.1."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 def seconds_of(pids):
-    """(user, system) CPU time so far of these processes together, in seconds."""
+    """(user, system) CPU time used so far by these processes together, in seconds."""
     user = system = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -90,7 +90,7 @@ def seconds_of(pids):
 
 
 class Running:
-    """A process and those that it started, in a session of their own; what they print goes into a file."""
+    """A process and its descendants, in their own session. Their output goes into a file."""
 
     def __init__(self, name, command, on, log, environment):
         parent = os.getpid()
@@ -110,7 +110,7 @@ class Running:
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 env=clean, start_new_session=True, preexec_fn=before_exec,
             )
-        # When it became the program, without the time that Python needs to get there.
+        # The time of exec, without Python's overhead before it.
         self.started = float(os.read(read, 64))
         os.close(read)
         os.close(write)
@@ -127,7 +127,7 @@ class Running:
         return found
 
     def exact_seconds(self):
-        """CPU time so far of all threads that still run, in seconds, as exactly as the scheduler knows it."""
+        """CPU time used so far by all running threads, in seconds, with the scheduler's precision."""
         threads = [task for pid in self.pids() for task in Path(f"/proc/{pid}/task").glob("*/schedstat")]
         return sum(int(task.read_text().split()[0]) for task in threads) / 1e9
 
@@ -140,11 +140,11 @@ class Running:
         return max(sizes)
 
     def tail(self):
-        """The end of the log, for a message."""
+        """The end of the log, for error messages."""
         return self.log.read_text(errors="replace")[-800:]
 
     def stop(self):
-        """Ends all processes of the session: politely, then by force."""
+        """Stops all processes of the session: with SIGTERM, then with SIGKILL."""
         for signum in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, signum)
@@ -158,7 +158,7 @@ class Running:
 
 
 class Rig:
-    """A folder, certificates, the upstream, and every process that was started here."""
+    """A temporary directory, certificates, the upstream, and all processes started here."""
 
     def __init__(self, http2=False):
         self.http2 = http2
@@ -168,7 +168,7 @@ class Rig:
     def __enter__(self):
         self.temporary = tempfile.TemporaryDirectory(prefix="finicity-proxy-peers-")
         self.folder = Path(self.temporary.name)
-        self.folder.chmod(0o755)  # nginx, started by root, serves as another user
+        self.folder.chmod(0o755)  # nginx workers run as another user when root starts it
         try:
             self.make_certificates()
             self.start_upstream()
@@ -183,7 +183,7 @@ class Rig:
         self.temporary.cleanup()
 
     def file(self, name, text=None):
-        """The path of a file in the folder, written with `text`, if there is one."""
+        """The path of a file in the directory. Writes `text` to it, if given."""
         path = self.folder / name
         if text is not None:
             path.write_text(text)
@@ -196,7 +196,7 @@ class Rig:
         return running
 
     def make_certificates(self):
-        """A certificate authority, and the upstream's certificate for `localhost` by it."""
+        """Creates a CA, and the upstream's certificate for `localhost`."""
         def openssl(*arguments):
             done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True, cwd=self.folder)
             if done.returncode:
@@ -211,16 +211,16 @@ class Rig:
                 "-days", 2, "-extfile", "names", "-out", "upstream.pem")
 
     def start_upstream(self):
-        """nginx over TLS, which answers 401 to a request without both headers, and reads a body before it answers.
+        """Starts nginx over TLS. It returns 401 to requests without both headers, and reads a request body before it responds.
 
-        A `return` alone would answer before the body has come, upon which a proxy may close the caller's connection.
+        A `return` alone would respond before the body arrives, and then a proxy may close the client's connection.
         """
         www = self.folder / "www"
         www.mkdir()
         customer = {"id": "1005061234", "type": "testing", "username": "customer", "createdDate": "1412792539",
                     "firstName": "f" * 380, "lastName": "l" * 420}
-        answer = json.dumps({"found": 1, "displaying": 1, "moreAvailable": False, "customers": [customer]})
-        (www / "customers").write_text(answer)
+        response = json.dumps({"found": 1, "displaying": 1, "moreAvailable": False, "customers": [customer]})
+        (www / "customers").write_text(response)
         (www / "body").mkdir()
         for size in BODIES:
             with open(www / "body" / str(size), "wb") as body:
@@ -261,7 +261,7 @@ http {{
         location = {ACCOUNTS} {{
             if ($stranger) {{ return 401; }}
             client_body_buffer_size 128m;
-            proxy_pass http://answer;
+            proxy_pass http://response;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header Content-Length "";
@@ -272,13 +272,13 @@ http {{
             try_files /customers =404;
         }}
     }}
-    upstream answer {{
-        server unix:{self.folder}/answer.sock;
+    upstream response {{
+        server unix:{self.folder}/response.sock;
         keepalive 64;
     }}
     server {{
-        listen unix:{self.folder}/answer.sock;
-        location / {{ return 200 '{answer}'; }}
+        listen unix:{self.folder}/response.sock;
+        location / {{ return 200 '{response}'; }}
         location = /status {{ stub_status; }}
     }}
 }}
@@ -287,17 +287,17 @@ http {{
         until(lambda: connects(self.upstream_port), upstream, "does not listen")
 
     def upstream_requests(self):
-        """How many requests the upstream has had so far."""
+        """The number of requests to the upstream so far."""
         with socket.socket(socket.AF_UNIX) as status:
             status.settimeout(STOP_TIMEOUT)
-            status.connect(str(self.folder / "answer.sock"))
+            status.connect(str(self.folder / "response.sock"))
             status.sendall(b"GET /status HTTP/1.0\r\n\r\n")
             text = status.makefile().read()
         return int(re.search(r"requests\s+\d+ \d+ (\d+)", text).group(1))
 
 
 def until(condition, running, problem):
-    """Waits until `condition` holds; fails when `running` ends, or the time is over."""
+    """Waits until `condition` holds. Fails when `running` exits, or after START_TIMEOUT."""
     end = time.monotonic() + START_TIMEOUT
     while not condition():
         if running.process.poll() is not None or time.monotonic() > end:
@@ -306,7 +306,7 @@ def until(condition, running, problem):
 
 
 def connects(port):
-    """Whether somebody listens on this port."""
+    """Whether a process listens on this port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
         return True
@@ -315,7 +315,7 @@ def connects(port):
 
 
 def machine():
-    """Where and when, for the figures: they compare within one machine only."""
+    """The machine and the time. Figures can be compared only within one machine."""
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     return {
         "date": datetime.date.today().isoformat(),

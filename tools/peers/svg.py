@@ -1,22 +1,22 @@
-"""Charts as SVG, written by hand: lines and groups of bars. They bring their own background, in light and in dark."""
+"""Charts as hand-written SVG: lines and groups of bars. They have their own background, in a light and a dark version."""
 import math
 from html import escape
 
 WIDTH, HEIGHT = 780, 420
 LEFT, RIGHT, TOP, BOTTOM = 66, 140, 58, 56
 
-# In the order of the series. Colours that people with any kind of colour vision tell apart, for a light page and for a dark one;
-# shapes tell them apart without colours.
+# In the order of the series. Colours that can be distinguished with any kind of colour vision, for light and dark pages. Shapes distinguish
+# the series without colours.
 LIGHT = ["#0060a8", "#00805e", "#b35c00", "#a8478a"]
 DARK = ["#5cb8f5", "#3ccfa0", "#f0a848", "#e08cc4"]
 SHAPES = ["circle", "square", "diamond", "triangle"]
 
-# Room that a label needs, in pixels.
+# The height of a label, in pixels.
 LABEL_HEIGHT = 17
 
 
 def style():
-    """The page's colours, chosen by what the reader prefers."""
+    """The page's colours, by the reader's preference for light or dark."""
     def rules(page, ink, faint, colours):
         own = "".join(f".s{at}{{stroke:{colour};fill:{colour}}}" for at, colour in enumerate(colours))
         return f".page{{fill:{page}}}text{{fill:{ink}}}.grid{{stroke:{faint}}}.axis{{stroke:{ink}}}{own}"
@@ -31,7 +31,7 @@ def style():
 
 
 def steps(most):
-    """Round values from 0 to at least `most`, five or so."""
+    """About five round values, from 0 to at least `most`."""
     raw = most / 5
     power = 10 ** math.floor(math.log10(raw))
     step = next(power * by for by in (1, 2, 2.5, 5, 10) if power * by >= raw)
@@ -39,12 +39,12 @@ def steps(most):
 
 
 def short(value):
-    """A value of an axis."""
+    """A value formatted for an axis."""
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:g}"
 
 
 class Chart:
-    """A title, a y axis from 0, and what is drawn between."""
+    """A title, a y axis from 0, and the drawing."""
 
     def __init__(self, title, y_title, x_title, most):
         self.title, self.parts = title, []
@@ -67,7 +67,7 @@ class Chart:
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{escape(text)}</text>')
 
     def mark(self, series, x, y, size=4.5):
-        """The shape of a series."""
+        """Draws the shape of a series."""
         shape = SHAPES[series % len(SHAPES)]
         if shape == "circle":
             self.parts.append(f'<circle class="s{series}" cx="{x:.1f}" cy="{y:.1f}" r="{size}"/>')
@@ -88,22 +88,22 @@ class Chart:
 
 
 def lines(title, y_title, x_title, positions, names, series):
-    """A chart of lines: `positions` are (place from 0 to 1, name or None) on the x axis, `series` is [(name, values)].
+    """A line chart. `positions` are from 0 to 1 on the x axis, `names` their labels or None, `series` is [(name, values)].
 
-    A value of None leaves its point out.
+    A value of None omits its point.
     """
     chart = Chart(title, y_title, x_title, max(value for _, values in series for value in values if value is not None) * 1.02)
     xs = [LEFT + 10 + place * (chart.right - LEFT - 20) for place in positions]
     for x, name in zip(xs, names):
         if name:
             chart.text(x, chart.bottom + 20, name, "middle")
-    # Labels at the ends of the lines, moved apart where they would touch.
+    # Labels at the ends of the lines, moved apart if they would overlap.
     ends = sorted((chart.y(next(value for value in reversed(values) if value is not None)), at) for at, (_, values) in enumerate(series))
     labels, above = {}, -math.inf
     for y, at in ends:
         above = labels[at] = max(y, above + LABEL_HEIGHT)
     excess = max(0, above - chart.bottom)
-    # The first series is drawn last, so that it lies on top.
+    # The first series is drawn last, to be on top.
     for at, (name, values) in reversed(list(enumerate(series))):
         points = [(x, chart.y(value)) for x, value in zip(xs, values) if value is not None]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -115,7 +115,7 @@ def lines(title, y_title, x_title, positions, names, series):
 
 
 def bars(title, y_title, groups, names, values):
-    """A chart of bars: `groups` are the names below, `names` the series, `values[series][group]` their heights."""
+    """A bar chart. `groups` are the labels below, `names` the series, `values[series][group]` the heights."""
     chart = Chart(title, y_title, "", max(max(row) for row in values))
     room = (chart.right - LEFT) / len(groups)
     wide = room * 0.78 / len(names)

@@ -1,4 +1,4 @@
-//! Three requests through the proxy, as each side saw them: what the client sent, what the upstream received, the response.
+//! Three requests through the proxy: what the client sent, what the upstream received, and the response.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,10 +12,10 @@ use super::super::{
 use super::Scheme;
 use crate::sandbox::{Credential, RecordedRequest, Sandbox};
 
-/// The longest part of a response body that is shown.
-const SHOWN_BYTES: usize = 160;
+/// The maximum number of characters of a response body to show.
+const SHOWN_CHARS: usize = 160;
 
-/// The maximum time for a response. The sandbox responds at once; above this, something is broken.
+/// The maximum time for a response. The sandbox responds immediately, so a slower response means that something is broken.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -28,10 +28,10 @@ struct DemoRequest {
     expected_status: u16,
 }
 
-/// Sends the requests and prints what each side saw. Returns whether all of it was as expected; what was not is printed.
+/// Sends the requests and prints what each side received, then any differences from what is expected. Returns whether there were none.
 pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox, scheme: Scheme) -> anyhow::Result<bool> {
     let mut faults = Vec::new();
-    print("The token call, made by the proxy before any caller came:\n");
+    print("The token request, sent by the proxy before any client request:\n");
     match sandbox.take_recorded().as_slice() {
         [call] => {
             show_received(call);
@@ -40,9 +40,9 @@ pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox, scheme: Sc
                 Scheme::Partner => "/aggregation/v2/partners/authentication",
             };
             let specified = call.method == "POST" && call.target == target && call.app_key == Credential::Valid;
-            faults.extend((!specified).then(|| format!("the token call is not POST {target} with the App Key")));
+            faults.extend((!specified).then(|| format!("the token request is not POST {target} with the App Key")));
         }
-        calls => faults.push(format!("there were {} token calls instead of one", calls.len())),
+        calls => faults.push(format!("the proxy sent {} token requests instead of one", calls.len())),
     }
 
     for (number, call) in requests().iter().enumerate() {
@@ -61,7 +61,7 @@ pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox, scheme: Sc
             faults.push(format!("{}: status {} instead of {}", call.title, response.head.status, call.expected_status));
         }
         if response.head.headers.contains_key(header::AUTHORIZATION) {
-            faults.push(format!("{}: the answer has a credential", call.title));
+            faults.push(format!("{}: the response contains a credential", call.title));
         }
     }
 
@@ -70,10 +70,10 @@ pub(super) async fn three_calls(proxy: SocketAddr, sandbox: &Sandbox, scheme: Sc
             Scheme::Oauth2 => "Finicity-App-Key and Authorization",
             Scheme::Partner => "Finicity-App-Key and Finicity-App-Token",
         };
-        print(format_args!("\nThe proxy added {injected} to each of them."));
-        print("All three calls were authenticated by the proxy; the caller sent no credential and saw none.");
+        print(format_args!("\nThe proxy added {injected} to each request."));
+        print("The proxy authenticated all three requests; the client sent no credentials and received none.");
     } else {
-        print(format_args!("\nThis is not as it should be:\n  {}", faults.join("\n  ")));
+        print(format_args!("\nUnexpected:\n  {}", faults.join("\n  ")));
     }
     Ok(faults.is_empty())
 }
@@ -117,27 +117,27 @@ async fn send(proxy: SocketAddr, call: &DemoRequest) -> anyhow::Result<LocalResp
     Ok(local_client::send(&[endpoint], &request, RESPONSE_TIMEOUT).await?)
 }
 
-/// What is wrong with what the upstream received.
+/// How the request that the upstream received differs from the expected one.
 fn check(call: &DemoRequest, seen: &RecordedRequest) -> Vec<String> {
     let mut faults = Vec::new();
     if seen.method != call.method.as_str() || seen.target != call.target {
         faults.push(format!("the upstream received {} {}", seen.method, seen.target));
     }
     if seen.app_key != Credential::Valid || seen.token != Credential::Valid {
-        faults.push("the upstream did not receive exactly one right App Key and one right token".to_owned());
+        faults.push("the upstream did not receive exactly one valid App Key and one valid token".to_owned());
     }
     let value = |name: &str| seen.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
     if value("accept") != Some("application/json") {
-        faults.push("Accept did not arrive".to_owned());
+        faults.push("the upstream did not receive Accept".to_owned());
     }
     if !call.body.is_empty() && value("content-type") != Some("application/json") {
-        faults.push("Content-Type did not arrive".to_owned());
+        faults.push("the upstream did not receive Content-Type".to_owned());
     }
     faults
 }
 
 fn show_sent(call: &DemoRequest, proxy: SocketAddr) {
-    print("   the caller sent");
+    print("   the client sent");
     print(format_args!("      {} http://{proxy}{}", call.method, call.target));
     print("      accept: application/json");
     if !call.body.is_empty() {
@@ -155,8 +155,8 @@ fn show_received(seen: &RecordedRequest) {
 
 fn show_response(response: &LocalResponse) {
     let body = &response.text;
-    let shown: String = body.chars().take(SHOWN_BYTES).collect();
+    let shown: String = body.chars().take(SHOWN_CHARS).collect();
     let more = if shown.len() < body.len() { " …" } else { "" };
-    print("   the caller got");
+    print("   the client received");
     print(format_args!("      {}\n      {shown}{more}", response.head.status));
 }

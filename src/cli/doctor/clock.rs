@@ -6,24 +6,27 @@ use http::{HeaderValue, header, response::Parts};
 
 use super::report::Finding;
 
-/// From this difference on, one of the two clocks is not synchronised. A date has a resolution of one second, and a response takes some.
+/// The difference from which one of the two clocks is considered not synchronised. It allows for the resolution of a `Date`, which is one
+/// second, and for the time that a response takes.
 const SKEW_WARNING: Duration = Duration::from_secs(30);
 
-/// From this difference on, certificates and signatures that are new or about to end are refused by one side.
+/// The difference from which one side is likely to reject certificates and signatures that are new or about to expire.
 const SKEW_FAILURE: Duration = Duration::from_secs(300);
 
-/// How far this machine's clock is from the `Date` of a response that was requested at `sent` and came at `received`, since the
-/// Unix epoch.
+/// The difference between this machine's clock and the `Date` of a response. `sent` and `received` are the times of the request and the
+/// response since the Unix epoch, by this machine's clock.
 pub(super) fn skew(head: &Parts, sent: Duration, received: Duration) -> Finding {
     let header = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let Some(date) = header(header::DATE) else { return Finding::skipped("the response has no Date") };
     let Some(date) = httpdate::parse_http_date(date).ok().and_then(|date| date.duration_since(UNIX_EPOCH).ok()) else {
-        return Finding::skipped("the Date of the response is not valid");
+        return Finding::skipped("the response has an invalid Date");
     };
     if head.headers.contains_key(header::AGE) {
-        return Finding::skipped("the response is one of a cache, whose Date is not that of now");
+        return Finding::skipped(
+            "the response comes from a cache (it has an Age), so its Date is not the current time",
+        );
     }
-    // A date has no fractions of a second, and was written somewhere between the two moments.
+    // A date has no fractions of a second, and was written at some time between `sent` and `received`.
     let (earliest, latest) = (date, date + Duration::from_secs(1));
     let (is_ahead, difference) =
         if sent > latest { (true, sent - latest) } else { (false, earliest.saturating_sub(received)) };
@@ -33,8 +36,7 @@ pub(super) fn skew(head: &Parts, sent: Duration, received: Duration) -> Finding 
     }
     let direction = if is_ahead { "ahead of" } else { "behind" };
     let detail = format!("this machine's clock is {seconds} s {direction} the upstream's Date");
-    let remedy = "synchronise the clock of this machine (in Kubernetes, of the node), or compare with a third one: the upstream's may be \
-                  wrong";
+    let remedy = "synchronise the clock of this machine (in Kubernetes, of the node); if it is correct, the upstream's clock is wrong";
     if difference < SKEW_FAILURE { Finding::warning(detail, remedy) } else { Finding::failed(detail, remedy) }
 }
 
@@ -44,8 +46,8 @@ mod tests {
 
     use super::*;
 
-    /// The outcome and text for a clock that says `seconds` more than the upstream's.
-    fn judged(seconds: i64) -> String {
+    /// The finding for a clock that is `seconds` ahead of the upstream's.
+    fn finding(seconds: i64) -> String {
         let date = UNIX_EPOCH + Duration::from_secs(1_000_000);
         let response = Response::builder().header(header::DATE, httpdate::fmt_http_date(date)).body(()).unwrap();
         let now = Duration::from_secs(1_000_000_u64.saturating_add_signed(seconds));
@@ -53,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_of_clocks_is_judged_by_its_size_and_direction() {
+    fn a_clock_difference_is_reported_by_size_and_direction() {
         for (seconds, outcome, text) in [
             (0, "Ok", "within 1 s"),
             (1, "Ok", "within 1 s"),
@@ -66,13 +68,13 @@ mod tests {
             (301, "Failed", "300 s ahead of"),
             (-900_000, "Failed", "900000 s behind"),
         ] {
-            let finding = judged(seconds);
+            let finding = finding(seconds);
             assert!(finding.contains(outcome) && finding.contains(text), "{seconds}: {finding}");
         }
     }
 
     #[test]
-    fn what_has_no_date_of_now_is_not_judged() {
+    fn a_response_without_a_current_date_is_skipped() {
         for (name, value) in [("x", "y"), ("date", "yesterday"), ("age", "7")] {
             let mut response = Response::builder().header(name, value);
             if name == "age" {

@@ -1,4 +1,4 @@
-//! The steps that look at this machine: configuration, credentials, state directory. Nothing is created or written.
+//! The steps that examine this machine: configuration, credentials, state directory. They create and write nothing.
 
 use std::{
     error::Error as _,
@@ -25,14 +25,14 @@ use crate::{
     telemetry::logging::scrubber,
 };
 
-/// The maximum time for reading the credentials, where a network is used.
+/// The maximum time for reading the credentials over a network.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The configuration, and the addresses to listen on.
+/// Checks the configuration and the addresses to listen on.
 pub(super) fn configuration(inputs: &Inputs) -> (Finding, Option<Config>) {
     let failed = |problems: &[Problem]| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        let remedy = "correct what is named; `finicity-proxy config` shows where each key was set";
+        let remedy = "correct these settings; `finicity-proxy config` shows where each key is set";
         (Finding::failed(lines.join("\n"), remedy), None)
     };
     let config = match config::load(inputs) {
@@ -47,21 +47,21 @@ pub(super) fn configuration(inputs: &Inputs) -> (Finding, Option<Config>) {
     (Finding::ok(detail), Some(config))
 }
 
-/// What came of reading the credentials.
+/// The result of reading the credentials.
 pub(super) struct CredentialCheck {
     pub(super) credentials: Option<Credentials>,
-    /// What is known of the identity that a store sees.
+    /// The finding about the identity by which a secret store knows this process.
     pub(super) identity: Finding,
 }
 
-/// Reads the credentials. A store that refuses the identity of this process fails the step after this one.
+/// Reads the credentials. If a store denies access to this process's identity, the next step (`store_identity`) fails instead of this one.
 pub(super) async fn credential_source(report: &mut Report, config: &Config) -> CredentialCheck {
     let mut source = config.credentials.source.open();
     let description = source.description();
     let mut identity = if source.uses_network() {
-        Finding::skipped("not known: the store was not read")
+        Finding::skipped("unknown: the store could not be read")
     } else {
-        Finding::skipped(format!("not needed: {description} is read without a network"))
+        Finding::skipped(format!("not needed: {description} uses no network"))
     };
     let uses_network = source.uses_network();
     let identity_of_step = &mut identity;
@@ -88,7 +88,7 @@ pub(super) async fn credential_source(report: &mut Report, config: &Config) -> C
             Err(_) => {
                 let limit = format_duration(SOURCE_TIMEOUT);
                 let remedy = "check that the store can be reached from here, and its status page";
-                (Finding::failed(format!("{description} did not answer within {limit}"), remedy), None)
+                (Finding::failed(format!("{description} did not respond within {limit}"), remedy), None)
             }
         }
     };
@@ -96,7 +96,7 @@ pub(super) async fn credential_source(report: &mut Report, config: &Config) -> C
     CredentialCheck { credentials, identity }
 }
 
-/// Where `credentials` came from, and how to recognise them.
+/// The source of `credentials`, their last change, and their fingerprint.
 fn read_from(description: &str, config: &Config, credentials: &Credentials) -> String {
     let mut text = format!("read from {description}, scheme {}", credentials.scheme.as_str());
     if let SourceConfig::Directory(dir) = &config.credentials.source
@@ -110,20 +110,20 @@ fn read_from(description: &str, config: &Config, credentials: &Credentials) -> S
     text
 }
 
-/// When a file in `dir` was last changed.
+/// The time of the last change to a file in `dir`.
 fn last_change(dir: &Path) -> Option<SystemTime> {
     let files = fs::read_dir(dir).ok()?.filter_map(|entry| fs::metadata(entry.ok()?.path()).ok());
     files.filter(fs::Metadata::is_file).filter_map(|file| file.modified().ok()).max()
 }
 
-/// The fingerprint of `credentials` among the records of the state directory. Where there is no state, none is created for it.
+/// The fingerprint of `credentials` in the records of the state directory. `None` if there is no state; none is created.
 fn fingerprint(config: &Config, credentials: &Credentials) -> Option<String> {
     let dir = config.state_dir.as_deref().filter(|dir| has_state(dir))?;
     let lockout = Lockout::open(Some(dir)).ok()?;
     Some(lockout.fingerprint_of(config.token.base.host()?, credentials).to_string())
 }
 
-/// Whether `dir` holds a state that can be read.
+/// Whether `dir` holds a readable state.
 pub(super) fn has_state(dir: &Path) -> bool {
     matches!(lockout::inspect(dir), Ok(StateOutlook::Found | StateOutlook::NotWritable))
 }
@@ -131,15 +131,15 @@ pub(super) fn has_state(dir: &Path) -> bool {
 /// Where attempts can be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StateCheck {
-    /// Nowhere: they are in the memory of a process.
+    /// Only in the memory of a process.
     Memory,
     /// In the state directory.
     Directory,
-    /// In a state directory of this user. This process is root, whose files that user could not read.
+    /// In a state directory that this UID owns. This process is root, and the owner could not read files that it creates.
     OtherUser(u32),
 }
 
-/// The state directory `dir`.
+/// Checks the state directory `dir`.
 pub(super) fn state_directory(dir: &Path) -> (Finding, Option<StateCheck>) {
     let (path, uid) = (ShownPath::of_new(dir), geteuid().as_raw());
     let failed = |error: &OpenError| {
@@ -152,19 +152,20 @@ pub(super) fn state_directory(dir: &Path) -> (Finding, Option<StateCheck>) {
     };
     let detail = match outlook {
         StateOutlook::Found => format!("{path} can be read and written"),
-        StateOutlook::Created => format!("{path} holds no state yet; the start of the proxy creates it"),
+        StateOutlook::Created => format!("{path} has no lock-out state yet; startup creates it"),
         StateOutlook::NotWritable => {
             let detail = format!(
-                "{path} cannot be written by uid {uid}: credentials that have not obtained a token are not tried"
+                "{path} is not writable for uid {uid}: credentials that have not obtained a token are not tried"
             );
-            let remedy = "make it and its files writable for the user that the proxy runs as (in Kubernetes, fsGroup)";
+            let remedy =
+                "make it and its files writable for the user that the proxy runs as (in Kubernetes, set fsGroup)";
             return (Finding::failed(detail, remedy), None);
         }
         StateOutlook::ReadOnly => {
             let detail = format!(
-                "{path} is on a read-only file system: a rejection of the credentials is forgotten at a restart"
+                "{path} is on a read-only file system: a rejection of the credentials is lost at the next restart"
             );
-            let remedy = "mount a volume that can be written there";
+            let remedy = "mount a writable volume there";
             return (Finding::warning(detail, remedy), Some(StateCheck::Memory));
         }
     };
@@ -181,7 +182,7 @@ pub(super) fn state_directory(dir: &Path) -> (Finding, Option<StateCheck>) {
     }
 }
 
-/// The user other than root who owns `dir` or a file in it.
+/// The UID other than root that owns `dir` or a file in it.
 fn other_owner(dir: &Path) -> Option<u32> {
     let entries = fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     let owners = entries.chain([dir.to_owned()]).filter_map(|path| Some(fs::metadata(path).ok()?.uid()));

@@ -1,4 +1,4 @@
-//! The steps on the way to the upstream: name, egress proxy, TCP, TLS, and its clock. No credentials are sent.
+//! The steps of a connection to the upstream: DNS, egress proxy, TCP, TLS, and the upstream's clock. They send no credentials.
 
 use std::{
     io,
@@ -28,22 +28,22 @@ use crate::{
     upstream,
 };
 
-/// A certificate that ends sooner than this should be renewed already: certificates are renewed a month before their end as a rule.
+/// A certificate with less time left than this is overdue for renewal: most are renewed a month before they expire.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * DAY);
 const DAY: u64 = 24 * 3600;
 
-/// How far the upstream was reached.
+/// Whether the upstream was reached.
 #[derive(Debug)]
 pub(super) enum Reached {
-    /// A step on the way to it failed.
+    /// A step before it failed.
     Not,
-    /// There was a connection, and no response to a request without credentials.
+    /// The connection was established, but a request without credentials got no valid response. Holds the reason.
     Silent(String),
-    /// It responded.
+    /// The upstream responded.
     Responded,
 }
 
-/// The way to the upstream.
+/// The network steps.
 pub(super) struct Network<'a> {
     config: &'a Config,
     url: &'a Uri,
@@ -54,7 +54,7 @@ pub(super) struct Network<'a> {
 }
 
 impl<'a> Network<'a> {
-    /// The way that `config` describes.
+    /// The steps for the upstream in `config`.
     pub(super) fn new(config: &'a Config) -> Self {
         let upstream = &config.proxy.upstream;
         let (url, egress) = (&upstream.url, upstream.egress.as_ref());
@@ -62,12 +62,12 @@ impl<'a> Network<'a> {
         Self { config, url, egress, route, limit: upstream.connect_timeout.min(STEP_TIMEOUT) }
     }
 
-    /// Makes all steps. `scheme` is that of the credentials, where they are known.
+    /// Runs all steps. `scheme` is the credentials' scheme, if they are known.
     pub(super) async fn examine(&self, report: &mut Report, scheme: Option<Scheme>) -> Reached {
         let after_dns = [StepName::EgressProxy, StepName::Tcp, StepName::Tls, StepName::Clock];
         let skip = |report: &mut Report, steps: &[StepName], missing: StepName| {
             for step in steps {
-                report.add(*step, Finding::skipped(format!("needs {}", missing.as_str())));
+                report.add(*step, Finding::skipped(format!("requires {}", missing.as_str())));
             }
             Reached::Not
         };
@@ -84,7 +84,7 @@ impl<'a> Network<'a> {
         };
         let Some(tcp) = tcp else { return skip(report, &after_dns[2..], last) };
         let stream: BoxedStream = if self.is_plaintext() {
-            report.add(StepName::Tls, Finding::skipped("upstream.url is http://, to this machine"));
+            report.add(StepName::Tls, Finding::skipped("upstream.url is http:// on this machine"));
             Box::new(tcp)
         } else {
             let Some(stream) = report.step(StepName::Tls, self.tls(tcp)).await else {
@@ -100,7 +100,7 @@ impl<'a> Network<'a> {
         self.url.scheme_str() == Some("http")
     }
 
-    /// Host and default port of the first connection, and the key that names it.
+    /// The URL and the default port of the first connection, and the configuration key that sets them.
     fn first_hop(&self) -> (&Uri, u16, &'static str) {
         match self.egress {
             Some(egress) => (&egress.url, 80, "upstream.egress_proxy"),
@@ -117,15 +117,15 @@ impl<'a> Network<'a> {
         };
         let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
         let finding = if is_address {
-            Finding::ok(format!("{key} names an address, {host}"))
+            Finding::ok(format!("{key} has an IP address: {host}"))
         } else {
             let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            Finding::ok(format!("{host} is {}", listed.join(", ")))
+            Finding::ok(format!("{host} resolves to {}", listed.join(", ")))
         };
         (finding, Some(addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()))
     }
 
-    /// A tunnel through `egress`, which is at one of `addresses`.
+    /// Opens a tunnel through `egress`, which has one of `addresses`.
     async fn tunnel(&self, egress: &egress::Config, addresses: &[SocketAddr]) -> (Finding, Option<TcpStream>) {
         let target = egress::target(self.url.authority().expect("the configuration checked the upstream's authority"));
         let tunnel = Tunnel::new(&target, egress.authorization.as_ref());
@@ -150,7 +150,7 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// Connects to each of `addresses`, and returns the first connection.
+    /// Connects to each of `addresses`. Returns the first connection in their order.
     async fn tcp(&self, addresses: &[SocketAddr]) -> (Finding, Option<TcpStream>) {
         let connect = |address: SocketAddr| async move {
             let stream = match timeout(self.limit, TcpStream::connect(address)).await {
@@ -172,13 +172,13 @@ impl<'a> Network<'a> {
         (self.connections(&reached, &unreached), open)
     }
 
-    /// What connections to each address amount to.
+    /// The finding for the connection attempts to all addresses.
     fn connections(&self, reached: &[SocketAddr], unreached: &[(SocketAddr, io::Error)]) -> Finding {
         let to: Vec<String> = reached.iter().map(ToString::to_string).collect();
         let not_to: Vec<String> =
             unreached.iter().map(|(address, error)| format!("{address}: {}", error.kind())).collect();
         let (to, not_to) = (to.join(", "), not_to.join(", "));
-        // A machine without IPv6 has no route to such addresses, which costs no time.
+        // On a machine without IPv6, connecting to an IPv6 address fails immediately and delays no request.
         let is_without_route = |error: &io::Error| error.kind() == io::ErrorKind::NetworkUnreachable;
         match (reached, unreached) {
             (_, []) => Finding::ok(format!("connected to {to}")),
@@ -187,23 +187,23 @@ impl<'a> Network<'a> {
                 Finding::failed(format!("{} ({not_to})", failure.reason), failure.remedy.as_ref())
             }
             (_, unreached) => {
-                let detail = format!("connected to {to}, and not to {not_to}");
+                let detail = format!("connected to {to}, but not to {not_to}");
                 if unreached.iter().all(|(_, error)| is_without_route(error)) {
                     return Finding::ok(detail);
                 }
-                let remedy = "the proxy tries the other addresses, which takes time; check routes, firewalls, and the name's records";
+                let remedy = "the proxy falls back to other addresses, which takes time; check routes, firewalls, and DNS records";
                 Finding::warning(detail, remedy)
             }
         }
     }
 
-    /// `stream`, unless it leads to another machine without TLS.
+    /// `stream`, or an error if it would carry plaintext to another machine.
     fn permitted(&self, address: SocketAddr, stream: TcpStream) -> io::Result<TcpStream> {
         let is_permitted = !self.is_plaintext() || address.ip().is_loopback();
         is_permitted.then_some(stream).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
     }
 
-    /// The handshake over `tcp`, and what the server presented in it.
+    /// Performs the TLS handshake over `tcp`, and describes the server's certificates.
     async fn tls(&self, tcp: TcpStream) -> (Finding, Option<BoxedStream>) {
         let endpoint = self.route.endpoint();
         let unusable = |error: &tls::Error| {
@@ -228,9 +228,9 @@ impl<'a> Network<'a> {
             Err(_) => {
                 let limit = format_duration(self.limit);
                 let detail =
-                    format!("{endpoint} accepts the connection and does not answer the TLS handshake within {limit}");
+                    format!("{endpoint} accepted the connection but did not complete the TLS handshake within {limit}");
                 let remedy = "check that host and port in upstream.url are those of a TLS server, and whether a firewall or gateway \
-                              in between holds the connection back";
+                              blocks the handshake";
                 return (Finding::failed(detail, remedy), None);
             }
         };
@@ -241,12 +241,12 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// What the server presented: `count` certificates that were verified.
+    /// The finding for a verified `chain` of `count` certificates.
     fn certificate(&self, count: usize, chain: &tls::ChainDescription) -> Finding {
         let now = Clock::Boot.unix_time();
         let pins = match self.config.tls.pinned_keys.len() {
             0 => "no pinned keys".to_owned(),
-            pins => format!("the key is one of {pins} in upstream.pinned_keys"),
+            pins => format!("the key matches one of {pins} in upstream.pinned_keys"),
         };
         let certificates = if count == 1 { "certificate" } else { "certificates" };
         let text =
@@ -260,11 +260,11 @@ impl<'a> Network<'a> {
         }
         Finding::warning(
             text,
-            "have the certificate renewed before it expires: without a valid one, no request is sent",
+            "have the certificate renewed before it expires: the proxy sends no request without a valid one",
         )
     }
 
-    /// Which CAs are trusted, `ca_count` of them by `upstream.ca_file`.
+    /// Describes the trusted CAs. `ca_count` of them come from `upstream.ca_file`.
     fn trusted(&self, ca_count: usize) -> String {
         let tls = &self.config.tls;
         let file = tls.ca_file.as_deref().map(|path| {
@@ -275,7 +275,7 @@ impl<'a> Network<'a> {
         file.into_iter().chain(public).collect::<Vec<_>>().join(" or ")
     }
 
-    /// What an operator does about a certificate that was refused because of `fault`.
+    /// The remedy for a handshake that failed because of `fault`.
     fn tls_remedy(&self, fault: TlsFailure) -> String {
         let (endpoint, now) = (self.route.endpoint(), format_rfc3339_seconds(UNIX_EPOCH + Clock::Boot.unix_time()));
         match fault {
@@ -285,36 +285,36 @@ impl<'a> Network<'a> {
                     None => "upstream.ca_file, which is not set".to_owned(),
                 };
                 format!(
-                    "`openssl s_client -connect {endpoint} -showcerts` shows the issuer. If it is a private CA that you trust, put its \
-                     certificate into {file}. If the server sends its own certificate alone, have it send the intermediate ones, too. \
-                     Otherwise something in between ends TLS"
+                    "`openssl s_client -connect {endpoint} -showcerts` shows the issuer. If it is a private CA that you trust, add its \
+                     certificate to {file}. If the server sends only its own certificate, have it send the intermediate ones, too. \
+                     Otherwise a gateway in between terminates TLS"
                 )
             }
             TlsFailure::Expired => {
-                format!("have the server's certificate renewed; if it is valid, correct the clock of this machine, which says {now}")
+                format!("have the server's certificate renewed; if it is valid, correct this machine's clock, which says {now}")
             }
             TlsFailure::NotYetValid => {
-                format!("correct the clock of this machine, which says {now}; if it is right, have the server's certificate replaced")
+                format!("correct this machine's clock, which says {now}; if it is right, have the server's certificate replaced")
             }
             TlsFailure::NameMismatch => {
-                "set upstream.url to a name that the certificate is for, or check that DNS and gateways lead to the right server"
+                "set upstream.url to a name that the certificate covers, or check that DNS and gateways lead to the right server"
                     .to_owned()
             }
             TlsFailure::PinMismatch => {
-                "if the vendor announced another key, add its pin to upstream.pinned_keys (see docs/tls.md); otherwise something in \
-                 between may read the traffic, so do not add a pin that nobody announced"
+                "if the vendor announced a new key, add its pin to upstream.pinned_keys (see docs/tls.md); otherwise the connection may \
+                 be intercepted: do not add a pin that the vendor has not announced"
                     .to_owned()
             }
             TlsFailure::BadCertificate => {
-                "have the server's certificate replaced, and check whether a gateway in between ends TLS".to_owned()
+                "have the server's certificate replaced, and check whether a gateway in between terminates TLS".to_owned()
             }
             TlsFailure::ProtocolVersion => {
-                "enable TLS 1.2 or 1.3 on the server, and check whether a gateway in between ends TLS".to_owned()
+                "enable TLS 1.2 or 1.3 on the server, and check whether a gateway in between terminates TLS".to_owned()
             }
         }
     }
 
-    /// The `Date` of a response to the request that the refresher probes the token endpoint with, over `stream`.
+    /// Sends the refresher's probe of the token endpoint over `stream`, and compares clocks by the `Date` of the response.
     async fn clock(&self, stream: BoxedStream, scheme: Scheme) -> (Finding, Option<Reached>) {
         let authority = self.url.authority().expect("the configuration checked the upstream's authority");
         let path = scheme::token_path(scheme, &self.config.token);
@@ -336,7 +336,7 @@ impl<'a> Network<'a> {
     }
 }
 
-/// The failure of a step in the words of the token request's.
+/// The finding for a `failure`, with the reason and remedy that a token request would report.
 fn failed(failure: &TokenFailure) -> Finding {
     Finding::failed(failure.reason.as_ref(), failure.remedy.as_ref())
 }
@@ -347,7 +347,7 @@ mod tests {
     use crate::config::{self, Inputs};
 
     #[tokio::test]
-    async fn an_address_without_a_route_is_no_warning_beside_one_that_works() {
+    async fn an_unroutable_address_is_ok_if_another_one_connects() {
         let inputs = Inputs { flags: vec![("upstream.url".into(), "https://h.test".into())], ..Inputs::default() };
         let config = config::load(&inputs).unwrap();
         let network = Network::new(&config);

@@ -1,4 +1,4 @@
-//! The report: a list of steps, for a person or as JSON.
+//! The report: a list of steps, as text or as JSON.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -9,7 +9,7 @@ use super::RUN_TIMEOUT;
 use crate::cli::output::print;
 
 labels! {
-    /// The steps, in their order. The names are a contract with whatever reads the JSON.
+    /// The steps, in order. The names are a contract with readers of the JSON.
     pub(super) enum StepName {
         Configuration = "configuration",
         CredentialSource = "credential_source",
@@ -26,7 +26,7 @@ labels! {
 }
 
 impl StepName {
-    /// The exit code when this is the first step that failed: `EX_CONFIG` of sysexits.h, and 10 to 19 for the others.
+    /// The exit code when this is the first failed step: `EX_CONFIG` of sysexits.h for the configuration, 10 to 19 for the others.
     fn exit_code(self) -> u8 {
         match self {
             Self::Configuration => crate::cli::EXIT_CONFIG,
@@ -36,7 +36,7 @@ impl StepName {
 }
 
 labels! {
-    /// How a step ended. The names are a contract, too.
+    /// The outcome of a step. The names are a contract, too.
     pub(super) enum Outcome {
         Ok = "ok",
         Warning = "warning",
@@ -45,7 +45,7 @@ labels! {
     }
 }
 
-/// What a step found.
+/// The finding of a step.
 #[derive(Debug)]
 pub(super) struct Finding {
     outcome: Outcome,
@@ -66,18 +66,18 @@ impl Finding {
         Self { outcome: Outcome::Failed, detail: detail.into(), remedy: None }.with_remedy(remedy)
     }
 
-    /// The step was not made, or could not be judged, for the reason `detail`.
+    /// The step was not run, or its result is inconclusive, for the reason `detail`.
     pub(super) fn skipped(detail: impl Into<String>) -> Self {
         Self { outcome: Outcome::Skipped, detail: detail.into(), remedy: None }
     }
 
-    /// The same with what an operator does; none where it is empty.
+    /// Sets what an operator has to do; nothing if `remedy` is empty.
     pub(super) fn with_remedy(self, remedy: impl Into<String>) -> Self {
         Self { remedy: Some(remedy.into()).filter(|remedy| !remedy.is_empty()), ..self }
     }
 }
 
-/// A step that has ended.
+/// A completed step.
 #[derive(Debug, Serialize)]
 struct Step {
     name: &'static str,
@@ -98,11 +98,11 @@ struct Document<'a> {
     steps: &'a [Step],
 }
 
-/// The steps so far.
+/// The steps completed so far.
 #[derive(Debug)]
 pub(super) struct Report {
     started: Instant,
-    /// Whether each step is printed as soon as it has ended.
+    /// Whether each step is printed as text when it completes.
     is_printed: bool,
     in_progress: Option<StepName>,
     first_failed: Option<StepName>,
@@ -111,13 +111,13 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// An empty one, of which each step is printed for a person where `is_printed`.
+    /// An empty report. With `is_printed`, each step is printed as text when it completes.
     pub(super) fn new(is_printed: bool) -> Self {
         let started = Instant::now();
         Self { started, is_printed, in_progress: None, first_failed: None, has_warning: false, steps: Vec::new() }
     }
 
-    /// Runs `work` and adds what it found. Returns its value, which later steps need.
+    /// Runs `work` and adds its finding. Returns its value for later steps.
     pub(super) async fn step<T>(
         &mut self,
         name: StepName,
@@ -152,19 +152,19 @@ impl Report {
         self.steps.push(step);
     }
 
-    /// Adds all steps that are still missing as skipped for `reason`.
+    /// Adds all remaining steps as skipped, for `reason`.
     pub(super) fn skip_rest(&mut self, reason: &str) {
         for name in &StepName::ALL[self.steps.len()..] {
             self.add(*name, Finding::skipped(reason));
         }
     }
 
-    /// Whether `name` is the step that runs now.
+    /// Whether step `name` is running.
     pub(super) fn is_in(&self, name: StepName) -> bool {
         self.in_progress == Some(name)
     }
 
-    /// The time that is left of the run.
+    /// The remaining time of the run.
     pub(super) fn remaining(&self) -> Duration {
         RUN_TIMEOUT.saturating_sub(self.started.elapsed())
     }
@@ -189,10 +189,10 @@ impl Report {
             duration_ms: millis(self.started.elapsed()),
             steps: &self.steps,
         };
-        serde_json::to_string_pretty(&document).expect("texts and numbers are always serialisable")
+        serde_json::to_string_pretty(&document).expect("strings and numbers are always serialisable")
     }
 
-    /// The last line for a person.
+    /// The last line of the text.
     pub(super) fn conclusion(&self) -> String {
         match (self.first_failed, self.has_warning) {
             (Some(step), _) => format!("failed: {} (exit code {})", step.as_str(), step.exit_code()),
@@ -202,14 +202,14 @@ impl Report {
     }
 }
 
-/// Where the text of a step begins.
+/// The column where the detail of a step begins.
 const INDENT: usize = 33;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The lines of a step for a person: mark, name, time and what was found, then the remedy.
+/// A step as text: mark, name, time and detail, then the remedy.
 fn lines(step: &Step, outcome: Outcome) -> String {
     let mark = match outcome {
         Outcome::Ok => "ok",
@@ -219,7 +219,7 @@ fn lines(step: &Step, outcome: Outcome) -> String {
     };
     let next_line = format!("\n{:INDENT$}", "");
     let indented = |text: &str| text.replace('\n', &next_line);
-    // What was skipped has no time.
+    // A skipped step has no time.
     let time = if outcome == Outcome::Skipped { String::new() } else { format!("{} ms", step.duration_ms) };
     let mut text = format!("{mark:<5}{:<18}{time:>8}  {}", step.name, indented(&step.detail));
     if let Some(remedy) = &step.remedy {
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exit_codes_are_those_of_the_help() {
+    fn exit_codes_match_the_help_and_the_docs() {
         for step in StepName::ALL {
             let entry = format!("{} {}", step.exit_code(), step.as_str());
             assert!(super::super::EXIT_CODES.contains(&entry), "{entry}");
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_step_that_failed_decides() {
+    fn the_first_failed_step_decides_the_exit_code() {
         let mut report = Report::new(false);
         report.add(StepName::Configuration, Finding::ok("fine"));
         report.add(StepName::CredentialSource, Finding::warning("old", "renew"));
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_a_line_and_its_remedy_the_next() {
+    fn a_step_is_one_line_and_its_remedy_the_next() {
         let step = |remedy: Option<&str>| Step {
             name: "dns",
             outcome: "failed",

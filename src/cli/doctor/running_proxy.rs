@@ -1,4 +1,4 @@
-//! The step that asks a running proxy with this configuration: its readiness and its status. That none runs is no failure.
+//! The step that queries the readiness and status of a running proxy with this configuration. It is not a failure if none runs.
 
 use std::time::Duration;
 
@@ -17,55 +17,55 @@ use crate::{
     error_chain,
 };
 
-/// The time for a response. A proxy that takes longer hangs, or its machine does.
+/// The maximum time for a response. A proxy that takes longer hangs, or its machine does.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a running proxy says.
+/// The state of a running proxy.
 #[derive(Debug)]
 pub(super) struct RunningProxy {
     pub(super) finding: Finding,
-    /// What it knows of token requests that a request of this command could add to.
+    /// Whether its lock-out guard permits a token request by this command.
     pub(super) guard: Guard,
 }
 
-/// What a running proxy knows of token requests with the credentials of its source.
+/// The lock-out guard of a running proxy, which applies to the credentials of its source.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Guard {
-    /// Nothing: none runs.
+    /// No proxy runs.
     Absent,
-    /// Nothing speaks against one more.
+    /// The guard permits a token request.
     Clear,
-    /// It makes none: why, and what to do.
-    Refuses(String, String),
-    /// It makes one now, or what it knows could not be learned: why.
+    /// The guard forbids token requests. Holds the reason and the remedy.
+    Forbids(String, String),
+    /// The proxy is making a token request, or its guard could not be queried. Holds the reason.
     Unknown(&'static str),
 }
 
-/// Asks the proxy at the addresses of `inputs`. Returns what it says, and how long that took.
+/// Queries the proxy at the addresses of `inputs`. Returns its state, and how long the query took.
 pub(super) async fn query(inputs: &Inputs) -> (RunningProxy, Duration) {
     let begun = Instant::now();
-    let proxy = ask(inputs).await.unwrap_or_else(|(finding, guard)| RunningProxy { finding, guard });
+    let proxy = try_query(inputs).await.unwrap_or_else(|(finding, guard)| RunningProxy { finding, guard });
     (proxy, begun.elapsed())
 }
 
-/// The proxy, or what there is in its place.
-async fn ask(inputs: &Inputs) -> Result<RunningProxy, (Finding, Guard)> {
+/// The state of the proxy, or the finding and the guard if none responds as one.
+async fn try_query(inputs: &Inputs) -> Result<RunningProxy, (Finding, Guard)> {
     const UNKNOWN: Guard =
-        Guard::Unknown("it is not known whether a running proxy makes token requests with these credentials");
+        Guard::Unknown("it is unknown whether a running proxy makes token requests with these credentials");
     let addresses = config::operator_endpoints(inputs).map(|endpoints| endpoints.ops).unwrap_or_default();
     let endpoints: Vec<Endpoint> = addresses.iter().filter_map(Target::of).map(Endpoint::open).collect();
     if endpoints.is_empty() {
-        // With such a configuration each proxy is one of its own.
-        return Err((Finding::skipped("not known: listen.ops leaves the port to the system"), Guard::Absent));
+        // With such a configuration, no running proxy can be found, and none shares a port with another one.
+        return Err((Finding::skipped("unknown: listen.ops has no fixed port"), Guard::Absent));
     }
     let request = LocalRequest::new(Method::GET, "/readyz?verbose");
     let response = match local_client::send(&endpoints, &request, RESPONSE_TIMEOUT).await {
         Ok(response) => response,
         Err(LocalError::Unreachable(target, _)) => {
-            return Err((Finding::skipped(format!("not running: nothing listens at {target}")), Guard::Absent));
+            return Err((Finding::skipped(format!("not running: nothing listens on {target}")), Guard::Absent));
         }
         Err(error @ LocalError::Slow(..)) => {
-            let remedy = "look at its log; if `finicity-proxy health live` does not answer either, restart it";
+            let remedy = "look at its log; if `finicity-proxy health live` gets no response either, restart it";
             return Err((Finding::failed(error_chain::one_line(&error), remedy), UNKNOWN));
         }
         Err(error @ LocalError::Malformed(..)) => {
@@ -74,27 +74,27 @@ async fn ask(inputs: &Inputs) -> Result<RunningProxy, (Finding, Guard)> {
     };
     let target = &response.target;
     if !response.text.starts_with("ready: ") {
-        return Err((another_program(&format!("{target} answers {}", response.head.status.as_u16())), UNKNOWN));
+        return Err((another_program(&format!("{target} returned {}", response.head.status.as_u16())), UNKNOWN));
     }
     let status = status(inputs).await;
-    Ok(judge(&response, status.as_ref()))
+    Ok(read_state(&response, status.as_ref()))
 }
 
-/// Something else listens where the proxy does by this configuration.
+/// The finding when another program listens on the configured address of the proxy.
 fn another_program(what: &str) -> Finding {
-    let remedy = "see which program listens there, and give one of the two another address (listen.ops)";
+    let remedy = "find out which program listens there, and give one of the two another address (listen.ops)";
     Finding::warning(format!("{what}, so it is not this proxy"), remedy)
 }
 
-/// The status, where the administrator's socket or port gives it.
+/// The status, if the admin socket or port returns it.
 async fn status(inputs: &Inputs) -> Option<Status> {
     let target = admin_target(inputs.clone(), Access::Read).ok()?;
     let (_, status) = timeout(RESPONSE_TIMEOUT, target.status()).await.ok()?.ok()?;
     Some(status)
 }
 
-/// What `response` to `/readyz?verbose` and `status` say.
-fn judge(response: &LocalResponse, status: Option<&Status>) -> RunningProxy {
+/// The state by `response`, which is that of `/readyz?verbose`, and by `status`.
+fn read_state(response: &LocalResponse, status: Option<&Status>) -> RunningProxy {
     let value = |name: &str| {
         response.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_default()
     };
@@ -106,16 +106,16 @@ fn judge(response: &LocalResponse, status: Option<&Status>) -> RunningProxy {
     let token = format!("token {}, usable for {}", value("token state"), value("token usable for"));
     let detail = format!("at {}{}: {token}", response.target, version.unwrap_or_default());
     let finding = match &guard {
-        // It may be ready still, with the token that it has.
-        Guard::Refuses(reason, remedy) => {
-            Finding::failed(format!("{detail}; no token request is made: {reason}"), remedy)
+        // The proxy may still be ready, with the token that it has.
+        Guard::Forbids(reason, remedy) => {
+            Finding::failed(format!("{detail}; token requests suspended: {reason}"), remedy)
         }
         _ if response.head.status == StatusCode::OK => Finding::ok(format!("ready {detail}")),
         _ if value("draining") == "true" => {
-            Finding::failed(format!("not ready, since it shuts down, {detail}"), "see in its log why it was stopped")
+            Finding::failed(format!("not ready (shutting down) {detail}"), "check its log to see why it was stopped")
         }
         _ => {
-            let remedy = "correct the first step above that failed; the proxy tries again by itself";
+            let remedy = "fix the first failed step above; the proxy retries by itself";
             let error = value("last token error");
             Finding::failed(format!("not ready {detail}; last token error: {error}"), remedy)
         }
@@ -123,32 +123,32 @@ fn judge(response: &LocalResponse, status: Option<&Status>) -> RunningProxy {
     RunningProxy { finding, guard }
 }
 
-/// What the lines of `/readyz?verbose`, each of which `value` gives by its name, say of token requests.
+/// The guard by the lines of `/readyz?verbose`. `value` returns the value of the line with a given name.
 fn guard<'a>(value: &impl Fn(&str) -> &'a str) -> Guard {
-    const RESET: &str = "correct the credentials, or run `finicity-proxy lockout reset` if they are right after all";
+    const RESET: &str = "correct the credentials; if they are correct after all, run `finicity-proxy lockout reset`";
     const CONFIRMED: &str =
-        "let the vendor confirm the credentials, then run `finicity-proxy lockout reset --override-budget`";
+        "have the vendor confirm the credentials, then run `finicity-proxy lockout reset --override-budget`";
     let next = value("next token call");
     if let Some((reason, remedy)) = next.strip_prefix("never: ").and_then(|text| text.split_once("; ")) {
-        return Guard::Refuses(reason.to_owned(), remedy.to_owned());
+        return Guard::Forbids(reason.to_owned(), remedy.to_owned());
     }
-    let refuses = |reason: &str, remedy: &str| Guard::Refuses(reason.to_owned(), remedy.to_owned());
-    // A token that is still usable hides none of these.
+    let forbids = |reason: &str, remedy: &str| Guard::Forbids(reason.to_owned(), remedy.to_owned());
+    // These lines are present even while a token is usable.
     let is_true = |name: &str| value(name) == "true";
     if is_true("lock-out budget spent") {
-        return refuses("too many credentials of this id were rejected", CONFIRMED);
+        return forbids("too many credentials of this id were rejected", CONFIRMED);
     }
     if is_true("credentials latched") {
-        return refuses("the credentials were rejected", RESET);
+        return forbids("the credentials were rejected", RESET);
     }
     if is_true("token requests held") || next.starts_with("held") {
-        return refuses("too many token requests have an unknown outcome", CONFIRMED);
+        return forbids("too many token requests have an unknown outcome", CONFIRMED);
     }
     match value("new credentials") {
-        "rejected" => refuses("the new credentials were rejected, and the old ones are in use", RESET),
-        "held" => refuses("too many token requests with the new credentials have an unknown outcome", CONFIRMED),
+        "rejected" => forbids("the new credentials were rejected, and the old ones are in use", RESET),
+        "held" => forbids("too many token requests with the new credentials have an unknown outcome", CONFIRMED),
         "waiting" => Guard::Unknown("a running proxy is about to try the new credentials"),
-        _ if next == "under way" => Guard::Unknown("a running proxy makes a token request now"),
+        _ if next == "under way" => Guard::Unknown("a running proxy is making a token request"),
         _ => Guard::Clear,
     }
 }
@@ -157,7 +157,7 @@ fn guard<'a>(value: &impl Fn(&str) -> &'a str) -> Guard {
 mod tests {
     use super::*;
 
-    /// The guard where these lines are different from those of a proxy that is in order.
+    /// The guard when these `lines` replace those of a healthy proxy.
     fn guard_of(lines: &[(&str, &str)]) -> Guard {
         let usual = [
             ("next token call", "in 2400 s"),
@@ -170,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn whatever_forbids_a_token_request_is_seen_while_the_old_token_is_usable() {
+    fn a_forbidden_token_request_is_seen_while_a_token_is_usable() {
         assert_eq!(guard_of(&[]), Guard::Clear);
         let never = guard_of(&[("next token call", "never: the credentials were rejected; correct them")]);
-        assert_eq!(never, Guard::Refuses("the credentials were rejected".to_owned(), "correct them".to_owned()));
+        assert_eq!(never, Guard::Forbids("the credentials were rejected".to_owned(), "correct them".to_owned()));
         for line in [
             ("next token call", "held, one more in 80000 s; or verify the credentials"),
             ("token requests held", "true"),
@@ -182,7 +182,7 @@ mod tests {
             ("new credentials", "rejected"),
             ("new credentials", "held"),
         ] {
-            assert!(matches!(guard_of(&[line]), Guard::Refuses(..)), "{line:?}");
+            assert!(matches!(guard_of(&[line]), Guard::Forbids(..)), "{line:?}");
         }
         for line in [("new credentials", "waiting"), ("next token call", "under way")] {
             assert!(matches!(guard_of(&[line]), Guard::Unknown(_)), "{line:?}");

@@ -1,4 +1,4 @@
-//! The step that makes one token request, as `credentials test` does, unless something speaks against it.
+//! The step that makes one token request, like `credentials test`, unless there is an obstacle.
 
 use std::time::Duration;
 
@@ -22,17 +22,18 @@ use crate::{
     token::{TokenEndpoint, UNPROVEN_TIMEOUT},
 };
 
-/// The maximum time until the lock-out guard permits the request: it may ask for a probe of the endpoint first, which takes 10 s.
+/// The maximum time until the lock-out guard permits the request. The guard may require a probe of the endpoint first, which takes up to
+/// 10 s.
 const CLEARANCE_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// The time that a token request needs. One that is cut off would count as a rejection, so it is not begun with less. The last second is for
-/// the state directory.
+/// The time that a token request needs, including one second for the state directory. With less time left, none is started, because one
+/// that is cut off counts as a rejection.
 const NEEDED_TIME: Duration = UNPROVEN_TIMEOUT.saturating_add(CLEARANCE_TIMEOUT).saturating_add(Duration::from_secs(1));
 
-/// The remedy where the reason has it.
-const NAMED: &str = "correct what the reason names";
+/// The remedy when only the reason says what to do.
+const NAMED: &str = "fix the cause named above";
 
-/// What the request needs of the steps before it.
+/// The results of earlier steps that the request depends on.
 pub(super) struct Needs<'a> {
     pub(super) credentials: Option<Credentials>,
     pub(super) state: Option<StateCheck>,
@@ -40,10 +41,10 @@ pub(super) struct Needs<'a> {
     pub(super) proxy: &'a RunningProxy,
 }
 
-/// Adds the step. The lock-out guard is asked even where no request would be made.
+/// Adds the step. The lock-out guard is queried even if no request will be made.
 pub(super) async fn examine(report: &mut Report, config: Config, needs: Needs<'_>, may_request: bool) {
     let Needs { credentials, state, responded, proxy } = needs;
-    let missing = |step: StepName| Finding::skipped(format!("needs {}", step.as_str()));
+    let missing = |step: StepName| Finding::skipped(format!("requires {}", step.as_str()));
     let Some(credentials) = credentials else {
         return report.add(StepName::TokenRequest, missing(StepName::CredentialSource));
     };
@@ -54,23 +55,23 @@ pub(super) async fn examine(report: &mut Report, config: Config, needs: Needs<'_
     let work = async {
         let obstacle = obstacle(&responded, state, proxy, may_request, remaining);
         let is_on_disk = config.state_dir.as_deref().is_some_and(has_state);
-        // A state that would only be created is that of a process that has made no request.
+        // Without a state on disk there are no records to query, so none is created.
         let mut attempt = match (obstacle, is_on_disk) {
             (Some(finding), false) => return (finding, None::<()>),
             (obstacle, _) => match prepare(config, credentials) {
                 Err(error) => return (Finding::failed(format!("not tried: {error}"), NAMED), None),
                 Ok(attempt) => match (attempt.outlook(), obstacle) {
-                    (Err(refused), _) => return (no_token(refused, state), None),
+                    (Err(forbidden), _) => return (no_token(forbidden, state), None),
                     (Ok(()), Some(finding)) => return (finding, None),
                     (Ok(()), None) => attempt,
                 },
             },
         };
-        eprint(format_args!("making one token request to {}, as `credentials test` does", attempt.host()));
+        eprint(format_args!("making one token request to {}, like `credentials test`", attempt.host()));
         let outcome = match timeout(CLEARANCE_TIMEOUT, attempt.clearance()).await {
             Ok(Ok(permit)) => attempt.send(permit).await,
-            Ok(Err(refused)) => Err(refused),
-            // The permit comes at the end, so none is lost here.
+            Ok(Err(forbidden)) => Err(forbidden),
+            // `clearance` obtains the permit last, so a timeout loses none.
             Err(_) => Err(NoToken::later("not tried: the token endpoint responds too slowly", "run this again")),
         };
         match outcome {
@@ -81,7 +82,7 @@ pub(super) async fn examine(report: &mut Report, config: Config, needs: Needs<'_
     report.step(StepName::TokenRequest, work).await;
 }
 
-/// Why no request is made, apart from the lock-out guard.
+/// Why no request is made, for reasons other than the lock-out guard's records.
 fn obstacle(
     responded: &Reached,
     state: StateCheck,
@@ -89,45 +90,46 @@ fn obstacle(
     may_request: bool,
     remaining: Duration,
 ) -> Option<Finding> {
-    // Without records, the running proxy is the only one that knows.
+    // Without records on disk, only the running proxy knows about earlier attempts.
     if state == StateCheck::Memory {
         match &proxy.guard {
-            Guard::Refuses(reason, remedy) => {
-                return Some(Finding::failed(format!("not tried: a running proxy makes none, since {reason}"), remedy));
+            Guard::Forbids(reason, remedy) => {
+                let detail = format!("not tried: a running proxy has suspended token requests, because {reason}");
+                return Some(Finding::failed(detail, remedy));
             }
             Guard::Unknown(reason) => {
-                let remedy = "set auth.state_dir, so that what was tried is on record, or run this again";
+                let remedy = "set auth.state_dir to keep records of attempts, or run this again";
                 return Some(Finding::skipped(format!("not tried: {reason}")).with_remedy(remedy));
             }
             Guard::Absent | Guard::Clear => {}
         }
     }
     match responded {
-        Reached::Not => return Some(Finding::skipped("needs a connection to the upstream")),
+        Reached::Not => return Some(Finding::skipped("requires a connection to the upstream")),
         Reached::Silent(reason) => {
-            let remedy = "check what listens at host and port of upstream.url, what stands between this machine and the vendor, and the \
+            let remedy = "check what listens on host and port of upstream.url, any gateway between this machine and the vendor, and the \
                           vendor's status page";
             return Some(Finding::failed(format!("not tried: {reason}"), remedy));
         }
         Reached::Responded => {}
     }
     if !may_request {
-        return Some(Finding::skipped("left out, as --no-token-request says"));
+        return Some(Finding::skipped("disabled by --no-token-request"));
     }
     if let StateCheck::OtherUser(owner) = state {
         let remedy = format!("run this as uid {owner}");
-        let reason = "not tried: the record of it would belong to root, and the proxy could not read it";
+        let reason = "not tried: root would own the record of the attempt, and the proxy could not read it";
         return Some(Finding::skipped(reason).with_remedy(remedy));
     }
     (remaining < NEEDED_TIME).then(|| {
         let finding = Finding::skipped(
-            "not tried: the steps before it left too little time, and an attempt that is cut off counts",
+            "not tried: the earlier steps left too little time, and an attempt that is cut off counts as a rejection",
         );
         finding.with_remedy("run `finicity-proxy credentials test`")
     })
 }
 
-/// The lock-out guard and the endpoint, for `credentials`. The state directory is created where there is none.
+/// Prepares an attempt with `credentials`. Creates the state directory if it does not exist.
 fn prepare(config: Config, credentials: Credentials) -> Result<TokenAttempt, String> {
     let (_, trust_store) = tls::trust_store(config.tls).map_err(|error| error_chain::one_line(&error))?;
     let endpoint = TokenEndpoint::new(config.token, Resolver::new(), trust_store);
@@ -145,7 +147,7 @@ fn no_token(no_token: NoToken, state: StateCheck) -> Finding {
     let detail = if attempts_left.is_empty() { reason } else { format!("{reason}. {attempts_left}") };
     let warning = match state {
         StateCheck::Memory => {
-            "; do not run this again with the same credentials: without auth.state_dir, each run is another attempt"
+            "; do not run this again with the same credentials: without auth.state_dir, each run makes another attempt"
         }
         StateCheck::Directory | StateCheck::OtherUser(_) => "",
     };

@@ -1,29 +1,29 @@
-//! The first line of a chunk (RFC 9112, 7.1), of a request as of a response.
+//! The first line of a chunk (RFC 9112, 7.1), in requests and responses.
 
-/// The most digits of a size. More than 16 do not fit in 64 bits, even where they are zeros.
+/// The maximum number of digits of a size: 16 hexadecimal digits fill 64 bits. Longer sizes are malformed even with leading zeros.
 const MAX_SIZE_DIGITS: usize = 16;
 
-/// What the first line of a chunk says.
+/// The parsed first line of a chunk.
 ///
-/// How much of `padding` and `extensions` a message may have is up to the reader: requests count both and trailers together
-/// ([`super::MessageFramer`]), responses count extensions alone, since old servers pad each size to a fixed width.
+/// The reader limits `padding` and `extensions`: for requests, it counts both together with trailers ([`super::MessageFramer`]); for
+/// responses, it counts only extensions, because old servers pad each size to a fixed width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkLine {
     /// The size of the chunk in bytes; 0 for the last one.
     pub size: u64,
-    /// The bytes of spaces and tabs after the size.
+    /// The number of spaces and tabs after the size.
     pub padding: usize,
-    /// The bytes of extensions, from their first `;` to the line end.
+    /// The bytes of extensions, from the first `;` to the line end.
     pub extensions: usize,
 }
 
 impl ChunkLine {
-    /// Reads `line`, its CRLF included. `None` where it is malformed:
+    /// Parses `line`, which includes its CRLF. `None` if it breaks one of these rules:
     ///
-    /// - The size is 1 to 16 hexadecimal digits, without a sign or a prefix.
-    /// - Spaces and tabs may follow it, which the grammar has before an extension only (`BWS`) and hyper reads too.
-    /// - What else follows begins with `;`. It is not parsed, since nothing here uses an extension.
-    /// - CR and LF occur at the end alone, and together: where one reader sees an extension, another may see the next line.
+    /// - The size has 1 to 16 hexadecimal digits, without a sign or a prefix.
+    /// - Spaces and tabs may follow it. The grammar allows them only before an extension (`BWS`), but hyper accepts them, too.
+    /// - Anything else after it begins with `;`. Extensions are not parsed, because nothing here uses them.
+    /// - CR and LF occur only at the end, and together. Elsewhere, one parser may see an extension where another one sees the next line.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let line = line.strip_suffix(b"\r\n")?;
         let (mut size, mut digits) = (0, 0);
@@ -110,7 +110,7 @@ mod tests {
         #[test]
         fn no_bytes_before_the_line_end_are_lost(line in "[0-9a-f]{1,16}[ \t]{0,3}(;[^\r\n]{0,9})?\r\n") {
             let digits = line.bytes().take_while(u8::is_ascii_hexdigit).count();
-            let read = ChunkLine::parse(line.as_bytes()).expect("it is well-formed");
+            let read = ChunkLine::parse(line.as_bytes()).expect("the line is well-formed");
             prop_assert_eq!(digits + read.padding + read.extensions + 2, line.len());
         }
     }

@@ -1,4 +1,4 @@
-//! What the head of a request says about itself, line by line.
+//! Reads the head of a request line by line, for the framing of its body and for faults.
 
 use super::{
     FramingFault, HeadLimits,
@@ -10,15 +10,15 @@ use super::{
 const CONTENT_LENGTH: &[u8] = b"content-length";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 
-/// The largest length that hyper reads: it has other uses for the two above.
+/// The largest `Content-Length` that hyper reads: it reserves the two larger values.
 const MAX_LENGTH: u64 = u64::MAX - 2;
 
-/// What has been seen of a head.
+/// The part of a head that was read so far.
 #[derive(Debug, Default)]
 pub(super) struct RequestHead {
-    /// The request line was seen.
+    /// The request line was read.
     started: bool,
-    /// The start of a line whose end has not arrived.
+    /// The start of an incomplete line.
     partial: Option<Box<PartialLine>>,
     is_http_10: bool,
     fields: usize,
@@ -28,7 +28,7 @@ pub(super) struct RequestHead {
     fault: Option<FramingFault>,
     /// See [`has_readable_framing`](RequestHead::has_readable_framing).
     is_unreadable: bool,
-    /// There was a line that is not [plain](super::plain_line), or that arrived in parts.
+    /// A line was not [plain](super::plain_line), or arrived in parts.
     is_unusual: bool,
 }
 
@@ -37,13 +37,13 @@ pub(super) struct RequestHead {
 pub(super) enum HeadProgress {
     /// Before its first line.
     Between,
-    /// Between its first byte and its last.
+    /// After its first byte and before its end.
     Within,
     /// At its end.
     End,
 }
 
-/// How a request's body is framed.
+/// The framing of a request's body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BodyFraming {
     Length(u64),
@@ -60,12 +60,12 @@ enum TransferCoding {
 }
 
 impl RequestHead {
-    /// Whether nothing of it was seen yet.
+    /// Whether nothing was read yet.
     pub(super) fn is_empty(&self) -> bool {
         !self.started && self.partial.is_none()
     }
 
-    /// Consumes the next line or part of a line, its end included if it has arrived. A line longer than `max_line_bytes` is a fault.
+    /// Consumes the next line, or a part of it, including its line end if that has arrived. A line longer than `max_line_bytes` is a fault.
     pub(super) fn consume(&mut self, part: &[u8], max_line_bytes: usize, limits: &HeadLimits) -> HeadProgress {
         let is_end = part.ends_with(b"\n");
         if is_end && self.partial.is_none() && part.len() <= max_line_bytes {
@@ -77,11 +77,11 @@ impl RequestHead {
         if !is_end {
             return HeadProgress::Within;
         }
-        let partial = self.partial.take().expect("it was there just now");
+        let partial = self.partial.take().expect("`partial` was inserted above");
         self.add_partial_line(&partial, max_line_bytes, limits)
     }
 
-    /// Adds a `line` with its end.
+    /// Adds a complete `line`, including its line end.
     fn add_line(&mut self, line: &[u8], limits: &HeadLimits) -> HeadProgress {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let (line, has_crlf) = line.strip_suffix(b"\r").map_or((line, false), |line| (line, true));
@@ -94,7 +94,7 @@ impl RequestHead {
             self.is_unusual = !line.is_empty();
         }
         match (self.started, line.is_empty()) {
-            // Empty lines before a request are to be ignored (RFC 9112, 2.2).
+            // Empty lines before a request are ignored (RFC 9112, 2.2).
             (false, true) => return HeadProgress::Between,
             (true, true) => return HeadProgress::End,
             (false, false) => {
@@ -116,7 +116,7 @@ impl RequestHead {
             _ if line.raw_len() > max_line_bytes => {
                 let fault = if self.started { FramingFault::HeadersTooLarge } else { FramingFault::TargetTooLong };
                 self.fault.get_or_insert(fault);
-                // Nobody has looked at what it says.
+                // The framing fields of such a line were not read.
                 self.is_unreadable = true;
                 self.started = true;
             }
@@ -126,11 +126,11 @@ impl RequestHead {
         HeadProgress::Within
     }
 
-    /// How the body is framed, once the head has ended.
+    /// The framing of the body, once the head is complete.
     ///
     /// # Errors
     ///
-    /// What was wrong with the head.
+    /// The first fault of the head.
     pub(super) fn body_framing(&self) -> Result<BodyFraming, FramingFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -145,7 +145,7 @@ impl RequestHead {
         }
     }
 
-    /// Whether hyper reads what the head says of the length and the coding of the body, whatever else is wrong.
+    /// Whether hyper can read `Content-Length` and `Transfer-Encoding`, regardless of other faults.
     pub(super) fn has_readable_framing(&self) -> bool {
         let has_coding_error = match self.coding {
             None => false,
@@ -155,7 +155,7 @@ impl RequestHead {
         !self.is_unreadable && !has_coding_error
     }
 
-    /// Whether each line was seen to be one that hyper reads.
+    /// Whether each line is known to be readable by hyper.
     pub(super) fn is_plain(&self) -> bool {
         !self.is_unusual && self.fields <= MIN_FIELD_LIMIT
     }
@@ -170,7 +170,7 @@ impl RequestHead {
         }
     }
 
-    /// Adds a field line of `length` bytes that begins with `line`: all of it, or at least its first [`MAX_BODY_FIELD`] bytes.
+    /// Adds a field line of `length` bytes. `line` holds all of it, or at least its first [`MAX_BODY_FIELD`] bytes.
     fn add_field(&mut self, line: &[u8], length: usize, limits: &HeadLimits) {
         self.fields += 1;
         self.bytes += length + 2;
@@ -179,7 +179,7 @@ impl RequestHead {
         }
         let is_too_long = length > MAX_BODY_FIELD;
         let line = &line[..line.len().min(MAX_BODY_FIELD)];
-        // Both names are decided by their first letter, nearly always in the negative.
+        // The first letter rules out both names for nearly every field.
         match line[0] {
             b'c' | b'C' if is_too_long && may_be_named(line, CONTENT_LENGTH) => self.set_length(b""),
             b'c' | b'C' => {
@@ -192,7 +192,7 @@ impl RequestHead {
             }
             b't' | b'T' => {
                 if let Some(value) = field_value(line, TRANSFER_ENCODING) {
-                    // Two fields are a list (RFC 9110, 5.3), of which the second item is one too many at least.
+                    // Two fields form one list of several codings (RFC 9110, 5.3), and only a single `chunked` is supported.
                     self.coding =
                         Some(if self.coding.is_none() { parse_coding(value) } else { TransferCoding::Invalid });
                 }
@@ -206,7 +206,7 @@ impl RequestHead {
             !value.is_empty() && value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || value[0] != b'0');
         let length = str::from_utf8(value).ok().filter(|_| is_plain_number).and_then(|text| text.parse().ok());
         let length = length.filter(|length| *length <= MAX_LENGTH);
-        // A second one is refused even if it is the same: nobody who means well sends it.
+        // A second field is a fault even with the same value: no legitimate client sends one.
         if length.is_none() || self.length.is_some() {
             self.fault.get_or_insert(FramingFault::Length);
             self.is_unreadable = true;
@@ -215,8 +215,8 @@ impl RequestHead {
     }
 }
 
-/// The value in `line` if its field is called `name`, without the white space around it. hyper refuses white space in or after
-/// a name; here it counts as the same name, so that no reader who forgives it sees a field that was not seen here.
+/// The value in `line`, without surrounding white space, if its field is called `name`. hyper rejects white space after a name. It is
+/// ignored here, so that a more lenient parser cannot see a framing field that was missed here.
 fn field_value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     if !start.eq_ignore_ascii_case(name) {
@@ -231,7 +231,7 @@ fn may_be_named(start: &[u8], name: &[u8]) -> bool {
     begin.eq_ignore_ascii_case(name) && matches!(trim(rest), [] | [b':', ..])
 }
 
-/// Without the optional white space around it (RFC 9110, 5.6.3).
+/// `bytes` without surrounding optional white space (RFC 9110, 5.6.3).
 fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;

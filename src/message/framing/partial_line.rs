@@ -1,39 +1,39 @@
-//! What is known of a line of a head whose end has not arrived. It has the same size however long the line is, since hyper keeps
-//! all bytes of the head already.
+//! The state of an incomplete line of a head. Its size does not depend on the length of the line, because hyper already buffers all
+//! bytes of the head.
 
-/// The most bytes of a line that gives the length or the coding of a body. Longer ones are refused, so that no more than this of a
-/// line has to be kept until its end arrives: a second copy of what hyper keeps anyway.
+/// The maximum length of a line with `Content-Length` or `Transfer-Encoding`. Longer ones are faults, so that only this much of an
+/// incomplete line has to be kept, in addition to hyper's copy.
 pub(super) const MAX_BODY_FIELD: usize = 256;
 
-/// The bytes at the end of a request line that say something: a space, a version and a line end.
+/// The length of the relevant end of a request line: a space, the version and the line end.
 const TAIL: usize = b" HTTP/1.1\r\n".len();
 
 /// The length of a space and a version.
 const VERSION: usize = b" HTTP/1.1".len();
 
-/// The start of a line, by what is needed of it at its end.
+/// The start of a line, reduced to what is needed when its end arrives.
 #[derive(Debug)]
 pub(super) struct PartialLine {
     is_request_line: bool,
     bytes: usize,
     /// The first bytes of a field line.
     start: Vec<u8>,
-    /// The bytes after the first space.
+    /// The number of bytes after the first space.
     after_space: Option<usize>,
-    /// There is a `#` among them.
+    /// They include a `#`.
     has_fragment: bool,
-    /// The last bytes, in their order.
+    /// The last bytes, in order.
     tail: [u8; TAIL],
 }
 
 impl PartialLine {
-    /// Before the first byte.
+    /// An empty line.
     pub(super) fn new(is_request_line: bool) -> Self {
         let (start, after_space) = (Vec::new(), None);
         Self { is_request_line, bytes: 0, start, after_space, has_fragment: false, tail: [0; TAIL] }
     }
 
-    /// Takes what comes next of the line.
+    /// Adds the next part of the line.
     pub(super) fn extend(&mut self, part: &[u8]) {
         self.bytes += part.len();
         if self.is_request_line {
@@ -57,7 +57,7 @@ impl PartialLine {
         self.has_fragment |= target.contains(&b'#');
     }
 
-    /// The number of bytes, the line end included.
+    /// The number of bytes, including the line end.
     pub(super) fn raw_len(&self) -> usize {
         self.bytes
     }
@@ -75,17 +75,17 @@ impl PartialLine {
         }
     }
 
-    /// The last bytes before the line end. Where there are fewer, zeros stand before them.
+    /// The last bytes before the line end, padded with zeros at the front.
     fn content_tail(&self) -> &[u8] {
         &self.tail[..TAIL - self.end_len()]
     }
 
-    /// The first bytes of a field line without its end: all, or [`MAX_BODY_FIELD`].
+    /// The first bytes of a field line without its line end: all, or [`MAX_BODY_FIELD`] of them.
     pub(super) fn start(&self) -> &[u8] {
         &self.start[..self.start.len().min(self.len())]
     }
 
-    /// Whether a request line ends with the older version.
+    /// Whether a request line ends with `HTTP/1.0`.
     pub(super) fn is_http_10(&self) -> bool {
         self.content_tail().ends_with(b"HTTP/1.0")
     }

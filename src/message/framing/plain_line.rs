@@ -1,5 +1,5 @@
-//! Lines of a head that hyper is known to read, which is proven at less cost than by parsing them a second time: a strict subset, of ASCII
-//! alone, that nearly every request keeps to.
+//! Recognises plain lines of a head: an ASCII-only subset of the lines that hyper reads. Nearly all requests have only plain lines, and
+//! recognising them costs less than parsing them a second time.
 
 /// The end of a plain request line.
 const VERSION: &[u8] = b" HTTP/1.1";
@@ -7,7 +7,7 @@ const VERSION: &[u8] = b" HTTP/1.1";
 /// A byte of a method or of a field name (RFC 9110, 5.6.2).
 const TOKEN: u8 = 1;
 
-/// A byte that is read in any part of a target. A fragment, which hyper drops, is not plain.
+/// A byte that hyper reads in any part of a target. `#` is excluded, because hyper drops fragments.
 const TARGET: u8 = 2;
 
 static CLASSES: [u8; 256] = classes();
@@ -25,13 +25,13 @@ const fn classes() -> [u8; 256] {
     classes
 }
 
-/// Whether all of `bytes` are of `class`.
+/// Whether all `bytes` are of `class`.
 fn are_all(bytes: &[u8], class: u8) -> bool {
     bytes.iter().fold(class, |common, byte| common & CLASSES[usize::from(*byte)]) == class
 }
 
-/// The length of the target of a request line without its end, if the line is plain: a method, a path with or without a query, and
-/// `HTTP/1.1`.
+/// The length of the target in a request line, given without its line end. `None` unless the line is plain: a method, a path with an
+/// optional query, and `HTTP/1.1`.
 pub(super) fn plain_target_len(line: &[u8]) -> Option<usize> {
     let rest = line.strip_suffix(VERSION)?;
     let space = rest.iter().position(|byte| *byte == b' ')?;
@@ -41,16 +41,16 @@ pub(super) fn plain_target_len(line: &[u8]) -> Option<usize> {
     is_plain.then_some(target.len())
 }
 
-/// Whether a field line without its end is plain: a name, a colon, and a value of printable characters and spaces.
+/// Whether a field line, given without its line end, is plain: a name, a colon, and a value of printable ASCII characters and spaces.
 pub(super) fn is_plain_field(line: &[u8]) -> bool {
     let name_end = line.iter().position(|byte| CLASSES[usize::from(*byte)] & TOKEN == 0);
     name_end.is_some_and(|end| end > 0 && line[end] == b':' && are_printable(&line[end + 1..]))
 }
 
-/// Whether all of `bytes` are printable characters of ASCII or spaces.
+/// Whether all `bytes` are printable ASCII characters or spaces.
 fn are_printable(bytes: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 255;
-    // Has the highest bit of each byte that is none; the sums of the others do not carry into the next byte.
+    // Sets the highest bit of each byte that is not printable. Sums of printable bytes do not carry into the next byte.
     let find = |word: &[u8; 8]| {
         let word = u64::from_ne_bytes(*word);
         word | !word.wrapping_add(0x60 * ONES) | word.wrapping_add(ONES)
@@ -74,7 +74,7 @@ mod tests {
                     let mut bytes = vec![b'a'; length];
                     bytes[at] = byte;
                     assert_eq!(are_printable(&bytes), matches!(byte, b' '..=b'~'), "{byte} at {at} of {length}");
-                    // The neighbours of a byte do not change what it is.
+                    // The neighbours of a byte do not affect its result.
                     let neighbours = [b'~', byte, b' ', byte, 0x7e, b'~', b'~', b'~'];
                     assert_eq!(are_printable(&neighbours), matches!(byte, b' '..=b'~'));
                 }

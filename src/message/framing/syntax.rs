@@ -1,7 +1,7 @@
-//! Whether hyper can read a head that has arrived in full, and where it is wrong if not.
+//! Checks whether hyper can read a complete head, and locates the fault if not.
 //!
-//! hyper responds by itself to what it cannot read: with no more than a status, and no layer of the proxy sees it. So it gets only heads
-//! that it reads ([`check`]), and a head of ours in place of any other one ([`substitute`]), for which the service responds.
+//! hyper itself responds to a head that it cannot read: with only a status, and without calling any layer of the proxy. Therefore it gets
+//! only heads that it reads ([`check`]). Any other head is replaced ([`substitute`]), so that the service responds.
 
 use std::mem::MaybeUninit;
 
@@ -11,16 +11,16 @@ use memchr::{memchr, memchr3};
 
 use super::FramingFault;
 
-/// The number of header fields up to which nothing is allocated; the limit that hyper has at the least.
+/// The minimum of hyper's limit for header fields. Up to this number, [`check`] allocates nothing.
 pub const MIN_FIELD_LIMIT: usize = 100;
 
-/// The most bytes of a target that `http` and hyper read.
+/// The maximum length of a target that `http` and hyper read, in bytes.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
-/// The most bytes of a field name that they read. A head that is no longer has no target or name that is too long.
+/// The maximum length of a field name that they read, in bytes. In a head up to this size, no target or name is too long.
 pub(super) const MAX_NAME: usize = u16::MAX as usize;
 
-/// The most bytes of a request's own id that a substitute takes over.
+/// The maximum length of an `X-Request-Id` that a substitute keeps, in bytes.
 const MAX_REQUEST_ID: usize = 256;
 
 /// A part of a head.
@@ -30,18 +30,18 @@ pub enum HeadPart {
     Method,
     /// The request target.
     Target,
-    /// The name in the header field with this number, which begins at 1.
+    /// The name in the header field with this number, counted from 1.
     FieldName(usize),
     /// The value in the header field with this number.
     FieldValue(usize),
 }
 
-/// Checks that hyper reads `head`, which ends with its empty line, when it may have `max_fields` fields, or [`MIN_FIELD_LIMIT`] where
-/// those are more.
+/// Checks that hyper reads `head`, which must end with its empty line. The maximum number of header fields is `max_fields`, or
+/// [`MIN_FIELD_LIMIT`] if that is larger.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The first fault.
 pub fn check(head: &[u8], max_fields: usize) -> Result<(), FramingFault> {
     let mut request = Request::new(&mut []);
     let (mut fields, mut more_fields);
@@ -63,7 +63,7 @@ pub fn check(head: &[u8], max_fields: usize) -> Result<(), FramingFault> {
     check_target(request.path.unwrap_or_default())
 }
 
-/// Checks that `http` reads `target`, in which there are neither spaces nor control characters.
+/// Checks that `http` reads `target`, which contains no spaces or control characters.
 fn check_target(target: &str) -> Result<(), FramingFault> {
     let bytes = target.as_bytes();
     if bytes.len() > MAX_TARGET {
@@ -72,10 +72,10 @@ fn check_target(target: &str) -> Result<(), FramingFault> {
     if bytes.first() != Some(&b'/') {
         return Uri::try_from(target).map(drop).map_err(|_| FramingFault::Target);
     }
-    // hyper drops a fragment, whatever it is.
+    // hyper drops a fragment unread.
     let bytes = &bytes[..memchr(b'#', bytes).unwrap_or(bytes.len())];
     let (path, query) = bytes.split_at(memchr(b'?', bytes).unwrap_or(bytes.len()));
-    // What `http` reads neither in a path nor in a query. RFC 3986 allows less.
+    // The bytes that `http` rejects in a path or in a query. RFC 3986 is stricter.
     let in_query = || memchr3(b'<', b'>', b'"', query).map(|offset| path.len() + offset);
     let invalid = memchr3(b'<', b'>', b'`', path).or_else(in_query);
     invalid.map_or(Ok(()), |offset| Err(invalid_byte(HeadPart::Target, bytes, offset)))
@@ -85,7 +85,7 @@ fn invalid_byte(part: HeadPart, bytes: &[u8], offset: usize) -> FramingFault {
     FramingFault::InvalidByte { part, byte: bytes[offset], offset }
 }
 
-/// What is wrong with `head`, which httparse does not read.
+/// The fault in `head`, which httparse has rejected.
 fn locate(head: &[u8]) -> FramingFault {
     let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let request_line = lines.next().unwrap_or_default();
@@ -131,13 +131,13 @@ fn locate_in_field(number: usize, line: &[u8]) -> Option<FramingFault> {
     Some(invalid_byte(HeadPart::FieldValue(number), line, offset))
 }
 
-/// Whether a method or a field name may have `byte` (RFC 9110, 5.6.2).
+/// Whether `byte` is legal in a method or a field name (RFC 9110, 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A head that hyper reads, in place of `head`: with its method, so that a response to HEAD has no body, and its `X-Request-Id`. A line
-/// that has no end yet may be half of one, and is left out.
+/// A head that hyper reads, as a replacement for `head`. It keeps the method, so that a response to HEAD has no body, and `X-Request-Id`.
+/// An incomplete line is ignored.
 pub fn substitute(head: &[u8]) -> Vec<u8> {
     let mut words = head.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
     let method = words.next().and_then(|word| Method::from_bytes(word).ok());
@@ -152,7 +152,7 @@ pub fn substitute(head: &[u8]) -> Vec<u8> {
     substitute
 }
 
-/// The value of `X-Request-Id` in `line`, if it is that field and hyper can read it.
+/// The value in `line` if it is a complete `X-Request-Id` field that hyper reads.
 fn request_id(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\n")?;
     let (name, value) = line.split_at_checked(b"x-request-id:".len())?;

@@ -4,7 +4,7 @@ use super::*;
 
 const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 };
 
-/// Result for `bytes`, consumed at once: the heads, the position, and the fault with the bytes up to it.
+/// Result for `bytes`, consumed in one call: the heads, the position, and the fault with the bytes up to it.
 fn frame(bytes: &[u8]) -> (u64, Position, Option<(usize, FramingFault)>) {
     let mut framer = MessageFramer::new(LIMITS);
     let fault = framer.consume(bytes).err().map(|error| (error.offset, error.fault));
@@ -104,7 +104,7 @@ fn a14_http_1_0_has_no_transfer_coding() {
 }
 
 #[test]
-fn a20_a21_chunks_are_what_their_sizes_say() {
+fn a20_a21_chunks_must_match_their_sizes() {
     for body in [
         "3\r\nabcd\r\n0\r\n\r\n",
         "3\r\nabc0\r\n\r\n",
@@ -150,12 +150,12 @@ fn b12_c12_targets_and_heads_have_limits() {
 }
 
 #[test]
-fn what_is_kept_of_a_line_has_a_limit() {
+fn the_buffered_part_of_a_line_is_limited() {
     let mut framer = MessageFramer::new(LIMITS);
     framer.consume(b"GET /x HTTP/1.1\r\nX: ").unwrap();
     for _ in 0..1000 {
         framer.consume(&[b'y'; 1000]).unwrap();
-        assert!(framer.line.capacity() == 0, "a head is not kept a second time");
+        assert!(framer.line.capacity() == 0, "a head is not buffered a second time");
     }
     assert_eq!(framer.head_bytes(), 1_000_020);
     let error = framer.consume(b"\r\n\r\n").unwrap_err();
@@ -172,7 +172,7 @@ fn frame_in_pieces(bytes: &[u8], size: usize) -> (u64, Position, Option<(usize, 
 }
 
 #[test]
-fn b12_a21_a_line_beyond_every_limit_is_refused_alike_however_it_arrives() {
+fn b12_a21_an_overlong_line_has_the_same_fault_in_pieces() {
     let long = "x".repeat(20_000);
     let chunked = "POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (bytes, fault) in [
@@ -191,7 +191,7 @@ fn b12_a21_a_line_beyond_every_limit_is_refused_alike_however_it_arrives() {
 
 proptest! {
     #[test]
-    fn it_does_not_matter_how_the_bytes_are_cut(
+    fn the_result_does_not_depend_on_how_bytes_are_split(
         pieces in prop::collection::vec(
             prop::sample::select(vec![
                 "GET /x HTTP/1.1\r\n", "POST /y HTTP/1.0\r\n", "\r\n", "\n", "Content-Length: 3\r\n", "Content-Length: 0\r\n",
@@ -217,7 +217,7 @@ proptest! {
     }
 
     #[test]
-    fn long_lines_may_be_cut_anywhere(
+    fn long_lines_may_be_split_anywhere(
         request in prop::collection::vec(prop::sample::select(vec![" ", "/x#", " HTTP/1.0", " HTTP/1.1", "\r", "GET", "yyyyyyyyyy"]), 1..16),
         fields in prop::collection::vec(
             (
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         frame(&bytes);
     }
 }

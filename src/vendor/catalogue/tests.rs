@@ -16,8 +16,8 @@ fn check(method: Method, path: &str, template: &str) {
 }
 
 #[test]
-fn no_operation_that_may_be_billed_is_a_free_one_in_another_case() {
-    // `policy.deny_billable` goes by the operation; a server may not care about case, and then take a value for a fixed segment.
+fn no_billable_path_matches_a_free_one_case_insensitively() {
+    // `policy.deny_billable` goes by the operation. A case-insensitive server may read a parameter's value as a fixed segment.
     let segments = |operation: Operation| operation.template().split('/').collect::<Vec<_>>();
     let covers = |free: &str, billable: &str| free.starts_with('{') || free.eq_ignore_ascii_case(billable);
     for billable in Catalogue::us().operations().filter(|operation| operation.is_billable()) {
@@ -34,7 +34,7 @@ fn no_operation_that_may_be_billed_is_a_free_one_in_another_case() {
 }
 
 #[test]
-fn a_request_is_named_by_its_template() {
+fn a_request_has_the_label_of_its_template() {
     check(Method::GET, "/aggregation/v1/customers", "/aggregation/v1/customers");
     check(Method::GET, "/aggregation/v1/customers/123", "/aggregation/v1/customers/{customerId}");
     check(Method::POST, "/aggregation/v2/customers/testing", "/aggregation/v2/customers/testing");
@@ -46,7 +46,7 @@ fn a_request_is_named_by_its_template() {
 }
 
 #[test]
-fn templates_can_stand_in_a_log_line_as_they_are() {
+fn templates_need_no_escaping_in_log_lines() {
     for row in rows() {
         assert!(
             row.template.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\'),
@@ -57,7 +57,7 @@ fn templates_can_stand_in_a_log_line_as_they_are() {
 }
 
 #[test]
-fn what_is_not_in_the_catalogue_is_other() {
+fn calls_outside_the_catalogue_are_other() {
     check(Method::GET, "/", OTHER);
     check(Method::PATCH, "/aggregation/v1/customers", OTHER);
     check(Method::GET, "/aggregation/v1/customers/", OTHER);
@@ -71,7 +71,7 @@ fn what_is_not_in_the_catalogue_is_other() {
 }
 
 #[test]
-fn l07_the_start_of_an_unknown_path_is_told_where_the_catalogue_has_it_too() {
+fn l07_the_start_of_an_unknown_path_is_shown_only_if_known() {
     for (path, expected) in [
         ("/aggregation/v1/unknown/123", Some("/aggregation/v1")),
         ("/aggregation/v1", Some("/aggregation/v1")),
@@ -97,13 +97,13 @@ fn l07_the_start_of_an_unknown_path_is_told_where_the_catalogue_has_it_too() {
         let is_word = segment.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
         let is_version = segment.len() == 2 && segment.starts_with('v');
         // A product of the vendor's.
-        assert!(is_word || is_version || segment == "ca360", "{segment} may identify somebody");
+        assert!(is_word || is_version || segment == "ca360", "{segment} may identify a person");
     }
     assert!(Catalogue::us().prefixes.len() < 100, "{}", Catalogue::us().prefixes.len());
 }
 
 #[test]
-fn every_operation_finds_itself_when_its_parameters_are_filled_in() {
+fn every_operation_is_found_with_parameters_filled_in() {
     for (index, operation) in Catalogue::us().operations().enumerate() {
         assert_eq!(operation.index(), Some(index));
         let path: Vec<&str> =
@@ -114,7 +114,7 @@ fn every_operation_finds_itself_when_its_parameters_are_filled_in() {
 }
 
 #[test]
-fn the_table_is_sorted_and_has_no_row_twice() {
+fn the_table_is_sorted_without_duplicates() {
     let keys: Vec<_> = rows().iter().map(|row| (row.template, row.method)).collect();
     assert!(keys.is_sorted());
     assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
@@ -122,7 +122,7 @@ fn the_table_is_sorted_and_has_no_row_twice() {
 }
 
 #[test]
-fn a_line_with_another_word_in_it_is_refused() {
+fn a_line_with_an_unknown_word_is_malformed() {
     assert!(Row::parse(0, "GET\t/a\tslow\tfree\tsecret\t-\t-").is_some_and(|row| row.slow && row.secret));
     for line in [
         "GET\t/a\t-\tfree\t-",
@@ -143,9 +143,9 @@ fn templates(wanted: impl Fn(&Operation) -> bool) -> Vec<&'static str> {
     Catalogue::us().operations().filter(wanted).map(Operation::template).collect()
 }
 
-/// These, and only these, may be sent a second time after a connection broke. A row that joins them needs a reason.
+/// Only these calls are retried after their connection failed. Adding a row needs a reason.
 #[test]
-fn the_calls_that_read_and_cost_nothing_are_these() {
+fn the_free_get_operations_are_these() {
     let free = templates(|operation| operation.method() == "GET" && !operation.is_billable());
     assert_eq!(
         free,
@@ -182,16 +182,16 @@ fn the_calls_that_read_and_cost_nothing_are_these() {
 }
 
 #[test]
-fn what_is_billed_or_unclear_or_unknown_counts_as_billable() {
+fn billed_unclear_and_unknown_calls_count_as_billable() {
     let named = |word| rows().iter().filter(|row| row.billing == word).count();
-    // The vendor's description says so of 30, and of 6 the opposite; one of an older edition is judged like its successor.
+    // By the vendor's description, 30 operations are billed and 6 are free. One older edition is classified like its successor.
     assert_eq!((named(Billing::Billed), named(Billing::Free), named(Billing::Unclear)), (31, 60, 81));
     assert_eq!(templates(|operation| operation.is_billable()).len(), 31 + 81);
     assert!(Operation::OTHER.is_billable());
 }
 
 #[test]
-fn what_carries_a_secret_is_known_and_nothing_that_only_reads_does() {
+fn secrets_are_marked_and_no_get_operation_carries_one() {
     let secret = templates(|operation| operation.bears_secret());
     for template in [
         "/aggregation/v2/partners/authentication",
@@ -206,7 +206,7 @@ fn what_carries_a_secret_is_known_and_nothing_that_only_reads_does() {
 }
 
 #[test]
-fn the_connect_operations_that_name_the_partner_are_these() {
+fn the_operations_with_a_partner_id_are_these() {
     let partner_id = templates(|operation| operation.takes_partner_id());
     assert_eq!(
         partner_id,
@@ -230,7 +230,7 @@ fn the_connect_operations_that_name_the_partner_are_these() {
 }
 
 #[test]
-fn the_operations_with_further_headers_are_those_of_notifications_and_consents() {
+fn only_notifications_and_consents_take_app_headers() {
     let app_headers = templates(|operation| operation.names_app_headers());
     let is_family = |template: &str| {
         template.starts_with("/notification-subscriptions/webhooks") || template.starts_with("/data-sharing-consents")

@@ -18,7 +18,7 @@ fn decoded(codings: &[&str], body: &[u8]) -> Result<(Vec<u8>, bool), CodingError
     decode(&fields(codings), body, LIMIT).map(|decoded| (decoded.bytes().to_vec(), decoded.is_intact()))
 }
 
-/// What `find` offers, in its order.
+/// The interpretations that `find` tries, in order.
 fn offered(codings: &[&str], body: &[u8]) -> (Vec<Vec<u8>>, Option<CodingError>) {
     let mut offered = Vec::new();
     let found = find(&fields(codings), body, LIMIT, |decoded| {
@@ -29,7 +29,7 @@ fn offered(codings: &[&str], body: &[u8]) -> (Vec<Vec<u8>>, Option<CodingError>)
 }
 
 #[test]
-fn every_list_of_known_codings_is_undone_from_its_end() {
+fn supported_codings_are_decoded_in_reverse_order() {
     let plain = b"{\"a\":1}".as_slice();
     for (codings, body) in [
         (&[][..], plain.to_vec()),
@@ -60,7 +60,7 @@ fn every_list_of_known_codings_is_undone_from_its_end() {
 }
 
 #[test]
-fn gzip_is_read_with_every_field_of_its_header_and_in_several_members() {
+fn gzip_is_read_with_all_header_fields_and_several_members() {
     let full = GzBuilder::new().filename("f").comment("c").extra([1, 2, 3]).mtime(5);
     let mut encoder = full.write(Vec::new(), Compression::best());
     std::io::Write::write_all(&mut encoder, b"first ").unwrap();
@@ -77,7 +77,7 @@ fn gzip_is_read_with_every_field_of_its_header_and_in_several_members() {
 }
 
 #[test]
-fn data_that_ends_early_is_intact_and_damaged_data_is_not() {
+fn truncated_data_is_intact_and_corrupt_data_is_not() {
     let plain: Vec<u8> = (0..600_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     for (coding, body) in [("gzip", gzip(&plain)), ("deflate", zlib(&plain)), ("deflate", raw_deflate(&plain))] {
         for end in (20..body.len()).step_by(97) {
@@ -92,7 +92,7 @@ fn data_that_ends_early_is_intact_and_damaged_data_is_not() {
         damaged[at] ^= 0x40;
         assert_eq!(decoded(&[coding], &damaged), Ok((plain.clone(), false)), "{coding} {from_end}");
     }
-    // What is around it is no better for that.
+    // An intact outer coding does not make corrupt inner data intact.
     let mut damaged = gzip(&plain[..100]);
     *damaged.last_mut().unwrap() ^= 1;
     assert_eq!(decoded(&["gzip, deflate"], &zlib(&damaged)), Ok((plain[..100].to_vec(), false)));
@@ -122,7 +122,7 @@ fn the_limit_holds_before_and_after_inflating() {
 }
 
 #[test]
-fn a_wrong_name_of_a_coding_hides_nothing() {
+fn find_reads_a_body_despite_a_wrong_content_encoding() {
     let plain = b"{\"a\":1}".as_slice();
     for codings in
         [&[][..], &["identity"], &["gzip"], &["deflate"], &["br"], &["utf-8"], &["gzip, gzip"], &["gzip", "br"]]
@@ -132,21 +132,21 @@ fn a_wrong_name_of_a_coding_hides_nothing() {
             assert!(offered.iter().any(|reading| reading == plain), "{codings:?} {body:?}");
         }
     }
-    // Each once, and what the fields say first.
+    // Each interpretation is tried once, starting with the declared one.
     assert_eq!(offered(&[], plain), (vec![plain.to_vec()], None));
     assert_eq!(offered(&["gzip"], &gzip(plain)).0[0], plain);
 }
 
 #[test]
-fn nothing_of_a_body_is_shown() {
+fn debug_does_not_show_the_body() {
     let body = gzip(b"canary");
     let headers = fields(&["gzip"]);
     assert_eq!(format!("{:?}", decode(&headers, &body, LIMIT).unwrap()), "Decoded { bytes: 6, intact: true }");
 }
 
 #[test]
-fn l11_what_is_inflated_is_never_moved() {
-    // Grown in place, it would have been copied, and the copies left behind.
+fn l11_inflated_data_is_never_moved() {
+    // Growing the buffer would have left copies in memory.
     let body = gzip(&vec![b'a'; LIMIT]);
     let inflated = Coding::Gzip.inflate(&body, LIMIT).unwrap();
     assert_eq!((inflated.bytes.len(), inflated.bytes.capacity()), (LIMIT, LIMIT + 1));
@@ -154,7 +154,7 @@ fn l11_what_is_inflated_is_never_moved() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_within_the_limit(
+    fn arbitrary_bytes_are_read_within_the_limit(
         codings in prop::collection::vec("(gzip|deflate|identity|br|, ?){0,4}", 0..3),
         start in prop::sample::select(vec![&b""[..], b"\x1f\x8b\x08\0\0\0\0\0\0\0", b"\x78\x9c"]),
         rest in prop::collection::vec(any::<u8>(), 0..600),

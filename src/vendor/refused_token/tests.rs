@@ -7,14 +7,14 @@ use crate::vendor::coding::{
     encoded::{gzip, raw_deflate, zlib},
 };
 
-/// The longest that the verdict on an unkind body may take, with room for a busy machine; it takes some milliseconds.
+/// The maximum time to classify a malicious body. It takes a few milliseconds; the rest is for a busy machine.
 const SOON: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn map(fields: &[(&str, &str)]) -> HeaderMap {
     fields.iter().map(|(n, v)| (n.parse::<HeaderName>().unwrap(), v.parse().unwrap())).collect()
 }
 
-/// The verdict on `body`, plain and in every coding.
+/// Checks the result for `body`, plain and in every coding.
 #[track_caller]
 fn check(body: &str, expected: bool) {
     for (coding, body) in [
@@ -30,7 +30,7 @@ fn check(body: &str, expected: bool) {
     assert_eq!(token_refused(&HeaderMap::new(), body.as_bytes()), expected, "{body}");
 }
 
-/// Every shape of the vendor's that can carry `code`.
+/// Every format of the vendor that can carry `code`.
 fn shapes(code: &str) -> Vec<String> {
     vec![
         format!(r#"{{"code":"{code}","message":"m"}}"#),
@@ -45,7 +45,7 @@ fn shapes(code: &str) -> Vec<String> {
 }
 
 #[test]
-fn o01_a_refused_token_is_known_in_every_shape_and_coding() {
+fn o01_a_refused_token_is_found_in_every_format_and_coding() {
     for body in ["10022", "10023", "1503"].into_iter().flat_map(shapes) {
         check(&body, true);
     }
@@ -87,7 +87,7 @@ fn o02_any_other_401_is_not_about_the_token() {
 }
 
 #[test]
-fn a_401_that_names_another_fault_beside_the_token_is_not_healed() {
+fn a_401_with_another_fault_is_not_about_the_token() {
     for other in ["10024", "10026", "10027", "1504", "10001", "24302", "99999"] {
         check(&format!(r#"{{"Errors":{{"Error":[{{"reasonCode":10023}},{{"ReasonCode":"{other},"}}]}}}}"#), false);
         check(&format!(r#"{{"code":"{other}","Errors":{{"Error":[{{"reasonCode":1503}}]}}}}"#), false);
@@ -98,7 +98,7 @@ fn a_401_that_names_another_fault_beside_the_token_is_not_healed() {
 }
 
 #[test]
-fn a_challenge_that_names_the_token_counts_unless_another_fault_is_named() {
+fn an_invalid_token_challenge_counts_without_another_fault() {
     let challenge = ("www-authenticate", r#"Bearer realm="x", error="invalid_token""#);
     for body in ["", "Unauthorized", r#"{"code":401}"#, r#"{"code":"10023"}"#, r#"{"error":"invalid_token"}"#] {
         assert!(token_refused(&map(&[challenge]), body.as_bytes()), "{body}");
@@ -127,7 +127,7 @@ fn a_body_in_an_unknown_coding_is_not_read() {
 }
 
 #[test]
-fn several_codings_are_undone_in_turn() {
+fn several_codings_are_decoded_in_reverse_order() {
     let body = br#"{"code":"10023"}"#;
     for codings in [&["gzip, gzip"][..], &["gzip", "gzip"], &["identity, GZIP , x-gzip"]] {
         let codings: Vec<_> = codings.iter().map(|coding| ("content-encoding", *coding)).collect();
@@ -139,7 +139,7 @@ fn several_codings_are_undone_in_turn() {
 }
 
 #[test]
-fn a_body_in_another_coding_than_its_head_says_is_not_read() {
+fn a_body_that_does_not_match_its_coding_is_not_read() {
     let body = br#"{"code":"10023"}"#;
     for coding in ["gzip", "deflate"] {
         assert!(!token_refused(&map(&[("content-encoding", coding)]), body), "{coding}");
@@ -150,12 +150,12 @@ fn a_body_in_another_coding_than_its_head_says_is_not_read() {
 }
 
 #[test]
-fn f04_a_body_that_was_cut_off_counts_only_where_what_is_left_is_whole() {
+fn f04_a_truncated_body_counts_only_if_its_content_is_complete() {
     let body = br#"{"code":"10023","message":"Expired (Finicity-App-Token)"}"#;
     for end in 0..body.len() {
         assert!(!token_refused(&HeaderMap::new(), &body[..end]), "{end}");
     }
-    // The trailers come after all of the content: 8 bytes of gzip's, 4 of zlib's.
+    // The trailers follow the complete content: 8 bytes for gzip, 4 for zlib.
     for (coding, encoded, trailer) in [("gzip", gzip(body), 8), ("deflate", zlib(body), 4)] {
         let headers = map(&[("content-encoding", coding)]);
         assert!(token_refused(&headers, &encoded[..encoded.len() - trailer]), "{coding}");
@@ -169,7 +169,7 @@ fn f04_a_body_that_was_cut_off_counts_only_where_what_is_left_is_whole() {
 }
 
 #[test]
-fn i12_a_bomb_stops_at_the_limit() {
+fn i12_inflating_a_bomb_stops_at_the_limit() {
     let zeros = vec![0; 10 * 1024 * 1024];
     for (coding, bomb) in [("gzip", gzip(&zeros)), ("deflate", zlib(&zeros)), ("deflate", raw_deflate(&zeros))] {
         let headers = map(&[("content-encoding", coding)]);
@@ -179,7 +179,7 @@ fn i12_a_bomb_stops_at_the_limit() {
 }
 
 #[test]
-fn an_unkind_body_is_judged_in_linear_time() {
+fn a_malicious_body_is_classified_in_linear_time() {
     let since = std::time::Instant::now();
     for piece in ["<code>", "</code>", "[", "{\"code\":", "\"", "Expired (", "<error>", "</error>"] {
         let many = piece.repeat((MAX_BODY_BYTES - 16) / piece.len());
@@ -191,7 +191,7 @@ fn an_unkind_body_is_judged_in_linear_time() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic_or_heal(
+    fn arbitrary_bytes_neither_panic_nor_count(
         coding in "|gzip|deflate|identity|br", body in prop::collection::vec(any::<u8>(), 0..512), cut in 0_usize..64,
     ) {
         let headers = map(&[("content-encoding", &coding)]);
@@ -202,7 +202,7 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_bit_never_makes_it_panic(at in 0_usize..1000, bit in 0_u8..8) {
+    fn a_flipped_bit_does_not_panic(at in 0_usize..1000, bit in 0_u8..8) {
         let body = br#"{"code":"10027","message":"Invalid (Finicity-App-Key)"}"#;
         for (coding, mut encoded) in [("gzip", gzip(body)), ("deflate", zlib(body)), ("deflate", raw_deflate(body))] {
             let at = at % encoded.len();

@@ -72,13 +72,13 @@ fn check_says_what_a_valid_configuration_amounts_to() {
         "127.0.0.1:3464, [::1]:3464",
         "127.0.0.1:3465",
         "127.0.0.1:3466",
-        "stopping   takes at most 29s",
+        "shutdown   takes at most 29s",
     ] {
         assert!(output.contains(part), "{output}");
     }
     assert!(!output.contains("terminationGracePeriodSeconds"), "{output}");
     let (code, output) = run(&["check", "--set", "shutdown.drain_delay=5s"], &SECRETS);
-    assert!(code == Some(0) && output.contains("at most 34s; Kubernetes waits for 30s"), "{output}");
+    assert!(code == Some(0) && output.contains("at most 34s; Kubernetes waits 30s"), "{output}");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn usage_errors_exit_with_2_and_version_and_help_with_0() {
     assert_eq!((code, output.as_str()), (Some(0), concat!("finicity-proxy ", env!("CARGO_PKG_VERSION"))));
     assert_eq!(run(&["--verbose"], &[]).0, Some(2), "it belongs to --version");
     let (code, output) = run(&["--help"], &[]);
-    assert!(code == Some(0) && output.contains("demo") && output.contains("78 wrong configuration"), "{output}");
+    assert!(code == Some(0) && output.contains("demo") && output.contains("78 configuration error"), "{output}");
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn demo_once_shows_three_calls_and_exits_with_0() {
         "authorization: [redacted, valid]",
         "GET /aggregation/v1/customers?start=1&limit=5&username=&type=testing",
         "201 Created",
-        "All three calls were authenticated by the proxy",
+        "The proxy authenticated all three requests",
     ] {
         assert!(output.contains(part), "{output}");
     }
@@ -219,7 +219,7 @@ fn demo_once_shows_the_headers_of_its_scheme() {
     for part in [
         "POST /aggregation/v2/partners/authentication",
         "finicity-app-token: [redacted, valid]",
-        "The proxy added Finicity-App-Key and Finicity-App-Token to each of them.",
+        "The proxy added Finicity-App-Key and Finicity-App-Token to each request.",
     ] {
         assert!(output.contains(part), "{output}");
     }
@@ -239,7 +239,7 @@ fn demo_invites_a_newcomer_and_ends_cleanly_on_ctrl_c() {
     let address = line.trim().strip_prefix("curl http://").unwrap().split('/').next().unwrap().parse().unwrap();
     assert!(!process.output().contains("WARN"), "{}", process.output());
     assert_eq!(Client::connect(address).get("/aggregation/v1/customers").status, 200);
-    process.wait_for_line(|line| line.starts_with("*** the token was refreshed in the background: this is version 2"));
+    process.wait_for_line(|line| line.starts_with("*** token refreshed in the background: now version 2"));
     assert_eq!(Client::connect(address).get("/aggregation/v1/customers").status, 200);
     process.signal(Signal::INT);
     assert_eq!(process.wait().code(), Some(0), "{}", process.output());

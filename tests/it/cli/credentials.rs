@@ -113,7 +113,7 @@ fn without_a_state_directory_the_attempts_left_are_not_known() {
     let upstream = vendor();
     let mut command = command(&upstream, None);
     command.env("FINICITY_CLIENT_SECRET", "wrong-secret-1");
-    check(command, 1, &["rejected, do not roll out", "not known without auth.state_dir"]);
+    check(command, 1, &["rejected, do not roll out", "is unknown, because auth.state_dir is not set"]);
     assert_eq!(upstream.received().len(), 1);
 }
 
@@ -163,13 +163,7 @@ fn an_unknown_outcome_is_counted_and_held_after_three() {
         false => Reply::status(405, "Method Not Allowed", ""),
     });
     let posts = || upstream.received().iter().filter(|request| request.head.starts_with("POST")).count();
-    test(
-        &upstream,
-        state.path(),
-        CLIENT_SECRET,
-        1,
-        &["outcome unknown, which counts like a rejection", "at 5 (4 left)"],
-    );
+    test(&upstream, state.path(), CLIENT_SECRET, 1, &["outcome unknown, which counts as a rejection", "at 5 (4 left)"]);
     assert_eq!((posts(), attempts(state.path()).len()), (1, 1));
     // The endpoint responds to a probe; the minimum time between two attempts has not passed.
     test(&upstream, state.path(), CLIENT_SECRET, 1, &["not tried: ", "run this again then"]);
@@ -195,7 +189,7 @@ fn a_signal_in_the_middle_leaves_the_attempt_recorded() {
         upstream.wait_for("/oauth/token");
         process.signal(signal);
         assert_eq!(process.wait().code(), code, "{}", process.output());
-        assert_eq!(process.output().contains("the attempt stays recorded"), code.is_some(), "{}", process.output());
+        assert_eq!(process.output().contains("the attempt remains recorded"), code.is_some(), "{}", process.output());
         assert_eq!(attempts(state.path()).len(), 1);
     }
 }
@@ -229,7 +223,7 @@ fn an_attempt_of_a_running_proxy_is_not_doubled() {
     let upstream = Upstream::start_raw(move |_| Reply::Held(never.clone(), Vec::new()));
     let _proxy = Proxy::launch(&upstream, &[("FINICITY__AUTH__STATE_DIR", state.path().to_str().unwrap())]);
     upstream.wait_for("/oauth/token");
-    test(&upstream, state.path(), CLIENT_SECRET, 1, &["not tried: a running proxy", "auth.state_dir"]);
+    test(&upstream, state.path(), CLIENT_SECRET, 1, &["not tried: another process", "auth.state_dir"]);
     assert_eq!(upstream.received().len(), 1);
 }
 

@@ -134,14 +134,14 @@ fn a_healthy_setup_passes_every_step() {
     assert_eq!(diagnosis.code, Some(0), "{diagnosis}");
     diagnosis.has("configuration", "ok", &[&upstream.url()]);
     diagnosis.has("credential_source", "ok", &["from the environment, scheme oauth2"]);
-    diagnosis.has("store_identity", "skipped", &["without a network"]);
-    diagnosis.has("state_directory", "ok", &[&state, "holds no state yet"]);
-    diagnosis.has("dns", "ok", &["localhost is 127.0.0.1"]);
+    diagnosis.has("store_identity", "skipped", &["uses no network"]);
+    diagnosis.has("state_directory", "ok", &[&state, "has no lock-out state yet"]);
+    diagnosis.has("dns", "ok", &["localhost resolves to 127.0.0.1"]);
     diagnosis.has("egress_proxy", "skipped", &["not set"]);
     diagnosis.has("tls", "ok", &["1 certificate for localhost, 127.0.0.1", "(1 CA)", "no pinned keys", "days left"]);
     diagnosis.has("clock", "skipped", &["no Date"]);
     diagnosis.has("token_request", "ok", &["localhost issued a token, which is not used"]);
-    diagnosis.has("running_proxy", "skipped", &["leaves the port to the system"]);
+    diagnosis.has("running_proxy", "skipped", &["has no fixed port"]);
     assert!(diagnosis.stderr.contains("making one token request to localhost"), "{diagnosis}");
     let heads: Vec<_> = upstream.received().iter().map(|request| request.head.clone()).collect();
     assert!(heads.len() == 2 && heads[0].starts_with("GET ") && heads[1].starts_with("POST "), "{heads:?}");
@@ -195,7 +195,7 @@ fn a_wrong_configuration_is_78_with_all_its_problems() {
     command.arg("--set=upstream.url=http://example.test");
     let diagnosis = Diagnosis::of(command);
     diagnosis.fails("configuration", 78, &["upstream.url", "log.level", "finicity-proxy config"]);
-    diagnosis.has("token_request", "skipped", &["needs a valid configuration"]);
+    diagnosis.has("token_request", "skipped", &["requires a valid configuration"]);
     // An address that cannot be listened on is one, too; a state directory has a step of its own.
     let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY__LISTEN__PROXY", "192.0.2.1:0")]));
     diagnosis.fails("configuration", 78, &["listen.proxy"]);
@@ -214,7 +214,7 @@ fn missing_and_unreadable_credentials_fail_their_source() {
     diagnosis.fails("credential_source", 10, &["FINICITY_APP_KEY is not set", "set FINICITY_APP_KEY_FILE"]);
     // The way to the upstream is judged all the same.
     diagnosis.has("tls", "ok", &[]);
-    diagnosis.has("token_request", "skipped", &["needs credential_source"]);
+    diagnosis.has("token_request", "skipped", &["requires credential_source"]);
 
     // A directory where a file should be cannot be read, by root neither.
     let path = dir.path().display().to_string();
@@ -260,14 +260,14 @@ fn files_without_permission_fail_the_step_that_reads_them() {
     // The directory of the state belongs to root.
     let diagnosis = as_nobody();
     diagnosis.fails("state_directory", 12, &["Permission denied", "(uid 65534)", "writable for this user"]);
-    diagnosis.has("token_request", "skipped", &["needs state_directory"]);
+    diagnosis.has("token_request", "skipped", &["requires state_directory"]);
     diagnosis.has("credential_source", "ok", &["last changed at "]);
     assert_eq!(token_requests(&upstream), 0);
     chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
     assert_eq!(as_nobody().code, Some(0));
     // A state that can be read and not be written.
     chown(&state, Some(0), Some(0)).unwrap();
-    as_nobody().fails("state_directory", 12, &["cannot be written by uid 65534", "fsGroup"]);
+    as_nobody().fails("state_directory", 12, &["is not writable for uid 65534", "fsGroup"]);
     chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
     fs::set_permissions(secrets.join("client_secret"), fs::Permissions::from_mode(0o600)).unwrap();
     as_nobody().fails("credential_source", 10, &["client_secret", "can be read by the user"]);
@@ -296,7 +296,7 @@ fn a_damaged_or_locked_state_fails_its_step() {
     fs::write(dir.path().join("lockout.json"), "{ damaged").unwrap();
     let diagnosis = run();
     diagnosis.fails("state_directory", 12, &["damaged at line 1", "put a good copy back"]);
-    diagnosis.has("token_request", "skipped", &["needs state_directory"]);
+    diagnosis.has("token_request", "skipped", &["requires state_directory"]);
 
     fs::remove_file(dir.path().join("lockout.json")).unwrap();
     let lock = fs::File::create(dir.path().join("lockout.lock")).unwrap();
@@ -387,7 +387,7 @@ fn held_credentials_are_not_tried() {
     });
     let variables = [("FINICITY__AUTH__STATE_DIR", state.as_str())];
     let diagnosis = Diagnosis::of(doctor(&upstream, &variables));
-    diagnosis.fails("token_request", 18, &["outcome unknown, which counts like a rejection"]);
+    diagnosis.fails("token_request", 18, &["outcome unknown, which counts as a rejection"]);
     // The minimum time between two attempts has not passed.
     let diagnosis = Diagnosis::of(doctor(&upstream, &variables));
     diagnosis.has("token_request", "skipped", &["not tried: ", "run this again then"]);
@@ -456,8 +456,12 @@ fn without_records_the_refusal_of_a_running_proxy_counts() {
     upstream.wait_for_requests(1, |request| request.head.starts_with("POST"));
     proxy.wait_for_metric("lockout_latched", 1);
     let diagnosis = beside(&proxy, &upstream, &variables);
-    diagnosis.fails("token_request", 18, &["not tried: a running proxy makes none", "rejected", "correct the Secret"]);
-    diagnosis.has("running_proxy", "failed", &["no token request is made", "correct the Secret"]);
+    diagnosis.fails(
+        "token_request",
+        18,
+        &["not tried: a running proxy has suspended token requests", "rejected", "correct the Secret"],
+    );
+    diagnosis.has("running_proxy", "failed", &["token requests suspended", "correct the Secret"]);
     assert_eq!(token_requests(&upstream), 1);
 }
 
@@ -492,7 +496,7 @@ fn a_signal_ends_it_at_once_and_the_attempt_stays_recorded() {
         upstream.wait_for_requests(1, |request| request.head.starts_with("POST"));
         process.signal(signal);
         assert_eq!(process.wait().code(), Some(1), "{}", process.output());
-        assert!(process.output().contains("the attempt stays recorded"), "{}", process.output());
+        assert!(process.output().contains("the attempt remains recorded"), "{}", process.output());
         let attempts = fs::read_to_string(Path::new(&state).join("attempts.json")).unwrap();
         assert!(attempts.contains("unresolved"), "{attempts}");
     }

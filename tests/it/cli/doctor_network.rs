@@ -68,12 +68,12 @@ fn each_certificate_defect_fails_tls_with_its_own_remedy() {
         (
             ca.server(|params| params.not_after = date_time_ymd(2024, 1, 1)),
             &[][..],
-            &["it expired at 2024-01-01T00:00:00Z", "renewed; if it is valid, correct the clock"][..],
+            &["it expired at 2024-01-01T00:00:00Z", "renewed; if it is valid, correct this machine's clock"][..],
         ),
         (
             ca.server(|params| params.not_before = date_time_ymd(2900, 1, 1)),
             &[],
-            &["it is valid from 2900-01-01T00:00:00Z", "-> correct the clock of this machine, which says 20"],
+            &["it is valid from 2900-01-01T00:00:00Z", "-> correct this machine's clock, which says 20"],
         ),
         (
             other.server(|_| {}),
@@ -81,11 +81,11 @@ fn each_certificate_defect_fails_tls_with_its_own_remedy() {
             &[
                 "issued by an untrusted CA",
                 "openssl s_client -connect localhost:",
-                "put its certificate into upstream.ca_file, which is /",
+                "add its certificate to upstream.ca_file, which is /",
             ],
         ),
         (ca.server(name), &[], &["another host", "it is for other.test", "-> set upstream.url to a name"]),
-        (ca.server(|_| {}), &pins, &["upstream.pinned_keys does not list", "-> if the vendor announced another key"]),
+        (ca.server(|_| {}), &pins, &["upstream.pinned_keys does not list", "-> if the vendor announced a new key"]),
     ] {
         let diagnosis = with_certificate(&ca, &server, variables);
         diagnosis.fails("tls", 16, parts);
@@ -111,7 +111,7 @@ fn a_pinned_key_is_reported() {
     let server = ca.server(|_| {});
     let pin = server.pin().to_owned();
     let diagnosis = with_certificate(&ca, &server, &[("FINICITY__UPSTREAM__PINNED_KEYS", &pin)]);
-    diagnosis.has("tls", "ok", &["the key is one of 1 in upstream.pinned_keys"]);
+    diagnosis.has("tls", "ok", &["the key matches one of 1 in upstream.pinned_keys"]);
 }
 
 /// A listener that sends `greeting` to each connection, and then is silent until the client ends it.
@@ -143,7 +143,7 @@ fn a_server_that_accepts_and_is_silent_fails_tls() {
     let url = listener(b"");
     let variables = [(URL, url.as_str()), ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "300ms")];
     let diagnosis = Diagnosis::of(doctor(&vendor(), &variables));
-    diagnosis.fails("tls", 16, &["does not answer the TLS handshake within 300ms", "those of a TLS server"]);
+    diagnosis.fails("tls", 16, &["did not complete the TLS handshake within 300ms", "those of a TLS server"]);
     nothing_after(&diagnosis, "tls");
 }
 
@@ -256,8 +256,8 @@ fn a_plaintext_upstream_on_this_machine_is_asked_without_tls() {
     let variables = [(URL, url.as_str()), ("FINICITY__UPSTREAM__ALLOW_PLAINTEXT", "true")];
     let diagnosis = Diagnosis::of(doctor(&vendor(), &variables));
     assert_eq!(diagnosis.code, Some(0), "{diagnosis}");
-    diagnosis.has("dns", "ok", &["upstream.url names an address, 127.0.0.1"]);
-    diagnosis.has("tls", "skipped", &["to this machine"]);
+    diagnosis.has("dns", "ok", &["upstream.url has an IP address: 127.0.0.1"]);
+    diagnosis.has("tls", "skipped", &["on this machine"]);
     diagnosis.has("token_request", "ok", &[]);
 }
 

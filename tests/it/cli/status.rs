@@ -89,16 +89,21 @@ fn status_over_the_port_needs_no_token() {
     let nowhere = set("admin.socket", dead.path().join("admin.sock").display());
     check(&["status", &at_port, &nowhere], &[], 0, &["token               fresh"]);
     let actions_off = &["lockout", "reset", &at_port];
-    check(actions_off, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)], 1, &["the proxy refuses", "FINICITY_ADMIN_TOKEN"]);
+    check(
+        actions_off,
+        &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)],
+        1,
+        &["the proxy denied the request", "FINICITY_ADMIN_TOKEN"],
+    );
     check(actions_off, &[], 1, &["admin.socket", "FINICITY_ADMIN_TOKEN_FILE"]);
-    check(&["lockout", "reset", &at_port, &nowhere], &[], 1, &["admin.sock cannot be reached"]);
+    check(&["lockout", "reset", &at_port, &nowhere], &[], 1, &["cannot connect to ", "admin.sock"]);
 }
 
 #[test]
 fn what_cannot_be_reached_or_is_configured_wrongly_has_its_exit_code() {
     let port = ClosedPort::new();
     let dead = port.url().replace("https://localhost", "127.0.0.1");
-    check(&["status", &set("listen.admin", &dead)], &[], 1, &["cannot be reached", "does the proxy run"]);
+    check(&["status", &set("listen.admin", &dead)], &[], 1, &["cannot connect to ", "is the proxy running"]);
     check(&["status", &set("listen.admin", "nonsense")], &[], 78, &["listen.admin (set by --set)"]);
     check(&["lockout", "reset", &set("listen.admin", "nonsense")], &[], 78, &["listen.admin (set by --set)"]);
     let missing = [("FINICITY_ADMIN_TOKEN_FILE", "/nowhere/token")];
@@ -114,7 +119,7 @@ fn a_reset_allows_one_attempt_and_says_so() {
     for rejections in 1..=2 {
         proxy.process.wait_for_lines(rejections, |line| line.contains("credentials rejected"));
         let refused = [
-            "token               rejected; none was obtained since the start",
+            "token               rejected; none obtained since startup",
             "next token request  none until an operator acts",
             "reason              the credentials were rejected",
             "finicity-proxy lockout reset",
@@ -153,7 +158,7 @@ fn a_reset_on_the_port_needs_the_admin_token() {
     let proxy = Proxy::launch(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
     let reset = ["lockout", "reset", &set("listen.admin", proxy.admin)];
-    check(&reset, &[("FINICITY_ADMIN_TOKEN", "another-token-of-this-length")], 1, &["another admin token"]);
+    check(&reset, &[("FINICITY_ADMIN_TOKEN", "another-token-of-this-length")], 1, &["admin token differs"]);
     assert_eq!(upstream.received().len(), 1);
     check(&reset, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)], 0, &["tried once more"]);
     proxy.process.wait_for_lines(2, |line| line.contains("credentials rejected"));
@@ -247,9 +252,9 @@ fn mistyped_actions_say_what_is_expected() {
     let missing = set("admin.socket", "/nowhere/admin.sock");
     check(&["log-level", "loud", &missing], &[], 2, &["must be error, warn, info, debug or trace"]);
     check(&["log-level", "--for", "10m", &missing], &[], 2, &["<LEVEL>"]);
-    check(&["log-level", "debug", "--for", "2days", &missing], &[], 2, &["at most a day"]);
+    check(&["log-level", "debug", "--for", "2days", &missing], &[], 2, &["at most one day"]);
     check(&["quarantine", &missing], &[], 2, &["<on|off>"]);
     check(&["quarantine", "maybe", &missing], &[], 2, &["[possible values: on, off]"]);
     check(&["token", &missing], &[], 2, &["invalidate"]);
-    check(&["token", "invalidate", &missing], &[], 1, &["/nowhere/admin.sock cannot be reached"]);
+    check(&["token", "invalidate", &missing], &[], 1, &["cannot connect to unix:/nowhere/admin.sock"]);
 }

@@ -139,8 +139,8 @@ fn named_operations_are_exempt_from_the_ban_on_what_may_be_billed() {
 #[test]
 fn check_shows_the_budget_and_refuses_a_wrong_one() {
     for (per_day, expected, code) in [
-        ("500", "billing    at most 500 calls", 0),
-        ("0", "policy     callers may call everything", 0),
+        ("500", "billing    at most 500 billable calls", 0),
+        ("0", "policy     allows every request", 0),
         ("-1", "policy.billable_per_day", 78),
         ("many", "policy.billable_per_day", 78),
     ] {

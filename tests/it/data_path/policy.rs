@@ -131,10 +131,7 @@ fn routes_shows_what_comes_of_the_rules_without_any_credential() {
     assert_eq!(verdict("GET", "/aggregation/v1/customers/{customerId}"), "allowed");
     assert_eq!(verdict("DELETE", "/aggregation/v1/customers/{customerId}"), "not_allowed");
     assert_eq!(verdict("GET", "/aggregation/v1/customers/{customerId}/accounts/simple"), "denied");
-    assert!(
-        output.contains("finicity-proxy: rule 4 of policy.allow holds for no operation of the catalogue"),
-        "{output}"
-    );
+    assert!(output.contains("finicity-proxy: rule 4 of policy.allow matches no known operation"), "{output}");
     assert!(output.contains("\"report\""), "{output}");
     let (_, billable) = run(&["routes", "--set=policy.deny_billable=true"], &[]);
     for line in billable.lines() {
@@ -188,10 +185,10 @@ fn check_says_what_the_policy_does() {
     let credentials =
         ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"].map(|name| (name, "canarysecret"));
     for (setting, told) in [
-        ("policy.allow=", "policy     callers may call everything"),
-        ("policy.mode=report", "policy     callers may call everything"),
+        ("policy.allow=", "policy     allows every request"),
+        ("policy.mode=report", "policy     allows every request"),
         ("policy.deny_billable=true", "policy     enforced; "),
-        ("policy.deny=GET /agregation", "; rule 1 of policy.deny holds for no operation of the catalogue"),
+        ("policy.deny=GET /agregation", "; rule 1 of policy.deny matches no known operation"),
     ] {
         let (code, output) = run(&["check", "--set", setting], &credentials);
         assert_eq!(code, Some(0), "{output}");

@@ -95,7 +95,7 @@ fn l05_l06_other_processes_of_the_same_user_read_neither_environment_nor_memory(
         assert!(!read.status.success() && read.stdout.is_empty(), "{file}: {read:?}");
         assert!(String::from_utf8_lossy(&read.stderr).contains("Permission denied"), "{read:?}");
     }
-    assert_eq!(process.logs("the process could not be protected").len(), 0);
+    assert_eq!(process.logs("cannot harden the process").len(), 0);
 
     // A process that does not protect itself is read without further ado.
     let mut command = Command::new("/bin/cat");
@@ -129,7 +129,7 @@ fn l05_no_signal_leaves_a_core_file() {
 fn the_limit_of_open_files_is_raised() {
     let upstream = upstream();
     let process = Process::start(serve_after("ulimit -S -n 256; ulimit -H -n 512", &upstream));
-    let line = process.wait_for_log("the limit of open files");
+    let line = process.wait_for_log("open file limit");
     assert_eq!((&line["initial"], &line["limit"]), (&256.into(), &512.into()), "{line}");
     assert_eq!(limit(process.id(), "Max open files"), "512 512");
 }

@@ -23,7 +23,7 @@ fn byte(part: HeadPart, byte: u8, offset: usize) -> Option<FramingFault> {
 }
 
 #[test]
-fn a_byte_that_its_part_must_not_have_is_located() {
+fn an_illegal_byte_is_located() {
     use HeadPart::{FieldName, FieldValue, Method, Target};
     for (head, expected) in [
         ("GET /a?b=\"c\" HTTP/1.1\r\n\r\n", byte(Target, b'"', 5)),
@@ -50,7 +50,7 @@ fn a_byte_that_its_part_must_not_have_is_located() {
 }
 
 #[test]
-fn lines_without_their_parts_are_faults() {
+fn incomplete_or_malformed_lines_are_faults() {
     use FramingFault::{FieldLine, HeadersTooLarge, RequestLine, Target, TargetTooLong, Version};
     for (line, expected) in [
         ("GET /", RequestLine),
@@ -93,7 +93,7 @@ fn a_substitute_has_the_method_and_the_request_id() {
     }
 }
 
-/// Whether hyper, set up as the program sets it up, passes a request with `head` to its service.
+/// Whether hyper, configured like in the program, passes a request with `head` to its service.
 fn hyper_serves(head: &[u8]) -> bool {
     let served = Cell::new(false);
     let service = service_fn(|_| {
@@ -113,7 +113,7 @@ fn hyper_serves(head: &[u8]) -> bool {
     served.get()
 }
 
-/// The head at the start of `bytes` that is passed on, if one is.
+/// The head at the start of `bytes` that passes the framer and [`check`], if one does.
 fn passed(bytes: &[u8]) -> Option<&[u8]> {
     let mut framer = MessageFramer::new(LIMITS);
     let end = framer.consume_to_head_end(bytes).unwrap_or_else(|error| error.offset);
@@ -128,7 +128,7 @@ fn passed(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 #[test]
-fn every_single_byte_is_judged_as_hyper_judges_it() {
+fn every_single_byte_has_the_same_result_as_in_hyper() {
     for byte in 0..=u8::MAX {
         for head in [
             &b"G_ET / HTTP/1.1\r\nX-A: b\r\n\r\n"[..],
@@ -171,7 +171,7 @@ proptest! {
     }
 }
 
-/// Parts of heads, good and bad, to be put in any order.
+/// Valid and invalid parts of heads, for concatenation in any order.
 const WORDS: &[&[u8]] = &[
     b"GET ",
     b"POST ",
