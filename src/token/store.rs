@@ -22,7 +22,8 @@ use super::{BootInstant, Clock, LastError, LockoutStatus, Phase, State, Status, 
 /// How many requests may wait for a token simultaneously. Further requests fail immediately instead of queueing until the timeout.
 const MAX_WAITERS: usize = 1024;
 
-/// The minimum of `Retry-After`, also used when the time of the next attempt is unknown, and its maximum.
+/// The minimum and maximum of `Retry-After`. A second is the smallest wait that the field can express; it is also the value when the
+/// time of the next attempt is unknown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
