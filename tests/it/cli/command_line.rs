@@ -58,7 +58,7 @@ fn wrong_configurations_are_told_in_one_line_each_and_exit_with_78() {
         &with_secrets(&[("FINICITY__UPSTREAM__UR", "x")]),
         &["upstream.ur (set by FINICITY__UPSTREAM__UR): unknown key"],
     );
-    check_refused(&with_secrets(&[("FINICITY_LOG_LEVEL", "info")]), &["FINICITY_LOG_LEVEL is not read"]);
+    check_refused(&with_secrets(&[("FINICITY_LOG_LEVEL", "info")]), &["FINICITY_LOG_LEVEL: unknown variable"]);
 }
 
 #[test]

@@ -43,13 +43,13 @@ fn a_misspelt_variable_is_reported_with_the_name_that_was_meant() {
         ("FINICITY_LOG_LEVLE", "FINICITY__LOG__LEVEL"),
         ("FINCITY__LOG__LEVEL", "FINICITY__LOG__LEVEL"),
     ] {
-        refused(&[(name, "some-private-value-0123")], &[name, &format!("is not read: did you mean {meant}?")]);
+        refused(&[(name, "some-private-value-0123")], &[name, &format!("unknown variable; did you mean {meant}?")]);
     }
     let mut variables = SECRETS.to_vec();
     variables[0].0 = "FINICITY_CLIENTID";
     let (code, output) = run(&["check"], &variables);
     assert_eq!(code, Some(78));
-    assert!(output.contains("FINICITY_CLIENTID is not read: did you mean FINICITY_CLIENT_ID?"), "{output}");
+    assert!(output.contains("FINICITY_CLIENTID: unknown variable; did you mean FINICITY_CLIENT_ID?"), "{output}");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_file_that_is_no_toml_is_reported_with_the_parsers_reason_and_no_content() {
         ("a = \"\nmissing private", "is not valid TOML"),
     ] {
         fs::write(&path, text).unwrap();
-        refused(&[("FINICITY_CONFIG", &file)], &[&file, "only TOML is read", reason]);
+        refused(&[("FINICITY_CONFIG", &file)], &[&file, "no other format is supported", reason]);
         let (_, output) = run(&["check"], &[("FINICITY_CONFIG", &file)]);
         assert!(!output.contains("private"), "{output}");
     }
@@ -182,7 +182,7 @@ fn an_upstream_without_a_scheme_is_told_that_it_has_none() {
     for url in ["api.finicity.com", "api.finicity.com:443", "localhost:8443", "//api.finicity.com"] {
         refused(
             &[("FINICITY__UPSTREAM__URL", url)],
-            &["upstream.url", "the scheme is missing, so begin it with https://"],
+            &["upstream.url", "the scheme is missing; begin it with https://"],
         );
     }
     refused(&[("FINICITY__UPSTREAM__EGRESS_PROXY", "proxy.internal:3128")], &["begin it with http://"]);
@@ -191,7 +191,7 @@ fn an_upstream_without_a_scheme_is_told_that_it_has_none() {
 #[test]
 fn an_unknown_key_points_to_the_command_that_lists_the_keys() {
     let unknown = ("FINICITY__UPSTREAM__SOMETHING_ELSE", "x");
-    refused(&[unknown], &["upstream.something_else", "unknown key; `finicity-proxy config` lists them all"]);
+    refused(&[unknown], &["upstream.something_else", "unknown key; `finicity-proxy config` lists all keys"]);
     // Which it does with this variable, too.
     let (code, output) = run(&["config"], &[unknown]);
     assert_eq!(code, Some(78), "{output}");

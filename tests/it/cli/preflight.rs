@@ -157,7 +157,7 @@ fn two_own_listeners_on_one_address_are_refused_by_both() {
         ),
     ] {
         let origin = format!("finicity-proxy: {key} (set by FINICITY__");
-        refused(dir.path(), variables, &[&[origin.as_str(), "is taken by"], parts].concat());
+        refused(dir.path(), variables, &[&[origin.as_str(), "is already used by"], parts].concat());
     }
 }
 
@@ -171,7 +171,7 @@ fn an_address_that_cannot_be_listened_on_is_refused_by_both() {
         ["missing/p.sock", "file", "file/p.sock"].map(|name| root.join(name).display().to_string());
     for (path, part) in [
         (&missing, "the directory does not exist"),
-        (&file, "there is a file that is no socket"),
+        (&file, "the file there is not a socket"),
         (&inside, "not a directory"),
         (&long, "choose a shorter one"),
     ] {

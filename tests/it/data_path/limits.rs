@@ -180,7 +180,7 @@ fn i08_without_any_file_descriptor_accepting_pauses_and_goes_on_later() {
     let before = limit_files(Some(3));
 
     let mut waiting = asking(&proxy, "/quick");
-    let line = proxy.process.wait_for_log("cannot accept connections: raise the limit of open files");
+    let line = proxy.process.wait_for_log("cannot accept connections: raise RLIMIT_NOFILE");
     assert_eq!((line["level"].as_str(), line["listener"].as_str()), (Some("ERROR"), Some("proxy")));
     assert_eq!((open.get("/quick").status, admin.get("/api/status").status), (200, 200), "open connections are served");
     limit_files(before.current);
