@@ -121,7 +121,7 @@ def main():
         assert (scratch / "run/admin.sock").exists() and any((scratch / "state").iterdir()), "the program does not use its directories"
         pid = int(re.match(r"\d+", trace.read_text())[0])
         os.kill(pid, signal.SIGHUP)
-        wait_until("the reload after SIGHUP", lambda: "the configuration was read again" in (scratch / "log").read_text())
+        wait_until("the reload after SIGHUP", lambda: "configuration reloaded" in (scratch / "log").read_text())
         os.kill(pid, signal.SIGTERM)
         expect("STOPPING=1")
         assert run.wait(TIMEOUT) == 0, "the program did not exit with 0"

@@ -63,7 +63,7 @@ fn with_processes(ca_file: &std::path::Path, connections: &[u64], time: Duration
         let (name, value) = word.split_once('=').ok_or("the sandbox prints assignments")?;
         serve.env(name, value.trim_matches('\''));
     }
-    let (proxy, log) = Running::start(serve, "token minted")?;
+    let (proxy, log) = Running::start(serve, "token obtained")?;
     let address =
         log.split(r#""proxy":""#).nth(1).and_then(|rest| rest.split('"').next()).ok_or("no address is logged")?;
     let address: SocketAddr = address.parse()?;

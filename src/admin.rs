@@ -1,10 +1,10 @@
-//! The admin API, on loopback only, and on a Unix socket where one is configured.
+//! The admin API, on loopback only, and on a Unix socket if one is configured.
 //!
-//! Reading is free for programs that use a loopback name and are no web page. Actions need more: the socket, whose mode lets
-//! only the proxy's own user in, or the admin token. Every action is logged for audit: here who asked and what came of it, and
-//! what it changes where that is changed.
+//! Reads need no credentials, but are limited to loopback host names and exclude web pages. Actions need the socket, which only the
+//! proxy's own user can open, or the admin token. Each action is audited: this module logs the actor and the outcome, and the module
+//! that carries it out logs the change.
 //!
-//! Deliberately absent: anything secret.
+//! No response contains a secret.
 
 mod actions;
 mod authorizer;
@@ -34,26 +34,26 @@ use crate::{
     token::{TokenControl, TokenReader},
 };
 
-/// What the admin API shows and acts on.
+/// The state of the handlers.
 #[derive(Clone, Debug)]
 pub struct AdminState {
-    /// The token, and what the refresher says of it.
+    /// The token, and the status of the refresher.
     pub token: TokenReader,
-    /// Carries out the actions.
+    /// Sends commands to the refresher.
     pub control: TokenControl,
-    /// To be cancelled, to have the process drain.
+    /// Cancelled by the shutdown action, to start the drain.
     pub stop: CancellationToken,
     /// Cancelled as soon as the process drains.
     pub draining: CancellationToken,
-    /// Where requests are forwarded to.
+    /// The URL that requests are forwarded to.
     pub upstream: String,
-    /// Where the credentials come from.
+    /// The kind of source that the credentials come from.
     pub credentials_source: &'static str,
-    /// The same with what distinguishes it from others of its kind, as it follows the word "from".
+    /// A description of that source, worded to follow "from".
     pub credentials_description: String,
-    /// Where the lock-out state is kept: `directory`, `overlay` or `memory`.
+    /// The storage of the lock-out state: `directory`, `overlay` or `memory`.
     pub lockout_storage: &'static str,
-    /// What actions need on the port; `None` turns them off there.
+    /// The token that actions on the port need; `None` disables them there.
     pub admin_token: Option<Secret<String>>,
     /// The levels of the log.
     pub log_level: LogLevel,
@@ -62,9 +62,8 @@ pub struct AdminState {
 }
 
 /// `GET /api/status`, `GET /api/log-level`, and the actions `POST /api/token/invalidate`, `/api/quarantine`, `/api/quarantine/lift`,
-/// `/api/latch/reset`, `/api/log-level` and `/api/shutdown`. On the port browsers are kept out, and actions need the admin token;
-/// whoever can open the socket is the
-/// proxy's own user.
+/// `/api/latch/reset`, `/api/log-level` and `/api/shutdown`. On the port, requests from web pages are rejected, and actions need the
+/// admin token. On the socket, every request is authorized, because only the proxy's own user can open it.
 pub fn router(state: AdminState, transport: Transport) -> Router {
     let authorizer = Arc::new(Authorizer::new(transport, state.admin_token.clone()));
     Router::new()
@@ -72,7 +71,7 @@ pub fn router(state: AdminState, transport: Transport) -> Router {
         .merge(actions::routes())
         .merge(log_level::routes())
         .fallback(|| async {
-            (StatusCode::NOT_FOUND, "there is GET /api/status, and the actions in docs/operations.md\n")
+            (StatusCode::NOT_FOUND, "not found: see GET /api/status, and the actions in docs/operations.md\n")
         })
         .layer(middleware::from_fn_with_state(authorizer, authorizer::authorize))
         .layer(SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))

@@ -1,7 +1,7 @@
-//! Builds every part, owns every task, and stops them in order.
+//! Builds all parts of the process, owns their tasks, and stops them in order.
 //!
-//! The main thread runs the control plane: accepting, the refresher, probes, signals. Requests run on the workers of the
-//! [`server`](crate::server), so that neither can starve the other.
+//! The main thread runs the control plane: accepting connections, the refresher, probes, signals. Requests run on the workers of
+//! the [`server`](crate::server), so neither can starve the other.
 
 mod ca_reload;
 mod config_reload;
@@ -60,34 +60,34 @@ use crate::{
     token::{EndpointError, Refusal, TokenReader},
 };
 
-/// Why the process cannot start. Nothing stays bound.
+/// Why the process cannot start. No listener stays bound.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The TLS trust cannot be built.
+    /// The trust store cannot be built.
     #[error(transparent)]
     Tls(#[from] tls::Error),
-    /// The token endpoint cannot be used.
+    /// The client for the token endpoint cannot be built.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// The lock-out state of an earlier run cannot be used.
     #[error(transparent)]
     Lockout(#[from] lockout::OpenError),
-    /// A signal cannot be caught.
-    #[error("a signal handler cannot be installed")]
+    /// A signal handler cannot be installed.
+    #[error("cannot install a signal handler")]
     Signal(#[source] io::Error),
     /// A worker thread cannot be started.
-    #[error("a worker thread cannot be started")]
+    #[error("cannot start a worker thread")]
     Worker(#[source] io::Error),
     /// The bound address of a listener cannot be read.
-    #[error("the address of a listener cannot be read")]
+    #[error("cannot read the address of a listener")]
     Address(#[source] io::Error),
 }
 
 impl StartError {
-    /// Whether the configuration does not fit this machine, so that trying again is of no use.
+    /// Whether the configuration is at fault, so a retry would not help.
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Bind(error) => error.is_configuration(),
@@ -105,20 +105,20 @@ pub struct App {
     token: TokenReader,
     server: Arc<Server>,
     tasks: Tasks,
-    /// Those of the ops listener, which answers probes until the process ends.
+    /// The tasks of the ops listener, which serves probes until the process ends.
     ops_tasks: Tasks,
-    /// Those of the webhook listener, which finishes what it has begun.
+    /// The tasks of the webhook listener, which drains.
     webhook_tasks: Tasks,
     sequence: ShutdownSequence,
     shutdown: config::Shutdown,
 }
 
 impl App {
-    /// Binds every address, starts every task, and returns while the first token is being fetched.
+    /// Binds all addresses and starts all tasks. Does not wait for the first token.
     ///
     /// # Errors
     ///
-    /// When any part cannot be started.
+    /// Fails when any part cannot be started.
     pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
         let Loaded { config, source, credentials } = loaded;
         let Config { listen, server: limits, proxy, startup, .. } = config;
@@ -175,22 +175,22 @@ impl App {
         Ok(Self { addresses, token, server, tasks, ops_tasks, webhook_tasks, sequence, shutdown: config.shutdown })
     }
 
-    /// The addresses that were bound.
+    /// The bound addresses.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// The current token.
+    /// A reader of the current token.
     pub fn token(&self) -> &TokenReader {
         &self.token
     }
 
-    /// Runs until `stop` completes with its reason, or an administrator requests the shutdown. Then drains: no new connections are
-    /// accepted, and requests in flight are finished. A completion of `stop_now` cuts that short: what is in flight is aborted.
+    /// Runs until `stop` completes with its reason, or an administrator requests the shutdown. Then drains: new connections are no
+    /// longer accepted, and requests in flight are completed. When `stop_now` completes, requests in flight are aborted.
     ///
     /// # Errors
     ///
-    /// When a task ends by itself.
+    /// Fails when a task stops unexpectedly.
     pub async fn run<R: fmt::Display>(
         mut self,
         stop: impl Future<Output = R>,
@@ -200,36 +200,36 @@ impl App {
         let requested = self.sequence.requested.clone();
         let (reason, by_signal) = select! {
             biased;
-            // First, since a signal after it only repeats it, even where both are seen at once.
+            // Checked first: if both are ready, the signal only repeats the request.
             () = requested.cancelled() => ("an administrator".to_owned(), false),
             reason = stop.as_mut() => (reason.to_string(), true),
             ended = self.task_ended() => return Err(ended),
         };
         let config::Shutdown { drain_delay, drain_timeout } = self.shutdown;
         info!(target: AUDIT, reason, drain_delay_s = drain_delay.as_secs(), drain_timeout_s = drain_timeout.as_secs(), "draining");
-        // After a request of an administrator, the first signal only repeats it.
+        // After an administrator's request, the first signal only repeats it, and the second one forces the shutdown.
         let second = async {
             if !by_signal {
                 let reason = stop.await;
-                info!(target: AUDIT, %reason, "draining already");
+                info!(target: AUDIT, %reason, "already draining");
             }
             stop_now.await
         };
         select! {
             outcome = self.shut_down() => outcome,
-            reason = second => Ok(self.stop_at_once(&reason).await),
+            reason = second => Ok(self.force_shutdown(&reason).await),
         }
     }
 
-    /// Aborts the requests in flight, and logs how many there were.
-    async fn stop_at_once(&mut self, reason: &impl fmt::Display) -> ShutdownOutcome {
+    /// Aborts the requests in flight, and logs their number.
+    async fn force_shutdown(&mut self, reason: &impl fmt::Display) -> ShutdownOutcome {
         self.sequence.closing.cancel();
         let aborted = self.server.abort().await;
-        warn!(target: AUDIT, %reason, requests = aborted, "stopping at once");
+        warn!(target: AUDIT, %reason, requests = aborted, "forced shutdown");
         if aborted > 0 { ShutdownOutcome::CutOff } else { ShutdownOutcome::Drained }
     }
 
-    /// Goes through the phases of the shutdown.
+    /// Runs the phases of the shutdown.
     async fn shut_down(&mut self) -> Result<ShutdownOutcome, TaskEnded> {
         self.sequence.draining.cancel();
         self.sequence.drain.begin();
@@ -240,19 +240,19 @@ impl App {
         self.sequence.closing.cancel();
         let (cut_off, ()) = join!(self.server.drain(self.shutdown.drain_timeout), self.webhook_tasks.all_ended());
         self.sequence.stop_control.cancel();
-        // A task that exceeds its time is not waited for: nothing is lost with it.
+        // Tasks that exceed their grace time are abandoned: nothing is lost with them.
         let _ = timeout(TASK_GRACE, self.tasks.all_ended()).await;
         self.sequence.stop_ops.cancel();
         let _ = timeout(OPS_GRACE, self.ops_tasks.all_ended()).await;
         if cut_off > 0 {
-            warn!(target: AUDIT, requests = cut_off, "the drain timeout is over; requests were cut off");
+            warn!(target: AUDIT, requests = cut_off, "drain timeout expired; requests in flight were aborted");
             return Ok(ShutdownOutcome::CutOff);
         }
         info!(target: AUDIT, "drained");
         Ok(ShutdownOutcome::Drained)
     }
 
-    /// Waits for a task that ends before the shutdown stops it.
+    /// Waits for a task that stops before the shutdown stops it.
     async fn task_ended(&mut self) -> TaskEnded {
         select! {
             task = self.tasks.next_ended() => TaskEnded { task },
@@ -263,7 +263,7 @@ impl App {
     }
 }
 
-/// Starts what follows changes of credentials, configuration and CAs.
+/// Starts the tasks that follow changes of credentials, configuration and CAs.
 fn spawn_reloads(
     tasks: &mut Tasks,
     stop: &CancellationToken,
@@ -280,7 +280,7 @@ fn spawn_reloads(
     Ok(())
 }
 
-/// Starts what reports how the start goes: to `startup.termination_message`, to the log, and to a service manager.
+/// Starts the tasks that report the progress of startup: to `startup.termination_message`, the log, and a service manager.
 fn spawn_startup(
     tasks: &mut Tasks,
     sequence: &ShutdownSequence,
@@ -303,12 +303,12 @@ fn log_listening(addresses: &Addresses, upstream: &Uri, worker_threads: NonZeroU
     info!(version = build_info::VERSION, proxy, ops, admin, webhook, %upstream, worker_threads, "listening");
 }
 
-/// Warns of rules of the policy that are probably not what was meant.
+/// Warns of policy settings that are probably mistakes.
 fn warn_of_policy(policy: &Policy) {
     for rule in policy.unknown() {
-        warn!("{rule} holds for no operation of the catalogue: see `finicity-proxy routes`");
+        warn!("{rule} matches no known operation: see `finicity-proxy routes`");
     }
     if policy.mode() == Mode::Report && !policy.is_open() {
-        warn!("policy.mode is \"report\": what the policy denies goes on, and is only told of");
+        warn!("policy.mode is \"report\": requests that the policy denies are forwarded, and only reported");
     }
 }

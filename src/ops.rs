@@ -1,8 +1,8 @@
-//! The operators' listener: probes and metrics. Nothing secret, no actions, and it never forwards anything.
+//! The ops listener: probes and metrics. It shows no secrets, has no actions, and forwards nothing.
 //!
-//! What the probes mean is chosen so that a fault elsewhere never makes Kubernetes restart or hide a pod: only a dead event
-//! loop fails `/livez`, and once a token was obtained `/readyz` fails for nothing but a drain. A later token outage answers
-//! callers with a clear 503, and shows in the metrics.
+//! An external fault must not make Kubernetes restart a pod or remove it from service. So only a dead event loop or a hung refresher
+//! fails `/livez`, and once a token has been obtained, only a drain fails `/readyz`. During a later token outage, requests get a clear
+//! 503, and the metrics show it.
 
 use std::{
     fmt::{Display, Write as _},
@@ -29,57 +29,57 @@ use crate::{
     token::{self, LastError, Phase, Refusal, TokenReader},
 };
 
-/// The media type of Prometheus' text format.
+/// The media type of the Prometheus text format.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether the event loops respond.
+/// Checks whether the event loops respond.
 pub type LivenessCheck = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// The state of the handlers.
 #[derive(Clone)]
 pub struct OpsState {
-    /// The token, and what the refresher says of it.
+    /// The token, and the status of the refresher.
     pub token: TokenReader,
-    /// Where the credentials come from, as it follows the word "from".
+    /// The source of the credentials, worded to follow "from".
     pub credentials_description: String,
     /// The metrics to show.
     pub metrics: Arc<Metrics>,
     /// Cancelled as soon as the process drains.
     pub draining: CancellationToken,
-    /// Whether the start has succeeded only when a token was obtained (`startup.require_token`).
+    /// Whether startup succeeds only once a token has been obtained (`startup.require_token`).
     pub require_token: bool,
-    /// Whether it has not while the credentials are refused (`startup.fail_on_rejection`).
+    /// Whether startup fails while the credentials are refused (`startup.fail_on_rejection`).
     pub fail_on_rejection: bool,
-    /// What keeps it from succeeding, by [`Refusal::of_start`] over all that the refresher said so far.
+    /// The refusal that blocks startup: the result of [`Refusal::of_start`] over all statuses so far.
     pub startup_refusal: watch::Receiver<Option<Refusal>>,
-    /// Whether the event loops answer.
+    /// Checks whether the event loops respond.
     pub liveness: LivenessCheck,
 }
 
 impl OpsState {
-    /// Whether the start has succeeded: once the credentials have been read and the first token request has completed, successfully or not; where a token is required, once
-    /// one was obtained; where a rejection fails the start, not while the credentials are refused.
+    /// Whether startup has succeeded. That is once the credentials have been read and the first token request has completed, successfully
+    /// or not. With `require_token`, only once a token has been obtained. With `fail_on_rejection`, not while the credentials are refused.
     ///
     /// # Errors
     ///
-    /// What it waits for, or what keeps it from succeeding.
+    /// The reason why startup has not succeeded yet.
     pub fn startup(&self) -> Result<(), String> {
         let status = self.token.status();
-        // The status is newer than what was derived from it.
+        // `startup_refusal` may lag behind the status.
         let refusal = Refusal::of_start(*self.startup_refusal.borrow(), &status);
         let (has_succeeded, reason) = match refusal {
             Some(refusal) if self.fail_on_rejection || self.require_token => {
                 return Err(format!("{}; {}", refusal.reason(), refusal.remedy()));
             }
             _ if self.require_token && status.attempted => {
-                (status.obtained, "no token was obtained yet, and startup.require_token is set")
+                (status.obtained, "no token has been obtained yet, and startup.require_token is set")
             }
             _ if status.phase == Phase::AwaitingCredentials => {
                 let reason = self.token.unresolved_error();
-                let reason = reason.as_deref().unwrap_or("the first read has not ended yet");
+                let reason = reason.as_deref().unwrap_or("the first read has not completed yet");
                 return Err(format!("the credentials have not been read yet: {reason}"));
             }
-            _ => (status.attempted, "the first token call has not ended yet"),
+            _ => (status.attempted, "the first token request has not completed yet"),
         };
         if has_succeeded { Ok(()) } else { Err(reason.to_owned()) }
     }
@@ -92,7 +92,7 @@ pub fn router(state: OpsState) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "this port has /startupz, /livez, /readyz and /metrics\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "this port serves /startupz, /livez, /readyz and /metrics\n") })
         .layer(
             ServiceBuilder::new()
                 .layer(CatchPanicLayer::new())
@@ -101,7 +101,7 @@ pub fn router(state: OpsState) -> Router {
         .with_state(state)
 }
 
-/// Passes when the start has [succeeded](OpsState::startup). The listeners are bound before this one answers.
+/// Passes when startup has [succeeded](OpsState::startup). All listeners are bound before this one serves requests.
 async fn startupz(State(state): State<OpsState>) -> Response {
     let startup = state.startup();
     probe_response(startup.is_ok(), startup.err().unwrap_or_default())
@@ -112,17 +112,17 @@ async fn livez(State(state): State<OpsState>) -> Response {
     probe_response(alive.is_ok(), alive.err().unwrap_or_default())
 }
 
-/// Whether the process works, or the part that does not.
+/// Whether the process is alive; otherwise, the part that is not.
 async fn is_live(state: &OpsState) -> Result<(), &'static str> {
     if !state.token.is_refresher_alive(token::HEARTBEAT_LIMIT).await {
         return Err("the token refresher hangs");
     }
-    if (state.liveness)().await { Ok(()) } else { Err("an event loop does not answer") }
+    if (state.liveness)().await { Ok(()) } else { Err("an event loop does not respond") }
 }
 
 async fn readyz(State(state): State<OpsState>, RawQuery(query): RawQuery) -> Response {
     let (obtained, draining) = (state.token.status().obtained, state.draining.is_cancelled());
-    let reason = if draining { "draining" } else { "no token was obtained yet" };
+    let reason = if draining { "draining" } else { "no token has been obtained yet" };
     let ready = obtained && !draining;
     if query.is_none_or(|query| query != "verbose") {
         return probe_response(ready, reason);
@@ -146,19 +146,22 @@ fn verbose_readiness(state: &OpsState, ready: bool, draining: bool) -> String {
     line("token usable for", format!("{} s", token.remaining().as_secs()));
     let next = match (token.state(), token.until_next_attempt()) {
         (_, wait) if token.status().phase == Phase::AwaitingCredentials => match wait {
-            Some(wait) => format!("when the credentials have been read, next tried in {} s", wait.as_secs()),
-            None => "when the credentials have been read, which is under way".to_owned(),
+            Some(wait) => format!("after the credentials have been read; next attempt in {} s", wait.as_secs()),
+            None => "after the credentials have been read, which is in progress".to_owned(),
         },
         (token::State::Held, wait) => held_until(wait),
         (_, Some(wait)) => format!("in {} s", wait.as_secs()),
         (token::State::Quarantined, None) => "never: quarantined; lift it with POST /api/quarantine/lift".to_owned(),
         (_, None) => match Refusal::of(&token.status()) {
             Some(refusal) => format!("never: {}; {}", refusal.reason(), refusal.remedy()),
-            None => "under way".to_owned(),
+            None => "in progress".to_owned(),
         },
     };
-    line("next token call", next);
-    line("last token error", token.status().last_error.map_or("none".to_owned(), |error| described(token, &error)));
+    line("next token request", next);
+    line(
+        "last token error",
+        token.status().last_error.map_or("none".to_owned(), |error| describe_error(token, &error)),
+    );
     let lockout = token.status().lockout;
     line("credentials latched", lockout.latched.to_string());
     line("lock-out budget spent", lockout.budget_spent.to_string());
@@ -168,21 +171,21 @@ fn verbose_readiness(state: &OpsState, ready: bool, draining: bool) -> String {
     if lockout.unrecorded {
         line(
             "attempt record",
-            "cannot be written, so that no token request is made; see auth.state_dir and the log".to_owned(),
+            "cannot be written, so no token request is made; see auth.state_dir and the log".to_owned(),
         );
     }
     line("new credentials", lockout.candidate.map_or("none", token::CandidateState::as_str).to_owned());
     text
 }
 
-/// The last failure of a token request, and when it was.
-fn described(token: &TokenReader, error: &LastError) -> String {
+/// The last failure of a token request, with its time.
+fn describe_error(token: &TokenReader, error: &LastError) -> String {
     let at = format_rfc3339_seconds(UNIX_EPOCH + error.unix_time);
-    let since = if error.resolved { "; a token was obtained since" } else { "" };
+    let since = if error.resolved { "; a token has been obtained since" } else { "" };
     format!("{at} ({} s ago{since}): {}", token.error_age(error).as_secs(), error.message)
 }
 
-/// When the next token request is made in the state `held`.
+/// When the next token request is made in state `held`, and what an operator can do.
 fn held_until(wait: Option<Duration>) -> String {
     let operator = "verify the credentials, then run `finicity-proxy lockout reset --override-budget`";
     match wait {
@@ -276,9 +279,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn q11_ready_means_that_a_token_was_obtained_and_nothing_drains() {
+    async fn q11_ready_means_token_obtained_and_not_draining() {
         let (state, mut writer) = ops_state(true);
-        assert_eq!(get(&state, "/readyz").await, (503, "not ok: no token was obtained yet\n".to_owned()));
+        assert_eq!(get(&state, "/readyz").await, (503, "not ok: no token has been obtained yet\n".to_owned()));
         assert_eq!(get(&state, "/startupz").await.0, 503);
         writer.set_status(Phase::Failed(FailureClass::Transient), None, LockoutStatus::default());
         assert_eq!((get(&state, "/readyz").await.0, get(&state, "/startupz").await.0), (503, 200));
@@ -291,33 +294,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn q01_where_a_token_is_required_the_start_has_not_succeeded_without_one() {
+    async fn q01_startup_needs_a_token_if_one_is_required() {
         let (state, mut writer) = ops_state(true);
         let state = OpsState { require_token: true, ..state };
-        assert_eq!(get(&state, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
+        assert_eq!(get(&state, "/startupz").await.1, "not ok: the first token request has not completed yet\n");
         writer.set_status(Phase::Failed(FailureClass::Transient), None, LockoutStatus::default());
         let (status, text) = get(&state, "/startupz").await;
         assert!(status == 503 && text.contains("startup.require_token"), "{text}");
         publish(&mut writer);
         assert_eq!(get(&state, "/startupz").await.0, 200);
         writer.set_status(Phase::Rejected, None, LockoutStatus::default());
-        assert_eq!(get(&state, "/startupz").await.0, 200, "once started, always started");
+        assert_eq!(get(&state, "/startupz").await.0, 200, "startup stays successful");
     }
 
     #[tokio::test]
-    async fn the_start_has_not_succeeded_before_the_credentials_were_read() {
+    async fn startup_needs_the_credentials() {
         let (state, mut writer) = ops_state(true);
         writer.set_status(Phase::AwaitingCredentials, None, LockoutStatus::default());
         let text = get(&state, "/startupz").await;
         assert_eq!(
             text,
-            (503, "not ok: the credentials have not been read yet: the first read has not ended yet\n".to_owned())
+            (503, "not ok: the credentials have not been read yet: the first read has not completed yet\n".to_owned())
         );
         assert!(
             get(&state, "/readyz?verbose")
                 .await
                 .1
-                .contains("next token call: when the credentials have been read, which is under way\n")
+                .contains("next token request: after the credentials have been read, which is in progress\n")
         );
         writer.set_last_error("the store is sealed; unseal it");
         let due = writer.clock().now() + Duration::from_secs(30);
@@ -331,7 +334,7 @@ mod tests {
             get(&state, "/readyz?verbose")
                 .await
                 .1
-                .contains("next token call: when the credentials have been read, next tried in ")
+                .contains("next token request: after the credentials have been read; next attempt in ")
         );
         assert_eq!(get(&state, "/livez").await.0, 200);
     }
@@ -347,49 +350,49 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn where_a_rejection_fails_the_start_the_probe_says_why() {
+    async fn a_startup_failed_by_a_rejection_reports_why() {
         let (state, mut writer) = ops_state(true);
         let (startup_refusal, receiver) = watch::channel(None);
         let state = OpsState { fail_on_rejection: true, startup_refusal: receiver, ..state };
-        assert_eq!(get(&state, "/startupz").await.1, "not ok: the first token call has not ended yet\n");
+        assert_eq!(get(&state, "/startupz").await.1, "not ok: the first token request has not completed yet\n");
         writer.set_status(Phase::Failed(FailureClass::Transient), None, LockoutStatus::default());
         assert_eq!(get(&state, "/startupz").await.0, 200, "an outage is no rejection");
         writer.set_status(Phase::Rejected, None, LATCHED);
         let (status, text) = get(&state, "/startupz").await;
         assert!(status == 503 && text.starts_with("not ok: the credentials were rejected"), "{text}");
         assert!(text.contains("correct the Secret") && text.contains("finicity-proxy lockout reset"), "{text}");
-        // New credentials are tried while those in use are latched.
+        // New credentials are tried while the current ones are latched.
         writer.set_status(
             Phase::Idle,
             None,
             LockoutStatus { candidate: Some(token::CandidateState::Waiting), ..LATCHED },
         );
         assert_eq!(get(&state, "/startupz").await.0, 503);
-        // An operator's reset: until its outcome is known, what was derived before holds.
+        // After an operator's reset, the previous refusal stays in force until the outcome is known.
         startup_refusal.send_replace(Some(Refusal::Rejected));
         writer.set_status(Phase::Idle, None, LockoutStatus { latched: false, ..LATCHED });
         assert_eq!(get(&state, "/startupz").await.0, 503);
         publish(&mut writer);
         assert_eq!(get(&state, "/startupz").await.0, 200);
         writer.set_status(Phase::Rejected, None, LATCHED);
-        assert_eq!(get(&state, "/startupz").await.0, 200, "once started, always started");
+        assert_eq!(get(&state, "/startupz").await.0, 200, "startup stays successful");
     }
 
     #[tokio::test]
-    async fn a_rejection_fails_no_start_unless_that_is_wanted() {
+    async fn a_rejection_does_not_fail_startup_by_default() {
         let (state, mut writer) = ops_state(true);
         writer.set_status(Phase::Rejected, None, LATCHED);
         assert_eq!(get(&state, "/startupz").await, (200, "ok\n".to_owned()));
     }
 
     #[tokio::test]
-    async fn verbose_readiness_explains_itself() {
+    async fn verbose_readiness_shows_the_reason() {
         let (state, mut writer) = ops_state(true);
         writer.set_status(Phase::Rejected, None, LockoutStatus::default());
         let (status, text) = get(&state, "/readyz?verbose").await;
         assert_eq!(status, 503);
         assert!(text.contains("\ncredentials: from the environment\n"), "{text}");
-        assert!(text.contains("token state: rejected\n") && text.contains("next token call: never: "), "{text}");
+        assert!(text.contains("token state: rejected\n") && text.contains("next token request: never: "), "{text}");
         assert!(text.contains("`finicity-proxy lockout reset`"), "{text}");
         publish(&mut writer);
         let (status, text) = get(&state, "/readyz?verbose").await;
@@ -400,13 +403,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn q10_liveness_asks_the_event_loops_and_nothing_else() {
+    async fn q10_liveness_follows_the_event_loops() {
         assert_eq!(get(&ops_state(true).0, "/livez").await.0, 200);
         assert_eq!(get(&ops_state(false).0, "/livez").await.0, 503);
     }
 
     #[tokio::test]
-    async fn metrics_tell_where_the_token_stands_and_never_what_it_is() {
+    async fn metrics_show_the_token_state_but_not_the_token() {
         let (state, mut writer) = ops_state(true);
         publish(&mut writer);
         let (status, text) = get(&state, "/metrics").await;
@@ -418,7 +421,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_else_is_here() {
+    async fn other_paths_are_not_found() {
         assert_eq!(get(&ops_state(true).0, "/aggregation/v1/customers").await.0, 404);
     }
 }

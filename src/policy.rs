@@ -1,12 +1,11 @@
-//! What callers may call, as the operator has it (`[policy]`): a list of what is allowed, one of what is not, and nothing that costs
-//! money.
+//! The operator's policy for calls (`[policy]`): an allow list, a deny list, and whether billable calls are denied.
 //!
-//! Rules are kept as trees of path segments, so that a request is looked up by its own segments, and costs the same with a thousand
-//! rules as with ten. Without rules nothing is looked up.
+//! Rules are stored in tries of path segments, so a lookup costs the same with a thousand rules as with ten. Without rules there is no
+//! lookup.
 //!
-//! A path is judged in two forms. What is *denied* is found by its canonical form, which merges all spellings that some server takes
-//! for the same path; what is *allowed* must be spelt as the rule is, once decoded. A path of which the two forms differ in their
-//! segments is neither: it is refused, since whoever reads it next may find other segments in it than the rules did.
+//! Deny rules match the canonical form of a path, which merges all spellings that any server may treat as the same path. Allow rules
+//! match the decoded path, in the exact spelling of the rule. A path that has different segments in the two forms is denied as
+//! ambiguous, because the next server may find other segments in it than the rules did.
 
 mod rule;
 mod trie;
@@ -23,13 +22,13 @@ use crate::{
     vendor::catalogue::{Catalogue, Operation},
 };
 
-/// What is done about a request that the policy denies (`policy.mode`).
+/// How requests that the policy denies are handled (`policy.mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// It is refused.
+    /// They are rejected.
     #[default]
     Enforce,
-    /// It goes on; the access line and the metrics tell of it.
+    /// They are forwarded, and the access line and the metrics report them.
     Report,
 }
 
@@ -44,7 +43,7 @@ labels! {
         BudgetSpent = "billing_budget_spent",
         /// No rule allows it (`policy.allow`).
         NotAllowed = "not_allowed",
-        /// Its path can be read in more than one way.
+        /// Its path is ambiguous: servers may split it into different segments.
         Ambiguous = "unclear",
     }
 }
@@ -52,25 +51,25 @@ labels! {
 /// The operator's rules.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// `None` when everything is allowed.
+    /// `None` if everything is allowed.
     allow: Option<Trie>,
     deny: Option<Trie>,
     deny_billable: bool,
-    /// What may be called although it may be billed.
+    /// Exceptions from `deny_billable`.
     billable_allowed: Option<Trie>,
     mode: Mode,
     unknown: Vec<String>,
 }
 
 impl Policy {
-    /// What `allow` names, or everything if that is empty; but not what `deny` names, nor, with `deny_billable`, what the catalogue
-    /// does not know to be free.
+    /// Allows the calls that `allow` matches, or all calls if it is empty. Denies the calls that `deny` matches and, with
+    /// `deny_billable`, those that `catalogue` does not list as free.
     pub fn new(catalogue: &'static Catalogue, allow: &[Rule], deny: &[Rule], deny_billable: bool, mode: Mode) -> Self {
-        // A server answers HEAD by doing what it does for GET.
+        // A server processes HEAD like GET, so denying GET also denies HEAD.
         let denied: Vec<Rule> = deny.iter().map(Rule::with_head).collect();
         let unknown = [("policy.allow", allow), ("policy.deny", deny)];
         let unknown = unknown.into_iter().flat_map(|(key, rules)| self::unknown(key, rules, catalogue)).collect();
-        // The canonical form of what a rule may be made of is its lower case.
+        // The canonical form of a rule's segments is their lower case, because they have no other characters to normalize.
         Self {
             allow: trie(allow, str::to_owned),
             deny: trie(&denied, str::to_ascii_lowercase),
@@ -81,7 +80,7 @@ impl Policy {
         }
     }
 
-    /// The same, in which `deny_billable` does not concern what `rules` name.
+    /// Exempts the calls that `rules` match from `deny_billable`.
     #[must_use]
     pub fn with_billable_allowed(mut self, catalogue: &'static Catalogue, rules: &[Rule]) -> Self {
         self.unknown.extend(unknown("policy.billable_allowed", rules, catalogue));
@@ -89,26 +88,26 @@ impl Policy {
         self
     }
 
-    /// The rules that match no operation of the catalogue: typing errors, unless they are meant for calls that it does not have.
+    /// The rules that match no operation of the catalogue: typos, or rules for calls that the catalogue does not have.
     pub fn unknown(&self) -> &[String] {
         &self.unknown
     }
 
-    /// What is done about what it denies.
+    /// How denied requests are handled.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Whether nothing is ever denied.
+    /// Whether the policy denies nothing.
     pub fn is_open(&self) -> bool {
         self.allow.is_none() && self.deny.is_none() && !self.deny_billable
     }
 
-    /// Whether a call with `method` of `path`, which is `operation`, may go to the upstream.
+    /// Checks whether a call with `method` and `path`, which is `operation`, may be forwarded.
     ///
     /// # Errors
     ///
-    /// Why it may not.
+    /// The reason for the denial.
     pub fn check(&self, method: &Method, path: &str, operation: Operation) -> Result<(), Denial> {
         let methods = Methods::of(method);
         if self.allow.is_some() || self.deny.is_some() {
@@ -123,7 +122,7 @@ impl Policy {
             allow.matches(methods, segments.iter())
         };
         if self.deny_billable && operation.is_billable() {
-            // Whoever reads an ambiguous path next may find another operation in it.
+            // The next server may find another operation in an ambiguous path.
             let is_exempt = |rules| allowed(rules) && form(path).is_some();
             if !self.billable_allowed.as_ref().is_some_and(is_exempt) {
                 return Err(Denial::Billable);
@@ -133,21 +132,21 @@ impl Policy {
     }
 }
 
-/// The tree of `rules`, if there are any.
+/// The trie of `rules`; `None` if there are none.
 fn trie(rules: &[Rule], normalize: fn(&str) -> String) -> Option<Trie> {
     let mut trie = Trie::default();
     rules.iter().for_each(|rule| trie.insert(rule, normalize));
     (!rules.is_empty()).then_some(trie)
 }
 
-/// The rules of `key` that match no operation of `catalogue`, by their positions.
+/// The rules of `key` that match no operation of `catalogue`, by position.
 fn unknown(key: &str, rules: &[Rule], catalogue: &'static Catalogue) -> Vec<String> {
     let rules = (1..).zip(rules).filter(|(_, rule)| !rule.matches_some_of(catalogue));
     rules.map(|(position, _)| format!("rule {position} of {key}")).collect()
 }
 
-/// The canonical form of `path`, if it has the same segments, one by one: none of them is two for some reader, so that with as many in
-/// both none was left out either.
+/// The canonical form of `path`; `None` if its segments do not correspond one to one to those of `path`. No segment of `path` may be read
+/// as two, so an equal number of segments means that none was dropped either.
 fn form(path: &str) -> Option<String> {
     if is_already_canonical(path) {
         return Some(path.to_ascii_lowercase());

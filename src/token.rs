@@ -1,11 +1,10 @@
-//! The token: how it is minted, how long it may be used, and how it reaches the requests.
+//! The access token: how it is fetched, how long it may be used, and how requests read it.
 //!
 //! One [`Refresher`] task is the only writer. Requests hold a [`TokenReader`] and read one `ArcSwap` load; while a usable
-//! token is there they never wait for a refresh. The decisions (when to refresh, what an answer means) are pure
+//! token exists they never wait for a refresh. The decisions (when to refresh, what a token response means) are pure
 //! functions in [`schedule`] and [`classify`]; the refresher is the loop that calls them.
 //!
-//! Deliberately absent: any request that mints a token by itself. A token call can lock the vendor account, so there is
-//! one place that makes it.
+//! Requests never fetch a token themselves. A token request can lock the vendor account, so only the refresher makes it.
 
 pub mod classify;
 pub mod clock;
@@ -31,12 +30,12 @@ pub use refusal::Refusal;
 pub use status::{CandidateState, LastError, LockoutStatus, Phase, State, Status, Unavailable};
 pub use store::{Token, TokenReader, TokenWriter, channel};
 
-/// The age above which the refresher's heartbeat means that it hangs. It beats at least this often while it waits, and during a
-/// request; the rest is for the state directory, whose locks are waited for up to a second each, on a slow disk.
+/// The heartbeat age above which the refresher is considered hung. An idle refresher beats every `MAX_SLEEP`, and one with a
+/// request in flight every `HEARTBEAT_INTERVAL`; the rest allows for locks and slow writes in the state directory.
 pub const HEARTBEAT_LIMIT: Duration =
     clock::MAX_SLEEP.saturating_add(refresher::HEARTBEAT_INTERVAL).saturating_add(STATE_DIRECTORY_STALL);
 
-/// How long the refresher may wait for the disk and for the locks of the state directory.
+/// Maximum time that the refresher may block on the disk and on the locks of the state directory (up to a second each).
 const STATE_DIRECTORY_STALL: Duration = Duration::from_secs(15);
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Who may do what on the administrator's listener.
+//! Authorizes requests to the admin listeners.
 //!
-//! Guesses at the admin token are delayed: a rejection takes a second, and only one rejection is sent at a time. The right token is
-//! compared at once and waits for nothing, however many guesses do.
+//! Rejections of a wrong admin token are delayed: each takes a second, and they are sent one at a time. A request with the right token is
+//! never delayed, however many guesses are pending.
 //!
-//! Deliberately absent: a lock-out of the port, which would let anyone keep the administrator out.
+//! There is no lock-out after failed guesses, because any local program could use it to keep the administrator out.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,12 +30,12 @@ use crate::{
     telemetry::{AUDIT, LogLimiter},
 };
 
-/// How long a refused request waits for its answer. A token of 16 characters is beyond guessing at any rate; this keeps a program
-/// with a wrong one from filling the log and a core.
+/// The delay of a response to a request without the admin token. A token of 16 characters cannot be guessed at any rate; the delay keeps
+/// a program with a wrong token from flooding the log and using up a core.
 const REJECTION_DELAY: Duration = Duration::from_secs(1);
 
-/// The maximum number of rejected requests that are delayed; those beyond it get 429 at once. Each holds a connection, of which the
-/// listener has 64: the rest stay free for the right token.
+/// The maximum number of delayed responses; further requests get 429 immediately. Each delayed response holds one of the listener's 64
+/// connections, so the others stay free for requests with the right token.
 const MAX_DELAYED: usize = 48;
 
 /// Authorizes requests to the admin API.
@@ -61,7 +61,7 @@ impl Authorizer {
         }
     }
 
-    /// The response to a request that is rejected; `None` if it is authorized.
+    /// The response that rejects `request`; `None` if it is authorized.
     fn rejection(&self, request: &Request) -> Option<Response> {
         if self.transport == Transport::Unix {
             return None;
@@ -69,14 +69,14 @@ impl Authorizer {
         match self.origin_policy.check(request.headers(), self.transport) {
             Ok(()) => {}
             Err(Rejection::InvalidHost) => {
-                return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is needed\n").into_response());
+                return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is required\n").into_response());
             }
             Err(Rejection::ForeignHost) => {
-                let message = "this port answers to loopback names only\n";
+                let message = "this port accepts loopback host names only\n";
                 return Some((StatusCode::MISDIRECTED_REQUEST, message).into_response());
             }
             Err(Rejection::CrossOrigin) => {
-                return Some((StatusCode::FORBIDDEN, "requests from web pages are refused\n").into_response());
+                return Some((StatusCode::FORBIDDEN, "requests from web pages are not allowed\n").into_response());
             }
         }
         if request.method().is_safe() {
@@ -84,23 +84,23 @@ impl Authorizer {
         }
         match &self.admin_token {
             None => {
-                let message = "actions are off on this port: set FINICITY_ADMIN_TOKEN, or admin.socket and use that\n";
+                let message = "actions are disabled on this port: set FINICITY_ADMIN_TOKEN, or set admin.socket and use the socket\n";
                 Some((StatusCode::FORBIDDEN, message).into_response())
             }
             Some(token) if is_authorized(request.headers(), token) => None,
             Some(_) => {
                 let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-                let message = "the admin token is needed: Authorization: Bearer …\n";
+                let message = "the admin token is required: Authorization: Bearer …\n";
                 Some((StatusCode::UNAUTHORIZED, challenge, message).into_response())
             }
         }
     }
 
-    /// Returns `rejection` after [`REJECTION_DELAY`], one at a time, or a 429 at once when too many are delayed already.
+    /// Returns `rejection` after [`REJECTION_DELAY`], one at a time, or a 429 immediately if [`MAX_DELAYED`] are delayed already.
     ///
     /// # Cancel safety
     ///
-    /// A request that is dropped while it is delayed lets the next one pass.
+    /// Dropping the future starts the delay of the next rejection.
     async fn delay(&self, rejection: Response) -> Response {
         let Ok(_delayed) = self.delayed.try_acquire() else {
             let fields = [(header::RETRY_AFTER, "60"), (header::CONNECTION, "close")];
@@ -113,7 +113,7 @@ impl Authorizer {
     }
 }
 
-/// Lets a request through or refuses it. Actions are logged either way, refused ones once a second at most.
+/// Passes an authorized request on, and rejects any other. Actions are logged either way, rejected ones at most once a second.
 pub(super) async fn authorize(State(authorizer): State<Arc<Authorizer>>, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return match authorizer.rejection(&request) {
@@ -126,16 +126,16 @@ pub(super) async fn authorize(State(authorizer): State<Arc<Authorizer>>, request
     if let Some(rejection) = authorizer.rejection(&request) {
         let status = rejection.status();
         if let Some(times) = authorizer.rejection_log.count() {
-            warn!(target: AUDIT, action, actor, http.response.status_code = status.as_u16(), times, "an admin action was refused");
+            warn!(target: AUDIT, action, actor, http.response.status_code = status.as_u16(), times, "admin request rejected");
         }
         return if status == StatusCode::UNAUTHORIZED { authorizer.delay(rejection).await } else { rejection };
     }
     let response = next.run(request).await;
-    info!(target: AUDIT, action, actor, http.response.status_code = response.status().as_u16(), "an admin action was asked for");
+    info!(target: AUDIT, action, actor, http.response.status_code = response.status().as_u16(), "admin request");
     response
 }
 
-/// Whether `headers` carry `token`, once and as a bearer token. The comparison is of hashes, so that its time tells nothing.
+/// Whether `headers` carry `token`, once and as a bearer token. Hashes are compared, so the timing reveals nothing about the token.
 fn is_authorized(headers: &HeaderMap, token: &Secret<String>) -> bool {
     let mut values = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
     let (Some(value), None) = (values.next(), values.next()) else { return false };
@@ -166,39 +166,39 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_refusal_takes_a_second_and_one_comes_at_a_time() {
+    async fn rejections_are_sent_one_per_second() {
         let router = router(Transport::Tcp);
         let start = Instant::now();
         let mut guesses: FuturesUnordered<_> = (0..10).map(|_| status(&router, "wrong")).collect();
-        for refused in 1..=10 {
+        for rejected in 1..=10 {
             assert_eq!(guesses.next().await, Some(401));
             let took = start.elapsed();
-            assert!(took.abs_diff(refused * REJECTION_DELAY) < Duration::from_millis(100), "{refused}: {took:?}");
+            assert!(took.abs_diff(rejected * REJECTION_DELAY) < Duration::from_millis(100), "{rejected}: {took:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_right_token_waits_for_nothing_while_guesses_wait() {
+    async fn the_right_token_is_never_delayed() {
         let router = router(Transport::Tcp);
         let start = Instant::now();
         let mut guesses: FuturesUnordered<_> = (0..2 * MAX_DELAYED).map(|_| status(&router, "wrong")).collect();
-        let mut refused = 0;
+        let mut rejected = 0;
         for _ in 0..MAX_DELAYED {
-            assert_eq!(guesses.next().await, Some(429), "those beyond the queue are answered at once");
-            refused += 1;
+            assert_eq!(guesses.next().await, Some(429), "requests beyond the queue get 429 immediately");
+            rejected += 1;
         }
         assert_eq!(status(&router, "the-right-admin-token").await, 200);
         assert_eq!(start.elapsed(), Duration::ZERO);
         while let Some(status) = guesses.next().await {
             assert_eq!(status, 401);
-            refused += 1;
+            rejected += 1;
         }
-        assert_eq!(refused, 2 * MAX_DELAYED);
+        assert_eq!(rejected, 2 * MAX_DELAYED);
         assert_eq!(status(&router, "the-right-admin-token").await, 200);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_guess_lets_the_next_one_pass() {
+    async fn a_dropped_guess_does_not_block_the_next_one() {
         let router = router(Transport::Tcp);
         drop(FuturesUnordered::from_iter((0..10).map(|_| Box::pin(status(&router, "wrong")))).next());
         let start = Instant::now();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_slowed_on_the_socket() {
+    async fn requests_on_the_socket_are_not_delayed() {
         let start = Instant::now();
         assert_eq!(status(&router(Transport::Unix), "wrong").await, 200);
         assert_eq!(start.elapsed(), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The levels of the log, to look at and to change for a while.
+//! Shows and changes the log levels.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::{
     telemetry::{Levels, LogLevel, level::MAX_DURATION},
 };
 
-const USAGE: &str = "send levels as in log.level, such as debug or info,finicity_proxy::token=debug, or JSON with a time of at most \
-                   a day after which they go back: {\"level\":\"debug\",\"for\":\"10m\"}\n";
+const USAGE: &str = "send levels as in log.level, such as debug or info,finicity_proxy::token=debug, or JSON with a duration of at most \
+                   a day after which the configured levels apply again: {\"level\":\"debug\",\"for\":\"10m\"}\n";
 
 pub(super) fn routes() -> Router<AdminState> {
     Router::new().route("/api/log-level", get(get_level).post(set_level))
@@ -31,9 +31,9 @@ pub(super) fn routes() -> Router<AdminState> {
 pub struct LevelStatus {
     /// The levels in effect.
     pub level: String,
-    /// Those of the configuration.
+    /// The configured levels.
     pub configured: String,
-    /// Seconds until these are in effect again; `None` where no change of an administrator expires.
+    /// Seconds until the configured levels apply again; `None` if no change expires.
     pub reverts_in_s: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ pub struct LevelStatus {
 pub struct SetLevel {
     /// The new levels, as in `log.level`.
     pub level: String,
-    /// After which time the configured levels are in effect again, such as `10m`.
+    /// The duration after which the configured levels apply again, such as `10m`.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     pub duration: Option<String>,
 }
@@ -70,7 +70,7 @@ async fn set_level(State(state): State<AdminState>, peer: Option<Extension<Peer>
     Json(level_status(&state.log_level)).into_response()
 }
 
-/// The levels in `body`, and how long they are to be in effect.
+/// Parses `body`: the levels, and for how long they apply. `None` if it is invalid.
 fn parse_request(body: &[u8]) -> Option<(Levels, Option<Duration>)> {
     let text = std::str::from_utf8(body).ok()?.trim();
     if !text.starts_with('{') {

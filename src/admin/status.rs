@@ -1,4 +1,4 @@
-//! `GET /api/status`: what `finicity-proxy status` shows.
+//! `GET /api/status`, which `finicity-proxy status` shows.
 
 use std::{borrow::Cow, time::UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::AdminState;
 use crate::{credentials::Scheme, token::Refusal};
 
-/// The state of the process. Fields are only ever added, so that a command reads the status of a newer or older proxy.
+/// The state of the process. Fields are only ever added, so a command can read the status of a newer or older proxy.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Status {
@@ -17,13 +17,13 @@ pub struct Status {
     pub version: Cow<'static, str>,
     /// Seconds since the start.
     pub uptime_s: u64,
-    /// Where requests are forwarded to.
+    /// The URL that requests are forwarded to.
     pub upstream: Cow<'static, str>,
     /// The scheme of the credentials in use: `oauth2` or `partner`. Empty before they have been read.
     pub scheme: Cow<'static, str>,
-    /// Where the credentials come from: `environment` or `directory`.
+    /// The kind of source that the credentials come from, such as `environment` or `directory`.
     pub credentials_source: Cow<'static, str>,
-    /// The source as it follows the word "from": `the directory /etc/finicity-proxy/credentials`.
+    /// A description of that source, worded to follow "from": `the directory /etc/finicity-proxy/credentials`.
     pub credentials_description: Cow<'static, str>,
     /// Whether the process is shutting down.
     pub draining: bool,
@@ -37,17 +37,17 @@ pub struct Status {
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Token {
-    /// Its state, as in docs/operations.md.
+    /// The state of the token, as in docs/operations.md.
     pub state: Cow<'static, str>,
-    /// Counts the tokens of this process; 0 before the first.
+    /// The number of the current token in this process; 0 when there is none.
     pub version: u64,
-    /// Whether one was obtained since the start.
+    /// Whether a token was obtained since the process started.
     pub obtained: bool,
-    /// For how many seconds it can still be used.
+    /// For how many seconds the token may still be used.
     pub usable_for_s: u64,
-    /// Seconds until the next token request, where one is scheduled.
+    /// Seconds until the next token request, if one is scheduled.
     pub next_attempt_in_s: Option<u64>,
-    /// The last failure of a token request since the start.
+    /// The last failure of a token request since the process started.
     pub last_error: Option<TokenError>,
 }
 
@@ -55,13 +55,13 @@ pub struct Token {
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct TokenError {
-    /// When (RFC 3339, UTC).
+    /// The time of the failure (RFC 3339, UTC).
     pub at: String,
-    /// How many seconds ago.
+    /// The seconds since the failure.
     pub age_s: u64,
     /// What happened, where, and what to do: one sentence.
     pub message: String,
-    /// Whether a token was obtained since.
+    /// Whether a token was obtained since then.
     pub resolved: bool,
 }
 
@@ -71,23 +71,23 @@ pub struct TokenError {
 pub struct LockOut {
     /// Whether the credentials in use were rejected and are not tried again.
     pub latched: bool,
-    /// Whether so many of this id's credentials were rejected that none is tried.
+    /// Whether too many credentials for this id were rejected, so that none are tried.
     pub budget_spent: bool,
     /// Rejections counted for this id.
     pub rejections: u32,
     /// Token requests with an unknown outcome that count against the credentials in use.
     pub unresolved_attempts: u32,
-    /// Whether so many are unresolved that no token request is made.
+    /// Whether no token request is made because too many have an unknown outcome.
     pub held: bool,
-    /// Whether no token request is made, since the attempt cannot be recorded.
+    /// Whether no token request is made because the attempt cannot be recorded.
     pub unrecorded: bool,
-    /// New credentials: `waiting` to take over, `rejected` or `held`.
+    /// The state of new credentials, if any: `waiting`, `rejected` or `held`.
     pub new_credentials: Option<Cow<'static, str>>,
-    /// Where this is remembered: `directory`, `overlay` (until the container ends) or `memory` (until the process ends).
+    /// The storage of this state: `directory`, `overlay` (lost when the container ends) or `memory` (lost when the process ends).
     pub remembered_in: Cow<'static, str>,
-    /// Why no token request is made until an operator acts, if that is so …
+    /// Why no token request is made until an operator acts, if that is the case.
     pub reason: Option<Cow<'static, str>>,
-    /// … and what to do.
+    /// What the operator can do, if `reason` is set.
     pub remedy: Option<Cow<'static, str>>,
 }
 

@@ -21,7 +21,7 @@ async fn call(
 ) -> (u16, String) {
     let (mut writer, token) = channel(Clock::Boot, Duration::from_secs(2));
     writer.set_scheme(Scheme::Partner);
-    // Commands are not received, so an authorized action is answered as during a shutdown.
+    // The command queue is closed, so an authorized action gets the same response as during a shutdown.
     let (control, _) = command_channel();
     let state = AdminState {
         token,
@@ -66,7 +66,7 @@ async fn local_programs_can_read_the_status() {
 }
 
 #[tokio::test]
-async fn web_pages_and_other_names_are_refused() {
+async fn web_pages_and_foreign_host_names_are_rejected() {
     assert_eq!(get(&[]).await.0, 400);
     assert_eq!(get(&[("host", "attacker.example")]).await.0, 421);
     assert_eq!(get(&[("host", "localhost"), ("origin", "https://evil.example")]).await.0, 403);
@@ -84,7 +84,7 @@ async fn a_shutdown_needs_the_token_or_the_socket() {
     assert_eq!(post(Transport::Tcp, &[("host", "evil.example"), ("authorization", "Bearer right")]).await.0, 421);
     assert_eq!(call(Method::POST, "/api/shutdown", Transport::Tcp, None, &[("host", "localhost")]).await.0, 403);
     assert_eq!(call(Method::GET, "/api/shutdown", Transport::Unix, None, &[]).await.0, 405);
-    let accepted = (200, "the proxy drains and ends\n".to_owned());
+    let accepted = (200, "the proxy drains and stops\n".to_owned());
     assert_eq!(post(Transport::Tcp, &[("host", "localhost"), ("authorization", "Bearer right")]).await, accepted);
     assert_eq!(post(Transport::Unix, &[]).await, accepted);
 }
@@ -106,8 +106,8 @@ async fn actions_need_the_token_or_the_socket() {
             on_port(Some("right"), vec![("host", "evil.example"), ("authorization", "Bearer right")]).await.0,
             421
         );
-        assert_eq!(on_port(Some("right"), vec![HOST, ("authorization", "bearer right")]).await.0, 503, "let through");
-        assert_eq!(call(Method::POST, path, Transport::Unix, None, &[]).await.0, 503, "let through");
+        assert_eq!(on_port(Some("right"), vec![HOST, ("authorization", "bearer right")]).await.0, 503, "authorized");
+        assert_eq!(call(Method::POST, path, Transport::Unix, None, &[]).await.0, 503, "authorized");
         assert_eq!(call(Method::GET, path, Transport::Unix, None, &[]).await.0, 405);
     }
 }

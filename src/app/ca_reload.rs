@@ -1,4 +1,4 @@
-//! Follows `upstream.ca_file`, so that an authority can be added or removed without a restart.
+//! Follows `upstream.ca_file`, so CAs can be added or removed without a restart.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -16,41 +16,41 @@ use crate::{
     tls::TrustStoreWriter,
 };
 
-/// How often all sessions are forgotten. Each session that is resumed brings tickets for the next, so a certificate would never
-/// be looked at again; in an hour it can, at worst, have expired for so long. One full handshake an hour costs nothing.
-const SESSIONS_END: Duration = Duration::from_secs(3600);
+/// How often all TLS sessions are discarded. Each resumed session brings tickets for the next, so a certificate would never be
+/// verified again. With this limit, an expired certificate is accepted for at most an hour. A full handshake per hour costs nothing.
+const SESSION_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Looks at the file every few seconds, and reads it again at each of `hangups`, until `stop` is cancelled. A file that cannot be
-/// used is told, once, and the trust of before stays.
+/// Checks the file every few seconds, and reloads it at each of `hangups`, until `stop` is cancelled. If the file cannot be loaded, logs
+/// that once and keeps the previous trust store.
 pub(super) async fn follow(
     mut writer: TrustStoreWriter,
     metrics: Arc<Metrics>,
     mut hangups: Signal,
     stop: CancellationToken,
 ) {
-    let mut sessions_end = interval_at(Instant::now() + SESSIONS_END, SESSIONS_END);
+    let mut session_expiry = interval_at(Instant::now() + SESSION_LIFETIME, SESSION_LIFETIME);
     loop {
-        let next_look = writer.next_check();
-        let next_look = async { if let Some(pause) = next_look { sleep(pause).await } else { pending().await } };
-        let news = select! {
+        let next_check = writer.next_check();
+        let next_check = async { if let Some(pause) = next_check { sleep(pause).await } else { pending().await } };
+        let reloaded = select! {
             () = stop.cancelled() => return,
-            () = next_look => writer.check_file(),
+            () = next_check => writer.check_file(),
             _ = hangups.recv() => writer.reload(),
-            _ = sessions_end.tick() => {
+            _ = session_expiry.tick() => {
                 writer.clear_sessions();
                 Ok(None)
             }
         };
-        match news {
+        match reloaded {
             Ok(None) => {}
             Ok(Some(authorities)) => {
                 metrics.reloaded(ReloadTarget::CaFile, true);
-                info!(target: AUDIT, authorities, "upstream.ca_file was read again; new connections trust what it holds now");
+                info!(target: AUDIT, authorities, "upstream.ca_file reloaded; new connections use the new trust store");
             }
             Err(problem) => {
                 metrics.reloaded(ReloadTarget::CaFile, false);
                 let problem = error_chain::one_line(&problem);
-                error!(target: AUDIT, problem, "upstream.ca_file cannot be used; the trust of before stays");
+                error!(target: AUDIT, problem, "cannot load upstream.ca_file; keeping the previous trust store");
             }
         }
     }

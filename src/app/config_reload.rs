@@ -1,7 +1,6 @@
-//! Follows the configuration file at each SIGHUP: the log's levels are taken over, of other keys it is told that they have changed.
+//! Reloads the configuration on SIGHUP: applies `log.level`, and reports other changed keys as needing a restart.
 //!
-//! Deliberately absent: taking over anything that the data path reads. That would be a lock or a load for every request, for what
-//! a new process does as well.
+//! Settings that the data path reads are not reloaded: that would cost a lock or a load in every request, and a restart does the same.
 
 use tokio::{select, signal::unix::Signal};
 use tokio_util::sync::CancellationToken;
@@ -12,8 +11,8 @@ use crate::{
     telemetry::{AUDIT, LogLevel},
 };
 
-/// Reads the keys again at each of `hangups`, and ends levels that an administrator set for a time, until `stop` is cancelled.
-/// Keys that cannot be used are told, and all stays as it is.
+/// Reloads the configuration at each of `hangups`, and reverts temporary log levels when they expire, until `stop` is cancelled. If the
+/// configuration is invalid, logs its problems and changes nothing.
 pub(super) async fn follow(reloader: Reloader, level: LogLevel, mut hangups: Signal, stop: CancellationToken) {
     loop {
         select! {
@@ -27,16 +26,16 @@ pub(super) async fn follow(reloader: Reloader, level: LogLevel, mut hangups: Sig
 fn apply(reloader: &Reloader, level: &LogLevel) {
     match reloader.reload() {
         Ok(Changes { levels, need_restart }) => {
-            info!(target: AUDIT, log_level = %levels, "the configuration was read again");
+            info!(target: AUDIT, log_level = %levels, "configuration reloaded");
             if !need_restart.is_empty() {
                 let keys = need_restart.join(" ");
-                warn!(target: AUDIT, keys, "keys have changed that only a restart takes over");
+                warn!(target: AUDIT, keys, "changed settings require a restart");
             }
             level.configure(levels);
         }
         Err(problems) => {
             for problem in problems.0 {
-                error!(target: AUDIT, %problem, "the configuration cannot be used; that of before stays");
+                error!(target: AUDIT, %problem, "invalid configuration; keeping the previous one");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Follows the source of the credentials: hands the first ones to the refresher where the start did not read them, and then each change.
+//! Follows the source of the credentials: sends the first ones to the refresher if startup did not read them, then each change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,30 +13,29 @@ use crate::{
     token::TokenControl,
 };
 
-/// The pause after the first failed attempt to read the first credentials. It doubles with each further one.
+/// The pause after the first failed attempt to read the first credentials. It doubles with each further failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// The longest such pause.
+/// The maximum of that pause.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
-/// Pauses are shorter by up to this share, so that a fleet that starts while its store is down does not retry in step.
+/// Pauses are shortened by up to this fraction, so a fleet that starts while its store is down does not retry in step.
 const RETRY_JITTER: f64 = 0.2;
 
-/// Takes credentials from their source to the refresher.
+/// Passes credentials from their source to the refresher.
 pub(super) struct Rotation {
     pub(super) source: Box<dyn CredentialSource>,
-    /// Whether the start has read the first ones.
+    /// Whether startup has read the first credentials.
     pub(super) is_loaded: bool,
-    /// The scheme that is configured, if any; otherwise the credentials decide.
+    /// The configured scheme, if any; otherwise it follows from the credentials.
     pub(super) scheme: Option<Scheme>,
     pub(super) control: TokenControl,
     pub(super) scrubber: Scrubber,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Loads the first credentials where the start did not, for as long as that takes; then loads them again whenever their source reports a
-/// change and at each of `hangups`. Ends when `stop` is cancelled. Credentials that cannot be read or used are logged, and those in use
-/// stay.
+/// Loads the first credentials if startup did not, retrying until it succeeds. Then reloads them whenever their source reports a change,
+/// and at each of `hangups`. A failed load is logged, and the credentials in use stay. Ends when `stop` is cancelled.
 pub(super) async fn follow(rotation: Rotation, hangups: Signal, stop: CancellationToken) {
     select! {
         () = stop.cancelled() => {}
@@ -72,13 +71,13 @@ async fn run(mut rotation: Rotation, mut hangups: Signal) {
     }
 }
 
-/// Logs where the first credentials came from.
+/// Logs the source of the first credentials.
 pub(super) fn log_loaded(source: &dyn CredentialSource, credentials: &Credentials) {
     info!(target: AUDIT, source = source.kind(), scheme = credentials.scheme.as_str(), "credentials were loaded");
 }
 
 impl Rotation {
-    /// Loads the first credentials and hands them over.
+    /// Loads the first credentials and sends them to the refresher.
     async fn load_first(&mut self, hangups: &mut Signal, failures: &mut Failures) {
         let mut pause = FIRST_RETRY;
         loop {
@@ -104,7 +103,7 @@ impl Rotation {
         }
     }
 
-    /// Loads the credentials once no change is in progress.
+    /// Loads the credentials, after waiting for any change in progress.
     async fn load(&mut self) -> Result<Credentials, Vec<Problem>> {
         self.source.wait_until_stable().await;
         let credentials = credentials::load(self.source.as_mut(), self.scheme).await?;
@@ -118,16 +117,16 @@ fn one_sentence(problems: &[Problem]) -> String {
     texts.join("; ")
 }
 
-/// When a load fails.
+/// When a load failed.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     /// Before there are credentials.
     Start,
-    /// While others are in use.
+    /// While earlier credentials are in use.
     Running,
 }
 
-/// Counts and logs what keeps credentials from being read. The same problems in a row are logged once, since a store is polled.
+/// Counts and logs failed loads. Because a store is polled, identical consecutive problems are logged once.
 struct Failures {
     metrics: Arc<Metrics>,
     logged: Vec<String>,
@@ -148,17 +147,19 @@ impl Failures {
         for problem in &lines {
             match stage {
                 Stage::Start => {
-                    error!(target: AUDIT, problem, "the first credentials cannot be read; requests are refused until they can");
+                    error!(target: AUDIT, problem, "cannot load the first credentials; requests fail until they are loaded");
                 }
-                Stage::Running => error!(target: AUDIT, problem, "the credentials cannot be used; those in use stay"),
+                Stage::Running => {
+                    error!(target: AUDIT, problem, "cannot load the credentials; keeping the current ones");
+                }
             }
         }
         self.logged = lines;
     }
 
-    /// An operator waits for the outcome of the next load, even if it is the same as before.
+    /// Makes the next load log its outcome even if it is unchanged, because an operator requested that load.
     fn hangup(&mut self) {
-        info!(target: AUDIT, "SIGHUP: reading the credentials again");
+        info!(target: AUDIT, "SIGHUP: reloading the credentials");
         self.logged.clear();
     }
 

@@ -12,7 +12,7 @@ use crate::{
     token::Clock,
 };
 
-/// The day's budget of calls that may be billed, where there is one; it is kept in `states`.
+/// The daily budget of billable calls, if configured. It is persisted in `states`.
 pub(super) fn billing_budget(
     config: &proxy::Config,
     shared: &Shared,
@@ -20,17 +20,17 @@ pub(super) fn billing_budget(
 ) -> Option<Arc<BillingBudget>> {
     let budget = BillingBudget::new(config.billable_per_day?, Clock::Boot, Arc::clone(&shared.metrics));
     if !states.are_kept() {
-        warn!("auth.state_dir is not set: a restart begins a new count for policy.billable_per_day");
+        warn!("auth.state_dir is not set: a restart resets the count for policy.billable_per_day");
     }
     states.add(Arc::clone(&budget));
     Some(budget)
 }
 
-/// Starts the workers. Each has its own pool of upstream connections, and one stack of layers for each transport over it.
+/// Starts the workers. Each has its own pool of upstream connections, and one stack of layers per transport on top of it.
 ///
 /// # Errors
 ///
-/// When a worker thread cannot be started.
+/// Fails when a worker thread cannot be started.
 pub(super) fn start(
     server: &server::Config,
     config: &proxy::Config,

@@ -1,4 +1,4 @@
-//! The sockets of the process: binds them, and warns of what they expose.
+//! Binds the sockets of the process, and warns of exposed ones.
 
 use std::io;
 
@@ -10,16 +10,16 @@ use crate::{
     server::{self, Address, BindError, Listener, SocketAccess},
 };
 
-/// The addresses that were bound, with the real ports where the configuration said 0.
+/// The bound addresses, with the assigned port in place of port 0.
 #[derive(Clone, Debug)]
 pub struct Addresses {
-    /// Of the proxy listener.
+    /// The addresses of the proxy listener.
     pub proxy: Vec<Address>,
-    /// Of the ops listener: probes and metrics.
+    /// The addresses of the ops listener: probes and metrics.
     pub ops: Vec<Address>,
-    /// Of the admin port.
+    /// The addresses of the admin port.
     pub admin: Vec<Address>,
-    /// Of the webhook listener.
+    /// The addresses of the webhook listener.
     pub webhook: Vec<Address>,
 }
 
@@ -28,7 +28,7 @@ pub fn join_addresses(addresses: &[Address]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The bound sockets, by what they serve.
+/// The bound sockets, by purpose.
 pub(super) struct Listeners {
     pub(super) proxy: Vec<Listener>,
     pub(super) ops: Vec<Listener>,
@@ -38,11 +38,11 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds every address of the configuration.
+    /// Binds all configured addresses.
     ///
     /// # Errors
     ///
-    /// The first address that cannot be bound. Those bound before it are closed.
+    /// The error for the first address that cannot be bound. The sockets bound before it are closed.
     pub(super) fn bind(listen: &Listen, admin_socket: Option<AdminSocket>) -> Result<Self, BindError> {
         let owner = SocketAccess::owner_only();
         Ok(Self {
@@ -58,7 +58,7 @@ impl Listeners {
     ///
     /// # Errors
     ///
-    /// When the system does not give one.
+    /// Fails when the system cannot return an address.
     pub(super) fn addresses(&self) -> io::Result<Addresses> {
         let addresses = |of: &[Listener]| of.iter().map(Listener::address).collect::<io::Result<Vec<_>>>();
         Ok(Addresses {
@@ -70,15 +70,15 @@ impl Listeners {
     }
 }
 
-/// Binds the admin socket, where one is configured. One that the container image configured is left out with a warning where it
-/// cannot be bound.
+/// Binds the admin socket, if one is configured. If it is only the default of the container image and cannot be bound, logs a warning
+/// and continues without it.
 fn bind_admin_socket(socket: Option<AdminSocket>, access: &SocketAccess) -> Result<Vec<Listener>, BindError> {
     let Some(AdminSocket { path, is_optional }) = socket else { return Ok(Vec::new()) };
     match server::bind("admin.socket", &[Address::Unix(path)], access) {
         Err(error) if is_optional => {
             warn!(
                 error = error_chain::one_line(&error),
-                "no admin socket, which is the image's default: `finicity-proxy status` uses the admin port, and `finicity-proxy \
+                "no admin socket at the image's default path: `finicity-proxy status` uses the admin port, and `finicity-proxy \
                  lockout reset` and `shutdown` need FINICITY_ADMIN_TOKEN; mount a writable directory, or set admin.socket"
             );
             Ok(Vec::new())
@@ -87,14 +87,14 @@ fn bind_admin_socket(socket: Option<AdminSocket>, access: &SocketAccess) -> Resu
     }
 }
 
-/// Warns where more than the programs of this machine, or those that a socket is for, can use the credentials.
+/// Warns if other machines, or all users of this machine, can use the credentials through a listener.
 pub(super) fn warn_of_exposure(listen: &Listen) {
     for address in &listen.proxy {
         if address.is_remote() {
             warn!(%address, "other machines can reach this address and use the credentials through it");
         }
         if address.tcp().is_none() && listen.access.is_open_to_all() {
-            warn!(%address, "any user of this machine can use the credentials through it: narrow listen.socket_mode");
+            warn!(%address, "any user of this machine can use the credentials through it: restrict listen.socket_mode");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! From the operator's inputs to what the process starts with: the configuration first, then the credentials from their source.
+//! Loads the configuration, then the credentials from their source.
 //!
-//! Both are reported together: all that is wrong with either is one list of problems.
+//! The problems of both are reported in one list.
 
 use super::preflight::{self, Findings};
 use crate::{
@@ -9,27 +9,27 @@ use crate::{
     telemetry::logging::scrubber,
 };
 
-/// What the process starts with.
+/// The configuration and the credentials that the process starts with.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What was configured.
+    /// The configuration.
     pub config: Config,
-    /// Where the credentials came from, to be followed from now on.
+    /// The source of the credentials, which is followed for changes.
     pub source: Box<dyn CredentialSource>,
-    /// The credentials of this moment; `None` where reading them uses a network, which may take as long as that is down.
+    /// The credentials; `None` if reading them needs the network, which may be down for any time.
     pub credentials: Option<Credentials>,
 }
 
 impl Loaded {
-    /// The credentials, which are read now where that uses a network.
+    /// Takes the credentials. If they have not been read because that needs the network, reads them now.
     ///
     /// # Errors
     ///
-    /// When they cannot be read.
+    /// Fails when they cannot be read.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: nothing is lost when it is dropped.
+    /// Dropping the future loses nothing.
     pub async fn read_credentials(&mut self) -> Result<Credentials, Problems> {
         match self.credentials.take() {
             Some(credentials) => Ok(credentials),
@@ -38,27 +38,27 @@ impl Loaded {
     }
 }
 
-/// A configuration that can run, as far as that can be known without a network.
+/// A configuration that is valid as far as can be checked without the network.
 #[derive(Debug)]
 pub struct Checked {
-    /// What was configured.
+    /// The configuration.
     pub config: Config,
-    /// Where the credentials come from, as it follows the word "from".
+    /// The source of the credentials, worded to follow "from".
     pub source: String,
-    /// The credentials; `None` where reading them would need a network.
+    /// The credentials; `None` if reading them needs the network.
     pub credentials: Option<Credentials>,
-    /// Which values are set in the source, one line each.
+    /// The values that are set in the source, one line each.
     pub found: Vec<String>,
-    /// What an operator should know although it keeps nothing from starting.
+    /// Notes for the operator that do not prevent startup.
     pub notes: Vec<String>,
 }
 
-/// Loads the configuration, and then the credentials from their source, unless that uses a network. From then on no output of this
-/// process shows them.
+/// Loads the configuration, then the credentials from their source, unless that needs the network. Registers the credentials with the
+/// scrubber.
 ///
 /// # Errors
 ///
-/// All problems at once, of the configuration, of credentials on this machine, and of what the start needs of this machine.
+/// All problems of the configuration, of credentials on this machine, and of this machine's listeners and directories.
 pub async fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
@@ -68,11 +68,11 @@ pub async fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
     Ok(Loaded { config, source, credentials })
 }
 
-/// As [`load`], without any network: credentials on this machine are read, and others are not.
+/// Like [`load`], for `check`: returns a description of the credentials' source, and notes. Uses no network.
 ///
 /// # Errors
 ///
-/// As those of [`load`].
+/// The same as for [`load`].
 pub async fn check(inputs: &Inputs) -> Result<Checked, Problems> {
     let config = configuration(inputs).await?;
     let mut source = config.credentials.source.open();
@@ -85,12 +85,12 @@ pub async fn check(inputs: &Inputs) -> Result<Checked, Problems> {
     Ok(Checked { config, source: source.description(), credentials, found, notes })
 }
 
-/// The scheme of the credentials, as far as they have been read.
+/// The scheme of the credentials, if they have been read.
 fn scheme_of(credentials: &Result<Option<Credentials>, Problems>) -> Option<Scheme> {
     credentials.as_ref().ok()?.as_ref().map(|credentials| credentials.scheme)
 }
 
-/// `outcome`, or an error where there are `more` problems.
+/// Adds the problems in `more` to `outcome`.
 fn with_problems<T>(outcome: Result<T, Problems>, more: Vec<Problem>) -> Result<T, Problems> {
     match outcome {
         Ok(value) if more.is_empty() => Ok(value),
@@ -102,7 +102,7 @@ fn with_problems<T>(outcome: Result<T, Problems>, more: Vec<Problem>) -> Result<
     }
 }
 
-/// The configuration. Where it cannot run, what is wrong with the credentials is added to its problems, unless that takes a network.
+/// Loads the configuration. If it is invalid, also reports the problems of the credentials, unless reading them needs the network.
 async fn configuration(inputs: &Inputs) -> Result<Config, Problems> {
     let InvalidConfig { mut problems, credentials } = match config::load(inputs) {
         Ok(config) => return Ok(config),
@@ -121,7 +121,7 @@ async fn read(source: &mut dyn CredentialSource, scheme: Option<Scheme>) -> Resu
     Ok(credentials)
 }
 
-/// The credentials, or `None` where reading them would use a network.
+/// Reads the credentials. `None` if that needs the network.
 async fn read_offline(
     source: &mut dyn CredentialSource,
     scheme: Option<Scheme>,
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::credentials::{Field, Problem as CredentialProblem, Values};
 
-    /// A source that uses a network, or does not. It holds nothing.
+    /// A source without values.
     #[derive(Debug)]
     struct Empty {
         uses_network: bool,
@@ -174,14 +174,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_check_reads_no_source_that_uses_a_network() {
+    async fn a_check_reads_no_network_source() {
         assert!(read_offline(&mut Empty { uses_network: true }, None).await.unwrap().is_none());
         let problems = read_offline(&mut Empty { uses_network: false }, None).await.unwrap_err();
         assert_eq!(problems.0.len(), 3, "{problems}");
     }
 
     #[tokio::test]
-    async fn credentials_and_keys_are_reported_together() {
+    async fn problems_of_credentials_and_keys_are_one_list() {
         let environment = [("FINICITY__AUTH__SCOPE", "\t"), ("FINICITY_ADMIN_TOKEN", "short")].into_iter().collect();
         let inputs = Inputs { environment, ..Inputs::default() };
         for problems in [load(&inputs).await.unwrap_err(), check(&inputs).await.unwrap_err()] {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_other_source_is_read_for_one_that_is_not_named() {
+    async fn an_incomplete_source_does_not_fall_back_to_another() {
         let environment = [("FINICITY__CREDENTIALS__SOURCE", "dir")].into_iter().collect();
         let problems = load(&Inputs { environment, ..Inputs::default() }).await.unwrap_err().to_string();
         assert!(problems.starts_with("credentials.dir (set by ") && problems.lines().count() == 1, "{problems}");

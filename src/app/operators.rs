@@ -1,4 +1,4 @@
-//! Serves the listeners that are not on the path of requests: probes and metrics, the admin API, and webhooks.
+//! Serves the listeners other than the proxy's: probes and metrics, the admin API, and webhooks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
     token::{Refusal, TokenControl, TokenReader},
 };
 
-/// How long a connection to the admin listener may be idle. An administrator makes one request, or a few in a row.
+/// The idle timeout of connections to the admin listener. An administrator makes one request, or a few in a row.
 const ADMIN_IDLE: Duration = Duration::from_secs(5);
 
-/// How long a connection to the webhook listener may be idle.
+/// The idle timeout of connections to the webhook listener.
 const WEBHOOK_IDLE: Duration = Duration::from_secs(60);
 
-/// What the operators' listeners show and act on.
+/// The parts of the process that these listeners use.
 pub(super) struct Operators<'a> {
     pub(super) token: &'a TokenReader,
     pub(super) control: &'a TokenControl,
@@ -38,8 +38,8 @@ pub(super) struct Operators<'a> {
 }
 
 impl Operators<'_> {
-    /// Serves probes and metrics on `listeners.ops`, and returns what they are answered from. `refusal` is why the start fails, if it
-    /// does.
+    /// Serves probes and metrics on `listeners.ops`, and returns the state of the handlers. `refusal` is the refusal that blocks
+    /// startup, if any.
     pub(super) fn serve_ops(
         &self,
         tasks: &mut Tasks,
@@ -63,7 +63,7 @@ impl Operators<'_> {
             }),
         };
         let router = ops::router(state.clone());
-        // A probe needs one request: a connection is closed after it.
+        // A probe makes one request, so the connection is closed after the response.
         let listener_config = self.listener_config("ops", self.limits, true);
         for listener in listeners.ops.drain(..) {
             let stop = self.shutdown.stop_ops.clone();
@@ -103,7 +103,7 @@ impl Operators<'_> {
         }
     }
 
-    /// Serves the webhook listener, until the proxy's own listeners close. What is under way is finished, within `drain_timeout`.
+    /// Serves the webhook listener until the proxy's own listeners close. Requests in flight are completed within `drain_timeout`.
     pub(super) fn serve_webhooks(
         &self,
         tasks: &mut Tasks,

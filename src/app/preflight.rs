@@ -1,6 +1,6 @@
-//! What would keep a configuration from starting on this machine. Nothing listens, and nothing is created, written or locked.
+//! Checks whether a configuration can start on this machine, without binding, creating, writing or locking anything.
 //!
-//! `serve` and `check` both ask it, so that they refuse the same configurations with the same messages.
+//! Both `serve` and `check` use it, so they report the same problems with the same messages.
 
 use std::path::Path;
 
@@ -16,17 +16,17 @@ use crate::{
     server::{self, Address, BindError},
 };
 
-/// What was found.
+/// The results of the checks.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// What keeps the process from starting until the configuration or the machine is changed.
+    /// Problems that prevent startup until the configuration or the machine is changed.
     pub(super) problems: Vec<Problem>,
-    /// What an operator should know, and what may be over when the process starts.
+    /// Notes for the operator, including problems that may be gone when the process starts.
     pub(super) notes: Vec<String>,
 }
 
 impl Findings {
-    /// Adds what keeps addresses from being listened on. An address that another process has may be that of the running proxy.
+    /// Adds bind errors. An address in use is only a note, because the running proxy may be using it.
     fn add_bind_errors(&mut self, errors: Vec<BindError>) {
         for error in errors {
             let text = error_chain::one_line(&error);
@@ -39,8 +39,8 @@ impl Findings {
     }
 }
 
-/// Looks at the addresses, the sockets and the state directory of `config`, and whether webhooks can be verified with credentials of
-/// `scheme`, where that is known.
+/// Checks the addresses, the sockets and the state directory of `config`, and whether webhooks can be verified with credentials of
+/// `scheme`, if that is known.
 pub(super) fn inspect(config: &Config, scheme: Option<Scheme>) -> Findings {
     let mut findings = inspect_listeners(config);
     let has_webhook_secret = config.webhook_secrets.read().is_ok_and(|secrets| secrets.current.is_some());
@@ -62,7 +62,7 @@ pub(super) fn inspect(config: &Config, scheme: Option<Scheme>) -> Findings {
     findings
 }
 
-/// Looks at the addresses and the sockets of `config`.
+/// Checks the addresses and the sockets of `config`.
 fn inspect_listeners(config: &Config) -> Findings {
     let mut findings = Findings::default();
     let listen = &config.listen;
@@ -76,14 +76,14 @@ fn inspect_listeners(config: &Config) -> Findings {
         if addresses.iter().any(|address| address.tcp().is_some_and(|tcp| tcp.port() == 0)) {
             let addresses = join_addresses(addresses);
             findings.notes.push(format!(
-                "{key}: {addresses} has port 0, so each start takes another free port, which only the log line `listening` names"
+                "{key}: {addresses} has port 0, so each start binds another free port, which only the log line `listening` shows"
             ));
         }
     }
     if let Some(socket) = &config.admin_socket {
         let errors = server::inspect("admin.socket", &[Address::Unix(socket.path.clone())]);
         if socket.is_optional {
-            let lines = errors.iter().map(|error| error_chain::one_line(error) + "; the start leaves it out");
+            let lines = errors.iter().map(|error| error_chain::one_line(error) + "; startup skips this socket");
             findings.notes.extend(lines);
         } else {
             findings.add_bind_errors(errors);
@@ -92,21 +92,21 @@ fn inspect_listeners(config: &Config) -> Findings {
     findings
 }
 
-/// What keeps the addresses and the sockets of `config` from being listened on, until the configuration or the machine is changed.
+/// The problems that prevent binding the addresses and sockets of `config` until the configuration or the machine is changed.
 pub fn listener_problems(config: &Config) -> Vec<Problem> {
     inspect_listeners(config).problems
 }
 
-/// What an operator should know of the state directory `dir`.
+/// The note for the operator about the state directory `dir`, if any.
 fn state_note(dir: &Path, outlook: StateOutlook) -> Option<String> {
     let what = match outlook {
         StateOutlook::Found => return None,
-        StateOutlook::Created => "holds no lock-out state yet; the start creates it",
+        StateOutlook::Created => "has no lock-out state yet; startup creates it",
         StateOutlook::NotWritable => {
-            "cannot be written by this user: credentials that have not obtained a token are not tried"
+            "is not writable by this user: credentials that have not obtained a token are not tried"
         }
         StateOutlook::ReadOnly => {
-            "is on a read-only file system: a rejection of the credentials is forgotten at the next restart"
+            "is on a read-only file system: a rejection of the credentials is lost at the next restart"
         }
     };
     Some(format!("auth.state_dir: {} {what}", ShownPath::of_new(dir)))

@@ -1,4 +1,4 @@
-//! What most parts of the process use.
+//! Handles that most parts of the process use.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::{
     tls::TrustStore,
 };
 
-/// Handles, of which each part keeps clones.
+/// Shared handles. Each part keeps clones of those that it needs.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) resolver: Resolver,
     pub(super) trust_store: TrustStore,
     pub(super) metrics: Arc<Metrics>,
-    /// The state of the shutdown.
+    /// The stage of the shutdown.
     pub(super) drain: Drain,
     pub(super) head_budget: HeadBudget,
 }

@@ -1,4 +1,4 @@
-//! The phases in which the process stops, and how long each may take.
+//! The phases of the shutdown, and their time limits.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config, process::drain::Drain, server, token};
 
-/// How long the tasks of the control plane may take to end: a token request in flight, and what follows from its outcome.
+/// How long the tasks of the control plane may take to stop: the grace time of a token request in flight, plus the time to record its
+/// outcome.
 pub(super) const TASK_GRACE: Duration = token::FINAL_CALL_GRACE.saturating_add(Duration::from_millis(500));
 
-/// How long the last responses to probes may take.
+/// How long the ops listener may take to stop: the time for the last responses to probes.
 pub(super) const OPS_GRACE: Duration = Duration::from_millis(500);
 
 /// How the process stopped.
@@ -17,18 +18,18 @@ pub(super) const OPS_GRACE: Duration = Duration::from_millis(500);
 pub enum ShutdownOutcome {
     /// No request was aborted.
     Drained,
-    /// The drain timeout expired, or a second signal came, while requests were in flight, and they were aborted.
+    /// Requests in flight were aborted, because the drain timeout expired or a second signal arrived.
     CutOff,
 }
 
-/// One signal for each phase of a shutdown, in their order.
+/// One token for each phase of the shutdown, in order.
 #[derive(Debug, Default)]
 pub(super) struct ShutdownSequence {
-    /// Cancelled by an administrator, to begin it.
+    /// Cancelled when an administrator requests the shutdown.
     pub(super) requested: CancellationToken,
-    /// `/readyz` fails, and each response is the last one of its connection.
+    /// `/readyz` fails, and each response is the last one on its connection.
     pub(super) draining: CancellationToken,
-    /// The same for the workers, as one number that they read without a lock.
+    /// The stage of the drain for the workers, which read it without a lock.
     pub(super) drain: Drain,
     /// The proxy listeners close.
     pub(super) closing: CancellationToken,
@@ -38,7 +39,7 @@ pub(super) struct ShutdownSequence {
     pub(super) stop_ops: CancellationToken,
 }
 
-/// The longest time from the first signal to the end of the process.
+/// The maximum time from the first signal to the end of all tasks. Flushing the log is not included.
 pub fn max_shutdown_time(shutdown: config::Shutdown) -> Duration {
     let config::Shutdown { drain_delay, drain_timeout } = shutdown;
     drain_delay + drain_timeout + server::FINAL_RESPONSE_GRACE + TASK_GRACE + OPS_GRACE

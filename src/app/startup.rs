@@ -1,5 +1,5 @@
-//! A start whose credentials are refused: whether it may fail for that, and where the reason is left for `kubectl describe pod`. And what
-//! a service manager is notified of.
+//! Startup with rejected credentials: whether it may fail, and the termination message with the reason for `kubectl describe pod`.
+//! Also notifies a service manager.
 
 use std::{
     fs::OpenOptions,
@@ -20,19 +20,19 @@ use crate::{
     token::{Phase, Refusal, Status, TokenReader},
 };
 
-/// Where the lock-out state is kept, as far as it matters what ends it.
+/// How long the lock-out state survives, by its location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Durability {
-    /// In memory: it ends with the process.
+    /// In memory: lost when the process ends.
     Memory,
-    /// On an overlay file system: a container's own root, which ends with the container.
+    /// On an overlay file system, such as a container's root: lost when the container ends.
     Overlay,
-    /// In a directory that outlives both.
+    /// In a directory that outlives the container.
     Directory,
 }
 
 impl Durability {
-    /// That of a state in `dir`, which exists; `None` for one in memory.
+    /// The durability of a state in `dir`, which exists; `None` for a state in memory.
     pub(super) fn of(dir: Option<&Path>) -> Self {
         match dir {
             None => Self::Memory,
@@ -50,11 +50,11 @@ impl Durability {
         }
     }
 
-    /// Whether a rejection may fail the start, where that is `wanted`. A start that fails is repeated, and where the state does not
-    /// outlive it, each repetition costs an authentication attempt.
-    pub(super) fn permits_failure(self, wanted: bool) -> bool {
+    /// Whether a rejection may fail startup, given `fail_on_rejection`. A failed startup is retried, and if the state does not
+    /// survive, each retry costs an authentication attempt. In that case, warns and returns `false`.
+    pub(super) fn permits_failure(self, fail_on_rejection: bool) -> bool {
         let location = match self {
-            _ if !wanted => return false,
+            _ if !fail_on_rejection => return false,
             Self::Directory => return true,
             Self::Memory => "in memory only",
             Self::Overlay => "on an overlay file system, which ends with the container",
@@ -67,7 +67,7 @@ impl Durability {
     }
 }
 
-/// Whether `dir` is on an overlay file system. Where the system does not say, it counts as one: that only ignores a wish.
+/// Whether `dir` is on an overlay file system. If that is unknown, returns `true`, which only ignores `fail_on_rejection`.
 #[cfg(target_os = "linux")]
 fn is_overlay(dir: &Path) -> bool {
     /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
@@ -76,43 +76,46 @@ fn is_overlay(dir: &Path) -> bool {
     rustix::fs::statfs(dir).map_or(true, |found| found.f_type as u64 == OVERLAYFS)
 }
 
-/// No other system has it.
+/// Always `false`: only Linux has overlayfs.
 #[cfg(not(target_os = "linux"))]
 fn is_overlay(_dir: &Path) -> bool {
     false
 }
 
-/// Keeps `refused` at the refusal that keeps the start from succeeding, and the file `message` at the reason and remedy of that, or at
-/// why the credentials have not been read yet, until `stop` is cancelled. Logs `ready` once there is the first token, with the addresses for `callers`. The kubelet reads that file when the container ends, and after a refused start that is by a signal.
+/// Reports the progress of startup until `stop` is cancelled. Keeps `refusal_writer` at the refusal that blocks startup, and the file
+/// `message` at the reason and remedy of that refusal, or at the reason why the credentials have not been read yet. Logs `ready` with
+/// `proxy_addresses` once there is a token.
+///
+/// The kubelet reads the file when the container ends. After a refused startup a signal ends it, so the file is written beforehand.
 pub(super) async fn follow(
     mut token: TokenReader,
-    refused: watch::Sender<Option<Refusal>>,
+    refusal_writer: watch::Sender<Option<Refusal>>,
     message: Option<PathBuf>,
-    callers: String,
+    proxy_addresses: String,
     stop: CancellationToken,
 ) {
-    // One of an earlier process, where the file outlives them.
-    let mut left = String::new();
+    let mut written = String::new();
     if let Some(path) = &message {
-        leave(path, &left);
+        // The file may contain the message of an earlier process.
+        replace_message(path, &written);
     }
     let mut is_ready = false;
     loop {
         if !is_ready && token.version() > 0 {
             is_ready = true;
-            info!(proxy = callers, "ready");
+            info!(proxy = proxy_addresses, "ready");
         }
-        let before = *refused.borrow();
+        let before = *refusal_writer.borrow();
         let status = token.status();
         let now = Refusal::of_start(before, &status);
         if now != before {
-            refused.send_replace(now);
+            refusal_writer.send_replace(now);
         }
         let text = termination_message(now, &status);
-        if text != left {
-            left = text;
+        if text != written {
+            written = text;
             if let Some(path) = &message {
-                leave(path, &left);
+                replace_message(path, &written);
             }
         }
         select! {
@@ -122,7 +125,7 @@ pub(super) async fn follow(
     }
 }
 
-/// Notifies the service manager: of what the start waits for, of its success, which is that of `/startupz`, and of the shutdown.
+/// Notifies the service manager of what startup waits for, of its success (as for `/startupz`), and of the shutdown.
 pub(super) async fn notify(
     manager: ServiceManager,
     state: OpsState,
@@ -148,7 +151,7 @@ pub(super) async fn notify(
     stop.cancelled().await;
 }
 
-/// Why the start does not succeed; empty when nothing is known to keep it from that.
+/// Why startup does not succeed; empty if no reason is known.
 fn termination_message(refusal: Option<Refusal>, status: &Status) -> String {
     match (refusal, &status.last_error) {
         (Some(refusal), _) => format!("{}; {}\n", refusal.reason(), refusal.remedy()),
@@ -157,17 +160,17 @@ fn termination_message(refusal: Option<Refusal>, status: &Status) -> String {
     }
 }
 
-/// Replaces the content of the file at `path`.
-fn leave(path: &Path, text: &str) {
+/// Replaces the content of the file at `path`, if it exists. Logs a failure.
+fn replace_message(path: &Path, text: &str) {
     match write(path, text.as_bytes()) {
-        // Kubernetes makes it for each container; elsewhere there is none.
+        // Kubernetes creates the file for each container; elsewhere it does not exist.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => warn!(path = %path.display(), %error, "cannot write startup.termination_message"),
         Ok(()) => {}
     }
 }
 
-/// Replaces the content of an existing file. One that would block, such as a pipe without a reader, is an error.
+/// Replaces the content of an existing file. A file that would block, such as a pipe without a reader, is an error.
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).truncate(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
@@ -182,7 +185,7 @@ mod tests {
     use crate::token::{Clock, LockoutStatus, Phase, channel};
 
     #[test]
-    fn a_rejection_fails_the_start_only_where_it_is_remembered() {
+    fn a_rejection_fails_startup_only_with_durable_state() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Durability::of(None), Durability::Memory);
         assert!(matches!(Durability::of(Some(dir.path())), Durability::Directory | Durability::Overlay));
@@ -196,22 +199,22 @@ mod tests {
     }
 
     #[test]
-    fn a_termination_message_replaces_the_one_before_and_makes_no_file() {
+    fn a_termination_message_is_replaced_and_creates_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("termination-log");
-        leave(&path, "text");
+        replace_message(&path, "text");
         assert!(!path.exists());
         fs::write(&path, "x".repeat(5000)).unwrap();
         let (_writer, token) = channel(Clock::Boot, Duration::from_secs(2));
-        leave(&path, &termination_message(Some(Refusal::BudgetSpent), &token.status()));
+        replace_message(&path, &termination_message(Some(Refusal::BudgetSpent), &token.status()));
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("too many") && text.contains("--override-budget") && text.len() < 4096, "{text}");
-        leave(&path, "");
+        replace_message(&path, "");
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
     }
 
     #[tokio::test]
-    async fn the_message_is_there_while_the_start_is_refused() {
+    async fn the_message_is_present_while_startup_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let (mut writer, token) = channel(Clock::Boot, Duration::from_secs(2));
         let (sender, mut refused) = watch::channel(None);

@@ -1,4 +1,4 @@
-//! Writes the small files of the state directory: at most once a second, on a thread for what blocks.
+//! Writes the small files of the state directory, at most once a second, on a blocking thread.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,39 +20,40 @@ use crate::{
     telemetry::AUDIT,
 };
 
-/// How often what has changed is written.
+/// How often changed states are written.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// States that are kept in files of one directory.
+/// States that are persisted as files of one directory.
 pub(super) struct StateFiles {
-    /// `None` where they are kept in memory only.
+    /// `None` if the states are in memory only.
     dir: Option<PathBuf>,
     states: Vec<Arc<dyn SharedState>>,
 }
 
 impl StateFiles {
-    /// None yet. Their directory exists where there is one.
+    /// Creates an empty set. `dir`, if given, must exist.
     pub(super) fn new(dir: Option<&Path>) -> Self {
         Self { dir: dir.map(Path::to_owned), states: Vec::new() }
     }
 
-    /// Whether they outlive the process.
+    /// Whether the states outlive the process.
     pub(super) fn are_kept(&self) -> bool {
         self.dir.is_some()
     }
 
-    /// Loads `state` from its file, and has it written from now on. A file that cannot be read is logged; the state is new then.
+    /// Loads `state` from its file, and adds it to those that [`follow`](Self::follow) writes. If the file cannot be loaded, logs a
+    /// warning and leaves the state empty.
     pub(super) fn add(&mut self, state: Arc<impl SharedState + 'static>) {
         if let Some(dir) = &self.dir
             && let Err(problem) = shared_state::load(dir, state.as_ref())
         {
             let (file, problem) = (shown(dir, state.as_ref()), error_chain::one_line(&problem));
-            warn!(target: AUDIT, file, problem, "a state file cannot be used; what it held is forgotten, and it is replaced");
+            warn!(target: AUDIT, file, problem, "cannot load a state file; its content is lost, and it will be replaced");
         }
         self.states.push(state);
     }
 
-    /// Writes what has changed, until `stop` is cancelled, and then once more.
+    /// Writes changed states until `stop` is cancelled, and then once more.
     pub(super) async fn follow(self, stop: CancellationToken) {
         let Some(dir) = self.dir.clone().filter(|_| !self.states.is_empty()) else {
             return stop.cancelled().await;
@@ -76,18 +77,18 @@ impl StateFiles {
         }
     }
 
-    /// Writes `state`, and returns whether that succeeded. A failure is logged once until it does.
-    #[expect(clippy::disallowed_methods, reason = "a write blocks; there is one at a time, which is waited for")]
+    /// Writes `state`, and returns whether that succeeded. Consecutive failures are logged once.
+    #[expect(clippy::disallowed_methods, reason = "writing blocks; only one write runs at a time, and it is awaited")]
     async fn save(&self, dir: &Path, state: &Arc<dyn SharedState>, is_failing: bool) -> bool {
         let file = shown(dir, state.as_ref());
         let (dir, state) = (dir.to_owned(), Arc::clone(state));
         let saved = tokio::task::spawn_blocking(move || shared_state::save(&dir, state.as_ref())).await;
         match &saved {
-            Ok(Ok(())) if is_failing => info!(target: AUDIT, file, "the state file is written again"),
+            Ok(Ok(())) if is_failing => info!(target: AUDIT, file, "the state file can be written again"),
             Ok(Ok(())) => {}
             Ok(Err(problem)) if !is_failing => {
                 let problem = error_chain::one_line(problem);
-                error!(target: AUDIT, file, problem, "a state file cannot be written; a restart forgets what it should hold");
+                error!(target: AUDIT, file, problem, "cannot write a state file; its state will be lost at a restart");
             }
             Ok(Err(_)) | Err(_) => {}
         }

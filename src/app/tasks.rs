@@ -1,12 +1,12 @@
-//! The tasks of the control plane, each under its name.
+//! The tasks of the control plane, with names.
 
 use std::collections::HashMap;
 
 use tokio::task::{self, JoinError, JoinSet};
 
-/// A task ended that must run as long as the process does.
+/// A task stopped that must run as long as the process.
 #[derive(Debug, thiserror::Error)]
-#[error("the {task} task ended by itself, which is a bug; the process cannot go on without it")]
+#[error("the {task} task stopped unexpectedly, which is a bug; the process cannot continue without it")]
 pub struct TaskEnded {
     pub(super) task: &'static str,
 }
@@ -19,12 +19,12 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Starts `task` as `name`, which [`TaskEnded`] gives.
+    /// Starts `task`. `name` is its name in [`TaskEnded`].
     pub(super) fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.names.insert(self.set.spawn(task).id(), name);
     }
 
-    /// Whether none was started.
+    /// Whether no task was started.
     pub(super) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Builds what obtains and holds the token: the lock-out guard, the token endpoint, the refresher.
+//! Builds the lock-out guard, the client of the token endpoint, and the refresher.
 
 use std::{path::Path, sync::Arc};
 
@@ -13,24 +13,24 @@ use crate::{
     token::{self, Clock, PendingRefresher, TokenControl, TokenEndpoint, TokenReader},
 };
 
-/// The refresher, which has not been started, and the handles to it.
+/// The refresher, not started yet, and the handles to it.
 pub(super) struct TokenRefresh {
     pub(super) refresher: RefresherTask,
     pub(super) token: TokenReader,
-    /// The partner of the credentials in use; `None` for other credentials, and before they have been read.
+    /// The partner credentials in use; `None` for OAuth 2.0, and before the credentials have been read.
     pub(super) partner: watch::Receiver<Option<PartnerCredentials>>,
     pub(super) control: TokenControl,
     pub(super) durability: Durability,
 }
 
-/// The refresher, before it runs.
+/// The refresher, with its first credentials if they have been read.
 pub(super) struct RefresherTask {
     refresher: PendingRefresher<TokenEndpoint>,
     first: Option<Credentials>,
 }
 
 impl RefresherTask {
-    /// Runs it in `tasks`, until `stop` is cancelled.
+    /// Runs the refresher as one of `tasks` until `stop` is cancelled.
     pub(super) fn spawn(self, tasks: &mut Tasks, stop: &CancellationToken) {
         const NAME: &str = "token refresher";
         match self.first {
@@ -42,11 +42,11 @@ impl RefresherTask {
     }
 }
 
-/// Builds the refresher. Its `first` credentials came from `source`; where there are none yet, they are handed over later.
+/// Builds the refresher. `first` are the credentials from `source`, or `None` if they are sent to the refresher later.
 ///
 /// # Errors
 ///
-/// When the lock-out state in `state_dir` or the token endpoint cannot be used.
+/// Fails when the lock-out state in `state_dir` cannot be opened, or the client of the token endpoint cannot be built.
 pub(super) fn build(
     config: token::Config,
     first: Option<Credentials>,
@@ -75,10 +75,10 @@ pub(super) fn build(
     Ok(TokenRefresh { refresher, token, partner, control, durability })
 }
 
-/// Warns where a rejection of real credentials is forgotten at a restart.
+/// Warns if a rejection of the credentials is lost at a restart.
 pub(super) fn warn_of_memory(durability: Durability, state_dir: Option<&Path>) {
     if durability == Durability::Memory {
         let why = if state_dir.is_none() { "is not set" } else { "is on a read-only file system" };
-        warn!("auth.state_dir {why}: a rejection of the credentials is forgotten at the next restart");
+        warn!("auth.state_dir {why}: a rejection of the credentials is lost at the next restart");
     }
 }

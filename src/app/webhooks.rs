@@ -1,4 +1,4 @@
-//! The keys that webhooks are verified by, as credentials and their sources change, and the listener that receives webhooks.
+//! The keys for verifying webhooks, which follow changes of the credentials, and the listener that receives webhooks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,19 +23,19 @@ use crate::{
     vendor::webhook::SigningKeys,
 };
 
-/// What the keys are made from.
+/// The keys, and the secrets that they are derived from.
 #[derive(Debug)]
 pub(super) struct WebhookKeys {
     keys: SharedSigningKeys,
     source: WebhookSecretSource,
-    /// What the source held when it was last read.
+    /// The secrets of the last successful read of `source`.
     secrets: WebhookSecrets,
-    /// The partner of the credentials in use, whose secret is the key where no other one is set.
+    /// The partner credentials in use. Their secret is the key if no webhook secret is set.
     partner: watch::Receiver<Option<PartnerCredentials>>,
 }
 
 impl WebhookKeys {
-    /// The keys of this moment. The configuration has made sure that `source` can be read.
+    /// Builds the initial keys. `source` has been validated with the configuration.
     pub(super) fn new(source: WebhookSecretSource, partner: watch::Receiver<Option<PartnerCredentials>>) -> Self {
         let secrets = source.read().unwrap_or_default();
         let current = current(&secrets, partner.borrow().as_ref());
@@ -48,7 +48,8 @@ impl WebhookKeys {
         Arc::clone(&self.keys)
     }
 
-    /// Replaces the keys when other credentials come into use, and reads their source again at each of `hangups`, until `stop` is cancelled.
+    /// Replaces the keys when the partner credentials change, and at each of `hangups`, until `stop` is cancelled. Each time, the source
+    /// is read again.
     pub(super) async fn follow(mut self, scrubber: Scrubber, mut hangups: Signal, stop: CancellationToken) {
         loop {
             let is_over = select! {
@@ -57,7 +58,7 @@ impl WebhookKeys {
                 _ = hangups.recv() => false,
             };
             if is_over {
-                // Nothing changes any more once the refresher has ended, which is at the end of the process.
+                // The refresher has stopped, which happens only during shutdown.
                 stop.cancelled().await;
                 return;
             }
@@ -65,10 +66,10 @@ impl WebhookKeys {
                 Ok(secrets) => self.secrets = secrets,
                 Err(problem) => {
                     let problem = error_chain::one_line(&problem);
-                    error!(target: AUDIT, problem, "the webhook secrets cannot be used; keeping the previous ones");
+                    error!(target: AUDIT, problem, "cannot load the webhook secrets; keeping the previous ones");
                 }
             }
-            // The partner secret may have changed all the same.
+            // Even if the read failed, the partner secret may have changed.
             self.rotate(self.secrets.clone(), &scrubber);
         }
     }
@@ -76,9 +77,9 @@ impl WebhookKeys {
     fn rotate(&self, secrets: WebhookSecrets, scrubber: &Scrubber) {
         let current = current(&secrets, self.partner.borrow().as_ref());
         let keys = self.keys.load();
-        // The first one replaces none.
+        // The first secret replaces none, so it is not logged.
         if !keys.is_current(None) && !keys.is_current(current.as_ref()) {
-            info!(target: AUDIT, "webhooks are verified by another secret; the one before it is accepted for 30 days");
+            info!(target: AUDIT, "the webhook secret has changed; the previous one is accepted for 30 days");
         }
         let keys = keys.rotated(current, secrets.previous, Instant::now());
         scrubber.register("the webhook secrets", keys.secrets());
@@ -86,14 +87,14 @@ impl WebhookKeys {
     }
 }
 
-/// The secret that webhooks are signed with: the one that is set for them, or that of partner authentication.
+/// The secret that verifies webhooks: the webhook secret if it is set, otherwise the partner secret.
 fn current(secrets: &WebhookSecrets, partner: Option<&PartnerCredentials>) -> Option<Secret<String>> {
     let partner_secret = partner.map(|partner| &partner.secret);
     secrets.current.as_ref().or(partner_secret).cloned()
 }
 
-/// Receives webhooks on `listeners.webhook`, if there are any, and forwards them as `config` says. They are received until the proxy's own listeners
-/// close; then what is under way is finished, within `drain_timeout`.
+/// Receives webhooks on `listeners.webhook`, if configured, and forwards them according to `config`, until the proxy's own listeners
+/// close. Then requests in flight are completed within `drain_timeout`.
 pub(super) fn serve(
     tasks: &mut Tasks,
     listeners: &mut Listeners,
@@ -111,7 +112,7 @@ pub(super) fn serve(
     let closing = operators.shutdown.closing.clone();
     tasks.spawn("webhook deliveries", async move {
         closing.cancelled().await;
-        // A delivery that takes longer is cut off with the process, and sent again by the vendor.
+        // A longer delivery is aborted at the end of the process, and the vendor sends it again.
         let _ = timeout(drain_timeout, receiver.delivered()).await;
     });
 }

@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::vendor::catalogue::Catalogue;
 
-/// The methods that rules can name: those that are forwarded at all.
+/// The methods that rules can name: all that the proxy forwards.
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
@@ -17,12 +17,12 @@ pub(super) struct Methods(u8);
 impl Methods {
     const ALL: Self = Self((1 << METHODS.len()) - 1);
 
-    /// Only `method`; none, if rules cannot name it.
+    /// The set of `method` alone; empty if rules cannot name it.
     pub(super) fn of(method: &Method) -> Self {
         METHODS.iter().position(|known| known == method).map_or(Self(0), |position| Self(1 << position))
     }
 
-    /// Whether one of `others` is among them.
+    /// Whether the sets have a method in common.
     pub(super) fn has(self, others: Self) -> bool {
         self.0 & others.0 != 0
     }
@@ -32,27 +32,27 @@ impl Methods {
     }
 }
 
-/// A part of a rule's path.
+/// A segment of a rule's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
-    /// Just this one.
+    /// This segment only.
     Fixed(String),
-    /// Any one: `{name}` or `*`.
+    /// Any one segment: `{name}` or `*`.
     Any,
 }
 
-/// Which calls something holds for: a method, or `*` for all, and a path, in which `{name}` or `*` stands for one segment, and `**` at
-/// the end for all that follow, if any do.
+/// A pattern for calls: a method, or `*` for all methods, and a path. In the path, `{name}` or `*` matches one segment, and `**` at the
+/// end matches zero or more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub(super) methods: Methods,
     pub(super) segments: Vec<Segment>,
-    /// Whether it matches what is below the path, too.
+    /// Whether the rule also matches all paths below its own.
     pub(super) is_prefix: bool,
 }
 
 impl Rule {
-    /// The same, and also for HEAD where it holds for GET.
+    /// Adds HEAD if the rule matches GET.
     pub(super) fn with_head(&self) -> Self {
         let mut rule = self.clone();
         if rule.methods.has(Methods::of(&Method::GET)) {
@@ -61,8 +61,7 @@ impl Rule {
         rule
     }
 
-    /// Whether it matches any operation of `catalogue`. One that does not is a typing error, or a call that the catalogue does not
-    /// have.
+    /// Whether the rule matches any operation of `catalogue`. If not, it is a typo, or for a call that the catalogue does not have.
     pub fn matches_some_of(&self, catalogue: &'static Catalogue) -> bool {
         catalogue.operations().any(|operation| {
             let method =
@@ -71,7 +70,7 @@ impl Rule {
         })
     }
 
-    /// Whether some path of `template` is one of its paths.
+    /// Whether the rule matches some path of `template`.
     fn may_match(&self, template: &str) -> bool {
         let mut given = segments(template);
         let each = self.segments.iter().all(|own| match (own, given.next()) {
@@ -103,7 +102,7 @@ impl FromStr for Rule {
         }
         let (path, is_prefix) = path.strip_suffix("/**").map_or((path, false), |path| (path, true));
         let segments = segments(path).map(segment).collect::<Option<_>>().ok_or(
-            "must have a path of segments that are letters, digits, - and _, or as a whole {name} or *; ** only at the end",
+            "must have path segments of letters, digits, - and _, or {name} or * as a whole segment; ** is allowed only at the end",
         )?;
         Ok(Self { methods, segments, is_prefix })
     }
@@ -120,7 +119,7 @@ fn segment(text: &str) -> Option<Segment> {
     is_name(text).then(|| Segment::Fixed(text.to_owned()))
 }
 
-/// The segments of `path`; none of the root.
+/// The segments of `path`; the root has none.
 pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> + Clone {
     let path = path.strip_prefix('/').unwrap_or(path);
     path.split('/').take(if path.is_empty() { 0 } else { usize::MAX })

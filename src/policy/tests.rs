@@ -14,7 +14,7 @@ fn denying(texts: &[&str]) -> Policy {
     Policy::new(Catalogue::us(), &[], &rules(texts), false, Mode::Enforce)
 }
 
-fn judged(policy: &Policy, call: &str) -> Result<(), Denial> {
+fn decision(policy: &Policy, call: &str) -> Result<(), Denial> {
     let (method, path) = call.split_once(' ').unwrap();
     let method = method.parse().unwrap();
     policy.check(&method, path, Catalogue::us().find(&method, path))
@@ -23,7 +23,7 @@ fn judged(policy: &Policy, call: &str) -> Result<(), Denial> {
 #[track_caller]
 fn check(policy: &Policy, expected: Result<(), Denial>, calls: &[&str]) {
     for call in calls {
-        assert_eq!(judged(policy, call), expected, "{call}");
+        assert_eq!(decision(policy, call), expected, "{call}");
     }
 }
 
@@ -35,7 +35,7 @@ fn without_rules_everything_is_allowed_in_any_spelling() {
 }
 
 #[test]
-fn what_is_allowed_is_allowed_and_nothing_else() {
+fn only_allowed_calls_pass() {
     let policy = allowing(&["GET /a/{id}/b", "POST /a/new", "* /c/**", "DELETE /a/*"]);
     check(
         &policy,
@@ -60,14 +60,14 @@ fn what_is_allowed_is_allowed_and_nothing_else() {
 }
 
 #[test]
-fn who_may_not_get_may_not_ask_for_the_head_either() {
+fn denying_get_also_denies_head() {
     check(&denying(&["GET /a/b"]), Err(Denial::Denied), &["GET /a/b", "HEAD /a/b"]);
     check(&denying(&["POST /a/b"]), Ok(()), &["GET /a/b", "HEAD /a/b"]);
     check(&allowing(&["GET /a/b"]), Err(Denial::NotAllowed), &["HEAD /a/b"]);
 }
 
 #[test]
-fn what_is_denied_is_denied_whatever_is_allowed() {
+fn deny_rules_take_precedence_over_allow_rules() {
     let policy = Policy::new(
         Catalogue::us(),
         &rules(&["* /a/**"]),
@@ -81,7 +81,7 @@ fn what_is_denied_is_denied_whatever_is_allowed() {
 }
 
 #[test]
-fn c09_c10_what_is_denied_is_denied_in_every_spelling_and_what_has_two_readings_is_refused() {
+fn c09_c10_deny_rules_match_all_spellings_and_reject_ambiguity() {
     for policy in [
         denying(&["* /a/b"]),
         Policy::new(Catalogue::us(), &rules(&["* /**"]), &rules(&["* /a/b"]), false, Mode::Enforce),
@@ -132,7 +132,7 @@ fn c09_c10_what_is_denied_is_denied_in_every_spelling_and_what_has_two_readings_
 }
 
 #[test]
-fn c10_a_hidden_separator_is_refused_though_something_else_makes_up_for_it() {
+fn c10_an_encoded_separator_is_rejected_even_if_offset() {
     let policies = [
         allowing(&["GET /c/{id}", "GET /c/{id}/application", "GET /c/{id}/accounts/{a}"]),
         denying(&["* /c/{id}/accounts/**", "* /a/{x}/b/**"]),
@@ -161,7 +161,7 @@ fn c10_a_hidden_separator_is_refused_though_something_else_makes_up_for_it() {
 }
 
 #[test]
-fn nothing_that_may_be_billed_is_what_the_catalogue_knows_to_be_free() {
+fn deny_billable_allows_only_operations_known_to_be_free() {
     let policy = Policy::new(Catalogue::us(), &[], &[], true, Mode::Enforce);
     check(&policy, Ok(()), &["GET /aggregation/v1/customers", "DELETE /aggregation/v1/customers/1"]);
     let billable = [
@@ -179,7 +179,7 @@ fn nothing_that_may_be_billed_is_what_the_catalogue_knows_to_be_free() {
 }
 
 #[test]
-fn every_operation_can_be_named_as_the_catalogue_has_it() {
+fn every_template_of_the_catalogue_is_a_valid_rule() {
     let named = |route: Operation| format!("{} {}", route.method(), route.template());
     for route in Catalogue::us().operations() {
         let policy = allowing(&[&named(route)]);
@@ -187,15 +187,15 @@ fn every_operation_can_be_named_as_the_catalogue_has_it() {
         for other in Catalogue::us().operations() {
             let call = named(other).replace(['{', '}'], "_");
             let expected = if other == route { Ok(()) } else { Err(Denial::NotAllowed) };
-            // A fixed segment of one operation may be a value for another's parameter.
+            // A fixed segment of one operation may match another's parameter.
             if other == route || !includes(route, other) {
-                assert_eq!(judged(&policy, &call), expected, "{} for {call}", named(route));
+                assert_eq!(decision(&policy, &call), expected, "{} for {call}", named(route));
             }
         }
     }
 }
 
-/// Whether the paths of `other` are among those of `route`, by what may stand for a parameter.
+/// Whether `route` matches the paths of `other`, whose segments may be values of its parameters.
 fn includes(route: Operation, other: Operation) -> bool {
     let (own, given) = (segments(route.template()), segments(other.template()));
     let same = route.method() == other.method() && own.clone().count() == given.clone().count();
@@ -203,7 +203,7 @@ fn includes(route: Operation, other: Operation) -> bool {
 }
 
 #[test]
-fn rules_that_hold_for_nothing_known_are_told() {
+fn rules_that_match_no_known_operation_are_listed() {
     let allow = rules(&[
         "GET /aggregation/v1/customers",
         "GET /agregation/**",
@@ -217,7 +217,7 @@ fn rules_that_hold_for_nothing_known_are_told() {
 }
 
 #[test]
-fn what_is_no_rule_is_refused_with_what_is_expected() {
+fn an_invalid_rule_is_rejected_with_what_is_expected() {
     for (text, expected) in [
         ("", "must be a method"),
         ("/a", "must be a method"),
@@ -242,8 +242,8 @@ fn what_is_no_rule_is_refused_with_what_is_expected() {
     }
 }
 
-/// What [`Tree`] does, by looking at one rule after another.
-fn holds(rule: &Rule, method: &Method, path: &str) -> bool {
+/// The same result as [`Trie::matches`], computed for a single rule.
+fn rule_matches(rule: &Rule, method: &Method, path: &str) -> bool {
     let given: Vec<&str> = segments(path).collect();
     let own = &rule.segments;
     let fits = |(own, given): (&rule::Segment, &&str)| match own {
@@ -256,7 +256,7 @@ fn holds(rule: &Rule, method: &Method, path: &str) -> bool {
 
 proptest! {
     #[test]
-    fn a_form_has_the_segments_of_its_path_one_by_one(
+    fn the_canonical_form_has_the_segments_of_the_path(
         path in "(/(a|b|%2f|%5c|%252f|%3f|%23|;|\\+|%20|\\.\\.\\.|%ef%bc%8f|\\\\|\\.json){0,4}){1,5}",
     ) {
         if let Some(form) = form(&path) {
@@ -268,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn the_tree_says_what_its_rules_say(
+    fn the_trie_matches_what_its_rules_match(
         texts in prop::collection::vec("(GET|POST|\\*) ((/(a|b|c|\\*|\\{x\\})){1,4}(/\\*\\*)?|/|/\\*\\*)", 1..12),
         paths in prop::collection::vec("(/[a-d]){1,5}|/", 1..12),
     ) {
@@ -276,7 +276,7 @@ proptest! {
         let (allow, deny) = (Policy::new(Catalogue::us(), &rules, &[], false, Mode::Enforce), Policy::new(Catalogue::us(), &[], &rules, false, Mode::Enforce));
         for path in &paths {
             for method in [Method::GET, Method::POST, Method::PUT] {
-                let expected = rules.iter().any(|rule| holds(rule, &method, path));
+                let expected = rules.iter().any(|rule| rule_matches(rule, &method, path));
                 prop_assert_eq!(allow.check(&method, path, Operation::OTHER).is_ok(), expected, "{} {}", method, path);
                 prop_assert_eq!(deny.check(&method, path, Operation::OTHER).is_err(), expected, "{} {}", method, path);
             }
@@ -285,7 +285,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_allowed_although_it_may_be_billed_is_spelt_as_its_rule() {
+fn billable_exemptions_match_the_exact_spelling_only() {
     let policy = Policy::new(Catalogue::us(), &[], &rules(&["* /denied/{id}"]), true, Mode::Enforce);
     let exempt = rules(&["GET /aggregation/v1/customers/{customerId}/accounts", "* /new/**", "GET /denied/{id}"]);
     let policy = policy.with_billable_allowed(Catalogue::us(), &exempt);
@@ -310,7 +310,7 @@ fn what_is_allowed_although_it_may_be_billed_is_spelt_as_its_rule() {
         ["rule 1 of policy.deny", "rule 2 of policy.billable_allowed", "rule 3 of policy.billable_allowed"]
     );
 
-    // Without rules for paths, a path that can be read in more than one way is exempt from nothing.
+    // Without allow or deny rules, an ambiguous path is still not exempt.
     let policy = Policy::new(Catalogue::us(), &[], &[], true, Mode::Enforce);
     let policy = policy.with_billable_allowed(Catalogue::us(), &rules(&["GET /a/{id}"]));
     check(&policy, Ok(()), &["GET /a/1"]);

@@ -4,21 +4,21 @@ use std::collections::HashMap;
 
 use super::rule::{Methods, Rule, Segment};
 
-/// The rules whose paths begin with the segments that lead to this node.
+/// A node: the rules with the path segments that lead to it as a prefix.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trie {
-    /// By the next segment.
+    /// The nodes for fixed next segments.
     children: HashMap<String, Self>,
-    /// For any next segment.
+    /// The node for any next segment.
     any: Option<Box<Self>>,
-    /// The methods of the rules whose path ends here.
+    /// The methods of the rules that end at this node.
     exact: Methods,
-    /// The methods of the rules that match this path and all below it.
+    /// The methods of the rules that match this path and all paths below it.
     prefix: Methods,
 }
 
 impl Trie {
-    /// Adds `rule`, whose fixed segments are passed through `normalize`.
+    /// Adds `rule`, with `normalize` applied to its fixed segments.
     pub(super) fn insert(&mut self, rule: &Rule, normalize: fn(&str) -> String) {
         let node = rule.segments.iter().fold(self, |node, segment| match segment {
             Segment::Fixed(text) => node.children.entry(normalize(text)).or_default(),
@@ -27,11 +27,10 @@ impl Trie {
         if rule.is_prefix { &mut node.prefix } else { &mut node.exact }.add(rule.methods);
     }
 
-    /// Whether a rule matches one of `methods` and the path of `segments`. Each node is visited at most once, and none that is deeper
-    /// than the path.
+    /// Whether a rule matches one of `methods` and the path of `segments`. Visits each node at most once, and none deeper than the path.
     pub(super) fn matches<S: AsRef<str>>(&self, methods: Methods, segments: impl Iterator<Item = S> + Clone) -> bool {
         let (mut node, mut segments) = (self, segments);
-        // The nodes to backtrack to, where a segment matched a fixed and an arbitrary one.
+        // The nodes to backtrack to, from segments that match both a fixed child and `any`.
         let mut alternatives = Vec::new();
         loop {
             if node.prefix.has(methods) {

@@ -1,9 +1,9 @@
-//! What the token endpoint's answer means: a token, or a class of failure that says what to do next.
+//! Classifies a token response: a token, or a class of failure that determines the next step.
 //!
-//! Pure functions on the answer's parts. The body is judged before the status, since the vendor reports a locked account as
-//! a 500 (its error 24302) and some OAuth servers report an error with a 200. It is read in every content coding that can be
-//! undone, whatever the head says of it: a rejection that is not recognised is repeated, and five lock the account. Nothing of a body is ever kept but a code
-//! that is known ([`vendor`]), so no failure can carry a secret into a log.
+//! Pure functions on the parts of the response. The body takes precedence over the status, because the vendor reports a locked
+//! account with a 500 (its error 24302) and some OAuth servers report errors with a 200. Every decodable content coding is tried,
+//! regardless of the header fields: a rejection that is not recognised is repeated, and five lock the account. Only known error
+//! codes ([`vendor`]) are kept from a body, so no failure can carry a secret into a log.
 
 use std::{
     borrow::Cow,
@@ -23,25 +23,25 @@ use crate::{
     },
 };
 
-/// A token response is a few hundred bytes; a signed token with many claims, a few thousand. Above this it is not one. The limit
-/// holds before and after inflating.
+/// The maximum size of a token response, before and after decompression. A typical one has a few hundred bytes, and one with a signed
+/// token of many claims a few thousand.
 const MAX_TOKEN_BODY_BYTES: usize = 64 * 1024;
 
-/// How much of a response is read, before and after inflating. More than that of a token response, since a gateway's error page may
-/// be long, and a rejection may stand at its end.
+/// How much of a response is read, before and after decompression. More than a token response may have, because a gateway's error
+/// page may be long, with a rejection at its end.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// The response of a token endpoint, read whole.
+/// A complete response from a token endpoint.
 pub struct TokenResponse<'a> {
     /// The status code.
     pub status: StatusCode,
     /// The header fields.
     pub headers: &'a HeaderMap,
-    /// The body as it was sent, or `None` when it was larger than [`MAX_BODY_BYTES`].
+    /// The body as received, or `None` if it was larger than [`MAX_BODY_BYTES`].
     pub body: Option<&'a [u8]>,
 }
 
-/// Status and sizes only: the body holds the token, and headers may hold anything.
+/// Shows status and size only: the body contains the token, and header fields may contain anything.
 impl fmt::Debug for TokenResponse<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.body.map(<[u8]>::len);
@@ -49,29 +49,29 @@ impl fmt::Debug for TokenResponse<'_> {
     }
 }
 
-/// A new token, as the endpoint gave it.
+/// A token from a successful response.
 #[derive(Debug)]
 pub struct IssuedToken {
-    /// The token: visible ASCII that is legal in a header.
+    /// The token: visible ASCII that is valid in a header field.
     pub token: Secret<String>,
-    /// Its lifetime, counted from the request, where the answer names one.
+    /// The lifetime, counted from the request, if the response has one.
     pub expires_in: Option<Duration>,
-    /// Whether the answer left out `token_type`, which RFC 6749 requires.
+    /// Whether the response lacks `token_type`, which RFC 6749 requires.
     pub untyped: bool,
 }
 
 labels! {
-    /// The kinds of failure, by what can be done about them.
+    /// The classes of failure, by what can be done about them.
     pub enum FailureClass {
-        /// The credentials are wrong. Trying them again only brings the lock-out nearer.
+        /// The credentials are wrong. Each further attempt counts towards the lock-out.
         Rejected = "rejected",
-        /// The request as configured is wrong, or the vendor's side is: an operator has to correct it.
+        /// The configured request does not fit the server: an operator has to correct the configuration, or the vendor its side.
         Misconfigured = "config",
         /// Too many requests.
         Throttled = "throttled",
-        /// A passing fault of the network or the server.
+        /// A temporary fault of the network or the server.
         Transient = "transient",
-        /// The server's certificate does not verify.
+        /// The server's certificate cannot be verified.
         Certificate = "certificate",
         /// A redirect, which is never followed with credentials.
         Redirect = "redirect",
@@ -86,8 +86,7 @@ impl fmt::Display for FailureClass {
     }
 }
 
-/// What is known about a token request that obtained no token: whether the vendor can have counted it as a failed
-/// authentication.
+/// Whether the vendor can have counted a token request that obtained no token as a failed authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// No byte of the request was sent: DNS, connect, egress tunnel or TLS handshake failed.
@@ -101,28 +100,28 @@ pub enum Disposition {
 /// A token request that obtained no token.
 #[derive(Clone, Debug)]
 pub struct TokenFailure {
-    /// What can be done about it.
+    /// The class of the failure.
     pub class: FailureClass,
-    /// What is known about the request.
+    /// Whether the vendor can have counted the request.
     pub disposition: Disposition,
-    /// What was wrong, in words of this program.
+    /// What was wrong, in this program's words.
     pub reason: Cow<'static, str>,
-    /// What an operator does about it, as it follows a semicolon; may be empty.
+    /// What an operator can do, worded to follow a semicolon; may be empty.
     pub remedy: Cow<'static, str>,
-    /// Host and port of the token endpoint, where it responded.
+    /// Host and port of the token endpoint, if it responded.
     pub endpoint: Option<Arc<str>>,
-    /// The response's status, where there was a response.
+    /// The status of the response, if there was one.
     pub status: Option<StatusCode>,
-    /// The vendor's error code or the OAuth error, where a known one was found.
+    /// The vendor's error code or the OAuth error, if a known one was found.
     pub code: Option<String>,
-    /// How long the server asked to wait.
+    /// The wait that the server requested with `Retry-After`.
     pub retry_after: Option<Duration>,
-    /// Whether the body was JSON, or said something in another of the vendor's shapes.
+    /// Whether the body was JSON, or contained an error in another of the vendor's formats.
     pub readable: bool,
 }
 
 impl TokenFailure {
-    /// A failure without a response, of which nothing is known: [`Disposition::Unknown`].
+    /// A failure without a response, with [`Disposition::Unknown`].
     pub fn new(class: FailureClass, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             class,
@@ -137,25 +136,25 @@ impl TokenFailure {
         }
     }
 
-    /// The same with what an operator does about it.
+    /// Sets what an operator can do.
     #[must_use]
     pub fn with_remedy(self, remedy: impl Into<Cow<'static, str>>) -> Self {
         Self { remedy: remedy.into(), ..self }
     }
 
-    /// The same as the response of `endpoint`, a host and its port.
+    /// Sets the host and port of the token endpoint that responded.
     #[must_use]
     pub fn from_endpoint(self, endpoint: &Arc<str>) -> Self {
         Self { endpoint: Some(Arc::clone(endpoint)), ..self }
     }
 
-    /// The same with a known disposition.
+    /// Sets the disposition.
     #[must_use]
     pub fn with_disposition(self, disposition: Disposition) -> Self {
         Self { disposition, ..self }
     }
 
-    /// Whether the server has refused the request, as opposed to having failed at it.
+    /// Whether the server declined to process the request, rather than failing to process it.
     pub fn is_definitive(&self) -> bool {
         matches!(
             self.class,
@@ -163,9 +162,8 @@ impl TokenFailure {
         )
     }
 
-    /// Whether the response says nothing that could be acted on: a success without a usable token, or a server error with an
-    /// unreadable body. 502, 503 and 504 do not count: a gateway sends them without the vendor's body whenever the server behind
-    /// it is away, and that passes.
+    /// Whether the response is of no use: a success without a usable token, or a server error with an unreadable body. 502, 503 and
+    /// 504 do not count: a gateway sends them, without a body from the vendor, whenever its backend is temporarily unavailable.
     pub fn is_unusable(&self) -> bool {
         let unreadable =
             |status: StatusCode| !self.readable && status.is_server_error() && !(502..=504).contains(&status.as_u16());
@@ -174,12 +172,12 @@ impl TokenFailure {
     }
 }
 
-/// One sentence: what happened where, and what to do. Nothing of it is a peer's own words.
+/// One sentence: what happened, where, and what to do. It contains no text from a peer.
 impl fmt::Display for TokenFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(status) = self.status {
             let endpoint = self.endpoint.as_deref().map(|endpoint| format!(" {endpoint}")).unwrap_or_default();
-            write!(f, "the token endpoint{endpoint} answered {}", status.as_u16())?;
+            write!(f, "the token endpoint{endpoint} returned {}", status.as_u16())?;
             if let Some(code) = &self.code {
                 write!(f, " with code {code}")?;
             }
@@ -195,20 +193,19 @@ impl fmt::Display for TokenFailure {
 
 impl std::error::Error for TokenFailure {}
 
-/// What `response` means. `token_field` is the member that holds the token; `now` is the wall clock, for an HTTP-date in
+/// Classifies `response`. `token_field` is the member that holds the token; `now` is the wall-clock time, for an HTTP-date in
 /// `Retry-After`.
 ///
 /// # Errors
 ///
-/// The first class that fits, in the order: rejected by what the body says, rejected by 401, configuration, throttled,
-/// transient, redirect, malformed.
+/// A rejection in the body takes precedence, then the class of the status. A success status without a usable token is malformed.
 pub fn classify(response: &TokenResponse<'_>, token_field: &str, now: SystemTime) -> Result<IssuedToken, TokenFailure> {
     let status = response.status;
     let (mut body, obstacle) = read_body(response);
     let codes = std::mem::take(&mut body.codes);
     let readable = body.json.is_some() || !codes.is_empty() || body.refuses_app_key;
 
-    // A part that was not read may be a rejection.
+    // The part that was not read may contain a rejection.
     let unread = obstacle == Some(UNREAD);
     let fail = |class, reason: &'static str| TokenFailure {
         class,
@@ -242,8 +239,8 @@ pub fn classify(response: &TokenResponse<'_>, token_field: &str, now: SystemTime
     issued.map_err(|reason| fail(FailureClass::Malformed, reason))
 }
 
-/// What the body of `response` says, and what is in the way of a token in it. A rejection counts in whatever reading of the body
-/// it is found, and a token only where nothing contradicts it.
+/// Parses the body of `response`, and returns why a token in it must not be used, if so. A rejection counts in any decoding of the
+/// body; a token counts only if the decoding is intact.
 fn read_body(response: &TokenResponse<'_>) -> (Reading, Option<&'static str>) {
     let nothing = || Reading { json: None, codes: Vec::new(), refuses_app_key: false };
     let Some(body) = response.body else { return (nothing(), Some(UNREAD)) };
@@ -252,7 +249,7 @@ fn read_body(response: &TokenResponse<'_>) -> (Reading, Option<&'static str>) {
         let obstacle = match decoded.is_intact() {
             _ if length > MAX_TOKEN_BODY_BYTES => Some(TOO_LARGE),
             true => None,
-            false => Some("the token response is damaged: its compressed body does not add up"),
+            false => Some("the token response is damaged: its compressed body is corrupt"),
         };
         vendor::read(decoded.bytes()).map(|reading| (reading, obstacle))
     });
@@ -261,71 +258,71 @@ fn read_body(response: &TokenResponse<'_>) -> (Reading, Option<&'static str>) {
         Ok(None) => (nothing(), (body.len() > MAX_TOKEN_BODY_BYTES).then_some(TOO_LARGE)),
         Err(CodingError::TooLarge) => (nothing(), Some(UNREAD)),
         Err(CodingError::NotDecodable) => {
-            (nothing(), Some("the token response has a content coding that cannot be undone"))
+            (nothing(), Some("the token response has a content coding that cannot be decoded"))
         }
     }
 }
 
-/// The class of a response that is not a success, by its status alone.
+/// The class of a response by its status; `None` for a success.
 fn classify_status(status: StatusCode) -> Option<(FailureClass, &'static str)> {
     Some(match status.as_u16() {
         200..=299 => return None,
         401 => (FailureClass::Rejected, "it rejected the credentials"),
         404 => (FailureClass::Misconfigured, "there is no token endpoint at this path"),
-        403 => (FailureClass::Misconfigured, "it forbids the token request, perhaps by the country it comes from"),
+        403 => (FailureClass::Misconfigured, "it forbids the token request, perhaps because of the source country"),
         400 | 405 | 415 => (FailureClass::Misconfigured, "it does not understand the token request"),
         429 => (FailureClass::Throttled, "it limits the rate of token requests"),
-        300..=399 => (FailureClass::Redirect, "it redirects, which is never followed with credentials"),
+        300..=399 => (FailureClass::Redirect, "it redirects, and a request with credentials never follows a redirect"),
         _ => (FailureClass::Transient, "it is failing"),
     })
 }
 
-/// What an operator does about a response.
+/// What an operator can do about a response.
 fn remedy(class: FailureClass, status: StatusCode) -> &'static str {
     match (class, status.as_u16()) {
         (FailureClass::Rejected, _) => "correct id, secret and App Key, and check auth.scheme",
         (_, 403) => {
-            "check that the vendor permits this network's address, and that upstream.url leads to the vendor and to no gateway"
+            "check that the vendor permits this network's address, and that upstream.url points to the vendor, not to a gateway"
         }
         (FailureClass::Misconfigured, 404) | (FailureClass::Malformed | FailureClass::Redirect, _) => {
-            "check upstream.url and auth.token_path, and what stands between this proxy and the vendor"
+            "check upstream.url and auth.token_path, and the gateways between this proxy and the vendor"
         }
         (FailureClass::Misconfigured, _) => "check auth.scheme, auth.encoding, auth.scope and auth.token_path",
-        (FailureClass::Throttled, _) => "it is tried again later; look for other programs that use the same account",
-        _ => "it is tried again; if that does not help, see the vendor's status page",
+        (FailureClass::Throttled, _) => "it is retried later; look for other programs that use the same account",
+        _ => "it is retried; if the failure persists, see the vendor's status page",
     }
 }
 
-/// The token in the body of a success, or what is wrong with it. A member that is `null` counts as absent.
+/// The token in the body of a success, or the reason why there is no usable one. A member that is `null` counts as absent.
 fn issued_token(body: Option<&mut Json>, token_field: &str) -> Result<IssuedToken, &'static str> {
     let body = body.ok_or(NO_TOKEN)?;
     let token_type = body.get("token_type");
     let untyped = token_type.is_none();
     if !token_type.is_none_or(|t| t.as_str().is_some_and(|t| t.eq_ignore_ascii_case("bearer"))) {
-        return Err("the token answer is of a type other than Bearer");
+        return Err("the token response has a token_type other than Bearer");
     }
     let expires_in = match body.get("expires_in") {
         None => None,
-        Some(value) => Some(parse_lifetime(value).ok_or("the token answer has no valid expires_in")?),
+        Some(value) => Some(parse_lifetime(value).ok_or("the token response has no valid expires_in")?),
     };
     let token = body.take_text(token_field).map(Secret::new).filter(|token| !token.expose().is_empty());
     let token = token.ok_or(NO_TOKEN)?;
     if is_sendable(token.expose()) {
         Ok(IssuedToken { token, expires_in, untyped })
     } else {
-        Err("the token answer has a token that is illegal in a header")
+        Err("the token response has a token that is not valid in a header field")
     }
 }
 
-const TOO_LARGE: &str = "the token answer is too large";
+const TOO_LARGE: &str = "the token response is too large";
 
-/// A part of the response was not read.
-const UNREAD: &str = "the token answer is too large to be read";
+/// Part of the response was not read.
+const UNREAD: &str = "the token response is too large to be read";
 
-const NO_TOKEN: &str = "the token answer has no token";
+const NO_TOKEN: &str = "the token response has no token";
 
-/// Whether `token` may stand in a header field: visible ASCII without the delimiters that would need quoting. Wider than
-/// RFC 6750's `b64token`, which not every issuer keeps to.
+/// Whether `token` is valid in a header field: visible ASCII without the delimiters that would need quoting. Wider than
+/// RFC 6750's `b64token`, because not every issuer follows it.
 fn is_sendable(token: &str) -> bool {
     token.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte))
 }
@@ -342,7 +339,7 @@ fn parse_lifetime(value: &Value) -> Option<Duration> {
     seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
 
-/// `Retry-After` as seconds or as an HTTP-date (RFC 9110, 10.2.3), the longest where it comes more than once; anything else counts
+/// `Retry-After` as seconds or as an HTTP-date (RFC 9110, 10.2.3). The longest wait if the field is repeated; an invalid value counts
 /// as absent.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let values = headers.get_all(header::RETRY_AFTER).iter().filter_map(|value| value.to_str().ok()).map(str::trim);
@@ -353,7 +350,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     waits.max()
 }
 
-/// The number that `text` is, in digits alone; the largest that there is where it is larger than that.
+/// Parses `text`, which must consist of digits only. Saturates at [`u64::MAX`].
 fn parse_digits(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))

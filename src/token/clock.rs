@@ -1,7 +1,7 @@
-//! The clock that token lifetimes are measured on.
+//! The clock that measures token lifetimes.
 //!
-//! A lifetime goes on while a laptop sleeps, and it must not change when somebody sets the wall clock. `CLOCK_BOOTTIME`
-//! is the one that does both; `std`'s and tokio's clock stops during suspend on Linux.
+//! A lifetime continues while the machine is suspended, and must not change when the wall clock is set. `CLOCK_BOOTTIME`
+//! meets both requirements; the clocks of `std` and tokio stop during suspend on Linux.
 
 use std::{
     ops::Add,
@@ -10,11 +10,11 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-/// The longest single timer. After a suspend the timer wheel is late by the time slept, so a long wait looks at the clock
-/// again this often; more often would wake an idle process for nothing. The refresher's heartbeat has this rhythm, too.
+/// The longest single timer. After a suspend the timer wheel is late by the suspended time, so a long wait rechecks the clock
+/// at this interval; a shorter one would only wake an idle process more often. An idle refresher's heartbeat has the same period.
 pub(super) const MAX_SLEEP: Duration = Duration::from_secs(10);
 
-/// The wall-clock time at which a simulated clock begins: 2026-01-01, any time after the epoch.
+/// The wall-clock time at which a simulated clock starts: 2026-01-01, chosen arbitrarily.
 const SIMULATED_EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
 /// A point in time on a [`Clock`].
@@ -22,12 +22,12 @@ const SIMULATED_EPOCH: Duration = Duration::from_secs(1_767_225_600);
 pub struct BootInstant(Duration);
 
 impl BootInstant {
-    /// The time from the clock's own beginning.
+    /// The time since the clock's origin.
     pub fn since_start(self) -> Duration {
         self.0
     }
 
-    /// The time from `earlier` to `self`, or zero when `earlier` is the later one.
+    /// The time from `earlier` to `self`; zero when `earlier` is later than `self`.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -41,17 +41,17 @@ impl Add<Duration> for BootInstant {
     }
 }
 
-/// Where the time comes from.
+/// A source of time.
 #[derive(Clone, Copy, Debug)]
 pub enum Clock {
-    /// The system's clock that counts suspended time and that no wall-clock step moves: `CLOCK_BOOTTIME` on Linux and
+    /// The system clock that counts suspended time and is not affected by wall-clock steps: `CLOCK_BOOTTIME` on Linux and
     /// Android, the monotonic clock elsewhere.
     Boot,
-    /// Tokio's clock, counted from the given instant: for tests that pause the time.
+    /// Tokio's clock, counted from the given instant: for tests with paused time.
     Tokio(Instant),
-    /// The same without capped sleeps, for simulations of a great many instances over a long time.
+    /// The same without capped sleeps, for simulations of many instances over a long time.
     Simulated(Instant),
-    /// Tokio's clock and suspended time on top of it, in seconds, which no timer counts: for tests of a suspend.
+    /// Tokio's clock plus suspended time in seconds, which no timer counts: for tests of a suspend.
     #[cfg(test)]
     Suspending(Instant, &'static std::sync::atomic::AtomicU64),
 }
@@ -69,9 +69,9 @@ impl Clock {
         })
     }
 
-    /// The wall clock: the time since the Unix epoch, for what must outlive the process. Zero before the epoch. Simulated clocks
-    /// begin at a fixed time.
-    #[expect(clippy::disallowed_methods, reason = "this is the clock for what must outlive the process")]
+    /// The wall clock: the time since the Unix epoch, for timestamps that outlive the process. Zero before the epoch. Simulated
+    /// clocks start at a fixed time.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock for timestamps that outlive the process")]
     pub fn unix_time(self) -> Duration {
         match self {
             Self::Boot => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -81,7 +81,8 @@ impl Clock {
         }
     }
 
-    /// Waits until `due`, but ten seconds at most, so that the caller looks at the clock again and shows that it is alive.
+    /// Waits until `due`, at most [`MAX_SLEEP`]: the caller then rechecks the clock and renews its heartbeat. Simulated clocks have
+    /// no limit.
     ///
     /// # Cancel safety
     ///
@@ -101,7 +102,7 @@ fn boot_time() -> Duration {
     let time = clock_gettime(ClockId::Monotonic);
 
     let seconds = u64::try_from(time.tv_sec).expect("the time since boot is not negative");
-    let nanoseconds = u32::try_from(time.tv_nsec).expect("nanoseconds are below one thousand million");
+    let nanoseconds = u32::try_from(time.tv_nsec).expect("nanoseconds are below 10^9");
     Duration::new(seconds, nanoseconds)
 }
 
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_boot_clock_does_not_go_back() {
+    fn the_boot_clock_is_monotonic() {
         let first = Clock::Boot.now();
         let second = Clock::Boot.now();
         assert!(second >= first);
@@ -119,7 +120,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn n11_the_boot_clock_is_the_time_since_boot_and_not_the_time_of_day() {
+    fn n11_the_boot_clock_counts_from_boot_not_from_the_epoch() {
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
         let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
         assert!((Clock::Boot.now().since_start().as_secs_f64() - uptime).abs() < 5.0);

@@ -1,7 +1,8 @@
-//! The token request itself, over reqwest.
+//! The token request, over reqwest.
 //!
-//! Deliberately absent: redirects, the environment's proxies, cookies, decompression by the HTTP client, connection reuse. The call carries the
-//! client secret, so it goes to one address, over verified TLS, and nowhere else; an upstream on this machine may do without.
+//! The HTTP client follows no redirects, uses no proxies from the environment, keeps no cookies, does not decompress bodies and does
+//! not reuse connections. The request carries the client secret, so it goes to one address only, over verified TLS; only an upstream
+//! on this machine may use plain HTTP.
 
 mod failure;
 
@@ -28,58 +29,58 @@ use crate::{
     tls::TrustStore,
 };
 
-/// Capacity for a typical response.
+/// The initial capacity of the response buffer.
 const TYPICAL_RESPONSE_BYTES: usize = 8 * 1024;
 
-/// The time to connect, TLS included. A server that takes longer is better tried again.
+/// The time limit for connecting, TLS included. If a server takes longer, a new attempt is more promising.
 const CONNECT_TIMEOUT: Duration = lockout::MAX_CONNECT_TIME;
 
-/// The part of that for looking the name up, shorter so that it is known what took too long.
+/// The time limit for the DNS lookup, below `CONNECT_TIMEOUT` so that a slow lookup is reported as such.
 const LOOKUP_TIMEOUT: Duration = CONNECT_TIMEOUT.saturating_sub(Duration::from_millis(200));
 
-/// The time for a token request with proven credentials. Refreshes start early enough that many such attempts fit before a token
+/// The time limit for a token request with proven credentials. Refreshes start early enough for many such attempts before a token
 /// expires.
 pub(super) const PROVEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time for a token request with credentials that have not obtained a token yet. Longer, since a rejection that arrives
-/// after the time limit is an attempt with an unknown outcome.
+/// The time limit for a token request with credentials that have not obtained a token yet. It is longer because a rejection that
+/// arrives after the time limit is an attempt with an unknown outcome.
 pub const UNPROVEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The time for the response to a probe of the token endpoint.
+/// The time limit for a probe of the token endpoint.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The vendor's own host, of which it is known what its published API documents.
+/// The vendor's production host, to which [`ADVICE`] applies.
 const VENDOR_HOST: &str = "api.finicity.com";
 
 const ADVICE: &str = "the vendor's published API documents partner authentication, not OAuth 2.0: set \
-                      FINICITY_PARTNER_ID and FINICITY_PARTNER_SECRET instead, unless the vendor told you otherwise";
+                      FINICITY_PARTNER_ID and FINICITY_PARTNER_SECRET instead, unless the vendor specified OAuth 2.0";
 
 /// Issues tokens: the real endpoint, or a mock in tests.
 pub trait TokenSource: Send + Sync + 'static {
-    /// Makes one token request, which may take `limit` in all.
+    /// Makes one token request, with the total time limit `limit`.
     ///
     /// # Errors
     ///
-    /// When the request obtained no usable token.
+    /// Fails when the request obtained no usable token.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future may leave a token issued by the server and unused; that costs nothing.
+    /// If the future is dropped, the server may have issued a token that is never used, which is harmless.
     fn fetch(
         &self,
         credentials: &Credentials,
         limit: Duration,
     ) -> impl Future<Output = Result<AuthHeaders, TokenFailure>> + Send;
 
-    /// Asks for a response on the path of the token endpoint, without credentials and App Key, so that the request cannot count as
-    /// a failed authentication. Any complete response is a success.
+    /// Sends a request to the path of the token endpoint, without credentials and App Key, so it cannot count as a failed
+    /// authentication. Any complete response is a success.
     ///
     /// # Errors
     ///
-    /// When there was no complete response.
+    /// Fails when there was no complete response.
     fn probe(&self, scheme: Scheme) -> impl Future<Output = Result<(), TokenFailure>> + Send;
 
-    /// Revokes a token that is no longer wanted, where that can be done. `None` when it cannot.
+    /// Revokes a token. `None` when revocation is not supported or not configured.
     fn revoke(
         &self,
         credentials: &Credentials,
@@ -89,7 +90,7 @@ pub trait TokenSource: Send + Sync + 'static {
         async { None }
     }
 
-    /// The host that is called, for the fingerprint of the lock-out guard.
+    /// The host of the token endpoint, for the fingerprint of the lock-out guard.
     fn host(&self) -> &str;
 
     /// The failure of a request without a complete response within `limit`.
@@ -97,7 +98,7 @@ pub trait TokenSource: Send + Sync + 'static {
         failure::timed_out(self.host(), limit)
     }
 
-    /// What else an operator should know about `failure`, if anything.
+    /// Further advice to the operator about `failure`, if any.
     fn advice(&self, scheme: Scheme, failure: &TokenFailure) -> Option<&'static str> {
         let _ = (scheme, failure);
         None
@@ -114,23 +115,23 @@ pub struct TokenEndpoint {
     config: Config,
 }
 
-/// Why the endpoint cannot be called at all.
+/// Why a [`TokenEndpoint`] cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// Base and path do not make a URL.
+    /// Base and path do not form a URL.
     #[error("the token endpoint's address is not a valid URL")]
     Url,
     /// The HTTP client cannot be built.
-    #[error("the HTTP client for token calls cannot be built")]
+    #[error("cannot build the HTTP client for token requests")]
     Client(#[source] reqwest::Error),
 }
 
 impl TokenEndpoint {
-    /// The endpoint that `config` names, whose name `resolver` looks up, trusted as `trust` says at each call.
+    /// The endpoint that `config` names. Each request uses `resolver` and the current configuration of `trust`.
     ///
     /// # Errors
     ///
-    /// When the address or the TLS configuration cannot be used.
+    /// Fails when the address is not a valid URL, or the HTTP client cannot be built.
     pub fn new(config: Config, resolver: Resolver, trust: TrustStore) -> Result<Self, EndpointError> {
         let host = config.base.host().ok_or(EndpointError::Url)?.to_owned();
         for path in [&config.token_path, &config.revocation_path].into_iter().flatten() {
@@ -167,8 +168,8 @@ impl TokenEndpoint {
         Ok(scheme::auth_headers(credentials, &self.config, &issued))
     }
 
-    /// Reads a response, up to its limit, and returns what it means; `token_field` is the member that holds the token.
-    #[expect(clippy::disallowed_methods, reason = "a date in Retry-After is one of the wall clock")]
+    /// Reads a response, up to [`MAX_BODY_BYTES`], and classifies it. `token_field` is the member that holds the token.
+    #[expect(clippy::disallowed_methods, reason = "an HTTP-date in Retry-After is wall-clock time")]
     async fn read_response(
         &self,
         mut response: reqwest::Response,
@@ -193,21 +194,21 @@ impl TokenEndpoint {
         debug!(
             http.response.status_code = token_response.status.as_u16(),
             bytes = body.map(<[u8]>::len),
-            "token answer"
+            "token response"
         );
         let outcome = classify(&token_response, token_field, SystemTime::now())
             .map_err(|failure| failure.from_endpoint(self.route.endpoint()));
         match (outcome, broken) {
             (outcome, None) => outcome,
-            // A refusal stays one when its body breaks off: taken for a passing fault, it would be tried again at once.
+            // A definitive failure stands even if its body is truncated: as a transient fault, it would be retried too soon.
             (Err(failure), Some(_)) if failure.is_definitive() => Err(failure.with_disposition(Disposition::Unknown)),
             (_, Some(broken)) => Err(broken),
         }
     }
 
-    /// Reads a response to its end, and keeps nothing of it.
+    /// Reads a response to its end and discards it.
     async fn read_to_end(&self, mut response: reqwest::Response, limit: Duration) -> Result<(), TokenFailure> {
-        // The server may leave out the close_notify of TLS then.
+        // Such a server may close the connection without a TLS close_notify.
         let ends_with_connection = ends_with_connection(response.headers());
         loop {
             match response.chunk().await {
@@ -219,17 +220,17 @@ impl TokenEndpoint {
         }
     }
 
-    /// The failure of a request without a complete response within `limit`. Nothing of reqwest's error is kept: its text holds the URL.
+    /// The failure for a reqwest error. The error's text is discarded, because it contains the URL.
     async fn transport_failure(&self, error: reqwest::Error, limit: Duration) -> TokenFailure {
         let error = error.without_url();
-        debug!(error = ?error, "token call failed");
+        debug!(error = ?error, "token request failed");
         if error.is_timeout() && !error.is_connect() {
             return self.timed_out(limit);
         }
         if !error.is_connect() {
             return self.route.exchange_failure(&error);
         }
-        // reqwest does not say what the egress proxy answered.
+        // reqwest does not expose the egress proxy's response.
         let tunnel_error = match &self.config.egress {
             Some(egress) if failure::is_of_tunnel(&error) => {
                 failure::tunnel_error(egress, &self.config.base, &self.resolver, CONNECT_TIMEOUT).await
@@ -240,7 +241,7 @@ impl TokenEndpoint {
     }
 }
 
-/// A client for one call, since the trust may change between two, and there is no connection to keep.
+/// Builds a client for one request: the trusted CAs may change between requests, and there is no connection to keep.
 fn client(resolver: &Resolver, trust: &TrustStore, config: &Config) -> Result<reqwest::Client, reqwest::Error> {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(trust.client_config())
@@ -253,18 +254,18 @@ fn client(resolver: &Resolver, trust: &TrustStore, config: &Config) -> Result<re
         .pool_max_idle_per_host(0)
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("finicity-proxy/", env!("CARGO_PKG_VERSION")));
-    // Plain HTTP is for this machine alone, whatever a resolver says of its name. Port 0 stands for the address's own.
+    // Plain HTTP is for this machine only, so `localhost` is not looked up. Port 0 means the port of the URL.
     let client = if config.base.scheme_str() == Some("http") {
         client.resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
     } else {
         client
     };
-    // Only this one: the environment's were turned off above.
+    // The proxies of the environment are disabled by `no_proxy` above.
     let proxy = config.egress.as_ref().map(egress_proxy).transpose()?;
     proxy.into_iter().fold(client, reqwest::ClientBuilder::proxy).build()
 }
 
-/// The resolver, as reqwest calls it.
+/// An adapter from [`Resolver`] to reqwest.
 struct TokenResolver(Resolver);
 
 impl reqwest::dns::Resolve for TokenResolver {
@@ -272,19 +273,20 @@ impl reqwest::dns::Resolve for TokenResolver {
         let resolver = self.0.clone();
         Box::pin(async move {
             let addresses = resolver.lookup(name.as_str(), LOOKUP_TIMEOUT).await?;
-            // The port is the one of the URL.
+            // Port 0 means the port of the URL.
             let addresses: Vec<_> = addresses.iter().map(|address| SocketAddr::new(*address, 0)).collect();
             Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
         })
     }
 }
 
-/// Whether a response ends with its connection (RFC 9112, 6.3).
+/// Whether the end of the connection delimits the response (RFC 9112, 6.3).
 fn ends_with_connection(headers: &HeaderMap) -> bool {
     ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| headers.contains_key(name))
 }
 
-/// Appends `chunk` to `body`. What outgrows its capacity moves to the largest buffer there can be, and its old memory is overwritten.
+/// Appends `chunk` to `body`. A body that exceeds its capacity moves once, to a buffer of the maximum size; the old memory is
+/// overwritten.
 fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     if body.len() + chunk.len() > body.capacity() {
         let mut larger = Zeroizing::new(Vec::with_capacity(MAX_BODY_BYTES));
@@ -316,7 +318,7 @@ impl TokenSource for TokenEndpoint {
         let request = scheme::revocation_request(credentials, &self.config, token)?;
         Some(match self.send(request, PROVEN_TIMEOUT).await {
             Ok(response) if response.status().is_success() => Ok(()),
-            // The call carries the client's secret, so a refusal says of it what the token endpoint's would.
+            // The request carries the client secret, so a rejection means the same as one by the token endpoint.
             Ok(response) => self.read_response(response, "", PROVEN_TIMEOUT).await.map(drop),
             Err(failure) => Err(failure),
         })
@@ -336,7 +338,7 @@ impl TokenSource for TokenEndpoint {
     }
 }
 
-/// The tunnel that every call goes through.
+/// The egress proxy for every request.
 fn egress_proxy(config: &egress::Config) -> Result<reqwest::Proxy, reqwest::Error> {
     let proxy = reqwest::Proxy::all(config.url.to_string())?;
     Ok(match &config.authorization {
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_the_authority_and_the_path() {
+    fn the_url_is_the_authority_and_the_path() {
         for (base, expected) in [
             ("https://api.finicity.com", "https://api.finicity.com/oauth/token"),
             ("https://[::1]:8443", "https://[::1]:8443/oauth/token"),
@@ -373,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_of_oauth_by_the_vendor_itself_comes_with_advice() {
+    fn advice_is_given_when_the_vendor_rejects_oauth() {
         let refused = TokenFailure::new(FailureClass::Rejected, "no");
         let missing = TokenFailure {
             status: Some(StatusCode::NOT_FOUND),

@@ -1,6 +1,6 @@
 //! The task that keeps the token fresh: the only caller of the token endpoint and the only writer of the token.
 //!
-//! It holds the credentials that are in use and, during a rotation, those that will replace them. It does one
+//! It holds the current credentials and, during a rotation, the candidate credentials that will replace them. It does one
 //! thing at a time, so there is never more than one token request in flight.
 
 mod attempt;
@@ -34,16 +34,15 @@ use crate::{
     token::classify::FailureClass,
 };
 
-/// So many panics within this time, and the refresher gives up, and with it the process: something is wrong that a restart of
-/// the loop does not mend.
+/// After this many panics within this time, the refresher stops, and the process with it: restarting the loop does not help.
 const MAX_PANICS: usize = 3;
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
 
-/// The pause after a panic, and after one during a token request.
+/// The pause after a panic, and after a panic during a token request.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 const PANIC_IN_REQUEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// Fetches a token at once, then again ahead of each expiry, for as long as the process lives.
+/// Fetches a token immediately, then a new one ahead of each expiry, as long as the process runs.
 #[derive(Debug)]
 pub struct Refresher<S> {
     writer: TokenWriter,
@@ -52,12 +51,12 @@ pub struct Refresher<S> {
     lockout: Lockout,
     metrics: Arc<Metrics>,
     scrubber: Scrubber,
-    /// Shows others the partner that is in use.
+    /// Publishes the partner credentials in use.
     partner: Option<watch::Sender<Option<PartnerCredentials>>>,
     default_lifetime: Duration,
     /// The credentials in use.
     current: CredentialState,
-    /// The credentials that replace them, once they have obtained a token.
+    /// New credentials, which become current once they have obtained a token.
     candidate: Option<CredentialState>,
     early_refreshes: EarlyRefreshLimiter,
     quarantined: bool,
@@ -68,8 +67,8 @@ pub struct Refresher<S> {
 }
 
 impl<S: TokenSource> Refresher<S> {
-    /// A refresher that fetches from `source` with `credentials`, as far as `lockout` allows, publishes through `writer` and
-    /// handles `commands`.
+    /// Creates a refresher that fetches tokens from `source` with `credentials` if `lockout` allows it, publishes them through
+    /// `writer`, and handles `commands`.
     pub fn new(
         mut writer: TokenWriter,
         source: S,
@@ -103,21 +102,21 @@ impl<S: TokenSource> Refresher<S> {
         }
     }
 
-    /// The same, which registers with `scrubber` every token and the credentials that replace others.
+    /// Registers every token, and new credentials once they are in use, with `scrubber`.
     #[must_use]
     pub fn with_scrubber(self, scrubber: Scrubber) -> Self {
         Self { scrubber, ..self }
     }
 
-    /// The same with its first call later by `delay`.
+    /// Delays the first token request by `delay`.
     #[must_use]
     pub fn delayed(mut self, delay: Duration) -> Self {
         self.current.due = self.current.due.map(|due| due + delay);
         self
     }
 
-    /// Runs until `stop` is cancelled. A panic is caught and the loop goes on with the token kept; after three within a
-    /// minute it ends.
+    /// Runs until `stop` is cancelled. After a panic the loop continues and the current token stays; after [`MAX_PANICS`] within
+    /// [`PANIC_WINDOW`] it stops.
     pub async fn run(mut self, stop: CancellationToken) {
         let clock = self.writer.clock();
         let mut panics: VecDeque<BootInstant> = VecDeque::new();
@@ -130,11 +129,11 @@ impl<S: TokenSource> Refresher<S> {
                     panics.retain(|at| now.since(*at) < PANIC_WINDOW);
                     panics.push_back(now);
                     self.metrics.panicked();
-                    error!(panics = panics.len(), "the token refresher panicked; the token is kept");
+                    error!(panics = panics.len(), "the token refresher panicked; keeping the current token");
                     if panics.len() >= MAX_PANICS {
                         return;
                     }
-                    // A call whose outcome nobody noted may have been a rejection, of which the vendor allows few.
+                    // An interrupted token request may have been rejected, and the vendor allows few rejections.
                     let pause =
                         if std::mem::take(&mut self.request_in_flight) { PANIC_IN_REQUEST_PAUSE } else { PANIC_PAUSE };
                     for state in [Some(&mut self.current), self.candidate.as_mut()].into_iter().flatten() {
@@ -146,7 +145,7 @@ impl<S: TokenSource> Refresher<S> {
     }
 }
 
-/// The output of `future`, or `None` when it panicked.
+/// The output of `future`, or `None` if it panicked.
 async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

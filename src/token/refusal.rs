@@ -1,5 +1,5 @@
-//! Why no token request is made with the credentials, and what an operator does about it: one place for probes, the status, the
-//! termination message and the commands.
+//! Why no token request is made with the credentials, and what an operator can do. Probes, the status, the termination message and
+//! the commands all use these texts.
 
 use super::{Phase, Status, classify::FailureClass};
 
@@ -8,18 +8,18 @@ use super::{Phase, Status, classify::FailureClass};
 pub enum Refusal {
     /// The token endpoint rejected exactly these credentials.
     Rejected,
-    /// So many credentials of this id were rejected that none of it is tried.
+    /// Too many credentials for this id were rejected, so none are tried.
     BudgetSpent,
-    /// So many token requests with credentials that have never obtained a token have an unknown outcome that none is made.
+    /// Too many token requests with credentials that have never obtained a token have an unknown outcome.
     Held,
 }
 
 impl Refusal {
-    /// What `status` says now.
+    /// The refusal that `status` shows, if any.
     pub fn of(status: &Status) -> Option<Self> {
         match status.phase {
             _ if status.lockout.budget_spent => Some(Self::BudgetSpent),
-            // While new credentials wait or are tried, the phase is theirs, and the latch of those in use stays.
+            // While new credentials are tried, the phase describes them, but the current ones stay latched.
             _ if status.lockout.latched => Some(Self::Rejected),
             _ if status.lockout.held => Some(Self::Held),
             Phase::Rejected => Some(Self::Rejected),
@@ -27,9 +27,9 @@ impl Refusal {
         }
     }
 
-    /// What keeps the start from succeeding after `status`, where `before` did until then: a refusal stays one until a token was
-    /// obtained, or an attempt has failed for another reason. So the moments between an operator's reset, or new credentials, and
-    /// the outcome of their token request let no probe pass.
+    /// The refusal that blocks startup, given the current `status` and the result of the previous call. It stays in force until a
+    /// token is obtained or an attempt fails for another reason. So a probe cannot pass between an operator's reset, or new
+    /// credentials, and the outcome of the resulting token request.
     pub fn of_start(before: Option<Self>, status: &Status) -> Option<Self> {
         if status.obtained {
             return None;
@@ -44,28 +44,28 @@ impl Refusal {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Rejected => {
-                "the credentials were rejected; they are not tried again, since five rejections lock the vendor account"
+                "the credentials were rejected; they are not tried again, because five rejections lock the vendor account"
             }
             Self::BudgetSpent => {
-                "too many credentials of this id were rejected; none of it are tried, since five rejections lock the vendor \
+                "too many credentials for this id were rejected; no more are tried, because five rejections lock the vendor \
                  account"
             }
             Self::Held => {
                 "too many token requests with these credentials have an unknown outcome, and each may count towards the lock-out of \
-                 the vendor account; one more is made after 24 hours, and then none"
+                 the vendor account; one more is made after 24 hours, then no more"
             }
         }
     }
 
-    /// What an operator does.
+    /// What an operator can do.
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Rejected => {
-                "correct the Secret, which the running proxy reads again by itself (a file at SIGHUP, a variable at a restart); \
-                 if the credentials are right after all, run `finicity-proxy lockout reset`"
+                "correct the Secret, which the running proxy reloads by itself (a file on SIGHUP, a variable on restart); \
+                 if the credentials are correct after all, run `finicity-proxy lockout reset`"
             }
             Self::BudgetSpent => {
-                "let the vendor confirm the credentials, put them in place, then run `finicity-proxy lockout reset \
+                "have the vendor confirm the credentials, install them, then run `finicity-proxy lockout reset \
                  --override-budget`"
             }
             Self::Held => {
@@ -99,7 +99,7 @@ mod tests {
     const HELD: LockoutStatus = LockoutStatus { held: true, unresolved: 3, ..NONE };
 
     #[test]
-    fn a_refusal_is_seen_in_every_phase() {
+    fn a_refusal_is_reported_in_every_phase() {
         for phase in
             [Phase::Idle, Phase::Fetching, Phase::Failed(FailureClass::Rejected), Phase::Rejected, Phase::Quarantined]
         {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_start_stays_refused_until_an_attempt_ends_otherwise() {
+    fn a_refusal_blocks_startup_until_another_outcome() {
         let refused = Refusal::of_start(None, &status(Phase::Rejected, LATCHED));
         assert_eq!(refused, Some(Refusal::Rejected));
         // A reset allows one more attempt, whose outcome is not known yet.
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(Refusal::of_start(refused, &status(Phase::Failed(FailureClass::Transient), NONE)), None);
         let obtained = Status { obtained: true, ..status(Phase::Idle, NONE) };
         assert_eq!(Refusal::of_start(refused, &obtained), None);
-        // Later rejections concern no start.
+        // Later rejections do not affect startup.
         assert_eq!(Refusal::of_start(refused, &Status { obtained: true, ..status(Phase::Rejected, LATCHED) }), None);
     }
 }

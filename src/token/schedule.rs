@@ -1,6 +1,6 @@
-//! When a token may be used, when it is refreshed, and when a failed refresh is tried again: pure functions.
+//! How long a token is usable, when it is refreshed, and when a failed refresh is retried: pure functions.
 //!
-//! Every random choice comes in as `jitter`, uniform in `[0, 1)`, so that each of them can be tested at its ends.
+//! Randomness is a parameter, `jitter`, uniform in `[0, 1)`, so tests can use its extremes.
 
 use std::time::Duration;
 
@@ -9,56 +9,56 @@ use super::{
     classify::{FailureClass, TokenFailure},
 };
 
-/// The bounds of a lifetime. Below one second nothing could be sent with the token; above a day a revoked or rotated
+/// The bounds of a lifetime. A token of less than a second could not be used; with one of more than a day, a revoked or rotated
 /// credential would go unnoticed for too long.
 const LIFETIME: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
-/// How long before its end a token is no longer sent, at most: room for the request's way and for clocks that run
-/// unevenly. A tenth of the lifetime when that is less.
+/// How long before its expiry a token is no longer sent: this, or a tenth of the lifetime if that is less. It allows for the
+/// request's transit time and for clock drift.
 const MAX_SKEW: Duration = Duration::from_secs(30);
 
 /// A refresh starts between 65 % and 75 % of the lifetime: 75 % is the vendor's advice (90 of 120 minutes), and the spread
-/// keeps a fleet that started together from asking together for ever.
+/// keeps instances that started together from refreshing together.
 const REFRESH_LATEST: f64 = 0.75;
 const REFRESH_SPREAD: f64 = 0.10;
 
-/// The least time between a success and the next scheduled refresh, so that a tiny `expires_in` is no hot loop.
+/// The minimum time between a success and the next scheduled refresh, so a tiny `expires_in` cannot cause a hot loop.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Lifetimes below this wait at least half of it, whatever the minimum interval says.
+/// With a lifetime below this, the next refresh waits at least half of that lifetime, even where `MIN_INTERVAL` is shorter.
 const SHORT_LIFETIME: Duration = Duration::from_secs(60);
 
-/// The first step of the backoff, and the least wait after any failure.
+/// The first step of the backoff, and the minimum wait after any failure.
 const BACKOFF_BASE: Duration = Duration::from_secs(1);
 
-/// The bounds of the backoff's cap while a token lives: an eighth of what is left of it, so that several attempts fit.
+/// The bounds of the backoff cap while a token is usable. The cap is an eighth of the remaining time, so several attempts fit in it.
 const BACKOFF_CAP: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// The cap for failures that an operator has to correct (an invalid certificate, a redirect), and the step after repeated
-/// unusable responses: trying more often only fills the log.
+/// The backoff cap for failures that need an operator (an invalid certificate, a redirect), and the wait after repeated unusable
+/// responses: retrying more often would only fill the log.
 const SLOW_STEP: Duration = Duration::from_secs(5 * 60);
 
-/// Unusable responses lead to [`SLOW_STEP`] after this many in a row that span at least this time. Both, since a gateway that
-/// loses its backend for some seconds answers several attempts in that time, and a few attempts say little about a fault.
+/// Unusable responses lead to [`SLOW_STEP`] after this many in a row that span at least this time. Both are required: a gateway
+/// that loses its backend for a few seconds fails several attempts, and a few failed attempts do not prove a lasting fault.
 const UNUSABLE_BEFORE_SLOW: u32 = 5;
 const UNUSABLE_TIME_BEFORE_SLOW: Duration = Duration::from_secs(60);
 
-/// While there is no usable token, requests fail. The longest wait after a transient failure is the first of these then, and
-/// after an outage of `LONG_OUTAGE` the second, so that a fleet does not slow the recovery of the vendor's server.
+/// The maximum wait after a transient failure while there is no usable token, because requests fail then. The second value
+/// applies after an outage of `LONG_OUTAGE`, so a fleet does not slow the recovery of the vendor's server.
 const OUTAGE_CAP: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
 const LONG_OUTAGE: Duration = Duration::from_secs(10 * 60);
 
-/// `Retry-After` is believed up to this; beyond it a mistake at the vendor would stop us for longer than it lasts.
+/// The cap on `Retry-After`. Without it, one wrong value from the vendor would stop refreshes for longer than the fault lasts.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// The waits after a configuration failure; the last one repeats, for ever, since the mistake may be the vendor's.
+/// The waits after a configuration failure. The last one repeats indefinitely, because the fault may be the vendor's.
 const CONFIG_STEPS: [Duration; 3] =
     [Duration::from_secs(15 * 60), Duration::from_secs(30 * 60), Duration::from_secs(60 * 60)];
 
-/// What is added to a fixed wait at random, as a part of it, so that a fleet spreads out.
+/// The maximum random addition to a fixed wait, as a fraction of it, so a fleet spreads out.
 const FIXED_SPREAD: f64 = 0.1;
 
-/// The part of [`OUTAGE_CAP`] that is random when the cap cuts a longer wait short, so that a fleet spreads out.
+/// The random fraction of [`OUTAGE_CAP`] when the cap shortens a wait, so a fleet spreads out.
 const CAP_SPREAD: f64 = 0.5;
 
 /// A token's lifetime, within its bounds.
@@ -66,19 +66,19 @@ const CAP_SPREAD: f64 = 0.5;
 pub struct Lifetime(Duration);
 
 impl Lifetime {
-    /// The lifetime that the answer named, or else the configured one.
+    /// The lifetime from the response, or else the configured one, clamped.
     pub fn new(expires_in: Option<Duration>, default: Duration) -> Self {
         Self(expires_in.unwrap_or(default).clamp(LIFETIME.0, LIFETIME.1))
     }
 
-    /// How long the token may be sent, counted from the moment *before* its request was sent.
+    /// How long the token may be sent, counted from *before* its request was sent.
     pub fn usable_for(self) -> Duration {
         self.0 - MAX_SKEW.min(self.0 / 10)
     }
 
-    /// When the next refresh starts, counted from the moment before the request for this token was sent.
+    /// When the next refresh starts, counted from before the request for this token was sent.
     ///
-    /// `elapsed` is the time that the request took: the minimum wait counts from its end.
+    /// `elapsed` is the duration of that request: the minimum wait counts from its end.
     pub fn refresh_after(self, elapsed: Duration, jitter: f64) -> Duration {
         let due = self.0.mul_f64(REFRESH_LATEST - REFRESH_SPREAD * jitter);
         let min = if self.0 < SHORT_LIFETIME { MIN_INTERVAL.max(self.0 / 2) } else { MIN_INTERVAL };
@@ -86,27 +86,27 @@ impl Lifetime {
     }
 }
 
-/// What has failed in a row since the last success.
+/// The failures since the last success.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FailureStreak {
     failures: u32,
     config: usize,
-    /// The latest run of unusable responses: how many, and when it began.
+    /// The current run of unusable responses: their number, and when it began.
     unusable: Option<(u32, BootInstant)>,
-    /// Since when there has been no usable token; in the future while there is one.
+    /// When the last usable token ended; in the future while there is one.
     no_token_since: Option<BootInstant>,
 }
 
 impl FailureStreak {
-    /// Failed attempts in a row.
+    /// The number of consecutive failed attempts.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Records `failure` at `now` and returns how long to wait before the next attempt, or `None` when none may be made: the
-    /// credentials were rejected, and each further attempt counts towards the vendor's lock-out.
+    /// Records `failure` at `now` and returns how long to wait before the next attempt. Returns `None` when the credentials were
+    /// rejected, because each further attempt counts towards the vendor's lock-out.
     ///
-    /// `remaining` is how long the present token may still be used; zero when there is none. `jitter` is uniform in `[0, 1)`.
+    /// `remaining` is how long the current token may still be used; zero when there is none. `jitter` is uniform in `[0, 1)`.
     pub fn wait_after(
         &mut self,
         failure: &TokenFailure,
@@ -144,7 +144,7 @@ impl FailureStreak {
         if failure.class != FailureClass::Transient {
             return Some(wait);
         }
-        // A long wait that is begun with a usable token must not go on after its end.
+        // A long wait that starts while a token is usable must not outlast that token.
         let longest = outage.map_or(remaining.max(OUTAGE_CAP.0), outage_cap);
         Some(if wait > longest { longest - longest.min(OUTAGE_CAP.1).mul_f64(CAP_SPREAD * jitter) } else { wait })
     }
@@ -154,8 +154,7 @@ impl FailureStreak {
         *self = Self::default();
     }
 
-    /// Counts the run of unusable responses, and returns whether `failure` continues one that is long enough in number and in
-    /// time.
+    /// Updates the run of unusable responses, and returns whether it has reached both limits for [`SLOW_STEP`].
     fn is_slowed_by(&mut self, failure: &TokenFailure, now: BootInstant) -> bool {
         let (count, since) = self.unusable.unwrap_or((0, now));
         self.unusable = failure.is_unusable().then_some((count.saturating_add(1), since));
@@ -164,29 +163,29 @@ impl FailureStreak {
         })
     }
 
-    /// For how long there has been no usable token; `None` while there is one.
+    /// How long there has been no usable token; `None` while there is one.
     fn outage(&mut self, now: BootInstant, remaining: Duration) -> Option<Duration> {
         if !remaining.is_zero() {
             self.no_token_since = Some(now + remaining);
             return None;
         }
-        // A token that was withdrawn has ended sooner than it would have by itself.
+        // A withdrawn token ended before its expiry.
         let since = self.no_token_since.map_or(now, |since| since.min(now));
         self.no_token_since = Some(since);
         Some(now.since(since))
     }
 }
 
-/// The longest wait after a transient failure when there has been no usable token for `outage`.
+/// The maximum wait after a transient failure when there has been no usable token for `outage`.
 fn outage_cap(outage: Duration) -> Duration {
     if outage < LONG_OUTAGE { OUTAGE_CAP.0 } else { OUTAGE_CAP.1 }
 }
 
-/// How often a token that the upstream refuses may be replaced ahead of its time: the least pause, and what it doubles up to
-/// while the upstream goes on refusing, so that a permanent refusal is no flood of token calls.
+/// The minimum and maximum pause between early refreshes, which replace a token that the upstream refuses. The pause doubles while
+/// the upstream keeps refusing, so a permanent refusal does not cause a flood of token requests.
 const EARLY_REFRESH_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15 * 60));
 
-/// Decides which refusals of a token cause a refresh.
+/// Limits the rate of refreshes that refused tokens cause.
 #[derive(Clone, Copy, Debug)]
 pub struct EarlyRefreshLimiter {
     last: Option<BootInstant>,
@@ -200,14 +199,14 @@ impl Default for EarlyRefreshLimiter {
 }
 
 impl EarlyRefreshLimiter {
-    /// Whether a refusal at `now` may cause a refresh; notes it, if so.
+    /// Whether a refusal at `now` may cause a refresh. If so, records it.
     pub fn allows(&mut self, now: BootInstant) -> bool {
         if let Some(last) = self.last {
             let since = now.since(last);
             if since < self.pause {
                 return false;
             }
-            // Still refused soon after the pause: the last refresh did not help.
+            // Refused again soon after the pause: the last refresh did not help.
             self.pause = if since < self.pause * 2 {
                 (self.pause * 2).min(EARLY_REFRESH_PAUSE.1)
             } else {
@@ -219,7 +218,7 @@ impl EarlyRefreshLimiter {
     }
 }
 
-/// Exponential backoff with full jitter, never below [`BACKOFF_BASE`].
+/// Exponential backoff with full jitter, at least [`BACKOFF_BASE`].
 fn backoff(attempt: u32, cap: Duration, jitter: f64) -> Duration {
     let ceiling = BACKOFF_BASE.saturating_mul(2_u32.saturating_pow(attempt.min(31))).min(cap);
     ceiling.mul_f64(jitter).max(BACKOFF_BASE)

@@ -8,23 +8,23 @@ use crate::credentials::Scheme;
 /// What the refresher is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The source of the credentials has not given any yet.
+    /// No credentials have been read yet.
     AwaitingCredentials,
     /// Waiting for the next scheduled refresh.
     Idle,
-    /// A token call is under way.
+    /// A token request or a probe of the token endpoint is in flight.
     Fetching,
-    /// The last token call failed; another one is due.
+    /// The last token request failed; another one is due.
     Failed(FailureClass),
-    /// The credentials were rejected; no call is made until they change.
+    /// The credentials were rejected; no request is made until they change or an operator resets the lock-out.
     Rejected,
     /// Too many token requests with unproven credentials have an unknown outcome; none is made for now.
     Held,
     /// The record of an attempt with unproven credentials cannot be written; no request is made until it can.
     Unrecorded,
-    /// An administrator wants no token.
+    /// An administrator has quarantined the token.
     Quarantined,
-    /// The refresher has ended.
+    /// The refresher has stopped.
     Stopped,
 }
 
@@ -33,17 +33,17 @@ pub enum Phase {
 pub struct LockoutStatus {
     /// The credentials in use were rejected and are not tried again.
     pub latched: bool,
-    /// So many of this id's credentials were rejected that none is tried.
+    /// Too many credentials for this id were rejected, so none are tried.
     pub budget_spent: bool,
     /// Rejections counted for this id.
     pub rejections: u32,
     /// Token requests with an unknown outcome that count against the credentials in use.
     pub unresolved: u32,
-    /// Whether so many of them, together with rejections, are counted that no request is made for now.
+    /// Whether unresolved requests and rejections together have reached the limit, so that no request is made for now.
     pub held: bool,
     /// Whether an attempt cannot be recorded, so that no request is made.
     pub unrecorded: bool,
-    /// The state of new credentials, where there are any.
+    /// The state of new credentials, if any.
     pub candidate: Option<CandidateState>,
 }
 
@@ -59,31 +59,31 @@ labels! {
     }
 }
 
-/// The last token request, probe of the token endpoint, or read of the first credentials, that failed.
+/// The last failure of a token request, of a probe of the token endpoint, or of reading the first credentials.
 #[derive(Clone, Debug)]
 pub struct LastError {
-    /// What happened, where, and what an operator does: one sentence, without secrets and without a peer's words.
+    /// What happened, where, and what to do: one sentence, without secrets and without text from a peer.
     pub message: Arc<str>,
-    /// When, since the Unix epoch.
+    /// When it happened, since the Unix epoch.
     pub unix_time: Duration,
-    /// When, on the clock of the token.
+    /// When it happened, on the token's clock.
     pub at: BootInstant,
-    /// Whether a token was obtained since.
+    /// Whether a token was obtained since then.
     pub resolved: bool,
 }
 
 /// The status of the refresher.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// What it is doing.
+    /// What the refresher is doing.
     pub phase: Phase,
     /// The scheme of the credentials in use; `None` before there are any.
     pub scheme: Option<Scheme>,
-    /// Whether the first token call has ended, well or badly.
+    /// Whether the first token request has completed, successfully or not.
     pub attempted: bool,
     /// Whether a token was obtained since the process started.
     pub obtained: bool,
-    /// When the next token call is due, or the next attempt to read the first credentials.
+    /// When the next token request, or the next attempt to read the first credentials, is due.
     pub next_attempt: Option<BootInstant>,
     /// The last failure since the start.
     pub last_error: Option<LastError>,
@@ -92,25 +92,25 @@ pub struct Status {
 }
 
 labels! {
-    /// Where the token stands, as seen by a request now.
+    /// The state of the token, as a request sees it now.
     pub enum State {
         /// No token yet.
         Empty = "empty",
-        /// A usable token, nothing to do.
+        /// A usable token; no refresh is in progress.
         Fresh = "fresh",
         /// A usable token, and its successor is being fetched.
         Refreshing = "refreshing",
         /// A usable token, but the last fetch failed.
         Degraded = "degraded",
-        /// No usable token any more; the next is being fetched or will be.
+        /// The token has expired or was dropped; the next one is being fetched or is scheduled.
         Expired = "expired",
         /// No usable token, and the credentials were rejected.
         Rejected = "rejected",
         /// No usable token, and too many token requests with unproven credentials have an unknown outcome.
         Held = "held",
-        /// An administrator wants no token.
+        /// An administrator has quarantined the token.
         Quarantined = "quarantined",
-        /// The refresher has ended.
+        /// The refresher has stopped.
         Stopped = "stopped",
     }
 }
@@ -118,22 +118,22 @@ labels! {
 /// Why a request got no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// None came in time.
+    /// No token arrived in time.
     #[error("there is no usable token")]
     NoToken {
-        /// When it is worth asking again.
+        /// When a retry may succeed.
         retry_after: Duration,
     },
-    /// None will come: the credentials were rejected.
+    /// The credentials were rejected, so no token will arrive.
     #[error("the upstream rejected the credentials of this proxy")]
     Rejected,
-    /// None for now: too many token requests with unproven credentials have an unknown outcome.
-    #[error("token requests are held, since earlier ones have an unknown outcome")]
+    /// Too many token requests with unproven credentials have an unknown outcome, so none is made for now.
+    #[error("token requests are held, because earlier ones have an unknown outcome")]
     Held,
-    /// An administrator wants no token.
+    /// An administrator has quarantined the token.
     #[error("the token is quarantined")]
     Quarantined,
-    /// Too many requests wait already.
+    /// The limit on waiting requests is reached.
     #[error("too many requests are waiting for a token")]
     TooManyWaiters,
 }

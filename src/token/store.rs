@@ -1,4 +1,4 @@
-//! Where the current token lies: one writer, any number of readers.
+//! The store of the current token: one writer, any number of readers.
 
 use std::{
     sync::{
@@ -19,18 +19,19 @@ use crate::credentials::Scheme;
 
 use super::{BootInstant, Clock, LastError, LockoutStatus, Phase, State, Status, Unavailable, scheme::AuthHeaders};
 
-/// How many requests may wait for a token at once. More are answered at once: they would only be refused together later.
+/// How many requests may wait for a token simultaneously. Further requests fail immediately instead of queueing until the timeout.
 const MAX_WAITERS: usize = 1024;
 
-/// What a caller is told to wait when the next attempt is not known yet, and the most it is ever told.
+/// The minimum and maximum of `Retry-After`. A second is the smallest wait that the field can express; it is also the value when the
+/// time of the next attempt is unknown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// For how long, and how often, a probe looks for the heartbeat that it asked for. The refresher needs a moment, or hangs.
+/// How long and how often a liveness probe polls for the heartbeat that it requested. A live refresher needs only a moment.
 const HEARTBEAT_WAIT: Duration = Duration::from_millis(500);
 const HEARTBEAT_POLL: Duration = Duration::from_millis(5);
 
-/// A token, and all that a request needs of it.
+/// A token, with the header fields that requests carry.
 #[derive(Debug)]
 pub struct Token {
     version: u64,
@@ -40,7 +41,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// Counts the tokens of this process: the first is 1, and a later token has a higher number.
+    /// The number of the token in this process: the first is 1, and later ones are higher.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -50,20 +51,20 @@ impl Token {
         &self.headers
     }
 
-    /// Whether it goes in an `Authorization` of type Bearer, as OAuth 2.0 has it, and not in a field of the vendor's own.
+    /// Whether requests carry the token as `Authorization: Bearer` (OAuth 2.0), not in the vendor's header.
     pub fn is_bearer(&self) -> bool {
         self.headers.iter().any(|(name, _)| *name == header::AUTHORIZATION)
     }
 
-    /// The moment from which the token is no longer sent.
+    /// The time from which the token is no longer sent.
     pub fn usable_until(&self) -> BootInstant {
         self.usable_until
     }
 }
 
-/// Makes the two ends: the writer for the refresher, the reader for everyone else.
+/// Creates the writer for the refresher, and the reader for everything else.
 ///
-/// A reader waits at most `token_wait` when there is no usable token.
+/// [`TokenReader::wait`] waits at most `token_wait`.
 pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader) {
     let current = Arc::new(ArcSwapOption::empty());
     let status = Status {
@@ -90,7 +91,7 @@ pub fn channel(clock: Clock, token_wait: Duration) -> (TokenWriter, TokenReader)
     (TokenWriter { current, status: sender, last_version: 0, clock, heartbeat, clock_check }, reader)
 }
 
-/// The writing end. There is one, and it is not `Clone`. Dropping it lets every reader know that no token will come.
+/// The only writer; not `Clone`. Dropping it sets the phase to [`Phase::Stopped`], which ends every wait.
 #[derive(Debug)]
 pub struct TokenWriter {
     current: Arc<ArcSwapOption<Token>>,
@@ -98,12 +99,12 @@ pub struct TokenWriter {
     last_version: u64,
     clock: Clock,
     heartbeat: Arc<AtomicU64>,
-    /// Notified when a reader finds that the refresher may have missed a point in time.
+    /// Notified when a reader finds that a timer of the refresher may be late.
     clock_check: Arc<Notify>,
 }
 
 impl TokenWriter {
-    /// The clock that usable times are given on.
+    /// The clock of all instants in this store.
     pub fn clock(&self) -> Clock {
         self.clock
     }
@@ -113,8 +114,8 @@ impl TokenWriter {
         self.heartbeat.store(self.clock.now().since_start().as_secs(), Ordering::Relaxed);
     }
 
-    /// Waits until a reader finds that the clock has passed a point in time that a timer may have missed: timers stand still while
-    /// the machine is suspended.
+    /// Waits until a reader finds that a deadline has passed on the clock but its timer may be late: timers do not run while the
+    /// machine is suspended.
     ///
     /// # Cancel safety
     ///
@@ -123,7 +124,7 @@ impl TokenWriter {
         self.clock_check.notified().await;
     }
 
-    /// The version of the latest token; 0 before the first.
+    /// The version of the latest token, withdrawn or not; 0 before the first.
     pub fn version(&self) -> u64 {
         self.last_version
     }
@@ -141,7 +142,7 @@ impl TokenWriter {
         self.last_version += 1;
         let token =
             Token { version: self.last_version, headers: auth.headers, issued_at: self.clock.now(), usable_until };
-        // The token first, the news of it second: whoever hears the news finds the token.
+        // Store the token before notifying waiters: a waiter that wakes up must find it.
         self.current.store(Some(Arc::new(token)));
         self.status.send_modify(|status| {
             (status.attempted, status.obtained) = (true, true);
@@ -152,12 +153,12 @@ impl TokenWriter {
         self.last_version
     }
 
-    /// Takes the current token away. Its memory is overwritten when the last request that carries it has ended.
+    /// Removes and returns the current token. Its memory is overwritten once the last request that carries it has ended.
     pub fn withdraw(&mut self) -> Option<Arc<Token>> {
         self.current.swap(None)
     }
 
-    /// Notes the scheme of the credentials in use, for the status that is set next.
+    /// Records the scheme of the credentials in use. Readers are notified by the next status update.
     pub fn set_scheme(&mut self, scheme: Scheme) {
         self.status.send_if_modified(|status| {
             status.scheme = Some(scheme);
@@ -165,7 +166,7 @@ impl TokenWriter {
         });
     }
 
-    /// Notes the failure of a token request, or of the first read of credentials, for the status that is set next.
+    /// Records the failure of a token request, or of reading the first credentials. Readers are notified by the next status update.
     pub fn set_last_error(&mut self, message: &str) {
         let (message, unix_time, at) = (message.into(), self.clock.unix_time(), self.clock.now());
         let error = LastError { message, unix_time, at, resolved: false };
@@ -175,7 +176,7 @@ impl TokenWriter {
         });
     }
 
-    /// Sets the status of the refresher. The current token stays as it is.
+    /// Sets the status of the refresher. The current token is not changed.
     pub fn set_status(&mut self, phase: Phase, next_attempt: Option<BootInstant>, lockout: LockoutStatus) {
         self.status.send_modify(|status| {
             status.phase = phase;
@@ -185,7 +186,7 @@ impl TokenWriter {
         });
     }
 
-    /// Sets the status before the credentials have been read: no token call was attempted, whatever the phase.
+    /// Sets the status before the credentials have been read. Unlike [`set_status`](Self::set_status), it never sets `attempted`.
     pub fn set_status_without_credentials(&mut self, phase: Phase, next_load: Option<BootInstant>) {
         self.status.send_modify(|status| {
             status.phase = phase;
@@ -193,7 +194,7 @@ impl TokenWriter {
         });
     }
 
-    /// For how long the current token may still be used; zero when there is none.
+    /// How long the current token may still be used; zero when there is none.
     pub fn remaining(&self) -> Duration {
         remaining(&self.current, self.clock)
     }
@@ -208,7 +209,7 @@ impl Drop for TokenWriter {
     }
 }
 
-/// The reading end, cheap to clone.
+/// A reader of the token and of the refresher's status. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TokenReader {
     current: Arc<ArcSwapOption<Token>>,
@@ -217,27 +218,27 @@ pub struct TokenReader {
     token_wait: Duration,
     clock: Clock,
     heartbeat: Arc<AtomicU64>,
-    /// Notified when a reader finds that the refresher may have missed a point in time.
+    /// Notified when a reader finds that a timer of the refresher may be late.
     clock_check: Arc<Notify>,
 }
 
 impl TokenReader {
-    /// The current token, if it may be sent now. Lock-free, never waits.
+    /// The current token, if it is usable now. Lock-free; never waits.
     pub fn usable(&self) -> Option<arc_swap::Guard<Option<Arc<Token>>>> {
         let token = self.current.load();
         token.as_ref().is_some_and(|token| self.clock.now() < token.usable_until).then_some(token)
     }
 
-    /// Waits for a usable token, at most for the configured time. Where the next token request is overdue, or one is in flight, the
-    /// refresher looks at the clock at once.
+    /// Waits for a usable token, at most the `token_wait` of [`channel`]. If the next token request is overdue, or one is in flight,
+    /// it also makes the refresher check the clock immediately.
     ///
     /// # Errors
     ///
-    /// When none came, none can come, or too many requests wait already.
+    /// Fails when no token arrived in time, none can arrive, or too many requests are waiting already.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future releases the permit to wait and loses nothing else.
+    /// Dropping the future releases its permit to wait and loses nothing else.
     pub async fn wait(&self) -> Result<Arc<Token>, Unavailable> {
         let _permit = self.waiters.try_acquire().map_err(|_| Unavailable::TooManyWaiters)?;
         let mut status = self.status.clone();
@@ -262,24 +263,24 @@ impl TokenReader {
         timeout(self.token_wait, arrival).await.unwrap_or_else(|_| Err(self.no_token()))
     }
 
-    /// Waits until the refresher has something new to say. Returns at once when that happened since the last call.
+    /// Waits for a change of the status. Returns immediately if it has changed since the last call.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
     pub async fn changed(&mut self) {
         if self.status.changed().await.is_err() {
-            // The refresher has ended; there will be no more news.
+            // The refresher has stopped; the status will not change again.
             std::future::pending::<()>().await;
         }
     }
 
-    /// What the refresher says of itself.
+    /// The current status of the refresher.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }
 
-    /// The last failure of a token request, if no token was obtained since.
+    /// The last failure, if no token was obtained since then.
     pub fn unresolved_error(&self) -> Option<Arc<str>> {
         let status = self.status.borrow();
         status.last_error.as_ref().filter(|error| !error.resolved).map(|error| Arc::clone(&error.message))
@@ -290,7 +291,7 @@ impl TokenReader {
         self.clock.now().since(error.at)
     }
 
-    /// Where the token stands now.
+    /// The current state of the token.
     pub fn state(&self) -> State {
         let status = self.status.borrow();
         match (status.phase, self.usable().is_some()) {
@@ -306,33 +307,34 @@ impl TokenReader {
         }
     }
 
-    /// The version of the latest token, usable or not; 0 before the first.
+    /// The version of the current token, usable or not; 0 when there is none.
     pub fn version(&self) -> u64 {
         self.current.load().as_ref().map_or(0, |token| token.version)
     }
 
-    /// For how long the latest token may still be used; zero when there is none.
+    /// How long the current token may still be used; zero when there is none.
     pub fn remaining(&self) -> Duration {
         remaining(&self.current, self.clock)
     }
 
-    /// The time since the latest token was issued; zero when there is none.
+    /// The time since the current token was published; zero when there is none.
     pub fn age(&self) -> Duration {
         self.current.load().as_ref().map_or(Duration::ZERO, |token| self.clock.now().since(token.issued_at))
     }
 
-    /// The time until the next token call, where one is scheduled.
+    /// The time until the next token request, if one is scheduled.
     pub fn until_next_attempt(&self) -> Option<Duration> {
         self.status.borrow().next_attempt.map(|due| due.since(self.clock.now()))
     }
 
-    /// How long ago the refresher last showed that it is alive, to the second.
+    /// The age of the refresher's last heartbeat, to the second.
     pub fn heartbeat_age(&self) -> Duration {
         let beat = Duration::from_secs(self.heartbeat.load(Ordering::Relaxed));
         self.clock.now().since_start().saturating_sub(beat)
     }
 
-    /// Whether the refresher showed within the last `limit` that it is alive, or does so now. During a suspend it cannot.
+    /// Whether the refresher's last heartbeat is at most `limit` old. If it is older, the machine may have been suspended, so the
+    /// refresher gets a moment to send one.
     pub async fn is_refresher_alive(&self, limit: Duration) -> bool {
         if self.heartbeat_age() <= limit {
             return true;
@@ -346,8 +348,8 @@ impl TokenReader {
         timeout(HEARTBEAT_WAIT, beaten).await.is_ok()
     }
 
-    /// Makes the refresher look at the clock, where a timer may have missed what is due: the next token request, or the time limit of
-    /// the one in flight.
+    /// Makes the refresher check the clock if a timer may be late: the one for the next token request, or for the time limit of the
+    /// request in flight.
     fn request_clock_check(&self) {
         let (phase, next_attempt) = {
             let status = self.status.borrow();
@@ -364,7 +366,7 @@ impl TokenReader {
     }
 }
 
-/// For how long the latest token may still be used.
+/// How long the current token may still be used.
 fn remaining(current: &ArcSwapOption<Token>, clock: Clock) -> Duration {
     current.load().as_ref().map_or(Duration::ZERO, |token| token.usable_until.since(clock.now()))
 }

@@ -1,4 +1,4 @@
-//! What the tests of this module's parts share.
+//! Helpers shared by the tests of this module.
 
 use super::*;
 use crate::credentials::{AppKey, Credentials, Scheme};

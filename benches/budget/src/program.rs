@@ -97,7 +97,7 @@ impl Proxy {
         let started_in = started.elapsed();
         let address = log.split(r#""proxy":""#).nth(1).and_then(|rest| rest.split('"').next());
         let address = address.ok_or("the log names no address")?.parse()?;
-        starting.wait_for("token minted")?;
+        starting.wait_for("token obtained")?;
         Ok(Self { child: starting.discard_output(), program: program.to_owned(), socket, address, started_in })
     }
 

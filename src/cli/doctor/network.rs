@@ -360,7 +360,7 @@ mod tests {
             (&works, &[io::ErrorKind::ConnectionRefused], "Warning", "not to [2001:db8::1]:443: connection refused"),
             (&works, &[io::ErrorKind::NetworkUnreachable, io::ErrorKind::TimedOut], "Warning", "timed out"),
             (&[], &[io::ErrorKind::NetworkUnreachable], "Failed", "check routes, firewalls"),
-            (&[], &[io::ErrorKind::TimedOut], "Failed", "no answer within"),
+            (&[], &[io::ErrorKind::TimedOut], "Failed", "no response within"),
         ] {
             let unreached: Vec<_> = kinds.iter().map(|kind| unreached(*kind)).collect();
             let finding = format!("{:?}", network.connections(reached, &unreached));

@@ -128,7 +128,7 @@ fn guard<'a>(value: &impl Fn(&str) -> &'a str) -> Guard {
     const RESET: &str = "correct the credentials; if they are correct after all, run `finicity-proxy lockout reset`";
     const CONFIRMED: &str =
         "have the vendor confirm the credentials, then run `finicity-proxy lockout reset --override-budget`";
-    let next = value("next token call");
+    let next = value("next token request");
     if let Some((reason, remedy)) = next.strip_prefix("never: ").and_then(|text| text.split_once("; ")) {
         return Guard::Forbids(reason.to_owned(), remedy.to_owned());
     }
@@ -148,7 +148,7 @@ fn guard<'a>(value: &impl Fn(&str) -> &'a str) -> Guard {
         "rejected" => forbids("the new credentials were rejected, and the old ones are in use", RESET),
         "held" => forbids("too many token requests with the new credentials have an unknown outcome", CONFIRMED),
         "waiting" => Guard::Unknown("a running proxy is about to try the new credentials"),
-        _ if next == "under way" => Guard::Unknown("a running proxy is making a token request"),
+        _ if next == "in progress" => Guard::Unknown("a running proxy is making a token request"),
         _ => Guard::Clear,
     }
 }
@@ -160,7 +160,7 @@ mod tests {
     /// The guard when these `lines` replace those of a healthy proxy.
     fn guard_of(lines: &[(&str, &str)]) -> Guard {
         let usual = [
-            ("next token call", "in 2400 s"),
+            ("next token request", "in 2400 s"),
             ("credentials latched", "false"),
             ("lock-out budget spent", "false"),
             ("token requests held", "false"),
@@ -172,10 +172,10 @@ mod tests {
     #[test]
     fn a_forbidden_token_request_is_seen_while_a_token_is_usable() {
         assert_eq!(guard_of(&[]), Guard::Clear);
-        let never = guard_of(&[("next token call", "never: the credentials were rejected; correct them")]);
+        let never = guard_of(&[("next token request", "never: the credentials were rejected; correct them")]);
         assert_eq!(never, Guard::Forbids("the credentials were rejected".to_owned(), "correct them".to_owned()));
         for line in [
-            ("next token call", "held, one more in 80000 s; or verify the credentials"),
+            ("next token request", "held, one more in 80000 s; or verify the credentials"),
             ("token requests held", "true"),
             ("credentials latched", "true"),
             ("lock-out budget spent", "true"),
@@ -184,7 +184,7 @@ mod tests {
         ] {
             assert!(matches!(guard_of(&[line]), Guard::Forbids(..)), "{line:?}");
         }
-        for line in [("new credentials", "waiting"), ("next token call", "under way")] {
+        for line in [("new credentials", "waiting"), ("next token request", "in progress")] {
             assert!(matches!(guard_of(&[line]), Guard::Unknown(_)), "{line:?}");
         }
     }

@@ -34,7 +34,7 @@ fn check_lifetime(expires_in: &str, expected: Option<u64>) {
 }
 
 #[test]
-fn a_good_answer_is_a_token() {
+fn a_valid_response_yields_a_token() {
     let issued = classify_text(
         200,
         &[],
@@ -47,7 +47,7 @@ fn a_good_answer_is_a_token() {
 }
 
 #[test]
-fn m01_m02_m05_the_lifetime_is_a_whole_positive_number_or_left_out() {
+fn m01_m02_m05_a_lifetime_is_a_positive_integer_or_absent() {
     for (value, expected) in [("3600", Some(3600)), ("\"3600\"", Some(3600)), ("3600.0", Some(3600)), ("1", Some(1))] {
         check_lifetime(value, expected);
     }
@@ -62,7 +62,7 @@ fn m01_m02_m05_the_lifetime_is_a_whole_positive_number_or_left_out() {
 }
 
 #[test]
-fn m07_a_token_that_is_illegal_in_a_header_is_malformed() {
+fn m07_a_token_not_valid_in_a_header_is_malformed() {
     for token in [r"t\r\nX: y", r"t\n", r"a b", "t\u{f6}k", r"t\u0000", r#"a\"b"#, "", r"a\\b"] {
         check(200, &format!(r#"{{"access_token":"{token}","token_type":"Bearer"}}"#), FailureClass::Malformed);
     }
@@ -71,7 +71,7 @@ fn m07_a_token_that_is_illegal_in_a_header_is_malformed() {
 }
 
 #[test]
-fn m08_a_long_token_is_taken() {
+fn m08_a_long_token_is_accepted() {
     let body = format!(r#"{{"access_token":"{}","token_type":"Bearer"}}"#, "a".repeat(8192));
     assert_eq!(classify_text(200, &[], &body).unwrap().token.expose().len(), 8192);
 }
@@ -88,7 +88,7 @@ fn m09_the_type_is_bearer_in_any_case_or_missing() {
 }
 
 #[test]
-fn m12_m17_m18_rejections_are_known_by_what_the_body_says_at_any_status() {
+fn m12_m17_m18_a_rejection_in_the_body_counts_at_any_status() {
     for status in [200, 400, 401, 403, 404, 429, 500, 503] {
         for body in [
             r#"{"error":"invalid_client"}"#,
@@ -118,7 +118,7 @@ fn m12_m17_m18_rejections_are_known_by_what_the_body_says_at_any_status() {
 }
 
 #[test]
-fn m17_a_rejection_in_the_legacy_xml_is_known_too() {
+fn m17_a_rejection_in_legacy_xml_is_recognised() {
     for status in [200, 401, 500] {
         for code in ["24302", "10001", "10021", "12401", "10026", "10027"] {
             let body = format!("<error><code>{code}</code><message>canary</message></error>");
@@ -135,7 +135,7 @@ fn m17_a_rejection_in_the_legacy_xml_is_known_too() {
 }
 
 #[test]
-fn m14_m16_m19_the_status_decides_where_the_body_does_not() {
+fn m14_m16_m19_the_status_counts_without_a_body_code() {
     for (status, class) in [
         (400, FailureClass::Misconfigured),
         (403, FailureClass::Misconfigured),
@@ -173,7 +173,7 @@ fn m22_a_success_without_a_usable_body_is_malformed() {
 }
 
 #[test]
-fn m20_retry_after_is_read_as_seconds_or_as_a_date() {
+fn m20_retry_after_is_seconds_or_a_date() {
     let requested =
         |value: &str| classify_text(429, &[("retry-after", value)], "").unwrap_err().retry_after.map(|d| d.as_secs());
     assert_eq!(requested("120"), Some(120));
@@ -190,7 +190,7 @@ fn m20_retry_after_is_read_as_seconds_or_as_a_date() {
 }
 
 #[test]
-fn l09_a_failure_says_nothing_of_the_body_but_a_known_code() {
+fn l09_a_failure_shows_only_a_known_code_from_the_body() {
     for body in [
         r#"{"code":"canary","error":"canary","message":"canary","Errors":{"Error":[{"reasonCode":"canary"}]}}"#,
         r#"{"access_token":"canary canary","token_type":"Bearer"}"#,
@@ -204,6 +204,6 @@ fn l09_a_failure_says_nothing_of_the_body_but_a_known_code() {
     let failure = classify_text(500, &[], r#"{"code":24302,"message":"canary"}"#).unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "the token endpoint answered 500 with code 24302: it rejected the credentials; correct id, secret and App Key, and check auth.scheme"
+        "the token endpoint returned 500 with code 24302: it rejected the credentials; correct id, secret and App Key, and check auth.scheme"
     );
 }

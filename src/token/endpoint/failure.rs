@@ -1,6 +1,6 @@
-//! Why a token request got no complete response: one sentence with host, port, reason and what to do.
+//! Describes why a token request got no complete response: one sentence with host, port, reason and remedy.
 //!
-//! The words are this program's, the resolver's or the operating system's; none is a peer's.
+//! The text comes from this program, the resolver or the operating system, never from a peer.
 
 use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,19 +16,19 @@ use crate::{
     token::classify::{Disposition, FailureClass, TokenFailure},
 };
 
-/// The way to the token endpoint: puts what failed on it into words.
+/// The route to the token endpoint. Describes failures on it.
 #[derive(Debug)]
 pub(crate) struct Route {
     /// Host and port of the token endpoint.
     endpoint: Arc<str>,
-    /// Host and port of the egress proxy, where there is one.
+    /// Host and port of the egress proxy, if any.
     egress: Option<String>,
-    /// Whether TLS is spoken with the token endpoint.
+    /// Whether the token endpoint uses TLS.
     is_tls: bool,
 }
 
 impl Route {
-    /// The way to `base`. `None` where an address has no host.
+    /// The route to `base`. `None` if a URL has no host.
     pub(crate) fn new(base: &Uri, egress: Option<&egress::Config>) -> Option<Self> {
         let egress = match egress {
             Some(egress) => Some(host_and_port(&egress.url)?),
@@ -42,7 +42,7 @@ impl Route {
         &self.endpoint
     }
 
-    /// What the first connection leads to, and the key that says so.
+    /// The peer of the TCP connection, and the configuration key that sets its address.
     pub(crate) fn first_hop(&self) -> (String, &'static str) {
         match &self.egress {
             Some(egress) => (format!("the egress proxy {egress}"), "upstream.egress_proxy"),
@@ -50,8 +50,8 @@ impl Route {
         }
     }
 
-    /// The failure of a request for which no connection could be opened within `limit`. Nothing of it was sent. `tunnel_error` is why
-    /// the egress proxy makes no tunnel, where it does not.
+    /// The failure of a request for which no connection could be opened within `limit`, so nothing was sent. `tunnel_error` is why
+    /// the egress proxy opened no tunnel, if that was the cause.
     pub(super) fn connect_failure(
         &self,
         error: &reqwest::Error,
@@ -65,7 +65,7 @@ impl Route {
             self.tls_failure(error)
         } else if error.is_timeout() {
             let ((hop, key), limit) = (self.first_hop(), format_duration(limit));
-            transient(format!("no connection to {hop} within {limit}, DNS and TLS included"), unanswered(key))
+            transient(format!("no connection to {hop} within {limit}, DNS and TLS included"), unreachable_remedy(key))
         } else if self.is_tls && error_chain::find::<ResolveError>(error).is_none() && !is_of_tcp(error) {
             self.tls_failure(error)
         } else {
@@ -74,57 +74,59 @@ impl Route {
         failure.with_disposition(Disposition::NotSent)
     }
 
-    /// The failure of a connection to the first hop: of its name, or of TCP within `limit`.
+    /// The failure of a connection to the first hop: of DNS, or of TCP within `limit`.
     pub(crate) fn tcp_failure(&self, error: &(dyn Error + 'static), limit: Duration) -> TokenFailure {
         let (hop, key) = self.first_hop();
         if let Some(error) = error_chain::find::<ResolveError>(error) {
             return transient(
                 format!("cannot connect to {hop}: {}", error_chain::one_line(error)),
-                format!("check the name in {key}, and that the DNS server of this machine or cluster answers"),
+                format!("check the name in {key}, and that the DNS server of this machine or cluster responds"),
             );
         }
         let kind = innermost_kind(error).unwrap_or(io::ErrorKind::Other);
         let (reason, remedy) = match kind {
             io::ErrorKind::ConnectionRefused => {
-                (kind.to_string(), format!("check {key}, and that a server listens there"))
+                (kind.to_string(), format!("check {key}, and that a server is listening there"))
             }
-            io::ErrorKind::TimedOut => (format!("no answer within {}", format_duration(limit)), unanswered(key)),
+            io::ErrorKind::TimedOut => {
+                (format!("no response within {}", format_duration(limit)), unreachable_remedy(key))
+            }
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::PermissionDenied => (
                 kind.to_string(),
                 "check routes, firewalls and network policies, and whether this network needs upstream.egress_proxy"
                     .to_owned(),
             ),
-            // Of the connector, too, which sends plain HTTP to no other machine.
+            // The connector also returns this for plain HTTP to another machine.
             io::ErrorKind::AddrNotAvailable => (
-                "no local address is free, or plain HTTP leads to another machine".to_owned(),
-                format!("check where the name in {key} leads"),
+                "no local address is available, or plain HTTP would leave this machine".to_owned(),
+                format!("check what the name in {key} resolves to"),
             ),
             _ => (kind.to_string(), format!("check {key} and the network")),
         };
         transient(format!("cannot connect to {hop}: {reason}"), remedy)
     }
 
-    /// The failure of an egress proxy to make a tunnel.
+    /// The failure of an egress proxy to open a tunnel.
     pub(crate) fn egress_failure(&self, error: &egress::Error) -> TokenFailure {
         let ((hop, key), endpoint) = (self.first_hop(), &self.endpoint);
         match error {
             egress::Error::Rejected(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => transient(
-                format!("{hop} answered 407: it wants credentials, or others"),
+                format!("{hop} returned 407: it requires credentials, or rejected those it received"),
                 format!("check {EGRESS_USERNAME} and {EGRESS_PASSWORD}"),
             ),
             egress::Error::Rejected(status) if status.is_client_error() => transient(
-                format!("{hop} answered {}: it refuses a tunnel to {endpoint}", status.as_u16()),
-                format!("have its rules permit CONNECT to {endpoint}"),
+                format!("{hop} returned {}: it forbids a tunnel to {endpoint}", status.as_u16()),
+                format!("allow CONNECT to {endpoint} in its rules"),
             ),
             egress::Error::Rejected(status) => transient(
-                format!("{hop} answered {}: it makes no tunnel to {endpoint}", status.as_u16()),
+                format!("{hop} returned {}: it cannot open a tunnel to {endpoint}", status.as_u16()),
                 format!("check that the egress proxy can reach {endpoint}"),
             ),
             egress::Error::Malformed => {
                 transient(format!("the response of {hop} is not valid HTTP"), format!("check host and port in {key}"))
             }
             egress::Error::Io(error) => transient(
-                format!("the connection to {hop} broke before there was a tunnel to {endpoint}: {}", error.kind()),
+                format!("the connection to {hop} failed before the tunnel to {endpoint} was open: {}", error.kind()),
                 format!("check {key} and the log of the egress proxy"),
             ),
         }
@@ -136,21 +138,21 @@ impl Route {
         let reason = match (found, error_chain::find::<rustls::Error>(error)) {
             (Some(fault), _) => fault.description().to_owned(),
             (None, Some(rustls::Error::AlertReceived(alert))) => format!("the server sent the TLS alert {alert:?}"),
-            (None, Some(rustls::Error::InvalidMessage(_))) => "what listens there does not speak TLS".to_owned(),
+            (None, Some(rustls::Error::InvalidMessage(_))) => "the server does not speak TLS".to_owned(),
             (None, Some(error)) => error.to_string(),
-            (None, None) => format!("the connection broke ({})", broken_kind(error)),
+            (None, None) => format!("the connection failed ({})", broken_kind(error)),
         };
         let certificate = found.is_some_and(TlsFailure::is_certificate);
         let class = if certificate { FailureClass::Certificate } else { FailureClass::Transient };
         let reason = format!("the TLS handshake with the token endpoint {} failed: {reason}", self.endpoint);
         TokenFailure::new(class, reason).with_remedy(if certificate {
-            "check upstream.ca_file, upstream.pinned_keys and the clock, and whether a gateway in between ends TLS"
+            "check upstream.ca_file, upstream.pinned_keys and the clock, and whether a gateway in between terminates TLS"
         } else {
-            "check host and port in upstream.url, and whether a gateway in between ends TLS"
+            "check host and port in upstream.url, and whether a gateway in between terminates TLS"
         })
     }
 
-    /// The failure of a request whose connection was open, and whose response is not complete.
+    /// The failure of a request after its connection was open and before its response was complete.
     pub(super) fn exchange_failure(&self, error: &reqwest::Error) -> TokenFailure {
         if error_chain::find::<rustls::Error>(error).is_some() {
             return self.tls_failure(error);
@@ -166,13 +168,14 @@ impl Route {
 
     fn broken(&self, reason: &str) -> TokenFailure {
         transient(
-            format!("the connection to the token endpoint {} broke: {reason}", self.endpoint),
-            "check what stands between this proxy and the vendor, and the vendor's status page".to_owned(),
+            format!("the connection to the token endpoint {} failed: {reason}", self.endpoint),
+            "check the gateways between this proxy and the vendor, and the vendor's status page".to_owned(),
         )
     }
 }
 
-/// Whether `error`, of a connection through an egress proxy, may be of the tunnel: neither of DNS or TCP, nor certainly of TLS.
+/// Whether `error`, from a connection through an egress proxy, may be a tunnel failure: it is not from DNS or TCP, and not
+/// certainly from TLS.
 pub(super) fn is_of_tunnel(error: &reqwest::Error) -> bool {
     !error.is_timeout()
         && !is_of_tcp(error)
@@ -180,7 +183,7 @@ pub(super) fn is_of_tunnel(error: &reqwest::Error) -> bool {
         && error_chain::find::<rustls::Error>(error).is_none()
 }
 
-/// Whether opening a TCP connection failed: the errors of `connect`, and of a connector that finds no address to try.
+/// Whether opening a TCP connection failed: an error of `connect`, or of a connector without an address to try.
 fn is_of_tcp(error: &reqwest::Error) -> bool {
     use io::ErrorKind::{
         AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut,
@@ -189,8 +192,8 @@ fn is_of_tcp(error: &reqwest::Error) -> bool {
     innermost_kind(error).is_some_and(|kind| kinds.contains(&kind))
 }
 
-/// Asks the egress proxy for a tunnel once more, and returns why it makes none. Nothing is sent through it. `None` when there is one
-/// now, or the proxy cannot be reached within `limit`.
+/// Requests a tunnel from the egress proxy once more, and returns why it opens none. Nothing is sent through it. `None` if the tunnel
+/// opens this time, or the proxy cannot be reached within `limit`.
 pub(super) async fn tunnel_error(
     config: &egress::Config,
     base: &Uri,
@@ -208,9 +211,9 @@ pub(super) async fn tunnel_error(
     timeout(limit, opened).await.ok()?
 }
 
-/// No HTTP client can be built, which the start has ruled out.
+/// The failure to build an HTTP client. Not expected: startup has built one with the same configuration.
 pub(super) fn unusable_client() -> TokenFailure {
-    TokenFailure::new(FailureClass::Misconfigured, "the HTTP client for token requests cannot be built")
+    TokenFailure::new(FailureClass::Misconfigured, "cannot build the HTTP client for token requests")
         .with_disposition(Disposition::NotSent)
 }
 
@@ -218,7 +221,7 @@ pub(super) fn unusable_client() -> TokenFailure {
 pub(super) fn timed_out(endpoint: &str, limit: Duration) -> TokenFailure {
     transient(
         format!("the token endpoint {endpoint} sent no complete response within {}", format_duration(limit)),
-        "check the vendor's status page, and what stands between this proxy and the vendor".to_owned(),
+        "check the vendor's status page, and the gateways between this proxy and the vendor".to_owned(),
     )
 }
 
@@ -226,23 +229,23 @@ fn transient(reason: String, remedy: String) -> TokenFailure {
     TokenFailure::new(FailureClass::Transient, reason).with_remedy(remedy)
 }
 
-/// What to do where nothing answers at the address in `key`.
-fn unanswered(key: &str) -> String {
+/// The remedy when the address in `key` does not respond.
+fn unreachable_remedy(key: &str) -> String {
     format!("check {key}, and that DNS, firewalls and network policies permit the connection")
 }
 
-/// What the system said of a broken connection.
+/// Describes the I/O error of a failed connection.
 fn broken_kind(error: &(dyn Error + 'static)) -> String {
     innermost_kind(error).map_or_else(|| "it was closed".to_owned(), |kind| kind.to_string())
 }
 
-/// The kind of the I/O error that is the cause of all others.
+/// The kind of the innermost I/O error in the chain.
 fn innermost_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     let errors = error_chain::chain(error).filter_map(|error| error.downcast_ref::<io::Error>());
     errors.last().map(io::Error::kind)
 }
 
-/// Host and port; the scheme's own port where none is named.
+/// Host and port; by default, the port of the scheme.
 fn host_and_port(url: &Uri) -> Option<String> {
     let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
     Some(format!("{}:{port}", url.host()?))

@@ -1,4 +1,4 @@
-//! One token request: whether it may be sent, sending it, and what follows from its outcome.
+//! One token request: clearance to send it, the request itself, and the handling of its outcome.
 
 use std::{ops::ControlFlow, pin::pin, time::Duration};
 
@@ -26,44 +26,44 @@ use crate::{
     },
 };
 
-/// How long a token request that is in flight may take once the process shuts down. What was sent may be a rejection, and one
-/// that is not recorded would be tried again by the next process.
+/// How long a token request in flight may continue after shutdown has been requested. If its rejection were not recorded, the next
+/// process would try the same credentials again.
 pub const FINAL_CALL_GRACE: Duration = Duration::from_secs(2);
 
 /// How often the heartbeat is renewed during a request.
 pub(in crate::token) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often to look whether another process that shares the state directory has finished its attempt.
+/// How often to check whether another process that shares the state directory has finished its attempt.
 const SHARED_ATTEMPT_POLL: Duration = Duration::from_secs(1);
 
-/// How long an attempt of another process may last before that is reported: more than any attempt and its record take, unless its
-/// process was stopped.
+/// How long an attempt of another process may last before it is reported: longer than any attempt and its record take, unless that
+/// process was suspended.
 const SHARED_ATTEMPT_LIMIT: Duration = UNPROVEN_TIMEOUT.saturating_add(STATE_DIRECTORY_STALL);
 
-/// The pause after an attempt could not be recorded. The cause is a disk, and an operator has to correct it.
+/// The pause after an attempt could not be recorded. The state directory is at fault, so an operator has to act.
 const UNRECORDED_PAUSE: Duration = Duration::from_secs(30);
 
-/// The end of an outage of the token endpoint is noticed within this time.
+/// The end of an outage of the token endpoint is detected within this time.
 const OUTAGE_END_NOTICED: Duration = Duration::from_secs(60);
 
 /// The bounds of the pause between two probes of the token endpoint.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(40));
 
-/// The largest part of the pause between probes that is added to it at random, so that a fleet spreads out.
+/// The maximum random addition to the pause between probes, as a fraction of it, so a fleet spreads out.
 const PROBE_JITTER: f64 = 0.1;
 
 const _: () = assert!(
     PROBE_PAUSE.1.as_secs_f64() * (1.0 + PROBE_JITTER) + PROBE_TIMEOUT.as_secs_f64() < OUTAGE_END_NOTICED.as_secs_f64(),
-    "the longest pause and a probe's time limit exceed the time in which the end of an outage is noticed"
+    "the longest pause plus a probe's time limit must be below OUTAGE_END_NOTICED"
 );
 
-/// How a due token request may go on.
+/// Whether a due token request may be sent.
 enum Clearance {
-    /// It may be sent; unproven credentials come with the record of the attempt.
+    /// It may be sent. For unproven credentials, with the record of the attempt.
     Send(Option<Permit>),
-    /// The token endpoint is probed first.
+    /// The token endpoint has to be probed first.
     Probe,
-    /// Not now. When it is due again is noted.
+    /// Not now; `due` has been updated.
     Later,
 }
 
@@ -103,7 +103,7 @@ impl<S: TokenSource> Refresher<S> {
             }
         };
         self.request_in_flight = false;
-        // Without an outcome the attempt stays on record as outstanding.
+        // Without an outcome, the attempt stays on record as unresolved.
         let Some(outcome) = outcome else { return ControlFlow::Break(()) };
         self.metrics.observe_token_request(self.writer.clock().now().since(sent));
         match outcome {
@@ -114,7 +114,7 @@ impl<S: TokenSource> Refresher<S> {
         ControlFlow::Continue(())
     }
 
-    /// Whether a token request may be sent now. For unproven credentials the attempt is on record when this returns.
+    /// Decides whether a token request may be sent now. For unproven credentials, the attempt is on record before this returns `Send`.
     fn clearance(&mut self, slot: CredentialSlot) -> Clearance {
         let state = self.state(slot);
         if state.proven {
@@ -174,7 +174,7 @@ impl<S: TokenSource> Refresher<S> {
         Clearance::Later
     }
 
-    /// Asks the token endpoint for a response, without credentials. Once there is one, the next attempt is due.
+    /// Probes the token endpoint without credentials. After a response, the next attempt is due immediately.
     async fn probe(&mut self, slot: CredentialSlot, stop: &CancellationToken) -> ControlFlow<()> {
         self.writer.set_fetching();
         let scheme = self.state(slot).credentials.scheme;
@@ -191,7 +191,7 @@ impl<S: TokenSource> Refresher<S> {
             Ok(()) => {
                 state.responded_after = state.probed_after;
                 state.due = Some(now);
-                info!("the token endpoint responds again; the credentials are tried again");
+                info!("the token endpoint responds again; retrying with the credentials");
             }
             Err(failure) => {
                 let pause = probe_pause(state.failed_probes, fastrand::f64());
@@ -206,8 +206,8 @@ impl<S: TokenSource> Refresher<S> {
         ControlFlow::Continue(())
     }
 
-    /// The output of `future`, during which the heartbeat continues. `None` once `limit` has passed on the clock that counts suspended
-    /// time: the request's own timer stands still during a suspend, which its connection seldom survives.
+    /// Runs `future` with heartbeats. Returns `None` if a clock check finds that `limit` has passed on the clock, which counts
+    /// suspended time: the request's own timer does not, and its connection rarely survives a suspend.
     pub(super) async fn with_heartbeat<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
         let clock = self.writer.clock();
         let started = clock.now();
@@ -227,7 +227,7 @@ impl<S: TokenSource> Refresher<S> {
         }
     }
 
-    /// Publishes the token whose request was sent at `sent`. Candidates become the credentials in use.
+    /// Publishes the token that was requested at `sent`. Candidate credentials become the current ones.
     fn handle_success(&mut self, slot: CredentialSlot, auth: AuthHeaders, sent: BootInstant, baseline: &Baseline) {
         let now = self.writer.clock().now();
         let elapsed = now.since(sent);
@@ -241,7 +241,7 @@ impl<S: TokenSource> Refresher<S> {
             if let Some(partner) = &self.partner {
                 partner.send_replace(self.current.credentials.partner());
             }
-            info!(target: AUDIT, "the new credentials minted a token and have taken over");
+            info!(target: AUDIT, "the new credentials obtained a token and are now in use");
         }
         let recorded = self.lockout.record_success(&self.current.fingerprint, baseline);
         self.current.proof_recorded = recorded.is_ok();
@@ -260,17 +260,17 @@ impl<S: TokenSource> Refresher<S> {
         self.current.due = Some(next);
     }
 
-    /// Records a failed request, and when the next one is due: never, when the credentials were rejected.
+    /// Records a failed request and schedules the next one, unless the credentials were rejected.
     fn handle_failure(&mut self, slot: CredentialSlot, failure: &TokenFailure, permit: Option<Permit>) {
         let now = self.writer.clock().now();
         let remaining = self.writer.remaining();
-        // The vendor may have counted the request as a failed authentication, and nothing says so.
+        // The vendor may have counted the request as a failed authentication without our knowing.
         let unknown =
             permit.is_some() && failure.class != FailureClass::Rejected && failure.disposition == Disposition::Unknown;
         let state = self.state_mut(slot);
         let mut wait = state.streak.wait_after(failure, now, remaining, fastrand::f64());
         if unknown {
-            // Probes decide when the next attempt is made.
+            // The next step is a probe, which decides when the next attempt is made.
             wait = Some(probe_pause(0, fastrand::f64()));
         }
         state.due = wait.map(|wait| now + wait);
@@ -289,14 +289,14 @@ impl<S: TokenSource> Refresher<S> {
         }
     }
 
-    /// The credentials were rejected: no request is made with them until an operator or new credentials allow one.
+    /// Records a rejection: no request is made with these credentials until an operator resets the lock-out.
     pub(super) fn latch(&mut self, slot: CredentialSlot, permit: Option<Permit>) {
         let state = self.state_mut(slot);
         state.due = None;
         state.proven = false;
         let fingerprint = state.fingerprint.clone();
         let counted = self.lockout.record_rejection(&fingerprint);
-        // Only a rejection that is on the disk replaces the record of the attempt.
+        // Resolve the record of the attempt only after the rejection is on disk.
         let replaced = match permit {
             Some(permit) if counted.is_ok() => self.lockout.resolve(permit),
             _ => Ok(()),
@@ -305,7 +305,7 @@ impl<S: TokenSource> Refresher<S> {
     }
 }
 
-/// The pause after `failed` probes before the one that just failed; `jitter` is uniform in `[0, 1)`.
+/// The pause after a failed probe that followed `failed` other failed ones; `jitter` is uniform in `[0, 1)`.
 fn probe_pause(failed: u32, jitter: f64) -> Duration {
     let pause = PROBE_PAUSE.0.saturating_mul(2_u32.saturating_pow(failed.min(31))).min(PROBE_PAUSE.1);
     pause + pause.mul_f64(PROBE_JITTER * jitter)

@@ -1,4 +1,4 @@
-//! A thousand instances of the real refresher in one paused minute after the other: what the vendor's token endpoint sees.
+//! A simulation of a thousand instances of the real refresher under paused time: the load on the vendor's token endpoint.
 
 use std::{
     cell::Cell,
@@ -27,12 +27,12 @@ use crate::{
 const INSTANCES: usize = 1_000;
 const LIFETIME: Duration = Duration::from_secs(7_200);
 
-/// What the endpoint does to everyone.
+/// A mock token endpoint, shared by all instances.
 #[derive(Debug)]
 struct Vendor {
     start: Instant,
     down: AtomicBool,
-    /// How it fails while it is down.
+    /// The failure while it is down.
     fault: TokenFailure,
     rejects: bool,
     calls: Mutex<BTreeMap<u64, usize>>,
@@ -48,14 +48,14 @@ impl Vendor {
         Arc::new(Self { start, down, fault, rejects, calls: Mutex::default() })
     }
 
-    /// Fails from now on for `duration`.
+    /// Fails all requests for `duration`, starting now.
     async fn fail_for(&self, duration: Duration) {
         self.down.store(true, Ordering::Relaxed);
         sleep(duration).await;
         self.down.store(false, Ordering::Relaxed);
     }
 
-    /// The most calls in one second of `span`, and all of them.
+    /// The maximum number of requests in one second of `span`, and the total.
     fn calls(&self, span: std::ops::Range<u64>) -> (usize, usize) {
         let calls = self.calls.lock().unwrap();
         let seen = || calls.range(span.clone()).map(|(_, count)| *count);
@@ -93,7 +93,7 @@ struct Instance {
     _control: TokenControl,
 }
 
-/// Starts the fleet, all of it within one second; what comes back keeps it running.
+/// Starts the fleet within one second. It runs until the returned instances are dropped.
 fn launch(vendor: &Arc<Vendor>) -> Vec<Instance> {
     let started = Cell::new(0_u64);
     let instances = (0..INSTANCES).map(|_| {
@@ -104,7 +104,7 @@ fn launch(vendor: &Arc<Vendor>) -> Vec<Instance> {
         let metrics = Arc::new(Metrics::new());
         let refresher = Refresher::new(writer, Arc::clone(vendor), credentials, lockout, commands, LIFETIME, metrics);
         started.set(started.get() + 1);
-        // Never zero: whole seconds after that a fault of whole seconds would end at the instant of an attempt.
+        // Never zero: otherwise a fault that lasts whole seconds could end at the instant of an attempt.
         let delay = Duration::from_millis(1 + started.get() % 1_000);
         let task = tokio::spawn(async move {
             sleep(delay).await;
@@ -115,7 +115,7 @@ fn launch(vendor: &Arc<Vendor>) -> Vec<Instance> {
     instances.collect()
 }
 
-/// The time until every instance is fresh, to a tenth of a second, and 20 minutes at most.
+/// The time until every instance is fresh, to a tenth of a second, at most 20 minutes.
 async fn recovery(fleet: &[Instance]) -> Duration {
     let since = Instant::now();
     while since.elapsed() < Duration::from_secs(1_200)
@@ -126,13 +126,13 @@ async fn recovery(fleet: &[Instance]) -> Duration {
     since.elapsed()
 }
 
-/// A gateway whose backend is gone: an HTML page, or nothing at all.
+/// The failure of a gateway without its backend: an HTML page, or an empty body.
 fn gateway_fault(status: StatusCode) -> TokenFailure {
     TokenFailure { status: Some(status), readable: false, ..responded(FailureClass::Transient) }
 }
 
 #[tokio::test(start_paused = true)]
-async fn n16_a_fleet_that_starts_together_does_not_refresh_together() {
+async fn n16_instances_started_together_do_not_refresh_together() {
     let vendor = Vendor::new(false);
     let _fleet = launch(&vendor);
     sleep(Duration::from_secs(16_000)).await;
@@ -142,10 +142,10 @@ async fn n16_a_fleet_that_starts_together_does_not_refresh_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n15_an_outage_of_ten_minutes_is_no_flood() {
+async fn n15_an_outage_of_ten_minutes_causes_no_flood() {
     let vendor = Vendor::new(false);
     let _fleet = launch(&vendor);
-    // Down while most of the fleet wants to refresh.
+    // Down while most refreshes are due.
     sleep(Duration::from_secs(4_900)).await;
     vendor.down.store(true, Ordering::Relaxed);
     sleep(Duration::from_secs(600)).await;
@@ -164,13 +164,13 @@ async fn n18_a_wrong_secret_is_tried_once_by_each_instance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_fault_of_seconds_at_the_start_costs_seconds() {
+async fn a_fleet_recovers_quickly_from_a_short_fault_at_startup() {
     for status in [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT] {
         let vendor = Vendor::failing_with(gateway_fault(status), false);
         let fleet = launch(&vendor);
         vendor.fail_for(Duration::from_secs(3)).await;
         let recovery = recovery(&fleet).await;
-        // The waits of the three attempts that fail are 1, at most 2 and at most 4 s.
+        // The waits after the three failed attempts are 1, at most 2 and at most 4 s.
         assert!(recovery <= Duration::from_millis(4_100), "{recovery:?}");
         let (during, after) = (vendor.calls(0..3), vendor.calls(3..1_300));
         assert!(during.0 <= INSTANCES && during.1 <= 3 * INSTANCES, "{during:?}");
@@ -179,10 +179,10 @@ async fn a_gateway_fault_of_seconds_at_the_start_costs_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_fault_of_seconds_during_life_costs_seconds() {
+async fn a_fleet_recovers_quickly_from_a_short_fault_later() {
     let vendor = Vendor::failing_with(gateway_fault(StatusCode::BAD_GATEWAY), false);
     let fleet = launch(&vendor);
-    // When most of the fleet wants to refresh.
+    // When most refreshes are due.
     sleep(Duration::from_secs(5_000)).await;
     vendor.fail_for(Duration::from_secs(3)).await;
     let recovery = recovery(&fleet).await;
@@ -192,12 +192,12 @@ async fn a_gateway_fault_of_seconds_during_life_costs_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_outage_from_the_start_is_no_flood_and_ends_in_two_minutes() {
-    let asks = TokenFailure {
+async fn a_fleet_recovers_from_a_long_outage_without_a_flood() {
+    let with_retry_after = TokenFailure {
         retry_after: Some(Duration::from_secs(3_600)),
         ..gateway_fault(StatusCode::SERVICE_UNAVAILABLE)
     };
-    for fault in [responded(FailureClass::Transient), gateway_fault(StatusCode::BAD_GATEWAY), asks] {
+    for fault in [responded(FailureClass::Transient), gateway_fault(StatusCode::BAD_GATEWAY), with_retry_after] {
         let vendor = Vendor::failing_with(fault, false);
         let fleet = launch(&vendor);
         vendor.fail_for(Duration::from_secs(1_200)).await;

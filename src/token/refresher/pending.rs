@@ -1,7 +1,7 @@
 //! The refresher before its first credentials have been read.
 //!
-//! A secret store can be out of reach when the process starts. Until it gives the first credentials, callers get errors that say why,
-//! probes fail with the same reason, and commands of administrators are handled.
+//! A secret store can be unreachable when the process starts. Until the first credentials have been read, requests and probes fail
+//! with the reason, and admin commands are handled.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     token::commands::ResetError,
 };
 
-/// A refresher without credentials: they are the first that are handed over by [`TokenControl::rotate`](crate::token::TokenControl).
+/// A refresher without credentials. It starts with the first ones that [`TokenControl::rotate`](crate::token::TokenControl) sends.
 #[derive(Debug)]
 pub struct PendingRefresher<S> {
     writer: TokenWriter,
@@ -31,12 +31,13 @@ pub struct PendingRefresher<S> {
     default_lifetime: Duration,
     startup_delay: Duration,
     quarantined: bool,
-    /// When the next attempt to read the credentials is due, as far as that is known.
+    /// When the next attempt to read the credentials is due, if known.
     next_load: Option<BootInstant>,
 }
 
 impl<S: TokenSource> PendingRefresher<S> {
-    /// A refresher that will fetch from `source`, as far as `lockout` allows, publishes through `writer` and handles `commands`.
+    /// Creates a refresher that will fetch tokens from `source` if `lockout` allows it, publish them through `writer`, and handle
+    /// `commands`.
     pub fn new(
         writer: TokenWriter,
         source: S,
@@ -60,25 +61,25 @@ impl<S: TokenSource> PendingRefresher<S> {
         }
     }
 
-    /// The same, which registers with `scrubber` every token and the credentials that replace others.
+    /// Registers every token, and new credentials once they are in use, with `scrubber`.
     #[must_use]
     pub fn with_scrubber(self, scrubber: Scrubber) -> Self {
         Self { scrubber, ..self }
     }
 
-    /// The same, which keeps `partner` at the one of the credentials in use.
+    /// Publishes the partner credentials in use through `partner`.
     #[must_use]
     pub fn with_partner_in_use(self, partner: watch::Sender<Option<PartnerCredentials>>) -> Self {
         Self { partner: Some(partner), ..self }
     }
 
-    /// The same with its first token request later by `delay`.
+    /// Delays the first token request by `delay`.
     #[must_use]
     pub fn delayed(self, delay: Duration) -> Self {
         Self { startup_delay: delay, ..self }
     }
 
-    /// The refresher of `credentials`.
+    /// Turns this into a [`Refresher`] with `credentials`.
     pub fn with_credentials(self, credentials: Credentials) -> Refresher<S> {
         if let Some(partner) = &self.partner {
             partner.send_replace(credentials.partner());
@@ -91,7 +92,7 @@ impl<S: TokenSource> PendingRefresher<S> {
         refresher
     }
 
-    /// Waits for the first credentials, and then runs as the [`Refresher`] of these, until `stop` is cancelled.
+    /// Waits for the first credentials, then runs the [`Refresher`] with them until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         self.publish_status();
         let credentials = loop {
@@ -103,7 +104,7 @@ impl<S: TokenSource> PendingRefresher<S> {
                 command = self.commands.recv() => command,
                 () = self.writer.clock().sleep_until_capped(next_beat) => continue,
             };
-            // Every sender is gone, so no credentials will come.
+            // All senders are dropped, so no credentials can arrive.
             let Some(command) = command else { return };
             if let ControlFlow::Break(credentials) = self.handle(command) {
                 break credentials;
@@ -133,14 +134,15 @@ impl<S: TokenSource> PendingRefresher<S> {
                 }
                 let _ = reply.send(());
             }
-            // There is no token, and the first one is fetched as soon as there are credentials.
+            // There is no token to drop, and the first one is fetched as soon as there are credentials.
             Command::Invalidate(reply) => {
                 let _ = reply.send(());
             }
-            // Which rejections are on record for credentials is known only once they have been read, and no token can have been refused.
+            // Without credentials there is no fingerprint to look up rejections by.
             Command::ResetLatch(_, reply) => {
                 let _ = reply.send(Err(ResetError::NoCredentials));
             }
+            // There is no token that the upstream could refuse.
             Command::ReplaceRefused(..) => {}
         }
         self.publish_status();

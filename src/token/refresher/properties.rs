@@ -1,4 +1,4 @@
-//! Whatever happens, in whatever order: what must always hold.
+//! Invariants of the refresher under arbitrary sequences of events.
 
 use std::{
     collections::HashMap,
@@ -46,7 +46,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// An endpoint that responds as it was last set, and fails the test when it is called as it must not be.
+/// A mock endpoint that responds as last set, and records requests that must not have been made.
 #[derive(Clone, Debug, Default)]
 struct CheckedEndpoint(Arc<Mutex<Observed>>);
 
@@ -77,7 +77,7 @@ impl TokenSource for CheckedEndpoint {
         let (class, lifetime_s, delay_s) = {
             let mut observed = self.lock();
             if observed.in_flight {
-                observed.violations.push("two calls at once".to_owned());
+                observed.violations.push("two requests in flight".to_owned());
             }
             if observed.rejected.contains_key(&secret) {
                 observed.violations.push(format!("{secret} was rejected before"));
@@ -149,7 +149,7 @@ async fn play(events: Vec<Event>) -> Result<(), TestCaseError> {
                 usable.as_ref().is_none_or(|token| !reader.remaining().is_zero() && token.version() >= version)
             );
             prop_assert!(!quarantined || usable.is_none());
-            // Withdrawn tokens have no version to read; those there are only grow.
+            // A withdrawn token has no version; the versions of usable tokens only grow.
             version = version.max(usable.map_or(0, |token| token.version()));
         }
     }
@@ -164,7 +164,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn no_two_calls_at_once_no_rejected_secret_twice_no_token_past_its_end(events in prop::collection::vec(event(), 1..60)) {
+    fn the_refresher_invariants_hold(events in prop::collection::vec(event(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(play(events))?;
     }

@@ -1,4 +1,4 @@
-//! What the log says about token requests.
+//! Log messages about token requests.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::{
     token::classify::{FailureClass, TokenFailure},
 };
 
-/// Logs that the state could not be written. It holds for this process all the same.
+/// Logs a failure to write the lock-out state, if there is one. The state in memory stays in force for this process.
 pub(super) fn log_persist_error(written: Result<(), PersistError>) {
     if let Err(error) = written {
-        error!(target: AUDIT, error = error_chain::one_line(&error), "the lock-out state could not be written");
+        error!(target: AUDIT, error = error_chain::one_line(&error), "cannot write the lock-out state");
     }
 }
 
 pub(super) fn log_quarantine() {
-    warn!(target: AUDIT, "quarantine: no token until it is lifted");
+    warn!(target: AUDIT, "quarantine started: no token is used or fetched until it is lifted");
 }
 
 pub(super) fn log_lift() {
@@ -37,10 +37,10 @@ impl<S: TokenSource> Refresher<S> {
             usable_for_s = self.writer.remaining().as_secs(),
             refresh_in_s = next.as_secs(),
             failures_before = self.current.streak.failures(),
-            "token minted"
+            "token obtained"
         );
         if untyped {
-            warn!("the token answer has no token_type; it is taken for Bearer");
+            warn!("the token response has no token_type; assuming Bearer");
         }
     }
 
@@ -61,7 +61,7 @@ impl<S: TokenSource> Refresher<S> {
                 error = %failure,
                 class,
                 rejections,
-                "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones"
+                "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new credentials"
             ),
             (FailureClass::Rejected, _) | (_, None) => error!(
                 target: AUDIT,
@@ -70,7 +70,7 @@ impl<S: TokenSource> Refresher<S> {
                 rejections,
                 usable_for_s,
                 advice,
-                "credentials rejected; they are not tried again, since five rejections lock the vendor account: correct \
+                "credentials rejected; they are not tried again, because five rejections lock the vendor account: correct \
                  them, or run finicity-proxy lockout reset"
             ),
             (FailureClass::Misconfigured | FailureClass::Certificate, Some(wait)) => error!(
@@ -80,7 +80,7 @@ impl<S: TokenSource> Refresher<S> {
                 usable_for_s,
                 retry_in_s = wait.as_secs(),
                 advice,
-                "token refresh failed, and somebody has to look at it"
+                "token refresh failed: operator action required"
             ),
             (_, Some(wait)) => warn!(
                 error = %failure,
@@ -93,13 +93,13 @@ impl<S: TokenSource> Refresher<S> {
         }
     }
 
-    /// Notes `failure` for probes, status and callers.
+    /// Records `failure` for probes, the status and error responses.
     pub(super) fn note_error(&mut self, slot: CredentialSlot, failure: &TokenFailure) {
         let which = if slot == CredentialSlot::Candidate { "with the new credentials: " } else { "" };
         self.writer.set_last_error(&format!("{which}{failure}"));
     }
 
-    /// An attempt with unproven credentials, of which it is not known what the vendor made of it.
+    /// Logs a failed attempt with unproven credentials that the vendor may have counted as a rejection.
     pub(super) fn report_unknown(&self, slot: CredentialSlot, failure: &TokenFailure, pause: Duration) {
         error!(
             target: AUDIT,
@@ -113,23 +113,23 @@ impl<S: TokenSource> Refresher<S> {
         );
     }
 
-    /// The lock-out guard forbids the request that was due: suspends requests with these credentials.
+    /// Suspends requests with these credentials, because the lock-out guard forbids them.
     pub(super) fn suspend(&mut self, slot: CredentialSlot, decision: Decision) {
         let state = self.state_mut(slot);
         (state.due, state.obstacle) = (None, None);
         if decision == Decision::Latched {
-            // By another process that shares the state directory, perhaps.
+            // Another process that shares the state directory may have recorded the rejection.
             state.proven = false;
         }
         let reason = match decision {
-            Decision::BudgetSpent => "too many of this id's credentials were rejected",
+            Decision::BudgetSpent => "too many credentials for this id were rejected",
             Decision::Latched | Decision::Allowed | Decision::Held => "these credentials were rejected before",
         };
         error!(
             target: AUDIT,
             reason,
             candidate = slot == CredentialSlot::Candidate,
-            "no token call is made, since five rejections lock the vendor account: correct the credentials, or run \
+            "token requests suspended to avoid account lock-out: correct the credentials, or run \
              finicity-proxy lockout reset"
         );
         self.publish_status();
@@ -154,7 +154,7 @@ impl<S: TokenSource> Refresher<S> {
             target: AUDIT,
             error = error_chain::one_line(error),
             candidate = slot == CredentialSlot::Candidate,
-            "no token request is made, since the attempt cannot be recorded and the credentials have never obtained a token"
+            "token request not sent: the attempt cannot be recorded, and the credentials have never obtained a token"
         );
     }
 
@@ -164,7 +164,7 @@ impl<S: TokenSource> Refresher<S> {
             failures = self.state(slot).failed_probes,
             candidate = slot == CredentialSlot::Candidate,
             retry_in_s = pause.as_secs_f64(),
-            "the token endpoint does not respond to a request without credentials; the credentials are not tried"
+            "the token endpoint does not respond to a request without credentials; not sending the credentials"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Every state meets every event: where the refresher is afterwards, and what it called.
+//! For every state and every event: the next state, and the number of token requests.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::{
     token::{State, tests::credentials},
 };
 
-/// One cell of the table: bring the refresher into a state, let something happen, look at where it is and what was called.
+/// One cell of the table: brings the refresher into `state`, triggers `event`, and checks the next state and the token requests.
 async fn cell(state: State, event: &'static str, expected: State, calls: usize) {
     let endpoint = FakeEndpoint::accepting(&["secret-1", "secret-2"]);
     let (reader, control) = match state {
@@ -31,8 +31,8 @@ async fn cell(state: State, event: &'static str, expected: State, calls: usize) 
             assert!(!control.replace_refused(1).await);
         }
         State::Expired => {
-            // The refresh fails between 39 and 45 minutes, once more at 61.5 at the latest, and then not for half an hour: no
-            // call of the schedule's own is near, neither before the event nor after it.
+            // The refresh fails after 39 to 45 minutes, again at 61.5 at the latest, and then not for half an hour: no scheduled
+            // request is near the event.
             endpoint.with(|state| state.misconfigured = true);
             pass(Duration::from_secs(65 * 60), Duration::from_secs(5), || {}).await;
         }
@@ -47,7 +47,7 @@ async fn cell(state: State, event: &'static str, expected: State, calls: usize) 
     let before = endpoint.with(|state| state.calls.len());
     endpoint.with(|state| (state.failing, state.misconfigured) = (false, false));
     let version = reader.version();
-    // Nobody waits for the answer here: while a call is under way, there is none.
+    // Not awaited: while a token request is in flight, there is no reply.
     tokio::spawn(async move {
         match event {
             "refused" => drop(control.replace_refused(version).await),
@@ -59,7 +59,7 @@ async fn cell(state: State, event: &'static str, expected: State, calls: usize) 
             "rotate" => control.rotate(credentials(Scheme::OAuth2, "id", "secret-2")).await,
             _ => {}
         }
-        // The sender lives on, as it does in the process.
+        // Keep the sender alive, as in the process.
         std::future::pending::<()>().await;
     });
     pass(Duration::from_millis(500), Duration::from_millis(10), || {}).await;
@@ -69,11 +69,11 @@ async fn cell(state: State, event: &'static str, expected: State, calls: usize) 
 
 #[expect(clippy::too_many_lines, reason = "a table")]
 #[tokio::test(start_paused = true)]
-async fn every_state_meets_every_event() {
+async fn every_state_handles_every_event() {
     use State::{Degraded, Empty, Expired, Fresh, Quarantined, Rejected};
 
-    // The state after half a second, and the token calls made in it. The backoff is a second at least, so that no call but
-    // those that the event causes falls into that time; an invalidation waits five seconds after the last call.
+    // The state after half a second, and the token requests in that time. The backoff is at least a second, so only the event
+    // can cause a request in that time. After an invalidation, the next request is at least five seconds after the last one.
     let table = [
         (
             "refused",
@@ -168,7 +168,7 @@ async fn every_state_meets_every_event() {
         for (state, expected, calls) in cells {
             cell(state, event, expected, calls).await;
         }
-        // A request in flight is finished first, whatever the command.
+        // A token request in flight is completed before any command.
         cell(State::Refreshing, event, State::Refreshing, 0).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A suspend: the clock goes on, and no timer does.
+//! A suspend of the machine: the clock advances, but timers do not.
 
 use std::sync::{
     Mutex,
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Issues tokens that live an hour; hangs on the requests whose numbers it has.
+/// A mock endpoint that issues tokens with a lifetime of an hour, and hangs on the requests numbered in `hangs_on`.
 #[derive(Clone, Debug, Default)]
 struct Endpoint {
     calls: Arc<Mutex<Vec<Instant>>>,
@@ -61,7 +61,7 @@ impl TokenSource for Endpoint {
     }
 }
 
-/// A running refresher with its first token, and what adds suspended time to its clock.
+/// Starts a refresher and waits for its first token. The returned function adds suspended seconds to its clock.
 async fn start(endpoint: &Endpoint) -> (TokenReader, impl Fn(u64) + use<>) {
     let suspended: &'static AtomicU64 = Box::leak(Box::default());
     let (writer, reader) = channel(Clock::Suspending(Instant::now(), suspended), Duration::from_secs(2));
@@ -81,7 +81,7 @@ async fn start(endpoint: &Endpoint) -> (TokenReader, impl Fn(u64) + use<>) {
     })
 }
 
-/// Lets every task do what it can without a timer.
+/// Runs all tasks until only timers can make progress.
 async fn settle() {
     for _ in 0..20 {
         yield_now().await;
@@ -89,7 +89,7 @@ async fn settle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_suspend_the_first_request_gets_a_new_token_at_once() {
+async fn after_a_suspend_the_first_request_gets_a_new_token() {
     let endpoint = Endpoint::default();
     let (reader, suspend) = start(&endpoint).await;
     suspend(8 * 3600);
@@ -100,10 +100,10 @@ async fn after_a_suspend_the_first_request_gets_a_new_token_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_hung_over_a_suspend_is_given_up_at_once() {
+async fn a_token_request_in_flight_is_abandoned_after_a_suspend() {
     let endpoint = Endpoint { hangs_on: vec![2], ..Endpoint::default() };
     let (reader, suspend) = start(&endpoint).await;
-    // The first request after the token's end begins a token request, in which the machine is suspended once more.
+    // The first request after the expiry triggers a token request, during which the machine is suspended again.
     suspend(8 * 3600);
     let waiting = {
         let reader = reader.clone();
@@ -113,7 +113,7 @@ async fn a_request_that_hung_over_a_suspend_is_given_up_at_once() {
     assert_eq!(endpoint.calls(), 2);
     suspend(8 * 3600);
     let resumed = Instant::now();
-    // The first finds the request in flight, and the second the next one due a moment later.
+    // The first wait finds the token request in flight; the second finds the next one, due a moment later.
     let version = match reader.wait().await {
         Ok(token) => token.version(),
         Err(_) => reader.wait().await.unwrap().version(),
@@ -124,8 +124,8 @@ async fn a_request_that_hung_over_a_suspend_is_given_up_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_requests_cause_no_token_request_that_is_not_due() {
-    // After a failure the next request is due later, and stays so.
+async fn waiting_requests_do_not_advance_the_next_token_request() {
+    // After a failure, waiting requests must not make the next token request due earlier.
     let endpoint = Endpoint { hangs_on: vec![2, 3, 4, 5], ..Endpoint::default() };
     let (reader, suspend) = start(&endpoint).await;
     suspend(8 * 3600);
@@ -158,7 +158,7 @@ async fn after_a_suspend_the_refresher_is_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresher_that_hangs_is_not_alive() {
+async fn a_hung_refresher_is_not_alive() {
     let suspended: &'static AtomicU64 = Box::leak(Box::default());
     let (_writer, reader) = channel(Clock::Suspending(Instant::now(), suspended), Duration::from_secs(2));
     assert!(reader.is_refresher_alive(HEARTBEAT_LIMIT).await);

@@ -21,7 +21,7 @@ use crate::{
 
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(7200);
 
-/// An endpoint in memory: takes its time, then gives the scripted responses; the last one repeats.
+/// A mock endpoint: returns the scripted responses, each after its delay; the last one repeats.
 #[derive(Clone, Debug, Default)]
 struct ScriptedEndpoint(Arc<Mutex<Script>>);
 
@@ -54,7 +54,7 @@ impl TokenSource for ScriptedEndpoint {
             let mut script = self.0.lock().unwrap();
             script.calls.push(Instant::now());
             script.in_flight += 1;
-            assert_eq!(script.in_flight, 1, "two token calls at once");
+            assert_eq!(script.in_flight, 1, "two token requests in flight");
             if script.responses.len() > 1 { script.responses.pop_front().unwrap() } else { script.responses[0].clone() }
         };
         sleep(delay).await;
@@ -97,7 +97,7 @@ pub(super) fn refresher<S: TokenSource>(source: S) -> (Refresher<S>, TokenReader
     (Refresher::new(writer, source, credentials, lockout, commands, DEFAULT_LIFETIME, metrics), reader, control)
 }
 
-/// Lets the time pass in steps, and runs `check` after each.
+/// Advances the time in steps, and runs `check` after each.
 pub(super) async fn pass(total: Duration, step: Duration, mut check: impl FnMut()) {
     let end = Instant::now() + total;
     while Instant::now() < end {
@@ -110,7 +110,7 @@ pub(super) async fn pass(total: Duration, step: Duration, mut check: impl FnMut(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_refreshed_ahead_of_its_expiry_and_requests_never_wait() {
+async fn a_refresh_ahead_of_expiry_keeps_requests_from_waiting() {
     let endpoint = ScriptedEndpoint::responding(&[(1, 200, &token(3600))]);
     let reader = start(&endpoint);
     reader.wait().await.unwrap();
@@ -124,7 +124,7 @@ async fn a_token_is_refreshed_ahead_of_its_expiry_and_requests_never_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n04_n05_a_failed_refresh_keeps_the_old_token_until_it_expires() {
+async fn n04_n05_a_failed_refresh_keeps_the_token_until_expiry() {
     let valid = token(1000);
     let mut responses = vec![(0, 200, valid.as_str())];
     responses.extend([(0, 503, r#"{"code":"1"}"#); 90]);
@@ -158,7 +158,7 @@ async fn n14_expiry_counts_from_the_moment_the_request_was_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn m17_m18_rejected_credentials_are_tried_once_and_never_again() {
+async fn m17_m18_rejected_credentials_are_tried_only_once() {
     for (status, body) in [
         (401, ""),
         (400, r#"{"error":"invalid_client"}"#),
@@ -174,7 +174,7 @@ async fn m17_m18_rejected_credentials_are_tried_once_and_never_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n07_no_other_failure_is_for_ever() {
+async fn n07_all_other_failures_are_retried() {
     for (status, body) in [(200, "{}"), (400, ""), (403, ""), (404, ""), (429, ""), (500, ""), (302, "")] {
         let valid = token(3600);
         let mut responses = vec![(0, status, body); 6];
@@ -187,7 +187,7 @@ async fn n07_no_other_failure_is_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn m01_an_answer_without_a_lifetime_gets_the_default() {
+async fn m01_a_response_without_expires_in_gets_the_default() {
     let endpoint = ScriptedEndpoint::responding(&[(0, 200, r#"{"access_token":"t"}"#)]);
     let reader = start(&endpoint);
     reader.wait().await.unwrap();
@@ -195,7 +195,7 @@ async fn m01_an_answer_without_a_lifetime_gets_the_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n19_a_stop_during_a_call_ends_it_at_once() {
+async fn n19_a_stop_during_a_token_request_ends_the_refresher() {
     let endpoint = ScriptedEndpoint::responding(&[(9, 200, &token(300))]);
     let (refresher, reader, _) = refresher(endpoint.clone());
     let stop = CancellationToken::new();
@@ -206,7 +206,7 @@ async fn n19_a_stop_during_a_call_ends_it_at_once() {
     assert_eq!((endpoint.calls(), reader.state()), (1, State::Stopped));
 }
 
-/// An endpoint that knows which secrets are valid, and counts the calls for each.
+/// A mock endpoint with a list of valid secrets, which counts the requests for each.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FakeEndpoint(Arc<Mutex<FakeState>>);
 
@@ -250,7 +250,7 @@ impl TokenSource for FakeEndpoint {
         sleep(delay).await;
         self.with(|state| {
             let secret = credentials.secret.expose();
-            assert!(!state.panicking, "as asked for");
+            assert!(!state.panicking, "scripted panic");
             if state.misconfigured {
                 return Err(responded(FailureClass::Misconfigured));
             }
@@ -278,13 +278,13 @@ impl TokenSource for FakeEndpoint {
     async fn revoke(&self, _: &Credentials, token: &HeaderValue) -> Option<Result<(), TokenFailure>> {
         self.with(|state| {
             state.revoked.push(token.to_str().unwrap().to_owned());
-            assert!(!state.revocation_panics, "as asked for");
+            assert!(!state.revocation_panics, "scripted panic");
         });
         Some(Ok(()))
     }
 }
 
-/// A failure of which the endpoint gave notice in a complete response.
+/// A failure with a complete response.
 pub(super) fn responded(class: FailureClass) -> TokenFailure {
     TokenFailure::new(class, "scripted").with_disposition(Disposition::Responded)
 }
@@ -296,7 +296,7 @@ pub(super) fn start_with(endpoint: &FakeEndpoint) -> (TokenReader, TokenControl)
     (reader, control)
 }
 
-/// The App Key and the token of the current token.
+/// The values of App Key and token in the current header fields.
 fn fields(reader: &TokenReader) -> [String; 2] {
     let token = reader.usable().unwrap();
     token.as_ref().unwrap().headers().each_ref().map(|(_, value)| value.to_str().unwrap().to_owned())
@@ -307,7 +307,7 @@ pub(super) async fn hours(hours: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p06_new_credentials_are_used_once_they_obtained_a_token() {
+async fn p06_new_credentials_are_used_after_their_first_token() {
     let endpoint = FakeEndpoint::accepting(&["secret-1", "secret-2"]);
     let (mut reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
@@ -325,11 +325,11 @@ async fn p06_new_credentials_are_used_once_they_obtained_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_is_kept() {
+async fn p06_a_wrong_new_secret_is_tried_once_and_the_old_kept() {
     let endpoint = FakeEndpoint::accepting(&["secret-1"]);
     let (reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
-    // Three typing errors spend the id's budget; the proven credentials are not stopped by that.
+    // Three wrong secrets spend the id's budget, which does not stop the proven credentials.
     for wrong in ["wrong-1", "wrong-2", "wrong-3", "wrong-4", "wrong-1"] {
         control.rotate(credentials(Scheme::OAuth2, "id", wrong)).await;
         pass(Duration::from_secs(600), Duration::from_secs(5), || assert!(reader.usable().is_some())).await;
@@ -339,7 +339,7 @@ async fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_is_kept() {
     hours(10).await;
     assert!(endpoint.calls("secret-1") > 10 && reader.state() == State::Fresh);
 
-    // The typing error is taken back: nothing is left of it.
+    // When the previous secret is restored, the candidate is dropped.
     control.rotate(credentials(Scheme::OAuth2, "id", "secret-1")).await;
     hours(1).await;
     assert_eq!(reader.status().lockout.candidate, None);
@@ -358,7 +358,7 @@ async fn p06_correct_credentials_end_a_rejection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n18_a_latch_is_reset_by_an_operator_only_and_the_budget_by_an_override_only() {
+async fn n18_only_a_reset_clears_a_latch_and_an_override_a_budget() {
     let endpoint = FakeEndpoint::accepting(&[]);
     let (reader, control) = start_with(&endpoint);
     hours(1).await;
@@ -374,7 +374,7 @@ async fn n18_a_latch_is_reset_by_an_operator_only_and_the_budget_by_an_override_
 }
 
 #[tokio::test(start_paused = true)]
-async fn o01_a_refused_token_is_replaced_once_for_all_who_ask() {
+async fn o01_a_refused_token_is_replaced_once_for_all_requests() {
     let endpoint = FakeEndpoint::accepting(&["secret-1"]);
     let (reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
@@ -388,7 +388,7 @@ async fn o01_a_refused_token_is_replaced_once_for_all_who_ask() {
         assert!(request.await.unwrap());
     }
     assert_eq!((endpoint.calls("secret-1"), reader.version()), (2, 2));
-    assert!(control.replace_refused(1).await, "who comes late with an old version finds the newer one");
+    assert!(control.replace_refused(1).await, "a late report of an old version finds the newer token");
     assert_eq!(endpoint.calls("secret-1"), 2);
     assert!(!control.replace_refused(2).await, "not again within 30 s");
     advance(Duration::from_secs(30)).await;
@@ -396,7 +396,7 @@ async fn o01_a_refused_token_is_replaced_once_for_all_who_ask() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn o02_a_storm_of_refusals_causes_ever_rarer_calls() {
+async fn o02_repeated_refusals_cause_few_token_requests() {
     let endpoint = FakeEndpoint::accepting(&["secret-1"]);
     let (reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
@@ -410,7 +410,7 @@ async fn o02_a_storm_of_refusals_causes_ever_rarer_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invalidated_token_is_gone_at_once_and_replaced_at_most_every_five_seconds() {
+async fn invalidation_is_immediate_and_replacement_rate_limited() {
     let endpoint = FakeEndpoint::accepting(&["secret-1"]);
     let (reader, control) = start_with(&endpoint);
     reader.wait().await.unwrap();
@@ -442,7 +442,7 @@ async fn a_quarantine_lasts_until_it_is_lifted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n06_a_panic_keeps_the_token_and_three_in_a_minute_end_the_task() {
+async fn n06_a_panic_keeps_the_token_and_three_end_the_task() {
     let endpoint = FakeEndpoint::accepting(&["secret-1"]);
     let (refresher, reader, control) = refresher(endpoint.clone());
     let task = tokio::spawn(refresher.run(CancellationToken::new()));
@@ -452,7 +452,7 @@ async fn n06_a_panic_keeps_the_token_and_three_in_a_minute_end_the_task() {
     assert!(reader.usable().is_some() && !task.is_finished());
     let calls = endpoint.calls("secret-1");
     pass(Duration::from_secs(299), Duration::from_secs(1), || {}).await;
-    assert_eq!(endpoint.calls("secret-1"), calls, "a call of unknown outcome is not repeated at once");
+    assert_eq!(endpoint.calls("secret-1"), calls, "a request with an unknown outcome is not repeated immediately");
     endpoint.with(|state| state.panicking = false);
     hours(2).await;
     assert!(reader.version() > 1 && reader.usable().is_some());
@@ -468,7 +468,7 @@ async fn n06_a_panic_keeps_the_token_and_three_in_a_minute_end_the_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn q10_the_heartbeat_goes_on_while_there_is_nothing_to_do() {
+async fn q10_an_idle_refresher_keeps_its_heartbeat() {
     let endpoint = FakeEndpoint::accepting(&[]);
     let (reader, _control) = start_with(&endpoint);
     pass(Duration::from_secs(600), Duration::from_secs(1), || {
@@ -478,7 +478,7 @@ async fn q10_the_heartbeat_goes_on_while_there_is_nothing_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n17_the_first_call_can_be_delayed() {
+async fn n17_the_first_token_request_can_be_delayed() {
     let endpoint = FakeEndpoint::accepting(&["secret-1"]);
     let (refresher, reader, _control) = refresher(endpoint.clone());
     tokio::spawn(refresher.delayed(Duration::from_secs(90)).run(CancellationToken::new()));
@@ -489,8 +489,8 @@ async fn n17_the_first_call_can_be_delayed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n02_at_the_instant_of_expiry_there_is_one_call_and_nobody_gets_the_old_token() {
-    // The refresh ahead of the expiry fails; the token expires; the next call takes a second.
+async fn n02_no_request_gets_the_old_token_once_it_has_expired() {
+    // The refresh ahead of the expiry fails, the token expires, and the next token request takes a second.
     let valid = token(1000);
     let mut responses = vec![(0, 200, valid.as_str())];
     responses.extend([(0, 400, ""), (1, 200, valid.as_str())]);

@@ -1,4 +1,4 @@
-//! One iteration of the refresher: it handles a command, or makes the due token request.
+//! One iteration of the refresher: handles one command, or makes the token request that is due.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -17,16 +17,20 @@ use crate::{
     token::{CandidateState, LockoutStatus, classify::FailureClass, endpoint::PROVEN_TIMEOUT},
 };
 
-/// The minimum time between two token requests that are made early, by command.
+/// The minimum time between a token request and one that a command makes due early.
 const MIN_REQUEST_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The wait when no request is due, for example after a rejection. It only keeps simulated clocks from waking up needlessly: on
+/// any other clock, [`sleep_until_capped`](crate::token::Clock::sleep_until_capped) limits each sleep to ten seconds.
+const NOTHING_DUE: Duration = Duration::from_secs(3600);
+
 impl<S: TokenSource> Refresher<S> {
-    /// Waits for the next thing to do, ten seconds at most, and does it.
+    /// Waits for a command or a due request, ten seconds at most, and handles it. Breaks when `stop` is cancelled.
     pub(super) async fn tick(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let clock = self.writer.clock();
         self.writer.beat();
         let now = clock.now();
-        // One command between two token requests: neither a command nor a due request waits for all of the others.
+        // Commands and due requests alternate, so neither can starve the other.
         if !self.handled_command_last
             && let Ok(command) = self.commands.try_recv()
         {
@@ -42,7 +46,7 @@ impl<S: TokenSource> Refresher<S> {
         if let Some(slot) = self.due_slot(now) {
             return self.request_token(slot, stop).await;
         }
-        let next = self.next_due().unwrap_or(now + Duration::from_secs(3600));
+        let next = self.next_due().unwrap_or(now + NOTHING_DUE);
         select! {
             biased;
             () = stop.cancelled() => ControlFlow::Break(()),
@@ -151,10 +155,10 @@ impl<S: TokenSource> Refresher<S> {
                         }
                     }
                 }
-                warn!(target: AUDIT, override_budget, ?decision, "latch reset asked for");
+                warn!(target: AUDIT, override_budget, ?decision, "lock-out reset requested");
                 let _ = reply.send(Ok(decision));
             }
-            // The first credentials were read long ago.
+            // Cannot happen: the first credentials have been read.
             Command::FirstLoadFailed(..) => {}
             Command::Rotate(credentials) => {
                 let candidate = CredentialState::new(*credentials, &self.lockout, self.source.host(), now);
@@ -162,7 +166,7 @@ impl<S: TokenSource> Refresher<S> {
                 if known(&self.current) {
                     self.candidate = None;
                 } else if !self.candidate.as_ref().is_some_and(known) {
-                    info!(target: AUDIT, "new credentials were loaded; they take over once they have minted a token");
+                    info!(target: AUDIT, "new credentials loaded; switching to them once they have obtained a token");
                     self.candidate = Some(candidate);
                 }
             }
@@ -171,8 +175,7 @@ impl<S: TokenSource> Refresher<S> {
         ControlFlow::Continue(())
     }
 
-    /// Replaces the token of `version`, which the upstream refused. The reply is sent when a newer one is there, and dropped when none
-    /// will be fetched.
+    /// Replaces the token of `version`, which the upstream refused. Sends `reply` when there is a newer token, and drops it otherwise.
     async fn replace_refused(
         &mut self,
         version: u64,
@@ -180,10 +183,10 @@ impl<S: TokenSource> Refresher<S> {
         stop: &CancellationToken,
     ) -> ControlFlow<()> {
         let now = self.writer.clock().now();
-        // After a failure a request is due anyway, and the server may have asked for the pause until then.
+        // After a failure, the next request is scheduled already, and the server may have requested that pause.
         let can = !self.quarantined && self.current.due.is_some() && self.current.failure.is_none();
         if self.writer.version() == version && can && self.early_refreshes.allows(now) {
-            info!(target: AUDIT, { token.version = version }, "the upstream refused the token; a new one is fetched");
+            info!(target: AUDIT, { token.version = version }, "the upstream refused the token; fetching a new one");
             self.request_token(CredentialSlot::Current, stop).await?;
         }
         if self.writer.version() > version && !self.quarantined {
@@ -192,12 +195,12 @@ impl<S: TokenSource> Refresher<S> {
         ControlFlow::Continue(())
     }
 
-    /// Takes the token away at once, and then revokes it, where that can be done.
+    /// Withdraws the token immediately, then revokes it if the scheme and the lock-out guard allow it.
     async fn drop_token(&mut self, stop: &CancellationToken) {
         let token = self.writer.withdraw();
         self.publish_status();
         let Some(token) = token else { return };
-        // The request would carry the secret, and be an attempt that is not on record.
+        // A revocation carries the client secret, so with unproven credentials it would be an unrecorded attempt.
         if !self.current.proven || self.current.decide(&self.lockout) != Decision::Allowed {
             return;
         }
@@ -212,7 +215,7 @@ impl<S: TokenSource> Refresher<S> {
             None => {}
             Some(Ok(())) => info!(target: AUDIT, "the dropped token was revoked"),
             Some(Err(failure)) => {
-                warn!(target: AUDIT, error = %failure, "the dropped token was not revoked");
+                warn!(target: AUDIT, error = %failure, "cannot revoke the dropped token");
                 if failure.class == FailureClass::Rejected {
                     self.latch(CredentialSlot::Current, None);
                 }
@@ -220,7 +223,7 @@ impl<S: TokenSource> Refresher<S> {
         }
     }
 
-    /// Makes the next request due as soon as [`MIN_REQUEST_INTERVAL`] allows, unless none may be made.
+    /// Makes the next request due as soon as [`MIN_REQUEST_INTERVAL`] allows, unless requests are suspended.
     fn schedule_soon(&mut self, now: BootInstant) {
         let earliest = self.last_request.map_or(now, |last| now.max(last + MIN_REQUEST_INTERVAL));
         self.current.due = self.current.due.map(|_| earliest);

@@ -6,7 +6,7 @@ use crate::token::Clock;
 
 const ALMOST_ONE: f64 = 0.999_999_999;
 
-/// The instant at which every streak here begins.
+/// The start of every streak in these tests.
 fn start() -> BootInstant {
     Clock::Boot.now()
 }
@@ -31,7 +31,7 @@ fn a_token_is_usable_until_the_skew_before_its_end() {
 }
 
 #[test]
-fn a_lifetime_is_clamped_and_defaulted() {
+fn a_lifetime_has_bounds_and_a_default() {
     assert_eq!(Lifetime::new(None, seconds(7200)), lifetime(7200));
     assert_eq!(lifetime(0), lifetime(1));
     assert_eq!(lifetime(u64::MAX), lifetime(86_400));
@@ -54,7 +54,7 @@ fn m03_a_tiny_lifetime_is_not_refreshed_in_a_hot_loop() {
 }
 
 #[test]
-fn n15_backoff_grows_with_full_jitter_up_to_its_cap() {
+fn n15_backoff_has_full_jitter_and_a_cap() {
     let (mut streak, now) = (FailureStreak::default(), start());
     let highest: Vec<u64> = (0..9)
         .map(|_| {
@@ -70,7 +70,7 @@ fn n15_backoff_grows_with_full_jitter_up_to_its_cap() {
 }
 
 #[test]
-fn the_cap_shrinks_with_what_is_left_of_the_token() {
+fn the_backoff_cap_shrinks_with_the_remaining_lifetime() {
     let highest = |remaining| {
         let mut streak = FailureStreak { failures: 20, ..FailureStreak::default() };
         streak
@@ -90,7 +90,7 @@ fn rejected_credentials_are_never_tried_again() {
 }
 
 #[test]
-fn m16_a_configuration_failure_is_tried_again_in_growing_steps_for_ever() {
+fn m16_configuration_failures_are_retried_in_growing_steps() {
     let mut streak = FailureStreak::default();
     let waits: Vec<u64> = (0..5)
         .map(|_| {
@@ -117,8 +117,8 @@ fn server_error(status: u16, readable: bool) -> TokenFailure {
     TokenFailure { status, readable, ..failure(FailureClass::Transient) }
 }
 
-/// The waits after `failures`, each attempt made when the wait before it is over. `remaining` is for each the time that the
-/// token still lives.
+/// The waits after `failures`, each attempt made at the end of the previous wait. `remaining` has, for each attempt, the seconds
+/// for which the token is still usable; the last one repeats.
 fn waits(failures: &[TokenFailure], remaining: &[u64], jitter: f64) -> Vec<f64> {
     let (mut streak, mut now) = (FailureStreak::default(), start());
     let each = failures.iter().zip(remaining.iter().chain(std::iter::repeat(remaining.last().unwrap())));
@@ -131,7 +131,7 @@ fn waits(failures: &[TokenFailure], remaining: &[u64], jitter: f64) -> Vec<f64> 
 }
 
 #[test]
-fn a_gateway_fault_of_seconds_causes_no_long_step() {
+fn a_short_gateway_fault_causes_no_long_wait() {
     for (status, readable, remaining) in
         [(502, false, 0), (503, false, 0), (504, false, 0), (502, true, 0), (503, false, 3_600), (500, false, 0)]
     {
@@ -143,12 +143,12 @@ fn a_gateway_fault_of_seconds_causes_no_long_step() {
 }
 
 #[test]
-fn unusable_responses_cause_long_steps_after_five_and_a_minute() {
+fn unusable_responses_slow_down_after_five_and_a_minute() {
     let long = |failure: &TokenFailure, remaining, jitter| {
         waits(&vec![failure.clone(); 90], &[remaining], jitter).iter().position(|wait| *wait >= 300.0)
     };
     let malformed = failure(FailureClass::Malformed);
-    // With the shortest waits, of a second each, the minute decides; with the longest, 1 + 2 + 4 + 8 + 16 + 32 s do.
+    // With the shortest waits, of a second each, the minute is the limit; with the longest, 1 + 2 + 4 + 8 + 16 + 32 s exceed it.
     assert_eq!(long(&malformed, 0, 0.0), Some(60));
     assert_eq!(long(&malformed, 0, ALMOST_ONE), Some(6));
     assert_eq!(long(&server_error(500, false), 3_600, 0.0), Some(60));
@@ -157,7 +157,7 @@ fn unusable_responses_cause_long_steps_after_five_and_a_minute() {
         assert_eq!(long(&failure, 3_600, ALMOST_ONE), None, "{failure:?}");
     }
 
-    // Two hours apart, two are not five in a row; and another failure between them begins the run again.
+    // Four failures two hours apart are not five in a row, and a different failure in between restarts the run.
     let (mut streak, now) = (FailureStreak::default(), start());
     for hours in 0..4 {
         assert!(streak.wait_after(&malformed, now + seconds(hours * 7_200), Duration::ZERO, 0.5).unwrap() < SLOW_STEP);
@@ -171,9 +171,11 @@ fn unusable_responses_cause_long_steps_after_five_and_a_minute() {
 }
 
 #[test]
-fn without_a_token_a_minute_is_the_longest_wait_for_ten_then_two() {
-    let patient = TokenFailure { retry_after: Some(seconds(900)), ..server_error(503, true) };
-    for failure in [failure(FailureClass::Transient), server_error(500, false), server_error(502, false), patient] {
+fn without_a_token_waits_are_capped_at_one_then_two_minutes() {
+    let long_retry_after = TokenFailure { retry_after: Some(seconds(900)), ..server_error(503, true) };
+    for failure in
+        [failure(FailureClass::Transient), server_error(500, false), server_error(502, false), long_retry_after]
+    {
         for jitter in [0.5, ALMOST_ONE] {
             let waits = waits(&vec![failure.clone(); 60], &[0], jitter);
             let mut passed = 0.0;
@@ -188,7 +190,7 @@ fn without_a_token_a_minute_is_the_longest_wait_for_ten_then_two() {
 }
 
 #[test]
-fn the_ten_minutes_count_from_the_end_of_the_token() {
+fn a_long_outage_counts_from_the_end_of_the_token() {
     let down = failure(FailureClass::Transient);
     let (mut streak, now) = (FailureStreak { failures: 20, ..FailureStreak::default() }, start());
     let mut after = |at: u64, remaining: u64| {
@@ -197,18 +199,18 @@ fn the_ten_minutes_count_from_the_end_of_the_token() {
     };
     assert_eq!(after(0, 7_200), 60);
     assert_eq!(after(7_160, 40), 5);
-    // It ended at 7,200 s.
+    // The token ended at 7,200 s.
     assert_eq!(after(7_230, 0), 60);
     assert_eq!(after(7_799, 0), 60);
     assert_eq!(after(7_800, 0), 120);
-    // Another one came from elsewhere, and was withdrawn before its end.
+    // A second token was published, then withdrawn before its expiry.
     assert_eq!(after(7_900, 3_600), 60);
     assert_eq!(after(8_000, 0), 60);
     assert_eq!(after(8_600, 0), 120);
 }
 
 #[test]
-fn a_long_wait_does_not_go_on_after_the_token_has_ended() {
+fn a_long_wait_does_not_outlast_the_token() {
     let requested = |wait| TokenFailure { retry_after: Some(seconds(wait)), ..server_error(503, true) };
     let wait = |failure: &TokenFailure, remaining: u64, jitter: f64| {
         FailureStreak::default().wait_after(failure, start(), seconds(remaining), jitter).unwrap().as_secs_f64()
@@ -225,7 +227,7 @@ fn a_long_wait_does_not_go_on_after_the_token_has_ended() {
 }
 
 #[test]
-fn other_failures_keep_their_schedules_without_a_token() {
+fn other_failures_keep_their_waits_without_a_token() {
     for (class, longest) in
         [(FailureClass::Certificate, 300.0), (FailureClass::Redirect, 300.0), (FailureClass::Throttled, 60.0)]
     {
@@ -237,7 +239,7 @@ fn other_failures_keep_their_schedules_without_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn o02_refusals_that_go_on_cause_ever_rarer_refreshes() {
+async fn o02_repeated_refusals_increase_the_refresh_pause() {
     use tokio::time::{Instant, advance};
 
     let clock = crate::token::Clock::Tokio(Instant::now());
@@ -253,7 +255,7 @@ async fn o02_refusals_that_go_on_cause_ever_rarer_refreshes() {
     advance(seconds(3600)).await;
     assert!(limiter.allows(clock.now()));
     advance(seconds(30)).await;
-    assert!(limiter.allows(clock.now()), "after a quiet hour the pause is short again");
+    assert!(limiter.allows(clock.now()), "after an hour without refusals the pause is back to its minimum");
 }
 
 fn any_class() -> impl Strategy<Value = FailureClass> {
@@ -262,7 +264,7 @@ fn any_class() -> impl Strategy<Value = FailureClass> {
 
 proptest! {
     #[test]
-    fn the_time_to_the_next_call_is_never_zero(
+    fn the_wait_until_the_next_request_is_never_zero(
         classes in prop::collection::vec(any_class(), 1..50), remaining in 0_u64..100_000, requested in prop::option::of(0_u64..10_000),
         jitter in 0.0..1.0_f64,
     ) {
@@ -277,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn a_long_enough_token_is_refreshed_before_its_usable_end(s in 60_u64..200_000, jitter in 0.0..1.0_f64) {
+    fn a_token_of_a_minute_or_more_is_refreshed_in_time(s in 60_u64..200_000, jitter in 0.0..1.0_f64) {
         let lifetime = lifetime(s);
         prop_assert!(lifetime.refresh_after(seconds(10), jitter) < lifetime.usable_for());
     }

@@ -1,7 +1,7 @@
-//! OAuth 2.0 client credentials (RFC 6749, 4.4) with the vendor's App Key beside them.
+//! OAuth 2.0 client credentials (RFC 6749, 4.4), plus the vendor's App Key.
 //!
-//! This product's specification has the credentials in a JSON body; the RFC has them in a form, or in an `Authorization` of
-//! type Basic. All three can be chosen, since nobody could confirm the vendor's choice.
+//! This product's specification puts the credentials in a JSON body; the RFC puts them in a form body or in `Authorization:
+//! Basic`. All three are configurable, because the vendor's choice could not be confirmed.
 
 use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
@@ -10,20 +10,20 @@ use zeroize::Zeroizing;
 use super::{JSON, NAMES_AND_PUNCTUATION, json};
 use crate::credentials::{Credentials, basic};
 
-/// The path of the token endpoint where none is configured.
+/// The default path of the token endpoint.
 pub const TOKEN_PATH: &str = "/oauth/token";
 
 const FORM: (HeaderName, HeaderValue) =
     (header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
 
-/// Where the credentials of a token call go (`auth.encoding`).
+/// Where a token request carries the credentials (`auth.encoding`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// A JSON body.
     Json,
     /// A form body (RFC 6749, 2.3.1).
     Form,
-    /// `Authorization: Basic` (RFC 6749, 2.3.1), the rest in a form body.
+    /// `Authorization: Basic` (RFC 6749, 2.3.1); the other parameters are in a form body.
     Basic,
 }
 
@@ -52,8 +52,8 @@ pub fn token_request(credentials: &Credentials, encoding: Encoding, scope: Optio
     form(credentials, encoding, fields)
 }
 
-/// The revocation request (RFC 7009, 2.1) for the token in `bearer`, a value of `Authorization`. JSON is no form of it, so it
-/// is a form whatever the token request was.
+/// The revocation request (RFC 7009, 2.1) for the token in `bearer`, a value of `Authorization`. The RFC defines no JSON body for
+/// it, so the body is a form for every [`Encoding`].
 pub fn revocation_request(credentials: &Credentials, encoding: Encoding, bearer: &HeaderValue) -> Option<RequestParts> {
     let token = bearer.to_str().ok()?.strip_prefix("Bearer ")?;
     Some(form(credentials, encoding, vec![("token", token), ("token_type_hint", "access_token")]))
@@ -67,16 +67,16 @@ fn form<'a>(credentials: &'a Credentials, encoding: Encoding, mut fields: Vec<(&
     } else {
         fields.extend([("client_id", id), ("client_secret", secret)]);
     }
-    // Never moved while it grows, as with JSON.
+    // As for JSON, the buffer must not be reallocated.
     let capacity = fields.iter().map(|(_, value)| URL_ENCODED * value.len()).sum::<usize>() + NAMES_AND_PUNCTUATION;
     let body = form_urlencoded::Serializer::new(String::with_capacity(capacity)).extend_pairs(fields).finish();
     (headers, Zeroizing::new(body.into_bytes()))
 }
 
-/// What a byte becomes at most: `%00`.
+/// The longest encoding of one byte: `%00`.
 const URL_ENCODED: usize = 3;
 
-/// RFC 6749, 2.3.1: id and secret are form-encoded before they are joined, so that neither can hold a colon.
+/// RFC 6749, 2.3.1: id and secret are form-encoded before they are joined, so neither contains a colon.
 fn form_encoded(text: &str) -> Zeroizing<String> {
     let mut encoded = Zeroizing::new(String::with_capacity(URL_ENCODED * text.len()));
     encoded.extend(form_urlencoded::byte_serialize(text.as_bytes()));

@@ -1,5 +1,5 @@
-//! Partner authentication, as the vendor's published API documents it: id and secret as JSON, an answer with nothing but a
-//! token, which then goes in a header field of its own.
+//! Partner authentication, as the vendor's published API documents it: the request carries id and secret as JSON, the response has
+//! only a token, and requests carry that token in a separate header field.
 
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -7,10 +7,10 @@ use zeroize::Zeroizing;
 use super::json;
 use crate::credentials::Credentials;
 
-/// The path of the token endpoint where none is configured.
+/// The default path of the token endpoint.
 pub const TOKEN_PATH: &str = "/aggregation/v2/partners/authentication";
 
-/// The JSON body of the token call.
+/// The JSON body of the token request.
 pub fn body(credentials: &Credentials) -> Zeroizing<Vec<u8>> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]

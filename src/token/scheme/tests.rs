@@ -42,7 +42,7 @@ fn p03_oauth2_in_json_is_the_specified_body() {
 }
 
 #[test]
-fn oauth2_in_a_form_and_in_basic_are_those_of_the_rfc() {
+fn oauth2_form_and_basic_follow_the_rfc() {
     let form = Config { encoding: Encoding::Form, scope: Some("a b".to_owned()), ..config() };
     let request = token_request(&special(Scheme::OAuth2), &form);
     let (headers, body) = text(&request);
@@ -60,7 +60,7 @@ fn oauth2_in_a_form_and_in_basic_are_those_of_the_rfc() {
 }
 
 #[test]
-fn partner_authentication_is_what_the_vendor_documents() {
+fn partner_request_matches_the_vendor_documentation() {
     let request = token_request(&special(Scheme::Partner), &config());
     let (headers, body) = text(&request);
     assert_eq!(request.path, "/aggregation/v2/partners/authentication");
@@ -77,7 +77,7 @@ fn partner_authentication_is_what_the_vendor_documents() {
 }
 
 #[test]
-fn d07_the_headers_are_those_of_the_scheme_and_sensitive() {
+fn d07_auth_headers_follow_the_scheme_and_are_sensitive() {
     let fields = |scheme, config: &Config| {
         let auth_headers = auth_headers(&credentials(scheme, "id", "secret"), config, &issued(true));
         assert!(auth_headers.headers.iter().all(|(_, value)| value.is_sensitive()));
@@ -97,7 +97,7 @@ fn d07_the_headers_are_those_of_the_scheme_and_sensitive() {
 }
 
 #[test]
-fn a_token_is_revoked_where_a_path_for_it_is_configured() {
+fn a_token_is_revoked_only_if_a_revocation_path_is_set() {
     let bearer = HeaderValue::from_static("Bearer tok");
     let credentials = credentials(Scheme::OAuth2, "id", "secret");
     assert!(revocation_request(&credentials, &config(), &bearer).is_none());
@@ -109,7 +109,7 @@ fn a_token_is_revoked_where_a_path_for_it_is_configured() {
 }
 
 #[test]
-fn l11_a_body_is_never_moved_while_it_is_written() {
+fn l11_a_request_body_is_never_reallocated() {
     let text = "\u{1}".repeat(1000);
     let body = json(&[&text], &[&text]);
     assert!(body.len() > 6000 && body.capacity() == 6000 + NAMES_AND_PUNCTUATION, "{}", body.capacity());

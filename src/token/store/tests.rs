@@ -45,7 +45,7 @@ async fn a_token_is_never_handed_out_past_its_usable_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn n01_waiting_requests_get_the_token_as_soon_as_it_is_there() {
+async fn n01_waiting_requests_get_the_token_once_published() {
     let (mut writer, reader) = paused();
     let waiting: Vec<_> = (0..1000)
         .map(|_| {
@@ -63,7 +63,7 @@ async fn n01_waiting_requests_get_the_token_as_soon_as_it_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_ends_after_its_time_and_says_when_to_come_back() {
+async fn a_wait_times_out_with_a_retry_after() {
     let (mut writer, reader) = paused();
     let next = writer.clock().now() + Duration::from_secs(30);
     failed(&mut writer, FailureClass::Transient, Some(next));
@@ -73,7 +73,7 @@ async fn a_wait_ends_after_its_time_and_says_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejection_is_returned_at_once() {
+async fn a_rejection_is_returned_immediately() {
     let (mut writer, reader) = paused();
     failed(&mut writer, FailureClass::Rejected, None);
     let started = Instant::now();
@@ -124,7 +124,7 @@ async fn the_state_follows_the_refresher_and_the_time() {
 }
 
 #[test]
-fn n10_concurrent_readers_always_see_one_whole_token_and_versions_only_grow() {
+fn n10_readers_see_consistent_tokens_with_growing_versions() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     let (mut writer, reader) = channel(Clock::Boot, WAIT);
@@ -152,7 +152,7 @@ fn n10_concurrent_readers_always_see_one_whole_token_and_versions_only_grow() {
 }
 
 #[test]
-fn n09_no_wake_up_is_lost_between_looking_and_waiting() {
+fn n09_no_wake_up_is_lost_between_check_and_wait() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     for _ in 0..2_000 {
         let (mut writer, reader) = channel(Clock::Boot, Duration::from_secs(60));

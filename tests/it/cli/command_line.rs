@@ -192,7 +192,7 @@ fn without_a_command_it_serves() {
     let serve = serve_command(&upstream, &[]);
     command.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let process = Process::start(command);
-    process.wait_for_log("token minted");
+    process.wait_for_log("token obtained");
 }
 
 #[test]

@@ -84,8 +84,8 @@ fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() 
     let upstream = Upstream::start_raw(move |_| Reply::Held(held.clone(), Vec::new()));
     let proxy = Proxy::launch(&upstream, &[]);
     let url = format!("http://{}", proxy.ops);
-    check(&["health", "--url", &url], &[], 1, &["not ok: no token was obtained yet", "/readyz returned 503"]);
-    check(&["health", "startup", "--url", &url], &[], 1, &["not ok: the first token call has not ended yet"]);
+    check(&["health", "--url", &url], &[], 1, &["not ok: no token has been obtained yet", "/readyz returned 503"]);
+    check(&["health", "startup", "--url", &url], &[], 1, &["not ok: the first token request has not completed yet"]);
     check(&["health", "live", "--url", &url], &[], 0, &["ok"]);
 
     let dead = ClosedPort::new();
@@ -113,7 +113,12 @@ fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
     let proxy = Proxy::launch(&upstream, &[]);
     let url = format!("http://{}", proxy.ops);
     let short = ["--url", &url, "--timeout", "2s"];
-    check(&[&["wait"], &short[..]].concat(), &[], 1, &["/readyz did not pass within 2s", "no token was obtained yet"]);
+    check(
+        &[&["wait"], &short[..]].concat(),
+        &[],
+        1,
+        &["/readyz did not pass within 2s", "no token has been obtained yet"],
+    );
     check(&["wait", "live", "--url", &url], &[], 0, &["ok"]);
     let mut waiting = [start(&["wait", "--url", &url], &[]), start(&["wait", "startup", "--url", &url], &[])];
     upstream.wait_for("/oauth/token");
@@ -160,16 +165,16 @@ fn shutdown_over_the_socket_drains_as_a_signal_does_and_a_signal_after_it_change
     let socket = dir.path().join("admin.sock").display().to_string();
     let (gate, _upstream, mut proxy, mut client) = in_flight(&[("FINICITY__ADMIN__SOCKET", &socket)]);
     let at_socket = set("admin.socket", &socket);
-    check(&["shutdown", &at_socket], &[], 0, &["the proxy drains and ends"]);
+    check(&["shutdown", &at_socket], &[], 0, &["the proxy drains and stops"]);
     assert_eq!(proxy.process.wait_for_log("draining")["reason"], "an administrator");
-    let audit = proxy.process.wait_for_log("shutdown: the proxy drains and ends");
+    let audit = proxy.process.wait_for_log("shutdown requested; the proxy drains and stops");
     assert_eq!(audit["target"], "finicity_proxy::audit");
     check(&["shutdown", &at_socket, "--wait", "--timeout", "300ms"], &[], 1, &["did not stop within 300ms"]);
     // What Kubernetes sends when it ends the pod meanwhile.
     proxy.process.signal(Signal::TERM);
-    proxy.process.wait_for_log("draining already");
+    proxy.process.wait_for_log("already draining");
     let mut waiting = start(&["shutdown", &at_socket, "--wait"], &[]);
-    waiting.wait_for_line(|line| line == "the proxy drains and ends");
+    waiting.wait_for_line(|line| line == "the proxy drains and stops");
     gate.open();
     let answer = client.read_response(false).unwrap();
     assert_eq!((answer.text().as_str(), answer.header("connection")), ("done", Some("close")));
@@ -186,7 +191,7 @@ fn a_second_signal_after_a_shutdown_ends_at_once() {
     let (_gate, _upstream, mut proxy, mut client) = in_flight(&[("FINICITY__ADMIN__SOCKET", &socket)]);
     check(&["shutdown", &set("admin.socket", &socket)], &[], 0, &[]);
     proxy.process.signal(Signal::TERM);
-    proxy.process.wait_for_log("draining already");
+    proxy.process.wait_for_log("already draining");
     client.assert_silent_for(Duration::from_millis(1100));
     proxy.process.signal(Signal::TERM);
     assert_eq!(proxy.process.wait().code(), Some(1));
@@ -206,14 +211,14 @@ fn shutdown_on_the_port_needs_the_admin_token_and_says_what_is_wrong_with_it() {
         &["shutdown", &at_closed],
         &token,
         1,
-        &["the proxy denied the request", "set FINICITY_ADMIN_TOKEN, or admin.socket"],
+        &["the proxy denied the request", "set FINICITY_ADMIN_TOKEN, or set admin.socket"],
     );
     assert_eq!(proxy.process.logs("draining").len() + closed.process.logs("draining").len(), 0);
 
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("{ADMIN_TOKEN}\n")).unwrap();
     let variables = [("FINICITY_ADMIN_TOKEN_FILE", &*file.path().display().to_string())];
-    check(&["shutdown", &at_port, "--wait"], &variables, 0, &["the proxy drains and ends", "proxy stopped"]);
+    check(&["shutdown", &at_port, "--wait"], &variables, 0, &["the proxy drains and stops", "proxy stopped"]);
     assert_eq!(proxy.process.wait().code(), Some(0));
     proxy.process.wait_for_log("drained");
 }

@@ -96,7 +96,7 @@ fn accepted_credentials_are_safe_to_roll_out() {
 #[test]
 fn rejected_credentials_are_tried_once() {
     let (upstream, state) = (vendor(), tempfile::tempdir().unwrap());
-    let parts = ["rejected, do not roll out: the token endpoint ", "answered 401", "at 5 (4 left)", "at 3 (2 left)"];
+    let parts = ["rejected, do not roll out: the token endpoint ", "returned 401", "at 5 (4 left)", "at 3 (2 left)"];
     test(&upstream, state.path(), "wrong-secret-1", 1, &parts);
     assert_eq!((upstream.received().len(), attempts(state.path()).len()), (1, 0));
     for _ in 0..3 {
@@ -150,7 +150,7 @@ fn a_response_that_is_no_rejection_is_not_counted() {
         state.path(),
         CLIENT_SECRET,
         1,
-        &["neither accepted nor rejected: ", "answered 503", "at 5 (5 left)"],
+        &["neither accepted nor rejected: ", "returned 503", "at 5 (5 left)"],
     );
     assert_eq!((upstream.received().len(), attempts(state.path()).len()), (1, 0));
 }
@@ -212,7 +212,7 @@ fn a_running_proxy_shares_what_the_test_found_out() {
     assert_eq!(sent, 2);
     // Rolled out all the same, they are not tried again.
     fs::write(mounted.path().join("client_secret"), "wrong-secret-1").unwrap();
-    proxy.process.wait_for_line(|line| line.contains("no token call is made") && line.contains("rejected before"));
+    proxy.process.wait_for_line(|line| line.contains("token requests suspended") && line.contains("rejected before"));
     assert_eq!(upstream.token_requests(), sent);
     assert_eq!(proxy.connect().get("/x").status, 200);
 }

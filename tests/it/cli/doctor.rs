@@ -323,7 +323,7 @@ fn a_wrong_secret_is_tried_once_and_then_refused() {
         command.args(arguments);
         Diagnosis::of(command)
     };
-    let parts = ["rejected, do not roll out", "answered 401", "at 5 (4 left)", "correct id, secret and App Key"];
+    let parts = ["rejected, do not roll out", "returned 401", "at 5 (4 left)", "correct id, secret and App Key"];
     run(&[]).fails("token_request", 18, &parts);
     for arguments in [&[][..], &[], &["--no-token-request"]] {
         let diagnosis = run(arguments);
@@ -353,7 +353,7 @@ fn a_response_that_is_no_token_fails_with_its_own_remedy() {
         let upstream = Upstream::start_raw(move |_| Reply::status(status, "Whatever", body));
         let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY__AUTH__STATE_DIR", &state)]));
         let answered =
-            format!("neither accepted nor rejected: the token endpoint {} answered {status}", upstream.authority());
+            format!("neither accepted nor rejected: the token endpoint {} returned {status}", upstream.authority());
         diagnosis.fails("token_request", 18, &[&answered, "at 5 (5 left)", " -> ", remedy]);
         diagnosis.has("tls", "ok", &[]);
     }
@@ -452,7 +452,7 @@ fn without_records_the_refusal_of_a_running_proxy_counts() {
     let upstream = vendor();
     let variables = [("FINICITY_CLIENT_SECRET", "wrong-secret-1")];
     let proxy = Proxy::launch(&upstream, &variables);
-    proxy.process.wait_for_line(|line| line.contains("no token call is made") || line.contains("rejected"));
+    proxy.process.wait_for_line(|line| line.contains("token requests suspended") || line.contains("rejected"));
     upstream.wait_for_requests(1, |request| request.head.starts_with("POST"));
     proxy.wait_for_metric("lockout_latched", 1);
     let diagnosis = beside(&proxy, &upstream, &variables);

@@ -42,7 +42,7 @@ fn a_name_that_does_not_exist_fails_dns() {
 fn a_closed_port_fails_tcp() {
     let dead = ClosedPort::new();
     let diagnosis = Diagnosis::of(doctor(&vendor(), &[(URL, &dead.url())]));
-    let parts = ["connection refused", "127.0.0.1:", "check upstream.url, and that a server listens there"];
+    let parts = ["connection refused", "127.0.0.1:", "check upstream.url, and that a server is listening there"];
     diagnosis.fails("tcp", 15, &parts);
     nothing_after(&diagnosis, "tcp");
 }
@@ -221,9 +221,9 @@ fn an_egress_proxy_that_is_down_or_refuses_fails_its_step() {
     nothing_after(&diagnosis, "egress_proxy");
     run("http://no-such-host.invalid:3128").fails("dns", 13, &["no-such-host.invalid:3128", "upstream.egress_proxy"]);
     for (status, parts) in [
-        (407, ["answered 407", "check FINICITY_EGRESS_PROXY_USERNAME"]),
-        (403, ["answered 403", "permit CONNECT to localhost:"]),
-        (502, ["answered 502", "can reach localhost:"]),
+        (407, ["returned 407", "check FINICITY_EGRESS_PROXY_USERNAME"]),
+        (403, ["returned 403", "allow CONNECT to localhost:"]),
+        (502, ["returned 502", "can reach localhost:"]),
     ] {
         egress.respond_with(status);
         run(&egress.url()).fails("egress_proxy", 14, &parts);

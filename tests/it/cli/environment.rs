@@ -235,13 +235,13 @@ fn a_spoiled_candidate_in_the_directory_is_not_sent() {
     }
     command.env("FINICITY__CREDENTIALS__SOURCE", "dir").env("FINICITY__CREDENTIALS__DIR", dir.path());
     let proxy = Proxy::run(command);
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     let mut failures = 0;
     for (value, reason) in [SPOILED[0], SPOILED[4], SPOILED[7]] {
         failures += 1;
         write_files(dir.path(), &[("client_secret", value)]);
         let line = proxy.process.wait_for_line(|line| {
-            line.contains("the credentials cannot be used; those in use stay") && line.contains(reason)
+            line.contains("cannot load the credentials; keeping the current ones") && line.contains(reason)
         });
         assert!(line.contains("client_secret") && !line.contains("canary-value"), "{line}");
         proxy.wait_for_metric(r#"reloads_total{outcome="failure",subject="credentials"}"#, failures);

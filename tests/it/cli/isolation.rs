@@ -170,7 +170,7 @@ fn demo_takes_keys_of_its_own_command_line() {
     let arguments: Vec<&str> =
         ["demo", "--once"].into_iter().chain(settings.into_iter().flat_map(|set| ["--set", set])).collect();
     let output = trap.check(&arguments, 0);
-    assert!(output.contains("token minted"), "the level is in effect: {output}");
+    assert!(output.contains("token obtained"), "the level is in effect: {output}");
 }
 
 #[test]
@@ -201,6 +201,6 @@ fn serve_after_a_demo_behaves_as_if_it_had_not_run() {
     assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
     assert_eq!(upstream.received().len(), 0);
     let proxy = Proxy::run(serve);
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     assert_eq!(proxy.connect().get("/x").status, 200);
 }

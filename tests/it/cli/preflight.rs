@@ -118,7 +118,7 @@ fn check_creates_no_state_directory_and_says_that_the_start_does() {
     let root = fs::canonicalize(dir.path()).unwrap();
     let state = root.join("state").display().to_string();
     for state_dir in ["state", &state] {
-        let note = format!("auth.state_dir: {state} holds no lock-out state yet; the start creates it");
+        let note = format!("auth.state_dir: {state} has no lock-out state yet; startup creates it");
         accepted(&root, &[("FINICITY__AUTH__STATE_DIR", state_dir)], &[&format!("state      in {state}"), &note]);
     }
     accepted(&root, &[], &["state      in memory only"]);
@@ -223,7 +223,7 @@ fn what_may_be_over_at_the_start_is_a_note_of_check() {
     accepted(root, &[], &["note       listen.proxy: 127.0.0.1:0 has port 0", "note       listen.admin"]);
     // The image's own default is left out where it cannot be made.
     let image = [("FINICITY_IMAGE__ADMIN__SOCKET", "/missing-directory/admin.sock")];
-    accepted(root, &image, &["note       admin.socket: cannot listen on", "the start leaves it out"]);
+    accepted(root, &image, &["note       admin.socket: cannot listen on", "startup skips this socket"]);
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn with_socket(upstream: &Upstream) -> (Proxy, tempfile::TempDir, String) {
 fn status_shows_the_state_over_the_socket() {
     let upstream = upstream();
     let (proxy, _dir, at_socket) = with_socket(&upstream);
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     let output = check(
         &["status", &at_socket],
         &[],
@@ -144,7 +144,7 @@ fn a_reset_allows_one_attempt_and_says_so() {
 fn a_reset_with_nothing_to_reset_changes_nothing() {
     let upstream = upstream();
     let (proxy, _dir, at_socket) = with_socket(&upstream);
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     for flags in [&[][..], &["--override-budget"]] {
         let arguments = [&["lockout", "reset", &at_socket], flags].concat();
         check(&arguments, &[], 0, &["nothing was locked out", "not latched"]);
@@ -233,10 +233,15 @@ fn status_shows_a_drain() {
 fn an_administrator_acts_by_commands_over_the_socket() {
     let upstream = upstream();
     let (proxy, _dir, at_socket) = with_socket(&upstream);
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     check(&["token", "invalidate", &at_socket], &[], 0, &["the token was dropped; a new one is being"]);
     proxy.process.wait_for_log("the token was invalidated");
-    check(&["quarantine", "on", &at_socket], &[], 0, &["no token until the quarantine is lifted"]);
+    check(
+        &["quarantine", "on", &at_socket],
+        &[],
+        0,
+        &["quarantined: no token is used or fetched until the quarantine is lifted"],
+    );
     check(&["status", &at_socket], &[], 0, &["token               quarantined"]);
     check(&["quarantine", "off", &at_socket], &[], 0, &["the quarantine is lifted"]);
     proxy.process.wait_for_log("the quarantine was lifted");

@@ -116,12 +116,12 @@ fn a_private_key_that_replaces_authorities_is_not_logged() {
         fs::write(&path, content).unwrap();
         proxy.process.signal(Signal::HUP);
         proxy.process.wait_for_lines(count, |line| {
-            line.contains("upstream.ca_file cannot be used; the trust of before stays") && line.contains("ca.pem")
+            line.contains("cannot load upstream.ca_file; keeping the previous trust store") && line.contains("ca.pem")
         });
     }
     fs::copy(upstream.ca_file(), &path).unwrap();
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_line(|line| line.contains("upstream.ca_file was read again"));
+    proxy.process.wait_for_line(|line| line.contains("upstream.ca_file reloaded"));
     let output = proxy.process.output();
     let lines = output.lines().filter(|line| line.contains("ca_file")).collect::<String>();
     for content in &keys {

@@ -180,7 +180,7 @@ fn the_partner_id_follows_a_rotation() {
     client.call("POST", GENERATE, &["Content-Length: 2"], b"{}");
     fs::write(&id_file, "2445583946651").unwrap();
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_log("the new credentials minted a token and have taken over");
+    proxy.process.wait_for_log("the new credentials obtained a token and are now in use");
     client.call("POST", GENERATE, &["Content-Length: 2"], b"{}");
     let received = upstream.requests();
     check(&received[0], filled("{}").as_bytes(), false);

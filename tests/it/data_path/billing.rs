@@ -117,7 +117,7 @@ fn the_count_outlives_the_process_and_is_shared_by_those_of_one_directory() {
 
     fs::write(dir.path().join("billing.json"), "spoiled").unwrap();
     let proxy = start(&upstream, "4", &state_dir);
-    proxy.process.wait_for_log("a state file cannot be used; what it held is forgotten, and it is replaced");
+    proxy.process.wait_for_log("cannot load a state file; its content is lost, and it will be replaced");
     proxy.wait_for_metric("billable_budget_left", 4);
 }
 

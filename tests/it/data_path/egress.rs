@@ -85,7 +85,7 @@ fn a_token_call_that_the_proxy_refuses_is_tried_again() {
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
     assert_eq!(proxy.process.wait_for_log("token refresh failed")["class"], "transient");
     egress.respond_with(200);
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     assert_eq!(proxy.connect().get("/x").status, 200);
 }
 

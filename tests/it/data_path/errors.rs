@@ -92,7 +92,7 @@ fn j01_an_upstream_whose_certificate_is_not_trusted_gets_nothing() {
     server_config(&other.path().join("ca.pem"), &[]);
     let ca_file = other.path().join("ca.pem").display().to_string();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__CA_FILE", &ca_file)]);
-    let line = proxy.process.wait_for_log("token refresh failed, and somebody has to look at it");
+    let line = proxy.process.wait_for_log("token refresh failed: operator action required");
     assert_eq!(line["class"], "certificate");
     assert_eq!(upstream.received().len(), 0);
 }

@@ -151,7 +151,7 @@ fn o04_a_request_that_is_too_large_to_keep_is_relayed_and_the_next_one_heals() {
     let mut client = proxy.connect();
     let answer = client.call("POST", "/large", &["Content-Length: 5"], b"hello");
     assert_eq!((answer.status, answer.text().as_str()), (401, EXPIRED));
-    proxy.process.wait_for_line(|line| line.contains("token minted") && line.contains(r#""token.version":2"#));
+    proxy.process.wait_for_line(|line| line.contains("token obtained") && line.contains(r#""token.version":2"#));
     assert_eq!(client.call("POST", "/large", &["Content-Length: 5"], b"hello").status, 200);
     assert_eq!(upstream.requests().len(), 2);
 }

@@ -150,7 +150,7 @@ fn i08_few_file_descriptors_make_callers_wait_and_nothing_fail() {
     let mut proxy = Proxy::run(command);
     let lowered = proxy.process.wait_for_line(|line| line.contains("limits.connections does not fit"));
     assert!(lowered.contains(r#""configured":10000,"limit":10,"open_files":64"#), "{lowered}");
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
 
     let clients: Vec<Client> = (0..100).map(|_| asking(&proxy, "/quick")).collect();
     proxy.process.wait_for_log("connection limit reached; closed the longest idle connection for a new one");

@@ -159,7 +159,7 @@ fn p01_wrong_rules_are_all_told_by_their_place_and_never_shown() {
         for expected in [
             "policy.allow (set by FINICITY__POLICY__ALLOW): rule 2 must be a method",
             "rule 3 must begin with *",
-            "policy.deny (set by FINICITY__POLICY__DENY): rule 1 must have a path",
+            "policy.deny (set by FINICITY__POLICY__DENY): rule 1 must have path segments",
             "policy.mode (set by FINICITY__POLICY__MODE): must be \"enforce\" or \"report\"",
             "policy.deny_billable (set by FINICITY__POLICY__DENY_BILLABLE): must be true or false",
         ] {

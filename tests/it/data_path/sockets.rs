@@ -165,7 +165,7 @@ fn k05_what_others_can_reach_is_told_at_the_start() {
         ("WARN".to_owned(), mapped.to_owned())
     );
     assert_eq!(
-        told("any user of this machine can use the credentials through it: narrow listen.socket_mode"),
+        told("any user of this machine can use the credentials through it: restrict listen.socket_mode"),
         ("WARN".to_owned(), address)
     );
     // The usual addresses are worth no warning.

@@ -244,7 +244,7 @@ fn c16_the_token_of_a_partner_has_a_placeholder_of_its_shape() {
     command.env_remove("FINICITY_CLIENT_ID").env_remove("FINICITY_CLIENT_SECRET");
     command.env("FINICITY_PARTNER_ID", "id").env("FINICITY_PARTNER_SECRET", "secret");
     let process = Process::start(command);
-    process.wait_for_log("token minted");
+    process.wait_for_log("token obtained");
     let listening = process.wait_for_log("listening");
     let address = listening["proxy"].as_str().unwrap().split(", ").next().unwrap().parse().unwrap();
     let mut client = Client::connect(address);

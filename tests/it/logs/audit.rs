@@ -87,7 +87,7 @@ fn a_run_is_logged_in_order_from_the_credentials_to_the_shutdown() {
     proxy.process.wait();
     let lines = audit(&proxy.process);
     let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
-    assert_eq!(messages, ["credentials were loaded", "token minted", "draining", "drained"]);
+    assert_eq!(messages, ["credentials were loaded", "token obtained", "draining", "drained"]);
     assert_eq!((&lines[0]["source"], &lines[0]["scheme"]), (&"environment".into(), &"oauth2".into()));
     assert_eq!(lines[2]["reason"], "SIGTERM");
 }
@@ -112,7 +112,7 @@ fn actions_are_logged_with_their_actor_and_result() {
     let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
     assert_eq!(over_port.call("POST", "/api/quarantine/lift", &[nothing, &authorization], b"").status, 200);
     proxy.process.wait_for_log("the quarantine was lifted");
-    proxy.process.wait_for_lines(3, |line| line.contains("an admin action was asked for"));
+    proxy.process.wait_for_lines(3, |line| line.contains("admin request"));
 
     let uid = format!("uid {}", rustix::process::geteuid().as_raw());
     let logged = |message: &str| {
@@ -124,10 +124,10 @@ fn actions_are_logged_with_their_actor_and_result() {
     };
     let line = |action: &str, actor: &str, status| (action.to_owned(), actor.to_owned(), Some(status));
     assert_eq!(
-        logged("an admin action was asked for"),
+        logged("admin request"),
         [line("/api/quarantine", &uid, 200), line("other", &uid, 404), line("/api/quarantine/lift", &own_address, 200)]
     );
-    assert_eq!(logged("an admin action was refused"), [line("/api/quarantine/lift", &own_address, 401)]);
+    assert_eq!(logged("admin request rejected"), [line("/api/quarantine/lift", &own_address, 401)]);
     assert!(!proxy.process.output().contains("private"));
     drop::<UnixStream>(UnixStream::connect(&socket).unwrap());
 }

@@ -72,20 +72,20 @@ fn p09_sighup_reloads_the_file_and_names_keys_that_need_a_restart() {
     let mut command = serve_command(&upstream, &[]);
     command.arg("--config").arg(&file).env_remove("FINICITY__LOG__LEVEL");
     let mut proxy = Proxy::run(command);
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
 
     write(
         "[log]\nlevel = \"finicity_proxy=debug,info\"\n[limits]\nqueue = 77\n[guard]\nhosts = [\"private.example\"]\n",
     );
     proxy.process.signal(Signal::HUP);
-    let line = proxy.process.wait_for_log("keys have changed that only a restart takes over");
+    let line = proxy.process.wait_for_log("changed settings require a restart");
     assert_eq!((&line["keys"], &line["level"]), (&"guard.hosts limits.queue".into(), &"WARN".into()));
     let line = proxy.process.wait_for_log(CHANGED);
     assert_eq!((&line["actor"], &line["current"]), (&"the configuration".into(), &"finicity_proxy=debug,info".into()));
 
     write("[log]\nlevel = \"private\"\n[limits]\nqueue = \"private\"\n");
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_lines(2, |line| line.contains("the configuration cannot be used; that of before stays"));
+    proxy.process.wait_for_lines(2, |line| line.contains("invalid configuration; keeping the previous one"));
     let mut client = Client::connect(proxy.admin);
     assert!(client.get("/api/log-level").text().starts_with(r#"{"level":"finicity_proxy=debug,info","#));
     proxy.process.signal(Signal::TERM);

@@ -106,9 +106,9 @@ fn human_logs_are_text() {
     let mut command = serve_command(&upstream, &[("FINICITY__LOG__FORMAT", "human")]);
     command.env("FINICITY__LOG__LEVEL", "info");
     let process = Process::start(command);
-    let line = process.wait_for_line(|line| line.contains("token minted"));
+    let line = process.wait_for_line(|line| line.contains("token obtained"));
     assert!(
-        line.contains(" INFO finicity_proxy::audit: token minted ") && line.contains(" token.version=1 "),
+        line.contains(" INFO finicity_proxy::audit: token obtained ") && line.contains(" token.version=1 "),
         "{line}"
     );
     assert!(!line.contains('\u{1b}'), "colours only on a terminal: {line}");
@@ -119,7 +119,7 @@ fn the_format_is_json_unless_a_terminal_reads_it() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut command = serve_command(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
     command.env_remove("FINICITY__LOG__FORMAT");
-    Process::start(command).wait_for_log("token minted");
+    Process::start(command).wait_for_log("token obtained");
     let (controller, terminal) = open_terminal();
     let mut command = serve_command(&upstream, &[("FINICITY__LOG__LEVEL", "info"), ("NO_COLOR", "1")]);
     command.stdout(terminal).stderr(std::process::Stdio::null());
@@ -316,7 +316,7 @@ fn l08_no_external_text_can_forge_a_line_of_the_text_format() {
         let socket = dir.path().join("proxy.sock");
         command.env("FINICITY__LISTEN__PROXY", format!("unix:{}", socket.display()));
         let mut process = Process::start(command);
-        process.wait_for_line(|line| line.contains("token minted"));
+        process.wait_for_line(|line| line.contains("token obtained"));
         let legal_control = "\t\u{9b}31m\u{2028}\u{202e}";
         let fields = [format!("X-Request-Id: a{legal_control}"), format!("X-Other: {legal_control}")];
         Client::connect_socket(&socket).call("GET", "/x", &fields.each_ref().map(String::as_str), b"");
@@ -326,7 +326,7 @@ fn l08_no_external_text_can_forge_a_line_of_the_text_format() {
         });
         std::fs::write(credentials.join("app_key"), "a key\twith a tab").unwrap();
         process.signal(rustix::process::Signal::HUP);
-        process.wait_for_line(|line| line.contains("cannot be used; those in use stay"));
+        process.wait_for_line(|line| line.contains("cannot load the credentials"));
         process.signal(rustix::process::Signal::TERM);
         process.wait();
         std::fs::write(credentials.join("app_key"), APP_KEY).unwrap();

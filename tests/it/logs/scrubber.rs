@@ -55,7 +55,7 @@ fn l01_a_secret_in_a_key_of_the_configuration_is_scrubbed_in_every_encoding() {
         process.allow_scrubbing();
         let line = process.wait_for_line(|line| line.contains("listening") && line.contains("[scrubbed]"));
         assert_eq!(line.matches("[scrubbed]").count(), forms.len(), "{line}");
-        process.wait_for_line(|line| line.contains("token minted"));
+        process.wait_for_line(|line| line.contains("token obtained"));
         process.signal(Signal::TERM);
         process.wait();
     }

@@ -46,7 +46,7 @@ fn echo(request: &ReceivedRequest) -> Reply {
 fn l01_the_usual_flows() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     check(&upstream, &[], |proxy| {
-        proxy.process.wait_for_log("token minted");
+        proxy.process.wait_for_log("token obtained");
         let mut client = proxy.connect();
         scan_response("an answer", &client.get("/aggregation/v1/customers?x=y"));
         scan_response("an answer", &client.call("POST", "/x", &["Content-Length: 3"], b"abc"));
@@ -60,7 +60,7 @@ fn l01_the_log_for_people() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let variables = [("FINICITY__LOG__LEVEL", "trace"), ("FINICITY__LOG__FORMAT", "human")];
     let mut process = Process::start(serve_command(&upstream, &variables));
-    process.wait_for_line(|line| line.contains("token minted"));
+    process.wait_for_line(|line| line.contains("token obtained"));
     process.signal(Signal::TERM);
     process.wait();
     assert!(process.output().contains("TRACE"));
@@ -72,7 +72,7 @@ fn l01_over_http2() {
     // The upstream offers no HTTP/2; that it is asked for changes the TLS and connection code that runs.
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     check(&upstream, &[("FINICITY__UPSTREAM__HTTP2", "auto")], |proxy| {
-        proxy.process.wait_for_log("token minted");
+        proxy.process.wait_for_log("token obtained");
         scan_response("an answer", &proxy.connect().get("/x"));
     });
 }
@@ -88,7 +88,7 @@ fn l01_through_an_egress_proxy() {
         ("FINICITY_EGRESS_PROXY_PASSWORD", EGRESS_PASSWORD),
     ];
     check(&upstream, &variables, |proxy| {
-        proxy.process.wait_for_log("token minted");
+        proxy.process.wait_for_log("token obtained");
         egress.respond_with(407);
         scan_response("a 502", &proxy.connect().get("/x"));
         egress.respond_with(200);
@@ -149,7 +149,7 @@ fn d08_l01_an_upstream_that_repeats_our_headers() {
         }
     });
     check(&upstream, &[], |proxy| {
-        proxy.process.wait_for_log("token minted");
+        proxy.process.wait_for_log("token obtained");
         for target in ["/headers", "/garbage", "/bad-field"] {
             scan_response(target, &proxy.connect().get(target));
         }
@@ -176,15 +176,15 @@ fn l01_healing_rotation_and_revocation() {
         ("FINICITY__AUTH__STATE_DIR", &dir.path().join("state").display().to_string()),
     ];
     check(&upstream, &variables, |proxy| {
-        proxy.process.wait_for_log("token minted");
+        proxy.process.wait_for_log("token obtained");
         assert_eq!(proxy.connect().get("/x").status, 200);
         proxy.process.signal(Signal::HUP);
-        proxy.process.wait_for_log("SIGHUP: reading the credentials again");
+        proxy.process.wait_for_log("SIGHUP: reloading the credentials");
         let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
         let lines = ["Content-Length: 0", authorization.as_str()];
         let response = Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"");
         scan_response("the admin port", &response);
-        proxy.process.wait_for_log("the dropped token was not revoked");
+        proxy.process.wait_for_log("cannot revoke the dropped token");
     });
 }
 
@@ -194,7 +194,7 @@ fn l01_requests_that_are_cut_off() {
     let upstream = Upstream::start(3600, move |_| Reply::Held(gate.clone(), Vec::new()));
     let variables = [("FINICITY__UPSTREAM__FIRST_BYTE_TIMEOUT", "1s"), ("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "0s")];
     check(&upstream, &variables, |proxy| {
-        proxy.process.wait_for_log("token minted");
+        proxy.process.wait_for_log("token obtained");
         scan_response("a 504", &proxy.connect().get("/x"));
         let mut client = proxy.connect();
         client.send("GET /cut HTTP/1.1\r\nHost: localhost\r\n\r\n");

@@ -34,9 +34,9 @@ fn quarantine_and_lift_over_the_socket() {
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(proxy.ops().get("/readyz").status, 200, "a quarantine takes no pod out of service");
     assert_eq!(post(&socket, "/api/quarantine/lift"), "200");
-    proxy.process.wait_for_line(|line| line.contains("token minted") && line.contains(r#""token.version":2"#));
+    proxy.process.wait_for_line(|line| line.contains("token obtained") && line.contains(r#""token.version":2"#));
     assert_eq!(proxy.connect().get("/x").status, 200);
-    for message in ["quarantine: no token until it is lifted", "the quarantine was lifted"] {
+    for message in ["quarantine started: no token is used or fetched until it is lifted", "the quarantine was lifted"] {
         assert_eq!(proxy.process.wait_for_log(message)["target"], "finicity_proxy::audit");
     }
 }
@@ -54,7 +54,7 @@ fn a_token_is_invalidated_and_revoked_with_the_admin_token() {
     assert_eq!(admin.call("POST", "/api/token/invalidate", &lines, b"").status, 200);
     let revocation = upstream.wait_for("/oauth/revoke");
     assert!(String::from_utf8_lossy(&revocation.body).starts_with("token=canarytoken1&token_type_hint=access_token&"));
-    proxy.process.wait_for_line(|line| line.contains("token minted") && line.contains(r#""token.version":2"#));
+    proxy.process.wait_for_line(|line| line.contains("token obtained") && line.contains(r#""token.version":2"#));
     assert_eq!(proxy.connect().get("/x").status, 200);
     assert!(!proxy.process.output().contains("canary"));
 }
@@ -94,7 +94,7 @@ fn guesses_at_the_admin_token_are_slowed_and_the_right_one_is_not() {
             })
         })
         .collect();
-    proxy.process.wait_for_log("an admin action was refused");
+    proxy.process.wait_for_log("admin request rejected");
     let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
     let lines = ["Content-Length: 0", authorization.as_str()];
     assert_eq!(Client::connect(proxy.admin).call("POST", "/api/quarantine/lift", &lines, b"").status, 200);

@@ -125,7 +125,7 @@ fn q03_a_request_that_never_ends_is_cut_off_when_the_drain_timeout_is_over() {
     assert_eq!((answer.header("connection"), answer.header("retry-after")), (Some("close"), None));
     client.assert_closed();
     assert_eq!(proxy.process.wait().code(), Some(1));
-    let line = &proxy.process.logs("the drain timeout is over; requests were cut off")[0];
+    let line = &proxy.process.logs("drain timeout expired; requests in flight were aborted")[0];
     assert_eq!(line["requests"], 1);
     let access = &proxy.process.logs("request")[0];
     assert_eq!((access["outcome"].as_str(), access["error.type"].as_str()), (Some("complete"), Some("draining")));
@@ -145,7 +145,7 @@ fn q03_an_answer_that_never_ends_is_cut_off_so_that_it_does_not_look_whole() {
     proxy.process.signal(Signal::TERM);
     assert!(client.read_response(false).is_err());
     assert_eq!(proxy.process.wait().code(), Some(1));
-    assert_eq!(proxy.process.logs("the drain timeout is over; requests were cut off")[0]["requests"], 1);
+    assert_eq!(proxy.process.logs("drain timeout expired; requests in flight were aborted")[0]["requests"], 1);
     assert_eq!(proxy.process.logs("request")[0]["outcome"], "aborted");
     gate.open();
 }
@@ -164,7 +164,7 @@ fn a_second_signal_ends_at_once_and_the_aborted_requests_are_counted() {
     proxy.process.signal(Signal::INT);
     assert_eq!(proxy.process.wait().code(), Some(1));
     clients.iter_mut().for_each(Client::assert_closed);
-    let stopped = proxy.process.wait_for_log("stopping at once");
+    let stopped = proxy.process.wait_for_log("forced shutdown");
     assert_eq!((stopped["reason"].as_str(), stopped["requests"].as_u64()), (Some("SIGINT"), Some(2)));
     let outcomes: Vec<_> = proxy.process.logs("request").iter().map(|line| line["outcome"].clone()).collect();
     assert_eq!(outcomes, ["aborted", "aborted"]);
@@ -182,7 +182,7 @@ fn a_second_signal_without_a_request_in_flight_ends_at_once_with_success() {
     unused.assert_silent_for(REPEAT_WINDOW);
     proxy.process.signal(Signal::TERM);
     assert_eq!(proxy.process.wait().code(), Some(0));
-    assert_eq!(proxy.process.wait_for_log("stopping at once")["requests"], 0);
+    assert_eq!(proxy.process.wait_for_log("forced shutdown")["requests"], 0);
     for client in [&mut idle, &mut unused, &mut unfinished] {
         client.assert_closed();
     }
@@ -204,7 +204,7 @@ fn signals_within_a_second_count_as_one() {
     gate.open();
     assert_eq!(client.read_response(false).unwrap().text(), "done");
     assert_eq!(proxy.process.wait().code(), Some(0));
-    assert_eq!(proxy.process.logs("stopping at once").len(), 0);
+    assert_eq!(proxy.process.logs("forced shutdown").len(), 0);
 }
 
 #[test]

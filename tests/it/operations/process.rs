@@ -89,7 +89,7 @@ fn l05_l06_other_processes_of_the_same_user_read_neither_environment_nor_memory(
     let mut command = serve_by(&program, &upstream);
     as_nobody(command.arg("serve"));
     let process = Process::start(command);
-    process.wait_for_log("token minted");
+    process.wait_for_log("token obtained");
     for file in ["environ", "mem", "maps", "auxv", "io"] {
         let read = read_by_nobody(process.id(), file);
         assert!(!read.status.success() && read.stdout.is_empty(), "{file}: {read:?}");
@@ -157,7 +157,7 @@ fn l11_replaced_tokens_and_all_but_one_copy_of_the_secret_are_overwritten() {
     let mut command = serve_command(&upstream, &[]);
     command.env_remove("FINICITY_CLIENT_SECRET").env("FINICITY_CLIENT_SECRET_FILE", &path);
     let process = Process::start(command);
-    process.wait_for_lines(3, |line| line.contains(r#""message":"token minted""#));
+    process.wait_for_lines(3, |line| line.contains(r#""message":"token obtained""#));
 
     // Only root may look, and not in every container.
     let Some(memory) = memory(process.id()) else { return };

@@ -57,7 +57,7 @@ fn q02_during_the_delay_everybody_is_served_and_told_to_go_elsewhere_and_a_secon
     proxy.connect().assert_silent_for(Duration::from_millis(1100));
     proxy.process.signal(Signal::INT);
     assert_eq!(proxy.process.wait().code(), Some(0));
-    proxy.process.wait_for_log("stopping at once");
+    proxy.process.wait_for_log("forced shutdown");
 }
 
 #[test]

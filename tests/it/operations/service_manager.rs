@@ -51,7 +51,7 @@ fn ready_follows_the_first_token_and_stopping_the_signal() {
         let (socket, gate) = (bound(&address), Gate::new());
         let upstream = upstream(&gate, || Reply::json(&token_response(1, 3600)));
         let mut proxy = Proxy::launch(&upstream, &[("NOTIFY_SOCKET", &variable)]);
-        assert_eq!(next(&socket), "STATUS=the first token call has not ended yet");
+        assert_eq!(next(&socket), "STATUS=the first token request has not completed yet");
         gate.open();
         assert_eq!(next(&socket), "READY=1\nSTATUS=serving");
         proxy.process.signal(Signal::TERM);
@@ -70,7 +70,7 @@ fn a_required_token_holds_ready_back_and_the_status_says_why() {
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("FINICITY__STARTUP__REQUIRE_TOKEN", "true")];
     let mut proxy = Proxy::launch(&upstream, &variables);
     let mut status = next(&socket);
-    if status.contains("has not ended yet") {
+    if status.contains("has not completed yet") {
         status = next(&socket);
     }
     assert!(status.starts_with("STATUS=the credentials were rejected") && status.lines().count() == 1, "{status}");

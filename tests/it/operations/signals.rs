@@ -10,7 +10,7 @@ use crate::support::{
     upstream::{Gate, Reply, Upstream, token_response},
 };
 
-const READING: &str = "SIGHUP: reading the credentials again";
+const READING: &str = "SIGHUP: reloading the credentials";
 
 #[test]
 fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain() {
@@ -28,7 +28,7 @@ fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain
     heard(1);
     assert_eq!(proxy.ops().get("/startupz").status, 503);
     first.open();
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
 
     proxy.process.signal(Signal::HUP);
     heard(2);
@@ -88,7 +88,7 @@ fn q05_a_kill_two_seconds_after_the_term_leaves_nothing_that_the_next_start_stum
     }
 
     let mut next = Proxy::launch(&upstream, &variables);
-    next.process.wait_for_line(|line| line.contains("no token call is made"));
+    next.process.wait_for_line(|line| line.contains("token requests suspended"));
     assert_eq!(upstream.token_requests(), 2, "the rejection is remembered");
     next.connect_socket().get("/x").assert_problem(503, "credentials_rejected");
     next.process.signal(Signal::TERM);

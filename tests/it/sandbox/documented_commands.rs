@@ -304,7 +304,7 @@ fn the_readme_starts_sandbox_and_proxy() {
     };
     assert_eq!(Process::start(with_variables("check")).wait().code(), Some(0));
     let proxy = Proxy::run(with_variables("serve"));
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
 }
 
 #[test]

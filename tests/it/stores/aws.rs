@@ -24,8 +24,8 @@ use crate::support::{
 const DESCRIBE: &str = "secretsmanager:DescribeSecret";
 const READ: &str = "secretsmanager:GetSecretValue";
 
-const UNUSABLE: &str = "the credentials cannot be used; those in use stay";
-const TAKEN_OVER: &str = "the new credentials minted a token and have taken over";
+const UNUSABLE: &str = "cannot load the credentials; keeping the current ones";
+const TAKEN_OVER: &str = "the new credentials obtained a token and are now in use";
 
 /// What a web identity token holds that no output may show.
 const WEB_IDENTITY: &str = "canary-web-identity-5be1";
@@ -122,7 +122,7 @@ fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
     store.put(&secret(9));
     proxy.process.signal(Signal::HUP);
     proxy.process.wait_for_log(
-        "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones",
+        "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new credentials",
     );
     proxy.process.signal(Signal::HUP);
     store.wait_for_calls("GetSecretValue", 3);
@@ -365,7 +365,7 @@ fn a_start_waits_for_a_store_that_is_down() {
     let mut command = serve_command(&upstream, &[("FINICITY__AUTH__TOKEN_WAIT", "1ms")]);
     command.envs(store.variables_of_user());
     let proxy = Proxy::run(command);
-    let unread = "the first credentials cannot be read; requests are refused until they can";
+    let unread = "cannot load the first credentials; requests fail until they are loaded";
     let problem = proxy.process.wait_for_log(unread)["problem"].as_str().unwrap().to_owned();
     assert!(problem.contains("AWS Secrets Manager did not respond"), "{problem}");
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 0);
@@ -374,7 +374,7 @@ fn a_start_waits_for_a_store_that_is_down() {
     assert_eq!(proxy.connect().get("/x").status, 503);
     // It is tried again without a signal.
     store.forward();
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     assert_serves(&proxy);
     assert_eq!(proxy.ops().get("/startupz").status, 200);
     assert!(!proxy.process.output().contains(store.secret_key()));

@@ -21,8 +21,8 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-const UNUSABLE: &str = "the credentials cannot be used; those in use stay";
-const TAKEN_OVER: &str = "the new credentials minted a token and have taken over";
+const UNUSABLE: &str = "cannot load the credentials; keeping the current ones";
+const TAKEN_OVER: &str = "the new credentials obtained a token and are now in use";
 
 /// The managed identity of the machine.
 const MACHINE: Endpoint = Endpoint::Imds(None);
@@ -116,7 +116,7 @@ fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
     azure.put(&secret(9));
     proxy.process.signal(Signal::HUP);
     proxy.process.wait_for_log(
-        "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones",
+        "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new credentials",
     );
     proxy.process.signal(Signal::HUP);
     azure.wait_for_authorized_requests(3);

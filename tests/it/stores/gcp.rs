@@ -22,8 +22,8 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-const UNUSABLE: &str = "the credentials cannot be used; those in use stay";
-const TAKEN_OVER: &str = "the new credentials minted a token and have taken over";
+const UNUSABLE: &str = "cannot load the credentials; keeping the current ones";
+const TAKEN_OVER: &str = "the new credentials obtained a token and are now in use";
 
 /// The text of the secret in its `version`.
 fn secret(version: u32) -> String {
@@ -143,7 +143,7 @@ fn start(upstream: &Upstream, google: &Google, variables: &[(&str, &str)]) -> Pr
         }
     }
     let proxy = Proxy::run(command);
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     proxy
 }
 

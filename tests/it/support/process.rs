@@ -210,7 +210,7 @@ impl Proxy {
     /// The same with further variables.
     pub fn start_with(upstream: &Upstream, variables: &[(&str, &str)]) -> Self {
         let proxy = Self::launch(upstream, variables);
-        proxy.process.wait_for_log("token minted");
+        proxy.process.wait_for_log("token obtained");
         proxy
     }
 
@@ -222,7 +222,7 @@ impl Proxy {
     /// Starts it as `command` says and waits until it listens and has a token.
     pub fn run_with_token(command: Command) -> Self {
         let proxy = Self::run(command);
-        proxy.process.wait_for_log("token minted");
+        proxy.process.wait_for_log("token obtained");
         proxy
     }
 

@@ -85,7 +85,7 @@ impl Sandbox {
     /// The proxy in front of it, as the partner `id`.
     pub fn proxy(&self, id: &str, variables: &[(&str, &str)]) -> Proxy {
         let proxy = Proxy::run(self.serve_command(id, variables));
-        proxy.process.wait_for_log("token minted");
+        proxy.process.wait_for_log("token obtained");
         proxy
     }
 

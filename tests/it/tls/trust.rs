@@ -123,7 +123,7 @@ impl MountedFile {
     }
 }
 
-const RELOADED: &str = "upstream.ca_file was read again; new connections trust what it holds now";
+const RELOADED: &str = "upstream.ca_file reloaded; new connections use the new trust store";
 
 #[test]
 fn j01_each_certificate_defect_is_rejected_and_logged() {
@@ -155,7 +155,7 @@ fn j01_each_certificate_defect_is_rejected_and_logged() {
             [("FINICITY__UPSTREAM__CA_FILE", &*ca_file), ("FINICITY__UPSTREAM__PINNED_KEYS", &valid_server.pin)];
         let rejected = upstream(&server.config);
         let proxy = Proxy::launch(&rejected, &variables);
-        let line = proxy.process.wait_for_log("token refresh failed, and somebody has to look at it");
+        let line = proxy.process.wait_for_log("token refresh failed: operator action required");
         assert_eq!(line["class"], "certificate", "{line}");
         assert!(line["error"].as_str().unwrap().contains(message), "{message}: {line}");
         assert_eq!(rejected.received().len(), 0, "nothing was sent");
@@ -201,7 +201,7 @@ fn j10_a_ca_is_replaced_while_the_proxy_runs() {
     assert_eq!(proxy.connect().get("/x").status, 200);
     let lines = ["Content-Length: 0", "Authorization: Bearer an-admin-token-of-a-test"];
     assert_eq!(Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"").status, 200);
-    proxy.process.wait_for_lines(2, |line| line.contains(r#""token minted""#));
+    proxy.process.wait_for_lines(2, |line| line.contains(r#""token obtained""#));
 
     // The old server gave out tickets; the authority that vouched for it is gone, and they with it.
     upstream.set_tls_config(old_server.config);
@@ -209,7 +209,7 @@ fn j10_a_ca_is_replaced_while_the_proxy_runs() {
 
     upstream.set_tls_config(new_server.config);
     mount.swap("-----BEGIN CERTIFICATE-----\nhalf of it");
-    let line = proxy.process.wait_for_log("upstream.ca_file cannot be used; the trust of before stays");
+    let line = proxy.process.wait_for_log("cannot load upstream.ca_file; keeping the previous trust store");
     assert_eq!((&line["level"], &line["target"]), (&"ERROR".into(), &"finicity_proxy::audit".into()));
     assert!(line["problem"].as_str().unwrap().contains(&mount.ca_file()), "{line}");
     assert_eq!(proxy.connect().get("/x").status, 200);

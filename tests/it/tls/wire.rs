@@ -193,7 +193,7 @@ fn the_environment_adds_no_key_log_no_proxy_and_no_ca() {
     let variables =
         [("SSL_CERT_FILE", ca_file.as_str()), ("SSL_CERT_DIR", &*ca_dir), ("FINICITY__UPSTREAM__CA_FILE", "")];
     let proxy = Proxy::launch(&upstream, &variables);
-    let line = proxy.process.wait_for_log("token refresh failed, and somebody has to look at it");
+    let line = proxy.process.wait_for_log("token refresh failed: operator action required");
     assert_eq!(line["class"], "certificate", "{line}");
     listener.set_nonblocking(true).unwrap();
     assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "somebody called the proxy");

@@ -60,7 +60,7 @@ fn after_a_cut_response_a_probe_comes_before_the_next_attempt() {
     assert!(lost.contains("\"unresolved\":1"), "{lost}");
     let page = proxy.ops().get("/readyz?verbose").text();
     assert!(page.contains("token requests with an unknown outcome: 1\n"), "{page}");
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
 
     let received = upstream.received();
     let order: Vec<bool> = received.iter().map(is_probe).collect();
@@ -133,7 +133,7 @@ fn proven_credentials_are_tried_at_once_after_a_restart() {
         false => Reply::Held(gate.clone(), Vec::new()),
     });
     let proxy = start(&upstream, state.path());
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     drop(proxy);
     for restart in 2..5 {
         let _proxy = start(&upstream, state.path());
@@ -248,6 +248,6 @@ fn a_probe_whose_response_ends_with_the_connection_is_answered() {
     });
     let state = tempfile::tempdir().unwrap();
     let proxy = start(&upstream, state.path());
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     assert_eq!(upstream.received().iter().filter(|request| is_probe(request)).count(), 1);
 }

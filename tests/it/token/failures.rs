@@ -133,9 +133,9 @@ fn an_egress_proxy_that_makes_no_tunnel_is_named_with_its_status() {
     let egress = EgressProxy::start();
     let address = format!("the egress proxy 127.0.0.1:{}", port(&egress.url()));
     for (status, parts) in [
-        (407, ["answered 407", "FINICITY_EGRESS_PROXY_USERNAME"]),
-        (403, ["answered 403", "permit CONNECT"]),
-        (502, ["answered 502", "can reach"]),
+        (407, ["returned 407", "FINICITY_EGRESS_PROXY_USERNAME"]),
+        (403, ["returned 403", "allow CONNECT"]),
+        (502, ["returned 502", "can reach"]),
     ] {
         egress.respond_with(status);
         let sentence = check(
@@ -153,14 +153,14 @@ fn an_egress_proxy_that_makes_no_tunnel_is_named_with_its_status() {
 #[test]
 fn an_unexpected_response_is_named_with_what_came() {
     for (status, body, parts) in [
-        (403, "canary text", ["answered 403: it forbids", "; check "]),
-        (404, "", ["answered 404: ", "auth.token_path"]),
-        (415, "{}", ["answered 415: ", "auth.encoding"]),
-        (302, "", ["answered 302: it redirects", "upstream.url"]),
-        (429, "{}", ["answered 429: ", "rate"]),
-        (503, "<html>canary text", ["answered 503: ", "status page"]),
-        (200, "{}", ["answered 200: the token answer has no token", "auth.token_path"]),
-        (401, r#"{"code":"10001"}"#, ["answered 401", "App Key"]),
+        (403, "canary text", ["returned 403: it forbids", "; check "]),
+        (404, "", ["returned 404: ", "auth.token_path"]),
+        (415, "{}", ["returned 415: ", "auth.encoding"]),
+        (302, "", ["returned 302: it redirects", "upstream.url"]),
+        (429, "{}", ["returned 429: ", "rate"]),
+        (503, "<html>canary text", ["returned 503: ", "status page"]),
+        (200, "{}", ["returned 200: the token response has no token", "auth.token_path"]),
+        (401, r#"{"code":"10001"}"#, ["returned 401", "App Key"]),
     ] {
         let upstream = Upstream::start_raw(move |_| Reply::status(status, "canary text", body));
         let endpoint = format!("the token endpoint {} ", upstream.authority());
@@ -172,7 +172,7 @@ fn an_unexpected_response_is_named_with_what_came() {
 #[test]
 fn a_response_that_breaks_off_is_named_with_how() {
     let upstream = Upstream::start_raw(|_| Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}".to_vec()));
-    check(&upstream, &[], &["the connection to the token endpoint ", &upstream.authority(), " broke: ", "; check "]);
+    check(&upstream, &[], &["the connection to the token endpoint ", &upstream.authority(), " failed: ", "; check "]);
     let upstream = Upstream::start_raw(|_| Reply::Bytes(b"canary text\r\n\r\n".to_vec()));
     let sentence = check(&upstream, &[], &[&upstream.authority(), "not valid HTTP"]);
     assert!(!sentence.contains("canary"), "{sentence}");
@@ -193,6 +193,6 @@ fn an_error_stays_in_the_status_after_its_end() {
     });
     let proxy = Proxy::start(&upstream);
     let page = proxy.ops().get("/readyz?verbose").text();
-    assert!(page.contains("s ago; a token was obtained since): the token endpoint localhost:"), "{page}");
+    assert!(page.contains("s ago; a token has been obtained since): the token endpoint localhost:"), "{page}");
     assert_eq!(proxy.connect().get("/x").status, 200);
 }

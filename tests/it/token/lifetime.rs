@@ -61,7 +61,7 @@ fn a_refresh_under_load_fails_not_one_request_and_every_reader_sees_the_new_toke
                 })
             })
             .collect();
-        proxy.process.wait_for_line(|line| line.contains("token minted") && line.contains(r#""token.version":2"#));
+        proxy.process.wait_for_line(|line| line.contains("token obtained") && line.contains(r#""token.version":2"#));
         refreshed.store(true, Ordering::Relaxed);
         readers.into_iter().map(|reader| reader.join().unwrap()).collect()
     });
@@ -153,7 +153,7 @@ fn m13_an_endless_token_answer_is_cut_at_its_limit() {
     let proxy = Proxy::launch(&upstream, &[]);
     let line = proxy.process.wait_for_line(|line| line.contains("token refresh failed"));
     assert!(
-        line.contains("\"class\":\"malformed\"") && line.contains("answered 200: the token answer is too large"),
+        line.contains("\"class\":\"malformed\"") && line.contains("returned 200: the token response is too large"),
         "{line}"
     );
 }

@@ -14,7 +14,7 @@ fn start(upstream: &Upstream, variables: &[(&str, &str)]) -> (Process, std::net:
     command.env_remove("FINICITY_CLIENT_ID").env_remove("FINICITY_CLIENT_SECRET");
     command.env("FINICITY_PARTNER_ID", CLIENT_ID).env("FINICITY_PARTNER_SECRET", CLIENT_SECRET);
     let process = Process::start(command);
-    process.wait_for_log("token minted");
+    process.wait_for_log("token obtained");
     let listening = process.wait_for_log("listening");
     let address = listening["proxy"].as_str().unwrap().split(", ").next().unwrap().parse().unwrap();
     (process, address)
@@ -41,7 +41,7 @@ fn partner_credentials_choose_what_the_vendor_documents() {
     assert_eq!((call.headers("finicity-app-key"), call.headers("accept")), (vec![APP_KEY], vec!["application/json"]));
     assert_eq!(request.headers("finicity-app-token"), ["canarytoken1"]);
     assert_eq!((request.headers("finicity-app-key"), request.headers("authorization")), (vec![APP_KEY], vec![]));
-    let minted = &process.logs("token minted")[0];
+    let minted = &process.logs("token obtained")[0];
     assert_eq!((minted["scheme"].as_str(), minted["usable_for_s"].as_u64()), (Some("partner"), Some(7169)));
 }
 
@@ -70,7 +70,7 @@ fn both_credentials_at_once_need_a_word() {
     assert_eq!(process.wait().code(), Some(78));
     assert!(process.output().contains("set auth.scheme"), "{}", process.output());
     let with_word = [&both[..], &[("FINICITY__AUTH__SCHEME", "partner")]].concat();
-    Process::start(serve_command(&upstream, &with_word)).wait_for_log("token minted");
+    Process::start(serve_command(&upstream, &with_word)).wait_for_log("token obtained");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn oauth2_can_be_spoken_as_the_rfc_has_it() {
     ] {
         let upstream = Upstream::start_raw(|_| Reply::json(&token_response(1, 3600)));
         let process = Process::start(serve_command(&upstream, &[("FINICITY__AUTH__ENCODING", encoding)]));
-        process.wait_for_log("token minted");
+        process.wait_for_log("token obtained");
         let call = &upstream.received()[0];
         assert_eq!(String::from_utf8_lossy(&call.body), body);
         assert_eq!(call.headers("content-type"), ["application/x-www-form-urlencoded"]);

@@ -159,7 +159,7 @@ fn a_second_wrong_secret_does_not_let_the_start_pass() {
         assert_eq!(proxy.ops().get("/startupz").status, 503);
     }
     proxy.process.wait_for_log(
-        "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones",
+        "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new credentials",
     );
     assert_eq!(proxy.ops().get("/startupz").status, 503);
 }

@@ -95,7 +95,7 @@ fn a_bomb_in_place_of_a_token_is_too_large() {
     let proxy = Proxy::launch(&upstream, &[]);
     let line = proxy.process.wait_for_line(|line| line.contains("token refresh failed"));
     assert!(
-        line.contains("\"class\":\"malformed\"") && line.contains("answered 200: the token answer is too large"),
+        line.contains("\"class\":\"malformed\"") && line.contains("returned 200: the token response is too large"),
         "{line}"
     );
 }

@@ -94,7 +94,7 @@ fn p05_p08_a_secret_swapped_under_load_fails_no_request() {
             });
         }
         swap(mount.path(), 2, "two");
-        proxy.process.wait_for_log("the new credentials minted a token and have taken over");
+        proxy.process.wait_for_log("the new credentials obtained a token and are now in use");
         proxy.connect().get("/after");
         done.store(true, Relaxed);
     });
@@ -161,7 +161,7 @@ fn d01_a_request_that_is_sent_again_has_the_credentials_of_one_scheme_alone() {
             let answer = scope.spawn(|| proxy.connect().get("/x"));
             upstream.wait_for("/x");
             swap_files(mount.path(), 2, &files[1]);
-            proxy.process.wait_for_log("the new credentials minted a token and have taken over");
+            proxy.process.wait_for_log("the new credentials obtained a token and are now in use");
             gate.open();
             assert_eq!(answer.join().unwrap().status, 200);
         });
@@ -183,7 +183,7 @@ fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_stays_in_use() {
     assert!(proxy.ops().get("/readyz?verbose").text().contains("new credentials: rejected"));
     // Reading the same again changes nothing.
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_log("SIGHUP: reading the credentials again");
+    proxy.process.wait_for_log("SIGHUP: reloading the credentials");
     assert_eq!(proxy.connect().get("/x").status, 200);
     let wrong = upstream.received().iter().filter(|request| secret_of(request).contains("wrong")).count();
     assert_eq!(wrong, 1);
@@ -196,7 +196,7 @@ fn p02_a_secret_that_becomes_unusable_is_told_and_the_old_one_stays_in_use() {
     let upstream = upstream(&["one"]);
     let proxy = start(&upstream, mount.path());
     swap(mount.path(), 2, "changeme");
-    let line = proxy.process.wait_for_log("the credentials cannot be used; those in use stay");
+    let line = proxy.process.wait_for_log("cannot load the credentials; keeping the current ones");
     assert!(line["problem"].as_str().unwrap().contains("client_secret holds a placeholder"), "{line}");
     assert_eq!((proxy.connect().get("/x").status, upstream.token_requests()), (200, 1));
     let metrics = proxy.ops().get("/metrics").text();
@@ -224,10 +224,10 @@ fn p09_sighup_reads_files_named_by_variables_again() {
     command.env_remove("FINICITY_CLIENT_SECRET").env_remove("FINICITY_APP_KEY");
     command.env("FINICITY_CLIENT_SECRET_FILE", &secret).env("FINICITY_APP_KEY_FILE", &key);
     let process = Process::start(command);
-    process.wait_for_log("token minted");
+    process.wait_for_log("token obtained");
     write("two");
     process.signal(Signal::HUP);
-    process.wait_for_log("the new credentials minted a token and have taken over");
+    process.wait_for_log("the new credentials obtained a token and are now in use");
     assert_eq!(upstream.token_requests(), 2);
 }
 
@@ -242,7 +242,7 @@ fn n18_a_rejection_outlives_the_process() {
     });
     for run in 0..4 {
         let mut proxy = Proxy::launch(&upstream, &[("FINICITY__AUTH__STATE_DIR", &dir)]);
-        let expected = if run == 0 { "credentials rejected" } else { "no token call is made" };
+        let expected = if run == 0 { "credentials rejected" } else { "token requests suspended" };
         proxy.process.wait_for_line(|line| line.contains(expected));
         proxy.connect().get("/x").assert_problem(503, "credentials_rejected");
         assert_eq!((proxy.ops().get("/readyz").status, proxy.ops().get("/startupz").status), (503, 200));
@@ -274,7 +274,7 @@ fn n18_a_rejection_that_comes_while_the_process_ends_is_remembered() {
     gate.open();
     assert_eq!(proxy.process.wait().code(), Some(0));
     let proxy = Proxy::launch(&upstream, &variables);
-    proxy.process.wait_for_line(|line| line.contains("no token call is made"));
+    proxy.process.wait_for_line(|line| line.contains("token requests suspended"));
     assert_eq!(upstream.received().len(), 1);
 }
 

@@ -40,7 +40,7 @@ fn a_replay_is_known_after_a_restart() {
     // What cannot be read is said and replaced.
     fs::write(dir.path().join("webhooks.json"), "{").unwrap();
     let mut proxy = start(&upstream, &service, dir.path());
-    let message = "a state file cannot be used; what it held is forgotten, and it is replaced";
+    let message = "cannot load a state file; its content is lost, and it will be replaced";
     let line = proxy.process.wait_for_log(message);
     assert!(line["file"].as_str().unwrap().ends_with("/webhooks.json"), "{line}");
     assert_eq!(post_signed(proxy.webhook.unwrap(), CLIENT_SECRET, &event(1)), 200);

@@ -31,7 +31,7 @@ fn both_secrets_are_accepted_after_a_rotation_of_the_partner_secret() {
     assert_eq!(post_signed(address, OTHER_SECRET, &event(1)), 401);
     fs::write(&secret_file, OTHER_SECRET).unwrap();
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_log("webhooks are verified by another secret; the one before it is accepted for 30 days");
+    proxy.process.wait_for_log("the webhook secret has changed; the previous one is accepted for 30 days");
     let until_taken = |secret, number| while post_signed(address, secret, &event(number)) == 401 {};
     until_taken(OTHER_SECRET, 1);
     assert_eq!(post_signed(address, CLIENT_SECRET, &event(2)), 200);
@@ -64,11 +64,11 @@ fn the_webhook_secret_takes_the_place_of_the_partner_secret_and_its_file_is_foll
     assert_eq!(post_signed(address, CLIENT_SECRET, &event(2)), 401);
     fs::write(&secret_file, "\"spoiled\"").unwrap();
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_log("the webhook secrets cannot be used; keeping the previous ones");
+    proxy.process.wait_for_log("cannot load the webhook secrets; keeping the previous ones");
     assert_eq!(post_signed(address, WEBHOOK_SECRET, &event(3)), 200);
     fs::write(&secret_file, OTHER_SECRET).unwrap();
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_log("webhooks are verified by another secret; the one before it is accepted for 30 days");
+    proxy.process.wait_for_log("the webhook secret has changed; the previous one is accepted for 30 days");
     while post_signed(address, OTHER_SECRET, &event(4)) == 401 {}
     assert_eq!(post_signed(address, WEBHOOK_SECRET, &event(5)), 200);
 }

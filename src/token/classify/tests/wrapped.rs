@@ -1,4 +1,4 @@
-//! Responses in other forms than plain JSON in UTF-8 mean the same.
+//! Encoded responses have the same meaning as plain JSON in UTF-8.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -12,7 +12,7 @@ const LOCKED: &str = r#"{"code":24302,"message":"locked"}"#;
 /// Header fields and body of a response.
 type Response = (Vec<(&'static str, &'static str)>, Vec<u8>);
 
-/// `body` in every form that has to be read like the plain one.
+/// `body` in every encoding that must be read like the plain one.
 fn wrappings(body: &[u8]) -> Vec<Response> {
     let codings = |codings: &[&'static str], body: Vec<u8>| -> Response {
         (codings.iter().map(|coding| ("content-encoding", *coding)).collect(), body)
@@ -47,7 +47,7 @@ fn wrappings(body: &[u8]) -> Vec<Response> {
     forms
 }
 
-/// What has to be the same in every form.
+/// The result that must be the same for every encoding.
 fn summary(outcome: Result<IssuedToken, TokenFailure>) -> String {
     match outcome {
         Ok(IssuedToken { token, expires_in, untyped }) => format!("{} {expires_in:?} {untyped}", token.expose()),
@@ -64,13 +64,13 @@ fn check_wrapped(status: u16, body: &str) {
 }
 
 #[test]
-fn a_token_is_read_in_every_form() {
+fn a_token_is_read_in_every_encoding() {
     check_wrapped(200, TOKEN);
     check_wrapped(201, r#"{"access_token":"t","token_type":null,"expires_in":null}"#);
 }
 
 #[test]
-fn a_rejection_is_read_in_every_form_at_any_status() {
+fn a_rejection_is_read_in_every_encoding_at_any_status() {
     for status in [200, 400, 401, 403, 429, 500, 502, 503, 504] {
         for body in [
             LOCKED,
@@ -89,14 +89,14 @@ fn a_rejection_is_read_in_every_form_at_any_status() {
 }
 
 #[test]
-fn any_other_error_is_read_in_every_form() {
+fn any_other_error_is_read_in_every_encoding() {
     for (status, body) in [(500, r#"{"code":"1"}"#), (400, r#"{"error":"invalid_scope"}"#), (302, "{}"), (429, "{}")] {
         check_wrapped(status, body);
     }
 }
 
 #[test]
-fn a_head_decides_alone_where_the_body_cannot_be_read() {
+fn the_status_decides_if_the_body_is_unreadable() {
     let cut = &gzip(LOCKED.as_bytes())[..20];
     let html = gzip(b"<html>Service Unavailable</html>");
     for body in [cut, &html, b"\x1f\x8b", b"\xff\xff\xff\xff", &[0x78, 0x9c, 0xff, 0xff]] {
@@ -121,7 +121,7 @@ fn a_head_decides_alone_where_the_body_cannot_be_read() {
 }
 
 #[test]
-fn damaged_data_may_reject_and_gives_no_token() {
+fn damaged_data_can_reject_but_yields_no_token() {
     let damaged = |body: &str| {
         let mut body = gzip(body.as_bytes());
         let checksum = body.len() - 8;
@@ -133,13 +133,13 @@ fn damaged_data_may_reject_and_gives_no_token() {
     assert_eq!(failure.class, FailureClass::Malformed);
     assert!(failure.reason.contains("damaged"), "{failure}");
     assert_eq!(classify_bytes(503, &gzipped, &damaged(LOCKED)).unwrap_err().class, FailureClass::Rejected);
-    // Without its trailer, nothing contradicts a whole document.
+    // A complete document without its gzip trailer is accepted: no checksum contradicts it.
     let whole = gzip(TOKEN.as_bytes());
     assert!(classify_bytes(200, &gzipped, &whole[..whole.len() - 8]).is_ok());
 }
 
 #[test]
-fn a_body_that_inflates_beyond_the_limit_is_too_large() {
+fn a_body_above_the_limit_after_decompression_is_too_large() {
     let fitting = format!("{TOKEN}{}", " ".repeat(MAX_TOKEN_BODY_BYTES - TOKEN.len()));
     let larger = format!("{fitting} ");
     for (coding, encode) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("deflate", zlib), ("deflate", raw_deflate)] {
@@ -148,13 +148,13 @@ fn a_body_that_inflates_beyond_the_limit_is_too_large() {
         let failure = classify_bytes(200, &coding, &encode(larger.as_bytes())).unwrap_err();
         assert_eq!(
             (failure.class, &*failure.reason),
-            (FailureClass::Malformed, "the token answer is too large"),
+            (FailureClass::Malformed, "the token response is too large"),
             "{coding:?}"
         );
         assert_eq!(failure.disposition, Disposition::Responded);
-        let refused = format!("{}{LOCKED}", " ".repeat(MAX_BODY_BYTES - LOCKED.len()));
+        let rejection = format!("{}{LOCKED}", " ".repeat(MAX_BODY_BYTES - LOCKED.len()));
         assert_eq!(
-            classify_bytes(503, &coding, &encode(refused.as_bytes())).unwrap_err().class,
+            classify_bytes(503, &coding, &encode(rejection.as_bytes())).unwrap_err().class,
             FailureClass::Rejected
         );
         let bomb = encode(&vec![b'['; 4 * MAX_BODY_BYTES]);
@@ -164,7 +164,7 @@ fn a_body_that_inflates_beyond_the_limit_is_too_large() {
     }
 }
 
-/// Members of a token response, legal or not.
+/// Values of members of a token response, valid or not.
 fn member() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -179,7 +179,7 @@ fn member() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn a_success_means_the_same_in_every_wrapping(
+    fn a_success_is_the_same_in_every_encoding(
         token in "[!-~]{1,40}", typed in prop::option::of(member()), expires_in in prop::option::of(member()),
         others in prop::collection::btree_map("[a-z_]{1,12}", member(), 0..4), is_pretty in any::<bool>(),
     ) {
@@ -198,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_in_any_coding_are_classified_without_a_panic(
+    fn arbitrary_bytes_are_classified_without_panic(
         status in 200_u16..600, coding in "(gzip|deflate|br|identity|, ?){0,3}", body in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         for body in [gzip(&body), zlib(&body), raw_deflate(&body), body] {

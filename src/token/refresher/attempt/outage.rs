@@ -1,5 +1,5 @@
-//! The token endpoint accepts requests and hangs for twenty minutes, from the first start on: what it costs one instance and a
-//! fleet, with the right secret and with a wrong one.
+//! The token endpoint accepts requests and hangs for twenty minutes after the first start: the number of attempts of one instance
+//! and of a fleet, with a valid and with a wrong secret.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,10 +10,10 @@ use crate::token::{Clock, State};
 
 const OUTAGE: Duration = Duration::from_secs(20 * 60);
 
-/// From the end of the outage on: within this time each instance has made its next attempt.
+/// Each instance makes its next attempt within this time after the outage.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Runs `instances` through the outage and `RECOVERY` more; all of them start within a second and share nothing.
+/// Runs `instances` through the outage and `RECOVERY`. All of them start within a second and share nothing.
 async fn play(instances: usize, secret: &'static str) -> (Vendor, Vec<Instance>, Instant) {
     let vendor = Vendor::new(Mode::Hangs, &["right"]);
     let clock = Clock::Simulated(Instant::now());
@@ -26,7 +26,7 @@ async fn play(instances: usize, secret: &'static str) -> (Vendor, Vec<Instance>,
     assert_eq!(
         vendor.with(|state| state.requests.len()),
         instances,
-        "one attempt of each before the end of the outage"
+        "one attempt per instance before the end of the outage"
     );
     vendor.set(Mode::Works);
     let end = Instant::now();
@@ -34,7 +34,7 @@ async fn play(instances: usize, secret: &'static str) -> (Vendor, Vec<Instance>,
     (vendor, fleet, end)
 }
 
-/// The most attempts within one second after `end`.
+/// The maximum number of attempts in one second after `end`.
 fn peak(vendor: &Vendor, end: Instant) -> usize {
     let mut seconds: BTreeMap<u64, usize> = BTreeMap::new();
     vendor.with(|state| {
@@ -46,7 +46,7 @@ fn peak(vendor: &Vendor, end: Instant) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hanging_endpoint_costs_one_attempt_and_a_token_follows_within_a_minute() {
+async fn an_outage_costs_one_attempt_and_recovery_takes_a_minute() {
     for instances in [1, 10, 1_000] {
         let (vendor, fleet, end) = play(instances, "right").await;
         assert!(fleet.iter().all(|instance| instance.reader.state() == State::Fresh), "{instances} instances");
@@ -57,7 +57,7 @@ async fn a_hanging_endpoint_costs_one_attempt_and_a_token_follows_within_a_minut
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_secret_costs_one_more_attempt_after_the_outage_and_is_rejected() {
+async fn a_wrong_secret_is_rejected_once_after_the_outage() {
     for instances in [1, 10, 1_000] {
         let (vendor, fleet, _) = play(instances, "wrong").await;
         assert!(fleet.iter().all(|instance| instance.reader.state() == State::Rejected), "{instances} instances");

@@ -1,5 +1,5 @@
-//! Processes start, are killed, rotate and share a directory while the vendor responds, hangs or fails: whatever the order,
-//! it sees few token requests with credentials that it never accepted.
+//! Processes that share a directory start, are killed and rotate credentials while the vendor responds, hangs or fails. In any
+//! order of events, the vendor receives few token requests with credentials that it never accepted.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// One of two processes starts with one of the secrets, unless it runs.
+    /// One of two processes starts with one of the secrets, unless it is running already.
     Start(usize, usize),
     Kill(usize),
     Rotate(usize, usize),
@@ -71,7 +71,7 @@ async fn play(events: Vec<Event>, valid: &[&'static str]) -> Result<(), TestCase
             Event::Vendor(mode) => vendor.set(mode),
             Event::Pass(more) => seconds = more,
         }
-        // In steps, so that timers fire in their order; long times in coarse ones.
+        // Advance in steps, so timers fire in order; longer times in coarser steps.
         let step = Duration::from_millis(1000 * seconds / 40 + 100);
         for _ in 0..if seconds == 0 { 1 } else { 40 } {
             advance(step).await;
@@ -89,7 +89,7 @@ fn check(requests: &[(String, Instant)], valid: &[&'static str]) -> Result<(), T
     let mut since_accepted: Vec<Instant> = Vec::new();
     for (secret, at) in requests {
         if valid.contains(&secret.as_str()) {
-            // It may have been accepted, and the vendor's count of the account with it.
+            // It may have been accepted, which resets the vendor's count for the account.
             since_accepted.clear();
             continue;
         }
@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn nor_one_in_which_other_credentials_are_accepted(events in prop::collection::vec(event(), 1..60)) {
+    fn no_interleaving_with_accepted_credentials_costs_more(events in prop::collection::vec(event(), 1..60)) {
         run(events, &["right"])?;
     }
 }

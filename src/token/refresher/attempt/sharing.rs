@@ -1,4 +1,4 @@
-//! Processes that share a state directory: what one of them learns holds for the others, too.
+//! Processes that share a state directory: the findings of one apply to all.
 
 use std::{path::Path, time::Duration};
 
@@ -16,7 +16,7 @@ async fn seconds(seconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_that_one_process_ended_ends_for_the_others() {
+async fn a_hold_ends_for_all_processes() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::HangsOnTokens, &["right"]), clock());
     let one = Instance::start(&vendor, Some(dir.path()), "right", clock);
@@ -33,7 +33,7 @@ async fn a_hold_that_one_process_ended_ends_for_the_others() {
     assert_eq!((one.reader.state(), two.reader.state()), (State::Fresh, State::Fresh));
 }
 
-/// A process is killed during an attempt, which leaves it with an unknown outcome.
+/// Kills a process during an attempt, which leaves that attempt with an unknown outcome.
 async fn lose_an_attempt(vendor: &Vendor, dir: &Path, clock: Clock) {
     let instance = Instance::start(vendor, Some(dir), "right", clock);
     seconds(1).await;
@@ -41,7 +41,7 @@ async fn lose_an_attempt(vendor: &Vendor, dir: &Path, clock: Clock) {
     assert_eq!(vendor.requests(), 1);
 }
 
-/// The endpoint responds until the second attempt has been sent, and then hangs for a while.
+/// Lets the endpoint respond until the second attempt has been sent, and then hang for a while.
 async fn hang_after_the_second_attempt(vendor: &Vendor) {
     while vendor.requests() < 2 {
         seconds(1).await;
@@ -52,7 +52,7 @@ async fn hang_after_the_second_attempt(vendor: &Vendor) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_to_one_process_permits_one_attempt_of_all() {
+async fn one_probe_response_permits_one_attempt_in_total() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::HangsOnTokens, &["right"]), clock());
     lose_an_attempt(&vendor, dir.path(), clock).await;
@@ -64,7 +64,7 @@ async fn a_response_to_one_process_permits_one_attempt_of_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_permits_one_attempt_with_old_or_new_credentials() {
+async fn one_probe_response_permits_one_attempt_in_a_rotation() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::HangsOnTokens, &["right"]), clock());
     lose_an_attempt(&vendor, dir.path(), clock).await;
@@ -75,7 +75,7 @@ async fn a_response_permits_one_attempt_with_old_or_new_credentials() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejection_seen_by_another_process_ends_the_proof() {
+async fn a_rejection_in_another_process_revokes_proven_status() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
     let one = Instance::start(&vendor, Some(dir.path()), "right", clock);
@@ -85,7 +85,7 @@ async fn a_rejection_seen_by_another_process_ends_the_proof() {
     vendor.with(|state| state.valid.clear());
     minutes(60).await;
     assert_eq!(vendor.requests(), 3, "one of the two was rejected");
-    // An operator believes in a fault of the vendor's. Its responses are late.
+    // An operator assumes a fault at the vendor and resets the lock-out. The vendor's responses are slow.
     vendor.set(Mode::Slow(11));
     for instance in [&one, &two] {
         assert_eq!(instance.control.reset_latch(false).await, Ok(Decision::Allowed));
@@ -95,11 +95,11 @@ async fn a_rejection_seen_by_another_process_ends_the_proof() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_in_one_process_gives_the_proof_back_to_none() {
+async fn a_reset_does_not_restore_proven_status() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
     let one = Instance::start(&vendor, Some(dir.path()), "right", clock);
-    // Its refreshes come half an hour after those of the other one.
+    // The second process refreshes half an hour after the first.
     minutes(30).await;
     let two = Instance::start(&vendor, Some(dir.path()), "right", clock);
     minutes(1).await;
@@ -109,11 +109,11 @@ async fn a_reset_in_one_process_gives_the_proof_back_to_none() {
     vendor.set(Mode::HangsOnTokens);
     assert_eq!(one.control.reset_latch(false).await, Ok(Decision::Allowed));
     minutes(120).await;
-    assert_eq!(vendor.requests(), 5, "one rejection and two attempts of unknown outcome: {:?}", two.lockout());
+    assert_eq!(vendor.requests(), 5, "one rejection and two attempts with an unknown outcome: {:?}", two.lockout());
 }
 
 #[tokio::test(start_paused = true)]
-async fn proven_credentials_survive_a_restart_after_others_were_rejected() {
+async fn proven_status_survives_a_restart_despite_rejected_others() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
     let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
@@ -124,17 +124,17 @@ async fn proven_credentials_survive_a_restart_after_others_were_rejected() {
     }
     assert_eq!((vendor.requests(), instance.reader.state()), (4, State::Fresh));
     instance.kill().await;
-    // The Secret was put back, and the pod restarts.
+    // The Secret is restored, and the pod restarts.
     let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
     minutes(1).await;
     assert_eq!((vendor.requests(), instance.reader.state()), (5, State::Fresh));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_elsewhere_that_does_not_end_is_reported() {
+async fn a_stuck_attempt_of_another_process_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
-    // Another process has begun an attempt and was then stopped, say by a debugger or a freezer.
+    // Another process began an attempt and was then suspended, for example by a debugger or the cgroup freezer.
     let mut other = Lockout::open(Some(dir.path())).unwrap();
     let fingerprint = other.fingerprint("oauth2", "localhost", &"id".into(), &"other".into(), b"app-key");
     let BeginOutcome::Recorded(permit) = other.begin(&fingerprint, clock.unix_time(), None).unwrap() else { panic!() };
@@ -143,7 +143,7 @@ async fn an_attempt_elsewhere_that_does_not_end_is_reported() {
     assert_eq!((vendor.requests(), instance.lockout().unrecorded), (0, false));
     minutes(1).await;
     assert_eq!((vendor.requests(), instance.reader.status().phase), (0, Phase::Unrecorded));
-    assert!(instance.reader.status().attempted, "the start ends");
+    assert!(instance.reader.status().attempted, "startup completes");
     drop(permit);
     minutes(1).await;
     assert_eq!((instance.reader.state(), instance.lockout().unrecorded), (State::Fresh, false));

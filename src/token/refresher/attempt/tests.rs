@@ -1,4 +1,4 @@
-//! Attempts with unproven credentials, as the vendor sees them.
+//! Attempts with unproven credentials, from the vendor's side.
 
 use std::{
     path::Path,
@@ -20,26 +20,26 @@ use crate::{
     },
 };
 
-/// What the token endpoint does with requests.
+/// The behaviour of the token endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Responds after this time.
+    /// Responds after 20 ms.
     #[default]
     Works,
     /// Counts a wrong secret, and responds after this many seconds.
     Slow(u64),
-    /// Counts a wrong secret, and never responds, nor to probes.
+    /// Counts a wrong secret, and responds neither to token requests nor to probes.
     Hangs,
-    /// The same, but responds to probes.
+    /// Counts a wrong secret, and responds to probes only.
     HangsOnTokens,
-    /// Cannot be connected to.
+    /// Accepts no connections.
     Unreachable,
-    /// A gateway in front of it responds with 503.
+    /// A gateway in front of it returns 503.
     Fails,
 }
 
-/// The vendor: knows which secrets are right, and counts token requests with wrong ones on arrival, as it counts failed
-/// authentications.
+/// A mock vendor with a list of valid secrets. It records token requests on arrival, because the vendor counts a failed
+/// authentication even if the response is lost.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Vendor(Arc<Mutex<VendorState>>);
 
@@ -67,7 +67,7 @@ impl Vendor {
         self.with(|state| state.mode = mode);
     }
 
-    /// Token requests that reached it so far.
+    /// The number of token requests received so far.
     pub(super) fn requests(&self) -> usize {
         self.with(|state| state.requests.len())
     }
@@ -83,7 +83,7 @@ impl TokenSource for Vendor {
         let (mode, valid) = self.with(|state| {
             match state.mode {
                 Mode::Unreachable => {}
-                // A gateway responds; nothing is authenticated.
+                // The gateway responds; nothing is authenticated.
                 Mode::Fails => state.failed += 1,
                 _ => state.requests.push((secret.clone(), Instant::now())),
             }
@@ -135,7 +135,7 @@ impl TokenSource for Vendor {
     }
 }
 
-/// One process.
+/// A simulated process.
 pub(super) struct Instance {
     pub(super) reader: TokenReader,
     pub(super) control: TokenControl,
@@ -144,7 +144,7 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Starts with `secret`, and with the state in `dir`, or in memory.
+    /// Starts with `secret`. The lock-out state is in `dir`, or in memory.
     pub(super) fn start(vendor: &Vendor, dir: Option<&Path>, secret: &str, clock: Clock) -> Self {
         let (writer, reader) = channel(clock, Duration::from_secs(2));
         let (control, commands) = command_channel();
@@ -156,7 +156,7 @@ impl Instance {
         Self { reader, control, task, stop }
     }
 
-    /// Ends it in the middle of whatever it does, as SIGKILL would.
+    /// Stops it at any point, as SIGKILL would.
     pub(super) async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -187,7 +187,7 @@ async fn a_late_rejection_is_received_and_counted_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_response_costs_one_attempt_for_as_long_as_the_outage_lasts() {
+async fn an_outage_costs_one_attempt_with_unproven_credentials() {
     let vendor = Vendor::new(Mode::Hangs, &["right"]);
     let instance = Instance::start(&vendor, None, "right", clock());
     minutes(20).await;
@@ -201,7 +201,7 @@ async fn a_lost_response_costs_one_attempt_for_as_long_as_the_outage_lasts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_lost_responses_hold_the_credentials_and_a_day_later_there_is_one_more() {
+async fn three_lost_responses_hold_the_credentials_for_a_day() {
     let vendor = Vendor::new(Mode::HangsOnTokens, &["right"]);
     let instance = Instance::start(&vendor, None, "right", clock());
     minutes(10).await;
@@ -227,7 +227,7 @@ async fn three_lost_responses_hold_the_credentials_and_a_day_later_there_is_one_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_is_killed_during_an_attempt_is_remembered() {
+async fn an_attempt_of_a_killed_process_stays_on_record() {
     let dir = tempfile::tempdir().unwrap();
     let vendor = Vendor::new(Mode::Hangs, &[]);
     let clock = clock();
@@ -237,7 +237,7 @@ async fn a_process_that_is_killed_during_an_attempt_is_remembered() {
         instance.kill().await;
     }
     assert_eq!(vendor.requests(), 1);
-    // A stop in good order is no better: the request was sent.
+    // The same holds for a graceful stop, because the request was sent.
     vendor.set(Mode::HangsOnTokens);
     let instance = Instance::start(&vendor, Some(dir.path()), "wrong", clock);
     pass(Duration::from_secs(5), Duration::from_millis(500), || {}).await;
@@ -252,7 +252,7 @@ async fn a_process_that_is_killed_during_an_attempt_is_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_sent_or_was_answered_is_tried_as_often_as_before() {
+async fn unsent_or_failed_requests_are_retried_normally() {
     for mode in [Mode::Unreachable, Mode::Fails] {
         let vendor = Vendor::new(mode, &["right"]);
         let instance = Instance::start(&vendor, None, "right", clock());
@@ -267,7 +267,7 @@ async fn what_was_not_sent_or_was_answered_is_tried_as_often_as_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn proven_credentials_are_tried_again_after_lost_responses() {
+async fn proven_credentials_are_retried_after_lost_responses() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::Works, &["right"]), clock());
     let instance = Instance::start(&vendor, Some(dir.path()), "right", clock);
@@ -285,7 +285,7 @@ async fn proven_credentials_are_tried_again_after_lost_responses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_candidate_is_held_while_the_credentials_in_use_go_on() {
+async fn a_held_candidate_does_not_affect_current_credentials() {
     let vendor = Vendor::new(Mode::Works, &["right"]);
     let instance = Instance::start(&vendor, None, "right", clock());
     minutes(1).await;
@@ -297,7 +297,7 @@ async fn a_candidate_is_held_while_the_credentials_in_use_go_on() {
     assert_eq!((tried(), instance.lockout().candidate), (3, Some(CandidateState::Held)));
     pass(Duration::from_secs(20 * 3600), Duration::from_secs(5), || assert!(instance.reader.usable().is_some())).await;
     assert_eq!(tried(), 3);
-    // A scheduled refresh may be in progress at any moment.
+    // A scheduled refresh may be in progress.
     assert!(matches!(instance.reader.state(), State::Fresh | State::Refreshing));
     hours(6).await;
     assert_eq!((tried(), instance.lockout().candidate), (4, Some(CandidateState::Rejected)));
@@ -308,7 +308,7 @@ async fn an_attempt_that_cannot_be_recorded_is_not_made() {
     let dir = tempfile::tempdir().unwrap();
     let vendor = Vendor::new(Mode::Works, &["right"]);
     let clock = clock();
-    // Opened first, so that the state exists; a directory at the name of the temporary file fails every write, for root, too.
+    // Open it first to create the state. A directory with the name of the temporary file makes every write fail, even for root.
     drop(Lockout::open(Some(dir.path())).unwrap());
     let obstacle = dir.path().join("attempts.json.tmp");
     std::fs::create_dir(&obstacle).unwrap();
@@ -322,7 +322,7 @@ async fn an_attempt_that_cannot_be_recorded_is_not_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sharers_of_a_directory_make_one_attempt_together() {
+async fn processes_that_share_a_directory_make_one_attempt() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::Slow(12), &["right"]), clock());
     let start = |secret| -> Vec<Instance> {
@@ -353,7 +353,7 @@ async fn the_heartbeat_continues_during_an_attempt_and_a_probe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_before_an_attempt_sends_none() {
+async fn no_attempt_is_made_after_a_stop() {
     let dir = tempfile::tempdir().unwrap();
     let (vendor, clock) = (Vendor::new(Mode::Hangs, &[]), clock());
     for _ in 0..3 {
@@ -365,11 +365,11 @@ async fn a_stop_before_an_attempt_sends_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_that_were_rejected_revoke_no_token() {
+async fn rejected_credentials_revoke_no_token() {
     let vendor = Vendor::new(Mode::Works, &["right"]);
     let instance = Instance::start(&vendor, None, "right", clock());
     minutes(1).await;
-    // The vendor ends the credentials. The token of the time before is still in use.
+    // The vendor invalidates the credentials. The token obtained before is still in use.
     vendor.with(|state| state.valid.clear());
     minutes(46).await;
     assert_eq!((vendor.requests(), instance.reader.state()), (2, State::Degraded));
@@ -379,5 +379,5 @@ async fn credentials_that_were_rejected_revoke_no_token() {
     assert!(instance.lockout().held && instance.reader.usable().is_some());
     instance.control.quarantine().await;
     assert!(instance.reader.usable().is_none());
-    assert_eq!(vendor.with(|state| state.revocations), 0, "a revocation carries the secret, too");
+    assert_eq!(vendor.with(|state| state.revocations), 0, "a revocation carries the secret");
 }

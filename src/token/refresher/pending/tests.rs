@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Gives a token at once.
+/// A mock endpoint that issues a token immediately.
 #[derive(Debug)]
 struct Endpoint;
 
@@ -48,13 +48,13 @@ fn new_credentials() -> Credentials {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_fail_with_the_reason_until_the_credentials_are_there() {
+async fn requests_fail_with_the_reason_until_credentials_arrive() {
     let (mut reader, control, _stop) = start();
     reader.changed().await;
     assert_eq!((reader.status().phase, reader.status().scheme), (Phase::AwaitingCredentials, None));
     control.report_failed_first_load("the store is sealed".to_owned(), Duration::from_secs(30)).await;
-    let refused = reader.wait().await.unwrap_err();
-    assert_eq!(refused, Unavailable::NoToken { retry_after: Duration::from_secs(28) });
+    let error = reader.wait().await.unwrap_err();
+    assert_eq!(error, Unavailable::NoToken { retry_after: Duration::from_secs(28) });
     assert_eq!(reader.unresolved_error().as_deref(), Some("the store is sealed"));
     assert_eq!((reader.state(), reader.status().attempted), (State::Empty, false));
 
@@ -65,7 +65,7 @@ async fn requests_fail_with_the_reason_until_the_credentials_are_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_gets_the_first_token() {
+async fn a_waiting_request_gets_the_first_token() {
     let (reader, control, _stop) = start();
     let waiting = tokio::spawn(async move { reader.wait().await.map(|token| token.version()) });
     tokio::task::yield_now().await;
@@ -78,7 +78,7 @@ async fn a_quarantine_outlasts_the_wait_for_credentials() {
     let (mut reader, control, _stop) = start();
     assert!(control.quarantine().await);
     assert_eq!(reader.wait().await.unwrap_err(), Unavailable::Quarantined);
-    assert!(!reader.status().attempted, "no start has succeeded");
+    assert!(!reader.status().attempted, "startup has not succeeded");
     control.rotate(new_credentials()).await;
     while reader.status().scheme.is_none() {
         reader.changed().await;
@@ -104,7 +104,7 @@ async fn commands_are_handled_without_credentials() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wait_is_alive() {
+async fn the_heartbeat_continues_while_waiting() {
     let (reader, _control, _stop) = start();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!(reader.is_refresher_alive(crate::token::HEARTBEAT_LIMIT).await);

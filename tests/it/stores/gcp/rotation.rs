@@ -70,7 +70,7 @@ fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
     google.add(&secret(9));
     proxy.process.signal(Signal::HUP);
     proxy.process.wait_for_log(
-        "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new ones",
+        "new credentials rejected; they are not tried again, and the old ones stay in use: correct the new credentials",
     );
     proxy.process.signal(Signal::HUP);
     google.tls.wait_for_requests(3, |request| request.target().ends_with(":access"));

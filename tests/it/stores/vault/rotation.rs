@@ -115,7 +115,7 @@ fn a_wrong_secret_is_tried_once_and_the_old_one_continues() {
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));
     let proxy = proxy(&upstream, &server, dir.path());
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     server.write(&members("wrong"));
     proxy.process.wait_for_line(|line| line.contains("invalid_client") || line.contains("rejected"));
     assert_eq!(proxy.connect().get("/x").status, 200);
@@ -133,9 +133,9 @@ fn a_fault_while_it_serves_is_counted_and_the_credentials_stay() {
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));
     let proxy = proxy(&upstream, &server, dir.path());
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     let wait_for_fault = |fault: &str, message: &str| {
-        proxy.process.wait_for_line(|line| line.contains("the credentials cannot be used") && line.contains(message));
+        proxy.process.wait_for_line(|line| line.contains("cannot load the credentials") && line.contains(message));
         assert!(failures(&proxy, fault) >= 1, "{fault}");
         assert_eq!(proxy.connect().get("/x").status, 200);
     };
@@ -160,7 +160,7 @@ fn nothing_of_the_store_is_logged_at_trace() {
     let secret_id = fs::read_to_string(dir.path().join("secret_id")).unwrap().trim().to_owned();
     let role_id = fs::read_to_string(dir.path().join("role_id")).unwrap().trim().to_owned();
     let mut proxy = proxy(&upstream, &server, dir.path());
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     proxy.process.wait_for_log("renewed the lease of the Vault token");
     server.write(&json!({"client_id": CLIENT_ID, "client_secret": "good-second-secret", "app_key": APP_KEY}));
     upstream.wait_for_requests(1, |request| String::from_utf8_lossy(&request.body).contains("good-second-secret"));

@@ -16,7 +16,7 @@ use crate::support::{
     process::{Process, Proxy, program, serve_command},
 };
 
-const UNREAD: &str = "the first credentials cannot be read; requests are refused until they can";
+const UNREAD: &str = "cannot load the first credentials; requests fail until they are loaded";
 const SEALED: &str = "the server is sealed (503)";
 
 /// The output of a command of the program against the proxy with this admin socket.
@@ -65,7 +65,7 @@ fn a_sealed_server_delays_the_start_and_everyone_learns_why() {
 
     server.unseal();
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     assert_eq!((proxy.ops().get("/startupz").status, proxy.connect().get("/x").status), (200, 200));
     assert_eq!(proxy.process.wait_for_log("credentials were loaded")["source"], "vault");
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
@@ -85,7 +85,7 @@ fn a_secret_that_lacks_a_member_is_read_again_until_it_is_complete() {
     proxy.process.wait_for_line(|line| line.contains(UNREAD) && line.contains("client_secret of secret"));
     assert_eq!(upstream.token_requests(), 0);
     server.write(&usual());
-    proxy.process.wait_for_log("token minted");
+    proxy.process.wait_for_log("token obtained");
     assert_eq!(proxy.connect().get("/x").status, 200);
 }
 
