@@ -176,7 +176,7 @@ impl TokenAttempt {
                  that uses them one more attempt",
             ),
             Decision::BudgetSpent => (
-                "too many credentials of this id were rejected",
+                "too many credentials for this id were rejected",
                 "have the vendor confirm id, secret and App Key, then run `finicity-proxy lockout reset --override-budget` against the \
                  running proxy that uses them",
             ),

@@ -136,7 +136,7 @@ fn guard<'a>(value: &impl Fn(&str) -> &'a str) -> Guard {
     // These lines are present even while a token is usable.
     let is_true = |name: &str| value(name) == "true";
     if is_true("lock-out budget spent") {
-        return forbids("too many credentials of this id were rejected", CONFIRMED);
+        return forbids("too many credentials for this id were rejected", CONFIRMED);
     }
     if is_true("credentials latched") {
         return forbids("the credentials were rejected", RESET);

@@ -38,7 +38,7 @@ fn a_lifetime_has_bounds_and_a_default() {
 }
 
 #[test]
-fn n03_a_refresh_starts_between_65_and_75_percent_of_the_lifetime() {
+fn n03_a_refresh_starts_at_65_to_75_percent_of_the_lifetime() {
     let close = |a: Duration, b: u64| a.abs_diff(seconds(b)) < Duration::from_millis(1);
     assert!(close(lifetime(7200).refresh_after(seconds(1), 0.0), 5400));
     assert!(close(lifetime(7200).refresh_after(seconds(1), ALMOST_ONE), 4680));
