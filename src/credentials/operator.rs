@@ -100,7 +100,9 @@ pub fn egress_authorization(environment: &BTreeMap<String, Secret<String>>) -> R
         let sourced = variables.read(name).transpose()?;
         sourced.map(|sourced| check(ValueKind::Egress, sourced)).transpose()
     };
-    let missing = |name: &str| Problem::Missing(name.to_owned(), "set both username and password for the egress proxy".to_owned());
+    let missing = |name: &str| {
+        Problem::Missing(name.to_owned(), "set both username and password for the egress proxy".to_owned())
+    };
     match (read(EGRESS_USERNAME)?, read(EGRESS_PASSWORD)?) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(missing(EGRESS_USERNAME)),

@@ -75,18 +75,13 @@ pub enum Problem {
     /// The file cannot be read.
     #[error("{variable} names {path}, which cannot be read")]
     #[expect(missing_docs, reason = "the message names the fields")]
-    Unreadable {
-        variable: String,
-        path: ShownPath,
-        source: io::Error,
-    },
+    Unreadable { variable: String, path: ShownPath, source: io::Error },
     /// The file is far larger than a credential.
-    #[error("{variable} names {path}, which is larger than {MAX_FILE_BYTES} bytes: the file must contain only the value")]
+    #[error(
+        "{variable} names {path}, which is larger than {MAX_FILE_BYTES} bytes: the file must contain only the value"
+    )]
     #[expect(missing_docs, reason = "the message names the fields")]
-    TooLarge {
-        variable: String,
-        path: ShownPath,
-    },
+    TooLarge { variable: String, path: ShownPath },
     /// A secret store returned no credentials.
     #[error(transparent)]
     Store(#[from] StoreError),

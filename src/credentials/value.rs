@@ -6,7 +6,7 @@
 //! | kind | must not have |
 //! |---|---|
 //! | id, App Key, admin token | the same quote at both ends, a space at either end, any character outside 0x20 to 0x7E |
-//! | client or partner secret | the same quote at both ends, white space or an invisible character at either end, control characters and line breaks |
+//! | client or partner secret | the same quote at both ends, white space or an invisible character at either end, control characters, line breaks |
 //! | egress user and password | line breaks and NUL |
 //!
 //! One trailing line break, LF or CRLF, is not part of a value, because editors and `echo` add one.

@@ -39,39 +39,25 @@ pub enum ReadError {
     #[error(
         "{path} cannot be used as the credentials directory: mount the Secret there, and make it readable by the proxy's user"
     )]
-    Directory {
-        path: ShownPath,
-        source: io::Error,
-    },
+    Directory { path: ShownPath, source: io::Error },
     /// A file exists but cannot be read.
     #[error(
         "{path} cannot be read: make it readable by the proxy's user (Kubernetes: `defaultMode` and `fsGroup`)",
         path = path.display()
     )]
-    File {
-        path: PathBuf,
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// The name belongs to a directory, a dangling link, or another object that is not a regular file.
     #[error("{path} is not a file: replace it with a file that contains the value, or remove it", path = path.display())]
-    NotAFile {
-        path: PathBuf,
-    },
+    NotAFile { path: PathBuf },
     /// The file is far larger than a credential.
     #[error("{path} is larger than {MAX_FILE_BYTES} bytes: the file must contain only the value", path = path.display())]
-    TooLarge {
-        path: PathBuf,
-    },
+    TooLarge { path: PathBuf },
     /// The file is not text.
     #[error("{path} is not valid UTF-8: save the value as plain text", path = path.display())]
-    NotUtf8 {
-        path: PathBuf,
-    },
+    NotUtf8 { path: PathBuf },
     /// The directory changed during each attempt. A retry can succeed once the writer is done.
     #[error("{path} kept changing while it was read: try again", path = path.display())]
-    Changing {
-        path: PathBuf,
-    },
+    Changing { path: PathBuf },
 }
 
 /// The raw values of one generation, of those files that exist. Trailing line breaks are included.

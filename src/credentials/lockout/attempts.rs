@@ -78,7 +78,7 @@ struct Account {
     unresolved: Vec<UnresolvedAttempt>,
 }
 
-/// A token request with an unknown outcome. It may not have been sent.
+/// A token request with an unknown outcome, sent or about to be sent.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 struct UnresolvedAttempt {

@@ -78,8 +78,8 @@ pub(in crate::credentials) enum TransportError {
     /// The address is `http://` and not on this machine.
     #[error("the address has no TLS and is not on this machine")]
     Plaintext,
-    /// The request cannot be made.
-    #[error("the HTTP request cannot be made")]
+    /// The request is invalid.
+    #[error("invalid HTTP request")]
     Request(#[source] reqwest::Error),
     /// There was no complete response.
     #[error("the HTTP request failed")]
@@ -176,7 +176,7 @@ impl TransportError {
                 "use an https:// address",
             ),
             Self::Request(_) => unreachable(
-                format!("the request to {peer} cannot be made"),
+                format!("the request to {peer} is invalid"),
                 "correct the address of the store and credentials.egress_proxy",
             ),
             Self::TooLarge => {

@@ -220,7 +220,7 @@ fn missing_and_unreadable_credentials_fail_their_source() {
     let path = dir.path().display().to_string();
     let mut unreadable = doctor(&upstream, &[("FINICITY_CLIENT_SECRET_FILE", &path)]);
     unreadable.env_remove("FINICITY_CLIENT_SECRET");
-    let parts = ["FINICITY_CLIENT_SECRET_FILE", &path, "can be read by the user"];
+    let parts = ["FINICITY_CLIENT_SECRET_FILE", &path, "is readable by the user"];
     Diagnosis::of(unreadable).fails("credential_source", 10, &parts);
 
     let nowhere = dir.path().join("nowhere").display().to_string();
