@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn l11_a_secret_is_overwritten_on_drop() {
+    fn l11_a_secret_is_overwritten_when_it_is_dropped() {
         struct Witness<'a>(&'a Cell<bool>);
 
         impl Zeroize for Witness<'_> {

@@ -178,8 +178,8 @@ impl Lockout {
     ///
     /// # Errors
     ///
-    /// If the state cannot be read, or if this change or an earlier rejection cannot be written; budget and proof then remain
-    /// unchanged. Writes nothing if nothing changes.
+    /// If the state cannot be read, or if this change or an earlier rejection cannot be written. A part that is not on disk then
+    /// remains unchanged. Writes nothing if nothing changes.
     pub fn record_success(&mut self, fingerprint: &Fingerprint, baseline: &Baseline) -> Result<(), PersistError> {
         self.update_rejections(|rejections| rejections.clear(fingerprint, baseline.rejections))?;
         self.update_attempts(|attempts| attempts.record_success(fingerprint, baseline.at))
@@ -278,7 +278,7 @@ impl Lockout {
     ///
     /// # Errors
     ///
-    /// If the change cannot be written; nothing is then reset.
+    /// If a change cannot be written. A part that is not on disk is then not reset.
     pub fn reset(
         &mut self,
         fingerprint: &Fingerprint,
