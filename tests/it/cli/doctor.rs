@@ -270,7 +270,7 @@ fn files_without_permission_fail_the_step_that_reads_them() {
     as_nobody().fails("state_directory", 12, &["cannot be written by uid 65534", "fsGroup"]);
     chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
     fs::set_permissions(secrets.join("client_secret"), fs::Permissions::from_mode(0o600)).unwrap();
-    as_nobody().fails("credential_source", 10, &["client_secret", "can be read by the user"]);
+    as_nobody().fails("credential_source", 10, &["client_secret", "is readable by the user"]);
 }
 
 #[test]
