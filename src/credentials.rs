@@ -1,10 +1,10 @@
-//! The credentials that the proxy holds for its callers, and where they are read from.
+//! The credentials that the proxy injects for its clients, and the sources that they are loaded from.
 //!
-//! A [`Config`] says which [`CredentialSource`] there is; [`load`] reads one set of [`Credentials`] from it. Each source is a file
-//! or a folder: `env`, `dir`, and a secret store for each cargo feature of its name, over what they share (`store`).
+//! A [`Config`] selects a [`CredentialSource`]; [`load`] reads one set of [`Credentials`] from it. Each source is one module:
+//! `env`, `dir`, and one secret store for each cargo feature of the same name. The stores share the module `store`.
 //!
-//! They are read straight from the environment or from files, never through the `config` crate, which turns digits into
-//! numbers and prints values in its errors. A [`Problem`] names the place and the way out, never the value.
+//! Credentials are read directly from the environment or from files, never through the `config` crate, which parses digits as
+//! numbers and prints values in its errors. A [`Problem`] names the origin of a value and the remedy, never the value.
 
 #[cfg(feature = "aws")]
 mod aws;
@@ -51,9 +51,9 @@ use crate::secret::Secret;
 /// How the proxy authenticates to the vendor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// OAuth 2.0 client credentials (RFC 6749, 4.4): this product's specification.
+    /// OAuth 2.0 client credentials (RFC 6749, section 4.4), as in this product's specification.
     OAuth2,
-    /// Partner authentication: what the vendor's published API documents.
+    /// Partner authentication, as in the vendor's published API.
     Partner,
 }
 
@@ -67,13 +67,13 @@ impl Scheme {
     }
 }
 
-/// One set of credentials. Id, secret and key belong together: they are loaded together and they change together.
+/// One set of credentials. Id, secret and App Key are loaded together and change together.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// What they authenticate with.
+    /// The authentication scheme.
     pub scheme: Scheme,
-    /// The client or partner identifier. Not a secret in OAuth's terms, but half of the pair that a lock-out counts, so it is
-    /// kept out of every log all the same.
+    /// The client or partner identifier. OAuth does not treat it as a secret, but it identifies the account that the vendor
+    /// can lock, so no log shows it.
     pub id: Secret<String>,
     /// The client or partner secret.
     pub secret: Secret<String>,
@@ -82,19 +82,19 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The partner's identifier and secret; `None` for OAuth 2.0 credentials, which have neither.
+    /// The partner's identifier and secret; `None` for OAuth 2.0 credentials.
     pub fn partner(&self) -> Option<PartnerCredentials> {
         (self.scheme == Scheme::Partner)
             .then(|| PartnerCredentials { id: self.id.clone(), secret: self.secret.clone() })
     }
 
-    /// What no output may ever show: the secret and the App Key.
+    /// The values that must never appear in any output: the secret and the App Key.
     pub fn secrets(&self) -> Vec<Secret<Vec<u8>>> {
         vec![Secret::new(self.secret.expose().as_bytes().to_vec()), Secret::new(self.app_key.expose().to_vec())]
     }
 }
 
-/// What signs the vendor's notifications and identifies a partner in calls: a copy of a part of [`Credentials`], kept for these alone.
+/// A copy of the partner id and secret in [`Credentials`]. The secret verifies webhooks; the id is added to Connect requests.
 #[derive(Clone, Debug)]
 pub struct PartnerCredentials {
     /// The partner identifier.
@@ -103,14 +103,13 @@ pub struct PartnerCredentials {
     pub secret: Secret<String>,
 }
 
-/// An App Key that is known to be legal in a header field.
+/// An App Key that is a legal header field value.
 #[derive(Clone, Debug)]
 pub struct AppKey(Secret<String>);
 
 impl AppKey {
-    /// Checks that `value` can be sent as a header field value (RFC 9110, 5.5): printable ASCII, without a space at either end.
-    ///
-    /// Returns `None` when it cannot.
+    /// Checks that `value` is a legal header field value (RFC 9110, section 5.5): printable ASCII, not empty, and without a space at
+    /// either end. Returns `None` otherwise.
     pub fn new(value: Secret<String>) -> Option<Self> {
         let text = value.expose();
         let legal = text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim().len() == text.len();
@@ -122,23 +121,23 @@ impl AppKey {
         sensitive(Zeroizing::new(self.expose().to_vec())).expect("printable ASCII is a legal header value")
     }
 
-    /// The key's bytes, for what is derived from them.
+    /// The raw bytes of the key.
     pub fn expose(&self) -> &[u8] {
         self.0.expose().as_bytes()
     }
 }
 
-/// The value of a header field that authorizes as Basic does (RFC 7617); see [`sensitive`].
+/// The header field value for Basic authentication (RFC 7617); see [`sensitive`].
 pub fn basic(id: &str, secret: &str) -> HeaderValue {
     let pair = Zeroizing::new([id, ":", secret].concat());
-    // Never moved while it grows, which would leave copies behind: base64 makes four characters of three bytes.
+    // Full capacity, because a reallocation would leave a copy in memory: base64 encodes three bytes as four characters.
     let mut value = String::with_capacity("Basic ".len() + 4 * pair.len().div_ceil(3));
     value.push_str("Basic ");
     BASE64_STANDARD.encode_string(pair.as_bytes(), &mut value);
     sensitive(Zeroizing::new(value.into_bytes())).expect("base64 is legal in a header")
 }
 
-/// The password in the value of a header field that [`basic`] made.
+/// The password in a header field value that [`basic`] created.
 pub fn basic_password(value: &HeaderValue) -> Option<Secret<Vec<u8>>> {
     let encoded = value.as_bytes().strip_prefix(b"Basic ")?;
     let mut pair = Zeroizing::new(Vec::with_capacity(encoded.len()));
@@ -147,8 +146,8 @@ pub fn basic_password(value: &HeaderValue) -> Option<Secret<Vec<u8>>> {
     Some(Secret::new(pair[colon + 1..].to_vec()))
 }
 
-/// A header value that is marked sensitive, so that `Debug` and HPACK tables leave it out, and whose memory is overwritten when
-/// the last copy of it is dropped. `None` when the bytes are illegal in a header.
+/// A header value that is marked sensitive: `Debug` hides it, and HPACK does not index it. Its memory is overwritten when the last
+/// clone is dropped. `None` if the bytes are illegal in a header.
 pub fn sensitive(bytes: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
     value.set_sensitive(true);

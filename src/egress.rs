@@ -1,9 +1,9 @@
-//! The way out through an HTTP proxy, for networks that have no other: `CONNECT` (RFC 9110, 9.3.6).
+//! Tunnels through an HTTP egress proxy by `CONNECT` (RFC 9110, section 9.3.6), for networks without direct access.
 //!
-//! The proxy carries bytes that it cannot read. TLS runs through it, from end to end, and is verified as without it.
+//! TLS is end to end through the tunnel and is verified as without it, so the proxy cannot read the traffic.
 //!
-//! Deliberately absent: proxies that are spoken to over TLS, SOCKS, exceptions by name, and the environment's proxy
-//! variables, which would let whoever sets one see where the credentials go.
+//! Deliberately absent: TLS to the proxy, SOCKS, exceptions by name, and the environment's proxy variables, which could redirect
+//! traffic without a change of the configuration.
 
 use std::{fmt, io, str};
 
@@ -11,15 +11,15 @@ use http::{HeaderValue, StatusCode, Uri, uri::Authority};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroizing;
 
-/// The longest head of a response to `CONNECT`. It has a status that matters and nothing else that does.
+/// The maximum size of the response head to `CONNECT`. Only its status is used.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// An egress proxy.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `http://` scheme and authority (`upstream.egress_proxy`).
+    /// `http://` and the proxy's authority (`upstream.egress_proxy`).
     pub url: Uri,
-    /// What is sent as `Proxy-Authorization`, marked sensitive, where there are credentials for it.
+    /// The `Proxy-Authorization` value, marked sensitive, if there are credentials for the proxy.
     pub authorization: Option<HeaderValue>,
 }
 
@@ -27,22 +27,22 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The proxy responded with an error status.
-    #[error("the egress proxy answered {0}")]
+    #[error("the egress proxy returned {0}")]
     Rejected(StatusCode),
-    /// The response is not HTTP, or far too long.
-    #[error("the egress proxy's answer is not valid HTTP")]
+    /// The response is not HTTP, or its head is too long.
+    #[error("the egress proxy's response is not valid HTTP")]
     Malformed,
-    /// The connection to the proxy broke.
-    #[error("the connection to the egress proxy broke")]
+    /// The connection to the proxy failed.
+    #[error("the connection to the egress proxy failed")]
     Io(#[source] io::Error),
 }
 
-/// Asks for tunnels to one address.
+/// Opens tunnels to one address.
 #[derive(Clone)]
 pub struct Tunnel(Zeroizing<Vec<u8>>);
 
 impl Tunnel {
-    /// To `target`, a host and its port, with `authorization` for the proxy.
+    /// A tunnel to `target` (host and port), with `authorization` for the proxy.
     pub fn new(target: &str, authorization: Option<&HeaderValue>) -> Self {
         let mut request = Zeroizing::new(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes());
         if let Some(authorization) = authorization {
@@ -55,11 +55,11 @@ impl Tunnel {
         Self(request)
     }
 
-    /// Makes `stream`, a connection to the proxy, one to the target.
+    /// Turns `stream`, a connection to the proxy, into a connection to the target.
     ///
     /// # Errors
     ///
-    /// When the proxy does not let it be.
+    /// If the proxy does not open a tunnel.
     pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S) -> Result<(), Error> {
         stream.write_all(&self.0).await.map_err(Error::Io)?;
         stream.flush().await.map_err(Error::Io)?;
@@ -68,7 +68,7 @@ impl Tunnel {
             if head.len() == MAX_HEAD_BYTES {
                 return Err(Error::Malformed);
             }
-            // One at a time, since the byte after the head is the target's. It is a hundred bytes once a connection.
+            // Byte by byte, because the byte after the head belongs to the target. This is about a hundred bytes once a connection.
             head.push(stream.read_u8().await.map_err(Error::Io)?);
         }
         match status(&head) {
@@ -79,19 +79,19 @@ impl Tunnel {
     }
 }
 
-/// Shows nothing of the request: it may hold credentials.
+/// Does not show the request, which may contain credentials.
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tunnel")
     }
 }
 
-/// What to ask the proxy for, to reach `authority`: its host and port, and the port of HTTPS where it names none.
+/// The target of `CONNECT` for `authority`: its host and port, with port 443 as the default.
 pub fn target(authority: &Authority) -> String {
     format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(443))
 }
 
-/// The status of the response with this head.
+/// The status in a response head.
 fn status(head: &[u8]) -> Option<StatusCode> {
     let line = head.strip_prefix(b"HTTP/1.1 ").or_else(|| head.strip_prefix(b"HTTP/1.0 "))?;
     let code = line.get(..3).filter(|_| matches!(line.get(3), Some(b' ' | b'\r')))?;
@@ -106,7 +106,7 @@ mod tests {
 
     const REQUEST: &str = "CONNECT api.finicity.com:443 HTTP/1.1\r\nHost: api.finicity.com:443\r\n";
 
-    /// Checks what is made of `response`, and that the bytes after its head are left for the target's connection.
+    /// Opens a tunnel with `response`, and checks that the bytes after its head remain in the stream.
     async fn check(response: &str) -> Result<(), Error> {
         let (mut stream, mut proxy) = duplex(64 * 1024);
         proxy.write_all(format!("{response}rest").as_bytes()).await.unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn any_success_makes_a_tunnel() {
+    async fn any_2xx_opens_a_tunnel() {
         for response in
             ["HTTP/1.1 200 Connection established\r\n\r\n", "HTTP/1.0 200 OK\r\nVia: x\r\n\r\n", "HTTP/1.1 204\r\n\r\n"]
         {
@@ -131,16 +131,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn anything_else_is_an_error_that_names_the_status_and_no_word_of_the_proxys() {
+    async fn an_error_shows_the_status_and_none_of_the_proxys_text() {
         for (response, expected) in [
-            ("HTTP/1.1 407 canary\r\nx: canary\r\n\r\n", "the egress proxy answered 407 Proxy Authentication Required"),
-            ("HTTP/1.1 403 canary\r\n\r\n", "the egress proxy answered 403 Forbidden"),
-            ("HTTP/1.1 101 canary\r\n\r\n", "the egress proxy answered 101 Switching Protocols"),
-            ("HTTP/1.1 2000 canary\r\n\r\n", "the egress proxy's answer is not valid HTTP"),
-            ("HTTP/2 200 canary\r\n\r\n", "the egress proxy's answer is not valid HTTP"),
-            ("canary\r\n\r\n", "the egress proxy's answer is not valid HTTP"),
-            ("HTTP/1.1 200 canary\r\n", "the connection to the egress proxy broke"),
-            (&"a".repeat(MAX_HEAD_BYTES), "the egress proxy's answer is not valid HTTP"),
+            ("HTTP/1.1 407 canary\r\nx: canary\r\n\r\n", "the egress proxy returned 407 Proxy Authentication Required"),
+            ("HTTP/1.1 403 canary\r\n\r\n", "the egress proxy returned 403 Forbidden"),
+            ("HTTP/1.1 101 canary\r\n\r\n", "the egress proxy returned 101 Switching Protocols"),
+            ("HTTP/1.1 2000 canary\r\n\r\n", "the egress proxy's response is not valid HTTP"),
+            ("HTTP/2 200 canary\r\n\r\n", "the egress proxy's response is not valid HTTP"),
+            ("canary\r\n\r\n", "the egress proxy's response is not valid HTTP"),
+            ("HTTP/1.1 200 canary\r\n", "the connection to the egress proxy failed"),
+            (&"a".repeat(MAX_HEAD_BYTES), "the egress proxy's response is not valid HTTP"),
         ] {
             assert_eq!(check(response).await.unwrap_err().to_string(), expected);
         }

@@ -1,12 +1,12 @@
-//! What the process may use, and what others may learn of it.
+//! Process hardening and resource limits.
 //!
-//! Secrets lie in its memory and, where they came as variables, in its environment. [`harden`] keeps both from other processes
-//! of the same user, and from core files. It cannot keep them from root, who may read any memory, nor from whoever could read
-//! the process before it ran or the place that the secrets came from.
+//! Secrets are in the memory of the process and, if they were set as variables, in its environment. [`harden`] protects both from
+//! other processes of the same user and from core files. It cannot protect them from root, from a process that read them before
+//! `harden`, or from a reader of their source.
 //!
-//! Deliberately absent: locking memory against swapping (`mlockall` needs a limit that containers seldom grant, and Kubernetes
-//! runs without swap), system call filters (the container runtime has them), and wiping the environment block, which lies
-//! outside of everything that safe code can write to.
+//! Deliberately absent: locking memory against swapping (`mlockall` needs a limit that containers rarely grant, and Kubernetes runs
+//! without swap), system call filters (the container runtime has them), and wiping the environment block, which safe code cannot
+//! write to.
 
 pub mod build_info;
 pub mod drain;
@@ -19,22 +19,22 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A protection that could not be set up.
+/// A protection that could not be enabled.
 #[derive(Debug, thiserror::Error)]
 pub enum HardeningError {
-    /// Processes of the same user can read memory and environment.
-    #[error("other processes of this user can read the memory and the environment of this one")]
+    /// Other processes of the same user can read memory and environment.
+    #[error("other processes of this user can read the memory and environment of this process")]
     Dumpable(#[source] io::Error),
     /// A crash may write the memory to a file.
     #[error("a crash may write the memory of this process to a core file")]
     CoreFile(#[source] io::Error),
 }
 
-/// Makes memory and environment unreadable for other processes but root's, and forbids core files. To be called before the
-/// first secret is read. Returns what could not be set up.
+/// Makes memory and environment unreadable for all other processes except root's, and disables core files. Call it before the first
+/// secret is read. Returns the protections that could not be enabled.
 ///
-/// It needs both: a limit of 0 does not keep a core from a program that the kernel pipes it into, and whoever makes the process
-/// readable again, a debugger of root's for one, has not asked for core files.
+/// Both settings are needed: a core limit of 0 does not apply if the kernel pipes the core to a program, and a process that is made
+/// dumpable again, for example by root's debugger, must still write no core file.
 pub fn harden() -> Vec<HardeningError> {
     let zero = Rlimit { current: Some(0), maximum: Some(0) };
     let core_file = setrlimit(Resource::Core, zero).map_err(|error| HardeningError::CoreFile(error.into()));
@@ -53,17 +53,17 @@ fn set_not_dumpable() -> Result<(), HardeningError> {
     Err(HardeningError::Dumpable(io::ErrorKind::Unsupported.into()))
 }
 
-/// How many files and connections the process may have open at once.
+/// The maximum number of open files and connections (`RLIMIT_NOFILE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenFileLimit {
-    /// The limit that the process was started with; `None` for none.
+    /// The soft limit at process start; `None` if unlimited.
     pub initial: Option<u64>,
-    /// The limit that it has now.
+    /// The current soft limit; `None` if unlimited.
     pub current: Option<u64>,
 }
 
-/// Raises the limit of open files to the most that the process may give itself. Returns what it is then; a system that refuses
-/// leaves it as it was.
+/// Raises the soft limit of open files (`RLIMIT_NOFILE`) to the hard limit, and returns the result. If the system denies this, the limit
+/// is unchanged.
 pub fn raise_open_file_limit() -> OpenFileLimit {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();

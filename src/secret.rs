@@ -1,7 +1,7 @@
-//! The type that every secret lives in from the moment it is read.
+//! The type that holds every secret from the moment it is read.
 //!
-//! Deliberately absent: `Display`, `Deref`, `Serialize`, `PartialEq`. The one way out is [`Secret::expose`], so that
-//! every place where a secret becomes plain text can be found, and reviewed, with one search.
+//! Deliberately absent: `Display`, `Deref`, `Serialize`, `PartialEq`. The only access is [`Secret::expose`], so that one search finds
+//! every place where a secret becomes plain text, for review.
 
 mod path;
 mod plain;
@@ -13,17 +13,17 @@ use zeroize::Zeroize;
 pub use path::{ShownPath, absolute};
 pub use plain::is_plain;
 
-/// A value that must never be printed. `Debug` shows `[redacted]`, and the memory is overwritten when it is dropped.
+/// A value that must never be printed. `Debug` shows `[redacted]`. The memory is overwritten on drop.
 #[derive(Clone)]
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {
-    /// Takes `value` into custody.
+    /// Wraps `value`.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The plain value. Each call site is a place where a secret may leave: keep them few and short.
+    /// The plain value. Each call site can leak the secret, so keep call sites few and short.
     pub fn expose(&self) -> &T {
         &self.0
     }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_output_shows_nothing_of_the_value() {
+    fn debug_output_does_not_show_the_value() {
         let secret = Secret::from("canary-value");
         assert_eq!(format!("{secret:?} {:#?}", Some(&secret)), "[redacted] Some(\n    [redacted],\n)");
         assert_eq!(secret.expose(), "canary-value");

@@ -1,12 +1,12 @@
-//! AWS Secrets Manager, over the AWS SDK.
+//! AWS Secrets Manager, by the AWS SDK.
 //!
-//! The identity is that of the machine: variables, profile, web identity (IRSA), container credentials (ECS, EKS Pod Identity) or instance
-//! metadata (IMDSv2), in the order of the SDK's default chain.
+//! The identity comes from the environment of the process, by the SDK's default chain: variables, profile, web identity (IRSA), container
+//! credentials (ECS, EKS Pod Identity) or instance metadata (IMDSv2).
 //!
-//! A poll is a `DescribeSecret`, which names the version that has the staging label and transfers no secret. An identity without that
-//! permission polls by `GetSecretValue`, so that this one permission is enough.
+//! A poll is a `DescribeSecret`, which returns the version with the staging label and transfers no secret. If the identity lacks that
+//! permission, polls use `GetSecretValue`, so that this one permission is sufficient.
 //!
-//! Deliberately absent: retries by the SDK (the next poll is one), SSO and `credential_process`, which need a browser or a process.
+//! Deliberately absent: retries by the SDK (the next poll is the retry), and SSO and `credential_process`, which need a browser or a process.
 
 mod connector;
 mod failure;
@@ -30,23 +30,23 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The time to obtain an identity. It may take several requests, and the metadata service of a machine that has none does not respond.
+/// The maximum time to obtain an identity. It may take several requests, and outside AWS the metadata service does not respond.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time for one operation, its identity included.
+/// The maximum time for one operation, including its identity.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The time for a poll or a read, which may be two operations, and the region before the first.
+/// The maximum time for a poll or a read, which may be two operations after determining the region.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// One secret of AWS Secrets Manager.
+/// One secret in AWS Secrets Manager.
 #[derive(Debug)]
 pub(super) struct AwsStore {
     config: AwsConfig,
     transport: Transport,
-    /// Made by the first request, and again after one that the identity was the fault of: it holds the identity.
+    /// Holds the identity. Created by the first request, and again after a request that failed because of the identity.
     client: Option<Client>,
-    /// Whether the identity of `client` may not use `DescribeSecret`. A denied request may raise an alarm, so it is not repeated.
+    /// Whether `DescribeSecret` was denied to the identity of `client`. Not repeated, because a denied request may raise an alarm.
     cannot_describe: bool,
 }
 
@@ -79,7 +79,7 @@ impl AwsStore {
             match described {
                 Ok(description) => return version_of(&description, &self.config.stage),
                 Err(error) if failure::is_denied(&error) => {
-                    info!(secret = %self.config.secret, "secretsmanager:DescribeSecret is not permitted; polling by GetSecretValue");
+                    info!(secret = %self.config.secret, "secretsmanager:DescribeSecret is not permitted; polling with GetSecretValue");
                     self.cannot_describe = true;
                 }
                 Err(error) => return Err(Failure::of(&error, DESCRIBE)),
@@ -98,7 +98,7 @@ impl AwsStore {
         }
     }
 
-    /// The client, which is made where there is none.
+    /// The client; created if there is none.
     async fn client(&mut self) -> Result<Client, Failure> {
         if let Some(client) = &self.client {
             return Ok(client.clone());
@@ -125,7 +125,7 @@ impl AwsStore {
         Ok(client)
     }
 
-    /// The result, with the name of the secret. An identity that is at fault is not used again: the next request obtains another one.
+    /// Adds the name of the secret to an error. Discards an identity that caused the error, so that the next request obtains another one.
     fn finish<T>(&mut self, result: Result<T, Failure>) -> Result<T, StoreError> {
         result.map_err(|failure| {
             if matches!(failure.fault, StoreFault::NoIdentity | StoreFault::IdentityRefused) {
@@ -145,7 +145,7 @@ fn region_of(secret: &str) -> Option<&str> {
     parts.next().filter(|region| is_arn && !region.is_empty())
 }
 
-/// The version that has the label `stage`.
+/// The version with the label `stage`.
 fn version_of(description: &DescribeSecretOutput, stage: &str) -> Result<String, Failure> {
     if description.deleted_date().is_some() {
         return Err(Failure::deleted());
@@ -155,7 +155,7 @@ fn version_of(description: &DescribeSecretOutput, stage: &str) -> Result<String,
     labelled.next().map(|(version, _)| version.clone()).ok_or_else(|| Failure::no_version(stage))
 }
 
-/// The secret in the response. Takes the text out of it, so that no other copy is left.
+/// The secret in the response. Moves the text out of it, so that no other copy remains.
 fn stored(secret: GetSecretValueOutput) -> Result<StoredSecret, Failure> {
     let GetSecretValueOutput { version_id, secret_string, .. } = secret;
     match (version_id, secret_string) {
@@ -168,7 +168,7 @@ fn stored(secret: GetSecretValueOutput) -> Result<StoredSecret, Failure> {
     }
 }
 
-/// Whether the secret is there and no version of it has the staging label, which has the same error code as a secret that is not there.
+/// Whether the secret exists but no version has the staging label. The error code is the same as for a missing secret.
 fn is_without_version<E>(error: &SdkError<E>) -> bool
 where
     E: aws_sdk_secretsmanager::error::ProvideErrorMetadata,
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_the_one_that_has_the_label() {
+    fn the_version_is_the_one_with_the_label() {
         let description = DescribeSecretOutput::builder()
             .version_ids_to_stages("1", vec!["AWSPREVIOUS".to_owned()])
             .version_ids_to_stages("2", vec!["other".to_owned(), "AWSCURRENT".to_owned()])

@@ -1,12 +1,12 @@
-//! Azure Key Vault, over the Azure SDK.
+//! Azure Key Vault, by the Azure SDK.
 //!
-//! The identity is that of the machine: a workload identity where the environment names the file of its token (AKS), or else a managed
-//! identity, of App Service or Container Apps where the environment names their endpoint, or of instance metadata (IMDS).
+//! The identity is a workload identity if the environment names its token file (AKS). Otherwise it is a managed identity: from App Service
+//! or Container Apps if the environment names their endpoint, or from instance metadata (IMDS).
 //!
-//! A poll is a `Get Secret`, as a read is: the list of versions costs as many requests, is in no order, and needs another permission.
+//! A poll is a `Get Secret`, like a read: listing the versions costs as many requests, returns no order, and needs another permission.
 //!
-//! Deliberately absent: retries by the SDK (the next poll is one), Azure Arc, Service Fabric, client secrets and certificates, and the
-//! credentials of developers' tools, which start processes.
+//! Deliberately absent: retries by the SDK (the next poll is the retry), Azure Arc, Service Fabric, client secrets and certificates, and
+//! the credentials of developer tools, which start processes.
 
 mod code;
 mod connector;
@@ -33,14 +33,14 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The time for a poll or a read, which may be three requests: for the vault's challenge, for a token, and for the secret.
+/// The maximum time for a poll or a read, which may be three requests: for the vault's challenge, for a token, and for the secret.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// One secret of Azure Key Vault.
+/// One secret in Azure Key Vault.
 pub(super) struct AzureStore {
     config: AzureConfig,
     transport: Transport,
-    /// Made by the first request, and again after one that the identity was the fault of: it holds the token.
+    /// Holds the token. Created by the first request, and again after a request that failed because of the identity.
     client: Option<SecretClient>,
 }
 
@@ -93,7 +93,7 @@ impl AzureStore {
             };
             match client.get_secret(&self.config.secret, Some(options)).await {
                 Ok(response) => return stored(response),
-                // The token was revoked before it expired, and the SDK has only that one: the next client obtains another.
+                // The token was revoked before it expired, and the SDK would reuse it: a new client obtains another one.
                 Err(error) if !is_new && failure::is_unauthorized(&error) => self.client = None,
                 Err(error) => return Err(Failure::of(&error, &self.config)),
             }
@@ -105,7 +105,7 @@ fn new_client(transport: &Transport, config: &AzureConfig) -> Result<SecretClien
     let credential = identity::credential(transport, &config.identity)?;
     let options = SecretClientOptions {
         client_options: Connector::new(transport.clone(), Peer::Vault).into_options(),
-        // So that no token goes to a host outside the domain that the token is for.
+        // Prevents sending a token to a host outside the domain that the token is for.
         verify_challenge_resource: Some(true),
         ..SecretClientOptions::default()
     };
@@ -113,7 +113,7 @@ fn new_client(transport: &Transport, config: &AzureConfig) -> Result<SecretClien
         .map_err(|_| Failure::unreadable_response())
 }
 
-/// The secret in the response. Takes the text out of it, so that no other copy is left.
+/// The secret in the response. Moves the text out of it, so that no other copy remains.
 fn stored(response: Response<SecretModel>) -> Result<StoredSecret, Failure> {
     let date = response.headers().get_optional_str(&HeaderName::from_static("date")).and_then(unix_seconds);
     let mut secret = response.into_model().map_err(|_| Failure::unreadable_response())?;
@@ -126,7 +126,8 @@ fn stored(response: Response<SecretModel>) -> Result<StoredSecret, Failure> {
     Ok(StoredSecret { version, text })
 }
 
-/// Key Vault gives a version before its activation date and after its expiration date as well. `now` is the vault's.
+/// Checks the dates here, because Key Vault also returns a version before its activation date and after its expiration date. `now` is
+/// the vault's time.
 fn check_dates(attributes: &SecretAttributes, now: i64) -> Result<(), Failure> {
     if attributes.not_before.is_some_and(|date| now < date.unix_timestamp()) {
         return Err(Failure::not_yet_valid());

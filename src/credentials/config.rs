@@ -1,4 +1,4 @@
-//! Which source credentials are read from.
+//! Configuration of the credential source.
 
 use std::{
     collections::BTreeMap,
@@ -11,45 +11,45 @@ use http::Uri;
 use super::{Scheme, env::Variables};
 use crate::secret::Secret;
 
-/// Where credentials come from, and of which scheme they have to be. Nothing has been read yet.
+/// The source and the scheme of the credentials.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The source (`[credentials]`).
     pub source: SourceConfig,
-    /// The scheme (`auth.scheme`); `None` for that of the values that are there.
+    /// The scheme (`auth.scheme`); `None` to select the scheme that has values in the source.
     pub scheme: Option<Scheme>,
 }
 
-/// What makes a source.
+/// A source and its settings.
 #[derive(Clone, Debug)]
 pub enum SourceConfig {
-    /// Variables of the environment, or the files that they name. Values that are variables never change; files may.
+    /// Environment variables, or the files that they name.
     Environment(Variables),
-    /// The files of this directory: a mounted Secret.
+    /// The files in this directory: a mounted Secret.
     Directory(PathBuf),
-    /// A secret of AWS Secrets Manager.
+    /// A secret in AWS Secrets Manager.
     #[cfg(feature = "aws")]
     Aws(Box<(StoreConfig, AwsConfig)>),
-    /// A secret of Azure Key Vault.
+    /// A secret in Azure Key Vault.
     #[cfg(feature = "azure")]
     Azure(Box<(StoreConfig, AzureConfig)>),
-    /// A secret of Google Secret Manager.
+    /// A secret in Google Secret Manager.
     #[cfg(feature = "gcp")]
     Gcp(Box<(StoreConfig, GcpConfig)>),
-    /// A secret of HashiCorp Vault or OpenBao.
+    /// A secret in HashiCorp Vault or OpenBao.
     #[cfg(feature = "vault")]
     Vault(Box<(StoreConfig, VaultConfig)>),
 }
 
-/// The keys that are the same for every secret store.
+/// The keys that all secret stores share.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// How often the version is polled (`credentials.poll_interval`).
+    /// The interval between polls of the version (`credentials.poll_interval`).
     pub poll_interval: Duration,
-    /// The CA of the store, instead of the public ones (`credentials.ca_file`).
+    /// The CA of the store, in place of the public CAs (`credentials.ca_file`).
     pub ca_file: Option<PathBuf>,
-    /// The egress proxy to the store (`credentials.egress_proxy`), without credentials. The environment's proxy variables are not
-    /// read.
+    /// The egress proxy for the store (`credentials.egress_proxy`), without credentials. The environment's proxy variables are
+    /// ignored.
     pub egress_proxy: Option<Uri>,
 }
 
@@ -60,9 +60,9 @@ pub struct AwsConfig {
     pub secret: String,
     /// The staging label.
     pub stage: String,
-    /// The region; `None` for that of the ARN or of the environment.
+    /// The region; `None` to take it from the ARN or the environment.
     pub region: Option<String>,
-    /// Another endpoint than AWS's own.
+    /// An endpoint in place of AWS's own.
     pub endpoint: Option<Uri>,
 }
 
@@ -75,20 +75,20 @@ pub struct AzureConfig {
     pub secret: String,
     /// The version; `None` for the newest.
     pub version: Option<String>,
-    /// The identity that the environment names.
+    /// The identity from the environment.
     pub identity: AzureIdentity,
 }
 
-/// What the environment says of the identity of this process with Azure.
+/// The Azure identity of this process, from the environment.
 #[derive(Clone, Debug, Default)]
 pub struct AzureIdentity {
     /// The client ID of a workload identity or a user-assigned managed identity (`AZURE_CLIENT_ID`).
     pub client_id: Option<String>,
     /// The tenant of a workload identity (`AZURE_TENANT_ID`).
     pub tenant_id: Option<String>,
-    /// The file of a workload identity's token (`AZURE_FEDERATED_TOKEN_FILE`); `None` for a managed identity.
+    /// The token file of a workload identity (`AZURE_FEDERATED_TOKEN_FILE`); `None` for a managed identity.
     pub token_file: Option<PathBuf>,
-    /// Another origin of instance metadata than 169.254.169.254 (`AZURE_POD_IDENTITY_AUTHORITY_HOST`).
+    /// An origin for instance metadata in place of 169.254.169.254 (`AZURE_POD_IDENTITY_AUTHORITY_HOST`).
     pub imds: Option<Uri>,
 }
 
@@ -97,7 +97,7 @@ pub struct AzureIdentity {
 pub struct GcpConfig {
     /// The resource name of the secret: `projects/P/secrets/S`, or `projects/P/locations/L/secrets/S`.
     pub secret: String,
-    /// `latest`, the number of a version, or an alias of one.
+    /// `latest`, a version number, or a version alias.
     pub version: String,
     /// The endpoint of Secret Manager.
     pub endpoint: Uri,
@@ -105,14 +105,14 @@ pub struct GcpConfig {
     pub ambient: GcpAmbient,
 }
 
-/// What the environment says of Google's Application Default Credentials.
+/// Google's Application Default Credentials, from the environment.
 #[derive(Clone, Debug, Default)]
 pub struct GcpAmbient {
     /// The credentials file (`GOOGLE_APPLICATION_CREDENTIALS`).
     pub credentials_file: Option<PathBuf>,
-    /// The file that `gcloud auth application-default login` writes. It is used where it is there and no other file is named.
+    /// The file that `gcloud auth application-default login` writes. Used if it exists and `credentials_file` is not set.
     pub user_file: Option<PathBuf>,
-    /// Host and port of another metadata server than Google's own (`GCE_METADATA_HOST`).
+    /// Host and port of a metadata server in place of Google's own (`GCE_METADATA_HOST`).
     pub metadata_host: Option<String>,
 }
 
@@ -123,7 +123,7 @@ pub struct VaultConfig {
     pub address: Uri,
     /// The mount of the KV secrets engine.
     pub mount: String,
-    /// The path of the secret in it.
+    /// The path of the secret in the mount.
     pub path: String,
     /// The version of the engine.
     pub kv: KvVersion,
@@ -136,16 +136,16 @@ pub struct VaultConfig {
 /// The version of Vault's KV secrets engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvVersion {
-    /// Without versions of secrets.
+    /// Does not keep versions of a secret.
     V1,
-    /// With them.
+    /// Keeps versions of a secret.
     V2,
 }
 
 /// How to log in to Vault. Each file is read for each login.
 #[derive(Clone, Debug)]
 pub enum VaultAuth {
-    /// With the service account token of the pod, or that of `jwt_file`.
+    /// With the service account token in `jwt_file`.
     Kubernetes {
         /// The role.
         role: String,
@@ -166,7 +166,7 @@ pub enum VaultAuth {
         /// The file of the secret id.
         secret_id_file: PathBuf,
     },
-    /// With a token that something else keeps in a file.
+    /// With a token that another program maintains in a file.
     Token {
         /// The file.
         token_file: PathBuf,
@@ -174,14 +174,14 @@ pub enum VaultAuth {
 }
 
 impl SourceConfig {
-    /// The credentials' variables of `environment`.
+    /// The environment as a source: selects the credential variables.
     pub fn environment(environment: &BTreeMap<String, Secret<String>>) -> Self {
         Self::Environment(Variables::new(environment))
     }
 }
 
 impl GcpAmbient {
-    /// What `environment` says. Variables that are empty count as not set.
+    /// Reads the variables of `environment`. Empty variables count as unset.
     pub fn new(environment: &BTreeMap<String, Secret<String>>) -> Self {
         let variable = |name: &str| environment.get(name).map(Secret::expose).filter(|value| !value.is_empty());
         let gcloud = variable("CLOUDSDK_CONFIG").map(PathBuf::from);

@@ -1,20 +1,20 @@
 //! Credentials from a directory of files: a mounted Kubernetes Secret, or a plain directory.
 //!
-//! Id, secret and key change together, and half of a change is a failed authentication of which the vendor allows few.
-//! The kubelet therefore writes a new generation beside the old one and swaps them with one rename:
+//! Id, secret and App Key change together. Reading half of a change would cause a failed authentication, and five of these lock
+//! the vendor account. The kubelet writes each new generation beside the old one and swaps them with one rename:
 //!
 //! ```text
 //! client_id -> ..data/client_id
-//! ..data    -> ..2026_01_31_09_00_00.1234     rename() puts another link here
+//! ..data    -> ..2026_01_31_09_00_00.1234     rename() replaces this link
 //! ..2026_01_31_09_00_00.1234/client_id        removed right after the swap
 //! ```
 //!
-//! [`read()`] resolves `..data` once and takes all files from what it found. A plain directory has no generations: its
-//! files are read as they stand at one moment, which may lie between two writes of an operator's.
+//! [`read()`] resolves `..data` once and reads all files from the directory that it leads to. A plain directory has no generations:
+//! its files are read as they are at one time, which may be between two writes by an operator.
 //!
-//! To miss no change, take the [`snapshot()`] first, [`read()`] second, and wait with [`wait_for_change`] for that snapshot to become outdated.
+//! To miss no change, take a [`snapshot()`] first, then [`read()`], then wait with [`wait_for_change`] until the snapshot is outdated.
 //!
-//! Deliberately absent: whether a value can be used, and which of the files are needed; other watchers than a poll.
+//! Deliberately absent: validation of values, which files are required, and watchers other than polling.
 
 mod read;
 mod snapshot;

@@ -1,4 +1,4 @@
-//! Credentials from environment variables, or from the files that `…_FILE` variables name.
+//! Credentials from environment variables, or from the files named by `…_FILE` variables.
 
 use std::{
     collections::BTreeMap,
@@ -18,24 +18,24 @@ use super::{
 };
 use crate::secret::{Secret, ShownPath, absolute};
 
-/// The variables that concern credentials, kept to read the files that they name again.
+/// The environment variables for credentials, kept so that the files that they name can be read again.
 #[derive(Clone, Default)]
 pub struct Variables(BTreeMap<String, Secret<String>>);
 
 impl Variables {
-    /// Takes what concerns credentials from `environment`.
+    /// Selects the credential variables of `environment`.
     pub fn new(environment: &BTreeMap<String, Secret<String>>) -> Self {
         Self::select(environment, &Field::ALL.map(Field::variable))
     }
 
-    /// The same for other `variables`. One that is empty counts as unset: that is how manifests and env files leave one out.
+    /// Selects `variables` and their `_FILE` forms. An empty one counts as unset, because manifests and env files omit a value that way.
     pub(super) fn select(environment: &BTreeMap<String, Secret<String>>, variables: &[&str]) -> Self {
         let names = variables.iter().flat_map(|name| [(*name).to_owned(), format!("{name}_FILE")]);
         let value = |name: &str| environment.get(name).filter(|value| !value.expose().is_empty()).cloned();
         Self(names.filter_map(|name| value(&name).map(|value| (name, value))).collect())
     }
 
-    /// The value that `name` holds or names, if there is one.
+    /// The value of the variable `name`, or of the file named by its `_FILE` form, if either is set.
     pub(super) fn read(&self, name: &str) -> Option<Result<Sourced, Problem>> {
         let file_variable = format!("{name}_FILE");
         match (self.0.get(name), self.0.get(&file_variable)) {
@@ -51,7 +51,7 @@ impl Variables {
         }
     }
 
-    /// What there is of `name`, without reading a file.
+    /// Whether and how `name` is set, without reading a file.
     pub(super) fn describe(&self, name: &str) -> String {
         match (self.0.get(name), self.0.get(&format!("{name}_FILE"))) {
             (Some(_), _) => "[redacted]".to_owned(),
@@ -65,15 +65,15 @@ impl Variables {
     }
 }
 
-/// Names only.
+/// Shows names only.
 impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
-/// The environment of this process, as it was at its start. Variables never change; the files that they name may, and are read
-/// again when an operator says so.
+/// The environment of this process at its start. Variables never change. The files that they name may change, and are read again
+/// when an operator requests it.
 #[derive(Debug)]
 pub(super) struct EnvironmentSource(Variables);
 
@@ -103,7 +103,7 @@ impl CredentialSource for EnvironmentSource {
 
     fn missing(&self, field: Field) -> Problem {
         let name = field.variable();
-        Problem::Missing(name.to_owned(), format!("set it, or set {name}_FILE to a file that holds it"))
+        Problem::Missing(name.to_owned(), format!("set it, or set {name}_FILE to the path of a file that contains it"))
     }
 
     fn changed(&mut self) -> BoxFuture<'_, Result<(), Problem>> {
@@ -119,7 +119,7 @@ fn read_file(variable: &str, path: &str) -> Result<Secret<String>, Problem> {
     if file.metadata().map_err(unreadable)?.is_dir() {
         return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
     }
-    // Large enough never to be moved, which would leave a copy behind.
+    // Full capacity, because a reallocation would leave a copy in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES + 1));
     file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > MAX_FILE_BYTES {

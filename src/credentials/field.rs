@@ -1,18 +1,18 @@
-//! The values that credentials consist of, and what each is called where it is kept.
+//! The values that make up credentials, and the name of each in its source.
 
 use crate::secret::Secret;
 
-/// One value, and where it was read.
+/// One value and its origin.
 #[derive(Clone, Debug)]
 pub struct Sourced {
-    /// The value as it is kept there, the line break at its end included.
+    /// The value as stored, including a trailing line break.
     pub value: Secret<String>,
-    /// The name of the place, for errors: a variable or a path, never a value.
+    /// Where the value was read, for errors: a variable, a path or a member of a secret.
     pub origin: String,
 }
 
 labels! {
-    /// The values that credentials consist of. The label is the environment variable.
+    /// The values that make up credentials. The label is the environment variable.
     #[derive(PartialOrd, Ord)]
     pub enum Field {
         /// OAuth 2.0 client identifier.
@@ -29,12 +29,12 @@ labels! {
 }
 
 impl Field {
-    /// The environment variable that holds it; with `_FILE` behind it, the one that names a file.
+    /// The environment variable for the value. With the suffix `_FILE`, it is the variable for the path of a file with the value.
     pub fn variable(self) -> &'static str {
         self.as_str()
     }
 
-    /// The file that holds it in a directory of credentials.
+    /// The name of the value's file in a credentials directory, and of its member in a stored secret.
     pub fn file_name(self) -> &'static str {
         match self {
             Self::ClientId => "client_id",

@@ -1,10 +1,10 @@
 //! Google Secret Manager: one version of one secret.
 //!
-//! The API is small, so it is spoken over HTTP, as that of Vault is: two requests for the secret, and up to three for the identity
-//! (`ARCHITECTURE.md` says why not by Google's SDK).
+//! Uses the HTTP API directly, as for Vault, because few requests are needed: two for the secret, and up to three for the identity.
+//! `ARCHITECTURE.md` explains why Google's SDK is not used.
 //!
-//! A poll is a `versions.get`, which names the version and transfers no secret. An identity without that permission polls by
-//! `versions.access`, so that the role of a reader is enough.
+//! A poll is a `versions.get`, which returns the version and transfers no secret. If the identity lacks that permission, polls use
+//! `versions.access`, so that the role of a reader is sufficient.
 
 mod access_token;
 mod assertion;
@@ -35,20 +35,20 @@ use super::{
     store_error::{StoreError, StoreFault},
 };
 
-/// The time for a poll or a read, which may be two operations, and an identity of three requests before the first.
+/// The maximum time for a poll or a read, which may be two operations after obtaining an identity by three requests.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(45);
 
 const QUOTA_PROJECT: HeaderName = HeaderName::from_static("x-goog-user-project");
 
-/// One secret of Google Secret Manager.
+/// One secret in Google Secret Manager.
 #[derive(Debug)]
 pub(super) struct GcpStore {
     config: GcpConfig,
     transport: Transport,
     identity: Identity,
-    /// Whether the identity may not use `versions.get`. A denied request may raise an alarm, so it is not repeated.
+    /// Whether `versions.get` was denied to the identity. Not repeated, because a denied request may raise an alarm.
     cannot_describe: bool,
-    /// Whether that was logged.
+    /// Whether the denial was logged.
     is_denial_logged: bool,
 }
 
@@ -82,7 +82,7 @@ impl GcpStore {
         }
         let secret = self.access(None).await?;
         if !self.is_denial_logged {
-            info!(secret = %self.config.secret, "secretmanager.versions.get is not permitted; polling by secretmanager.versions.access");
+            info!(secret = %self.config.secret, "secretmanager.versions.get is not permitted; polling with secretmanager.versions.access");
             self.is_denial_logged = true;
         }
         Ok(secret.version)
@@ -93,7 +93,7 @@ impl GcpStore {
         self.access(described.as_ref()).await
     }
 
-    /// The present version, or `None` where the identity may not ask for it.
+    /// The current version, or `None` if `versions.get` is denied to the identity.
     async fn describe(&mut self) -> Result<Option<Version>, Failure> {
         if self.cannot_describe {
             return Ok(None);
@@ -104,14 +104,14 @@ impl GcpStore {
         }
         let report = ErrorReport::new(&response);
         if report.is_denied() {
-            // Or nothing is permitted, which the read that follows reports.
+            // If reading is denied as well, the read that follows reports it.
             self.cannot_describe = true;
             return Ok(None);
         }
         Err(Failure::of_store(&report))
     }
 
-    /// The secret in the version that was described, or else in that of the configuration.
+    /// The secret in the described version, or else in the configured one.
     async fn access(&mut self, described: Option<&Version>) -> Result<StoredSecret, Failure> {
         let version = described.map_or(&self.config.version, |version| &version.number);
         let response = self.get(&format!("{version}:access")).await?;
@@ -121,11 +121,11 @@ impl GcpStore {
         version::read(&response, described)
     }
 
-    /// The response to a request for `resource` below the versions of the secret. A token that is not accepted is replaced once.
+    /// Requests `resource` below the versions of the secret. Replaces a token once if it is rejected (401).
     async fn get(&mut self, resource: &str) -> Result<Response, Failure> {
         let endpoint = self.config.endpoint.to_string();
         let url = format!("{}/v1/{}/versions/{resource}", endpoint.trim_end_matches('/'), self.config.secret);
-        let url: Uri = url.parse().expect("the configuration takes only names that are parts of a URL");
+        let url: Uri = url.parse().expect("the configuration accepts only names that are valid in a URL");
         loop {
             let (token, is_new) = self.identity.token(&self.transport).await?;
             let mut request = http::request(Method::GET, &url).header(header::AUTHORIZATION, token.authorization);
@@ -142,7 +142,7 @@ impl GcpStore {
         }
     }
 
-    /// The result, with the name of the secret. An identity that is at fault is not used again: the next request obtains another one.
+    /// Adds the name of the secret to an error. Discards an identity that caused the error, so that the next request obtains another one.
     fn finish<T>(&mut self, result: Result<T, Failure>) -> Result<T, StoreError> {
         result.map_err(|Failure { fault, reason, remedy }| {
             if matches!(fault, StoreFault::NoIdentity | StoreFault::IdentityRefused) {

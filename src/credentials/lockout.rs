@@ -1,16 +1,19 @@
-//! The guard against locking the vendor account: which credentials must not be tried (again).
+//! Protects the vendor account against lock-out: decides which credentials must not be tried.
 //!
-//! Five failed authentications lock the account, and only the vendor's support unlocks it. Three rules keep away from
-//! that. Credentials that have not obtained a token yet (*unproven*) are tried only after the attempt was recorded; an attempt
-//! of which the outcome stays unknown counts like a rejection (`attempts`). After one rejection the [`Fingerprint`] is
-//! *latched*: it is not tried again until the credentials change or an operator resets it. And each id has a *budget*: after
-//! three rejections nothing is tried for it until an operator overrides that. All of this outlives the process in a state
-//! directory, as keyed hashes, and holds for every process that shares the directory.
+//! Five failed authentications lock the account, and only the vendor's support unlocks it. Three rules prevent this:
 //!
-//! What tightens holds at once, even when the disk fails; what loosens holds only when it is on the disk. So a fault can
-//! cost a token request too few, never one too many.
+//! - Credentials that have not obtained a token yet (*unproven*) are tried only after the attempt has been recorded. An attempt
+//!   with an unknown outcome counts as a rejection (`attempts`).
+//! - After one rejection, the [`Fingerprint`] is *latched*: it is not tried again until the credentials change or an operator
+//!   resets it.
+//! - Each id has a *budget*: after three rejections, nothing is tried for it until an operator overrides that.
 //!
-//! Confirmed rejections never expire: the vendor documents no time after which its count of failures ends.
+//! The state survives restarts in a state directory, as keyed hashes, and applies to all processes that share the directory.
+//!
+//! A change that tightens the rules takes effect immediately, even if the disk fails. A change that loosens them takes effect only
+//! once it is on disk. A fault can therefore cause too few token requests, never too many.
+//!
+//! Confirmed rejections never expire, because the vendor documents no time after which it resets its count of failures.
 
 mod attempts;
 mod decision;
@@ -43,10 +46,10 @@ use self::{
 use super::Credentials;
 use crate::secret::{Secret, ShownPath};
 
-/// Failed authentications at which the vendor locks the account.
+/// The number of failed authentications at which the vendor locks the account.
 pub const VENDOR_LIMIT: u32 = 5;
 
-/// Why the state of an earlier run cannot be gone by. Starting all the same could forget a rejection.
+/// Why the persisted lock-out state cannot be loaded. Starting without it could lose a rejection.
 #[derive(Debug, thiserror::Error)]
 #[error("the lock-out state {} cannot be used: {}", ShownPath::new(path), source.advice())]
 pub struct OpenError {
@@ -54,37 +57,37 @@ pub struct OpenError {
     source: StateError,
 }
 
-/// Why a change is not on the disk. Of a rejection this process knows all the same; any other change was not made.
+/// Why a change is not on disk. A rejection still applies in this process; any other change was not made.
 #[derive(Debug, thiserror::Error)]
-#[error("the lock-out state {} cannot be kept up to date: {}", ShownPath::new(path), source.advice())]
+#[error("the lock-out state {} cannot be updated: {}", ShownPath::new(path), source.advice())]
 pub struct PersistError {
     path: PathBuf,
     source: StateError,
 }
 
-/// What was rejected, by this process and by those that share its state directory.
+/// The rejections and attempts of this process and of those that share its state directory.
 ///
-/// All methods block on the disk for a moment, those that change something for a second at most when another process
-/// holds the lock: call them from the control plane, never from a worker.
+/// All methods block on disk I/O briefly. Those that change the state block for up to a second while another process holds the
+/// lock. Call them from the control plane, never from a worker.
 #[derive(Debug)]
 pub struct Lockout {
     key: Key,
-    /// The rejections that were last read or written, and `unsaved` on top of them.
+    /// The rejections last read or written, plus `unsaved`.
     rejections: Rejections,
-    /// Rejections that could not be written yet. Each took a token request that a decision had allowed, so they are few.
+    /// Rejections that could not be written yet. Each results from a token request that a decision allowed, so there are few.
     unsaved: Vec<Fingerprint>,
-    /// The attempts of this process, where there is no state directory.
+    /// The attempts of this process, if there is no state directory.
     attempts: Attempts,
     directory: Option<StateDirectory>,
 }
 
 impl Lockout {
-    /// The state that `dir` holds; `dir` and state are made when they are missing. Without `dir` it lives in memory only, and so
-    /// it does where there is no state and the file system is read-only: nothing was ever remembered there.
+    /// Opens the state in `dir`; creates directory and state if they are missing. The state is kept in memory only if `dir` is
+    /// `None`, or if the file system is read-only and holds no state, because then nothing was ever recorded there.
     ///
     /// # Errors
     ///
-    /// When there is a state that cannot be read or understood, or none and it cannot be made.
+    /// If a state exists but cannot be read or parsed, or if it is missing and cannot be created.
     pub fn open(dir: Option<&Path>) -> Result<Self, OpenError> {
         let failed = |source| OpenError { path: dir.map(state_directory::rejections_path).unwrap_or_default(), source };
         let (directory, key, rejections) = match dir {
@@ -102,9 +105,9 @@ impl Lockout {
         Ok(Self { key, rejections, unsaved: Vec::new(), attempts: Attempts::default(), directory })
     }
 
-    /// The fingerprint of a token request to `host` in the manner of `scheme`.
+    /// The fingerprint of a token request to `host` that authenticates by `scheme`.
     ///
-    /// It can be compared only with those of the same state directory.
+    /// It is comparable only with fingerprints of the same state directory.
     pub fn fingerprint(
         &self,
         scheme: &str,
@@ -122,21 +125,21 @@ impl Lockout {
         self.fingerprint(scheme.as_str(), host, id, secret, app_key.expose())
     }
 
-    /// Whether the call may be made, by the newest state on the disk.
+    /// Whether the token request may be made, according to the newest state on disk.
     ///
-    /// A state that became unreadable since the start stops nothing: this process goes by what it knows, and the next
-    /// change tells of it. A damaged file must not end the service of credentials that work.
+    /// If the state has become unreadable since startup, this uses the last state that this process knows, and the next change
+    /// reports the error: a damaged file must not interrupt credentials that work.
     pub fn decide(&self, fingerprint: &Fingerprint) -> Decision {
         self.newest_rejections().decide(fingerprint)
     }
 
-    /// Latches it and counts it, on the disk before this returns.
+    /// Latches `fingerprint` and counts its rejection, on disk before this returns.
     ///
-    /// It is counted even when it is latched already: then two processes tried at once, and the vendor counted both.
+    /// A rejection of a latched fingerprint is counted too: two processes tried it concurrently, and the vendor counted both.
     ///
     /// # Errors
     ///
-    /// When it is not on the disk. It holds for this process all the same, and the next change writes it, too.
+    /// If the rejection is not on disk. It still applies in this process, and the next change writes it.
     pub fn record_rejection(&mut self, fingerprint: &Fingerprint) -> Result<(), PersistError> {
         self.rejections.add(fingerprint);
         self.unsaved.push(fingerprint.clone());
@@ -144,12 +147,12 @@ impl Lockout {
         written.and(self.update_attempts(|attempts| attempts.remove_proof(fingerprint)))
     }
 
-    /// What would keep a token request with the credentials from being made at `now`, which counts from the Unix epoch, until an
-    /// operator or other credentials change that. Nothing is recorded.
+    /// What would prevent a token request with the credentials at `now` (since the Unix epoch) until an operator acts or the
+    /// credentials change. Records nothing.
     ///
     /// # Errors
     ///
-    /// When the records cannot be read.
+    /// If the records cannot be read.
     pub fn outlook(&self, fingerprint: &Fingerprint, now: Duration) -> Result<Decision, PersistError> {
         let (rejections, attempts) = (self.newest_rejections(), self.newest_attempts()?);
         Ok(match rejections.decide(fingerprint) {
@@ -164,33 +167,33 @@ impl Lockout {
         })
     }
 
-    /// What counts against the account of `fingerprint` now, at `now` since the Unix epoch: to be taken before a token request is
-    /// sent, for [`record_success`](Self::record_success).
+    /// What counts against the account of `fingerprint` at `now` (since the Unix epoch). Take it before a token request is sent, for
+    /// [`record_success`](Self::record_success).
     pub fn baseline(&self, fingerprint: &Fingerprint, now: Duration) -> Baseline {
         Baseline { at: now, rejections: self.rejections(fingerprint) }
     }
 
-    /// The credentials obtained a token by the request that was sent at `baseline`: they are proven, and the account was not locked
-    /// then, so what counted against it before is void. Latches of other secrets stay.
+    /// Records that the request sent at `baseline` obtained a token. This proves the credentials. It also shows that the account was
+    /// not locked at that time, so what counted against it before is void. Latches of other secrets remain.
     ///
     /// # Errors
     ///
-    /// When that, or an earlier rejection, cannot be written; then budget and proof stay as they were. Nothing is written, and
-    /// so nothing fails, when there is nothing to change.
+    /// If the state cannot be read, or if this change or an earlier rejection cannot be written. A part that is not on disk then
+    /// remains unchanged. Writes nothing if nothing changes.
     pub fn record_success(&mut self, fingerprint: &Fingerprint, baseline: &Baseline) -> Result<(), PersistError> {
         self.update_rejections(|rejections| rejections.clear(fingerprint, baseline.rejections))?;
         self.update_attempts(|attempts| attempts.record_success(fingerprint, baseline.at))
     }
 
-    /// Asks to make one token request with credentials that have not obtained a token in this process, at `now`, which counts
-    /// from the Unix epoch. `responded_after` is what [`BeginOutcome::ProbeFirst`] named, once the token endpoint gave a complete response after
-    /// that.
+    /// Requests permission for one token request, at `now` (since the Unix epoch), with credentials that have not obtained a token
+    /// in this process. `responded_after` is the attempt in [`BeginOutcome::ProbeFirst`], once the token endpoint has sent a complete
+    /// response after it.
     ///
-    /// [`BeginOutcome::Recorded`] is returned only once the attempt is on the disk, where there is a state directory.
+    /// If there is a state directory, [`BeginOutcome::Recorded`] is returned only once the attempt is on disk.
     ///
     /// # Errors
     ///
-    /// When the records cannot be read or written. Then the request must not be sent.
+    /// If the records cannot be read or written. The request must then not be sent.
     pub fn begin(
         &mut self,
         fingerprint: &Fingerprint,
@@ -200,7 +203,7 @@ impl Lockout {
         let decide = |rejections: &Rejections, attempts: &Attempts| {
             attempts.decide(fingerprint, rejections.count_with_budget(fingerprint), now, responded_after)
         };
-        // Proven credentials neither wait for a lock nor write.
+        // Proven credentials need no lock and no write.
         if decide(&self.rejections, &*self.newest_attempts()?) == AttemptDecision::Proven {
             return Ok(BeginOutcome::Proven);
         }
@@ -220,7 +223,7 @@ impl Lockout {
         let attempt_decision = decide(&self.rejections, &attempts);
         let recorded = (attempt_decision == AttemptDecision::Permitted).then(|| attempts.record(fingerprint, now));
         if recorded.is_some() {
-            // A rejection must find its file replaceable, too.
+            // Proves that a rejection can be written as well.
             self.write_rejections(self.rejections.clone()).map_err(|source| self.rejections_error(source))?;
         }
         if attempts != before {
@@ -237,53 +240,53 @@ impl Lockout {
         })
     }
 
-    /// The error for an attempt of another process, [`BeginOutcome::InProgress`], that takes longer than any can.
+    /// The error for [`BeginOutcome::InProgress`] that lasts longer than any attempt can take.
     pub fn busy_error(&self) -> PersistError {
         self.attempts_error(StateError::Busy)
     }
 
-    /// Removes the record of an attempt whose outcome is known: nothing was sent, a complete response other than a rejection was
-    /// received, or the rejection is counted.
+    /// Removes the record of an attempt with a known outcome: nothing was sent, a complete response other than a rejection was
+    /// received, or the rejection has been counted.
     ///
     /// # Errors
     ///
-    /// When the removal cannot be written. Then the attempt counts as one with an unknown outcome.
+    /// If the removal cannot be written. The attempt then counts as one with an unknown outcome.
     pub fn resolve(&mut self, permit: Permit) -> Result<(), PersistError> {
         self.update_attempts(|attempts| attempts.resolve(&permit.fingerprint, permit.at_ms))
     }
 
-    /// Whether the records show that the credentials obtained the account's last token and were not rejected since.
+    /// Whether the records show that the credentials obtained the account's last token and have not been rejected since.
     pub fn is_proven(&self, fingerprint: &Fingerprint) -> bool {
         self.newest_attempts().is_ok_and(|attempts| attempts.is_proven(fingerprint))
     }
 
-    /// Whether proof that was on record is gone, and credentials of the account were rejected: another process that shares the state
-    /// directory tried these.
+    /// Whether the account has rejections and no proof on record. If these credentials were proven, another process that shares the
+    /// state directory had them rejected.
     pub fn is_disproven(&self, fingerprint: &Fingerprint) -> bool {
         self.rejections(fingerprint) > 0
             && self.newest_attempts().is_ok_and(|attempts| !attempts.has_proof(fingerprint))
     }
 
-    /// Attempts with an unknown outcome that count against the credentials of `fingerprint`.
+    /// The number of attempts with an unknown outcome that count against the credentials of `fingerprint`.
     pub fn unresolved(&self, fingerprint: &Fingerprint) -> u32 {
         self.newest_attempts().map_or(0, |attempts| attempts.unresolved(fingerprint))
     }
 
-    /// An operator's reset: allows this fingerprint once more. A spent budget and held attempts it leaves alone, unless
-    /// `override_budget`, which grants exactly one further attempt. Returns the decision after it, at `now`, which counts from
-    /// the Unix epoch.
+    /// Resets the latch of `fingerprint` for an operator, which allows one more attempt. Leaves a spent budget and held attempts
+    /// unchanged, unless `override_budget` is set: it grants exactly one further attempt. Returns the resulting decision at `now`
+    /// (since the Unix epoch).
     ///
     /// # Errors
     ///
-    /// When it cannot be written; then nothing is reset.
+    /// If a change cannot be written. A part that is not on disk is then not reset.
     pub fn reset(
         &mut self,
         fingerprint: &Fingerprint,
         override_budget: bool,
         now: Duration,
     ) -> Result<Decision, PersistError> {
-        // Of a rejection only the first of its two writes may have been made, by a process that was killed or by an earlier
-        // release: then the proof is still there.
+        // A process that was killed, or an earlier release, may have made only the first of a rejection's two writes. The proof is
+        // then still on record.
         if self.newest_rejections().is_latched(fingerprint) {
             self.update_attempts(|attempts| attempts.remove_proof(fingerprint))?;
         }
@@ -299,17 +302,17 @@ impl Lockout {
         })
     }
 
-    /// How many rejections count against the id of `fingerprint`.
+    /// The number of rejections that count against the id of `fingerprint`.
     pub fn rejections(&self, fingerprint: &Fingerprint) -> u32 {
         self.newest_rejections().count(fingerprint)
     }
 
-    /// Whether the state outlives the process.
+    /// Whether the state survives a restart.
     pub fn is_persistent(&self) -> bool {
         self.directory.is_some()
     }
 
-    /// What the disk says now, where it can be read, and else what was last known.
+    /// The rejections on disk if they can be read, otherwise those last known.
     fn newest_rejections(&self) -> Cow<'_, Rejections> {
         match self.directory.as_ref().map(|directory| directory.read_if_changed(&self.key)) {
             Some(Ok(Some((rejections, _)))) => Cow::Owned(with_unsaved(rejections, &self.unsaved)),
@@ -317,7 +320,7 @@ impl Lockout {
         }
     }
 
-    /// Applies `update` to the newest rejections, and writes them together with what is still unsaved.
+    /// Applies `update` to the newest rejections, and writes them together with those still unsaved.
     fn update_rejections(&mut self, update: impl Fn(&mut Rejections)) -> Result<(), PersistError> {
         self.try_update_rejections(update).map_err(|source| self.rejections_error(source))
     }
@@ -329,7 +332,7 @@ impl Lockout {
             next
         };
         self.reload()?;
-        // Almost every token call is accepted and has nothing to clear: it must neither wait for the lock nor write.
+        // Almost every token request succeeds and has nothing to clear, so it must not wait for the lock or write.
         if self.unsaved.is_empty() && updated(&self.rejections) == self.rejections {
             return Ok(());
         }
@@ -338,7 +341,7 @@ impl Lockout {
         self.write_rejections(updated(&self.rejections))
     }
 
-    /// Replaces the rejections by `next`, on the disk first. The caller holds the lock.
+    /// Replaces the rejections by `next`, on disk first. The caller must hold the lock.
     fn write_rejections(&mut self, next: Rejections) -> Result<(), StateError> {
         if let Some(directory) = &mut self.directory {
             directory.write_rejections(&self.key, &next)?;
@@ -348,7 +351,7 @@ impl Lockout {
         Ok(())
     }
 
-    /// The attempts on the disk, or those of this process where there is no state directory.
+    /// The attempts on disk, or those of this process if there is no state directory.
     fn newest_attempts(&self) -> Result<Cow<'_, Attempts>, PersistError> {
         match &self.directory {
             Some(directory) => {
@@ -358,7 +361,7 @@ impl Lockout {
         }
     }
 
-    /// Applies `update` to the newest attempts, and writes them where they differ.
+    /// Applies `update` to the newest attempts, and writes them if they changed.
     fn update_attempts(&mut self, update: impl Fn(&mut Attempts)) -> Result<(), PersistError> {
         let updated = |attempts: &Attempts| {
             let mut next = attempts.clone();
@@ -387,7 +390,7 @@ impl Lockout {
         }
     }
 
-    /// Takes a lock of the state directory, where there is one.
+    /// Takes a lock in the state directory, if there is one.
     fn lock_directory<T>(
         &self,
         lock: impl FnOnce(&StateDirectory) -> Result<T, StateError>,
@@ -413,7 +416,7 @@ impl Lockout {
     }
 }
 
-/// The rejections on the disk and those that are not written yet.
+/// `rejections` plus those in `unsaved`.
 fn with_unsaved(mut rejections: Rejections, unsaved: &[Fingerprint]) -> Rejections {
     for fingerprint in unsaved {
         rejections.add(fingerprint);

@@ -1,4 +1,4 @@
-//! From the configuration of a source to the source. Apart from [`SourceConfig`], which the sources take their keys from.
+//! Creates a source from its configuration. Separate from `config`, because the sources import that module.
 
 #[cfg(feature = "aws")]
 use super::aws::AwsStore;
@@ -13,7 +13,7 @@ use super::vault::VaultStore;
 use super::{config::SourceConfig, dir::DirectorySource, env::EnvironmentSource, source::CredentialSource};
 
 impl SourceConfig {
-    /// The source. Nothing is read before its first load.
+    /// Creates the source. Nothing is read before its first load.
     pub fn open(&self) -> Box<dyn CredentialSource> {
         match self {
             Self::Environment(variables) => Box::new(EnvironmentSource::new(variables.clone())),

@@ -1,4 +1,4 @@
-//! Secrets of the operator's in the environment: the administrator's token, and what an egress proxy is shown.
+//! The operator's secrets in the environment: the admin token, the credentials for an egress proxy, and the webhook secrets.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,25 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The variable of the administrator's token.
+/// The variable for the admin token.
 const ADMIN_TOKEN: &str = "FINICITY_ADMIN_TOKEN";
 
-/// The variables of what an egress proxy is shown.
+/// The variables for the egress proxy's credentials.
 pub const EGRESS_USERNAME: &str = "FINICITY_EGRESS_PROXY_USERNAME";
 /// See [`EGRESS_USERNAME`].
 pub const EGRESS_PASSWORD: &str = "FINICITY_EGRESS_PROXY_PASSWORD";
 
-/// The secrets that webhooks are signed with, where it is not the partner secret, and the one before it.
+/// The variables for the current and the previous secret that webhooks are signed with, if it is not the partner secret.
 pub const WEBHOOK_SECRET: &str = "FINICITY_WEBHOOK_SECRET";
 const WEBHOOK_SECRET_PREVIOUS: &str = "FINICITY_WEBHOOK_SECRET_PREVIOUS";
 
-/// The variables of all secrets, each of which has a form with `_FILE`.
+/// The variables for all credentials and operator secrets. Each also has a `_FILE` form.
 pub fn variables() -> Vec<&'static str> {
     let operator = [ADMIN_TOKEN, EGRESS_USERNAME, EGRESS_PASSWORD, WEBHOOK_SECRET, WEBHOOK_SECRET_PREVIOUS];
     Field::ALL.map(Field::variable).into_iter().chain(operator).collect()
 }
 
-/// The values in `environment` that no output may ever show, whether they are usable or not.
+/// The values in `environment` that must never appear in any output, whether or not they are usable.
 pub fn secret_variables(environment: &BTreeMap<String, Secret<String>>) -> Vec<Secret<Vec<u8>>> {
     let names = [Field::ClientSecret, Field::PartnerSecret, Field::AppKey].map(Field::variable);
     let operator = [ADMIN_TOKEN, EGRESS_PASSWORD, WEBHOOK_SECRET, WEBHOOK_SECRET_PREVIOUS];
@@ -39,47 +39,47 @@ pub fn secret_variables(environment: &BTreeMap<String, Secret<String>>) -> Vec<S
     values.map(|value| Secret::new(value.expose().trim_end_matches(['\r', '\n']).as_bytes().to_vec())).collect()
 }
 
-/// One line for each operator's secret in `environment`: its variable, and where its value comes from. No file is read.
+/// One line for each operator secret: its variable, and whether and how it is set. Reads no file.
 pub fn operator_outline(environment: &BTreeMap<String, Secret<String>>) -> Vec<String> {
     let names = [ADMIN_TOKEN, EGRESS_USERNAME, EGRESS_PASSWORD, WEBHOOK_SECRET, WEBHOOK_SECRET_PREVIOUS];
     let variables = Variables::select(environment, &names);
     names.map(|name| format!("{name}: {}", variables.describe(name))).into()
 }
 
-/// The administrator's token, `FINICITY_ADMIN_TOKEN` or the file that its `_FILE` form names, if either is set.
+/// The admin token from `FINICITY_ADMIN_TOKEN`, or from the file in its `_FILE` form, if either is set.
 ///
 /// # Errors
 ///
-/// When it is set and cannot be used.
+/// If it is set but cannot be used.
 pub fn admin_token(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<Secret<String>>, Problem> {
     let sourced = Variables::select(environment, &[ADMIN_TOKEN]).read(ADMIN_TOKEN).transpose()?;
     sourced.map(|sourced| check(ValueKind::AdminToken, sourced).map(|sourced| sourced.value)).transpose()
 }
 
-/// The secrets of webhooks in the environment, or in the files that it names, which are read again when an operator says so.
+/// The webhook secrets in the environment or in the files that it names. The files are read again when an operator requests it.
 #[derive(Clone, Debug, Default)]
 pub struct WebhookSecretSource(Variables);
 
-/// What [`WebhookSecretSource`] holds.
+/// The values of a [`WebhookSecretSource`].
 #[derive(Clone, Debug, Default)]
 pub struct WebhookSecrets {
-    /// The secret, where it is not the partner secret.
+    /// The current secret; `None` if it is the partner secret.
     pub current: Option<Secret<String>>,
-    /// The one before it, or before the partner secret.
+    /// The secret before the current one.
     pub previous: Option<Secret<String>>,
 }
 
 impl WebhookSecretSource {
-    /// The variables of `environment` that concern webhooks.
+    /// Selects the webhook variables of `environment`.
     pub fn new(environment: &BTreeMap<String, Secret<String>>) -> Self {
         Self(Variables::select(environment, &[WEBHOOK_SECRET, WEBHOOK_SECRET_PREVIOUS]))
     }
 
-    /// Reads both.
+    /// Reads both secrets.
     ///
     /// # Errors
     ///
-    /// When one is set and cannot be used.
+    /// If one is set but cannot be used.
     pub fn read(&self) -> Result<WebhookSecrets, Problem> {
         let read = |name| {
             let sourced = self.0.read(name).transpose()?;
@@ -89,18 +89,20 @@ impl WebhookSecretSource {
     }
 }
 
-/// What an egress proxy is shown (RFC 7617), as a header value that is marked sensitive, if its credentials are set.
+/// The `Proxy-Authorization` value for the egress proxy (RFC 7617), marked sensitive, if its credentials are set.
 ///
 /// # Errors
 ///
-/// When they are set and cannot be used, or only one of them is.
+/// If they are set but cannot be used, or if only one of them is set.
 pub fn egress_authorization(environment: &BTreeMap<String, Secret<String>>) -> Result<Option<HeaderValue>, Problem> {
     let variables = Variables::select(environment, &[EGRESS_USERNAME, EGRESS_PASSWORD]);
     let read = |name| {
         let sourced = variables.read(name).transpose()?;
         sourced.map(|sourced| check(ValueKind::Egress, sourced)).transpose()
     };
-    let missing = |name: &str| Problem::Missing(name.to_owned(), "the egress proxy's credentials are two".to_owned());
+    let missing = |name: &str| {
+        Problem::Missing(name.to_owned(), "set both username and password for the egress proxy".to_owned())
+    };
     match (read(EGRESS_USERNAME)?, read(EGRESS_PASSWORD)?) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(missing(EGRESS_USERNAME)),

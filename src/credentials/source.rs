@@ -1,4 +1,4 @@
-//! The trait of a source of credentials, and how its values become one set of credentials.
+//! The trait of a credential source, and the assembly of its values into one set of credentials.
 
 use std::{collections::BTreeMap, fmt, future};
 
@@ -11,62 +11,62 @@ use super::{
     value::check,
 };
 
-/// The values that a source holds, of one moment or version. A value that is there and cannot be read is a problem of its own.
+/// The values in a source, all read at one time or from one version. A value that exists but cannot be read is a [`Problem`].
 pub type Values = BTreeMap<Field, Result<Sourced, Problem>>;
 
-/// How a line of [`CredentialSource::outline`] ends for a value that is not there.
+/// The end of a line of [`CredentialSource::outline`] for a value that is not set.
 pub const NOT_SET: &str = "not set";
 
-/// A place that credentials are read from.
+/// A source of credentials.
 ///
-/// A new source is one implementation, one variant of [`SourceConfig`](super::SourceConfig), and its keys in
-/// `config/default.toml`. Sources are used through `dyn`, so that one that was not compiled in is named nowhere else.
+/// To add a source, implement this trait, add a variant to [`SourceConfig`](super::SourceConfig), and add its keys to
+/// `config/default.toml`. Sources are used through `dyn`, so other code does not depend on which of them are compiled in.
 pub trait CredentialSource: fmt::Debug + Send + Sync {
-    /// The kind of source, one word: the field `source` in logs and `credentials_source` in the status.
+    /// The kind of source, as one word: the field `source` in logs and `credentials_source` in the status.
     fn kind(&self) -> &'static str;
 
-    /// The source as it follows the word "from": `the directory /etc/finicity-proxy/credentials`. Never shows a value.
+    /// The source, phrased to follow the word "from": `the directory /etc/finicity-proxy/credentials`. Never shows a value.
     fn description(&self) -> String;
 
-    /// Whether [`load`](Self::load) uses a network, which `check` must not.
+    /// Whether [`load`](Self::load) uses the network, which `check` must not do.
     fn uses_network(&self) -> bool {
         false
     }
 
-    /// One line for each value: what it is called in this source, and whether it is there. For `config --redacted`, so it uses no
-    /// network; a source that would have to has no lines.
+    /// One line for each value: its name in this source, and whether it is set. `config --redacted` prints these lines, so they must
+    /// not require the network; a source that does require it returns none.
     fn outline(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Reads all values, of one version where the source has versions. It may take seconds where a network is used.
+    /// Reads all values, from one version if the source has versions. Takes up to several seconds if it uses the network.
     ///
     /// # Errors
     ///
-    /// When the source as a whole cannot be read.
+    /// If the source as a whole cannot be read.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a load that is dropped has no effect, and a change that it would have read is reported by
-    /// [`changed`](Self::changed) all the same.
+    /// Cancel safe: a dropped load has no effect, and [`changed`](Self::changed) still reports a change that the load would have
+    /// read.
     fn load(&mut self) -> BoxFuture<'_, Result<Values, Problem>>;
 
-    /// The problem of a value that is required and not there.
+    /// The problem to report if the required value `field` is not set.
     fn missing(&self, field: Field) -> Problem;
 
-    /// Waits until the source may hold other values than those last loaded. How often it polls for that is the source's decision;
-    /// for a source that cannot change it never completes.
+    /// Waits until the source may hold other values than those last loaded. The source chooses its poll interval. If the source
+    /// cannot change, this never completes.
     ///
     /// # Errors
     ///
-    /// When a poll failed. The next call polls again after the source's interval.
+    /// If a poll fails. The next call polls again after the source's interval.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: no change is lost when it is dropped and called again.
+    /// Cancel safe: dropping it and calling it again loses no change.
     fn changed(&mut self) -> BoxFuture<'_, Result<(), Problem>>;
 
-    /// Waits until no change is in progress, so that a load does not read half of one. Called before each load but the first.
+    /// Waits until no change is in progress, so that a load does not read half of one. Called before each load except the first.
     ///
     /// # Cancel safety
     ///
@@ -76,14 +76,14 @@ pub trait CredentialSource: fmt::Debug + Send + Sync {
     }
 }
 
-/// Loads one set of credentials: of the `configured` scheme, or else of the one whose values are there.
+/// Loads one set of credentials: for the `configured` scheme, or else for the scheme that has values in the source.
 ///
-/// One line break at the end of a value is dropped, since editors and `echo` add one; nothing else of it is changed. A malformed
-/// value is refused, see [`ValueDefect`]: each that is sent is a failed authentication.
+/// Removes one trailing line break from each value, because editors and `echo` add one; changes nothing else. A malformed value
+/// ([`ValueDefect`]) is an error, because sending it would be a failed authentication.
 ///
 /// # Errors
 ///
-/// Every problem of every value at once.
+/// All problems of all values.
 pub async fn load(source: &mut dyn CredentialSource, configured: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
     let values = source.load().await.map_err(|problem| vec![problem])?;
     assemble(values, configured, |field| source.missing(field))
@@ -102,7 +102,7 @@ fn assemble(
         (None, false, true) => Scheme::Partner,
         (None, _, false) => Scheme::OAuth2,
     };
-    // Nobody said which scheme is meant.
+    // Neither the configuration nor a value selects a scheme.
     let is_guess = configured.is_none() && !any_of(oauth2) && !any_of(partner);
     let [id, secret] = if scheme == Scheme::OAuth2 { oauth2 } else { partner };
 
@@ -124,7 +124,7 @@ fn assemble(
     }
 }
 
-/// `problem` of an id that is not there, with what else can be done: `partner` are the same problems of partner authentication.
+/// Adds the alternatives to `problem`, a missing id. `partner` holds the corresponding problems for partner authentication.
 fn with_alternatives(problem: Problem, partner: [Problem; 2]) -> Problem {
     let (Problem::Missing(name, hint), [Problem::Missing(id, _), Problem::Missing(secret, _)]) = (&problem, &partner)
     else {

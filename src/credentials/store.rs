@@ -1,7 +1,6 @@
-//! What the secret stores have in common: one secret, which is a JSON object, is read in one version or not at all, and its version
-//! is polled.
+//! Shared by all secret stores: reads one version of one secret, which is a JSON object, and polls for new versions.
 //!
-//! Each store is one implementation of [`SecretStore`] behind the cargo feature of its name.
+//! Each store implements [`SecretStore`] in a cargo feature of the same name.
 
 mod document;
 mod transport;
@@ -21,41 +20,41 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The poll interval varies by this share in both directions, so that a fleet does not poll in step.
+/// The poll interval varies by ± this fraction, so that the proxies of a fleet do not poll at the same time.
 const POLL_JITTER: f64 = 0.1;
 
 /// One version of a secret.
 #[derive(Debug)]
 pub(super) struct StoredSecret {
-    /// What distinguishes this version from every other one of the secret.
+    /// Identifies this version among all versions of the secret.
     pub(super) version: String,
-    /// The text of the secret.
+    /// The value of the secret: a JSON text.
     pub(super) text: Secret<String>,
 }
 
 /// A client of one store, for one secret.
 pub(super) trait SecretStore: fmt::Debug + Send + Sync {
-    /// The kind of store, one word, which is also its cargo feature.
+    /// The kind of store, as one word, which is also the name of its cargo feature.
     const KIND: &'static str;
 
     /// The secret and its store: `secret finicity/prod in AWS Secrets Manager`.
     fn description(&self) -> String;
 
-    /// The present version, by the cheapest request that the store has.
+    /// The current version, determined by the store's cheapest request.
     ///
     /// # Errors
     ///
-    /// When the store does not give it.
+    /// If the store does not return it.
     fn version(&mut self) -> impl Future<Output = Result<String, StoreError>> + Send;
 
-    /// The secret in its present version.
+    /// Reads the current version of the secret.
     ///
     /// # Errors
     ///
-    /// When the store does not give it.
+    /// If the store does not return it.
     fn read(&mut self) -> impl Future<Output = Result<StoredSecret, StoreError>> + Send;
 
-    /// What has to be done between two polls, such as renewing a lease. Never completes; the next poll reports what failed.
+    /// Work between two polls, such as renewing a lease. Never completes; the next poll reports a failure.
     ///
     /// # Cancel safety
     ///
@@ -65,12 +64,12 @@ pub(super) trait SecretStore: fmt::Debug + Send + Sync {
     }
 }
 
-/// A store as a source of credentials.
+/// A store as a credential source.
 #[derive(Debug)]
 pub(super) struct StoreSource<S> {
     store: S,
     poll_interval: Duration,
-    /// The version that was read last, whether or not it could be used.
+    /// The version that was last read, whether or not its values were usable.
     last_version: Option<String>,
 }
 
@@ -95,7 +94,7 @@ impl<S: SecretStore + 'static> CredentialSource for StoreSource<S> {
 
     fn load(&mut self) -> BoxFuture<'_, Result<Values, Problem>> {
         Box::pin(async {
-            // After a failure, the first poll leads to another load, which ends the report of it.
+            // If this load fails, the next successful poll triggers another load, which clears the reported error.
             self.last_version = None;
             let StoredSecret { version, text } = self.store.read().await?;
             self.last_version = Some(version);
@@ -119,7 +118,7 @@ impl<S: SecretStore + 'static> CredentialSource for StoreSource<S> {
                 let version = match self.store.version().await {
                     Ok(version) => version,
                     Err(error) => {
-                        // So that the first poll after the failure leads to a load, which ends the report of it.
+                        // The next successful poll then triggers a load, which clears the reported error.
                         self.last_version = None;
                         return Err(error.into());
                     }
@@ -141,7 +140,7 @@ mod tests {
     use super::*;
     use crate::credentials::{StoreFault, load};
 
-    /// Answers with one entry after another, and with the last one from then on.
+    /// Returns one entry after another, and the last one repeatedly.
     #[derive(Debug)]
     struct Scripted(Mutex<VecDeque<Result<(&'static str, &'static str), StoreFault>>>);
 
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_version_that_was_read_is_no_change() {
+    async fn the_version_that_was_read_is_no_change() {
         let mut source = source(&[Ok(("1", SECRET)), Ok(("1", "")), Ok(("1", "")), Ok(("2", ""))]);
         load(&mut source, None).await.unwrap();
         let started = Instant::now();
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_version_that_cannot_be_used_is_read_once() {
+    async fn an_unusable_version_is_read_once() {
         let mut source = source(&[Ok(("1", "{}")), Ok(("1", "")), Ok(("2", ""))]);
         let problems = load(&mut source, None).await.unwrap_err();
         assert!(problems[0].to_string().contains("client_id of secret s in a test is not set"), "{problems:?}");

@@ -1,42 +1,42 @@
-//! Why a secret store gave no credentials, and what an operator does about it.
+//! Why a secret store returned no credentials, and the remedy.
 
 use std::{error::Error, fmt};
 
 labels! {
-    /// The kinds of failure of a secret store. The label is that of `credentials_source_errors_total`.
+    /// The kinds of failure of a secret store. Labels of the metric `credentials_source_errors_total`.
     pub enum StoreFault {
-        /// The process has no identity with the store: none is configured on this machine, or it could not be obtained.
+        /// The process has no identity for the store: none is configured on this machine, or obtaining it failed.
         NoIdentity = "no_identity",
         /// The store does not permit this identity to read the secret.
         IdentityRefused = "identity_refused",
-        /// There is no such secret, or no such version of it.
+        /// The secret, or this version of it, does not exist.
         NotFound = "not_found",
         /// The version is disabled, deleted or pending.
         VersionUnavailable = "version_unavailable",
-        /// The secret is not a JSON object of texts.
+        /// The secret is not a JSON object of strings.
         Malformed = "malformed",
-        /// The store limits the rate of requests.
+        /// The store rejected the request because of a rate limit.
         Throttled = "throttled",
-        /// The store cannot be reached, did not answer in time, or failed.
+        /// The store is unreachable, did not respond in time, or failed.
         Unreachable = "unreachable",
         /// The certificate of the store is not trusted.
         UntrustedTls = "untrusted_tls",
     }
 }
 
-/// A failure of a secret store. Shows the name of the secret, what failed and the remedy; never a value, and nothing that the store
-/// sent but its error codes.
+/// A failure of a secret store. Shows the name of the secret, the reason and the remedy. Never shows a value, and shows only error
+/// codes from the store's response.
 #[derive(Debug)]
 pub struct StoreError {
-    /// What failed.
+    /// The kind of failure.
     pub fault: StoreFault,
     /// The secret and its store: `secret finicity/prod in AWS Secrets Manager`.
     pub secret: String,
-    /// What the store reported, in words of this program and the store's error codes.
+    /// What failed, in this program's words and the store's error codes.
     pub reason: String,
-    /// What an operator does.
+    /// What the operator should do.
     pub remedy: String,
-    /// The error of the store's client, for `Error::source`. `None` where its text may hold a value.
+    /// The error of the store's client, for `Error::source`. `None` if its text may contain a value.
     pub cause: Option<Box<dyn Error + Send + Sync>>,
 }
 

@@ -19,7 +19,7 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn check_problem(name: &str, value: &str, expected: &str) {
     let mut env = env(&GOOD);
     env.insert(name.to_owned(), value.to_owned());
-    let problems = from_env(&env).expect_err("the value must be refused");
+    let problems = from_env(&env).expect_err("the value must be an error");
     let messages: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert!(messages.len() == 1 && messages[0].contains(expected), "{messages:?} should say {expected:?}");
     assert!(value.trim().len() < 4 || !messages[0].contains(value.trim()), "the value is in {messages:?}");
@@ -36,7 +36,7 @@ fn good_values_are_kept_unchanged() {
 }
 
 #[test]
-fn every_missing_variable_is_reported_at_once() {
+fn all_missing_variables_are_reported() {
     let messages: Vec<String> = from_env(&env(&[])).unwrap_err().iter().map(ToString::to_string).collect();
     for (line, name) in messages.iter().zip([CLIENT_ID, CLIENT_SECRET, APP_KEY]) {
         assert!(line.contains(name) && line.contains("_FILE"), "{line}");
@@ -45,7 +45,7 @@ fn every_missing_variable_is_reported_at_once() {
 }
 
 #[test]
-fn p02_empty_and_placeholder_values_are_refused_without_being_printed() {
+fn p02_empty_and_placeholder_values_fail_unprinted() {
     for empty in [" ", "\n", " \r\n", "\u{feff}"] {
         check_problem(CLIENT_SECRET, empty, "is empty");
     }
@@ -65,7 +65,7 @@ fn p02_empty_and_placeholder_values_are_refused_without_being_printed() {
 }
 
 #[test]
-fn a_malformed_value_is_refused_by_its_name() {
+fn an_error_names_the_variable_of_a_malformed_value() {
     for (bad, expected) in [
         ("\"abcdef\"", "FINICITY_APP_KEY is in quotation marks"),
         (" abcdef", "FINICITY_APP_KEY begins or ends with white space"),
@@ -115,7 +115,7 @@ fn p03_a_secret_keeps_its_special_characters() {
 }
 
 #[test]
-fn a_file_is_read_and_its_line_break_dropped() {
+fn a_file_is_read_without_its_trailing_line_break() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");
     fs::write(&path, "from-file\r\n").unwrap();
@@ -132,7 +132,7 @@ fn a_secret_in_place_of_a_path_is_not_printed() {
     let mut env = env(&[GOOD[0], GOOD[2]]);
     env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), "canary-secret".to_owned());
     let message = error_chain::one_line(&from_env(&env).unwrap_err()[0]);
-    assert!(message.contains("does not hold a path") && !message.contains("canary"), "{message}");
+    assert!(message.contains("_FILE must be a path") && !message.contains("canary"), "{message}");
     // Base64 has slashes.
     for secret in ["canary/secret+9b=", "/canary-secret", "./canary-secret"] {
         env.insert("FINICITY_CLIENT_SECRET_FILE".to_owned(), secret.to_owned());
@@ -146,7 +146,7 @@ fn a_secret_in_place_of_a_path_is_not_printed() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_reported_by_its_path() {
+fn an_error_names_the_path_of_an_unusable_file() {
     let dir = tempfile::tempdir().unwrap();
     let large = dir.path().join("large");
     fs::write(&large, vec![b'a'; 70_000]).unwrap();
@@ -174,13 +174,13 @@ fn source(variables: &BTreeMap<String, String>) -> SourceConfig {
     SourceConfig::environment(&secrets.collect())
 }
 
-/// A load of a source that waits for nothing.
+/// Loads from a source that completes immediately.
 fn load_now(source: &SourceConfig, scheme: Option<Scheme>) -> Result<Credentials, Vec<Problem>> {
-    load(source.open().as_mut(), scheme).now_or_never().expect("the source waits for nothing")
+    load(source.open().as_mut(), scheme).now_or_never().expect("the source completes immediately")
 }
 
 #[test]
-fn the_scheme_is_the_one_whose_values_are_there() {
+fn the_scheme_is_the_one_that_has_values() {
     let partner = env(&[("FINICITY_PARTNER_ID", "p"), ("FINICITY_PARTNER_SECRET", "s"), GOOD[2]]);
     assert_eq!(from_env(&env(&GOOD)).unwrap().scheme, Scheme::OAuth2);
     assert_eq!(from_env(&partner).unwrap().scheme, Scheme::Partner);
@@ -195,7 +195,7 @@ fn the_scheme_is_the_one_whose_values_are_there() {
 }
 
 #[test]
-fn a_directory_is_a_source_too_and_is_read_anew_each_time() {
+fn a_directory_is_read_again_for_each_load() {
     let dir = tempfile::tempdir().unwrap();
     let source = SourceConfig::Directory(dir.path().to_owned());
     let messages: Vec<String> = load_now(&source, None).unwrap_err().iter().map(ToString::to_string).collect();
@@ -220,7 +220,7 @@ fn egress(variables: &[(&str, &str)]) -> Result<Option<HeaderValue>, String> {
 }
 
 #[test]
-fn an_egress_proxy_is_shown_both_credentials_or_none() {
+fn egress_credentials_are_set_together() {
     assert_eq!(egress(&[]), Ok(None));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("password");

@@ -1,15 +1,15 @@
-//! What a value must look like, so that a malformed one is never sent.
+//! Validates values, so that a malformed one is never sent.
 //!
-//! A malformed credential (quotes out of an env file, a byte order mark, a space that was copied along) is a failed
-//! authentication, of which the vendor allows five. So it is refused before it is sent, by its name and never by its value.
+//! A malformed credential (quotes from an env file, a byte order mark, a copied space) causes a failed authentication, and five of
+//! these lock the vendor account. It is therefore an error before it is sent; the error names its origin, never the value.
 //!
-//! | kind | refused |
+//! | kind | must not have |
 //! |---|---|
-//! | id, App Key, admin token | the same quote at both ends, a space at either end, everything outside 0x20 to 0x7E |
-//! | client or partner secret | the same quote at both ends, white space or an invisible character at either end, control characters and line breaks |
+//! | id, App Key, admin token | the same quote at both ends, a space at either end, any character outside 0x20 to 0x7E |
+//! | client or partner secret | the same quote at both ends, white space or an invisible character at either end, control characters, line breaks |
 //! | egress user and password | line breaks and NUL |
 //!
-//! One line break at the end, LF or CRLF, is not part of a value: editors and `echo` add one.
+//! One trailing line break, LF or CRLF, is not part of a value, because editors and `echo` add one.
 
 use zeroize::Zeroizing;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The kind of a value: which rules it has to keep to.
+/// The kind of a value, which selects its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ValueKind {
     /// A client or partner id.
@@ -35,7 +35,7 @@ pub(super) enum ValueKind {
 }
 
 impl Field {
-    /// Which rules its value has to keep to.
+    /// The kind of this field's value.
     pub(super) fn kind(self) -> ValueKind {
         match self {
             Self::ClientId | Self::PartnerId => ValueKind::Id,
@@ -45,7 +45,7 @@ impl Field {
     }
 }
 
-/// Takes the value, without one line break at its end, if it can be used.
+/// Returns the value without one trailing line break, or the reason why it cannot be used.
 pub(super) fn check(kind: ValueKind, Sourced { value, origin }: Sourced) -> Result<Sourced, Problem> {
     let value = Secret::from(without_line_break(value.expose()));
     let text = value.expose().as_str();
@@ -64,13 +64,13 @@ pub(super) fn check(kind: ValueKind, Sourced { value, origin }: Sourced) -> Resu
     Ok(Sourced { value, origin })
 }
 
-/// `text` without one LF or CRLF at its end.
+/// `text` without one trailing LF or CRLF.
 fn without_line_break(text: &str) -> &str {
     let line = text.strip_suffix('\n').unwrap_or(text);
     if line.len() < text.len() { line.strip_suffix('\r').unwrap_or(line) } else { line }
 }
 
-/// Whether there is nothing of a value. A password may consist of spaces.
+/// Whether the value has no visible character. An egress password may consist of spaces.
 fn is_empty(kind: ValueKind, text: &str) -> bool {
     text.is_empty() || kind != ValueKind::Egress && text.chars().all(|c| c.is_whitespace() || is_invisible(c))
 }
@@ -90,7 +90,7 @@ fn find_defect(kind: ValueKind, text: &str) -> Option<ValueDefect> {
     }
 }
 
-/// What is wrong with the first and the last character of `text`.
+/// The defect of the first or last character of `text`.
 fn defect_at_ends(text: &str) -> Option<ValueDefect> {
     let (first, last) = (text.chars().next()?, text.chars().next_back()?);
     let is_pair = text.chars().nth(1).is_some() && closing_quote(first) == Some(last);
@@ -114,7 +114,7 @@ fn forbidden_character(text: &str, forbidden: impl Fn(char) -> bool) -> Option<V
     Some(if is_line_break(found) { ValueDefect::LineBreak } else { ValueDefect::Control })
 }
 
-/// The quotation mark that ends what `opening` begins. Word processors make the pairs of two different ones.
+/// The quotation mark that closes `opening`. Word processors use different marks for the two ends.
 fn closing_quote(opening: char) -> Option<char> {
     match opening {
         '"' | '\'' | '`' | '\u{b4}' | '\u{2018}' | '\u{2019}' | '\u{201c}' | '\u{201d}' | '\u{ab}' | '\u{201e}' => {}
@@ -133,7 +133,7 @@ fn is_line_break(character: char) -> bool {
     matches!(character, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Whether nothing is drawn for `character`, or a space that is none: what copying from a page or a document brings along.
+/// Whether `character` is invisible or looks like a space but is not U+0020. Copying from web pages and documents adds such characters.
 fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
@@ -142,15 +142,15 @@ fn is_invisible(character: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether `value` is what a template or a tutorial leaves where the real value belongs.
+/// Whether `value` is a placeholder from a template or a tutorial.
 ///
-/// A real value that looks like this would be refused, so only shapes that no issued credential has are listed.
+/// A real value of such a form would be an error, so the list has only forms that no issued credential has.
 fn is_placeholder(value: &str) -> bool {
     let value = Zeroizing::new(value.trim().to_ascii_lowercase());
     let wrapped = [("<", ">"), ("${", "}"), ("$(", ")"), ("{{", "}}"), ("[", "]")]
         .iter()
         .any(|(open, close)| value.starts_with(open) && value.ends_with(close));
-    // Never moved while it grows, which would leave a copy behind.
+    // Full capacity, because a reallocation would leave a copy in memory.
     let mut letters = Zeroizing::new(String::with_capacity(value.len()));
     letters.extend(value.chars().filter(char::is_ascii_alphanumeric));
     let listed = ["changeme", "replaceme", "placeholder", "todo", "tbd", "fixme", "none", "null", "undefined"]

@@ -1,9 +1,9 @@
-//! HashiCorp Vault and OpenBao: one secret of the KV secrets engine, version 1 or 2.
+//! HashiCorp Vault and OpenBao: one secret in the KV secrets engine, version 1 or 2.
 //!
-//! The API is small, so it is spoken over reqwest, as the token endpoint's is: a login, a read, a look-up, a renewal, a revocation
-//! (`ARCHITECTURE.md` says why not by `vaultrs`).
+//! Uses reqwest directly, as for the token endpoint, because only five requests are needed: login, read, look-up, renewal and revocation.
+//! `ARCHITECTURE.md` explains why `vaultrs` is not used.
 //!
-//! Deliberately absent: response wrapping, client certificates, the environment's `VAULT_…` variables, redirects.
+//! Deliberately absent: response wrapping, client certificates, `VAULT_…` environment variables, redirects.
 
 mod client;
 mod failure;
@@ -36,7 +36,7 @@ pub(super) struct VaultStore {
     store: StoreConfig,
     config: VaultConfig,
     session: Option<Session>,
-    /// Of the hashes that stand for versions where the engine has none.
+    /// The key of the content hashes that serve as versions if the engine has none.
     key: hmac::Key,
 }
 
@@ -45,13 +45,13 @@ pub(super) struct VaultStore {
 struct Session {
     /// Marked sensitive.
     token: HeaderValue,
-    /// Whether the server is known to accept it. Not for one of a file that may not look itself up.
+    /// Whether the server is known to accept it. Unknown for a token from a file if its policies do not permit `lookup-self`.
     is_accepted: bool,
-    /// `None` for a token that does not expire, or whose lease cannot be looked up.
+    /// `None` if the token does not expire or its lease cannot be looked up.
     lease: Option<Lease>,
 }
 
-/// A token, and whether it was obtained for the request at hand.
+/// A token, and whether it was obtained for the current request.
 struct CurrentToken {
     token: HeaderValue,
     is_accepted: bool,
@@ -61,11 +61,11 @@ struct CurrentToken {
 impl VaultStore {
     pub(super) fn new(store: StoreConfig, config: VaultConfig) -> Self {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        let key = key.expect("a system without randomness makes no TLS connections either");
+        let key = key.expect("TLS requires a working random number generator as well");
         Self { store, config, session: None, key }
     }
 
-    /// Reads the secret; the version that results names its content.
+    /// Reads the secret, with a version that identifies its content.
     async fn fetch(&mut self) -> Result<StoredVersion, Failure> {
         let client = self.client();
         let path = kv::path(&self.config);
@@ -79,16 +79,16 @@ impl VaultStore {
             if is_new {
                 return Err(kv::forbidden(&self.config, is_accepted));
             }
-            // The token was revoked or has been used up, or the role has other policies now: the next one is new.
+            // The token was revoked or has no uses left, or the policies of its role changed: the next iteration obtains a new one.
         }
     }
 
-    /// A client for the requests of one operation.
+    /// Creates a client for the requests of one operation.
     fn client(&self) -> Client {
         Client::new(&self.store, &self.config)
     }
 
-    /// The token for the next request: that of the session, whose lease is renewed when that is due, or that of a new login.
+    /// The token for the next request: the session's token, after renewing its lease if due, or the token of a new login.
     async fn token(&mut self, client: &Client) -> Result<CurrentToken, Failure> {
         if let Some(token) = self.session_token(client).await? {
             return Ok(CurrentToken { token, is_accepted: true, is_new: false });
@@ -113,7 +113,7 @@ impl VaultStore {
         Ok(CurrentToken { token: token.clone(), is_accepted: *is_accepted, is_new: true })
     }
 
-    /// The token of the session, where it can still be used. Its lease is renewed when that is due.
+    /// The session's token, if it is still usable. Renews its lease if due.
     async fn session_token(&mut self, client: &Client) -> Result<Option<HeaderValue>, Failure> {
         let Some(session) = &mut self.session else { return Ok(None) };
         if !login::is_current(&self.config.auth, &session.token)? {
@@ -133,7 +133,7 @@ impl VaultStore {
                         session.lease = Lease::new(now, lease_s, renewable);
                         debug!(lease_s, "renewed the lease of the Vault token");
                     }
-                    // It has reached its maximum, or may not be renewed.
+                    // It has reached its maximum lifetime, or renewal is denied.
                     _ => return Ok(None),
                 }
             }
@@ -142,8 +142,8 @@ impl VaultStore {
         Ok(Some(session.token.clone()))
     }
 
-    /// Forgets the token, and revokes it if this program obtained it: otherwise a policy that forbids the read would leave one unused
-    /// token on the server for each poll.
+    /// Drops the token, and revokes it if this program obtained it: otherwise, if a policy forbids the read, each poll would leave an
+    /// unused token on the server.
     async fn end_session(&mut self, client: &Client) {
         let Some(session) = self.session.take() else { return };
         if !matches!(self.config.auth, VaultAuth::Token { .. }) {
@@ -167,7 +167,7 @@ impl SecretStore for VaultStore {
     }
 
     async fn version(&mut self) -> Result<String, StoreError> {
-        // A read of the data: a read of the metadata costs as much, grows with the number of versions, and needs another policy.
+        // Reads the data: the metadata costs as much, grows with the number of versions, and needs another policy.
         self.fetch().await.map(|stored| stored.version).map_err(|failure| self.error(failure))
     }
 
@@ -176,14 +176,14 @@ impl SecretStore for VaultStore {
         Ok(StoredSecret { version, text })
     }
 
-    /// Renews the lease when that is due, which may be several times between two polls, and tries again while it lasts: the token of a
-    /// file that expires is lost.
+    /// Renews the lease when due, possibly several times between two polls, and retries until it expires, because an expired token
+    /// from a file cannot be replaced.
     async fn keep_alive(&mut self) {
         while let Some(lease) = self.session.as_ref().and_then(|session| session.lease) {
             sleep_until(lease.renew_at).await;
             let renewed = self.token(&self.client()).await.map(drop);
             if let Err(Failure { reason, .. }) = renewed {
-                debug!(reason, "the lease of the Vault token was not renewed");
+                debug!(reason, "cannot renew the lease of the Vault token");
                 let Some(retry_at) = lease.retry_at(Instant::now()) else { break };
                 sleep_until(retry_at).await;
             }

@@ -1,15 +1,15 @@
-//! The stage of the drain, as a number that each request reads.
+//! The stage of the drain, in an atomic that each request reads.
 //!
-//! Tasks that are to be woken by the drain have a `CancellationToken` for that.
+//! Tasks that the drain must wake use a `CancellationToken`.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU8, AtomicUsize, Ordering},
 };
 
-/// Requests are served, and their connections are kept.
+/// Requests are served, and connections are kept alive.
 const SERVING: u8 = 0;
-/// Requests are served, and their connections are closed after that.
+/// Requests are served, and connections are closed afterwards.
 const DRAINING: u8 = 1;
 /// The drain timeout has expired.
 const EXPIRED: u8 = 2;
@@ -25,17 +25,17 @@ struct DrainState {
 }
 
 impl Drain {
-    /// From now on, each response is the last one of its connection.
+    /// Begins the drain: each response is now the last one on its connection.
     pub fn begin(&self) {
         self.0.stage.fetch_max(DRAINING, Ordering::Relaxed);
     }
 
-    /// From now on, requests without a response get a 503.
+    /// Marks the drain timeout as expired: requests without a response now get a 503.
     pub fn expire(&self) {
         self.0.stage.fetch_max(EXPIRED, Ordering::Relaxed);
     }
 
-    /// Whether the process drains.
+    /// Whether the drain has begun.
     pub fn has_begun(&self) -> bool {
         self.0.stage.load(Ordering::Relaxed) > SERVING
     }
@@ -45,7 +45,7 @@ impl Drain {
         self.0.stage.load(Ordering::Relaxed) == EXPIRED
     }
 
-    /// Counts a request that was aborted.
+    /// Counts an aborted request.
     pub fn count_aborted(&self) {
         self.0.aborted.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,21 +1,21 @@
-//! Changes of files, found by polling.
+//! Detects file changes by polling.
 //!
-//! A poll works for every way to change a file, the links that Kubernetes swaps included; inotify misses the swaps of some kinds of
-//! volume. What a poll compares is up to the caller: a hash of the content, or metadata such as [`FileId`].
+//! Polling detects all kinds of changes, including the links that Kubernetes swaps; inotify misses swaps on some kinds of volume. The
+//! caller chooses what a poll compares: a hash of the content, or metadata such as [`FileId`].
 //!
-//! Deliberately absent: reading files, timers and tasks. The caller polls after [`Watcher::next_poll`], and passes the result.
+//! Deliberately absent: reading files, timers and tasks. The caller polls after [`Watcher::next_poll`] and passes the result.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt as _, time::Duration};
 
-/// How often an unchanged file is polled. The kubelet takes up to 90 seconds to bring a new version, so this adds nothing that
-/// anyone would notice, and a poll costs a few system calls.
+/// The poll interval for an unchanged file. The kubelet takes up to 90 seconds to update a mounted file, so two more seconds do not
+/// matter, and a poll costs a few system calls.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Decides when a change of a file, or of several, is to be applied: when a poll differs from what was applied, and the poll before it
-/// found the same, so that a file that is being written is not read halfway.
+/// Decides when to apply a change of one or more files: when two consecutive polls return the same result, and it differs from the
+/// applied one. This avoids reading a file that is still being written.
 ///
-/// `S` is the result of one poll; equal values mean that nothing changed. That the file is missing or cannot be read is such a value
-/// too, so each error is reported once.
+/// `S` is the result of one poll; equal values mean that nothing changed. A missing or unreadable file is such a value too, so each
+/// error is reported once.
 #[derive(Debug)]
 pub struct Watcher<S> {
     applied: S,
@@ -24,7 +24,7 @@ pub struct Watcher<S> {
 }
 
 impl<S: Clone + PartialEq> Watcher<S> {
-    /// Starts from `applied`, which is in use. A change counts when two polls, `debounce` apart, have found it.
+    /// Starts with `applied` in use. A change is applied after two polls, `debounce` apart, have returned it.
     pub fn new(applied: S, debounce: Duration) -> Self {
         Self { last_seen: applied.clone(), applied, debounce }
     }
@@ -34,7 +34,7 @@ impl<S: Clone + PartialEq> Watcher<S> {
         if self.last_seen == self.applied { POLL_INTERVAL } else { self.debounce }
     }
 
-    /// Takes the result of a poll. Returns whether it is to be applied now; it counts as applied then, whether or not that succeeds.
+    /// Takes the result of a poll. Returns whether to apply it now; it then counts as applied, whether or not applying succeeds.
     pub fn observe(&mut self, seen: S) -> bool {
         let is_stable_change = seen == self.last_seen && seen != self.applied;
         if is_stable_change {
@@ -44,15 +44,15 @@ impl<S: Clone + PartialEq> Watcher<S> {
         is_stable_change
     }
 
-    /// Takes the result of a poll that is applied whether or not it is new, as after SIGHUP.
+    /// Takes the result of a poll that the caller applies unconditionally, for example after SIGHUP.
     pub fn applied(&mut self, seen: S) {
         self.last_seen = seen.clone();
         self.applied = seen;
     }
 }
 
-/// The identity of a file and of its content. The time of the status change also shows corrected permissions, and writers that
-/// restore the time of modification.
+/// The identity of a file and its content. The status change time (ctime) also reveals changed permissions, and writes by programs
+/// that restore the modification time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
     device: u64,
@@ -80,14 +80,14 @@ mod tests {
 
     const DEBOUNCE: Duration = Duration::from_secs(1);
 
-    /// Polls one version after the other (`None` for a file that is gone); returns the indices of those that are applied.
+    /// Polls one version after another (`None`: the file is missing); returns the indices of the applied ones.
     fn polls(versions: &[Option<&str>]) -> Vec<usize> {
         let mut watcher = Watcher::new(Some("one"), DEBOUNCE);
         (0..versions.len()).filter(|index| watcher.observe(versions[*index])).collect()
     }
 
     #[test]
-    fn a_change_is_applied_once_when_two_polls_have_found_it() {
+    fn a_change_is_applied_once_after_two_equal_polls() {
         let (one, two, three) = (Some("one"), Some("two"), Some("three"));
         for (versions, expected) in [
             (&[one, one][..], &[][..]),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_applied_out_of_turn_is_not_applied_again() {
+    fn an_unconditionally_applied_version_is_not_reapplied() {
         let mut watcher = Watcher::new("one", DEBOUNCE);
         watcher.applied("two");
         assert!(!watcher.observe("two") && !watcher.observe("two"));

@@ -1,6 +1,6 @@
-//! Notifications for a service manager, by the protocol of `sd_notify(3)`: a datagram to the socket that `NOTIFY_SOCKET` names.
+//! Notifies a service manager by the protocol of `sd_notify(3)`: a datagram to the socket in `NOTIFY_SOCKET`.
 //!
-//! Own code and not the `sd-notify` crate, which reads that variable itself: `demo` and `sandbox` use none of the environment.
+//! Does not use the `sd-notify` crate, which reads the variable itself: `demo` and `sandbox` must ignore the environment.
 
 use std::{
     io,
@@ -12,28 +12,28 @@ use tracing::warn;
 /// The variable that names the socket.
 pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// The service manager that started this process, if one did.
+/// The service manager that started this process, if any.
 #[derive(Debug, Default)]
 pub struct ServiceManager(Option<(UnixDatagram, SocketAddr)>);
 
 impl ServiceManager {
-    /// The one behind the socket `address`: an absolute path, or an abstract name after an `@`. A socket that cannot be used is logged, and
-    /// nothing is sent then.
+    /// Uses the socket `address`: an absolute path, or `@` and an abstract name. If the socket is unusable, this is logged and nothing is
+    /// sent.
     pub fn new(address: Option<&str>) -> Self {
         let Some(address) = address.filter(|address| !address.is_empty()) else { return Self::default() };
         let connected = socket_address(address).and_then(|address| {
             let socket = UnixDatagram::unbound()?;
-            // A manager that does not read must not hold up the process.
+            // A service manager that does not read must not block the process.
             socket.set_nonblocking(true)?;
             Ok((socket, address))
         });
         if let Err(error) = &connected {
-            warn!(%error, "cannot notify the service manager: {NOTIFY_SOCKET} names no usable socket");
+            warn!(%error, "cannot notify the service manager: {NOTIFY_SOCKET} is not a usable socket");
         }
         Self(connected.ok())
     }
 
-    /// Sends assignments such as `READY=1`, one a line. A failure is logged.
+    /// Sends assignments such as `READY=1`, one per line. Logs failures.
     pub fn notify(&self, state: &str) {
         let Some((socket, address)) = &self.0 else { return };
         if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
@@ -56,7 +56,7 @@ fn abstract_address(name: &str) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(name)
 }
 
-/// No other system has them.
+/// Only Linux has abstract socket names.
 #[cfg(not(target_os = "linux"))]
 fn abstract_address(_name: &str) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
@@ -78,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_is_gone_or_does_not_read_holds_nobody_up() {
+    fn an_absent_or_stalled_manager_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let manager = ServiceManager::new(path.to_str());
         manager.notify("READY=1");
         let socket = UnixDatagram::bind(&path).unwrap();
-        // More than the queue of any socket holds.
+        // More than fits into the socket's queue.
         for _ in 0..5000 {
             manager.notify("STATUS=x");
         }

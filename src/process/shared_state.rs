@@ -1,7 +1,7 @@
-//! Small files of state that outlive the process, and that processes with one directory share.
+//! Small state files that survive restarts and are shared by all processes that use the same directory.
 //!
-//! A file is read, merged with what the process knows and replaced as a whole, under a lock, so that no process overwrites what
-//! another one counted, and a crash leaves the old file or the new one.
+//! A file is read, merged with the state of the process and replaced atomically, under a lock. No process overwrites the counts of
+//! another one, and a crash leaves either the old file or the new one.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -12,46 +12,47 @@ use std::{
     time::Duration,
 };
 
-/// How often, and after what pause, the lock is tried: for a second in all. A process holds it for some milliseconds.
+/// The number of attempts to take the lock and the interval between them: one second in total. A process normally holds it for some
+/// milliseconds.
 const LOCK_RETRIES: u32 = 100;
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A file that is larger is something else.
+/// A larger file is not a state file.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// State that is kept in a file.
+/// State that is stored in a file.
 pub trait SharedState: Send + Sync {
     /// The name of its file in the state directory.
     fn file_name(&self) -> &'static str;
 
-    /// Whether there is anything that was not written yet.
+    /// Whether there are changes that are not written yet.
     fn has_changed(&self) -> bool;
 
-    /// Takes over what `found`, the content of the file, says, and returns the content that replaces it. Content that cannot be read
-    /// is replaced. Called again with what is there then if that fails.
+    /// Merges `found`, the content of the file, into this state and returns the content that replaces it. Ignores unreadable content.
+    /// If writing fails, it is called again later with the content at that time.
     fn merge(&self, found: Option<&[u8]>) -> Vec<u8>;
 
-    /// The content that was returned last is in the file.
+    /// Called when the content last returned by `merge` has been written.
     fn saved(&self);
 
-    /// Takes over what `found` says, at the start of the process.
+    /// Initializes the state from `found`, the content of the file, at startup.
     ///
     /// # Errors
     ///
-    /// Where the file is damaged. Then the state is as if there were no file.
+    /// If the content is damaged. The state is then the same as without a file.
     fn load(&self, found: &[u8]) -> Result<(), Damaged>;
 }
 
-/// The content of a state file cannot be read.
+/// The content of a state file cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the file is damaged, or was written by another version of this program")]
 pub struct Damaged;
 
-/// Loads `state` from its file in `dir`. Nothing is created.
+/// Loads `state` from its file in `dir`, if the file exists. Creates nothing.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or is damaged.
+/// If the file cannot be read or is damaged.
 pub fn load(dir: &Path, state: &dyn SharedState) -> io::Result<()> {
     match read(&dir.join(state.file_name()))? {
         Some(found) => state.load(&found).map_err(io::Error::other),
@@ -59,11 +60,11 @@ pub fn load(dir: &Path, state: &dyn SharedState) -> io::Result<()> {
     }
 }
 
-/// Merges `state` with its file in `dir` and replaces that. It blocks while another process does the same, for a second at most.
+/// Merges `state` with its file in `dir` and replaces the file. Blocks up to a second while another process does the same.
 ///
 /// # Errors
 ///
-/// When the file cannot be replaced; it is then the old one, or the new one as a whole.
+/// If the file cannot be replaced. It is then either the old file or the complete new one.
 pub fn save(dir: &Path, state: &dyn SharedState) -> io::Result<()> {
     let path = dir.join(state.file_name());
     let lock = beside(&path, ".lock");
@@ -75,7 +76,7 @@ pub fn save(dir: &Path, state: &dyn SharedState) -> io::Result<()> {
     Ok(())
 }
 
-/// Locks the file, within a second: a process that was stopped while it held the lock must not keep this one from ending.
+/// Takes the lock, waiting up to a second: a stopped process that holds the lock must not block the shutdown of this one.
 fn take(lock: &File) -> io::Result<()> {
     for _ in 0..LOCK_RETRIES {
         match lock.try_lock() {
@@ -84,7 +85,7 @@ fn take(lock: &File) -> io::Result<()> {
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        #[expect(clippy::disallowed_methods, reason = "it is called on a thread for what blocks")]
+        #[expect(clippy::disallowed_methods, reason = "it is called on a thread for blocking work")]
         thread::sleep(LOCK_RETRY_INTERVAL);
     }
     Err(io::Error::new(ErrorKind::WouldBlock, "another process holds its lock"))
@@ -103,14 +104,14 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
-/// Replaces the content of the file at `path`, and returns once it is on the disk. The caller holds the lock.
+/// Replaces the content of the file at `path`, and returns once it is on disk. The caller must hold the lock.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = beside(path, ".tmp");
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // A new file, so that the mode applies and a symbolic link left at the name is not followed.
+    // Creates a new file, so that the mode applies and a symbolic link at this path is not followed.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
@@ -133,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// A sum over all processes: what was found, and what was added and not written yet.
+    /// A sum over all processes: the amount on disk, and the amount not written yet.
     #[derive(Default)]
     struct Sum(Mutex<(u64, u64)>);
 
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_kept() {
+    fn values_of_other_processes_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         thread::scope(|scope| {
             for _ in 0..4 {
@@ -174,7 +175,7 @@ mod tests {
                     let sum = Sum::default();
                     for _ in 0..10 {
                         sum.0.lock().unwrap().1 += 1;
-                        // A busy machine may keep the lock from one of them for longer than it is waited for.
+                        // On a busy machine, a thread may fail to get the lock within the time limit.
                         while let Err(error) = save(dir.path(), &sum) {
                             assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
                         }
@@ -202,7 +203,7 @@ mod tests {
             save(dir.path(), &sum).unwrap();
             assert_eq!(fs::read(dir.path().join("sum")).unwrap(), b"7");
         }
-        // What a crash left behind is in nobody's way.
+        // A temporary file left by a crash is harmless.
         fs::write(dir.path().join("sum.tmp"), "half").unwrap();
         save(dir.path(), &sum).unwrap();
         assert!(!dir.path().join("sum.tmp").exists());

@@ -1,6 +1,6 @@
-//! The signals that the process heeds: two that end it, one that has it read its credentials and its authorities again.
+//! Signals: SIGTERM and SIGINT stop the process; SIGHUP reloads credentials and CAs.
 //!
-//! A signal is caught from the first call for it on, and never ends the process by itself after that.
+//! A signal is caught from the first call for it on; its default action, which ends the process, no longer applies.
 
 use std::{io, time::Duration};
 
@@ -11,20 +11,20 @@ use tokio::{
 };
 use tracing::info;
 
-/// For this long after a stop signal, further ones repeat it. GNU `timeout` signals its child and then the process group, and a
-/// supervisor and a terminal may each send one: all within milliseconds, and none of them asks for more than the first.
+/// Stop signals within this time after another one are repetitions. GNU `timeout` signals its child and then the process group, and a
+/// supervisor and a terminal may each send one: all within milliseconds, and none of them requests a forced shutdown.
 const REPEAT_WINDOW: Duration = Duration::from_secs(1);
 
-/// `SIGHUP`s, caught from now on.
+/// Starts catching `SIGHUP`.
 ///
 /// # Errors
 ///
-/// When the handler cannot be installed.
+/// If the handler cannot be installed.
 pub fn hangups() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// `SIGTERM` and `SIGINT`, caught from the moment this is made.
+/// `SIGTERM` and `SIGINT`, caught from the creation of this value.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
@@ -37,18 +37,18 @@ impl StopSignals {
     ///
     /// # Errors
     ///
-    /// When a handler cannot be installed.
+    /// If a handler cannot be installed.
     pub fn catch() -> io::Result<Self> {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         Ok(Self { terminate, interrupt, repeats: RepeatFilter::default() })
     }
 
-    /// Waits for the next signal, and says which it was. Signals that come within a second of the one returned before, of either kind,
-    /// are logged and ignored.
+    /// Waits for the next signal and returns its name. Signals of either kind within a second of the one last returned are logged and
+    /// ignored.
     ///
     /// # Cancel safety
     ///
-    /// A signal that arrived before the call is returned by it.
+    /// Cancel safe: a signal that arrived before the call is returned by it.
     pub async fn next(&mut self) -> &'static str {
         loop {
             let signal = select! {
@@ -58,7 +58,7 @@ impl StopSignals {
             if !self.repeats.is_repeat(Instant::now()) {
                 return signal;
             }
-            info!(signal, "signal ignored: it came within a second of the previous one");
+            info!(signal, "signal ignored: received within a second of the previous one");
         }
     }
 }
@@ -66,12 +66,12 @@ impl StopSignals {
 /// Decides which signals repeat the previous one.
 #[derive(Debug, Default)]
 struct RepeatFilter {
-    /// The time of the last signal that was no repetition.
+    /// The time of the last signal that was not a repetition.
     last: Option<Instant>,
 }
 
 impl RepeatFilter {
-    /// Whether a signal at `now` is a repetition. Repetitions do not extend the time in which others are.
+    /// Whether a signal at `now` is a repetition. A repetition does not extend the window.
     fn is_repeat(&mut self, now: Instant) -> bool {
         let is_repeat = self.last.is_some_and(|last| now.saturating_duration_since(last) <= REPEAT_WINDOW);
         if !is_repeat {

@@ -1,7 +1,7 @@
-//! How an error names a path that an operator gave.
+//! Shows paths from the configuration in messages.
 //!
-//! A secret may stand where a path belongs: pasted into `…_FILE`, or as the text of a key into `upstream.ca_file`. What the file
-//! system confirms is a path; anything else is not shown.
+//! An operator may have put a secret where a path belongs: in `…_FILE`, or the text of a key in `upstream.ca_file`. A path is shown
+//! only if the file system confirms it.
 
 use std::{
     fmt, fs,
@@ -10,22 +10,21 @@ use std::{
 
 use super::is_plain;
 
-/// A path as it may be printed: itself, absolute, where it exists, or its directory does, and else a text that says why it is
-/// missing.
+/// A path that is safe to print: the absolute path if it or its directory exists, otherwise a text that explains why it is not shown.
 ///
-/// The decision is made once, when this is made. Neither `Display` nor `Debug` shows what it left out.
+/// The check is made once, on creation. Neither `Display` nor `Debug` shows a path that failed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownPath(Option<Box<str>>);
 
 impl ShownPath {
-    /// What may be shown of `path`.
+    /// Shows `path` if it or its directory exists.
     pub fn new(path: &Path) -> Self {
         Self(is_a_path(path).then(|| absolute(path).display().to_string().into()))
     }
 }
 
 impl ShownPath {
-    /// The same, and also of a path that does not exist yet and [is plain](is_plain).
+    /// Like [`new`](Self::new), but also shows a path that does not exist yet if it [is plain](is_plain).
     pub fn of_new(path: &Path) -> Self {
         let plain = path.to_str().filter(|text| is_plain(text));
         plain.map_or_else(|| Self::new(path), |_| Self(Some(absolute(path).display().to_string().into())))
@@ -40,16 +39,16 @@ impl From<&Path> for ShownPath {
 
 impl fmt::Display for ShownPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_deref().unwrap_or("a path (not shown, since it leads nowhere and may be a secret)"))
+        f.write_str(self.0.as_deref().unwrap_or("a path (not shown, because it does not exist and may be a secret)"))
     }
 }
 
-/// `path` from the root, since a reader of a message does not know the working directory of this process. No link is followed.
+/// The absolute form of `path`, because readers of messages do not know the working directory of this process. Does not resolve links.
 pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Whether something is there, or could be: the directory exists, and is not one that every path has by accident.
+/// Whether `path` exists, or its parent does. `/`, `.` and `..` do not count as a parent, because they always exist.
 fn is_a_path(path: &Path) -> bool {
     let named = |path: &&Path| path.components().any(|part| matches!(part, Component::Normal(_)));
     fs::symlink_metadata(path).is_ok() || path.parent().filter(named).is_some_and(Path::is_dir)
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_shown_when_it_or_its_directory_exists() {
+    fn a_path_is_shown_if_it_or_its_directory_exists() {
         let dir = tempfile::tempdir().unwrap();
         for path in [dir.path().to_owned(), dir.path().join("missing"), "/".into()] {
             assert_eq!(ShownPath::new(&path).to_string(), path.display().to_string());

@@ -1,16 +1,16 @@
-//! Which values of the configuration a message may repeat.
+//! Decides which configuration values a message can repeat.
 //!
-//! A secret may stand where another value belongs. Every issued credential is longer than a word or mixes letters, digits and symbols,
-//! so only what does neither is shown.
+//! An operator may have put a secret where another value belongs. Issued credentials are longer than a word, or mix letters, digits and
+//! symbols. Only values that do neither are shown.
 
-/// The vendor's ids, secrets and keys have 20 characters and more, admin tokens at least 16.
+/// The maximum length of a word or number. The vendor's ids, secrets and keys have at least 20 characters, admin tokens at least 16.
 const MAX_SHORT_BYTES: usize = 11;
 
-/// The longest address that is shown.
+/// The maximum length of an address that is shown.
 const MAX_ADDRESS_BYTES: usize = 100;
 
-/// Whether `text` can be no credential, so that a message may repeat it: a word, a number with or without a unit, or the address of a
-/// host, in printable ASCII.
+/// Whether `text` cannot be a credential, so that a message can repeat it: a word, a number with or without a unit, or a host address, in
+/// printable ASCII.
 pub fn is_plain(text: &str) -> bool {
     let has_plain_characters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" .,:/_-[]*".contains(&byte));
     let is_address = text.len() <= MAX_ADDRESS_BYTES
@@ -20,7 +20,7 @@ pub fn is_plain(text: &str) -> bool {
     has_plain_characters && (text.len() <= MAX_SHORT_BYTES || is_address) && words.all(is_word_or_number)
 }
 
-/// Whether `text` has letters only, of at most one word's length, or the digits of a small number and then a unit.
+/// Whether `text` is a word of limited length, or a small number with an optional unit.
 fn is_word_or_number(text: &str) -> bool {
     let letters = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let digits = text.len() - letters.len();
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_numbers_and_addresses_are_plain_and_credentials_are_not() {
+    fn words_numbers_and_addresses_are_plain_credentials_not() {
         for text in [
             "many",
             "TRUE",

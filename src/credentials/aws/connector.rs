@@ -1,5 +1,5 @@
-//! The HTTP client of the AWS SDK: [`Transport`], so that the program has one TLS stack, and one list of trusted CAs and one egress
-//! proxy for a store, its identity and its metadata services.
+//! The HTTP client of the AWS SDK, implemented by [`Transport`]. The program thus has one TLS stack, and a store, its identity and its
+//! metadata services share one list of trusted CAs and one egress proxy.
 
 use aws_smithy_runtime_api::client::{
     http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::credentials::store::{Limits, Transport, TransportError};
 
-/// Makes a connector for each of the SDK's time limits.
+/// Creates a connector for given time limits of the SDK.
 #[derive(Clone, Debug)]
 pub(super) struct Client(pub(super) Transport);
 
@@ -40,7 +40,7 @@ impl Connector {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
         let (head, body) = request.into_parts();
-        // Every operation that is used here has its body in memory.
+        // All operations that are used here have their body in memory.
         let body = body.bytes().map(Bytes::copy_from_slice).unwrap_or_default();
         let response = self.transport.send(http::Request::from_parts(head, body), self.limits).await;
         let response = response.map_err(connector_error)?.map(SdkBody::from);
@@ -48,7 +48,7 @@ impl Connector {
     }
 }
 
-/// The SDK looks at the kind: a metadata service that does not respond is a machine without one.
+/// Maps the error to a kind for the SDK, which takes a metadata service that does not respond as absent.
 fn connector_error(error: TransportError) -> ConnectorError {
     match &error {
         TransportError::Http(cause) if cause.is_timeout() => ConnectorError::timeout(error.into()),

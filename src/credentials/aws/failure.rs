@@ -1,4 +1,4 @@
-//! What an error of the AWS SDK means to an operator. Of what AWS sent, the error code alone is kept.
+//! Maps errors of the AWS SDK to operator terms. Of a response's content, only the error code is kept.
 
 use std::error::Error;
 
@@ -16,21 +16,21 @@ use crate::{
     error_chain,
 };
 
-/// The permission of a poll.
+/// The permission for a poll.
 pub(super) const DESCRIBE: &str = "secretsmanager:DescribeSecret";
 
-/// The permission of a read.
+/// The permission for a read.
 pub(super) const READ: &str = "secretsmanager:GetSecretValue";
 
 const STORE: &str = "AWS Secrets Manager";
 
-/// The longest error code that is shown.
+/// The maximum length of an error code that is shown.
 const MAX_CODE_BYTES: usize = 64;
 
 const IDENTITY: &str = "give the process an AWS identity: a service account with a role (IRSA or EKS Pod Identity), an ECS task role, an \
                         instance profile, or a profile in ~/.aws";
 
-/// A [`StoreError`](crate::credentials::StoreError) before the name of its secret.
+/// A [`StoreError`](crate::credentials::StoreError) without the name of its secret.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) fault: StoreFault,
@@ -43,7 +43,7 @@ impl Failure {
         Self { fault, reason: reason.into(), remedy: remedy.into() }
     }
 
-    /// That of an operation that needs `permission`.
+    /// The failure of an operation that requires `permission`.
     pub(super) fn of<E>(error: &SdkError<E>, permission: &str) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -54,7 +54,7 @@ impl Failure {
                 of_service(code, message, service.raw().status().as_u16(), permission)
             }
             SdkError::TimeoutError(_) => Self::timeout(),
-            // A proxy or gateway in between answers in its own words.
+            // The response of an intermediary, which is not in AWS's format.
             SdkError::ResponseError(response) if response.raw().status().as_u16() == 403 => {
                 of_service(None, None, 403, permission)
             }
@@ -74,7 +74,7 @@ impl Failure {
     pub(super) fn no_region() -> Self {
         Self::new(
             StoreFault::Unreachable,
-            "the AWS region is not known",
+            "the AWS region is unknown",
             "set credentials.aws.region or AWS_REGION, or name the secret by its ARN",
         )
     }
@@ -83,7 +83,7 @@ impl Failure {
         Self::new(
             StoreFault::VersionUnavailable,
             format!("no version of it has the staging label {stage}"),
-            "store a value, finish the rotation that is pending, or correct credentials.aws.stage",
+            "store a value, finish the pending rotation, or correct credentials.aws.stage",
         )
     }
 
@@ -91,7 +91,7 @@ impl Failure {
         Self::new(
             StoreFault::VersionUnavailable,
             "it is scheduled for deletion",
-            "restore it (aws secretsmanager restore-secret), or name another one in credentials.aws.secret",
+            "restore it (aws secretsmanager restore-secret), or set credentials.aws.secret to another one",
         )
     }
 
@@ -102,8 +102,8 @@ impl Failure {
     pub(super) fn unreadable_response() -> Self {
         Self::new(
             StoreFault::Unreachable,
-            format!("the response is not one of {STORE}"),
-            "check credentials.aws.endpoint, and what is between this process and AWS",
+            format!("the response is not from {STORE}"),
+            "check credentials.aws.endpoint, and any intermediary between this process and AWS",
         )
     }
 }
@@ -124,8 +124,8 @@ fn of_service(code: Option<&str>, message: Option<&str>, status: u16, permission
     match code.unwrap_or_default() {
         "ResourceNotFoundException" => Failure::new(
             StoreFault::NotFound,
-            format!("there is no such secret in this account and region ({shown})"),
-            "correct credentials.aws.secret and credentials.aws.region; the secret of another account needs its whole ARN",
+            format!("the secret does not exist in this account and region ({shown})"),
+            "correct credentials.aws.secret and credentials.aws.region; a secret in another account requires its full ARN",
         ),
         "InvalidRequestException" if mentions("deletion") || mentions("deleted") => Failure::deleted(),
         "InvalidParameterException" | "ValidationException" | "InvalidRequestException" => Failure::new(
@@ -142,7 +142,7 @@ fn of_service(code: Option<&str>, message: Option<&str>, status: u16, permission
             let permission = if mentions("KMS") || mentions("kms:") { "kms:Decrypt on its key" } else { permission };
             Failure::new(
                 StoreFault::IdentityRefused,
-                format!("the identity of this process may not read it ({shown})"),
+                format!("the identity of this process is not permitted to read it ({shown})"),
                 format!("permit {permission} on this secret in the policy of its role")
                     .replace("key on this secret", "key"),
             )
@@ -177,12 +177,12 @@ fn of_service(code: Option<&str>, message: Option<&str>, status: u16, permission
         _ if status >= 500 => Failure::new(
             StoreFault::Unreachable,
             format!("{STORE} failed ({shown})"),
-            "wait; if it lasts, see the AWS Health Dashboard",
+            "wait; if the problem persists, see the AWS Health Dashboard",
         ),
         _ => Failure::new(
             StoreFault::Unreachable,
             format!("{STORE} rejected the request ({shown})"),
-            "check credentials.aws.endpoint, and the error code in the documentation of AWS",
+            "check credentials.aws.endpoint, and look up the error code in the AWS documentation",
         ),
     }
 }
@@ -190,19 +190,19 @@ fn of_service(code: Option<&str>, message: Option<&str>, status: u16, permission
 fn throttled(shown: &str) -> Failure {
     Failure::new(
         StoreFault::Throttled,
-        format!("AWS limits the rate of requests ({shown})"),
-        "make credentials.poll_interval longer, or raise the quota of the account",
+        format!("AWS rate limit exceeded ({shown})"),
+        "increase credentials.poll_interval, or raise the quota of the account",
     )
 }
 
-/// There was no response of the store: the identity, the connection, or the request before it failed.
+/// The failure of a request that got no response from the store: the identity, the connection or the request itself failed.
 fn of_dispatch(error: &(dyn Error + 'static)) -> Failure {
     if let Some(code) = sts_code(error) {
         return of_sts(code);
     }
     let identity = error_chain::find::<CredentialsError>(error);
     if let Some(transport) = error_chain::find::<TransportError>(error) {
-        let peer = if identity.is_some() { "the service that this process's AWS identity comes from" } else { STORE };
+        let peer = if identity.is_some() { "the service that issues this process's AWS identity" } else { STORE };
         if matches!(identity, None | Some(CredentialsError::ProviderError(_))) {
             let TransportFailure { fault, reason, remedy } = transport.describe(peer);
             return Failure::new(fault, reason, remedy);
@@ -218,7 +218,7 @@ fn of_dispatch(error: &(dyn Error + 'static)) -> Failure {
     Failure::new(StoreFault::NoIdentity, reason, IDENTITY)
 }
 
-/// The error code of STS, where it refused to issue the identity.
+/// The error code of STS, if STS did not issue the identity.
 fn sts_code<'a>(error: &'a (dyn Error + 'static)) -> Option<Option<&'a str>> {
     let web_identity = error_chain::find::<AssumeRoleWithWebIdentityError>(error).map(ProvideErrorMetadata::code);
     web_identity.or_else(|| error_chain::find::<AssumeRoleError>(error).map(ProvideErrorMetadata::code))
@@ -231,18 +231,18 @@ fn of_sts(code: Option<&str>) -> Failure {
         "IDPCommunicationError" | "InternalFailure" | "ServiceUnavailable" => Failure::new(
             StoreFault::Unreachable,
             format!("AWS STS failed ({shown})"),
-            "check that AWS can reach the identity provider; if it lasts, see the AWS Health Dashboard",
+            "check that AWS can reach the identity provider; if the problem persists, see the AWS Health Dashboard",
         ),
         _ => Failure::new(
             StoreFault::IdentityRefused,
-            format!("AWS STS does not issue the identity of this process ({shown})"),
+            format!("AWS STS did not issue an identity to this process ({shown})"),
             "check AWS_ROLE_ARN, the role's trust policy (sts:AssumeRoleWithWebIdentity or sts:AssumeRole for this service account), \
              and the IAM OIDC provider of the cluster",
         ),
     }
 }
 
-/// An error code as it is shown: AWS's codes are words, and anything else is not one of them.
+/// The error code as it is shown. AWS's codes are single words, so any other text is not shown.
 fn shown(code: Option<&str>, status: u16) -> String {
     let is_code = |code: &&str| {
         (1..=MAX_CODE_BYTES).contains(&code.len())
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_error_code_has_its_fault_and_remedy() {
+    fn each_error_code_maps_to_its_fault_and_remedy() {
         for (code, message, status, fault, remedy) in [
             (
                 "AccessDeniedException",
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_not_an_error_code_is_shown() {
+    fn only_error_codes_are_shown() {
         for code in ["canary value", "canary\n", "canary{\"", &"a".repeat(MAX_CODE_BYTES + 1)] {
             let failure = of_service(Some(code), Some("canary"), 400, READ);
             assert!(

@@ -1,17 +1,17 @@
-//! Error codes of Azure: all that is kept of what it sends with a failure.
+//! Azure's error codes. Nothing else is kept from the body of a failure.
 
 use serde::Deserialize;
 
-/// The longest error code that is shown.
+/// The maximum length of an error code that is shown.
 const MAX_CODE_BYTES: usize = 64;
 
-/// Whether `code` may be shown: Azure's codes are words, and anything else is not one of them.
+/// Whether `code` may be shown. Azure's codes are single words, so any other text is not shown.
 pub(super) fn is_code(code: &str) -> bool {
     (1..=MAX_CODE_BYTES).contains(&code.len())
         && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._".contains(&byte))
 }
 
-/// The error code in the `body` of a refusal: a number of Microsoft Entra such as `AADSTS700016`, or else a word.
+/// The error code in the `body` of an identity service's error response: a Microsoft Entra number such as `AADSTS700016`, or else a word.
 pub(super) fn refusal(body: &[u8]) -> Option<String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]

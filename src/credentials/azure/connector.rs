@@ -1,5 +1,5 @@
-//! The HTTP client of the Azure SDK: [`Transport`], so that the program has one TLS stack, and one list of trusted CAs and one egress
-//! proxy for the vault and for Microsoft Entra.
+//! The HTTP client of the Azure SDK, implemented by [`Transport`]. The program thus has one TLS stack, and the vault and Microsoft Entra
+//! share one list of trusted CAs and one egress proxy.
 
 use std::sync::Arc;
 
@@ -21,17 +21,17 @@ use crate::credentials::store::{Limits, Transport, TransportError};
 /// Where the SDK sends requests for instance metadata.
 const IMDS: &str = "169.254.169.254";
 
-/// The fields of a response that the SDK or this program reads.
+/// The response header fields that the SDK or this program reads.
 const FIELDS: [header::HeaderName; 3] = [header::CONTENT_TYPE, header::DATE, header::WWW_AUTHENTICATE];
 
-/// What a request is for.
+/// The service that a request goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     /// The vault.
     Vault,
     /// Microsoft Entra, which exchanges the token of a workload identity.
     Entra,
-    /// The endpoint of managed identities on this machine.
+    /// The managed identity endpoint on this machine.
     ManagedIdentity,
 }
 
@@ -50,15 +50,14 @@ pub(super) enum Reason {
     /// There was no complete response.
     #[error("there is no response")]
     Transport(#[source] TransportError),
-    /// The SDK made a request that is not one of HTTP.
-    #[error("the request cannot be made")]
+    /// The SDK's request is not a valid HTTP request.
+    #[error("invalid HTTP request")]
     Request,
-    /// The service of the identity refused to issue a token.
-    #[error("the service of the identity refused it")]
+    /// The identity service did not issue a token.
+    #[error("the identity service did not issue a token")]
     Refused {
-        /// The HTTP status.
         status: u16,
-        /// The error code, where there is one.
+        /// The error code, if there is one.
         code: Option<String>,
     },
 }
@@ -68,7 +67,7 @@ pub(super) enum Reason {
 pub(super) struct Connector {
     transport: Transport,
     peer: Peer,
-    /// Another origin of instance metadata.
+    /// The origin for instance metadata, in place of [`IMDS`].
     imds: Option<Uri>,
 }
 
@@ -77,12 +76,12 @@ impl Connector {
         Self { transport, peer, imds: None }
     }
 
-    /// Requests for instance metadata go to `origin`, if there is one.
+    /// Sends requests for instance metadata to `origin`, if it is set.
     pub(super) fn with_imds(self, origin: Option<Uri>) -> Self {
         Self { imds: origin, ..self }
     }
 
-    /// The options of an SDK client that uses it.
+    /// The options for an SDK client that uses this connector.
     pub(super) fn into_options(self) -> ClientOptions {
         ClientOptions {
             transport: Some(azure::Transport::new(Arc::new(self))),
@@ -94,7 +93,7 @@ impl Connector {
     async fn send(&self, request: &azure::Request) -> Result<Response<Bytes>, Reason> {
         let request = self.convert(request).ok_or(Reason::Request)?;
         let response = self.transport.send(request, Limits::default()).await.map_err(Reason::Transport)?;
-        // Here and not by the SDK, which would repeat a request for instance metadata for 72 s, and wants JSON of Microsoft Entra.
+        // Not left to the SDK, which would retry instance metadata for 72 s and require JSON from Microsoft Entra.
         if self.peer != Peer::Vault && !response.status().is_success() {
             let code = refusal(response.body());
             return Err(Reason::Refused { status: response.status().as_u16(), code });
@@ -102,7 +101,7 @@ impl Connector {
         Ok(response)
     }
 
-    /// The same request in this program's types.
+    /// Converts the request to this program's types.
     fn convert(&self, request: &azure::Request) -> Option<Request<Bytes>> {
         let method = Method::from_bytes(request.method().as_str().as_bytes()).ok()?;
         let mut target: Uri = request.url().as_str().parse().ok()?;
@@ -123,7 +122,7 @@ impl Connector {
 #[async_trait]
 impl HttpClient for Connector {
     async fn execute_request(&self, request: &azure::Request) -> azure_core::Result<AsyncRawResponse> {
-        // A kind that the SDK does not retry.
+        // The SDK does not retry this kind.
         let failed = |reason| Error::new(ErrorKind::Other, Failed { peer: self.peer, reason });
         let (head, body) = self.send(request).await.map_err(failed)?.into_parts();
         let mut fields = Headers::new();
@@ -136,7 +135,7 @@ impl HttpClient for Connector {
     }
 }
 
-/// `target` at another origin.
+/// `target` at `origin`.
 fn at(origin: &Uri, target: &Uri) -> Option<Uri> {
     let mut parts = uri::Parts::default();
     parts.scheme = origin.scheme().cloned();

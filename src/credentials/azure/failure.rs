@@ -1,4 +1,4 @@
-//! What an error of the Azure SDK means to an operator. Of what Azure sent, error codes alone are kept.
+//! Maps errors of the Azure SDK to operator terms. Of a response's content, only error codes are kept.
 
 mod identity;
 
@@ -22,10 +22,10 @@ use crate::{
 
 const STORE: &str = "Azure Key Vault";
 
-/// How deep the errors of Key Vault are nested at most.
+/// The maximum nesting depth of Key Vault's errors.
 const MAX_INNER_ERRORS: usize = 4;
 
-/// A [`StoreError`](crate::credentials::StoreError) before the name of its secret.
+/// A [`StoreError`](crate::credentials::StoreError) without the name of its secret.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) fault: StoreFault,
@@ -38,7 +38,7 @@ impl Failure {
         Self { fault, reason: reason.into(), remedy: remedy.into() }
     }
 
-    /// That of a read of the secret.
+    /// The failure of a read of the secret.
     pub(super) fn of(error: &Error, config: &AzureConfig) -> Self {
         if let Some(failed) = error_chain::find::<Failed>(error) {
             return of_connector(failed);
@@ -52,11 +52,11 @@ impl Failure {
                 Some(error) => Self::unreadable_token_file(error),
                 None => identity::unreadable_response(),
             },
-            // The SDK compares the resource of the vault's challenge with the host.
+            // The SDK compares the resource in the vault's challenge with the host.
             ErrorKind::Other => Self::new(
                 StoreFault::Unreachable,
-                "the host is no part of the domain that its challenge names, so no token was sent to it",
-                "correct credentials.azure.vault_url: it is the vault's own, such as https://NAME.vault.azure.net",
+                "the host is outside the domain in its challenge, so no token was sent to it",
+                "set credentials.azure.vault_url to the vault's own address, such as https://NAME.vault.azure.net",
             ),
             _ => Self::unreadable_response(),
         }
@@ -73,8 +73,8 @@ impl Failure {
     pub(super) fn unreadable_response() -> Self {
         Self::new(
             StoreFault::Unreachable,
-            format!("the response is not one of {STORE}"),
-            "check credentials.azure.vault_url, and what is between this process and the vault",
+            format!("the response is not from {STORE}"),
+            "check credentials.azure.vault_url, and any intermediary between this process and the vault",
         )
     }
 
@@ -95,7 +95,7 @@ impl Failure {
     }
 }
 
-/// Whether the vault does not accept the token.
+/// Whether the vault rejected the token (401).
 pub(super) fn is_unauthorized(error: &Error) -> bool {
     error.http_status().is_some_and(|status| u16::from(status) == 401)
 }
@@ -112,8 +112,8 @@ fn of_connector(failed: &Failed) -> Failure {
         (Reason::Refused { status, code }, _) => identity::of_entra(*status, code.as_deref()),
         (Reason::Request, _) => Failure::new(
             StoreFault::Unreachable,
-            "a request to it cannot be made",
-            "correct credentials.azure.vault_url, and AZURE_AUTHORITY_HOST and IDENTITY_ENDPOINT where they are set",
+            "the HTTP request is invalid",
+            "correct credentials.azure.vault_url, and AZURE_AUTHORITY_HOST and IDENTITY_ENDPOINT if they are set",
         ),
     }
 }
@@ -148,7 +148,7 @@ impl VaultError {
         inner.filter_map(|error| error.code.as_deref()).filter(|code| is_code(code)).last()
     }
 
-    /// The number that the message begins with: `AKV10032`.
+    /// The number at the start of the message: `AKV10032`.
     fn number(&self) -> Option<&str> {
         let word = self.message.as_deref()?.split(':').next()?;
         let digits = word.strip_prefix("AKV")?;
@@ -183,14 +183,14 @@ fn of_vault(status: u16, body: &[u8], config: &AzureConfig) -> Failure {
             StoreFault::VersionUnavailable,
             format!("it is deleted ({shown})"),
             format!(
-                "recover it (az keyvault secret recover --name {secret}), or name another one in credentials.azure.secret"
+                "recover it (az keyvault secret recover --name {secret}), or set credentials.azure.secret to another one"
             ),
         ),
         (404, _) => Failure::new(
             StoreFault::NotFound,
             match &config.version {
-                None => format!("there is no such secret in the vault, or it is deleted ({shown})"),
-                Some(_) => format!("there is no such secret or version in the vault, or it is deleted ({shown})"),
+                None => format!("the secret does not exist in the vault or is deleted ({shown})"),
+                Some(_) => format!("the secret or version does not exist in the vault or is deleted ({shown})"),
             },
             format!(
                 "store it, recover it (az keyvault secret recover --name {secret}), or correct credentials.azure.secret and \
@@ -206,34 +206,34 @@ fn of_vault(status: u16, body: &[u8], config: &AzureConfig) -> Failure {
         (403, "ForbiddenByFirewall") => Failure::new(
             StoreFault::Unreachable,
             format!("the firewall of the vault does not permit the address of this process ({shown})"),
-            "permit its address or subnet in the networking settings of the vault, or use a private endpoint",
+            "permit its address or subnet in the vault's networking settings, or use a private endpoint",
         ),
         (403, "ForbiddenByConnection") => Failure::new(
             StoreFault::Unreachable,
-            format!("the vault permits connections by private endpoints only ({shown})"),
-            "use a private endpoint, whose address DNS has to give for the name of the vault",
+            format!("the vault permits connections only through private endpoints ({shown})"),
+            "use a private endpoint, and make DNS resolve the vault's name to its address",
         ),
         (403, "ForbiddenByRbac") => Failure::new(
             StoreFault::IdentityRefused,
-            format!("the identity of this process may not read it ({shown})"),
-            "assign the role \"Key Vault Secrets User\" on this secret or its vault to the identity; that takes some minutes",
+            format!("the identity of this process is not permitted to read it ({shown})"),
+            "assign the role \"Key Vault Secrets User\" on this secret or its vault to the identity; this takes effect after some minutes",
         ),
         (403, "AccessDenied" | "ForbiddenByPolicy") => Failure::new(
             StoreFault::IdentityRefused,
-            format!("the identity of this process may not read it ({shown})"),
+            format!("the identity of this process is not permitted to read it ({shown})"),
             "permit it `get` on secrets in an access policy of the vault (az keyvault set-policy --secret-permissions get)",
         ),
         (403, _) => Failure::new(
             StoreFault::IdentityRefused,
-            format!("the identity of this process may not read it ({shown})"),
-            "permit it `get` on secrets: by the role \"Key Vault Secrets User\", or by an access policy of the vault",
+            format!("the identity of this process is not permitted to read it ({shown})"),
+            "permit it `get` on secrets: with the role \"Key Vault Secrets User\", or with an access policy of the vault",
         ),
         (429, _) => throttled(&shown),
         (500.., _) => failed(&shown),
         _ => Failure::new(
             StoreFault::Unreachable,
             format!("{STORE} rejected the request ({shown})"),
-            "check credentials.azure.vault_url, and the error code in the documentation of Azure",
+            "check credentials.azure.vault_url, and look up the error code in the Azure documentation",
         ),
     }
 }
@@ -249,8 +249,8 @@ fn unauthorized(shown: &str) -> Failure {
 fn throttled(shown: &str) -> Failure {
     Failure::new(
         StoreFault::Throttled,
-        format!("{STORE} limits the rate of requests ({shown})"),
-        "make credentials.poll_interval longer, or give the secret a vault of its own",
+        format!("{STORE} rate limit exceeded ({shown})"),
+        "increase credentials.poll_interval, or keep the secret in a separate vault",
     )
 }
 
@@ -258,7 +258,7 @@ fn failed(shown: &str) -> Failure {
     Failure::new(
         StoreFault::Unreachable,
         format!("{STORE} failed ({shown})"),
-        "wait; if it lasts, see the status page of Azure",
+        "wait; if the problem persists, see the Azure status page",
     )
 }
 

@@ -1,4 +1,4 @@
-//! The identity of this process with Azure.
+//! The Azure identity of this process.
 
 use std::{io, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
     error_chain,
 };
 
-/// What obtains tokens. Reads the file of a workload identity's token, and requests nothing yet.
+/// Creates the object that obtains tokens. Reads the token file of a workload identity, and sends no request.
 pub(super) fn credential(transport: &Transport, identity: &AzureIdentity) -> Result<Arc<dyn TokenCredential>, Failure> {
     if identity.token_file.is_some() {
         workload_identity(transport, identity)

@@ -1,4 +1,4 @@
-//! One generation of the directory, read whole or not at all.
+//! Reads one generation of the directory, completely or not at all.
 
 use std::{
     collections::BTreeMap,
@@ -16,83 +16,60 @@ use crate::{
     secret::{Secret, ShownPath, absolute},
 };
 
-/// Larger than any credential; a file above this is not one, and is not read into memory.
+/// Larger than any credential. A larger file is an error.
 const MAX_FILE_BYTES: usize = 64 * 1024;
 
-/// How often a read starts over when the directory changes under it.
+/// Read attempts while the directory keeps changing.
 ///
-/// One change, whether a swap or a script that writes one file after the other, costs a few tries at most, as a try takes
-/// well under a millisecond. Fewer would refuse such a script; without a bound a runaway writer would hold the reader.
+/// An attempt takes well under a millisecond, so one change (a swap, or a script that writes one file after another) costs a few
+/// attempts. A lower limit would fail during such a script; without a limit, a runaway writer would block the reader.
 const MAX_ATTEMPTS: usize = 10;
 
-/// How often the directory is looked at.
+/// How often the directory is polled.
 ///
-/// The kubelet takes up to 90 seconds to bring a new Secret, so two seconds add nothing that anyone would notice, and a
-/// look is a `stat` of a few files. Inotify misses the swaps of some kinds of volume: a poll is the one rule that always works.
+/// The kubelet takes up to 90 seconds to update a mounted Secret, so two more seconds do not matter, and a poll is a `stat` of a
+/// few files. Inotify misses swaps on some kinds of volume; polling works on all of them.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Why the directory gives no credentials. Never holds a value.
+/// Why the directory cannot be read. Never contains a value.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name the fields")]
 pub enum ReadError {
-    /// The directory is missing, is none, or may not be entered.
+    /// The directory is missing, is not a directory, or is not accessible.
     #[error(
-        "{path} cannot be used as the credentials directory: mount the Secret there, and let the proxy's user read it"
+        "{path} cannot be used as the credentials directory: mount the Secret there, and make it readable by the proxy's user"
     )]
-    Directory {
-        /// The directory.
-        path: ShownPath,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file is there, and the system does not give it out.
+    Directory { path: ShownPath, source: io::Error },
+    /// A file exists but cannot be read.
     #[error(
-        "{path} cannot be read: let the proxy's user read it (Kubernetes: `defaultMode` and `fsGroup`)",
+        "{path} cannot be read: make it readable by the proxy's user (Kubernetes: `defaultMode` and `fsGroup`)",
         path = path.display()
     )]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A directory, a link that leads nowhere, or something else that only has the file's name.
-    #[error("{path} is not a file: put a file there that holds the value, or remove it", path = path.display())]
-    NotAFile {
-        /// The file.
-        path: PathBuf,
-    },
+    File { path: PathBuf, source: io::Error },
+    /// The name belongs to a directory, a dangling link, or another object that is not a regular file.
+    #[error("{path} is not a file: replace it with a file that contains the value, or remove it", path = path.display())]
+    NotAFile { path: PathBuf },
     /// The file is far larger than a credential.
-    #[error("{path} is larger than {MAX_FILE_BYTES} bytes: put the value alone there", path = path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error("{path} is larger than {MAX_FILE_BYTES} bytes: the file must contain only the value", path = path.display())]
+    TooLarge { path: PathBuf },
     /// The file is not text.
-    #[error("{path} is not valid UTF-8: put the value there as plain text", path = path.display())]
-    NotUtf8 {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The directory was different after each try. Trying again can help, once the writer is done.
+    #[error("{path} is not valid UTF-8: save the value as plain text", path = path.display())]
+    NotUtf8 { path: PathBuf },
+    /// The directory changed during each attempt. A retry can succeed once the writer is done.
     #[error("{path} kept changing while it was read: try again", path = path.display())]
-    Changing {
-        /// The directory.
-        path: PathBuf,
-    },
+    Changing { path: PathBuf },
 }
 
-/// The raw values of one generation: whichever of the files exist.
-///
-/// As they are, the line break at the end included: what of a value counts is the reader's to say.
+/// The raw values of one generation, of those files that exist. Trailing line breaks are included.
 pub struct Files(BTreeMap<&'static str, Secret<String>>);
 
 impl Files {
-    /// The value of the file `name`, when there is such a file.
+    /// The value in the file `name`, if it exists.
     pub fn get(&self, name: &str) -> Option<&Secret<String>> {
         self.0.get(name)
     }
 
-    /// The files that are there, in alphabetical order.
+    /// The names of the existing files, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.keys().copied()
     }
@@ -104,25 +81,24 @@ impl fmt::Debug for Files {
     }
 }
 
-/// Reads all files of one generation: id and secret together or not at all.
+/// Reads all files of one generation.
 ///
 /// # Errors
 ///
-/// When the directory or one of the files in it cannot be read, or keeps changing.
+/// If the directory or one of its files cannot be read, or if the directory keeps changing.
 pub fn read(dir: &Path) -> Result<Files, ReadError> {
     read_stable(|| snapshot(dir), |snapshot| read_files(dir, snapshot))
         .unwrap_or_else(|| Err(ReadError::Changing { path: absolute(dir) }))
 }
 
-/// Waits until the directory is no longer as `previous` says, and returns the new snapshot.
+/// Waits until the directory differs from `previous`, and returns the new snapshot.
 ///
 /// # Cancel safety
 ///
-/// Cancel safe: its whole state is in `previous`, and its first look is at once, so one that is dropped and called anew
-/// misses nothing.
+/// Cancel safe: all its state is in `previous`, and it polls immediately, so dropping it and calling it again misses no change.
 pub async fn wait_for_change(dir: &Path, previous: &Snapshot) -> Snapshot {
     loop {
-        // A few calls to a local volume, held in memory for a Secret: less work than handing them to another thread.
+        // Not on another thread: a few system calls on a local volume (tmpfs for a Secret) cost less than the hand-over.
         let now = snapshot(dir);
         if now != *previous {
             return now;
@@ -131,9 +107,9 @@ pub async fn wait_for_change(dir: &Path, previous: &Snapshot) -> Snapshot {
     }
 }
 
-/// The outcome of the first `attempt` with equal snapshots around it, or `None` when there is none in [`MAX_ATTEMPTS`] attempts.
+/// The outcome of the first `attempt` with equal snapshots before and after it; `None` after [`MAX_ATTEMPTS`] attempts without one.
 ///
-/// An error counts as an outcome as well: only what fails in a directory at rest is worth telling.
+/// An error is an outcome too: it is only reported if the directory did not change meanwhile.
 fn read_stable<T>(mut take_snapshot: impl FnMut() -> Snapshot, mut attempt: impl FnMut(&Snapshot) -> T) -> Option<T> {
     let mut before = take_snapshot();
     for _ in 0..MAX_ATTEMPTS {
@@ -147,12 +123,12 @@ fn read_stable<T>(mut take_snapshot: impl FnMut() -> Snapshot, mut attempt: impl
     None
 }
 
-/// The files of the generation in `snapshot`, wherever `..data` leads by now.
+/// Reads the files of the generation in `snapshot`, even if `..data` now leads elsewhere.
 fn read_files(dir: &Path, snapshot: &Snapshot) -> Result<Files, ReadError> {
     let current = snapshot.dir().map_err(|kind| ReadError::Directory { path: dir.into(), source: kind.into() })?;
     let mut files = BTreeMap::new();
     for name in Field::ALL.map(Field::file_name) {
-        // An error names the path that the operator knows, not the generation's.
+        // An error shows the path that the operator knows, not the path of the generation.
         if let Some(value) = read_file(&current.join(name), || absolute(dir).join(name))? {
             files.insert(name, value);
         }
@@ -160,19 +136,19 @@ fn read_files(dir: &Path, snapshot: &Snapshot) -> Result<Files, ReadError> {
     Ok(Files(files))
 }
 
-/// The value in the file at `path`, or `None` when nothing has that name. `shown_path` is what an error calls it.
+/// The value in the file at `path`, or `None` if it does not exist. Errors show `shown_path`.
 fn read_file(path: &Path, shown_path: impl Fn() -> PathBuf) -> Result<Option<Secret<String>>, ReadError> {
     let unreadable = |source| ReadError::File { path: shown_path(), source };
     match fs::metadata(path) {
-        // Asked before it is opened, since opening a pipe waits for a writer.
+        // Checked before opening, because opening a pipe blocks until it has a writer.
         Ok(metadata) if !metadata.is_file() => return Err(ReadError::NotAFile { path: shown_path() }),
         Ok(_) => {}
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(unreadable(error)),
         Err(_) if fs::symlink_metadata(path).is_ok() => return Err(ReadError::NotAFile { path: shown_path() }),
         Err(_) => return Ok(None),
     }
-    // Large enough never to be moved, which would leave a copy behind. The length that the system tells is no measure: some
-    // file systems say 0.
+    // Full capacity, because a reallocation would leave a copy in memory. The length in the metadata is not reliable: some file
+    // systems report 0.
     let mut bytes = Vec::with_capacity(MAX_FILE_BYTES + 1);
     let outcome = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
     let bytes = Secret::new(bytes);

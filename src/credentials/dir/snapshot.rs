@@ -1,4 +1,4 @@
-//! What is in the directory now, found without opening a file.
+//! The state of the directory, determined without opening a file.
 
 use std::{
     array, fs,
@@ -9,29 +9,29 @@ use std::{
 
 use crate::{credentials::field::Field, process::file_watch::FileId};
 
-/// The link that the kubelet swaps.
+/// The symbolic link that the kubelet replaces.
 const CURRENT: &str = "..data";
 
-/// What was in the directory at one moment, found without opening a file. Equal snapshots mean that nothing changed.
+/// The state of the directory at one time. Equal snapshots mean that nothing changed.
 ///
-/// The one exception: a file that is overwritten in place, at the same length, twice within a tick of the file system's
-/// clock (milliseconds) looks the same after both. A swap has no such gap.
+/// There is one exception: overwriting a file in place twice, with the same length and within one tick of the file system's clock
+/// (milliseconds), yields equal snapshots after both writes. A swap has no such gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// What `..data` says. A swap between reading the link and following it leaves nothing to be found; when that happens
-    /// to two snapshots in a row, this alone tells them apart.
+    /// The target of `..data`. A swap between reading the link and following it leaves a missing generation. If that happens to two
+    /// snapshots in a row, only this field distinguishes them.
     link: Option<PathBuf>,
     generation: Result<Generation, ErrorKind>,
 }
 
 impl Snapshot {
-    /// The directory that holds the files: a generation's, or a plain one. It may be gone by now.
+    /// The directory that contains the files: a generation or a plain directory. It may no longer exist.
     pub(super) fn dir(&self) -> Result<&Path, ErrorKind> {
         self.generation.as_ref().map(|generation| generation.path.as_path()).map_err(|kind| *kind)
     }
 }
 
-/// The directory that holds the files, links resolved, and the files in it.
+/// The directory that contains the files, with links resolved, and the identity of each file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Generation {
     path: PathBuf,
@@ -40,14 +40,14 @@ struct Generation {
     files: [Result<FileId, ErrorKind>; Field::ALL.len()],
 }
 
-/// What is in `dir` now. Never fails: an absent directory has a snapshot too.
+/// The current state of `dir`. Never fails: an absent directory has a snapshot too.
 pub fn snapshot(dir: &Path) -> Snapshot {
     let (link, generation) = match fs::read_link(dir.join(CURRENT)) {
         Ok(target) => {
             let generation = read_generation(&dir.join(&target));
             (Some(target), generation)
         }
-        // No such name, or not a link: a plain directory.
+        // `..data` does not exist or is not a link: a plain directory.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
             (None, read_generation(dir))
         }
@@ -56,7 +56,7 @@ pub fn snapshot(dir: &Path) -> Snapshot {
     Snapshot { link, generation: generation.map_err(|error| error.kind()) }
 }
 
-/// The generation in the directory `path`, which may be a link.
+/// The generation at `path`, which may be a link.
 fn read_generation(path: &Path) -> io::Result<Generation> {
     let path = fs::canonicalize(path)?;
     let directory = fs::metadata(&path)?;
@@ -64,7 +64,7 @@ fn read_generation(path: &Path) -> io::Result<Generation> {
     Ok(Generation { path, device: directory.dev(), inode: directory.ino(), files })
 }
 
-/// The identity of what `path` leads to, or of the link itself when it leads nowhere.
+/// The identity of the file at `path`, or of the link itself if it is dangling.
 fn file_id(path: &Path) -> io::Result<FileId> {
     fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).map(|metadata| FileId::from(&metadata))
 }

@@ -1,4 +1,4 @@
-//! The directory as a source of credentials.
+//! A directory as a credential source.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -18,16 +18,16 @@ use crate::{
     secret::{ShownPath, absolute},
 };
 
-/// How long a directory must not have changed before it is read: a script that writes the files one after the other has finished
-/// by then. Half of a change would be a failed authentication, of which the vendor allows few.
+/// How long the directory must be unchanged before it is read, so that a script has finished writing one file after another. Half of
+/// a change would cause a failed authentication, and five of these lock the vendor account.
 const QUIET_PERIOD: Duration = Duration::from_secs(1);
 
 /// A directory of files: a mounted Secret.
 #[derive(Debug)]
 pub(in crate::credentials) struct DirectorySource {
     path: PathBuf,
-    /// The directory before the last load, so that a change during the load is seen as one. `None` before the second load: what
-    /// changed since the first, which the start makes, is seen as well.
+    /// The directory before the last load, so that a change during the load is detected. `None` until the second load: the first
+    /// load, at startup, takes no snapshot, so any change since then is assumed.
     last_snapshot: Option<Snapshot>,
 }
 
@@ -56,7 +56,7 @@ impl CredentialSource for DirectorySource {
     }
 
     fn description(&self) -> String {
-        // A line break in a path would end the line that the description is part of.
+        // A line break in the path would break the line that contains the description.
         let path = ShownPath::new(&self.path).to_string().replace(char::is_control, "\u{fffd}");
         format!("the directory {path}")
     }
@@ -71,7 +71,7 @@ impl CredentialSource for DirectorySource {
     }
 
     fn load(&mut self) -> BoxFuture<'_, Result<Values, Problem>> {
-        // A few calls to a local volume, held in memory for a Secret: less work than handing them to another thread.
+        // Not on another thread: a few system calls on a local volume (tmpfs for a Secret) cost less than the hand-over.
         Box::pin(async { self.read() })
     }
 
@@ -124,12 +124,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_is_reported_after_a_load_and_none_before_it() {
+    async fn a_change_is_reported_only_after_it_happens() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "one");
         let mut source = DirectorySource::new(dir.path().to_owned());
         assert_eq!(secret(&source.load().await.unwrap()), "one");
-        // Whether it changed since the load of the start is not known.
+        // Without a snapshot from the first load, a change is assumed.
         assert!(source.changed().now_or_never().is_some());
         source.wait_until_stable().await;
         source.load().await.unwrap();

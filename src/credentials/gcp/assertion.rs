@@ -1,5 +1,4 @@
-//! The token that a service account signs for itself (AIP-4111): a JSON Web Token that Secret Manager alone takes, so that no issuer
-//! has to be reached.
+//! Self-signed tokens of a service account (AIP-4111): a JSON Web Token that Secret Manager accepts without a request to an issuer.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,18 +10,18 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::credentials_file::ServiceAccountKey;
 
-/// The service that takes the token, whatever its endpoint.
+/// The audience of the token: the service, regardless of the endpoint.
 const AUDIENCE: &str = "https://secretmanager.googleapis.com/";
 
-/// The longest that Google takes.
+/// The maximum lifetime that Google accepts.
 pub(super) const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// How far the clock of this machine may be ahead of Google's.
 const CLOCK_SKEW: Duration = Duration::from_secs(10);
 
-/// The token of `key`, signed now. `None` where the key is none that can sign.
+/// A token signed now with `key`. `None` if the key is not usable for signing.
 pub(super) fn sign(key: &ServiceAccountKey) -> Option<Zeroizing<String>> {
-    #[expect(clippy::disallowed_methods, reason = "the claims are times of the wall clock")]
+    #[expect(clippy::disallowed_methods, reason = "the claims contain wall-clock times")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     sign_at(key, now)
 }

@@ -1,8 +1,8 @@
-//! The credentials file of Application Default Credentials, in the form of each of its types. It is read for each token, so that no key
-//! stays in memory, and one that was replaced is used.
+//! The credentials file of Application Default Credentials. It is read for each token, so that no key stays in memory and a replaced file
+//! takes effect.
 //!
-//! Deliberately absent: programs that are started for a token (`executable`), AWS's request signatures, client certificates, domains of
-//! other universes than `googleapis.com`.
+//! Deliberately absent: programs that return a token (`executable`), AWS request signatures, client certificates, and universe domains
+//! other than `googleapis.com`.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::{
     secret::ShownPath,
 };
 
-/// What a credentials file says.
+/// The content of a credentials file.
 pub(super) enum CredentialsFile {
     /// The key of a service account.
     ServiceAccount(ServiceAccountKey),
@@ -59,20 +59,20 @@ pub(super) struct Impersonation {
     pub(super) token_lifetime_seconds: Option<u32>,
 }
 
-/// Where the token of the identity provider is.
+/// The source of the identity provider's token.
 #[derive(Deserialize)]
 pub(super) struct CredentialSource {
     pub(super) file: Option<PathBuf>,
     #[serde(default, deserialize_with = "optional_url")]
     pub(super) url: Option<Uri>,
     pub(super) headers: Option<BTreeMap<String, Zeroizing<String>>>,
-    /// `None` for that of a text.
+    /// `None` for plain text.
     pub(super) format: Option<TokenFormat>,
-    /// Of AWS: its `url` is not that of a token.
+    /// Set for AWS, in which case `url` does not return a token.
     pub(super) environment_id: Option<String>,
 }
 
-/// How the token is written.
+/// The format of the token.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum TokenFormat {
@@ -91,7 +91,7 @@ pub(super) struct AuthorizedUser {
     pub(super) token_uri: Uri,
 }
 
-/// The path of the file, if there is one: what `GOOGLE_APPLICATION_CREDENTIALS` names, or else that of `gcloud`, where it exists.
+/// The path of the file, if there is one: from `GOOGLE_APPLICATION_CREDENTIALS`, or else the file of `gcloud` if it exists.
 pub(super) fn path(ambient: &GcpAmbient) -> Option<&Path> {
     let user_file = ambient.user_file.as_deref().filter(|path| path.exists());
     ambient.credentials_file.as_deref().or(user_file)
@@ -108,7 +108,7 @@ pub(super) fn read(path: &Path) -> Result<CredentialsFile, Failure> {
     let text = read_text("credentials file", path)?;
     let Header { r#type, universe_domain } = parse(&text, path)?;
     if universe_domain.is_some_and(|domain| !["", "googleapis.com"].contains(&&*domain)) {
-        return Err(unusable("credentials file", path, "is of another universe than googleapis.com"));
+        return Err(unusable("credentials file", path, "has a universe_domain other than googleapis.com"));
     }
     match &*r#type {
         "service_account" => parse(&text, path).map(CredentialsFile::ServiceAccount),
@@ -117,15 +117,15 @@ pub(super) fn read(path: &Path) -> Result<CredentialsFile, Failure> {
         _ => Err(unusable(
             "credentials file",
             path,
-            "has a type that is not supported: it must be service_account, external_account or authorized_user",
+            "has an unsupported type: it must be service_account, external_account or authorized_user",
         )),
     }
 }
 
-/// The text in the file at `path`, which is `what`.
+/// The text in the file at `path`. Errors call the file `what`.
 pub(super) fn read_text(what: &str, path: &Path) -> Result<Zeroizing<String>, Failure> {
     let read = || {
-        // Asked before it is opened, since opening a pipe waits for a writer.
+        // Checked before opening, because opening a pipe blocks until it has a writer.
         if !fs::metadata(path)?.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -143,11 +143,11 @@ pub(super) fn read_text(what: &str, path: &Path) -> Result<Zeroizing<String>, Fa
     })?;
     match str::from_utf8(&bytes) {
         Ok(text) if text.len() <= MAX_FILE_BYTES => Ok(Zeroizing::new(text.to_owned())),
-        _ => Err(unusable(what, path, "is not a text of at most 64 KiB")),
+        _ => Err(unusable(what, path, "is not UTF-8 text of at most 64 KiB")),
     }
 }
 
-/// The file at `path`, which is `what`, gives no identity.
+/// The failure if the file at `path` provides no identity. `what` is what the error calls the file.
 pub(super) fn unusable(what: &str, path: &Path, problem: &str) -> Failure {
     let path = ShownPath::new(path).to_string().replace(char::is_control, "\u{fffd}");
     Failure::new(
@@ -157,12 +157,12 @@ pub(super) fn unusable(what: &str, path: &Path, problem: &str) -> Failure {
     )
 }
 
-/// The parser's message may quote the file; its position does not.
+/// Errors show only the position, because the parser's message may quote the file.
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, path: &Path) -> Result<T, Failure> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_json::from_str(text).map_err(|error| {
         let problem = format!(
-            "is not a credentials file of Google, or lacks a member of its type (line {}, column {})",
+            "is not a Google credentials file, or lacks a member that its type requires (line {}, column {})",
             error.line(),
             error.column()
         );
@@ -170,7 +170,7 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str, path: &Path) -> Result<T, Failur
     })
 }
 
-/// Where users' tokens are issued.
+/// The token endpoint for users.
 fn user_token_url() -> Uri {
     Uri::from_static("https://oauth2.googleapis.com/token")
 }
@@ -219,17 +219,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_named_and_never_shown() {
+    fn an_error_describes_the_file_and_never_shows_its_content() {
         for (text, expected) in [
             ("", "(line 1, column 0)"),
-            ("canary", "is not a credentials file of Google"),
-            (r#"{"type": "canary"}"#, "has a type that is not supported"),
-            (r#"{"type": "impersonated_service_account"}"#, "has a type that is not supported"),
-            (r#"{"type": "service_account", "private_key": "canary"}"#, "lacks a member of its type"),
-            (r#"{"type": "service_account", "universe_domain": "canary.test"}"#, "is of another universe"),
+            ("canary", "is not a Google credentials file"),
+            (r#"{"type": "canary"}"#, "has an unsupported type"),
+            (r#"{"type": "impersonated_service_account"}"#, "has an unsupported type"),
+            (r#"{"type": "service_account", "private_key": "canary"}"#, "lacks a member that its type requires"),
+            (r#"{"type": "service_account", "universe_domain": "canary.test"}"#, "has a universe_domain other than"),
             (
                 r#"{"type": "external_account", "audience": "a", "subject_token_type": "t", "token_url": "canary", "credential_source": {}}"#,
-                "lacks a member of its type",
+                "lacks a member that its type requires",
             ),
         ] {
             let Err(failure) = read(text) else { panic!("{text}") };
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_named_comes_before_that_of_gcloud() {
+    fn a_configured_file_overrides_the_file_of_gcloud() {
         let dir = tempfile::tempdir().unwrap();
         let (named, user) = (dir.path().join("named"), dir.path().join("user"));
         let mut ambient = GcpAmbient { credentials_file: None, user_file: Some(user.clone()), metadata_host: None };

@@ -1,4 +1,4 @@
-//! What a response of Google means to an operator. Of what Google sent, error codes alone are kept.
+//! Maps Google's error responses to operator terms. Of a response's content, only error codes are shown.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -9,18 +9,18 @@ use crate::credentials::{
     store_error::StoreFault,
 };
 
-/// The role of a read.
+/// The role that permits a read.
 pub(super) const ROLE: &str = "roles/secretmanager.secretAccessor";
 
 const STORE: &str = "Google Secret Manager";
 
-/// The longest error code that is shown.
+/// The maximum length of an error code that is shown.
 const MAX_CODE_BYTES: usize = 64;
 
-const IDENTITY: &str = "run it on Google Cloud with a service account (GKE: Workload Identity), or name a credentials file in \
-                        GOOGLE_APPLICATION_CREDENTIALS";
+const IDENTITY: &str = "run it on Google Cloud with a service account (GKE: Workload Identity), or set \
+                        GOOGLE_APPLICATION_CREDENTIALS to a credentials file";
 
-/// A [`StoreError`](crate::credentials::StoreError) before the name of its secret.
+/// A [`StoreError`](crate::credentials::StoreError) without the name of its secret.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) fault: StoreFault,
@@ -28,7 +28,7 @@ pub(super) struct Failure {
     pub(super) remedy: String,
 }
 
-/// The body of an error: the form of Google's APIs, or that of OAuth 2.0 (RFC 6749, 5.2).
+/// The body of an error, in the format of Google's APIs or of OAuth 2.0 (RFC 6749, section 5.2).
 #[derive(Default, Deserialize)]
 struct ErrorBody {
     #[serde(default)]
@@ -54,16 +54,16 @@ struct Detail {
     reason: Option<String>,
 }
 
-/// What a response reports.
+/// The error in a response.
 pub(super) struct ErrorReport {
     status: StatusCode,
-    /// Whether the body is that of an error of Google.
+    /// Whether the body has the format of a Google error.
     is_known_form: bool,
-    /// The code of the error, such as `PERMISSION_DENIED` or `invalid_grant`.
+    /// The error code, such as `PERMISSION_DENIED` or `invalid_grant`.
     code: String,
-    /// What distinguishes errors of one code, such as `SERVICE_DISABLED`.
+    /// The detail that distinguishes errors with the same code, such as `SERVICE_DISABLED`.
     reason: String,
-    /// Compared with known texts, and never shown.
+    /// Compared with known texts and never shown.
     message: String,
 }
 
@@ -91,7 +91,7 @@ impl ErrorReport {
         self.message.contains(text)
     }
 
-    /// The codes as they are shown: Google's are words, and anything else is not one of them.
+    /// The codes as they are shown. Google's codes are single words, so any other text is not shown.
     fn shown(&self) -> String {
         let is_code = |code: &&String| {
             (1..=MAX_CODE_BYTES).contains(&code.len())
@@ -111,17 +111,17 @@ impl Failure {
         Self { fault, reason: reason.into(), remedy: remedy.into() }
     }
 
-    /// There was no response of Secret Manager.
+    /// The failure of a request that got no response from Secret Manager.
     pub(super) fn of_transport(error: &TransportError) -> Self {
         Self::from(error.describe(STORE))
     }
 
-    /// There was no response of `peer`, which is part of how the identity is obtained.
+    /// The failure of a request that got no response from `peer`, which is used to obtain the identity.
     pub(super) fn of_identity_transport(error: &TransportError, peer: &str) -> Self {
         Self::from(error.describe(peer))
     }
 
-    /// There is neither a file nor a metadata server.
+    /// There is neither a credentials file nor a metadata server.
     pub(super) fn no_identity() -> Self {
         Self::new(
             StoreFault::NoIdentity,
@@ -141,16 +141,17 @@ impl Failure {
     pub(super) fn unreadable_response() -> Self {
         Self::new(
             StoreFault::Unreachable,
-            format!("the response is not one of {STORE}"),
-            "check credentials.gcp.endpoint, and what is between this process and Google",
+            format!("the response is not from {STORE}"),
+            "check credentials.gcp.endpoint, and any intermediary between this process and Google",
         )
     }
 
     pub(super) fn damaged() -> Self {
         Self::new(
             StoreFault::Unreachable,
-            "its value does not have the checksum (CRC32C) that Google sent with it",
-            "wait for the next poll; if it lasts, check what is between this process and Google, such as a proxy that intercepts TLS",
+            "its value does not match the checksum (CRC32C) that Google sent with it",
+            "wait for the next poll; if the problem persists, check any intermediary between this process and Google, such as a \
+             proxy that intercepts TLS",
         )
     }
 
@@ -158,18 +159,18 @@ impl Failure {
         Self::new(StoreFault::Malformed, "its value is binary", "add a version with the JSON object as UTF-8 text")
     }
 
-    /// The version is in a state in which it cannot be read.
+    /// The version cannot be read in its state.
     pub(super) fn unavailable(state: VersionState, version: Option<&str>) -> Self {
         let version = version.map(|version| format!(" {version}")).unwrap_or_default();
         let remedy = match state {
             VersionState::Disabled => "enable it (gcloud secrets versions enable), or add a new version",
-            VersionState::Destroyed => "add a new version; a destroyed one cannot be restored",
+            VersionState::Destroyed => "add a new version; a destroyed version cannot be restored",
         };
         let reason = format!("its version{version} is {}", state.as_str());
         Self::new(StoreFault::VersionUnavailable, reason, remedy)
     }
 
-    /// That of Secret Manager, for a request that needs `permission`.
+    /// The failure in an error response of Secret Manager.
     pub(super) fn of_store(report: &ErrorReport) -> Self {
         let shown = report.shown();
         match report.status {
@@ -185,12 +186,12 @@ impl Failure {
             StatusCode::NOT_FOUND if !report.is_known_form => Self::unreadable_response(),
             StatusCode::NOT_FOUND if report.mentions("/versions/") => Self::new(
                 StoreFault::NotFound,
-                format!("it has no such version ({shown})"),
+                format!("it does not have this version ({shown})"),
                 "correct credentials.gcp.version, or add the version",
             ),
             StatusCode::NOT_FOUND => Self::new(
                 StoreFault::NotFound,
-                format!("there is no such secret, or it has no version ({shown})"),
+                format!("the secret does not exist or has no version ({shown})"),
                 "correct credentials.gcp.secret (and credentials.gcp.endpoint for a regional secret), or add a version \
                  (gcloud secrets versions add)",
             ),
@@ -203,18 +204,18 @@ impl Failure {
             status if status.is_server_error() => Self::new(
                 StoreFault::Unreachable,
                 format!("{STORE} failed ({shown})"),
-                "wait; if it lasts, see the Google Cloud Service Health page",
+                "wait; if the problem persists, see the Google Cloud Service Health page",
             ),
             _ if !report.is_known_form => Self::unreadable_response(),
             _ => Self::new(
                 StoreFault::Unreachable,
                 format!("{STORE} rejected the request ({shown})"),
-                "check credentials.gcp.endpoint, and the error code in the documentation of Google",
+                "check credentials.gcp.endpoint, and look up the error code in the Google documentation",
             ),
         }
     }
 
-    /// That of `peer`, which issues the identity. `remedy` is for an identity that it refuses.
+    /// The failure in an error response of `peer`, which issues the identity. `remedy` applies if it rejects the request.
     pub(super) fn of_issuer(report: &ErrorReport, peer: &str, remedy: &str) -> Self {
         let shown = report.shown();
         match report.status {
@@ -227,18 +228,18 @@ impl Failure {
                 Self::new(
                     StoreFault::Unreachable,
                     format!("{peer} failed ({shown})"),
-                    "wait; if it lasts, see the Google Cloud Service Health page",
+                    "wait; if the problem persists, see the Google Cloud Service Health page",
                 )
             }
             _ if report.reason == "SERVICE_DISABLED" => service_disabled(peer, &shown),
             status if status.is_client_error() => {
-                let reason = format!("{peer} does not issue the identity of this process ({shown})");
+                let reason = format!("{peer} did not issue an identity to this process ({shown})");
                 Self::new(StoreFault::IdentityRefused, reason, remedy)
             }
             _ => Self::new(
                 StoreFault::Unreachable,
-                format!("the response is not one of {peer} ({shown})"),
-                "check the addresses in the credentials file, and what is between this process and Google",
+                format!("the response is not from {peer} ({shown})"),
+                "check the addresses in the credentials file, and any intermediary between this process and Google",
             ),
         }
     }
@@ -269,8 +270,8 @@ impl VersionState {
 fn throttled(shown: &str) -> Failure {
     Failure::new(
         StoreFault::Throttled,
-        format!("Google limits the rate of requests ({shown})"),
-        "make credentials.poll_interval longer, or raise the quota of the project",
+        format!("Google rate limit exceeded ({shown})"),
+        "increase credentials.poll_interval, or raise the quota of the project",
     )
 }
 
@@ -283,28 +284,28 @@ fn service_disabled(service: &str, shown: &str) -> Failure {
 }
 
 fn denied(report: &ErrorReport, shown: &str) -> Failure {
-    let refused = |reason: &str, remedy: &str| {
+    let denied = |reason: &str, remedy: &str| {
         Failure::new(StoreFault::IdentityRefused, format!("{reason} ({shown})"), remedy.to_owned())
     };
     match &*report.reason {
         "SERVICE_DISABLED" => service_disabled(STORE, shown),
-        "ACCESS_TOKEN_SCOPE_INSUFFICIENT" => refused(
+        "ACCESS_TOKEN_SCOPE_INSUFFICIENT" => denied(
             "the access scopes of this machine do not permit it",
-            "give the VM or node pool the scope cloud-platform (gcloud compute instances set-service-account --scopes=cloud-platform)",
+            "grant the VM or node pool the scope cloud-platform (gcloud compute instances set-service-account --scopes=cloud-platform)",
         ),
-        "SECURITY_POLICY_VIOLATED" => refused(
-            "VPC Service Controls forbid the request",
+        "SECURITY_POLICY_VIOLATED" => denied(
+            "VPC Service Controls deny the request",
             "admit this identity and network to the perimeter of the project, by an ingress rule or access level",
         ),
-        "BILLING_DISABLED" => refused("the project has no billing", "enable billing for the project"),
-        "USER_PROJECT_DENIED" => refused(
-            "the identity of this process may not use its quota project",
+        "BILLING_DISABLED" => denied("billing is disabled for the project", "enable billing for the project"),
+        "USER_PROJECT_DENIED" => denied(
+            "the identity of this process is not permitted to use its quota project",
             "grant it roles/serviceusage.serviceUsageConsumer, or remove quota_project_id from the credentials file",
         ),
-        _ => refused(
-            "the identity of this process may not read it",
+        _ => denied(
+            "the identity of this process is not permitted to read it",
             &format!(
-                "grant it {ROLE} on this secret; check credentials.gcp.secret, too: the response is the same for a secret that is not there"
+                "grant it {ROLE} on this secret; also check credentials.gcp.secret, because the response is the same for a missing secret"
             ),
         ),
     }
@@ -326,8 +327,8 @@ fn precondition(report: &ErrorReport, shown: &str) -> Failure {
     }
     Failure::new(
         StoreFault::VersionUnavailable,
-        format!("the version cannot be read in its state ({shown})"),
-        "see the state of the version (gcloud secrets versions describe), or add a new one",
+        format!("the version cannot be read in its current state ({shown})"),
+        "check the state of the version (gcloud secrets versions describe), or add a new version",
     )
 }
 

@@ -1,5 +1,5 @@
-//! Workload identity federation (AIP-4117): the token of another identity provider is exchanged for one of Google (RFC 8693), and that one,
-//! where the file says so, for one of a service account.
+//! Workload identity federation (AIP-4117): exchanges the token of another identity provider for a Google token (RFC 8693), and, if the
+//! file requires it, that token for a service account's token.
 
 use std::{path::Path, time::Duration};
 
@@ -17,20 +17,20 @@ use super::{
 };
 use crate::credentials::store::Transport;
 
-/// What the token of a service account, or of a federated identity that reads the secret itself, is for.
+/// The scope of a service account's token, and of a federated identity that reads the secret itself.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 
-/// What a federated identity that only impersonates a service account is for.
+/// The scope of a federated identity that only impersonates a service account.
 const IMPERSONATION_SCOPE: &str = "https://www.googleapis.com/auth/iam";
 
-/// The lifetime of a service account's token where the file names none.
+/// The default lifetime of a service account's token, as in Google's SDKs.
 const LIFETIME_S: u32 = 3600;
 
 const PROVIDER: &str = "the identity provider of the credentials file";
 const STS: &str = "Google's Security Token Service";
 const IAM: &str = "the IAM Service Account Credentials API";
 
-/// The token of `account`, whose file is at `path`.
+/// Obtains a token for `account`. `path` is the path of its file, for errors.
 pub(super) async fn token(
     transport: &Transport,
     account: &ExternalAccount,
@@ -52,7 +52,7 @@ pub(super) async fn token(
     }
 }
 
-/// The token of the other identity provider.
+/// Obtains the token of the other identity provider.
 async fn subject_token(
     transport: &Transport,
     source: &CredentialSource,
@@ -67,7 +67,7 @@ async fn subject_token(
             let mut request = google_http::request(Method::GET, url);
             for (name, value) in headers.iter().flatten() {
                 let field = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
-                let problem = "has a member of credential_source.headers that is no header field";
+                let problem = "has an invalid header field in credential_source.headers";
                 let (name, mut value) = field.ok_or_else(|| unusable("credentials file", path, problem))?;
                 value.set_sensitive(true);
                 request = request.header(name, value);
@@ -76,7 +76,7 @@ async fn subject_token(
             request_subject_token(transport, request).await?
         }
         CredentialSource { .. } => {
-            let problem = "has a credential_source that is neither a file nor a URL, which is not supported";
+            let problem = "has an unsupported credential_source: it must be a file or a URL";
             return Err(unusable("credentials file", path, problem));
         }
     };
@@ -85,7 +85,7 @@ async fn subject_token(
         Some(TokenFormat::Json { subject_token_field_name }) => member(&text, subject_token_field_name),
     };
     token.filter(|token| !token.is_empty()).ok_or_else(|| match &source.file {
-        Some(file) => unusable("token file", file, "holds no token in the form that credential_source.format says"),
+        Some(file) => unusable("token file", file, "contains no token in the format of credential_source.format"),
         None => no_token(PROVIDER),
     })
 }
@@ -105,7 +105,7 @@ async fn request_subject_token(
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// The text of the member `name` of the JSON object `text`.
+/// The string in the member `name` of the JSON object `text`.
 fn member(text: &str, name: &str) -> Option<Zeroizing<String>> {
     let Value::Object(mut members) = serde_json::from_str(text).ok()? else { return None };
     let found = members.remove(name);
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_taken_out_of_the_member_that_is_named() {
+    fn a_token_is_read_from_the_named_member() {
         for (text, expected) in [
             (r#"{"access_token": "t", "other": "x"}"#, Some("t")),
             (r#"{"access_token": 1}"#, None),

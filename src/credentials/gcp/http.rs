@@ -1,4 +1,4 @@
-//! Requests to Google, over [`Transport`].
+//! Requests to Google, by [`Transport`].
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header, request};
@@ -16,7 +16,7 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A request for `url`, to which header fields can be added.
+/// Builds a request for `url`; the caller can add header fields.
 pub(super) fn request(method: Method, url: &Uri) -> request::Builder {
     Request::builder()
         .method(method)
@@ -25,9 +25,9 @@ pub(super) fn request(method: Method, url: &Uri) -> request::Builder {
         .header(header::ACCEPT, JSON)
 }
 
-/// A form to send to `url`. Its memory is overwritten when it is dropped.
+/// A request that posts a form to `url`. The memory of its body is overwritten when it is dropped.
 pub(super) fn form(url: &Uri, parameters: &[(&str, &str)]) -> Request<Bytes> {
-    // Never moved while it grows: a byte becomes three at most.
+    // Full capacity, because a reallocation would leave a copy in memory: encoding makes at most three bytes of one.
     let length: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     let mut body = Zeroizing::new(String::with_capacity(3 * length));
     form_urlencoded::Serializer::new(&mut *body).extend_pairs(parameters);
@@ -36,15 +36,15 @@ pub(super) fn form(url: &Uri, parameters: &[(&str, &str)]) -> Request<Bytes> {
     request.body(body).expect("the URL was parsed, and the fields are constants")
 }
 
-/// A JSON value to send to `url`, which holds no secret.
+/// A request that posts a JSON value to `url`. The value must not contain a secret.
 pub(super) fn json(url: &Uri, authorization: &HeaderValue, value: &impl Serialize) -> Request<Bytes> {
-    let body = serde_json::to_vec(value).expect("texts are valid JSON").into();
+    let body = serde_json::to_vec(value).expect("the value serializes to JSON").into();
     let request = request(Method::POST, url).header(header::CONTENT_TYPE, JSON);
     let request = request.header(header::AUTHORIZATION, authorization).body(body);
     request.expect("the URL was parsed, and the fields are valid")
 }
 
-/// Sends `request` within the limits of all stores.
+/// Sends `request` within the default limits.
 pub(super) async fn send(transport: &Transport, request: Request<Bytes>) -> Result<Response, TransportError> {
     transport.send(request, Limits::default()).await
 }

@@ -1,4 +1,4 @@
-//! The identity of this process, by Application Default Credentials: a credentials file, or the metadata server of the machine.
+//! The identity of this process by Application Default Credentials: a credentials file or the metadata server.
 
 use http::HeaderValue;
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::credentials::{config::GcpAmbient, store::Transport};
 
-/// Obtains tokens, and keeps the current one.
+/// Obtains tokens and caches the current one.
 #[derive(Debug)]
 pub(super) struct Identity {
     ambient: GcpAmbient,
@@ -24,7 +24,7 @@ impl Identity {
         Self { ambient, current: None }
     }
 
-    /// A token, and whether it was obtained for this request.
+    /// A token, and whether it was obtained just now.
     pub(super) async fn token(&mut self, transport: &Transport) -> Result<(AccessToken, bool), Failure> {
         if let Some(token) = self.current.as_ref().filter(|token| token.is_current(Instant::now())) {
             return Ok((token.clone(), false));
@@ -33,7 +33,7 @@ impl Identity {
         Ok((self.current.insert(token).clone(), true))
     }
 
-    /// The next request obtains another token.
+    /// Discards the token, so that the next request obtains another one.
     pub(super) fn forget(&mut self) {
         self.current = None;
     }
@@ -57,7 +57,7 @@ impl Identity {
     }
 }
 
-/// The token of a user (RFC 6749, 6).
+/// The token of a user (RFC 6749, section 6).
 async fn user_token(transport: &Transport, user: &AuthorizedUser) -> Result<AccessToken, Failure> {
     const PEER: &str = "Google's OAuth 2.0 token endpoint";
     let parameters = [

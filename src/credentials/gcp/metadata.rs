@@ -16,20 +16,20 @@ use crate::credentials::{
     store_error::StoreFault,
 };
 
-/// The address that its name, `metadata.google.internal`, stands for. It needs no resolver, which could give another one.
+/// The address of `metadata.google.internal`. Used in place of the name, because a resolver could return another address.
 const ADDRESS: &str = "169.254.169.254";
 
 const NAME: &str = "metadata.google.internal";
 
 const PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
 
-/// The server is on the same machine or its host; where there is none, connections may get no response at all. The token itself may have
-/// to come from elsewhere.
+/// A short time to connect, because the server is on the same machine or its host, and where there is none, connections may get no
+/// response at all. More time in total, because the server may have to fetch the token from elsewhere.
 const LIMITS: Limits = Limits { connect: Duration::from_secs(3), total: Duration::from_secs(12) };
 
 const PEER: &str = "the metadata server";
 
-/// Without it in a request, the server refuses; without it in a response, the server is another one.
+/// The server rejects requests without this header. A response without it is not from the metadata server.
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
 const GOOGLE: HeaderValue = HeaderValue::from_static("Google");
@@ -37,7 +37,7 @@ const GOOGLE: HeaderValue = HeaderValue::from_static("Google");
 const REMEDY: &str = "GKE: permit the service account of the pod to act as its Google service account \
                       (roles/iam.workloadIdentityUser on that), or grant the role to the principal of the pod itself";
 
-/// The token of the service account of this machine or pod, from the server at `host`; `None` for Google's own.
+/// The token of the service account of this machine or pod, from the server at `host` (`None`: Google's own).
 pub(super) async fn token(transport: &Transport, host: Option<&str>) -> Result<AccessToken, Failure> {
     let url = url(host).ok_or_else(|| {
         let remedy = "set it to a host with or without a port, or remove it";
@@ -48,7 +48,7 @@ pub(super) async fn token(transport: &Transport, host: Option<&str>) -> Result<A
     let sent = Instant::now();
     let response = match transport.send(request, LIMITS).await {
         Ok(response) => response,
-        // A machine that has none.
+        // This machine has no metadata server.
         Err(TransportError::Http(_)) => return Err(Failure::no_identity()),
         Err(error) => return Err(Failure::of_identity_transport(&error, PEER)),
     };
@@ -59,7 +59,7 @@ pub(super) async fn token(transport: &Transport, host: Option<&str>) -> Result<A
         200 => AccessToken::read(&response, sent).ok_or_else(|| no_token(PEER)),
         404 => Err(Failure::new(
             StoreFault::NoIdentity,
-            "this machine has no service account (the metadata server has none)",
+            "this machine has no service account (according to the metadata server)",
             "attach a service account to the VM, node pool or pod",
         )),
         _ => Err(Failure::of_issuer(&ErrorReport::new(&response), PEER, REMEDY)),

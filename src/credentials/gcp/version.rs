@@ -1,4 +1,4 @@
-//! The versions of a secret: what Secret Manager's responses say of one.
+//! Parses the versions of a secret from Secret Manager's responses.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use crc::{CRC_32_ISCSI, Crc, Table};
@@ -16,13 +16,13 @@ const CRC32C: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
 /// A version, without its value.
 pub(super) struct Version {
-    /// Its number.
+    /// The version number.
     pub(super) number: String,
-    /// What distinguishes it from every other one, also of a secret that was deleted and begins again at version 1.
+    /// Identifies the version, even if the secret is deleted and created again, which restarts at version 1.
     pub(super) id: String,
 }
 
-/// What a response to `versions.get` describes: a version that can be read.
+/// The version in a response to `versions.get`, which must be readable.
 pub(super) fn describe(response: &Response) -> Result<Version, Failure> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -43,7 +43,7 @@ pub(super) fn describe(response: &Response) -> Result<Version, Failure> {
     }
 }
 
-/// The secret in a response to `versions.access`. Its version is that of `described`, or else is made of its number and its checksum.
+/// The secret in a response to `versions.access`. Its version is `described`, or else consists of its number and checksum.
 pub(super) fn read(response: &Response, described: Option<&Version>) -> Result<StoredSecret, Failure> {
     #[derive(Deserialize)]
     struct Body {
@@ -55,13 +55,13 @@ pub(super) fn read(response: &Response, described: Option<&Version>) -> Result<S
     #[serde(rename_all = "camelCase")]
     struct Payload {
         data: Zeroizing<String>,
-        /// A 64-bit number, which Google writes as text.
+        /// A 64-bit integer, which Google encodes as a string.
         data_crc32c: Option<String>,
     }
 
     let body: Body = serde_json::from_slice(response.body()).map_err(|_| Failure::unreadable_response())?;
     let number = number(&body.name).ok_or_else(Failure::unreadable_response)?;
-    // With room for all of it, so that it is not moved.
+    // Full capacity, because a reallocation would leave a copy in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(body.payload.data.len()));
     BASE64_STANDARD.decode_vec(&*body.payload.data, &mut bytes).map_err(|_| Failure::unreadable_response())?;
     let checksum = CRC32C.checksum(&bytes);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_must_have_its_checksum() {
+    fn a_payload_must_match_its_checksum() {
         // The check value of CRC32C.
         let secret = payload("MTIzNDU2Nzg5", r#", "dataCrc32c": "3808858755""#).unwrap();
         assert_eq!((secret.text.expose().as_str(), &*secret.version), ("123456789", "7 with e3069283"));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_is_no_text_is_named_and_never_shown() {
+    fn an_invalid_payload_is_an_error_and_never_shown() {
         for (data, fault) in [("/w==", StoreFault::Malformed), ("canary!", StoreFault::Unreachable)] {
             let failure = payload(data, "").unwrap_err();
             assert_eq!(failure.fault, fault);

@@ -1,8 +1,8 @@
-//! Token requests of which the outcome is not known, and which credentials are proven: rules on plain values.
+//! Attempts with an unknown outcome, and proof of credentials: rules on plain values.
 //!
-//! The vendor counts failed authentications of an account, and a token request whose response was lost may have been one.
-//! So each request with unproven credentials is recorded here before it is sent, and the record is removed only when the
-//! outcome is known. What remains is counted like a rejection.
+//! The vendor counts failed authentications of an account. A token request that gets no response may have been one. Each request
+//! with unproven credentials is therefore recorded before it is sent, and the record is removed only when the outcome is known. A
+//! record that remains counts as a rejection.
 
 use std::time::Duration;
 
@@ -10,56 +10,56 @@ use serde::{Deserialize, Serialize};
 
 use super::fingerprint::{Fingerprint, Hash};
 
-/// Unresolved attempts and rejections of one account, together, after which no further attempt is made. The vendor locks the
-/// account at five: one is left for the attempt after [`HOLD`], one for an operator's override.
+/// The sum of unresolved attempts and rejections of an account at which no further attempt is made. The vendor locks the account at
+/// five: one is left for the attempt after [`HOLD`], one for an operator's override.
 pub(super) const MAX_UNRESOLVED: u32 = 3;
 
-/// How long an account with [`MAX_UNRESOLVED`] attempts is held before the single attempt that is made without an operator.
+/// How long an account with [`MAX_UNRESOLVED`] attempts is held before the one attempt that needs no operator.
 const HOLD: Duration = Duration::from_secs(24 * 3600);
 
 /// The maximum time that a token request may take to connect.
 pub const MAX_CONNECT_TIME: Duration = Duration::from_secs(3);
 
-/// The minimum time between two arrivals of an account's attempts at the vendor, the first of which is unresolved.
+/// The minimum time between the arrival of an unresolved attempt at the vendor and the next attempt of the account.
 const MIN_ARRIVAL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The minimum time between two such attempts: the first arrives up to [`MAX_CONNECT_TIME`] after its record.
+/// The minimum time between their records, because the first arrives up to [`MAX_CONNECT_TIME`] after its record.
 pub(super) const MIN_INTERVAL: Duration = MIN_ARRIVAL_INTERVAL.saturating_add(MAX_CONNECT_TIME);
 
-/// The wall clock of a machine that has not been set yet is before this: 2026-01-01.
+/// A wall clock before this time (2026-01-01) has not been set yet.
 const PLAUSIBLE_TIME: Duration = Duration::from_secs(1_767_225_600);
 
-/// Accounts that are remembered. A proxy has one or two in its life; the bound keeps the file small.
+/// The maximum number of accounts on record. A proxy has one or two in its lifetime; the bound keeps the file small.
 const MAX_ACCOUNTS: usize = 64;
 
-/// Unresolved attempts that are remembered for each account. Each takes an operator's override, or credentials that were
-/// replaced while others of the account worked.
+/// The maximum number of unresolved attempts on record for an account. Beyond [`MAX_UNRESOLVED`], each requires an operator's
+/// override, or credentials that were replaced while others of the account worked.
 const MAX_ATTEMPTS: usize = 64;
 
-/// The latest of the attempts that speak against another one. A response of the token endpoint permits one attempt after it, and
-/// no further one once there is another latest.
+/// The latest unresolved attempt that counts against another one. A response of the token endpoint after it permits one attempt,
+/// which then becomes the latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastAttempt {
     at_ms: u64,
     count: usize,
 }
 
-/// What the rules say about one more attempt.
+/// The decision on one more attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AttemptDecision {
-    /// The credentials have obtained a token and were not rejected or replaced since: the rules do not apply to them.
+    /// The credentials have obtained a token and have not been rejected or replaced since, so the rules do not apply.
     Proven,
     /// One attempt may be recorded and made.
     Permitted,
-    /// First the token endpoint has to show that it responds, now that this attempt was made.
+    /// The token endpoint must first show that it responds after this attempt.
     ProbeFirst(LastAttempt),
-    /// Not before this time has passed.
+    /// An attempt is permitted after this time.
     NotBefore(Duration),
-    /// Too many attempts are unresolved. One more is made after this time; `None`: only after an operator's override.
+    /// Too many attempts are unresolved. One more is permitted after this time; `None` if it requires an operator's override.
     Held(Option<Duration>),
 }
 
-/// All records of a state directory; the account that changed last is at the end.
+/// All records of a state directory. The account that changed last is at the end.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(super) struct Attempts {
@@ -71,33 +71,33 @@ pub(super) struct Attempts {
 #[serde(deny_unknown_fields)]
 struct Account {
     id: Hash,
-    /// The credentials that obtained a token last, unless they were rejected since.
+    /// The credentials that last obtained a token, unless they have been rejected since.
     proven: Option<Hash>,
-    /// Rejections and unresolved attempts that may add up. An operator's override raises it.
+    /// The maximum sum of rejections and unresolved attempts. An operator's override raises it.
     limit: u32,
     unresolved: Vec<UnresolvedAttempt>,
 }
 
-/// A token request that was about to be sent, and of which the outcome is not known.
+/// A token request with an unknown outcome, sent or about to be sent.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 struct UnresolvedAttempt {
     credentials: Hash,
     /// Milliseconds since the Unix epoch.
     at_ms: u64,
-    /// Whether other credentials of the account obtained a token since. The vendor's count restarted then, so the attempt
-    /// counts against its own credentials only.
+    /// Whether other credentials of the account have obtained a token since. This reset the vendor's count, so the attempt counts
+    /// only against its own credentials.
     superseded: bool,
 }
 
-/// The rejections of an account, and how many of them its lock-out budget allows.
+/// The number of rejections of an account, and its budget.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RejectionCount {
     pub(super) count: u32,
     pub(super) budget: u32,
 }
 
-/// `time`, which counts from the Unix epoch, in the unit of the records.
+/// `time` (since the Unix epoch) in milliseconds.
 fn unix_millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -107,13 +107,13 @@ impl Account {
         Self { id, proven: None, limit: MAX_UNRESOLVED, unresolved: Vec::new() }
     }
 
-    /// The attempts that speak against another one with `credentials`.
+    /// The attempts that count against another one with `credentials`.
     fn relevant(&self, credentials: Hash) -> impl Iterator<Item = &UnresolvedAttempt> {
         self.unresolved.iter().filter(move |attempt| !attempt.superseded || attempt.credentials == credentials)
     }
 
-    /// What counts against another attempt with `credentials`: the account's rejections and unresolved attempts since a token
-    /// was last obtained, or all unresolved attempts with these very credentials.
+    /// The count against another attempt with `credentials`: the greater of the account's rejections plus unresolved attempts since
+    /// it last obtained a token, and all unresolved attempts with exactly these credentials.
     fn used(&self, credentials: Hash, rejections: RejectionCount) -> u32 {
         let count = |attempts: usize| u32::try_from(attempts).unwrap_or(u32::MAX);
         let of_account = count(self.unresolved.iter().filter(|attempt| !attempt.superseded).count());
@@ -144,7 +144,7 @@ impl Account {
         let limit = self.limit.max(rejections.budget);
         let used = self.used(credentials, rejections);
         if used >= limit {
-            // The one attempt without an operator, unless it was made, or an operator has already granted one.
+            // The one attempt that needs no operator, unless it was already made or an operator has granted one.
             if used > MAX_UNRESOLVED || limit > MAX_UNRESOLVED {
                 return AttemptDecision::Held(None);
             }
@@ -161,20 +161,20 @@ impl Account {
         }
     }
 
-    /// The index of the attempt that makes room for another one.
+    /// The index of the attempt that can be removed to make room for another one.
     fn oldest_superseded(&self) -> Option<usize> {
         self.unresolved.iter().position(|attempt| attempt.superseded)
     }
 
-    /// Whether losing this record could permit an attempt too many.
+    /// Whether losing this record could permit too many attempts.
     fn is_needed(&self) -> bool {
         self.unresolved.iter().any(|attempt| !attempt.superseded)
     }
 }
 
 impl Attempts {
-    /// Whether a token request with `fingerprint` may be made at `now`, which counts from the Unix epoch; `responded_after` is the last
-    /// attempt after which the token endpoint gave a complete response.
+    /// Whether a token request with `fingerprint` may be made at `now` (since the Unix epoch). `responded_after` is the last attempt
+    /// after which the token endpoint sent a complete response.
     pub(super) fn decide(
         &self,
         fingerprint: &Fingerprint,
@@ -184,19 +184,19 @@ impl Attempts {
     ) -> AttemptDecision {
         match self.find(fingerprint) {
             Some(account) => account.decide(fingerprint.credentials, rejections, now, responded_after),
-            // Where the attempt could not be recorded, none is made.
+            // The attempt could not be recorded, so it must not be made.
             None if self.is_full() => AttemptDecision::Held(None),
             None => AttemptDecision::Permitted,
         }
     }
 
-    /// The latest attempt that speaks against one with `fingerprint`.
+    /// The latest attempt that counts against one with `fingerprint`.
     #[cfg(test)]
     pub(super) fn last_attempt(&self, fingerprint: &Fingerprint) -> Option<LastAttempt> {
         self.find(fingerprint)?.last_attempt(fingerprint.credentials)
     }
 
-    /// Records an attempt that is about to be made at `now`.
+    /// Records an attempt that is about to be made at `now`. Returns its time, which identifies it.
     pub(super) fn record(&mut self, fingerprint: &Fingerprint, now: Duration) -> u64 {
         let at_ms = unix_millis(now);
         let attempt = UnresolvedAttempt { credentials: fingerprint.credentials, at_ms, superseded: false };
@@ -221,8 +221,8 @@ impl Attempts {
         self.remove_empty();
     }
 
-    /// The credentials obtained a token by a request that was sent at `sent`: they are proven, and the vendor's count of the account
-    /// has restarted since.
+    /// Records that a request sent at `sent` obtained a token: the credentials are proven, and the vendor has reset the account's
+    /// count since.
     pub(super) fn record_success(&mut self, fingerprint: &Fingerprint, sent: Duration) {
         let sent_ms = unix_millis(sent);
         let account = self.entry(fingerprint);
@@ -234,7 +234,7 @@ impl Attempts {
         }
     }
 
-    /// The credentials were rejected: they are no longer proven.
+    /// Removes the proof of credentials that were rejected.
     pub(super) fn remove_proof(&mut self, fingerprint: &Fingerprint) {
         if let Some(account) = self.find_mut(fingerprint)
             && account.proven == Some(fingerprint.credentials)
@@ -244,7 +244,7 @@ impl Attempts {
         self.remove_empty();
     }
 
-    /// An operator's override: permits exactly one further attempt, where attempts are unresolved.
+    /// An operator's override: permits exactly one further attempt, if attempts are unresolved.
     pub(super) fn permit_one(&mut self, fingerprint: &Fingerprint, rejections: RejectionCount) {
         let Some(account) = self.find_mut(fingerprint) else { return };
         let used = account.used(fingerprint.credentials, rejections);
@@ -253,7 +253,7 @@ impl Attempts {
         }
     }
 
-    /// Whether these credentials obtained the account's last token and were not rejected since.
+    /// Whether these credentials obtained the account's last token and have not been rejected since.
     pub(super) fn is_proven(&self, fingerprint: &Fingerprint) -> bool {
         self.find(fingerprint).is_some_and(|account| account.proven == Some(fingerprint.credentials))
     }
@@ -263,14 +263,14 @@ impl Attempts {
         self.find(fingerprint).is_some_and(|account| account.proven.is_some())
     }
 
-    /// Attempts that count against the credentials of `fingerprint`.
+    /// The number of attempts that count against the credentials of `fingerprint`.
     pub(super) fn unresolved(&self, fingerprint: &Fingerprint) -> u32 {
         let count = self.find(fingerprint).map_or(0, |account| account.relevant(fingerprint.credentials).count());
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// Moves attempts to `now` that lie after it, or before the wall clock was set: no wait may depend on a time that was wrong. A
-    /// wall clock that is wrong itself changes nothing.
+    /// Sets attempts after `now`, or from before the wall clock was set, to `now`, because no wait may depend on a wrong time. Does
+    /// nothing if the wall clock itself is not set.
     pub(super) fn clamp(&mut self, now: Duration) {
         if now < PLAUSIBLE_TIME {
             return;
@@ -292,7 +292,7 @@ impl Attempts {
         self.accounts.iter_mut().find(|account| account.id == fingerprint.account)
     }
 
-    /// The account of `fingerprint`, now the newest; created when it is missing.
+    /// The account of `fingerprint`, moved to the end; created if it is missing.
     fn entry(&mut self, fingerprint: &Fingerprint) -> &mut Account {
         let account = match self.accounts.iter().position(|account| account.id == fingerprint.account) {
             Some(index) => self.accounts.remove(index),

@@ -1,4 +1,4 @@
-//! Keyed hashes: enough to know credentials again, and nothing to guess them by without the key.
+//! Keyed hashes: they identify credentials, and without the key they cannot be used to check guesses.
 
 use std::fmt;
 
@@ -12,15 +12,15 @@ use zeroize::Zeroizing;
 use super::state_error::StateError;
 use crate::secret::Secret;
 
-/// The length of key and hash: the output of SHA-256, which is also what RFC 2104 (section 3) recommends for the key.
+/// The length of key and hash: the output length of SHA-256, which RFC 2104 (section 3) recommends for the key as well.
 const HASH_BYTES: usize = 32;
 
-/// What one token call would be made with, as keyed hashes.
+/// The inputs of a token request, as keyed hashes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Of everything.
+    /// Over all inputs.
     pub(super) credentials: Hash,
-    /// Of scheme, host and id: of that which the vendor locks.
+    /// Over scheme, host and id, which identify the account that the vendor locks.
     pub(super) account: Hash,
 }
 
@@ -30,14 +30,14 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// The first digits of the credentials' hash: they tell two sets of credentials apart within one state directory, and nowhere else.
+/// The first digits of the credentials' hash. They distinguish sets of credentials within one state directory only.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.credentials)
     }
 }
 
-/// A keyed hash. `Debug` shows as much of it as tells two of them apart.
+/// A keyed hash. `Debug` shows eight digits, enough to distinguish two hashes.
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub(super) struct Hash([u8; HASH_BYTES]);
@@ -62,7 +62,7 @@ impl TryFrom<String> for Hash {
     }
 }
 
-/// The key of all hashes in one state directory. Without it, who finds a hash elsewhere, say in a log, can check no guess.
+/// The key of all hashes in one state directory. Without it, a hash that leaks, for example in a log, cannot be used to check guesses.
 #[derive(Debug)]
 pub(super) struct Key(Secret<[u8; HASH_BYTES]>);
 
@@ -74,17 +74,17 @@ impl Key {
         Ok(Self(Secret::new(*bytes)))
     }
 
-    /// The key that `text` spells.
+    /// Parses a key from hexadecimal digits.
     pub(super) fn from_hex(text: &str) -> Option<Self> {
         decode_hex(text).map(|bytes| Self(Secret::new(*bytes)))
     }
 
-    /// The key's spelling, for the state file and for nothing else.
+    /// The key in hexadecimal digits, for the state file only.
     pub(super) fn to_hex(&self) -> Zeroizing<String> {
         Zeroizing::new(encode_hex(self.0.expose()))
     }
 
-    /// Identifies the key without giving anything of it away.
+    /// Identifies the key without revealing it.
     pub(super) fn id(&self) -> Hash {
         self.hash(&[b"key"])
     }
@@ -103,7 +103,7 @@ impl Key {
         secret: &Secret<String>,
         app_key: &[u8],
     ) -> Fingerprint {
-        // Host names know no case: another spelling of one must not look like another account.
+        // Host names are case-insensitive: another spelling must not look like another account.
         let host = host.to_ascii_lowercase();
         let account = [scheme.as_bytes(), host.as_bytes(), id.expose().as_bytes()];
         let [scheme, host, id] = account;
@@ -113,7 +113,7 @@ impl Key {
         }
     }
 
-    /// The hash of `parts`, each after its length, so that what ends one part cannot begin the next.
+    /// The hash of `parts`, each prefixed by its length, so that the boundaries between them are unambiguous.
     fn hash(&self, parts: &[&[u8]]) -> Hash {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, self.0.expose()));
         for part in parts {
@@ -126,14 +126,14 @@ impl Key {
     }
 }
 
-/// The hexadecimal digits of `bytes`, in a buffer that is never moved, so that it leaves no part of a key behind.
+/// The hexadecimal digits of `bytes`, in a buffer that is never reallocated, so that no copy of a key is left in memory.
 fn encode_hex(bytes: &[u8]) -> String {
     let mut digits = vec![0; base16ct::encoded_len(bytes)];
     base16ct::lower::encode(bytes, &mut digits).expect("there is room for all digits");
     String::from_utf8(digits).expect("hexadecimal digits are ASCII")
 }
 
-/// The bytes that `text` spells, where they have the length of a key or a hash.
+/// The bytes in the hexadecimal `text`, if they have the length of a key or a hash.
 fn decode_hex(text: &str) -> Option<Zeroizing<[u8; HASH_BYTES]>> {
     let mut bytes = Zeroizing::new([0; HASH_BYTES]);
     let length = base16ct::mixed::decode(text, bytes.as_mut_slice()).ok()?.len();
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_read_in_either_case_and_at_its_length_only() {
+    fn a_key_is_parsed_in_either_case_and_only_at_its_length() {
         let key = Key::generate().unwrap();
         let text = key.to_hex();
         assert_eq!((text.len(), text.to_ascii_lowercase()), (2 * HASH_BYTES, text.to_string()));

@@ -1,4 +1,4 @@
-//! What a start would find in the state directory. Nothing is created, written or locked.
+//! Checks the state directory as a start would find it, without creating or writing a file.
 
 use std::{
     fs,
@@ -10,24 +10,24 @@ use rustix::fs::{Access, access};
 
 use super::{OpenError, state_directory::StateDirectory, state_error::StateError};
 
-/// What [`Lockout::open`](super::Lockout::open) would do with a directory that is usable.
+/// What [`Lockout::open`](super::Lockout::open) would do with a usable directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateOutlook {
-    /// There is a state, which would be used.
+    /// A state exists and would be used.
     Found,
-    /// There is a state, which would be used, and it cannot be written: credentials that have not obtained a token are not tried.
+    /// A state exists and would be used, but it is not writable: unproven credentials would not be tried.
     NotWritable,
-    /// There is none; directory and state would be created.
+    /// No state exists; directory and state would be created.
     Created,
-    /// There is none and the file system is read-only: the state would be in memory only.
+    /// No state exists and the file system is read-only: the state would be in memory only.
     ReadOnly,
 }
 
-/// What [`Lockout::open`](super::Lockout::open) would find in `dir`.
+/// What [`Lockout::open`](super::Lockout::open) would find in `dir`. Takes no lock.
 ///
 /// # Errors
 ///
-/// Its error, as far as it can be known without writing.
+/// The error of `Lockout::open`, as far as it can be determined without writing.
 pub fn inspect(dir: &Path) -> Result<StateOutlook, OpenError> {
     let exists = match check_directory(dir) {
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return Ok(StateOutlook::ReadOnly),
@@ -51,12 +51,12 @@ pub fn inspect(dir: &Path) -> Result<StateOutlook, OpenError> {
     }
 }
 
-/// Takes the lock of the state in `dir` for a moment, where it has a lock: waits up to a second while another process holds it. No file is
-/// created.
+/// Takes and releases the lock in `dir`, if the lock file exists. Waits up to a second while another process holds it. Creates no
+/// file.
 ///
 /// # Errors
 ///
-/// When the lock cannot be taken.
+/// If the lock cannot be taken.
 pub fn check_lock(dir: &Path) -> Result<(), OpenError> {
     let directory = StateDirectory::at(dir);
     if !directory.has_lock() {
@@ -66,18 +66,18 @@ pub fn check_lock(dir: &Path) -> Result<(), OpenError> {
 }
 
 impl OpenError {
-    /// What an operator does.
+    /// The remedy for an operator.
     pub fn advice(&self) -> &'static str {
         self.source.advice()
     }
 
-    /// Whether the configured directory is the reason, so that trying again is of no use.
+    /// Whether the cause is the configured directory, so that a retry is useless.
     pub fn is_configuration(&self) -> bool {
         !matches!(self.source, StateError::Busy | StateError::Randomness)
     }
 }
 
-/// Whether `dir` exists. A missing one has to be one that can be created.
+/// Whether `dir` exists. Returns an error if it is missing and cannot be created.
 fn check_directory(dir: &Path) -> io::Result<bool> {
     for path in dir.ancestors() {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
@@ -85,7 +85,7 @@ fn check_directory(dir: &Path) -> io::Result<bool> {
             Ok(metadata) if !metadata.is_dir() => return Err(ErrorKind::NotADirectory.into()),
             Ok(_) if path == dir => return Ok(true),
             Ok(_) => return Ok(access(path, Access::WRITE_OK | Access::EXEC_OK).map(|()| false)?),
-            // A link that leads nowhere is in the way.
+            // A dangling link prevents creation, so it is an error.
             Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {}
             Err(error) => return Err(error),
         }

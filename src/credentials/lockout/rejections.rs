@@ -8,34 +8,34 @@ use super::{
     fingerprint::{Fingerprint, Hash},
 };
 
-/// Rejections after which an id is left alone. The vendor locks the account at five: two are left, one for a try that
-/// was under way elsewhere and one for an operator's override.
+/// The number of rejections at which no more attempts are made for an id. The vendor locks the account at five: two are left, one for
+/// an attempt in progress in another process and one for an operator's override.
 pub const BUDGET: u32 = 3;
 
-/// Ids that are remembered. A proxy has one or two in its life; the bound only keeps the file small whatever happens.
+/// The maximum number of ids on record. A proxy has one or two in its lifetime; the bound keeps the file small.
 const MAX_IDS: usize = 64;
 
-/// Rejected secrets that are remembered for each id. When the oldest is forgotten, trying it again costs one rejection of
-/// the id's budget, and that is never forgotten.
+/// The maximum number of latches for an id. If the oldest is dropped and its secret is tried again, this costs one rejection of the
+/// id's budget, which is never dropped.
 const MAX_LATCHES: usize = 16;
 
-/// What was rejected, the id that changed last at the end.
+/// All rejections. The id that changed last is at the end.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(super) struct Rejections {
     accounts: Vec<Account>,
 }
 
-/// What is known of one id.
+/// The record of one id.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Account {
     id: Hash,
-    /// Since the vendor last accepted something of this id. Rejections, not different secrets: the vendor counts so, too.
+    /// Rejections since the vendor last accepted this id. Repeated rejections of one secret all count, as they do for the vendor.
     rejections: u32,
-    /// How many of them there may be.
+    /// The number of rejections at which attempts stop.
     budget: u32,
-    /// What was rejected and not reset since.
+    /// Credentials that were rejected and not reset since.
     latched: Vec<Hash>,
 }
 
@@ -50,7 +50,7 @@ impl Rejections {
         match self.find(fingerprint) {
             Some(account) if account.is_spent() => Decision::BudgetSpent,
             Some(account) if account.latched.contains(&fingerprint.credentials) => Decision::Latched,
-            // Where its rejections could not be kept, none may happen.
+            // A rejection could not be recorded, so no attempt is allowed.
             None if self.is_full() => Decision::BudgetSpent,
             _ => Decision::Allowed,
         }
@@ -72,7 +72,7 @@ impl Rejections {
         }
     }
 
-    /// Voids the first `rejections` of the account, those from before the request that was accepted.
+    /// Voids the first `rejections` of the account: those from before the accepted request.
     pub(super) fn clear(&mut self, fingerprint: &Fingerprint, rejections: u32) {
         let Some(account) = self.accounts.iter_mut().find(|account| account.id == fingerprint.account) else { return };
         account.rejections = account.rejections.saturating_sub(rejections);
@@ -97,7 +97,7 @@ impl Rejections {
         self.find(fingerprint).map_or(0, |account| account.rejections)
     }
 
-    /// Rejections of the account, and how many of them are allowed.
+    /// The number of rejections of the account, and its budget.
     pub(super) fn count_with_budget(&self, fingerprint: &Fingerprint) -> RejectionCount {
         self.find(fingerprint).map_or(RejectionCount { count: 0, budget: BUDGET }, |account| RejectionCount {
             count: account.rejections,
@@ -109,7 +109,7 @@ impl Rejections {
         self.accounts.iter().find(|account| account.id == fingerprint.account)
     }
 
-    /// The account of `fingerprint`, now the newest, made when it is missing.
+    /// The account of `fingerprint`, moved to the end; created if it is missing.
     fn entry(&mut self, fingerprint: &Fingerprint) -> &mut Account {
         let account = match self.accounts.iter().position(|account| account.id == fingerprint.account) {
             Some(index) => self.accounts.remove(index),
@@ -127,8 +127,8 @@ impl Rejections {
 
     /// Whether there is no room for another id.
     ///
-    /// An id without rejections makes room: it was accepted since its last one, and what it loses, its latches, costs at
-    /// most its budget. One with rejections is never forgotten: three more could lock its account.
+    /// An id without rejections can be dropped: it was accepted since its last rejection, and losing its latches costs at most its
+    /// budget. An id with rejections is never dropped, because three more could lock its account.
     fn is_full(&self) -> bool {
         self.accounts.len() >= MAX_IDS && self.accounts.iter().all(|account| account.rejections > 0)
     }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_with_rejections_is_never_forgotten_for_another() {
+    fn an_id_with_rejections_is_never_dropped_for_another() {
         let fingerprints = fingerprints(MAX_IDS + 1);
         let mut rejections = Rejections::default();
         for fingerprint in &fingerprints[..MAX_IDS] {
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(rejections.decide(another), Decision::BudgetSpent);
         rejections.reset(another, false);
         assert_eq!(rejections.decide(another), Decision::BudgetSpent);
-        // Not even when a try was under way elsewhere, and the bound has to give way.
+        // Not even if an attempt was in progress in another process, which exceeds the bound.
         rejections.add(another);
         assert!(fingerprints.iter().all(|fingerprint| rejections.count(fingerprint) == 1));
     }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn latches_are_bounded_and_the_oldest_goes_first() {
+    fn latches_are_bounded_and_the_oldest_is_dropped_first() {
         let key = Key::generate().unwrap();
         let fingerprints: Vec<_> = (0..=MAX_LATCHES)
             .map(|n| key.fingerprint("oauth2", "host", &"id".into(), &n.to_string().as_str().into(), b"key"))

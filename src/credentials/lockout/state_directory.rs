@@ -1,7 +1,7 @@
-//! The state on the disk: two small JSON files, each replaced atomically under a lock.
+//! The state on disk: two small JSON files, each replaced atomically under a lock.
 //!
-//! Rejections keep the layout of version 1, which earlier releases read. Attempts are in a file of their own, so that an upgrade
-//! and a rollback both find what they know.
+//! Rejections keep the layout of version 1, which earlier releases read. Attempts are in a separate file, so that upgrades and
+//! rollbacks both find the data that they know.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
@@ -31,18 +31,19 @@ const REJECTIONS_FILE: &str = "lockout.json";
 
 const ATTEMPTS_FILE: &str = "attempts.json";
 
-/// Locked instead of the state files, whose inodes change with each write. Never removed: two processes could hold two.
+/// Locked in place of the state files, because their inodes change with each write. Never removed, because two processes could then
+/// each lock a different file.
 const LOCK_FILE: &str = "lockout.lock";
 
-/// Locked for as long as a token request with unproven credentials takes. Never removed, for the same reason.
+/// Locked for the duration of a token request with unproven credentials. Never removed, for the same reason.
 const ATTEMPT_LOCK_FILE: &str = "attempts.lock";
 
-/// How often, and after what pause, the lock is tried: for a second in all. A process holds it for some milliseconds;
-/// one that was stopped while it held it must not stop the others for ever.
+/// The number of attempts to take the lock and the interval between them: one second in total. A process normally holds the lock for
+/// some milliseconds; a stopped process that holds it must not block the others indefinitely.
 const LOCK_RETRIES: u32 = 100;
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The file's layout.
+/// The layout of the rejections file.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct RejectionsLayout<'a, S> {
@@ -56,12 +57,12 @@ struct RejectionsLayout<'a, S> {
 #[serde(deny_unknown_fields)]
 struct AttemptsLayout<A> {
     version: u32,
-    /// Identifies the key of the hashes: records that were made with another key match nothing.
+    /// Identifies the key of the hashes. Records with another key are ignored.
     key: Hash,
     accounts: A,
 }
 
-/// The version alone, which must be readable in every layout.
+/// The version only, which must be readable in every layout.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
@@ -76,23 +77,23 @@ pub(super) struct StateDirectory {
     last_read: Option<OpenSnapshot>,
 }
 
-/// The state file in `dir`.
+/// The rejections file in `dir`.
 pub(super) fn rejections_path(dir: &Path) -> PathBuf {
     dir.join(REJECTIONS_FILE)
 }
 
 impl StateDirectory {
-    /// The state in `dir`. Nothing is read or created.
+    /// The state directory `dir`. Nothing is read or created.
     pub(super) fn at(dir: &Path) -> Self {
         let (rejections, attempts) = (StateFile::new(rejections_path(dir)), StateFile::new(dir.join(ATTEMPTS_FILE)));
         Self { dir: dir.to_owned(), rejections, attempts, last_read: None }
     }
 
-    /// Opens `dir`, and creates what is missing of directory, key and state.
+    /// Opens `dir`, and creates directory, key and state if they are missing.
     pub(super) fn open(dir: &Path) -> Result<(Self, Key, Rejections), StateError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StateError::Directory)?;
         let mut directory = Self::at(dir);
-        // First without the lock: reading needs none, and must work in a directory that only others may write.
+        // First without the lock: reading does not need it, and must work in a directory that is read-only for this user.
         let mut found = directory.read_rejections()?;
         if found.is_none() {
             let _lock = directory.lock()?;
@@ -108,21 +109,21 @@ impl StateDirectory {
         Ok((directory, key, rejections))
     }
 
-    /// The file of rejections.
+    /// The path of the rejections file.
     pub(super) fn rejections_path(&self) -> PathBuf {
         self.rejections.path().clone()
     }
 
-    /// The file of attempts.
+    /// The path of the attempts file.
     pub(super) fn attempts_path(&self) -> PathBuf {
         self.attempts.path().clone()
     }
 
-    /// Whether the state can be written, as far as permissions say. Nothing is created, written or locked.
+    /// Checks by permissions whether the state can be written. Creates, writes and locks nothing.
     ///
     /// # Errors
     ///
-    /// What a write would find.
+    /// The error that a write would return.
     pub(super) fn check_writable(&self) -> Result<(), StateError> {
         let failed = |errno: Errno| StateError::Write(errno.into());
         access(&self.dir, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)?;
@@ -138,12 +139,12 @@ impl StateDirectory {
         Ok(())
     }
 
-    /// Whether a process has created the lock that every writer holds.
+    /// Whether the lock file that every writer locks exists.
     pub(super) fn has_lock(&self) -> bool {
         self.dir.join(LOCK_FILE).exists()
     }
 
-    /// Takes the lock that every writer holds, until the file is dropped. Waits for a second at most.
+    /// Takes the lock that every writer must hold, until the file is dropped. Waits up to a second.
     pub(super) fn lock(&self) -> Result<File, StateError> {
         let file = self.lock_file(LOCK_FILE)?;
         for _ in 0..LOCK_RETRIES {
@@ -152,14 +153,14 @@ impl StateDirectory {
             }
             #[expect(
                 clippy::disallowed_methods,
-                reason = "no token request may be sent before the write; a second at most"
+                reason = "no token request may be sent before the write; blocks up to a second"
             )]
             thread::sleep(LOCK_RETRY_INTERVAL);
         }
         Err(StateError::Busy)
     }
 
-    /// Takes the lock on attempts, until the file is dropped, or returns `None` at once when another process has it.
+    /// Takes the lock on attempts, until the file is dropped. Returns `None` immediately if another process holds it.
     pub(super) fn try_lock_attempt(&self) -> Result<Option<File>, StateError> {
         let file = self.lock_file(ATTEMPT_LOCK_FILE)?;
         Ok(try_lock(&file)?.then_some(file))
@@ -176,8 +177,8 @@ impl StateDirectory {
             .map_err(StateError::Lock)
     }
 
-    /// The state on the disk when it is not the one last seen. `None` also when the file was removed: what this process
-    /// knows is then the best there is, and the next write puts it back.
+    /// The rejections on disk if they changed since they were last read. `None` also if the file was removed: the state of this
+    /// process is then the best available, and the next write restores the file.
     pub(super) fn read_if_changed(&self, key: &Key) -> Result<Option<(Rejections, OpenSnapshot)>, StateError> {
         if self.rejections.has_changed(self.last_read.as_ref())? != Some(true) {
             return Ok(None);
@@ -189,15 +190,15 @@ impl StateDirectory {
         }
     }
 
-    /// Notes that the caller knows the state `seen`.
+    /// Records that the caller knows the state in `snapshot`.
     pub(super) fn remember(&mut self, snapshot: OpenSnapshot) {
         self.last_read = Some(snapshot);
     }
 
-    /// Replaces the rejections. The caller holds the lock.
+    /// Replaces the rejections. The caller must hold the lock.
     ///
-    /// After an error the file is the old one, or else the new one as a whole; counting a rejection once more then errs on the
-    /// safe side.
+    /// After an error, the file is either the old one or the complete new one. A retry may then count a rejection twice, which is the
+    /// safe direction.
     pub(super) fn write_rejections(&mut self, key: &Key, rejections: &Rejections) -> Result<(), StateError> {
         let key = key.to_hex();
         let text = to_json(&RejectionsLayout { version: VERSION, key: &key, ids: rejections })?;
@@ -212,8 +213,8 @@ impl StateDirectory {
         Ok(Some((key, rejections, file.snapshot)))
     }
 
-    /// The attempts on the disk. None where there is no file, and where it was written with another key: an operator removed the
-    /// rejections, and with them what the attempts belong to.
+    /// The attempts on disk. Empty if there is no file, or if it was written with another key: then an operator removed the
+    /// rejections file, and with it the key of the attempts.
     pub(super) fn read_attempts(&self, key: &Key) -> Result<Attempts, StateError> {
         let Some(FileContent { text, .. }) = self.attempts.read()? else { return Ok(Attempts::default()) };
         check_version(&text)?;
@@ -221,7 +222,7 @@ impl StateDirectory {
         Ok(if layout.key == key.id() { layout.accounts } else { Attempts::default() })
     }
 
-    /// Replaces the attempts. The caller holds the lock.
+    /// Replaces the attempts. The caller must hold the lock.
     pub(super) fn write_attempts(&self, key: &Key, attempts: &Attempts) -> Result<(), StateError> {
         let text = to_json(&AttemptsLayout { version: VERSION, key: key.id(), accounts: attempts })?;
         self.attempts.replace(&text).map_err(StateError::Write)?;
@@ -229,7 +230,7 @@ impl StateDirectory {
     }
 }
 
-/// Whether the lock was free and is now held by `file`.
+/// Tries to lock `file`. Returns `false` if another process holds the lock.
 fn try_lock(file: &File) -> Result<bool, StateError> {
     loop {
         match file.try_lock() {
@@ -255,7 +256,7 @@ fn check_version(text: &[u8]) -> Result<(), StateError> {
     }
 }
 
-/// Without the parser's own error, which quotes the file.
+/// Omits the parser's own error, which quotes the file.
 fn parse_error(error: serde_json::Error) -> StateError {
     StateError::Damaged { line: error.line(), column: error.column() }
 }

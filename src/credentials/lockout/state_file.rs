@@ -12,29 +12,29 @@ use zeroize::Zeroizing;
 use super::state_error::{MAX_FILE_BYTES, StateError};
 use crate::process::file_watch::FileId;
 
-/// Capacity for the state of a few ids, so that writing it leaves no copy of the key in a buffer that was outgrown.
+/// Capacity for the state of a few ids, so that writing it does not reallocate the buffer and leave a copy of the key in memory.
 pub(super) const TYPICAL_FILE_BYTES: usize = 4 * 1024;
 
-/// One version of the file, as it was read or written.
+/// Identifies the file as it was read or written.
 #[derive(Debug)]
 pub(super) struct OpenSnapshot {
     id: FileId,
-    /// Kept open, so that its inode number cannot be reused by the file that replaces it.
+    /// Kept open, so that the file that replaces it cannot reuse its inode number.
     _file: File,
 }
 
 /// The file as it was read.
 pub(super) struct FileContent {
-    /// The content, which holds the key of the hashes.
+    /// The content, which includes the key of the hashes.
     pub(super) text: Zeroizing<Vec<u8>>,
     pub(super) snapshot: OpenSnapshot,
 }
 
-/// A file of the state directory.
+/// A file in the state directory.
 #[derive(Debug)]
 pub(super) struct StateFile {
     path: PathBuf,
-    /// Written first and then renamed. Only the holder of the lock touches it; one that exists already is left from a crash.
+    /// Written first and then renamed. Only the holder of the lock uses it; an existing one is left over from a crash.
     temporary: PathBuf,
 }
 
@@ -55,13 +55,13 @@ impl StateFile {
         &self.temporary
     }
 
-    /// The content, or `None` when there is no such file.
+    /// The content, or `None` if the file does not exist.
     pub(super) fn read(&self) -> Result<Option<FileContent>, StateError> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.map_err(StateError::Read)?,
         };
-        // Read before the content: a change in between makes the content look newer, not older.
+        // Read before the content: after a change in between, the metadata is older than the content, never newer.
         let metadata = file.metadata().map_err(StateError::Read)?;
         if metadata.len() > MAX_FILE_BYTES {
             return Err(StateError::TooLarge);
@@ -71,7 +71,7 @@ impl StateFile {
         Ok(Some(FileContent { text, snapshot: OpenSnapshot { id: FileId::from(&metadata), _file: file } }))
     }
 
-    /// Whether the file on the disk is another one than `seen`; `None` when there is no file.
+    /// Whether the file on disk differs from `last_read`; `None` if it does not exist.
     pub(super) fn has_changed(&self, last_read: Option<&OpenSnapshot>) -> Result<Option<bool>, StateError> {
         match fs::metadata(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -80,15 +80,15 @@ impl StateFile {
         }
     }
 
-    /// Replaces the content, and returns once it is on the disk. The caller holds the lock.
+    /// Replaces the content, and returns once it is on disk. The caller must hold the lock.
     ///
-    /// After an error the file is the old one, or else the new one as a whole.
+    /// After an error, the file is either the old one or the complete new one.
     pub(super) fn replace(&self, text: &[u8]) -> io::Result<OpenSnapshot> {
         match fs::remove_file(&self.temporary) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // A new file, so that the mode applies and a symbolic link left at the name is not followed.
+        // Creates a new file, so that the mode applies and a symbolic link at this path is not followed.
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.temporary)?;
         file.write_all(text)?;
         file.sync_all()?;

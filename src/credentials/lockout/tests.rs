@@ -25,7 +25,7 @@ const LOCK: &str = "lockout.lock";
 /// A wall-clock time.
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 
-/// A directory that does not exist yet, in one that is removed after the test.
+/// A path that does not exist yet, in a directory that is removed after the test.
 fn state_dir() -> (tempfile::TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("state");
@@ -44,7 +44,7 @@ fn fingerprint(lockout: &Lockout, id: &str, secret: &str) -> Fingerprint {
     lockout.fingerprint("oauth2", "api.finicity.com", &id.into(), &secret.into(), b"app-key")
 }
 
-/// Has `secrets` of `id` rejected, one after the other.
+/// Records rejections of `secrets` of `id`, one after another.
 fn reject(lockout: &mut Lockout, id: &str, secrets: &[&str]) {
     for secret in secrets {
         let fingerprint = fingerprint(lockout, id, secret);
@@ -53,7 +53,7 @@ fn reject(lockout: &mut Lockout, id: &str, secrets: &[&str]) {
     }
 }
 
-/// The vendor accepts `fingerprint`, by a request that was sent now.
+/// Records that the vendor accepted `fingerprint` by a request sent now.
 fn record_success(lockout: &mut Lockout, fingerprint: &Fingerprint) -> Result<(), PersistError> {
     let baseline = lockout.baseline(fingerprint, Duration::MAX);
     lockout.record_success(fingerprint, &baseline)
@@ -68,7 +68,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// The whole of an error, as an operator reads it.
+/// An error with its sources, as operators see it.
 fn error_text(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -90,12 +90,12 @@ fn one_rejection_latches_exactly_what_was_rejected() {
 }
 
 #[test]
-fn each_part_of_a_token_call_is_part_of_the_fingerprint() {
+fn a_fingerprint_covers_each_part_of_a_token_request() {
     let lockout = in_memory();
     let fingerprint_of =
         |scheme, host, id: &str, secret: &str, key| lockout.fingerprint(scheme, host, &id.into(), &secret.into(), key);
     let one = fingerprint_of("oauth2", "host", "id", "secret", b"key");
-    assert_eq!(one, fingerprint_of("oauth2", "HOST", "id", "secret", b"key"), "host names know no case");
+    assert_eq!(one, fingerprint_of("oauth2", "HOST", "id", "secret", b"key"), "host names are case-insensitive");
     let same_account = [
         fingerprint_of("oauth2", "host", "id", "changed", b"key"),
         fingerprint_of("oauth2", "host", "id", "secret", b"changed"),
@@ -104,7 +104,7 @@ fn each_part_of_a_token_call_is_part_of_the_fingerprint() {
         fingerprint_of("partner", "host", "id", "secret", b"key"),
         fingerprint_of("oauth2", "changed", "id", "secret", b"key"),
         fingerprint_of("oauth2", "host", "changed", "secret", b"key"),
-        // The same bytes, cut elsewhere.
+        // The same bytes, split differently.
         fingerprint_of("oauth2", "hosti", "d", "secret", b"key"),
         fingerprint_of("oauth2host", "", "id", "secret", b"key"),
     ];
@@ -166,7 +166,7 @@ fn an_override_of_a_budget_that_is_not_spent_adds_nothing_to_it() {
 }
 
 #[test]
-fn an_accepted_secret_renews_the_budget_and_leaves_the_latches_of_others() {
+fn a_success_resets_the_budget_but_not_the_latches_of_others() {
     let mut lockout = in_memory();
     reject(&mut lockout, "id", &["a", "b"]);
     let accepted = fingerprint(&lockout, "id", "right");
@@ -180,7 +180,7 @@ fn an_accepted_secret_renews_the_budget_and_leaves_the_latches_of_others() {
 }
 
 #[test]
-fn a_rejection_of_what_is_latched_counts_as_the_vendor_counts_it() {
+fn a_rejection_of_a_latched_fingerprint_counts() {
     let mut lockout = in_memory();
     let fingerprint = fingerprint(&lockout, "id", "wrong");
     for count in 1..=7 {
@@ -193,7 +193,7 @@ fn a_rejection_of_what_is_latched_counts_as_the_vendor_counts_it() {
 }
 
 #[test]
-fn n18_latch_and_budget_outlive_the_process() {
+fn n18_latch_and_budget_survive_a_restart() {
     let (_parent, dir) = state_dir();
     reject(&mut open(&dir), "id", &["a"]);
     check(&open(&dir), "id", "a", Latched);
@@ -230,12 +230,12 @@ fn processes_that_share_a_directory_share_their_rejections() {
 }
 
 #[test]
-fn rejections_at_the_same_time_are_all_counted() {
+fn concurrent_rejections_are_all_counted() {
     let (_parent, dir) = state_dir();
     std::thread::scope(|scope| {
         for id in 0..8 {
             let dir = &dir;
-            // Each opens by itself, so that making the key is part of the race.
+            // Each thread opens the directory, so that creating the key is part of the race.
             scope.spawn(move || reject(&mut open(dir), &format!("id-{}", id / 2), &[&format!("secret-{id}")]));
         }
     });
@@ -247,7 +247,7 @@ fn rejections_at_the_same_time_are_all_counted() {
 }
 
 #[test]
-fn directory_and_files_are_for_their_owner_alone() {
+fn directory_and_files_are_private_to_their_owner() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let modes = || (mode(&dir), mode(&dir.join(FILE)), mode(&dir.join(LOCK)));
@@ -258,7 +258,7 @@ fn directory_and_files_are_for_their_owner_alone() {
 }
 
 #[test]
-fn the_directory_holds_keyed_hashes_and_nothing_else_of_the_credentials() {
+fn the_directory_holds_only_keyed_hashes_of_credentials() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let canaries = ["canary-id", "canary-secret", "canary-host", "canary-key", "canary-scheme"];
@@ -283,7 +283,7 @@ fn the_directory_holds_keyed_hashes_and_nothing_else_of_the_credentials() {
 }
 
 #[test]
-fn debug_output_shows_eight_digits_of_a_hash_and_nothing_of_the_key() {
+fn debug_output_shows_eight_hash_digits_and_no_key() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     reject(&mut lockout, "canary-id", &["canary-secret"]);
@@ -298,7 +298,7 @@ fn debug_output_shows_eight_digits_of_a_hash_and_nothing_of_the_key() {
 }
 
 #[test]
-fn a_state_that_cannot_be_understood_is_refused_and_left_as_it_is() {
+fn an_invalid_state_is_an_error_and_is_not_modified() {
     let (_parent, dir) = state_dir();
     reject(&mut open(&dir), "id", &["wrong"]);
     let file = dir.join(FILE);
@@ -316,7 +316,7 @@ fn a_state_that_cannot_be_understood_is_refused_and_left_as_it_is() {
         fs::write(&file, &bad).unwrap();
         let error_text = error_text(&Lockout::open(Some(&dir)).expect_err(expected));
         assert!(error_text.contains(expected) && error_text.contains(&file.display().to_string()), "{error_text}");
-        assert!(error_text.contains("put a good copy back") && !error_text.contains("canary"), "{error_text}");
+        assert!(error_text.contains("restore a good copy") && !error_text.contains("canary"), "{error_text}");
         assert_eq!(fs::read_to_string(&file).unwrap(), bad);
     }
     fs::write(&file, good).unwrap();
@@ -324,31 +324,31 @@ fn a_state_that_cannot_be_understood_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_state_that_cannot_be_read_or_made_is_reported_by_its_path() {
+fn an_error_names_the_path_of_an_inaccessible_state() {
     let (_parent, dir) = state_dir();
     fs::create_dir_all(dir.join(FILE)).unwrap();
     let unreadable = error_text(&Lockout::open(Some(&dir)).unwrap_err());
     assert!(unreadable.contains("cannot be read") && unreadable.contains(FILE), "{unreadable}");
 
     fs::write(dir.join("file"), "").unwrap();
-    let unmade = error_text(&Lockout::open(Some(&dir.join("file"))).unwrap_err());
-    assert!(unmade.contains("cannot be made") && unmade.contains("auth.state_dir"), "{unmade}");
+    let uncreated = error_text(&Lockout::open(Some(&dir.join("file"))).unwrap_err());
+    assert!(uncreated.contains("cannot be created") && uncreated.contains("auth.state_dir"), "{uncreated}");
 }
 
 #[test]
-fn only_a_read_only_file_system_is_no_fault() {
+fn only_a_read_only_file_system_is_tolerated() {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
     for kind in [PermissionDenied, ReadOnlyFilesystem, StorageFull] {
         for error in [StateError::Directory, StateError::Lock, StateError::Write] {
             assert_eq!(error(kind.into()).is_read_only(), kind == ReadOnlyFilesystem, "{kind}");
         }
-        // What cannot be read may hold a rejection.
+        // An unreadable file may contain a rejection.
         assert!(!StateError::Read(kind.into()).is_read_only());
     }
 }
 
 #[test]
-fn a_temporary_file_that_a_crash_left_is_harmless() {
+fn a_temporary_file_left_by_a_crash_is_harmless() {
     let (parent, dir) = state_dir();
     reject(&mut open(&dir), "id", &["a"]);
     fs::write(dir.join(TEMPORARY), "{\"version\": 1, \"ke").unwrap();
@@ -364,7 +364,7 @@ fn a_temporary_file_that_a_crash_left_is_harmless() {
     assert_eq!(fs::read_to_string(elsewhere).unwrap(), "untouched");
 }
 
-/// Makes `dir` read-only. The superuser may write all the same, so something stands in the way of that, too.
+/// Makes `dir` read-only. Root can still write, so directories at the temporary paths prevent that.
 fn make_read_only(dir: &Path) {
     for temporary in [TEMPORARY, ATTEMPTS_TEMPORARY] {
         fs::create_dir(dir.join(temporary)).unwrap();
@@ -380,7 +380,7 @@ fn make_writable(dir: &Path) {
 }
 
 #[test]
-fn in_a_read_only_directory_what_tightens_holds_and_what_loosens_does_not() {
+fn a_read_only_directory_blocks_only_changes_that_loosen() {
     let (_parent, dir) = state_dir();
     reject(&mut open(&dir), "id", &["a"]);
     let mut lockout = open(&dir);
@@ -405,7 +405,7 @@ fn in_a_read_only_directory_what_tightens_holds_and_what_loosens_does_not() {
 }
 
 #[test]
-fn where_nothing_changes_nothing_is_written() {
+fn nothing_is_written_if_nothing_changes() {
     let (_parent, dir) = state_dir();
     reject(&mut open(&dir), "id", &["wrong"]);
     let mut lockout = open(&dir);
@@ -418,7 +418,7 @@ fn where_nothing_changes_nothing_is_written() {
 }
 
 #[test]
-fn a_lock_that_stays_held_does_not_block_the_process() {
+fn a_lock_that_is_never_released_does_not_block_forever() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let holder = fs::File::open(dir.join(LOCK)).unwrap();
@@ -434,7 +434,7 @@ fn a_lock_that_stays_held_does_not_block_the_process() {
 }
 
 #[test]
-fn a_state_that_is_damaged_or_removed_meanwhile_is_not_forgotten() {
+fn a_state_damaged_or_removed_at_run_time_is_not_lost() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     reject(&mut lockout, "id", &["a"]);
@@ -462,7 +462,7 @@ mod attempts;
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// A caller that obeys tries a secret of an id, and the vendor accepts it or not.
+    /// If the decision allows it, a process tries a secret of an id, and the vendor accepts or rejects it.
     Try {
         id: u8,
         secret: u8,
@@ -487,11 +487,11 @@ fn events(longest: usize) -> impl Strategy<Value = Vec<(usize, Event)>> {
     prop::collection::vec((0..2usize, event), 0..longest)
 }
 
-/// Plays `events` on two processes that share `dir`, or on one in memory, as the vendor sees them.
+/// Applies `events` to two processes that share `dir`, or to one in memory, and checks the vendor's counts.
 fn play(dir: Option<&Path>, events: Vec<(usize, Event)>) {
     let mut processes = [Lockout::open(dir).unwrap(), Lockout::open(dir).unwrap()];
     let mut since_reset: HashMap<(u8, u8), u32> = HashMap::new();
-    // The vendor's count of each id, and how many overrides there were since it began.
+    // The vendor's count for each id, and the number of overrides since its last reset.
     let mut vendor_counts: HashMap<u8, (u32, u32)> = HashMap::new();
     for (process, event) in events {
         let lockout = &mut processes[if dir.is_some() { process } else { 0 }];
@@ -535,16 +535,16 @@ fn play(dir: Option<&Path>, events: Vec<(usize, Event)>) {
 
 proptest! {
     #[test]
-    fn whatever_happens_no_rejection_repeats_without_a_reset_and_no_budget_is_exceeded(events in events(60)) {
+    fn no_rejection_repeats_without_reset_or_exceeds_the_budget(events in events(60)) {
         play(None, events);
     }
 }
 
 proptest! {
-    // Each event is some writes that wait for the disk.
+    // Each event makes several writes that wait for the disk.
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn the_rules_hold_for_processes_that_share_a_directory_and_restart(events in events(40)) {
+    fn the_rules_hold_across_processes_and_restarts(events in events(40)) {
         let dir = tempfile::tempdir().unwrap();
         play(Some(dir.path()), events);
     }

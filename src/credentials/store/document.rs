@@ -1,4 +1,4 @@
-//! The text of a secret: a JSON object whose members are named as the files of a directory of credentials.
+//! The text of a secret: a JSON object. Its members have the names of the files in a credentials directory.
 
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -18,11 +18,11 @@ pub(super) fn origin(field: Field, secret: &str) -> String {
     format!("{} of {secret}", field.file_name())
 }
 
-/// The values in `text`. Members of other names are ignored: other programs may share the secret.
+/// The values in `text`. Members with other names are ignored, because other programs may share the secret.
 ///
 /// # Errors
 ///
-/// When it is no JSON object, or a member of a known name is not a text. No part of the text is shown.
+/// If it is not a JSON object, or if a member with a known name is not a string. Errors do not show the text.
 pub(super) fn parse(text: &Secret<String>, secret: &str) -> Result<Values, StoreError> {
     let text = text.expose().strip_prefix('\u{feff}').unwrap_or(text.expose());
     let malformed = |reason: String| StoreError {
@@ -35,7 +35,7 @@ pub(super) fn parse(text: &Secret<String>, secret: &str) -> Result<Values, Store
     };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = Value::deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    // The parser's message may quote the text; its position does not.
+    // Only the position, because the parser's message may quote the text.
     let value = parsed
         .map_err(|error| malformed(format!("not valid JSON at line {}, column {}", error.line(), error.column())))?;
     let Value::Object(mut members) = value else { return Err(malformed("not a JSON object".to_owned())) };
@@ -47,7 +47,7 @@ pub(super) fn parse(text: &Secret<String>, secret: &str) -> Result<Values, Store
                 let sourced = Sourced { value: Secret::new(value), origin: origin(field, secret) };
                 values.insert(field, Ok(sourced));
             }
-            Some(_) => return Err(malformed(format!("the member {} is not a text", field.file_name()))),
+            Some(_) => return Err(malformed(format!("the member {} is not a string", field.file_name()))),
         }
     }
     for (_, other) in members {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_text_is_named_by_its_position_and_never_shown() {
+    fn an_error_shows_the_position_and_never_the_text() {
         for (text, reason) in [
             ("", "not valid JSON at line 1, column 0"),
             ("canary-secret", "not valid JSON at line 1"),
@@ -85,8 +85,8 @@ mod tests {
             ("{\"client_id\": \"canary\"} x", "not valid JSON at line 1"),
             ("[\"canary\"]", "not a JSON object"),
             ("\"canary\"", "not a JSON object"),
-            ("{\"client_id\": 12345678}", "the member client_id is not a text"),
-            ("{\"app_key\": null}", "the member app_key is not a text"),
+            ("{\"client_id\": 12345678}", "the member client_id is not a string"),
+            ("{\"app_key\": null}", "the member app_key is not a string"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(reason) && !error.contains("canary") && !error.contains("1234"), "{text}: {error}");

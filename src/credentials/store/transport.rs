@@ -1,6 +1,7 @@
-//! HTTP requests to the secret stores, over reqwest.
+//! HTTP requests to the secret stores, by reqwest.
 //!
-//! Each request has a client and a connection of its own: there is one in a minute, and `credentials.ca_file` may change between two.
+//! Each request uses its own client and connection, because there is about one a minute and `credentials.ca_file` may change
+//! in between.
 //!
 //! Deliberately absent: redirects, the environment's proxies, cookies, decompression, HTTP/2.
 
@@ -21,27 +22,27 @@ use crate::{
     tls::{self, TlsFailure},
 };
 
-/// The time to connect, TLS included.
+/// The maximum time to connect, including TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time for a whole request.
+/// The maximum time for a whole request.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest response. A secret has at most 64 KiB at AWS and 1 MiB at Vault, and JSON may write a character as six.
+/// The maximum size of a response. A secret is at most 64 KiB in AWS and 1 MiB in Vault, and JSON may escape a character to six.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// Capacity for a typical response.
 const TYPICAL_BODY_BYTES: usize = 8 * 1024;
 
-/// The addresses of metadata services in IPv6: of AWS, and of Google.
+/// The IPv6 prefixes of the metadata services of AWS and Google.
 const METADATA_PREFIXES: [[u16; 2]; 2] = [[0xfd00, 0x0ec2], [0xfd20, 0x00ce]];
 
-/// How long a request may take.
+/// Time limits for a request.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::credentials) struct Limits {
-    /// The time to connect, TLS included.
+    /// The maximum time to connect, including TLS.
     pub(in crate::credentials) connect: Duration,
-    /// The time for the whole request.
+    /// The maximum time for the whole request.
     pub(in crate::credentials) total: Duration,
 }
 
@@ -53,7 +54,7 @@ impl Default for Limits {
 
 #[cfg(feature = "aws")]
 impl Limits {
-    /// The shorter of these limits and the ones that the client of a store asks for.
+    /// The minimum of these limits and those that the store's client requests.
     pub(in crate::credentials) fn at_most(self, connect: Option<Duration>, read: Option<Duration>) -> Self {
         let connect = connect.map_or(self.connect, |connect| connect.min(self.connect));
         let total = read.map_or(self.total, |read| (connect + read).min(self.total));
@@ -61,34 +62,34 @@ impl Limits {
     }
 }
 
-/// How requests reach a store.
+/// Sends requests to a store.
 #[derive(Clone, Debug)]
 pub(in crate::credentials) struct Transport {
     ca_file: Option<PathBuf>,
     egress_proxy: Option<Uri>,
 }
 
-/// Why there is no response. Shows neither a header field nor a body.
+/// Why there is no response. Shows no header field and no body.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::credentials) enum TransportError {
     /// The CA file cannot be used.
     #[error("credentials.ca_file cannot be used")]
     CaFile(#[source] tls::Error),
-    /// The address is `http://` on another machine.
+    /// The address is `http://` and not on this machine.
     #[error("the address has no TLS and is not on this machine")]
     Plaintext,
-    /// The request cannot be made.
-    #[error("the HTTP request cannot be made")]
+    /// The request is invalid.
+    #[error("invalid HTTP request")]
     Request(#[source] reqwest::Error),
     /// There was no complete response.
     #[error("the HTTP request failed")]
     Http(#[source] reqwest::Error),
-    /// The response is larger than any that a store has reason to send.
+    /// The response is larger than any legitimate response of a store.
     #[error("the response is longer than {MAX_BODY_BYTES} bytes")]
     TooLarge,
 }
 
-/// What a [`TransportError`] means to an operator.
+/// A [`TransportError`] in the operator's terms.
 #[derive(Debug)]
 pub(in crate::credentials) struct TransportFailure {
     pub(in crate::credentials) fault: StoreFault,
@@ -101,13 +102,13 @@ impl Transport {
         Self { ca_file: config.ca_file.clone(), egress_proxy: config.egress_proxy.clone() }
     }
 
-    /// Sends `request`, and reads the whole response into memory that is overwritten when it is dropped.
+    /// Sends `request` and reads the whole response. The memory of its body is overwritten when it is dropped.
     ///
-    /// Plain HTTP goes to this machine and to the link-local metadata services of a cloud alone, and never through the egress proxy.
+    /// Plain HTTP is allowed only to this machine and to a cloud's link-local metadata service, and never uses the egress proxy.
     ///
     /// # Errors
     ///
-    /// When there is no complete response.
+    /// If there is no complete response.
     pub(in crate::credentials) async fn send(
         &self,
         request: Request<Bytes>,
@@ -147,13 +148,13 @@ impl Transport {
             .pool_max_idle_per_host(0)
             .connect_timeout(limits.connect)
             .timeout(limits.total);
-        // Plain HTTP to this machine, whatever a resolver says of its name. Port 0 stands for the address's own.
+        // Plain HTTP to `localhost` stays on this machine even if a resolver disagrees. Port 0 means the port in the URL.
         let client = if is_plaintext {
             client.resolve_to_addrs("localhost", &[(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()])
         } else {
             client
         };
-        // Only this one: the environment's were turned off above.
+        // The only proxy: `no_proxy` above disables those in the environment.
         let proxy = self.egress_proxy.as_ref().filter(|_| !is_plaintext);
         let proxy = proxy.map(|url| reqwest::Proxy::all(url.to_string())).transpose().map_err(request_error)?;
         proxy.into_iter().fold(client, reqwest::ClientBuilder::proxy).build().map_err(request_error)
@@ -161,7 +162,7 @@ impl Transport {
 }
 
 impl TransportError {
-    /// What it means to an operator. `peer` is what was called, such as "AWS Secrets Manager".
+    /// The error in the operator's terms. `peer` is the service that was called, such as "AWS Secrets Manager".
     pub(in crate::credentials) fn describe(&self, peer: &str) -> TransportFailure {
         let unreachable = |reason: String, remedy| TransportFailure { fault: StoreFault::Unreachable, reason, remedy };
         match self {
@@ -175,7 +176,7 @@ impl TransportError {
                 "use an https:// address",
             ),
             Self::Request(_) => unreachable(
-                format!("the request to {peer} cannot be made"),
+                format!("the request to {peer} is invalid"),
                 "correct the address of the store and credentials.egress_proxy",
             ),
             Self::TooLarge => {
@@ -196,7 +197,7 @@ fn tls_failure(failure: TlsFailure, peer: &str) -> TransportFailure {
     const CA_FILE: &str = "set credentials.ca_file to the CA of the store, or of the proxy that intercepts TLS";
     const CERTIFICATE: &str = "renew or correct the certificate of the store, or its address here";
     let (reason, remedy) = match failure {
-        TlsFailure::UnknownIssuer => ("is self-signed or of an authority that is not trusted", CA_FILE),
+        TlsFailure::UnknownIssuer => ("is self-signed or issued by an untrusted CA", CA_FILE),
         TlsFailure::Expired => ("has expired, or the clock of this machine is ahead", CERTIFICATE),
         TlsFailure::NotYetValid => ("is not valid yet, or the clock of this machine is behind", CERTIFICATE),
         TlsFailure::NameMismatch => ("is for another host", CERTIFICATE),
@@ -212,7 +213,7 @@ fn tls_failure(failure: TlsFailure, peer: &str) -> TransportFailure {
     TransportFailure { fault: StoreFault::UntrustedTls, reason: format!("the certificate of {peer} {reason}"), remedy }
 }
 
-/// What happened to the connection, as it follows the name of the peer. In this program's words: those of an error may quote the peer.
+/// What happened to the connection, phrased to follow the peer's name. Does not use the error's own text, which may quote the peer.
 fn connection_fault(error: &reqwest::Error) -> String {
     let names = |text: &str| error_chain::chain(error).any(|cause| cause.to_string().starts_with(text));
     if names("tunnel error") {
@@ -241,7 +242,7 @@ fn request_error(error: reqwest::Error) -> TransportError {
     TransportError::Request(error.without_url())
 }
 
-/// Appends `chunk` to `body`. What outgrows its capacity moves to the largest buffer there can be, and its old memory is overwritten.
+/// Appends `chunk` to `body`. A body that outgrows its capacity moves to a buffer of the maximum size, and the old memory is overwritten.
 fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) -> Result<(), TransportError> {
     if body.len() + chunk.len() > MAX_BODY_BYTES {
         return Err(TransportError::TooLarge);
@@ -255,7 +256,7 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) -> Result<(), TransportEr
     Ok(())
 }
 
-/// Whether `host` is this machine, or an address that a cloud serves its metadata at: link-local ones, AWS's `fd00:ec2::/32`, and Google's
+/// Whether `host` is this machine or the address of a cloud's metadata service: link-local, AWS's `fd00:ec2::/32` or Google's
 /// `fd20:ce::/32`.
 fn is_local(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -276,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_http_is_for_this_machine_and_its_metadata_services() {
+    fn plain_http_is_only_for_local_and_metadata_services() {
         for local in [
             "localhost",
             "127.0.0.1",
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_sent_without_tls_to_another_machine() {
+    async fn plain_http_to_another_machine_is_not_sent() {
         let store = StoreConfig { poll_interval: TIMEOUT, ca_file: None, egress_proxy: None };
         for address in ["http://192.0.2.1/", "http://store.internal/", "ftp://localhost.test/"] {
             let request = Request::get(address).body(Bytes::new()).unwrap();
@@ -307,7 +308,7 @@ mod tests {
 
     #[cfg(feature = "aws")]
     #[test]
-    fn the_limits_of_a_client_only_shorten_those_of_the_program() {
+    fn a_client_can_only_shorten_the_limits() {
         let limits = Limits::default();
         let short = limits.at_most(Some(Duration::from_secs(1)), Some(Duration::from_secs(1)));
         assert_eq!((short.connect, short.total), (Duration::from_secs(1), Duration::from_secs(2)));
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_read_up_to_its_limit() {
+    fn a_body_is_read_up_to_the_maximum_size() {
         let mut body = Zeroizing::new(Vec::with_capacity(4));
         append(&mut body, &[1; MAX_BODY_BYTES]).unwrap();
         assert!(matches!(append(&mut body, &[1]), Err(TransportError::TooLarge)));

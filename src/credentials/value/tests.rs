@@ -21,7 +21,7 @@ fn check_malformed(kind: ValueKind, value: &str, expected: ValueDefect) {
 }
 
 #[test]
-fn one_line_break_at_the_end_is_dropped_from_every_kind() {
+fn one_trailing_line_break_is_removed_from_every_kind() {
     for kind in ASCII_KINDS.into_iter().chain([ValueKind::Secret, ValueKind::Egress]) {
         for end in ["", "\n", "\r\n"] {
             check_accepted(kind, &format!("canary in 16 bytes{end}"), "canary in 16 bytes");
@@ -33,7 +33,7 @@ fn one_line_break_at_the_end_is_dropped_from_every_kind() {
 }
 
 #[test]
-fn ids_keys_and_tokens_are_printable_ascii_with_nothing_around_it() {
+fn ids_keys_and_tokens_are_printable_ascii_without_padding() {
     for kind in ASCII_KINDS {
         for good in [
             "canary with spaces",
@@ -71,7 +71,7 @@ fn ids_keys_and_tokens_are_printable_ascii_with_nothing_around_it() {
 }
 
 #[test]
-fn a_secret_may_hold_any_visible_character() {
+fn a_secret_may_contain_any_visible_character() {
     for good in [
         "!@#$%&*_-+",
         "canary's \"own\" quotes",
@@ -113,7 +113,7 @@ fn a_secret_may_hold_any_visible_character() {
 }
 
 #[test]
-fn what_an_egress_proxy_is_sent_has_no_line_break_and_no_nul() {
+fn egress_credentials_have_no_line_break_and_no_nul() {
     for good in [" canary ", "\"canary\"", "changeme", " ", "can\tary", "\u{feff}canary", "schl\u{fc}ssel"] {
         check_accepted(ValueKind::Egress, good, good);
     }
@@ -124,7 +124,7 @@ fn what_an_egress_proxy_is_sent_has_no_line_break_and_no_nul() {
 }
 
 #[test]
-fn nothing_but_spaces_and_invisible_characters_is_empty() {
+fn a_value_without_a_visible_character_is_empty() {
     for kind in ASCII_KINDS.into_iter().chain([ValueKind::Secret]) {
         for empty in ["", " ", "\n", " \r\n", "\u{feff}", "\u{a0}\u{200b}"] {
             assert!(matches!(outcome(kind, empty), Err(Problem::Empty(_))), "{kind:?} {empty:?}");
@@ -133,7 +133,7 @@ fn nothing_but_spaces_and_invisible_characters_is_empty() {
 }
 
 #[test]
-fn an_admin_token_has_sixteen_characters_or_more() {
+fn an_admin_token_has_at_least_sixteen_characters() {
     for short in ["a", "canary-of-15-by"] {
         let problem = outcome(ValueKind::AdminToken, short).unwrap_err().to_string();
         assert!(problem.contains("16 characters") && problem.contains("openssl rand -hex 32"), "{problem}");

@@ -15,7 +15,7 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("finicity-proxy
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 
-/// Vault Agent can be set to refuse requests without it.
+/// Vault Agent can be configured to reject requests without this header.
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 
 /// Sends requests to one server.
@@ -26,7 +26,7 @@ pub(super) struct Client {
     namespace: Option<HeaderValue>,
 }
 
-/// Scheme, host and port of `address`.
+/// The scheme, host and port of `address`.
 pub(super) fn origin(address: &Uri) -> String {
     let scheme = address.scheme_str().unwrap_or_default();
     format!("{scheme}://{}", address.authority().map(ToString::to_string).unwrap_or_default())
@@ -38,12 +38,12 @@ impl Client {
         Self { transport: Transport::new(store), origin: origin(&config.address), namespace }
     }
 
-    /// The response to a read of `path`, such as `secret/data/finicity`.
+    /// Reads `path`, such as `secret/data/finicity`.
     pub(super) async fn get(&self, path: &str, token: &HeaderValue) -> Result<Response, Failure> {
         self.send(Method::GET, path, Some(token), None).await
     }
 
-    /// The response to a write of `body`, which is JSON.
+    /// Writes `body`, which is JSON, to `path`.
     pub(super) async fn post(
         &self,
         path: &str,

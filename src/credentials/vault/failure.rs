@@ -1,4 +1,4 @@
-//! What went wrong, in this program's words.
+//! Failures of requests to Vault, described in operator terms without the server's text.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ use crate::credentials::{
     store_error::{StoreError, StoreFault},
 };
 
-/// A failure, before the name of the secret is added.
+/// A [`StoreError`] without the name of its secret.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) fault: StoreFault,
@@ -34,23 +34,23 @@ impl Failure {
         StoreError { fault, secret, reason, remedy, cause }
     }
 
-    /// The address and the path of a request make no URL.
+    /// The address and the path do not form a URL.
     pub(super) fn address() -> Self {
         let remedy = "correct credentials.vault.address, credentials.vault.mount and credentials.vault.path";
         Self::new(StoreFault::Unreachable, "the address of the request is not a URL", remedy)
     }
 
-    /// A request without a complete response from `origin`.
+    /// A request that got no complete response from `origin`.
     pub(super) fn transport(error: &TransportError, origin: &str) -> Self {
         if let TransportError::TooLarge = error {
-            let remedy = "keep the credentials in a secret of their own";
+            let remedy = "keep the credentials in a separate secret";
             return Self::new(StoreFault::Malformed, error.to_string(), remedy);
         }
         let TransportFailure { fault, reason, remedy } = error.describe(&format!("the server at {origin}"));
         Self::new(fault, reason, remedy)
     }
 
-    /// The failure that `response` is whatever was requested, if it is one of these.
+    /// The failure in `response`, if it does not depend on the request.
     pub(super) fn of_server(response: &Response) -> Option<Self> {
         let status = response.status;
         let code = status.as_u16();
@@ -58,11 +58,11 @@ impl Failure {
         match status {
             StatusCode::TOO_MANY_REQUESTS => Some(Self::new(
                 StoreFault::Throttled,
-                "the server limits the rate of requests (429)",
-                "raise the rate limit quota of the server, or credentials.poll_interval",
+                "the server's rate limit is exceeded (429)",
+                "raise the rate limit quota of the server, or increase credentials.poll_interval",
             )),
             StatusCode::SERVICE_UNAVAILABLE if response.mentions("sealed") => {
-                unreachable("the server is sealed (503)".to_owned(), "unseal it; `vault status` shows how far that is")
+                unreachable("the server is sealed (503)".to_owned(), "unseal it; `vault status` shows the progress")
             }
             StatusCode::SERVICE_UNAVAILABLE => unreachable(
                 "the server is not ready (503)".to_owned(),
@@ -74,23 +74,22 @@ impl Failure {
                 "correct credentials.vault.namespace, or create the namespace",
             )),
             _ if status.is_redirection() => unreachable(
-                format!("it redirects to another server ({code}), which is not followed"),
+                format!("it redirects to another server ({code}); redirects are not followed"),
                 "set credentials.vault.address to the active server, or let standby servers forward requests",
             ),
-            _ if status.is_server_error() || status == StatusCode::PRECONDITION_FAILED => unreachable(
-                format!("the server failed ({code})"),
-                "see the log of the server; the next poll tries again",
-            ),
+            _ if status.is_server_error() || status == StatusCode::PRECONDITION_FAILED => {
+                unreachable(format!("the server failed ({code})"), "see the server's log; the next poll retries")
+            }
             _ => None,
         }
     }
 
-    /// A response that Vault does not send.
+    /// A response that cannot be from Vault.
     pub(super) fn not_vault(status: StatusCode) -> Self {
         Self::new(
             StoreFault::Unreachable,
-            format!("the response ({}) is not what Vault sends", status.as_u16()),
-            "check that credentials.vault.address is that of a Vault or OpenBao server, and not of something in front of it",
+            format!("the response ({}) is not from Vault", status.as_u16()),
+            "check that credentials.vault.address is the address of a Vault or OpenBao server and not of an intermediary",
         )
     }
 }

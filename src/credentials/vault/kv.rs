@@ -1,4 +1,4 @@
-//! The KV secrets engine: paths, and what its responses mean.
+//! The KV secrets engine: paths and responses.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use http::StatusCode;
@@ -12,18 +12,18 @@ use crate::{
     secret::{Secret, ShownPath},
 };
 
-/// What a secret holds, and what tells it from other versions.
+/// One version of a secret.
 pub(super) struct StoredVersion {
     pub(super) version: String,
     /// The JSON object, as the server sent it.
     pub(super) text: Secret<String>,
 }
 
-/// What may be wrong besides the policy where a read is forbidden.
+/// The other possible cause of a forbidden read, in addition to the policy.
 const CHECK_PATH: &str =
-    "check credentials.vault.mount and credentials.vault.kv, too: the answer is the same for a mount that is not there";
+    "also check credentials.vault.mount and credentials.vault.kv, because the response is the same for a missing mount";
 
-/// The path to read, which is also that of the policy.
+/// The path to read, which the policy must permit.
 pub(super) fn path(config: &VaultConfig) -> String {
     let VaultConfig { mount, path, .. } = config;
     match config.kv {
@@ -32,7 +32,7 @@ pub(super) fn path(config: &VaultConfig) -> String {
     }
 }
 
-/// The secret in `response` to a read. `key` makes a version of the content where the engine has none.
+/// The secret in `response` to a read. If the engine has no versions, a hash of the content with `key` serves as one.
 pub(super) fn read(response: &Response, config: &VaultConfig, key: &hmac::Key) -> Result<StoredVersion, Failure> {
     if let Some(failure) = Failure::of_server(response) {
         return Err(failure);
@@ -55,15 +55,15 @@ fn read_v1(response: &Response, key: &hmac::Key) -> Result<StoredVersion, Failur
     }
 
     let body: Body<'_> = parse(response)?;
-    // The server sorts the members, so equal contents are equal texts.
+    // The server sorts the members, so equal content has equal text.
     let version = BASE64_STANDARD_NO_PAD.encode(hmac::sign(key, body.data.get().as_bytes()));
     Ok(StoredVersion { version, text: body.data.get().into() })
 }
 
-/// `data` of a response of version 2.
+/// `data` in a response of KV version 2.
 #[derive(Deserialize)]
 struct DataV2<'a> {
-    /// `null` in a version that is deleted or destroyed.
+    /// `null` if the version is deleted or destroyed.
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -86,7 +86,7 @@ struct BodyV2<'a> {
 fn read_v2(response: &Response, config: &VaultConfig) -> Result<StoredVersion, Failure> {
     let BodyV2 { data: DataV2 { data, metadata } } = parse(response)?;
     let text = data.ok_or_else(|| unavailable(&metadata, config))?.get().into();
-    // A secret that is deleted with its metadata and written again begins at version 1 again.
+    // With the creation time, because a secret that is deleted with its metadata and written again restarts at version 1.
     Ok(StoredVersion { version: format!("{} of {}", metadata.version, metadata.created_time), text })
 }
 
@@ -94,18 +94,18 @@ fn parse<'a, T: Deserialize<'a>>(response: &'a Response) -> Result<T, Failure> {
     serde_json::from_slice(&response.body).map_err(|_| Failure::not_vault(response.status))
 }
 
-/// The failure that a read was answered 403. Vault says the same of a token that it does not know and of one that may not read;
-/// `is_accepted` tells that it knows this one.
+/// The failure for a 403 response to a read. Vault sends the same response for an invalid token as for one without the permission;
+/// `is_accepted` means that the token is valid.
 pub(super) fn forbidden(config: &VaultConfig, is_accepted: bool) -> Failure {
     let path = path(config);
     let grant = format!("add this to its policies: path \"{path}\" {{ capabilities = [\"read\"] }}");
     let (reason, remedy) = match &config.auth {
         VaultAuth::Token { token_file } if !is_accepted => (
-            format!("the token has expired or was revoked, or its policies do not permit to read {path} (403)"),
+            format!("the token has expired or was revoked, or its policies do not permit reading {path} (403)"),
             format!("put a valid token in {} (credentials.vault.token_file), or {grant}", ShownPath::new(token_file)),
         ),
         _ => (
-            format!("the policies of this identity do not permit to read {path} (403)"),
+            format!("the policies of this identity do not permit reading {path} (403)"),
             format!("{grant}; {CHECK_PATH}"),
         ),
     };
@@ -126,7 +126,7 @@ fn not_found(response: &Response, config: &VaultConfig) -> Failure {
     }
     if config.kv == KvVersion::V1 && response.mentions("versioned") {
         return not_found(
-            format!("the secrets engine at {mount} is of KV version 2 (404)"),
+            format!("the secrets engine at {mount} is KV version 2 (404)"),
             "set credentials.vault.kv to 2".to_owned(),
         );
     }

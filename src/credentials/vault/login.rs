@@ -1,4 +1,4 @@
-//! Logging in: what is sent for each method, and what comes back.
+//! Logging in: the request for each auth method, and its response.
 
 use std::{
     fs::{self, File},
@@ -17,27 +17,27 @@ use crate::{
     secret::ShownPath,
 };
 
-/// How to come to a token.
+/// How to get a token.
 pub(super) enum Request {
-    /// By this request.
+    /// Send this request.
     Login {
         /// The path of the auth method: `auth/kubernetes/login`.
         path: String,
         /// The JSON to post.
         body: Zeroizing<Vec<u8>>,
     },
-    /// It is there.
+    /// Use this token.
     Token(HeaderValue),
 }
 
-/// What a login gives.
+/// The result of a login.
 pub(super) struct Granted {
     pub(super) token: HeaderValue,
     pub(super) lease_s: u64,
     pub(super) renewable: bool,
 }
 
-/// Reads the files of `auth`.
+/// Reads the files of `auth` and builds the request.
 pub(super) fn request(auth: &VaultAuth) -> Result<Request, Failure> {
     #[derive(Serialize)]
     struct Jwt<'a> {
@@ -66,7 +66,7 @@ pub(super) fn request(auth: &VaultAuth) -> Result<Request, Failure> {
     Ok(Request::Login { path: format!("{}/login", mount(auth)), body })
 }
 
-/// Whether `token` is still the one to use: only that of a file can be replaced by another.
+/// Whether `token` is still current. Only a token from a file can be replaced.
 pub(super) fn is_current(auth: &VaultAuth, token: &HeaderValue) -> Result<bool, Failure> {
     match auth {
         VaultAuth::Token { token_file } => read_token(token_file).map(|current| current == token),
@@ -79,18 +79,18 @@ pub(super) fn empty_body() -> Zeroizing<Vec<u8>> {
     Zeroizing::new(b"{}".to_vec())
 }
 
-/// What `response` to a login grants.
+/// The token and lease in `response` to a login.
 pub(super) fn read(response: &Response, config: &VaultConfig) -> Result<Granted, Failure> {
     if let Some(failure) = Failure::of_server(response) {
         return Err(failure);
     }
     if !response.status.is_success() {
-        return Err(refused(response.status, &config.auth));
+        return Err(denied(response.status, &config.auth));
     }
     let Auth { client_token, lease_duration, renewable } = parse_auth(response)?;
     let token = sensitive(Zeroizing::new(client_token.as_bytes().to_vec())).filter(|token| !token.is_empty());
     let token = token.ok_or_else(|| {
-        let reason = format!("the login at {} gave no token", mount(&config.auth));
+        let reason = format!("the login at {} returned no token", mount(&config.auth));
         Failure::new(
             StoreFault::IdentityRefused,
             reason,
@@ -100,7 +100,7 @@ pub(super) fn read(response: &Response, config: &VaultConfig) -> Result<Granted,
     Ok(Granted { token, lease_s: lease_duration, renewable })
 }
 
-/// The new lease in `response` to a renewal, in seconds, and whether it can be renewed again. `None` when it is refused.
+/// The new lease in `response` to a renewal, in seconds, and whether it can be renewed again. `None` if the server denied it.
 pub(super) fn read_renewal(response: &Response) -> Result<Option<(u64, bool)>, Failure> {
     if let Some(failure) = Failure::of_server(response) {
         return Err(failure);
@@ -111,8 +111,8 @@ pub(super) fn read_renewal(response: &Response) -> Result<Option<(u64, bool)>, F
     parse_auth(response).map(|auth| Some((auth.lease_duration, auth.renewable)))
 }
 
-/// The lease of the token of a file, from `response` to its look-up. `None` when that is refused: the token is not valid, or its
-/// policies do not permit it.
+/// The lease of a token from a file, in `response` to its look-up, and whether it can be renewed. `None` if the look-up is denied: the
+/// token is invalid, or its policies do not permit the look-up.
 pub(super) fn read_lookup(response: &Response) -> Result<Option<(u64, bool)>, Failure> {
     #[derive(Deserialize)]
     struct Body {
@@ -167,7 +167,7 @@ fn parse_auth(response: &Response) -> Result<Auth<'_>, Failure> {
     Ok(body.auth)
 }
 
-fn refused(status: StatusCode, auth: &VaultAuth) -> Failure {
+fn denied(status: StatusCode, auth: &VaultAuth) -> Failure {
     let mount = mount(auth);
     let check = match auth {
         VaultAuth::Kubernetes { role, .. } => format!(
@@ -179,7 +179,7 @@ fn refused(status: StatusCode, auth: &VaultAuth) -> Failure {
              token has not expired"
         ),
         VaultAuth::AppRole { .. } => {
-            "that role id and secret id are of one role, and that the secret id has not expired and \
+            "that role id and secret id belong to the same role, and that the secret id has not expired and \
                                       has uses left (secret_id_ttl, secret_id_num_uses)"
                 .to_owned()
         }
@@ -187,16 +187,16 @@ fn refused(status: StatusCode, auth: &VaultAuth) -> Failure {
     };
     Failure::new(
         StoreFault::IdentityRefused,
-        format!("the login at {mount}/login was refused ({})", status.as_u16()),
+        format!("the login at {mount}/login was denied ({})", status.as_u16()),
         format!("check that the auth method is enabled at {mount}, {check}"),
     )
 }
 
-/// `value` as JSON, where its texts have `length` bytes. The buffer is never moved: JSON escapes make at most two bytes of one, since
-/// no text has control characters.
+/// `value` as JSON. `length` is the total length of its strings in bytes. The buffer is never reallocated, because JSON escaping at most
+/// doubles a string without control characters.
 fn json(value: &impl Serialize, length: usize) -> Zeroizing<Vec<u8>> {
     let mut body = Zeroizing::new(Vec::with_capacity(2 * length + 64));
-    serde_json::to_writer(&mut *body, value).expect("texts are valid JSON, and memory takes all of it");
+    serde_json::to_writer(&mut *body, value).expect("strings serialize to JSON, and writes to memory do not fail");
     body
 }
 
@@ -204,14 +204,18 @@ fn read_token(path: &Path) -> Result<HeaderValue, Failure> {
     let text = read_file("credentials.vault.token_file", path)?;
     let token = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
     token.and_then(|text| sensitive(Zeroizing::new(text.as_bytes().to_vec()))).ok_or_else(|| {
-        no_identity("credentials.vault.token_file", path, "does not hold a token: a line of visible ASCII characters")
+        no_identity(
+            "credentials.vault.token_file",
+            path,
+            "does not contain a token: it must be one line of visible ASCII characters",
+        )
     })
 }
 
-/// The text in the file of `key`, without white space at its ends.
+/// The trimmed text in the file at `path`, which the configuration key `key` names.
 fn read_file(key: &'static str, path: &Path) -> Result<Zeroizing<String>, Failure> {
     let read = || {
-        // Asked before it is opened, since opening a pipe waits for a writer.
+        // Checked before opening, because opening a pipe blocks until it has a writer.
         if !fs::metadata(path)?.is_file() {
             return Err(io::Error::other("not a file"));
         }
@@ -224,12 +228,12 @@ fn read_file(key: &'static str, path: &Path) -> Result<Zeroizing<String>, Failur
     match text {
         Some("") => Err(no_identity(key, path, "is empty")),
         Some(text) if !text.contains(char::is_control) => Ok(Zeroizing::new(text.to_owned())),
-        _ => Err(no_identity(key, path, "does not hold one line of text")),
+        _ => Err(no_identity(key, path, "does not contain one line of text")),
     }
 }
 
 fn no_identity(key: &str, path: &Path, what: &str) -> Failure {
     let path = ShownPath::new(path).to_string().replace(char::is_control, "\u{fffd}");
-    let remedy = format!("check the volume and the permissions of the file that {key} names");
+    let remedy = format!("check the volume and the permissions of the file in {key}");
     Failure::new(StoreFault::NoIdentity, format!("{path} ({key}) {what}"), remedy)
 }

@@ -1,4 +1,4 @@
-//! A response of the server. Its texts are compared with known ones and never shown.
+//! A response of the server. Its messages are compared with known texts and never shown.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -11,7 +11,7 @@ pub(super) struct Response {
     pub(super) body: Bytes,
 }
 
-/// What tells of failures; of a success, too.
+/// The messages in a response. A success can contain warnings too.
 #[derive(Default, Deserialize)]
 struct Messages {
     errors: Option<Vec<String>>,
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_found_in_any_case_and_nowhere_else() {
+    fn a_message_is_found_only_in_errors_and_warnings() {
         for (body, expected) in [
             (r#"{"errors":["x","Vault is SEALED"]}"#, true),
             (r#"{"warnings":["sealed"],"data":null}"#, true),

@@ -49,7 +49,7 @@ fn wrong_configurations_are_told_in_one_line_each_and_exit_with_78() {
         &["FINICITY_CLIENT_ID is not set", "FINICITY_CLIENT_SECRET is not set", "FINICITY_APP_KEY is not set"],
     );
     check_refused(&with_secrets(&[("FINICITY_CLIENT_SECRET", " ")]), &["FINICITY_CLIENT_SECRET is empty"]);
-    check_refused(&with_secrets(&[("FINICITY_APP_KEY", "your-app-key")]), &["FINICITY_APP_KEY holds a placeholder"]);
+    check_refused(&with_secrets(&[("FINICITY_APP_KEY", "your-app-key")]), &["FINICITY_APP_KEY is a placeholder"]);
     check_refused(
         &with_secrets(&[("FINICITY__UPSTREAM__URL", "http://api.finicity.com")]),
         &["upstream.url (set by FINICITY__UPSTREAM__URL): must be https://"],

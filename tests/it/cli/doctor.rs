@@ -220,13 +220,13 @@ fn missing_and_unreadable_credentials_fail_their_source() {
     let path = dir.path().display().to_string();
     let mut unreadable = doctor(&upstream, &[("FINICITY_CLIENT_SECRET_FILE", &path)]);
     unreadable.env_remove("FINICITY_CLIENT_SECRET");
-    let parts = ["FINICITY_CLIENT_SECRET_FILE", &path, "can be read by the user"];
+    let parts = ["FINICITY_CLIENT_SECRET_FILE", &path, "is readable by the user"];
     Diagnosis::of(unreadable).fails("credential_source", 10, &parts);
 
     let nowhere = dir.path().join("nowhere").display().to_string();
     let variables = [("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", nowhere.as_str())];
     let diagnosis = Diagnosis::of(doctor(&upstream, &variables));
-    diagnosis.fails("credential_source", 10, &["from the directory", &nowhere, "see that it exists"]);
+    diagnosis.fails("credential_source", 10, &["from the directory", &nowhere, "check that it exists"]);
     assert_eq!(token_requests(&upstream), 0);
 }
 
@@ -270,7 +270,7 @@ fn files_without_permission_fail_the_step_that_reads_them() {
     as_nobody().fails("state_directory", 12, &["is not writable for uid 65534", "fsGroup"]);
     chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
     fs::set_permissions(secrets.join("client_secret"), fs::Permissions::from_mode(0o600)).unwrap();
-    as_nobody().fails("credential_source", 10, &["client_secret", "can be read by the user"]);
+    as_nobody().fails("credential_source", 10, &["client_secret", "is readable by the user"]);
 }
 
 #[test]
@@ -295,13 +295,13 @@ fn a_damaged_or_locked_state_fails_its_step() {
     let run = || Diagnosis::of(doctor(&upstream, &variables));
     fs::write(dir.path().join("lockout.json"), "{ damaged").unwrap();
     let diagnosis = run();
-    diagnosis.fails("state_directory", 12, &["damaged at line 1", "put a good copy back"]);
+    diagnosis.fails("state_directory", 12, &["damaged at line 1", "restore a good copy"]);
     diagnosis.has("token_request", "skipped", &["requires state_directory"]);
 
     fs::remove_file(dir.path().join("lockout.json")).unwrap();
     let lock = fs::File::create(dir.path().join("lockout.lock")).unwrap();
     lock.lock().unwrap();
-    run().fails("state_directory", 12, &["another process holds the lock", "look for a stopped process"]);
+    run().fails("state_directory", 12, &["another process holds the lock", "find the stopped process"]);
     drop(lock);
     assert_eq!(token_requests(&upstream), 0);
     // With the option, nothing is created.
@@ -366,7 +366,7 @@ fn a_state_that_cannot_be_recorded_costs_no_attempt() {
     // It is found only by a write: the file that is renamed would replace a directory.
     fs::create_dir(dir.path().join("attempts.lock")).unwrap();
     let diagnosis = Diagnosis::of(doctor(&upstream, &variables));
-    diagnosis.fails("token_request", 18, &["attempts.json cannot be kept up to date", "Is a directory"]);
+    diagnosis.fails("token_request", 18, &["attempts.json cannot be updated", "Is a directory"]);
     assert_eq!(token_requests(&upstream), 0);
 }
 

@@ -70,7 +70,7 @@ fn a_proxy_that_refuses_makes_the_upstream_unreachable_and_the_log_says_why() {
         proxy.connect().get("/x").assert_problem(502, "upstream_unreachable");
         let line = proxy.process.wait_for_log("request");
         let cause = line["error.message"].as_str().unwrap();
-        assert!(cause.contains(&format!("the egress proxy answered {status} ")), "{cause}");
+        assert!(cause.contains(&format!("the egress proxy returned {status} ")), "{cause}");
         assert_eq!(upstream.requests().len(), 0);
         egress.respond_with(200);
         assert_eq!(proxy.connect().get("/x").status, 200, "it heals without a restart");

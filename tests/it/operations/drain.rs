@@ -199,7 +199,7 @@ fn signals_within_a_second_count_as_one() {
         proxy.process.signal(signal);
     }
     proxy.process.wait_for_log("draining");
-    proxy.process.wait_for_log("signal ignored: it came within a second of the previous one");
+    proxy.process.wait_for_log("signal ignored: received within a second of the previous one");
     client.assert_silent_for(REPEAT_WINDOW);
     gate.open();
     assert_eq!(client.read_response(false).unwrap().text(), "done");

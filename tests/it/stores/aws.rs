@@ -212,8 +212,10 @@ fn an_identity_that_aws_does_not_accept_is_reported() {
 
 #[test]
 fn a_secret_that_is_not_there_is_reported() {
-    let parts =
-        ["no such secret in this account and region (ResourceNotFoundException)", "correct credentials.aws.secret"];
+    let parts = [
+        "the secret does not exist in this account and region (ResourceNotFoundException)",
+        "correct credentials.aws.secret",
+    ];
     check("not_found", &parts, |store| store.delete(true), |store| store.create(&secret(2)));
 }
 
@@ -266,7 +268,7 @@ fn throttling_is_reported() {
         store.forward();
         store.put(&secret(2));
     };
-    let parts = ["AWS limits the rate of requests (ThrottlingException)", "make credentials.poll_interval longer"];
+    let parts = ["AWS rate limit exceeded (ThrottlingException)", "increase credentials.poll_interval"];
     check("throttled", &parts, |store| store.fail_with("ThrottlingException"), mend);
 }
 
@@ -282,7 +284,7 @@ fn a_store_that_cannot_be_reached_is_reported() {
 #[test]
 fn a_certificate_that_is_not_trusted_is_reported() {
     let parts = [
-        "the certificate of AWS Secrets Manager is self-signed or of an authority that is not trusted",
+        "the certificate of AWS Secrets Manager is self-signed or issued by an untrusted CA",
         "set credentials.ca_file",
     ];
     let mend = |store: &Store| {
@@ -336,7 +338,7 @@ fn a_refusal_of_sts_is_reported() {
     let proxy = start(&upstream, &pod(&store, token.path()));
     // A session that is not accepted is replaced. The relay's response is not in the words of STS.
     store.fail_with("ExpiredTokenException");
-    let parts = ["AWS STS does not issue the identity of this process", "the role's trust policy"];
+    let parts = ["AWS STS did not issue an identity to this process", "the role's trust policy"];
     check_fault(&proxy, &store, "identity_refused", &parts, || {
         store.forward();
         store.put(&secret(2));
@@ -355,7 +357,7 @@ fn a_start_without_an_identity_or_region_says_so() {
     let mut variables = store.variables();
     check(&variables, "this process has no AWS identity; give the process an AWS identity");
     variables.remove("AWS_REGION");
-    check(&variables, "the AWS region is not known; set credentials.aws.region or AWS_REGION");
+    check(&variables, "the AWS region is unknown; set credentials.aws.region or AWS_REGION");
 }
 
 #[test]

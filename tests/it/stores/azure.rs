@@ -141,7 +141,7 @@ fn a_version_that_is_configured_is_the_one_that_is_read() {
     azure.delete();
     let line = proxy.process.wait_for_line(|line| line.contains(UNUSABLE));
     let expected = format!(
-        "cannot read secret finicity in version {version} in Azure Key Vault {VAULT}: there is no such secret or version"
+        "cannot read secret finicity in version {version} in Azure Key Vault {VAULT}: the secret or version does not exist"
     );
     assert!(line.contains(&expected), "{line}");
 }

@@ -197,7 +197,7 @@ fn p02_a_secret_that_becomes_unusable_is_told_and_the_old_one_stays_in_use() {
     let proxy = start(&upstream, mount.path());
     swap(mount.path(), 2, "changeme");
     let line = proxy.process.wait_for_log("cannot load the credentials; keeping the current ones");
-    assert!(line["problem"].as_str().unwrap().contains("client_secret holds a placeholder"), "{line}");
+    assert!(line["problem"].as_str().unwrap().contains("client_secret is a placeholder"), "{line}");
     assert_eq!((proxy.connect().get("/x").status, upstream.token_requests()), (200, 1));
     let metrics = proxy.ops().get("/metrics").text();
     for line in [

@@ -1,4 +1,4 @@
-//! Failures of the identity, and of the services that issue tokens for it.
+//! Failures of the identity and of the services that issue its tokens.
 
 use std::io;
 
@@ -7,20 +7,20 @@ use crate::credentials::store_error::StoreFault;
 
 pub(super) const ENTRA: &str = "Microsoft Entra";
 
-pub(super) const ENDPOINT: &str = "the endpoint of managed identities";
+pub(super) const ENDPOINT: &str = "the managed identity endpoint";
 
 const IDENTITY: &str = "give the process an Azure identity: a workload identity (on AKS, the label azure.workload.identity/use of the pod and \
                         the annotation azure.workload.identity/client-id of its service account), or a managed identity";
 
-const ASSIGN: &str = "assign a managed identity to this machine; where it has several, or none of its own, set AZURE_CLIENT_ID to the \
+const ASSIGN: &str = "assign a managed identity to this machine; if it has several, or no system-assigned one, set AZURE_CLIENT_ID to the \
                       client ID of a user-assigned one";
 
 impl Failure {
-    /// The environment names the file of a workload identity's token, and not all that belongs to it.
+    /// The environment names the token file of a workload identity, but not its client or tenant.
     pub(in crate::credentials::azure) fn incomplete_workload_identity(missing: &str) -> Self {
         Self::new(
             StoreFault::NoIdentity,
-            format!("AZURE_FEDERATED_TOKEN_FILE is set, and {missing} is not"),
+            format!("AZURE_FEDERATED_TOKEN_FILE is set, but {missing} is not"),
             "annotate the service account with azure.workload.identity/client-id, or set the variable",
         )
     }
@@ -28,7 +28,7 @@ impl Failure {
     pub(in crate::credentials::azure) fn invalid_workload_identity() -> Self {
         Self::new(
             StoreFault::NoIdentity,
-            "the variables of the workload identity are not valid",
+            "the environment variables of the workload identity are invalid",
             "correct AZURE_TENANT_ID, which is an ID or a domain, and AZURE_AUTHORITY_HOST, which is an https:// address",
         )
     }
@@ -36,8 +36,8 @@ impl Failure {
     pub(in crate::credentials::azure) fn unreadable_token_file(error: &io::Error) -> Self {
         Self::new(
             StoreFault::NoIdentity,
-            format!("the file of AZURE_FEDERATED_TOKEN_FILE cannot be read: {}", error.kind()),
-            "check the volume and the permissions of the file that it names",
+            format!("the file in AZURE_FEDERATED_TOKEN_FILE cannot be read: {}", error.kind()),
+            "check the volume and the permissions of the file",
         )
     }
 
@@ -45,17 +45,17 @@ impl Failure {
     pub(in crate::credentials::azure) fn unsupported_identity() -> Self {
         Self::new(
             StoreFault::NoIdentity,
-            "the managed identity that the environment names (IDENTITY_ENDPOINT, MSI_ENDPOINT) is of a kind that is not supported",
+            "the managed identity in the environment (IDENTITY_ENDPOINT, MSI_ENDPOINT) is of an unsupported kind",
             IDENTITY,
         )
     }
 }
 
-/// Nothing serves managed identities: this is no machine of Azure, or the way there is closed.
+/// No managed identity endpoint responds: this machine is not in Azure, or the endpoint is blocked.
 pub(super) fn no_endpoint() -> Failure {
     Failure::new(
         StoreFault::NoIdentity,
-        "this process has no Azure identity: there is no workload identity in its environment, and no endpoint of managed identities \
+        "this process has no Azure identity: its environment has no workload identity, and no managed identity endpoint \
          (IDENTITY_ENDPOINT, or 169.254.169.254) responds",
         IDENTITY,
     )
@@ -64,16 +64,16 @@ pub(super) fn no_endpoint() -> Failure {
 pub(super) fn unreadable_response() -> Failure {
     Failure::new(
         StoreFault::Unreachable,
-        "the response of the service that this process's Azure identity comes from cannot be read",
-        "check AZURE_AUTHORITY_HOST and IDENTITY_ENDPOINT, and what is between this process and Azure",
+        "cannot parse the response of the service that issues this process's Azure identity",
+        "check AZURE_AUTHORITY_HOST and IDENTITY_ENDPOINT, and any intermediary between this process and Azure",
     )
 }
 
-/// Microsoft Entra does not issue a token for the workload identity.
+/// Microsoft Entra did not issue a token for the workload identity.
 pub(super) fn of_entra(status: u16, code: Option<&str>) -> Failure {
     let shown = code.map_or_else(|| format!("HTTP status {status}"), ToOwned::to_owned);
     let refused = |remedy: &str| {
-        let reason = format!("{ENTRA} does not issue a token to this process ({shown})");
+        let reason = format!("{ENTRA} did not issue a token to this process ({shown})");
         Failure::new(StoreFault::IdentityRefused, reason, remedy)
     };
     match code.unwrap_or_default() {
@@ -86,41 +86,43 @@ pub(super) fn of_entra(status: u16, code: Option<&str>) -> Failure {
              system:serviceaccount:NAMESPACE:NAME and the audience api://AzureADTokenExchange",
         ),
         "AADSTS700016" | "AADSTS90002" | "AADSTS900021" | "AADSTS900023" => refused(
-            "correct the client ID (annotation azure.workload.identity/client-id, AZURE_CLIENT_ID) and the tenant (AZURE_TENANT_ID)",
+            "correct the client ID (annotation azure.workload.identity/client-id, or AZURE_CLIENT_ID) and the tenant (AZURE_TENANT_ID)",
         ),
         "AADSTS700024" => refused(
-            "check that the token in the file of AZURE_FEDERATED_TOKEN_FILE is replaced in time, and the clock of this machine",
+            "check that the token in AZURE_FEDERATED_TOKEN_FILE is renewed in time, and check the clock of this machine",
         ),
         _ => refused(
-            "check the federated credential of the identity (issuer, subject, audience), AZURE_CLIENT_ID and AZURE_TENANT_ID; the \
-             documentation of Microsoft Entra explains the code",
+            "check the federated credential of the identity (issuer, subject, audience), AZURE_CLIENT_ID and AZURE_TENANT_ID; see \
+             the error code in the Microsoft Entra documentation",
         ),
     }
 }
 
-/// The endpoint of managed identities does not issue a token.
+/// The managed identity endpoint did not issue a token.
 pub(super) fn of_managed_identity(status: u16, code: Option<&str>) -> Failure {
     let shown = code.map_or_else(|| format!("HTTP status {status}"), |code| format!("{code}, HTTP status {status}"));
     match status {
         429 => throttled(ENDPOINT, &shown),
-        // 404 and 410 are those of instance metadata while it is updated.
+        // Instance metadata returns 404 and 410 while it is being updated.
         404 | 410 | 500.. => failed(ENDPOINT, &shown),
         400 => Failure::new(
             StoreFault::NoIdentity,
-            format!("this machine has no managed identity, or not the one of AZURE_CLIENT_ID ({shown})"),
+            format!("this machine has no managed identity, or not the one in AZURE_CLIENT_ID ({shown})"),
             ASSIGN,
         ),
-        _ => {
-            Failure::new(StoreFault::NoIdentity, format!("{ENDPOINT} does not serve this process ({shown})"), IDENTITY)
-        }
+        _ => Failure::new(
+            StoreFault::NoIdentity,
+            format!("{ENDPOINT} rejected the request of this process ({shown})"),
+            IDENTITY,
+        ),
     }
 }
 
 fn throttled(service: &str, shown: &str) -> Failure {
     Failure::new(
         StoreFault::Throttled,
-        format!("{service} limits the rate of requests ({shown})"),
-        "wait; fewer processes of one identity, or a longer credentials.poll_interval, make fewer requests",
+        format!("{service} rate limit exceeded ({shown})"),
+        "wait; to send fewer requests, increase credentials.poll_interval or use the identity in fewer processes",
     )
 }
 
@@ -128,6 +130,6 @@ fn failed(service: &str, shown: &str) -> Failure {
     Failure::new(
         StoreFault::Unreachable,
         format!("{service} failed ({shown})"),
-        "wait; if it lasts, see the status page of Azure",
+        "wait; if the problem persists, see the Azure status page",
     )
 }

@@ -13,7 +13,7 @@ fn config(version: Option<&str>) -> AzureConfig {
     }
 }
 
-/// A response of Key Vault with the code and the inner code.
+/// The failure of a Key Vault response with the code and the inner code.
 fn vault(status: u16, code: &str, inner: Option<&str>) -> Failure {
     let inner = inner.map(|code| json!({"code": code}));
     let body = json!({"error": {"code": code, "message": "canary", "innererror": inner}});
@@ -21,7 +21,7 @@ fn vault(status: u16, code: &str, inner: Option<&str>) -> Failure {
 }
 
 #[test]
-fn each_error_of_the_vault_has_its_fault_and_remedy() {
+fn each_vault_error_maps_to_its_fault_and_remedy() {
     for (status, code, inner, fault, remedy) in [
         (401, "Unauthorized", None, StoreFault::IdentityRefused, "AZURE_TENANT_ID"),
         (403, "Forbidden", Some("ForbiddenByRbac"), StoreFault::IdentityRefused, "role \"Key Vault Secrets User\""),
@@ -33,7 +33,7 @@ fn each_error_of_the_vault_has_its_fault_and_remedy() {
             StoreFault::IdentityRefused,
             "`get` on secrets in an access policy",
         ),
-        (403, "Forbidden", None, StoreFault::IdentityRefused, "permit it `get` on secrets: by the role"),
+        (403, "Forbidden", None, StoreFault::IdentityRefused, "permit it `get` on secrets: with the role"),
         (403, "Forbidden", Some("ForbiddenByFirewall"), StoreFault::Unreachable, "networking settings"),
         (403, "Forbidden", Some("ForbiddenByConnection"), StoreFault::Unreachable, "private endpoint"),
         (403, "Forbidden", Some("SecretDisabled"), StoreFault::VersionUnavailable, "--enabled true"),
@@ -44,7 +44,7 @@ fn each_error_of_the_vault_has_its_fault_and_remedy() {
         (400, "BadParameter", None, StoreFault::NotFound, "credentials.azure.version"),
         (429, "Throttled", None, StoreFault::Throttled, "credentials.poll_interval"),
         (503, "ServiceUnavailable", None, StoreFault::Unreachable, "status page"),
-        (418, "Teapot", None, StoreFault::Unreachable, "documentation of Azure"),
+        (418, "Teapot", None, StoreFault::Unreachable, "Azure documentation"),
     ] {
         let failure = vault(status, code, inner);
         assert_eq!(failure.fault, fault, "{failure:?}");
@@ -54,7 +54,7 @@ fn each_error_of_the_vault_has_its_fault_and_remedy() {
 }
 
 #[test]
-fn a_response_without_an_error_of_the_vault_is_judged_by_its_status() {
+fn a_response_without_a_vault_error_maps_by_its_status() {
     for (status, fault) in [
         (401, StoreFault::IdentityRefused),
         (403, StoreFault::Unreachable),
@@ -74,14 +74,14 @@ fn a_response_without_an_error_of_the_vault_is_judged_by_its_status() {
 }
 
 #[test]
-fn a_version_that_is_configured_is_named() {
+fn a_configured_version_is_mentioned() {
     let body = json!({"error": {"code": "SecretNotFound", "message": "canary"}}).to_string();
     let failure = of_vault(404, body.as_bytes(), &config(Some("4387e9f3d6e14c459867679a90fd0f79")));
     assert!(failure.reason.contains("secret or version") && failure.remedy.ends_with("or credentials.azure.version"));
 }
 
 #[test]
-fn the_number_of_an_error_is_shown_and_no_more_of_its_message() {
+fn only_the_number_of_an_error_message_is_shown() {
     for (message, shown) in [
         ("AKV10032: Invalid issuer. Expected canary", "(Unauthorized, AKV10032)"),
         ("AKV10032 canary", "(Unauthorized)"),
@@ -95,7 +95,7 @@ fn the_number_of_an_error_is_shown_and_no_more_of_its_message() {
 }
 
 #[test]
-fn each_refusal_of_entra_has_its_fault_and_remedy() {
+fn each_entra_error_maps_to_its_fault_and_remedy() {
     for (status, codes, error, fault, remedy) in [
         (400, &[700_211][..], "invalid_client", StoreFault::IdentityRefused, "add a federated credential"),
         (400, &[700_016], "unauthorized_client", StoreFault::IdentityRefused, "correct the client ID"),
@@ -115,7 +115,7 @@ fn each_refusal_of_entra_has_its_fault_and_remedy() {
 }
 
 #[test]
-fn each_refusal_of_a_managed_identity_has_its_fault() {
+fn each_managed_identity_error_maps_to_its_fault() {
     for (status, body, fault) in [
         (400, r#"{"error":"invalid_request","error_description":"canary"}"#, StoreFault::NoIdentity),
         (400, r#"{"statusCode":400,"message":"canary"}"#, StoreFault::NoIdentity),

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 
-/// A volume as the kubelet makes it: links to `..data`, which is a link to the newest generation.
+/// A volume like the kubelet's: links into `..data`, which is a link to the newest generation.
 struct Volume {
     dir: TempDir,
     generation: usize,
@@ -35,7 +35,7 @@ impl Volume {
         self.path().join(format!("..gen{}", self.generation))
     }
 
-    /// The next generation, in the kubelet's order. Each of its values ends in its number.
+    /// Writes the next generation and swaps it in, in the kubelet's order. Each value ends in the number of the generation.
     fn swap(&mut self) {
         let old = self.generation();
         self.generation += 1;
@@ -53,7 +53,7 @@ impl Volume {
     }
 }
 
-/// A plain directory with `files`.
+/// A plain directory that contains `files`.
 fn plain(files: &[(&str, &[u8])]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, content) in files {
@@ -62,7 +62,7 @@ fn plain(files: &[(&str, &[u8])]) -> TempDir {
     dir
 }
 
-/// Checks that `files` are those of generation `number`, all of them.
+/// Checks that `files` are all files of generation `number`.
 #[track_caller]
 fn check_generation(files: &Files, number: usize) {
     assert_eq!(files.names().collect::<Vec<_>>(), ["app_key", "client_id", "client_secret"]);
@@ -81,7 +81,7 @@ fn check_value(content: &[u8], expected: &str) {
 /// Checks that reading `dir` fails, and that the error names `shown_path` and `expected`, but no value.
 #[track_caller]
 fn check_error(dir: &Path, shown_path: &Path, expected: &str) -> ReadError {
-    let error = read(dir).expect_err("must be refused");
+    let error = read(dir).expect_err("must fail");
     let line = error.to_string();
     assert!(line.contains(&shown_path.display().to_string()) && line.contains(expected), "{line}");
     assert!(!format!("{line} {error:?}").contains("canary"), "{error:?}");
@@ -89,7 +89,7 @@ fn check_error(dir: &Path, shown_path: &Path, expected: &str) -> ReadError {
 }
 
 #[test]
-fn a_plain_directory_gives_the_files_that_are_there_and_no_others() {
+fn a_plain_directory_yields_only_known_files_that_exist() {
     let dir = plain(&[("partner_id", b"id"), ("partner_secret", b"canary"), ("README", b"x"), ("client_id.bak", b"x")]);
     fs::create_dir(dir.path().join("folder")).unwrap();
     let files = read(dir.path()).unwrap();
@@ -100,7 +100,7 @@ fn a_plain_directory_gives_the_files_that_are_there_and_no_others() {
 }
 
 #[test]
-fn a_value_is_given_out_as_it_is() {
+fn values_are_read_unchanged() {
     for value in ["secret\n", "secret\r\n", "one\ntwo\r\n\n", " secret ", " \t\n", ""] {
         check_value(value.as_bytes(), value);
     }
@@ -112,7 +112,7 @@ fn p03_special_characters_are_kept() {
 }
 
 #[test]
-fn p05_a_swap_is_seen_and_gives_the_new_generation() {
+fn p05_a_swap_is_detected_and_yields_the_new_generation() {
     let mut volume = Volume::new();
     let first = snapshot(volume.path());
     check_generation(&read(volume.path()).unwrap(), 1);
@@ -124,7 +124,7 @@ fn p05_a_swap_is_seen_and_gives_the_new_generation() {
 }
 
 #[test]
-fn p08_a_swap_in_the_middle_of_a_read_starts_it_over() {
+fn p08_a_swap_during_a_read_restarts_it() {
     let mut volume = Volume::new();
     let dir = volume.path().to_owned();
     let mut attempts = 0;
@@ -133,7 +133,7 @@ fn p08_a_swap_in_the_middle_of_a_read_starts_it_over() {
         |snapshot| {
             attempts += 1;
             if attempts == 1 {
-                // Twice, and with the first generation gone: the files in `snapshot` are gone.
+                // Twice; each swap removes the old generation, so the files in `snapshot` no longer exist.
                 volume.swap();
                 volume.swap();
             }
@@ -145,7 +145,7 @@ fn p08_a_swap_in_the_middle_of_a_read_starts_it_over() {
 }
 
 #[test]
-fn p08_no_generation_is_mixed_however_fast_they_come() {
+fn p08_fast_swaps_never_mix_generations() {
     let mut volume = Volume::new();
     let dir = volume.path().to_owned();
     let writer = thread::spawn(move || {
@@ -175,7 +175,7 @@ fn p08_no_generation_is_mixed_however_fast_they_come() {
 }
 
 #[test]
-fn a_directory_that_keeps_changing_is_given_up() {
+fn a_read_fails_if_the_directory_keeps_changing() {
     let mut volume = Volume::new();
     let dir = volume.path().to_owned();
     let mut attempts = 0;
@@ -206,11 +206,11 @@ fn one_file_that_changes_or_vanishes_is_a_change() {
     assert_eq!(read(dir.path()).unwrap().names().collect::<Vec<_>>(), ["client_id"]);
 
     fs::write(dir.path().join("other"), "changed").unwrap();
-    assert_eq!(snapshot(dir.path()), third, "a file of somebody else's is no change");
+    assert_eq!(snapshot(dir.path()), third, "an unrelated file is no change");
 }
 
 #[test]
-fn a_file_that_is_replaced_by_one_of_the_same_length_is_a_change() {
+fn replacing_a_file_by_one_of_equal_length_is_a_change() {
     let dir = plain(&[("client_id", b"id-1"), ("new", b"id-2")]);
     let first = snapshot(dir.path());
     fs::rename(dir.path().join("new"), dir.path().join("client_id")).unwrap();
@@ -237,7 +237,7 @@ fn a_missing_directory_is_an_error_and_has_a_snapshot() {
 }
 
 #[test]
-fn a_data_link_that_leads_nowhere_is_reported_by_the_directory() {
+fn a_dangling_data_link_is_an_error_of_the_directory() {
     let volume = Volume::new();
     let before = snapshot(volume.path());
     fs::remove_dir_all(volume.generation()).unwrap();
@@ -247,11 +247,11 @@ fn a_data_link_that_leads_nowhere_is_reported_by_the_directory() {
     let dangling = snapshot(volume.path());
     fs::remove_file(volume.path().join("..data")).unwrap();
     symlink("..elsewhere", volume.path().join("..data")).unwrap();
-    assert_ne!(snapshot(volume.path()), dangling, "two swaps in a row must not pass for a directory at rest");
+    assert_ne!(snapshot(volume.path()), dangling, "two swaps in a row must not look like an unchanged directory");
 }
 
 #[test]
-fn what_is_no_file_is_refused_and_a_correction_is_a_change() {
+fn a_non_file_is_an_error_and_its_replacement_a_change() {
     let dir = plain(&[("client_id", b"canary")]);
     let secret = dir.path().join("client_secret");
     let absent = snapshot(dir.path());
@@ -267,23 +267,23 @@ fn what_is_no_file_is_refused_and_a_correction_is_a_change() {
 }
 
 #[test]
-fn a_file_without_permission_is_reported_by_name_and_a_correction_is_a_change() {
+fn an_unreadable_file_is_an_error_and_a_chmod_is_a_change() {
     let dir = plain(&[("client_id", b"canary"), ("app_key", b"canary")]);
     let key = dir.path().join("app_key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
-    let refused = snapshot(dir.path());
-    // Permissions do not bind root.
+    let unreadable = snapshot(dir.path());
+    // Root can read it regardless of the mode.
     if File::open(&key).is_err() {
-        let error = check_error(dir.path(), &key, "let the proxy's user read it");
+        let error = check_error(dir.path(), &key, "make it readable by the proxy's user");
         assert!(matches!(&error, ReadError::File { source, .. } if source.kind() == ErrorKind::PermissionDenied));
     }
     fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
-    assert_ne!(snapshot(dir.path()), refused);
+    assert_ne!(snapshot(dir.path()), unreadable);
     assert!(read(dir.path()).is_ok());
 }
 
 #[test]
-fn what_cannot_be_a_credential_is_reported_by_its_path() {
+fn an_error_names_the_path_of_an_unusable_file() {
     let large = [b"canary".as_slice(), &[b'a'; 70 * 1024]].concat();
     let dir = plain(&[("client_id", b"id"), ("client_secret", &large)]);
     let path = dir.path().join("client_secret");
@@ -300,7 +300,7 @@ fn an_error_names_the_path_that_the_operator_knows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_waited_for_and_noticed_at_the_next_look() {
+async fn a_change_is_detected_at_the_next_poll() {
     let mut volume = Volume::new();
     let dir = volume.path().to_owned();
     let previous = snapshot(&dir);
@@ -314,7 +314,7 @@ async fn a_change_is_waited_for_and_noticed_at_the_next_look() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_from_before_the_wait_is_noticed_at_once() {
+async fn a_change_from_before_the_wait_is_detected_immediately() {
     let mut volume = Volume::new();
     let previous = snapshot(volume.path());
     volume.swap();

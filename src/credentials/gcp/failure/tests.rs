@@ -17,7 +17,7 @@ fn api(status: u16, code: &str, reason: &str, message: &str) -> ErrorReport {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn each_error_of_the_store_has_its_fault_and_remedy() {
+fn each_store_error_maps_to_its_fault_and_remedy() {
     let version = "Secret Version [projects/1/secrets/s/versions/3]";
     for (status, code, reason, message, fault, remedy) in [
         (401, "UNAUTHENTICATED", "ACCESS_TOKEN_EXPIRED", "", StoreFault::IdentityRefused, "the clock of this machine"),
@@ -95,7 +95,7 @@ fn each_error_of_the_store_has_its_fault_and_remedy() {
 }
 
 #[test]
-fn what_is_not_of_google_is_told_apart() {
+fn a_response_that_is_not_from_google_maps_by_its_status() {
     for (status, fault) in [
         (200, StoreFault::Unreachable),
         (302, StoreFault::Unreachable),
@@ -113,7 +113,7 @@ fn what_is_not_of_google_is_told_apart() {
 }
 
 #[test]
-fn an_issuer_that_refuses_is_told_from_one_that_fails() {
+fn issuer_rejections_and_failures_are_distinguished() {
     for (status, body, fault) in [
         (400, r#"{"error": "invalid_grant", "error_description": "canary"}"#, StoreFault::IdentityRefused),
         (403, r#"{"error": {"status": "PERMISSION_DENIED", "message": "canary"}}"#, StoreFault::IdentityRefused),
@@ -127,11 +127,11 @@ fn an_issuer_that_refuses_is_told_from_one_that_fails() {
         assert!(!format!("{failure:?}").contains("canary"), "{failure:?}");
     }
     let grant = Failure::of_issuer(&report(400, r#"{"error": "invalid_grant"}"#), "the issuer", "the remedy");
-    assert_eq!(grant.reason, "the issuer does not issue the identity of this process (invalid_grant)");
+    assert_eq!(grant.reason, "the issuer did not issue an identity to this process (invalid_grant)");
 }
 
 #[test]
-fn nothing_that_is_not_an_error_code_is_shown() {
+fn only_error_codes_are_shown() {
     for code in ["canary value", "canary\n", "canary{\"", &"canary".repeat(20)] {
         let failure = Failure::of_store(&api(409, code, code, "canary"));
         assert!(failure.reason.contains("HTTP status 409, without"), "{failure:?}");

@@ -1,18 +1,18 @@
-//! Attempts with unproven credentials: on record before they are made, and counted unless their outcome is known.
+//! Attempts with unproven credentials are recorded before they are made, and counted until their outcome is known.
 
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What the token endpoint has to respond after, at `now`.
+/// The attempt after which the token endpoint must respond, at `now`.
 fn last_attempt(lockout: &Lockout, fingerprint: &Fingerprint, now: Duration) -> Option<LastAttempt> {
     let mut attempts = lockout.newest_attempts().ok()?.into_owned();
     attempts.clamp(now);
     attempts.last_attempt(fingerprint)
 }
 
-/// Begins an attempt that the rules permit.
+/// Begins an attempt, which the rules must permit.
 #[track_caller]
 fn attempt(lockout: &mut Lockout, fingerprint: &Fingerprint, now: Duration) -> Permit {
     let last = last_attempt(lockout, fingerprint, now);
@@ -22,7 +22,7 @@ fn attempt(lockout: &mut Lockout, fingerprint: &Fingerprint, now: Duration) -> P
     }
 }
 
-/// What is said about another attempt, of which nothing comes.
+/// The outcome of `begin` for another attempt, which is not made.
 fn begin_outcome(lockout: &mut Lockout, fingerprint: &Fingerprint, now: Duration, endpoint_responded: bool) -> String {
     let last = last_attempt(lockout, fingerprint, now).filter(|_| endpoint_responded);
     match lockout.begin(fingerprint, now, last).unwrap() {
@@ -35,7 +35,7 @@ fn begin_outcome(lockout: &mut Lockout, fingerprint: &Fingerprint, now: Duration
     }
 }
 
-/// Loses the responses of three attempts, a minute apart; returns the time of the last one.
+/// Makes three attempts without a response, a minute apart; returns the time of the last one.
 fn lose_three(lockout: &mut Lockout, fingerprint: &Fingerprint) -> Duration {
     for minute in 0..3 {
         drop(attempt(lockout, fingerprint, NOW + minute * HOUR / 60));
@@ -44,7 +44,7 @@ fn lose_three(lockout: &mut Lockout, fingerprint: &Fingerprint) -> Duration {
 }
 
 #[test]
-fn an_attempt_is_on_the_disk_before_it_is_made() {
+fn an_attempt_is_on_disk_before_it_is_made() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let fingerprint = fingerprint(&lockout, "id", "secret");
@@ -62,7 +62,7 @@ fn a_crash_leaves_an_attempt_that_the_next_process_counts() {
     let (_parent, dir) = state_dir();
     let mut first = open(&dir);
     let secret = fingerprint(&first, "id", "secret");
-    // The process ends: its lock goes, its record stays.
+    // The process ends: its lock is released, its record remains.
     drop(attempt(&mut first, &secret, NOW));
     drop(first);
     let mut second = open(&dir);
@@ -70,14 +70,14 @@ fn a_crash_leaves_an_attempt_that_the_next_process_counts() {
     assert_eq!(begin_outcome(&mut second, &secret, NOW, true), "NotBefore(18s)");
     assert_eq!(begin_outcome(&mut second, &secret, NOW + Duration::from_secs(17), true), "NotBefore(1s)");
     assert_eq!(begin_outcome(&mut second, &secret, NOW + Duration::from_secs(18), true), "permitted");
-    // Other credentials of the account are the same risk to it; those of another account are not.
+    // Other credentials of the account are the same risk; those of another account are not.
     let (sibling, other) = (fingerprint(&second, "id", "changed"), fingerprint(&second, "other", "secret"));
     assert_eq!(begin_outcome(&mut second, &sibling, NOW + DAY, false), "ProbeFirst");
     assert_eq!(begin_outcome(&mut second, &other, NOW, false), "permitted");
 }
 
 #[test]
-fn three_unknown_outcomes_hold_the_account_for_a_day_and_a_fourth_for_good() {
+fn three_unknown_outcomes_hold_for_a_day_a_fourth_forever() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let secret = fingerprint(&lockout, "id", "secret");
@@ -95,7 +95,7 @@ fn three_unknown_outcomes_hold_the_account_for_a_day_and_a_fourth_for_good() {
 }
 
 #[test]
-fn only_an_override_ends_a_hold_and_it_permits_one_attempt() {
+fn only_an_override_ends_a_hold_and_permits_one_attempt() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let secret = fingerprint(&lockout, "id", "secret");
@@ -133,7 +133,7 @@ fn rejections_and_unknown_outcomes_add_up() {
 }
 
 #[test]
-fn an_override_of_a_spent_budget_permits_one_attempt_of_unknown_outcome() {
+fn an_override_of_a_spent_budget_permits_one_attempt() {
     let mut lockout = in_memory();
     reject(&mut lockout, "id", &["a", "b", "c"]);
     let right = fingerprint(&lockout, "id", "right");
@@ -145,7 +145,7 @@ fn an_override_of_a_spent_budget_permits_one_attempt_of_unknown_outcome() {
 }
 
 #[test]
-fn a_token_proves_the_credentials_until_they_change_or_are_rejected() {
+fn a_token_proves_credentials_until_change_or_rejection() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let (old, new) = (fingerprint(&lockout, "id", "old"), fingerprint(&lockout, "id", "new"));
@@ -158,15 +158,15 @@ fn a_token_proves_the_credentials_until_they_change_or_are_rejected() {
 
     record_success(&mut lockout, &new).unwrap();
     assert_eq!(begin_outcome(&mut lockout, &new, NOW, false), "Proven");
-    assert_eq!(begin_outcome(&mut lockout, &old, NOW, false), "permitted", "the credentials have changed since");
+    assert_eq!(begin_outcome(&mut lockout, &old, NOW, false), "permitted", "the credentials were replaced");
 
     lockout.record_rejection(&new).unwrap();
     assert_eq!(lockout.reset(&new, false, NOW).unwrap(), Allowed);
-    assert_eq!(begin_outcome(&mut lockout, &new, NOW, false), "permitted", "on record again");
+    assert_eq!(begin_outcome(&mut lockout, &new, NOW, false), "permitted", "and recorded again");
 }
 
 #[test]
-fn a_token_of_other_credentials_does_not_clear_what_the_wrong_ones_did() {
+fn a_success_of_other_credentials_keeps_the_wrong_ones_count() {
     let mut lockout = in_memory();
     let (wrong, right, corrected) = (
         fingerprint(&lockout, "id", "wrong"),
@@ -175,7 +175,7 @@ fn a_token_of_other_credentials_does_not_clear_what_the_wrong_ones_did() {
     );
     let last = lose_three(&mut lockout, &wrong);
     record_success(&mut lockout, &right).unwrap();
-    // The vendor's count has restarted, so a correction may be tried; the wrong ones keep their own count.
+    // The vendor has reset its count, so corrected credentials may be tried; the wrong ones keep their own count.
     assert_eq!(begin_outcome(&mut lockout, &corrected, last, false), "permitted");
     assert_eq!(begin_outcome(&mut lockout, &wrong, last + HOUR, true), "Held(Some(82800s))");
     drop(attempt(&mut lockout, &wrong, last + DAY));
@@ -184,7 +184,7 @@ fn a_token_of_other_credentials_does_not_clear_what_the_wrong_ones_did() {
 }
 
 #[test]
-fn only_what_came_before_an_accepted_request_is_void() {
+fn a_success_voids_only_what_preceded_its_request() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let (right, wrong) = (fingerprint(&lockout, "id", "right"), fingerprint(&lockout, "id", "wrong"));
@@ -199,7 +199,7 @@ fn only_what_came_before_an_accepted_request_is_void() {
 }
 
 #[test]
-fn one_of_two_sharers_makes_the_attempt_and_the_other_reads_its_outcome() {
+fn a_second_process_reads_the_outcome_of_the_first() {
     let (_parent, dir) = state_dir();
     let (mut one, mut two) = (open(&dir), open(&dir));
     let secret = fingerprint(&one, "id", "secret");
@@ -227,7 +227,7 @@ fn without_a_record_there_is_no_attempt() {
     make_read_only(&dir);
     let error = error_text(&lockout.begin(&secret, NOW, None).unwrap_err());
     assert!(error.contains("make its directory writable"), "{error}");
-    assert_eq!(begin_outcome(&mut lockout, &right, NOW, false), "Proven", "only unproven credentials are stopped");
+    assert_eq!(begin_outcome(&mut lockout, &right, NOW, false), "Proven", "only unproven credentials are blocked");
     make_writable(&dir);
 
     fs::create_dir(dir.join(TEMPORARY)).unwrap();
@@ -249,7 +249,7 @@ fn the_rejections_keep_their_layout_for_upgrade_and_rollback() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     reject(&mut lockout, "id", &["wrong"]);
-    // As an earlier release leaves it: no attempts, and rejections that are still known.
+    // The state of an earlier release: rejections, but no attempts.
     let earlier = fs::read_to_string(dir.join(FILE)).unwrap();
     let members: Vec<&str> = earlier.split('"').skip(1).step_by(2).filter(|string| string.len() != 64).collect();
     assert_eq!(members, ["version", "key", "ids", "id", "rejections", "budget", "latched"], "{earlier}");
@@ -257,16 +257,16 @@ fn the_rejections_keep_their_layout_for_upgrade_and_rollback() {
     check(&upgraded, "id", "wrong", Latched);
     let secret = fingerprint(&upgraded, "id", "secret");
     drop(attempt(&mut upgraded, &secret, NOW));
-    // What an earlier release reads is the same as before the attempt.
+    // The attempt does not change the file that an earlier release reads.
     assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), earlier);
-    // An earlier release adds a rejection; the attempt is still known after the next upgrade.
+    // An earlier release adds a rejection; the attempt is still on record after the next upgrade.
     let fingerprint = fingerprint(&upgraded, "id", "another");
     upgraded.record_rejection(&fingerprint).unwrap();
     assert_eq!(open(&dir).unresolved(&secret), 1);
 }
 
 #[test]
-fn attempts_of_another_key_match_nothing() {
+fn attempts_with_another_key_are_ignored() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let secret = fingerprint(&lockout, "id", "secret");
@@ -278,7 +278,7 @@ fn attempts_of_another_key_match_nothing() {
 }
 
 #[test]
-fn a_wall_clock_that_is_set_back_does_not_hold_for_longer() {
+fn setting_the_wall_clock_back_does_not_extend_a_hold() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let secret = fingerprint(&lockout, "id", "secret");
@@ -290,12 +290,12 @@ fn a_wall_clock_that_is_set_back_does_not_hold_for_longer() {
     assert_eq!(
         begin_outcome(&mut open(&dir), &secret, earlier + HOUR, true),
         "Held(Some(82800s))",
-        "an unset clock moves nothing"
+        "an unset clock changes nothing"
     );
 }
 
 #[test]
-fn in_memory_the_same_rules_hold_for_the_process() {
+fn the_same_rules_apply_in_memory() {
     let mut lockout = in_memory();
     let secret = fingerprint(&lockout, "id", "secret");
     let last = lose_three(&mut lockout, &secret);
@@ -305,7 +305,7 @@ fn in_memory_the_same_rules_hold_for_the_process() {
 }
 
 #[test]
-fn the_attempts_file_holds_no_credential() {
+fn the_attempts_file_contains_no_credential() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let fingerprint =
@@ -318,7 +318,7 @@ fn the_attempts_file_holds_no_credential() {
 
 #[test]
 fn a_reset_of_rejected_credentials_leaves_no_proof() {
-    // Between the two writes of a rejection a process may be killed, and an earlier release, after a rollback, makes only one.
+    // A process may be killed between the two writes of a rejection, and an earlier release makes only the first.
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let fingerprint = fingerprint(&lockout, "id", "secret");
@@ -333,18 +333,18 @@ fn a_reset_of_rejected_credentials_leaves_no_proof() {
         assert_eq!(
             begin_outcome(&mut restarted, &fingerprint, NOW, false),
             "permitted",
-            "on record, since it was rejected"
+            "and recorded, because it was rejected"
         );
         lockout = open(&dir);
     }
 }
 
 #[test]
-fn a_time_from_before_the_clock_was_set_does_not_shorten_a_hold() {
+fn a_time_from_an_unset_clock_does_not_shorten_a_hold() {
     let (_parent, dir) = state_dir();
     let mut lockout = open(&dir);
     let secret = fingerprint(&lockout, "id", "secret");
-    // A machine without a battery-backed clock starts at the epoch, and sets its clock from the network later.
+    // A machine without a battery-backed clock starts at the epoch and sets its clock from the network later.
     for minute in 0..3 {
         drop(attempt(&mut lockout, &secret, minute * HOUR / 60));
     }

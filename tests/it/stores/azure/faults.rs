@@ -51,13 +51,13 @@ fn serve_again(azure: &Azure) {
 
 #[test]
 fn a_missing_role_is_named() {
-    let parts = ["may not read it (ForbiddenByRbac)", "assign the role \\\"Key Vault Secrets User\\\""];
+    let parts = ["not permitted to read it (ForbiddenByRbac)", "assign the role \\\"Key Vault Secrets User\\\""];
     check("identity_refused", &parts, |azure| azure.fail(403, "Forbidden", Some("ForbiddenByRbac")), serve_again);
 }
 
 #[test]
 fn a_missing_access_policy_is_named() {
-    let parts = ["may not read it (AccessDenied)", "permit it `get` on secrets in an access policy"];
+    let parts = ["not permitted to read it (AccessDenied)", "permit it `get` on secrets in an access policy"];
     check("identity_refused", &parts, |azure| azure.fail(403, "Forbidden", Some("AccessDenied")), serve_again);
 }
 
@@ -77,7 +77,7 @@ fn a_refusal_of_entra_is_reported() {
     );
     azure.revoke_tokens();
     let parts = [
-        "Microsoft Entra does not issue a token to this process (AADSTS700213)",
+        "Microsoft Entra did not issue a token to this process (AADSTS700213)",
         "add a federated credential to the identity",
         "system:serviceaccount:NAMESPACE:NAME",
     ];
@@ -101,7 +101,7 @@ fn a_token_file_that_is_lost_is_reported() {
     let proxy = start(&upstream, &azure.variables_of_workload());
     azure.remove_assertion();
     azure.revoke_tokens();
-    let parts = ["the file of AZURE_FEDERATED_TOKEN_FILE cannot be read: entity not found", "check the volume"];
+    let parts = ["the file in AZURE_FEDERATED_TOKEN_FILE cannot be read: entity not found", "check the volume"];
     check_fault(&proxy, "no_identity", &parts, || {
         azure.write_assertion("2");
         serve_again(&azure);
@@ -114,7 +114,7 @@ fn a_secret_that_is_not_there_is_reported() {
         azure.recover();
         azure.put(&secret(2));
     };
-    let parts = ["no such secret in the vault, or it is deleted (SecretNotFound)", "az keyvault secret recover"];
+    let parts = ["the secret does not exist in the vault or is deleted (SecretNotFound)", "az keyvault secret recover"];
     check("not_found", &parts, Azure::delete, mend);
 }
 
@@ -162,13 +162,13 @@ fn a_missing_member_is_named() {
 
 #[test]
 fn throttling_is_reported() {
-    let parts = ["Azure Key Vault limits the rate of requests (Throttled)", "make credentials.poll_interval longer"];
+    let parts = ["Azure Key Vault rate limit exceeded (Throttled)", "increase credentials.poll_interval"];
     check("throttled", &parts, |azure| azure.fail(429, "Throttled", None), serve_again);
 }
 
 #[test]
 fn throttling_of_instance_metadata_is_reported_at_once() {
-    let parts = ["the endpoint of managed identities limits the rate of requests (HTTP status 429)"];
+    let parts = ["the managed identity endpoint rate limit exceeded (HTTP status 429)"];
     let fail = |azure: &Azure| {
         azure.refuse_tokens(429, &json!({}));
         azure.revoke_tokens();
@@ -205,10 +205,8 @@ fn a_refusal_of_the_egress_proxy_is_reported() {
 
 #[test]
 fn a_certificate_that_is_not_trusted_is_reported() {
-    let parts = [
-        "the certificate of Azure Key Vault is self-signed or of an authority that is not trusted",
-        "set credentials.ca_file",
-    ];
+    let parts =
+        ["the certificate of Azure Key Vault is self-signed or issued by an untrusted CA", "set credentials.ca_file"];
     let mend = |azure: &Azure| {
         azure.put(&secret(2));
         azure.use_trusted_certificate();
@@ -234,18 +232,22 @@ fn a_start_without_an_identity_says_so() {
     let mut variables = azure.variables();
     let closed = ClosedPort::new().url().replace("https", "http");
     variables.insert("AZURE_POD_IDENTITY_AUTHORITY_HOST".to_owned(), closed);
-    check_start(&azure, &variables, "this process has no Azure identity: there is no workload identity");
+    check_start(&azure, &variables, "this process has no Azure identity: its environment has no workload identity");
     let mut variables = azure.variables_of_workload();
     variables.remove("AZURE_CLIENT_ID");
-    check_start(&azure, &variables, "AZURE_FEDERATED_TOKEN_FILE is set, and AZURE_CLIENT_ID is not; annotate");
+    check_start(&azure, &variables, "AZURE_FEDERATED_TOKEN_FILE is set, but AZURE_CLIENT_ID is not; annotate");
     variables = azure.variables_of_workload();
     variables.insert("AZURE_AUTHORITY_HOST".to_owned(), "http://login.microsoftonline.com".to_owned());
-    check_start(&azure, &variables, "the variables of the workload identity are not valid; correct AZURE_TENANT_ID");
+    check_start(
+        &azure,
+        &variables,
+        "the environment variables of the workload identity are invalid; correct AZURE_TENANT_ID",
+    );
     // Azure Arc.
     variables = azure.variables();
     variables.insert("IDENTITY_ENDPOINT".to_owned(), "http://127.0.0.1:1".to_owned());
     variables.insert("IMDS_ENDPOINT".to_owned(), "http://127.0.0.1:1".to_owned());
-    check_start(&azure, &variables, "is of a kind that is not supported");
+    check_start(&azure, &variables, "is of an unsupported kind");
 }
 
 #[test]
@@ -253,11 +255,8 @@ fn no_token_goes_to_a_host_outside_the_domain_of_its_challenge() {
     let azure = Azure::new(&secret(1), Endpoint::AppService);
     for resource in ["https://vault.azure.cn", "https://ault.azure.net", "https://azure.net.evil.test", "nonsense"] {
         azure.challenge_for(resource);
-        let expected = if resource == "nonsense" {
-            "the response is not one of Azure Key Vault"
-        } else {
-            "no token was sent to it"
-        };
+        let expected =
+            if resource == "nonsense" { "the response is not from Azure Key Vault" } else { "no token was sent to it" };
         check_start(&azure, &azure.variables_of_managed_identity(), expected);
     }
     assert_eq!(azure.issued(), 0);

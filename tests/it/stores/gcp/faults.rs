@@ -50,7 +50,7 @@ fn check_error(fault: &str, status: u16, code: &'static str, parts: &[&str]) {
 #[test]
 fn a_missing_permission_is_named() {
     let parts = [
-        "may not read it (PERMISSION_DENIED, IAM_PERMISSION_DENIED)",
+        "not permitted to read it (PERMISSION_DENIED, IAM_PERMISSION_DENIED)",
         "grant it roles/secretmanager.secretAccessor on this secret",
     ];
     check("identity_refused", &parts, |google| google.permit(&[]), |google| google.permit(&[ACCESS]));
@@ -72,7 +72,7 @@ fn an_identity_that_is_lost_is_reported_and_obtained_again() {
 
 #[test]
 fn a_secret_that_is_not_there_is_reported() {
-    let parts = ["there is no such secret, or it has no version (NOT_FOUND)", "correct credentials.gcp.secret"];
+    let parts = ["the secret does not exist or has no version (NOT_FOUND)", "correct credentials.gcp.secret"];
     let create_again = |google: &Google| google.state().created = 2;
     check("not_found", &parts, |google| google.state().versions.clear(), create_again);
 }
@@ -135,12 +135,12 @@ fn a_damaged_value_is_reported_and_not_used() {
         version.damage = 1;
         state.versions.push(version);
     };
-    check("unreachable", &["does not have the checksum (CRC32C) that Google sent with it"], damage, |_| {});
+    check("unreachable", &["does not match the checksum (CRC32C) that Google sent with it"], damage, |_| {});
 }
 
 #[test]
 fn throttling_is_reported() {
-    let parts = ["Google limits the rate of requests (RESOURCE_EXHAUSTED)", "make credentials.poll_interval longer"];
+    let parts = ["Google rate limit exceeded (RESOURCE_EXHAUSTED)", "increase credentials.poll_interval"];
     check_error("throttled", 429, "RESOURCE_EXHAUSTED", &parts);
 }
 
@@ -158,7 +158,7 @@ fn a_store_that_cannot_be_reached_is_reported() {
 #[test]
 fn a_certificate_that_is_not_trusted_is_reported() {
     let parts = [
-        "the certificate of Google Secret Manager is self-signed or of an authority that is not trusted",
+        "the certificate of Google Secret Manager is self-signed or issued by an untrusted CA",
         "set credentials.ca_file",
     ];
     check("untrusted_tls", &parts, |google| google.tls.use_untrusted_certificate(), Google::use_trusted_certificate);

@@ -92,7 +92,7 @@ fn a_user_reads_the_secret_on_a_developers_machine() {
     google.override_with("oauth", Override::Status(400, r#"{"error": "invalid_grant"}"#.to_owned()));
     google.revoke();
     let parts = [
-        "token endpoint does not issue the identity of this process (invalid_grant)",
+        "token endpoint did not issue an identity to this process (invalid_grant)",
         "gcloud auth application-default login",
     ];
     source.assert_fails(StoreFault::IdentityRefused, &parts);
@@ -117,13 +117,13 @@ fn a_metadata_server_that_gives_no_identity_is_told_apart() {
             status(403, r#"canary: Permission 'iam.serviceAccounts.getAccessToken' denied"#),
             StoreFault::IdentityRefused,
             [
-                "the metadata server does not issue the identity of this process (HTTP status 403",
+                "the metadata server did not issue an identity to this process (HTTP status 403",
                 "roles/iam.workloadIdentityUser",
             ],
         ),
-        (status(429, ""), StoreFault::Throttled, ["Google limits the rate of requests", "poll_interval"]),
+        (status(429, ""), StoreFault::Throttled, ["Google rate limit exceeded", "poll_interval"]),
         (status(503, "canary"), StoreFault::Unreachable, ["the metadata server failed (HTTP status 503", "wait"]),
-        (status(200, "canary"), StoreFault::Unreachable, ["the metadata server holds no token", "check"]),
+        (status(200, "canary"), StoreFault::Unreachable, ["the metadata server contains no token", "check"]),
     ] {
         google.override_with("metadata", reply);
         source.assert_fails(fault, &parts);
@@ -158,18 +158,18 @@ fn a_credentials_file_that_gives_no_identity_is_told_apart() {
     let url = format!("{}/subject-token", google.tls.url());
     let federation = |source: Value| google.federation(&source, false);
     let cases = [
-        (json!({"type": "canary"}), [path.as_str(), "type that is not supported"]),
+        (json!({"type": "canary"}), [path.as_str(), "has an unsupported type"]),
         (key, [&path, "has a private_key that is not an RSA key in PKCS #8 and PEM"]),
         (federation(json!({"file": missing})), [&missing, "token file"]),
         (federation(json!({"environment_id": "aws1", "url": url})), [&path, "has AWS as its credential_source"]),
-        (federation(json!({"executable": {"command": "canary"}})), [&path, "neither a file nor a URL"]),
+        (federation(json!({"executable": {"command": "canary"}})), [&path, "unsupported credential_source"]),
         (
             federation(
                 json!({"file": google.subject_file(dir.path()), "format": {"type": "json", "subject_token_field_name": "x"}}),
             ),
-            ["subject-token", "holds no token in the form that credential_source.format says"],
+            ["subject-token", "contains no token in the format of credential_source.format"],
         ),
-        (federation(json!({"url": url, "headers": {"a b": "canary"}})), [&path, "that is no header field"]),
+        (federation(json!({"url": url, "headers": {"a b": "canary"}})), [&path, "an invalid header field"]),
     ];
     for (file, parts) in cases {
         Source::new(&google, google.ambient_of(dir.path(), &file)).assert_fails(StoreFault::NoIdentity, &parts);
@@ -192,7 +192,7 @@ fn a_refusal_of_each_issuer_is_told_apart() {
     source.assert_fails(
         StoreFault::IdentityRefused,
         &[
-            "Google's Security Token Service does not issue the identity of this process (invalid_grant)",
+            "Google's Security Token Service did not issue an identity to this process (invalid_grant)",
             "workload identity provider",
         ],
     );
@@ -206,7 +206,7 @@ fn a_refusal_of_each_issuer_is_told_apart() {
             StoreFault::Unreachable,
             ["Security Token Service failed (UNAVAILABLE)", "wait"],
         ),
-        ("sts", 429, "RESOURCE_EXHAUSTED", "", StoreFault::Throttled, ["limits the rate of requests", "quota"]),
+        ("sts", 429, "RESOURCE_EXHAUSTED", "", StoreFault::Throttled, ["rate limit exceeded", "quota"]),
         (
             "iam",
             403,
@@ -214,7 +214,7 @@ fn a_refusal_of_each_issuer_is_told_apart() {
             "IAM_PERMISSION_DENIED",
             StoreFault::IdentityRefused,
             [
-                "Credentials API does not issue the identity of this process (PERMISSION_DENIED, IAM_PERMISSION_DENIED)",
+                "Credentials API did not issue an identity to this process (PERMISSION_DENIED, IAM_PERMISSION_DENIED)",
                 "roles/iam.workloadIdentityUser",
             ],
         ),
@@ -263,14 +263,16 @@ fn a_store_that_is_down_at_the_start_is_told_apart() {
     google.permit(&[]);
     source.assert_fails(
         StoreFault::IdentityRefused,
-        &["may not read it", "grant it roles/secretmanager.secretAccessor on this secret"],
+        &["not permitted to read it", "grant it roles/secretmanager.secretAccessor on this secret"],
     );
     google.permit(&[ACCESS]);
     source.assert_loads(1);
     google.override_with("store", Override::Status(404, "<html>canary".to_owned()));
-    source.assert_fails(StoreFault::Unreachable, &["the response is not one of Google Secret Manager"]);
+    source.assert_fails(StoreFault::Unreachable, &["the response is not from Google Secret Manager"]);
     google.mend();
     let mut other = Source::with(&google, google.ambient(), |_, gcp| gcp.version = "7".to_owned());
-    other
-        .assert_fails(StoreFault::NotFound, &["it has no such version (NOT_FOUND)", "correct credentials.gcp.version"]);
+    other.assert_fails(
+        StoreFault::NotFound,
+        &["it does not have this version (NOT_FOUND)", "correct credentials.gcp.version"],
+    );
 }

@@ -56,7 +56,9 @@ fn the_role_of_a_reader_is_enough() {
     let proxy = start(&upstream, &google, &[]);
     google.tls.wait_for_requests(3, |request| request.target().ends_with("/versions/latest:access"));
     assert_eq!(google.calls("/versions/latest"), 1, "a request that is denied is repeated");
-    proxy.process.wait_for_log("secretmanager.versions.get is not permitted; polling by secretmanager.versions.access");
+    proxy
+        .process
+        .wait_for_log("secretmanager.versions.get is not permitted; polling with secretmanager.versions.access");
     google.add(&secret(2));
     proxy.process.wait_for_log(TAKEN_OVER);
     assert!(proxy.process.logs(UNUSABLE).is_empty());

@@ -47,7 +47,7 @@ fn a_fault_of_the_store_fails_its_step_with_the_remedy() {
     let (code, report) = doctor(&upstream, &server.url(), dir.path());
     let identity = step(&report, "store_identity");
     assert_eq!((code, &identity["outcome"]), (11, &"failed".into()), "{report}");
-    assert!(identity["detail"].as_str().unwrap().contains("do not permit to read secret/data/finicity"), "{report}");
+    assert!(identity["detail"].as_str().unwrap().contains("do not permit reading secret/data/finicity"), "{report}");
     assert!(identity["remedy"].as_str().unwrap().contains("path \"secret/data/finicity\""), "{report}");
 
     server.seal();

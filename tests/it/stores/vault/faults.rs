@@ -24,8 +24,8 @@ fn a_policy_that_forbids_is_named_by_its_path() {
         source.assert_fails(
             StoreFault::IdentityRefused,
             &[
-                "the policies of this identity do not permit to read secret/data/finicity (403)",
-                r#"add this to its policies: path "secret/data/finicity" { capabilities = ["read"] }; check credentials.vault.mount"#,
+                "the policies of this identity do not permit reading secret/data/finicity (403)",
+                r#"add this to its policies: path "secret/data/finicity" { capabilities = ["read"] }; also check credentials.vault.mount"#,
             ],
         );
     }
@@ -69,7 +69,7 @@ fn a_secret_or_mount_that_is_not_there_is_named() {
     let mut no_mount = Source::with(&server.url(), auth.clone(), |_, vault| vault.mount = "nowhere".to_owned());
     no_mount.assert_fails(StoreFault::NotFound, &["no secrets engine at nowhere (404)", "credentials.vault.mount"]);
     let mut newer = Source::with(&server.url(), auth.clone(), |_, vault| vault.kv = KvVersion::V1);
-    let parts = ["the secrets engine at secret is of KV version 2 (404)", "set credentials.vault.kv to 2"];
+    let parts = ["the secrets engine at secret is KV version 2 (404)", "set credentials.vault.kv to 2"];
     newer.assert_fails(StoreFault::NotFound, &parts);
     let mut older = Source::with(&server.url(), auth.clone(), |_, vault| vault.mount = "old".to_owned());
     older
@@ -102,7 +102,7 @@ fn a_secret_of_another_form_is_malformed_and_never_shown() {
     let mut source = Source::new(&server.url(), server.app_role(dir.path(), &json!({})));
     server.write(&json!({"client_id": {"nested": CLIENT_SECRET}}));
     let problems = source.try_load().unwrap_err();
-    super::assert_fault(&problems[0], StoreFault::Malformed, &["the member client_id is not a text"]);
+    super::assert_fault(&problems[0], StoreFault::Malformed, &["the member client_id is not a string"]);
     server.write(&json!({"client_id": "i", "client_secret": CLIENT_SECRET}));
     let problems = source.try_load().unwrap_err();
     assert_eq!(problems.len(), 1);
@@ -145,10 +145,10 @@ fn what_a_server_answers_tells_its_faults_apart() {
         ((502, "Bad Gateway", "<html>"), StoreFault::Unreachable, "the server failed (502)"),
         ((412, "Precondition Failed", "{}"), StoreFault::Unreachable, "the server failed (412)"),
         ((307, "Temporary Redirect", "{}"), StoreFault::Unreachable, "it redirects to another server (307)"),
-        ((200, "OK", "<html>canary-Secret+9b/2=e!"), StoreFault::Unreachable, "response (200) is not what Vault sends"),
-        ((200, "OK", "{\"data\":{\"ttl\":0}}"), StoreFault::Unreachable, "response (200) is not what Vault sends"),
+        ((200, "OK", "<html>canary-Secret+9b/2=e!"), StoreFault::Unreachable, "response (200) is not from Vault"),
+        ((200, "OK", "{\"data\":{\"ttl\":0}}"), StoreFault::Unreachable, "response (200) is not from Vault"),
         ((200, "OK", huge.as_str()), StoreFault::Malformed, "the response is longer than 1048576 bytes"),
-        ((405, "Method Not Allowed", "{}"), StoreFault::Unreachable, "response (405) is not what Vault sends"),
+        ((405, "Method Not Allowed", "{}"), StoreFault::Unreachable, "response (405) is not from Vault"),
     ];
     let dir = tempfile::tempdir().unwrap();
     let auth = token_auth(dir.path(), "canarytoken");
@@ -175,7 +175,7 @@ fn a_server_that_cannot_be_reached_or_trusted_is_told_apart() {
     Source::new(&port.url(), auth.clone()).assert_fails(StoreFault::Unreachable, &parts.each_ref().map(String::as_str));
 
     let upstream = Upstream::start_raw(|_| panic!("no request is sent to a server that is not trusted"));
-    let untrusted = "is self-signed or of an authority that is not trusted; set credentials.ca_file";
+    let untrusted = "is self-signed or issued by an untrusted CA; set credentials.ca_file";
     Source::new(&upstream.url(), auth.clone()).assert_fails(StoreFault::UntrustedTls, &[&upstream.url(), untrusted]);
     let ca_file = dir.path().join("ca.pem");
     let mut source = Source::with(&upstream.url(), auth, |store, _| store.ca_file = Some(ca_file.clone()));

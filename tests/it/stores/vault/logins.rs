@@ -49,7 +49,7 @@ fn app_role_reads_its_files_at_each_login() {
         StoreFault::IdentityRefused,
         &[
             "cannot read secret secret/finicity in Vault at http://127.0.0.1:",
-            "the login at auth/approle/login was refused (400)",
+            "the login at auth/approle/login was denied (400)",
             "secret_id_num_uses",
         ],
     );
@@ -72,7 +72,7 @@ fn a_json_web_token_logs_in() {
     write_jwt(dir.path(), &jwt(&key, &json!({"sub": "proxy", "aud": "another", "iat": PAST, "exp": FAR})));
     let auth = VaultAuth::Jwt { role: "proxy".to_owned(), jwt_file: dir.path().join("jwt") };
     let mut source = Source::new(&server.url(), auth);
-    let parts = ["the login at auth/jwt/login was refused (400)", "its role proxy accepts the audience", "auth/jwt"];
+    let parts = ["the login at auth/jwt/login was denied (400)", "its role proxy accepts the audience", "auth/jwt"];
     source.assert_fails(StoreFault::IdentityRefused, &parts);
     write_jwt(dir.path(), &jwt(&key, &json!({"sub": "proxy", "aud": "vault", "iat": PAST, "exp": FAR})));
     assert_eq!(source.load(), CLIENT_SECRET);
@@ -119,7 +119,7 @@ fn a_service_account_of_kubernetes_logs_in() {
     write_jwt(dir.path(), &jwt(&KeyPair::generate().unwrap(), &claims));
     let auth = VaultAuth::Kubernetes { role: "proxy".to_owned(), jwt_file: dir.path().join("jwt") };
     let mut source = Source::new(&server.url(), auth);
-    let parts = ["the login at auth/kubernetes/login was refused (403)", "its role proxy names the service account"];
+    let parts = ["the login at auth/kubernetes/login was denied (403)", "its role proxy names the service account"];
     source.assert_fails(StoreFault::IdentityRefused, &parts);
     set_role("proxy");
     assert_eq!(source.load(), CLIENT_SECRET);
@@ -136,7 +136,7 @@ fn a_token_of_a_file_is_used_until_the_file_has_another() {
 
     server.revoke_all();
     let parts = [
-        "the token has expired or was revoked, or its policies do not permit to read secret/data/finicity (403)",
+        "the token has expired or was revoked, or its policies do not permit reading secret/data/finicity (403)",
         "put a valid token in ",
         "(credentials.vault.token_file)",
         r#"path "secret/data/finicity" { capabilities = ["read"] }"#,
@@ -151,7 +151,7 @@ fn a_token_of_a_file_is_used_until_the_file_has_another() {
     assert_eq!(source.load(), CLIENT_SECRET);
     // The file's own token belongs to someone else, so it is never revoked.
     server.forbid();
-    source.assert_fails(StoreFault::IdentityRefused, &["do not permit to read secret/data/finicity (403)"]);
+    source.assert_fails(StoreFault::IdentityRefused, &["do not permit reading secret/data/finicity (403)"]);
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
     assert_eq!(source.load(), CLIENT_SECRET);
 }
@@ -165,9 +165,9 @@ fn a_file_without_an_identity_is_named_by_its_key() {
     for (content, expected) in [
         (None, "cannot be read"),
         (Some(" \n"), "is empty"),
-        (Some("two\nlines"), "does not hold one line of text"),
-        (Some("a token"), "does not hold a token"),
-        (Some("t\u{f6}ken"), "does not hold a token"),
+        (Some("two\nlines"), "does not contain one line of text"),
+        (Some("a token"), "does not contain a token"),
+        (Some("t\u{f6}ken"), "does not contain a token"),
     ] {
         if let Some(content) = content {
             fs::write(&file, content).unwrap();

@@ -140,7 +140,7 @@ fn a_fault_while_it_serves_is_counted_and_the_credentials_stay() {
         assert_eq!(proxy.connect().get("/x").status, 200);
     };
     server.forbid();
-    wait_for_fault("identity_refused", "do not permit to read secret/data/finicity (403)");
+    wait_for_fault("identity_refused", "do not permit reading secret/data/finicity (403)");
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
     server.call("DELETE", "secret/data/finicity", &Value::Null);
     wait_for_fault("version_unavailable", "its newest version, 1, is deleted");
