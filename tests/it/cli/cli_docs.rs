@@ -24,7 +24,7 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
-fn the_completions_of_each_shell_know_every_command() {
+fn completions_of_each_shell_include_every_command() {
     let commands = commands();
     assert!(commands.len() > 15, "{commands:?}");
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
@@ -58,7 +58,7 @@ fn bash_completes_commands_and_options() {
 }
 
 #[test]
-fn the_man_pages_have_every_command() {
+fn man_pages_cover_every_command() {
     let page = output(&["man"]);
     assert!(
         page.contains(concat!("\"finicity-proxy ", env!("CARGO_PKG_VERSION"), "\"")) && page.contains("Exit codes"),

@@ -43,7 +43,7 @@ fn check_refused(variables: &[(&str, &str)], lines: &[&str]) {
 }
 
 #[test]
-fn wrong_configurations_are_told_in_one_line_each_and_exit_with_78() {
+fn configuration_errors_are_one_line_each_and_exit_78() {
     check_refused(
         &[],
         &["FINICITY_CLIENT_ID is not set", "FINICITY_CLIENT_SECRET is not set", "FINICITY_APP_KEY is not set"],
@@ -62,7 +62,7 @@ fn wrong_configurations_are_told_in_one_line_each_and_exit_with_78() {
 }
 
 #[test]
-fn check_says_what_a_valid_configuration_amounts_to() {
+fn check_summarizes_a_valid_configuration() {
     let (code, output) = run(&["check"], &SECRETS);
     assert_eq!(code, Some(0), "{output}");
     for part in [
@@ -131,7 +131,7 @@ fn config_names_the_source_of_the_credentials() {
 }
 
 #[test]
-fn config_shows_no_secret_in_place_of_a_path_of_credentials() {
+fn config_hides_a_secret_set_as_a_credential_path() {
     let secret = "canary/Secret+9b=";
     let (code, output) = run(&["config"], &[("FINICITY_CLIENT_SECRET_FILE", secret)]);
     assert!(
@@ -145,7 +145,7 @@ fn config_shows_no_secret_in_place_of_a_path_of_credentials() {
 }
 
 #[test]
-fn a_file_is_read_and_its_mistakes_are_told_by_its_name() {
+fn configuration_file_errors_name_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.toml");
     fs::write(&path, "[limits]\nconnections = \"many\"\n").unwrap();
@@ -169,7 +169,7 @@ fn usage_errors_exit_with_2_and_version_and_help_with_0() {
 }
 
 #[test]
-fn a_verbose_version_says_what_was_built() {
+fn version_verbose_describes_the_build() {
     for arguments in [["--version", "--verbose"], ["-V", "-v"]] {
         let (code, output) = run(&arguments, &[]);
         let lines: Vec<(&str, &str)> = output.lines().map(|line| line.split_once(' ').unwrap()).collect();
@@ -186,7 +186,7 @@ fn a_verbose_version_says_what_was_built() {
 }
 
 #[test]
-fn without_a_command_it_serves() {
+fn no_command_means_serve() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut command = program();
     let serve = serve_command(&upstream, &[]);
@@ -227,7 +227,7 @@ fn demo_once_shows_the_headers_of_its_scheme() {
 }
 
 #[test]
-fn demo_invites_a_newcomer_and_ends_cleanly_on_ctrl_c() {
+fn demo_prints_a_curl_command_and_exits_on_ctrl_c() {
     let mut command = program();
     command.args(["demo"]);
     for key in ["proxy", "ops", "admin"] {
@@ -279,13 +279,13 @@ fn check_sandbox_exports(scheme: &str) {
 }
 
 #[test]
-fn the_sandbox_prints_what_a_shell_anywhere_runs_for_both_schemes() {
+fn sandbox_exports_work_in_any_shell_for_both_schemes() {
     check_sandbox_exports("oauth2");
     check_sandbox_exports("partner");
 }
 
 #[test]
-fn the_sandbox_alone_says_how_to_use_it_and_a_proxy_can() {
+fn sandbox_exports_configure_a_working_proxy() {
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
     let mut command = program();

@@ -55,7 +55,7 @@ fn set(key: &str, value: impl std::fmt::Display) -> String {
 }
 
 #[test]
-fn q01_health_asks_the_probe_of_the_configuration_in_effect() {
+fn q01_health_queries_the_configured_probe() {
     let upstream = upstream();
     let proxy = Proxy::start(&upstream);
     let (ops, url) = (proxy.ops.to_string(), format!("http://{}", proxy.ops));
@@ -78,7 +78,7 @@ fn q01_health_asks_the_probe_of_the_configuration_in_effect() {
 }
 
 #[test]
-fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() {
+fn q11_health_reports_the_probe_text_or_the_failure_reason() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start_raw(move |_| Reply::Held(held.clone(), Vec::new()));
@@ -105,7 +105,7 @@ fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() 
 }
 
 #[test]
-fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
+fn q01_wait_returns_only_when_the_proxy_is_ready() {
     let gate = Gate::new();
     let held = gate.clone();
     let token = token_response(1, 3600);
@@ -125,7 +125,7 @@ fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
 }
 
 #[test]
-fn q01_wait_takes_a_proxy_that_is_not_there_for_one_that_is_not_ready() {
+fn q01_wait_treats_an_unreachable_proxy_as_not_ready() {
     let dead = ClosedPort::new();
     let url = dead.url().replace("https://localhost", "http://127.0.0.1");
     check(&["wait", "--url", &url, "--timeout", "300ms"], &[], 1, &["did not pass within 300ms", "cannot be reached"]);
@@ -155,7 +155,7 @@ fn in_flight(variables: &[(&str, &str)]) -> (Gate, Upstream, Proxy, Client) {
 }
 
 #[test]
-fn shutdown_over_the_socket_drains_as_a_signal_does_and_a_signal_after_it_changes_nothing() {
+fn shutdown_over_the_socket_drains_and_a_signal_adds_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock").display().to_string();
     let (gate, _upstream, mut proxy, mut client) = in_flight(&[("FINICITY__ADMIN__SOCKET", &socket)]);
@@ -180,7 +180,7 @@ fn shutdown_over_the_socket_drains_as_a_signal_does_and_a_signal_after_it_change
 }
 
 #[test]
-fn a_second_signal_after_a_shutdown_ends_at_once() {
+fn a_second_signal_after_shutdown_exits_immediately() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock").display().to_string();
     let (_gate, _upstream, mut proxy, mut client) = in_flight(&[("FINICITY__ADMIN__SOCKET", &socket)]);
@@ -194,7 +194,7 @@ fn a_second_signal_after_a_shutdown_ends_at_once() {
 }
 
 #[test]
-fn shutdown_on_the_port_needs_the_admin_token_and_says_what_is_wrong_with_it() {
+fn shutdown_over_the_port_needs_a_valid_admin_token() {
     let upstream = upstream();
     let closed = Proxy::start(&upstream);
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);
@@ -214,7 +214,7 @@ fn shutdown_on_the_port_needs_the_admin_token_and_says_what_is_wrong_with_it() {
 }
 
 #[test]
-fn l01_shutdown_does_not_show_its_token_when_somebody_else_listens_there_and_repeats_it() {
+fn l01_shutdown_scrubs_its_token_from_an_echoed_response() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let echo = thread::spawn(move || {
@@ -235,7 +235,7 @@ fn l01_shutdown_does_not_show_its_token_when_somebody_else_listens_there_and_rep
 }
 
 #[test]
-fn q01_a_required_token_holds_the_start_back_and_a_failed_call_alone_does_not() {
+fn q01_startup_waits_for_a_token_only_if_it_is_required() {
     let down = Arc::new(AtomicBool::new(true));
     let is_down = Arc::clone(&down);
     let upstream = Upstream::start_raw(move |_| match is_down.load(SeqCst) {
@@ -258,7 +258,7 @@ fn q01_a_required_token_holds_the_start_back_and_a_failed_call_alone_does_not() 
 }
 
 #[test]
-fn q09_q11_once_ready_an_upstream_that_is_gone_fails_no_probe() {
+fn q09_q11_a_lost_upstream_fails_no_probe_once_ready() {
     let calls = AtomicUsize::new(0);
     let upstream = Upstream::start_raw(move |_| match calls.fetch_add(1, SeqCst) {
         0 => Reply::json(&token_response(1, 2)),

@@ -109,7 +109,7 @@ fn rejected_credentials_are_tried_once() {
 }
 
 #[test]
-fn without_a_state_directory_the_attempts_left_are_not_known() {
+fn remaining_attempts_are_unknown_without_a_state_dir() {
     let upstream = vendor();
     let mut command = command(&upstream, None);
     command.env("FINICITY_CLIENT_SECRET", "wrong-secret-1");
@@ -118,7 +118,7 @@ fn without_a_state_directory_the_attempts_left_are_not_known() {
 }
 
 #[test]
-fn a_spent_budget_stops_every_secret_of_the_id() {
+fn an_exhausted_budget_blocks_every_secret_of_the_id() {
     let (upstream, state) = (vendor(), tempfile::tempdir().unwrap());
     for secret in ["wrong-secret-1", "wrong-secret-2", "wrong-secret-3"] {
         test(&upstream, state.path(), secret, 1, &["rejected, do not roll out"]);
@@ -142,7 +142,7 @@ fn an_unreachable_endpoint_costs_no_attempt() {
 }
 
 #[test]
-fn a_response_that_is_no_rejection_is_not_counted() {
+fn a_response_other_than_a_rejection_is_not_counted() {
     let state = tempfile::tempdir().unwrap();
     let upstream = Upstream::start_raw(|_| Reply::status(503, "Service Unavailable", "{}"));
     test(
@@ -156,7 +156,7 @@ fn a_response_that_is_no_rejection_is_not_counted() {
 }
 
 #[test]
-fn an_unknown_outcome_is_counted_and_held_after_three() {
+fn unknown_outcomes_count_and_block_after_three() {
     let state = tempfile::tempdir().unwrap();
     let upstream = Upstream::start_raw(|request| match request.head.starts_with("POST") {
         true => Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}".to_vec()),
@@ -186,7 +186,7 @@ fn an_unknown_outcome_is_counted_and_held_after_three() {
 }
 
 #[test]
-fn a_signal_in_the_middle_leaves_the_attempt_recorded() {
+fn an_interrupted_attempt_stays_recorded() {
     for (signal, code) in [(Signal::INT, Some(1)), (Signal::TERM, Some(1)), (Signal::KILL, None)] {
         let (state, never) = (tempfile::tempdir().unwrap(), Gate::new());
         let upstream = Upstream::start_raw(move |_| Reply::Held(never.clone(), Vec::new()));
@@ -201,7 +201,7 @@ fn a_signal_in_the_middle_leaves_the_attempt_recorded() {
 }
 
 #[test]
-fn a_running_proxy_shares_what_the_test_found_out() {
+fn a_running_proxy_uses_the_recorded_test_result() {
     let (upstream, state, mounted) = (vendor(), tempfile::tempdir().unwrap(), directory(CLIENT_SECRET));
     let text = |path: &Path| path.display().to_string();
     let (dir, state_dir) = (text(mounted.path()), text(state.path()));
@@ -224,7 +224,7 @@ fn a_running_proxy_shares_what_the_test_found_out() {
 }
 
 #[test]
-fn an_attempt_of_a_running_proxy_is_not_doubled() {
+fn no_attempt_is_made_while_a_running_proxy_makes_one() {
     let (state, never) = (tempfile::tempdir().unwrap(), Gate::new());
     let upstream = Upstream::start_raw(move |_| Reply::Held(never.clone(), Vec::new()));
     let _proxy = Proxy::launch(&upstream, &[("FINICITY__AUTH__STATE_DIR", state.path().to_str().unwrap())]);
@@ -234,7 +234,7 @@ fn an_attempt_of_a_running_proxy_is_not_doubled() {
 }
 
 #[test]
-fn a_wrong_configuration_and_missing_credentials_are_78() {
+fn invalid_configuration_or_missing_credentials_exit_78() {
     let upstream = vendor();
     let empty = tempfile::tempdir().unwrap();
     let mut missing = command(&upstream, None);

@@ -156,7 +156,7 @@ fn a_healthy_setup_passes_every_step() {
 }
 
 #[test]
-fn the_sandbox_passes_and_the_text_has_a_line_for_each_step() {
+fn the_sandbox_passes_and_the_text_lists_every_step() {
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
     let mut sandbox = program();
@@ -189,7 +189,7 @@ fn the_sandbox_passes_and_the_text_has_a_line_for_each_step() {
 }
 
 #[test]
-fn a_wrong_configuration_is_78_with_all_its_problems() {
+fn an_invalid_configuration_exits_78_with_all_problems() {
     let upstream = vendor();
     let mut command = doctor(&upstream, &[("FINICITY__LOG__LEVEL", "loud")]);
     command.arg("--set=upstream.url=http://example.test");
@@ -206,7 +206,7 @@ fn a_wrong_configuration_is_78_with_all_its_problems() {
 }
 
 #[test]
-fn missing_and_unreadable_credentials_fail_their_source() {
+fn missing_or_unreadable_credentials_fail_credential_source() {
     let (upstream, dir) = (vendor(), tempfile::tempdir().unwrap());
     let mut missing = doctor(&upstream, &[]);
     missing.env_remove("FINICITY_APP_KEY");
@@ -274,7 +274,7 @@ fn files_without_permission_fail_the_step_that_reads_them() {
 }
 
 #[test]
-fn root_records_nothing_in_the_state_of_another_user() {
+fn root_writes_nothing_to_another_users_state_dir() {
     if !geteuid().is_root() {
         return;
     }
@@ -289,7 +289,7 @@ fn root_records_nothing_in_the_state_of_another_user() {
 }
 
 #[test]
-fn a_damaged_or_locked_state_fails_its_step() {
+fn a_damaged_or_locked_state_file_fails_its_step() {
     let (upstream, dir) = (vendor(), tempfile::tempdir().unwrap());
     let variables = [("FINICITY__AUTH__STATE_DIR", dir.path().to_str().unwrap())];
     let run = || Diagnosis::of(doctor(&upstream, &variables));
@@ -315,7 +315,7 @@ fn a_damaged_or_locked_state_fails_its_step() {
 }
 
 #[test]
-fn a_wrong_secret_is_tried_once_and_then_refused() {
+fn a_wrong_secret_is_tried_only_once() {
     let (upstream, (_dir, state)) = (vendor(), state());
     let variables = [("FINICITY__AUTH__STATE_DIR", state.as_str()), ("FINICITY_CLIENT_SECRET", "wrong-secret-1")];
     let run = |arguments: &[&str]| {
@@ -341,7 +341,7 @@ fn a_wrong_secret_is_tried_once_and_then_refused() {
 }
 
 #[test]
-fn a_response_that_is_no_token_fails_with_its_own_remedy() {
+fn each_response_without_a_token_has_its_own_remedy() {
     let (_dir, state) = state();
     for (status, body, remedy) in [
         (404, "{}", "auth.token_path"),
@@ -360,7 +360,7 @@ fn a_response_that_is_no_token_fails_with_its_own_remedy() {
 }
 
 #[test]
-fn a_state_that_cannot_be_recorded_costs_no_attempt() {
+fn no_attempt_is_made_if_it_cannot_be_recorded() {
     let (upstream, dir) = (vendor(), tempfile::tempdir().unwrap());
     let variables = [("FINICITY__AUTH__STATE_DIR", dir.path().to_str().unwrap())];
     // It is found only by a write: the file that is renamed would replace a directory.
@@ -371,7 +371,7 @@ fn a_state_that_cannot_be_recorded_costs_no_attempt() {
 }
 
 #[test]
-fn without_a_state_directory_a_rejection_comes_with_a_warning() {
+fn a_rejection_without_a_state_dir_warns_against_a_rerun() {
     let upstream = vendor();
     let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY_CLIENT_SECRET", "wrong-secret-1")]));
     diagnosis.has("state_directory", "skipped", &["auth.state_dir is not set"]);
@@ -418,7 +418,7 @@ fn beside(proxy: &Proxy, upstream: &Upstream, variables: &[(&str, &str)]) -> Dia
 }
 
 #[test]
-fn a_running_proxy_is_asked_for_its_state() {
+fn a_running_proxy_is_queried() {
     let (upstream, (dir, state)) = (vendor(), state());
     let variables = [("FINICITY__AUTH__STATE_DIR", state.as_str())];
     let socket = dir.path().join("admin.sock").display().to_string();
@@ -436,7 +436,7 @@ fn a_running_proxy_is_asked_for_its_state() {
 }
 
 #[test]
-fn a_proxy_that_is_not_ready_fails_its_step_with_the_reason() {
+fn an_unready_proxy_fails_its_step_with_the_reason() {
     let (upstream, closed) = (vendor(), ClosedPort::new());
     let url = closed.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__URL", &url)]);
@@ -448,7 +448,7 @@ fn a_proxy_that_is_not_ready_fails_its_step_with_the_reason() {
 }
 
 #[test]
-fn without_records_the_refusal_of_a_running_proxy_counts() {
+fn a_running_proxys_rejection_counts_without_a_state_dir() {
     let upstream = vendor();
     let variables = [("FINICITY_CLIENT_SECRET", "wrong-secret-1")];
     let proxy = Proxy::launch(&upstream, &variables);
@@ -479,7 +479,7 @@ fn another_program_at_the_ops_address_is_a_warning() {
 }
 
 #[test]
-fn a_signal_ends_it_at_once_and_the_attempt_stays_recorded() {
+fn a_signal_exits_and_leaves_the_attempt_recorded() {
     for signal in [Signal::INT, Signal::TERM] {
         let ((_dir, state), never) = (state(), Gate::new());
         let upstream = Upstream::start_raw(move |request| match request.head.starts_with("POST") {

@@ -131,7 +131,7 @@ fn listener(greeting: &'static [u8]) -> String {
 }
 
 #[test]
-fn what_does_not_speak_tls_fails_tls() {
+fn a_server_without_tls_fails_tls() {
     let url = listener(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
     let diagnosis = Diagnosis::of(doctor(&vendor(), &[(URL, &url)]));
     diagnosis.fails("tls", 16, &["does not speak TLS", "check host and port in upstream.url"]);
@@ -139,7 +139,7 @@ fn what_does_not_speak_tls_fails_tls() {
 }
 
 #[test]
-fn a_server_that_accepts_and_is_silent_fails_tls() {
+fn a_silent_server_fails_tls() {
     let url = listener(b"");
     let variables = [(URL, url.as_str()), ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "300ms")];
     let diagnosis = Diagnosis::of(doctor(&vendor(), &variables));
@@ -182,7 +182,7 @@ fn a_skewed_clock_fails_its_step() {
 }
 
 #[test]
-fn an_upstream_without_a_response_costs_no_attempt() {
+fn an_upstream_without_a_valid_response_costs_no_attempt() {
     for reply in ["", "not HTTP\r\n\r\n"] {
         let upstream = Upstream::start_raw(move |_| Reply::Cut(reply.as_bytes().to_vec()));
         for arguments in [&[][..], &["--no-token-request"]] {
@@ -201,7 +201,7 @@ fn an_upstream_without_a_response_costs_no_attempt() {
 }
 
 #[test]
-fn an_egress_proxy_that_is_down_or_refuses_fails_its_step() {
+fn an_egress_proxy_that_is_down_or_denies_fails_its_step() {
     let (upstream, egress) = (vendor(), EgressProxy::start());
     let run = |url: &str| {
         let credentials = [
@@ -238,7 +238,7 @@ fn an_egress_proxy_that_is_down_or_refuses_fails_its_step() {
 }
 
 #[test]
-fn a_plaintext_upstream_on_this_machine_is_asked_without_tls() {
+fn a_loopback_plaintext_upstream_skips_the_tls_step() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -262,7 +262,7 @@ fn a_plaintext_upstream_on_this_machine_is_asked_without_tls() {
 }
 
 #[test]
-fn an_egress_proxy_that_is_silent_fails_its_step_within_its_time() {
+fn a_silent_egress_proxy_fails_its_step_by_timeout() {
     let url = listener(b"").replace("https", "http");
     let variables =
         [("FINICITY__UPSTREAM__EGRESS_PROXY", url.as_str()), ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "300ms")];

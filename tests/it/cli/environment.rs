@@ -62,7 +62,7 @@ fn check_no_panic<N: AsRef<OsStr>, V: AsRef<OsStr>>(what: &str, variables: &[(N,
 }
 
 #[test]
-fn an_empty_secret_variable_panics_no_command() {
+fn no_command_panics_on_an_empty_secret_variable() {
     for name in SECRET_VARIABLES {
         check_no_panic(name, &[(name, "")]);
     }
@@ -71,7 +71,7 @@ fn an_empty_secret_variable_panics_no_command() {
 }
 
 #[test]
-fn nothing_in_the_environment_panics_a_command() {
+fn no_command_panics_on_any_environment() {
     let bytes = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
     let huge = "x".repeat(100_000);
     let values = [
@@ -120,7 +120,7 @@ fn nothing_in_the_environment_panics_a_command() {
 }
 
 #[test]
-fn an_empty_variable_gives_way_to_its_file() {
+fn a_file_is_used_if_its_variable_is_empty() {
     let dir = tempfile::tempdir().unwrap();
     let files = SECRETS.map(|(name, value)| {
         let path = dir.path().join(name);
@@ -139,7 +139,7 @@ fn an_empty_variable_gives_way_to_its_file() {
 }
 
 #[test]
-fn a_store_that_is_not_compiled_in_is_one_line_and_78() {
+fn a_store_not_compiled_in_is_one_error_line_and_78() {
     let stores = [
         ("aws", cfg!(feature = "aws"), "AWS__SECRET=finicity"),
         ("azure", cfg!(feature = "azure"), "AZURE__VAULT_URL=https://finicity.vault.azure.net AZURE__SECRET=finicity"),
@@ -176,7 +176,7 @@ const SPOILED: [(&str, &str); 9] = [
 ];
 
 #[test]
-fn a_spoiled_credential_is_refused_before_anything_is_sent() {
+fn a_malformed_credential_fails_before_anything_is_sent() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spoiled");
@@ -207,7 +207,7 @@ fn a_spoiled_credential_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn check_names_every_spoiled_value_and_exits_with_78() {
+fn check_reports_every_malformed_value_and_exits_78() {
     let spoiled = SECRETS.map(|(name, _)| (name, "\"canary-value-0123\""));
     let (code, output) = run(&["check"], &[&spoiled[..], &[("FINICITY_ADMIN_TOKEN", "short")]].concat());
     assert_eq!((code, output.lines().count()), (Some(78), 4), "{output}");
@@ -225,7 +225,7 @@ fn write_files(dir: &Path, files: &[(&str, &str)]) {
 }
 
 #[test]
-fn a_spoiled_candidate_in_the_directory_is_not_sent() {
+fn a_malformed_new_credential_is_not_sent() {
     let dir = tempfile::tempdir().unwrap();
     write_files(dir.path(), &[("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET), ("app_key", APP_KEY)]);
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
@@ -251,7 +251,7 @@ fn a_spoiled_candidate_in_the_directory_is_not_sent() {
 }
 
 #[test]
-fn a_short_admin_token_starts_nothing_and_is_used_by_no_command() {
+fn a_malformed_admin_token_fails_every_command() {
     for (commands, variables) in [(&["serve", "check"][..], &SECRETS[..]), (&["shutdown"], &[])] {
         for command in commands {
             for token in ["a", "fifteen-bytes-0", "\"canary-value-0123\"", "canary-value \u{e9} 0123"] {

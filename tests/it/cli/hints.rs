@@ -30,7 +30,7 @@ fn refused(variables: &[(&str, &str)], parts: &[&str]) {
 }
 
 #[test]
-fn a_misspelt_variable_is_reported_with_the_name_that_was_meant() {
+fn a_misspelt_variable_is_reported_with_a_suggestion() {
     for (name, meant) in [
         ("FINICITY_ADMIN_TOEKN", "FINICITY_ADMIN_TOKEN"),
         ("FINICITY_ADMINTOKEN", "FINICITY_ADMIN_TOKEN"),
@@ -53,7 +53,7 @@ fn a_misspelt_variable_is_reported_with_the_name_that_was_meant() {
 }
 
 #[test]
-fn other_variables_are_no_misspelt_ones() {
+fn unrelated_variables_are_not_reported() {
     // What Kubernetes makes of Services, another value beside one that is set, and names of other programs.
     let others = [
         ("FINICITY_PROXY_PORT", "tcp://10.0.0.1:3464"),
@@ -74,7 +74,7 @@ fn other_variables_are_no_misspelt_ones() {
 }
 
 #[test]
-fn missing_credentials_name_partner_authentication_and_the_demo() {
+fn missing_credentials_hint_at_partner_auth_and_demo() {
     let (_, output) = run::<&str>(&["check"], &[]);
     for part in ["FINICITY_PARTNER_ID", "FINICITY_PARTNER_SECRET", "partner authentication", "`finicity-proxy demo`"] {
         assert!(output.lines().next().unwrap().contains(part), "{part} is not in {output}");
@@ -92,7 +92,7 @@ fn missing_credentials_name_partner_authentication_and_the_demo() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_reported_with_the_parsers_reason_and_no_content() {
+fn invalid_toml_is_reported_with_the_reason_and_no_content() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.yaml");
     let file = path.display().to_string();
@@ -114,7 +114,7 @@ fn a_file_that_is_no_toml_is_reported_with_the_parsers_reason_and_no_content() {
 }
 
 #[test]
-fn line_breaks_at_the_end_of_a_value_are_dropped_for_every_type_of_key() {
+fn trailing_line_breaks_are_stripped_from_every_value() {
     for (key, value) in [
         ("LIMITS__CONNECTIONS", "100"),
         ("LIMITS__QUEUE_TIMEOUT", "1s"),
@@ -150,7 +150,7 @@ fn line_breaks_at_the_end_of_a_value_are_dropped_for_every_type_of_key() {
 }
 
 #[test]
-fn a_wrong_value_is_repeated_unless_it_may_be_a_secret() {
+fn an_invalid_value_is_shown_unless_it_may_be_a_secret() {
     for (key, value) in [
         ("LIMITS__CONNECTIONS", "many"),
         ("LIMITS__CONNECTIONS", "0"),
@@ -178,7 +178,7 @@ fn a_wrong_value_is_repeated_unless_it_may_be_a_secret() {
 }
 
 #[test]
-fn an_upstream_without_a_scheme_is_told_that_it_has_none() {
+fn an_upstream_url_without_a_scheme_is_reported() {
     for url in ["api.finicity.com", "api.finicity.com:443", "localhost:8443", "//api.finicity.com"] {
         refused(
             &[("FINICITY__UPSTREAM__URL", url)],
@@ -189,7 +189,7 @@ fn an_upstream_without_a_scheme_is_told_that_it_has_none() {
 }
 
 #[test]
-fn an_unknown_key_points_to_the_command_that_lists_the_keys() {
+fn an_unknown_key_refers_to_the_config_command() {
     let unknown = ("FINICITY__UPSTREAM__SOMETHING_ELSE", "x");
     refused(&[unknown], &["upstream.something_else", "unknown key; `finicity-proxy config` lists them all"]);
     // Which it does with this variable, too.

@@ -102,7 +102,7 @@ impl Trap {
 }
 
 #[test]
-fn demo_touches_nothing_of_the_environment() {
+fn demo_ignores_the_environment() {
     let trap = Trap::new();
     let output = trap.check(&["demo", "--once"], 0);
     assert!(output.contains("All three calls were authenticated by the proxy"), "{output}");
@@ -110,14 +110,14 @@ fn demo_touches_nothing_of_the_environment() {
 }
 
 #[test]
-fn demo_reads_no_configuration_file_of_its_command_line() {
+fn demo_ignores_the_config_argument() {
     let trap = Trap::new();
     let output = trap.check(&["demo", "--once", "--config", "config.toml"], 0);
     assert!(output.contains("--config is not read"), "{output}");
 }
 
 #[test]
-fn values_that_serve_refuses_do_not_fail_the_demo() {
+fn values_invalid_for_serve_do_not_fail_demo() {
     let mut trap = Trap::new();
     for (name, value) in [
         ("FINICITY__LOG__LEVEL", "loud"),
@@ -135,7 +135,7 @@ fn values_that_serve_refuses_do_not_fail_the_demo() {
 }
 
 #[test]
-fn demo_refuses_keys_that_are_not_its_own() {
+fn demo_rejects_keys_it_does_not_support() {
     let trap = Trap::new();
     let state = format!("auth.state_dir={}", trap.dir.path().join("new").display());
     for setting in [
@@ -164,7 +164,7 @@ fn demo_refuses_keys_that_are_not_its_own() {
 }
 
 #[test]
-fn demo_takes_keys_of_its_own_command_line() {
+fn demo_accepts_supported_keys_from_the_command_line() {
     let trap = Trap::new();
     let settings = ["listen.proxy=127.0.0.1:0", "log.level=info", "limits.headers=40", "policy.deny_billable=false"];
     let arguments: Vec<&str> =
@@ -174,7 +174,7 @@ fn demo_takes_keys_of_its_own_command_line() {
 }
 
 #[test]
-fn sandbox_touches_nothing_of_the_environment() {
+fn sandbox_ignores_the_environment() {
     let trap = Trap::new();
     let mut command = program();
     let ca_file = tempfile::NamedTempFile::new().unwrap();
@@ -189,7 +189,7 @@ fn sandbox_touches_nothing_of_the_environment() {
 }
 
 #[test]
-fn serve_after_a_demo_behaves_as_if_it_had_not_run() {
+fn demo_leaves_no_state_for_serve() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let state = tempfile::tempdir().unwrap();
     let variables = [("FINICITY__AUTH__STATE_DIR", state.path().to_str().unwrap())];

@@ -76,7 +76,7 @@ fn accepted(dir: &Path, variables: &[(&str, &str)], parts: &[&str]) {
 }
 
 #[test]
-fn an_unusable_state_directory_is_refused_by_both() {
+fn check_and_serve_reject_an_unusable_state_dir() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     fs::write(root.join("file"), "x").unwrap();
@@ -113,7 +113,7 @@ fn an_unusable_state_directory_is_refused_by_both() {
 }
 
 #[test]
-fn check_creates_no_state_directory_and_says_that_the_start_does() {
+fn check_reports_but_does_not_create_the_state_dir() {
     let dir = tempfile::tempdir().unwrap();
     let root = fs::canonicalize(dir.path()).unwrap();
     let state = root.join("state").display().to_string();
@@ -129,7 +129,7 @@ fn check_creates_no_state_directory_and_says_that_the_start_does() {
 }
 
 #[test]
-fn two_own_listeners_on_one_address_are_refused_by_both() {
+fn check_and_serve_reject_duplicate_listen_addresses() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("p.sock").display().to_string();
     let unix = format!("unix:{socket}");
@@ -162,7 +162,7 @@ fn two_own_listeners_on_one_address_are_refused_by_both() {
 }
 
 #[test]
-fn an_address_that_cannot_be_listened_on_is_refused_by_both() {
+fn check_and_serve_reject_an_unusable_listen_address() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     fs::write(root.join("file"), "x").unwrap();
@@ -188,7 +188,7 @@ fn an_address_that_cannot_be_listened_on_is_refused_by_both() {
 }
 
 #[test]
-fn several_faults_of_the_machine_are_reported_at_once() {
+fn all_preflight_problems_are_reported_together() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "x").unwrap();
     let variables = [
@@ -203,7 +203,7 @@ fn several_faults_of_the_machine_are_reported_at_once() {
 }
 
 #[test]
-fn what_may_be_over_at_the_start_is_a_note_of_check() {
+fn check_notes_problems_that_may_be_temporary() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -227,7 +227,7 @@ fn what_may_be_over_at_the_start_is_a_note_of_check() {
 }
 
 #[test]
-fn check_says_which_credentials_it_found_where() {
+fn check_shows_where_credentials_were_found() {
     let dir = tempfile::tempdir().unwrap();
     let root = fs::canonicalize(dir.path()).unwrap();
     fs::create_dir(root.join("secrets")).unwrap();

@@ -95,7 +95,7 @@ fn status_over_the_port_needs_no_token() {
 }
 
 #[test]
-fn what_cannot_be_reached_or_is_configured_wrongly_has_its_exit_code() {
+fn unreachable_and_misconfigured_have_their_exit_codes() {
     let port = ClosedPort::new();
     let dead = port.url().replace("https://localhost", "127.0.0.1");
     check(&["status", &set("listen.admin", &dead)], &[], 1, &["cannot be reached", "does the proxy run"]);
@@ -108,7 +108,7 @@ fn what_cannot_be_reached_or_is_configured_wrongly_has_its_exit_code() {
 }
 
 #[test]
-fn a_reset_allows_one_attempt_and_says_so() {
+fn lockout_reset_allows_one_attempt() {
     let upstream = rejecting();
     let (proxy, _dir, at_socket) = with_socket(&upstream);
     for rejections in 1..=2 {
@@ -136,7 +136,7 @@ fn a_reset_allows_one_attempt_and_says_so() {
 }
 
 #[test]
-fn a_reset_with_nothing_to_reset_changes_nothing() {
+fn lockout_reset_without_a_lockout_changes_nothing() {
     let upstream = upstream();
     let (proxy, _dir, at_socket) = with_socket(&upstream);
     proxy.process.wait_for_log("token minted");
@@ -148,7 +148,7 @@ fn a_reset_with_nothing_to_reset_changes_nothing() {
 }
 
 #[test]
-fn a_reset_on_the_port_needs_the_admin_token() {
+fn lockout_reset_over_the_port_needs_the_admin_token() {
     let upstream = rejecting();
     let proxy = Proxy::launch(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
@@ -162,7 +162,7 @@ fn a_reset_on_the_port_needs_the_admin_token() {
 const IMAGE_SOCKET: &str = "FINICITY_IMAGE__ADMIN__SOCKET";
 
 #[test]
-fn the_images_own_socket_is_left_out_where_it_cannot_be_made() {
+fn an_unusable_default_socket_of_the_image_is_skipped() {
     let (upstream, dir) = (upstream(), tempfile::tempdir().unwrap());
     fs::write(dir.path().join("file"), "").unwrap();
     for path in ["missing/admin.sock", "file/admin.sock", "file"] {
@@ -178,7 +178,7 @@ fn the_images_own_socket_is_left_out_where_it_cannot_be_made() {
 }
 
 #[test]
-fn a_socket_that_an_operator_chose_has_to_work() {
+fn an_unusable_configured_socket_is_an_error() {
     let (upstream, dir) = (upstream(), tempfile::tempdir().unwrap());
     let path = dir.path().join("missing/admin.sock").display().to_string();
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -197,7 +197,7 @@ fn a_socket_that_an_operator_chose_has_to_work() {
 }
 
 #[test]
-fn an_operator_overrides_the_images_defaults_from_every_place() {
+fn every_source_overrides_the_images_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     fs::write(&file, "[admin]\nsocket = \"/of/the/file\"\n").unwrap();
@@ -225,7 +225,7 @@ fn status_shows_a_drain() {
 }
 
 #[test]
-fn an_administrator_acts_by_commands_over_the_socket() {
+fn admin_commands_work_over_the_socket() {
     let upstream = upstream();
     let (proxy, _dir, at_socket) = with_socket(&upstream);
     proxy.process.wait_for_log("token minted");
@@ -243,7 +243,7 @@ fn an_administrator_acts_by_commands_over_the_socket() {
 }
 
 #[test]
-fn mistyped_actions_say_what_is_expected() {
+fn mistyped_admin_commands_show_what_is_expected() {
     let missing = set("admin.socket", "/nowhere/admin.sock");
     check(&["log-level", "loud", &missing], &[], 2, &["must be error, warn, info, debug or trace"]);
     check(&["log-level", "--for", "10m", &missing], &[], 2, &["<LEVEL>"]);

@@ -91,7 +91,7 @@ fn path_of(path: &Path) -> String {
 }
 
 #[test]
-fn a_private_key_in_place_of_authorities_is_not_shown() {
+fn a_private_key_used_as_the_ca_file_is_not_shown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key.pem");
     for content in keys() {
@@ -105,7 +105,7 @@ fn a_private_key_in_place_of_authorities_is_not_shown() {
 }
 
 #[test]
-fn a_private_key_that_replaces_authorities_is_not_logged() {
+fn a_private_key_that_replaces_the_ca_file_is_not_logged() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ca.pem");
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
@@ -131,7 +131,7 @@ fn a_private_key_that_replaces_authorities_is_not_logged() {
 }
 
 #[test]
-fn a_private_key_in_place_of_any_other_file_is_not_shown() {
+fn a_private_key_used_as_any_other_file_is_not_shown() {
     let dir = tempfile::tempdir().unwrap();
     let (path, state) = (dir.path().join("key.pem"), dir.path().join("state"));
     fs::create_dir(&state).unwrap();
@@ -179,7 +179,7 @@ fn a_credential_in_a_damaged_state_file_is_not_shown() {
 }
 
 #[test]
-fn a_secret_in_place_of_a_path_is_not_shown() {
+fn a_secret_used_as_a_path_is_not_shown() {
     let key = KeyPair::generate().unwrap().serialize_pem();
     for secret in [key.as_str(), &key.replace('\n', ""), "private+value/of-this/key+9b=", "/private+value-of-this-key="]
     {
@@ -197,7 +197,7 @@ fn a_secret_in_place_of_a_path_is_not_shown() {
 }
 
 #[test]
-fn a_secret_in_place_of_a_key_or_of_any_value_is_not_shown() {
+fn a_secret_used_as_a_key_or_value_is_not_shown() {
     let secret = "private+value/of-this/key+9b=e!";
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.toml");

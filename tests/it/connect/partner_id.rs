@@ -52,7 +52,7 @@ fn check(request: &ReceivedRequest, body: &[u8], is_chunked: bool) {
 }
 
 #[test]
-fn a_connect_body_gets_the_partner_id_and_every_other_byte_stays() {
+fn partner_id_is_added_and_no_other_byte_changes() {
     let upstream = vendor();
     let proxy = start(&upstream, &[]);
     let mut client = proxy.connect();
@@ -107,7 +107,7 @@ fn a_connect_body_gets_the_partner_id_and_every_other_byte_stays() {
 }
 
 #[test]
-fn every_connect_call_that_makes_a_link_is_filled_and_nothing_else() {
+fn only_requests_that_create_a_link_get_the_partner_id() {
     let upstream = vendor();
     let proxy = start(&upstream, &[]);
     let mut client = proxy.connect();
@@ -132,7 +132,7 @@ fn every_connect_call_that_makes_a_link_is_filled_and_nothing_else() {
 }
 
 #[test]
-fn a_call_that_is_sent_again_has_the_edited_body() {
+fn a_resent_request_has_the_edited_body() {
     let refused = AtomicUsize::new(0);
     let upstream = Upstream::start_partner(move |_| match refused.fetch_add(1, SeqCst) {
         0 => Reply::status(401, "Unauthorized", r#"{"code":"10023","message":"Expired"}"#),
@@ -168,7 +168,7 @@ fn oauth2_credentials_need_a_configured_partner_id() {
 }
 
 #[test]
-fn the_partner_id_follows_a_rotation() {
+fn partner_id_follows_credential_rotation() {
     let dir = tempfile::tempdir().unwrap();
     let id_file = dir.path().join("id");
     fs::write(&id_file, CLIENT_ID).unwrap();

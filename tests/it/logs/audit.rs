@@ -52,7 +52,7 @@ fn collect_messages(folder: &Path, messages: &mut Vec<String>) {
 }
 
 #[test]
-fn every_audit_line_is_documented_and_every_documented_one_exists_once() {
+fn every_audit_message_is_documented_exactly_once() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut messages = Vec::new();
     collect_messages(&root.join("src"), &mut messages);
@@ -80,7 +80,7 @@ fn audit(process: &Process) -> Vec<Value> {
 }
 
 #[test]
-fn a_run_is_logged_in_order_from_the_credentials_to_the_shutdown() {
+fn a_run_is_audited_from_credentials_to_shutdown() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
     proxy.process.signal(rustix::process::Signal::TERM);

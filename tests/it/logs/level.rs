@@ -25,7 +25,7 @@ fn post(socket: &Path, body: &str) -> (u16, Value) {
 }
 
 #[test]
-fn a_level_for_a_time_expires() {
+fn a_temporary_level_expires() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");
     let upstream = upstream();
@@ -63,7 +63,7 @@ fn a_level_for_a_time_expires() {
 }
 
 #[test]
-fn p09_sighup_reloads_the_file_and_names_keys_that_need_a_restart() {
+fn p09_sighup_reloads_the_file_and_reports_restart_keys() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     let write = |text: &str| fs::write(&file, text).unwrap();

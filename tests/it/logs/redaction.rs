@@ -108,7 +108,7 @@ fn l03_token_requests_and_tokens() {
 }
 
 #[test]
-fn l03_answers_and_errors() {
+fn l03_responses_and_errors() {
     let headers = HeaderMap::from_iter([(http::header::SET_COOKIE, HeaderValue::from_static(CLIENT_SECRET))]);
     let good = token_response(1, 3600);
     let echo = format!(r#"{{"code":"{CLIENT_SECRET}","error":"{CLIENT_SECRET}","error_description":"{APP_KEY}"}}"#);

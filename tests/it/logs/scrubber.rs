@@ -37,7 +37,7 @@ fn l01_an_app_key_as_the_request_id_is_scrubbed_and_reported() {
 }
 
 #[test]
-fn l01_a_secret_in_a_key_of_the_configuration_is_scrubbed_in_every_encoding() {
+fn l01_a_secret_in_the_configuration_is_scrubbed_when_encoded() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let dir = tempfile::tempdir().unwrap();
     // The paths of sockets are logged as they are; slashes make folders of it.
@@ -62,7 +62,7 @@ fn l01_a_secret_in_a_key_of_the_configuration_is_scrubbed_in_every_encoding() {
 }
 
 #[test]
-fn l01_a_secret_on_the_command_line_is_scrubbed_from_what_is_printed() {
+fn l01_a_secret_on_the_command_line_is_scrubbed() {
     for arguments in
         [&["config", "--set", &format!("guard.hosts={APP_KEY}")][..], &[&format!("--{APP_KEY}")], &[APP_KEY]]
     {
@@ -76,7 +76,7 @@ fn l01_a_secret_on_the_command_line_is_scrubbed_from_what_is_printed() {
 }
 
 #[test]
-fn a_secret_instead_of_a_path_on_the_command_line_is_not_shown() {
+fn a_secret_used_as_a_path_argument_is_not_shown() {
     for arguments in [["--set", &format!("upstream.ca_file={APP_KEY}")], ["--config", APP_KEY]] {
         let mut command = program();
         command.arg("check").args(arguments).env("FINICITY_APP_KEY", APP_KEY);

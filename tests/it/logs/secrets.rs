@@ -56,7 +56,7 @@ fn l01_the_usual_flows() {
 }
 
 #[test]
-fn l01_the_log_for_people() {
+fn l01_human_logs() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let variables = [("FINICITY__LOG__LEVEL", "trace"), ("FINICITY__LOG__FORMAT", "human")];
     let mut process = Process::start(serve_command(&upstream, &variables));
@@ -97,7 +97,7 @@ fn l01_through_an_egress_proxy() {
 }
 
 #[test]
-fn l01_l09_token_responses_that_repeat_the_secrets() {
+fn l01_l09_token_responses_that_echo_secrets() {
     let malformed = format!(r#"{{"access_token":"{} with a space","client_secret":"{CLIENT_SECRET}"}}"#, token(1));
     let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{}", token_response(1, 60));
     let redirect =
@@ -134,7 +134,7 @@ fn l01_rejected_credentials() {
 }
 
 #[test]
-fn d08_l01_an_upstream_that_repeats_our_headers() {
+fn d08_l01_an_upstream_that_echoes_our_headers() {
     // The body is the upstream's answer and passes untouched; header fields named like ours do not, and no log has either.
     let upstream = Upstream::start(3600, |request| {
         let authorization = request.headers("authorization")[0];
@@ -158,7 +158,7 @@ fn d08_l01_an_upstream_that_repeats_our_headers() {
 }
 
 #[test]
-fn l01_healing_rotation_and_revocation() {
+fn l01_reauthentication_rotation_and_revocation() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     std::fs::write(&secret, CLIENT_SECRET).unwrap();
@@ -189,7 +189,7 @@ fn l01_healing_rotation_and_revocation() {
 }
 
 #[test]
-fn l01_requests_that_are_cut_off() {
+fn l01_aborted_requests() {
     let gate = Gate::new();
     let upstream = Upstream::start(3600, move |_| Reply::Held(gate.clone(), Vec::new()));
     let variables = [("FINICITY__UPSTREAM__FIRST_BYTE_TIMEOUT", "1s"), ("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "0s")];
@@ -203,7 +203,7 @@ fn l01_requests_that_are_cut_off() {
 }
 
 #[test]
-fn the_scan_finds_what_it_looks_for() {
+fn the_scan_finds_secrets_in_every_encoding() {
     let part = CLIENT_SECRET[3..14].to_owned();
     for form in encodings(CLIENT_SECRET).into_iter().chain([part]) {
         let text = format!("before {form} after");

@@ -79,7 +79,7 @@ fn a_latch_is_reset_within_the_budget_only() {
 }
 
 #[test]
-fn guesses_at_the_admin_token_are_slowed_and_the_right_one_is_not() {
+fn wrong_admin_tokens_are_delayed_and_the_right_one_is_not() {
     const GUESSES: usize = 8;
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);

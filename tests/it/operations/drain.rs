@@ -31,7 +31,7 @@ fn in_flight(proxy: &Proxy, upstream: &Upstream) -> Client {
 }
 
 #[test]
-fn q02_a_request_in_flight_is_finished_and_no_connection_taken_any_more() {
+fn q02_a_drain_finishes_requests_and_accepts_no_connection() {
     for signal in [Signal::TERM, Signal::INT] {
         let gate = Gate::new();
         let upstream = holding(&gate);
@@ -61,7 +61,7 @@ fn q02_a_request_in_flight_is_finished_and_no_connection_taken_any_more() {
 }
 
 #[test]
-fn q02_a_token_that_is_refused_during_the_drain_is_replaced_and_the_request_sent_once_more() {
+fn q02_a_token_refused_during_a_drain_is_replaced() {
     let gate = Gate::new();
     let held = gate.clone();
     let expired = "{\"code\":\"10023\",\"message\":\"Expired (Finicity-App-Token)\"}";
@@ -83,7 +83,7 @@ fn q02_a_token_that_is_refused_during_the_drain_is_replaced_and_the_request_sent
 }
 
 #[test]
-fn q02_an_answer_is_not_lost_to_requests_that_were_sent_ahead() {
+fn q02_a_response_is_not_lost_to_pipelined_requests() {
     let gate = Gate::new();
     let upstream = holding(&gate);
     let mut proxy = Proxy::start(&upstream);
@@ -101,7 +101,7 @@ fn q02_an_answer_is_not_lost_to_requests_that_were_sent_ahead() {
 }
 
 #[test]
-fn q04_idle_connections_are_closed_at_once() {
+fn q04_a_drain_closes_idle_connections_immediately() {
     let upstream = holding(&Gate::new());
     let mut proxy = Proxy::start(&upstream);
     let mut idle: Vec<Client> = (0..100).map(|_| proxy.connect()).collect();
@@ -114,7 +114,7 @@ fn q04_idle_connections_are_closed_at_once() {
 }
 
 #[test]
-fn q03_a_request_that_never_ends_is_cut_off_when_the_drain_timeout_is_over() {
+fn q03_an_unfinished_request_gets_503_at_the_drain_timeout() {
     let gate = Gate::new();
     let upstream = holding(&gate);
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "200ms")]);
@@ -132,7 +132,7 @@ fn q03_a_request_that_never_ends_is_cut_off_when_the_drain_timeout_is_over() {
 }
 
 #[test]
-fn q03_an_answer_that_never_ends_is_cut_off_so_that_it_does_not_look_whole() {
+fn q03_a_response_cut_off_by_a_drain_looks_truncated() {
     let gate = Gate::new();
     let stalled = gate.clone();
     let upstream = Upstream::start(3600, move |_| {
@@ -151,7 +151,7 @@ fn q03_an_answer_that_never_ends_is_cut_off_so_that_it_does_not_look_whole() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once_and_the_aborted_requests_are_counted() {
+fn a_second_signal_aborts_and_counts_requests() {
     let gate = Gate::new();
     let upstream = holding(&gate);
     let mut proxy = Proxy::start(&upstream);
@@ -171,7 +171,7 @@ fn a_second_signal_ends_at_once_and_the_aborted_requests_are_counted() {
 }
 
 #[test]
-fn a_second_signal_without_a_request_in_flight_ends_at_once_with_success() {
+fn a_second_signal_without_requests_exits_0() {
     let upstream = holding(&Gate::new());
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_DELAY", "1h")]);
     let (mut idle, mut unused, mut unfinished) = (proxy.connect(), proxy.connect(), proxy.connect());
@@ -208,7 +208,7 @@ fn signals_within_a_second_count_as_one() {
 }
 
 #[test]
-fn n19_a_stop_during_the_first_token_call_does_not_wait_for_it() {
+fn n19_shutdown_does_not_wait_for_the_first_token_request() {
     let gate = Gate::new();
     let upstream = Upstream::start_raw(move |_| Reply::Held(gate.clone(), Vec::new()));
     let mut proxy = Proxy::launch(&upstream, &[]);

@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 #[test]
-fn probes_and_metrics_tell_how_the_proxy_does() {
+fn probes_and_metrics_show_the_state_of_the_proxy() {
     let upstream = Upstream::start(3600, |request| match request.target() {
         "/aggregation/v1/customers/987654321" => Reply::status(404, "Not Found", "{}"),
         _ => Reply::json("{}"),
@@ -70,7 +70,7 @@ fn probes_and_metrics_tell_how_the_proxy_does() {
 }
 
 #[test]
-fn every_label_value_is_shown_before_its_first_event() {
+fn every_label_value_is_exported_before_its_first_event() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let text = Proxy::start(&upstream).ops().get("/metrics").text();
     let missing: Vec<_> = [
@@ -101,7 +101,7 @@ fn every_label_value_is_shown_before_its_first_event() {
 }
 
 #[test]
-fn l10_metrics_stay_bounded_whatever_is_asked_for() {
+fn l10_metric_cardinality_is_bounded() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -117,7 +117,7 @@ fn l10_metrics_stay_bounded_whatever_is_asked_for() {
 }
 
 #[test]
-fn q12_all_addresses_of_both_families_answer_probes() {
+fn q12_probes_respond_over_ipv4_and_ipv6() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__LISTEN__OPS", "[::]:0")]);
     let mut hosts = vec!["127.0.0.1"];
@@ -132,7 +132,7 @@ fn q12_all_addresses_of_both_families_answer_probes() {
 }
 
 #[test]
-fn the_ops_port_forwards_nothing_and_the_data_port_has_no_probes() {
+fn ops_forwards_nothing_and_the_data_port_has_no_probes() {
     let upstream = Upstream::start(3600, |_| Reply::status(404, "Not Found", "from upstream"));
     let proxy = Proxy::start(&upstream);
     assert_eq!(proxy.ops().get("/aggregation/v1/customers").status, 404);
@@ -142,7 +142,7 @@ fn the_ops_port_forwards_nothing_and_the_data_port_has_no_probes() {
 }
 
 #[test]
-fn the_admin_port_tells_the_status_to_local_programs_only() {
+fn the_admin_port_shows_the_status_to_local_programs_only() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
     let mut admin = crate::support::client::Client::connect(proxy.admin);

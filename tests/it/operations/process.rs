@@ -82,7 +82,7 @@ fn limit(pid: u32, name: &str) -> String {
 }
 
 #[test]
-fn l05_l06_other_processes_of_the_same_user_read_neither_environment_nor_memory() {
+fn l05_l06_other_processes_cannot_read_environment_or_memory() {
     let upstream = upstream();
     open_to_all(upstream.ca_file().parent().unwrap());
     let (_dir, program) = program_for_nobody();
@@ -126,7 +126,7 @@ fn l05_no_signal_leaves_a_core_file() {
 }
 
 #[test]
-fn the_limit_of_open_files_is_raised() {
+fn rlimit_nofile_is_raised() {
     let upstream = upstream();
     let process = Process::start(serve_after("ulimit -S -n 256; ulimit -H -n 512", &upstream));
     let line = process.wait_for_log("the limit of open files");
@@ -141,7 +141,7 @@ fn long(name: &str, length: usize) -> String {
 }
 
 #[test]
-fn l11_replaced_tokens_and_all_but_one_copy_of_the_secret_are_overwritten() {
+fn l11_replaced_tokens_and_secret_copies_are_overwritten() {
     const LENGTHS: [usize; 3] = [600, 900, 300];
     let token = |version: usize| long(&format!("canarytoken{version}-"), LENGTHS[version - 1]);
     // Two tokens that end soon, and one that does not, so that no call is under way while the memory is read.

@@ -30,7 +30,7 @@ fn check_last<S: io::Read + io::Write>(client: &mut Client<S>) {
 }
 
 #[test]
-fn q02_during_the_delay_everybody_is_served_and_told_to_go_elsewhere_and_a_second_signal_ends_it() {
+fn q02_requests_during_the_drain_delay_get_connection_close() {
     let upstream = upstream();
     let dir = tempfile::tempdir().unwrap();
     let both = format!("127.0.0.1:0,unix:{}", dir.path().join("proxy.sock").display());
@@ -61,7 +61,7 @@ fn q02_during_the_delay_everybody_is_served_and_told_to_go_elsewhere_and_a_secon
 }
 
 #[test]
-fn q02_when_the_delay_is_over_nobody_is_let_in_any_more() {
+fn q02_no_connection_is_accepted_after_the_drain_delay() {
     let upstream = upstream();
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_DELAY", "300ms")]);
     let started = Instant::now();
@@ -73,7 +73,7 @@ fn q02_when_the_delay_is_over_nobody_is_let_in_any_more() {
 }
 
 #[test]
-fn q02_what_waits_in_the_kernels_queues_when_the_end_begins_is_served() {
+fn q02_queued_connections_are_served_during_shutdown() {
     let upstream = upstream();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.sock");
@@ -96,7 +96,7 @@ fn q02_what_waits_in_the_kernels_queues_when_the_end_begins_is_served() {
 }
 
 #[test]
-fn q02_more_connections_than_places_in_the_queue_are_served_one_after_the_other() {
+fn q02_queued_connections_over_the_limit_are_served() {
     let upstream = upstream();
     let dir = tempfile::tempdir().unwrap();
     let on_socket = format!("unix:{}", dir.path().join("proxy.sock").display());
@@ -123,7 +123,7 @@ fn check_crowd<S: io::Read + io::Write + Send>(upstream: &Upstream, address: &st
 }
 
 #[test]
-fn q02_a_request_of_which_half_the_head_has_come_is_waited_for() {
+fn q02_a_drain_waits_for_an_unfinished_head() {
     let upstream = upstream();
     let mut proxy = Proxy::start(&upstream);
     let (mut idle, mut new, mut kept) = (proxy.connect(), proxy.connect(), proxy.connect());
@@ -142,7 +142,7 @@ fn q02_a_request_of_which_half_the_head_has_come_is_waited_for() {
 }
 
 #[test]
-fn q02_callers_that_come_and_go_lose_no_request_to_a_rollout() {
+fn q02_a_rollout_fails_no_request_of_new_connections() {
     let upstream = upstream();
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s")]);
     let (address, answered) = (proxy.proxy[0], AtomicUsize::new(0));

@@ -13,7 +13,7 @@ use crate::support::{
 const READING: &str = "SIGHUP: reading the credentials again";
 
 #[test]
-fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain() {
+fn sighup_never_stops_the_process() {
     let (first, last) = (Gate::new(), Gate::new());
     let (held_token, held_answer) = (first.clone(), last.clone());
     let upstream = Upstream::start_raw(move |request| match request.target() {
@@ -47,7 +47,7 @@ fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain
 }
 
 #[test]
-fn q05_a_kill_two_seconds_after_the_term_leaves_nothing_that_the_next_start_stumbles_over() {
+fn q05_a_start_succeeds_after_sigkill_during_a_drain() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let (state, socket, admin) = (path("state"), path("proxy.sock"), path("admin.sock"));

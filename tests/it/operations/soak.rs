@@ -198,7 +198,7 @@ fn round(proxy: &Proxy, upstream: &Upstream, time: Duration, seen: &Mutex<BTreeM
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figures are what a long run is for")]
-fn q16_a_steady_load_with_faults_leaves_nothing_behind() {
+fn q16_a_steady_load_with_faults_leaks_nothing() {
     let time = Duration::from_secs(env::var("SOAK_SECONDS").map_or(6, |seconds| seconds.parse().unwrap()));
     let watch = Arc::new(Watch::default());
     let watching = Arc::clone(&watch);

@@ -39,7 +39,7 @@ fn five_wrong_secrets_lock_the_partner_until_it_is_reset() {
 }
 
 #[test]
-fn several_tokens_live_at_once_and_age_with_the_clock() {
+fn several_tokens_are_valid_at_once_and_expire_by_the_clock() {
     let sandbox = Sandbox::start(&["--token-lifetime", "1h"]);
     let mut first = Caller::new(&sandbox, SANDBOX_ID);
     first.ok(200, "POST", "/sandbox/clock", &json!({"advance": "40m"}));
@@ -55,7 +55,7 @@ fn several_tokens_live_at_once_and_age_with_the_clock() {
 }
 
 #[test]
-fn a_secret_is_rotated_with_and_without_grace() {
+fn a_secret_is_rotated_with_and_without_a_grace_period() {
     let sandbox = Sandbox::start(&[]);
     let mut client = sandbox.connect();
     let rotate = |client: &mut TlsClient, old: &str, new: &str, immediate: bool| {

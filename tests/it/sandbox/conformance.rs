@@ -127,7 +127,7 @@ fn line(label: &str, response: &Response) -> String {
 }
 
 #[test]
-fn every_operation_and_documented_status_is_as_the_vendor_describes() {
+fn every_operation_and_status_matches_the_vendor_schema() {
     let sandbox = Sandbox::start(&[]);
     let mut caller = Caller::new(&sandbox, SANDBOX_ID);
     let mut responses = make_calls(&mut caller);

@@ -102,7 +102,7 @@ fn a_cancelled_flow_adds_nothing() {
 }
 
 #[test]
-fn a_webhook_that_does_not_accept_the_ping_fails_the_link() {
+fn a_webhook_that_rejects_the_ping_fails_the_link() {
     let sandbox = Sandbox::start(&[]);
     let mut caller = Caller::new(&sandbox, SANDBOX_ID);
     let receiver = Receiver::start(500);

@@ -84,11 +84,11 @@ fn check(name: &str, document: &str) {
 }
 
 #[test]
-fn the_recipes_of_the_manual_work() {
+fn the_recipes_in_sandbox_md_work() {
     check("docs/sandbox.md", include_str!("../../../docs/sandbox.md"));
 }
 
 #[test]
-fn the_examples_for_clients_work() {
+fn the_examples_in_clients_md_work() {
     check("docs/clients.md", include_str!("../../../docs/clients.md"));
 }

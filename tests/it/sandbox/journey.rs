@@ -30,7 +30,7 @@ fn finish_in_browser(link: &str) -> Option<String> {
 }
 
 #[test]
-fn a_customer_connects_a_bank_in_a_browser_and_the_service_reads_its_data() {
+fn a_customer_connects_a_bank_in_a_browser() {
     let sandbox = Sandbox::start(&[]);
     let receiver = Receiver::start(200);
     let variables = [("FINICITY__WEBHOOK__LISTEN", "127.0.0.1:0"), ("FINICITY__WEBHOOK__FORWARD_TO", &receiver.url())];

@@ -80,7 +80,7 @@ impl JsonClient for Seeded<'_> {
 }
 
 #[test]
-fn suites_at_once_on_one_proxy_are_kept_apart_by_a_header() {
+fn parallel_suites_on_one_proxy_are_isolated_by_a_header() {
     let sandbox = Sandbox::start(&[]);
     let proxy = sandbox.proxy(SANDBOX_ID, &[]);
     thread::scope(|scope| {
@@ -92,7 +92,7 @@ fn suites_at_once_on_one_proxy_are_kept_apart_by_a_header() {
 }
 
 #[test]
-fn suites_behind_proxies_of_their_own_are_kept_apart_by_the_client_id() {
+fn parallel_suites_on_two_proxies_are_isolated_by_client_id() {
     let sandbox = Sandbox::start(&[]);
     let proxies = ["sandbox-client.one", "sandbox-client.two"].map(|id| sandbox.proxy(id, &[]));
     thread::scope(|scope| {

@@ -75,7 +75,7 @@ fn assert_serves(proxy: &Proxy) {
 }
 
 #[test]
-fn a_version_moved_under_load_fails_no_request() {
+fn a_new_version_under_load_fails_no_request() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     let proxy = start(&upstream, &store.variables_of_user());
     store.wait_for_calls("DescribeSecret", 3);
@@ -103,7 +103,7 @@ fn a_version_moved_under_load_fails_no_request() {
 }
 
 #[test]
-fn permission_to_read_is_enough() {
+fn read_permission_is_enough() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[READ]));
     let proxy = start(&upstream, &store.variables_of_user());
     store.wait_for_calls("GetSecretValue", 3);
@@ -114,7 +114,7 @@ fn permission_to_read_is_enough() {
 }
 
 #[test]
-fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
+fn sighup_polls_immediately_and_a_wrong_secret_is_tried_once() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     let mut variables = store.variables_of_user();
     variables.insert("FINICITY__CREDENTIALS__POLL_INTERVAL".to_owned(), "24h".to_owned());
@@ -190,7 +190,7 @@ fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Store), mend: impl FnOn
 }
 
 #[test]
-fn a_missing_permission_is_named() {
+fn a_missing_permission_is_reported() {
     let parts =
         ["AccessDeniedException", "permit secretsmanager:GetSecretValue on this secret in the policy of its role"];
     let mend = |store: &Store| {
@@ -201,7 +201,7 @@ fn a_missing_permission_is_named() {
 }
 
 #[test]
-fn an_identity_that_aws_does_not_accept_is_reported() {
+fn an_identity_rejected_by_aws_is_reported() {
     let parts = ["AWS does not accept the identity of this process (ExpiredTokenException)", "replace its access key"];
     let mend = |store: &Store| {
         store.forward();
@@ -211,14 +211,14 @@ fn an_identity_that_aws_does_not_accept_is_reported() {
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_reported() {
+fn a_missing_secret_is_reported() {
     let parts =
         ["no such secret in this account and region (ResourceNotFoundException)", "correct credentials.aws.secret"];
     check("not_found", &parts, |store| store.delete(true), |store| store.create(&secret(2)));
 }
 
 #[test]
-fn a_secret_that_is_to_be_deleted_is_reported() {
+fn a_secret_scheduled_for_deletion_is_reported() {
     let mend = |store: &Store| {
         store.restore();
         store.put(&secret(2));
@@ -228,7 +228,7 @@ fn a_secret_that_is_to_be_deleted_is_reported() {
 }
 
 #[test]
-fn a_version_that_lost_its_label_is_reported() {
+fn a_missing_staging_label_is_reported() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     store.put(&secret(2));
     // The first version has this label now, until there is a third.
@@ -242,13 +242,13 @@ fn a_version_that_lost_its_label_is_reported() {
 }
 
 #[test]
-fn text_that_is_not_json_is_reported() {
+fn invalid_json_is_reported() {
     let parts = ["not valid JSON at line 1, column", "store a JSON object such as"];
     check("malformed", &parts, |store| store.put("canary-not-json"), |store| store.put(&secret(2)));
 }
 
 #[test]
-fn a_missing_member_is_named() {
+fn a_missing_member_is_reported() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     let proxy = start(&upstream, &store.variables_of_user());
     store.put(&json!({"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}).to_string());
@@ -271,7 +271,7 @@ fn throttling_is_reported() {
 }
 
 #[test]
-fn a_store_that_cannot_be_reached_is_reported() {
+fn an_unreachable_store_is_reported() {
     let mend = |store: &Store| {
         store.forward();
         store.put(&secret(2));
@@ -280,7 +280,7 @@ fn a_store_that_cannot_be_reached_is_reported() {
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_reported() {
+fn an_untrusted_certificate_is_reported() {
     let parts = [
         "the certificate of AWS Secrets Manager is self-signed or of an authority that is not trusted",
         "set credentials.ca_file",
@@ -293,7 +293,7 @@ fn a_certificate_that_is_not_trusted_is_reported() {
 }
 
 #[test]
-fn an_egress_proxy_is_used_and_its_refusal_reported() {
+fn an_egress_proxy_is_used_and_its_error_reported() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     let egress = EgressProxy::start();
     let mut variables = store.variables_of_user();
@@ -310,7 +310,7 @@ fn an_egress_proxy_is_used_and_its_refusal_reported() {
 }
 
 #[test]
-fn an_identity_that_is_lost_is_reported_and_obtained_again() {
+fn a_lost_identity_is_reported_and_obtained_again() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[]));
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
@@ -329,7 +329,7 @@ fn an_identity_that_is_lost_is_reported_and_obtained_again() {
 }
 
 #[test]
-fn a_refusal_of_sts_is_reported() {
+fn a_rejection_by_sts_is_reported() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[]));
     let token = tempfile::NamedTempFile::new().unwrap();
     fs::write(&token, WEB_IDENTITY).unwrap();
@@ -344,7 +344,7 @@ fn a_refusal_of_sts_is_reported() {
 }
 
 #[test]
-fn a_start_without_an_identity_or_region_says_so() {
+fn a_missing_identity_or_region_is_reported_at_startup() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[]));
     let check = |variables: &BTreeMap<String, String>, expected: &str| {
         let mut command = serve_command(&upstream, &[]);
@@ -359,7 +359,7 @@ fn a_start_without_an_identity_or_region_says_so() {
 }
 
 #[test]
-fn a_start_waits_for_a_store_that_is_down() {
+fn startup_waits_for_an_unavailable_store() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     store.cut();
     let mut command = serve_command(&upstream, &[("FINICITY__AUTH__TOKEN_WAIT", "1ms")]);

@@ -108,7 +108,7 @@ fn a_new_version_under_load_fails_no_request() {
 }
 
 #[test]
-fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
+fn sighup_polls_immediately_and_a_wrong_secret_is_tried_once() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let mut variables = azure.variables_of_managed_identity();
     variables.insert("FINICITY__CREDENTIALS__POLL_INTERVAL".to_owned(), "24h".to_owned());
@@ -129,7 +129,7 @@ fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
 }
 
 #[test]
-fn a_version_that_is_configured_is_the_one_that_is_read() {
+fn the_configured_version_is_read() {
     let (upstream, azure) = (upstream(), Azure::new("canary-not-this-one", MACHINE));
     let version = azure.put(&secret(1));
     azure.put(&secret(2));

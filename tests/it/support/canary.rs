@@ -1,4 +1,4 @@
-//! Scans text for secrets, in every encoding and in parts.
+//! Scans text for secrets, their encodings and parts of them.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::{
     WEBHOOK_SECRET,
 };
 
-/// What no output may hold.
+/// Values that must not appear in any output.
 const CANARIES: [&str; 9] = [
     CLIENT_ID,
     CLIENT_SECRET,
@@ -20,7 +20,7 @@ const CANARIES: [&str; 9] = [
     LINK_SIGNATURE,
 ];
 
-/// The minimum length of a part of a secret that does not occur by accident.
+/// The minimum length of a part of a secret that cannot occur by chance.
 const PART_LENGTH: usize = 10;
 
 /// Every encoding that a secret could be output in.
@@ -85,7 +85,7 @@ pub fn scan(source: &str, text: &str) {
         for form in encodings.iter().map(String::as_str).chain(parts(secret)) {
             if let Some(at) = text.find(form) {
                 let start = (0..=at.saturating_sub(200)).rev().find(|start| text.is_char_boundary(*start)).unwrap_or(0);
-                panic!("{source} holds {secret:?} as {form:?}: …{}", &text[start..at + form.len()]);
+                panic!("{source} contains {secret:?} as {form:?}: …{}", &text[start..at + form.len()]);
             }
         }
     }

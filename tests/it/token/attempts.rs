@@ -40,7 +40,7 @@ fn hanging() -> Upstream {
 }
 
 #[test]
-fn after_a_cut_response_a_probe_comes_before_the_next_attempt() {
+fn a_probe_precedes_the_next_attempt_after_a_cut_response() {
     let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let noted = Arc::clone(&times);
     let upstream = Upstream::start_raw(move |request| {
@@ -76,7 +76,7 @@ fn after_a_cut_response_a_probe_comes_before_the_next_attempt() {
 }
 
 #[test]
-fn a_process_that_ends_during_an_attempt_does_not_make_another() {
+fn an_attempt_interrupted_by_an_exit_is_not_repeated() {
     let upstream = hanging();
     let state = tempfile::tempdir().unwrap();
     for (probes, signal) in [Signal::KILL, Signal::TERM, Signal::KILL].into_iter().enumerate() {
@@ -90,7 +90,7 @@ fn a_process_that_ends_during_an_attempt_does_not_make_another() {
 }
 
 #[test]
-fn processes_that_share_a_directory_make_one_attempt_together() {
+fn processes_that_share_a_state_dir_make_one_attempt() {
     let (gate, held) = (Gate::new(), Gate::new());
     let open = gate.clone();
     let upstream = Upstream::start_raw(move |request| {
@@ -125,7 +125,7 @@ fn an_attempt_that_cannot_be_recorded_is_not_sent() {
 }
 
 #[test]
-fn proven_credentials_are_tried_at_once_after_a_restart() {
+fn proven_credentials_are_tried_immediately_after_a_restart() {
     let (state, gate) = (tempfile::tempdir().unwrap(), Gate::new());
     let first = std::sync::atomic::AtomicBool::new(true);
     let upstream = Upstream::start_raw(move |_| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
@@ -172,7 +172,7 @@ fn a_request_that_was_not_sent_is_not_an_attempt() {
 }
 
 #[test]
-fn a_response_that_does_not_end_is_an_unknown_outcome_and_a_complete_one_is_none() {
+fn only_an_incomplete_response_is_an_unknown_outcome() {
     let unknown: [&[u8]; 8] = [
         b"",
         b"HTTP/1.1 100 Continue\r\n\r\n",
@@ -204,7 +204,7 @@ fn a_response_that_does_not_end_is_an_unknown_outcome_and_a_complete_one_is_none
 }
 
 #[test]
-fn a_rejection_whose_body_is_cut_is_a_rejection() {
+fn a_rejection_with_a_truncated_body_is_a_rejection() {
     let upstream =
         Upstream::start_raw(|_| Reply::Cut(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 9\r\n\r\n{}".to_vec()));
     let state = tempfile::tempdir().unwrap();
@@ -228,7 +228,7 @@ fn a_rejection_at_the_end_of_a_large_response_is_read() {
 }
 
 #[test]
-fn a_response_that_is_too_large_to_read_is_an_unknown_outcome() {
+fn an_oversized_response_is_an_unknown_outcome() {
     for status in [200, 500] {
         // Its end is not read, and may say that the account is locked.
         let body = format!(r#"{{"message":"{}","code":24302}}"#, "x".repeat(1100 * 1024));
@@ -238,7 +238,7 @@ fn a_response_that_is_too_large_to_read_is_an_unknown_outcome() {
 }
 
 #[test]
-fn a_probe_whose_response_ends_with_the_connection_is_answered() {
+fn a_close_delimited_probe_response_is_accepted() {
     // Without a close_notify of TLS, as some gateways end a response of unknown length.
     let first = std::sync::atomic::AtomicBool::new(true);
     let upstream = Upstream::start_raw(move |request| match is_probe(request) {

@@ -87,7 +87,7 @@ fn check(upstream: &Upstream, variables: &[(&str, &str)], parts: &[&str]) -> Str
 }
 
 #[test]
-fn a_token_endpoint_that_cannot_be_reached_is_named_with_the_reason() {
+fn an_unreachable_token_endpoint_is_reported_with_the_reason() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let (dead, closing) = (ClosedPort::new(), sending(b""));
     // A fatal alert, handshake_failure; and a server of plain HTTP.
@@ -112,7 +112,7 @@ fn a_token_endpoint_that_cannot_be_reached_is_named_with_the_reason() {
 }
 
 #[test]
-fn a_connection_that_is_not_answered_is_named_with_its_time_limit() {
+fn a_connection_timeout_is_reported_with_its_limit() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
@@ -121,14 +121,14 @@ fn a_connection_that_is_not_answered_is_named_with_its_time_limit() {
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_named_with_the_endpoint() {
+fn an_untrusted_certificate_is_reported_with_the_endpoint() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     upstream.use_untrusted_certificate();
     check(&upstream, &[], &[&upstream.authority(), "not trusted", "check upstream.ca_file"]);
 }
 
 #[test]
-fn an_egress_proxy_that_makes_no_tunnel_is_named_with_its_status() {
+fn an_egress_proxy_error_is_reported_with_its_status() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let egress = EgressProxy::start();
     let address = format!("the egress proxy 127.0.0.1:{}", port(&egress.url()));
@@ -151,7 +151,7 @@ fn an_egress_proxy_that_makes_no_tunnel_is_named_with_its_status() {
 }
 
 #[test]
-fn an_unexpected_response_is_named_with_what_came() {
+fn an_unexpected_response_is_reported_with_its_status() {
     for (status, body, parts) in [
         (403, "canary text", ["answered 403: it forbids", "; check "]),
         (404, "", ["answered 404: ", "auth.token_path"]),
@@ -170,7 +170,7 @@ fn an_unexpected_response_is_named_with_what_came() {
 }
 
 #[test]
-fn a_response_that_breaks_off_is_named_with_how() {
+fn a_truncated_response_is_reported_with_the_cause() {
     let upstream = Upstream::start_raw(|_| Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}".to_vec()));
     check(&upstream, &[], &["the connection to the token endpoint ", &upstream.authority(), " broke: ", "; check "]);
     let upstream = Upstream::start_raw(|_| Reply::Bytes(b"canary text\r\n\r\n".to_vec()));
@@ -179,7 +179,7 @@ fn a_response_that_breaks_off_is_named_with_how() {
 }
 
 #[test]
-fn an_error_stays_in_the_status_after_its_end() {
+fn a_resolved_error_stays_in_the_status() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
     let page = proxy.ops().get("/readyz?verbose").text();

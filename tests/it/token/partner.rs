@@ -28,7 +28,7 @@ fn vendor() -> Upstream {
 }
 
 #[test]
-fn partner_credentials_choose_what_the_vendor_documents() {
+fn partner_credentials_select_partner_authentication() {
     let upstream = vendor();
     let (process, address) = start(&upstream, &[]);
     let lines = ["Finicity-App-Token: evil", "Authorization: Bearer evil"];
@@ -46,7 +46,7 @@ fn partner_credentials_choose_what_the_vendor_documents() {
 }
 
 #[test]
-fn the_headers_of_australia_are_a_matter_of_configuration() {
+fn header_names_of_australia_are_configurable() {
     let upstream = vendor();
     let names = [("FINICITY__AUTH__APP_KEY_HEADER", "App-Key"), ("FINICITY__AUTH__TOKEN_HEADER", "App-Token")];
     let (_process, address) = start(&upstream, &names);
@@ -63,7 +63,7 @@ fn the_headers_of_australia_are_a_matter_of_configuration() {
 }
 
 #[test]
-fn both_credentials_at_once_need_a_word() {
+fn two_kinds_of_credentials_need_auth_scheme() {
     let upstream = vendor();
     let both = [("FINICITY_PARTNER_ID", CLIENT_ID), ("FINICITY_PARTNER_SECRET", CLIENT_SECRET)];
     let mut process = Process::start(serve_command(&upstream, &both));
@@ -74,7 +74,7 @@ fn both_credentials_at_once_need_a_word() {
 }
 
 #[test]
-fn oauth2_can_be_spoken_as_the_rfc_has_it() {
+fn oauth2_supports_form_and_basic_encodings() {
     for (encoding, authorization, body) in [
         (
             "form",
@@ -94,7 +94,7 @@ fn oauth2_can_be_spoken_as_the_rfc_has_it() {
 }
 
 #[test]
-fn the_operations_whose_description_names_further_headers_get_all_four() {
+fn extra_headers_are_sent_to_operations_that_document_them() {
     const NAMED: &str = "/data-sharing-consents";
     const OTHER: &str = "/aggregation/v1/customers";
     for (extra_headers, expected) in [
@@ -123,7 +123,7 @@ fn the_operations_whose_description_names_further_headers_get_all_four() {
 }
 
 #[test]
-fn an_oauth2_token_is_sent_under_its_own_name_only() {
+fn an_oauth2_token_is_sent_in_authorization_only() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = crate::support::process::Proxy::start_with(&upstream, &[("FINICITY__AUTH__EXTRA_HEADERS", "always")]);
     assert_eq!(proxy.connect().get("/data-sharing-consents").status, 200);

@@ -104,7 +104,7 @@ fn p05_p08_a_secret_swapped_under_load_fails_no_request() {
 }
 
 #[test]
-fn the_source_is_named_by_check_status_and_readiness() {
+fn check_status_and_readiness_name_the_source() {
     let mount = tempfile::tempdir().unwrap();
     swap(mount.path(), 1, "one");
     let upstream = upstream(&["one"]);
@@ -132,7 +132,7 @@ fn the_source_is_named_by_check_status_and_readiness() {
 }
 
 #[test]
-fn d01_a_request_that_is_sent_again_has_the_credentials_of_one_scheme_alone() {
+fn d01_a_resent_request_has_credentials_of_one_scheme_only() {
     const OAUTH2: [(&str, &str); 3] = [("client_id", "id"), ("client_secret", "one-secret"), ("app_key", "key-oauth2")];
     const PARTNER: [(&str, &str); 3] =
         [("partner_id", "id"), ("partner_secret", "two-secret"), ("app_key", "key-partner")];
@@ -172,7 +172,7 @@ fn d01_a_request_that_is_sent_again_has_the_credentials_of_one_scheme_alone() {
 }
 
 #[test]
-fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_stays_in_use() {
+fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_kept() {
     let mount = tempfile::tempdir().unwrap();
     swap(mount.path(), 1, "one");
     let upstream = upstream(&["one"]);
@@ -190,7 +190,7 @@ fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_stays_in_use() {
 }
 
 #[test]
-fn p02_a_secret_that_becomes_unusable_is_told_and_the_old_one_stays_in_use() {
+fn p02_an_unusable_new_secret_is_logged_and_the_old_one_kept() {
     let mount = tempfile::tempdir().unwrap();
     swap(mount.path(), 1, "one");
     let upstream = upstream(&["one"]);
@@ -210,7 +210,7 @@ fn p02_a_secret_that_becomes_unusable_is_told_and_the_old_one_stays_in_use() {
 }
 
 #[test]
-fn p09_sighup_reads_files_named_by_variables_again() {
+fn p09_sighup_rereads_files_named_by_variables() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     let key = dir.path().join("key");
@@ -232,7 +232,7 @@ fn p09_sighup_reads_files_named_by_variables_again() {
 }
 
 #[test]
-fn n18_a_rejection_outlives_the_process() {
+fn n18_a_rejection_survives_a_restart() {
     let state = tempfile::tempdir().unwrap();
     let dir = state.path().join("state").display().to_string();
     let answers = Mutex::new(0);
@@ -259,7 +259,7 @@ fn n18_a_rejection_outlives_the_process() {
 }
 
 #[test]
-fn n18_a_rejection_that_comes_while_the_process_ends_is_remembered() {
+fn n18_a_rejection_during_shutdown_is_recorded() {
     let state = tempfile::tempdir().unwrap();
     let dir = state.path().display().to_string();
     let gate = Gate::new();
@@ -279,7 +279,7 @@ fn n18_a_rejection_that_comes_while_the_process_ends_is_remembered() {
 }
 
 #[test]
-fn a_state_that_cannot_be_used_ends_the_start_rather_than_forget_a_rejection() {
+fn an_unusable_state_file_fails_startup() {
     let state = tempfile::tempdir().unwrap();
     fs::write(state.path().join("lockout.json"), "{ damaged").unwrap();
     let upstream = upstream(&[]);

@@ -29,7 +29,7 @@ const LISTEN: (&str, &str) = ("FINICITY__WEBHOOK__LISTEN", "127.0.0.1:3467");
 const FORWARD_TO: (&str, &str) = ("FINICITY__WEBHOOK__FORWARD_TO", "http://127.0.0.1:8080/webhooks");
 
 #[test]
-fn a_webhook_listener_needs_a_service_on_this_machine_and_a_key() {
+fn a_webhook_listener_needs_a_local_service_and_a_secret() {
     for (credentials, variables, expected) in [
         (&PARTNER, vec![LISTEN, FORWARD_TO], None),
         (&PARTNER, vec![FORWARD_TO], None),
@@ -72,7 +72,7 @@ fn a_webhook_listener_needs_a_service_on_this_machine_and_a_key() {
 }
 
 #[test]
-fn serve_refuses_what_check_refuses() {
+fn serve_rejects_the_configuration_that_check_rejects() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut process = Process::start(serve_command(&upstream, &[LISTEN, FORWARD_TO]));
     assert_eq!(process.wait().code(), Some(78));

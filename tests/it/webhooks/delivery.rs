@@ -6,7 +6,7 @@ use crate::support::{
     CLIENT_SECRET,
     client::Client,
     process::{Proxy, partner_command},
-    service::{Answer, Service, event, post, post_signed, sign},
+    service::{Reaction, Service, event, post, post_signed, sign},
     upstream::{Reply, Upstream},
 };
 
@@ -78,7 +78,7 @@ fn a_genuine_event_is_forwarded_byte_for_byte_and_marked() {
 }
 
 #[test]
-fn what_is_not_genuine_is_refused_and_told_of() {
+fn a_forged_event_is_rejected_and_logged() {
     let upstream = vendor();
     let service = Service::start(&[]);
     let proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__BODY_BYTES", "2000")]);
@@ -141,14 +141,14 @@ fn a_ping_needs_no_service() {
 }
 
 #[test]
-fn no_event_is_lost_and_none_is_forwarded_again_after_a_2xx() {
+fn an_event_is_forwarded_until_the_service_accepts_it() {
     let upstream = vendor();
     let service = Service::start(&[
-        Answer::Status(500),
-        Answer::Close,
-        Answer::Status(404),
-        Answer::Status(302),
-        Answer::Status(204),
+        Reaction::Status(500),
+        Reaction::Close,
+        Reaction::Status(404),
+        Reaction::Status(302),
+        Reaction::Status(204),
     ]);
     let proxy = start(&upstream, &service, &[]);
     let address = proxy.webhook.unwrap();
@@ -165,9 +165,9 @@ fn no_event_is_lost_and_none_is_forwarded_again_after_a_2xx() {
 }
 
 #[test]
-fn a_slow_service_is_given_up_and_the_event_sent_again() {
+fn a_slow_service_times_out_and_the_event_is_resent() {
     let upstream = vendor();
-    let service = Service::start(&[Answer::Held(200)]);
+    let service = Service::start(&[Reaction::Held(200)]);
     let proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__TIMEOUT", "100ms")]);
     assert_eq!(post_signed(proxy.webhook.unwrap(), CLIENT_SECRET, &event(1)), 504);
     service.release();
@@ -177,9 +177,9 @@ fn a_slow_service_is_given_up_and_the_event_sent_again() {
 }
 
 #[test]
-fn a_delivery_goes_on_when_its_sender_leaves() {
+fn a_delivery_continues_after_the_sender_disconnects() {
     let upstream = vendor();
-    let service = Service::start(&[Answer::Held(200)]);
+    let service = Service::start(&[Reaction::Held(200)]);
     let proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__TIMEOUT", "60s")]);
     let address = proxy.webhook.unwrap();
     let body = event(1);
@@ -201,9 +201,9 @@ fn a_delivery_goes_on_when_its_sender_leaves() {
 }
 
 #[test]
-fn a_drain_finishes_the_events_under_way() {
+fn a_drain_finishes_events_in_flight() {
     let upstream = vendor();
-    let service = Service::start(&[Answer::Held(200)]);
+    let service = Service::start(&[Reaction::Held(200)]);
     let mut proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__TIMEOUT", "60s")]);
     let address = proxy.webhook.unwrap();
     let body = event(1);
@@ -224,7 +224,7 @@ fn a_drain_finishes_the_events_under_way() {
 }
 
 #[test]
-fn requests_beyond_the_rate_are_turned_away() {
+fn requests_over_the_rate_limit_get_429() {
     let upstream = vendor();
     let service = Service::start(&[]);
     let proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__RATE", "1")]);

@@ -8,7 +8,7 @@ use crate::support::{
     CLIENT_SECRET,
     client::Client,
     process::{Proxy, partner_command},
-    service::{Answer, Service, event, post_signed, sign},
+    service::{Reaction, Service, event, post_signed, sign},
     upstream::{Reply, Upstream},
 };
 
@@ -23,7 +23,7 @@ fn start(upstream: &Upstream, service: &Service, state_dir: &Path) -> Proxy {
 }
 
 #[test]
-fn a_replay_is_known_after_a_restart() {
+fn a_replay_is_detected_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let upstream = Upstream::start_partner(|_| Reply::json("{}"));
     let service = Service::start(&[]);
@@ -51,10 +51,10 @@ fn a_replay_is_known_after_a_restart() {
 }
 
 #[test]
-fn an_event_whose_acknowledgement_is_lost_with_the_process_is_forwarded_again() {
+fn an_unacknowledged_event_is_forwarded_again_after_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let upstream = Upstream::start_partner(|_| Reply::json("{}"));
-    let service = Service::start(&[Answer::Held(200)]);
+    let service = Service::start(&[Reaction::Held(200)]);
     let mut proxy = start(&upstream, &service, dir.path());
     let body = event(1);
     let mut sender = Client::connect(proxy.webhook.unwrap());

@@ -18,7 +18,7 @@ fn listen(service: &Service) -> [(&str, &str); 2] {
 }
 
 #[test]
-fn both_secrets_are_accepted_after_a_rotation_of_the_partner_secret() {
+fn both_secrets_are_accepted_after_a_partner_secret_rotation() {
     let dir = tempfile::tempdir().unwrap();
     let secret_file = dir.path().join("secret");
     fs::write(&secret_file, CLIENT_SECRET).unwrap();
@@ -40,7 +40,7 @@ fn both_secrets_are_accepted_after_a_rotation_of_the_partner_secret() {
 }
 
 #[test]
-fn a_previous_secret_that_is_given_is_accepted() {
+fn a_configured_previous_secret_is_accepted() {
     let upstream = Upstream::start_partner(|_| Reply::json("{}"));
     let service = Service::start(&[]);
     let previous = [("FINICITY_WEBHOOK_SECRET_PREVIOUS", WEBHOOK_SECRET)];
@@ -51,7 +51,7 @@ fn a_previous_secret_that_is_given_is_accepted() {
 }
 
 #[test]
-fn the_webhook_secret_takes_the_place_of_the_partner_secret_and_its_file_is_followed() {
+fn the_webhook_secret_replaces_the_partner_secret() {
     let dir = tempfile::tempdir().unwrap();
     let secret_file = dir.path().join("secret");
     fs::write(&secret_file, format!("{WEBHOOK_SECRET}\n")).unwrap();

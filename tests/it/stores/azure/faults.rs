@@ -50,25 +50,25 @@ fn serve_again(azure: &Azure) {
 }
 
 #[test]
-fn a_missing_role_is_named() {
+fn a_missing_role_is_reported() {
     let parts = ["may not read it (ForbiddenByRbac)", "assign the role \\\"Key Vault Secrets User\\\""];
     check("identity_refused", &parts, |azure| azure.fail(403, "Forbidden", Some("ForbiddenByRbac")), serve_again);
 }
 
 #[test]
-fn a_missing_access_policy_is_named() {
+fn a_missing_access_policy_is_reported() {
     let parts = ["may not read it (AccessDenied)", "permit it `get` on secrets in an access policy"];
     check("identity_refused", &parts, |azure| azure.fail(403, "Forbidden", Some("AccessDenied")), serve_again);
 }
 
 #[test]
-fn an_identity_that_the_vault_does_not_accept_is_reported() {
+fn an_identity_rejected_by_the_vault_is_reported() {
     let parts = ["Azure Key Vault does not accept the identity of this process (Unauthorized)", "AZURE_TENANT_ID"];
     check("identity_refused", &parts, |azure| azure.fail(401, "Unauthorized", None), serve_again);
 }
 
 #[test]
-fn a_refusal_of_entra_is_reported() {
+fn a_rejection_by_entra_is_reported() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_workload());
     azure.refuse_tokens(
@@ -85,7 +85,7 @@ fn a_refusal_of_entra_is_reported() {
 }
 
 #[test]
-fn an_identity_that_is_lost_is_reported_and_obtained_again() {
+fn a_lost_identity_is_reported_and_obtained_again() {
     let parts =
         ["this machine has no managed identity", "(invalid_request, HTTP status 400)", "assign a managed identity"];
     let fail = |azure: &Azure| {
@@ -96,7 +96,7 @@ fn an_identity_that_is_lost_is_reported_and_obtained_again() {
 }
 
 #[test]
-fn a_token_file_that_is_lost_is_reported() {
+fn a_missing_token_file_is_reported() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_workload());
     azure.remove_assertion();
@@ -109,7 +109,7 @@ fn a_token_file_that_is_lost_is_reported() {
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_reported() {
+fn a_missing_secret_is_reported() {
     let mend = |azure: &Azure| {
         azure.recover();
         azure.put(&secret(2));
@@ -119,14 +119,14 @@ fn a_secret_that_is_not_there_is_reported() {
 }
 
 #[test]
-fn a_version_that_is_disabled_is_reported() {
+fn a_disabled_version_is_reported() {
     let parts = ["its version is disabled (SecretDisabled)", "--enabled true"];
     let disable = |azure: &Azure| azure.set_attributes(json!({"enabled": false}));
     check("version_unavailable", &parts, disable, |azure| drop(azure.put(&secret(2))));
 }
 
 #[test]
-fn a_version_that_is_not_active_yet_is_reported() {
+fn a_version_not_yet_active_is_reported() {
     let parts = ["its activation date is in the future", "change the activation date"];
     let fail = |azure: &Azure| drop(azure.put_with(&secret(2), json!({"enabled": true, "nbf": NOW + 1})));
     let mend = |azure: &Azure| azure.set_attributes(json!({"enabled": true, "nbf": NOW, "exp": NOW + 1}));
@@ -134,21 +134,21 @@ fn a_version_that_is_not_active_yet_is_reported() {
 }
 
 #[test]
-fn a_version_that_has_expired_is_reported() {
+fn an_expired_version_is_reported() {
     let parts = ["its expiration date has passed", "store a new version"];
     let expire = |azure: &Azure| azure.set_attributes(json!({"enabled": true, "nbf": NOW - 1, "exp": NOW}));
     check("version_unavailable", &parts, expire, |azure| drop(azure.put(&secret(2))));
 }
 
 #[test]
-fn text_that_is_not_json_is_reported() {
+fn invalid_json_is_reported() {
     let parts = ["not valid JSON at line 1, column", "store a JSON object such as"];
     let mend = |azure: &Azure| drop(azure.put(&secret(2)));
     check("malformed", &parts, |azure| drop(azure.put("canary-not-json")), mend);
 }
 
 #[test]
-fn a_missing_member_is_named() {
+fn a_missing_member_is_reported() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_managed_identity());
     azure.put(&json!({"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}).to_string());
@@ -167,7 +167,7 @@ fn throttling_is_reported() {
 }
 
 #[test]
-fn throttling_of_instance_metadata_is_reported_at_once() {
+fn metadata_throttling_is_reported_immediately() {
     let parts = ["the endpoint of managed identities limits the rate of requests (HTTP status 429)"];
     let fail = |azure: &Azure| {
         azure.refuse_tokens(429, &json!({}));
@@ -177,24 +177,24 @@ fn throttling_of_instance_metadata_is_reported_at_once() {
 }
 
 #[test]
-fn a_failure_of_the_vault_is_reported() {
+fn a_vault_error_is_reported() {
     let parts = ["Azure Key Vault failed (ServiceUnavailable)", "status page"];
     check("unreachable", &parts, |azure| azure.fail(503, "ServiceUnavailable", None), serve_again);
 }
 
 #[test]
-fn a_vault_that_cannot_be_reached_is_reported() {
+fn an_unreachable_vault_is_reported() {
     check("unreachable", &["Azure Key Vault did not respond", "firewalls"], Azure::cut, serve_again);
 }
 
 #[test]
-fn the_firewall_of_the_vault_is_named() {
+fn a_block_by_the_vault_firewall_is_reported() {
     let parts = ["the firewall of the vault does not permit the address of this process (ForbiddenByFirewall)"];
     check("unreachable", &parts, |azure| azure.fail(403, "Forbidden", Some("ForbiddenByFirewall")), serve_again);
 }
 
 #[test]
-fn a_refusal_of_the_egress_proxy_is_reported() {
+fn an_egress_proxy_error_is_reported() {
     let parts = ["cannot be reached: the egress proxy did not open a tunnel", "credentials.egress_proxy"];
     let mend = |azure: &Azure| {
         azure.put(&secret(2));
@@ -204,7 +204,7 @@ fn a_refusal_of_the_egress_proxy_is_reported() {
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_reported() {
+fn an_untrusted_certificate_is_reported() {
     let parts = [
         "the certificate of Azure Key Vault is self-signed or of an authority that is not trusted",
         "set credentials.ca_file",
@@ -229,7 +229,7 @@ fn check_start(azure: &Azure, variables: &BTreeMap<String, String>, expected: &s
 }
 
 #[test]
-fn a_start_without_an_identity_says_so() {
+fn a_missing_identity_is_reported_at_startup() {
     let azure = Azure::new(&secret(1), MACHINE);
     let mut variables = azure.variables();
     let closed = ClosedPort::new().url().replace("https", "http");
@@ -249,7 +249,7 @@ fn a_start_without_an_identity_says_so() {
 }
 
 #[test]
-fn no_token_goes_to_a_host_outside_the_domain_of_its_challenge() {
+fn no_token_is_sent_outside_the_domain_of_the_challenge() {
     let azure = Azure::new(&secret(1), Endpoint::AppService);
     for resource in ["https://vault.azure.cn", "https://ault.azure.net", "https://azure.net.evil.test", "nonsense"] {
         azure.challenge_for(resource);

@@ -26,7 +26,7 @@ fn a_service_account_exchanges_its_token_at_entra() {
 }
 
 #[test]
-fn a_machine_has_its_identity_from_instance_metadata() {
+fn a_machine_identity_comes_from_instance_metadata() {
     for client in [None, Some(CLIENT)] {
         let (upstream, azure) = (upstream(), Azure::new(&secret(1), Endpoint::Imds(client)));
         let proxy = start(&upstream, &azure.variables_of_managed_identity());
@@ -38,7 +38,7 @@ fn a_machine_has_its_identity_from_instance_metadata() {
 }
 
 #[test]
-fn app_service_names_the_endpoint_of_its_identity() {
+fn app_service_provides_the_identity_endpoint() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), Endpoint::AppService));
     let proxy = start(&upstream, &azure.variables_of_managed_identity());
     azure.put(&secret(2));
@@ -48,7 +48,7 @@ fn app_service_names_the_endpoint_of_its_identity() {
 }
 
 #[test]
-fn a_token_that_was_revoked_is_replaced_without_a_failure() {
+fn a_revoked_token_is_replaced_without_a_failure() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_workload());
     // The kubelet replaced the token in the file meanwhile.

@@ -48,7 +48,7 @@ fn check_error(fault: &str, status: u16, code: &'static str, parts: &[&str]) {
 }
 
 #[test]
-fn a_missing_permission_is_named() {
+fn a_missing_permission_is_reported() {
     let parts = [
         "may not read it (PERMISSION_DENIED, IAM_PERMISSION_DENIED)",
         "grant it roles/secretmanager.secretAccessor on this secret",
@@ -57,12 +57,12 @@ fn a_missing_permission_is_named() {
 }
 
 #[test]
-fn an_identity_that_google_does_not_accept_is_reported() {
+fn an_identity_rejected_by_google_is_reported() {
     check_error("identity_refused", 401, "UNAUTHENTICATED", &["Google does not accept the identity of this process"]);
 }
 
 #[test]
-fn an_identity_that_is_lost_is_reported_and_obtained_again() {
+fn a_lost_identity_is_reported_and_obtained_again() {
     let lose = |google: &Google| {
         google.revoke();
         google.override_with("metadata", Override::Cut);
@@ -71,7 +71,7 @@ fn an_identity_that_is_lost_is_reported_and_obtained_again() {
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_reported() {
+fn a_missing_secret_is_reported() {
     let parts = ["there is no such secret, or it has no version (NOT_FOUND)", "correct credentials.gcp.secret"];
     let create_again = |google: &Google| google.state().created = 2;
     check("not_found", &parts, |google| google.state().versions.clear(), create_again);
@@ -90,7 +90,7 @@ fn a_disabled_version_is_reported() {
 }
 
 #[test]
-fn a_destroyed_version_is_reported_to_a_reader_too() {
+fn a_destroyed_version_is_reported_without_get_permission() {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     google.permit(&[ACCESS]);
     let proxy = start(&upstream, &google, &[]);
@@ -100,7 +100,7 @@ fn a_destroyed_version_is_reported_to_a_reader_too() {
 }
 
 #[test]
-fn text_that_is_not_json_is_reported() {
+fn invalid_json_is_reported() {
     let parts = ["not valid JSON at line 1, column", "store a JSON object such as"];
     check("malformed", &parts, |google| google.add("canary-not-json"), |_| {});
 }
@@ -115,7 +115,7 @@ fn a_binary_value_is_reported() {
 }
 
 #[test]
-fn a_missing_member_is_named() {
+fn a_missing_member_is_reported() {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     let proxy = start(&upstream, &google, &[]);
     google.add(&json!({"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}).to_string());
@@ -145,18 +145,18 @@ fn throttling_is_reported() {
 }
 
 #[test]
-fn a_store_that_fails_is_reported() {
+fn a_store_error_is_reported() {
     check_error("unreachable", 503, "UNAVAILABLE", &["Google Secret Manager failed (UNAVAILABLE)", "wait"]);
 }
 
 #[test]
-fn a_store_that_cannot_be_reached_is_reported() {
+fn an_unreachable_store_is_reported() {
     let parts = ["Google Secret Manager did not respond", "firewalls"];
     check("unreachable", &parts, |google| google.override_with("store", Override::Cut), Google::mend);
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_reported() {
+fn an_untrusted_certificate_is_reported() {
     let parts = [
         "the certificate of Google Secret Manager is self-signed or of an authority that is not trusted",
         "set credentials.ca_file",
@@ -165,7 +165,7 @@ fn a_certificate_that_is_not_trusted_is_reported() {
 }
 
 #[test]
-fn a_refusal_of_the_egress_proxy_is_reported() {
+fn an_egress_proxy_error_is_reported() {
     let (upstream, google, egress) = (upstream(), Google::start(&secret(1)), EgressProxy::start());
     google.permit(&[GET, ACCESS]);
     let proxy = start(&upstream, &google, &[("FINICITY__CREDENTIALS__EGRESS_PROXY", &egress.url())]);

@@ -50,7 +50,7 @@ fn a_new_version_under_load_fails_no_request() {
 }
 
 #[test]
-fn the_role_of_a_reader_is_enough() {
+fn the_secret_accessor_role_is_enough() {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     google.permit(&[ACCESS]);
     let proxy = start(&upstream, &google, &[]);
@@ -64,7 +64,7 @@ fn the_role_of_a_reader_is_enough() {
 }
 
 #[test]
-fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
+fn sighup_polls_immediately_and_a_wrong_secret_is_tried_once() {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     let proxy = start(&upstream, &google, &[("FINICITY__CREDENTIALS__POLL_INTERVAL", "24h")]);
     google.add(&secret(9));
@@ -82,7 +82,7 @@ fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
 }
 
 #[test]
-fn a_secret_that_begins_again_at_version_1_is_another_one() {
+fn a_secret_recreated_at_version_1_is_a_change() {
     for permissions in [&["secretmanager.versions.get", ACCESS][..], &[ACCESS]] {
         let google = Google::start(&secret(1));
         google.permit(permissions);
@@ -97,7 +97,7 @@ fn a_secret_that_begins_again_at_version_1_is_another_one() {
 }
 
 #[test]
-fn a_version_by_number_stays() {
+fn a_version_given_by_number_is_pinned() {
     let google = Google::start(&secret(1));
     google.add(&secret(2));
     let mut source = Source::with(&google, google.ambient(), |_, gcp| gcp.version = "1".to_owned());
@@ -106,7 +106,7 @@ fn a_version_by_number_stays() {
 }
 
 #[test]
-fn nothing_of_key_and_tokens_is_logged_at_trace() {
+fn no_key_or_token_is_logged_at_trace() {
     let (upstream, google, dir) = (upstream(), Google::start(&secret(1)), tempfile::tempdir().unwrap());
     let file = dir.path().join("key.json");
     fs::write(&file, key_file().to_string()).unwrap();
@@ -139,7 +139,7 @@ fn nothing_of_key_and_tokens_is_logged_at_trace() {
 }
 
 #[test]
-fn a_check_of_the_configuration_calls_no_server() {
+fn check_contacts_no_server() {
     let run = |secret: &str| {
         let mut command = program();
         command

@@ -35,7 +35,7 @@ fn step<'a>(report: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
-fn a_fault_of_the_store_fails_its_step_with_the_remedy() {
+fn a_store_fault_fails_its_step_with_a_remedy() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));

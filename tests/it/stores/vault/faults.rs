@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[test]
-fn a_policy_that_forbids_is_named_by_its_path() {
+fn a_missing_policy_is_reported_with_its_path() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     let auth = server.app_role(dir.path(), &json!({}));
@@ -35,7 +35,7 @@ fn a_policy_that_forbids_is_named_by_its_path() {
 }
 
 #[test]
-fn a_deleted_and_a_destroyed_version_are_unavailable_and_another_is_read() {
+fn deleted_and_destroyed_versions_are_unavailable() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     let mut source = Source::new(&server.url(), server.app_role(dir.path(), &json!({})));
@@ -53,7 +53,7 @@ fn a_deleted_and_a_destroyed_version_are_unavailable_and_another_is_read() {
 }
 
 #[test]
-fn a_secret_or_mount_that_is_not_there_is_named() {
+fn a_missing_secret_or_mount_is_reported() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     let auth = server.app_role(dir.path(), &json!({}));
     server.set_policy(r#"path "*" { capabilities = ["read"] }"#);
@@ -97,7 +97,7 @@ fn a_namespace_is_sent_with_each_request() {
 }
 
 #[test]
-fn a_secret_of_another_form_is_malformed_and_never_shown() {
+fn a_malformed_secret_is_reported_and_never_shown() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     let mut source = Source::new(&server.url(), server.app_role(dir.path(), &json!({})));
     server.write(&json!({"client_id": {"nested": CLIENT_SECRET}}));
@@ -132,7 +132,7 @@ fn a_sealed_server_is_unreachable_until_it_is_unsealed() {
 }
 
 #[test]
-fn what_a_server_answers_tells_its_faults_apart() {
+fn each_error_response_has_its_own_fault() {
     let huge = format!(r#"{{"data": "{}"}}"#, "x".repeat(1024 * 1024));
     let cases = [
         (
@@ -167,7 +167,7 @@ fn what_a_server_answers_tells_its_faults_apart() {
 }
 
 #[test]
-fn a_server_that_cannot_be_reached_or_trusted_is_told_apart() {
+fn unreachable_and_untrusted_servers_are_distinguished() {
     let dir = tempfile::tempdir().unwrap();
     let auth = token_auth(dir.path(), "canarytoken");
     let port = ClosedPort::new();
@@ -186,7 +186,7 @@ fn a_server_that_cannot_be_reached_or_trusted_is_told_apart() {
 }
 
 #[test]
-fn the_egress_proxy_is_used_for_tls_alone() {
+fn the_egress_proxy_is_used_only_for_tls() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     let root = server.create_token(&json!({"policies": ["root"]}));

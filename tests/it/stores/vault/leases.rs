@@ -105,7 +105,7 @@ fn assert_replaced(renewable: bool, renewal: Option<Reply>) {
 }
 
 #[test]
-fn a_lease_that_is_not_renewable_is_replaced_by_a_login() {
+fn a_non_renewable_lease_is_replaced_by_a_login() {
     assert_replaced(false, None);
 }
 
@@ -115,7 +115,7 @@ fn a_lease_at_its_maximum_is_replaced_by_a_login() {
 }
 
 #[test]
-fn a_lease_whose_renewal_is_refused_is_replaced_by_a_login() {
+fn a_lease_with_a_rejected_renewal_is_replaced_by_a_login() {
     assert_replaced(true, Some(Reply::status(400, "Bad Request", "{}")));
 }
 
@@ -133,7 +133,7 @@ fn an_expired_lease_loses_no_poll() {
 }
 
 #[test]
-fn a_token_of_a_file_is_renewed() {
+fn a_token_from_a_file_is_renewed() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
@@ -158,7 +158,7 @@ fn a_token_with_limited_uses_is_replaced() {
 }
 
 #[test]
-fn a_renewal_that_fails_is_tried_again_while_the_lease_lasts() {
+fn a_failed_renewal_is_retried_while_the_lease_lasts() {
     let renewals = AtomicU64::new(0);
     let upstream = Upstream::start_raw(move |request| match request.target() {
         "/v1/auth/approle/login" => login(1, 15, true),

@@ -79,7 +79,7 @@ fn a_json_web_token_logs_in() {
 }
 
 #[test]
-fn a_service_account_of_kubernetes_logs_in() {
+fn a_kubernetes_service_account_logs_in() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
@@ -126,7 +126,7 @@ fn a_service_account_of_kubernetes_logs_in() {
 }
 
 #[test]
-fn a_token_of_a_file_is_used_until_the_file_has_another() {
+fn a_token_from_a_file_is_used_until_it_is_replaced() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
@@ -157,7 +157,7 @@ fn a_token_of_a_file_is_used_until_the_file_has_another() {
 }
 
 #[test]
-fn a_file_without_an_identity_is_named_by_its_key() {
+fn an_invalid_identity_file_is_reported_by_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     let mut source = Source::new("http://127.0.0.1:1", VaultAuth::Token { token_file: file.clone() });

@@ -30,7 +30,7 @@ fn each_new_version_of_kv_2_is_a_change() {
 }
 
 #[test]
-fn a_change_of_content_is_a_version_of_kv_1() {
+fn changed_content_is_a_new_version_in_kv_1() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.call("POST", "sys/mounts/old", &json!({"type": "kv", "options": {"version": "1"}}));
     server.call("POST", "old/team/finicity", &usual());
@@ -77,7 +77,7 @@ pub(super) fn from_vault(command: &mut Command, address: &str, dir: &Path) {
 }
 
 #[test]
-fn a_check_of_the_configuration_calls_no_server() {
+fn check_contacts_no_server() {
     let mut command = program();
     command.arg("check").env("FINICITY__UPSTREAM__URL", "https://localhost:1");
     from_vault(&mut command, "http://127.0.0.1:1", Path::new("/nowhere"));
@@ -110,7 +110,7 @@ pub(super) fn upstream() -> Upstream {
 }
 
 #[test]
-fn a_wrong_secret_is_tried_once_and_the_old_one_continues() {
+fn a_wrong_secret_is_tried_once_and_the_old_one_kept() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));
@@ -128,7 +128,7 @@ fn a_wrong_secret_is_tried_once_and_the_old_one_continues() {
 }
 
 #[test]
-fn a_fault_while_it_serves_is_counted_and_the_credentials_stay() {
+fn a_fault_while_serving_is_counted_and_credentials_kept() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));
@@ -153,7 +153,7 @@ fn a_fault_while_it_serves_is_counted_and_the_credentials_stay() {
 }
 
 #[test]
-fn nothing_of_the_store_is_logged_at_trace() {
+fn no_store_secret_is_logged_at_trace() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({"token_ttl": "2s"}));

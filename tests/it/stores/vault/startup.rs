@@ -29,7 +29,7 @@ fn output(socket: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_sealed_server_delays_the_start_and_everyone_learns_why() {
+fn a_sealed_server_delays_startup_and_the_reason_is_shown() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));
@@ -77,7 +77,7 @@ fn a_sealed_server_delays_the_start_and_everyone_learns_why() {
 }
 
 #[test]
-fn a_secret_that_lacks_a_member_is_read_again_until_it_is_complete() {
+fn an_incomplete_secret_is_reread_until_it_is_complete() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&json!({"client_id": "any"}));
     server.app_role(dir.path(), &json!({}));
@@ -90,7 +90,7 @@ fn a_secret_that_lacks_a_member_is_read_again_until_it_is_complete() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_a_silent_store() {
+fn shutdown_does_not_wait_for_a_silent_store() {
     let (dir, upstream) = (tempfile::tempdir().unwrap(), upstream());
     for name in ["role_id", "secret_id"] {
         fs::write(dir.path().join(name), "any").unwrap();

@@ -138,7 +138,7 @@ fn ten_restarts_with_a_wrong_secret_make_one_token_request() {
 }
 
 #[test]
-fn a_corrected_secret_lets_the_running_proxy_start() {
+fn a_corrected_secret_passes_startup_without_a_restart() {
     let (upstream, pod) = (upstream(), Pod::new());
     let proxy = pod.launch(&upstream, &[]);
     wait_for_startup(&proxy, 503, "rejected");
@@ -150,7 +150,7 @@ fn a_corrected_secret_lets_the_running_proxy_start() {
 }
 
 #[test]
-fn a_second_wrong_secret_does_not_let_the_start_pass() {
+fn a_second_wrong_secret_keeps_startup_failing() {
     let (upstream, pod) = (upstream(), Pod::new());
     let proxy = pod.launch(&upstream, &[]);
     wait_for_startup(&proxy, 503, "rejected");
@@ -165,7 +165,7 @@ fn a_second_wrong_secret_does_not_let_the_start_pass() {
 }
 
 #[test]
-fn without_a_lasting_state_a_rejection_fails_no_start() {
+fn a_rejection_without_persistent_state_passes_startup() {
     let upstream = upstream();
     let variables = [("FINICITY_CLIENT_SECRET", "wrong-secret-1"), ("FINICITY__STARTUP__FAIL_ON_REJECTION", "true")];
     let proxy = Proxy::launch(&upstream, &variables);
@@ -176,7 +176,7 @@ fn without_a_lasting_state_a_rejection_fails_no_start() {
 }
 
 #[test]
-fn a_rejection_fails_no_start_by_default_and_an_outage_never() {
+fn a_rejection_by_default_and_any_outage_pass_startup() {
     let (rejecting, pod) = (upstream(), Pod::new());
     let proxy = pod.launch(&rejecting, &[("FINICITY__STARTUP__FAIL_ON_REJECTION", "false")]);
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
@@ -192,7 +192,7 @@ fn a_rejection_fails_no_start_by_default_and_an_outage_never() {
 }
 
 #[test]
-fn a_required_token_names_the_refusal_too() {
+fn require_token_reports_the_rejection() {
     let (upstream, pod) = (upstream(), Pod::new());
     let variables = [("FINICITY__STARTUP__FAIL_ON_REJECTION", "false"), ("FINICITY__STARTUP__REQUIRE_TOKEN", "true")];
     let proxy = pod.launch(&upstream, &variables);
@@ -200,7 +200,7 @@ fn a_required_token_names_the_refusal_too() {
 }
 
 #[test]
-fn a_reset_lets_the_start_pass_only_with_a_token() {
+fn lockout_reset_passes_startup_only_with_a_token() {
     let (upstream, pod) = (upstream(), Pod::new());
     let socket = pod.mount.0.path().join("admin.sock").display().to_string();
     let proxy = pod.launch(&upstream, &[("FINICITY__ADMIN__SOCKET", &socket)]);
@@ -217,7 +217,7 @@ fn a_reset_lets_the_start_pass_only_with_a_token() {
 }
 
 #[test]
-fn a_message_file_that_cannot_be_used_stops_nothing() {
+fn an_unusable_termination_message_file_is_tolerated() {
     let upstream = upstream();
     let dir = tempfile::tempdir().unwrap();
     let (missing, fifo) = (dir.path().join("missing"), dir.path().join("fifo"));
