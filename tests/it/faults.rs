@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The start of the last cell of a row whose code is in no test name.
+/// The start of the last cell of a row with a code that is in no test name.
 const NO_TEST: &str = "no test: ";
 
 /// A row of the table.

@@ -1,4 +1,4 @@
-//! `completions` and `man`, held to the commands that there are.
+//! `completions` and `man` cover all commands.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::process::program;
 
-/// Runs the program, which must succeed; returns what it printed.
+/// Runs the program, which must succeed, and returns its output.
 fn output(arguments: &[&str]) -> String {
     let Output { status, stdout, stderr } = program().args(arguments).output().unwrap();
     assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
@@ -18,7 +18,7 @@ fn output(arguments: &[&str]) -> String {
 fn commands() -> Vec<String> {
     let help = output(&["--help"]);
     let listed = help.split_once("Commands:\n").unwrap().1.lines().take_while(|line| !line.is_empty());
-    // A line that goes on with the text before it is indented further.
+    // Continuation lines are indented further.
     let names = listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
     names.filter(|name| *name != "help").map(str::to_owned).collect()
 }
@@ -30,7 +30,7 @@ fn completions_of_each_shell_include_every_command() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = output(&["completions", shell]);
         for command in &commands {
-            assert!(script.contains(command.as_str()), "{shell} does not know {command}");
+            assert!(script.contains(command.as_str()), "{shell} lacks {command}");
         }
         assert!(script.contains("changed") && script.contains("explain"), "{shell}");
     }

@@ -14,7 +14,7 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// Runs the program with `arguments` and `variables`; returns its exit code and all that it printed.
+/// Runs the program with `arguments` and `variables`. Returns its exit code and its output.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = program();
     command.args(arguments).envs(variables.iter().copied());
@@ -30,7 +30,7 @@ fn with_secrets<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)>
 }
 
 #[track_caller]
-fn check_refused(variables: &[(&str, &str)], lines: &[&str]) {
+fn assert_rejected(variables: &[(&str, &str)], lines: &[&str]) {
     for command in ["serve", "check"] {
         let (code, output) = run(&[command], variables);
         assert_eq!(code, Some(78), "{output}");
@@ -44,21 +44,21 @@ fn check_refused(variables: &[(&str, &str)], lines: &[&str]) {
 
 #[test]
 fn configuration_errors_are_one_line_each_and_exit_78() {
-    check_refused(
+    assert_rejected(
         &[],
         &["FINICITY_CLIENT_ID is not set", "FINICITY_CLIENT_SECRET is not set", "FINICITY_APP_KEY is not set"],
     );
-    check_refused(&with_secrets(&[("FINICITY_CLIENT_SECRET", " ")]), &["FINICITY_CLIENT_SECRET is empty"]);
-    check_refused(&with_secrets(&[("FINICITY_APP_KEY", "your-app-key")]), &["FINICITY_APP_KEY holds a placeholder"]);
-    check_refused(
+    assert_rejected(&with_secrets(&[("FINICITY_CLIENT_SECRET", " ")]), &["FINICITY_CLIENT_SECRET is empty"]);
+    assert_rejected(&with_secrets(&[("FINICITY_APP_KEY", "your-app-key")]), &["FINICITY_APP_KEY holds a placeholder"]);
+    assert_rejected(
         &with_secrets(&[("FINICITY__UPSTREAM__URL", "http://api.finicity.com")]),
         &["upstream.url (set by FINICITY__UPSTREAM__URL): must be https://"],
     );
-    check_refused(
+    assert_rejected(
         &with_secrets(&[("FINICITY__UPSTREAM__UR", "x")]),
         &["upstream.ur (set by FINICITY__UPSTREAM__UR): unknown key"],
     );
-    check_refused(&with_secrets(&[("FINICITY_LOG_LEVEL", "info")]), &["FINICITY_LOG_LEVEL is not read"]);
+    assert_rejected(&with_secrets(&[("FINICITY_LOG_LEVEL", "info")]), &["FINICITY_LOG_LEVEL is not read"]);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn config_names_the_source_of_the_credentials() {
     for (name, value) in [("client_id", CLIENT_ID), ("app_key", APP_KEY)] {
         fs::write(dir.path().join(name), value).unwrap();
     }
-    // Variables that are not read are not shown.
+    // Unused variables are not shown.
     let variables = with_secrets(&[("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", &path)]);
     let (code, output) = run(&["config", "--redacted"], &variables);
     let lines: Vec<&str> = output.lines().skip_while(|line| !line.starts_with("# credentials")).collect();
@@ -163,7 +163,7 @@ fn usage_errors_exit_with_2_and_version_and_help_with_0() {
     }
     let (code, output) = run(&["--version"], &[]);
     assert_eq!((code, output.as_str()), (Some(0), concat!("finicity-proxy ", env!("CARGO_PKG_VERSION"))));
-    assert_eq!(run(&["--verbose"], &[]).0, Some(2), "it belongs to --version");
+    assert_eq!(run(&["--verbose"], &[]).0, Some(2), "only valid with --version");
     let (code, output) = run(&["--help"], &[]);
     assert!(code == Some(0) && output.contains("demo") && output.contains("78 wrong configuration"), "{output}");
 }
@@ -245,7 +245,8 @@ fn demo_prints_a_curl_command_and_exits_on_ctrl_c() {
     assert_eq!(process.wait().code(), Some(0), "{}", process.output());
 }
 
-/// Runs the sandbox in a folder whose name needs quotation marks, and what it prints for `scheme` in a shell elsewhere.
+/// Runs the sandbox in a directory with a name that needs shell quoting. Then runs the exports that it prints for `scheme` in a shell
+/// with another working directory.
 #[track_caller]
 fn check_sandbox_exports(scheme: &str) {
     let dir = tempfile::tempdir().unwrap();
@@ -296,7 +297,7 @@ fn sandbox_exports_configure_a_working_proxy() {
     let printed = sandbox.output();
     assert!(printed.contains(&format!("FINICITY__UPSTREAM__CA_FILE='{}'", ca_file.display())), "{printed}");
 
-    // What it prints is what a shell would run.
+    // Sets the printed variables as a shell would.
     let mut serve = program();
     serve.arg("serve");
     for word in printed.lines().filter_map(|line| line.strip_prefix("export ")).flat_map(|line| line.split(' ')) {
@@ -309,8 +310,8 @@ fn sandbox_exports_configure_a_working_proxy() {
     let proxy = Process::start(serve);
     let listening = proxy.wait_for_log("listening");
     let mut client = Client::connect(listening["proxy"].as_str().unwrap().parse().unwrap());
-    let answer = client.get("/aggregation/v1/customers/1005061234");
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = client.get("/aggregation/v1/customers/1005061234");
+    assert_eq!(response.status, 200, "{response:?}");
     sandbox.signal(Signal::TERM);
     assert_eq!(sandbox.wait().code(), Some(0));
 }

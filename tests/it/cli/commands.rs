@@ -1,4 +1,4 @@
-//! The commands that ask the running proxy something: `health`, `wait`, `shutdown`. They need no credentials.
+//! The commands `health`, `wait` and `shutdown`, which connect to the running proxy. They need no credentials.
 
 use std::{
     fs,
@@ -22,14 +22,14 @@ use crate::support::{
 
 const ADMIN_TOKEN: &str = "canaryadmintoken";
 
-/// Starts the program with `arguments` and `variables`, and none of the credentials.
+/// Starts the program with `arguments` and `variables`, without credentials.
 fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Process {
     let mut command = program();
     command.args(arguments).envs(variables.iter().copied());
     Process::start(command)
 }
 
-/// Runs it; returns its exit code and all that it printed.
+/// Like [`start`], and waits. Returns the exit code and the output.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut process = start(arguments, variables);
     (process.wait().code(), process.output())
@@ -49,7 +49,7 @@ fn upstream() -> Upstream {
     Upstream::start(3600, |_| Reply::json("{}"))
 }
 
-/// The setting that `key` is `value`.
+/// The argument that sets `key` to `value`.
 fn set(key: &str, value: impl std::fmt::Display) -> String {
     format!("--set={key}={value}")
 }
@@ -63,7 +63,7 @@ fn q01_health_queries_the_configured_probe() {
         let (code, output) = run(&[&["health", "--url", &url], probe].concat(), &[]);
         assert_eq!((code, output.as_str()), (Some(0), "ok"));
     }
-    // By a flag, a variable, a file, as one of a list whose first nobody listens on, and on all addresses.
+    // The address is set by a flag, by a variable as the second of a list with an unused first one, as an unspecified address, and by a file.
     let dead = ClosedPort::new().url().replace("https://localhost", "127.0.0.1");
     check(&["health", &set("listen.ops", &ops)], &[], 0, &["ok"]);
     check(&["health"], &[("FINICITY__LISTEN__OPS", &format!("{dead},{ops}"))], 0, &["ok"]);
@@ -71,7 +71,7 @@ fn q01_health_queries_the_configured_probe() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("[listen]\nops = \"{ops}\"\n")).unwrap();
     check(&["health", "live", "--config", &file.path().display().to_string()], &[], 0, &["ok"]);
-    // None of these is read, since there may be none where a probe runs.
+    // Credential files are not read, because a probe can run where there are none.
     check(&["health", &set("listen.ops", &ops)], &[("FINICITY_APP_KEY_FILE", "/nowhere/app_key")], 0, &["ok"]);
     let wrong_elsewhere = [set("listen.ops", &ops), set("upstream.url", "nonsense")];
     check(&["health", &wrong_elsewhere[0], &wrong_elsewhere[1]], &[], 0, &["ok"]);
@@ -91,7 +91,7 @@ fn q11_health_reports_the_probe_text_or_the_failure_reason() {
     let dead = ClosedPort::new();
     let url = dead.url().replace("https://localhost", "http://127.0.0.1");
     check(&["health", "--url", &url], &[], 1, &["cannot be reached", "does the proxy run"]);
-    // Nobody accepts what the kernel has taken.
+    // The kernel accepts the connection, and no process reads from it.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     check(&["health", "--url", &url, "--timeout", "100ms"], &[], 1, &["does not answer within 100ms"]);
@@ -130,7 +130,7 @@ fn q01_wait_treats_an_unreachable_proxy_as_not_ready() {
     let url = dead.url().replace("https://localhost", "http://127.0.0.1");
     check(&["wait", "--url", &url, "--timeout", "300ms"], &[], 1, &["did not pass within 300ms", "cannot be reached"]);
 
-    // An address of this test's own, so that nobody else can take its port in the meantime.
+    // An address used by this test only, so that no other process can take its port in the meantime.
     let ops = format!("127.77.{}.{}:3465", std::process::id() / 250 % 250 + 1, std::process::id() % 250 + 1);
     let mut waiting = start(&["wait", &set("listen.ops", &ops)], &[]);
     let upstream = upstream();
@@ -139,7 +139,7 @@ fn q01_wait_treats_an_unreachable_proxy_as_not_ready() {
     assert_eq!((waiting.wait().code(), waiting.output().as_str()), (Some(0), "ok"));
 }
 
-/// An upstream that holds `/held` until the gate is opened, and a request for that.
+/// An upstream that holds `/held` until the gate is open, and a request for it in flight.
 fn in_flight(variables: &[(&str, &str)]) -> (Gate, Upstream, Proxy, Client) {
     let gate = Gate::new();
     let held = gate.clone();
@@ -165,14 +165,14 @@ fn shutdown_over_the_socket_drains_and_a_signal_adds_nothing() {
     let audit = proxy.process.wait_for_log("shutdown: the proxy drains and ends");
     assert_eq!(audit["target"], "finicity_proxy::audit");
     check(&["shutdown", &at_socket, "--wait", "--timeout", "300ms"], &[], 1, &["has not ended within 300ms"]);
-    // What Kubernetes sends when it ends the pod meanwhile.
+    // The signal that Kubernetes sends when it terminates the pod in the meantime.
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining already");
     let mut waiting = start(&["shutdown", &at_socket, "--wait"], &[]);
     waiting.wait_for_line(|line| line == "the proxy drains and ends");
     gate.open();
-    let answer = client.read_response(false).unwrap();
-    assert_eq!((answer.text().as_str(), answer.header("connection")), ("done", Some("close")));
+    let response = client.read_response(false).unwrap();
+    assert_eq!((response.text().as_str(), response.header("connection")), ("done", Some("close")));
     assert_eq!(proxy.process.wait().code(), Some(0));
     assert_eq!(waiting.wait().code(), Some(0));
     assert!(waiting.output().ends_with("it has ended"), "{}", waiting.output());
@@ -242,19 +242,19 @@ fn q01_startup_waits_for_a_token_only_if_it_is_required() {
         true => Reply::status(503, "Service Unavailable", "{}"),
         false => Reply::json(&token_response(1, 3600)),
     });
-    let patient = Proxy::launch(&upstream, &[("FINICITY__STARTUP__REQUIRE_TOKEN", "true")]);
-    let hasty = Proxy::launch(&upstream, &[]);
+    let strict = Proxy::launch(&upstream, &[("FINICITY__STARTUP__REQUIRE_TOKEN", "true")]);
+    let lenient = Proxy::launch(&upstream, &[]);
     let url = |proxy: &Proxy| format!("http://{}", proxy.ops);
-    check(&["wait", "startup", "--url", &url(&hasty)], &[], 0, &["ok"]);
-    patient.process.wait_for_log("token refresh failed");
-    assert_eq!(patient.ops().get("/startupz").status, 503);
-    // Neither says anything of the event loops, nor whether callers should come.
-    for proxy in [&patient, &hasty] {
+    check(&["wait", "startup", "--url", &url(&lenient)], &[], 0, &["ok"]);
+    strict.process.wait_for_log("token refresh failed");
+    assert_eq!(strict.ops().get("/startupz").status, 503);
+    // Liveness and readiness do not depend on `startup.require_token`.
+    for proxy in [&strict, &lenient] {
         assert_eq!((proxy.ops().get("/livez").status, proxy.ops().get("/readyz").status), (200, 503));
     }
     down.store(false, SeqCst);
-    check(&["wait", "startup", "--url", &url(&patient)], &[], 0, &["ok"]);
-    check(&["wait", "--url", &url(&hasty)], &[], 0, &["ok"]);
+    check(&["wait", "startup", "--url", &url(&strict)], &[], 0, &["ok"]);
+    check(&["wait", "--url", &url(&lenient)], &[], 0, &["ok"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `config`: the keys that differ, one key explained, and a file to start from.
+//! `config --changed`, `config explain` and `config init`.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The command `credentials test`: one token request at most, and the same guard as that of the running proxy.
+//! The command `credentials test`: at most one token request, under the lock-out guard of the running proxy.
 
 use std::{fs, path::Path, process::Command};
 
@@ -24,7 +24,7 @@ fn vendor() -> Upstream {
     })
 }
 
-/// `credentials test` for `upstream` with the credentials of a running proxy in the environment.
+/// `credentials test` for `upstream`, with credentials in the environment.
 fn command(upstream: &Upstream, state: Option<&Path>) -> Command {
     let mut command = program();
     command.args(["credentials", "test"]);
@@ -46,7 +46,7 @@ fn directory(secret: &str) -> TempDir {
     dir
 }
 
-/// The same for the credentials in a directory, with this `secret`.
+/// Like [`command`], with credentials in a directory, with `secret`.
 fn command_for(upstream: &Upstream, state: &Path, secret: &str) -> (Command, TempDir) {
     let dir = directory(secret);
     let mut command = command(upstream, Some(state));
@@ -66,7 +66,7 @@ fn check(command: Command, code: i32, parts: &[&str]) -> String {
     output
 }
 
-/// Tests `secret`, and returns what was printed.
+/// Tests `secret`, and returns the output.
 #[track_caller]
 fn test(upstream: &Upstream, state: &Path, secret: &str, code: i32, parts: &[&str]) -> String {
     let (command, _dir) = command_for(upstream, state, secret);
@@ -88,7 +88,7 @@ fn accepted_credentials_are_safe_to_roll_out() {
     let output = test(&upstream, state.path(), CLIENT_SECRET, 0, &["from the directory ", "accepted"]);
     assert!(!output.contains("canary"), "{output}");
     assert_eq!((upstream.received().len(), attempts(state.path()).len()), (2, 0), "nothing is revoked");
-    // Proven credentials are tried, too.
+    // Proven credentials are also tried.
     test(&upstream, state.path(), CLIENT_SECRET, 0, &["accepted"]);
     assert_eq!(upstream.received().len(), 3);
 }
@@ -104,7 +104,7 @@ fn rejected_credentials_are_tried_once() {
         test(&upstream, state.path(), "wrong-secret-1", 1, &parts);
     }
     assert_eq!(upstream.received().len(), 1);
-    // Others of the same id may be tried, and clear the count.
+    // Other credentials with the same ID can be tried, and success clears the count.
     test(&upstream, state.path(), CLIENT_SECRET, 0, &[]);
 }
 
@@ -171,10 +171,10 @@ fn unknown_outcomes_count_and_block_after_three() {
         &["outcome unknown, which counts like a rejection", "at 5 (4 left)"],
     );
     assert_eq!((posts(), attempts(state.path()).len()), (1, 1));
-    // The endpoint responds to a probe; the minimum time between two attempts has not passed.
+    // The endpoint responds to a probe, but the minimum time between two attempts has not passed.
     test(&upstream, state.path(), CLIENT_SECRET, 1, &["not tried: ", "run this again then"]);
     assert_eq!(posts(), 1);
-    // Two more of that kind.
+    // Two more unknown outcomes.
     let path = state.path().join("attempts.json");
     let mut layout: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let unresolved = layout["accounts"][0]["unresolved"].as_array_mut().unwrap();
@@ -216,7 +216,7 @@ fn a_running_proxy_uses_the_recorded_test_result() {
     test(&upstream, state.path(), "wrong-secret-1", 1, &["rejected, do not roll out"]);
     let sent = upstream.token_requests();
     assert_eq!(sent, 2);
-    // Rolled out all the same, they are not tried again.
+    // If they are rolled out nevertheless, they are not tried again.
     fs::write(mounted.path().join("client_secret"), "wrong-secret-1").unwrap();
     proxy.process.wait_for_line(|line| line.contains("no token call is made") && line.contains("rejected before"));
     assert_eq!(upstream.token_requests(), sent);

@@ -1,4 +1,4 @@
-//! `demo` and `sandbox` use nothing of the user's: not the environment, not a configuration file.
+//! `demo` and `sandbox` use neither the environment nor a configuration file.
 
 use std::{
     fs, io,
@@ -15,8 +15,7 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// An environment of a real installation in which everything that is opened or connected to shows it: a FIFO blocks its reader, a
-/// listener sees its client.
+/// The environment of a real installation that detects each access: a FIFO blocks its reader, and a listener receives a connection.
 struct Trap {
     dir: TempDir,
     egress: TcpListener,
@@ -86,7 +85,7 @@ impl Trap {
         found
     }
 
-    /// Runs the program with `arguments` in this environment and checks that nothing of it was touched.
+    /// Runs the program with `arguments` in this environment, and checks that nothing in it was accessed.
     #[track_caller]
     fn check(&self, arguments: &[&str], code: i32) -> String {
         let before = self.files();
@@ -106,7 +105,7 @@ fn demo_ignores_the_environment() {
     let trap = Trap::new();
     let output = trap.check(&["demo", "--once"], 0);
     assert!(output.contains("All three calls were authenticated by the proxy"), "{output}");
-    assert!(output.contains("POST /oauth/token"), "the scheme is the demo's own: {output}");
+    assert!(output.contains("POST /oauth/token"), "demo uses its own scheme: {output}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The commands `status` and `lockout reset`, and the socket that they use first.
+//! The commands `status` and `lockout reset`, and the admin socket that they prefer.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::support::{
     upstream::{ClosedPort, Reply, Upstream},
 };
 
-/// Runs the program with `arguments` and `variables`, and none of the credentials; returns its exit code and all that it printed.
+/// Runs the program with `arguments` and `variables`, without credentials. Returns its exit code and its output.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = program();
     command.args(arguments).envs(variables.iter().copied());
@@ -41,7 +41,7 @@ fn rejecting() -> Upstream {
     Upstream::start_raw(|_| Reply::status(401, "Unauthorized", "{}"))
 }
 
-/// A proxy with an admin socket, the directory of that, and the flag that leads the commands to it.
+/// A proxy with an admin socket, the directory of the socket, and the argument with which commands use it.
 fn with_socket(upstream: &Upstream) -> (Proxy, tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock").display().to_string();
@@ -85,7 +85,7 @@ fn status_over_the_port_needs_no_token() {
     let proxy = Proxy::start(&upstream);
     let at_port = set("listen.admin", proxy.admin);
     check(&["status", &at_port], &[], 0, &["token               fresh"]);
-    // A socket that is not there, as the image's default may be.
+    // A missing socket, as the default of the image can be.
     let nowhere = set("admin.socket", dead.path().join("admin.sock").display());
     check(&["status", &at_port, &nowhere], &[], 0, &["token               fresh"]);
     let actions_off = &["lockout", "reset", &at_port];
@@ -171,7 +171,7 @@ fn an_unusable_default_socket_of_the_image_is_skipped() {
         let warning = proxy.process.wait_for_line(|line| line.contains("no admin socket"));
         assert!(warning.contains(r#""level":"WARN""#) && warning.contains(&path), "{warning}");
         assert_eq!(proxy.connect().get("/x").status, 200);
-        // The commands find the port by themselves.
+        // The commands fall back to the port.
         let variables = [(IMAGE_SOCKET, path.as_str())];
         check(&["status", &set("listen.admin", proxy.admin)], &variables, 0, &["token               fresh"]);
     }
@@ -184,7 +184,7 @@ fn an_unusable_configured_socket_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("[admin]\nsocket = \"{path}\"\n")).unwrap();
     let file = file.path().display().to_string();
-    // The image's default beside it changes nothing, not even with the same path.
+    // A default of the image makes no difference, even with the same path.
     for image in [None, Some((IMAGE_SOCKET, path.as_str()))] {
         for operator in [("FINICITY__ADMIN__SOCKET", path.as_str()), ("FINICITY_CONFIG", &file)] {
             let variables: Vec<_> = image.into_iter().chain([operator]).collect();

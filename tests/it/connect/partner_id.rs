@@ -1,4 +1,4 @@
-//! The partner's identifier in the bodies of Connect calls.
+//! The `partnerId` in the bodies of Connect requests.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::support::{
 
 const GENERATE: &str = "/connect/v2/generate";
 
-/// A link, which grants access to whoever has it: no output may hold it.
+/// A Connect link. Possession of it grants access, so it must not appear in any output.
 fn link() -> String {
     format!("https://connect2.finicity.com?customerId=1&signature={LINK_SIGNATURE}&ttl=1648057961908")
 }
@@ -28,7 +28,7 @@ fn start(upstream: &Upstream, variables: &[(&str, &str)]) -> Proxy {
     Proxy::run_with_token(partner_command(upstream, variables))
 }
 
-/// `body` with the identifier as its first member.
+/// `body` with `partnerId` as its first member.
 fn filled(body: &str) -> String {
     let (before, after) = body.split_once('{').unwrap();
     let comma = if after.trim_start().starts_with('}') { "" } else { "," };
@@ -138,7 +138,7 @@ fn a_resent_request_has_the_edited_body() {
         0 => Reply::status(401, "Unauthorized", r#"{"code":"10023","message":"Expired"}"#),
         _ => Reply::json("{}"),
     });
-    // Also where nothing else is buffered.
+    // Also if the replay buffer is disabled.
     let proxy = start(&upstream, &[("FINICITY__UPSTREAM__REPLAY_BUFFER", "0")]);
     let response = proxy.connect().call("POST", GENERATE, &["Content-Length: 20"], br#"{"customerId":"555"}"#);
     assert_eq!(response.status, 200);

@@ -39,11 +39,11 @@ fn an_error_has_the_request_id_of_the_client() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
-    let answer = client.call("TRACE", "/x", &["X-Request-Id: mine-1"], b"");
-    assert_eq!(answer.header("x-request-id"), Some("mine-1"));
-    assert!(answer.text().contains(r#""request_id":"mine-1""#), "{}", answer.text());
-    let answer = client.call("GET", "/x", &["X-Request-Id: bad id"], b"");
-    assert_ne!(answer.header("x-request-id").unwrap(), "bad id");
+    let response = client.call("TRACE", "/x", &["X-Request-Id: mine-1"], b"");
+    assert_eq!(response.header("x-request-id"), Some("mine-1"));
+    assert!(response.text().contains(r#""request_id":"mine-1""#), "{}", response.text());
+    let response = client.call("GET", "/x", &["X-Request-Id: bad id"], b"");
+    assert_ne!(response.header("x-request-id").unwrap(), "bad id");
 }
 
 #[test]
@@ -59,9 +59,9 @@ fn without_a_token_requests_wait_briefly_and_get_a_503() {
     let (upstream, dead) = (ok(), ClosedPort::new());
     let url = dead.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__URL", &url), ("FINICITY__AUTH__TOKEN_WAIT", "100ms")]);
-    let answer = proxy.connect().get("/x");
-    answer.assert_problem(503, "token_unavailable");
-    assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
+    let response = proxy.connect().get("/x");
+    response.assert_problem(503, "token_unavailable");
+    assert!(response.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
     assert_eq!(proxy.ops().get("/livez").status, 200);
     assert_eq!(proxy.ops().get("/readyz").status, 503);
 }

@@ -197,7 +197,7 @@ fn proxy_headers_sent_by_the_upstream_are_removed() {
         Reply::Bytes(format!("HTTP/1.1 502 Bad Gateway\r\n{fields}content-length: 0\r\n\r\n").into_bytes())
     });
     let proxy = Proxy::start(&upstream);
-    let answer = proxy.connect().get("/x");
-    let names: Vec<&str> = answer.headers.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["x-finicity-proxy", "x-request-id", "content-length", "date"], "{answer:?}");
+    let response = proxy.connect().get("/x");
+    let names: Vec<&str> = response.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["x-finicity-proxy", "x-request-id", "content-length", "date"], "{response:?}");
 }

@@ -19,13 +19,13 @@ fn customers(_: &ReceivedRequest) -> Reply {
 fn token_request_and_api_request_match_the_vendor_docs() {
     let upstream = Upstream::start(3600, customers);
     let proxy = Proxy::start(&upstream);
-    let answer = proxy.connect().call(
+    let response = proxy.connect().call(
         "GET",
         "/aggregation/v2/customers",
         &["Accept: application/json", "Content-Type: application/json"],
         b"",
     );
-    assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"customers":[]}"#));
+    assert_eq!((response.status, response.text().as_str()), (200, r#"{"customers":[]}"#));
 
     let received = upstream.received();
     let [token_call, request] = received.as_slice() else { panic!("{received:?}") };
@@ -139,9 +139,9 @@ fn i11_large_bodies_stream_with_bounded_memory() {
         let received = upstream.wait_for(&format!("/up/{mib}"));
         assert_eq!((received.body_len, received.body_hash), (mib * MIB, sent));
 
-        let answer = client.get(&format!("/down/{mib}"));
-        assert_eq!(answer.body.len() as u64, mib * MIB);
-        assert!(answer.body.iter().enumerate().all(|(place, byte)| *byte == pattern(place as u64)));
+        let response = client.get(&format!("/down/{mib}"));
+        assert_eq!(response.body.len() as u64, mib * MIB);
+        assert!(response.body.iter().enumerate().all(|(place, byte)| *byte == pattern(place as u64)));
     };
     both_ways(3);
     let before = proxy.process.status_kib("VmHWM");
@@ -202,24 +202,24 @@ fn responses_pass_through_unchanged() {
     });
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
-    let answer = client.call("GET", "/gzip", &["Accept-Encoding: gzip"], b"");
-    assert_eq!((answer.header("content-encoding"), &answer.body), (Some("gzip"), &gzip));
-    let answer = client.get("/redirect");
-    assert_eq!((answer.status, answer.header("location")), (302, Some("http://evil.example/")));
-    let answer = client.get("/limited");
-    assert_eq!((answer.status, answer.header("retry-after"), answer.text().as_str()), (429, Some("30"), "{}"));
-    let answer = client.get("/cookies");
+    let response = client.call("GET", "/gzip", &["Accept-Encoding: gzip"], b"");
+    assert_eq!((response.header("content-encoding"), &response.body), (Some("gzip"), &gzip));
+    let response = client.get("/redirect");
+    assert_eq!((response.status, response.header("location")), (302, Some("http://evil.example/")));
+    let response = client.get("/limited");
+    assert_eq!((response.status, response.header("retry-after"), response.text().as_str()), (429, Some("30"), "{}"));
+    let response = client.get("/cookies");
     let cookies: Vec<_> =
-        answer.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, v)| v.as_str()).collect();
+        response.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, v)| v.as_str()).collect();
     assert_eq!(cookies, ["a=1", "b=2"]);
-    assert_eq!((answer.header("keep-alive"), answer.header("authorization")), (None, None));
+    assert_eq!((response.header("keep-alive"), response.header("authorization")), (None, None));
     assert_eq!(client.get("/none").status, 204);
-    let answer = client.call("HEAD", "/head", &[], b"");
-    assert_eq!((answer.status, answer.header("content-length")), (200, Some("1234")));
+    let response = client.call("HEAD", "/head", &[], b"");
+    assert_eq!((response.status, response.header("content-length")), (200, Some("1234")));
     assert_eq!(client.get("/chunked").text(), "abc");
-    let answer = client.get("/failing");
+    let response = client.get("/failing");
     assert_eq!(
-        (answer.status, answer.text().as_str(), answer.header("x-finicity-proxy-error")),
+        (response.status, response.text().as_str(), response.header("x-finicity-proxy-error")),
         (500, r#"{"code":103}"#, None)
     );
 }
@@ -234,7 +234,7 @@ fn f01_f02_a_truncated_response_is_never_complete() {
     for target in ["/sized", "/chunked"] {
         let mut client = proxy.connect();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        client.read_response(false).expect_err("the answer must break off");
+        client.read_response(false).expect_err("the response must be truncated");
     }
     proxy.process.wait_for_lines(2, |line| line.contains(r#""outcome":"truncated""#) && line.contains(":200,"));
 }
@@ -271,7 +271,7 @@ fn f16_a_stalled_response_is_aborted_and_never_complete() {
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s")]);
     let mut client = proxy.connect();
     client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.read_response(false).expect_err("the answer must break off");
+    client.read_response(false).expect_err("the response must be truncated");
     assert_eq!(proxy.process.wait_for_log("request")["outcome"], "truncated");
 }
 

@@ -73,8 +73,8 @@ fn h01_the_same_request_arrives_over_http2() {
     let (proxy, port, recorded) = over_http2(&[]);
     let lines =
         ["Content-Length: 5", "Accept: application/json", "Connection: x-private", "X-Private: 1", "TE: trailers"];
-    let answer = proxy.connect().call("POST", "/aggregation/v1/customers?a=%2F&b=", &lines, b"hello");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "over h2"));
+    let response = proxy.connect().call("POST", "/aggregation/v1/customers?a=%2F&b=", &lines, b"hello");
+    assert_eq!((response.status, response.text().as_str()), (200, "over h2"));
     let request = recorded.recv_timeout(crate::support::TIMEOUT).unwrap();
     assert_eq!(request.version, Version::HTTP_2);
     assert_eq!(request.authority.as_deref(), Some(format!("localhost:{port}").as_str()));

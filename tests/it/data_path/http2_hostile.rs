@@ -113,10 +113,10 @@ fn check_hostile(code: Option<&str>, act: impl Fn(OpenedStream) -> Action + Send
     let before = proxy.process.status_kib("VmHWM");
     let mut client = proxy.connect();
     client.send("GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let answer = client.read_response(false);
+    let response = client.read_response(false);
     match code {
-        Some(code) => answer.unwrap().assert_problem(502, code),
-        None => assert!(answer.is_err(), "{answer:?}"),
+        Some(code) => response.unwrap().assert_problem(502, code),
+        None => assert!(response.is_err(), "{response:?}"),
     }
     assert_eq!(proxy.connect().get("/third").text(), "ok");
     let grown = proxy.process.status_kib("VmHWM").saturating_sub(before);
@@ -199,8 +199,8 @@ fn h06_invalid_settings_are_a_502() {
 fn h06_a_flood_of_pings_or_settings_is_tolerated() {
     for flood in [ping(), setting(3, 100)] {
         let times = 20_000;
-        let answer = check_flood_before(flood, times);
-        assert_eq!(answer, "ok");
+        let response = check_flood_before(flood, times);
+        assert_eq!(response, "ok");
     }
 }
 
@@ -211,10 +211,10 @@ fn check_flood_before(flood: Vec<u8>, times: usize) -> String {
     let mut client = proxy.connect();
     assert_eq!(client.get("/first").text(), "ok");
     let before = proxy.process.status_kib("VmHWM");
-    let answer = client.get("/second");
+    let response = client.get("/second");
     let grown = proxy.process.status_kib("VmHWM").saturating_sub(before);
     assert!(grown < 32 * 1024, "the process grew by {grown} KiB");
-    answer.text()
+    response.text()
 }
 
 #[test]
@@ -233,8 +233,8 @@ fn h02_rapid_stream_resets_use_bounded_memory() {
     for _ in 0..1000 {
         let mut broken = proxy.connect();
         broken.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let answer = broken.read_response(false);
-        assert!(answer.is_err() || answer.unwrap().status == 502);
+        let response = broken.read_response(false);
+        assert!(response.is_err() || response.unwrap().status == 502);
         assert_eq!(client.get("/x").text(), "ok");
     }
     let grown = proxy.process.status_kib("VmHWM").saturating_sub(before);

@@ -49,14 +49,14 @@ fn i09_requests_over_the_limit_are_queued_and_then_shed() {
     proxy.connect().call("TRACE", "/x", &[], b"").assert_problem(405, "method_not_allowed");
 
     gate.open();
-    let answers: Vec<_> = clients.iter_mut().map(|client| client.read_response(false).unwrap()).collect();
-    let shed: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
+    let responses: Vec<_> = clients.iter_mut().map(|client| client.read_response(false).unwrap()).collect();
+    let shed: Vec<_> = responses.iter().filter(|response| response.status == 503).collect();
     assert_eq!(shed.len(), 100);
-    for answer in shed {
-        answer.assert_problem(503, "overloaded");
-        assert_eq!(answer.header("retry-after"), Some("1"));
+    for response in shed {
+        response.assert_problem(503, "overloaded");
+        assert_eq!(response.header("retry-after"), Some("1"));
     }
-    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 100);
+    assert_eq!(responses.iter().filter(|response| response.status == 200).count(), 100);
     assert_eq!(upstream.requests().len(), 100);
     proxy.wait_for_metric("requests_in_flight", 0);
 }
@@ -67,9 +67,9 @@ fn i09_a_queued_request_fails_after_the_queue_timeout() {
     let proxy = Proxy::start_with(&upstream, &limits("1", "10", "100ms"));
     let _working = request(&proxy, "/held");
     upstream.wait_for("/held");
-    let answer = proxy.connect().get("/quick");
-    answer.assert_problem(503, "overloaded");
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    let response = proxy.connect().get("/quick");
+    response.assert_problem(503, "overloaded");
+    assert_eq!(response.header("retry-after"), Some("1"));
     proxy.wait_for_metric(r#"requests_shed_total{reason="queue_timeout"}"#, 1);
 }
 
@@ -100,7 +100,7 @@ fn a22_a_truncated_request_body_releases_its_permit() {
     proxy.wait_for_metric("requests_in_flight", 1);
     client.writer().shutdown(Shutdown::Write).unwrap();
     match client.read_response(false) {
-        Ok(answer) => answer.assert_problem(400, "bad_request"),
+        Ok(response) => response.assert_problem(400, "bad_request"),
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof),
     }
     let line = proxy.process.wait_for_log("request");

@@ -15,9 +15,9 @@ fn start() -> (Upstream, Proxy) {
 }
 
 #[track_caller]
-fn assert_not_allowed(answer: &Response) {
-    answer.assert_problem(405, "method_not_allowed");
-    assert_eq!(answer.header("allow"), Some(METHODS));
+fn assert_not_allowed(response: &Response) {
+    response.assert_problem(405, "method_not_allowed");
+    assert_eq!(response.header("allow"), Some(METHODS));
 }
 
 #[test]
@@ -48,9 +48,9 @@ fn c04_e01_connect_is_rejected_and_its_connection_closed() {
     ] {
         let mut client = proxy.connect();
         client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: localhost\r\n{extra}\r\n"));
-        let answer = client.read_response(false).unwrap();
-        assert_not_allowed(&answer);
-        assert_eq!(answer.header("connection"), Some("close"));
+        let response = client.read_response(false).unwrap();
+        assert_not_allowed(&response);
+        assert_eq!(response.header("connection"), Some("close"));
         client.assert_closed();
     }
     // The bytes after it are not parsed as a request.
@@ -73,9 +73,12 @@ fn e03_options_for_the_proxy_gets_a_local_reply() {
     let (upstream, proxy) = start();
     let mut client = proxy.connect();
     for (target, lines) in [("*", &[][..]), ("*", &["Max-Forwards: 7"]), ("/x", &["Max-Forwards: 0"])] {
-        let answer = client.call("OPTIONS", target, lines, b"");
-        assert_eq!((answer.status, answer.header("allow")), (204, Some(METHODS)), "{target} {lines:?}");
-        assert!(answer.header("x-request-id").is_some() && answer.header("content-length").is_none(), "{answer:?}");
+        let response = client.call("OPTIONS", target, lines, b"");
+        assert_eq!((response.status, response.header("allow")), (204, Some(METHODS)), "{target} {lines:?}");
+        assert!(
+            response.header("x-request-id").is_some() && response.header("content-length").is_none(),
+            "{response:?}"
+        );
     }
     assert_eq!(upstream.requests().len(), 0);
     proxy
@@ -106,8 +109,8 @@ fn e03_options_for_the_proxy_gets_a_local_reply() {
 fn e04_an_unknown_expectation_is_dropped() {
     let (upstream, proxy) = start();
     let mut client = proxy.connect();
-    let answer = client.call("POST", "/x", &["Expect: x-custom", "Content-Length: 3"], b"abc");
-    assert_eq!(answer.status, 200);
+    let response = client.call("POST", "/x", &["Expect: x-custom", "Content-Length: 3"], b"abc");
+    assert_eq!(response.status, 200);
     let request = upstream.requests().pop().unwrap();
     assert_eq!((request.headers("expect"), request.body.as_slice()), (vec![], &b"abc"[..]));
 }
@@ -117,8 +120,8 @@ fn upgrading(proxy: &Proxy, lines: &[&str], after: &[u8]) -> (Client, Response) 
     let mut client = proxy.connect();
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     client.send([format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n").as_bytes(), after].concat());
-    let answer = client.read_response(false).unwrap();
-    (client, answer)
+    let response = client.read_response(false).unwrap();
+    (client, response)
 }
 
 #[test]
@@ -136,11 +139,11 @@ fn e07_e08_an_upgrade_is_not_forwarded() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let (upstream, proxy) = start();
     for (lines, after) in [(&WEBSOCKET[..], FRAME), (&H2C, PREFACE), (&H2C[1..], FRAME)] {
-        let (mut client, answer) = upgrading(&proxy, lines, b"");
-        assert_eq!((answer.status, answer.header("upgrade"), answer.header("connection")), (200, None, None));
+        let (mut client, response) = upgrading(&proxy, lines, b"");
+        assert_eq!((response.status, response.header("upgrade"), response.header("connection")), (200, None, None));
         assert_eq!(client.get("/x").status, 200, "the connection is still usable");
-        let (mut client, answer) = upgrading(&proxy, lines, after);
-        assert_eq!((answer.status, answer.header("upgrade")), (200, None));
+        let (mut client, response) = upgrading(&proxy, lines, after);
+        assert_eq!((response.status, response.header("upgrade")), (200, None));
         let rest = client.read_to_end().unwrap_or_default();
         assert!(is_rejection(&rest), "{}", String::from_utf8_lossy(&rest));
     }
@@ -167,8 +170,8 @@ fn e09_http2_with_prior_knowledge_is_closed() {
     for bytes in [[PREFACE, SETTINGS].concat(), PREFACE.to_vec(), b"PRI * HTTP/2.0\r\n".to_vec()] {
         let mut client = proxy.connect();
         client.send(&bytes);
-        let answer = client.read_to_end().unwrap_or_default();
-        assert!(is_rejection(&answer), "{}", String::from_utf8_lossy(&answer));
+        let response = client.read_to_end().unwrap_or_default();
+        assert!(is_rejection(&response), "{}", String::from_utf8_lossy(&response));
     }
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(proxy.connect().get("/x").status, 200);

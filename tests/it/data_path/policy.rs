@@ -46,15 +46,15 @@ fn c09_c10_denied_requests_are_rejected_and_logged() {
     let mut client = proxy.connect();
     let mut forwarded = Vec::new();
     for (count, (method, target, denial)) in (1..).zip(REQUESTS) {
-        let answer = client.call(method, target, &[], b"");
+        let response = client.call(method, target, &[], b"");
         let expected = match denial {
             None => (200, None),
             Some("unclear") => (400, Some("bad_request")),
             Some(_) => (403, Some("route_denied")),
         };
-        assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), expected, "{method} {target}");
+        assert_eq!((response.status, response.header("x-finicity-proxy-error")), expected, "{method} {target}");
         if let (Some(code), true) = (expected.1, method != "HEAD") {
-            answer.assert_problem(expected.0, code);
+            response.assert_problem(expected.0, code);
         }
         let line = access_line(&proxy, count);
         assert_eq!(line["policy.denial"].as_str(), denial, "{line}");

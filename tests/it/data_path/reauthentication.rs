@@ -68,12 +68,12 @@ fn o01_o04_a_token_revoked_early_fails_no_request() {
             let proxy = &proxy;
             scope.spawn(move || {
                 let mut client = proxy.connect();
-                let answer = if n % 2 == 0 {
+                let response = if n % 2 == 0 {
                     client.get("/aggregation/v1/customers")
                 } else {
                     client.call("POST", &format!("/x?n={n}"), &["Content-Length: 5"], b"hello")
                 };
-                assert_eq!(answer.status, 200, "{answer:?}");
+                assert_eq!(response.status, 200, "{response:?}");
             });
         }
     });
@@ -114,8 +114,8 @@ fn a_resend_does_not_reuse_the_connection_of_the_refusal() {
         for n in 0..50 {
             let proxy = &proxy;
             scope.spawn(move || {
-                let answer = proxy.connect().call("POST", &format!("/x?n={n}"), &["Content-Length: 5"], b"hello");
-                assert_eq!(answer.status, 200, "{answer:?}");
+                let response = proxy.connect().call("POST", &format!("/x?n={n}"), &["Content-Length: 5"], b"hello");
+                assert_eq!(response.status, 200, "{response:?}");
             });
         }
     });
@@ -127,8 +127,8 @@ fn compressed_and_challenge_refusals_are_reauthenticated() {
         let (upstream, oldest) = revoking(refusal);
         let proxy = Proxy::start(&upstream);
         oldest.store(2, SeqCst);
-        let answer = proxy.connect().call("GET", "/x", &["Accept-Encoding: gzip"], b"");
-        assert_eq!((answer.status, upstream.token_requests(), upstream.requests().len()), (200, 2, 2));
+        let response = proxy.connect().call("GET", "/x", &["Accept-Encoding: gzip"], b"");
+        assert_eq!((response.status, upstream.token_requests(), upstream.requests().len()), (200, 2, 2));
         let metrics = proxy.ops().get("/metrics").text();
         for line in [
             "finicity_proxy_token_refusals_total 1",
@@ -150,8 +150,8 @@ fn o04_the_401_of_a_request_too_large_to_buffer_is_relayed() {
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__REPLAY_BUFFER", "4")]);
     oldest.store(2, SeqCst);
     let mut client = proxy.connect();
-    let answer = client.call("POST", "/large", &["Content-Length: 5"], b"hello");
-    assert_eq!((answer.status, answer.text().as_str()), (401, EXPIRED));
+    let response = client.call("POST", "/large", &["Content-Length: 5"], b"hello");
+    assert_eq!((response.status, response.text().as_str()), (401, EXPIRED));
     proxy.process.wait_for_line(|line| line.contains("token minted") && line.contains(r#""token.version":2"#));
     assert_eq!(client.call("POST", "/large", &["Content-Length: 5"], b"hello").status, 200);
     assert_eq!(upstream.requests().len(), 2);
@@ -163,8 +163,8 @@ fn o02_a_permanent_refusal_is_relayed_and_causes_one_refresh() {
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     for _ in 0..100 {
-        let answer = client.get("/x");
-        assert_eq!((answer.status, answer.text().as_str()), (401, EXPIRED));
+        let response = client.get("/x");
+        assert_eq!((response.status, response.text().as_str()), (401, EXPIRED));
     }
     // The first request was resent; for the others there is no newer token.
     assert_eq!((upstream.token_requests(), upstream.requests().len()), (2, 101));
@@ -188,9 +188,9 @@ fn o05_o06_f20_every_other_401_403_and_429_is_relayed() {
     for (target, status) in
         [("/403", 403), ("/429", 429), ("/key", 401), ("/missing", 401), ("/text", 401), ("/other", 401)]
     {
-        let answer = client.get(target);
-        assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (status, None), "{target}");
-        assert!(!answer.body.is_empty());
+        let response = client.get(target);
+        assert_eq!((response.status, response.header("x-finicity-proxy-error")), (status, None), "{target}");
+        assert!(!response.body.is_empty());
     }
     assert_eq!((upstream.token_requests(), upstream.requests().len()), (1, 6));
 }
@@ -203,7 +203,7 @@ fn a_truncated_refusal_is_not_reported_as_complete() {
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.read_response(false).expect_err("the answer must break off");
+    client.read_response(false).expect_err("the response must be truncated");
     assert_eq!(upstream.token_requests(), 1);
 }
 
@@ -212,7 +212,7 @@ fn a_large_401_is_relayed_completely() {
     let body = "x".repeat(300_000);
     let upstream = Upstream::start(3600, move |_| Reply::status(401, "Unauthorized", &body));
     let proxy = Proxy::start(&upstream);
-    let answer = proxy.connect().get("/x");
-    assert_eq!((answer.status, answer.body.len()), (401, 300_000));
+    let response = proxy.connect().get("/x");
+    assert_eq!((response.status, response.body.len()), (401, 300_000));
     assert_eq!(upstream.token_requests(), 1);
 }

@@ -43,15 +43,15 @@ fn f03_j09_a_close_delimited_body_needs_a_clean_close() {
         let proxy = Proxy::start(&upstream);
         let mut client = proxy.connect();
         client.send("GET /odd HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let answer = client.read_response(false);
+        let response = client.read_response(false);
         let line = proxy.process.wait_for_log("request");
         if whole {
-            let answer = answer.unwrap();
-            assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("hello", Some("chunked")));
+            let response = response.unwrap();
+            assert_eq!((response.text().as_str(), response.header("transfer-encoding")), ("hello", Some("chunked")));
             assert_eq!(line["outcome"], "complete");
         } else {
             // A reset can overtake even the head.
-            assert!(answer.is_err() || answer.unwrap().status == 502);
+            assert!(response.is_err() || response.unwrap().status == 502);
             assert_ne!(
                 line["outcome"].as_str().zip(line["http.response.status_code"].as_u64()),
                 Some(("complete", 200))
@@ -77,9 +77,9 @@ fn f05_chunked_framing_overrides_content_length() {
         Reply::Bytes(format!("{head}5\r\nhello\r\n0\r\n\r\n").into_bytes())
     });
     let proxy = Proxy::start(&upstream);
-    let answer = proxy.connect().get("/odd");
-    if answer.status != 502 {
-        assert_eq!((answer.text().as_str(), answer.header("content-length")), ("hello", None));
+    let response = proxy.connect().get("/odd");
+    if response.status != 502 {
+        assert_eq!((response.text().as_str(), response.header("content-length")), ("hello", None));
     }
 }
 
@@ -88,8 +88,8 @@ fn f11_a_body_in_a_response_to_head_is_discarded() {
     let upstream = upstream(|| Reply::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nEVIL".to_vec()));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__RUNTIME__WORKER_THREADS", "1")]);
     let mut client = proxy.connect();
-    let answer = client.call("HEAD", "/odd", &[], b"");
-    assert_eq!((answer.status, answer.header("content-length")), (200, Some("4")));
+    let response = client.call("HEAD", "/odd", &[], b"");
+    assert_eq!((response.status, response.header("content-length")), (200, Some("4")));
     assert_eq!(client.get("/after").text(), "ok", "the connection of the client is not affected");
     check_next_is_on_another_connection(&upstream, &proxy);
 }
@@ -105,13 +105,13 @@ fn f14_a_response_head_over_the_limits_is_a_502() {
         let upstream =
             upstream(move || Reply::Bytes(format!("HTTP/1.1 200 OK\r\n{head}content-length: 0\r\n\r\n").into_bytes()));
         let proxy = Proxy::start(&upstream);
-        let answer = proxy.connect().get("/odd");
+        let response = proxy.connect().get("/odd");
         if passes {
-            assert_eq!(answer.status, 200);
-            let cookies = answer.headers.iter().filter(|(name, _)| name == "set-cookie").count();
+            assert_eq!(response.status, 200);
+            let cookies = response.headers.iter().filter(|(name, _)| name == "set-cookie").count();
             assert!([0, 50].contains(&cookies));
         } else {
-            answer.assert_problem(502, "upstream_protocol");
+            response.assert_problem(502, "upstream_protocol");
         }
     }
 }
@@ -138,12 +138,12 @@ fn g10_http_1_0_supports_keep_alive_and_gets_no_chunks() {
     let mut client = proxy.connect();
     for _ in 0..2 {
         client.send("GET /plain HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
-        let answer = client.read_response(false).unwrap();
-        assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("ok", None));
+        let response = client.read_response(false).unwrap();
+        assert_eq!((response.text().as_str(), response.header("transfer-encoding")), ("ok", None));
     }
     client.send("GET /odd HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
-    let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
-    assert!(answer.ends_with("\r\n\r\nhi") && !answer.contains("chunked"), "{answer}");
+    let response = String::from_utf8(client.read_to_end().unwrap()).unwrap();
+    assert!(response.ends_with("\r\n\r\nhi") && !response.contains("chunked"), "{response}");
 }
 
 #[test]
@@ -158,14 +158,14 @@ fn d10_f09_f18_f21_e14_responses_lose_only_their_trailers() {
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     for _ in 0..2 {
-        let answer = client.call("POST", "/odd", &["Content-Length: 3", "Accept-Encoding: br"], b"abc");
-        assert_eq!((answer.status, answer.header("location")), (307, Some("http://evil.example/")));
+        let response = client.call("POST", "/odd", &["Content-Length: 3", "Accept-Encoding: br"], b"abc");
+        assert_eq!((response.status, response.header("location")), (307, Some("http://evil.example/")));
         assert_eq!(
-            (answer.header("x-split"), answer.header("content-encoding")),
+            (response.header("x-split"), response.header("content-encoding")),
             (Some("a%0d%0aSet-Cookie: x"), Some("br"))
         );
         assert_eq!(
-            (answer.header("set-cookie"), answer.header("trailer"), answer.text().as_str()),
+            (response.header("set-cookie"), response.header("trailer"), response.text().as_str()),
             (None, None, "abc")
         );
     }

@@ -158,8 +158,8 @@ fn g04_an_interrupted_upload_is_not_resent() {
     let mut client = proxy.connect();
     assert_eq!(get(&mut client, FREE), 200);
     let body = vec![7; 1024 * 1024];
-    let answer = client.call("PUT", "/aggregation/v1/customers/1", &["Content-Length: 1048576"], &body);
-    answer.assert_problem(502, "upstream_unreachable");
+    let response = client.call("PUT", "/aggregation/v1/customers/1", &["Content-Length: 1048576"], &body);
+    response.assert_problem(502, "upstream_unreachable");
     assert_eq!(upstream.requests().len(), 2);
 }
 

@@ -128,9 +128,9 @@ fn k04_the_required_header_is_checked_and_not_forwarded() {
         [("FINICITY__LISTEN__PROXY", both.as_str()), ("FINICITY__GUARD__REQUIRED_HEADER", "X-Caller: payments")];
     let proxy = Proxy::start_with(&upstream, &variables);
     for lines in [&[][..], &["X-Caller: other"]] {
-        let answer = proxy.connect().call("GET", "/refused", lines, b"");
-        answer.assert_problem(412, "header_required");
-        assert!(answer.text().contains("x-caller: payments"), "{}", answer.text());
+        let response = proxy.connect().call("GET", "/refused", lines, b"");
+        response.assert_problem(412, "header_required");
+        assert!(response.text().contains("x-caller: payments"), "{}", response.text());
         proxy.connect_socket().call("GET", "/refused", lines, b"").assert_problem(412, "header_required");
     }
     assert_eq!(upstream.requests().len(), 0);

@@ -126,13 +126,13 @@ fn c16_a_token_endpoint_is_never_reached_in_any_spelling() {
     for path in [OAUTH_PATH, PARTNER_PATH, OWN_PATH, REVOCATION_PATH] {
         for target in spellings(path) {
             for method in ["POST", "PUT", "GET"] {
-                let Some(answer) = send(&proxy, method, target.as_bytes(), &[]) else { continue };
-                let is_placeholder = answer.status == 200 && answer.text().contains("finicity-proxy-placeholder");
-                let as_expected = match answer.status {
+                let Some(response) = send(&proxy, method, target.as_bytes(), &[]) else { continue };
+                let is_placeholder = response.status == 200 && response.text().contains("finicity-proxy-placeholder");
+                let as_expected = match response.status {
                     200 => is_placeholder && method == "POST" && path != REVOCATION_PATH,
                     status => [400, 403].contains(&status),
                 };
-                assert!(as_expected, "{method} {target}: {answer:?}");
+                assert!(as_expected, "{method} {target}: {response:?}");
             }
         }
     }
@@ -148,14 +148,14 @@ fn c16_a_post_gets_a_placeholder_and_other_methods_get_403() {
     let body = br#"{"partnerId":"1","partnerSecret":"2"}"#;
     let length = format!("Content-Length: {}", body.len());
     for path in [OAUTH_PATH, OWN_PATH] {
-        let answer = client.call("POST", path, &[&length], body);
-        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
-        let seconds = answer.text().strip_prefix(BEARER_PLACEHOLDER).unwrap().strip_suffix('}').unwrap().to_owned();
+        let response = client.call("POST", path, &[&length], body);
+        assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")), "{response:?}");
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        let seconds = response.text().strip_prefix(BEARER_PLACEHOLDER).unwrap().strip_suffix('}').unwrap().to_owned();
         assert!((1..=3570).contains(&seconds.parse::<u32>().unwrap()), "{seconds}");
     }
-    let answer = client.call("POST", PARTNER_PATH, &["Transfer-Encoding: chunked"], b"2\r\n{}\r\n0\r\n\r\n");
-    assert_eq!((answer.status, answer.text().as_str()), (200, PARTNER_PLACEHOLDER));
+    let response = client.call("POST", PARTNER_PATH, &["Transfer-Encoding: chunked"], b"2\r\n{}\r\n0\r\n\r\n");
+    assert_eq!((response.status, response.text().as_str()), (200, PARTNER_PLACEHOLDER));
     for (method, path) in [
         ("PUT", PARTNER_PATH),
         ("GET", OAUTH_PATH),
@@ -165,10 +165,14 @@ fn c16_a_post_gets_a_placeholder_and_other_methods_get_403() {
         ("POST", REVOCATION_PATH),
         ("GET", REVOCATION_PATH),
     ] {
-        let answer = client.call(method, path, &[], b"");
-        assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (403, Some("route_denied")), "{method}");
+        let response = client.call(method, path, &[], b"");
+        assert_eq!(
+            (response.status, response.header("x-finicity-proxy-error")),
+            (403, Some("route_denied")),
+            "{method}"
+        );
         if method != "HEAD" {
-            answer.assert_problem(403, "route_denied");
+            response.assert_problem(403, "route_denied");
         }
     }
     assert_eq!(client.get("/aggregation/v1/customers").status, 200, "the connection is still usable");
@@ -221,18 +225,18 @@ fn c16_an_xml_client_of_partner_authentication_gets_xml() {
     ] {
         let length = format!("Content-Length: {}", body.len());
         let lines: Vec<&str> = fields.iter().copied().chain([length.as_str()]).collect();
-        let answer = client.call("POST", PARTNER_PATH, &lines, body.as_bytes());
+        let response = client.call("POST", PARTNER_PATH, &lines, body.as_bytes());
         let text = if expected == is_json { PARTNER_PLACEHOLDER } else { XML };
-        assert_eq!((answer.status, answer.header("content-type")), (200, expected), "{fields:?} {body}");
+        assert_eq!((response.status, response.header("content-type")), (200, expected), "{fields:?} {body}");
         assert_eq!(
-            (answer.text().as_str(), answer.header("cache-control")),
+            (response.text().as_str(), response.header("cache-control")),
             (text, Some("no-store")),
             "{fields:?} {body}"
         );
     }
     // OAuth 2.0 has no XML.
-    let answer = client.call("POST", OAUTH_PATH, &["Accept: application/xml", "Content-Length: 0"], b"");
-    assert!(answer.text().starts_with(BEARER_PLACEHOLDER), "{answer:?}");
+    let response = client.call("POST", OAUTH_PATH, &["Accept: application/xml", "Content-Length: 0"], b"");
+    assert!(response.text().starts_with(BEARER_PLACEHOLDER), "{response:?}");
     assert_eq!(upstream.received().len(), 1, "the proxy's own token request");
 }
 
@@ -248,11 +252,11 @@ fn c16_each_token_endpoint_has_a_placeholder_of_its_shape() {
     let listening = process.wait_for_log("listening");
     let address = listening["proxy"].as_str().unwrap().split(", ").next().unwrap().parse().unwrap();
     let mut client = Client::connect(address);
-    let answer = client.call("POST", PARTNER_PATH, &["Content-Length: 2"], b"{}");
-    assert_eq!((answer.status, answer.text().as_str()), (200, PARTNER_PLACEHOLDER));
+    let response = client.call("POST", PARTNER_PATH, &["Content-Length: 2"], b"{}");
+    assert_eq!((response.status, response.text().as_str()), (200, PARTNER_PLACEHOLDER));
     // The endpoint of the other scheme keeps its own shape.
-    let answer = client.call("POST", OAUTH_PATH, &["Content-Length: 2"], b"{}");
-    assert!(answer.text().starts_with(BEARER_PLACEHOLDER), "{answer:?}");
+    let response = client.call("POST", OAUTH_PATH, &["Content-Length: 2"], b"{}");
+    assert!(response.text().starts_with(BEARER_PLACEHOLDER), "{response:?}");
 }
 
 #[test]
@@ -260,16 +264,16 @@ fn c16_a_token_request_without_a_token_gets_the_usual_error() {
     let (upstream, dead) = (vendor(), ClosedPort::new());
     let url = dead.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__URL", &url), ("FINICITY__AUTH__TOKEN_WAIT", "100ms")]);
-    let answer = send(&proxy, "POST", OAUTH_PATH.as_bytes(), &[]).unwrap();
-    answer.assert_problem(503, "token_unavailable");
-    assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
+    let response = send(&proxy, "POST", OAUTH_PATH.as_bytes(), &[]).unwrap();
+    response.assert_problem(503, "token_unavailable");
+    assert!(response.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
 
     let upstream = Upstream::start_raw(|_| Reply::status(401, "Unauthorized", "{}"));
     let proxy = Proxy::launch(&upstream, &[]);
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
-    let answer = send(&proxy, "POST", PARTNER_PATH.as_bytes(), &[]).unwrap();
-    answer.assert_problem(503, "credentials_rejected");
-    assert!(answer.header("retry-after").is_some());
+    let response = send(&proxy, "POST", PARTNER_PATH.as_bytes(), &[]).unwrap();
+    response.assert_problem(503, "credentials_rejected");
+    assert!(response.header("retry-after").is_some());
     assert_eq!(upstream.received().len(), 1);
 }
 
@@ -403,9 +407,9 @@ fn c08_the_upstream_sees_the_same_bytes_or_nothing() {
     let targets: Vec<String> = NASTY.iter().map(|target| (*target).to_owned()).chain(generated).collect();
     let mut forwarded = 0;
     for target in &targets {
-        let answer = send(&proxy, "GET", target.as_bytes(), &[]);
+        let response = send(&proxy, "GET", target.as_bytes(), &[]);
         let seen = client_requests(&upstream).split_off(forwarded);
-        match (answer.map(|answer| answer.status), seen.as_slice()) {
+        match (response.map(|response| response.status), seen.as_slice()) {
             (Some(200), [request]) => {
                 forwarded += 1;
                 let line: String = format!("GET {target} HTTP/1.1").bytes().map(char::from).collect();
@@ -476,8 +480,8 @@ fn d13_an_invalid_request_id_is_replaced_everywhere() {
     let upstream = vendor();
     let proxy = start(&upstream);
     for strange in ["x".repeat(300), r"a\r\nb: c".to_owned(), "%0d%0aX:y".to_owned()] {
-        let answer = send(&proxy, "GET", b"/x", &[&format!("X-Request-Id: {strange}")]).unwrap();
-        let id = answer.header("x-request-id").unwrap();
+        let response = send(&proxy, "GET", b"/x", &[&format!("X-Request-Id: {strange}")]).unwrap();
+        let id = response.header("x-request-id").unwrap();
         assert!(
             !id.is_empty()
                 && id.len() <= 64

@@ -28,10 +28,10 @@ fn assert_rejected(variables: &[(&str, &str)], requests: &[(String, u16, &str)])
         let shown = &request[..request.len().min(200)];
         let mut client = proxy.connect();
         client.send(format!("{request}{NEXT}"));
-        let answer = client.read_response(false).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
-        assert_eq!(answer.status, *status, "{shown:?}");
-        answer.assert_problem(*status, code);
-        assert!(answer.header("x-request-id").is_some(), "{shown:?}");
+        let response = client.read_response(false).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
+        assert_eq!(response.status, *status, "{shown:?}");
+        response.assert_problem(*status, code);
+        assert!(response.header("x-request-id").is_some(), "{shown:?}");
         client.assert_closed();
     }
     assert_eq!(upstream.requests().len(), 0);
@@ -143,10 +143,10 @@ fn an_error_for_an_exceeded_limit_names_the_limit() {
     ] {
         let mut client = proxy.connect();
         client.send(request);
-        let answer = client.read_response(false).unwrap();
-        assert_eq!(answer.status, status, "{answer:?}");
+        let response = client.read_response(false).unwrap();
+        assert_eq!(response.status, status, "{response:?}");
         for part in parts {
-            assert!(answer.text().contains(part), "{part:?} is not in {}", answer.text());
+            assert!(response.text().contains(part), "{part:?} is not in {}", response.text());
         }
     }
 }
@@ -179,11 +179,11 @@ fn requests_hyper_cannot_parse_are_logged_and_counted() {
                     let _ = request.bytes().try_for_each(|byte| writer.write_all(&[byte]));
                 }
             }
-            let answer = client.read_response(false).unwrap();
-            answer.assert_problem(400, "bad_request");
-            assert!(answer.text().contains(&serde_json::to_string(detail).unwrap()[1..]), "{}", answer.text());
-            assert_eq!(answer.header("x-request-id"), Some(format!("caller-{how}").as_str()));
-            assert_eq!(answer.header("connection"), Some("close"));
+            let response = client.read_response(false).unwrap();
+            response.assert_problem(400, "bad_request");
+            assert!(response.text().contains(&serde_json::to_string(detail).unwrap()[1..]), "{}", response.text());
+            assert_eq!(response.header("x-request-id"), Some(format!("caller-{how}").as_str()));
+            assert_eq!(response.header("connection"), Some("close"));
             client.assert_closed();
         }
     }
@@ -210,8 +210,8 @@ fn ops_and_admin_reject_requests_hyper_cannot_parse() {
         {
             let mut client = Client::connect(address);
             client.send(request);
-            let answer = client.read_response(false).unwrap();
-            assert_eq!((answer.status, answer.header("connection")), (400, Some("close")));
+            let response = client.read_response(false).unwrap();
+            assert_eq!((response.status, response.header("connection")), (400, Some("close")));
             client.assert_closed();
         }
     }
@@ -271,8 +271,8 @@ fn a20_a21_a22_a_malformed_or_truncated_body_gets_400() {
     let mut writer = client.writer();
     let _ = (0..1000).try_for_each(|_| writer.write_all(extension.as_bytes()));
     // The response can be lost while the flood continues, because the connection is reset.
-    if let Ok(answer) = client.read_response(false) {
-        answer.assert_problem(400, "bad_request");
+    if let Ok(response) = client.read_response(false) {
+        response.assert_problem(400, "bad_request");
     }
     assert!(proxy.process.status_kib("VmRSS") < resident + 4096);
 
@@ -357,8 +357,8 @@ fn check_early_responses(upstream: &Upstream, part: &[u8]) {
                 let sent = (0..10_485_760 / part.len()).try_for_each(|_| writer.write_all(part));
                 assert!(sent.err().is_none_or(|error| is_closed(&error)), "round {round}");
             });
-            let answer = client.read_response(false).unwrap();
-            assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (413, None), "round {round}");
+            let response = client.read_response(false).unwrap();
+            assert_eq!((response.status, response.header("x-finicity-proxy-error")), (413, None), "round {round}");
             drop(client);
         });
     }
@@ -374,8 +374,8 @@ fn g06_e05_an_early_response_reaches_the_client() {
 
 #[test]
 fn f22_an_early_response_survives_a_cut_upstream_connection() {
-    let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
-    let upstream = Upstream::start_with_early_responses(|_| Reply::Cut(answer.to_vec()));
+    let response = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    let upstream = Upstream::start_with_early_responses(|_| Reply::Cut(response.to_vec()));
     check_early_responses(&upstream, &[b'x'; 64 * 1024]);
 }
 
@@ -396,11 +396,11 @@ fn an_upload_ends_with_its_response() {
 fn an_error_for_a_request_with_a_body_closes_the_connection() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
-    let answer = proxy.connect().call("POST", "/a/../b", &["Content-Length: 3"], b"abc");
-    answer.assert_problem(400, "bad_request");
-    assert_eq!(answer.header("connection"), Some("close"));
-    let answer = proxy.connect().call("POST", "/a/../b", &["Content-Length: 0"], b"");
-    assert_eq!((answer.status, answer.header("connection")), (400, None));
+    let response = proxy.connect().call("POST", "/a/../b", &["Content-Length: 3"], b"abc");
+    response.assert_problem(400, "bad_request");
+    assert_eq!(response.header("connection"), Some("close"));
+    let response = proxy.connect().call("POST", "/a/../b", &["Content-Length: 0"], b"");
+    assert_eq!((response.status, response.header("connection")), (400, None));
 }
 
 fn is_closed(error: &io::Error) -> bool {

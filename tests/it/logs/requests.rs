@@ -1,4 +1,4 @@
-//! What the log says of a request, and what it does not.
+//! What the log contains about a request, and what it does not.
 
 use serde_json::Value;
 
@@ -135,7 +135,7 @@ fn the_format_is_json_unless_stdout_is_a_terminal() {
     child.wait().unwrap();
 }
 
-/// A pseudo-terminal: the end of the reader, and the terminal.
+/// A pseudo-terminal: its controller and the terminal.
 fn open_terminal() -> (std::fs::File, std::fs::File) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -184,7 +184,7 @@ fn only_proxy_errors_are_warnings() {
     assert_eq!(proxy.process.logs("request").len(), 1);
 }
 
-/// The access lines of requests to each of `targets`, one after the other on one connection.
+/// Makes a request to each of `targets` on one connection, and returns the access lines.
 fn lines(proxy: &Proxy, targets: &[&str]) -> Vec<Value> {
     let mut client = proxy.connect();
     for target in targets {
@@ -295,7 +295,7 @@ fn waiting_times_are_logged_only_if_a_request_waited() {
 
 #[test]
 fn l08_external_text_cannot_forge_a_human_log_line() {
-    // A terminal's commands in a file's name, in what the upstream sends, and in what a caller does.
+    // Terminal control characters in a file name, in a response of the upstream, and in a request.
     let control = "\u{1b}]0;x\u{7} INFO forged\u{9b}31m\u{2028}\u{202e}";
     let upstream = Upstream::start(3600, move |_| {
         Reply::Bytes(format!("HTTP/1.1 200 {control}\r\nx-{control}: {control}\r\n\r\n").into_bytes())
@@ -331,7 +331,7 @@ fn l08_external_text_cannot_forge_a_human_log_line() {
         process.wait();
         std::fs::write(credentials.join("app_key"), APP_KEY).unwrap();
         let output = process.output();
-        assert!(output.contains("forged"), "the directory's name is logged");
+        assert!(output.contains("forged"), "the directory name is logged");
         for line in output.lines() {
             assert!(line.starts_with('{') || line.get(2..3) == Some(":"), "{line:?}");
             assert!(!line.contains(['\u{1b}', '\u{7}', '\u{7f}', '\u{9b}', '\u{2028}', '\u{202e}']), "{line:?}");

@@ -1,4 +1,4 @@
-//! The end of the process: what is still served, what is not, and the exit code.
+//! Graceful shutdown: what is still served, what is not, and the exit code.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::support::{
     upstream::{Gate, Reply, Upstream, token},
 };
 
-/// More than the time in which a further signal only repeats the first one.
+/// Longer than the time in which another signal is treated as a repetition of the first one.
 const REPEAT_WINDOW: Duration = Duration::from_millis(1100);
 
-/// An upstream that holds `/held` until the gate is opened.
+/// An upstream that holds `/held` until the gate is open.
 fn holding(gate: &Gate) -> Upstream {
     let gate = gate.clone();
     Upstream::start(3600, move |request| match request.target() {
@@ -22,7 +22,7 @@ fn holding(gate: &Gate) -> Upstream {
     })
 }
 
-/// A client whose request has arrived at the upstream and is held there.
+/// A client with a request that is held at the upstream.
 fn in_flight(proxy: &Proxy, upstream: &Upstream) -> Client {
     let mut client = proxy.connect();
     client.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -45,15 +45,18 @@ fn q02_a_drain_finishes_requests_and_accepts_no_connection() {
         for line in ["finicity_proxy_draining 1", "finicity_proxy_ready 0", "finicity_proxy_live 1"] {
             assert!(metrics.contains(line), "{metrics}");
         }
-        // The listeners are closed by the tasks that own them, a moment after the log line.
+        // The listeners are closed by the tasks that own them, shortly after the log line.
         let refused = (0..10_000).any(|_| {
             std::thread::yield_now();
             Client::try_connect(proxy.proxy[0]).is_err()
         });
         assert!(refused, "new connections are still accepted");
         gate.open();
-        let answer = client.read_response(false).unwrap();
-        assert_eq!((answer.status, answer.text().as_str(), answer.header("connection")), (200, "done", Some("close")));
+        let response = client.read_response(false).unwrap();
+        assert_eq!(
+            (response.status, response.text().as_str(), response.header("connection")),
+            (200, "done", Some("close"))
+        );
         client.assert_closed();
         assert_eq!(proxy.process.wait().code(), Some(0));
         proxy.process.wait_for_log("drained");
@@ -76,8 +79,8 @@ fn q02_a_token_refused_during_a_drain_is_replaced() {
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining");
     gate.open();
-    let answer = client.read_response(false).unwrap();
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    let response = client.read_response(false).unwrap();
+    assert_eq!((response.status, response.header("connection")), (200, Some("close")));
     assert_eq!((upstream.token_requests(), upstream.requests().len()), (2, 2));
     assert_eq!(proxy.process.wait().code(), Some(0));
 }
@@ -88,14 +91,14 @@ fn q02_a_response_is_not_lost_to_pipelined_requests() {
     let upstream = holding(&gate);
     let mut proxy = Proxy::start(&upstream);
     let mut client = in_flight(&proxy, &upstream);
-    // Far more than is read ahead, so that the kernel has some of it at the end.
+    // Far more than the proxy reads ahead, so that the kernel still has some of it at the close.
     client.send("GET /ahead HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(5_000));
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining");
     gate.open();
-    let answer = client.read_response(false).unwrap();
-    assert_eq!((answer.text().as_str(), answer.header("connection")), ("done", Some("close")));
-    assert_eq!(client.read_to_end().unwrap(), b"", "an end, and no reset");
+    let response = client.read_response(false).unwrap();
+    assert_eq!((response.text().as_str(), response.header("connection")), ("done", Some("close")));
+    assert_eq!(client.read_to_end().unwrap(), b"", "closed without a reset");
     assert_eq!(proxy.process.wait().code(), Some(0));
     assert_eq!(upstream.requests().len(), 1);
 }
@@ -120,9 +123,9 @@ fn q03_an_unfinished_request_gets_503_at_the_drain_timeout() {
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "200ms")]);
     let mut client = in_flight(&proxy, &upstream);
     proxy.process.signal(Signal::TERM);
-    let answer = client.read_response(false).unwrap();
-    answer.assert_problem(503, "draining");
-    assert_eq!((answer.header("connection"), answer.header("retry-after")), (Some("close"), None));
+    let response = client.read_response(false).unwrap();
+    response.assert_problem(503, "draining");
+    assert_eq!((response.header("connection"), response.header("retry-after")), (Some("close"), None));
     client.assert_closed();
     assert_eq!(proxy.process.wait().code(), Some(1));
     let line = &proxy.process.logs("the drain timeout is over; requests were cut off")[0];
@@ -194,7 +197,7 @@ fn signals_within_a_second_count_as_one() {
     let upstream = holding(&gate);
     let mut proxy = Proxy::start(&upstream);
     let mut client = in_flight(&proxy, &upstream);
-    // Both are pending when the process goes on, however slow the machine is.
+    // All are pending when the process continues, even on a slow machine.
     for signal in [Signal::STOP, Signal::TERM, Signal::INT, Signal::TERM, Signal::CONT] {
         proxy.process.signal(signal);
     }

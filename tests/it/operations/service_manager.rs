@@ -1,4 +1,4 @@
-//! Notifications for a service manager, as systemd's `Type=notify` takes them.
+//! Notifications for a service manager, as for systemd's `Type=notify`.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::support::{
     upstream::{Gate, Reply, Upstream, token_response},
 };
 
-/// What the service manager behind `socket` is sent next.
+/// The next notification on `socket`.
 fn next(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).unwrap();
@@ -30,7 +30,7 @@ fn bound(address: &SocketAddr) -> UnixDatagram {
     socket
 }
 
-/// An upstream whose token responses are `token`, held by `gate`.
+/// An upstream with the token responses `token`, held by `gate`.
 fn upstream(gate: &Gate, token: impl Fn() -> Reply + Send + Sync + 'static) -> Upstream {
     let gate = gate.clone();
     Upstream::start_raw(move |request| match request.target() {

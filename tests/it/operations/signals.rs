@@ -1,4 +1,4 @@
-//! Signals that do not end the process, and one that ends it before it is ready.
+//! Signals: SIGHUP, which does not stop the process, and SIGKILL during a drain.
 
 use std::fs;
 
@@ -22,16 +22,16 @@ fn sighup_never_stops_the_process() {
         _ => Reply::json("{}"),
     });
     let mut proxy = Proxy::launch(&upstream, &[]);
-    let heard = |count| proxy.process.wait_for_lines(count, |line| line.contains(READING));
+    let wait_for_reload = |count| proxy.process.wait_for_lines(count, |line| line.contains(READING));
     upstream.wait_for("/oauth/token");
     proxy.process.signal(Signal::HUP);
-    heard(1);
+    wait_for_reload(1);
     assert_eq!(proxy.ops().get("/startupz").status, 503);
     first.open();
     proxy.process.wait_for_log("token minted");
 
     proxy.process.signal(Signal::HUP);
-    heard(2);
+    wait_for_reload(2);
     assert_eq!(proxy.connect().get("/x").status, 200);
 
     let mut client = proxy.connect();
@@ -40,7 +40,7 @@ fn sighup_never_stops_the_process() {
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining");
     proxy.process.signal(Signal::HUP);
-    heard(3);
+    wait_for_reload(3);
     last.open();
     assert_eq!(client.read_response(false).unwrap().text(), "done");
     assert_eq!(proxy.process.wait().code(), Some(0));
@@ -54,7 +54,7 @@ fn q05_a_start_succeeds_after_sigkill_during_a_drain() {
     fs::create_dir(&state).unwrap();
     let gate = Gate::new();
     let held = gate.clone();
-    // The first token is good, and the credentials are rejected after that.
+    // The first token request succeeds; after that the credentials are rejected.
     let calls = std::sync::atomic::AtomicUsize::new(0);
     let upstream = Upstream::start_raw(move |request| match request.target() {
         "/oauth/token" if calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
@@ -78,7 +78,7 @@ fn q05_a_start_succeeds_after_sigkill_during_a_drain() {
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
 
     proxy.process.signal(Signal::TERM);
-    // What is logged has left the process long before the end.
+    // A logged line has already left the process.
     proxy.process.wait_for_log("draining");
     proxy.process.signal(Signal::KILL);
     assert_eq!(proxy.process.wait().code(), None);

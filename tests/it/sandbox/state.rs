@@ -1,4 +1,4 @@
-//! What is stateful at the vendor is so here: what a call changes, the next one shows.
+//! The state of the sandbox: a change by one call is visible in the next one.
 
 use std::process::{Command, Stdio};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::sandbox::{Caller, JsonClient as _, Receiver, SANDBOX_ID, Sandbox, notice};
 
-/// The customer that every seed begins with, and its accounts.
+/// The built-in customer of every seed, and its accounts.
 const FIRST: &str = "/aggregation/v1/customers/1005061234";
 const CHECKING: &str = "/aggregation/v1/customers/1005061234/accounts/5011648377";
 const HISTORY: &str =

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sends arbitrary bytes and parses responses by itself.
+//! An HTTP/1.1 client that sends arbitrary bytes and parses responses without a library.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read, Write},
@@ -73,7 +73,7 @@ impl Client {
         Self::connect_within(address, TIMEOUT)
     }
 
-    /// A connection whose connect and reads time out after `timeout`.
+    /// A connection with `timeout` for connect and reads.
     pub fn connect_within(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, timeout)?;
         stream.set_read_timeout(Some(timeout))?;

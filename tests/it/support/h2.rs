@@ -43,7 +43,7 @@ pub const INTERNAL_ERROR: u32 = 2;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
 
-/// A request whose head has arrived.
+/// A request head that has arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenedStream {
     /// The number of earlier requests on all connections.

@@ -97,7 +97,7 @@ impl Process {
         });
     }
 
-    /// Waits for a JSON log line whose message is `message`.
+    /// Waits for a JSON log line with the message `message`.
     #[track_caller]
     pub fn wait_for_log(&self, message: &str) -> Value {
         let line = self
@@ -105,7 +105,7 @@ impl Process {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// The JSON log lines so far whose message is `message`.
+    /// The JSON log lines so far with the message `message`.
     pub fn logs(&self, message: &str) -> Vec<Value> {
         let lines = self.output.lines.lock().unwrap();
         let parsed = lines.lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -157,7 +157,7 @@ const PAGES: [(bool, &str); 6] = [
     (false, "/nothing"),
 ];
 
-/// The timeout of a page in the final scan. A process that is stopped, at its limits or shutting down may not respond.
+/// The timeout of a page in the final scan. A process that is stopped, at its limits or shutting down can fail to respond.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn collect_lines(output: Arc<Output>, from: impl Read + Send + 'static) {

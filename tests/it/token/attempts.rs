@@ -1,5 +1,5 @@
-//! Token requests with credentials that have never obtained a token: what the vendor sees of them, whatever happens to the
-//! response and to the process.
+//! Token requests with credentials that have never obtained a token: how many the vendor receives, for each fate of the response and
+//! the process.
 
 use std::{
     net::TcpListener,
@@ -115,7 +115,7 @@ fn an_attempt_that_cannot_be_recorded_is_not_sent() {
     let state = tempfile::tempdir().unwrap();
     drop(Proxy::start_with(&upstream, &[("FINICITY__AUTH__STATE_DIR", state.path().to_str().unwrap())]));
     assert_eq!(attempts(&upstream), 1);
-    // Unproven again, and no file can be replaced: a directory at the temporary name stops root, too.
+    // Makes the credentials unproven again, and the file unwritable: a directory at the temporary name also stops root.
     std::fs::remove_file(state.path().join("attempts.json")).unwrap();
     std::fs::create_dir(state.path().join("attempts.json.tmp")).unwrap();
     let proxy = start(&upstream, state.path());
@@ -142,7 +142,7 @@ fn proven_credentials_are_tried_immediately_after_a_restart() {
     assert!(!upstream.received().iter().any(is_probe));
 }
 
-/// Waits for the first failed token request, and returns how many have an unknown outcome.
+/// Waits for the first failed token request, and returns the number of requests with an unknown outcome.
 fn unresolved_after_a_failure(command: std::process::Command) -> String {
     let proxy = Proxy::run(command);
     proxy.process.wait_for_line(|line| line.contains("token refresh failed"));
@@ -189,7 +189,7 @@ fn only_an_incomplete_response_is_an_unknown_outcome() {
         b"HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
         b"HTTP/1.1 204 No Content\r\n\r\n",
     ];
-    // Larger than any token response: read to its end all the same.
+    // Larger than any token response, and still read completely.
     let page = |length: usize| {
         let head = format!("HTTP/1.1 503 Service Unavailable\r\ncontent-length: {length}\r\n\r\n");
         [head.into_bytes(), vec![b'x'; 200_000]].concat()
@@ -230,7 +230,7 @@ fn a_rejection_at_the_end_of_a_large_response_is_read() {
 #[test]
 fn an_oversized_response_is_an_unknown_outcome() {
     for status in [200, 500] {
-        // Its end is not read, and may say that the account is locked.
+        // Its end, which says that the account is locked, is not read.
         let body = format!(r#"{{"message":"{}","code":24302}}"#, "x".repeat(1100 * 1024));
         let upstream = Upstream::start_raw(move |_| Reply::status(status, "Large", &body));
         assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[])), "1", "{status}");
@@ -239,7 +239,7 @@ fn an_oversized_response_is_an_unknown_outcome() {
 
 #[test]
 fn a_close_delimited_probe_response_is_accepted() {
-    // Without a close_notify of TLS, as some gateways end a response of unknown length.
+    // Some gateways end a close-delimited response without close_notify.
     let first = std::sync::atomic::AtomicBool::new(true);
     let upstream = Upstream::start_raw(move |request| match is_probe(request) {
         true => Reply::Cut(b"HTTP/1.1 405 Method Not Allowed\r\nconnection: close\r\n\r\n{}".to_vec()),

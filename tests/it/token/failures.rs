@@ -1,4 +1,4 @@
-//! What a failed token request says: one sentence for the log, the probes, the status and the callers.
+//! The error of a failed token request: the same sentence in the log, the probes, the status and the responses to clients.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,7 +17,7 @@ use crate::support::{
     upstream::{ClosedPort, Reply, Upstream, token_response},
 };
 
-/// A server that sends `bytes` to each client once that has sent something, and ends the connection.
+/// A server that reads once from each client, sends `bytes`, and closes the connection.
 fn sending(bytes: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
@@ -31,7 +31,7 @@ fn sending(bytes: &'static [u8]) -> String {
     url
 }
 
-/// The port of `url` as it follows a host.
+/// The port of `url`.
 fn port(url: &str) -> &str {
     url.rsplit(':').next().unwrap()
 }
@@ -50,7 +50,7 @@ fn wait_for_error(proxy: &Proxy) -> String {
     }
 }
 
-/// Checks that a proxy with `variables` says at all places the one sentence that has all `parts`.
+/// Checks that a proxy with `variables` shows one sentence with all `parts` everywhere, and returns it.
 #[track_caller]
 fn check(upstream: &Upstream, variables: &[(&str, &str)], parts: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
@@ -63,7 +63,7 @@ fn check(upstream: &Upstream, variables: &[(&str, &str)], parts: &[&str]) -> Str
     for part in parts {
         assert!(sentence.contains(part), "{part:?} is not in {sentence:?}");
     }
-    // The status is published a moment after the log line.
+    // The status is published shortly after the log line.
     let shown = wait_for_error(&proxy);
     assert!(shown.starts_with("20") && shown.contains("Z (") && shown.ends_with(sentence), "{shown}");
     let status = |arguments: &[&str]| {
@@ -90,7 +90,7 @@ fn check(upstream: &Upstream, variables: &[(&str, &str)], parts: &[&str]) -> Str
 fn an_unreachable_token_endpoint_is_reported_with_the_reason() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let (dead, closing) = (ClosedPort::new(), sending(b""));
-    // A fatal alert, handshake_failure; and a server of plain HTTP.
+    // A fatal handshake_failure alert, and a plain HTTP server.
     let (alert, plain) = (sending(&[21, 3, 3, 0, 2, 2, 40]), sending(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let at = |url: &str| format!("127.0.0.1:{}", port(url));
     for (url, parts) in [

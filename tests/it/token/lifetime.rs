@@ -1,4 +1,4 @@
-//! The token over time, with real sockets and real seconds. What can be tested under paused time is beside the code.
+//! The lifetime of tokens, in real time. Unit tests cover what can be tested with paused time.
 
 use std::{
     collections::BTreeSet,
@@ -16,10 +16,10 @@ use crate::support::{
     upstream::{Reply, Upstream, token, token_response},
 };
 
-/// Seconds: short, so that a refresh comes within a test; not too short, so that it comes ahead of the expiry.
+/// Short enough for a refresh within a test, and long enough for a refresh before the expiry.
 const LIFETIME_S: u64 = 12;
 
-/// An upstream that refuses every token but those that are young enough, as the real one does.
+/// An upstream that refuses expired and unknown tokens, as the vendor does.
 fn strict_upstream() -> Upstream {
     let issued: Mutex<Vec<Instant>> = Mutex::default();
     Upstream::start_raw(move |request| {
@@ -43,21 +43,21 @@ fn a_refresh_under_load_fails_no_request() {
     let upstream = strict_upstream();
     let proxy = Proxy::start(&upstream);
     let refreshed = AtomicBool::new(false);
-    let answered: Vec<usize> = thread::scope(|scope| {
+    let count: Vec<usize> = thread::scope(|scope| {
         let readers: Vec<_> = (0..READERS)
             .map(|_| {
                 scope.spawn(|| {
                     let mut client = proxy.connect();
-                    let mut answered = 0;
-                    // Until the refresh, and some requests beyond it.
+                    let mut count = 0;
+                    // Until some requests after the refresh.
                     let mut left = 50;
                     while left > 0 {
-                        let answer = client.get("/aggregation/v1/customers");
-                        assert_eq!(answer.status, 200, "{answer:?}");
-                        answered += 1;
+                        let response = client.get("/aggregation/v1/customers");
+                        assert_eq!(response.status, 200, "{response:?}");
+                        count += 1;
                         left -= usize::from(refreshed.load(Ordering::Relaxed));
                     }
-                    answered
+                    count
                 })
             })
             .collect();
@@ -67,7 +67,7 @@ fn a_refresh_under_load_fails_no_request() {
     });
 
     let requests = upstream.requests();
-    assert_eq!(requests.len(), answered.iter().sum::<usize>());
+    assert_eq!(requests.len(), count.iter().sum::<usize>());
     let tokens: BTreeSet<&str> = requests.iter().flat_map(|request| request.headers("authorization")).collect();
     assert_eq!(
         tokens.into_iter().collect::<Vec<_>>(),
@@ -87,9 +87,9 @@ fn n01_concurrent_requests_at_startup_share_a_token_request() {
         if request.target() != "/oauth/token" {
             return Reply::json("{}");
         }
-        let answer = token_response(1, 3600);
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
-        Reply::Held(held.clone(), (head + &answer).into_bytes())
+        let response = token_response(1, 3600);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", response.len());
+        Reply::Held(held.clone(), (head + &response).into_bytes())
     });
     let proxy = Proxy::launch(&upstream, &[("FINICITY__AUTH__TOKEN_WAIT", "30s")]);
     upstream.wait_for("/oauth/token");
@@ -115,7 +115,7 @@ fn m15_a_hanging_token_endpoint_delays_no_request() {
         _ => Reply::json("{}"),
     });
     let proxy = Proxy::start(&upstream);
-    // A refusal makes the refresher call, and hang.
+    // A refused token triggers a token request, which hangs.
     let mut refused = proxy.connect();
     refused.send("GET /refused HTTP/1.1\r\nHost: localhost\r\n\r\n");
     proxy.process.wait_for_line(|line| line.contains("the upstream refused the token"));

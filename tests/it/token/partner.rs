@@ -1,4 +1,4 @@
-//! Partner authentication, and the other encodings of OAuth 2.0, on the running program.
+//! Partner authentication, and the other encodings of OAuth 2.0 token requests.
 
 use crate::support::{
     APP_KEY, CLIENT_ID, CLIENT_SECRET,
@@ -41,8 +41,8 @@ fn partner_credentials_select_partner_authentication() {
     assert_eq!((call.headers("finicity-app-key"), call.headers("accept")), (vec![APP_KEY], vec!["application/json"]));
     assert_eq!(request.headers("finicity-app-token"), ["canarytoken1"]);
     assert_eq!((request.headers("finicity-app-key"), request.headers("authorization")), (vec![APP_KEY], vec![]));
-    let minted = &process.logs("token minted")[0];
-    assert_eq!((minted["scheme"].as_str(), minted["usable_for_s"].as_u64()), (Some("partner"), Some(7169)));
+    let line = &process.logs("token minted")[0];
+    assert_eq!((line["scheme"].as_str(), line["usable_for_s"].as_u64()), (Some("partner"), Some(7169)));
 }
 
 #[test]
@@ -69,8 +69,8 @@ fn two_kinds_of_credentials_need_auth_scheme() {
     let mut process = Process::start(serve_command(&upstream, &both));
     assert_eq!(process.wait().code(), Some(78));
     assert!(process.output().contains("set auth.scheme"), "{}", process.output());
-    let with_word = [&both[..], &[("FINICITY__AUTH__SCHEME", "partner")]].concat();
-    Process::start(serve_command(&upstream, &with_word)).wait_for_log("token minted");
+    let with_scheme = [&both[..], &[("FINICITY__AUTH__SCHEME", "partner")]].concat();
+    Process::start(serve_command(&upstream, &with_scheme)).wait_for_log("token minted");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn extra_headers_are_sent_to_operations_that_document_them() {
             assert_eq!(request.headers("app-token"), ["canarytoken1"].repeat(usize::from(has_extra)));
             assert!(!request.head.contains("evil"), "{}", request.head);
         }
-        assert!(upstream.received()[0].headers("app-key").is_empty(), "the token request has one name only");
+        assert!(upstream.received()[0].headers("app-key").is_empty(), "the token request has only one of the headers");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Token responses in other forms than a plain one, and from gateways, on the running program.
+//! Token responses in unusual forms, and responses from gateways.
 
 use std::{
     io::Write,
@@ -20,13 +20,13 @@ fn gzip(body: &str) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// A response with the status line's `status`, the `fields` (each with its line end), and `body`.
+/// A response with `status` in its status line, the header `fields` (each with its line end), and `body`.
 fn response(status: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\n{fields}content-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
-/// The credentials were rejected by the one token request that was made.
+/// Checks that the credentials are rejected after one token request.
 #[track_caller]
 fn check_rejected(reply: impl Fn() -> Reply + Send + Sync + 'static) {
     let upstream = Upstream::start_raw(move |_| reply());
@@ -41,7 +41,7 @@ fn a_compressed_rejection_is_tried_once() {
     for status in ["500 Oops", "503 Service Unavailable", "401 Unauthorized"] {
         check_rejected(move || Reply::Bytes(response(status, "content-encoding: gzip\r\n", &gzip(LOCKED))));
     }
-    // The coding that is named is not the one that was applied.
+    // The declared coding is not the applied one.
     for fields in ["content-encoding: gzip\r\n", "content-encoding: br\r\n", "content-encoding:\r\n"] {
         check_rejected(move || Reply::Bytes(response("500 Oops", fields, LOCKED.as_bytes())));
     }

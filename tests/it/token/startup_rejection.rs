@@ -1,4 +1,4 @@
-//! A start with credentials that the token endpoint rejects: what the startup probe says, what restarts cost, how it ends.
+//! Startup with credentials that the token endpoint rejects: the startup probe, the cost of restarts, and the recovery.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::support::{
 
 const IGNORED: &str = "startup.fail_on_rejection is ignored";
 
-/// A directory that is on no overlay file system, as a machine in a container may have for all others.
+/// A directory that is not on an overlay file system. In a container, the default temporary directory can be on one.
 fn volume() -> TempDir {
     const OVERLAYFS: i64 = 0x794c_7630;
     let dir = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ impl Mount {
     }
 }
 
-/// The files of one pod, and the variables that lead to them.
+/// The files of one pod.
 struct Pod {
     mount: Mount,
     state: TempDir,
@@ -94,16 +94,16 @@ impl Pod {
     }
 }
 
-/// Waits until `/startupz` answers with `status`, and returns its text.
+/// Waits until `/startupz` responds with `status` and `text`, and returns the body.
 #[track_caller]
 fn wait_for_startup(proxy: &Proxy, status: u16, text: &str) -> String {
     let end = Instant::now() + TIMEOUT;
     loop {
-        let answer = proxy.ops().get("/startupz");
-        if answer.status == status && answer.text().contains(text) {
-            return answer.text();
+        let response = proxy.ops().get("/startupz");
+        if response.status == status && response.text().contains(text) {
+            return response.text();
         }
-        assert!(Instant::now() < end, "{} {}", answer.status, answer.text());
+        assert!(Instant::now() < end, "{} {}", response.status, response.text());
         std::thread::yield_now();
     }
 }
@@ -132,7 +132,10 @@ fn ten_restarts_with_a_wrong_secret_make_one_token_request() {
         assert!(!proxy.process.output().contains(IGNORED));
         proxy.process.signal(if restart % 2 == 0 { Signal::TERM } else { Signal::KILL });
         proxy.process.wait();
-        assert!(fs::read_to_string(&pod.message).unwrap().contains("rejected"), "the kubelet reads it after the end");
+        assert!(
+            fs::read_to_string(&pod.message).unwrap().contains("rejected"),
+            "the kubelet reads the message after the exit"
+        );
     }
     assert_eq!(upstream.received().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! What a restart forgets, and what it does not.
+//! Which state survives a restart.
 
 use std::{fs, path::Path};
 
@@ -37,7 +37,7 @@ fn a_replay_is_detected_after_a_restart() {
     let file = fs::read_to_string(dir.path().join("webhooks.json")).unwrap();
     assert!(!file.contains("added") && file.len() < 200, "only a hash is kept: {file}");
 
-    // What cannot be read is said and replaced.
+    // An unreadable file is reported and replaced.
     fs::write(dir.path().join("webhooks.json"), "{").unwrap();
     let mut proxy = start(&upstream, &service, dir.path());
     let message = "a state file cannot be used; what it held is forgotten, and it is replaced";
@@ -67,11 +67,11 @@ fn an_unacknowledged_event_is_forwarded_again_after_a_crash() {
     proxy.process.signal(Signal::KILL);
     proxy.process.wait();
     service.release();
-    assert!(sender.read_response(false).is_err(), "the vendor gets no answer, and sends the event again");
+    assert!(sender.read_response(false).is_err(), "the vendor gets no response and resends the event");
 
     let proxy = start(&upstream, &service, dir.path());
     for _ in 0..2 {
         assert_eq!(post_signed(proxy.webhook.unwrap(), CLIENT_SECRET, &body), 200);
     }
-    assert_eq!(service.received().len(), 2, "at least once");
+    assert_eq!(service.received().len(), 2, "at-least-once delivery");
 }

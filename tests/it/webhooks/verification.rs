@@ -44,7 +44,7 @@ fn verify_returns_whether_a_webhook_is_genuine() {
     }
     let empty = verify(&mut client, VERIFY, &[&sign(CLIENT_SECRET, b"")], b"");
     assert_eq!(empty.text(), r#"{"genuine":true}"#);
-    // Chunks are read as the body that they are.
+    // A chunked body is decoded.
     let chunked = format!(
         "10\r\n{}\r\n11\r\n{}\r\n0\r\n\r\n",
         &String::from_utf8_lossy(body)[..16],

@@ -1,4 +1,4 @@
-//! What an operator sees of each fault, while the proxy continues.
+//! The report of each fault, while the proxy keeps serving.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::support::{
     upstream::ClosedPort,
 };
 
-/// Waits until the log says that the store failed with `parts`, and checks metric and service; then that the next version takes over once
-/// `mend` has ended the fault.
+/// Waits for a log line of the fault with `parts`, and checks the metric and that requests are served. Then checks that the next version
+/// is used after `repair`.
 #[track_caller]
-fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], mend: impl FnOnce()) {
+fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], repair: impl FnOnce()) {
     let line =
         proxy.process.wait_for_line(|line| line.contains(UNUSABLE) && parts.iter().all(|part| line.contains(part)));
     let name = format!("cannot read secret finicity in Azure Key Vault {VAULT}: ");
@@ -29,19 +29,19 @@ fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], mend: impl FnOnce()) 
     assert!(count.is_some_and(|count| count != "0"), "{metric} is not counted in\n{metrics}");
     assert!(metrics.contains("finicity_proxy_reload_last_successful{subject=\"credentials\"} 0"), "{metrics}");
     assert_serves(proxy);
-    mend();
+    repair();
     proxy.process.wait_for_log(TAKEN_OVER);
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
     assert_shows_nothing(proxy);
 }
 
-/// Starts with the machine's identity, lets `fail` make something fail, and checks the fault.
+/// Starts with the identity of the machine, causes a fault with `fail`, and checks it.
 #[track_caller]
-fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Azure), mend: impl FnOnce(&Azure)) {
+fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Azure), repair: impl FnOnce(&Azure)) {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_managed_identity());
     fail(&azure);
-    check_fault(&proxy, fault, parts, || mend(&azure));
+    check_fault(&proxy, fault, parts, || repair(&azure));
 }
 
 fn serve_again(azure: &Azure) {
@@ -110,12 +110,12 @@ fn a_missing_token_file_is_reported() {
 
 #[test]
 fn a_missing_secret_is_reported() {
-    let mend = |azure: &Azure| {
+    let repair = |azure: &Azure| {
         azure.recover();
         azure.put(&secret(2));
     };
     let parts = ["no such secret in the vault, or it is deleted (SecretNotFound)", "az keyvault secret recover"];
-    check("not_found", &parts, Azure::delete, mend);
+    check("not_found", &parts, Azure::delete, repair);
 }
 
 #[test]
@@ -129,8 +129,8 @@ fn a_disabled_version_is_reported() {
 fn a_version_not_yet_active_is_reported() {
     let parts = ["its activation date is in the future", "change the activation date"];
     let fail = |azure: &Azure| drop(azure.put_with(&secret(2), json!({"enabled": true, "nbf": NOW + 1})));
-    let mend = |azure: &Azure| azure.set_attributes(json!({"enabled": true, "nbf": NOW, "exp": NOW + 1}));
-    check("version_unavailable", &parts, fail, mend);
+    let repair = |azure: &Azure| azure.set_attributes(json!({"enabled": true, "nbf": NOW, "exp": NOW + 1}));
+    check("version_unavailable", &parts, fail, repair);
 }
 
 #[test]
@@ -143,8 +143,8 @@ fn an_expired_version_is_reported() {
 #[test]
 fn invalid_json_is_reported() {
     let parts = ["not valid JSON at line 1, column", "store a JSON object such as"];
-    let mend = |azure: &Azure| drop(azure.put(&secret(2)));
-    check("malformed", &parts, |azure| drop(azure.put("canary-not-json")), mend);
+    let repair = |azure: &Azure| drop(azure.put(&secret(2)));
+    check("malformed", &parts, |azure| drop(azure.put("canary-not-json")), repair);
 }
 
 #[test]
@@ -196,11 +196,11 @@ fn a_block_by_the_vault_firewall_is_reported() {
 #[test]
 fn an_egress_proxy_error_is_reported() {
     let parts = ["cannot be reached: the egress proxy did not open a tunnel", "credentials.egress_proxy"];
-    let mend = |azure: &Azure| {
+    let repair = |azure: &Azure| {
         azure.put(&secret(2));
         azure.egress.respond_with(200);
     };
-    check("unreachable", &parts, |azure| azure.egress.respond_with(403), mend);
+    check("unreachable", &parts, |azure| azure.egress.respond_with(403), repair);
 }
 
 #[test]
@@ -209,14 +209,14 @@ fn an_untrusted_certificate_is_reported() {
         "the certificate of Azure Key Vault is self-signed or of an authority that is not trusted",
         "set credentials.ca_file",
     ];
-    let mend = |azure: &Azure| {
+    let repair = |azure: &Azure| {
         azure.put(&secret(2));
         azure.use_trusted_certificate();
     };
-    check("untrusted_tls", &parts, |azure| azure.server.use_untrusted_certificate(), mend);
+    check("untrusted_tls", &parts, |azure| azure.server.use_untrusted_certificate(), repair);
 }
 
-/// Starts a process that gets no credentials, and waits for the line that says why.
+/// Starts a process that cannot obtain credentials, and waits for the log line with the reason.
 #[track_caller]
 fn check_start(azure: &Azure, variables: &BTreeMap<String, String>, expected: &str) {
     let upstream = upstream();

@@ -1,5 +1,5 @@
-//! What can fail while the proxy serves: the message and the metric of each fault, that the proxy continues, and that the next version takes
-//! over when the fault has ended.
+//! Faults at run time: the message and the metric of each fault, that the proxy keeps serving, and that the next version is used after the
+//! fault.
 
 use serde_json::json;
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::support::{CLIENT_ID, CLIENT_SECRET, egress::EgressProxy, process::Proxy};
 
-/// Waits until the log says that the store failed with `parts`, and checks metric and service; then that the next version takes over once
-/// `mend` has ended the fault.
+/// Waits for a log line of the fault with `parts`, and checks the metric and that requests are served. Then checks that the next version
+/// is used after `repair`.
 #[track_caller]
-fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], mend: impl FnOnce()) {
+fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], repair: impl FnOnce()) {
     let line =
         proxy.process.wait_for_line(|line| line.contains(UNUSABLE) && parts.iter().all(|part| line.contains(part)));
     let name = format!("cannot read secret {SECRET} in Google Secret Manager: ");
@@ -24,27 +24,27 @@ fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], mend: impl FnOnce()) 
     assert!(count.is_some_and(|count| count != "0"), "{metric} is not in\n{metrics}");
     assert!(metrics.contains("finicity_proxy_reload_last_successful{subject=\"credentials\"} 0"), "{metrics}");
     assert_serves(proxy);
-    mend();
+    repair();
     proxy.process.wait_for_log(TAKEN_OVER);
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
 }
 
-/// Starts, lets `fail` make Google fail, and checks the fault.
+/// Starts the proxy, causes a fault with `fail`, and checks it.
 #[track_caller]
-fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Google), mend: impl FnOnce(&Google)) {
+fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Google), repair: impl FnOnce(&Google)) {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     let proxy = start(&upstream, &google, &[]);
     fail(&google);
     check_fault(&proxy, fault, parts, || {
-        mend(&google);
+        repair(&google);
         google.add(&secret(2));
     });
 }
 
-/// The same for an error that Google responds with.
+/// Like [`check`], for an error response of Google.
 #[track_caller]
 fn check_error(fault: &str, status: u16, code: &'static str, parts: &[&str]) {
-    check(fault, parts, |google| google.fail("store", status, code, ""), Google::mend);
+    check(fault, parts, |google| google.fail("store", status, code, ""), Google::repair);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_lost_identity_is_reported_and_obtained_again() {
         google.revoke();
         google.override_with("metadata", Override::Cut);
     };
-    check("no_identity", &["this process has no Google identity", "GKE: Workload Identity"], lose, Google::mend);
+    check("no_identity", &["this process has no Google identity", "GKE: Workload Identity"], lose, Google::repair);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_store_error_is_reported() {
 #[test]
 fn an_unreachable_store_is_reported() {
     let parts = ["Google Secret Manager did not respond", "firewalls"];
-    check("unreachable", &parts, |google| google.override_with("store", Override::Cut), Google::mend);
+    check("unreachable", &parts, |google| google.override_with("store", Override::Cut), Google::repair);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Where the identity comes from, and what can be wrong with it, at the start as later.
+//! The sources of the Google identity and their errors, at startup and later.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn the_metadata_server_provides_the_machine_identity() {
     google.add(&secret(2));
     source.changed().unwrap();
     source.assert_loads(2);
-    assert_eq!(google.issued("metadata"), 1, "a token that is valid is obtained again");
+    assert_eq!(google.issued("metadata"), 1, "a valid token is obtained again");
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn an_expiring_or_rejected_token_is_replaced() {
     google.revoke();
     source.assert_loads(1);
     assert_eq!(google.issued("metadata"), 2);
-    // So short a time that each request obtains another one.
+    // Such a short lifetime that each request obtains a new token.
     google.revoke();
     google.state().token_lifetime_s = 200;
     source.assert_loads(1);
@@ -43,7 +43,7 @@ fn a_key_file_signs_tokens_without_an_issuer() {
     let mut source = Source::new(&google, google.ambient_of(dir.path(), &key_file()));
     source.assert_loads(1);
     assert!(google.state().issued.is_empty());
-    // A key that was replaced is the one that signs, once the token of the old one is not accepted.
+    // A replaced key is used for signing after a token signed with the old one was rejected.
     let mut file = key_file();
     file["private_key_id"] = json!("another");
     let mut replaced = Source::new(&google, google.ambient_of(dir.path(), &file));
@@ -96,7 +96,7 @@ fn user_credentials_work_on_a_developer_machine() {
         "gcloud auth application-default login",
     ];
     source.assert_fails(StoreFault::IdentityRefused, &parts);
-    google.mend();
+    google.repair();
     source.assert_loads(1);
 }
 
@@ -128,12 +128,12 @@ fn each_metadata_server_error_is_distinguished() {
         google.override_with("metadata", reply);
         source.assert_fails(fault, &parts);
     }
-    google.mend();
+    google.repair();
     google.state().has_flavor = false;
     source.assert_fails(StoreFault::NoIdentity, &no_server);
     google.state().has_flavor = true;
     source.assert_loads(1);
-    // A port without a server, and a name of another machine.
+    // A port without a server, an invalid host, and a name of another machine.
     for (host, fault, parts) in [
         ("127.0.0.1:1", StoreFault::NoIdentity, no_server),
         ("a/canary", StoreFault::NoIdentity, ["GCE_METADATA_HOST is not a host", "remove it"]),
@@ -230,7 +230,7 @@ fn each_issuer_error_is_distinguished() {
     ] {
         google.fail(service, status, code, reason);
         source.assert_fails(fault, &parts);
-        google.mend();
+        google.repair();
     }
     source.assert_loads(1);
 }
@@ -269,7 +269,7 @@ fn each_store_error_at_startup_is_distinguished() {
     source.assert_loads(1);
     google.override_with("store", Override::Status(404, "<html>canary".to_owned()));
     source.assert_fails(StoreFault::Unreachable, &["the response is not one of Google Secret Manager"]);
-    google.mend();
+    google.repair();
     let mut other = Source::with(&google, google.ambient(), |_, gcp| gcp.version = "7".to_owned());
     other
         .assert_fails(StoreFault::NotFound, &["it has no such version (NOT_FOUND)", "correct credentials.gcp.version"]);

@@ -1,4 +1,4 @@
-//! New versions under the running proxy, and what is logged.
+//! New versions while the proxy runs, and what is logged.
 
 use std::{
     fs,
@@ -44,7 +44,7 @@ fn a_new_version_under_load_fails_no_request() {
     let after = upstream.received().into_iter().find(|request| request.target() == "/after").unwrap();
     assert_eq!(after.headers("authorization"), [format!("Bearer {TOKEN_PREFIX}2")]);
     assert_eq!((upstream.token_requests(), google.calls(":access")), (2, 2));
-    assert!(google.calls("/versions/2:access") == 1, "the version that was described is the one that is read");
+    assert!(google.calls("/versions/2:access") == 1, "the described version is the one that is read");
     assert_eq!(google.issued("metadata"), 1);
     assert!(proxy.process.logs(UNUSABLE).is_empty());
 }
@@ -55,7 +55,7 @@ fn the_secret_accessor_role_is_enough() {
     google.permit(&[ACCESS]);
     let proxy = start(&upstream, &google, &[]);
     google.tls.wait_for_requests(3, |request| request.target().ends_with("/versions/latest:access"));
-    assert_eq!(google.calls("/versions/latest"), 1, "a request that is denied is repeated");
+    assert_eq!(google.calls("/versions/latest"), 1, "a denied request is repeated");
     proxy.process.wait_for_log("secretmanager.versions.get is not permitted; polling by secretmanager.versions.access");
     google.add(&secret(2));
     proxy.process.wait_for_log(TAKEN_OVER);
@@ -118,14 +118,14 @@ fn no_key_or_token_is_logged_at_trace() {
     signed.process.wait();
     let output = signed.process.output();
     assert!(output.contains(r#""level":"TRACE""#) && output.contains("hyper_util"), "all crates log at TRACE");
-    assert!(!output.contains("eyJ"), "the log holds a JSON Web Token");
+    assert!(!output.contains("eyJ"), "the log contains a JSON Web Token");
     let key = private_key();
     for part in key.as_bytes().chunks(24).filter_map(|part| std::str::from_utf8(part).ok()) {
-        assert!(!output.contains(part), "the log holds a part of the key");
+        assert!(!output.contains(part), "the log contains a part of the key");
     }
     assert!(google.state().issued.is_empty());
 
-    // Tokens that were issued are canaries, for which all that a process printed is searched when it is dropped.
+    // Issued tokens are canaries. The output of a process is scanned for them when it is dropped.
     let impersonation = google.federation(&json!({"file": google.subject_file(dir.path())}), true);
     let path = dir.path().join("federation.json");
     fs::write(&path, impersonation.to_string()).unwrap();
@@ -134,7 +134,7 @@ fn no_key_or_token_is_logged_at_trace() {
     federated.process.wait_for_log(TAKEN_OVER);
     assert_eq!((google.issued("sts"), google.issued("iam")), (1, 1));
     for form in encodings(&format!("{TOKEN_PREFIX}.iam.1..")) {
-        assert!(!federated.process.output().contains(&form), "the log holds {form}");
+        assert!(!federated.process.output().contains(&form), "the log contains {form}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! `doctor` where the credentials are in Vault: a fault of the store fails the step that it belongs to, with its remedy.
+//! `doctor` with credentials in Vault: a fault of the store fails the corresponding step, with a remedy.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::support::{
     upstream::Upstream,
 };
 
-/// The exit code and the steps of `doctor --json --no-token-request`, with its credentials from the server at `address`.
+/// The exit code and the steps of `doctor --json --no-token-request`, with credentials from the server at `address`.
 fn doctor(upstream: &Upstream, address: &str, dir: &Path) -> (i32, Value) {
     let serve = serve_command(upstream, &[]);
     let mut command = program();

@@ -1,4 +1,4 @@
-//! What the secret, the server and the way to it can be wrong about: the message of each, and that a load works when it is over.
+//! Faults of the secret, the server and the connection: the message of each, and that a load succeeds afterwards.
 
 use std::fs;
 
@@ -29,7 +29,7 @@ fn a_missing_policy_is_reported_with_its_path() {
             ],
         );
     }
-    assert_eq!(server.accessors().len(), tokens, "a token that is of no use is revoked");
+    assert_eq!(server.accessors().len(), tokens, "an unusable token is revoked");
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
     assert_eq!(source.load(), CLIENT_SECRET);
 }
@@ -126,7 +126,7 @@ fn a_sealed_server_is_unreachable_until_it_is_unsealed() {
     server.seal();
     source.assert_fails(StoreFault::Unreachable, &parts);
     server.unseal();
-    // The poll after the failure leads to a load.
+    // The poll after the failure triggers a load.
     source.changed().unwrap();
     assert_eq!(source.load(), CLIENT_SECRET);
 }
@@ -174,7 +174,7 @@ fn unreachable_and_untrusted_servers_are_distinguished() {
     let parts = [port.url().as_str(), "cannot be reached", "check the address of the store"].map(str::to_owned);
     Source::new(&port.url(), auth.clone()).assert_fails(StoreFault::Unreachable, &parts.each_ref().map(String::as_str));
 
-    let upstream = Upstream::start_raw(|_| panic!("no request is sent to a server that is not trusted"));
+    let upstream = Upstream::start_raw(|_| panic!("no request is sent to an untrusted server"));
     let untrusted = "is self-signed or of an authority that is not trusted; set credentials.ca_file";
     Source::new(&upstream.url(), auth.clone()).assert_fails(StoreFault::UntrustedTls, &[&upstream.url(), untrusted]);
     let ca_file = dir.path().join("ca.pem");
@@ -192,7 +192,7 @@ fn the_egress_proxy_is_used_only_for_tls() {
     let root = server.create_token(&json!({"policies": ["root"]}));
     let auth = token_auth(dir.path(), &root);
     let egress = EgressProxy::start();
-    // Plain HTTP is for this machine; the proxy would see the token.
+    // Plain HTTP is only for loopback, and an egress proxy would see the token.
     let proxied = |store: &mut finicity_proxy::credentials::StoreConfig| {
         store.egress_proxy = Some(egress.url().parse().unwrap());
     };

@@ -1,4 +1,4 @@
-//! A start while the store is down: it is waited for, and probes, callers and commands say why.
+//! Startup while the store is unavailable: the proxy waits, and probes, responses and commands show the reason.
 
 use std::{fs, net::TcpListener, path::Path, process::Command};
 
@@ -19,7 +19,7 @@ use crate::support::{
 const UNREAD: &str = "the first credentials cannot be read; requests are refused until they can";
 const SEALED: &str = "the server is sealed (503)";
 
-/// The output of a command of the program against the proxy with this admin socket.
+/// The output of a command that uses this admin socket.
 fn output(socket: &Path, arguments: &[&str]) -> String {
     let mut command = program();
     command.args(arguments).args(["--set", &format!("admin.socket={}", socket.display())]);
@@ -71,7 +71,7 @@ fn a_sealed_server_delays_startup_and_the_reason_is_shown() {
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
     while !fs::read_to_string(&message).unwrap().is_empty() {}
     scan("the log", &proxy.process.output());
-    // From then on it is followed as any other.
+    // After that, changes of the secret are followed.
     server.write(&members("good-second"));
     upstream.wait_for_requests(1, |request| String::from_utf8_lossy(&request.body).contains("good-second"));
 }
