@@ -10,7 +10,7 @@
 
 mod support;
 
-/// What reaches the upstream, and what comes back to the client.
+/// Requests that reach the upstream, and responses to the client.
 mod data_path {
     mod billing;
     mod browsers;
@@ -56,7 +56,7 @@ mod framing {
     mod unfinished_heads;
 }
 
-/// How tokens are obtained and replaced, and what happens when the vendor rejects the credentials.
+/// Obtaining and replacing tokens, and rejected credentials.
 mod token {
     mod attempts;
     mod failures;
@@ -67,7 +67,7 @@ mod token {
     mod startup_rejection;
 }
 
-/// Which upstreams are trusted, and what is sent to them before a request.
+/// Trust in upstream certificates, and the TLS handshake.
 mod tls {
     mod plaintext;
     pub mod trust;

@@ -14,7 +14,7 @@ fn output(arguments: &[&str]) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// The commands that the help lists.
+/// The commands listed in the help.
 fn commands() -> Vec<String> {
     let help = output(&["--help"]);
     let listed = help.split_once("Commands:\n").unwrap().1.lines().take_while(|line| !line.is_empty());

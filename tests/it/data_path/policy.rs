@@ -99,7 +99,7 @@ fn deny_billable_rejects_billable_requests() {
     proxy.wait_for_metric(r#"policy_denials_total{reason="billable"}"#, 3);
 }
 
-/// Runs the program with `arguments` and `variables`; returns its exit code and all that it printed.
+/// Runs the program with `arguments` and `variables`. Returns its exit code and its output.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = program();
     command.args(arguments).envs(variables.iter().copied());

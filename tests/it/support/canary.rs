@@ -23,7 +23,7 @@ const CANARIES: [&str; 9] = [
 /// The minimum length of a part of a secret that cannot occur by chance.
 const PART_LENGTH: usize = 10;
 
-/// Every encoding that a secret could be output in.
+/// All encodings in which a secret could be output.
 pub fn encodings(secret: &str) -> Vec<String> {
     let percent = secret.bytes().fold(String::new(), |mut text, byte| {
         let plain = byte.is_ascii_alphanumeric();
@@ -43,7 +43,7 @@ pub fn encodings(secret: &str) -> Vec<String> {
     ];
     encodings.extend([hex.to_uppercase(), hex, numbers(", "), numbers(","), all_percent.to_uppercase(), all_percent]);
     encodings.extend([units, json.replace('/', "\\/"), json, percent]);
-    // Base64 of the secret at each of the three offsets, without the characters at the ends that its neighbours share.
+    // Base64 of the secret at each of the three offsets, without the characters at both ends, which depend on neighbouring bytes.
     for offset in 0..3 {
         let padded = [vec![0; offset], secret.as_bytes().to_vec()].concat();
         let encoded = base64(&padded);
@@ -77,7 +77,7 @@ fn parts(secret: &str) -> impl Iterator<Item = &str> {
     (0..=secret.len().saturating_sub(PART_LENGTH)).map(|start| &secret[start..secret.len().min(start + PART_LENGTH)])
 }
 
-/// Panics with the name `source` when `text` contains a canary.
+/// Panics if `text` contains a canary. `source` names the text in the message.
 #[track_caller]
 pub fn scan(source: &str, text: &str) {
     for secret in CANARIES {

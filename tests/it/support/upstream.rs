@@ -40,7 +40,7 @@ pub struct ReceivedRequest {
     pub body_len: u64,
     /// A hash of the whole body.
     pub body_hash: u64,
-    /// The index of its connection, and its index on that connection, both from 0.
+    /// The index of the connection, and the index of the request on that connection, both from 0.
     pub connection: usize,
     pub index: usize,
 }
@@ -109,7 +109,7 @@ impl Reply {
     }
 }
 
-/// Holds replies until it is opened.
+/// Holds replies until [`open`](Self::open) is called.
 #[derive(Clone)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 

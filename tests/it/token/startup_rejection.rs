@@ -28,7 +28,7 @@ fn volume() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-/// Rejects every secret but `CLIENT_SECRET`.
+/// An upstream that rejects every secret except `CLIENT_SECRET`.
 fn upstream() -> Upstream {
     Upstream::start_raw(|request: &ReceivedRequest| {
         let is_right = String::from_utf8_lossy(&request.body).contains(CLIENT_SECRET);

@@ -415,7 +415,7 @@ impl State {
         if let Some(refusal) = &self.refusal {
             return refusal.clone();
         }
-        // In the year 2100, or long ago.
+        // In the year 2100, or in 1970.
         let expires_on = if self.lifetime_s == 0 { "0" } else { "4102444800" };
         let token = self.issue();
         let body =

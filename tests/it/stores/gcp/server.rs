@@ -66,7 +66,7 @@ enum Holder {
     Impersonator,
 }
 
-/// A response in place of the usual one.
+/// A response that replaces the normal one.
 #[derive(Clone)]
 pub(super) enum Override {
     Status(u16, String),
@@ -78,7 +78,7 @@ pub(super) struct State {
     /// Version numbers are indices from 1. Empty if the secret does not exist.
     pub(super) versions: Vec<StoredVersion>,
     pub(super) permissions: Vec<&'static str>,
-    /// The token of the other identity provider.
+    /// The token of the external identity provider.
     pub(super) subject_token: String,
     pub(super) token_lifetime_s: u64,
     /// By service: `store`, `sts`, `iam`, `provider`, `oauth`, `metadata`.

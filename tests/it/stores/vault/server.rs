@@ -1,4 +1,4 @@
-//! A real OpenBao server, as a child process.
+//! A real OpenBao server as a child process.
 
 use std::{env, fs, net::SocketAddr, path::Path, process::Command};
 
