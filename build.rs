@@ -1,13 +1,13 @@
-//! Says what a build was made from: `--version --verbose` and the metric `build_info` show it.
+//! Records what a build was made from, for `--version --verbose` and the metric `build_info`.
 //!
-//! - `SOURCE_REVISION` is the revision. Without it, a release build in a checkout asks git, and anything else, a source archive included,
-//!   has the revision `unknown`.
-//! - `SOURCE_DATE_EPOCH` is the date. Without it, the date is that of the commit where the revision comes from git, else `unknown`. It is
-//!   never the time of the build, so the same source makes the same program.
+//! - `SOURCE_REVISION` is the revision. Without it, a release build in a checkout asks git; any other build, including one from a source
+//!   archive, has the revision `unknown`.
+//! - `SOURCE_DATE_EPOCH` is the date. Without it, the date is that of the commit if the revision comes from git, else `unknown`. It is
+//!   never the time of the build, so that builds are reproducible.
 //!
-//! A build that is not a release does not ask git: each commit would compile the crate again.
+//! Only release builds ask git, because otherwise each commit would recompile the crate.
 
-#![expect(clippy::disallowed_methods, reason = "cargo passes everything to a build script in the environment")]
+#![expect(clippy::disallowed_methods, reason = "cargo passes all inputs of a build script in the environment")]
 
 use std::{
     env,
@@ -33,7 +33,7 @@ fn main() {
         Some(revision) => (Some(revision), None),
         None => (asked(&["rev-parse", "--short=12", "HEAD"]), asked(&["log", "-1", "--format=%ct"])),
     };
-    // The image's build sets 0 where nobody gave a date.
+    // The image build sets 0 if no date was given.
     let seconds =
         env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
     let seconds: Option<u64> = seconds.or_else(|| commit_time?.parse().ok());
@@ -50,7 +50,7 @@ fn set(name: &str, value: &str) {
     println!("cargo::rustc-env=FINICITY_PROXY_BUILD_{name}={value}");
 }
 
-/// The features of this build, in alphabetical order; `none` where there are none.
+/// The features of this build, in alphabetical order, or `none`.
 fn features() -> String {
     let names = env::vars_os().filter_map(|(name, _)| Some(name.to_str()?.strip_prefix("CARGO_FEATURE_")?.to_owned()));
     let mut features: Vec<String> =
@@ -59,24 +59,24 @@ fn features() -> String {
     if features.is_empty() { "none".to_owned() } else { features.join(",") }
 }
 
-/// Whether `text` can stand in a metric's label and on one line.
+/// Whether `text` is a single word that is safe in a metric label.
 fn is_word(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+' | b'/');
     !text.is_empty() && text.len() <= 64 && text.bytes().all(is_plain)
 }
 
-/// What git prints; `None` where there is no git, or it fails.
+/// The output of git, or `None` if git is missing or fails.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     is_word(&text).then_some(text)
 }
 
-/// Has cargo run this again when another commit is checked out.
+/// Makes cargo run this script again when another commit is checked out.
 fn watch_head() {
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
     for name in [Some("HEAD"), branch.as_deref(), Some("packed-refs")].into_iter().flatten() {
-        // A file that is not there would count as changed each time.
+        // A missing file would count as changed each time.
         if let Some(path) = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).is_file()) {
             println!("cargo::rerun-if-changed={path}");
         }

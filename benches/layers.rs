@@ -1,13 +1,13 @@
-//! The layers of the way of a request alone, without sockets, TLS or a second process: what each costs, and what all of them do.
+//! Benchmarks of the request path's layers, each and all together, without sockets, TLS or a second process.
 //!
 //! ```console
-//! $ cargo bench --bench layers -- framing     # those whose names have this in them; all, without it
+//! $ cargo bench --bench layers -- framing     # only benchmarks with this in their names
 //! $ cargo bench --bench layers -- --save-baseline before
 //! $ cargo bench --bench layers -- --baseline before
 //! ```
 //!
-//! Times are of this machine and moment, so compare them with a baseline of the same hour. What must not grow is counted, not
-//! timed, by `.ci/budget`. What is said of a request in the log and the metrics has a benchmark of its own, `observe`.
+//! Times depend on the machine and its load, so compare them with a baseline from the same hour. What must not grow is counted, not
+//! timed, by `.ci/budget`. The access line and the metrics have a benchmark of their own, `observe`.
 
 use std::{convert::Infallible, future, hint::black_box, sync::Arc, time::Duration};
 
@@ -39,12 +39,12 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::sync::watch;
 use tower::Service;
 
-/// What most requests look like.
+/// A typical request.
 const USUAL: &str = "GET /aggregation/v1/customers/1005061234/accounts HTTP/1.1\r\nHost: localhost:3464\r\n\
     User-Agent: python-requests/2.32.3\r\nAccept-Encoding: gzip, deflate\r\nAccept: application/json\r\n\
     Connection: keep-alive\r\n\r\n";
 
-/// What one looks like that comes through a mesh, with all that callers and their libraries add.
+/// A request through a service mesh, with all the header fields that clients and libraries add.
 const CROWDED: &str = "GET /aggregation/v4/customers/1005061234/accounts/5011648377/transactions?fromDate=1420092061&\
     toDate=1767225599&start=1&limit=1000 HTTP/1.1\r\nHost: localhost:3464\r\nUser-Agent: okhttp/4.12.0\r\n\
     Accept: application/json\r\nAccept-Encoding: gzip\r\nAccept-Language: en-US,en;q=0.9\r\nCache-Control: no-cache\r\n\
@@ -54,11 +54,11 @@ const CROWDED: &str = "GET /aggregation/v4/customers/1005061234/accounts/5011648
     x-b3-sampled: 1\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n\
     baggage: user=1\r\n\r\n";
 
-/// A request with a body, in chunks.
+/// A request with a chunked body.
 const CHUNKED: &str = "POST /aggregation/v2/customers/active HTTP/1.1\r\nHost: localhost:3464\r\n\
     Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n{\"username\":\"ada01\"}\r\n0\r\n\r\n";
 
-/// How large a head may be: the defaults of `limits.*`.
+/// The maximum size of a head: the defaults of `limits.*`.
 const LIMITS: HeadLimits = HeadLimits { target_bytes: 8192, header_bytes: 32 * 1024, headers: 100 };
 
 fn main() {
@@ -71,28 +71,28 @@ fn main() {
     criterion.final_summary();
 }
 
-/// The following of messages on the bytes of a connection.
+/// Framing of messages on a connection.
 fn framing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("framing");
     for (name, message) in [("usual", USUAL), ("crowded", CROWDED), ("chunked", CHUNKED)] {
         group.throughput(Throughput::Bytes(message.len() as u64));
         let mut framer = MessageFramer::new(LIMITS);
         group.bench_function(name, |bencher| {
-            bencher.iter(|| framer.consume(black_box(message.as_bytes())).expect("the message has one reading"));
+            bencher.iter(|| framer.consume(black_box(message.as_bytes())).expect("the message is unambiguous"));
         });
-        // As from a caller that writes its head in two halves.
+        // As from a client that writes its head in two parts.
         let (first, second) = message.as_bytes().split_at(message.len() / 2);
         group.bench_function(format!("{name} in two parts"), |bencher| {
             bencher.iter(|| {
-                framer.consume(black_box(first)).expect("the message has one reading");
-                framer.consume(black_box(second)).expect("the message has one reading");
+                framer.consume(black_box(first)).expect("the message is unambiguous");
+                framer.consume(black_box(second)).expect("the message is unambiguous");
             });
         });
     }
     group.finish();
 }
 
-/// The reading of request targets.
+/// Parsing of request targets.
 fn targets(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("target");
     let endpoints = config().endpoints;
@@ -108,7 +108,7 @@ fn targets(criterion: &mut Criterion) {
         group.bench_function(format!("canonical form, {name}"), |bencher| {
             bencher.iter(|| canonical(black_box(path)).is_ok());
         });
-        let mut request = Request::get(path).body(()).expect("the path is one");
+        let mut request = Request::get(path).body(()).expect("the path is valid");
         group.bench_function(format!("classify, {name}"), |bencher| {
             bencher.iter(|| request_target::classify(&endpoints, black_box(&mut request)).is_ok());
         });
@@ -116,28 +116,28 @@ fn targets(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The judgement of a call by the operator's rules, of which the last one lets it through.
+/// Policy checks; the last rule decides.
 fn policy(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("policy");
     let path = "/aggregation/v4/customers/1005061234/accounts/5011648377/transactions";
     let route = Catalogue::us().find(&Method::GET, path);
     for count in [10, 100, 1000] {
-        let others = (1..count).map(|place| format!("GET /aggregation/v4/customers/{{id}}/of-rule-{place}/**"));
+        let others = (1..count).map(|index| format!("GET /aggregation/v4/customers/{{id}}/of-rule-{index}/**"));
         let last = "GET /aggregation/v4/customers/{id}/accounts/{accountId}/transactions".to_owned();
-        let rules = others.chain([last]).map(|rule| rule.parse().expect("it is one")).collect::<Vec<Rule>>();
+        let rules = others.chain([last]).map(|rule| rule.parse().expect("the rule is valid")).collect::<Vec<Rule>>();
         for (name, policy) in [
             ("allow", Policy::new(Catalogue::us(), &rules, &[], false, Mode::Enforce)),
             ("deny", Policy::new(Catalogue::us(), &[], &rules[..count - 1], false, Mode::Enforce)),
         ] {
             group.bench_function(format!("{name}, {count} rules"), |bencher| {
-                bencher.iter(|| policy.check(&Method::GET, black_box(path), route).expect("it is let through"));
+                bencher.iter(|| policy.check(&Method::GET, black_box(path), route).expect("the request is allowed"));
             });
         }
     }
     group.finish();
 }
 
-/// The removal of header fields, in both directions.
+/// Stripping of header fields, in both directions.
 fn header_fields(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("headers");
     let rules = HeaderRules::new(&config().injected_headers, &[]);
@@ -155,8 +155,8 @@ fn header_fields(criterion: &mut Criterion) {
             );
         });
     }
-    let answer = {
-        let mut answer = HeaderMap::new();
+    let response = {
+        let mut response = HeaderMap::new();
         for (name, value) in [
             (header::CONTENT_TYPE, "application/json"),
             (header::CONTENT_LENGTH, "1234"),
@@ -165,24 +165,25 @@ fn header_fields(criterion: &mut Criterion) {
             (header::CONNECTION, "keep-alive"),
             (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
         ] {
-            answer.insert(name, HeaderValue::from_static(value));
+            response.insert(name, HeaderValue::from_static(value));
         }
-        answer
+        response
     };
-    group.bench_function("strip an answer", |bencher| {
+    group.bench_function("strip a response", |bencher| {
         bencher.iter_batched_ref(
-            || answer.clone(),
-            |answer| headers::strip_response(&rules, answer),
+            || response.clone(),
+            |response| headers::strip_response(&rules, response),
             BatchSize::SmallInput,
         );
     });
     group.finish();
 }
 
-/// All layers: from the request that hyper has read to the answer that it is to write, without a log. At the bottom stands an
-/// upstream that takes the request's body and answers at once.
+/// All layers: from the request that hyper has parsed to the response that hyper will write, without a log. The upstream service reads the
+/// request body and responds immediately.
 fn all_layers(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be made");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("the runtime can be built");
     let _entered = runtime.enter();
     let mut layers = layers();
     let mut group = criterion.benchmark_group("layers");
@@ -193,24 +194,24 @@ fn all_layers(criterion: &mut Criterion) {
         ("usual", USUAL, Bytes::new(), StatusCode::OK),
         ("crowded", CROWDED, Bytes::new(), StatusCode::OK),
         ("16 KiB upload, kept for a replay", upload, body, StatusCode::OK),
-        // Everything above `local` alone; with what those above cost, that is what the layers below it cost.
-        (
-            "answered half-way",
-            "OPTIONS * HTTP/1.1\r\nHost: localhost:3464\r\n\r\n",
-            Bytes::new(),
-            StatusCode::NO_CONTENT,
-        ),
-        ("refused", "TRACE / HTTP/1.1\r\nHost: localhost:3464\r\n\r\n", Bytes::new(), StatusCode::METHOD_NOT_ALLOWED),
+        // The layers down to `intercept` only. Subtract this to get the cost of the layers below.
+        ("intercepted", "OPTIONS * HTTP/1.1\r\nHost: localhost:3464\r\n\r\n", Bytes::new(), StatusCode::NO_CONTENT),
+        ("rejected", "TRACE / HTTP/1.1\r\nHost: localhost:3464\r\n\r\n", Bytes::new(), StatusCode::METHOD_NOT_ALLOWED),
     ] {
-        let answered = |answer: &Response<ObservedBody>| assert_eq!(answer.status(), expected, "{name}");
+        let check = |response: &Response<ObservedBody>| assert_eq!(response.status(), expected, "{name}");
         group.bench_function(name, |bencher| {
             bencher.iter_batched(
                 || request(message, body.clone()),
                 |request| {
-                    let answer = layers.call(request).now_or_never().expect("nothing is waited for");
-                    let Ok(answer) = answer;
-                    answered(&answer);
-                    answer.into_body().collect().now_or_never().expect("the body is there").expect("it is whole")
+                    let response = layers.call(request).now_or_never().expect("no layer waits");
+                    let Ok(response) = response;
+                    check(&response);
+                    response
+                        .into_body()
+                        .collect()
+                        .now_or_never()
+                        .expect("the body is available")
+                        .expect("the body is complete")
                 },
                 BatchSize::SmallInput,
             );
@@ -219,7 +220,7 @@ fn all_layers(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The layers with everything at its default, a token in their hands, and an upstream that answers at once.
+/// The layers with the default configuration, a token, and an upstream that responds immediately.
 fn layers()
 -> impl Service<Request<Full<Bytes>>, Response = Response<ObservedBody>, Error = Infallible, Future: Send> + Clone {
     let config = config();
@@ -246,28 +247,28 @@ fn layers()
         metrics,
         drain: Drain::default(),
     };
-    let answer = Bytes::from(vec![b' '; 1024]);
+    let response = Bytes::from(vec![b' '; 1024]);
     let upstream = tower::service_fn(move |exchange: Exchange<ReplayBody<LimitedBody<Full<Bytes>>>>| {
         assert!(exchange.request.headers().contains_key(header::AUTHORIZATION), "the token is injected");
         let body = exchange.request.into_body();
         if !body.is_end_stream() {
-            let body = body.collect().now_or_never().expect("the body is there");
-            black_box(body.expect("the body is whole").to_bytes());
+            let body = body.collect().now_or_never().expect("the body is available");
+            black_box(body.expect("the body is complete").to_bytes());
         }
-        future::ready(Ok::<_, Error>(Response::new(ResponseBody::full(answer.clone()))))
+        future::ready(Ok::<_, Error>(Response::new(ResponseBody::full(response.clone()))))
     });
     proxy::layers(&config, Transport::Tcp, state, upstream)
 }
 
-/// The configuration of the data path with everything at its default.
+/// The default configuration of the data path.
 fn config() -> proxy::Config {
     let secrets = ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"];
-    let environment = secrets.map(|name| (name, "a-secret-of-nobody")).into_iter().collect();
+    let environment = secrets.map(|name| (name, "not-a-real-secret")).into_iter().collect();
     let inputs = Inputs { file: None, environment, flags: Vec::new() };
-    config::load(&inputs).expect("the defaults can run").proxy
+    config::load(&inputs).expect("the defaults are valid").proxy
 }
 
-/// The request that `head` is, as hyper gives it.
+/// The request with `head`, as hyper passes it on.
 fn request(head: &str, body: Bytes) -> Request<Full<Bytes>> {
     let mut lines = head.trim_end().split("\r\n");
     let mut first = lines.next().unwrap_or_default().split(' ');
@@ -277,5 +278,5 @@ fn request(head: &str, body: Bytes) -> Request<Full<Bytes>> {
         let (name, value) = line.split_once(": ").expect("a field is a name and a value");
         request = request.header(name, value);
     }
-    request.body(Full::new(body)).expect("the request is well formed")
+    request.body(Full::new(body)).expect("the request is well-formed")
 }

@@ -1,12 +1,11 @@
-//! A bounded load on loopback: the real program in front of the sandbox, both as processes of their own.
+//! A bounded load test on loopback: the real program in front of the sandbox, each as a process.
 //!
 //! ```console
 //! $ cargo bench --bench load -- --connections 32 --seconds 5
 //! ```
 //!
-//! Prints requests a second, the proxy's CPU time a request (user and system, from `/proc`), latencies and resident memory.
-//! Ends with 1 when any request was not answered with 200. CPU time a request hardly depends on how busy the machine is;
-//! requests a second do.
+//! Prints requests per second, the proxy's CPU time per request (user and system, from `/proc`), latencies and resident memory. Exit code 1
+//! if any response was not 200. CPU time per request is almost independent of the machine's load; requests per second are not.
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks to a terminal")]
 #![expect(
@@ -24,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The kernel's unit for times in `/proc/PID/stat`, the same on every Linux that Rust supports.
+/// The unit of times in `/proc/PID/stat` (`USER_HZ`), the same on every Linux that Rust supports.
 const TICKS_A_SECOND: f64 = 100.0;
 
 const REQUEST: &[u8] =
@@ -71,7 +70,7 @@ fn with_processes(ca_file: &std::path::Path, connections: &[u64], time: Duration
 
     println!("connections  requests/s  CPU us/request (user + system)  p50 ms  p99 ms  RSS MiB");
     for &connections in connections {
-        load(address, connections, Duration::from_millis(500))?; // not counted: connections and caches get warm
+        load(address, connections, Duration::from_millis(500))?; // warm-up, not counted
         let (user, system) = proxy.cpu()?;
         let started = Instant::now();
         let mut latencies = load(address, connections, time)?;
@@ -94,14 +93,14 @@ fn with_processes(ca_file: &std::path::Path, connections: &[u64], time: Duration
     Ok(())
 }
 
-/// Sends requests on so many connections for so long. Returns how long each took.
+/// Sends requests on `connections` connections for `time`. Returns the latency of each.
 fn load(address: SocketAddr, connections: u64, time: Duration) -> Result<Vec<Duration>> {
     let end = Instant::now() + time;
     thread::scope(|scope| {
-        let callers: Vec<_> = (0..connections).map(|_| scope.spawn(|| call_until(address, end))).collect();
+        let clients: Vec<_> = (0..connections).map(|_| scope.spawn(|| call_until(address, end))).collect();
         let mut all = Vec::new();
-        for caller in callers {
-            all.extend(caller.join().map_err(|_| "a caller panicked")??);
+        for client in clients {
+            all.extend(client.join().map_err(|_| "a client panicked")??);
         }
         Ok(all)
     })
@@ -119,7 +118,7 @@ fn call_until(address: SocketAddr, end: Instant) -> Result<Vec<Duration>> {
         let mut line = String::new();
         stream.read_line(&mut line)?;
         if !line.starts_with("HTTP/1.1 200 ") {
-            return Err(format!("an answer was not 200: {line}").into());
+            return Err(format!("a response was not 200: {line}").into());
         }
         while line != "\r\n" {
             line.clear();
@@ -135,11 +134,11 @@ fn call_until(address: SocketAddr, end: Instant) -> Result<Vec<Duration>> {
     Ok(latencies)
 }
 
-/// A child process that is stopped when this is dropped.
+/// A child process. Dropping this kills it.
 struct Running(Child);
 
 impl Running {
-    /// Starts `command` and waits for a line with `ready` in it. Returns all that was printed until then.
+    /// Starts `command` and waits for a line that contains `ready`. Returns the output so far.
     fn start(mut command: Command, ready: &str) -> Result<(Self, String)> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut output = BufReader::new(child.stdout.take().ok_or("the output is piped")?);
@@ -150,7 +149,7 @@ impl Running {
                 return Err(format!("a process ended early: {printed}").into());
             }
         }
-        // The log is read and thrown away, as fast as it comes.
+        // Read and discard the log as fast as it arrives.
         thread::spawn(move || io::copy(&mut output, &mut io::sink()));
         Ok((running, printed))
     }

@@ -1,10 +1,10 @@
-//! What the metrics of a request cost: all that one request counts, on one thread and on two that share the counters.
+//! The cost of a request's metrics, on one thread and on two threads that share the counters.
 //!
 //! ```console
 //! $ cargo bench --bench metrics
 //! ```
 //!
-//! Prints nanoseconds a request, and the size and time of a page on which every operation was used.
+//! Prints nanoseconds per request, and the size and rendering time of a page on which every operation was used.
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks to a terminal")]
 #![expect(clippy::disallowed_types, reason = "threads without a runtime are measured in real time")]
@@ -33,10 +33,7 @@ fn main() {
                 scope.spawn(|| (0..REQUESTS).for_each(|_| request(&metrics, black_box(route))));
             }
         });
-        println!(
-            "{threads} thread(s): {:.0} ns a request",
-            started.elapsed().as_secs_f64() / f64::from(REQUESTS) * 1e9
-        );
+        println!("{threads} thread(s): {:.0} ns/request", started.elapsed().as_secs_f64() / f64::from(REQUESTS) * 1e9);
     }
 
     let operations = Catalogue::us().operations().len();
@@ -49,7 +46,7 @@ fn main() {
     println!("a page with {operations} operations: {} KiB in {:.1?}", bytes / 1024, started.elapsed());
 }
 
-/// What the layers count of a request that is answered over a connection that served before.
+/// Counts what the layers count for a request on a reused connection.
 fn request(metrics: &Metrics, route: Operation) {
     metrics.in_flight().inc();
     metrics.upstream().idle().dec();

@@ -1,12 +1,12 @@
-//! What watching costs a request: its access line, formatted and handed to the thread that writes the log, and its metrics.
+//! The cost of observing a request: its access line, formatted and passed to the log writer's thread, and its metrics.
 //!
 //! ```console
 //! $ cargo bench --bench observe
 //! ```
 //!
-//! Prints nanoseconds a request: on the threads that make them, from one and from two at once, and of all threads' CPU time, the
-//! writer's with its search for secrets included. A part of the lines is dropped, which costs less: how many is printed, too.
-//! Ends with 1 when a request costs more than [`TARGET`].
+//! Prints nanoseconds per request: wall-clock time on the requesting threads, one and two at once, and CPU time of all threads, including the
+//! log writer and its search for secrets. Some lines are dropped, which costs less; their number is printed too.
+//! Exit code 1 if a request costs more than [`TARGET`].
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks to a terminal")]
 #![expect(
@@ -31,19 +31,19 @@ use finicity_proxy::{
 };
 use http::StatusCode;
 
-/// What a request may pay for its line and its metrics.
+/// The maximum cost of a request's access line and metrics.
 const TARGET: Duration = Duration::from_micros(3);
 
 const REQUESTS: u32 = 400_000;
 
-/// The pause after so many, in which the writer writes: nobody makes requests as fast as this loop does.
+/// The log writer catches up in a pause after each burst: a real proxy does not get requests as fast as this loop makes them.
 const BURST: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(6);
 
 fn main() -> ExitCode {
     let config = Config { format: Some(Format::Json), level: Default::default() };
-    logging::init_to(&config, io::sink(), false).expect("this is the first log of the process");
-    // As many secrets as a proxy in the middle of a rotation has, the tokens of a usual length.
+    logging::init_to(&config, io::sink(), false).expect("logging is initialized once");
+    // As many secrets as during a rotation, with tokens of a typical length.
     for (holder, lengths) in [("the credentials", [20, 32]), ("new credentials", [20, 32]), ("the token", [900, 0])] {
         for version in 0..2 {
             let secret = |length: usize| Secret::new((0..length).map(|_| fastrand::alphanumeric() as u8).collect());
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
             let (cpu, dropped) = (cpu(), logging::dropped_lines());
             let took = thread::scope(|scope| {
                 let made: Vec<_> = (0..threads).map(|_| scope.spawn(|| requests(&metrics, line))).collect();
-                let took = made.into_iter().map(|made| made.join().expect("it does not panic"));
+                let took = made.into_iter().map(|made| made.join().expect("no thread panics"));
                 took.max().expect("there is a thread")
             });
             logging::flush();
@@ -70,13 +70,13 @@ fn main() -> ExitCode {
         }
     }
     if slowest > TARGET {
-        println!("too slow: {slowest:?} a request, of {TARGET:?}");
+        println!("too slow: {slowest:?} per request, the maximum is {TARGET:?}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
-/// Watches requests. Returns the time that each took.
+/// Observes requests. Returns the time per request.
 fn requests(metrics: &Metrics, line: bool) -> Duration {
     let mut took = Duration::ZERO;
     for _ in 0..REQUESTS / BURST {
@@ -130,7 +130,7 @@ fn request(metrics: &Metrics, line: bool, number: u32) {
     .log();
 }
 
-/// The CPU time of all threads so far, in seconds. The kernel counts it in hundredths, of which there are hundreds here.
+/// The CPU time of all threads so far, in seconds. The kernel's unit is 10 ms, which is precise enough for the seconds measured here.
 fn cpu() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").expect("Linux has this file");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("a line").split_whitespace().collect();

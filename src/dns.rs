@@ -1,10 +1,10 @@
-//! Looks up the addresses of the upstream, or of the egress proxy, for the data path and for token requests.
+//! Looks up the addresses of the upstream and the egress proxy, for the data path and for token requests.
 //!
-//! The system's resolver does the work, so that `/etc/hosts`, `/etc/resolv.conf`, search domains and `nsswitch.conf` count as for every other
-//! program. What it lacks is added here: a lost datagram costs a second and not the five after which glibc sends it again, and the last
-//! addresses of a name are used while its name server fails (RFC 8767). Both are safe, since TLS verifies who is at an address.
+//! The system resolver does the work, so `/etc/hosts`, `/etc/resolv.conf`, search domains and `nsswitch.conf` apply as for every other
+//! program. Two things are added here: a lost datagram costs one second and not the five after which glibc retransmits, and the last known
+//! addresses of a name are used while its name server fails (RFC 8767). Both are safe because TLS verifies the server.
 //!
-//! Deliberately absent: using addresses without a look-up as long as look-ups succeed, and a DNS client of its own
+//! Deliberately absent: caching addresses while lookups succeed, and an own DNS client
 //! ([ADR 0004](../docs/adr/0004-names-by-the-system-with-retries.md)).
 
 mod single_flight;
@@ -26,15 +26,15 @@ use self::single_flight::SingleFlight;
 pub use self::system::SystemLookup;
 use crate::telemetry::LogLimiter;
 
-/// When a look-up that has no result is begun a second time beside the first: many times what a name server in reach takes.
+/// How long to wait for a result before a further attempt starts in parallel: many times what a reachable name server takes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a look-up takes before the last addresses are used instead: after the second attempt has had some time, and so that enough
-/// is left to connect to one of them.
+/// How long a lookup may take before the last known addresses are used: long enough for the second attempt to get a result, and short enough
+/// to leave time to connect.
 const LAST_GOOD_AFTER: Duration = Duration::from_millis(1500);
 
-/// How long the last addresses may be used after the last look-up that succeeded. Longer, and they may have become another's; shorter,
-/// and the restart of a cluster's name servers is an outage.
+/// How long the last known addresses may be used after the last successful lookup. If longer, they may have been reassigned; if shorter,
+/// restarting a cluster's name servers causes an outage.
 const LAST_GOOD_FOR: Duration = Duration::from_secs(600);
 
 /// The addresses of a name. Never empty.
@@ -43,23 +43,23 @@ pub type Addresses = Arc<[IpAddr]>;
 /// Why a name has no addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
-    /// A name server said so.
+    /// The name server reported that the name does not exist, or has no address.
     #[error("NXDOMAIN: the name does not exist, or has no address")]
     NoName,
-    /// There was an answer without addresses, or no name server can be reached.
+    /// The name server reported a failure, or is unreachable.
     #[error("SERVFAIL: the name server failed, or cannot be reached")]
     ServerFailure,
-    /// There was no answer.
+    /// There was no response.
     #[error("timeout: the name server does not respond")]
     TimedOut,
-    /// The system's resolver did not get as far as asking; the number is its error (`EAI_…`).
-    #[error("the system's resolver failed with error {0}")]
+    /// The system resolver failed before it sent a query; the number is its error (`EAI_…`).
+    #[error("the system resolver failed with error {0}")]
     System(i32),
 }
 
-/// Looks a name up once.
+/// Does a single lookup.
 pub trait Lookup: Clone + Send + Sync + 'static {
-    /// The addresses of `name`. Holds `permit` until it has ended, which may be after the future was dropped.
+    /// Looks up `name`. Holds `permit` until the lookup has ended, which may be after the future was dropped.
     fn lookup(
         &self,
         name: &str,
@@ -67,7 +67,7 @@ pub trait Lookup: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send + 'static;
 }
 
-/// Looks names up. Clones share what they know and the look-ups in flight.
+/// A resolver. Clones share the known addresses and the lookups in flight.
 #[derive(Clone, Debug)]
 pub struct Resolver<L = SystemLookup> {
     single_flight: SingleFlight<L>,
@@ -75,7 +75,7 @@ pub struct Resolver<L = SystemLookup> {
 }
 
 impl Resolver {
-    /// By the system's resolver. Nothing is known yet.
+    /// A resolver that uses the system resolver.
     pub fn new() -> Self {
         Self::with_lookup(SystemLookup)
     }
@@ -88,22 +88,22 @@ impl Default for Resolver {
 }
 
 impl<L: Lookup> Resolver<L> {
-    /// By `lookup`.
+    /// A resolver that uses `lookup`.
     pub(crate) fn with_lookup(lookup: L) -> Self {
         Self { single_flight: SingleFlight::new(lookup), last_good: Arc::default() }
     }
 
-    /// The same for another runtime: it shares the addresses that are known, and not the look-ups in flight, whose timers belong to a
+    /// A resolver for another runtime. It shares the known addresses, but not the lookups in flight, because their timers belong to a
     /// runtime.
     pub fn for_runtime(&self) -> Self {
         Self { single_flight: self.single_flight.separate(), last_good: Arc::clone(&self.last_good) }
     }
 
-    /// The addresses of `host`, a name or an address, within `limit`.
+    /// Returns the addresses of `host`, a name or an IP address, within `limit`.
     ///
     /// # Errors
     ///
-    /// When the name has none, or there is no result and none of the last minutes.
+    /// If the name has no address, or the lookup fails and no addresses are known from the last ten minutes.
     pub async fn lookup(&self, host: &str, limit: Duration) -> Result<Addresses, ResolveError> {
         let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = literal.parse::<IpAddr>() {
@@ -118,12 +118,12 @@ impl<L: Lookup> Resolver<L> {
                 self.last_good.set(host, &addresses);
                 Ok(addresses)
             }
-            // The name server is sure.
+            // NXDOMAIN is definite.
             (Err(error @ ResolveError::NoName), _) | (Err(error), None) => Err(error),
             (Err(error), Some((addresses, age))) => {
                 if let Some(times) = self.last_good.limiter.count() {
                     let age_s = age.as_secs();
-                    warn!(%error, age_s, times, "the name look-up failed; using the last addresses");
+                    warn!(%error, age_s, times, "DNS lookup failed; using the last known addresses");
                 }
                 Ok(addresses)
             }
@@ -131,7 +131,7 @@ impl<L: Lookup> Resolver<L> {
     }
 }
 
-/// The last addresses of each name. There are as many names as are configured.
+/// The last known addresses of each name. The number of names is limited by the configuration.
 #[derive(Debug, Default)]
 struct LastGood {
     entries: Mutex<Vec<(String, Addresses, Instant)>>,
@@ -139,7 +139,7 @@ struct LastGood {
 }
 
 impl LastGood {
-    /// The addresses of `name`, and their age, if they may still be used.
+    /// The addresses of `name` and their age, if they may still be used.
     fn of(&self, name: &str) -> Option<(Addresses, Duration)> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, addresses, since) = entries.iter().find(|(known, ..)| known == name)?;

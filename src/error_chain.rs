@@ -2,10 +2,10 @@
 
 use std::{error::Error, io, iter};
 
-/// The error of a body whose kind does not matter.
+/// A body error of any type.
 pub type BodyError = Box<dyn Error + Send + Sync>;
 
-/// `error` and its causes, outermost first. An `io::Error` hides the error that it wraps from `source`; it is shown here.
+/// `error` and its sources, outermost first. Includes the error wrapped in an `io::Error`, which `source` skips.
 pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |&error| {
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -13,12 +13,12 @@ pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (
     })
 }
 
-/// The first `E` in the chain of `error`.
+/// The first error of type `E` in the chain of `error`.
 pub fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     chain(error).find_map(|error| error.downcast_ref())
 }
 
-/// The chain as one line: `connect failed: connection refused`. A cause that only repeats the one before it is left out.
+/// The chain as one line: `TCP connect failed: connection refused`. A source with the same text as the error before it is omitted.
 pub fn one_line(error: &(dyn Error + 'static)) -> String {
     let mut causes: Vec<String> = chain(error).map(ToString::to_string).collect();
     causes.dedup();
@@ -38,7 +38,7 @@ mod tests {
     struct Inner(u8);
 
     #[test]
-    fn the_error_in_an_io_error_is_found_and_reported_once() {
+    fn the_source_in_an_io_error_is_found_and_reported_once() {
         let error = Outer(io::Error::other(Inner(7)));
         assert_eq!(find::<Inner>(&error), Some(&Inner(7)));
         assert_eq!(find::<std::fmt::Error>(&error), None);

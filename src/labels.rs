@@ -1,4 +1,4 @@
-//! Enums whose variants are label values of metrics and words in logs.
+//! Enums with a label per variant, for metrics and logs.
 
 /// Defines an enum together with the label of each variant:
 ///
@@ -12,11 +12,11 @@
 /// }
 /// ```
 ///
-/// It gets `ALL`, every variant in the order of definition, which is that of `variant as usize`; `LABELS`, their labels in the same
-/// order; and `as_str`. All of them come from this one definition, so none can lack a variant.
+/// The enum gets `ALL`, its variants in the order of definition (the order of `variant as usize`); `LABELS`, their labels in the same
+/// order; and `as_str`. All three come from this one definition, so none can lack a variant.
 ///
-/// The labels are written out and not derived from the variants' names: they are a contract with dashboards and alerts, which the
-/// name of a variant is not.
+/// The labels are written out and not derived from the names of the variants, because dashboards and alerts depend on the labels and
+/// not on the names.
 macro_rules! labels {
     (
         $(#[$meta:meta])*

@@ -1,10 +1,10 @@
-//! The way of a request, from a caller's connection to the vendor's API and back: [`stack`] is all of it.
+//! The request path, from a client's connection to the vendor's API and back: [`stack`] assembles it.
 //!
-//! What comes down the stack is an [`Exchange`]: the request, and the [`Record`] of what the layers learn about it. What
-//! comes back up is the upstream's answer, streamed, or an [`Error`] that one layer turns into a response.
+//! A request goes down the stack as an [`Exchange`]: the request, and the [`Record`] of what the layers learn about it. What
+//! comes back up is the upstream's response, streamed, or an [`Error`] that one layer turns into a response.
 //!
-//! Deliberately absent: buffering, decompression, redirects, cookies, and any retry of a request that may have been executed,
-//! but for those that read and cost nothing.
+//! Deliberately absent: buffering of whole messages (except request bodies of Connect calls), decompression of what is forwarded,
+//! redirects, cookies, and retries of requests that may have been executed (except free, read-only ones).
 
 mod config;
 mod exchange;
@@ -83,8 +83,8 @@ use crate::{
 pub struct UpstreamPool(Upstream<LimitedBody<Incoming>>);
 
 impl UpstreamPool {
-    /// No connections yet. They live on the runtime that they are first used on, and so do the look-ups of `resolver`; they trust what
-    /// `trust` says at each.
+    /// A pool without connections. Connections and the look-ups of `resolver` live on the runtime that first uses them. A new connection
+    /// uses the TLS configuration that `trust` holds at that moment.
     pub fn new(config: &Config, resolver: Resolver, trust: TrustStore, metrics: Arc<Metrics>) -> Self {
         Self(Upstream::new(
             &config.upstream,
@@ -105,25 +105,25 @@ impl fmt::Debug for UpstreamPool {
 /// The state shared by the stacks of all workers and transports.
 #[derive(Clone, Debug)]
 pub struct ProxyState {
-    /// The permits of the requests in flight.
+    /// Permits for requests in flight.
     pub concurrency: ConcurrencyLayer,
-    /// The token that is injected.
+    /// Reads the token that is injected.
     pub token: TokenReader,
-    /// The partner of the credentials in use, if they have one.
+    /// The partner credentials in use; `None` with OAuth 2.0, and before credentials are loaded.
     pub partner: watch::Receiver<Option<PartnerCredentials>>,
-    /// What is left of the calls that may be billed, where they are limited.
+    /// The daily budget of billable calls; `None` without a limit.
     pub billing: Option<Arc<BillingBudget>>,
-    /// The keys that webhooks are verified by.
+    /// Keys that verify webhooks.
     pub signing_keys: SharedSigningKeys,
-    /// Where a refused token is reported.
+    /// Reports a refused token to the refresher.
     pub control: TokenControl,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The state of the shutdown.
+    /// Shutdown state.
     pub drain: Drain,
 }
 
-/// The request pipeline for requests over `transport`: all layers, and the upstream below them.
+/// The request pipeline for `transport`: all layers, and the upstream below them.
 pub fn stack(
     config: &Config,
     transport: Transport,
@@ -140,7 +140,7 @@ pub fn stack(
     layers(config, transport, state, pool.0)
 }
 
-/// The layers over `upstream`, which sends requests on: top to bottom is the way down.
+/// The layers above `upstream`, in the order in which a request passes them.
 pub fn layers<B, S>(
     config: &Config,
     transport: Transport,
@@ -171,19 +171,19 @@ where
         .layer(ObserveLayer::new(transport, Arc::clone(&metrics))) // request id, access log, metrics
         .layer(ErrorResponseLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
-        .layer(DrainLayer::new(drain)) // none is waited for beyond the drain's time
-        .layer(filter(move |exchange: &mut Exchange<_>| malformed::check(head_limits, exchange))) // one reading of the message, and no more of it than the limits
-        .layer(filter(move |exchange: &mut Exchange<_>| admission.admit(exchange))) // who may call: host names, no browsers, a header
-        .map_request(move |exchange| request_target::with_operation(catalogue, exchange)) // which operation of the catalogue it is
-        .layer(InterceptLayer::new(config, token.clone(), billing, signing_keys)) // what may be called: methods, targets, policy; token calls end here
-        .layer(filter(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // how much may be sent …
-        .map_request(move |exchange| body_limits::limit(limits, exchange)) // … and how slowly
-        .layer(concurrency) // how many at once, and how many wait
-        .layer(DeadlineLayer::new(config))
-        .layer(filter(move |exchange: &mut Exchange<_>| headers::strip_request(&header_rules, exchange))) // nothing of the caller's that could pass for ours …
-        .layer(PartnerIdLayer::new(config, partner)) // the partner's identifier, in the bodies of Connect calls that lack it
-        .layer(ReauthLayer::new(config, control, Arc::clone(&metrics))) // a refused token is replaced and the request sent once more
-        .layer(RetryLayer::new(metrics)) // a request that met a closed connection is sent once more, where that does no harm
-        .layer(InjectLayer::new(config, token)) // … and our credentials, last of all
+        .layer(DrainLayer::new(drain)) // 503 after the drain deadline
+        .layer(filter(move |exchange: &mut Exchange<_>| malformed::check(head_limits, exchange))) // unambiguous framing, head limits
+        .layer(filter(move |exchange: &mut Exchange<_>| admission.admit(exchange))) // Host, Origin, required header
+        .map_request(move |exchange| request_target::with_operation(catalogue, exchange)) // operation of the catalogue
+        .layer(InterceptLayer::new(config, token.clone(), billing, signing_keys)) // methods, targets, policy, billing budget; local responses
+        .layer(filter(move |exchange: &mut Exchange<_>| body_limits::check(limits, exchange))) // body size and minimum rate
+        .map_request(move |exchange| body_limits::limit(limits, exchange))
+        .layer(concurrency) // requests in flight, bounded queue
+        .layer(DeadlineLayer::new(config)) // time to the first byte of the response
+        .layer(filter(move |exchange: &mut Exchange<_>| headers::strip_request(&header_rules, exchange))) // hop-by-hop, credentials, identity
+        .layer(PartnerIdLayer::new(config, partner)) // adds `partnerId` to bodies of Connect calls that lack it
+        .layer(ReauthLayer::new(config, control, Arc::clone(&metrics))) // replaces a refused token and resends once
+        .layer(RetryLayer::new(metrics)) // resends once after a connection failure, where that is safe
+        .layer(InjectLayer::new(config, token)) // adds the proxy's credentials
         .service(upstream)
 }

@@ -1,10 +1,9 @@
-//! The proxy's own accept loop and its workers.
+//! The accept loop and the workers.
 //!
-//! Connections are accepted in one place and handed to the worker that has the fewest. A worker is a thread with a
-//! single-threaded runtime that owns its connections, their timers and its pool of upstream connections, so that a request
-//! never moves between threads (ADR 0001).
+//! One accept loop hands each connection to the worker with the fewest. A worker is a thread with a single-threaded runtime that
+//! owns its connections, their timers and its pool of upstream connections, so a request never moves between threads (ADR 0001).
 //!
-//! Deliberately absent: HTTP/2 and protocol upgrades towards callers, and `axum::serve`, which has no header timeout.
+//! Deliberately absent: HTTP/2 and protocol upgrades for clients, and `axum::serve`, which has no header timeout.
 
 mod config;
 mod service;
@@ -56,39 +55,39 @@ use self::{
 };
 use crate::{message::transport::PerTransport, process::drain::Drain, telemetry::Metrics};
 
-/// How long an event loop may take to answer a ping before it counts as dead.
+/// How long a worker's event loop may take to run the task of a ping before the worker counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an idle connection stays open after the start of the drain, since a request may be on its way. A client on this machine
-/// needs some microseconds from connecting to sending, or some milliseconds when the machine is busy.
+/// How long an idle connection stays open after the start of the drain, because a request may be on its way. A client on this machine
+/// needs microseconds from connecting to sending, or milliseconds when the machine is busy.
 const IDLE_DRAIN_GRACE: Duration = Duration::from_millis(250);
 
-/// How long the last responses may take to be sent after the drain timeout has expired.
+/// How long sending the last responses may take after the drain timeout has expired.
 pub const FINAL_RESPONSE_GRACE: Duration = Duration::from_secs(1);
 
-/// How long aborted connections may take to end, which needs one turn of each worker's event loop.
+/// How long aborted connections may take to close. It takes one turn of each worker's event loop.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
-/// The workers and what they share.
+/// The workers and the state that they share.
 #[derive(Debug)]
 pub struct Server {
     workers: Vec<Worker>,
     acceptor: Acceptor,
     metrics: Arc<Metrics>,
     drain: Drain,
-    /// One task for each listener. It ends when the last connection of its queue has a worker.
+    /// One task per listener. It ends when the last connection in the listener's queue has been handed to a worker.
     accept_tasks: TaskTracker,
     /// Cancelled when a worker thread ends.
     worker_exited: CancellationToken,
 }
 
 impl Server {
-    /// Starts the worker threads; `make_stack` makes the services of each. Once `drain` has begun, each response is its connection's
-    /// last. Unfinished heads count in `head_budget`.
+    /// Starts the worker threads, each with the services from one call of `make_stack`. Once `drain` has begun, each response closes its
+    /// connection. Unfinished heads count towards `head_budget`.
     ///
     /// # Errors
     ///
-    /// When a thread or its runtime cannot be started.
+    /// If a thread or its runtime cannot be started.
     pub fn start<S: HttpService + Sync>(
         config: &Config,
         metrics: Arc<Metrics>,
@@ -110,13 +109,13 @@ impl Server {
         Ok(Self { workers, acceptor, metrics, drain, accept_tasks: TaskTracker::new(), worker_exited })
     }
 
-    /// Accepts connections from `listener` until `stop` is cancelled, and then those that are in the kernel's queue.
+    /// Accepts connections from `listener` until `stop` is cancelled, then those in the kernel's queue.
     pub fn accept(
         self: Arc<Self>,
         listener: Listener,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        // From the call on, so that a stop before the first connection waits for those in the queue too.
+        // Taken here and not in the future, so that `closed` waits for the queue even if `stop` is cancelled before the first poll.
         let accept_task = self.accept_tasks.token();
         async move {
             let _accept_task = accept_task;
@@ -140,7 +139,7 @@ impl Server {
         }
     }
 
-    /// Hands `stream` to a worker as soon as there is a slot for it.
+    /// Acquires a slot for `stream` and hands it to the worker with the fewest connections.
     async fn serve(&self, stream: SocketStream) {
         let slot = self.acceptor.acquire_slot(&stream).await;
         let worker = self.workers.iter().min_by_key(|worker| worker.connections().open_count());
@@ -148,7 +147,7 @@ impl Server {
         worker.expect("there is at least one worker").serve(stream, slot, open_guard);
     }
 
-    /// Whether every worker's event loop answers within two seconds.
+    /// Whether every worker's event loop responds within two seconds.
     pub async fn is_alive(&self) -> bool {
         for worker in &self.workers {
             if !timeout(PING_TIMEOUT, worker.ping()).await.unwrap_or(false) {
@@ -158,16 +157,16 @@ impl Server {
         true
     }
 
-    /// Waits until a worker thread has ended, which only a bug makes it do.
+    /// Waits until a worker thread has ended. Only a bug ends one.
     pub async fn worker_ended(&self) {
         self.worker_exited.cancelled().await;
     }
 
-    /// Closes every connection after the request in flight; idle ones are closed after a grace time, in which a request that was on its
-    /// way is still served. To be called after the `stop` of [`accept`](Self::accept) was cancelled.
+    /// Closes every connection after the request in flight. Idle ones close after a grace time, in which a request that was on its way is
+    /// still served. Call it after cancelling the `stop` of [`accept`](Self::accept).
     ///
-    /// Requests that have no response after `drain_timeout` get a 503, and connections that are still open a second later are reset.
-    /// Returns the number of requests that were aborted.
+    /// Requests without a response after `drain_timeout` get a 503. Connections that are still open after another
+    /// [`FINAL_RESPONSE_GRACE`] are reset. Returns the number of aborted requests.
     pub async fn drain(&self, drain_timeout: Duration) -> usize {
         let connections = || self.workers.iter().map(Worker::connections);
         self.drain.begin();
@@ -183,9 +182,8 @@ impl Server {
         self.drain.aborted()
     }
 
-    /// Resets the connections that have a request in flight, and closes the others. To be called after the `stop` of
-    /// [`accept`](Self::accept) was cancelled. Returns the number of requests that were aborted, those that
-    /// [`drain`](Self::drain) aborted before included.
+    /// Resets the connections that have a request in flight, and closes the others. Call it after cancelling the `stop` of
+    /// [`accept`](Self::accept). Returns the number of aborted requests, including those that [`drain`](Self::drain) aborted.
     pub async fn abort(&self) -> usize {
         let connections = || self.workers.iter().map(Worker::connections);
         self.drain.begin();
@@ -199,12 +197,12 @@ impl Server {
                 connections.closed().await;
             }
         };
-        // Each ends the next time that its task runs; a worker that does not run its tasks is not waited for.
+        // Each connection closes when its task runs next. A worker that does not run its tasks is not waited for.
         let _ = timeout(ABORT_GRACE, all_closed).await;
         self.drain.aborted()
     }
 
-    /// Waits until nothing is accepted and no connection is open.
+    /// Waits until the accept tasks have ended and no connection is open.
     async fn closed(&self) {
         self.accept_tasks.close();
         self.accept_tasks.wait().await;
@@ -214,7 +212,7 @@ impl Server {
     }
 }
 
-/// The maximum of open connections: the configured one, or a lower one that fits the limit of open files.
+/// The connection limit: the configured one, lowered where necessary to fit `RLIMIT_NOFILE`.
 fn effective_connection_limit(config: &Config) -> usize {
     let soft_limit = getrlimit(Resource::Nofile).current;
     let max_open_files = soft_limit.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
@@ -224,13 +222,13 @@ fn effective_connection_limit(config: &Config) -> usize {
             configured = config.connections,
             limit,
             open_files = soft_limit,
-            "limits.connections does not fit the limit of open files and is lowered: raise that limit"
+            "limits.connections does not fit RLIMIT_NOFILE; using a lower limit: raise RLIMIT_NOFILE or lower the key"
         );
     }
     limit
 }
 
-/// Counts a connection for as long as it lives.
+/// Counts an open connection in the metrics until dropped.
 #[derive(Debug)]
 struct OpenConnectionGuard(Arc<Metrics>);
 

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Sleep, sleep};
 
-/// Limits the time of each wait for progress.
+/// Limits each wait for progress.
 #[derive(Debug)]
 pub struct StallTimer {
     limit: Duration,
@@ -23,18 +23,18 @@ impl StallTimer {
         Self { limit, timer: None }
     }
 
-    /// Ready when there was no progress for the limit. The first call starts the timer.
+    /// Ready when there has been no progress for the limit. The first call starts the timer.
     pub fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
         self.timer.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx)
     }
 
-    /// There was progress: stops the timer.
+    /// Stops the timer. Call it on progress.
     pub fn reset(&mut self) {
         self.timer = None;
     }
 
-    /// Returns `result`, or an error with `message` ([`TimedOut`](io::ErrorKind::TimedOut)) when it has been pending for the limit.
+    /// Returns `result`, or a [`TimedOut`](io::ErrorKind::TimedOut) error with `message` once `result` has been pending for the limit.
     pub fn guard<T>(
         &mut self,
         result: Poll<io::Result<T>>,
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_elapses_after_the_limit_and_progress_resets_it() {
+    async fn elapses_after_the_limit_unless_reset() {
         let mut timer = StallTimer::new(Duration::from_secs(10));
         let mut poll = |result: Poll<()>| {
             let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_task_is_woken_when_it_elapses() {
+    async fn wakes_the_task_when_it_elapses() {
         let mut timer = StallTimer::new(Duration::from_secs(10));
         let started = Instant::now();
         poll_fn(|cx| timer.poll_elapsed(cx)).await;

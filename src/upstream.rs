@@ -1,8 +1,8 @@
-//! The client of the one upstream: connections, their pool, and HTTP/1.1 and HTTP/2 over them.
+//! The client of the upstream: connections, their pool, and HTTP/1.1 and HTTP/2.
 //!
-//! Connections and their pool are its own: what may be sent once more depends on what exactly became of a request, on which
-//! connection (`Disposition`), and pooled clients keep that to themselves. It knows nothing of the proxy's layers; the lowest of
-//! them, `proxy::forward`, is the only one that uses it.
+//! It has its own pool because a retry depends on what exactly happened to a request, on which connection (`Disposition`), and pooled
+//! clients do not expose that. It does not depend on the proxy's layers; the lowest layer, `proxy::forward`, is the only one that
+//! uses it.
 
 mod body;
 mod body_source;

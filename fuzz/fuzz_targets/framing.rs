@@ -1,4 +1,4 @@
-//! libFuzzer's way into `fuzz/src/framing.rs`, where what must hold is said.
+//! Entry point for libFuzzer; the invariants are in `fuzz/src/framing.rs`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! libFuzzer's way into `src/target.rs`, where what must hold is said.
+//! Entry point for libFuzzer; the invariants are in `fuzz/src/target.rs`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! libFuzzer's way into `src/token_answer.rs`, where what must hold is said.
+//! Entry point for libFuzzer; the invariants are in `fuzz/src/token_answer.rs`.
 
 #![no_main]
 

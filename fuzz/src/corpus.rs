@@ -1,5 +1,5 @@
-//! Runs every subject on the inputs that are kept: `corpus`, the seeds and what fuzzing added to them, and `crashes`, what once
-//! made one panic.
+//! Runs every subject on the stored inputs: `corpus`, the seeds and what fuzzing added to them, and `crashes`, inputs that made a subject
+//! panic once.
 
 use std::{
     fs, panic,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::SUBJECTS;
 
-/// What is in a folder of this package. Of findings there may be none, and no folder then.
+/// The entries of a folder of this package. Empty if there is no folder, as for a subject without crashes.
 fn entries(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut paths: Vec<PathBuf> =
@@ -18,7 +18,7 @@ fn entries(folder: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn r03_what_must_hold_holds_for_every_input_that_is_kept() {
+fn r03_the_invariants_hold_for_every_stored_input() {
     let mut failed = Vec::new();
     for (name, subject) in SUBJECTS {
         let seeds = entries(&format!("corpus/{name}"));
@@ -34,7 +34,7 @@ fn r03_what_must_hold_holds_for_every_input_that_is_kept() {
 }
 
 #[test]
-fn every_target_and_every_folder_of_inputs_is_a_subjects() {
+fn every_target_and_input_folder_belongs_to_a_subject() {
     let mut names: Vec<String> = ["corpus", "crashes", "dictionaries", "fuzz_targets"]
         .iter()
         .flat_map(|folder| entries(folder))

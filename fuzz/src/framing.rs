@@ -1,8 +1,8 @@
-//! Where messages start and end: the proxy's framer beside hyper, which parses what the framer lets through.
+//! Message framing: compares the proxy's framer with hyper, which parses what the framer lets through.
 //!
-//! Where the two saw different messages in the same bytes, one of them could be smuggled past the proxy's checks. So hyper is
-//! given exactly what the framer and the check of heads let through, as in the program, and then: it serves no message that the
-//! framer did not count, what it serves has the head and the body that the framer saw, and it refuses no head by itself.
+//! If the two saw different messages in the same bytes, a request could be smuggled past the proxy's checks. hyper gets exactly what the
+//! framer and the head check let through, as in the program. Then it must serve no message that the framer did not count, each served
+//! message must have the head and body that the framer saw, and hyper must reject no head itself.
 
 mod hyper;
 
@@ -14,10 +14,10 @@ use http::Uri;
 
 use self::hyper::Served;
 
-/// Small enough for the fuzzer to reach.
+/// Small enough for the fuzzer to exceed.
 const LIMITS: HeadLimits = HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 10 };
 
-/// What must hold for a connection that begins with `input`.
+/// Checks a connection that starts with `input`.
 pub fn framing(input: &[u8]) {
     let outcome = frame(input, |_| input.len());
     for size in [1, 2, 7, 64, 4096] {
@@ -30,17 +30,17 @@ pub fn framing(input: &[u8]) {
     check_heads(framed);
     let mut messages = messages(framed);
     assert_eq!(messages.len() as u64, outcome.heads);
-    // The program has the service respond to a substitute of the first head that hyper cannot read, and passes on nothing after it.
+    // For the first head that hyper cannot parse, the program passes on a substitute, and nothing after it.
     let unreadable = messages.iter().position(|message| !message.is_readable);
-    // It holds back a head that has not ended.
+    // It does not pass on an incomplete head.
     let whole = framed.len() - outcome.unfinished;
     let passed = &framed[..unreadable.map_or(whole, |number| messages[number].head.start)];
     messages.truncate(unreadable.unwrap_or(messages.len()));
     for takes_bodies in [true, false] {
-        for (served, refused) in
+        for (served, rejected) in
             [hyper::serve(passed, takes_bodies, |_| passed.len()), hyper::serve(passed, takes_bodies, by_content)]
         {
-            assert!(!refused, "hyper refuses a head in {}", passed.escape_ascii());
+            assert!(!rejected, "hyper rejects a head in {}", passed.escape_ascii());
             assert!(served.len() <= messages.len(), "hyper serves {served:?}, the framer saw {messages:?}");
             served.iter().zip(&messages).for_each(|(served, message)| compare(served, message, passed));
         }
@@ -53,11 +53,11 @@ struct Outcome {
     heads: u64,
     position: Position,
     error: Option<FramingError>,
-    /// The bytes of a head that has not ended.
+    /// The number of bytes of an incomplete head.
     unfinished: usize,
 }
 
-/// Consumes `input` in pieces; `size` gives the size of each by its offset.
+/// Frames `input` in pieces; `size` returns the size of the piece at an offset.
 fn frame(input: &[u8], size: impl Fn(usize) -> usize) -> Outcome {
     let mut framer = MessageFramer::new(LIMITS);
     let (mut at, mut error) = (0, None);
@@ -74,15 +74,15 @@ fn frame(input: &[u8], size: impl Fn(usize) -> usize) -> Outcome {
 #[derive(Debug)]
 struct Message {
     head: Range<usize>,
-    /// Where the body is whole.
+    /// The body, if it is complete.
     body: Option<Range<usize>>,
-    /// Whether the head is at fault. The service refuses it by its number then, and its body is nobody's.
-    refused: bool,
-    /// Whether the head is passed on as it is.
+    /// Whether the head has a fault. Then the service rejects the message by its number, and its body does not matter.
+    rejected: bool,
+    /// Whether the head is passed on unchanged.
     is_readable: bool,
 }
 
-/// A head that is taken as one that hyper reads because of its lines is one.
+/// Checks that the incremental check of a head agrees with the full one.
 fn check_heads(passed: &[u8]) {
     let (mut framer, mut at) = (MessageFramer::new(LIMITS), 0);
     while at < passed.len() {
@@ -103,7 +103,7 @@ fn check_heads(passed: &[u8]) {
     }
 }
 
-/// The messages whose heads have ended in `passed`.
+/// The messages with a complete head in `passed`.
 fn messages(passed: &[u8]) -> Vec<Message> {
     let mut framer = MessageFramer::new(LIMITS);
     let (mut messages, mut start) = (Vec::<Message>::new(), 0);
@@ -115,7 +115,7 @@ fn messages(passed: &[u8]) -> Vec<Message> {
             let ended = framer.ended_head();
             let head = &passed[end - ended.bytes..end];
             let is_readable = ended.is_readable && check(head, LIMITS.headers).is_ok();
-            messages.push(Message { head: start..end, body: None, refused: fault.is_some(), is_readable });
+            messages.push(Message { head: start..end, body: None, rejected: fault.is_some(), is_readable });
         }
         if fault.is_none() && framer.position() == Position::Between {
             start = end;
@@ -123,35 +123,37 @@ fn messages(passed: &[u8]) -> Vec<Message> {
                 message.body = Some(message.head.end..end);
             }
         }
-        assert!(fault.is_none() || end == passed.len(), "what was let through is at fault");
+        assert!(fault.is_none() || end == passed.len(), "the framed bytes contain a fault");
     }
     messages
 }
 
-/// The message that hyper served is the one that the framer saw.
+/// Checks that hyper served the message that the framer saw.
 fn compare(served: &Served, message: &Message, passed: &[u8]) {
     let head = passed[message.head.clone()].trim_ascii_start();
     let mut words = head.split(|byte| b" \r\n".contains(byte));
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     assert_eq!(served.method.as_str().as_bytes(), method, "{}", head.escape_ascii());
     assert_eq!(Some(&served.uri), Uri::try_from(target).ok().as_ref(), "{}", head.escape_ascii());
-    if let Some(body) = served.body.as_ref().filter(|_| !message.refused) {
-        let seen =
-            message.body.clone().unwrap_or_else(|| panic!("hyper took a body to its end that has none: {served:?}"));
+    if let Some(body) = served.body.as_ref().filter(|_| !message.rejected) {
+        let seen = message
+            .body
+            .clone()
+            .unwrap_or_else(|| panic!("hyper completed a body that the framer did not: {served:?}"));
         let seen = &passed[seen];
         let seen = if served.chunked { dechunked(seen) } else { Bytes::copy_from_slice(seen) };
         assert_eq!(*body, seen, "{}", head.escape_ascii());
     }
 }
 
-/// The data of `body`, which the framer found to be chunked and to end here.
+/// The data of `body`, a complete chunked body according to the framer.
 fn dechunked(mut body: &[u8]) -> Bytes {
     let mut data = Vec::new();
     loop {
         let line = take_line(&mut body);
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let size = str::from_utf8(&line[..digits]).expect("digits are ASCII");
-        let size = usize::from_str_radix(size, 16).expect("the size of a chunk that is there fits");
+        let size = usize::from_str_radix(size, 16).expect("the size of a complete chunk fits");
         if size == 0 {
             break;
         }
@@ -160,12 +162,12 @@ fn dechunked(mut body: &[u8]) -> Bytes {
         assert_eq!(take_line(&mut body), b"\r\n", "a chunk is as long as its size says");
     }
     while take_line(&mut body) != b"\r\n" {}
-    assert!(body.is_empty(), "more than a body: {}", body.escape_ascii());
+    assert!(body.is_empty(), "bytes after the body: {}", body.escape_ascii());
     data.into()
 }
 
 fn take_line<'a>(body: &mut &'a [u8]) -> &'a [u8] {
-    let end = body.iter().position(|byte| *byte == b'\n').expect("every line of a chunked body has its end");
+    let end = body.iter().position(|byte| *byte == b'\n').expect("every line of a chunked body ends with LF");
     let (line, rest) = body.split_at(end + 1);
     *body = rest;
     line
@@ -175,19 +177,19 @@ fn take_line<'a>(body: &mut &'a [u8]) -> &'a [u8] {
 mod tests {
     use super::*;
 
-    /// Without this, an oracle that never serves anything would agree to everything.
+    /// Guards against an oracle that serves nothing and therefore agrees with everything.
     #[test]
-    fn r04_hyper_serves_what_is_well_formed_with_its_bodies() {
+    fn r04_hyper_serves_well_formed_messages_with_bodies() {
         let input = b"GET /a?b HTTP/1.1\r\n\r\n\
             POST /b HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\
             PUT /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nT: u\r\n\r\n\
             DELETE /d HTTP/1.1\r\n\r\n";
-        let (served, refused) = hyper::serve(input, true, |_| 5);
-        assert!(!refused);
+        let (served, rejected) = hyper::serve(input, true, |_| 5);
+        assert!(!rejected);
         let shown: Vec<_> = served.iter().map(|s| (s.uri.path(), s.body.as_deref().unwrap())).collect();
         assert_eq!(shown, [("/a", &b""[..]), ("/b", b"abc"), ("/c", b"abcde"), ("/d", b"")]);
         assert_eq!(messages(input).len(), 4);
-        // Of bodies that nobody takes, hyper skips what has a length.
+        // If the service does not read bodies, hyper skips only those with a length.
         let (without, _) = hyper::serve(input, false, |_| input.len());
         assert_eq!(without.len(), 3, "{without:?}");
         assert!(hyper::serve(b"GET /<> HTTP/1.1\r\n\r\n", true, |_| 5).1);

@@ -1,5 +1,5 @@
-//! Header fields: nothing that belongs to one side, or that could pass for a credential of ours, gets to the other; everything
-//! else does, as it was.
+//! Header fields: those that belong to one connection, or could pass for one of the proxy's credentials, are stripped; all others are
+//! forwarded unchanged.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,27 +11,29 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 use crate::message::Message;
 
-/// A name that is injected, spelt as an operator might.
+/// The name of an injected header, as an operator might spell it.
 const OWN: HeaderName = HeaderName::from_static("x-own_key");
 
-/// What is between two neighbours only (RFC 9110, 7.6.1), besides what `Connection` names.
+/// Hop-by-hop fields (RFC 9110, section 7.6.1), in addition to those named in `Connection`.
 const HOP_BY_HOP: &str =
     "connection http2-settings keep-alive proxy-connection te trailer trailers transfer-encoding upgrade";
 
-/// What an answer must not bring to a caller.
-const ANSWERS: &str = "app-key app-token authorization x-finicity-proxy-error x-finicity-proxy-executed x-own-key";
-const ANSWERS_PREFIXES: [&str; 2] = ["finicity-app", "proxy"];
+/// Fields stripped from responses.
+const RESPONSE_ONLY: &str =
+    "app-key app-token authorization x-finicity-proxy-error x-finicity-proxy-executed x-own-key";
+const RESPONSE_ONLY_PREFIXES: [&str; 2] = ["finicity-app", "proxy"];
 
-/// What must hold for the header fields in `input`, which begins with a method, sent to the vendor or to a caller.
+/// Checks the header fields in `input`, which starts with a method, as those of a request and of a response.
 pub fn headers(input: &[u8]) {
     let message = Message::read(input);
     let method = Method::from_bytes(message.first).unwrap_or(Method::POST);
     let own = HeaderRules::new(&[OWN], &[]);
 
-    // The families are the program's; that every spelling of a name has the same one is what is looked at here.
-    let is_of_the_caller =
+    // The program defines the families; checked here is that every spelling of a name has the same one.
+    let is_about_the_client =
         |name: &str| HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| family(&name).is_some());
-    let stays_behind = |name: &str| name == "x-own-key" || name == "content-length" || is_of_the_caller(name);
+    let is_stripped_from_request =
+        |name: &str| name == "x-own-key" || name == "content-length" || is_about_the_client(name);
     let request = |headers: &HeaderMap| {
         let mut request = Request::new(());
         *request.method_mut() = method.clone();
@@ -41,29 +43,29 @@ pub fn headers(input: &[u8]) {
         std::mem::take(exchange.request.headers_mut())
     };
     let sent = request(&message.headers);
-    compare(&message.headers, &sent, stays_behind);
+    compare(&message.headers, &sent, is_stripped_from_request);
     request_is_framed(&method, &message.headers, &sent);
-    assert_eq!(request(&sent), sent, "what was stripped has nothing left to strip");
+    assert_eq!(request(&sent), sent, "stripping twice changes nothing more");
 
-    let kept_back = |name: &str| {
-        name == "content-length" || is_in(name, HOP_BY_HOP, &[]) || is_in(name, ANSWERS, &ANSWERS_PREFIXES)
+    let is_stripped_from_response = |name: &str| {
+        name == "content-length" || is_in(name, HOP_BY_HOP, &[]) || is_in(name, RESPONSE_ONLY, &RESPONSE_ONLY_PREFIXES)
     };
-    let mut answered = message.headers.clone();
-    strip_response(&own, &mut answered);
-    compare(&message.headers, &answered, kept_back);
-    answer_is_framed(&message.headers, &answered);
-    let once = answered.clone();
-    strip_response(&own, &mut answered);
-    assert_eq!(answered, once, "what was stripped has nothing left to strip");
+    let mut stripped = message.headers.clone();
+    strip_response(&own, &mut stripped);
+    compare(&message.headers, &stripped, is_stripped_from_response);
+    response_is_framed(&message.headers, &stripped);
+    let once = stripped.clone();
+    strip_response(&own, &mut stripped);
+    assert_eq!(stripped, once, "stripping twice changes nothing more");
 }
 
-/// Of what was `before`, exactly that is there `after` which does not go, framing aside.
-fn compare(before: &HeaderMap, after: &HeaderMap, goes: impl Fn(&str) -> bool) {
+/// Checks that exactly the fields for which `removed` holds were removed, and no field was added or changed, except framing fields.
+fn compare(before: &HeaderMap, after: &HeaderMap, removed: impl Fn(&str) -> bool) {
     let named = named_by_connection(before);
     let framing = |name: &HeaderName| [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(name);
     for name in before.keys().filter(|name| !framing(name)) {
-        let goes = goes(&folded(name)) || named.contains(name.as_str());
-        let expected: Vec<_> = before.get_all(name).iter().filter(|_| !goes).collect();
+        let removed = removed(&folded(name)) || named.contains(name.as_str());
+        let expected: Vec<_> = before.get_all(name).iter().filter(|_| !removed).collect();
         let kept: Vec<_> = after.get_all(name).iter().collect();
         assert_eq!(kept, expected, "{name}");
     }
@@ -72,25 +74,25 @@ fn compare(before: &HeaderMap, after: &HeaderMap, goes: impl Fn(&str) -> bool) {
     }
 }
 
-/// The upstream is told how long the body is as the caller told us, or, of no body, that there is none.
+/// The forwarded framing is that of the client; a request without a body that should have one gets `Content-Length: 0`.
 fn request_is_framed(method: &Method, before: &HeaderMap, after: &HeaderMap) {
     let length: Vec<&[u8]> = values(after, &header::CONTENT_LENGTH);
     if before.contains_key(header::TRANSFER_ENCODING) {
         assert_eq!(values(after, &header::TRANSFER_ENCODING), [b"chunked"]);
-        assert!(length.is_empty(), "a length beside a coding");
+        assert!(length.is_empty(), "Content-Length together with Transfer-Encoding");
     } else {
         assert!(!after.contains_key(header::TRANSFER_ENCODING));
-        let told = values(before, &header::CONTENT_LENGTH);
-        let bodyless = told.is_empty() && ["POST", "PUT", "PATCH"].contains(&method.as_str());
-        assert_eq!(length, if bodyless { vec![&b"0"[..]] } else { told });
+        let declared = values(before, &header::CONTENT_LENGTH);
+        let bodyless = declared.is_empty() && ["POST", "PUT", "PATCH"].contains(&method.as_str());
+        assert_eq!(length, if bodyless { vec![&b"0"[..]] } else { declared });
     }
 }
 
-fn answer_is_framed(before: &HeaderMap, after: &HeaderMap) {
+fn response_is_framed(before: &HeaderMap, after: &HeaderMap) {
     assert!(!after.contains_key(header::TRANSFER_ENCODING));
-    let told = values(before, &header::CONTENT_LENGTH);
+    let declared = values(before, &header::CONTENT_LENGTH);
     let is_wrong = before.contains_key(header::TRANSFER_ENCODING);
-    assert_eq!(values(after, &header::CONTENT_LENGTH), if is_wrong { vec![] } else { told });
+    assert_eq!(values(after, &header::CONTENT_LENGTH), if is_wrong { vec![] } else { declared });
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
@@ -104,7 +106,7 @@ fn is_in(name: &str, names: &str, prefixes: &[&str]) -> bool {
             .any(|prefix| name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
 }
 
-/// Servers take one separator for another.
+/// Some servers treat all separators as the same.
 fn folded(name: &HeaderName) -> String {
     let words = name.as_str().split(|character: char| !character.is_ascii_alphanumeric());
     words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")

@@ -1,8 +1,8 @@
-//! An input read as a message: a first line, header lines, an empty line, and a body.
+//! Parses an input as a message: a first line, header lines, an empty line and a body.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The parts of an input. What is no legal header line is left out, as the parser of HTTP would not let it through.
+/// The parts of an input. Invalid header lines are dropped, because no HTTP parser would let them through.
 pub(crate) struct Message<'a> {
     pub(crate) first: &'a [u8],
     pub(crate) headers: HeaderMap,
@@ -20,7 +20,7 @@ impl<'a> Message<'a> {
                 break;
             }
             if let Some((name, value)) = header(field) {
-                // Above its limit, which no parser reaches, the map takes no more.
+                // It fails above the map's limit, which no parser reaches.
                 let _ = headers.try_append(name, value);
             }
         }
@@ -28,7 +28,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The first line, without its end, and what follows.
+/// The first line, without its line end, and the rest.
 fn line(bytes: &[u8]) -> (&[u8], &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let line = &bytes[..end];

@@ -1,4 +1,4 @@
-//! Request targets: whatever a caller names, the request goes to the configured authority, with the caller's bytes or not at all.
+//! Request targets: every forwarded request goes to the configured authority, with the client's path and query unchanged.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,9 +17,9 @@ use http::{
 
 const AUTHORITY: &str = "api.finicity.com";
 
-/// What must hold for a request whose target is `input`.
+/// Checks a request with the target `input`.
 pub fn target(input: &[u8]) {
-    // hyper reads a target like this; the fragment, which this would drop, is refused before.
+    // hyper parses a target like this, except that it would drop a fragment; targets with a fragment are rejected before.
     let Ok(uri) = Uri::try_from(input) else { return };
     if input.contains(&b'#') {
         return;
@@ -42,14 +42,14 @@ fn checked(method: Method, uri: &Uri, input: &[u8]) {
     assert_eq!(exchange.request.uri(), uri, "a check changes nothing");
     if passes {
         assert!(!OWN_ENDPOINTS.contains(&forgiving(uri.path()).as_str()), "{uri} is the proxy's own endpoint");
-        goes_to_the_authority(uri, input);
+        is_sent_to_the_authority(uri, input);
         rules_hold(exchange.record.operation(), &exchange.request);
     }
 }
 
-/// Everything but what is below one path, and nothing but one kind of path.
+/// Policies: everything except one subtree, and nothing except one kind of path.
 static POLICIES: LazyLock<[Policy; 2]> = LazyLock::new(|| {
-    let rules = |text: &str| -> Vec<Rule> { vec![text.parse().expect("it is a rule")] };
+    let rules = |text: &str| -> Vec<Rule> { vec![text.parse().expect("the rule is valid")] };
     let (deny, allow) = (rules("* /connect/**"), rules("GET /aggregation/{version}/customers"));
     [
         Policy::new(Catalogue::us(), &[], &deny, false, Mode::Enforce),
@@ -57,7 +57,7 @@ static POLICIES: LazyLock<[Policy; 2]> = LazyLock::new(|| {
     ]
 });
 
-/// What a policy lets through is, as a forgiving server reads it, still what the policy lets through.
+/// A request that a policy allows is still allowed as a forgiving server would interpret its path.
 fn rules_hold(operation: Operation, request: &Request<()>) {
     let (method, path) = (request.method(), request.uri().path());
     let read = forgiving(path);
@@ -68,17 +68,17 @@ fn rules_hold(operation: Operation, request: &Request<()>) {
     assert!(!allow || is_allowed, "{path} is not allowed");
 }
 
-/// RFC 9112, 3.2.1, without the path that begins with an empty segment: joined to a URL it would be an authority.
+/// Origin form (RFC 9112, section 3.2.1), except paths that start with an empty segment: joined to a URL, that would be an authority.
 fn is_origin_form(input: &[u8]) -> bool {
     input.starts_with(b"/") && !input.starts_with(b"//")
 }
 
-/// Those that grant tokens, and the one that verifies webhooks.
+/// The endpoints that issue tokens, and the one that verifies webhooks.
 const OWN_ENDPOINTS: [&str; 3] =
     ["oauth/token", "aggregation/v2/partners/authentication", "finicity-proxy/webhooks/verify"];
 
-/// The path as a server reads it that decodes twice, takes a backslash for a slash, resolves dots, drops parameters and empty
-/// segments, and does not tell capitals from small letters.
+/// The path as interpreted by a server that decodes twice, treats a backslash as a slash, resolves dot segments, drops parameters and
+/// empty segments, and ignores case.
 fn forgiving(path: &str) -> String {
     let decoded = (0..2).fold(path.as_bytes().to_vec(), |path, _| decode(&path));
     let text = String::from_utf8_lossy(&decoded).replace('\\', "/").to_lowercase();
@@ -112,14 +112,14 @@ fn decode(path: &[u8]) -> Vec<u8> {
     decoded
 }
 
-fn goes_to_the_authority(uri: &Uri, input: &[u8]) {
+fn is_sent_to_the_authority(uri: &Uri, input: &[u8]) {
     let authority = Authority::from_static(AUTHORITY);
     let forwarded = upstream_uri(&authority, uri);
     assert_eq!(forwarded.scheme(), Some(&Scheme::HTTPS));
     assert_eq!(forwarded.authority(), Some(&authority));
     let path = forwarded.path_and_query().expect("a forwarded target has a path").as_str();
-    assert_eq!(path.as_bytes(), input, "path and query go on byte for byte");
-    // A reader who forgives everything, as browsers do, finds the same host.
+    assert_eq!(path.as_bytes(), input, "path and query are forwarded unchanged");
+    // A lenient URL parser, like that of browsers, finds the same host.
     let read = url::Url::parse(&forwarded.to_string()).expect("a forwarded address is a URL");
     assert_eq!((read.scheme(), read.host_str(), read.port()), ("https", Some(AUTHORITY), None));
     assert_eq!((read.username(), read.password()), ("", None));

@@ -1,5 +1,5 @@
-//! Token answers: a token only where it can be sent, a rejection wherever the body says so, and nothing of the body in what is
-//! told about it.
+//! Token responses: a token only if it can be sent, a rejection if any part of the body reports one, and nothing of the body in what is
+//! reported.
 
 use std::{
     borrow::Cow,
@@ -17,13 +17,13 @@ use serde_json::{Map, Value, json};
 
 use crate::message::Message;
 
-/// The codes that mean rejected credentials at whatever status: trying them again locks the account.
+/// The codes that mean rejected credentials with any status: retrying them locks the account.
 const REJECTED: [u32; 6] = [24302, 10001, 10021, 12401, 10026, 10027];
 
-/// The OAuth errors (RFC 6749, 5.2), the only words of a body that may be told.
+/// The OAuth errors (RFC 6749, section 5.2), the only words of a body that may be reported.
 const OAUTH: &str = "invalid_client unauthorized_client invalid_grant invalid_request unsupported_grant_type invalid_scope temporarily_unavailable";
 
-/// What must hold for the answer in `input`, which begins with a status.
+/// Checks the response in `input`, which starts with a status.
 pub fn token_answer(input: &[u8]) {
     let Message { first, headers, body } = Message::read(input);
     let status = StatusCode::from_bytes(first.get(..3).unwrap_or_default()).unwrap_or(StatusCode::OK);
@@ -33,10 +33,10 @@ pub fn token_answer(input: &[u8]) {
             Err(failure) => check_failure(status, &failure),
         }
         let too_large = read(status, &headers, None, field);
-        check_failure(status, &too_large.expect_err("a token out of nothing"));
+        check_failure(status, &too_large.expect_err("a token without a body"));
     }
     if let Ok(Value::Object(body)) = serde_json::from_slice(body) {
-        a_rejection_is_one_whatever_else_is_said(status, &headers, &body);
+        a_rejection_overrides_other_fields(status, &headers, &body);
     }
     a_coding_changes_nothing(status, headers, body);
 }
@@ -61,12 +61,12 @@ fn check_token(status: StatusCode, issued: &IssuedToken) {
     assert_eq!(format!("{issued:?}"), shown);
 }
 
-/// What is told of a failure is made of this program's words, numbers, and codes that are known.
+/// A failure is described only with the program's own words, numbers and known codes.
 fn check_failure(status: StatusCode, failure: &TokenFailure) {
     assert_eq!(failure.status, Some(status));
     let code = failure.code.as_deref().unwrap_or("0");
     let number = !code.is_empty() && code.len() <= 6 && code.bytes().all(|byte| byte.is_ascii_digit());
-    assert!(number || OAUTH.split(' ').any(|error| error == code), "the body is told: {code:?}");
+    assert!(number || OAUTH.split(' ').any(|error| error == code), "text of the body is reported: {code:?}");
     let code = failure.code.as_ref().map(|code| format!(" with code {code}")).unwrap_or_default();
     let (reason, remedy) = (&failure.reason, &failure.remedy);
     assert!(
@@ -85,8 +85,8 @@ fn check_failure(status: StatusCode, failure: &TokenFailure) {
     assert_eq!(format!("{failure:?}"), shown);
 }
 
-/// The same answer with a rejection in it is a rejection, or the lock-out comes nearer.
-fn a_rejection_is_one_whatever_else_is_said(status: StatusCode, headers: &HeaderMap, body: &Map<String, Value>) {
+/// A response with a rejection in it counts as a rejection; otherwise a retry would bring the lock-out closer.
+fn a_rejection_overrides_other_fields(status: StatusCode, headers: &HeaderMap, body: &Map<String, Value>) {
     let oauth = ["invalid_client", "unauthorized_client", "invalid_grant"].map(|error| ("error", json!(error)));
     let numbers = REJECTED.map(|code| ("code", json!(code)));
     let texts = REJECTED.map(|code| ("code", json!(code.to_string())));
@@ -100,7 +100,7 @@ fn a_rejection_is_one_whatever_else_is_said(status: StatusCode, headers: &Header
     }
 }
 
-/// The same body compressed, with or without a header field that says so, has the same meaning.
+/// A compressed body, with or without `Content-Encoding`, has the same meaning.
 fn a_coding_changes_nothing(status: StatusCode, mut headers: HeaderMap, body: &[u8]) {
     if headers.contains_key(header::CONTENT_ENCODING) || body.len() > MAX_BODY_BYTES {
         return;
@@ -115,13 +115,13 @@ fn a_coding_changes_nothing(status: StatusCode, mut headers: HeaderMap, body: &[
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(body).expect("writing to memory does not fail");
     let encoded = encoder.finish().expect("writing to memory does not fail");
-    // Noise grows when it is compressed, and is too large then. It may also stay what it is in the middle of the compressed bytes, and
-    // a rejection counts in whatever reading it is found.
+    // Noise grows when it is compressed, and may then be too large. It may also stay uncompressed within the compressed bytes, and a
+    // rejection counts in any interpretation in which it is found.
     if encoded.len() <= MAX_BODY_BYTES && vendor::read(&encoded).is_none() {
         assert_eq!(read(&headers, &encoded), plain, "without a field");
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         assert_eq!(read(&headers, &encoded), plain, "compressed");
-        // A body that is compressed by itself may decode to something else than its bytes say, and the field says which of the two it is.
+        // A body that is itself compressed may decode to something else; `Content-Encoding` then decides which of the two counts.
         let is_compressed = body.starts_with(&[0x1f, 0x8b]) || body.first() == Some(&0x78);
         if !(is_compressed && vendor::read(body).is_some()) {
             assert_eq!(read(&headers, body), plain, "not compressed, though the field says so");

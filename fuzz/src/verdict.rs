@@ -1,4 +1,4 @@
-//! The verdict on a 401: healed only where the vendor says that the token is at fault, and whenever it says so.
+//! The classification of a 401: the request is retried if and only if the vendor reports a refused token.
 
 use std::io::{self, Write};
 
@@ -12,28 +12,28 @@ use serde_json::json;
 
 use crate::message::Message;
 
-/// The vendor's codes for a refused token, and some for something else.
+/// The vendor's codes for a refused token, and some other codes.
 const TOKEN: [u32; 3] = [10022, 10023, 1503];
 const OTHER: [u32; 5] = [10001, 10024, 10027, 1504, 24302];
 
-/// What must hold for the 401 in `input`.
+/// Checks the 401 in `input`.
 pub fn verdict(input: &[u8]) {
     let message = Message::read(input);
     let refused = token_refused(&message.headers, message.body);
     if !mentions_a_refused_token(&message) {
-        assert!(!refused, "healed for nothing");
+        assert!(!refused, "classified as a refused token without evidence");
     }
     if !message.headers.contains_key(header::CONTENT_ENCODING) && message.body.len() <= MAX_BODY_BYTES {
         a_coding_changes_nothing(&message, refused);
     }
     if let Ok(text) = str::from_utf8(message.body) {
-        the_code_decides_whatever_the_message(text);
-        what_is_quoted_is_no_challenge(text);
+        the_code_overrides_the_message(text);
+        quoted_text_is_not_a_challenge(text);
     }
 }
 
-/// Whether there is anything that the verdict could rest on. What is compressed, escaped, in UTF-16 or a number with an exponent may
-/// hold it.
+/// Whether there is any possible evidence of a refused token. Compressed, escaped or UTF-16 text, and numbers with an exponent, may
+/// contain it.
 fn mentions_a_refused_token(message: &Message<'_>) -> bool {
     let is_utf16 = message.body.starts_with(b"\xff\xfe") || message.body.starts_with(b"\xfe\xff");
     let exponent = |pair: &[u8]| pair[0].is_ascii_digit() && pair[1].eq_ignore_ascii_case(&b'e');
@@ -46,8 +46,8 @@ fn mentions_a_refused_token(message: &Message<'_>) -> bool {
         || ["10022", "10023", "1503", "-Token)", "(App-Token)", "\\"].iter().any(|part| has(message.body, part))
 }
 
-/// The same body in another coding has the same verdict. One coding for each input, since setting up an encoder costs more than
-/// everything else here.
+/// The same body in another coding is classified the same. One coding per input, because setting up an encoder costs more than everything
+/// else here.
 fn a_coding_changes_nothing(message: &Message<'_>, refused: bool) {
     let (body, fast) = (message.body, Compression::fast());
     let (coding, encoded) = match body.len() % 4 {
@@ -57,7 +57,7 @@ fn a_coding_changes_nothing(message: &Message<'_>, refused: bool) {
         _ => ("deflate", encoded(DeflateEncoder::new(Vec::new(), fast), body, DeflateEncoder::finish)),
     };
     let encoded = encoded.expect("writing to memory does not fail");
-    // Noise grows when it is compressed, and is cut off then.
+    // Noise grows when it is compressed, and would be truncated.
     if encoded.len() <= MAX_BODY_BYTES {
         let mut headers = message.headers.clone();
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
@@ -74,9 +74,9 @@ fn encoded<E: Write>(
     finish(encoder)
 }
 
-/// In every shape that carries a code, the code decides, and `message` beside it says nothing.
-fn the_code_decides_whatever_the_message(message: &str) {
-    // With room for the rest of the shape, and for what escaping adds.
+/// In every format with a code, the code decides, and the message next to it does not matter.
+fn the_code_overrides_the_message(message: &str) {
+    // Leave room for the rest of the format, and for escaping.
     if message.len() > MAX_BODY_BYTES / 16 {
         return;
     }
@@ -91,12 +91,15 @@ fn the_code_decides_whatever_the_message(message: &str) {
         ]
     };
     let refused = |body: String| token_refused(&HeaderMap::new(), body.as_bytes());
-    assert!(TOKEN.into_iter().flat_map(shapes).all(refused), "a refused token was not seen beside {message:?}");
-    assert!(!OTHER.into_iter().flat_map(shapes).any(refused), "healed for another code beside {message:?}");
+    assert!(TOKEN.into_iter().flat_map(shapes).all(refused), "a refused token was not recognised with {message:?}");
+    assert!(
+        !OTHER.into_iter().flat_map(shapes).any(refused),
+        "another code counts as a refused token with {message:?}"
+    );
 }
 
-/// A challenge is read as its grammar says: what stands in a quoted string is text.
-fn what_is_quoted_is_no_challenge(text: &str) {
+/// Challenges are parsed by their grammar: the content of a quoted string is text.
+fn quoted_text_is_not_a_challenge(text: &str) {
     let quoted = text.replace('\\', r"\\").replace('"', "\\\"");
     let refused = |challenge: String| {
         let value = HeaderValue::from_bytes(challenge.as_bytes()).ok()?;

@@ -1,9 +1,9 @@
-//! One look-up of a name for all who want it at the same time, with further attempts while there is no result.
+//! Joins concurrent lookups of a name, with further attempts while there is no result.
 //!
-//! The system's resolver takes a thread for each look-up, and a thread takes memory. When a crowd of requests comes at once, each
-//! opens a connection, but one look-up serves them all. An attempt cannot be ended, so their number is limited.
+//! The system resolver takes a thread for each lookup, and a thread takes memory. In a burst of requests, each opens a connection, but one
+//! lookup serves them all. An attempt cannot be cancelled, so the number of attempts is limited.
 //!
-//! Deliberately absent: keeping results. Whoever comes after a result starts a new look-up.
+//! Deliberately absent: caching. A request after the result starts a new lookup.
 
 use std::{
     pin::Pin,
@@ -24,22 +24,22 @@ use tokio::{
 
 use super::{Addresses, Lookup, ResolveError};
 
-/// The most attempts that are under way on a runtime: with glibc's own timeout of 5 s and its 2 tries, one a second is about that.
+/// The maximum number of attempts in flight on a runtime: with glibc's timeout of 5 s and its 2 tries, about one attempt per second.
 const MAX_ATTEMPTS: usize = 10;
 
 type LookupResult = Result<Addresses, ResolveError>;
 type BoxedLookup = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
 
-/// Joins concurrent look-ups of a name.
+/// Joins concurrent lookups of a name.
 #[derive(Clone, Debug)]
 pub(super) struct SingleFlight<L> {
     lookup: L,
     in_flight: Arc<Mutex<Option<InFlight>>>,
-    /// The permits of attempts.
+    /// Limits attempts.
     permits: Arc<Semaphore>,
 }
 
-/// The look-up that was begun last. It ends when nobody waits for it.
+/// The lookup that was started last. It ends when its last waiter is dropped.
 #[derive(Debug)]
 struct InFlight {
     name: String,
@@ -47,17 +47,17 @@ struct InFlight {
 }
 
 impl<L: Lookup> SingleFlight<L> {
-    /// Joins look-ups by `lookup`.
+    /// Joins lookups that use `lookup`.
     pub(super) fn new(lookup: L) -> Self {
         Self { lookup, in_flight: Arc::default(), permits: Arc::new(Semaphore::new(MAX_ATTEMPTS)) }
     }
 
-    /// The same without the look-ups in flight.
+    /// The same, without the lookups in flight.
     pub(super) fn separate(&self) -> Self {
         Self::new(self.lookup.clone())
     }
 
-    /// The result of the look-up of `name` that is in flight, or of a new one that begins another attempt each `retry_after`.
+    /// Joins the lookup of `name` in flight, or starts a new one. A new attempt starts every `retry_after`.
     pub(super) fn lookup(&self, name: &str, retry_after: Duration) -> Shared<BoxedLookup> {
         let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
         let joined = in_flight.as_ref().filter(|in_flight| in_flight.name == name);
@@ -73,25 +73,24 @@ impl<L: Lookup> SingleFlight<L> {
     }
 }
 
-/// Looks `name` up again each `retry_after` until an attempt succeeds, or fails while no other is under way. That there is no such name is
-/// a result too.
+/// Starts a lookup of `name` every `retry_after` until one succeeds, or fails while no other is in flight. NXDOMAIN is a result too.
 async fn attempts<L: Lookup>(lookup: L, name: String, permits: Arc<Semaphore>, retry_after: Duration) -> LookupResult {
-    let mut under_way = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     let mut next_attempt = Instant::now();
     loop {
         select! {
             biased;
-            Some(result) = under_way.next() => match result {
+            Some(result) = in_flight.next() => match result {
                 Ok(addresses) if Vec::is_empty(&addresses) => return Err(ResolveError::NoName),
                 Ok(addresses) => return Ok(addresses.into()),
-                Err(error) if error == ResolveError::NoName || under_way.is_empty() => return Err(error),
+                Err(error) if error == ResolveError::NoName || in_flight.is_empty() => return Err(error),
                 Err(_) => {}
             },
             () = sleep_until(next_attempt) => {
                 next_attempt += retry_after;
-                // Where all permits are taken, the attempts before this one go on asking.
+                // Without a free permit, the earlier attempts continue.
                 if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                    under_way.push(lookup.lookup(&name, permit));
+                    in_flight.push(lookup.lookup(&name, permit));
                 }
             }
         }
@@ -109,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// A look-up that goes on when its future is dropped, as one by the system does, until its permit is dropped.
+    /// A lookup that continues when its future is dropped, as that of the system does, until its permit is dropped.
     #[derive(Clone)]
     struct Unstoppable(mpsc::UnboundedSender<OwnedSemaphorePermit>);
 
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn attempts_that_cannot_be_ended_are_limited() {
+    async fn attempts_that_cannot_be_cancelled_are_limited() {
         const SECOND: Duration = Duration::from_secs(1);
         let (sender, mut begun) = mpsc::unbounded_channel();
         let single_flight = SingleFlight::new(Unstoppable(sender));
@@ -133,7 +132,7 @@ mod tests {
             timeout(3 * SECOND - SECOND / 2, single_flight.lookup("name.test", SECOND)).await.unwrap_err();
         }
         assert_eq!(begun.len(), MAX_ATTEMPTS);
-        // One ends, and another may begin.
+        // One attempt ends, so another may start.
         drop(begun.recv().await);
         timeout(3 * SECOND, single_flight.lookup("name.test", SECOND)).await.unwrap_err();
         assert_eq!(begun.len(), MAX_ATTEMPTS);

@@ -1,4 +1,4 @@
-//! The system's resolver: `getaddrinfo`.
+//! The system resolver: `getaddrinfo`.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -7,11 +7,11 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{Lookup, ResolveError};
 
-/// glibc says of a SERVFAIL and of silence alike that the failure is temporary, but waits at least this long for an answer
-/// (`options timeout:1` in resolv.conf).
+/// glibc reports SERVFAIL and a timeout as the same temporary failure, but waits at least this long for a response (`options timeout:1` in
+/// resolv.conf).
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Looks names up with `getaddrinfo`, on a thread of the runtime's.
+/// Looks names up with `getaddrinfo`, on a blocking thread of the runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemLookup;
 
@@ -27,13 +27,13 @@ impl Lookup for SystemLookup {
             let _permit = permit;
             addresses(&name)
         });
-        // It fails when the runtime ends.
+        // It fails when the runtime shuts down.
         async move { lookup.await.unwrap_or(Err(ResolveError::TimedOut)) }
     }
 }
 
 fn addresses(name: &str) -> Result<Vec<IpAddr>, ResolveError> {
-    // One of each address, and not one for each type of socket.
+    // Each address once, and not once for each socket type.
     let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
     let started = Instant::now();
     match getaddrinfo(Some(name), None, Some(hints)) {
@@ -42,7 +42,7 @@ fn addresses(name: &str) -> Result<Vec<IpAddr>, ResolveError> {
     }
 }
 
-/// What `error` means, which came after `elapsed`.
+/// Classifies `error`, returned after `elapsed`.
 fn classify(error: &LookupError, elapsed: Duration) -> ResolveError {
     match error.kind() {
         LookupErrorKind::NoName | LookupErrorKind::NoData => ResolveError::NoName,
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_hosts_file_counts_and_addresses_are_not_repeated() {
+    async fn the_hosts_file_applies_and_addresses_are_unique() {
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
         let addresses = SystemLookup.lookup("localhost", permit).await.unwrap();
         assert!(addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
@@ -69,17 +69,17 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_the_name_server_did() {
+    fn resolver_errors_are_classified() {
         // EAI_NONAME, EAI_NODATA, EAI_AGAIN, EAI_FAIL, EAI_MEMORY of Linux.
-        let (at_once, late) = (Duration::ZERO, MIN_TIMEOUT);
+        let (early, late) = (Duration::ZERO, MIN_TIMEOUT);
         for (code, elapsed, expected) in [
-            (-2, at_once, ResolveError::NoName),
+            (-2, early, ResolveError::NoName),
             (-2, late, ResolveError::NoName),
-            (-5, at_once, ResolveError::NoName),
-            (-3, at_once, ResolveError::ServerFailure),
+            (-5, early, ResolveError::NoName),
+            (-3, early, ResolveError::ServerFailure),
             (-3, late, ResolveError::TimedOut),
             (-4, late, ResolveError::ServerFailure),
-            (-10, at_once, ResolveError::System(-10)),
+            (-10, early, ResolveError::System(-10)),
         ] {
             assert_eq!(classify(&LookupError::new(code), elapsed), expected, "{code} {elapsed:?}");
         }

@@ -1,4 +1,4 @@
-//! Scripted look-ups under paused time.
+//! Scripted lookups under paused time.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type LookupResult = Result<Vec<IpAddr>, ResolveError>;
 
-/// Gives one result after another, each after its time, and repeats the last one; hangs where there is none.
+/// Returns the results in order, each after its delay, and repeats the last one. Hangs if there is none.
 #[derive(Clone)]
 pub(crate) struct ScriptedLookup {
     results: Arc<Mutex<VecDeque<(Duration, LookupResult)>>>,
@@ -51,12 +51,12 @@ fn address(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
 }
 
-/// A result that comes at once.
+/// An immediate result.
 fn found(last: u8) -> (Duration, LookupResult) {
     (Duration::ZERO, Ok(vec![address(last)]))
 }
 
-/// A datagram that is lost: nothing comes for longer than anybody waits.
+/// A lost datagram: no result within any timeout.
 fn lost() -> (Duration, LookupResult) {
     (HANGS, Err(ResolveError::TimedOut))
 }
@@ -71,7 +71,7 @@ fn resolver<const N: usize>(results: [(Duration, LookupResult); N]) -> (Resolver
     (Resolver::with_lookup(lookup), count)
 }
 
-/// The last byte of the address that is looked up, and how long that took.
+/// The result of a lookup, and how long it took.
 async fn lookup(resolver: &Resolver<ScriptedLookup>) -> (Result<Addresses, ResolveError>, Duration) {
     let started = Instant::now();
     let result = resolver.lookup("name.test", 3 * SECOND).await;
@@ -91,14 +91,14 @@ async fn a_lost_datagram_costs_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_lost_datagram_costs_another() {
+async fn a_second_lost_datagram_costs_another_second() {
     let (resolver, count) = resolver([lost(), lost(), found(1)]);
     assert_eq!(lookup_ok(&resolver).await, (address(1), 2 * SECOND));
     assert_eq!(count.load(SeqCst), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_attempt_may_still_be_the_one_that_succeeds() {
+async fn the_first_attempt_may_still_succeed() {
     let (slow, _) = resolver([(SECOND + SECOND / 2, Ok(vec![address(1)])), lost()]);
     assert_eq!(lookup_ok(&slow).await, (address(1), SECOND + SECOND / 2));
     let (late, _) = resolver([(2 * SECOND, Ok(vec![address(1)])), failed(ResolveError::ServerFailure), lost()]);
@@ -106,11 +106,11 @@ async fn the_first_attempt_may_still_be_the_one_that_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_failure_is_returned_as_what_it_is() {
+async fn each_kind_of_failure_is_returned() {
     for error in [ResolveError::NoName, ResolveError::ServerFailure, ResolveError::System(-11)] {
         let (resolver, count) = resolver([failed(error)]);
         assert_eq!(lookup(&resolver).await, (Err(error), Duration::ZERO));
-        assert_eq!(count.load(SeqCst), 1, "it is for the caller to try again");
+        assert_eq!(count.load(SeqCst), 1, "a failed lookup is not retried here");
     }
     let (silent, _) = resolver([lost()]);
     assert_eq!(lookup(&silent).await, (Err(ResolveError::TimedOut), 3 * SECOND));
@@ -126,7 +126,7 @@ async fn each_failure_is_returned_as_what_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_addresses_serve_for_ten_minutes_while_lookups_fail() {
+async fn last_known_addresses_are_used_for_ten_minutes() {
     for (failure, took) in [
         (failed(ResolveError::ServerFailure), Duration::ZERO),
         (failed(ResolveError::System(-11)), Duration::ZERO),
@@ -139,7 +139,7 @@ async fn the_last_addresses_serve_for_ten_minutes_while_lookups_fail() {
             assert_eq!(lookup_ok(&resolver).await, (address(2), took));
             sleep(60 * SECOND).await;
         }
-        // A clone and another runtime know them too; the age is that of the last success.
+        // Clones and other runtimes share the addresses; their age counts from the last success.
         assert_eq!(lookup_ok(&resolver.for_runtime()).await, (address(2), took));
         sleep(60 * SECOND).await;
         lookup(&resolver).await.0.unwrap_err();
@@ -147,7 +147,7 @@ async fn the_last_addresses_serve_for_ten_minutes_while_lookups_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_no_longer_exists_has_no_last_addresses() {
+async fn nxdomain_overrides_the_last_known_addresses() {
     let (resolver, _) = resolver([found(1), failed(ResolveError::NoName), found(2)]);
     lookup_ok(&resolver).await;
     assert_eq!(lookup(&resolver).await.0, Err(ResolveError::NoName));
@@ -155,7 +155,7 @@ async fn a_name_that_no_longer_exists_has_no_last_addresses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_addresses_of_one_name_are_not_those_of_another() {
+async fn last_known_addresses_are_kept_per_name() {
     let (resolver, _) = resolver([found(1), failed(ResolveError::ServerFailure)]);
     lookup_ok(&resolver).await;
     assert_eq!(resolver.lookup("other.test", SECOND).await, Err(ResolveError::ServerFailure));
@@ -203,8 +203,8 @@ async fn a_joined_lookup_survives_cancellation_of_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_lookup_that_everybody_gave_up_the_next_asks_anew() {
-    // One each second, the last when the time is over.
+async fn an_abandoned_lookup_is_not_joined() {
+    // One attempt per second, the last one at the deadline.
     let (resolver, count) = resolver([lost(), lost(), lost(), lost(), found(1)]);
     assert_eq!(lookup(&resolver).await.0, Err(ResolveError::TimedOut));
     assert_eq!(lookup_ok(&resolver).await, (address(1), Duration::ZERO));

@@ -1,4 +1,4 @@
-//! Lets requests in that the [`OriginPolicy`] accepts and that have the header field which is asked for.
+//! Admits requests that the [`OriginPolicy`] accepts and that have the required header field.
 
 use http::Version;
 
@@ -13,7 +13,7 @@ use crate::message::{
     transport::Transport,
 };
 
-/// The requests that are accepted over one transport.
+/// The admission checks for one transport.
 #[derive(Debug)]
 pub(super) struct Admission {
     transport: Transport,
@@ -22,7 +22,7 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// The checks for `transport`. The upstream's own host name is allowed.
+    /// The checks for `transport`. The upstream's host name is an allowed `Host`.
     pub(super) fn new(config: &Config, transport: Transport) -> Self {
         let upstream_host = config.upstream.url.host().and_then(Host::parse);
         let hosts = upstream_host.into_iter().chain(config.hosts.iter().cloned()).collect();
@@ -30,8 +30,7 @@ impl Admission {
         Self { transport, origin_policy, required_header: config.required_header.clone() }
     }
 
-    /// Lets a request through that names an allowed host, was not sent by a browser, and has the required header field, which
-    /// ends here.
+    /// Passes a request that names an allowed host, was not sent by a browser, and has the required header field. Removes that field.
     ///
     /// # Errors
     ///
@@ -40,8 +39,8 @@ impl Admission {
         let request = &mut exchange.request;
         self.origin_policy.check(request.headers(), self.transport).map_err(rejected)?;
         if self.transport == Transport::Unix && request.version() < Version::HTTP_11 {
-            // An answer that breaks off would look complete: HTTP/1.0 has no framing for it, and a Unix socket no reset.
-            return Err(Error::new(Code::BadRequest, "On the Unix socket HTTP/1.1 is needed."));
+            // A truncated response would look complete: HTTP/1.0 does not frame it, and a Unix socket has no reset.
+            return Err(Error::new(Code::BadRequest, "HTTP/1.1 is required on the Unix socket."));
         }
         if let Some(required) = &self.required_header {
             if !required.is_in(request.headers()) {
@@ -56,15 +55,14 @@ impl Admission {
 fn rejected(rejection: Rejection) -> Error {
     match rejection {
         Rejection::InvalidHost => {
-            Error::new(Code::BadRequest, "The request needs exactly one valid Host header.").closing_connection()
+            Error::new(Code::BadRequest, "The request must have exactly one valid Host header.").closing_connection()
         }
         Rejection::ForeignHost => Error::new(
             Code::HostDenied,
-            "The Host header names a host that this proxy does not answer for: call it by a loopback name, or add the name to \
-             guard.hosts.",
+            "The Host header names a host that this proxy does not serve; use a loopback name, or add the host to guard.hosts.",
         ),
         Rejection::CrossOrigin => {
-            Error::new(Code::OriginDenied, "Requests from browsers are refused: call the proxy from a program.")
+            Error::new(Code::OriginDenied, "Browser requests are denied; call the proxy from a program.")
         }
     }
 }
@@ -72,5 +70,5 @@ fn rejected(rejection: Rejection) -> Error {
 fn missing_header(required: &RequiredHeader) -> Error {
     let (name, value) = (&required.name, required.value.as_ref().and_then(|value| value.to_str().ok()));
     let field = value.map_or_else(|| name.to_string(), |value| format!("{name}: {value}"));
-    Error::new(Code::HeaderRequired, format!("The request needs the header that guard.required_header names: {field}."))
+    Error::new(Code::HeaderRequired, format!("The header required by guard.required_header is missing: {field}."))
 }

@@ -1,7 +1,7 @@
-//! How many calls that the vendor may bill go through on one day (`policy.billable_per_day`).
+//! Limits the billable calls of a day (`policy.billable_per_day`).
 //!
-//! A call counts once it is answered with 2xx. While it is under way it holds a part of the budget, so that calls that run at the same
-//! time do not exceed it together. A day is one of UTC.
+//! A call counts once it gets a 2xx response. While in progress it holds a reservation, so that concurrent calls do not exceed the budget
+//! together. A day is a UTC day.
 
 use std::{
     fmt,
@@ -22,13 +22,13 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How often the metrics follow the clock.
+/// How often the metrics are updated without a call.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The layout of the file.
+/// The format version of the file.
 const VERSION: u32 = 1;
 
-/// The budget, shared by all workers.
+/// The daily budget, shared by all workers.
 pub struct BillingBudget {
     per_day: u64,
     clock: Clock,
@@ -38,16 +38,17 @@ pub struct BillingBudget {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The day, counted from the Unix epoch.
+    /// The day, in days since the Unix epoch.
     day: u64,
     /// The calls of the day that are in the file, those of other processes included.
     saved: u64,
-    /// The calls of this process that are not in the file, and those of them that were there to the last merge.
+    /// The calls of this process that are not in the file.
     unsaved: u64,
+    /// The part of `unsaved` that the last merge included.
     merged: u64,
     /// The calls of all processes at the last merge.
     total_at_merge: u64,
-    /// Calls under way.
+    /// Calls in progress.
     reserved: u64,
 }
 
@@ -56,7 +57,7 @@ impl State {
         self.saved.saturating_add(self.unsaved)
     }
 
-    /// Begins another day at `day`. A clock that is set back by less than two days begins none, so that nothing is spent twice.
+    /// Resets the counts if `day` is another day. A clock that is set back by one day resets nothing, so that no budget is spent twice.
     fn turn(&mut self, day: u64) {
         if day > self.day || day + 1 < self.day {
             *self = Self { day, reserved: self.reserved, ..Self::default() };
@@ -64,7 +65,7 @@ impl State {
     }
 }
 
-/// The file.
+/// The content of the file.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Layout {
@@ -76,14 +77,14 @@ struct Layout {
 }
 
 impl BillingBudget {
-    /// A budget of `per_day` calls, by the days of `clock`. `metrics` show what is left of it.
+    /// A budget of `per_day` calls, for each day of `clock`. `metrics` report what is left.
     pub fn new(per_day: u64, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
         let budget = Self { per_day, clock, metrics, state: Mutex::default() };
         drop(budget.state());
         Arc::new(budget)
     }
 
-    /// Keeps the metrics at what is left, until `stop` is cancelled: a new day begins whether there are calls or not.
+    /// Updates the metrics until `stop` is cancelled, because a new day begins even without calls.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         loop {
             select! {
@@ -93,7 +94,7 @@ impl BillingBudget {
         }
     }
 
-    /// Takes a part of the budget for a call. `None` where nothing is left, unless it `may_exceed` the budget.
+    /// Reserves budget for one call. `None` if nothing is left, unless the call `may_exceed` the budget.
     pub(super) fn reserve(self: &Arc<Self>, may_exceed: bool) -> Option<Reservation> {
         let mut state = self.state();
         if !may_exceed && state.spent().saturating_add(state.reserved) >= self.per_day {
@@ -103,7 +104,7 @@ impl BillingBudget {
         Some(Reservation(Arc::clone(self)))
     }
 
-    /// Whether a call finds nothing left.
+    /// Whether the budget is spent or reserved.
     pub(super) fn is_spent(&self) -> bool {
         let state = self.state();
         state.spent().saturating_add(state.reserved) >= self.per_day
@@ -115,7 +116,7 @@ impl BillingBudget {
         Duration::from_secs(DAY.as_secs() - today)
     }
 
-    /// The state of the present day, which the metrics show from now on.
+    /// The state, reset if a new day has begun. Updates the metrics.
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.turn(self.clock.unix_time().as_secs() / DAY.as_secs());
@@ -134,12 +135,12 @@ impl fmt::Debug for BillingBudget {
     }
 }
 
-/// The part of the budget that a call holds while it is under way. Dropping it gives it back.
+/// The reservation of a call in progress. Dropping it releases the reservation.
 #[derive(Debug)]
 pub(super) struct Reservation(Arc<BillingBudget>);
 
 impl Reservation {
-    /// Counts the call: the vendor may bill it.
+    /// Counts the call as spent, because the vendor may bill it.
     pub(super) fn spend(self) {
         let mut state = self.0.state();
         state.unsaved += 1;
@@ -182,12 +183,12 @@ impl SharedState for BillingBudget {
         state.merged = state.unsaved;
         state.total_at_merge = saved.saturating_add(state.unsaved);
         let layout = Layout { version: VERSION, date: today, billable_calls: state.total_at_merge };
-        serde_json::to_vec(&layout).expect("texts and numbers are always serialisable")
+        serde_json::to_vec(&layout).expect("strings and numbers are always serialisable")
     }
 
     fn saved(&self) {
         let mut state = self.state();
-        // On another day than that of the merge, nothing of it counts.
+        // If a new day began since the merge, `turn` has reset both counts to 0.
         state.saved = state.saved.max(std::mem::take(&mut state.total_at_merge));
         state.unsaved -= std::mem::take(&mut state.merged).min(state.unsaved);
         self.show(&state);
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_counts_when_it_is_spent_and_holds_its_part_before() {
+    async fn a_call_reserves_budget_and_then_spends_it() {
         let (budget, metrics) = budget(2);
         check_left(&metrics, 2);
         let (one, two) = (budget.reserve(false).unwrap(), budget.reserve(false).unwrap());
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_day_of_utc_has_a_budget_of_its_own() {
+    async fn each_utc_day_has_its_own_budget() {
         let (budget, metrics) = budget(1);
         budget.reserve(false).unwrap().spend();
         let midnight = budget.until_next_day();
@@ -250,13 +251,13 @@ mod tests {
         let under_way = budget.reserve(false).unwrap();
         check_left(&metrics, 1);
         advance(DAY).await;
-        assert!(budget.is_spent(), "what is under way counts on the day on which it ends");
+        assert!(budget.is_spent(), "a call counts on the day on which it ends");
         under_way.spend();
         check_left(&metrics, 0);
     }
 
     #[test]
-    fn a_clock_that_is_set_back_gives_nothing_back() {
+    fn setting_the_clock_back_a_day_does_not_reset_the_budget() {
         let mut state = State { day: 100, saved: 7, ..State::default() };
         for (day, spent) in [(100, 7), (99, 7), (100, 7), (101, 0)] {
             state.turn(day);
@@ -264,7 +265,7 @@ mod tests {
         }
         let mut wrong = State { day: 30_000, saved: 7, ..State::default() };
         wrong.turn(20_000);
-        assert_eq!((wrong.day, wrong.spent()), (20_000, 0), "a clock that was years ahead");
+        assert_eq!((wrong.day, wrong.spent()), (20_000, 0), "the clock was years ahead");
     }
 
     #[tokio::test(start_paused = true)]
@@ -278,7 +279,7 @@ mod tests {
         one.saved();
         assert!(!one.has_changed() && other.has_changed());
         let second = other.merge(Some(&first));
-        // One that comes between merge and write is in the next file.
+        // A call between merge and write is in the next file.
         other.reserve(false).unwrap().spend();
         other.saved();
         check_left(&metrics, 3);
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_file_of_another_day_or_a_damaged_one_counts_nothing() {
+    async fn a_damaged_or_outdated_file_is_ignored() {
         let (budget, metrics) = budget(10);
         budget.load(br#"{"version":1,"date":"2001-01-01","billable_calls":9}"#).unwrap();
         for damaged in [&b""[..], b"{}", br#"{"version":2,"date":"2001-01-01","billable_calls":9}"#] {

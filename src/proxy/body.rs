@@ -1,4 +1,4 @@
-//! The two bodies that stream through, each with the little that is known and limited about it.
+//! The request and response bodies that stream through the proxy, with progress tracking and an idle timeout.
 
 use std::{
     pin::Pin,
@@ -19,13 +19,12 @@ use tokio::{
 use super::record::Record;
 use crate::{error_chain::BodyError, upstream::UpstreamBody};
 
-/// A response body made no progress for too long.
+/// The response body made no progress within the idle timeout.
 #[derive(Debug, thiserror::Error)]
-#[error("the upstream sent nothing more of the body for {0:?}")]
+#[error("the upstream sent no more of the body for {0:?}")]
 pub(super) struct Stalled(Duration);
 
-/// The body of a request, whose progress is recorded. Its trailers are dropped, since they could carry a credential past
-/// the header policy.
+/// A request body that records its progress. Drops trailers, because they could carry a credential past the header rules.
 #[derive(Debug)]
 pub struct ProgressBody<B = Incoming> {
     inner: B,
@@ -74,7 +73,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for ProgressBody<B> {
     }
 }
 
-/// A body on its way down: the upstream's, or one of this proxy's own.
+/// A response body: the upstream's, or a proxy-generated one.
 #[derive(Debug)]
 pub struct ResponseBody {
     source: BodySource,
@@ -88,45 +87,45 @@ enum BodySource {
         body: UpstreamBody,
         idle_timeout: Duration,
         record: Arc<Record>,
-        /// Set while the body keeps us waiting; most bodies never do.
+        /// Created on the first wait; most bodies never wait.
         timer: Option<Pin<Box<Sleep>>>,
     },
     Full(Full<Bytes>),
-    /// What was read of an upstream's body already, and what comes after it: more of it, its end, or its failure.
+    /// The part of an upstream body that was already read, and what follows it.
     Prefixed {
         prefix: Bytes,
         remainder: Remainder,
     },
 }
 
-/// What follows after the part of a body that was read.
+/// What follows the part of a body that was read.
 #[derive(Debug)]
 pub(super) enum Remainder {
-    /// The end.
+    /// The end of the body.
     End,
-    /// More, which was not read.
+    /// More of the body, which was not read.
     More(Box<ResponseBody>),
-    /// A failure.
+    /// The failure of the body.
     Failed(BodyError),
 }
 
 impl ResponseBody {
-    /// The upstream's `body`, given up when neither it nor the request's body makes progress for `idle_timeout`.
+    /// The upstream's `body`. It fails if neither it nor the request body makes progress for `idle_timeout`.
     pub(super) fn upstream(body: UpstreamBody, idle_timeout: Duration, record: Arc<Record>) -> Self {
         Self::new(BodySource::Upstream { body, idle_timeout, record, timer: None })
     }
 
-    /// A body of which `prefix` was read already, and `remainder` was not.
+    /// A body that consists of `prefix`, which was already read, and `remainder`.
     pub(super) fn prefixed(prefix: Bytes, remainder: Remainder) -> Self {
         Self::new(BodySource::Prefixed { prefix, remainder })
     }
 
-    /// A body of the proxy's own.
+    /// A proxy-generated body.
     pub fn full(body: impl Into<Bytes>) -> Self {
         Self::new(BodySource::Full(Full::new(body.into())))
     }
 
-    /// The same body, which holds `permit` until it is dropped.
+    /// Makes the body hold `permit` until it is dropped.
     #[must_use]
     pub(super) fn with_permit(self, permit: OwnedSemaphorePermit) -> Self {
         Self { _permit: Some(permit), ..self }
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_body_is_complete_at_once() {
+    fn an_empty_body_is_complete_immediately() {
         let record = Arc::new(Record::new(Method::GET, None));
         ProgressBody::new(Full::new(Bytes::new()), Arc::clone(&record));
         assert!(record.is_request_complete());

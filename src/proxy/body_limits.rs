@@ -1,8 +1,7 @@
-//! How large a request's body may be, and how slowly it may come.
+//! Limits the size of request bodies, and enforces a minimum rate.
 //!
-//! A body that says its length is refused before any of it is read. One that does not is cut off at the limit, and the request
-//! with it: the upstream sees a request that is not complete, never one that was shortened. So is one whose request was answered
-//! and done with before the body was.
+//! A body with a `Content-Length` above the limit is rejected unread. A body of unknown length fails at the limit: the upstream sees an
+//! incomplete request, never a shortened one. A body also fails once its request has ended.
 
 use std::{
     error::Error as StdError,
@@ -28,14 +27,14 @@ use super::{
 };
 use crate::{error_chain::BodyError, stall::StallTimer};
 
-/// The limits of a request's body.
+/// The limits of a request body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
-    /// The most bytes (`limits.body_bytes`).
+    /// The maximum size in bytes (`limits.body_bytes`).
     pub max_bytes: u64,
-    /// The longest time without any progress, and the time before the speed counts (`upstream.idle_timeout`).
+    /// The maximum time without progress, and the time before the minimum rate applies (`upstream.idle_timeout`).
     pub idle_timeout: Duration,
-    /// The least average speed after that, in bytes a second (`limits.body_min_rate`).
+    /// The minimum average rate after that, in bytes a second (`limits.body_min_rate`).
     pub min_rate: u64,
 }
 
@@ -43,27 +42,27 @@ impl From<BodyLimitError> for Error {
     fn from(error: BodyLimitError) -> Self {
         let error = match error {
             BodyLimitError::TooLarge { max_bytes } => {
-                let detail = format!("The request body is larger than limits.body_bytes, {max_bytes} bytes.");
+                let detail = format!("The request body exceeds limits.body_bytes ({max_bytes} bytes).");
                 Self::new(Code::BodyTooLarge, detail)
             }
             BodyLimitError::Incomplete | BodyLimitError::RequestFinished => {
-                Self::new(Code::BadRequest, "The request body broke off.")
+                Self::new(Code::BadRequest, "The request body is incomplete.")
             }
             BodyLimitError::TooSlow => {
-                Self::new(Code::RequestTimeout, "The request body stopped arriving, or came too slowly.")
+                Self::new(Code::RequestTimeout, "The request body stalled, or arrived too slowly.")
             }
         };
         error.closing_connection()
     }
 }
 
-/// Lets a request through whose body is not known to be too large.
+/// Passes a request unless its `Content-Length` exceeds the limit.
 ///
 /// # Errors
 ///
 /// [`Code::BodyTooLarge`].
 pub(super) fn check<B>(limits: BodyLimits, exchange: &mut Exchange<B>) -> Result<(), Error> {
-    // The connection has made sure that it is one plain number.
+    // The connection has checked that it is a single decimal number.
     let length = exchange.request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
     let max_bytes = limits.max_bytes;
@@ -74,7 +73,7 @@ pub(super) fn check<B>(limits: BodyLimits, exchange: &mut Exchange<B>) -> Result
     }
 }
 
-/// Wraps the body of a request so that it keeps to `limits`.
+/// Wraps the request body to enforce `limits`.
 pub(super) fn limit<B>(limits: BodyLimits, exchange: Exchange<B>) -> Exchange<LimitedBody<B>> {
     let Exchange { request, record } = exchange;
     let limited = |inner| LimitedBody {
@@ -88,28 +87,28 @@ pub(super) fn limit<B>(limits: BodyLimits, exchange: Exchange<B>) -> Exchange<Li
     Exchange { request: request.map(limited), record }
 }
 
-/// The body of a request; fails when it exceeds its limits.
+/// A request body that fails when it violates its limits.
 #[derive(Debug)]
 pub struct LimitedBody<B> {
     inner: B,
     limits: BodyLimits,
     record: Arc<Record>,
-    /// When it was first polled: the caller is not to blame for time spent waiting before that.
+    /// When the body was first polled: time in the queue before that is not the caller's.
     started: Option<Instant>,
     bytes: u64,
-    /// With a caller that keeps us waiting; most bodies are there with the head.
+    /// Armed while the caller sends nothing; most bodies arrive with the head and never arm it.
     stall: StallTimer,
 }
 
 impl<B> LimitedBody<B> {
-    /// The time by which the bytes so far must have arrived.
+    /// The deadline for the bytes so far.
     fn deadline(&self, started: Instant) -> Instant {
         let transfer_time =
             Duration::from_secs(self.bytes.checked_div(self.limits.min_rate).unwrap_or(u64::from(u32::MAX)));
         started + self.limits.idle_timeout + transfer_time
     }
 
-    /// Fails the body with `error`, and records it: over HTTP/2 the client only reports that the request ended.
+    /// Fails the body with `error`, and records it, because the HTTP/2 client reports only that the request ended.
     fn fail(&self, error: BodyLimitError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.record.set_request_body_error(error);
         Poll::Ready(Some(Err(error.into())))
@@ -178,7 +177,7 @@ mod tests {
         Exchange { request: request.body(body).unwrap(), record: Arc::new(Record::new(Method::POST, None)) }
     }
 
-    /// What comes of a body that sends so many bytes after each pause of so many seconds, and when.
+    /// The result, and the time in seconds, of a body that sends `(pause in seconds, bytes)` in turn.
     async fn outcome(pauses: &[(u64, usize)]) -> (Result<usize, BodyLimitError>, u64) {
         let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
         let pauses = pauses.to_vec();
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn i10_a_body_that_says_that_it_is_too_large_is_refused_unread() {
+    fn i10_a_content_length_above_the_limit_is_rejected_unread() {
         for (length, code) in [
             (None, Ok(())),
             (Some("0"), Ok(())),
@@ -212,16 +211,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn i10_a_body_that_says_nothing_is_cut_off_at_the_limit() {
+    async fn i10_a_body_of_unknown_length_fails_at_the_limit() {
         assert_eq!(outcome(&[(0, 600), (0, 400)]).await, (Ok(1000), 0));
         assert_eq!(outcome(&[(0, 600), (0, 401)]).await, (Err(BodyLimitError::TooLarge { max_bytes: 1000 }), 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn i04_a_body_that_stops_or_drips_is_given_up() {
+    async fn i04_a_stalled_or_slow_body_fails() {
         assert_eq!(outcome(&[(59, 600), (0, 100)]).await, (Ok(700), 59));
         assert_eq!(outcome(&[(0, 600), (3600, 1)]).await, (Err(BodyLimitError::TooSlow), 60));
-        // A byte a second: the first minute is free, and the sixty bytes in it are worth six seconds more.
+        // A byte a second: the rate does not apply in the first minute, and the 60 bytes in it extend the deadline by 6 s.
         assert_eq!(outcome(&[(1, 1); 100]).await, (Err(BodyLimitError::TooSlow), 67));
         assert_eq!(outcome(&[(1, 10); 99]).await, (Ok(990), 99));
     }

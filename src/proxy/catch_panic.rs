@@ -1,6 +1,6 @@
-//! A panic in one request is that request's alone: it becomes a 500, is counted, and no other request notices.
+//! Turns a panic into a 500 response to its own request and counts it. Other requests are not affected.
 //!
-//! tower-http's layer of this name boxes every response body; this one costs nothing when nothing goes wrong.
+//! tower-http's layer of this name boxes every response body; this one costs nothing without a panic.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -76,9 +76,9 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for CatchPanicFuture<F> {
         let this = self.project();
         let polled = this.inner.as_pin_mut().and_then(|inner| catch_unwind(AssertUnwindSafe(|| inner.poll(cx))).ok());
         polled.unwrap_or_else(|| {
-            // The panic hook has logged it already.
+            // The panic hook has already logged it.
             this.metrics.panicked();
-            Poll::Ready(Err(Error::new(Code::Internal, "The proxy failed on this request; this is a bug in it.")))
+            Poll::Ready(Err(Error::new(Code::Internal, "Internal error: this is a bug in the proxy.")))
         })
     }
 }
@@ -92,19 +92,19 @@ mod tests {
     use crate::proxy::Record;
 
     #[tokio::test]
-    async fn q15_a_panic_is_an_error_of_one_request() {
+    async fn q15_a_panic_fails_only_its_own_request() {
         let metrics = Arc::new(Metrics::new());
         let service = CatchPanicLayer::new(Arc::clone(&metrics)).layer(service_fn(|exchange: Exchange<bool>| {
-            let at_once = *exchange.request.body();
-            assert!(!at_once, "at once");
+            let panics_in_call = *exchange.request.body();
+            assert!(!panics_in_call, "in call");
             async move {
-                assert!(at_once, "later");
+                assert!(panics_in_call, "in the future");
                 Ok::<(), Error>(())
             }
         }));
-        for at_once in [true, false] {
+        for panics_in_call in [true, false] {
             let exchange =
-                Exchange { request: Request::new(at_once), record: Arc::new(Record::new(Method::GET, None)) };
+                Exchange { request: Request::new(panics_in_call), record: Arc::new(Record::new(Method::GET, None)) };
             assert_eq!(service.clone().oneshot(exchange).await.unwrap_err().code(), Code::Internal);
         }
         assert!(metrics.render().contains("finicity_proxy_panics_total 2"));

@@ -1,8 +1,7 @@
-//! How many requests are with the upstream at once, over all workers: so many, a bounded queue of others behind them, and the rest
-//! is turned away while it is young.
+//! Limits the requests in flight over all workers: `limits.concurrency` permits, a bounded FIFO queue, then load shedding.
 //!
-//! A request holds its permit until its answer has gone down to the last byte, since a slow download occupies an upstream connection
-//! as well. Answers of the proxy's own have none. While there are free permits, a request waits for nothing and nothing is allocated.
+//! A request holds its permit until its response body is sent in full or dropped, because a slow download occupies an upstream connection.
+//! Proxy-generated error responses hold no permit. While permits are free, nothing waits and nothing is allocated.
 
 use std::{
     pin::Pin,
@@ -22,12 +21,12 @@ use tower::{Layer, Service};
 use super::{body::ResponseBody, config::Config, error::Error, exchange::Exchange};
 use crate::telemetry::Metrics;
 
-/// The permits of the process: the layers of all workers' stacks are clones of one.
+/// The permits of the process. All workers' stacks use clones of one layer.
 #[derive(Clone, Debug)]
 pub struct ConcurrencyLayer(Arc<Permits>);
 
 impl ConcurrencyLayer {
-    /// With `config.concurrency` permits and a queue of `config.queue` requests.
+    /// A layer with `config.concurrency` permits and a queue of `config.queue` requests.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
         for reason in Shed::LABELS {
             metrics.init_shed(reason);
@@ -42,11 +41,11 @@ impl ConcurrencyLayer {
 }
 
 labels! {
-    /// Why a request was rejected.
+    /// Why a request was shed.
     enum Shed {
         /// The queue was full.
         QueueFull = "queue_full",
-        /// There was no permit within `limits.queue_timeout`.
+        /// No permit became free within `limits.queue_timeout`.
         QueueTimeout = "queue_timeout",
     }
 }
@@ -60,11 +59,11 @@ struct Permits {
 }
 
 impl Permits {
-    /// Acquires a permit now or through the queue.
+    /// Acquires a permit, immediately or through the queue.
     ///
     /// # Errors
     ///
-    /// When the queue is full.
+    /// If the queue is full.
     fn acquire(self: &Arc<Self>) -> Result<Acquisition, Error> {
         if let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() {
             return Ok(Acquisition::Immediate(permit));
@@ -86,7 +85,7 @@ impl Permits {
 
     fn shed(&self, reason: Shed) -> Error {
         self.metrics.shed(reason.as_str());
-        Error::overloaded("The proxy has as many requests in flight as it may have; try again later.")
+        Error::overloaded("Concurrency limit reached; retry later.")
     }
 }
 
@@ -149,7 +148,7 @@ where
                 ConcurrencyFuture::Calling { inner: self.inner.call(exchange), permit: Some(permit) }
             }
             Ok(Acquisition::Queued(wait)) => {
-                // The service that was polled ready is the one to call; the clone takes its place.
+                // `poll_ready` reserved this instance, so call it and leave the clone in its place.
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
                 ConcurrencyFuture::Waiting { wait, since: Instant::now(), call: Some(Box::new((inner, exchange))) }
@@ -163,7 +162,7 @@ pin_project! {
     #[project = ConcurrencyProjection]
     pub enum ConcurrencyFuture<S, B, F> {
         Rejected { error: Option<Error> },
-        // What it waits with is on the heap, so that a request that does not wait has no room for it.
+        // Boxed, so that the future of a request that does not wait stays small.
         Waiting { wait: AcquireFuture, since: Instant, call: Option<Box<(S, Exchange<B>)>> },
         Calling { #[pin] inner: F, permit: Option<OwnedSemaphorePermit> },
     }
@@ -216,7 +215,7 @@ mod tests {
 
     type Reply = tokio::sync::oneshot::Sender<Result<(), Code>>;
 
-    /// A stack with this layer, and the requests that reach its bottom, to be answered by hand.
+    /// A stack with this layer, and the requests that reach its bottom, which the test responds to.
     struct Harness {
         service: BoxCloneService<Exchange<()>, Response<ResponseBody>, Error>,
         metrics: Arc<Metrics>,
@@ -238,7 +237,7 @@ mod tests {
             Self { service, metrics, arrived }
         }
 
-        /// Sends a request, and lets it come as far as it comes.
+        /// Sends a request, and runs it until it waits.
         async fn send(&self) -> JoinHandle<Result<Response<ResponseBody>, Error>> {
             let exchange = Exchange { request: Request::new(()), record: Arc::new(Record::new(Method::GET, None)) };
             let sent = tokio::spawn(self.service.clone().oneshot(exchange));
@@ -264,7 +263,7 @@ mod tests {
         response.map(|()| Response::new(ResponseBody::full("x"))).map_err(|code| Error::new(code, "x"))
     }
 
-    /// Lets every other task run until it waits.
+    /// Runs every other task until it waits.
     async fn run_until_idle() {
         for _ in 0..20 {
             tokio::task::yield_now().await;
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn i09_beyond_the_places_requests_wait_in_a_bounded_queue_and_the_rest_is_shed() {
+    async fn i09_requests_beyond_the_permits_queue_and_then_are_shed() {
         let mut harness = Harness::new(2, 2);
         let sent = [harness.send().await, harness.send().await, harness.send().await, harness.send().await];
         assert_eq!(harness.arrived.len(), 2);
@@ -286,7 +285,7 @@ mod tests {
         harness.arrived().unwrap().send(Ok(())).unwrap();
         let response = first.await.unwrap().unwrap();
         run_until_idle().await;
-        assert_eq!(harness.arrived.len(), 1, "the place is taken until the answer's body is gone");
+        assert_eq!(harness.arrived.len(), 1, "the permit is held until the response body is dropped");
         drop(response);
         run_until_idle().await;
         assert_eq!(harness.arrived.len(), 2);
@@ -303,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn g07_a_request_that_is_dropped_leaves_its_place_at_once_wherever_it_is() {
+    async fn g07_a_dropped_request_releases_its_permit_or_queue_slot() {
         let mut harness = Harness::new(1, 1);
         let (working, queued) = (harness.send().await, harness.send().await);
         assert_eq!(harness.arrived.len(), 1);
@@ -314,12 +313,12 @@ mod tests {
         harness.arrived().unwrap();
         working.abort();
         run_until_idle().await;
-        harness.arrived().expect("the next one has the place").send(Ok(())).unwrap();
+        harness.arrived().expect("the next request has the permit").send(Ok(())).unwrap();
         next.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_of_the_proxys_own_has_no_place() {
+    async fn a_proxy_generated_error_holds_no_permit() {
         let mut harness = Harness::new(1, 0);
         let failed = harness.send().await;
         harness.arrived().unwrap().send(Err(Code::UpstreamTls)).unwrap();
@@ -329,13 +328,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_wait_go_in_their_order_and_before_those_who_come() {
+    async fn queued_requests_run_in_order_and_before_new_ones() {
         let mut harness = Harness::new(1, 2);
         let first = harness.send().await;
         let second = harness.send().await;
         harness.arrived().unwrap().send(Ok(())).unwrap();
         drop(first.await.unwrap());
-        // The place is promised to the second, though it has not run yet.
+        // The permit is assigned to the second request, which has not run yet.
         let third = harness.send().await;
         advance(QUEUE_TIMEOUT / 2).await;
         assert_eq!(harness.arrived.len(), 1);

@@ -1,8 +1,8 @@
-//! Names the partner in the bodies of Connect calls (`connect.fill_partner_id`), since callers do not know its identifier.
+//! Adds `partnerId` to the bodies of Connect calls (`connect.fill_partner_id`), because callers do not know the identifier.
 //!
 //! The body of such a call is read to its end, edited by [`vendor::partner_id`](crate::vendor::partner_id), and buffered as a whole, so that
-//! it is the edited body that is sent again after a refused token. Every other request is wrapped in its buffer and passes as it is: so
-//! does a body that is compressed, larger than `connect.body_bytes`, or no JSON object.
+//! a resend sends the edited body. Every other request is wrapped in a `ReplayBuffer` and passes unchanged. So does a body that is
+//! compressed, larger than `connect.body_bytes`, or not a JSON object.
 
 use std::{
     error::Error as StdError,
@@ -34,9 +34,9 @@ pub(super) struct PartnerIdLayer(Arc<PartnerIdFiller>);
 #[derive(Debug)]
 struct PartnerIdFiller {
     config: ConnectConfig,
-    /// The credentials in use, whose identifier is added with partner authentication.
+    /// The partner credentials in use; they contain the identifier.
     partner: watch::Receiver<Option<PartnerCredentials>>,
-    /// How many bytes of a request's body are buffered for a resend.
+    /// How many bytes of a request body are buffered for a resend.
     replay_buffer: usize,
 }
 
@@ -48,7 +48,7 @@ impl PartnerIdLayer {
 }
 
 impl PartnerIdFiller {
-    /// The identifier to add to the body of `exchange`, if it is one that may be edited.
+    /// The identifier to add to the body of `exchange`, if that body may be edited.
     fn id_for<B: Body>(&self, Exchange { request, record }: &Exchange<B>) -> Option<Secret<String>> {
         if !record.operation().takes_partner_id() || !self.config.fill_partner_id {
             return None;
@@ -66,7 +66,7 @@ impl PartnerIdFiller {
     }
 }
 
-/// Whether `headers` name no content coding.
+/// Whether `headers` name no content coding other than `identity`.
 fn is_uncompressed(headers: &HeaderMap) -> bool {
     fields::list(headers, &header::CONTENT_ENCODING).all(|coding| coding.eq_ignore_ascii_case(b"identity"))
 }
@@ -106,7 +106,7 @@ where
                 inner: self.inner.call(Exchange { request, record: exchange.record }),
             };
         };
-        // The service that was polled ready is the one to call; the clone takes its place.
+        // `poll_ready` reserved this instance, so call it and leave the clone in its place.
         let clone = self.inner.clone();
         let service = std::mem::replace(&mut self.inner, clone);
         let filling = Box::pin(fill(exchange, id, config.body_bytes, *replay_buffer));
@@ -119,7 +119,7 @@ type Filling<B> = Pin<Box<dyn Future<Output = Result<Exchange<ReplayBody<B>>, Er
 pin_project! {
     #[project = FillPartnerIdProjection]
     pub(super) enum FillPartnerIdFuture<S, B, F> {
-        // On the heap, so that every other request has no room for it.
+        // Boxed, so that the future of every other request stays small.
         Filling { filling: Filling<B>, service: Option<Box<S>> },
         Calling { #[pin] inner: F },
     }
@@ -146,12 +146,12 @@ where
     }
 }
 
-/// Reads the body of `exchange` as far as `body_bytes`, and adds the member `partnerId` of the value `id` to it if that is all of it
-/// and it can be edited. What was read is buffered, and nothing else of the request changes.
+/// Reads up to `body_bytes` of the body of `exchange`. If that is the whole body and it can be edited, adds the member `partnerId` with the
+/// value `id`. Buffers what was read. Changes `Content-Length`, and nothing else of the request.
 ///
 /// # Errors
 ///
-/// When the body does not arrive.
+/// If the body does not arrive.
 async fn fill<B>(
     exchange: Exchange<B>,
     id: Secret<String>,
@@ -177,12 +177,12 @@ where
     Ok(Exchange { request, record })
 }
 
-/// Reads `body` until its end, or until more than `limit` bytes were read. Returns them, and whether that was the end.
+/// Reads `body` to its end, or until more than `limit` bytes were read. Returns the bytes, and whether the end was reached.
 async fn read_body<B>(body: &mut B, limit: usize, record: &Record) -> Result<(Bytes, bool), Error>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
 {
-    // One buffer, since a chunk holds on to what it was read into.
+    // Copied into one buffer, because each chunk keeps the whole read buffer behind it alive.
     let mut read = BytesMut::new();
     record.set_waiting_for_caller(true);
     let is_whole = loop {
@@ -194,7 +194,7 @@ where
             Some(Err(error)) => {
                 let limited = record.request_body_error().map(Error::from);
                 let error_response =
-                    limited.unwrap_or_else(|| Error::new(Code::BadRequest, "The request body broke off."));
+                    limited.unwrap_or_else(|| Error::new(Code::BadRequest, "The request body is incomplete."));
                 return Err(error_response.with_source(error));
             }
             None => break true,

@@ -1,7 +1,7 @@
-//! How long the upstream may take to the first byte of its answer.
+//! Limits the time to the first byte of the upstream's response.
 //!
-//! The time counts from the last progress of the request body, so that a long upload is no slow answer. A caller that stops
-//! sending is told so; a body that comes down is watched by [`ResponseBody`](super::ResponseBody).
+//! The time counts from the last progress of the request body, so a long upload does not count as a slow response. If the caller stopped
+//! sending, it gets a 408 instead. [`ResponseBody`](super::ResponseBody) limits stalls of the response body.
 
 use std::{
     pin::Pin,
@@ -95,14 +95,17 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for DeadlineFuture<F> {
             let deadline = this.record.last_request_progress() + *this.timeout;
             if deadline <= Instant::now() {
                 return Poll::Ready(Err(if this.record.is_waiting_for_caller() {
-                    Error::new(Code::RequestTimeout, "The request body stopped arriving.")
+                    Error::new(Code::RequestTimeout, "The request body did not arrive in time.")
                 } else if this.record.has_reached_upstream() {
                     Error::new(
                         Code::UpstreamTimeout,
-                        "The upstream did not answer in time; it may still execute the request.",
+                        "The upstream did not respond in time; it may still execute the request.",
                     )
                 } else {
-                    Error::new(Code::UpstreamTimeout, "No connection to the upstream came in time; nothing was sent.")
+                    Error::new(
+                        Code::UpstreamTimeout,
+                        "No connection to the upstream was available in time; nothing was sent.",
+                    )
                 }));
             }
             this.timer.as_mut().reset(deadline);
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn f15_an_answer_that_does_not_come_is_given_up_after_its_time() {
+    async fn f15_a_response_that_does_not_arrive_times_out() {
         assert_eq!(outcome("/x", false).await, (Code::UpstreamTimeout, 60));
         let statement = "/aggregation/v1/customers/1/accounts/2/statement";
         assert_eq!(outcome(statement, false).await, (Code::UpstreamTimeout, 240));
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_moves_keeps_the_deadline_away() {
+    async fn progress_of_the_request_body_postpones_the_deadline() {
         let service = TIMEOUTS.layer(service_fn(|_: Exchange<()>| std::future::pending::<Result<(), Error>>()));
         let (exchange, record) = exchange("/x");
         let mut call = std::pin::pin!(service.oneshot(exchange));

@@ -1,4 +1,4 @@
-//! Answers 503 to the requests that are still open when `shutdown.drain_timeout` expires.
+//! Responds with 503 to requests that are still open when `shutdown.drain_timeout` expires, and to new ones after that.
 //!
 //! The expiry is one atomic number. `server::connection` polls each connection once when it changes, so this layer keeps no list of
 //! wakers.
@@ -20,10 +20,10 @@ use super::{
 };
 use crate::process::drain::Drain;
 
-/// When another instance, or this one's successor, is worth asking.
+/// Another instance, or this one's successor, can serve the retry, so the minimum that `Retry-After` can express is enough.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Turns requests away, new ones and those under way, once the time of the drain is over.
+/// Fails requests, new and open ones, once the drain deadline has passed.
 #[derive(Clone, Debug)]
 pub(super) struct DrainLayer {
     drain: Drain,
@@ -70,7 +70,7 @@ where
 
 pin_project! {
     pub(super) struct DrainDeadlineFuture<F> {
-        // Absent for a request that came too late.
+        // Absent for a request that arrived after the drain deadline.
         #[pin]
         inner: Option<F>,
         record: Arc<Record>,
@@ -85,7 +85,7 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for DrainDeadlineFuture<F> 
         let this = self.project();
         let error = match this.inner.as_pin_mut() {
             None => rejected_while_draining(),
-            // It is not polled, so that nothing of it is sent now: the end of another request may have made room for it.
+            // Not polled, because polling could send it: another request may have released its permit.
             Some(_) if this.drain.is_expired() && !this.record.has_reached_upstream() => rejected_while_draining(),
             Some(inner) => match inner.poll(cx) {
                 Poll::Pending if this.drain.is_expired() => cut_off(),
@@ -97,17 +97,17 @@ impl<F: Future<Output = Result<T, Error>>, T> Future for DrainDeadlineFuture<F> 
     }
 }
 
-/// Nothing of the request was forwarded.
+/// The error of a request that was not sent to the upstream.
 fn rejected_while_draining() -> Error {
-    Error::new(Code::Draining, "The proxy is ending and takes no requests any more; try again.")
+    Error::new(Code::Draining, "The proxy is shutting down and accepts no more requests; retry.")
         .with_retry_after(RETRY_AFTER)
 }
 
-/// The request may be with the upstream, so the answer does not say when to try again.
+/// The error of a request that the upstream may have received. It has no `Retry-After`, because a retry could execute the request twice.
 fn cut_off() -> Error {
     Error::new(
         Code::Draining,
-        "The proxy is ending and can wait for the answer no longer; the API may execute the request all the same.",
+        "The proxy is shutting down and the upstream has not responded; the upstream may still execute the request.",
     )
 }
 
@@ -119,14 +119,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn q03_what_is_not_answered_in_time_is_told_so_and_counted() {
+    async fn q03_requests_open_at_the_drain_deadline_fail_and_are_counted() {
         let drain = Drain::default();
-        let layered = |answers: bool| {
+        let layered = |responds: bool| {
             DrainLayer::new(drain.clone()).layer(service_fn(move |_: Exchange<()>| async move {
-                if !answers {
+                if !responds {
                     std::future::pending::<()>().await;
                 }
-                Ok::<_, Error>("answer")
+                Ok::<_, Error>("response")
             }))
         };
         let record = Arc::new(Record::new(Method::GET, None));
@@ -134,7 +134,7 @@ mod tests {
         let mut cx = Context::from_waker(std::task::Waker::noop());
 
         drain.begin();
-        assert_eq!(layered(true).oneshot(exchange()).await.unwrap(), "answer");
+        assert_eq!(layered(true).oneshot(exchange()).await.unwrap(), "response");
         let mut waiting = std::pin::pin!(layered(false).oneshot(exchange()));
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
         record.begin_attempt();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_was_not_sent_before_the_expiry_is_not_sent_after_it() {
+    async fn an_unsent_request_is_not_sent_after_the_drain_deadline() {
         let drain = Drain::default();
         let is_sent = std::cell::Cell::new(false);
         let service = service_fn(|exchange: Exchange<()>| {

@@ -1,48 +1,48 @@
-//! The endpoints that are the proxy's own to call, where tokens are granted and revoked, and the one that it offers itself.
+//! The endpoints that only the proxy calls, which grant and revoke tokens, and the one that it provides itself.
 //!
-//! A caller that reached one could have a token made or taken away, or change the secret, and could lock the account by
-//! guessing. So a path that names one in any spelling is never forwarded.
+//! A caller that reached one could obtain or revoke a token, change the secret, or lock the account with wrong credentials. So a path that
+//! names one in any spelling is never forwarded.
 
 use crate::{
     message::path::{Ambiguous, canonical, is_already_canonical, may_be_read_as},
     token::scheme::{oauth2, partner},
 };
 
-/// What a path that callers must not reach is for.
+/// The purpose of a path that is never forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthEndpoint {
-    /// It grants tokens, and answers in this shape.
+    /// Grants tokens, with a response of this shape.
     Token(ResponseShape),
-    /// It revokes tokens (`auth.revocation_path`).
+    /// Revokes tokens (`auth.revocation_path`).
     Revocation,
-    /// It verifies webhooks, and is the proxy's own.
+    /// Verifies webhooks; provided by the proxy.
     WebhookVerification,
 }
 
-/// Where callers have a webhook verified. The vendor has no such path.
+/// The path at which the proxy verifies webhooks. The vendor has no such path.
 const WEBHOOK_VERIFICATION_PATH: &str = "/finicity-proxy/webhooks/verify";
 
-/// How a token call is answered.
+/// The shape of a response to a token request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseShape {
-    /// As OAuth 2.0 has it.
+    /// OAuth 2.0.
     OAuth2,
-    /// As the vendor's partner authentication has it.
+    /// The vendor's partner authentication.
     Partner,
-    /// As the scheme in use has it: that of `auth.token_path`.
+    /// The scheme in use, for `auth.token_path`.
     Configured,
 }
 
-/// The endpoints, each by the canonical form of its path.
+/// The endpoints, each with the canonical form of its path.
 #[derive(Clone, Debug)]
 pub struct AuthEndpoints(Vec<(String, AuthEndpoint)>);
 
 impl AuthEndpoints {
-    /// Both schemes' own endpoints, used or not, and those that are configured.
+    /// The standard endpoints of both schemes, used or not, and the configured ones.
     ///
     /// # Panics
     ///
-    /// When a configured path has no canonical form, which the configuration refuses.
+    /// If a configured path has no canonical form, which the configuration rejects.
     pub fn new(token_path: Option<&str>, revocation_path: Option<&str>) -> Self {
         let paths = [
             (Some(oauth2::TOKEN_PATH), AuthEndpoint::Token(ResponseShape::OAuth2)),
@@ -55,11 +55,11 @@ impl AuthEndpoints {
         Self(paths.into_iter().filter_map(|(path, endpoint)| Some((form(path?), endpoint))).collect())
     }
 
-    /// The endpoint that `path` names, in whatever spelling.
+    /// The endpoint that `path` names, in any spelling.
     ///
     /// # Errors
     ///
-    /// When it cannot be told what the path names.
+    /// If the path is ambiguous.
     pub(super) fn find(&self, path: &str) -> Result<Option<AuthEndpoint>, Ambiguous> {
         if is_already_canonical(path) {
             return Ok(self.find_by(|endpoint_path| endpoint_path.eq_ignore_ascii_case(path)));

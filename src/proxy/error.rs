@@ -1,7 +1,8 @@
-//! The proxy's own errors, and what a response looks like that tells one.
+//! The proxy's own errors.
 //!
-//! A caller gets `application/problem+json` (RFC 9457) with a stable `code`, the same code in `x-finicity-proxy-error`, and
-//! a sentence of this program. `executed` and `x-finicity-proxy-executed` say whether the upstream may have executed the request. The cause stays in the log.
+//! A caller gets `application/problem+json` (RFC 9457) with a stable `code`, the same code in `x-finicity-proxy-error`, and a `detail`
+//! written by this program. `executed` and `x-finicity-proxy-executed` say whether the upstream may have executed the request. The cause
+//! goes to the log only.
 
 use std::{borrow::Cow, error::Error as StdError, fmt, io, time::Duration};
 
@@ -15,67 +16,67 @@ use crate::{
     upstream::{ConnectError, Disposition, Http1Error, Http2Error, RequestError},
 };
 
-/// Marks an answer as the proxy's own and says why it was made.
+/// Marks a proxy-generated error response; the value is its [`Code`].
 pub(super) const X_FINICITY_PROXY_ERROR: HeaderName = HeaderName::from_static("x-finicity-proxy-error");
 
-/// Says on such an answer whether the upstream may have executed the request ([`Executed`]).
+/// Whether the upstream may have executed the request ([`Executed`]), on a proxy-generated error response.
 pub(super) const X_FINICITY_PROXY_EXECUTED: HeaderName = HeaderName::from_static("x-finicity-proxy-executed");
 
-/// What a problem's `type` begins with; the code follows. It names the section of `docs/errors.md`, as a reference from the root of
-/// the repository, since that is published nowhere: a URL of it would be a guess. RFC 9457, 3.1.1, asks for the full path in a
-/// relative reference, so that it is the same for every request target. Callers compare it, so it stays as it is.
+/// The prefix of a problem's `type`; the code follows. It is a relative reference to the section of `docs/errors.md`, from the root of the
+/// repository, because the page has no published URL. RFC 9457, 3.1.1, recommends the full path in a relative reference, so that it resolves
+/// alike for every request target. Callers compare the type, so it must not change.
 pub(super) const TYPE_PREFIX: &str = "/docs/errors.md#";
 
-/// When an overloaded proxy is worth asking again.
+/// `Retry-After` of an overload: the minimum that the field can express, because 0 would invite an immediate retry.
 const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// When rejected credentials may have been replaced: not sooner than a person acts.
+/// `Retry-After` of rejected or quarantined credentials: an operator has to act, so an earlier retry is useless.
 const REJECTED_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 labels! {
-    /// The kinds of error that the proxy answers with. Their names are a contract with callers, dashboards and alerts.
+    /// The kinds of proxy-generated errors. Their names are a contract with callers, dashboards and alerts.
     pub enum Code {
-        /// There is no usable token, and none came in time.
+        /// No usable token was available in time.
         TokenUnavailable = "token_unavailable",
         /// The vendor rejected the proxy's credentials.
         CredentialsRejected = "credentials_rejected",
-        /// An administrator wants no token to be used.
+        /// An administrator quarantined the token.
         Quarantined = "quarantined",
-        /// More work than the proxy takes on.
+        /// A limit on concurrent requests, or on requests that wait for a token, was reached.
         Overloaded = "overloaded",
-        /// The proxy is ending, and its time for requests is over.
+        /// The proxy is shutting down, and the drain deadline has passed.
         Draining = "draining",
-        /// The upstream could not be reached, or the connection to it broke.
+        /// The upstream was unreachable, or the connection to it was lost.
         UpstreamUnreachable = "upstream_unreachable",
         /// The TLS handshake with the upstream failed.
         UpstreamTls = "upstream_tls",
-        /// The upstream's answer is not valid HTTP.
+        /// The upstream's response is not valid HTTP.
         UpstreamProtocol = "upstream_protocol",
-        /// The upstream did not answer in time.
+        /// The upstream did not respond in time.
         UpstreamTimeout = "upstream_timeout",
-        /// The request was meant for another host.
+        /// The `Host` field names a host that the proxy does not serve.
         HostDenied = "host_denied",
         /// The request comes from a browser.
         OriginDenied = "origin_denied",
-        /// The request cannot be understood or must not be forwarded.
+        /// The request is malformed or ambiguous.
         BadRequest = "bad_request",
         /// The method is never forwarded.
         MethodNotAllowed = "method_not_allowed",
-        /// This call is not allowed through the proxy.
+        /// This call is never forwarded, or is denied by the operator's policy.
         RouteDenied = "route_denied",
-        /// The calls that may be billed on this day went through.
+        /// The daily budget of billable calls is spent.
         BillingBudgetSpent = "billing_budget_spent",
-        /// The header field that callers must send is missing.
+        /// The header field of `guard.required_header` is missing.
         HeaderRequired = "header_required",
         /// The request body is larger than the limit.
         BodyTooLarge = "body_too_large",
         /// The request target is longer than the limit.
         TargetTooLong = "target_too_long",
-        /// There are more header fields, or longer ones, than the limit.
+        /// The header has more fields or bytes than the limits.
         HeadersTooLarge = "headers_too_large",
-        /// The caller stopped sending its request.
+        /// The request stalled, or arrived too slowly.
         RequestTimeout = "request_timeout",
-        /// The request needs something that this proxy does not do.
+        /// The request needs something that this proxy does not support.
         NotImplemented = "not_implemented",
         /// A bug in the proxy.
         Internal = "internal",
@@ -83,17 +84,17 @@ labels! {
 }
 
 labels! {
-    /// Whether the upstream may have executed a request that the proxy answered by itself.
+    /// Whether the upstream may have executed a request that ended in a proxy-generated error.
     pub enum Executed {
-        /// Certainly not: it was not sent, or the upstream said that it did nothing with it.
+        /// Not executed: the request was not sent, or the upstream reported that it did not process it.
         No = "no",
-        /// It was sent, at least in part, and what became of it is unknown.
+        /// The request was sent, at least in part, and its outcome is unknown.
         Unknown = "unknown",
     }
 }
 
 impl Code {
-    /// The status of the answer.
+    /// The status of the error response.
     pub fn status(self) -> StatusCode {
         match self {
             Self::TokenUnavailable
@@ -118,7 +119,7 @@ impl Code {
     }
 }
 
-/// Why the proxy answers by itself.
+/// Why a request failed in the proxy; becomes an error response.
 #[derive(Debug)]
 pub struct Error {
     pub(super) code: Code,
@@ -130,7 +131,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error whose answer says `detail`: what is wrong and what the caller can do.
+    /// An error with a `detail` for the caller: what is wrong, and what the caller can do.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -142,35 +143,35 @@ impl Error {
         }
     }
 
-    /// [`Code::Overloaded`], worth another try soon.
+    /// [`Code::Overloaded`], with a `Retry-After` of one second.
     pub fn overloaded(detail: &'static str) -> Self {
         Self { retry_after: Some(OVERLOAD_RETRY_AFTER), ..Self::new(Code::Overloaded, detail) }
     }
 
-    /// The same, worth another try after `retry_after`. The answer says so only where nothing can have been executed.
+    /// Sets `Retry-After`. It is sent only if the request was certainly not executed.
     #[must_use]
     pub fn with_retry_after(self, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..self }
     }
 
-    /// The same with its cause, which only the log will show.
+    /// Sets the cause, which is only logged.
     #[must_use]
     pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..self }
     }
 
-    /// The same for a request after which the connection is closed.
+    /// Has the connection closed after the error response.
     #[must_use]
     pub fn closing_connection(self) -> Self {
         Self { closes_connection: true, ..self }
     }
 
-    /// The same with what is known of the request.
+    /// Sets what is known about the processing of the request.
     pub(super) fn with_disposition(self, disposition: Option<Disposition>) -> Self {
         Self { disposition, ..self }
     }
 
-    /// What is known to have become of the request, if anything is.
+    /// Whether the upstream can have processed the request, if anything is known about that.
     pub(super) fn disposition(&self) -> Option<Disposition> {
         self.disposition
     }
@@ -180,8 +181,8 @@ impl Error {
         self.code
     }
 
-    /// The chain of causes as one line of text, for the log. Only causes whose words are known to be no peer's are told: the
-    /// libraries below hyper quote what a server sent.
+    /// The chain of causes as one line of text, for the log. Errors of other types than the ones below are omitted: their messages may
+    /// quote what a peer sent.
     pub fn cause(&self) -> Option<String> {
         let loggable = |cause: &(dyn StdError + 'static)| {
             if let Some(error) = cause.downcast_ref::<io::Error>() {
@@ -215,31 +216,31 @@ impl StdError for Error {
 }
 
 impl Error {
-    /// The error of a request that got no token. Its answer says how the last token request failed, if it did.
+    /// The error of a request that got no token. Its detail includes `last_error`, the failure of the last token request.
     pub(super) fn without_token(unavailable: Unavailable, last_error: Option<&str>) -> Self {
         let (code, detail, retry_after) = match unavailable {
             Unavailable::NoToken { retry_after } => (
                 Code::TokenUnavailable,
-                "The proxy has no valid token at the moment and is fetching one; try again later.",
+                "The proxy has no valid token yet and is fetching one; retry later.",
                 retry_after,
             ),
             Unavailable::Rejected => (
                 Code::CredentialsRejected,
-                "The upstream rejected the proxy's credentials; an operator has to correct them.",
+                "The upstream rejected the proxy's credentials; an operator must correct them.",
                 REJECTED_RETRY_AFTER,
             ),
             Unavailable::Held => (
                 Code::TokenUnavailable,
-                "Token requests are held to avoid a lock-out of the vendor account; an operator has to act.",
+                "Token requests are suspended to avoid a lock-out of the vendor account; operator action required.",
                 REJECTED_RETRY_AFTER,
             ),
             Unavailable::Quarantined => (
                 Code::Quarantined,
-                "An administrator has put the proxy's token in quarantine; it is lifted on the admin port.",
+                "An administrator quarantined the proxy's token; lift the quarantine through the admin listener.",
                 REJECTED_RETRY_AFTER,
             ),
             Unavailable::TooManyWaiters => {
-                return Self::overloaded("Too many requests are waiting for a token already; try again later.");
+                return Self::overloaded("Too many requests are waiting for a token; retry later.");
             }
         };
         let detail = match last_error.filter(|_| unavailable != Unavailable::Quarantined) {
@@ -254,7 +255,7 @@ impl Error {
 mod tests {
     use super::*;
 
-    /// The sections of `docs/errors.md` that begin with `## name`, up to the next one.
+    /// The sections of `docs/errors.md`: the heading and the text of each.
     fn sections(docs: &str) -> Vec<(&str, &str)> {
         docs.split("\n## ").skip(1).filter_map(|section| section.split_once('\n')).collect()
     }

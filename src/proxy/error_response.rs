@@ -1,4 +1,4 @@
-//! The one place where the proxy's own errors become responses.
+//! Turns the proxy's own errors into responses. No other module does.
 
 use std::{
     convert::Infallible,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::telemetry::Metrics;
 
-/// Turns every [`Error`] of the layers below into a response, notes it in the [`Record`] and counts it.
+/// Turns every [`Error`] of the layers below into a response, stores it in the [`Record`] and counts it.
 #[derive(Clone, Debug)]
 pub(super) struct ErrorResponseLayer {
     metrics: Arc<Metrics>,
@@ -92,7 +92,7 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Error>>> Future for Error
         Poll::Ready(Ok(ready!(this.inner.poll(cx)).unwrap_or_else(|error| {
             this.record.set_error(&error);
             this.metrics.proxy_error(error.code().as_str());
-            // What is left of the body would have to be read before the next request, which nobody does.
+            // The rest of the body would have to be read before the next request, and no layer reads it any more.
             let unread = *this.has_body && !this.record.is_request_complete();
             let error = if unread { error.closing_connection() } else { error };
             into_response(error, this.record)
@@ -102,7 +102,7 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Error>>> Future for Error
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// The response of `error` to the request of `record`: `application/problem+json` (RFC 9457).
+/// The error response to the request of `record`: `application/problem+json` (RFC 9457).
 pub(super) fn into_response(error: Error, record: &Record) -> Response<ResponseBody> {
     #[derive(Serialize)]
     struct Problem<'a> {
@@ -132,7 +132,7 @@ pub(super) fn into_response(error: Error, record: &Record) -> Response<ResponseB
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
     headers.insert(X_FINICITY_PROXY_ERROR, HeaderValue::from_static(error.code.as_str()));
     headers.insert(X_FINICITY_PROXY_EXECUTED, HeaderValue::from_static(executed.as_str()));
-    // HTTP clients repeat a request by themselves after this field, so it is not sent where that could execute it twice.
+    // Many HTTP clients retry automatically on this field, so it is omitted if a retry could execute the request twice.
     if let Some(retry_after) = error.retry_after.filter(|_| executed == Executed::No) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
     }
@@ -143,7 +143,7 @@ pub(super) fn into_response(error: Error, record: &Record) -> Response<ResponseB
         headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS));
     }
     if *record.method() == Method::CONNECT {
-        // What follows was meant for a tunnel and must not be taken for requests.
+        // The bytes that follow are meant for the tunnel and must not be parsed as requests.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -160,7 +160,7 @@ mod tests {
     use crate::token::Unavailable;
 
     #[tokio::test]
-    async fn f23_an_error_becomes_a_problem_that_hides_its_cause() {
+    async fn f23_an_error_becomes_a_problem_document_without_its_cause() {
         let record = Record::new(Method::GET, Some(&HeaderValue::from_static("id-1")));
         let error = Error::new(Code::UpstreamTls, "detail").with_source("canary cause");
         assert_eq!(error.cause(), None, "only known causes are logged");
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_token_says_when_to_come_back() {
+    fn a_missing_token_sets_retry_after() {
         let record = Record::new(Method::GET, None);
         for (unavailable, code, seconds) in [
             (Unavailable::NoToken { retry_after: Duration::from_millis(7_500) }, "token_unavailable", "7"),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_sent_only_for_a_request_that_was_not_executed() {
+    fn retry_after_is_sent_only_if_the_request_was_not_executed() {
         let record = Record::new(Method::GET, None);
         let check = |executed: &str, retry_after: Option<&str>| {
             let response = into_response(Error::overloaded("x"), &record);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_method_comes_with_the_ones_allowed() {
+    fn method_not_allowed_lists_the_allowed_methods() {
         let response = into_response(Error::new(Code::MethodNotAllowed, "x"), &Record::new(Method::TRACE, None));
         assert_eq!(response.headers()["allow"], "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }

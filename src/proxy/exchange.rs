@@ -1,4 +1,4 @@
-//! What goes down the layers, and what comes back up.
+//! The request and result types of the layers.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use super::{body::ResponseBody, error::Error, record::Record};
 /// A request on its way down the stack.
 #[derive(Debug)]
 pub struct Exchange<B> {
-    /// The request as it is at this point of its way.
+    /// The request, as changed by the layers so far.
     pub request: Request<B>,
-    /// What the layers learn about it; the access log and the metrics say it in the end.
+    /// What the layers learn about it, for the access log and the metrics.
     pub record: Arc<Record>,
 }
 
-/// The result of a request: the response of the upstream or of the proxy, or the error that becomes one.
+/// The result of a request: a response of the upstream or of the proxy, or an error that becomes a response.
 pub(super) type ResponseResult = Result<Response<ResponseBody>, Error>;

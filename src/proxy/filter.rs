@@ -1,4 +1,4 @@
-//! A layer made of one function that looks at a request's head, or changes it, and lets it through or refuses it.
+//! A layer made of one function that checks or changes a request, and passes or rejects it.
 
 use std::{
     pin::Pin,

@@ -1,6 +1,6 @@
-//! The lowest layer: sends a request on a connection to the upstream, and turns what comes back into a response or an error.
+//! The lowest layer: sends a request on a connection to the upstream, and turns the result into a response or an error.
 //!
-//! The only layer that uses [`upstream`](crate::upstream).
+//! Only this layer uses [`upstream`](crate::upstream).
 
 use std::{
     error::Error as StdError,
@@ -36,10 +36,10 @@ use crate::{
     },
 };
 
-/// The body of a request as it is sent: its progress is recorded, and it is buffered for a replay.
+/// A request body as it is sent: buffered for a resend, with its progress recorded.
 type SentBody<B> = ProgressBody<ReplayBody<B>>;
 
-/// Sends requests to the configured authority, over verified TLS, on connections that it keeps and reuses.
+/// Sends requests to the configured authority, over verified TLS, on pooled connections.
 pub(super) struct Upstream<B, C: Connect = Connector>(Arc<UpstreamInner<B, C>>);
 
 struct UpstreamInner<B, C: Connect> {
@@ -57,8 +57,8 @@ impl<B, C: Connect> Clone for Upstream<B, C> {
 }
 
 impl<B> Upstream<B> {
-    /// A client for `config.url`, whose name `resolver` looks up, trusting what `trust` says at each connection. Its connections live on
-    /// the runtime that it is used on. Answers lose what is named in `header_rules`.
+    /// A client for `config.url`. `resolver` looks up its name, and each new connection uses the TLS configuration that `trust` holds then.
+    /// Connections live on the runtime that the client is used on. `header_rules` apply to responses.
     pub(super) fn new(
         config: &UpstreamConfig,
         header_rules: Arc<HeaderRules>,
@@ -103,15 +103,15 @@ where
     }
 }
 
-/// A request that is being sent, and its answer waited for.
+/// The future of a request that is being sent.
 pub(super) struct ResponseFuture<B, C: Connect>(State<B, C>);
 
 enum State<B, C: Connect> {
-    /// Over HTTP/1.1 on a connection that was kept, as nearly every one. Nothing is allocated for it.
+    /// Sent over HTTP/1.1 on a pooled connection. This is the common case, and it allocates nothing.
     Http1Request { request: Http1Request<C, SentBody<B>>, attempt: SendAttempt<B, C> },
-    /// Beside others on the connection over HTTP/2.
+    /// Sent over HTTP/2, on a connection that other requests share.
     Http2Request { request: Http2Request<C, SentBody<B>>, attempt: SendAttempt<B, C> },
-    /// On a connection that is to be opened.
+    /// Waiting for a connection to be opened; then sent on it.
     Opening(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>),
 }
 
@@ -121,8 +121,8 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// Sends the request of `exchange` when it is polled, which must follow at once: the connection is taken, and the request counted as
-    /// one that is sent.
+    /// Prepares to send the request of `exchange` when polled. The caller must poll immediately, because the connection is already checked
+    /// out and the attempt already counted.
     fn begin(upstream: &Arc<UpstreamInner<B, C>>, exchange: Exchange<ReplayBody<B>>) -> Self {
         let Exchange { request, record } = exchange;
         let attempt = SendAttempt { upstream: Arc::clone(upstream), record, started: Instant::now() };
@@ -172,7 +172,7 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// Sends `request` on a connection that is opened for it, or for it and others.
+    /// Sends `request` on a connection that is opened for it; over HTTP/2, other requests may share the opening.
     async fn open_and_send(self, request: Request<ReplayBody<B>>) -> Result<Response<ResponseBody>, Error> {
         let opened = self.upstream.pool.open_or_join(self.record.connection()).await;
         let Checkout { connection, reused } = opened.map_err(|error| connect_error(error, self.record.executed()))?;
@@ -192,7 +192,7 @@ where
     ) -> Http1Request<C, SentBody<B>> {
         self.record_connection(connection.number(), reused);
         let (mut head, body) = request.into_parts();
-        // The target as the caller sent it; whom it is for stands in `Host`.
+        // Origin-form: the target stays as the caller sent it, and the authority goes into `Host`.
         head.headers.insert(header::HOST, self.upstream.host.clone());
         let buffer = body.buffer();
         let sending = Http1Request::begin(connection, &head, ProgressBody::new(body, Arc::clone(&self.record)), reused);
@@ -210,8 +210,7 @@ where
         self.record_connection(connection.number(), reused);
         let (mut head, body) = request.into_parts();
         body.buffer().set_head(head.clone());
-        // A try before this one, over HTTP/1.1, has put the former there; here the target says whom the request is for, and frames where
-        // its body ends.
+        // An earlier attempt over HTTP/1.1 added `Host`; HTTP/2 has `:authority`. HTTP/2 frames delimit the body.
         head.headers.remove(header::HOST);
         head.headers.remove(header::TRANSFER_ENCODING);
         head.version = Version::HTTP_2;
@@ -220,7 +219,8 @@ where
         Http2Request::begin(connection, Request::from_parts(head, body), reused)
     }
 
-    /// Notes that it has a connection, before it is sent: the upstream goes on with a request whose caller leaves.
+    /// Records the connection and the attempt. Called before the request is sent, because the upstream may execute it even if the caller
+    /// disconnects.
     fn record_connection(&self, number: u64, reused: bool) {
         self.upstream.pool.metrics().upstream().request_sent(reused);
         self.record.set_connection(number, reused);
@@ -247,7 +247,7 @@ where
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::new(
                 Code::UpstreamProtocol,
-                "The upstream switched protocols without having been asked to.",
+                "The upstream sent an unsolicited 101 Switching Protocols response.",
             ));
         }
         headers::strip_response(&upstream.header_rules, response.headers_mut());
@@ -256,28 +256,28 @@ where
     }
 }
 
-/// The error of a request for which there was no connection. `executed`: what is known of the attempts before.
+/// The error of a request that got no connection. `executed` is about its earlier attempts.
 pub(super) fn connect_error(error: ConnectError, executed: Executed) -> Error {
     let is_tls = error_chain::find::<rustls::Error>(&error).is_some();
     let (code, detail) = match (&error, executed) {
         (_, Executed::No) if is_tls => {
-            (Code::UpstreamTls, "The upstream's TLS certificate or handshake is not acceptable; nothing was sent.")
+            (Code::UpstreamTls, "The TLS handshake with the upstream failed; nothing was sent.")
         }
         (_, Executed::Unknown) if is_tls => (
             Code::UpstreamTls,
-            "The connection to the upstream broke, and the TLS handshake of the next one failed; it may have executed the request.",
+            "The upstream connection was lost, and the TLS handshake of the next one failed; the upstream may have executed the request.",
         ),
         (ConnectError::Resolve(error), Executed::No) => (Code::UpstreamUnreachable, resolve_detail(*error)),
-        (_, Executed::No) => (Code::UpstreamUnreachable, "The upstream cannot be reached; nothing was sent."),
+        (_, Executed::No) => (Code::UpstreamUnreachable, "The upstream is unreachable; nothing was sent."),
         (_, Executed::Unknown) => (
             Code::UpstreamUnreachable,
-            "The connection to the upstream broke, and it cannot be reached again; it may have executed the request.",
+            "The upstream connection was lost, and reconnecting failed; the upstream may have executed the request.",
         ),
     };
     Error::new(code, detail).with_source(error)
 }
 
-/// What a caller is shown of a name look-up that failed.
+/// The error detail for a failed name look-up.
 fn resolve_detail(error: ResolveError) -> &'static str {
     match error {
         ResolveError::NoName => "The upstream's name cannot be resolved (NXDOMAIN); nothing was sent.",
@@ -287,20 +287,23 @@ fn resolve_detail(error: ResolveError) -> &'static str {
     }
 }
 
-/// The error of a request that was sent, or begun to be sent, and brought no answer: whose fault it was, by the causes.
+/// The error of a request that was sent, at least in part, without getting a response. The causes decide which side failed.
 fn request_error(unanswered: UnansweredRequest, record: &Record) -> Error {
     let UnansweredRequest { error, disposition } = unanswered;
     if let Some(body_error) = record.request_body_error() {
         return Error::from(body_error).with_source(error);
     }
     let (code, detail) = if record.executed() == Executed::No {
-        (Code::UpstreamUnreachable, "The upstream closed the connection before it looked at the request.")
+        (Code::UpstreamUnreachable, "The upstream closed the connection before it processed the request.")
     } else if error.is_downstream() && !record.is_request_complete() {
-        (Code::BadRequest, "The request body broke off.")
+        (Code::BadRequest, "The request body is incomplete.")
     } else if error.is_protocol() {
-        (Code::UpstreamProtocol, "The upstream's answer is not valid HTTP; it may have executed the request.")
+        (
+            Code::UpstreamProtocol,
+            "The upstream's response is not valid HTTP; the upstream may have executed the request.",
+        )
     } else {
-        (Code::UpstreamUnreachable, "The connection to the upstream broke; it may have executed the request.")
+        (Code::UpstreamUnreachable, "The upstream connection was lost; the upstream may have executed the request.")
     };
     Error::new(code, detail).with_source(error).with_disposition(disposition)
 }

@@ -1,11 +1,11 @@
-//! Families of request header fields that concern the caller and not the call: its network, its traces, its identity, its
-//! credentials. They are known by how names begin or end, so that a product's next field is covered too.
+//! Families of request header fields that concern the caller and not the call: its network, traces, identity and credentials.
+//! Patterns match the beginning or end of names, so they also cover fields that a product adds later.
 //!
-//! A pattern is written as in `docs/requests.md`: `x-envoy-*` is `x-envoy` and whatever begins with `x-envoy-`, `x-dynatrace*` is
-//! whatever begins so, `*-client-ip` is `client-ip` and whatever ends in `-client-ip`; others are whole names. Names are compared with
-//! each separator, and each row of them, read as one `-`: CGI, WSGI and their kind give `X_Real.IP` and `X-Real-IP` one name.
+//! Patterns are written as in `docs/requests.md`: `x-envoy-*` matches `x-envoy` and names that begin with `x-envoy-`; `x-dynatrace*` matches
+//! names that begin with `x-dynatrace`; `*-client-ip` matches `client-ip` and names that end in `-client-ip`; other patterns match one name.
+//! Names are compared with each run of separators read as one `-`, because CGI and WSGI map `X_Real.IP` and `X-Real-IP` to one name.
 //!
-//! Deliberately absent: a name that callers or the vendor's API use for themselves, such as `x-request-id`, `x-correlation-id` or
+//! Deliberately absent: names that callers or the vendor's API use themselves, such as `x-request-id`, `x-correlation-id` or
 //! `idempotency-key`.
 
 mod known;
@@ -17,27 +17,27 @@ use table::FAMILIES;
 
 pub(super) use known::KNOWN_NAMES;
 
-/// What a field concerns.
+/// What a header field concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum HeaderFamily {
-    /// The connection that it came on (RFC 9110, 7.6.1), or the message as this proxy reads it.
+    /// The connection (RFC 9110, 7.6.1), or the framing of the message.
     Message,
-    /// What the proxy itself adds.
+    /// Credentials that the proxy adds itself.
     Injected,
-    /// Another method, target or host than those of the request line.
+    /// A method, target or host that overrides the one of the request.
     Override,
-    /// The caller's address, its proxies, meshes, clouds and content delivery networks.
+    /// The caller's address, proxies, meshes, clouds and content delivery networks.
     Network,
     /// The caller's traces.
     Trace,
-    /// Who the caller is.
+    /// The caller's identity.
     Identity,
-    /// What the caller proves that with, or opens other services with.
+    /// The caller's credentials, for itself or for other services.
     Credentials,
 }
 
 impl HeaderFamily {
-    /// The family's name, in logs.
+    /// The family's name in logs.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Message => "message",
@@ -50,24 +50,24 @@ impl HeaderFamily {
         }
     }
 
-    /// Whether an operator may have one of its names forwarded.
+    /// Whether an operator may list names of the family in `headers.forward`.
     pub(super) fn can_be_forwarded(self) -> bool {
         !matches!(self, Self::Message | Self::Injected | Self::Override)
     }
 }
 
-/// What is known of a name.
+/// The pattern that matches a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Match {
-    /// The family that the name belongs to.
+    /// The family of the pattern.
     pub(super) family: HeaderFamily,
-    /// The pattern, as it stands in the table.
+    /// The pattern, as written in the table.
     pub(super) pattern: &'static str,
-    /// The number of the pattern, from 0.
+    /// The index of the pattern in [`patterns`].
     pub(super) number: usize,
 }
 
-/// How many patterns there are.
+/// The number of patterns.
 pub(super) const COUNT: usize = {
     let (mut count, mut family) = (0, 0);
     while family < FAMILIES.len() {
@@ -77,14 +77,14 @@ pub(super) const COUNT: usize = {
     count
 };
 
-/// Every pattern with its family, in the order in which they count.
+/// Every pattern with its family, in order of precedence.
 pub(super) fn patterns() -> impl Iterator<Item = (HeaderFamily, &'static str)> {
     FAMILIES.iter().flat_map(|(family, patterns)| patterns.iter().map(|pattern| (*family, *pattern)))
 }
 
-/// `name`, which is in lower case, as it is compared: each row of separators is one `-`, and none stands at an end.
+/// `name`, which is in lower case, in the form that is compared: each run of separators is one `-`, and none is at either end.
 ///
-/// Nothing is allocated for a name that is so already, as nearly all are.
+/// Allocates nothing for a name that already has this form, as nearly all names do.
 pub(super) fn normalized(name: &str) -> Cow<'_, str> {
     let mut before = b'-';
     let is_normalized = name.bytes().all(|byte| {
@@ -106,29 +106,29 @@ pub(super) fn normalized(name: &str) -> Cow<'_, str> {
     Cow::Owned(normalized)
 }
 
-/// The first pattern that holds for `name`, which is [`normalized`].
+/// The first pattern that matches `name`, which is [`normalized`].
 pub(super) fn find(name: &str) -> Option<Match> {
     INDEX.find(name.as_bytes())
 }
 
-/// Built at the first request: some hundred patterns, of which each name is compared with a few.
+/// Built on the first request. It reduces the several hundred patterns to the few that each name is compared with.
 static INDEX: LazyLock<PatternIndex> = LazyLock::new(PatternIndex::new);
 
-/// The patterns by a byte that every name has for which they hold.
+/// The patterns, indexed by a byte that every matching name has.
 struct PatternIndex {
-    /// By the first byte, or that after `x-`.
+    /// Indexed by the first byte, or by the byte after `x-`.
     heads: [Bucket; 2 * CLASSES],
-    /// By the last byte.
+    /// Indexed by the last byte.
     tails: [Bucket; CLASSES],
 }
 
-/// Letters, digits, and the rest.
+/// Letters, digits, and all other bytes.
 const CLASSES: usize = 26 + 10 + 1;
 
-/// Patterns that share a byte.
+/// Patterns that share the indexed byte.
 #[derive(Default)]
 struct Bucket {
-    /// A bit for each byte that one of them has next to that.
+    /// A [`bit`] for each byte that follows the indexed byte in one of the patterns (in `tails`: precedes it).
     seconds: u64,
     entries: Vec<PatternEntry>,
 }
@@ -144,11 +144,11 @@ struct PatternEntry {
 enum MatchKind {
     /// The text alone.
     Exact,
-    /// The text, alone or before a `-`.
+    /// The text, alone or followed by a `-`.
     WordPrefix,
     /// Any name that begins with the text.
     Prefix,
-    /// The text, alone or behind a `-`.
+    /// The text, alone or preceded by a `-`.
     WordSuffix,
 }
 
@@ -167,7 +167,7 @@ impl PatternIndex {
             };
             let bucket =
                 if kind == MatchKind::WordSuffix { &mut index.tails[bucket] } else { &mut index.heads[bucket] };
-            // A text of one byte says nothing of the next.
+            // A text of one byte matches any next byte.
             bucket.seconds |= second.map_or(u64::MAX, bit);
             bucket.entries.push(PatternEntry { text, kind, found });
         }
@@ -218,7 +218,7 @@ fn parse(pattern: &'static str) -> (&'static [u8], MatchKind) {
     (text.as_bytes(), kind)
 }
 
-/// The bucket that the beginning of `name` belongs to, and the byte after the one that says so.
+/// The bucket for the beginning of `name`, and the byte after the indexed one.
 fn head(name: &[u8]) -> (usize, Option<u8>) {
     match name {
         [b'x', b'-', first, rest @ ..] => (CLASSES + class(*first), rest.first().copied()),
@@ -227,7 +227,7 @@ fn head(name: &[u8]) -> (usize, Option<u8>) {
     }
 }
 
-/// The same for the end of `name`.
+/// The bucket for the end of `name`, and the byte before the indexed one.
 fn tail(name: &[u8]) -> (usize, Option<u8>) {
     match name {
         [rest @ .., last] => (class(*last), rest.last().copied()),
@@ -243,7 +243,7 @@ fn class(byte: u8) -> usize {
     }
 }
 
-/// One of 64 bits for `byte`. Two bytes that share one cost a comparison, no more.
+/// One of 64 bits for `byte`. If two bytes share a bit, the cost is only a superfluous comparison.
 fn bit(byte: u8) -> u64 {
     1 << (byte & 63)
 }

@@ -1,9 +1,8 @@
-//! Which header fields pass, in both directions: pure functions on header maps.
+//! Strips header fields from requests, responses and webhooks: pure functions on header maps.
 //!
-//! Upwards, everything goes that belongs to the caller's connection, that could pass for one of our credentials, or that concerns the
-//! caller and not the call (`header_families` beside this). Downwards, everything goes that belongs to the upstream's
-//! connection or is named like what we inject. Names are compared with every separator read as `-`, since many servers take one for the
-//! other.
+//! Requests lose fields that belong to the caller's connection, that could be mistaken for the proxy's credentials, or that concern the
+//! caller and not the call (`header_families`). Responses lose fields that belong to the upstream's connection, or that have the name of an
+//! injected field. Names are compared with every separator read as `-`, because many servers treat separators alike.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::message::fields;
 
-/// Fields that most requests have and that are in no family, known without a look at their names.
+/// Common request fields that are in no family, to skip the search by name.
 const COMMON: [HeaderName; 8] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -29,17 +28,17 @@ const COMMON: [HeaderName; 8] = [
     header::USER_AGENT,
 ];
 
-/// The names that the configuration has a say in.
+/// The configured additions to, and exceptions from, the families.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderRules {
-    /// The header fields that are injected, as they are compared: nothing of these names passes either way.
+    /// The normalized names of the injected header fields, which are stripped in both directions.
     injected: Vec<String>,
-    /// Names of families that are forwarded all the same.
+    /// Fields that are forwarded although they belong to a family.
     forwarded: Vec<HeaderName>,
 }
 
 impl HeaderRules {
-    /// Keeps back what is named like `injected`, however it is spelt, and lets `forwarded` through, spelt as it is.
+    /// Strips the names `injected` in any spelling, and forwards the names `forwarded` in exactly this spelling.
     pub fn new(injected: &[HeaderName], forwarded: &[HeaderName]) -> Self {
         let injected = injected.iter().map(|name| normalized(name.as_str()).into_owned()).collect();
         Self { injected, forwarded: forwarded.to_vec() }
@@ -54,21 +53,21 @@ impl HeaderRules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotForwardable {
     /// The proxy adds a field of this name.
-    #[error("is one that the proxy adds itself: what a caller sends under this name is never forwarded")]
+    #[error("is one that the proxy adds itself; a caller's value is never forwarded")]
     Injected,
-    /// The field belongs to one connection or frames a message.
-    #[error("belongs to the caller's connection or frames a message, so it cannot be forwarded")]
+    /// The field is connection-specific or frames a message.
+    #[error("belongs to the caller's connection or frames a message; it cannot be forwarded")]
     Message,
-    /// The field changes which call a server sees.
-    #[error("can change the method or the target of a call, past the policy")]
+    /// The field overrides the method or target of the call.
+    #[error("can change the method or target of a call and so bypass the policy")]
     Override,
 }
 
-/// Checks that `name` is one that an operator may have forwarded, when fields named `injected` are added.
+/// Checks that an operator may list `name` in `headers.forward`, if fields named `injected` are added.
 ///
 /// # Errors
 ///
-/// Why it is none.
+/// Why `name` cannot be forwarded.
 pub fn check_forward(name: &HeaderName, injected: &[HeaderName]) -> Result<(), NotForwardable> {
     let text = normalized(name.as_str());
     if HeaderRules::new(injected, &[]).is_injected(&text) {
@@ -84,12 +83,12 @@ pub fn check_forward(name: &HeaderName, injected: &[HeaderName]) -> Result<(), N
     }
 }
 
-/// The family that keeps fields of this name back, if any does, whatever the configuration says.
+/// The family that strips fields of this name by default, if there is one.
 pub fn family(name: &HeaderName) -> Option<&'static str> {
     find(&normalized(name.as_str())).map(|found| found.family.as_str())
 }
 
-/// Removes from the request what must not reach the upstream.
+/// Removes from the request the fields that must not reach the upstream.
 ///
 /// # Errors
 ///
@@ -100,7 +99,7 @@ pub fn strip_request<B>(rules: &HeaderRules, exchange: &mut Exchange<B>) -> Resu
         && !request.headers().contains_key(header::CONTENT_LENGTH)
         && !request.headers().contains_key(header::TRANSFER_ENCODING);
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    // Here already, like `Connection` in `strip`.
+    // Removed before the search, like `Connection` in `strip`.
     request.headers_mut().remove(header::HOST);
     let mut has_credentials = false;
     strip(request.headers_mut(), |name, text| {
@@ -122,22 +121,22 @@ pub fn strip_request<B>(rules: &HeaderRules, exchange: &mut Exchange<B>) -> Resu
         exchange.record.set_sent_credentials();
     }
     if is_chunked {
-        // RFC 9112, 6.3: a length beside it is wrong. Requests with both are refused long before.
+        // RFC 9112, 6.3: Transfer-Encoding overrides Content-Length. `malformed` rejects requests with both; this is a second check.
         request.headers_mut().remove(header::CONTENT_LENGTH);
-        // Ours, for our connection: without it the client takes a GET of unknown length for one without a body.
+        // For the upstream connection: without the field, the client takes a GET of unknown length for one without a body.
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if lacks_length {
-        // The vendor refuses a POST whose length it is not told; a request without either field has no body.
+        // A request without either field has no body. The vendor rejects a POST without Content-Length.
         request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     Ok(())
 }
 
-/// Removes from a response what must not reach the caller.
+/// Removes from a response the fields that must not reach the caller.
 pub fn strip_response(rules: &HeaderRules, headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
-        // RFC 9112, 6.3: with both, the length is wrong; passed on, it would cut the response short.
+        // RFC 9112, 6.3: Transfer-Encoding overrides Content-Length. A wrong length, if forwarded, would truncate the response.
         headers.remove(header::CONTENT_LENGTH);
     }
     strip(headers, |_, text| {
@@ -152,11 +151,11 @@ pub fn strip_response(rules: &HeaderRules, headers: &mut HeaderMap) {
     });
 }
 
-/// Says on a webhook that the proxy has verified its signature.
+/// Marks a webhook as verified by the proxy.
 pub(super) const X_FINICITY_PROXY_VERIFIED: HeaderName = HeaderName::from_static("x-finicity-proxy-verified");
 
-/// Removes from a webhook what belongs to the connection that it came on, what could pass for the proxy's word, and what names another
-/// method or target: only the body is signed.
+/// Removes from a webhook the fields that belong to the vendor's connection, that could be mistaken for the proxy's, or that override method
+/// or target. Only the body is signed, so these could be forged.
 pub(super) fn strip_webhook(headers: &mut HeaderMap) {
     headers.remove(header::HOST);
     headers.remove(header::CONTENT_LENGTH);
@@ -166,20 +165,19 @@ pub(super) fn strip_webhook(headers: &mut HeaderMap) {
     });
 }
 
-/// Removes the fields that `Connection` names and those for which `is_stripped` holds: it is given the name, and the name as it is
-/// compared.
+/// Removes the fields that `Connection` names, and those for which `is_stripped` returns true. It gets the name and the normalized name.
 fn strip(headers: &mut HeaderMap, mut is_stripped: impl FnMut(&HeaderName, &str) -> bool) {
     for name in named_by_connection(headers) {
         headers.remove(name);
     }
-    // Nearly every message has it, and each name that is found below is allocated.
+    // Nearly every message has this field, and each name that is collected below is allocated.
     headers.remove(header::CONNECTION);
     let predicate = |name: &&HeaderName| {
         if COMMON.contains(name) {
             return false;
         }
         let text = normalized(name.as_str());
-        // A second length, for a server that takes one separator for the other.
+        // Another spelling, which a server that treats separators alike takes for a second length. `COMMON` has the real field.
         text == "content-length" || is_stripped(name, &text)
     };
     let stripped: Vec<HeaderName> = headers.keys().filter(predicate).cloned().collect();
@@ -188,8 +186,8 @@ fn strip(headers: &mut HeaderMap, mut is_stripped: impl FnMut(&HeaderName, &str)
     }
 }
 
-/// Logs that a field was not forwarded, once for each name while the process lives: for a well-known one its name, for others the
-/// pattern. What a caller wrote is never repeated: it can have any name of a family, and any number of them.
+/// Logs that a field was not forwarded, once per name in the lifetime of the process. Logs a well-known name, or else the pattern, and never
+/// the caller's spelling: callers can send any number of names of a family.
 #[cold]
 fn log_stripped(found: Match, name: &str) {
     const NAMES: usize = KNOWN_NAMES.len() + header_families::COUNT;
@@ -200,12 +198,12 @@ fn log_stripped(found: Match, name: &str) {
     };
     if found.family != HeaderFamily::Message && !REPORTED[number].swap(true, Relaxed) {
         let family = found.family.as_str();
-        debug!(header, family, "a header field of the caller was not forwarded; headers.forward lets one through");
+        debug!(header, family, "caller's header field not forwarded; add its name to headers.forward to forward it");
     }
 }
 
-/// The fields that `Connection` names, but for those that its usual values name and that are stripped anyway, and for the
-/// length of the message, which is everybody's to know (RFC 9110, 7.6.1).
+/// The fields that `Connection` names. Skips its usual values, which name no field or one that is stripped anyway, and `Content-Length`,
+/// which must not be a connection option because every recipient needs it (RFC 9110, 7.6.1).
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     fields::list(headers, &header::CONNECTION)
         .filter(|option| !option.eq_ignore_ascii_case(b"close") && !option.eq_ignore_ascii_case(b"keep-alive"))

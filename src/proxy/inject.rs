@@ -1,8 +1,8 @@
-//! The layer that this proxy exists for: it adds the credentials to a request.
+//! Adds the proxy's credentials to a request.
 //!
-//! It reads the token once. While a usable one is there, nothing is waited for and nothing allocated; otherwise the request
-//! waits, briefly and in bounded company, for the refresher to bring one. A request that is sent once more has the credentials of
-//! the try before in it, which go first: those of another scheme have another name.
+//! The layer reads the token once. While there is a usable token, nothing waits and nothing is allocated. Otherwise the request waits for
+//! the refresher to obtain one; the time and the number of waiting requests are limited. A resent request still has the credentials of the
+//! earlier attempt; they are removed first, because those of another scheme have other names.
 
 use std::{
     pin::Pin,
@@ -28,13 +28,13 @@ pub(super) struct InjectLayer(Arc<Injector>);
 #[derive(Debug)]
 struct Injector {
     token: TokenReader,
-    /// All names that credentials may have, whatever their scheme.
+    /// All names of credential fields, of any scheme.
     credential_names: Vec<HeaderName>,
     extra_headers: ExtraHeaders,
 }
 
-/// The names under which some of the vendor's operations are described to take App Key and token besides its usual ones. The vendor's own
-/// client sends both pairs.
+/// The names under which some of the vendor's operations are documented to take App Key and token, in addition to the usual names. The
+/// vendor's own client sends both pairs.
 const EXTRA_NAMES: [HeaderName; 2] = [HeaderName::from_static("app-key"), HeaderName::from_static("app-token")];
 
 impl InjectLayer {
@@ -83,7 +83,7 @@ where
             let token = &waiting.token;
             token.wait().await.map_err(|missing| Error::without_token(missing, token.unresolved_error().as_deref()))
         });
-        // The service that was polled ready is the one to call; the clone takes its place.
+        // `poll_ready` reserved this instance, so call it and leave the clone in its place.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
         InjectFuture::Waiting { wait, since: Instant::now(), call: Some(Box::new((inner, exchange, injector))) }
@@ -95,7 +95,7 @@ type TokenFuture = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + Send
 pin_project! {
     #[project = InjectProjection]
     pub(super) enum InjectFuture<S, B, F> {
-        // What it waits with is on the heap, so that a request that does not wait has no room for it.
+        // Boxed, so that the future of a request that does not wait stays small.
         Waiting { wait: TokenFuture, since: Instant, call: Option<Box<(S, Exchange<B>, Arc<Injector>)>> },
         Calling { #[pin] inner: F },
     }
@@ -128,7 +128,7 @@ impl Injector {
     fn inject<B>(&self, exchange: &mut Exchange<B>, token: &Token) {
         let headers = exchange.request.headers_mut();
         if exchange.record.token_version().is_some() {
-            // What the try before carried goes: what gets no other value now is taken out.
+            // Remove the credentials of the earlier attempt that are not overwritten below.
             let stale =
                 self.credential_names.iter().filter(|name| token.headers().iter().all(|(current, _)| current != *name));
             stale.for_each(|name| drop(headers.remove(name)));
@@ -138,7 +138,7 @@ impl Injector {
                 headers.insert(name, value.clone());
             }
         }
-        // Last, since a configured name may be one of those.
+        // Last, because a configured name may be one of `EXTRA_NAMES`.
         for (name, value) in token.headers() {
             headers.insert(name, value.clone());
         }
@@ -163,7 +163,7 @@ mod tests {
     const NAMED: &str = "/data-sharing-consents";
     const OTHER: &str = "/aggregation/v1/customers";
 
-    /// The fields `App-Key` and `App-Token` of a request that is sent with a token in `token_name`, after one that had `sent_before`.
+    /// The fields `App-Key` and `App-Token` of a request that is sent with a token in `token_name`. If `sent_before`, it is a resend.
     async fn extra_fields(
         extra_headers: ExtraHeaders,
         token_name: HeaderName,
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn partner_credentials_are_sent_under_both_names_where_that_applies() {
+    async fn partner_credentials_are_sent_under_both_names_if_enabled() {
         let partner = || HeaderName::from_static("finicity-app-token");
         for (extra_headers, path, applies) in [
             (ExtraHeaders::Auto, NAMED, true),
@@ -215,14 +215,14 @@ mod tests {
                     }
                 );
                 let bearer = extra_fields(extra_headers, header::AUTHORIZATION, path, sent_before).await;
-                assert_eq!(bearer, [None, None], "an OAuth 2.0 token goes nowhere else");
+                assert_eq!(bearer, [None, None], "an OAuth 2.0 token is sent in no other field");
             }
         }
     }
 
     #[tokio::test]
-    async fn a_configured_name_of_the_second_pair_holds_its_own_value() {
-        // Australia's name for the token.
+    async fn a_configured_name_in_the_second_pair_keeps_its_value() {
+        // The name of the token field in Australia.
         let fields = extra_fields(ExtraHeaders::Always, EXTRA_NAMES[1].clone(), OTHER, false).await;
         assert_eq!(fields, ["key", "token"].map(|value| Some(HeaderValue::from_static(value))));
     }

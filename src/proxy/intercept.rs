@@ -1,6 +1,6 @@
-//! Forwards a request, answers it here, or rejects it, by [`request_target::classify`] and the operator's [`Policy`].
+//! Forwards a request, responds to it locally, or rejects it, by [`request_target::classify`] and the operator's [`Policy`].
 //!
-//! A request that is forwarded costs nothing more than these checks.
+//! A forwarded request costs only these checks.
 
 mod token_format;
 mod token_request;
@@ -60,17 +60,17 @@ impl InterceptLayer {
 }
 
 impl Interceptor {
-    /// Checks the request against the operator's policy and the day's budget.
+    /// Checks the request against the operator's policy and the daily billing budget.
     ///
     /// # Errors
     ///
-    /// Those of both.
+    /// Those of [`check_policy`](Self::check_policy) and [`check_budget`](Self::check_budget).
     fn admit<B>(&self, exchange: &Exchange<B>) -> Result<Option<Reservation>, Error> {
         self.check_policy(exchange)?;
         self.check_budget(exchange)
     }
 
-    /// Checks the request against the operator's policy, and records a denial in either mode.
+    /// Checks the request against the operator's policy. Records a denial in both modes.
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ impl Interceptor {
 }
 
 impl Interceptor {
-    /// Takes the part of the day's budget that the request needs, if it needs one, and records that there is none left.
+    /// Reserves one call of the daily budget for a billable request. Records a denial if the budget is spent.
     ///
     /// # Errors
     ///
@@ -148,22 +148,20 @@ where
             Ok(RequestAction::Options) => InterceptFuture::Done { result: Some(Ok(options_response())) },
             Ok(RequestAction::TokenRequest(shape)) => {
                 let interceptor = Arc::clone(&self.interceptor);
-                InterceptFuture::Answered {
+                InterceptFuture::Local {
                     inner: Box::pin(async move { token_request::respond(&interceptor.token, shape, exchange).await }),
                 }
             }
             Ok(RequestAction::WebhookVerification) => {
                 let interceptor = Arc::clone(&self.interceptor);
-                InterceptFuture::Answered {
-                    inner: Box::pin(async move { interceptor.webhooks.respond(exchange).await }),
-                }
+                InterceptFuture::Local { inner: Box::pin(async move { interceptor.webhooks.respond(exchange).await }) }
             }
             Err(error) => InterceptFuture::Done { result: Some(Err(error)) },
         }
     }
 }
 
-/// The response to `OPTIONS`.
+/// The local response to `OPTIONS`.
 fn options_response() -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::full(Bytes::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -171,29 +169,23 @@ fn options_response() -> Response<ResponseBody> {
     response
 }
 
-/// The response to a request that the policy denies.
+/// The error of a request that the policy denies.
 fn denial_error(denial: Denial) -> Error {
     let (code, detail) = match denial {
-        Denial::Denied => {
-            (Code::RouteDenied, "The operator of this proxy does not let this call through (policy.deny).")
+        Denial::Denied => (Code::RouteDenied, "Denied by the operator's policy (policy.deny)."),
+        Denial::Billable => {
+            (Code::RouteDenied, "Billable calls are denied by the operator's policy (policy.deny_billable).")
         }
-        Denial::Billable => (
-            Code::RouteDenied,
-            "The operator of this proxy lets no call through that may be billed (policy.deny_billable).",
-        ),
         Denial::BudgetSpent => (
             Code::BillingBudgetSpent,
-            "The day's budget of billable calls is spent, or calls under way hold what is left of it (policy.billable_per_day); the \
-                 next day of UTC has its own.",
+            "The daily budget of billable calls is spent, or reserved by calls in progress (policy.billable_per_day); it resets at \
+             00:00 UTC.",
         ),
-        Denial::NotAllowed => (
-            Code::RouteDenied,
-            "The operator of this proxy does not let this call through (policy.allow does not name it).",
-        ),
+        Denial::NotAllowed => (Code::RouteDenied, "Not allowed by the operator's policy (no match in policy.allow)."),
         Denial::Ambiguous => (
             Code::BadRequest,
-            "This proxy has rules for paths, so a path must be plain: ASCII, no empty segment, no slash at the end, no encoded \
-                 or other separator.",
+            "The operator's policy requires a plain path: ASCII only, no empty segment, no trailing slash, no encoded or alternative \
+             separator.",
         ),
     };
     Error::new(code, detail)
@@ -203,7 +195,7 @@ pin_project! {
     #[project = InterceptProjection]
     pub(super) enum InterceptFuture<F> {
         Forwarded { #[pin] inner: F, reservation: Option<Reservation> },
-        Answered { inner: Pin<Box<dyn Future<Output = ResponseResult> + Send>> },
+        Local { inner: Pin<Box<dyn Future<Output = ResponseResult> + Send>> },
         Done { result: Option<ResponseResult> },
     }
 }
@@ -222,7 +214,7 @@ impl<F: Future<Output = ResponseResult>> Future for InterceptFuture<F> {
                 }
                 Poll::Ready(result)
             }
-            InterceptProjection::Answered { inner } => inner.as_mut().poll(cx),
+            InterceptProjection::Local { inner } => inner.as_mut().poll(cx),
             InterceptProjection::Done { result } => Poll::Ready(result.take().expect("polled after it was ready")),
         }
     }

@@ -1,4 +1,4 @@
-//! Refuses a request of which the connection found that it has more than one reading, or is too large.
+//! Rejects a request that the connection found to be malformed, ambiguous, too large or incomplete.
 
 use super::{
     error::{Code, Error},
@@ -6,12 +6,11 @@ use super::{
 };
 use crate::message::framing::{FramingFault, HeadLimits, HeadPart};
 
-/// Lets a request through with which nothing is wrong. The connection leaves what is wrong in the request's extensions, where
-/// no caller can put anything.
+/// Passes a request without a [`FramingFault`]. The connection puts the fault into the request's extensions, which no caller can set.
 ///
 /// # Errors
 ///
-/// What is wrong. Nothing more is read from the connection, so the answer says that it closes.
+/// The error of the fault. Nothing more is read from the connection, so the response closes it.
 pub(super) fn check<B>(limits: HeadLimits, exchange: &mut Exchange<B>) -> Result<(), Error> {
     match exchange.request.extensions().get::<FramingFault>() {
         None => Ok(()),
@@ -24,68 +23,71 @@ fn error(fault: FramingFault, limits: HeadLimits) -> Error {
     let (code, detail) = match fault {
         FramingFault::InvalidByte { part, byte, offset } => return invalid_byte(part, byte, offset),
         FramingFault::FieldLine(number) => {
-            let detail = format!("Header field {number} is not a name, a colon and a value.");
+            let detail = format!("Header field {number} is not of the form \"name: value\".");
             return Error::new(Code::BadRequest, detail);
         }
         FramingFault::LengthAndCoding => {
-            (Code::BadRequest, "The request has both Content-Length and Transfer-Encoding; send one of them.")
+            (Code::BadRequest, "The request has both Content-Length and Transfer-Encoding; send only one.")
         }
-        FramingFault::Length => (Code::BadRequest, "Content-Length must be one decimal number, in one header field."),
-        FramingFault::Coding => (Code::BadRequest, "Transfer-Encoding can only be \"chunked\", and only in HTTP/1.1."),
-        FramingFault::UnsupportedCoding => {
-            (Code::NotImplemented, "No transfer coding but \"chunked\" is supported; use Content-Encoding to compress.")
+        FramingFault::Length => {
+            (Code::BadRequest, "Content-Length must be a single decimal number in a single header field.")
         }
-        FramingFault::Fragment => (
-            Code::BadRequest,
-            "The request target has a fragment; leave out \"#\" and what follows, or encode it as %23.",
+        FramingFault::Coding => (Code::BadRequest, "Transfer-Encoding must be \"chunked\", and requires HTTP/1.1."),
+        FramingFault::UnsupportedCoding => (
+            Code::NotImplemented,
+            "Only the transfer coding \"chunked\" is supported; use Content-Encoding for compression.",
         ),
+        FramingFault::Fragment => {
+            (Code::BadRequest, "The request target has a fragment; remove it, or encode \"#\" as %23.")
+        }
         FramingFault::TargetTooLong => {
-            let detail = format!("The request target is longer than limits.target_bytes, {target_bytes} bytes.");
+            let detail = format!("The request target exceeds limits.target_bytes ({target_bytes} bytes).");
             return Error::new(Code::TargetTooLong, detail);
         }
         FramingFault::HeadersTooLarge => {
             let detail = format!(
-                "There are more header fields than limits.headers, {headers}, or they are larger than limits.header_bytes, \
-                 {header_bytes} bytes."
+                "The header exceeds limits.headers ({headers} fields) or limits.header_bytes ({header_bytes} bytes)."
             );
             return Error::new(Code::HeadersTooLarge, detail);
         }
         FramingFault::HeadTimeout => (
             Code::RequestTimeout,
-            "The head of the request was not complete within limits.header_timeout; send it at once.",
+            "The request head was not complete within limits.header_timeout; send it without delay.",
         ),
         FramingFault::HeadEvicted => (
             Code::RequestTimeout,
-            "The head of the request was not complete when its place was needed for others; send it at once.",
+            "The request head was not complete when the connection was evicted to make room for others; send it without delay.",
         ),
         FramingFault::RequestLine => {
-            (Code::BadRequest, "The request line must be a method, a target and HTTP/1.1, with one space between them.")
+            (Code::BadRequest, "The request line must be a method, a target and HTTP/1.1, separated by single spaces.")
         }
-        FramingFault::Version => (Code::BadRequest, "The request must be in HTTP/1.1 or HTTP/1.0."),
-        FramingFault::Target => (Code::BadRequest, "The request target must be a path, with one slash at its start."),
-        // It comes after the head, when the request is on its way already.
-        FramingFault::Chunk => (Code::BadRequest, "The request body broke off."),
+        FramingFault::Version => (Code::BadRequest, "The request must use HTTP/1.1 or HTTP/1.0."),
+        FramingFault::Target => {
+            (Code::BadRequest, "The request target must be a path that starts with a single slash.")
+        }
+        // Occurs only after the head, when this check has passed.
+        FramingFault::Chunk => (Code::BadRequest, "The request body is incomplete."),
     };
     Error::new(code, detail)
 }
 
-/// The error for a `byte` that `part` must not have. The byte is all that the response shows of the request.
+/// The error for a `byte` that is not allowed in `part`. The response shows nothing else of the request.
 fn invalid_byte(part: HeadPart, byte: u8, offset: usize) -> Error {
     let shown = match byte {
-        b' ' => "a space".to_owned(),
-        0x21..=0x7e => format!("the character {}", char::from(byte)),
-        _ => format!("the byte 0x{byte:02x}"),
+        b' ' => "space".to_owned(),
+        0x21..=0x7e => format!("character {}", char::from(byte)),
+        _ => format!("byte 0x{byte:02x}"),
     };
     let detail = match part {
-        HeadPart::Method => format!("The method has {shown} at offset {offset}, which no method may have."),
+        HeadPart::Method => format!("Invalid method: {shown} at offset {offset}."),
         HeadPart::Target => {
-            format!("The request target has {shown} at offset {offset}; percent-encode it as %{byte:02X}.")
+            format!("Invalid request target: {shown} at offset {offset}; percent-encode it as %{byte:02X}.")
         }
         HeadPart::FieldName(number) => {
-            format!("The name in header field {number} has {shown} at offset {offset}, which no field name may have.")
+            format!("Invalid name of header field {number}: {shown} at offset {offset}.")
         }
         HeadPart::FieldValue(number) => {
-            format!("Header field {number} has {shown} at offset {offset}, which no field value may have.")
+            format!("Invalid value of header field {number}: {shown} at offset {offset}.")
         }
     };
     Error::new(Code::BadRequest, detail)
@@ -101,7 +103,7 @@ mod tests {
     use crate::proxy::Record;
 
     #[test]
-    fn a_fault_is_an_error_and_nothing_else_is() {
+    fn only_a_framing_fault_is_an_error() {
         let code = |fault: Option<FramingFault>| {
             let mut request = Request::new(());
             fault.into_iter().for_each(|fault| assert!(request.extensions_mut().insert(fault).is_none()));

@@ -1,6 +1,6 @@
-//! The outermost layer: it names a request, times it, and says in one log line and in the metrics how it ended.
+//! The outermost layer: assigns the request id, measures the duration, and reports the outcome in one access log line and in the metrics.
 //!
-//! A request ends when its answer's body has been taken whole, or when it is dropped before that.
+//! A request ends when its response body has been read to its end, or is dropped earlier.
 
 use std::{
     convert::Infallible,
@@ -30,7 +30,7 @@ pub(super) struct ObserveLayer {
 }
 
 impl ObserveLayer {
-    /// For requests that come in by `transport`.
+    /// For requests that arrive over `transport`.
     pub(super) fn new(transport: Transport, metrics: Arc<Metrics>) -> Self {
         for denial in Denial::ALL {
             metrics.init_policy_denial(denial.as_str());
@@ -92,7 +92,7 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Infallible>>> Future for 
         let error_body_length = vendor_code::expected_length(&guard.record, &response);
         response.headers_mut().insert(X_REQUEST_ID, guard.record.id().clone());
         Poll::Ready(Ok(response.map(|body| {
-            // A body without bytes, and any in answer to HEAD, is never polled.
+            // hyper never polls an empty body, or the body of a response to HEAD.
             let nothing_to_send = body.is_end_stream() || *guard.record.method() == Method::HEAD;
             guard.outcome = if nothing_to_send { Outcome::Complete } else { Outcome::Aborted };
             ObservedBody { inner: body, guard, error_body_length }
@@ -100,12 +100,12 @@ impl<F: Future<Output = Result<Response<ResponseBody>, Infallible>>> Future for 
     }
 }
 
-/// An answer's body that notes its end.
+/// A response body that records its outcome.
 #[derive(Debug)]
 pub struct ObservedBody {
     inner: ResponseBody,
     guard: RequestGuard,
-    /// The length of the body, while it may be an error with a code in it.
+    /// The length of the body while it may hold a vendor error code.
     error_body_length: Option<u64>,
 }
 
@@ -144,15 +144,15 @@ impl Body for ObservedBody {
 /// How a request ended.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
-    /// The answer was taken whole.
+    /// The whole response was read.
     Complete,
-    /// The caller went away before that.
+    /// The client disconnected earlier.
     Aborted,
-    /// The upstream broke off in the middle of its answer; the caller saw a broken transfer.
+    /// The upstream's response body failed, so the client got an incomplete response.
     Truncated,
 }
 
-/// Writes the access line and counts the request, whenever and however it ends: by being dropped.
+/// Writes the access log line and counts the request when dropped, however the request ended.
 #[derive(Debug)]
 struct RequestGuard {
     record: Arc<Record>,
@@ -238,7 +238,7 @@ impl RequestGuard {
     }
 }
 
-/// The method, if it is a registered one; a caller may send any word.
+/// The method if it is a well-known one, or else `_OTHER`: a client can send any token as a method.
 fn known_method(method: &Method) -> &str {
     match *method {
         Method::GET

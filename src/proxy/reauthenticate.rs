@@ -1,8 +1,8 @@
-//! A token that the upstream refuses is replaced, and the request sent once more.
+//! Replaces a token that the upstream refuses, and resends the request once.
 //!
-//! When a 401 comes back that is about the token ([`refused_token`]), the refresher is asked for a newer token, and the request
-//! (`ReplayBuffer`) goes down the rest of the stack again, once. Every other answer passes untouched, and so does a 401 when no
-//! newer token is to be had.
+//! If a 401 is about the token ([`refused_token`]), this layer requests a newer token from the refresher, and sends the request
+//! (`ReplayBuffer`) through the rest of the stack again. Every other response passes unchanged, and so does the 401 if no newer token
+//! is available in time.
 
 use std::{
     pin::Pin,
@@ -120,7 +120,7 @@ where
     S: Service<Exchange<ReplayBody<B>>, Response = Response<ResponseBody>, Error = Error>,
     B: Body<Data = Bytes> + Unpin,
 {
-    /// The result of a request whose `response` was a 401: that response, or the result of sending the request again.
+    /// The result of a request that got the 401 `response`: that response, or the result of the resend.
     async fn reauthenticate(mut self, response: Response<ResponseBody>) -> ResponseResult {
         let (parts, body) = response.into_parts();
         let (prefix, remainder) = peek(body).await;
@@ -133,13 +133,13 @@ where
         let Some(version) = self.record.token_version().filter(|_| token_refused) else { return Ok(relayed) };
         let metrics = &self.context.metrics;
         metrics.token_refused();
-        // It was refused for its token alone, so the upstream executed nothing of it.
+        // The upstream refused the token, so it did not execute the request.
         self.record.withdraw_attempt();
         let request = match with_new_token(&self.buffer, &self.context, version).await {
             Ok(request) => request,
             Err(outcome) => {
                 metrics.reauthenticated(outcome);
-                // The answer is the upstream's then, as for every other request that reached it.
+                // The upstream's 401 is relayed, so the request counts as one that reached the upstream.
                 self.record.begin_attempt();
                 return Ok(relayed);
             }
@@ -157,7 +157,7 @@ where
     }
 }
 
-/// Has the refused token of `version` replaced, and returns the request to send once more, or else what came of it.
+/// Replaces the refused token of `version`. Returns the request to resend, or why there is none.
 async fn with_new_token<B>(
     buffer: &Arc<ReplayBuffer<B>>,
     reauthenticator: &Reauthenticator,
@@ -165,18 +165,18 @@ async fn with_new_token<B>(
 ) -> Result<Request<ReplayBody<B>>, ReauthOutcome> {
     let Reauthenticator { control, wait, .. } = reauthenticator;
     if !buffer.is_complete() {
-        // This request cannot be sent again, but the next ones should have a better token.
+        // This request cannot be resent, but later ones need a new token.
         control.report_refused(version);
         return Err(ReauthOutcome::NotReplayable);
     }
     if !timeout(*wait, control.replace_refused(version)).await.unwrap_or(false) {
         return Err(ReauthOutcome::NoToken);
     }
-    // Only now: it ends the connection that an upload may still be under way on, with the answer to be relayed.
+    // Not earlier: this ends an upload that is still running on the connection, and with it the response that may have to be relayed.
     buffer.resend().ok_or(ReauthOutcome::NotReplayable)
 }
 
-/// Reads the start of `body`, up to the limit of what is examined; returns it and what follows it.
+/// Reads the start of `body`, until it exceeds the limit of what is examined. Returns the start and the remainder.
 async fn peek(mut body: ResponseBody) -> (Bytes, Remainder) {
     let mut prefix = BytesMut::new();
     while prefix.len() <= refused_token::MAX_BODY_BYTES {

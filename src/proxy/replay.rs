@@ -1,9 +1,10 @@
-//! A request that is kept while it goes its way, so that it can be sent once more.
+//! Buffers a request while it is sent, so that it can be resent.
 //!
-//! Its head comes here when it has been written, which costs nothing: with the credentials of that time, which the layers below take
-//! out again. The body stays here and is read through [`ReplayBody`], which keeps the chunks that go by, up to a limit,
-//! at the cost of a reference to each. One that is sent again begins with those, and goes on where they end; the one before
-//! it gets no more. So it does not matter how far the first had come, as long as everything it took was kept.
+//! Over HTTP/1.1 the head is moved into the buffer once it has been written, which costs nothing; over HTTP/2 it is cloned. It holds the
+//! credentials of that attempt; the layers below replace them on a resend. The body stays in the buffer and is read through [`ReplayBody`],
+//! which keeps a reference to each chunk, up to a limit. A resend first reads these chunks, then the rest of the body; the body of the
+//! earlier attempt fails from then on.
+//! So a resend is possible wherever the first attempt stopped, as long as every chunk that was read is buffered.
 
 use std::{
     error::Error as StdError,
@@ -21,36 +22,36 @@ use tower::Service;
 use super::{exchange::Exchange, record::Record};
 use crate::error_chain::BodyError;
 
-/// The most chunks of a body that are kept. Each costs a handle of 32 bytes and holds on to what it was read into, so that a body that
-/// drips in byte by byte would take many times its size.
+/// The maximum number of buffered chunks. Each costs a handle of 32 bytes and keeps its read buffer alive, so a body that arrives byte by
+/// byte would take many times its size.
 const MAX_CHUNKS: usize = 1024;
 
-/// What is needed to send a request again.
+/// The state of a request that can be resent.
 pub(super) struct ReplayBuffer<B>(Mutex<State<B>>);
 
 struct State<B> {
-    /// The head as it was sent last, once it was.
+    /// The head of the last attempt; `None` before it is sent.
     head: Option<Parts>,
-    /// The part of the caller's body that was not read.
+    /// The unread part of the caller's body.
     remaining: B,
     /// The chunks that were read.
     chunks: Vec<Bytes>,
-    /// The bytes that may still be buffered; `None` once a chunk was read and not buffered, or the body failed.
+    /// How many more bytes may be buffered; `None` once a chunk was read without being buffered, or the body failed.
     budget: Option<usize>,
-    /// The generation of the body that may read; each resend has the next one.
+    /// The generation of the [`ReplayBody`] that may read; a resend increments it.
     generation: u32,
-    /// Wakes the reader of that body.
+    /// Wakes the reader of that generation.
     waker: Option<Waker>,
 }
 
-/// The request is being sent again, by another way.
+/// A resend replaced the attempt that this body belongs to.
 #[derive(Debug, thiserror::Error)]
 #[error("the request is being sent again")]
 struct Superseded;
 
 impl<B> ReplayBuffer<B> {
-    /// The request to send instead of `request`, whose body begins with `read`: that is buffered already, whatever its size. Up to
-    /// `budget` bytes of the body, those included, are buffered as they are read.
+    /// Wraps `request` for sending. `read` is the part of its body that was already read; it is buffered whatever its size. The rest is
+    /// buffered as it is read, as long as the total does not exceed `budget` bytes.
     pub(super) fn wrap(request: Request<B>, read: Bytes, budget: usize) -> Request<ReplayBody<B>> {
         let (head, body) = request.into_parts();
         let budget = Some(budget.saturating_sub(read.len()));
@@ -62,7 +63,7 @@ impl<B> ReplayBuffer<B> {
         )
     }
 
-    /// Stores the head of the request that is being sent. Without it, the request cannot be sent again.
+    /// Stores the head of the request that is being sent. A resend needs it.
     pub(super) fn set_head(&self, head: Parts) {
         self.state().head = Some(head);
     }
@@ -72,8 +73,8 @@ impl<B> ReplayBuffer<B> {
         self.state().budget.is_some()
     }
 
-    /// The request to send again, if its head is stored, which this takes, and every chunk that was read is buffered. The body of the
-    /// request before it fails from then on.
+    /// The request to resend; `None` if no head is stored or a chunk that was read is not buffered. Takes the head. The body of the earlier
+    /// attempt fails from now on.
     pub(super) fn resend(self: &Arc<Self>) -> Option<Request<ReplayBody<B>>> {
         let mut state = self.state();
         state.budget?;
@@ -90,7 +91,7 @@ impl<B> ReplayBuffer<B> {
     }
 }
 
-/// What is needed to send a request once more, by a layer that decides from `context`.
+/// What a layer needs to resend a request; `context` is that layer's shared state.
 pub(super) struct Resend<S, B, T> {
     pub(super) service: S,
     pub(super) buffer: Arc<ReplayBuffer<B>>,
@@ -102,7 +103,7 @@ impl<S, B, T> Resend<S, B, T>
 where
     S: Service<Exchange<ReplayBody<B>>> + Clone,
 {
-    /// Sends the request of `exchange` on `service`, which was polled ready, and keeps what a resend needs.
+    /// Sends the request of `exchange` with `service`, which was polled ready, and returns what a resend needs.
     pub(super) fn send_first(
         service: &mut S,
         exchange: Exchange<ReplayBody<B>>,
@@ -127,14 +128,14 @@ impl<B> State<B> {
     }
 }
 
-/// Shows nothing of the request: it is a caller's.
+/// Shows nothing of the request, which is the caller's data.
 impl<B> fmt::Debug for ReplayBuffer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ReplayBuffer")
     }
 }
 
-/// A request body on its first way, or on a later one.
+/// The request body of one attempt.
 #[derive(Debug)]
 pub struct ReplayBody<B> {
     buffer: Arc<ReplayBuffer<B>>,
@@ -144,7 +145,7 @@ pub struct ReplayBody<B> {
 }
 
 impl<B> ReplayBody<B> {
-    /// The buffer of the request, which gets its [head](ReplayBuffer::set_head) when it is sent.
+    /// The buffer of the request. It needs the [head](ReplayBuffer::set_head) when the request is sent.
     pub(super) fn buffer(&self) -> Arc<ReplayBuffer<B>> {
         Arc::clone(&self.buffer)
     }
@@ -232,7 +233,7 @@ mod tests {
 
     type Caller = UnboundedSender<io::Result<Bytes>>;
 
-    /// A request of which up to `budget` bytes are buffered, and the sender of its body.
+    /// A request that buffers up to `budget` bytes, and the sender of its body.
     fn request(budget: usize) -> (Caller, Request<ReplayBody<Sent>>, Arc<ReplayBuffer<Sent>>) {
         let (caller, body) = unbounded_channel();
         let request = Request::post("/a?b=c").header("x", "y").body(Sent(body)).unwrap();
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_can_be_sent_again_as_long_as_all_that_was_read_was_kept() {
+    async fn a_request_can_be_resent_while_all_read_bytes_are_buffered() {
         for (budget, is_complete) in [(10, true), (9, false)] {
             let (caller, request, buffer) = request(budget);
             send(&caller, "01234");
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_before_is_sent_first_and_again_whatever_its_size() {
+    async fn bytes_read_before_wrapping_are_buffered_beyond_the_budget() {
         for (rest, is_complete) in [("", true), ("567", true), ("56789", false)] {
             let (caller, body) = unbounded_channel();
             if !rest.is_empty() {
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_not_being_sent_has_no_head_to_be_sent_again_with() {
+    async fn a_resend_needs_the_head_of_the_last_attempt() {
         let (_caller, _request, buffer) = request(10);
         let resent = buffer.resend().unwrap();
         assert!(buffer.resend().is_none());
@@ -308,17 +309,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_nobody_has_read_of_can_be_sent_whatever_its_size() {
+    async fn an_unread_body_of_any_size_can_be_resent() {
         let (caller, request, buffer) = request(5);
         drop(request);
         let mut resent = buffer.resend().unwrap().into_body();
         send(&caller, "0123456789");
         assert_eq!(next(&mut resent).await.unwrap(), "0123456789");
-        assert!(buffer.resend().is_none(), "now it was read, and is larger than the limit");
+        assert!(buffer.resend().is_none(), "the chunk was read and exceeds the budget");
     }
 
     #[tokio::test]
-    async fn a_body_that_drips_in_is_not_kept_for_ever() {
+    async fn the_number_of_buffered_chunks_is_limited() {
         for (chunks, is_complete) in [(MAX_CHUNKS, true), (MAX_CHUNKS + 1, false)] {
             let (caller, request, buffer) = request(64 * 1024);
             (0..chunks).for_each(|_| send(&caller, "x"));
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_was_sent_in_part_goes_on_where_the_first_stopped_and_the_first_gets_no_more() {
+    async fn a_resend_continues_the_body_and_the_first_attempt_fails() {
         let (caller, request, buffer) = request(100);
         let mut first = request.into_body();
         send(&caller, "one");
@@ -338,7 +339,7 @@ mod tests {
         yield_now().await;
 
         let mut resent = buffer.resend().unwrap().into_body();
-        assert!(waiting.await.unwrap(), "it must be told, or it would wait for ever");
+        assert!(waiting.await.unwrap(), "the waiting reader must be woken");
         send(&caller, "two");
         drop(caller);
         assert_eq!(next(&mut resent).await.unwrap(), "one");
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn g04_a_body_that_broke_off_is_not_sent_again_as_a_whole_one() {
+    async fn g04_an_incomplete_body_is_not_resent() {
         let (caller, request, buffer) = request(100);
         send(&caller, "one");
         caller.send(Err(io::ErrorKind::UnexpectedEof.into())).unwrap();

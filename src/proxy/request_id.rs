@@ -1,4 +1,4 @@
-//! The id that ties a caller's request to its log line: the caller's own `X-Request-Id`, or a new one.
+//! The request id, which correlates a request with its log line: the caller's `X-Request-Id`, or a generated one.
 
 use std::sync::{
     LazyLock,
@@ -7,18 +7,18 @@ use std::sync::{
 
 use http::{HeaderName, HeaderValue};
 
-/// The header that carries the id, in requests and in answers.
+/// The header field of the request id, in requests and responses.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id taken from a caller; a UUID has 36 characters.
+/// The maximum length of a caller's id; a UUID has 36 characters.
 const MAX_LENGTH: usize = 64;
 
-/// Tells the ids of this process from those of another.
+/// Distinguishes the ids of this process from those of other processes.
 static PREFIX: LazyLock<[u8; 17]> =
     LazyLock::new(|| format!("{:016x}-", fastrand::u64(..)).into_bytes().try_into().expect("17 digits and hyphens"));
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// The caller's id, when it consists of at most 64 letters, digits, dots, underscores and hyphens, or else a new one.
+/// The caller's id if it has 1 to 64 characters, all letters, digits, dots, underscores or hyphens; or else a generated one.
 pub(super) fn choose(proposed: Option<&HeaderValue>) -> HeaderValue {
     match proposed {
         Some(id) if is_valid(id.as_bytes()) => id.clone(),
@@ -26,7 +26,7 @@ pub(super) fn choose(proposed: Option<&HeaderValue>) -> HeaderValue {
     }
 }
 
-/// The id with this number. Every request has one, and formatting it would cost as much as a layer does.
+/// The id with this number. Written by hand, because `format!` on every request would cost as much as a layer.
 fn format_id(number: u64) -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let length = number.checked_ilog(16).map_or(1, |log| log as usize + 1);
@@ -52,9 +52,9 @@ mod tests {
     }
 
     #[test]
-    fn d13_a_proper_id_is_kept_and_any_other_replaced() {
-        for proper in ["a", "7b1f2c9e-0000-4000-8000-123456789abc", &"x".repeat(64)] {
-            assert_eq!(chosen(proper.as_bytes()), proper);
+    fn d13_a_valid_request_id_is_kept_and_any_other_replaced() {
+        for valid in ["a", "7b1f2c9e-0000-4000-8000-123456789abc", &"x".repeat(64)] {
+            assert_eq!(chosen(valid.as_bytes()), valid);
         }
         for other in [&b""[..], b"a b", b"%0d%0aX: y", b"\"", b"\xff", &[b'x'; 300]] {
             assert!(is_valid(chosen(other).as_bytes()) && chosen(other) != HeaderValue::from_bytes(other).unwrap());
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn new_ids_are_numbered_and_differ() {
+    fn generated_ids_are_numbered_and_unique() {
         assert_ne!(choose(None), choose(None));
         let prefix = str::from_utf8(&*PREFIX).unwrap();
         for number in [0, 1, 9, 10, 15, 16, 255, 256, 0x1234_5678_9abc_def0, u64::MAX] {

@@ -1,11 +1,10 @@
-//! What may be called: the methods and the request targets that are forwarded, and the address that they are forwarded to.
+//! The methods and request targets that are forwarded, and the URI that they are forwarded to.
 //!
-//! The authority is the configured one, whatever the caller sends; path and query go on byte for byte (RFC 9110, 7.7).
-//! Nothing is ever joined or concatenated, since `//host/x` and its kind turn joined URLs into another host's. A path whose
-//! meaning servers could disagree about is refused ([`path`](crate::message::path)), and so is one that names a token endpoint ([`AuthEndpoints`]).
+//! The authority is always the configured one. Path and query are forwarded byte for byte (RFC 9110, 7.7). URLs are never joined or
+//! concatenated, because a target such as `//host/x` can change the host of a joined URL. A path that servers can interpret differently is
+//! rejected ([`path`](crate::message::path)), and so is one that names a token endpoint ([`AuthEndpoints`]).
 //!
-//! Deliberately absent: a check for fragments, which the HTTP parser drops before a request comes here, and which
-//! [`framing`](crate::message::framing) refuses before that.
+//! Deliberately absent: a check for fragments. [`framing`](crate::message::framing) rejects them earlier, and hyper's parser would drop them.
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Uri, header,
@@ -19,26 +18,25 @@ use super::{
 };
 use crate::vendor::catalogue::Catalogue;
 
-/// The methods that are forwarded. `TRACE` would show the injected credentials to the caller, `CONNECT` asks for a tunnel,
-/// and the vendor has no others.
+/// The methods that are forwarded. `TRACE` would reveal the injected credentials to the caller, `CONNECT` requests a tunnel, and the
+/// vendor uses no others.
 pub const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// What the proxy does with a request that it does not reject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestAction {
-    /// It goes to the upstream.
+    /// Forward the request to the upstream.
     Forward,
-    /// It asks this proxy for its methods.
+    /// Respond with the allowed methods.
     Options,
-    /// It requests a token, and expects a response of this shape.
+    /// Respond with a placeholder token, in this shape.
     TokenRequest(ResponseShape),
-    /// It has a webhook verified.
+    /// Verify the webhook in the request body.
     WebhookVerification,
 }
 
-/// Classifies a request by its method and its target. Accepts what has one of the [`ALLOWED_METHODS`], a target in origin-form
-/// (RFC 9112, 3.2.1) and a path that means one thing only, and names none of `endpoints`. An `OPTIONS` that may go a limited
-/// way has that counted down in its `Max-Forwards`.
+/// Classifies a request by its method and target. A request is forwarded if it has one of the [`ALLOWED_METHODS`], a target in origin-form
+/// (RFC 9112, 3.2.1) and an unambiguous path that names none of `endpoints`. Decrements the `Max-Forwards` of an `OPTIONS` request.
 ///
 /// # Errors
 ///
@@ -46,11 +44,11 @@ pub enum RequestAction {
 pub fn classify<B>(endpoints: &AuthEndpoints, request: &mut Request<B>) -> Result<RequestAction, Error> {
     let (method, target) = (request.method(), request.uri());
     if !is_allowed(method) {
-        return Err(Error::new(Code::MethodNotAllowed, "This method is never forwarded; see the Allow header."));
+        return Err(Error::new(Code::MethodNotAllowed, "Method not allowed; see the Allow header."));
     }
     let is_options = *method == Method::OPTIONS;
     let path = target.path();
-    // An absolute URL has an authority, too.
+    // Absolute-form and authority-form have an authority.
     let is_relative = target.authority().is_none();
     if is_options && is_relative && path == "*" {
         return Ok(RequestAction::Options);
@@ -58,7 +56,7 @@ pub fn classify<B>(endpoints: &AuthEndpoints, request: &mut Request<B>) -> Resul
     if !is_relative || !path.starts_with('/') || path[1..].starts_with(['/', '\\']) {
         return Err(Error::new(
             Code::BadRequest,
-            "The request target must be a path that starts with one slash, with an optional query; send no absolute URL.",
+            "The request target must be a path that starts with a single slash, with an optional query; absolute URLs are not accepted.",
         ));
     }
     let endpoint = endpoints.find(path).map_err(|ambiguous| Error::new(Code::BadRequest, ambiguous.detail()))?;
@@ -70,20 +68,19 @@ pub fn classify<B>(endpoints: &AuthEndpoints, request: &mut Request<B>) -> Resul
         Some(AuthEndpoint::Token(shape)) if *method == Method::POST => Ok(RequestAction::TokenRequest(shape)),
         Some(AuthEndpoint::Token(_)) => Err(Error::new(
             Code::RouteDenied,
-            "The proxy alone calls the token endpoints; only a POST is answered here, with a placeholder for a token.",
+            "Token endpoints are never forwarded; a POST returns a placeholder token.",
         )),
         Some(AuthEndpoint::WebhookVerification) if *method == Method::POST => Ok(RequestAction::WebhookVerification),
         Some(AuthEndpoint::WebhookVerification) => {
-            Err(Error::new(Code::RouteDenied, "Webhooks are verified by POST; this path is never forwarded."))
+            Err(Error::new(Code::RouteDenied, "Use POST to verify a webhook; this path is never forwarded."))
         }
         Some(AuthEndpoint::Revocation) => {
-            Err(Error::new(Code::RouteDenied, "Tokens are the proxy's own to revoke; this call is never forwarded."))
+            Err(Error::new(Code::RouteDenied, "Token revocation is never forwarded; the proxy manages its own tokens."))
         }
     }
 }
 
-/// Finds the operation of `catalogue` that the request names, and records it. A request that is not in the catalogue is forwarded
-/// too.
+/// Finds the request's operation in `catalogue`, and records it. A request that is not in the catalogue is forwarded too.
 pub fn with_operation<B>(catalogue: &'static Catalogue, exchange: Exchange<B>) -> Exchange<B> {
     let (method, path) = (exchange.request.method(), exchange.request.uri().path());
     let operation = catalogue.find(method, path);
@@ -94,7 +91,7 @@ pub fn with_operation<B>(catalogue: &'static Catalogue, exchange: Exchange<B>) -
     exchange
 }
 
-/// The upstream's address for the caller's `target`: the fixed authority, with the target's own path and query.
+/// The URI to forward to: `https`, the fixed `authority`, and path and query of the caller's `target`.
 pub fn upstream_uri(authority: &Authority, target: &Uri) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTPS);
@@ -110,8 +107,8 @@ fn is_allowed(method: &Method) -> bool {
     )
 }
 
-/// Whether an `OPTIONS` with these fields may go no further than here (RFC 9110, 7.6.2). One that may has one hop less from
-/// here on. A `Max-Forwards` that is no number means nothing, and stays as it is.
+/// Whether `Max-Forwards` is 0, so that an `OPTIONS` request must not be forwarded (RFC 9110, 7.6.2). Otherwise decrements it. A field
+/// that is not a single number is ignored and left unchanged.
 fn is_last_hop(headers: &mut HeaderMap) -> bool {
     let mut values = headers.get_all(header::MAX_FORWARDS).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };

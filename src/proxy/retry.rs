@@ -1,11 +1,11 @@
-//! A request that a connection failed is sent once more, where that can do no harm.
+//! Resends a request once after a connection failure, where that is safe.
 //!
-//! Many calls are billed, reading ones included, so the [`Disposition`] of the request decides: either nothing of it was executed,
-//! or it reads, is known to cost nothing, and met a connection that was closed already. Every other failure is the caller's
-//! to judge. The request that is sent again goes through the layers below once more ([`Resend`]), with the token of that time.
+//! Many calls are billed, reads included, so the [`Disposition`] of the request decides. A request is resent if the upstream did not execute
+//! it, or if it is a free read and a reused connection closed without a response. The caller has to judge every other failure. The resend
+//! goes through the layers below again ([`Resend`]), with the token of that time.
 //!
-//! Deliberately absent: retrying because no connection could be opened, which tries every address of the name by itself, and
-//! because of an answer, whatever it says.
+//! Deliberately absent: retries if no connection could be opened, because opening one already tries every address; and retries because of a
+//! response, whatever its status.
 
 use std::{
     fmt,
@@ -32,8 +32,8 @@ use super::{
 };
 use crate::{telemetry::Metrics, upstream::Disposition, vendor::catalogue::Operation};
 
-/// The requests beyond its own that a worker may send: this share of those that came in the last seconds, and one a second,
-/// so that a proxy with little to do can retry too. An upstream in trouble gets no more than that on top.
+/// The retry budget of one layer, which is one worker and transport: this share of the requests of the last seconds, and one a second, so
+/// that a proxy with little traffic can retry too. It bounds the extra load on a failing upstream. Share and window are tower's defaults.
 const BUDGET_SHARE: f32 = 0.2;
 const BUDGET_PER_SECOND: u32 = 1;
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ struct RetryPolicy {
 }
 
 impl RetryLayer {
-    /// With its own budget.
+    /// A layer with its own budget.
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         let budget = TpsBudget::new(BUDGET_WINDOW, BUDGET_PER_SECOND, BUDGET_SHARE);
         Self(Arc::new(RetryPolicy { budget, metrics }))
@@ -99,7 +99,7 @@ pin_project! {
         #[pin]
         sending: F,
         resend: Resend<S, B, RetryPolicy>,
-        // What is to be sent again as soon as the service is ready.
+        // The request to resend once the service is ready.
         next_exchange: Option<Box<Exchange<ReplayBody<B>>>>,
     }
 }
@@ -130,7 +130,7 @@ where
 }
 
 impl<S, B> Resend<S, B, RetryPolicy> {
-    /// The request once more, where `error` allows it and it was not sent again before.
+    /// The request to resend, if `error` allows a retry and the request was not retried before.
     fn next_exchange(&self, error: &Error) -> Option<Exchange<ReplayBody<B>>> {
         let Self { buffer, record, context: policy, .. } = self;
         let disposition = error.disposition().filter(|disposition| {
@@ -146,7 +146,7 @@ impl<S, B> Resend<S, B, RetryPolicy> {
     }
 }
 
-/// Whether a request of that disposition may be sent again.
+/// Whether a request with this disposition may be resent.
 fn is_retryable(disposition: Disposition, method: &Method, operation: Operation) -> bool {
     match disposition {
         Disposition::NotSent { .. } | Disposition::NotProcessed => true,
@@ -154,8 +154,8 @@ fn is_retryable(disposition: Disposition, method: &Method, operation: Operation)
     }
 }
 
-/// Whether sending it again is more work for the upstream than it would have had anyway. It never saw the request that was to
-/// go over a connection that it had closed.
+/// Whether a retry takes from the budget because it is extra load for the upstream. If a reused connection closed before the request was
+/// written, the upstream never saw the first attempt.
 fn uses_budget(disposition: Disposition) -> bool {
     disposition != Disposition::NotSent { reused: true }
 }

@@ -1,18 +1,17 @@
-//! The vendor's error code, taken from an error answer as it streams by.
+//! Extracts the vendor's error code from an error response while it streams through.
 //!
-//! Only where that costs next to nothing and delays nothing: a short JSON body of known length, without a content coding, that
-//! comes in one piece. Its code is noted, if it is one that is known to be one; nothing else of it is kept.
+//! Only cheap cases that cause no delay are handled: a short JSON body of known length, without a content coding, that arrives in one piece.
+//! Only a known error code is recorded; the rest of the body is not retained.
 
 use http::{HeaderMap, HeaderValue, Response, header};
 
 use super::record::Record;
 use crate::vendor;
 
-/// The longest body that is looked at. The vendor's errors are below 1 KiB.
+/// The maximum size of an examined body. The vendor's errors are below 1 KiB.
 const MAX_BODY_BYTES: u64 = 4096;
 
-/// The length of the body that [`record`] may find a code in; `None` when the answer is no error of the upstream's with such a
-/// body.
+/// The length of the body if [`record_json`] may find a code in it; `None` if the response is not an upstream error with such a body.
 pub(super) fn expected_length<B>(record: &Record, response: &Response<B>) -> Option<u64> {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
@@ -24,14 +23,14 @@ pub(super) fn expected_length<B>(record: &Record, response: &Response<B>) -> Opt
     (length <= MAX_BODY_BYTES && is_plain_json(response.headers())).then_some(length)
 }
 
-/// Notes the first code in `body`, the whole of an error answer with these `headers`.
+/// Records the first code in `body`, which is the whole body of an error response with these `headers`.
 pub(super) fn record(record: &Record, headers: &HeaderMap, body: &[u8]) {
     if body.len() as u64 <= MAX_BODY_BYTES && is_plain_json(headers) {
         record_json(record, body);
     }
 }
 
-/// The same for a body that is known to be JSON.
+/// Records the first code in `body`, which is known to be JSON.
 pub(super) fn record_json(record: &Record, body: &[u8]) {
     let json = vendor::read(body).filter(|reading| reading.json.is_some());
     if let Some(code) = json.and_then(|reading| reading.codes.into_iter().next()) {
@@ -39,7 +38,7 @@ pub(super) fn record_json(record: &Record, body: &[u8]) {
     }
 }
 
-/// Whether the headers say that the body is JSON (`application/json`, or `…+json`) and not compressed.
+/// Whether the body is JSON by its media type (`application/json`, or `…+json`), and not compressed.
 fn is_plain_json(headers: &HeaderMap) -> bool {
     let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn only_short_plain_json_of_the_upstreams_is_looked_at() {
+    fn only_short_uncompressed_json_errors_are_examined() {
         const JSON: (&str, &str) = ("content-type", "application/json;charset=UTF-8");
         const SHORT: (&str, &str) = ("content-length", "30");
         let length = |status, fields: &[_]| expected_length(&record(), &response(status, fields));
@@ -90,14 +89,14 @@ mod tests {
             assert_eq!(length(status, fields), None, "{status} {fields:?}");
         }
         let local = Record::new(Method::GET, None);
-        assert_eq!(expected_length(&local, &response(404, &[JSON, SHORT])), None, "no upstream has answered");
+        assert_eq!(expected_length(&local, &response(404, &[JSON, SHORT])), None, "no upstream response");
         let failed = record();
         failed.set_error(&Error::new(Code::UpstreamProtocol, "x"));
-        assert_eq!(expected_length(&failed, &response(502, &[JSON, SHORT])), None, "the proxy's own words");
+        assert_eq!(expected_length(&failed, &response(502, &[JSON, SHORT])), None, "a proxy-generated error");
     }
 
     #[test]
-    fn a_code_is_a_number_or_a_known_word_and_nothing_else_is_kept() {
+    fn only_a_number_or_a_known_word_is_recorded() {
         for (body, expected) in [
             (r#"{"code":14020,"message":"secret words"}"#, Some("14020")),
             (r#"{"code":"14020,"}"#, Some("14020")),

@@ -1,11 +1,11 @@
-//! The vendor's webhooks: verified, then forwarded to the service.
+//! Receives the vendor's webhooks, verifies them, and forwards them to the service.
 //!
-//! The listener is a server of its own, on the control plane: an event is small and rare, and what it costs is bounded by a rate, by the
-//! bytes that are held, and by time. A genuine event goes to the service byte for byte. The vendor gets 2xx only after the service
-//! answered 2xx, and sends it again otherwise; so no event is lost, and one is forwarded twice only where the process ends between the
-//! two, or the service answered too late (at least once).
+//! The listener is a separate server on the control plane: events are small and rare, and their cost is bounded by a rate, by the bytes held
+//! in memory, and by timeouts. A genuine event is forwarded byte for byte. The vendor gets 2xx only after the service responded with 2xx, and
+//! resends the event otherwise, for three days. So an event is delivered at least once; it is forwarded twice only if the process ends
+//! between the two responses, or if the service responded too late.
 //!
-//! Deliberately absent: a queue. What is not delivered is the vendor's to send again.
+//! Deliberately absent: a queue. The vendor resends what was not delivered.
 
 mod rate_limit;
 mod replay_window;
@@ -45,34 +45,34 @@ use crate::{
     vendor::webhook::{Signature, SigningKeys},
 };
 
-/// The time for the body of an event to arrive. It is sent at once with the head.
+/// The time for the body of an event to arrive. The vendor sends it together with the head.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most bytes of events that are held at once, over all connections.
+/// The maximum of bytes of events held in memory, over all connections.
 const MAX_HELD_BYTES: usize = 8 * 1024 * 1024;
 
-/// The type of a ping, which the vendor sends when a link is generated. Without a 2xx there is no link.
+/// The type of a ping. The vendor sends one when it generates a link, and generates none without a 2xx response.
 const PING: &str = "ping";
 
-/// Where webhooks go, and what they may be like.
+/// How webhooks are verified and forwarded.
 #[derive(Clone, Debug)]
 pub struct WebhookConfig {
-    /// Where genuine events go (`webhook.forward_to`).
+    /// The service that genuine events are forwarded to (`webhook.forward_to`).
     pub forward_to: Option<ForwardTo>,
-    /// The field that holds the signature (`webhook.signature_header`).
+    /// The header field of the signature (`webhook.signature_header`).
     pub signature_header: HeaderName,
-    /// The largest body (`webhook.body_bytes`).
+    /// The maximum body size (`webhook.body_bytes`).
     pub body_bytes: usize,
-    /// The time for the service's answer (`webhook.timeout`).
+    /// The time for the service to respond (`webhook.timeout`).
     pub timeout: Duration,
-    /// The most requests a second (`webhook.rate`).
+    /// The maximum of requests a second (`webhook.rate`).
     pub rate: usize,
 }
 
-/// The keys in use. Each verification reads those of its moment.
+/// The keys in use. Each verification loads the current ones.
 pub type SharedSigningKeys = Arc<arc_swap::ArcSwap<SigningKeys>>;
 
-/// What the listener needs.
+/// The state of the webhook listener.
 #[derive(Debug)]
 pub struct WebhookReceiver {
     forward_to: ForwardTo,
@@ -82,13 +82,13 @@ pub struct WebhookReceiver {
     metrics: Arc<Metrics>,
     rate: RateLimit,
     held_bytes: Arc<Semaphore>,
-    /// Events on their way to the service. Each goes on when its sender leaves.
+    /// Deliveries to the service. Each continues if its sender disconnects.
     deliveries: TaskTracker,
-    refusal_log: LogLimiter,
+    rejection_log: LogLimiter,
     no_key_log: LogLimiter,
 }
 
-/// Why an event was not acknowledged, and with which status.
+/// Why an event was not acknowledged, and the status of that response.
 #[derive(Debug)]
 struct Rejection {
     outcome: WebhookOutcome,
@@ -101,7 +101,7 @@ impl Rejection {
         Self { outcome, status, reason }
     }
 
-    /// A request that is no webhook.
+    /// A request that is not a valid webhook.
     const fn invalid(status: StatusCode, reason: &'static str) -> Self {
         Self::new(WebhookOutcome::Invalid, status, reason)
     }
@@ -121,12 +121,12 @@ impl IntoResponse for Rejection {
 struct Event {
     headers: HeaderMap,
     body: Bytes,
-    /// What is held of the limit of bytes.
+    /// The share of [`MAX_HELD_BYTES`].
     _held: Option<OwnedSemaphorePermit>,
 }
 
 impl WebhookReceiver {
-    /// Forwards to `forward_to` what is genuine by `keys` and not in `window`.
+    /// A receiver that forwards events to `forward_to` if they are genuine by `keys` and not in `window`.
     pub fn new(
         forward_to: ForwardTo,
         config: WebhookConfig,
@@ -143,18 +143,18 @@ impl WebhookReceiver {
             metrics,
             held_bytes: Arc::new(Semaphore::new(MAX_HELD_BYTES)),
             deliveries: TaskTracker::new(),
-            refusal_log: LogLimiter::default(),
+            rejection_log: LogLimiter::default(),
             no_key_log: LogLimiter::default(),
         })
     }
 
-    /// Waits until no event is on its way to the service. No new one may come.
+    /// Waits until all deliveries have ended. Call it after the listener has closed, so that no new event arrives.
     pub async fn delivered(&self) {
         self.deliveries.close();
         self.deliveries.wait().await;
     }
 
-    /// Takes an event in: 2xx for a ping, a replay, and what the service acknowledged.
+    /// Receives an event. `Ok`, which becomes a 2xx response, for a ping, a replay, and an event that the service acknowledged.
     async fn receive(
         self: Arc<Self>,
         peer: Option<Peer>,
@@ -162,24 +162,27 @@ impl WebhookReceiver {
         body: Body,
     ) -> Result<WebhookOutcome, Rejection> {
         if head.method != Method::POST {
-            return Err(Rejection::invalid(StatusCode::METHOD_NOT_ALLOWED, "webhooks are sent by POST"));
+            return Err(Rejection::invalid(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method not allowed; send webhooks by POST",
+            ));
         }
         if self.keys.load().verifier(Instant::now()).is_none() {
             if let Some(times) = self.no_key_log.count() {
-                warn!(times, "a webhook was not verified, since there is no key; the vendor sends it again");
+                warn!(times, "webhook not verified: no key available; the vendor will resend it");
             }
-            let reason = "there is no key to verify webhooks by yet";
+            let reason = "no webhook verification key available yet";
             return Err(Rejection::new(WebhookOutcome::NoKey, StatusCode::SERVICE_UNAVAILABLE, reason));
         }
         if !self.rate.allows(Instant::now()) {
             let status = StatusCode::TOO_MANY_REQUESTS;
-            return Err(Rejection::new(WebhookOutcome::Limited, status, "more requests than webhook.rate"));
+            return Err(Rejection::new(WebhookOutcome::Limited, status, "webhook.rate exceeded"));
         }
         let arrival = timeout(BODY_TIMEOUT, self.read(head, body)).await;
-        let event =
-            arrival.map_err(|_| Rejection::invalid(StatusCode::REQUEST_TIMEOUT, "the body stopped arriving"))??;
+        let event = arrival
+            .map_err(|_| Rejection::invalid(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))??;
         if !self.is_genuine(&event) {
-            self.log_refusal(peer);
+            self.log_rejection(peer);
             let reason = "the signature is missing, malformed or wrong";
             return Err(Rejection::new(WebhookOutcome::Refused, StatusCode::UNAUTHORIZED, reason));
         }
@@ -189,12 +192,12 @@ impl WebhookReceiver {
         match self.window.admit(&event.body) {
             Admitted::Replay => Ok(WebhookOutcome::Replayed),
             Admitted::InProgress => {
-                let reason = "this event is being forwarded";
+                let reason = "this event is already being forwarded";
                 Err(Rejection::new(WebhookOutcome::InProgress, StatusCode::SERVICE_UNAVAILABLE, reason))
             }
             Admitted::New(pending) => {
                 let receiver = Arc::clone(&self);
-                // The service may have acknowledged what its sender did not wait for, so the delivery goes on without it.
+                // Spawned, so that the delivery continues if the sender disconnects: the service may still acknowledge the event.
                 let delivery = self
                     .deliveries
                     .spawn(async move { receiver.deliver(event).await.inspect(|_| pending.acknowledged()) });
@@ -206,19 +209,19 @@ impl WebhookReceiver {
         }
     }
 
-    /// Reads the body, as far as the limits allow.
+    /// Reads the body, within the limits.
     async fn read(&self, head: Parts, mut body: Body) -> Result<Event, Rejection> {
         let (mut bytes, mut held) = (BytesMut::new(), None::<OwnedSemaphorePermit>);
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Rejection::invalid(StatusCode::BAD_REQUEST, "the body broke off"))?;
+            let frame = frame.map_err(|_| Rejection::invalid(StatusCode::BAD_REQUEST, "the body is incomplete"))?;
             let Ok(data) = frame.into_data() else { continue };
             if data.len() > self.config.body_bytes - bytes.len() {
-                let reason = "the body is larger than webhook.body_bytes";
+                let reason = "the body exceeds webhook.body_bytes";
                 return Err(Rejection::invalid(StatusCode::PAYLOAD_TOO_LARGE, reason));
             }
             let count = u32::try_from(data.len()).unwrap_or(u32::MAX);
             let Ok(more) = Arc::clone(&self.held_bytes).try_acquire_many_owned(count) else {
-                let (status, reason) = (StatusCode::SERVICE_UNAVAILABLE, "too many events at once");
+                let (status, reason) = (StatusCode::SERVICE_UNAVAILABLE, "too many events in progress");
                 return Err(Rejection::new(WebhookOutcome::Limited, status, reason));
             };
             match &mut held {
@@ -237,7 +240,7 @@ impl WebhookReceiver {
         verifier.is_genuine(&signature)
     }
 
-    /// Sends `event` to the service, and logs what came of it.
+    /// Sends `event` to the service, and logs the result.
     async fn deliver(&self, event: Event) -> Result<WebhookOutcome, Rejection> {
         let started = Instant::now();
         let Event { headers, body, _held } = event;
@@ -246,37 +249,37 @@ impl WebhookReceiver {
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match status {
             Ok(status) if status.is_success() => {
-                info!(http.response.status_code = status.as_u16(), duration_ms, "a webhook was forwarded");
+                info!(http.response.status_code = status.as_u16(), duration_ms, "webhook forwarded");
                 Ok(WebhookOutcome::Forwarded)
             }
             Ok(status) => {
                 let code = status.as_u16();
                 warn!(
                     http.response.status_code = code,
-                    duration_ms, "the service did not take a webhook; the vendor sends it again"
+                    duration_ms, "service did not accept the webhook; the vendor will resend it"
                 );
-                let reason = "the service did not answer with 2xx";
+                let reason = "the service did not respond with 2xx";
                 Err(Rejection::new(WebhookOutcome::ServiceRefused, StatusCode::BAD_GATEWAY, reason))
             }
             Err(error) => {
                 let cause = error_chain::one_line(&error);
-                warn!(cause, duration_ms, "a webhook could not be forwarded; the vendor sends it again");
+                warn!(cause, duration_ms, "cannot forward webhook; the vendor will resend it");
                 let is_late = matches!(error, ServiceError::TimedOut);
                 let status = if is_late { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
-                Err(Rejection::new(WebhookOutcome::ServiceFailed, status, "the service gave no answer"))
+                Err(Rejection::new(WebhookOutcome::ServiceFailed, status, "the service did not respond"))
             }
         }
     }
 
-    fn log_refusal(&self, peer: Option<Peer>) {
-        if let Some(times) = self.refusal_log.count() {
+    fn log_rejection(&self, peer: Option<Peer>) {
+        if let Some(times) = self.rejection_log.count() {
             let actor = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-            warn!(target: AUDIT, actor, times, "a webhook was refused: its signature is missing, malformed or wrong");
+            warn!(target: AUDIT, actor, times, "webhook rejected: signature missing, malformed or wrong");
         }
     }
 }
 
-/// Answers every request to the listener.
+/// The router of the webhook listener, which handles every path.
 pub fn router(receiver: Arc<WebhookReceiver>) -> Router {
     Router::new().fallback(respond).with_state(receiver)
 }
@@ -306,7 +309,7 @@ fn is_ping(body: &[u8]) -> bool {
         event_type: std::borrow::Cow<'a, str>,
     }
 
-    // A list of the right length would be taken for an object, too.
+    // serde would also deserialize the struct from an array.
     body.trim_ascii_start().starts_with(b"{")
         && serde_json::from_slice::<EventHead<'_>>(body).is_ok_and(|head| head.event_type == PING)
 }

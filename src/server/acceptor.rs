@@ -1,5 +1,5 @@
-//! Accepts connections under a limit: each gets a slot, for which another one may be evicted. A reached limit, a lack of file
-//! descriptors and rejected UIDs are counted, and logged at most once a second.
+//! Accepts connections under a limit: each gets a slot, for which another connection may be evicted. Counts a reached limit, a lack of
+//! file descriptors and rejected UIDs, and logs each at most once a second.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,19 +13,19 @@ use super::{
 };
 use crate::telemetry::{LogLimiter, Metrics};
 
-/// How long a client's connection is idle before it is evicted, if another one can be: a new one's first request may be on its way. A
-/// client on this machine needs some milliseconds from connecting to sending when the machine is busy.
+/// How long a client's connection is idle before it is evicted, if there is another candidate: the first request of a new connection may
+/// be on its way. A client on this machine needs milliseconds from connecting to sending when the machine is busy.
 const IDLE_GRACE: Duration = Duration::from_millis(250);
 
-/// The same for probes and administrators. The new connection takes the turn of the oldest of 64, so it has time for its request
-/// anyway; with a longer grace, clients that connect again and again would keep probes waiting.
+/// The same for probes and administrators. A new connection is the last candidate of 64, so it has time for its request anyway; with a
+/// longer grace, clients that keep reconnecting would delay probes.
 const OPERATOR_IDLE_GRACE: Duration = Duration::from_millis(20);
 
-/// How long accepting pauses when the process has no file descriptor left. Trying at once would spin.
+/// How long accepting pauses when the process has no file descriptor left. An immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 labels! {
-    /// Why a connection was not served at once.
+    /// Why a connection was not served immediately.
     enum AcceptProblem {
         /// There was no free slot.
         LimitReached = "full",
@@ -42,7 +42,7 @@ pub(super) struct Acceptor {
     name: &'static str,
     limit: usize,
     slots: Slots,
-    /// Whether a connection of the peer with the most connections is evicted first.
+    /// Whether the peer with the most connections loses one first.
     groups_by_peer: bool,
     metrics: Arc<Metrics>,
     limit_log: LogLimiter,
@@ -51,7 +51,7 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// An acceptor with `limit` slots, for requests of clients. Logs and metrics call it `name`.
+    /// An acceptor with `limit` slots, for clients' requests. `name` is the listener's name in logs and metrics.
     pub(super) fn new(name: &'static str, limit: usize, metrics: Arc<Metrics>) -> Self {
         for problem in AcceptProblem::LABELS {
             metrics.init_accept_problem(name, problem);
@@ -67,15 +67,15 @@ impl Acceptor {
         Self { slots, groups_by_peer: false, ..Self::new(name, limit, metrics) }
     }
 
-    /// The next connection of `listener` with its slot. First the connection, so that an idle listener holds no slot; while it
-    /// waits for one, the next ones wait in the kernel's queue.
+    /// Returns the next connection of `listener` with its slot. It accepts before it acquires the slot, so that an idle listener holds none.
+    /// While a connection waits for a slot, later ones wait in the kernel's queue.
     pub(super) async fn accept_with_slot(&self, listener: &Listener) -> (SocketStream, Slot) {
         let stream = self.accept(listener).await;
         let slot = self.acquire_slot(&stream).await;
         (stream, slot)
     }
 
-    /// A slot for a connection. Where none is free, the longest idle connection is evicted; where all are busy, it waits.
+    /// Returns a slot for a connection. If none is free, it evicts the longest idle connection; if all are busy, it waits.
     pub(super) async fn acquire_slot(&self, stream: &SocketStream) -> Slot {
         let group = if self.groups_by_peer { PeerGroup::of(stream.peer()) } else { PeerGroup::All };
         if let Some(slot) = self.slots.try_acquire(group) {
@@ -90,17 +90,16 @@ impl Acceptor {
         self.slots.acquire(group, all_busy).await
     }
 
-    /// Stops listening, and returns the connections that are in the kernel's queue.
+    /// Stops listening. Returns the connections in the kernel's queue.
     pub(super) fn close(&self, listener: Listener) -> Vec<SocketStream> {
         let (queued, error) = listener.close();
         if let Some(error) = error {
-            warn!(listener = self.name, %error, "connections that waited to be accepted are lost");
+            warn!(listener = self.name, %error, "lost connections that were waiting to be accepted: raise RLIMIT_NOFILE");
         }
         queued
     }
 
-    /// The next connection of a user who may connect. Errors of a single connection are skipped; when descriptors run out,
-    /// accepting pauses.
+    /// Returns the next connection from a permitted UID. Skips errors of single connections, and pauses when file descriptors run out.
     ///
     /// # Cancel safety
     ///
@@ -112,7 +111,10 @@ impl Acceptor {
                 Ok(stream) => {
                     if let Some(times) = self.count_problem(AcceptProblem::UidRejected, &self.rejection_log) {
                         let uid = stream.peer_uid();
-                        warn!(listener = self.name, uid, times, "connection refused: not a user of listen.socket_uids");
+                        warn!(
+                            listener = self.name,
+                            uid, times, "connection closed: the peer's UID is not in listen.socket_uids"
+                        );
                     }
                 }
                 Err(error) if is_per_connection(&error) => {}
@@ -121,7 +123,7 @@ impl Acceptor {
                         let pause_s = ACCEPT_PAUSE.as_secs();
                         error!(
                             listener = self.name, %error, times, pause_s,
-                            "cannot accept connections: raise the limit of open files"
+                            "cannot accept connections: raise RLIMIT_NOFILE"
                         );
                     }
                     sleep(ACCEPT_PAUSE).await;
@@ -130,7 +132,7 @@ impl Acceptor {
         }
     }
 
-    /// Counts a problem. Returns how often there was one since the last log line, when one is to be written now.
+    /// Counts a problem. If it is time for a log line, returns the number of occurrences since the last one.
     fn count_problem(&self, problem: AcceptProblem, log: &LogLimiter) -> Option<u64> {
         self.metrics.accept_problem(self.name, problem.as_str());
         log.count()
@@ -145,7 +147,7 @@ mod tests {
     use crate::server::{SocketAccess, unix_socket::UnixSocket};
 
     #[tokio::test]
-    async fn k08_a_user_who_is_not_listed_is_disconnected_and_the_next_one_taken() {
+    async fn k08_an_unlisted_uid_is_rejected_and_the_next_peer_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("proxy.sock");
         let own_uid = rustix::process::geteuid().as_raw();
@@ -157,16 +159,17 @@ mod tests {
 
         let listener = Listener::on_socket(bind(own_uid + 1));
         let (mut client, mut byte) = (UnixStream::connect(&path).await.unwrap(), [0]);
-        let refused = tokio::select! {
-            _ = acceptor.accept_with_slot(&listener) => panic!("let in"),
+        let read = tokio::select! {
+            _ = acceptor.accept_with_slot(&listener) => panic!("accepted"),
             read = client.read(&mut byte) => read.unwrap(),
         };
-        assert_eq!(refused, 0);
+        assert_eq!(read, 0);
         assert!(metrics.render().contains(r#"accept_problems_total{listener="proxy",problem="refused"} 1"#));
 
         drop(listener);
         let listener = Listener::on_socket(bind(own_uid));
-        let _caller = UnixStream::connect(&path).await.unwrap();
-        let _connection = timeout(Duration::from_secs(60), acceptor.accept_with_slot(&listener)).await.expect("let in");
+        let _client = UnixStream::connect(&path).await.unwrap();
+        let _connection =
+            timeout(Duration::from_secs(60), acceptor.accept_with_slot(&listener)).await.expect("accepted");
     }
 }

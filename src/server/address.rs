@@ -1,4 +1,4 @@
-//! Where to listen.
+//! Listen addresses.
 
 use std::{
     fmt,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::secret::absolute;
 
-/// What the text of a Unix socket begins with.
+/// The prefix of a Unix socket address.
 const UNIX_PREFIX: &str = "unix:";
 
 /// A TCP address, or the path of a Unix socket. As text: `127.0.0.1:3464`, `[::1]:3464`, `unix:/run/finicity-proxy.sock`.
@@ -21,13 +21,13 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Text that is no [`Address`].
+/// The text is not an [`Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("neither an IP address with a port nor unix: and an absolute path")]
+#[error("expected IP:PORT or unix:/absolute/path")]
 pub struct AddressError;
 
 impl Address {
-    /// The TCP address, if it is one.
+    /// The address and port, for TCP.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
@@ -35,14 +35,14 @@ impl Address {
         }
     }
 
-    /// The address to use instead on a machine without IPv6: `0.0.0.0` for `[::]`.
+    /// The replacement on a machine without IPv6: `0.0.0.0` for `[::]`.
     pub(super) fn ipv4_fallback(&self) -> Option<SocketAddr> {
         let wildcard = self.tcp().filter(|address| address.is_ipv6() && address.ip().is_unspecified())?;
         Some((Ipv4Addr::UNSPECIFIED, wildcard.port()).into())
     }
 
-    /// Whether one process cannot listen on both: the same socket, or the same port of one IP address. An unspecified address stands for
-    /// all of its family, and `[::]` for those of IPv4 as well. Port 0 is another port each time.
+    /// Whether one process cannot listen on both: the same socket, or the same port of one IP address. An unspecified address includes all
+    /// addresses of its family, and `[::]` those of IPv4 as well. Port 0 never overlaps: it is a different port each time.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(one), Self::Unix(other)) => absolute(one) == absolute(other),
@@ -56,7 +56,7 @@ impl Address {
         }
     }
 
-    /// Whether other machines may reach it.
+    /// Whether other machines may be able to connect.
     pub fn is_remote(&self) -> bool {
         self.tcp().is_some_and(|address| !address.ip().is_loopback())
     }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_they_are_shown_and_only_those() {
+    fn addresses_parse_from_their_display_form_only() {
         for text in ["127.0.0.1:3464", "[::1]:0", "0.0.0.0:80", "unix:/run/p.sock"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn q12_only_the_address_of_all_has_another_to_take_its_place() {
+    fn q12_only_the_ipv6_wildcard_has_an_ipv4_fallback() {
         for (text, fallback) in [
             ("[::]:3465", Some("0.0.0.0:3465")),
             ("[::1]:1", None),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_overlap_when_one_process_cannot_have_both() {
+    fn addresses_overlap_when_one_process_cannot_bind_both() {
         for (one, other, expected) in [
             ("127.0.0.1:1", "127.0.0.1:1", true),
             ("127.0.0.1:1", "127.0.0.1:2", false),
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn k05_what_is_no_loopback_address_and_no_socket_is_remote() {
+    fn k05_only_loopback_addresses_and_sockets_are_local() {
         let is_remote = |text: &str| text.parse::<Address>().unwrap().is_remote();
         for text in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "unix:/run/p.sock"] {
             assert!(!is_remote(text), "{text}");

@@ -1,4 +1,4 @@
-//! Notices a client that goes away while its request is in flight.
+//! Detects a client that disconnects while its request is in flight.
 
 use std::{
     task::{Context, Poll, ready},
@@ -8,19 +8,19 @@ use std::{
 use super::{peer_state::PeerState, socket_stream::SocketStream};
 use crate::stall::StallTimer;
 
-/// How often a client is looked at that has sent its end and reads, or has sent more than was read. The reactor reports no further change
-/// then. A client that is gone is to be noticed within a second.
+/// How often to check a client that has sent its FIN and still reads, or has sent bytes that are not read yet: the reactor reports no
+/// further change then. A disconnect must be noticed within a second.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Watches the client of one request. Nothing is allocated, and no timer is set, until the client sends something after its request.
+/// Watches the client during one request. Allocates nothing and sets no timer until the client sends something after its request.
 #[derive(Debug, Default)]
 pub(super) struct ClientWatch {
-    /// `Some` after that.
+    /// `Some` once the client has sent something after its request.
     timer: Option<Box<StallTimer>>,
 }
 
 impl ClientWatch {
-    /// Ready when the client of `socket` has gone. One that has sent its end and still reads has not.
+    /// Ready when the client of `socket` has disconnected. A half-closed client that still reads has not.
     pub(super) fn poll_gone(&mut self, socket: &SocketStream, cx: &mut Context<'_>) -> Poll<()> {
         let timer = match &mut self.timer {
             Some(timer) => timer,
@@ -41,7 +41,7 @@ impl ClientWatch {
         }
     }
 
-    /// The next request is read.
+    /// Starts over for the next request.
     pub(super) fn reset(&mut self) {
         self.timer = None;
     }

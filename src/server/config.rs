@@ -1,4 +1,4 @@
-//! What the operator can set, and what each connection may do.
+//! The server's settings and the limits of a connection.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -9,32 +9,32 @@ use crate::message::framing::HeadLimits;
 pub struct Config {
     /// The number of worker threads (`runtime.worker_threads`).
     pub worker_threads: NonZeroUsize,
-    /// The most connections open at once (`limits.connections`). At the limit, the longest idle one is evicted for a new one, or new ones
-    /// wait while all are busy. Fewer, where the limit of open files has no room for so many.
+    /// The maximum number of open connections (`limits.connections`), lowered where necessary to fit `RLIMIT_NOFILE`. At the limit, the
+    /// longest idle one is evicted for a new one; while all are busy, new ones wait.
     pub connections: usize,
-    /// The most connections to the upstream that are to be reckoned with beside them: `limits.concurrency` for each worker.
+    /// The maximum number of upstream connections, in addition: `limits.concurrency` for each worker.
     pub upstream_connections: usize,
-    /// The most bytes of unfinished heads, over all connections of the process (`limits.unfinished_heads_bytes`).
+    /// The maximum bytes of unfinished heads, over all connections of the process (`limits.unfinished_heads_bytes`).
     pub unfinished_heads_bytes: usize,
-    /// What a single connection may do.
+    /// The limits of each connection.
     pub limits: Limits,
 }
 
-/// What a connection may do.
+/// The limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How large the head of a request may be.
+    /// The maximum size of a request head.
     pub head: HeadLimits,
     /// The time for the head of a request to arrive, from its first byte (`limits.header_timeout`).
     pub header_timeout: Duration,
     /// The time between a response and the next request (`limits.keepalive_timeout`).
     pub keepalive_timeout: Duration,
-    /// The longest time that the client may take nothing of a response (`upstream.idle_timeout`).
+    /// How long the client may go without reading any of a response (`upstream.idle_timeout`).
     pub write_timeout: Duration,
 }
 
 impl Limits {
-    /// The same for connections that are idle for at most `max_idle`, before the first request and between two.
+    /// The same limits for connections that may be idle for at most `max_idle`, before the first request and between requests.
     #[must_use]
     pub fn with_max_idle(self, max_idle: Duration) -> Self {
         let header_timeout = self.header_timeout.min(max_idle);

@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its last.
 //!
-//! Most connections of most clients are idle, so an idle one is parked: until the next head has arrived in full, nothing of HTTP is kept
-//! for it, and no buffers but that of the head; only a timer is.
+//! Most connections are idle most of the time, so an idle one is parked: until the next head is complete, it keeps no HTTP state and no
+//! buffer except that of the head, only a timer.
 
 use std::{
     future::poll_fn,
@@ -33,18 +33,18 @@ use super::{
 };
 use crate::{message::framing::MIN_FIELD_LIMIT, process::drain::Drain};
 
-/// How long an idle connection waits for the next request before it is parked: for one such interval at least, for two at
-/// most. Serving it again costs a few allocations, which a client with so few requests does not notice.
+/// How long an idle connection stays with hyper before it is parked: between one and two intervals of this length, because it must be
+/// found idle twice. hyper keeps 16 KiB of buffers for it; resuming it costs a few allocations, which is negligible at this request rate.
 const PARK_AFTER: Duration = Duration::from_millis(250);
 
-/// What the connections of one kind of listener share.
+/// State shared by the connections of one kind of listener.
 #[derive(Debug)]
 pub(super) struct ListenerContext {
-    /// Of all listeners of the process.
+    /// Shared by all listeners of the process.
     pub(super) head_budget: HeadBudget,
-    /// Those of this kind of listener.
+    /// The evictions of this kind of listener.
     pub(super) evictions: Evictions,
-    /// Whether each response is its connection's last.
+    /// Whether each response closes its connection.
     pub(super) close_after_response: bool,
 }
 
@@ -54,18 +54,18 @@ pub(super) struct Connections {
     limits: Limits,
     context: Arc<ListenerContext>,
     tasks: TaskTracker,
-    /// Read at each response. Counts the connections that are aborted.
+    /// Read for each response. Counts aborted connections.
     drain: Drain,
-    /// How long an idle connection stays open after the start of the drain, for a request that is on its way.
+    /// How long an idle connection stays open after the start of the drain, because a request may be on its way.
     idle_grace: Duration,
-    /// Cancelled one after another, in this order.
+    /// Cancelled in this order.
     drain_started: CancellationToken,
     drain_expired: CancellationToken,
     aborted: CancellationToken,
 }
 
 impl Connections {
-    /// No connections yet. Once `drain` has begun, each response is its connection's last one.
+    /// Starts without connections. Once `drain` has begun, each response closes its connection.
     pub(super) fn new(limits: Limits, context: Arc<ListenerContext>, drain: Drain, idle_grace: Duration) -> Self {
         let (tasks, drain_started, drain_expired, aborted) = Default::default();
         Self { limits, context, tasks, drain, idle_grace, drain_started, drain_expired, aborted }
@@ -78,7 +78,7 @@ impl Connections {
 
     /// Serves `stream` with `service` on `runtime` until it closes. `slot` and `guard` are dropped with the connection.
     ///
-    /// The stream leaves the reactor that accepted it and joins the one that serves it.
+    /// The stream moves from the reactor that accepted it to that of `runtime`.
     pub(super) fn serve(
         &self,
         runtime: &Handle,
@@ -90,12 +90,12 @@ impl Connections {
         self.tasks.spawn_on(self.clone().run(stream, service, slot, guard), runtime);
     }
 
-    /// Waits until a request arrives, serves it and those that follow it, and parks the connection again, until `socket` closes.
+    /// Waits for a request, serves it and those that follow, and parks the connection again, until `socket` closes.
     async fn run(self, socket: SocketStream, service: impl HttpService, slot: Slot, _guard: impl Send) {
         let registered = socket.register_here().and_then(|socket| socket.set_nodelay().map(|()| socket));
         let socket = match registered {
             Ok(socket) => socket,
-            Err(error) => return debug!(%error, "connection lost before it was served"),
+            Err(error) => return debug!(%error, "connection lost before its first request"),
         };
         let status = ReaderStatus::default();
         let (state, head_share) = (slot.state(), self.context.head_budget.share());
@@ -110,11 +110,11 @@ impl Connections {
         let mut idle_deadline = Instant::now() + self.limits.header_timeout;
         loop {
             let messages_begun = stream.messages_begun();
-            // A head after the first has a time of its own.
+            // Heads after the first have a timeout of their own.
             let is_idle = |stream: &Downstream| messages_begun == 0 || !stream.is_in_head();
             let has_request = select! {
                 biased;
-                // First, since empty lines wake the task and are no request.
+                // First, because empty lines wake the task without being a request.
                 () = sleep_until(idle_deadline), if is_idle(&stream) => {
                     if !is_idle(&stream) {
                         continue;
@@ -130,7 +130,7 @@ impl Connections {
                     None => self.close(stream).await,
                 };
             }
-            // On the heap, so that a parked connection needs no memory for it.
+            // On the heap, so that a parked connection does not need the memory.
             stream = match Box::pin(self.serve_active(stream, messages_begun, service.clone(), status.clone())).await {
                 Some(stream) => stream,
                 None => return,
@@ -141,8 +141,8 @@ impl Connections {
         }
     }
 
-    /// Serves the requests on `stream`, of which the first has the number `messages_begun` + 1. Returns the stream when it has been idle
-    /// for a while, and `None` when the connection is closed.
+    /// Serves the requests on `stream`; the first one has the number `messages_begun` + 1. Returns the stream when it is to be parked, and
+    /// `None` when the connection is closed.
     async fn serve_active(
         &self,
         stream: Downstream,
@@ -162,7 +162,7 @@ impl Connections {
                 biased;
                 result = connection.as_mut() => ServeOutcome::Ended(result),
                 () = until_idle(&detector, &status, &reclaim) => ServeOutcome::Idle,
-                // After the connection, so that all that can be written is.
+                // After the connection, once everything that can be written has been.
                 () = poll_fn(|cx| {
                     state.schedule_eviction(cx);
                     Poll::Pending
@@ -185,37 +185,37 @@ impl Connections {
         None
     }
 
-    /// hyper's settings. `detector` is the timer for heads.
+    /// hyper's settings. `detector` serves as the timer for heads.
     fn http1(&self, detector: &IdleDetector) -> http1::Builder {
         let head = self.limits.head;
         let mut builder = http1::Builder::new();
         builder
             .timer(detector.clone())
-            // This timer only counts, and says when it was set.
+            // `detector` only counts how often the timer is set, and records when.
             .header_read_timeout(Duration::ZERO)
             .max_headers(head.headers.max(MIN_FIELD_LIMIT))
-            // The stream itself notices a client that goes away.
+            // `DownstreamIo` detects a disconnect itself.
             .half_close(true)
             .max_buf_size(head.target_bytes + head.header_bytes + HEAD_SLACK);
         builder
     }
 
-    /// Serves the request in flight on a connection that drains, and no other one.
+    /// Serves the request in flight on a draining connection, and no further one.
     async fn finish_request<S: HttpService>(&self, mut connection: Pin<&mut Http1Connection<S>>) -> ServeOutcome {
         connection.as_mut().graceful_shutdown();
         select! {
             result = connection.as_mut() => ServeOutcome::Ended(result),
             () = self.drain_expired.cancelled() => select! {
                 biased;
-                // Polled here, the request in flight sees that the drain timeout has expired.
+                // Poll once, so that the request in flight sees that the drain timeout has expired.
                 result = connection => ServeOutcome::Ended(result),
                 () = self.aborted.cancelled() => ServeOutcome::Aborted,
             }
         }
     }
 
-    /// What to do with a connection after `outcome`, which is counted or logged where it is no success. It is not async, since a stream
-    /// that is passed to another future takes memory there too.
+    /// Returns what to do with a connection after `outcome`, and counts or logs a failure. Not async, because a stream that is passed to
+    /// another future takes memory in that future too.
     fn next_step(&self, outcome: ServeOutcome) -> NextStep {
         match outcome {
             ServeOutcome::Idle => NextStep::Park,
@@ -223,25 +223,25 @@ impl Connections {
                 self.drain.count_aborted();
                 NextStep::Reset
             }
-            // A response may be incomplete. Where the request could not be read, hyper has responded, which must arrive.
+            // A response may be truncated. If the request could not be parsed, hyper has responded, and that response must arrive.
             ServeOutcome::Ended(Err(error)) if !error.is_parse() => {
                 debug!(%error, "connection ended with an error");
                 NextStep::Reset
             }
             ServeOutcome::Ended(result) => {
                 if let Err(error) = result {
-                    debug!(%error, "a request could not be read");
+                    debug!(%error, "cannot parse a request");
                 }
                 NextStep::Close
             }
         }
     }
 
-    /// Closes a connection to make room. An unfinished head has got its response.
+    /// Closes an evicted connection. The response to an unfinished head has been sent.
     async fn evict(&self, stream: Downstream, reason: EvictionReason) {
         self.context.evictions.record(reason);
         match reason {
-            // The next connection does not wait for this one, and its client may go on sending.
+            // No new connection waits for the slot, and the client may still be sending.
             EvictionReason::UnfinishedHeadBytes => self.close(stream).await,
             EvictionReason::StalledResponse => stream.reset(),
             EvictionReason::Idle | EvictionReason::UnfinishedHead | EvictionReason::Closing => {}
@@ -250,7 +250,7 @@ impl Connections {
 
     async fn close(&self, stream: Downstream) {
         select! {
-            // On the heap, so that what a connection needs at its end takes no memory before.
+            // On the heap, so that the memory is taken only at the close.
             evicted = Box::pin(stream.close()) => {
                 if evicted {
                     self.context.evictions.record(EvictionReason::Closing);
@@ -260,34 +260,34 @@ impl Connections {
         }
     }
 
-    /// Starts the drain: every connection finishes the request that is in flight or on its way, and closes; idle ones close.
+    /// Starts the drain: every connection finishes the request in flight or on its way, then closes. Idle ones close.
     pub(super) fn drain(&self) {
         self.tasks.close();
         self.drain_started.cancel();
     }
 
-    /// Polls every request once more that is still in flight after [`drain`](Self::drain).
+    /// Polls every request still in flight once more. Call it after [`drain`](Self::drain).
     pub(super) fn expire(&self) {
         self.drain_expired.cancel();
     }
 
-    /// Waits until no connection is open. To be called after [`drain`](Self::drain).
+    /// Waits until no connection is open. Call it after [`drain`](Self::drain).
     pub(super) async fn closed(&self) {
         self.tasks.wait().await;
     }
 
-    /// Resets the connections that are still open after [`expire`](Self::expire).
+    /// Resets the connections that are still open. Call it after [`expire`](Self::expire).
     pub(super) fn abort(&self) {
         self.aborted.cancel();
     }
 }
 
-/// A connection as hyper serves it.
+/// hyper's connection.
 type Http1Connection<S> = http1::Connection<TokioIo<DownstreamIo>, ConnectionService<S>>;
 
 /// Why hyper no longer serves a connection.
 enum ServeOutcome {
-    /// hyper has ended it.
+    /// hyper has finished it.
     Ended(hyper::Result<()>),
     /// It has been idle for a while.
     Idle,
@@ -302,8 +302,8 @@ enum NextStep {
     Close,
 }
 
-/// Waits until a connection has been idle for a while: hyper waits for a request of which nothing has arrived, and has written all of
-/// the previous response.
+/// Waits until a connection has been idle for a while: hyper waits for a request, no byte of the request has arrived, and the previous
+/// response has been written.
 async fn until_idle(detector: &IdleDetector, status: &ReaderStatus, reclaim: &Reclaim) {
     let mut previous = None;
     loop {
@@ -317,9 +317,9 @@ async fn until_idle(detector: &IdleDetector, status: &ReaderStatus, reclaim: &Re
     }
 }
 
-/// Waits until an idle connection is to be closed because of a drain: `idle_grace` after its start, or after the end of a head that has
-/// arrived in part. A request may be in the kernel already, or on its way from a client that does not know of the drain; closing at
-/// once would lose it.
+/// Waits until the drain closes an idle connection: `idle_grace` after the start of the drain, or after the end of a head that has arrived
+/// in part. A request may already be in the kernel, or on its way from a client that does not know of the drain; an immediate close
+/// would lose it.
 async fn drain_grace(
     drain_started: &CancellationToken,
     idle_grace: Duration,
@@ -327,7 +327,7 @@ async fn drain_grace(
     drain_expired: &CancellationToken,
 ) {
     drain_started.cancelled().await;
-    // On the heap, since it is needed only once.
+    // On the heap, because it is needed only once.
     Box::pin(async {
         while timeout(idle_grace, drain_expired.cancelled()).await.is_err() {
             if !status.is_in_head() || idle_grace.is_zero() {

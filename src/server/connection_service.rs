@@ -1,6 +1,6 @@
-//! What the proxy adds to hyper on one connection: detection that it is idle, and `Connection: close` on the last response.
+//! What the proxy adds to hyper on one connection: idle detection, and `Connection: close` on the last response.
 //!
-//! hyper sets a timer for a head when it begins to wait for a request. Here that timer only counts: the [`FramedReader`] and the
+//! hyper sets its header timer when it starts waiting for a request. The timer here only counts that: the [`FramedReader`] and the
 //! connection have timers of their own, which cost a request nothing.
 //!
 //! [`FramedReader`]: super::framed_reader::FramedReader
@@ -27,17 +27,17 @@ use tower::Service;
 use super::{framed_reader::ReaderStatus, slots::SlotState};
 use crate::process::drain::Drain;
 
-/// Knows whether hyper waits for the next request of a connection. Clones share the state.
+/// Detects whether hyper waits for the next request of a connection. Clones share the state.
 #[derive(Clone, Debug)]
 pub(super) struct IdleDetector(Arc<RequestCounts>);
 
 #[derive(Debug)]
 struct RequestCounts {
-    /// Requests that hyper has begun to wait for.
+    /// The number of requests that hyper has started to wait for.
     awaited: AtomicU64,
-    /// Requests that have arrived.
+    /// The number of requests that have arrived.
     begun: AtomicU64,
-    /// The requests of the connection before hyper began to serve it.
+    /// The number of requests on the connection before hyper served it.
     previous: u64,
     state: Arc<SlotState>,
 }
@@ -49,7 +49,7 @@ impl IdleDetector {
         Self(Arc::new(RequestCounts { awaited, begun, previous, state }))
     }
 
-    /// The number of the request that hyper waits for, while it has nothing else to do.
+    /// The number of the request that hyper waits for, if no request is in flight.
     pub(super) fn awaited_request(&self) -> Option<u64> {
         let awaited = self.0.awaited.load(Relaxed);
         (awaited > self.0.begun.load(Relaxed)).then_some(awaited)
@@ -61,12 +61,12 @@ impl Timer for IdleDetector {
         self.sleep_until(self.now())
     }
 
-    /// `deadline` is now: the timer is set without a duration.
+    /// `deadline` is now, because the header timeout is zero.
     #[expect(clippy::disallowed_types, reason = "the signature is hyper's")]
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
         let counts = &*self.0;
         counts.awaited.fetch_add(1, Relaxed);
-        // A connection that was parked has been idle for longer.
+        // A parked connection became idle earlier.
         if counts.begun.load(Relaxed) > counts.previous {
             counts.state.set_idle(deadline);
         }
@@ -74,7 +74,7 @@ impl Timer for IdleDetector {
     }
 }
 
-/// A sleep without an end; nothing is allocated for it.
+/// A sleep that never ends and allocates nothing.
 #[derive(Debug)]
 struct NeverSleep;
 
@@ -88,11 +88,10 @@ impl Future for NeverSleep {
 
 impl Sleep for NeverSleep {}
 
-/// Counts the requests of a connection, adds its fault to the one that the reader rejected, and adds `Connection: close` to the last
-/// response.
+/// Counts the requests of a connection, attaches its fault to a rejected request, and adds `Connection: close` to the last response.
 #[derive(Debug)]
 pub(super) struct ConnectionService<S> {
-    /// A `RefCell`, since hyper calls a shared reference. Requests follow one another, so none has to clone the stack.
+    /// A `RefCell`, because hyper's `call` takes `&self`. Requests are served one at a time, so the stack need not be cloned.
     inner: RefCell<S>,
     detector: IdleDetector,
     status: ReaderStatus,
@@ -101,7 +100,7 @@ pub(super) struct ConnectionService<S> {
 }
 
 impl<S> ConnectionService<S> {
-    /// Counts in `detector` the requests to `inner`. With `close_after_response`, each response is its connection's last.
+    /// Counts the requests to `inner` in `detector`. With `close_after_response`, each response closes its connection.
     pub(super) fn new(
         inner: S,
         detector: IdleDetector,
@@ -129,7 +128,7 @@ where
         }
         let mut service = self.inner.borrow_mut();
         let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
-        assert!(matches!(ready, Poll::Ready(Ok(()))), "the stack takes any request, and may have it wait then");
+        assert!(matches!(ready, Poll::Ready(Ok(()))), "the stack is always ready; requests wait in it");
         CloseOnDrain {
             inner: service.call(request),
             drain: self.drain.clone(),
@@ -139,7 +138,7 @@ where
 }
 
 pin_project! {
-    /// Adds `Connection: close` to a response that is the last one. hyper then closes the connection.
+    /// Adds `Connection: close` to the last response, so that hyper closes the connection.
     pub(super) struct CloseOnDrain<F> {
         #[pin]
         inner: F,

@@ -1,6 +1,6 @@
-//! Adds to a client's socket what HTTP needs: a limit on the time of a stalled write, detection of a client that has gone while its
-//! request is in flight ([`ClientWatch`]), a reset after a truncated response, and a lingering close after a response to a request that was not read to
-//! its end.
+//! Adds to a client's socket what HTTP needs: a write stall timeout, detection of a client that disconnects while its request is in
+//! flight ([`ClientWatch`]), a reset after a truncated response, and a lingering close after a response to a request that was not fully
+//! read.
 
 use std::{
     future::poll_fn,
@@ -26,20 +26,20 @@ use super::{
 };
 use crate::stall::StallTimer;
 
-/// The most time that is spent on reading and discarding what a client still sends after its last response. With unread bytes left,
-/// closing would reset the connection, and the reset can overtake the response.
+/// How long to read and discard what a client still sends after its last response. Closing with unread bytes would reset the connection,
+/// and the reset can overtake the response.
 const LINGERING_CLOSE: Duration = Duration::from_secs(5);
 
-/// How long a client that has sent all of its request may keep a closed connection open without sending. It may have sent the next
-/// request already, without waiting for the response; clients that have seen the end close their side within a round trip.
+/// How long a client that has sent its whole request may keep the closed connection open without sending. It may have pipelined its next
+/// request; clients that have received the FIN close their side within a round trip.
 const LINGER_IDLE: Duration = Duration::from_millis(250);
 
-/// A connection while hyper serves it. When hyper drops this, [`Reclaim`] has the [`Downstream`].
+/// A connection while hyper serves it. When hyper drops this, [`Reclaim`] gets the [`Downstream`].
 #[derive(Debug)]
 pub(super) struct DownstreamIo {
     /// `Some` until this is dropped.
     downstream: Option<Downstream>,
-    /// The last read is pending, so the reader will find the end of the stream.
+    /// The last read is pending, so the reader will see the EOF.
     read_pending: bool,
     /// The last write is pending.
     write_stalled: bool,
@@ -49,14 +49,14 @@ pub(super) struct DownstreamIo {
     reclaim: Reclaim,
 }
 
-/// A connection that hyper does not serve at the moment: it waits for a head, or is to be closed.
+/// A connection that hyper does not serve at the moment: it waits for a head or is about to close.
 #[derive(Debug)]
 pub(super) struct Downstream {
     socket: SocketStream,
     reader: FramedReader,
 }
 
-/// Gets the connection back from a [`DownstreamIo`] that was dropped, and shows before that whether a write is pending.
+/// Reclaims the connection from a dropped [`DownstreamIo`]. Before that, it shows whether a write is pending.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reclaim(Arc<ReclaimState>);
 
@@ -68,42 +68,42 @@ struct ReclaimState {
 }
 
 impl Reclaim {
-    /// The connection, once, after the drop of its [`DownstreamIo`].
+    /// Takes the connection, once its [`DownstreamIo`] has been dropped.
     pub(super) fn take(&self) -> Option<Downstream> {
         self.0.stream.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether the kernel has not taken all that is to be written.
+    /// Whether a write is waiting for the kernel.
     pub(super) fn has_pending_write(&self) -> bool {
         self.0.has_pending_write.load(Relaxed)
     }
 }
 
 impl Downstream {
-    /// A connection on which nothing was served yet.
+    /// A connection before its first request.
     pub(super) fn new(socket: SocketStream, reader: FramedReader) -> Self {
         Self { socket, reader }
     }
 
-    /// How many messages have begun on it.
+    /// The number of messages that have begun.
     pub(super) fn messages_begun(&self) -> u64 {
         self.reader.messages_begun()
     }
 
-    /// Whether a head has begun to arrive, and has not ended.
+    /// Whether a head has arrived in part.
     pub(super) fn is_in_head(&self) -> bool {
         self.reader.is_in_head()
     }
 
-    /// Waits for a whole head, or for the end of the connection: whether there is something to serve.
+    /// Waits for a complete head or the end of the connection. Returns whether there is something to serve.
     ///
     /// # Errors
     ///
-    /// When the connection is lost, or when it is idle and [is to make room](Self::eviction).
+    /// If the connection is lost, or is idle and [being evicted](Self::eviction).
     ///
     /// # Cancel safety
     ///
-    /// What has arrived is kept.
+    /// Received bytes are kept.
     pub(super) async fn buffer_head(&mut self) -> io::Result<bool> {
         poll_fn(|cx| {
             let buffered = self.reader.poll_buffer_head(Pin::new(&mut self.socket), cx)?;
@@ -114,7 +114,7 @@ impl Downstream {
                     }
                     self.reader.state().decline_eviction();
                 }
-                // It may have been evicted since the poll began.
+                // The head may have been evicted since the poll began.
                 if self.reader.check_head_eviction() {
                     return Poll::Ready(Ok(true));
                 }
@@ -124,26 +124,26 @@ impl Downstream {
         .await
     }
 
-    /// Rejects the head that has begun and did not end in time. Returns whether there is one, to be served.
+    /// Rejects a head that was not complete in time. Returns whether there is one, which is then to be served.
     pub(super) fn reject_late_head(&mut self) -> bool {
         self.reader.reject_late_head()
     }
 
-    /// What the connection shares with the acceptor.
+    /// The state shared with the acceptor.
     pub(super) fn state(&self) -> &Arc<SlotState> {
         self.reader.state()
     }
 
-    /// Why it is to be closed to make room, if it is.
+    /// Why the connection is being evicted, if it is.
     pub(super) fn eviction(&self) -> Option<EvictionReason> {
         self.reader.eviction()
     }
 
-    /// Closes the connection after its last response: our direction at once, the client's when it has closed it, or sends nothing. One
-    /// that is still sending gets some time to finish, or to read the response and stop. Returns whether it ended early, since it was evicted.
+    /// Closes the connection after its last response: our direction immediately, the client's once the client has closed it or stops sending.
+    /// A client that is still sending gets time to finish, or to read the response and stop. Returns whether it was cut short by an eviction.
     pub(super) async fn close(mut self) -> bool {
         self.state().set_closing();
-        // It fails when the client has gone already.
+        // It fails if the client has already disconnected.
         let _ = self.socket.shutdown().await;
         if self.reader.has_eof() {
             return false;
@@ -164,7 +164,7 @@ impl Downstream {
     /// Reads and discards some bytes.
     async fn discard(&mut self) -> Discarded {
         poll_fn(|cx| {
-            // On the stack, and only while it is needed: thousands of connections may be closing.
+            // On the stack, and only during the read: thousands of connections may be closing.
             let mut buffer = [0; 4096];
             let mut buffer = ReadBuf::new(&mut buffer);
             let read = Pin::new(&mut self.socket).poll_read(cx, &mut buffer);
@@ -172,7 +172,7 @@ impl Downstream {
                 if !self.socket.has_unread() {
                     return Poll::Ready(Discarded::Evicted);
                 }
-                // Closing now would reset the connection; it is the youngest from now on.
+                // Closing now would reset the connection. It becomes the last candidate for eviction.
                 self.reader.state().decline_eviction();
                 self.reader.state().set_closing();
             }
@@ -184,16 +184,16 @@ impl Downstream {
         .await
     }
 
-    /// Resets the connection after an incomplete response: one without a length, as clients that speak HTTP/1.0 get it, would seem
-    /// complete otherwise.
+    /// Resets the connection after a truncated response. Otherwise a response without a length, as HTTP/1.0 clients get it, would seem
+    /// complete.
     pub(super) fn reset(self) {
         if let Err(error) = self.socket.set_zero_linger() {
-            debug!(%error, "the connection cannot be reset");
+            debug!(%error, "cannot reset the connection");
         }
     }
 }
 
-/// What a read of a closing connection found.
+/// The result of [`Downstream::discard`].
 enum Discarded {
     Bytes,
     End,
@@ -201,7 +201,7 @@ enum Discarded {
 }
 
 impl DownstreamIo {
-    /// Serves `stream`: reads go through its [`FramedReader`], and a write fails that is pending for `write_timeout`.
+    /// Reads from `stream` through its [`FramedReader`]. A write fails when it has been pending for `write_timeout`.
     pub(super) fn new(stream: Downstream, write_timeout: Duration, reclaim: Reclaim) -> Self {
         Self {
             downstream: Some(stream),
@@ -217,7 +217,7 @@ impl DownstreamIo {
         self.downstream.as_mut().expect("the stream is there until this is dropped")
     }
 
-    /// Returns `written`, the result of writing `bytes` and maybe more, or an error when the client has read nothing for too long.
+    /// Returns `written`, the result of writing `bytes` and possibly more, or an error when the client has not read for too long.
     fn limit_stall(
         &mut self,
         mut written: Poll<io::Result<usize>>,
@@ -225,11 +225,11 @@ impl DownstreamIo {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if written.is_pending() && self.write_timer.poll_elapsed(cx).is_ready() {
-            // The kernel reports room only when there is much: a third of a TCP socket's buffer of megabytes, three quarters of a Unix
-            // socket's. A client that has read less has not stopped.
+            // The kernel reports a socket as writable only when much of its buffer is free: a third of TCP's megabytes, three quarters of a
+            // Unix socket's. A client that has read less has not stalled, so try a write before failing.
             written = Poll::Ready(self.downstream().socket.write_now(bytes).map_err(|error| match error.kind() {
                 io::ErrorKind::WouldBlock => {
-                    io::Error::new(io::ErrorKind::TimedOut, "the caller takes no more of the answer")
+                    io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading the response")
                 }
                 _ => error,
             }));
@@ -295,14 +295,14 @@ impl AsyncWrite for DownstreamIo {
         self.downstream.as_ref().is_some_and(|downstream| downstream.socket.is_write_vectored())
     }
 
-    /// Flushes, and fails when the client has gone while its request is in flight. hyper flushes whenever it has been woken, and would
-    /// otherwise find that out by reading ahead, for which it needs another 8 KiB with every request.
+    /// Flushes, and fails if the client has disconnected while its request is in flight. hyper flushes whenever it is woken. Without this, it
+    /// would detect a disconnect by reading ahead, which takes another 8 KiB per request.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { downstream, read_pending, client_watch, .. } = &mut *self;
         let Downstream { socket, reader } = downstream.as_mut().expect("the stream is there until this is dropped");
-        // In the middle of a request, its end is for the reader to find.
+        // In the middle of a request, the reader sees the EOF.
         if !*read_pending && reader.is_between_messages() && client_watch.poll_gone(socket, cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller has gone")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client disconnected")));
         }
         Pin::new(socket).poll_flush(cx)
     }

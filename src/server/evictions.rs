@@ -1,4 +1,4 @@
-//! Evictions of connections: what is counted and logged.
+//! Counts and logs evictions of connections.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use crate::telemetry::{LogLimiter, Metrics};
 labels! {
     /// Why a connection was evicted.
     pub(super) enum EvictionReason {
-        /// At the limit of connections: nothing of a request had arrived.
+        /// At the connection limit: no byte of a request had arrived.
         Idle = "idle",
-        /// At the limit of connections: the head of a request had not arrived in full.
+        /// At the connection limit: the head of a request was incomplete.
         UnfinishedHead = "unfinished_head",
-        /// At the limit of connections: it was closing.
+        /// At the connection limit: it was closing.
         Closing = "closing",
-        /// At the limit of connections: the client did not read the response.
+        /// At the connection limit: the client did not read the response.
         StalledResponse = "stalled_response",
-        /// There were too many bytes of unfinished heads.
+        /// The unfinished heads exceeded `limits.unfinished_heads_bytes`.
         UnfinishedHeadBytes = "unfinished_heads_bytes",
     }
 }
@@ -32,7 +32,7 @@ pub(super) struct Evictions {
 }
 
 impl Evictions {
-    /// Logs and metrics call the listener `listener`.
+    /// `listener` is the listener's name in logs and metrics.
     pub(super) fn new(listener: &'static str, metrics: Arc<Metrics>) -> Self {
         for reason in EvictionReason::LABELS {
             metrics.init_eviction(listener, reason);

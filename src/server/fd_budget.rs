@@ -1,20 +1,20 @@
-//! The number of connections that fits the limit of open files (`RLIMIT_NOFILE`).
+//! The number of connections that fits `RLIMIT_NOFILE`.
 //!
-//! A connection from a client needs a descriptor, and its request one or two more: for the connection to the upstream, or, before
-//! there is one, for looking up its name or trying two addresses. If clients could take the last descriptor, requests and probes
-//! would fail for want of one, so the limit of connections is kept below that from the start.
+//! A client connection needs one file descriptor, and its request up to two more: for the upstream connection, or before that for the DNS
+//! lookup or for trying two addresses. If clients could use the last descriptor, requests and probes would fail, so the connection limit
+//! leaves room for them from the start.
 
-/// Kept free for everything else: the program's own, and three operator listeners with 64 connections each.
+/// Reserved for everything else: the program's own files, and three operator listeners with 64 connections each.
 const RESERVED_FDS: usize = 256;
 
-/// The descriptors that a request may need towards the upstream.
+/// The descriptors that a request may need for the upstream.
 const FDS_PER_REQUEST: usize = 2;
 
-/// The number of the `configured` connections that fits the limit `open_files`, when at most `requests` are sent to the upstream at once.
-/// It is at least 1. Of a small limit, half is kept for everything else.
+/// Returns how many of the `configured` connections fit `open_files` (`RLIMIT_NOFILE`), with at most `requests` in flight to the upstream.
+/// The result is at least 1. If the limit is small, half of it is reserved.
 pub(super) fn connection_limit(configured: usize, requests: usize, open_files: usize) -> usize {
     let available = open_files - RESERVED_FDS.min(open_files / 2);
-    // Either every connection has a request, or there are more connections than requests.
+    // Either every connection has a request in flight, or there are more connections than requests.
     let fitting =
         (available / (1 + FDS_PER_REQUEST)).max(available.saturating_sub(requests.saturating_mul(FDS_PER_REQUEST)));
     configured.min(fitting).max(1)
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i08_the_limit_of_open_files_bounds_the_connections() {
+    fn i08_rlimit_nofile_bounds_the_connections() {
         for (configured, requests, open_files, fitting) in [
             (10_000, 2048, 1_048_576, 10_000),
             (10_000, 2048, 20_000, 10_000),
@@ -48,7 +48,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn i08_all_that_is_allowed_at_once_fits(configured in 1..20_000_usize, requests in 1..5_000_usize, files in 16..100_000_usize) {
+        fn i08_all_allowed_connections_and_requests_fit(configured in 1..20_000_usize, requests in 1..5_000_usize, files in 16..100_000_usize) {
             let connections = connection_limit(configured, requests, files);
             let needed = connections + FDS_PER_REQUEST * connections.min(requests) + RESERVED_FDS.min(files / 2);
             prop_assert!((1..=configured).contains(&connections));

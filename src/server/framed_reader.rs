@@ -1,5 +1,5 @@
-//! The reader in front of hyper. It passes on only messages with unambiguous framing whose heads arrive in time. A head is buffered until
-//! it is complete, so that no hyper buffer waits for one, and replaced where hyper could not read it, so that the service responds to
+//! The reader in front of hyper. It passes on only messages with unambiguous framing whose heads arrive in time. It buffers each head until
+//! it is complete, so that no hyper buffer waits for one, and replaces a head that hyper could not parse, so that the service responds to
 //! every request.
 
 use std::{
@@ -21,79 +21,79 @@ use crate::{
     stall::StallTimer,
 };
 
-/// What hyper may buffer beyond the limits of a head, so that a head over a limit still gets a proper response.
+/// How much hyper may buffer beyond the limits of a head, so that an oversized head still gets a proper response.
 pub(super) const HEAD_SLACK: usize = 32 * 1024;
 
-/// How many bytes of a head that arrives in parts are read at once, on the stack.
+/// How many bytes of a partial head are read at a time, on the stack.
 const READ_SIZE: usize = 4096;
 
-/// What is known of a [`FramedReader`] elsewhere. Clones share it.
+/// The status of a [`FramedReader`], for other parts of the connection. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReaderStatus(Arc<StatusFlags>);
 
 #[derive(Debug, Default)]
 struct StatusFlags {
-    /// The number of the message that was rejected, which is the last one read, and its fault.
+    /// The number and the fault of the rejected message, which is the last one read.
     rejected: OnceLock<(u64, FramingFault)>,
     /// See [`ReaderStatus::is_in_head`].
     in_head: AtomicBool,
-    /// Whether hyper may still need the connection: a part of a message was read, or a message that no other one follows.
+    /// A message was read in part, or no further message can follow: hyper may still need the connection.
     in_message: AtomicBool,
 }
 
 impl ReaderStatus {
-    /// The fault in the message with this number; the first has the number 1.
+    /// The fault in the message with this number. Numbers start at 1.
     pub(super) fn fault_in(&self, message: u64) -> Option<FramingFault> {
         self.0.rejected.get().filter(|(rejected, _)| *rejected == message).map(|(_, fault)| *fault)
     }
 
-    /// Whether a part of a head has arrived, of which hyper does not know.
+    /// Whether a head has arrived in part. hyper has not seen it.
     pub(super) fn is_in_head(&self) -> bool {
         self.0.in_head.load(Ordering::Relaxed)
     }
 
-    /// Whether only complete messages were read, and more may follow.
+    /// Whether only complete messages have been read, and more may follow.
     pub(super) fn is_between_messages(&self) -> bool {
         !self.0.in_message.load(Ordering::Relaxed)
     }
 }
 
-/// Parses the framing of a connection's messages, and stops reading at the first that is at fault.
+/// Parses the framing of a connection's messages, and stops reading at the first malformed one.
 #[derive(Debug)]
 pub(super) struct FramedReader {
     framer: MessageFramer,
     status: ReaderStatus,
-    /// The header timeout, from the connection's start or the head's first byte.
+    /// The header timeout, from the start of the connection or the first byte of the head.
     head_timer: StallTimer,
     fault: Option<FramingFault>,
     eof: bool,
     state: Arc<SlotState>,
-    /// The bytes of the unfinished head, in the budget of all connections.
+    /// The share of the unfinished head in the budget of all connections.
     head_share: HeadShare,
-    /// When that head began, in microseconds.
+    /// When the unfinished head began, in microseconds.
     head_started: u64,
-    /// What has arrived of it, and what hyper has not read yet.
+    /// The unfinished head, and earlier bytes that hyper has not read yet.
     buffered: Option<Box<HeadBuffer>>,
     limits: HeadLimits,
-    /// The head at fault was not complete.
+    /// An incomplete head was rejected.
     is_head_rejected_early: bool,
     eviction: Option<EvictionReason>,
 }
 
-/// What was found in the bytes of one read.
+/// The result of parsing the bytes of one read.
 struct Consumed {
-    /// Where the bytes end that may be read; the others come after a fault.
+    /// The end of the bytes that hyper may read. Those after it follow a fault.
     readable: usize,
-    /// What is to be read after them.
+    /// What hyper reads after them, in place of a rejected head.
     substitute: Option<Vec<u8>>,
-    /// How many bytes of a head, of these and earlier ones, wait for its end.
+    /// The number of bytes of an incomplete head, including earlier reads.
     unfinished: usize,
-    /// They end between two messages, and no head ended in them: a body did, or they are blank lines.
+    /// The bytes end between two messages and complete no head: they are the rest of a body, or blank lines.
     is_blank: bool,
 }
 
 impl FramedReader {
-    /// At the start of the connection with `state`. A head may take `header_timeout` to arrive; its bytes count in `head_share`.
+    /// A reader at the start of the connection with `state`. A head may take `header_timeout` to arrive; its bytes count in `head_share`.
     pub(super) fn new(
         limits: HeadLimits,
         header_timeout: Duration,
@@ -117,29 +117,29 @@ impl FramedReader {
         }
     }
 
-    /// What the connection shares with the acceptor.
+    /// The state shared with the acceptor.
     pub(super) fn state(&self) -> &Arc<SlotState> {
         &self.state
     }
 
-    /// Why the connection is evicted, if it is.
+    /// Why the connection is being evicted, if it is.
     pub(super) fn eviction(&self) -> Option<EvictionReason> {
         self.eviction
     }
 
-    /// Reads nothing more, since the connection is evicted for `reason`.
+    /// Evicts the connection for `reason`: nothing more is read. Returns the error for hyper.
     pub(super) fn evict(&mut self, reason: EvictionReason) -> io::Error {
         self.eviction = Some(reason);
         self.head_share.release();
         self.buffered = None;
-        io::Error::other("the connection gave way to another one")
+        io::Error::other("connection evicted for a new one")
     }
 
-    /// The same at the limit of connections. An unfinished head gets a response before, for which the service is to be called.
+    /// Evicts the connection at the connection limit. If there is an unfinished head, call the service: it gets a response first.
     ///
     /// # Errors
     ///
-    /// When the connection is idle, and there is nothing to respond to.
+    /// If the connection is idle, so there is nothing to respond to.
     pub(super) fn evict_at_limit(&mut self) -> io::Result<()> {
         if !self.is_in_head() {
             return Err(self.evict(EvictionReason::Idle));
@@ -155,7 +155,7 @@ impl FramedReader {
         self.reject_head(FramingFault::HeadEvicted);
     }
 
-    /// Rejects the head that has begun and did not end in time. Returns whether there is one.
+    /// Rejects a head that was not complete in time. Returns whether there is one.
     pub(super) fn reject_late_head(&mut self) -> bool {
         let is_in_head = self.is_in_head();
         if is_in_head {
@@ -164,32 +164,32 @@ impl FramedReader {
         is_in_head
     }
 
-    /// How many messages have begun.
+    /// The number of messages that have begun.
     pub(super) fn messages_begun(&self) -> u64 {
         self.framer.heads() + u64::from(self.is_head_rejected_early)
     }
 
-    /// Whether the client has closed its direction.
+    /// Whether the client has closed its sending direction.
     pub(super) fn has_eof(&self) -> bool {
         self.eof
     }
 
-    /// Whether a head has begun to arrive, and has not ended.
+    /// Whether a head has arrived in part.
     pub(super) fn is_in_head(&self) -> bool {
         self.framer.position() == Position::Head && self.fault.is_none()
     }
 
-    /// Whether all that was read are whole messages.
+    /// Whether only complete messages have been read.
     pub(super) fn is_between_messages(&self) -> bool {
         self.framer.position() == Position::Between
     }
 
-    /// Whether the client may be sending what will never be read.
+    /// Whether the client may send bytes that will never be read.
     pub(super) fn leaves_bytes_unread(&self) -> bool {
         !self.eof && (self.fault.is_some() || !self.is_between_messages())
     }
 
-    /// Reads from `stream` what may be read: messages from the end of their heads on.
+    /// Reads from `stream` into `buffer`. A message becomes readable when its head is complete.
     pub(super) fn poll_read(
         &mut self,
         mut stream: Pin<&mut impl AsyncRead>,
@@ -204,7 +204,7 @@ impl FramedReader {
             match self.fault {
                 None => {}
                 Some(FramingFault::Chunk) => return Poll::Ready(Err(malformed_chunk())),
-                // hyper responds to the rejected message; then the connection is closed.
+                // hyper responds to the rejected message, then the connection closes.
                 Some(_) => return Poll::Pending,
             }
             if self.check_head_eviction() {
@@ -240,12 +240,12 @@ impl FramedReader {
         }
     }
 
-    /// Reads from `stream` while nothing of HTTP is kept for the connection. Ready when a whole head has arrived, or the end of the
-    /// connection: whether there is something to serve.
+    /// Reads from `stream` while the connection is parked. Ready when a head is complete or the connection has ended. Returns whether there
+    /// is something to serve.
     ///
     /// # Errors
     ///
-    /// When the connection is lost.
+    /// If the connection is lost.
     pub(super) fn poll_buffer_head(
         &mut self,
         mut stream: Pin<&mut impl AsyncRead>,
@@ -259,7 +259,7 @@ impl FramedReader {
                 return Poll::Ready(Ok(false));
             }
             if !self.check_head_eviction() && self.poll_fill(stream.as_mut(), cx)?.is_pending() {
-                // The time for the first head is that for the connection's first request.
+                // The first head shares the timeout of the connection's first request, which the caller watches.
                 if self.framer.heads() == 0 {
                     return Poll::Pending;
                 }
@@ -268,14 +268,14 @@ impl FramedReader {
         }
     }
 
-    /// Rejects the unfinished head if it is evicted. Returns whether it was.
+    /// Rejects the unfinished head if it was evicted. Returns whether it was.
     pub(super) fn check_head_eviction(&mut self) -> bool {
         if !self.head_share.is_empty() {
             if self.state.is_head_evicted() {
                 self.evict_head(EvictionReason::UnfinishedHeadBytes);
                 return true;
             }
-            // It arrived behind a request that has been answered since.
+            // It arrived behind a request in flight, which has got its response since.
             if !self.head_share.is_evictable() && self.state.is_awaiting_request() {
                 self.count_head_bytes();
             }
@@ -315,8 +315,8 @@ impl FramedReader {
         Poll::Ready(Ok(()))
     }
 
-    /// Parses the framing of `bytes[start..]`, which have just arrived: no bytes are the end of the stream. What comes before them is of
-    /// the same head.
+    /// Parses the framing of `bytes[start..]`, which have just arrived; empty means EOF. `bytes[..start]` is the earlier part of the same
+    /// head.
     fn consume(&mut self, bytes: &[u8], start: usize) -> Consumed {
         self.eof = bytes.len() == start;
         if !self.eof && self.state.is_eviction_requested() {
@@ -359,7 +359,7 @@ impl FramedReader {
             self.state.restore_idle();
         }
         self.update_status();
-        // Empty lines before a head begin nothing and end nothing.
+        // Empty lines before a head neither start nor stop the timer.
         if has_head_ended || place == Position::Body {
             self.head_timer.reset();
         }
@@ -374,19 +374,19 @@ impl FramedReader {
         self.status.0.in_message.store(in_message, Ordering::Relaxed);
     }
 
-    /// The most bytes of a head that are buffered.
+    /// The maximum number of buffered bytes of a head.
     fn head_capacity(&self) -> usize {
         self.limits.target_bytes + self.limits.header_bytes + HEAD_SLACK
     }
 
-    /// Rejects the head in the buffer, which is longer than any may be.
+    /// Rejects the head in the buffer because it exceeds every limit.
     fn reject_overlong_head(&mut self) {
         let head = self.buffered.as_ref().map_or(&[][..], |buffered| buffered.bytes());
         let is_in_target = memchr::memchr(b'\n', head).is_none();
         self.reject_head(if is_in_target { FramingFault::TargetTooLong } else { FramingFault::HeadersTooLarge });
     }
 
-    /// Has the service respond to the unfinished head in the buffer, and reads nothing more.
+    /// Replaces the unfinished head in the buffer, so that the service responds to it. Nothing more is read.
     fn reject_head(&mut self, fault: FramingFault) {
         let head = self.buffered.as_ref().map_or(&[][..], |buffered| buffered.bytes());
         self.buffered = Some(deliverable(&framing::substitute(head)));
@@ -399,10 +399,10 @@ impl FramedReader {
         self.update_status();
     }
 
-    /// Counts the bytes of an unfinished head. Behind a request in flight, it cannot be evicted.
+    /// Counts the bytes of an unfinished head. A head behind a request in flight cannot be evicted.
     fn count_head_bytes(&mut self) {
         if self.head_share.is_empty() {
-            // The first of a connection began with it, as for its timeout.
+            // As for its timeout, the first head begins with the connection.
             self.head_started = if self.framer.heads() == 0 { self.state.accepted_at() } else { SlotState::now() };
         }
         let evictable = self.state.is_awaiting_request().then_some(&self.state);
@@ -412,25 +412,25 @@ impl FramedReader {
         self.head_share.set_bytes(self.framer.head_bytes(), self.head_started, evictable);
     }
 
-    /// Ready when a head has taken too long and was rejected. The time between two messages is the connection's to watch.
+    /// Ready when a head has timed out and was rejected. The time between messages is watched by the connection.
     ///
     /// # Errors
     ///
-    /// When nothing of the first head has arrived.
+    /// If no byte of the first head has arrived.
     fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.framer.position() == Position::Head || self.framer.heads() == 0 {
             ready!(self.head_timer.poll_elapsed(cx));
             return Poll::Ready(if self.reject_late_head() {
                 Ok(())
             } else {
-                Err(io::Error::new(io::ErrorKind::TimedOut, "no request has arrived"))
+                Err(io::Error::new(io::ErrorKind::TimedOut, "no request arrived in time"))
             });
         }
         Poll::Pending
     }
 }
 
-/// A buffer of `bytes`, all of which can be delivered.
+/// A buffer of `bytes`, all deliverable.
 fn deliverable(bytes: &[u8]) -> Box<HeadBuffer> {
     let mut buffer = Box::new(HeadBuffer::new(bytes, bytes.len()));
     buffer.hold_back(0);
@@ -438,7 +438,7 @@ fn deliverable(bytes: &[u8]) -> Box<HeadBuffer> {
 }
 
 fn malformed_chunk() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a chunk of a request's body is malformed")
+    io::Error::new(io::ErrorKind::InvalidData, "malformed chunk in a request body")
 }
 
 #[cfg(test)]

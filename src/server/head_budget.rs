@@ -1,6 +1,7 @@
-//! The bytes of unfinished request heads, over all connections of the process. Above the limit the oldest such head is evicted.
+//! The budget for bytes of unfinished request heads, shared by all connections of the process. Above the limit, the oldest head is
+//! evicted.
 //!
-//! Not to read from a connection would be no remedy: the kernel's buffers are charged to the same memory limit.
+//! Pausing reads instead would not help: the kernel's buffers count towards the same memory limit.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,7 @@ use std::{
 use super::slots::SlotState;
 use crate::telemetry::Metrics;
 
-/// The limit and what counts towards it. Clones share both.
+/// The limit and its current use. Clones share both.
 #[derive(Clone, Debug)]
 pub struct HeadBudget(Arc<BudgetState>);
 
@@ -25,11 +26,11 @@ struct BudgetState {
 struct UnfinishedHeads {
     total: usize,
     next_id: u64,
-    /// The heads that can be evicted, the oldest first.
+    /// The heads that can be evicted, oldest first.
     evictable: BTreeMap<HeadKey, EvictableHead>,
 }
 
-/// When a head began, in microseconds, and a number that makes it unique.
+/// When a head began, in microseconds, and a unique number.
 type HeadKey = (u64, u64);
 
 #[derive(Debug)]
@@ -38,12 +39,12 @@ struct EvictableHead {
     state: Arc<SlotState>,
 }
 
-/// The bytes of one connection in the budget.
+/// One connection's share of the budget.
 #[derive(Debug)]
 pub(super) struct HeadShare {
     budget: HeadBudget,
     bytes: usize,
-    /// The head among those that can be evicted.
+    /// The key in `evictable`.
     key: Option<HeadKey>,
 }
 
@@ -53,7 +54,7 @@ impl HeadBudget {
         Self(Arc::new(BudgetState { limit, metrics, heads: Mutex::default() }))
     }
 
-    /// The share of a connection, which is empty.
+    /// An empty share, for one connection.
     pub(super) fn share(&self) -> HeadShare {
         HeadShare { budget: self.clone(), bytes: 0, key: None }
     }
@@ -72,7 +73,7 @@ impl HeadBudget {
 }
 
 impl HeadShare {
-    /// Whether nothing counts.
+    /// Whether no bytes count.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
     }
@@ -82,13 +83,13 @@ impl HeadShare {
         self.key.is_some()
     }
 
-    /// Sets the bytes of the head, which began at `started`. It can be evicted from now on if `state` is that of its connection.
+    /// Sets the size of the head, which began at `started`. With `state`, that of its connection, the head can be evicted from now on.
     pub(super) fn set_bytes(&mut self, bytes: usize, started: u64, state: Option<&Arc<SlotState>>) {
         let previous = std::mem::replace(&mut self.bytes, bytes);
         let key = &mut self.key;
         self.budget.update(|heads| match (*key, state) {
             (Some(key), _) => {
-                // One that was removed is being evicted, and does not count.
+                // A head that was removed is being evicted and no longer counts.
                 if let Some(head) = heads.evictable.get_mut(&key) {
                     head.bytes = bytes;
                     heads.total = heads.total + bytes - previous;
@@ -105,7 +106,7 @@ impl HeadShare {
         });
     }
 
-    /// Counts nothing any more: the head has ended, or its connection has.
+    /// Releases the share: the head or its connection has ended.
     pub(super) fn release(&mut self) {
         let (bytes, key) = (std::mem::take(&mut self.bytes), self.key.take());
         if bytes > 0 {
@@ -149,7 +150,7 @@ mod tests {
         shares[3].set_bytes(30, 4, Some(&states[3]));
         let evicted: Vec<_> = states.iter().map(|state| state.is_head_evicted()).collect();
         assert_eq!((evicted, total(&budget)), (vec![false, true, false, false], 90));
-        // What arrives on it before it is closed does not count any more, and neither does its end.
+        // Bytes that arrive on it before it closes no longer count, and neither does its end.
         shares[1].set_bytes(60, 1, Some(&states[1]));
         shares[1].release();
         assert_eq!(total(&budget), 90);
@@ -169,7 +170,7 @@ mod tests {
         other.set_bytes(20, 2, Some(&idle));
         assert!(idle.is_head_evicted() && !busy.is_head_evicted());
         assert_eq!(total(&budget), 90);
-        // Its request has been answered.
+        // The request in flight has got its response.
         behind.set_bytes(101, 1, Some(&busy));
         assert!(busy.is_head_evicted());
         assert_eq!(total(&budget), 0);

@@ -1,7 +1,7 @@
-//! A buffer for a request head that has not arrived in full, which hyper does not get yet.
+//! A buffer for an incomplete request head, which hyper does not get yet.
 //!
-//! hyper allocates 8 KiB and its own state for a head of one byte, and twice its length for a long one, and the allocator keeps
-//! what thousands of them took. Here a head takes its own length, and a large one is in pages of its own, which the system has back
+//! hyper allocates 8 KiB and its own state for a head of one byte, and twice the length of a long head, and the allocator keeps what
+//! thousands of heads took. This buffer takes the length of the head. A large head has pages of its own, which return to the system
 //! as soon as it ends.
 
 use std::mem;
@@ -9,18 +9,18 @@ use std::mem;
 use memmap2::MmapMut;
 use tokio::io::ReadBuf;
 
-/// Heads up to this size are in the heap. Most heads that arrive in more than one part are larger than a packet or are typed.
+/// Heads up to this size are on the heap. Most heads that arrive in parts are larger than a packet, or are typed by hand.
 const MAX_HEAP_BYTES: usize = 1024;
 
-/// Bytes of a head, and those before it that hyper has not read yet.
+/// The bytes of a head, after earlier ones that hyper has not read yet.
 #[derive(Debug)]
 pub(super) struct HeadBuffer {
     bytes: Storage,
-    /// The length of what was delivered, of what may be delivered, and of all that has arrived.
+    /// The ends of the bytes that were delivered, that may be delivered, and that have arrived.
     delivered: usize,
     deliverable: usize,
     length: usize,
-    /// The most bytes that are kept.
+    /// The maximum number of bytes.
     capacity: usize,
 }
 
@@ -31,12 +31,12 @@ enum Storage {
 }
 
 impl Storage {
-    /// Space for at least `length` bytes; for `capacity` if they are more than [`MAX_HEAP_BYTES`].
+    /// Space for at least `length` bytes; for `capacity` if `length` exceeds [`MAX_HEAP_BYTES`].
     fn with_length(length: usize, capacity: usize) -> Self {
         if length <= MAX_HEAP_BYTES {
             return Self::Heap(vec![0; length]);
         }
-        // The pages are taken when they are written.
+        // Pages are allocated when they are written.
         MmapMut::map_anon(capacity.max(length)).map_or_else(|_| Self::Heap(vec![0; capacity.max(length)]), Self::Mapped)
     }
 
@@ -56,7 +56,7 @@ impl Storage {
 }
 
 impl HeadBuffer {
-    /// A buffer of up to `capacity` bytes that begins with `bytes`. None of them can be delivered yet.
+    /// A buffer of up to `capacity` bytes that starts with `bytes`, none of them deliverable yet.
     pub(super) fn new(bytes: &[u8], capacity: usize) -> Self {
         let length = bytes.len();
         let mut storage = Storage::with_length(length, capacity);
@@ -64,7 +64,7 @@ impl HeadBuffer {
         Self { bytes: storage, delivered: 0, deliverable: 0, length, capacity }
     }
 
-    /// All that has arrived and was not delivered. To be called while nothing was delivered.
+    /// All bytes that have arrived. Call it while nothing has been delivered.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes.as_slice()[..self.length]
     }
@@ -96,12 +96,12 @@ impl HeadBuffer {
         self.length = length;
     }
 
-    /// All but the last `unfinished` bytes can be delivered.
+    /// Makes all bytes deliverable except the last `unfinished` ones.
     pub(super) fn hold_back(&mut self, unfinished: usize) {
         self.deliverable = self.length.saturating_sub(unfinished).max(self.delivered);
     }
 
-    /// Delivers as many bytes as can be delivered and `buffer` has space for. Returns the buffer of the others, if there are any.
+    /// Moves deliverable bytes into `buffer`, as many as fit. Returns the buffer of the remaining bytes, if there are any.
     pub(super) fn deliver(mut self, buffer: &mut ReadBuf<'_>) -> Option<Self> {
         let bytes = self.bytes.as_slice();
         let end = self.deliverable.min(self.delivered + buffer.remaining());
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_come_out_in_their_order_however_they_went_in() {
+    fn bytes_are_delivered_in_order_for_any_part_size() {
         let all: Vec<u8> = (0..10_000_u32).map(|number| (number % 251) as u8).collect();
         for part in [1, 700, 5000] {
             let mut buffer = HeadBuffer::new(&all[..part], 20_000);

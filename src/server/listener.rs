@@ -14,19 +14,19 @@ use super::{
     unix_socket::{self, SocketAccess, UnixSocket},
 };
 
-/// Connections that the kernel keeps for us until we accept them; a burst after a pause needs some hundreds.
+/// The accept queue's length; a burst after a pause needs some hundreds.
 const BACKLOG: u32 = 1024;
 
-/// The most connections that are accepted from a queue before it is closed: all of it, and those that arrive meanwhile. Clients that
-/// connect faster than they are accepted must not keep a process from ending.
+/// How many connections are accepted from a queue before it closes: a full queue, and as many that arrive in the meantime. The limit
+/// keeps clients that connect faster than they are accepted from blocking the shutdown.
 const MAX_QUEUED_CONNECTIONS: usize = 2 * BACKLOG as usize;
 
-/// How many bytes of a response the kernel takes that it cannot send yet (`TCP_NOTSENT_LOWAT`). With this limit, room for more depends on
-/// the bytes that the client's kernel has taken, and not on whole buffers that it has acknowledged (`DownstreamIo::limit_stall`). With
-/// 128 KiB, bulk transfers cost some per cent more CPU time; with this, they cost no more than without a limit.
+/// How many unsent bytes of a response the kernel buffers (`TCP_NOTSENT_LOWAT`). With this limit, the socket becomes writable when the
+/// client's kernel has taken bytes, and not only when it has acknowledged whole buffers (`DownstreamIo::limit_stall`). At 128 KiB, bulk
+/// transfers cost some per cent more CPU time; at this value, no more than without a limit.
 const MAX_UNSENT_BYTES: u32 = 1024 * 1024;
 
-/// An address that cannot be listened on.
+/// An address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: cannot listen on {address}{hint}", hint = hint(.address, .source))]
 pub struct BindError {
@@ -36,8 +36,8 @@ pub struct BindError {
 }
 
 impl BindError {
-    /// Whether the configuration does not fit this machine, so that trying again is of no use. False when another process has the
-    /// address, or the process has no resources left.
+    /// Whether the configuration does not fit this machine, so a retry is pointless. False if another process uses the address or the
+    /// process lacks resources.
     pub fn is_configuration(&self) -> bool {
         use io::ErrorKind::{AddrInUse, Interrupted, OutOfMemory};
         let is_exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS]
@@ -53,17 +53,17 @@ fn hint(address: &Address, error: &io::Error) -> &'static str {
         ReadOnlyFilesystem,
     };
     match (address, error.kind()) {
-        (Address::Tcp(_), AddrInUse) => ", another process has this port: stop it, or choose another port",
-        (Address::Tcp(_), PermissionDenied) => ", ports below 1024 need a privilege: choose another port",
-        (Address::Tcp(_), AddrNotAvailable) => ", this machine does not have that address",
-        (Address::Unix(_), AddrInUse) => ", another process listens there: stop it, or choose another path",
-        (Address::Unix(_), AlreadyExists) => ", there is a file that is no socket: choose another path",
-        (Address::Unix(_), NotFound) => ", the directory does not exist",
-        (Address::Unix(_), NotADirectory) => ", a part of the path is not a directory",
-        (Address::Unix(_), PermissionDenied) => ", the proxy's user cannot make a file there",
-        (Address::Unix(_), ReadOnlyFilesystem) => ", the file system is read-only: choose a path on a writable one",
+        (Address::Tcp(_), AddrInUse) => ": another process uses this port; stop it, or choose another port",
+        (Address::Tcp(_), PermissionDenied) => ": ports below 1024 require a privilege; choose another port",
+        (Address::Tcp(_), AddrNotAvailable) => ": this machine does not have that address",
+        (Address::Unix(_), AddrInUse) => ": another process listens there; stop it, or choose another path",
+        (Address::Unix(_), AlreadyExists) => ": the file there is not a socket; choose another path",
+        (Address::Unix(_), NotFound) => ": the directory does not exist",
+        (Address::Unix(_), NotADirectory) => ": a part of the path is not a directory",
+        (Address::Unix(_), PermissionDenied) => ": the proxy's user cannot create a file there",
+        (Address::Unix(_), ReadOnlyFilesystem) => ": the file system is read-only; choose a path on a writable one",
         (Address::Unix(_), InvalidInput) => {
-            ", the path is longer than the system allows, about 100 bytes: choose a shorter one"
+            ": the path exceeds the system's limit of about 100 bytes; choose a shorter one"
         }
         _ => "",
     }
@@ -79,13 +79,12 @@ enum ListenerKind {
     Unix(UnixSocket),
 }
 
-/// Listens on every one of `addresses`, which the configuration key `key` named; `access` says who may use those that are Unix
-/// sockets. `[::]` takes IPv4 as well. On a machine without IPv6, with a warning, `[::1]` is left out as long as another address
-/// remains, and `0.0.0.0` takes the place of `[::]`.
+/// Listens on all `addresses`, the value of the configuration key `key`; `access` applies to Unix sockets. `[::]` includes IPv4. On a
+/// machine without IPv6, `0.0.0.0` replaces `[::]`, and `[::1]` is skipped if there are other addresses, each with a warning.
 ///
 /// # Errors
 ///
-/// The first address that cannot be bound.
+/// For the first address that cannot be bound.
 pub fn bind(key: &'static str, addresses: &[Address], access: &SocketAccess) -> Result<Vec<Listener>, BindError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
@@ -93,7 +92,7 @@ pub fn bind(key: &'static str, addresses: &[Address], access: &SocketAccess) -> 
             Address::Tcp(tcp) => listen(*tcp)
                 .or_else(|error| match address.ipv4_fallback() {
                     Some(fallback) if has_no_ipv6(&error) => {
-                        warn!(key, %address, %fallback, "this machine has no IPv6; the address of IPv4 takes its place");
+                        warn!(key, %address, %fallback, "this machine has no IPv6; using the IPv4 address instead");
                         listen(fallback)
                     }
                     _ => Err(error),
@@ -104,7 +103,7 @@ pub fn bind(key: &'static str, addresses: &[Address], access: &SocketAccess) -> 
         match bound {
             Ok(kind) => listeners.push(Listener(kind)),
             Err(error) if addresses.len() > 1 && is_ipv6_loopback(address) && has_no_ipv6(&error) => {
-                warn!(key, %address, "this machine has no IPv6; the address is left out");
+                warn!(key, %address, "this machine has no IPv6; skipping the address");
             }
             Err(source) => return Err(BindError { key, address: address.clone(), source }),
         }
@@ -112,8 +111,8 @@ pub fn bind(key: &'static str, addresses: &[Address], access: &SocketAccess) -> 
     Ok(listeners)
 }
 
-/// What keeps `addresses` from being listened on as [`bind`] does it, one error for each. Nothing listens and no file is made; a
-/// TCP address is bound for a moment, in a way that keeps no other process from it.
+/// Returns an error for each address that [`bind`] could not listen on. It does not listen and creates no file. It binds each TCP address
+/// for a moment, without blocking other processes.
 pub fn inspect(key: &'static str, addresses: &[Address]) -> Vec<BindError> {
     let fault = |address: &Address| match address {
         Address::Tcp(tcp) => match bound_socket(*tcp) {
@@ -136,15 +135,15 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn bound_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // For a restart while connections of the previous process linger; it does not let two processes share the port.
+    // Allows a restart while connections of the previous process linger; it does not let two processes share the port.
     socket.set_reuseaddr(true)?;
-    // Some systems are set up so that `[::]` alone would keep IPv4 callers out (net.ipv6.bindv6only).
+    // With the sysctl net.ipv6.bindv6only, `[::]` would not accept IPv4.
     if address.is_ipv6() && address.ip().is_unspecified() {
         rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
     }
-    // The connections inherit it. Some kernels that are not Linux do not have it.
+    // Inherited by the connections. Not every kernel other than Linux has it.
     if let Err(error) = SockRef::from(&socket).set_tcp_notsent_lowat(MAX_UNSENT_BYTES) {
-        debug!(%error, "very slow readers may be taken for stopped ones");
+        debug!(%error, "cannot set TCP_NOTSENT_LOWAT; very slow readers may count as stalled");
     }
     socket.bind(address)?;
     Ok(socket)
@@ -165,11 +164,11 @@ impl Listener {
         Self(ListenerKind::Unix(socket))
     }
 
-    /// The address, with the real port where 0 was asked for.
+    /// The address, with the assigned port if the configured port is 0.
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// If the system does not report the address.
     pub fn address(&self) -> io::Result<Address> {
         match &self.0 {
             ListenerKind::Tcp(listener) => listener.local_addr().map(Address::Tcp),
@@ -181,7 +180,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// Those of a single connection, and those of the process.
+    /// Errors of one connection ([`is_per_connection`]) and of the process.
     pub(super) async fn accept(&self) -> io::Result<SocketStream> {
         match &self.0 {
             ListenerKind::Tcp(listener) => listener.accept().await.map(|(stream, _)| SocketStream::Tcp(stream)),
@@ -191,14 +190,14 @@ impl Listener {
         }
     }
 
-    /// Makes the kernel drop new connections over TCP. Returns whether handshakes that have begun are to be waited for: connections to a
-    /// Unix socket are in its queue at once.
+    /// Makes the kernel drop new TCP connections. Returns whether to wait for handshakes that have begun. A Unix socket needs neither: its
+    /// connections enter the queue immediately.
     pub(super) fn drop_new_connections(&self) -> bool {
         match &self.0 {
             ListenerKind::Tcp(listener) => {
                 let filtered = syn_filter::drop_new_syns(listener);
                 if let Err(error) = &filtered {
-                    debug!(%error, "a connection that is made in the very last moment may be lost");
+                    debug!(%error, "cannot drop new connections; one that is being established may be lost");
                 }
                 filtered.is_ok()
             }
@@ -206,15 +205,15 @@ impl Listener {
         }
     }
 
-    /// Stops listening. Returns the connections in the kernel's queue whose users may connect, and the error after which there may be
-    /// more: left in the queue, they would be reset, with the requests that are on them.
+    /// Stops listening. Returns the connections in the kernel's queue from permitted UIDs, and the error that ended accepting, if any. A
+    /// connection left in the queue is reset, with the requests on it.
     pub(super) fn close(self) -> (Vec<SocketStream>, Option<io::Error>) {
         let mut queued = Vec::new();
         let error = self.accept_queued(&mut queued).err();
         (queued, error)
     }
 
-    /// Asks the kernel and not the reactor, which may not have heard of the latest connections.
+    /// Accepts from the kernel without the reactor, which may not know of the latest connections.
     fn accept_queued(self, queued: &mut Vec<SocketStream>) -> io::Result<()> {
         match self.0 {
             ListenerKind::Tcp(listener) => {
@@ -238,7 +237,7 @@ impl Listener {
         }
     }
 
-    /// Whether the user at the other end of `stream` may connect here.
+    /// Whether the peer of `stream` is permitted to connect.
     pub(super) fn admits(&self, stream: &SocketStream) -> bool {
         match &self.0 {
             ListenerKind::Tcp(_) => true,
@@ -247,7 +246,7 @@ impl Listener {
     }
 }
 
-/// Adds what `accept` accepts to `queued`, until nothing more waits.
+/// Adds the connections from `accept` to `queued` until the kernel's queue is empty.
 fn collect_queued(
     queued: &mut Vec<SocketStream>,
     mut accept: impl FnMut() -> io::Result<Option<SocketStream>>,
@@ -263,7 +262,7 @@ fn collect_queued(
     Ok(())
 }
 
-/// Whether accepting failed for one connection alone, so that the next one can be accepted.
+/// Whether accepting failed for one connection only, so the next one can be accepted.
 pub(super) fn is_per_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

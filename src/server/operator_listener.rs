@@ -1,4 +1,4 @@
-//! Listeners that are not on the path of requests: those for probes and for administrators.
+//! Listeners off the request path: those for probes and administrators.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,28 +22,28 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The most connections of a listener for probes or administrators. Some tens are a crowd there.
+/// The connection limit of a listener for probes or administrators: several times what they use.
 const MAX_CONNECTIONS: usize = 64;
 
-/// How the connections of such listeners are served.
+/// Settings of an operator listener.
 #[derive(Clone, Debug)]
 pub struct OperatorListenerConfig {
-    /// What logs and metrics call them.
+    /// The listener's name in logs and metrics.
     pub name: &'static str,
-    /// What their connections may do.
+    /// The limits of each connection.
     pub limits: Limits,
-    /// Whether each response is its connection's last.
+    /// Whether each response closes its connection.
     pub close_after_response: bool,
-    /// How long requests under way may take once the listener has closed.
+    /// How long requests in flight may take once the listener has closed.
     pub drain_timeout: Duration,
-    /// Where their unfinished heads count.
+    /// The budget for unfinished heads.
     pub head_budget: HeadBudget,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// `service` for the requests of `peer`. Malformed ones get the status 400, and unfinished ones 408, since the service
-/// sees no more than a substitute of them.
+/// Wraps `service` for requests from `peer`. Malformed requests get a 400 and unfinished ones a 408 here, because the service would see
+/// only a substitute for them.
 fn for_peer<S: HttpService>(service: S, peer: Peer) -> impl HttpService {
     service_fn(move |mut request: Request<Incoming>| {
         let fault = request.extensions_mut().remove::<FramingFault>();
@@ -63,11 +63,11 @@ fn for_peer<S: HttpService>(service: S, peer: Peer) -> impl HttpService {
     })
 }
 
-/// The response to a request with `fault`, which is the last one of its connection.
+/// The response to a request with `fault`. It closes the connection.
 fn rejection(fault: FramingFault) -> Response<Full<Bytes>> {
     let (status, text) = match fault {
         FramingFault::HeadTimeout | FramingFault::HeadEvicted => {
-            (StatusCode::REQUEST_TIMEOUT, "the head of the request was not complete in time\n")
+            (StatusCode::REQUEST_TIMEOUT, "the request head did not arrive in time\n")
         }
         _ => (StatusCode::BAD_REQUEST, "the request is malformed\n"),
     };
@@ -77,9 +77,8 @@ fn rejection(fault: FramingFault) -> Response<Full<Bytes>> {
     response
 }
 
-/// Serves the connections of `listener` with `service` on this runtime, until `stop` is cancelled. At most 64 are open at once; at
-/// the limit, the longest idle one is evicted for a new one. Each request says in its extensions which
-/// [`Peer`] it is from.
+/// Serves the connections of `listener` with `service` on this runtime until `stop` is cancelled. At most 64 are open at once; at the
+/// limit, the longest idle one is evicted for a new one. Each request has its [`Peer`] in its extensions.
 pub async fn serve(
     config: OperatorListenerConfig,
     listener: Listener,
@@ -99,9 +98,9 @@ pub async fn serve(
         let service = for_peer(service.clone(), stream.peer());
         connections.serve(&Handle::current(), stream, service, slot, ());
     }
-    // No connection is taken that would not be served.
+    // Closed before the drain, so that no connection is accepted and then not served.
     drop(listener);
     connections.drain();
-    // A last response may be part of the shutdown, such as the one to the request for it.
+    // The last response may be the one to the request for the shutdown.
     let _ = timeout(drain_timeout, connections.closed()).await;
 }

@@ -1,9 +1,9 @@
-//! Whether a client that has ended its sending direction still reads.
+//! Detects whether a client that has ended its sending direction still reads.
 //!
-//! A client may shut down its sending direction after a complete request (`nc -N`, the `wget` of BusyBox) and wait for the response. To
-//! the proxy, that looks as if the client had closed the connection: over TCP, both are a FIN. A Unix socket knows which it was. For TCP,
-//! the kernel is asked for the client's own socket, which it has where the client is in the network namespace of the proxy, as in the pod
-//! of a sidecar: `sock_diag(7)` needs no capability there. A socket that is not found belongs to a client elsewhere.
+//! A client may shut down its sending direction after a complete request (`nc -N`, BusyBox `wget`) and wait for the response. Over TCP, that
+//! looks like a closed connection: both are a FIN. A Unix socket distinguishes the two. For TCP, the kernel is asked about the client's own
+//! socket, which is possible if the client is in the proxy's network namespace, as in the pod of a sidecar; `sock_diag(7)` needs no
+//! capability for that. A client whose socket is not found is on another machine or in another namespace.
 
 #[cfg(target_os = "linux")]
 mod sock_diag;
@@ -19,28 +19,28 @@ use rustix::{
 
 use super::socket_stream::SocketStream;
 
-/// What is known of a client while its request is in flight.
+/// The state of a client while its request is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerState {
-    /// It may send more.
+    /// The client may send more.
     Open,
-    /// It sends nothing more, and reads.
+    /// The client has ended its sending direction and still reads.
     HalfClosed,
-    /// It has closed the connection or lost it. Also one that sends nothing more and cannot be asked whether it reads: clients that close
-    /// are many, and those that shut down one direction are few.
+    /// The client has closed or lost the connection. Also assumed if it has ended its sending direction and its socket is not found, because
+    /// clients that close are far more common than those that half-close.
     Closed,
 }
 
 #[cfg(target_os = "linux")]
 impl PeerState {
-    /// The state of the client of `socket`, as the kernel knows it now. To be called when it has sent its end, or more than was read.
+    /// The state of the client of `socket`, as the kernel reports it now. Call it when the client has sent its FIN or unread bytes.
     pub(super) fn of(socket: &SocketStream) -> Self {
         match poll_flags(socket) {
             Ok(flags) if flags.intersects(PollFlags::HUP | PollFlags::ERR) => Self::Closed,
             Ok(flags) if !flags.contains(PollFlags::RDHUP) => Self::Open,
             Ok(_) => match reads(socket) {
                 Ok(true) => Self::HalfClosed,
-                // For want of a descriptor or of memory, it is looked up again later.
+                // Out of descriptors or memory: the lookup is repeated later.
                 Err(error) if is_exhausted(&error) => Self::HalfClosed,
                 Ok(false) | Err(_) => Self::Closed,
             },
@@ -51,7 +51,7 @@ impl PeerState {
 
 #[cfg(not(target_os = "linux"))]
 impl PeerState {
-    /// The state of the client of `socket`. To be called when it has sent its end, or more than was read.
+    /// The state of the client of `socket`. Call it when the client has sent its FIN or unread bytes.
     pub(super) fn of(socket: &SocketStream) -> Self {
         if socket.has_unread() { Self::Open } else { Self::Closed }
     }
@@ -64,11 +64,11 @@ fn poll_flags(socket: &SocketStream) -> io::Result<PollFlags> {
     Ok(fds[0].revents())
 }
 
-/// Whether the client of `socket`, which has sent its end, reads.
+/// Whether the client of `socket` still reads. It has sent its FIN.
 #[cfg(target_os = "linux")]
 fn reads(socket: &SocketStream) -> io::Result<bool> {
     match socket {
-        // The kernel would have said that it is closed.
+        // For a closed one, the kernel would have reported HUP.
         SocketStream::Unix(_) => Ok(true),
         SocketStream::Tcp(stream) => sock_diag::reads(stream.peer_addr()?, stream.local_addr()?),
     }

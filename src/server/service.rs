@@ -1,4 +1,4 @@
-//! What a connection needs from a service.
+//! The bound on services.
 
 use std::{convert::Infallible, error::Error as StdError};
 
@@ -8,7 +8,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tower::Service;
 
-/// A service for the requests of connections, each of which has a clone of it.
+/// A service for the requests of connections. Each connection has a clone.
 pub trait HttpService:
     Service<Request<Incoming>, Response = Response<<Self as HttpService>::Body>, Error = Infallible, Future: Send>
     + Clone

@@ -1,9 +1,9 @@
-//! Slots for connections under a limit. When all are in use, the connection that has been idle longest is evicted for a new one.
+//! Slots for connections under a limit. When all are in use, the longest idle connection is evicted for a new one.
 //!
-//! The acceptor and the worker of a connection share one word, [`SlotState::word`]: since when the connection could be closed without
-//! losing a request, or that it cannot be. A request writes it twice. The order among connections is kept in an
-//! [`EvictionQueue`], which a request does not touch: the queue is corrected when the acceptor looks for a connection to close.
-//! Only the task of a connection closes it, after it has made sure that no byte of a request has arrived meanwhile.
+//! The acceptor and a connection's worker share one atomic word, [`SlotState::word`]: the time since which the connection could be closed
+//! without losing a request, or [`BUSY`]. A request writes it twice. An [`EvictionQueue`] orders the connections. Requests do not
+//! touch the queue; it is corrected when the acceptor looks for a connection to evict. Only a connection's own task closes it,
+//! after checking that no byte of a request has arrived in the meantime.
 
 #![expect(
     clippy::disallowed_types,
@@ -30,22 +30,22 @@ use self::{
     state::{BUSY, EVICTION_REQUESTED, FLAG_BITS, micros},
 };
 
-/// How long a new connection waits for one that has been idle for [`EvictionPolicy::grace`]; then any idle one is evicted. Without this,
-/// clients that make a request on each of their connections in shorter intervals would keep all others out.
+/// How long a new connection waits for one that has been idle for [`EvictionPolicy::grace`]; after that, any idle one is evicted. Without
+/// this limit, clients that use each of their connections more often than the grace would keep all others out.
 const GRACE_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long the task of a connection may take to end or to decline an eviction, before the next eviction is requested. It takes
-/// microseconds, unless its worker is stuck.
+/// How long a connection's task may take to close or to decline an eviction before another eviction is requested. It takes
+/// microseconds unless its worker is stuck.
 const EVICTION_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How often a new connection looks for one to evict while all are busy. Those that become idle notify it; this is in addition.
+/// How often a new connection retries while all others are busy. Connections that become idle also notify it.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which connections are evicted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EvictionPolicy {
-    /// The minimum time that a connection is idle before it is evicted, while others are idle: the first request of a new connection may
-    /// be on its way.
+    /// The minimum idle time before an eviction, while there are other candidates: the first request of a new connection may be on its
+    /// way.
     pub(super) grace: Duration,
     /// Whether a connection whose client does not read a response is evicted too.
     pub(super) evicts_stalled: bool,
@@ -60,7 +60,7 @@ struct SlotTable {
     policy: EvictionPolicy,
     permits: Arc<Semaphore>,
     state: Mutex<SlotTableState>,
-    /// A request for an eviction has an outcome, or a connection has become idle that was busy at the last pick.
+    /// Notified when a requested eviction completes or is declined, and when a connection that was busy at the last pick becomes idle.
     slots_changed: Notify,
 }
 
@@ -70,7 +70,7 @@ struct SlotTableState {
     next_id: u64,
     /// New connections that wait for a slot.
     waiters: usize,
-    /// Requests for an eviction without an outcome.
+    /// Evictions that were requested and have neither completed nor been declined.
     requested: usize,
 }
 
@@ -94,23 +94,23 @@ enum WaitReason {
 impl Slots {
     /// `limit` slots.
     pub(super) fn new(limit: usize, policy: EvictionPolicy) -> Self {
-        // The first call defines the moment that times count from.
+        // The first call sets the epoch.
         let _ = micros(Instant::now());
         let permits = Arc::new(Semaphore::new(limit));
         Self(Arc::new(SlotTable { policy, permits, state: Mutex::default(), slots_changed: Notify::new() }))
     }
 
-    /// A slot, if one is free.
+    /// Returns a slot if one is free.
     pub(super) fn try_acquire(&self, group: PeerGroup) -> Option<Slot> {
         let permit = Arc::clone(&self.0.permits).try_acquire_owned().ok()?;
         Some(self.slot(permit, group))
     }
 
-    /// A slot, for which another connection may be evicted. `all_busy` is called once if none can be, and a slot is waited for.
+    /// Returns a slot, evicting another connection if possible. Calls `all_busy` once if all are busy, and waits.
     ///
     /// # Cancel safety
     ///
-    /// A connection may have been evicted in vain.
+    /// Another connection may be evicted although this future is dropped.
     pub(super) async fn acquire(&self, group: PeerGroup, all_busy: impl FnOnce()) -> Slot {
         let mut permit = std::pin::pin!(Arc::clone(&self.0.permits).acquire_owned());
         let _waiter = WaiterGuard::new(&self.0);
@@ -140,7 +140,7 @@ impl Slots {
         }
     }
 
-    /// Requests an eviction, if fewer were requested than there are waiters, or if one that was requested has timed out.
+    /// Requests an eviction if fewer are pending than there are waiters, or if a requested one has timed out.
     fn request_eviction(&self, grace: Duration, timed_out: bool) -> WaitReason {
         let mut table = self.0.lock();
         if table.requested >= table.waiters && !timed_out {
@@ -187,7 +187,7 @@ impl Drop for WaiterGuard<'_> {
     }
 }
 
-/// The slot of one connection. Dropping it, which is to be the last that happens to a connection, frees it.
+/// The slot of one connection. Dropping it frees the slot, so it must be dropped last.
 #[derive(Debug)]
 pub(super) struct Slot {
     state: Arc<SlotState>,
@@ -195,7 +195,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// What the connection shares with the acceptor.
+    /// The state shared with the acceptor.
     pub(super) fn state(&self) -> &Arc<SlotState> {
         &self.state
     }
@@ -210,7 +210,7 @@ impl Drop for Slot {
         table.queue.remove(state);
         table.queue.remove_connection(state.group);
         drop(table);
-        // First the permit, so that the connection that it is for does not request another eviction.
+        // Free the permit first, so that the waiter that gets it does not request another eviction.
         self.permit = None;
         if was_requested {
             state.table.slots_changed.notify_waiters();

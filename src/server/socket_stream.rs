@@ -1,4 +1,4 @@
-//! A caller's connection, over TCP or a Unix socket: what carries the bytes, and nothing about what they mean.
+//! A client's connection, over TCP or a Unix socket.
 
 use std::{
     io::{self, IoSlice},
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::message::transport::{Peer, Transport};
 
-/// The two kinds of connection.
+/// A TCP or Unix stream.
 #[derive(Debug)]
 pub(super) enum SocketStream {
     /// Over TCP.
@@ -24,7 +24,7 @@ pub(super) enum SocketStream {
     Unix(UnixStream),
 }
 
-/// Evaluates an expression on the stream of either kind.
+/// Evaluates an expression on either kind of stream.
 macro_rules! with_stream {
     ($transport:expr, $stream:ident => $action:expr) => {
         match $transport {
@@ -43,11 +43,11 @@ impl SocketStream {
         }
     }
 
-    /// Moves it from the reactor that it is registered with to that of the current runtime.
+    /// Moves the stream from its reactor to that of the current runtime.
     ///
     /// # Errors
     ///
-    /// When the connection is lost.
+    /// If the connection is lost.
     pub(super) fn register_here(self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.into_std().and_then(TcpStream::from_std).map(Self::Tcp),
@@ -55,11 +55,11 @@ impl SocketStream {
         }
     }
 
-    /// Has small writes sent at once. A Unix socket always does.
+    /// Sends small writes immediately. A Unix socket always does.
     ///
     /// # Errors
     ///
-    /// When the connection is lost.
+    /// If the connection is lost.
     pub(super) fn set_nodelay(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nodelay(true),
@@ -67,22 +67,22 @@ impl SocketStream {
         }
     }
 
-    /// Writes what the kernel takes of `bytes` now, however little room it has.
+    /// Writes as much of `bytes` as the kernel takes now, regardless of its low-water mark.
     ///
     /// # Errors
     ///
-    /// When it takes nothing ([`WouldBlock`](io::ErrorKind::WouldBlock)), and when the connection is lost.
+    /// If the kernel takes nothing ([`WouldBlock`](io::ErrorKind::WouldBlock)), or the connection is lost.
     pub(super) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         Ok(with_stream!(self, stream => send(stream, bytes, flags))?)
     }
 
-    /// Has the connection reset when it is dropped. A Unix socket cannot be reset: what ends early on it has to say so in its
-    /// framing, and callers that speak HTTP/1.0, which has none, are not let in there (`proxy::admission`).
+    /// Makes dropping the connection reset it. A Unix socket cannot be reset: there, only the framing can show that a response is truncated,
+    /// so HTTP/1.0 clients, which have no such framing, are not admitted (`proxy::admission`).
     ///
     /// # Errors
     ///
-    /// When the connection is lost.
+    /// If the connection is lost.
     pub(super) fn set_zero_linger(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_zero_linger(),
@@ -90,17 +90,17 @@ impl SocketStream {
         }
     }
 
-    /// Waits until there is something to read, be it the end.
+    /// Waits until the socket is readable, including EOF.
     ///
     /// # Errors
     ///
-    /// When the connection is lost.
+    /// If the connection is lost.
     #[cfg(test)]
     pub(super) async fn readable(&self) -> io::Result<()> {
         with_stream!(self, stream => stream.readable().await)
     }
 
-    /// Waits until something can be read, be it the end: whether bytes wait to be read. False also when the connection is lost.
+    /// Waits until the socket is readable, and returns whether bytes are waiting. False at EOF and if the connection is lost.
     pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             let peeked = with_stream!(self, stream => {
@@ -113,20 +113,20 @@ impl SocketStream {
             });
             match peeked {
                 Ok(length) => return Poll::Ready(length > 0),
-                // It was ready before, and is waited for now.
+                // The readiness was stale; wait again.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(false),
             }
         }
     }
 
-    /// Whether bytes have arrived that were not read, as the kernel knows it now. The end of the connection is none.
+    /// Whether the kernel holds unread bytes now. EOF does not count.
     pub(super) fn has_unread(&self) -> bool {
         let peeked = with_stream!(self, stream => recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT));
         matches!(peeked, Ok((_, length)) if length > 0)
     }
 
-    /// Who is at the other end.
+    /// The peer.
     pub(super) fn peer(&self) -> Peer {
         match self {
             Self::Tcp(stream) => Peer::Tcp(stream.peer_addr().ok()),
@@ -134,7 +134,7 @@ impl SocketStream {
         }
     }
 
-    /// The user at the other end of a Unix socket, if the kernel knows one (`SO_PEERCRED`).
+    /// The peer's UID on a Unix socket, if the kernel knows it (`SO_PEERCRED`).
     pub(super) fn peer_uid(&self) -> Option<u32> {
         match self {
             Self::Tcp(_) => None,

@@ -1,45 +1,45 @@
-//! Closing a TCP listener without losing a connection that is just being made.
+//! Drops new SYNs with a socket filter before a TCP listener closes, so that no connection is lost.
 //!
-//! Between the last look into the queue and the end of the listener, the kernel may complete a handshake; that connection is reset,
-//! and its caller cannot know whether its request was executed. So the kernel first drops new requests for connections,
-//! and nothing else. Callers repeat theirs after a second, and are refused then.
+//! Without the filter, the kernel may complete a handshake between the last accept and the close. That connection is reset, and its client
+//! cannot know whether its request was executed. The filter drops SYNs only. Clients retransmit theirs after a second, and the
+//! connection is refused then.
 
 use std::{io, time::Duration};
 
 use tokio::net::TcpListener;
 
-/// How long handshakes may take that have begun already. They are made on this machine, or in its cluster.
+/// How long handshakes that have begun may take. Clients are on this machine or in its cluster.
 pub(super) const HANDSHAKE_GRACE: Duration = Duration::from_millis(20);
 
-/// Has the kernel drop all requests for connections that come from now on.
+/// Makes the kernel drop all further SYNs.
 ///
 /// # Errors
 ///
-/// When the system cannot do that; then some connections may be lost at the end.
+/// If the system does not support it. Some connections may then be lost at the close.
 #[cfg(target_os = "linux")]
 pub(super) fn drop_new_syns(listener: &TcpListener) -> io::Result<()> {
     use socket2::{SockFilter, SockRef};
 
-    // Classic BPF, from linux/filter.h and linux/bpf_common.h. What a filter on a TCP socket sees begins with the TCP header.
+    // Classic BPF, from linux/filter.h and linux/bpf_common.h. The filter of a TCP socket sees packets from the TCP header on.
     const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
     const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
     const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    // Where the flags are, and two of them (RFC 9293, 3.1).
+    // The offset of the flags, and two of them (RFC 9293, section 3.1).
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
-    // Connections that are accepted inherit this; what it drops never comes on them.
+    // Accepted connections inherit the filter, which has no effect there: they receive no SYN.
     SockRef::from(listener).attach_filter(&[
         SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
         SockFilter::new(AND, 0, 0, SYN | ACK),
         SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
         SockFilter::new(RETURN, 0, 0, 0),        // dropped
-        SockFilter::new(RETURN, 0, 0, u32::MAX), // taken, whole
+        SockFilter::new(RETURN, 0, 0, u32::MAX), // accepted, whole
     ])
 }
 
-/// The same where there is no such filter.
+/// Not supported on other systems.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn drop_new_syns(_listener: &TcpListener) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
@@ -63,7 +63,7 @@ mod tests {
             let mut pending = TcpStream::connect(address).await.unwrap();
             drop_new_syns(&listener).unwrap();
             pending.write_all(b"request").await.unwrap();
-            // It is not refused either, for as long as the listener is there.
+            // Nor is it refused while the listener is open.
             assert!(timeout(Duration::from_millis(100), TcpStream::connect(address)).await.is_err());
             let (mut accepted, _) = listener.accept().await.unwrap();
             drop(listener);

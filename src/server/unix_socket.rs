@@ -1,4 +1,4 @@
-//! A Unix socket to listen on: who may open it, and its file, which comes and goes with the process.
+//! A Unix socket to listen on: access control, and its file, which exists as long as the listener.
 
 use std::{
     fs, io,
@@ -19,30 +19,30 @@ use tracing::warn;
 /// Who may connect to a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketAccess {
-    /// The mode of its file: connecting takes the right to write (`listen.socket_mode`).
+    /// The mode of the socket file; connecting requires write permission (`listen.socket_mode`).
     pub mode: u32,
-    /// The users among whom the mode lets in, besides the proxy's own; empty for all (`listen.socket_uids`).
+    /// The UIDs admitted in addition to the proxy's own, among those that the mode permits. Empty: no UID check (`listen.socket_uids`).
     pub uids: Vec<u32>,
 }
 
 impl SocketAccess {
-    /// The proxy's own user.
+    /// Access for the proxy's own user only.
     pub fn owner_only() -> Self {
         Self { mode: 0o600, uids: Vec::new() }
     }
 
-    /// Whether any user of the machine gets in.
+    /// Whether any user of the machine is admitted.
     pub fn is_open_to_all(&self) -> bool {
         self.mode & 0o002 != 0 && self.uids.is_empty()
     }
 
-    /// Whether the user `uid` is let in by a proxy that runs as `own_uid`. One whose user is not known is not, where there is a list.
+    /// Whether `uid` is admitted by a proxy that runs as `own_uid`. If there is a list, an unknown UID is not.
     fn admits(&self, uid: Option<u32>, own_uid: u32) -> bool {
         self.uids.is_empty() || uid.is_some_and(|uid| uid == own_uid || self.uids.contains(&uid))
     }
 }
 
-/// A bound socket. Dropping it removes its file, then stops listening; in this order, so that nobody finds a dead one.
+/// A bound socket. Dropping it removes its file, then stops listening; in this order, so that no client finds a dead socket.
 #[derive(Debug)]
 pub(super) struct UnixSocket {
     file: SocketFile,
@@ -50,31 +50,31 @@ pub(super) struct UnixSocket {
     uid_policy: UidPolicy,
 }
 
-/// Which users may connect, of those who can open the socket.
+/// Which UIDs are admitted, among those that can open the socket.
 #[derive(Debug)]
 pub(super) struct UidPolicy {
     access: SocketAccess,
-    /// The proxy's own user.
+    /// The proxy's own UID.
     own_uid: u32,
 }
 
 impl UidPolicy {
-    /// Whether the user `uid` may connect.
+    /// Whether `uid` is admitted.
     pub(super) fn admits(&self, uid: Option<u32>) -> bool {
         self.access.admits(uid, self.own_uid)
     }
 }
 
 impl UnixSocket {
-    /// Listens on `path`, whose file has its mode from the first moment. A socket that a process left behind is replaced; one
-    /// that somebody listens on is not.
+    /// Listens on `path`. The file has its mode from the start. A socket that a process left behind is replaced; one that is listened on is
+    /// not.
     ///
     /// # Errors
     ///
-    /// When the path is taken, or cannot be bound.
+    /// If the path is in use or cannot be bound.
     pub(super) fn bind(path: &Path, access: SocketAccess) -> io::Result<Self> {
         remove_stale(path)?;
-        // The mask is the process's; at this point of the start nothing else makes files. The owner's part of it stays open.
+        // The umask applies to the whole process; nothing else creates files at this point of the start. The owner keeps all permissions.
         let previous_mask = umask(Mode::from_raw_mode(0o077 & !access.mode));
         let bound = UnixListener::bind(path);
         umask(previous_mask);
@@ -94,20 +94,20 @@ impl UnixSocket {
         &self.listener
     }
 
-    /// The same, as if the proxy ran as another user.
+    /// The same socket, as if the proxy ran as another user.
     #[cfg(test)]
     pub(super) fn with_own_uid(self, own_uid: u32) -> Self {
         let uid_policy = UidPolicy { own_uid, ..self.uid_policy };
         Self { uid_policy, ..self }
     }
 
-    /// Which users may connect.
+    /// Which UIDs are admitted.
     pub(super) fn uid_policy(&self) -> &UidPolicy {
         &self.uid_policy
     }
 
-    /// Removes the file, so that nobody finds the socket any more, and returns what is left: whom the kernel has taken already can
-    /// still be accepted.
+    /// Removes the file, so that no new client finds the socket, and returns the listener: connections in the kernel's queue can still be
+    /// accepted.
     pub(super) fn into_parts(self) -> (UnixListener, UidPolicy) {
         let Self { file, listener, uid_policy } = self;
         drop(file);
@@ -115,11 +115,11 @@ impl UnixSocket {
     }
 }
 
-/// Whether `path` can be listened on, as [`UnixSocket::bind`] would find it. No file is made or removed.
+/// Checks whether [`UnixSocket::bind`] could listen on `path`. Creates and removes no file.
 ///
 /// # Errors
 ///
-/// As those of [`UnixSocket::bind`].
+/// Those of [`UnixSocket::bind`].
 pub(super) fn inspect(path: &Path) -> io::Result<()> {
     SocketAddr::from_pathname(path)?;
     match fs::symlink_metadata(path) {
@@ -149,7 +149,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file of a socket. Dropping this removes it, unless another one has taken its place.
+/// The file of a socket. Dropping this removes the file, unless another one has replaced it.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -164,11 +164,11 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // The inode lives as long as we listen, so no other file can have its number.
+        // The inode exists as long as we listen, so no other file can have its number.
         if file_identity(&self.path).is_ok_and(|file_identity| file_identity == self.file_identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            warn!(path = %self.path.display(), %error, "the socket's file stays behind; the next start removes it");
+            warn!(path = %self.path.display(), %error, "cannot remove the socket file; the next start removes it");
         }
     }
 }
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn k07_a_socket_has_its_mode_and_only_a_dead_one_is_replaced() {
+    async fn k07_a_socket_has_its_mode_and_replaces_only_a_dead_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("proxy.sock");
         for mode in [0o600, 0o660, 0o666, 0o777] {
@@ -194,9 +194,9 @@ mod tests {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
             assert_eq!(bind(&path, mode).unwrap_err().kind(), io::ErrorKind::AddrInUse);
             drop(first);
-            assert!(!path.exists(), "a socket goes with its owner");
+            assert!(!path.exists(), "the file is removed with the socket");
         }
-        // What a process leaves that was killed.
+        // As left behind by a killed process.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         bind(&path, 0o600).unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_took_the_sockets_place_stays() {
+    async fn a_file_that_replaced_the_socket_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("proxy.sock");
         let first = bind(&path, 0o600).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn k08_a_list_of_users_admits_them_and_the_proxys_own() {
+    fn k08_listed_uids_and_the_proxys_own_are_admitted() {
         let admits = |uids: &[u32], uid| SocketAccess { mode: 0o660, uids: uids.to_vec() }.admits(uid, 1000);
         for (uids, uid, expected) in [
             (&[][..], Some(7), true),

@@ -1,4 +1,4 @@
-//! A worker: one thread, one single-threaded runtime, its connections and its services.
+//! A worker: a thread with a single-threaded runtime, its connections and its services.
 
 use std::{fmt, io, thread};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{HttpService, OpenConnectionGuard, connection::Connections, slots::Slot, socket_stream::SocketStream};
 use crate::message::transport::PerTransport;
 
-/// The handle on a worker thread. Dropping it aborts the worker's connections and ends the thread.
+/// The handle to a worker thread. Dropping it aborts the worker's connections and ends the thread.
 pub(super) struct Worker {
     serve: Box<dyn Fn(SocketStream, Slot, OpenConnectionGuard) + Send + Sync>,
     connections: Connections,
@@ -17,8 +17,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread, which serves its `connections` with the one of `services` for the transport of each.
-    /// `exited` is dropped when the thread ends, however it does.
+    /// Starts the thread. It serves each of its `connections` with the service of `services` for the connection's transport.
+    /// `exited` is dropped when the thread ends, for whatever reason.
     pub(super) fn start(
         number: usize,
         connections: Connections,
@@ -52,7 +52,7 @@ impl Worker {
         (self.serve)(stream, slot, open_guard);
     }
 
-    /// Returns when the event loop has come round, and whether there is one.
+    /// Runs an empty task on the event loop. Returns false if the loop has ended.
     #[expect(clippy::disallowed_methods, reason = "the task is awaited here")]
     pub(super) async fn ping(&self) -> bool {
         self.runtime.spawn(async {}).await.is_ok()

@@ -1,4 +1,4 @@
-//! The body of a response, and the connection that it comes on, over HTTP/1.1 or HTTP/2.
+//! The body of a response, with the connection that carries it.
 
 use std::{
     any::Any,
@@ -13,7 +13,7 @@ use http_body::SizeHint;
 use super::{body_source::BodySource, early_response::BackgroundBody, http2};
 use crate::error_chain::BodyError;
 
-/// The body of a response. Its connection is free for another request when all of it has been read.
+/// The body of a response. Once it has been read, its connection is free for another request.
 pub(crate) struct UpstreamBody(State);
 
 enum State {
@@ -21,33 +21,33 @@ enum State {
     Background(BackgroundBody),
     Http2 {
         body: http2::RecvBody,
-        /// While it is held, the request counts as active on the connection.
+        /// While held, the request counts as active on the connection.
         _request_guard: Arc<dyn Any + Send + Sync>,
     },
-    /// It is complete, or has failed.
+    /// The body is complete or has failed.
     Done,
 }
 
 impl UpstreamBody {
-    /// What comes from `source`.
+    /// A body read from `source`.
     pub(super) fn http1(source: Box<dyn BodySource>) -> Self {
         let mut body = Self(State::Http1(source));
         body.release_if_complete();
         body
     }
 
-    /// What comes from `background`.
+    /// A body read by a background task.
     pub(super) fn background(background: BackgroundBody) -> Self {
         Self(State::Background(background))
     }
 
-    /// `body`, on `connection`.
+    /// `body`, received on `connection`.
     pub(super) fn http2(body: http2::RecvBody, connection: Arc<dyn Any + Send + Sync>) -> Self {
         Self(State::Http2 { body, _request_guard: connection })
     }
 
-    /// The next part; `None` at the end. Trailers are left out: they are a message of the upstream's connection (RFC 9110, 6.5.1), and
-    /// nobody asked for them.
+    /// The next part; `None` at the end. Trailers are dropped: an intermediary may discard them (RFC 9110, section 6.5.1), and the proxy
+    /// does not ask for them (`TE: trailers`).
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let part = match &mut self.0 {
             State::Http1(source) => ready!(source.poll_data(cx)).map(|part| part.map_err(Into::into)),
@@ -63,7 +63,7 @@ impl UpstreamBody {
         Poll::Ready(part)
     }
 
-    /// Whether nothing more comes.
+    /// Whether the body has ended.
     pub(crate) fn is_end_stream(&self) -> bool {
         match &self.0 {
             State::Http1(_) | State::Background(_) => false,
@@ -72,7 +72,7 @@ impl UpstreamBody {
         }
     }
 
-    /// How much is left.
+    /// The size of the rest of the body.
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.0 {
             State::Http1(source) => source.size_hint(),
@@ -82,7 +82,7 @@ impl UpstreamBody {
         }
     }
 
-    /// Releases the connection if all of the body has been read.
+    /// Releases the connection if the whole body has been read.
     fn release_if_complete(&mut self) {
         if let State::Http1(source) = &self.0
             && source.size_hint().exact() == Some(0)

@@ -1,4 +1,4 @@
-//! A connection over HTTP/1.1, as the body of a response sees it.
+//! What a response body needs from its HTTP/1.1 connection.
 
 use std::task::{Context, Poll};
 
@@ -7,14 +7,14 @@ use http_body::SizeHint;
 
 use super::http1;
 
-/// The connection over HTTP/1.1 that a response comes on.
+/// The HTTP/1.1 connection of a response.
 pub(super) trait BodySource: Send {
     /// The next part of the body; `None` at its end.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, http1::Error>>>;
 
-    /// How much is left of it.
+    /// The size of the rest of the body.
     fn size_hint(&self) -> SizeHint;
 
-    /// Returns the connection to the pool if all of the body has been read, and closes it otherwise.
+    /// Returns the connection to the pool if the body has been read completely, and closes it otherwise.
     fn release(self: Box<Self>);
 }

@@ -1,4 +1,4 @@
-//! What the client of the upstream is configured with.
+//! The configuration of the upstream client.
 
 use std::time::Duration;
 
@@ -6,19 +6,18 @@ use http::Uri;
 
 use crate::egress;
 
-/// Where requests go, and over which connections.
+/// Where requests are sent, and how connections are kept.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {
-    /// Scheme and authority (`upstream.url`): `https://`, or `http://` and a loopback address. Every request goes there and
-    /// nowhere else.
+    /// Scheme and authority (`upstream.url`): `https://`, or `http://` with a loopback address. All requests are sent there.
     pub url: Uri,
-    /// The proxy that connections go through, if there is one (`upstream.egress_proxy`).
+    /// The egress proxy for connections, if any (`upstream.egress_proxy`).
     pub egress: Option<egress::Config>,
-    /// The time to connect, TLS included (`upstream.connect_timeout`).
+    /// The time limit for connecting, including TLS (`upstream.connect_timeout`).
     pub connect_timeout: Duration,
-    /// The longest time that a body may make no progress (`upstream.idle_timeout`).
+    /// How long a body may make no progress (`upstream.idle_timeout`).
     pub idle_timeout: Duration,
-    /// How long an unused connection is kept (`upstream.pool_idle_timeout`).
+    /// How long an idle connection is kept (`upstream.pool_idle_timeout`).
     pub pool_idle_timeout: Duration,
     /// How long a connection takes new requests (`upstream.connection_age`).
     pub connection_age: Duration,

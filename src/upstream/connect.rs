@@ -1,6 +1,6 @@
-//! Opening a connection to the upstream: name, TCP, the egress proxy where there is one, and TLS, all within one time.
+//! Opens connections to the upstream: DNS lookup, TCP, the egress proxy if configured, and TLS, all within `upstream.connect_timeout`.
 //!
-//! The name is looked up for each connection ([`dns`](crate::dns)).
+//! Each connection does a lookup ([`dns`](crate::dns)).
 
 pub(super) mod failure;
 
@@ -32,11 +32,11 @@ use crate::{
     tls::{self, TrustStore},
 };
 
-/// How long the addresses of the preferred family have before the others are tried beside them: the time that RFC 8305, 8,
-/// recommends. Longer, and callers wait for an IPv6 that leads nowhere; shorter, and both are tried as a rule.
+/// How long to try the addresses of the preferred family before trying the others in parallel: the delay that RFC 8305, section 8,
+/// recommends. If longer, requests wait for broken IPv6; if shorter, both families are usually tried.
 const HAPPY_EYEBALLS: Duration = Duration::from_millis(250);
 
-/// The protocols that are offered where HTTP/2 is wanted.
+/// The protocols offered if HTTP/2 is enabled.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The protocol negotiated with the upstream.
@@ -46,38 +46,38 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// Opens connections: to the upstream, or in memory for a test.
+/// Opens connections: to the upstream, or in memory in tests.
 pub(crate) trait Connect: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// Opens one.
+    /// Opens a connection.
     fn connect(&self) -> impl Future<Output = Result<(Self::Stream, Protocol), ConnectError>> + Send;
 }
 
-/// Why there is no connection. Nothing of a request was sent.
+/// Why a connection could not be opened. No byte of a request was sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// The host's name has no address, or the look-up failed.
-    #[error("the name cannot be resolved")]
+    /// The host name has no address, or the lookup failed.
+    #[error("cannot resolve the host name")]
     Resolve(#[from] ResolveError),
-    /// No address of the host can be reached.
-    #[error("connecting failed")]
+    /// No address of the host accepts a connection.
+    #[error("TCP connect failed")]
     Tcp(#[source] Box<dyn StdError + Send + Sync>),
-    /// The egress proxy makes no tunnel.
-    #[error("there is no tunnel")]
+    /// The egress proxy did not open a tunnel.
+    #[error("CONNECT tunnel failed")]
     Egress(#[from] egress::Error),
     /// The TLS handshake failed.
-    #[error("the TLS handshake failed")]
+    #[error("TLS handshake failed")]
     Tls(#[source] io::Error),
-    /// HTTP cannot be begun.
-    #[error("the HTTP connection cannot be begun")]
+    /// The HTTP/2 handshake failed.
+    #[error("HTTP/2 handshake failed")]
     Http(#[source] http2::Error),
-    /// It took too long.
-    #[error("connecting took too long")]
+    /// `upstream.connect_timeout` expired.
+    #[error("connect timed out")]
     TimedOut,
 }
 
-/// The addresses that a name was looked up to be.
+/// A resolver that returns known addresses.
 #[derive(Clone)]
 struct Resolved(Addresses);
 
@@ -91,7 +91,7 @@ impl Service<Name> for Resolved {
     }
 
     fn call(&mut self, _: Name) -> Self::Future {
-        // The port is the one of the URL.
+        // `HttpConnector` sets the port of the URL.
         let addresses: Vec<_> = self.0.iter().map(|address| SocketAddr::new(*address, 0)).collect();
         ready(Ok(addresses.into_iter()))
     }
@@ -100,14 +100,14 @@ impl Service<Name> for Resolved {
 /// Opens connections to the configured upstream.
 pub(crate) struct Connector<L = SystemLookup> {
     resolver: Resolver<L>,
-    /// Where TCP goes: the upstream, or the egress proxy.
+    /// The target of the TCP connection: the upstream or the egress proxy.
     first_hop: Uri,
     tunnel: Option<Tunnel>,
     tls: Option<TlsConnector>,
     connect_timeout: Duration,
 }
 
-/// Configures TLS for one connection, with the trust store in use then.
+/// Configures TLS for each connection, with the current trust store.
 struct TlsConnector {
     trust_store: TrustStore,
     name: ServerName<'static>,
@@ -125,7 +125,7 @@ impl TlsConnector {
 }
 
 impl<L: Lookup> Connector<L> {
-    /// To `config.url`, whose name `resolver` looks up, with the trust of `trust_store` at each connection.
+    /// Connects to `config.url`, using `resolver` and the current state of `trust_store` for each connection.
     pub(crate) fn new(config: &UpstreamConfig, resolver: Resolver<L>, trust_store: TrustStore) -> Self {
         let authority = config.url.authority().expect("the configuration checked the upstream's authority");
         let tls = (config.url.scheme_str() != Some("http")).then(|| {
@@ -141,7 +141,7 @@ impl<L: Lookup> Connector<L> {
     }
 }
 
-/// The name that a certificate of `host` must have. `None` when no certificate can have it.
+/// The name that the certificate of `host` must match. `None` if no certificate can match it.
 pub fn server_name(host: &str) -> Option<ServerName<'static>> {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     ServerName::try_from(address.unwrap_or(host).to_owned()).ok()
@@ -165,7 +165,7 @@ impl<L: Lookup> Connector<L> {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_happy_eyeballs_timeout(Some(HAPPY_EYEBALLS));
-        // Shared among the addresses of one family, so that a dead one leaves time for the next.
+        // `HttpConnector` divides it among the addresses of a family, so that a dead one leaves time for the next.
         connector.set_connect_timeout(Some(self.connect_timeout));
         let connected = connector.oneshot(self.first_hop.clone()).await;
         let mut tcp = connected.map_err(|error| ConnectError::Tcp(error.into()))?.into_inner();
@@ -173,10 +173,10 @@ impl<L: Lookup> Connector<L> {
             tunnel.open(&mut tcp).await?;
         }
         let Some(tls) = &self.tls else {
-            // The name was checked, but it is the resolver that says where it leads.
+            // The configuration accepts only loopback names here, but the resolver decides where a name leads.
             let is_loopback = tcp.peer_addr().is_ok_and(|address| address.ip().is_loopback());
             let not_loopback =
-                || io::Error::new(io::ErrorKind::AddrNotAvailable, "plain HTTP leads to another machine");
+                || io::Error::new(io::ErrorKind::AddrNotAvailable, "plain HTTP is allowed to loopback addresses only");
             return if is_loopback {
                 Ok((MaybeTlsStream::Plain(tcp), Protocol::Http1))
             } else {

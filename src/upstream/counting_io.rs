@@ -1,4 +1,4 @@
-//! A stream that counts the bytes that it reads, and limits how long a write may make no progress.
+//! A stream that counts the bytes read and limits write stalls.
 
 use std::{
     io::{self, IoSlice},
@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stall::StallTimer;
 
-/// A stream that counts the bytes that it brings: what an upstream has said, after TLS. A TLS alert is no such byte. A write that
-/// makes no progress ends: an upload may outlive its answer, and then nobody else watches it.
+/// A stream that counts the decrypted bytes read from the upstream; TLS alerts do not count. A write that makes no progress fails, because an
+/// upload can outlive its response, and then no other timeout applies to it.
 #[derive(Debug)]
 pub(super) struct CountingIo<S> {
     inner: S,
@@ -26,7 +26,7 @@ pub(super) struct CountingIo<S> {
 }
 
 impl<S> CountingIo<S> {
-    /// Counts the bytes read from `inner`; a write may make no progress for `write_timeout`.
+    /// Wraps `inner`. A write may make no progress for at most `write_timeout`.
     pub(super) fn new(inner: S, write_timeout: Duration) -> Self {
         Self { inner, bytes_read: BytesRead::default(), stall_timer: StallTimer::new(write_timeout) }
     }
@@ -36,14 +36,14 @@ impl<S> CountingIo<S> {
         self.bytes_read.get()
     }
 
-    /// A handle to the number of bytes read, which follows it.
+    /// A shared handle to the counter.
     pub(super) fn counter(&self) -> BytesRead {
         self.bytes_read.clone()
     }
 
-    /// Passes `written` on, unless writing has stalled for too long, or failed because the other side has closed. An upstream that
-    /// answers early and closes makes writing fail while its answer is still there to be read; the error of writing would come
-    /// first, and hide it. Reading ends with the same connection, so nothing waits for longer than that.
+    /// Returns `written`, with two exceptions: a stall becomes an error, and an error because the peer has closed becomes `Pending`. An upstream
+    /// that responds early and closes makes writes fail while its response is still to be read; the write error would hide that
+    /// response. A read sees the closed connection too, so a write that stays pending does not delay anything.
     fn check_write<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let is_closed =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
@@ -51,7 +51,7 @@ impl<S> CountingIo<S> {
             Poll::Ready(Err(error)) if is_closed(&error) => Poll::Pending,
             written => written,
         };
-        self.stall_timer.guard(written, cx, "the upstream takes no more of the request")
+        self.stall_timer.guard(written, cx, "the upstream stopped reading the request")
     }
 }
 
@@ -64,7 +64,7 @@ impl BytesRead {
         self.0.load(Relaxed)
     }
 
-    /// Only by the stream itself, so nothing is lost between reading and writing.
+    /// Called only by the stream itself, so load and store need not be one atomic operation.
     fn add(&self, count: u64) {
         self.0.store(self.get() + count, Relaxed);
     }

@@ -1,18 +1,18 @@
-//! Whether the upstream can have processed a request that brought no response (RFC 9113, 8.7).
+//! Whether the upstream can have processed a request that got no response (RFC 9113, section 8.7).
 
-/// What is known to have become of a request that brought no answer, where it cannot have done anything or did not matter.
+/// What is known about a request without a response, where a retry may be possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disposition {
-    /// Nothing of it was written: its connection closed first. `reused` when that had served before.
+    /// No byte was written: the connection closed first. `reused`: the connection had served a request before.
     NotSent { reused: bool },
-    /// The upstream said, over HTTP/2, that it has not looked at it.
+    /// Over HTTP/2, the upstream reported that it did not process the request.
     NotProcessed,
-    /// A connection that had served before closed without a byte of an answer. Whether the upstream looked at it is unknown.
+    /// A reused connection closed without a byte of a response. Whether the upstream processed the request is unknown.
     NoResponse,
 }
 
 impl Disposition {
-    /// Whether the upstream certainly did nothing with it.
+    /// Whether the upstream certainly did not execute the request.
     pub(crate) fn is_unexecuted(self) -> bool {
         matches!(self, Self::NotSent { .. } | Self::NotProcessed)
     }

@@ -1,8 +1,8 @@
-//! A response that begins before all of its request has been sent.
+//! A response that begins before its request has been fully sent.
 //!
-//! As a rule whoever takes the answer drives its connection. A caller may go on sending and not take anything of the answer before it is
-//! done, and then nobody would; so from here on a task does both, until either the answer is over or nobody wants it any more. It is
-//! rare enough for a task and a queue of its own.
+//! Normally the reader of the response drives the connection. A client that reads the response only after its upload would deadlock, so
+//! a task drives both directions here until the response ends or is dropped. This case is rare enough to afford a task and a
+//! queue.
 
 use std::{
     error::Error as StdError,
@@ -16,10 +16,10 @@ use tokio::{select, sync::mpsc};
 
 use super::{body_source::BodySource as _, connect::Connect, http1::Error, pool::ExclusiveConnection};
 
-/// The body of a response whose connection is driven by a task.
+/// A response body with a connection that is driven by a task.
 pub(super) struct BackgroundBody(mpsc::Receiver<BodyPart>);
 
-/// `None` is the end. A channel that closes without it means a truncated body.
+/// `None` is the end of the body. A channel that closes without it means a truncated body.
 type BodyPart = Option<Result<Bytes, Error>>;
 
 impl BackgroundBody {

@@ -1,12 +1,12 @@
-//! HTTP/1.1 to the upstream: one request and its response after another on a connection (RFC 9112).
+//! HTTP/1.1 to the upstream: one request at a time on a connection (RFC 9112).
 //!
-//! It is done here, with httparse, and not by hyper, whose connections are tasks of their own with queues to and from them: handing each
-//! request over and back, and keeping the memory for that, cost more than all layers of this proxy (ADR 0002). Here a connection
-//! is a value. Whoever has a request under way owns its connection and drives it; dropping it closes the connection, so nothing goes
-//! on that nobody waits for. What became of a request that failed is known from what was written and read for it.
+//! This uses httparse and not hyper. hyper's connections are tasks with queues; passing each request through them, and the
+//! memory for them, cost more than all layers of this proxy (ADR 0002). Here a connection is a value. The owner of a request in flight
+//! owns and drives the connection; dropping it closes the connection, so no work continues without an owner. What was written and
+//! read for a request that failed shows whether the upstream can have processed it.
 //!
-//! Stricter than RFC 9112 asks for: an answer with a transfer coding besides `chunked`, or with lengths that differ, is refused.
-//! Deliberately absent: pipelining, upgrades, trailers, and informational answers, which are skipped.
+//! Stricter than RFC 9112: a response with a transfer coding other than `chunked`, or with differing lengths, is rejected. Deliberately
+//! absent: pipelining, upgrades and trailers. Informational responses are skipped.
 
 mod decoder;
 mod head;
@@ -29,30 +29,30 @@ use self::{decoder::Decoder, head::ResponseHead, request_writer::RequestWriter};
 use super::counting_io::CountingIo;
 use crate::{error_chain::BodyError, upstream::Disposition};
 
-/// How much is read at a time at first: the whole of most answers. It is read onto the stack and copied, so that an answer
-/// takes no more memory than it is long, and a connection that waits for one takes none.
+/// The size of the first reads, enough for most responses. They go to the stack and are copied, so that a response takes only the memory
+/// of its own length, and a connection that waits for one takes none.
 const SMALL_READ: usize = 16 * 1024;
 
-/// How much is read at a time of an answer that fills a short read: some TLS records. Such an answer is read where it stays.
+/// The read size once a response has filled a small read: some TLS records. These reads go directly into the final buffer.
 const LARGE_READ: usize = 128 * 1024;
 
-/// Why a request brought no answer, or not all of one.
+/// Why a request has no response, or an incomplete one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The caller's body failed.
-    #[error("the request's body broke off")]
+    /// The client's body failed.
+    #[error("reading the request body failed")]
     Body(#[source] BodyError),
-    /// The caller's body is longer or shorter than it was said to be.
-    #[error("the request's body does not have the length that was told")]
+    /// The client's body is longer or shorter than its `Content-Length`.
+    #[error("the request body does not match Content-Length")]
     Length,
-    /// The answer cannot be parsed.
-    #[error("the answer is not valid HTTP")]
+    /// The response cannot be parsed.
+    #[error("the response is not valid HTTP")]
     Parse(#[source] httparse::Error),
-    /// The answer can be parsed, and must not be believed.
-    #[error("the answer is not valid HTTP: {0}")]
+    /// The response can be parsed, but violates the protocol or a limit.
+    #[error("the response is not valid HTTP: {0}")]
     Invalid(&'static str),
-    /// The connection was closed in the middle of the answer, or before it.
-    #[error("the connection was closed before the answer was complete")]
+    /// The connection closed before or during the response.
+    #[error("the connection closed before the response was complete")]
     Incomplete,
     /// The connection failed.
     #[error("the connection failed")]
@@ -60,12 +60,12 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether the request's body is at fault, which comes from downstream.
+    /// Whether the error is in the request body, which comes from downstream.
     pub(super) fn is_downstream(&self) -> bool {
         matches!(self, Self::Body(_) | Self::Length)
     }
 
-    /// Whether the upstream broke the HTTP protocol.
+    /// Whether the upstream violated the HTTP protocol.
     pub(super) fn is_protocol(&self) -> bool {
         matches!(self, Self::Parse(_) | Self::Invalid(_))
     }
@@ -76,7 +76,7 @@ pub(super) struct Http1Connection<S, B> {
     io: CountingIo<S>,
     /// Bytes read and not yet consumed.
     incoming: BytesMut,
-    /// How many bytes of `incoming` have been searched for the end of a head, without finding it.
+    /// How many bytes of `incoming` are known not to contain the end of a head.
     searched: usize,
     /// The number of bytes of informational responses before the response.
     skipped_bytes: usize,
@@ -89,9 +89,9 @@ pub(super) struct Http1Connection<S, B> {
     decoder: Decoder,
     /// The number of bytes read when the request began.
     bytes_read_before: u64,
-    /// The connection can be reused once all of this response has been read.
+    /// The connection can be reused once this response has been read.
     keep_alive: bool,
-    /// How long the server keeps the connection open while it is idle, as the last response with `Keep-Alive` says.
+    /// How long the server keeps an idle connection open, from the last response with `Keep-Alive`.
     keep_alive_timeout: Option<Duration>,
 }
 
@@ -101,7 +101,7 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    /// On `stream`, where nothing was said yet. A write may make no progress for `write_timeout`.
+    /// A connection on a new `stream`. A write may make no progress for at most `write_timeout`.
     pub(super) fn new(stream: S, write_timeout: Duration) -> Self {
         Self {
             io: CountingIo::new(stream, write_timeout),
@@ -119,9 +119,9 @@ where
         }
     }
 
-    /// Begins to send the request with `head` and `body`, which [`poll_response`](Self::poll_response) does.
+    /// Starts a request; [`poll_response`](Self::poll_response) sends it.
     pub(super) fn begin(&mut self, head: &Parts, body: B) {
-        debug_assert!(self.is_reusable(), "a connection does one thing at a time");
+        debug_assert!(self.is_reusable(), "the connection is not ready for a request");
         self.bytes_read_before = self.io.bytes_read();
         self.method = head.method.clone();
         self.keep_alive = false;
@@ -130,14 +130,14 @@ where
         self.request_writer = RequestWriter::new(head, body);
     }
 
-    /// Sends what can be sent, until the head of the response has come.
+    /// Sends the request and waits for the head of the response.
     pub(super) fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
         let _ = self.poll_upload(cx);
         loop {
             if let Some(head) = self.parse_head()? {
                 if self.request_writer.is_unsent() {
-                    // An answer to nothing is no answer (RFC 9112, 9.2).
-                    return Poll::Ready(Err(Error::Invalid("it came before its request")));
+                    // A response without a request (RFC 9112, section 9.2).
+                    return Poll::Ready(Err(Error::Invalid("received before the request was sent")));
                 }
                 let ResponseHead { response, decoder, keep_alive, keep_alive_timeout } = head;
                 (self.decoder, self.keep_alive) = (decoder, keep_alive);
@@ -154,28 +154,28 @@ where
         }
     }
 
-    /// The head of the response, if all of it has come.
+    /// The head of the response, if it is complete.
     fn parse_head(&mut self) -> Result<Option<ResponseHead>, Error> {
         while let Some(end) = head::end(&self.incoming, self.searched).filter(|end| *end <= head::MAX_BYTES) {
-            // A copy, so that what is kept of the head does not keep the rest of what was read.
+            // A copy, so that header values do not keep the whole read buffer alive.
             let head = Bytes::copy_from_slice(&self.incoming[..end]);
             self.incoming.advance(end);
             self.searched = 0;
             if let Some(head) = head::parse(&head, &self.method)? {
                 return Ok(Some(head));
             }
-            // Without a limit, whoever reads as long as they come would not get around to looking at the time.
+            // Without a limit, endless informational responses would keep this loop from returning to the caller's timeouts.
             self.skipped_bytes += end;
             if self.skipped_bytes > head::MAX_BYTES {
-                return Err(Error::Invalid("too much comes before it"));
+                return Err(Error::Invalid("too many bytes of informational responses"));
             }
         }
         self.searched = self.incoming.len();
-        if self.incoming.len() >= head::MAX_BYTES { Err(Error::Invalid("its head is too large")) } else { Ok(None) }
+        if self.incoming.len() >= head::MAX_BYTES { Err(Error::Invalid("the head is too large")) } else { Ok(None) }
     }
 
-    /// Sends what can be sent. Ready when the request is fully sent or has failed. A failure is kept in `send_error`, and returned by
-    /// the next read that needs more bytes.
+    /// Sends as much of the request as possible. Ready when it is fully sent or has failed. A failure is kept in `send_error` and returned
+    /// by the next read that needs more bytes.
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_uploading() {
             self.send_error = ready!(self.request_writer.poll(&mut self.io, cx)).err();
@@ -183,12 +183,12 @@ where
         Poll::Ready(())
     }
 
-    /// Whether a part of the request is still to be sent, and sending has not failed.
+    /// Whether the request is not fully sent and sending has not failed.
     pub(super) fn is_uploading(&self) -> bool {
         !self.request_writer.is_done() && self.send_error.is_none()
     }
 
-    /// The next part of the response's body; `None` at its end. Sends of the request only what is needed for that.
+    /// The next part of the response body; `None` at the end. Continues to send the request while it waits for bytes.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
             let decoded = self.decoder.decode(&mut self.incoming);
@@ -212,7 +212,7 @@ where
         }
     }
 
-    /// Whether all of the response has been read.
+    /// Whether the response has been read completely.
     pub(super) fn is_response_complete(&self) -> bool {
         self.decoder.is_done()
     }
@@ -222,22 +222,22 @@ where
         self.decoder.size_hint().exact().is_some_and(|left| left <= self.incoming.len() as u64)
     }
 
-    /// How much of the response's body is left.
+    /// The size of the rest of the response body.
     pub(super) fn size_hint(&self) -> SizeHint {
         self.decoder.size_hint()
     }
 
-    /// Whether the connection can serve the next request: both messages are complete, and both sides keep it alive.
+    /// Whether the connection can serve the next request: both messages are complete, and both sides keep it open.
     pub(super) fn is_reusable(&self) -> bool {
         self.keep_alive && self.is_response_complete() && self.request_writer.is_done() && self.incoming.is_empty()
     }
 
-    /// How long the server keeps the connection open while it is idle, if it says so.
+    /// How long the server keeps an idle connection open, if announced.
     pub(super) fn keep_alive_timeout(&self) -> Option<Duration> {
         self.keep_alive_timeout
     }
 
-    /// Polls an idle connection: `Ready(true)` at a clean end, `Ready(false)` on an error or unsolicited bytes.
+    /// Polls an idle connection: `Ready(true)` at a clean EOF, `Ready(false)` on an error or unsolicited bytes.
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut unsolicited = [0];
         let mut unsolicited = ReadBuf::new(&mut unsolicited);
@@ -245,8 +245,8 @@ where
         Poll::Ready(read.is_ok() && unsolicited.filled().is_empty())
     }
 
-    /// What is known to have become of the request that failed with `error`. `reused` says whether the connection has served before:
-    /// only then, and when it closed without a word, it is known to have been on its way out already.
+    /// The disposition of the request that failed with `error`, if known. `reused`: the connection has served a request before. Only a reused
+    /// connection that closes without a byte is known to have been closing already.
     pub(super) fn disposition(&self, error: &Error, reused: bool) -> Option<Disposition> {
         let is_silent = self.io.bytes_read() == self.bytes_read_before;
         match error.is_downstream() {
@@ -256,14 +256,14 @@ where
         }
     }
 
-    /// After the response, frees the memory that it was read into, which would stay allocated as a whole.
+    /// Frees the read buffer after the response; it would otherwise stay allocated in full.
     fn release_buffer(&mut self) {
         if self.is_response_complete() && self.incoming.is_empty() {
             self.incoming = BytesMut::new();
         }
     }
 
-    /// Reads once. The number of bytes, 0 at the end of the connection.
+    /// Reads once. Returns the number of bytes, 0 at EOF.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
         if !self.is_large {
             let mut buffer = [const { MaybeUninit::uninit() }; SMALL_READ];

@@ -1,7 +1,7 @@
-//! HTTP/2 to the upstream: one connection for many requests at once, and what became of one that it failed (RFC 9113).
+//! HTTP/2 to the upstream: one connection for many concurrent requests, and the disposition of failed ones (RFC 9113).
 //!
-//! The protocol is h2's. Requests are handed to it directly, and not by way of hyper's client, which puts a queue and two more tasks
-//! between a request and its stream (ADR 0003). One task drives a connection; each request polls its own stream.
+//! h2 implements the protocol. Requests go to it directly and not through hyper's client, which adds a queue and two tasks between a
+//! request and its stream (ADR 0003). One task drives a connection; each request polls its own stream.
 
 mod body;
 mod error;
@@ -37,40 +37,40 @@ use super::{
 };
 use crate::telemetry::CloseReason;
 
-/// The largest head of an answer.
+/// The maximum size of a response head.
 const MAX_HEAD_BYTES: u32 = 64 * 1024;
 
-/// The most bytes of informational responses before a response, each counted as HTTP/1.1 would write it.
+/// The maximum size of the informational responses before a response, as encoded in HTTP/1.1.
 const INTERIM_LIMIT: usize = 64 * 1024;
 
-/// How much of one body, and of all bodies of a connection, may be on its way to a caller that does not take it. Fixed: windows
-/// that grow with the connection's speed (adaptive ones) would let the server decide how much memory it takes.
+/// The flow-control windows: how much of one body, and of all bodies of a connection, may be buffered for slow clients. They are fixed
+/// because with adaptive windows the server would decide how much memory the proxy uses.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// The largest frame that is taken: the protocol's own default, and the least that can be asked for.
+/// The maximum frame size: the protocol's default, and the smallest value that can be set.
 const MAX_FRAME_BYTES: u32 = 16 * 1024;
 
-/// How much of a request's body waits in memory for a server that does not take it.
+/// How much of a request body is buffered for a slow server.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-/// The most requests at a time on a connection: as many as a client may count on before the server has said its own limit
-/// (RFC 9113, 5.1.2).
+/// The maximum number of concurrent requests on a connection: the value that RFC 9113, section 6.5.2, recommends as the minimum for a
+/// server's limit, so it is safe to use before the server's SETTINGS arrive.
 const MAX_STREAMS: usize = 100;
 
-/// How many streams that were given up are remembered, since frames for them may still come, and how many streams may fail by the
-/// server's faults. A server that goes on beyond the latter loses its connection.
+/// How many reset streams are remembered, because frames for them may still arrive; and how many streams may fail because of server
+/// errors before the connection is closed.
 const MAX_RESET_STREAMS: usize = 64;
 const MAX_FAULTY_STREAMS: usize = 128;
 
-/// A connection on which many requests are under way at once. It is run by a task of its own.
+/// A connection with many concurrent requests, driven by a task of its own.
 pub(super) struct Http2Connection {
     sender: SendRequest<Bytes>,
     connection_metrics: Arc<ConnectionMetrics>,
 }
 
 impl Http2Connection {
-    /// Begins to speak HTTP/2 on `stream`. A write may make no progress for `write_timeout`.
+    /// Does the HTTP/2 handshake on `stream`. A write may make no progress for at most `write_timeout`.
     pub(super) async fn begin<S>(
         stream: S,
         write_timeout: Duration,
@@ -83,7 +83,7 @@ impl Http2Connection {
         let bytes_read = stream.counter();
         let open_guard = OpenGuard(Arc::clone(&connection_metrics));
         let (sender, mut connection) = builder().handshake(stream).await?;
-        let pings = connection.ping_pong().expect("nobody has taken it before");
+        let pings = connection.ping_pong().expect("it is taken only once");
         let ping_timed_out = keep_alive::ping_timed_out(pings, bytes_read);
         #[expect(clippy::disallowed_methods, reason = "a task of the worker's runtime; it ends with the connection")]
         tokio::spawn(run(connection, ping_timed_out, open_guard));
@@ -92,23 +92,23 @@ impl Http2Connection {
 
     /// Whether a request can be sent now.
     pub(super) fn is_usable(&self) -> bool {
-        // It knows by itself, and of nothing that it could wait for.
+        // The result is known immediately, so no waker is needed.
         let mut noop_cx = Context::from_waker(Waker::noop());
         matches!(self.sender.clone().poll_ready(&mut noop_cx), Poll::Ready(Ok(())))
     }
 
-    /// Whether the server takes one more request in addition to `active_requests`. Beyond that h2 queues it: it would wait unseen, and
-    /// count as one that may have been executed.
+    /// Whether the server accepts another request in addition to `active_requests`. h2 would queue a request over the limit: it would wait
+    /// unnoticed, and count as possibly executed.
     pub(super) fn has_capacity(&self, active_requests: usize) -> bool {
         active_requests < self.sender.current_max_send_streams().min(MAX_STREAMS)
     }
 
-    /// Its metrics.
+    /// The metrics of the connection.
     pub(super) fn connection_metrics(&self) -> &ConnectionMetrics {
         &self.connection_metrics
     }
 
-    /// Sends `request`, as far as that goes without waiting. `reused` says whether the connection has served before.
+    /// Starts sending `request`. `reused`: the connection has served a request before.
     pub(super) fn send<B>(&self, request: Request<B>, reused: bool) -> Http2ResponseFuture<B>
     where
         B: Body<Data = Bytes>,
@@ -119,7 +119,7 @@ impl Http2Connection {
     }
 }
 
-/// Drives a connection until it is closed. `ping_timed_out` is ready when the server does not answer a ping on the open connection.
+/// Drives a connection until it closes. `ping_timed_out` is ready when a ping on the open connection has timed out.
 async fn run<S>(
     connection: client::Connection<CountingIo<S>>,
     ping_timed_out: impl Future<Output = ()>,
@@ -134,7 +134,7 @@ async fn run<S>(
     };
     if let Err(error) = result {
         open_guard.0.set_close_reason(CloseReason::Failed);
-        debug!(%error, "a connection to the upstream has ended");
+        debug!(%error, "upstream connection ended with an error");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The metrics of one connection to the upstream: opening, closing, and the reason of the latter.
+//! The metrics of an upstream connection: its opening, its close and the close reason.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::telemetry::{CloseReason, Metrics};
 
-/// Counts a connection as opened, and keeps the reason of its close.
+/// Counts a connection as opened and keeps its close reason.
 #[derive(Debug)]
 pub(super) struct ConnectionMetrics {
     metrics: Arc<Metrics>,
@@ -21,19 +21,19 @@ impl ConnectionMetrics {
         Arc::new(Self { metrics, close_reason: OnceLock::new() })
     }
 
-    /// Sets the reason of its close. The first reason is kept.
+    /// Sets the close reason. The first one is kept.
     pub(super) fn set_close_reason(&self, reason: CloseReason) {
         let _ = self.close_reason.set(reason);
     }
 
-    /// To be held while a response is awaited. If it is dropped before [`AwaitingResponse::received`], it sets the close reason
-    /// [`CloseReason::Unfinished`].
+    /// Returns a guard to hold while a response is awaited. If the guard is dropped before [`AwaitingResponse::received`], it sets the close
+    /// reason [`CloseReason::Unfinished`].
     pub(super) fn await_response(self: &Arc<Self>) -> AwaitingResponse {
         AwaitingResponse(Some(Arc::clone(self)))
     }
 }
 
-/// Counts the close of a connection when it is dropped. The owner of the connection owns it.
+/// Counts the close of a connection on drop. Held by the owner of the connection.
 #[derive(Debug)]
 pub(super) struct OpenGuard(pub(super) Arc<ConnectionMetrics>);
 
@@ -49,7 +49,7 @@ impl Drop for OpenGuard {
 pub(super) struct AwaitingResponse(Option<Arc<ConnectionMetrics>>);
 
 impl AwaitingResponse {
-    /// The response has come, or has failed.
+    /// Records that the head of the response has arrived, or the request has failed.
     pub(super) fn received(mut self) {
         self.0 = None;
     }

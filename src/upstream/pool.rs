@@ -1,12 +1,12 @@
-//! The connections to the upstream that are kept: which of them a request gets, and when one has served long enough.
+//! The pool of upstream connections: which connection a request gets, and when a connection is no longer reused.
 //!
-//! A connection is used again when its answer has been taken whole, newest first, so that those beyond what is needed grow
-//! idle and are closed. Over HTTP/2 as many requests share one as the server takes at a time, on the oldest that has room. Each has an
-//! age at which it takes no more requests, a little different for each, so that those of many proxies do not end together; a new one
-//! looks the name up anew.
+//! An HTTP/1.1 connection is reused once its response has been read completely. The newest is reused first, so that surplus connections
+//! become idle and are closed. Over HTTP/2, requests share the oldest connection that has a free stream. Each connection has a maximum
+//! age, after which it takes no more requests; the age varies, so that the connections of many proxies do not expire together. A new
+//! connection does a new DNS lookup.
 //!
-//! Deliberately absent: a limit on the number of connections, which is that of requests, and waiting for one to become free
-//! while a new one is being opened.
+//! Deliberately absent: a connection limit (the request limit bounds connections), and waiting for a connection to become free while a
+//! new one is being opened.
 
 mod exclusive;
 mod multiplexed;
@@ -39,45 +39,46 @@ use super::{
 };
 use crate::telemetry::Metrics;
 
-/// How far the age of a connection may differ from the configured one, either way.
+/// How far a connection's maximum age may differ from the configured one, as a fraction. It spreads the reconnects of connections that were
+/// opened together, such as those of many proxies after a rollout.
 const AGE_JITTER: f64 = 0.1;
 
 /// The connections of one worker.
 pub(crate) struct Pool<C: Connect, B> {
     connector: C,
-    /// How long an unused connection is kept.
+    /// How long an idle connection is kept.
     idle_timeout: Duration,
-    /// How long a connection takes requests.
+    /// How long a connection takes new requests.
     max_age: Duration,
-    /// How long the upstream may take nothing of what it is sent.
+    /// How long a write may make no progress.
     write_timeout: Duration,
     state: Mutex<State<C, B>>,
-    /// Held while an HTTP/2 connection is being opened, so that requests that come meanwhile use it too.
+    /// Held while an HTTP/2 connection is being opened, so that requests that arrive in the meantime share it.
     http2_opening: AsyncMutex<()>,
     metrics: Arc<Metrics>,
 }
 
 struct State<C: Connect, B> {
-    /// The idle connections over HTTP/1.1, the newest last, each with the time until which it may be idle.
+    /// The idle HTTP/1.1 connections, newest last, each with its idle deadline.
     idle: VecDeque<(Box<ExclusiveConnection<C, B>>, Instant)>,
-    /// The connections over HTTP/2, the newest last, each with the time of its last use.
+    /// The HTTP/2 connections, newest last, each with the time of its last use.
     multiplexed: Vec<(Arc<MultiplexedConnection<C, B>>, Instant)>,
-    /// Whether the last connection that was opened speaks HTTP/2, or the first may.
+    /// Whether the most recent connection negotiated HTTP/2; before the first one, whether HTTP/2 is enabled.
     expect_http2: bool,
     /// The number of connections opened so far.
     opened: u64,
-    /// Whether the reaper runs …
+    /// Whether the reaper task runs.
     reaper_running: bool,
-    /// … what wakes it …
+    /// Wakes the reaper.
     reaper_waker: Option<Waker>,
-    /// … and when it runs next if nothing does.
+    /// When the reaper runs next unless woken.
     next_reap: Option<Instant>,
 }
 
-/// The connection that a request gets.
+/// The connection for a request.
 pub(crate) struct Checkout<C: Connect, B> {
     pub(crate) connection: PooledConnection<C, B>,
-    /// Whether it has served a request before.
+    /// Whether the connection has served a request before.
     pub(crate) reused: bool,
 }
 
@@ -87,7 +88,7 @@ pub(crate) enum PooledConnection<C: Connect, B> {
 }
 
 impl<C: Connect, B> Pool<C, B> {
-    /// A pool without connections, whose times are those of `config`.
+    /// An empty pool with the timeouts in `config`.
     pub(crate) fn new(connector: C, config: &UpstreamConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         let state = State {
             idle: VecDeque::new(),
@@ -109,7 +110,7 @@ impl<C: Connect, B> Pool<C, B> {
         })
     }
 
-    /// Where its connections are counted.
+    /// The metrics that count the pool's connections.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -125,7 +126,7 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// A connection for a request that [`checkout`](Self::checkout) had none for: a new one, or an HTTP/2 connection that another
+    /// Returns a connection for a request that got none from [`checkout`](Self::checkout): a new one, or an HTTP/2 connection that another
     /// request is opening.
     pub(crate) async fn open_or_join(
         self: &Arc<Self>,
@@ -135,7 +136,7 @@ where
             return self.open().await;
         }
         let Ok(_opening) = self.http2_opening.try_lock() else {
-            // Another request is opening one. If that fails, all that waited open theirs at the same time, not one after another.
+            // Another request is opening one. If that fails, all waiting requests open their own in parallel, not one after another.
             drop(self.http2_opening.lock().await);
             return match self.checkout(newer_than, Instant::now()) {
                 Some(checkout) => Ok(checkout),
@@ -145,9 +146,9 @@ where
         self.open().await
     }
 
-    /// Takes a reusable connection out of the pool, if there is one. `newer_than` is for a request that was sent before, on the connection
-    /// of that number: whatever became of it there may happen on the idle connections too, so it gets none of them, and over HTTP/2 only
-    /// a connection that was opened later.
+    /// Returns a reusable connection, if there is one. `newer_than` is the number of the connection of an earlier attempt. What failed that
+    /// attempt may also have affected the idle connections, so a second attempt gets none of them, and over HTTP/2 only a connection that
+    /// was opened later.
     pub(crate) fn checkout(&self, newer_than: Option<u64>, now: Instant) -> Option<Checkout<C, B>> {
         let state = &mut *self.state();
         if let Some((multiplexed, last_used)) = state.multiplexed.iter_mut().find(|(multiplexed, _)| {
@@ -158,7 +159,7 @@ where
             *last_used = now;
             return Some(Checkout { connection: PooledConnection::Http2(Arc::clone(multiplexed)), reused: true });
         }
-        // The request drives it from now on, so the reaper need not be woken for it.
+        // From now on the request polls the connection, so the reaper need not be woken for it.
         let mut noop_cx = Context::from_waker(Waker::noop());
         while newer_than.is_none()
             && let Some((mut exclusive, idle_until)) = state.idle.pop_back()
@@ -207,7 +208,7 @@ where
         Ok(Checkout { connection, reused: false })
     }
 
-    /// The number of a connection that has been opened and speaks `protocol`.
+    /// Assigns a number to a new connection, and records its protocol.
     fn next_number(&self, protocol: Protocol) -> u64 {
         let mut state = self.state();
         state.expect_http2 = protocol == Protocol::Http2;
@@ -215,7 +216,7 @@ where
         state.opened
     }
 
-    /// Calls `insert_into` with the state, and starts the reaper unless it runs.
+    /// Calls `insert_into` with the state, then starts the reaper unless it runs.
     fn insert(self: &Arc<Self>, insert_into: impl FnOnce(&mut State<C, B>, Instant)) {
         let mut state = self.state();
         insert_into(&mut state, Instant::now());
@@ -228,7 +229,7 @@ where
         }
     }
 
-    /// Drops connections that are not reusable. Returns when to reap again unless `cx` is woken before; `None` when none is left.
+    /// Drops connections that are not reusable. Returns when to reap next, unless `cx` is woken earlier; `None` if no connection is left.
     fn reap(&self, cx: &mut Context<'_>) -> Option<Instant> {
         let now = Instant::now();
         let state = &mut *self.state();
@@ -237,7 +238,7 @@ where
         self.metrics.upstream().idle().sub((idle_before - state.idle.len()) as i64);
         state.multiplexed.retain_mut(|(multiplexed, last_used)| {
             if multiplexed.active_requests() > 0 {
-                // In use: restart its idle time. Otherwise this returns a time in the past, and the reaper spins.
+                // In use: restart its idle timer. Otherwise the deadline would be in the past, and the reaper would spin.
                 *last_used = now;
             }
             multiplexed.check_reusable(now, *last_used + self.idle_timeout)
@@ -251,7 +252,7 @@ where
     }
 }
 
-/// Drops connections that are closed, too old or idle for too long, until none is left.
+/// Drops connections that are closed, too old or idle for too long. Ends when none is left.
 async fn run_reaper<C, B>(pool: Weak<Pool<C, B>>)
 where
     C: Connect,
@@ -260,7 +261,7 @@ where
 {
     let mut timer: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now()));
     poll_fn(|cx| {
-        // Runs each time that the timer or a connection wakes it.
+        // Runs each time the timer or a connection wakes it.
         while let Some(next_reap) = pool.upgrade().and_then(|pool| pool.reap(cx)) {
             timer.as_mut().reset(next_reap);
             if timer.as_mut().poll(cx).is_pending() {

@@ -1,4 +1,4 @@
-//! One request on the connection that it got.
+//! Sends a request on its connection.
 
 use std::{
     error::Error as StdError,
@@ -25,7 +25,7 @@ use crate::{error_chain::BodyError, telemetry::CloseReason, upstream::Dispositio
 #[derive(Debug)]
 pub(crate) struct UnansweredRequest {
     pub(crate) error: RequestError,
-    /// What is known to have become of it, if anything is.
+    /// Whether the upstream can have processed the request, if known.
     pub(crate) disposition: Option<Disposition>,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum RequestError {
 }
 
 impl RequestError {
-    /// Whether the request's body is at fault, which comes from downstream.
+    /// Whether the error is in the request body, which comes from downstream.
     pub(crate) fn is_downstream(&self) -> bool {
         match self {
             Self::Http1(error) => error.is_downstream(),
@@ -47,7 +47,7 @@ impl RequestError {
         }
     }
 
-    /// Whether the upstream broke the HTTP protocol.
+    /// Whether the upstream violated the HTTP protocol.
     pub(crate) fn is_protocol(&self) -> bool {
         match self {
             Self::Http1(error) => error.is_protocol(),
@@ -57,19 +57,19 @@ impl RequestError {
 }
 
 impl UnansweredRequest {
-    /// Whether the upstream certainly did nothing with it.
+    /// Whether the upstream certainly did not execute the request.
     pub(crate) fn is_unexecuted(&self) -> bool {
         self.disposition.is_some_and(Disposition::is_unexecuted)
     }
 }
 
-/// A request over HTTP/1.1, the only one on its connection, until the head of its response has come.
+/// A request over HTTP/1.1, the only one on its connection. Completes with the head of the response.
 ///
 /// # Cancel safety
 ///
 /// Dropping it closes the connection.
 pub(crate) struct Http1Request<C: Connect, B> {
-    /// `None` once it is ready. `AwaitingResponse` is dropped first, so that the close reason is set before the connection closes.
+    /// `None` once completed. `AwaitingResponse` is dropped first, so that the close reason is set before the connection closes.
     in_flight: Option<(AwaitingResponse, Box<ExclusiveConnection<C, B>>)>,
     reused: bool,
 }
@@ -80,7 +80,7 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// The request with `head` and `body` on `exclusive`. `reused`: the connection has served a request before. Polling sends it.
+    /// Starts the request with `head` and `body` on `exclusive`; polling sends it. `reused`: the connection has served a request before.
     pub(crate) fn begin(mut exclusive: Box<ExclusiveConnection<C, B>>, head: &Parts, body: B, reused: bool) -> Self {
         let awaiting = exclusive.connection_metrics().await_response();
         exclusive.http1.begin(head, body);
@@ -97,9 +97,9 @@ where
     type Output = Result<Response<UpstreamBody>, UnansweredRequest>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (_, exclusive) = self.in_flight.as_mut().expect("polled after it was ready");
+        let (_, exclusive) = self.in_flight.as_mut().expect("polled after completion");
         let response = ready!(exclusive.http1.poll_response(cx));
-        let (awaiting, exclusive) = self.in_flight.take().expect("it was there");
+        let (awaiting, exclusive) = self.in_flight.take().expect("it was present above");
         awaiting.received();
         Poll::Ready(match response {
             Ok(head) => {
@@ -122,14 +122,14 @@ where
     }
 }
 
-/// A request over HTTP/2, among others on its connection, until the head of its response has come.
+/// A request over HTTP/2, on a connection shared with others. Completes with the head of the response.
 ///
 /// # Cancel safety
 ///
 /// Dropping it cancels the request: its stream is reset.
 pub(crate) struct Http2Request<C: Connect, B> {
     response_future: http2::Http2ResponseFuture<B>,
-    /// `None` once it is ready: the response holds it then, so that a request is counted once.
+    /// `None` once completed: then the response holds it, so that a request is counted once.
     multiplexed: Option<Arc<MultiplexedConnection<C, B>>>,
 }
 
@@ -139,7 +139,7 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    /// `request` on `multiplexed`. `reused`: the connection has served a request before.
+    /// Starts `request` on `multiplexed`. `reused`: the connection has served a request before.
     pub(crate) fn begin(multiplexed: Arc<MultiplexedConnection<C, B>>, request: Request<B>, reused: bool) -> Self {
         Self { response_future: multiplexed.http2.send(request, reused), multiplexed: Some(multiplexed) }
     }
@@ -155,12 +155,12 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(Pin::new(&mut self.response_future).poll(cx));
-        let multiplexed = self.multiplexed.take().expect("polled after it was ready");
+        let multiplexed = self.multiplexed.take().expect("polled after completion");
         Poll::Ready(match response {
             Ok(response) => Ok(response.map(|body| UpstreamBody::http2(body, multiplexed))),
             Err(http2::Http2Failure { error, disposition, is_connection_error }) => {
                 if is_connection_error {
-                    // Of the others the connection itself says why it ended.
+                    // For other errors, the connection's task sets the close reason.
                     if matches!(error, http2::Error::Invalid(_)) {
                         multiplexed.http2.connection_metrics().set_close_reason(CloseReason::Failed);
                     }

@@ -1,4 +1,4 @@
-//! The bytes of a connection, with or without TLS.
+//! The byte stream of an upstream connection.
 
 use std::{
     io::{self, IoSlice},

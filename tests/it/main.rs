@@ -105,6 +105,7 @@ mod sandbox {
     mod conformance;
     mod connect;
     mod control;
+    mod documented_commands;
     mod documents;
     mod journey;
     mod seeds;

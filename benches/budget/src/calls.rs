@@ -1,4 +1,4 @@
-//! The caller: keeps connections and makes requests on them.
+//! The client: sends requests on persistent connections.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -9,41 +9,41 @@ use std::{
 
 use super::Result;
 
-/// What any answer takes at the very most: valgrind is slow, and a busy machine slower.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The maximum time for a response: valgrind is slow, and a busy machine slower.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request, as bytes.
 pub(super) type Request = &'static [u8];
 
-/// A request that is like most: a few fields, a small answer in JSON.
+/// A typical request: a few fields, a small JSON response.
 pub(super) const SMALL: Request = b"GET /aggregation/v1/customers?limit=5 HTTP/1.1\r\nHost: localhost\r\n\
     User-Agent: budget/1\r\nAccept: application/json\r\n\r\n";
 
-/// One whose answer is large: a page of the sandbox's transactions, of about 140 KB.
+/// A request with a large response: a page of the sandbox's transactions, about 140 KB.
 pub(super) const LARGE: Request = b"GET /aggregation/v4/customers/1005061234/accounts/5011648377/transactions\
     ?fromDate=1420092061&toDate=1900000000&limit=280 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: budget/1\r\n\
     Accept: application/json\r\n\r\n";
 
-/// A connection that is kept.
+/// A persistent connection.
 pub(super) struct Connection {
     stream: BufReader<TcpStream>,
     body: Vec<u8>,
 }
 
 impl Connection {
-    /// Opens one to `address`.
+    /// Connects to `address`.
     pub(super) fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let stream = TcpStream::connect_timeout(&address, RESPONSE_TIMEOUT)?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream), body: Vec::new() })
     }
 
-    /// Makes `count` requests, each when the one before it is answered.
+    /// Sends `count` requests, each after the response to the previous one.
     ///
     /// # Errors
     ///
-    /// When an answer is not 200, or does not come whole.
+    /// If a response is not 200, or is incomplete.
     pub(super) fn call(&mut self, request: Request, count: u32) -> Result<()> {
         for _ in 0..count {
             self.call_once(request)?;
@@ -56,12 +56,12 @@ impl Connection {
         let (mut line, mut length) = (String::new(), 0);
         self.stream.read_line(&mut line)?;
         if !line.starts_with("HTTP/1.1 200 ") {
-            return Err(format!("an answer is not 200: {line}").into());
+            return Err(format!("a response is not 200: {line}").into());
         }
         while line != "\r\n" {
             line.clear();
             if self.stream.read_line(&mut line)? == 0 {
-                return Err("an answer broke off".into());
+                return Err("a response is incomplete".into());
             }
             if let Some(value) = line.strip_prefix("content-length: ") {
                 length = value.trim().parse()?;
@@ -72,18 +72,18 @@ impl Connection {
     }
 }
 
-/// Makes `each` requests on each of `connections` new connections at once.
+/// Sends `each` requests on each of `connections` new connections in parallel.
 ///
 /// # Errors
 ///
-/// As [`Connection::call`].
+/// Those of [`Connection::call`].
 pub(super) fn call_at_once(address: SocketAddr, connections: u32, request: Request, each: u32) -> Result<()> {
     thread::scope(|scope| {
-        let callers: Vec<_> = (0..connections)
+        let clients: Vec<_> = (0..connections)
             .map(|_| scope.spawn(move || Connection::open(address).and_then(|mut open| open.call(request, each))))
             .collect();
-        for caller in callers {
-            caller.join().map_err(|_| "a caller panicked")??;
+        for client in clients {
+            client.join().map_err(|_| "a client panicked")??;
         }
         Ok(())
     })

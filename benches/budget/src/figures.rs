@@ -1,7 +1,7 @@
-//! The figures, and how each is measured.
+//! The figures and their measurement.
 //!
-//! What is counted of a request is the difference of two lives of the proxy, one with twice as many requests as the other, by the
-//! number of requests: start, handshakes and end are in both.
+//! The cost of a request is the difference between two runs of the proxy, one with twice as many requests as the other, divided by the
+//! number of additional requests. Start, handshakes and shutdown are in both runs.
 
 use std::{fs, path::Path, thread, time::Duration};
 
@@ -12,89 +12,89 @@ use super::{
     tool::{self, Count, Tool},
 };
 
-/// One figure, measured.
+/// A measured figure.
 pub(super) struct Figure {
-    /// Its name in the table of ceilings.
+    /// The name in the table of ceilings.
     pub(super) name: &'static str,
-    /// Its value, in the unit that the name says.
+    /// The value, in the unit that the name says.
     pub(super) value: f64,
-    /// With how many decimals it is shown.
+    /// The number of decimals to print.
     pub(super) decimals: usize,
 }
 
-/// How many requests the shorter life has. With as many, what differs from run to run by itself (the log's thread wakes by the
-/// clock) is less than a hundredth.
+/// The number of requests in the shorter run. It is large enough that variations between runs (the log thread wakes by the clock) are
+/// below one per cent.
 const REQUESTS: u32 = 500;
 
-/// How many connections make many.
+/// The number of connections in measurements with many.
 const MANY: u32 = 32;
 
-/// The same for large answers, which take longer, in the sandbox above all.
+/// The same for large responses, which take longer, mostly in the sandbox.
 const LARGE_REQUESTS: u32 = 50;
 
-/// How many idle connections are opened to weigh one, after some with which grows what grows once.
+/// The number of idle connections opened to measure the memory of one, after a first batch that pays one-time costs.
 const IDLE: u32 = 1000;
 
-/// So many at a time, and then no more until these rest (`PARK_AFTER` in `src/server/connection.rs`, which takes twice its time at
-/// most), so that what is weighed is what rests, however fast the machine opens them.
-const AT_A_TIME: u32 = 100;
-const REST: Duration = Duration::from_millis(700);
+/// Connections are opened in batches, with a pause until they are parked (at most twice `PARK_AFTER` in `src/server/connection.rs`). Only
+/// parked connections are measured then, however fast the machine opens them.
+const BATCH: u32 = 100;
+const PARK_TIME: Duration = Duration::from_millis(700);
 
-/// How often the start is timed. The shortest time has the least of other processes in it.
+/// How often the start is timed. The shortest time is the least affected by other processes.
 const STARTS: u32 = 5;
 
-/// Measures all of `program`, and shows each figure when it is known.
+/// Measures `program`, and shows each figure as soon as it is known.
 ///
 /// # Errors
 ///
-/// When one cannot be measured.
+/// If a figure cannot be measured.
 pub(super) fn measure(program: &Path, mut show: impl FnMut(Figure)) -> Result<()> {
-    tool::all_there()?;
+    tool::check_installed()?;
     let folder = Folder::new()?;
     let sandbox = Sandbox::start(program, &folder)?;
-    let lives = Lives { program, sandbox: &sandbox, folder: &folder };
+    let runs = Runs { program, sandbox: &sandbox, folder: &folder };
     let mut show = |name, value, decimals| show(Figure { name, value, decimals });
 
-    let (request, start) = lives.cost(Tool::Callgrind, 1, SMALL, REQUESTS)?;
+    let (request, start) = runs.cost(Tool::Callgrind, 1, SMALL, REQUESTS)?;
     show("instructions a request", request.events, 0);
     show("instructions from exec to the end", start.events, 0);
-    let (request, _) = lives.cost(Tool::Callgrind, 1, LARGE, LARGE_REQUESTS)?;
-    show("instructions a request, large answer", request.events, 0);
-    let (request, start) = lives.cost(Tool::Dhat, 1, SMALL, REQUESTS)?;
+    let (request, _) = runs.cost(Tool::Callgrind, 1, LARGE, LARGE_REQUESTS)?;
+    show("instructions a request, large response", request.events, 0);
+    let (request, start) = runs.cost(Tool::Dhat, 1, SMALL, REQUESTS)?;
     show("allocations a request", request.events, 1);
     show("allocated bytes a request", request.detail, 0);
     show("allocated bytes from exec to the end", start.detail, 0);
-    let (request, _) = lives.cost(Tool::Strace, 1, SMALL, REQUESTS)?;
+    let (request, _) = runs.cost(Tool::Strace, 1, SMALL, REQUESTS)?;
     show("system calls a request, 1 connection", request.events, 2);
     show("sends and receives a request, 1 connection", request.detail, 2);
-    let (request, _) = lives.cost(Tool::Strace, MANY, SMALL, REQUESTS)?;
+    let (request, _) = runs.cost(Tool::Strace, MANY, SMALL, REQUESTS)?;
     show("system calls a request, 32 connections", request.events, 2);
     show("sends and receives a request, 32 connections", request.detail, 2);
-    show("resident KiB of an idle connection", lives.idle_connection_kib()?, 1);
+    show("resident KiB of an idle connection", runs.idle_connection_kib()?, 1);
     show("bytes of the program", fs::metadata(program)?.len() as f64, 0);
-    show("milliseconds from exec to listening", lives.shortest_start_ms()?, 1);
+    show("milliseconds from exec to listening", runs.shortest_start_ms()?, 1);
     Ok(())
 }
 
-/// Where the proxy lives.
-struct Lives<'a> {
+/// The environment of every run of the proxy.
+struct Runs<'a> {
     program: &'a Path,
     sandbox: &'a Sandbox,
     folder: &'a Folder,
 }
 
-impl Lives<'_> {
-    /// What `tool` counts of one `request` on so many connections at once, and of all else in the life of a proxy. The shorter
-    /// life has `requests` of them.
+impl Runs<'_> {
+    /// The cost, as counted by `tool`, of one `request` on `connections` parallel connections, and of the rest of a run. The shorter
+    /// run has `requests` requests.
     fn cost(&self, tool: Tool, connections: u32, request: Request, requests: u32) -> Result<(Count, Count)> {
-        let life = |requests: u32| {
+        let run = |requests: u32| {
             count(tool, self.program, self.sandbox, self.folder, |proxy| {
                 call_at_once(proxy.address, connections, request, requests / connections)
             })
         };
-        // A whole number for each connection, in both lives.
+        // The same number for each connection, in both runs.
         let requests = requests / connections * connections;
-        let (short, long) = (life(requests)?, life(2 * requests)?);
+        let (short, long) = (run(requests)?, run(2 * requests)?);
         let each = |short: f64, long: f64| (long - short) / f64::from(requests);
         let rest = |short: f64, long: f64| 2.0 * short - long;
         Ok((
@@ -112,13 +112,13 @@ impl Lives<'_> {
                 connection.call(SMALL, 1)?;
                 open.push(connection);
             }
-            thread::sleep(REST);
+            thread::sleep(PARK_TIME);
             proxy.resident_kib()
         };
-        let before = connect(AT_A_TIME)?;
+        let before = connect(BATCH)?;
         let mut after = before;
-        for _ in 0..IDLE / AT_A_TIME {
-            after = connect(AT_A_TIME)?;
+        for _ in 0..IDLE / BATCH {
+            after = connect(BATCH)?;
         }
         let each = (after - before) / f64::from(IDLE);
         drop(open);

@@ -1,12 +1,12 @@
-//! Counts what a request costs the program in figures that hardly depend on how fast or how busy the machine is, and fails when
-//! one is above its ceiling.
+//! Counts the cost of a request in figures that are almost independent of the speed and load of the machine, and fails if one exceeds its
+//! ceiling.
 //!
 //! ```console
 //! $ cargo run --release --manifest-path benches/budget/Cargo.toml -- target/release/finicity-proxy
 //! ```
 //!
-//! The program runs as a process, with the sandbox as a second one behind it, under valgrind or strace. `ceilings.tsv` has the
-//! ceilings and says what is counted. Exit code 0: all within; 1: one is above; 2: something could not be measured.
+//! The program and the sandbox run as processes, the program under valgrind or strace. `ceilings.tsv` has the ceilings and explains
+//! the figures. Exit codes: 0: all within their ceilings; 1: one exceeds its ceiling; 2: something could not be measured.
 
 #![expect(
     clippy::disallowed_methods,
@@ -24,7 +24,7 @@ use std::{env, path::PathBuf, process::ExitCode};
 
 use self::{ceilings::Ceilings, figures::Figure};
 
-/// What goes wrong, told as it is: nobody acts on one kind or another.
+/// A result with any error; errors are only printed.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
@@ -38,9 +38,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures all figures. Says whether each is within its ceiling.
+/// Measures all figures. Returns whether all are within their ceilings.
 fn run() -> Result<bool> {
-    let program = env::args_os().nth(1).ok_or("name the program to measure: target/release/finicity-proxy")?;
+    let program = env::args_os()
+        .nth(1)
+        .ok_or("usage: finicity-proxy-budget PROGRAM (for example target/release/finicity-proxy)")?;
     let program = PathBuf::from(program).canonicalize()?;
     let mut ceilings = Ceilings::read(include_str!("../ceilings.tsv"))?;
     println!("{:<44}  {:>11}  {:>11}  {:>6}", "figure", "measured", "ceiling", "used");
@@ -53,13 +55,13 @@ fn run() -> Result<bool> {
         };
         let over = value > ceiling;
         within &= !over;
-        let (used, verdict) = (value / ceiling * 100.0, if over { "  TOO MUCH" } else { "" });
+        let (used, verdict) = (value / ceiling * 100.0, if over { "  EXCEEDED" } else { "" });
         println!("{name:<44}  {measured:>11}  {ceiling:>11}  {used:>5.0}%{verdict}");
     })?;
     ceilings.all_taken()?;
     if !within {
         println!(
-            "a figure is above its ceiling: mend it, or raise the ceiling in benches/budget/ceilings.tsv and say why"
+            "a figure exceeds its ceiling: fix it, or raise the ceiling in benches/budget/ceilings.tsv and give the reason"
         );
     }
     Ok(within)

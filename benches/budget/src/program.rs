@@ -1,4 +1,4 @@
-//! The program as processes: the sandbox, and the proxy in front of it.
+//! Runs the program as processes: the sandbox, and the proxy in front of it.
 
 use std::{
     fs,
@@ -15,18 +15,18 @@ use super::{
     tool::{Count, Tool},
 };
 
-/// A folder of this process's own, which goes with this.
+/// A temporary folder, removed on drop.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// A new one among the temporary files.
+    /// Creates the folder.
     pub(super) fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("finicity-proxy-budget-{}", std::process::id()));
         fs::create_dir(&path)?;
         Ok(Self(path))
     }
 
-    /// The path of `name` in it.
+    /// The path of `name` in the folder.
     pub(super) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -38,15 +38,15 @@ impl Drop for Folder {
     }
 }
 
-/// The sandbox, running.
+/// A running sandbox.
 pub(super) struct Sandbox {
-    _child: Ended,
-    /// What a proxy in front of it needs to know.
+    _child: ChildGuard,
+    /// The environment variables for a proxy in front of it.
     variables: Vec<(String, String)>,
 }
 
 impl Sandbox {
-    /// Starts that of `program`.
+    /// Starts the sandbox of `program`.
     pub(super) fn start(program: &Path, folder: &Folder) -> Result<Self> {
         let mut command = Command::new(program);
         command.args(["sandbox", "--listen", "127.0.0.1:0", "--ca-file"]).arg(folder.join("ca.pem"));
@@ -56,23 +56,23 @@ impl Sandbox {
         let assignments = exports.flat_map(|line| line.split(' ')).filter_map(|word| word.split_once('='));
         let variables =
             assignments.map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned())).collect();
-        Ok(Self { variables, _child: starting.go_on() })
+        Ok(Self { variables, _child: starting.discard_output() })
     }
 }
 
-/// The proxy, running, with one worker, so that the figures do not depend on the number of cores.
+/// A running proxy. It has one worker, so that the figures do not depend on the number of cores.
 pub(super) struct Proxy {
-    child: Ended,
+    child: ChildGuard,
     program: PathBuf,
     socket: PathBuf,
-    /// Where it takes requests.
+    /// The address for requests.
     pub(super) address: SocketAddr,
-    /// The time from its start until it listened.
+    /// The time from the start until it listened.
     pub(super) started_in: Duration,
 }
 
 impl Proxy {
-    /// Starts `program` as it is, and waits until it has a token.
+    /// Starts `program` without a tool, and waits until it has a token.
     pub(super) fn start(program: &Path, sandbox: &Sandbox, folder: &Folder) -> Result<Self> {
         Self::spawn(Command::new(program), program, sandbox, folder)
     }
@@ -84,7 +84,7 @@ impl Proxy {
             "listen.ops=127.0.0.1:0",
             "listen.admin=127.0.0.1:0",
             "runtime.worker_threads=1",
-            // Nobody needs to be told that it ends.
+            // No load balancer needs time to notice the shutdown.
             "shutdown.drain_delay=0s",
             &format!("admin.socket={}", socket.display()),
         ];
@@ -98,38 +98,39 @@ impl Proxy {
         let address = log.split(r#""proxy":""#).nth(1).and_then(|rest| rest.split('"').next());
         let address = address.ok_or("the log names no address")?.parse()?;
         starting.wait_for("token minted")?;
-        Ok(Self { child: starting.go_on(), program: program.to_owned(), socket, address, started_in })
+        Ok(Self { child: starting.discard_output(), program: program.to_owned(), socket, address, started_in })
     }
 
-    /// Has it end, and waits until it has.
+    /// Shuts the proxy down and waits for its end.
     ///
     /// # Errors
     ///
-    /// When it ends otherwise than well.
+    /// If the shutdown command or the proxy fails.
     pub(super) fn end(mut self) -> Result<()> {
         let mut shutdown = Command::new(&self.program);
         shutdown.env_clear().args(["shutdown", "--set", &format!("admin.socket={}", self.socket.display())]);
-        let told = shutdown.stdin(Stdio::null()).output()?;
+        let output = shutdown.stdin(Stdio::null()).output()?;
         let status = self.child.0.wait()?;
-        if told.status.success() && status.success() {
+        if output.status.success() && status.success() {
             return Ok(());
         }
-        Err(format!("the proxy ended with {status}, told so: {}", String::from_utf8_lossy(&told.stderr)).into())
+        Err(format!("the proxy ended with {status}; shutdown printed: {}", String::from_utf8_lossy(&output.stderr))
+            .into())
     }
 
-    /// The memory that it has resident, in KiB.
+    /// The resident memory, in KiB.
     pub(super) fn resident_kib(&self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.0.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("the kernel tells no VmRSS")?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("the kernel reports no VmRSS")?;
         Ok(line.split_whitespace().nth(1).ok_or("VmRSS is a number")?.parse()?)
     }
 }
 
-/// What `tool` counts in one whole life of the proxy in which `work` is done.
+/// The count of `tool` for a complete run of the proxy that includes `work`.
 ///
 /// # Errors
 ///
-/// When any of it fails.
+/// If the proxy, the tool or `work` fails.
 pub(super) fn count(
     tool: Tool,
     program: &Path,
@@ -148,19 +149,19 @@ pub(super) fn count(
     tool.read(&fs::read_to_string(report)?)
 }
 
-/// A process that is killed, if need be, when this is dropped.
-struct Ended(Child);
+/// A child process, killed on drop if it is still running.
+struct ChildGuard(Child);
 
-impl Drop for Ended {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A process whose output is looked at.
+/// A starting process, with its output.
 struct Starting {
-    child: Ended,
+    child: ChildGuard,
     output: BufReader<ChildStdout>,
 }
 
@@ -168,10 +169,10 @@ impl Starting {
     fn spawn(mut command: Command) -> Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().ok_or("the output is piped")?;
-        Ok(Self { child: Ended(child), output: BufReader::new(output) })
+        Ok(Self { child: ChildGuard(child), output: BufReader::new(output) })
     }
 
-    /// Waits for a line with `word` in it. Returns what was printed since the last one.
+    /// Waits for a line that contains `word`. Returns the output since the previous call.
     fn wait_for(&mut self, word: &str) -> Result<String> {
         let mut printed = String::new();
         while !printed.lines().last().is_some_and(|line| line.contains(word)) {
@@ -182,8 +183,8 @@ impl Starting {
         Ok(printed)
     }
 
-    /// Lets it go on. Its output is read and thrown away, as fast as it comes.
-    fn go_on(self) -> Ended {
+    /// Stops looking at the output: it is read and discarded as fast as it arrives.
+    fn discard_output(self) -> ChildGuard {
         let Self { child, mut output } = self;
         thread::spawn(move || io::copy(&mut output, &mut io::sink()));
         child

@@ -1,4 +1,4 @@
-//! The tools that the program runs under, and what their reports say.
+//! The tools that the program runs under, and their reports.
 
 use std::{
     ffi::OsStr,
@@ -8,10 +8,10 @@ use std::{
 
 use super::Result;
 
-/// The system calls that move bytes over connections, of which the log makes none.
+/// The system calls that transfer bytes on connections. The log uses none of them.
 const TRANSFERS: [&str; 6] = ["readv", "recvfrom", "recvmsg", "sendmsg", "sendto", "writev"];
 
-/// What counts while the program runs.
+/// A tool that counts while the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tool {
     /// valgrind's callgrind: instructions.
@@ -22,17 +22,17 @@ pub(super) enum Tool {
     Strace,
 }
 
-/// What a tool counted from the start of the program to its end.
+/// The count of a complete run of the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Count {
     /// Instructions, allocations or system calls.
     pub(super) events: f64,
-    /// Of allocations, their bytes; of system calls, those that move bytes over connections; of instructions, nothing.
+    /// For allocations, their bytes; for system calls, those that transfer bytes on connections; for instructions, 0.
     pub(super) detail: f64,
 }
 
 impl Tool {
-    /// The command that runs `program` under this tool, which writes its report to `report`.
+    /// The command that runs `program` under this tool. The tool writes its report to `report`.
     pub(super) fn command(self, program: &Path, report: &Path) -> Command {
         let (name, fixed): (_, &[&str]) = match self {
             Self::Callgrind => ("valgrind", &["--tool=callgrind", "--callgrind-out-file=/dev/null"]),
@@ -53,11 +53,11 @@ impl Tool {
         command
     }
 
-    /// Reads the report of a run that has ended.
+    /// Parses the report of a finished run.
     ///
     /// # Errors
     ///
-    /// When the count is not in it.
+    /// If the report contains no count.
     pub(super) fn read(self, report: &str) -> Result<Count> {
         let count = match self {
             Self::Callgrind => callgrind(report),
@@ -68,26 +68,26 @@ impl Tool {
     }
 }
 
-/// Makes sure that the tools are there.
+/// Checks that the tools are installed.
 ///
 /// # Errors
 ///
-/// When one is not.
-pub(super) fn all_there() -> Result<()> {
+/// If one is missing.
+pub(super) fn check_installed() -> Result<()> {
     for name in ["valgrind", "strace"] {
         let found = Command::new(name).arg("--version").stdout(Stdio::null()).status();
-        found.map_err(|error| format!("{name} cannot be run ({error}); .ci/budget installs it"))?;
+        found.map_err(|error| format!("cannot run {name} ({error}); .ci/budget installs it"))?;
     }
     Ok(())
 }
 
-/// `==1== Collected : 12345`
+/// Parses `==1== Collected : 12345`.
 fn callgrind(report: &str) -> Option<Count> {
     let (_, collected) = report.rsplit_once("Collected :")?;
     Some(Count { events: collected.split_whitespace().next()?.parse().ok()?, detail: 0.0 })
 }
 
-/// `==1== Total:     1,234 bytes in 56 blocks`
+/// Parses `==1== Total:     1,234 bytes in 56 blocks`.
 fn dhat(report: &str) -> Option<Count> {
     let (_, total) = report.rsplit_once(" Total:")?;
     let [bytes, "bytes", "in", blocks, ..] = total.split_whitespace().collect::<Vec<_>>()[..] else { return None };
@@ -95,8 +95,8 @@ fn dhat(report: &str) -> Option<Count> {
     Some(Count { events: number(blocks)?, detail: number(bytes)? })
 }
 
-/// Lines such as `51.33    0.100000          12      8000        12 recvfrom`, and one for the `total`; the column of errors is
-/// empty when there are none.
+/// Parses lines such as `51.33    0.100000          12      8000        12 recvfrom`, and the one for the `total`. The column of errors
+/// may be empty.
 fn strace(report: &str) -> Option<Count> {
     let calls = |wanted: &[&str]| {
         let lines = report.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -114,7 +114,7 @@ mod tests {
 
     #[track_caller]
     fn check(tool: Tool, report: &str, events: f64, detail: f64) {
-        assert_eq!(tool.read(report).expect("it is there"), Count { events, detail });
+        assert_eq!(tool.read(report).expect("the count is found"), Count { events, detail });
         assert!(tool.read(&report.replace("otal", "").replace("Collected", "")).is_err());
     }
 

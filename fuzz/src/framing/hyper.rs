@@ -1,4 +1,4 @@
-//! hyper's connection, set up as the program sets it up, over bytes that are all there: no socket, no runtime, no clock.
+//! hyper's connection, configured as in the program, on in-memory bytes: no socket, no runtime, no clock.
 
 use std::{
     cell::RefCell,
@@ -31,20 +31,20 @@ pub(super) struct Served {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) chunked: bool,
-    /// The body, once it was taken to its end.
+    /// The body, if it was read completely.
     pub(super) body: Option<Bytes>,
 }
 
-/// The requests that hyper serves of a connection that sends `bytes`, in pieces whose sizes `size` says, and then nothing more.
-/// With `takes_bodies` the service reads each body before it answers; otherwise it answers at once, and what is left of the body
-/// is hyper's to skip. Also returns whether hyper refused a head by itself.
+/// Returns the requests that hyper serves on a connection that sends `bytes`, in pieces of `size`, and then stays open, and whether hyper
+/// rejected a head itself. With `takes_bodies`, the service reads each body before it responds; otherwise it responds immediately, and
+/// hyper skips the rest of the body.
 pub(super) fn serve(bytes: &[u8], takes_bodies: bool, size: impl Fn(usize) -> usize + Unpin) -> (Vec<Served>, bool) {
     let served = Rc::new(RefCell::new(Vec::new()));
     let service = service_fn(|request: Request<Incoming>| {
         let served = Rc::clone(&served);
         async move {
             let (parts, body) = request.into_parts();
-            // A tunnel would end hyper's reading; the proxy never answers CONNECT with one.
+            // After a 2xx to CONNECT, hyper would stop parsing. The proxy never sends one.
             let status = if parts.method == Method::CONNECT { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::OK };
             let number = served.borrow().len();
             let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
@@ -61,11 +61,11 @@ pub(super) fn serve(bytes: &[u8], takes_bodies: bool, size: impl Fn(usize) -> us
         .max_headers(100)
         .max_buf_size(LIMITS.target_bytes + LIMITS.header_bytes + 32 * 1024)
         .serve_connection(Wire { bytes, at: 0, size }, service));
-    let refused = ended.is_some_and(|ended| ended.is_err_and(|error| error.is_parse()));
-    (served.take(), refused)
+    let rejected = ended.is_some_and(|ended| ended.is_err_and(|error| error.is_parse()));
+    (served.take(), rejected)
 }
 
-/// A caller that has sent `bytes`, waits, and takes every answer.
+/// A client that has sent `bytes`, waits, and reads every response.
 struct Wire<'a, S> {
     bytes: &'a [u8],
     at: usize,
@@ -109,7 +109,7 @@ impl Wake for Woken {
     }
 }
 
-/// Polls `connection` until it ends, and returns how, or until nothing but further bytes could bring it on.
+/// Polls `connection` until it ends, and returns its output; or until it waits for further bytes.
 fn run<T>(connection: impl Future<Output = T>) -> Option<T> {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));

@@ -20,7 +20,7 @@ fn connect_config(fill_partner_id: bool, partner_id: Option<&str>) -> ConnectCon
     ConnectConfig { fill_partner_id, partner_id: partner_id.map(Into::into), body_bytes: 100 }
 }
 
-/// What is sent of a request, and whether it can be sent again.
+/// The body and `Content-Length` of the request that reaches the upstream.
 #[derive(Debug, PartialEq)]
 struct Sent {
     body: String,
@@ -33,7 +33,7 @@ impl Sent {
     }
 }
 
-/// Sends a request through the layer; its body is read twice below, as for a resend.
+/// Sends a request through the layer, and returns what reaches the service below.
 async fn send<B>(
     config: ConnectConfig,
     partner: Option<PartnerCredentials>,
@@ -68,14 +68,14 @@ fn post(body: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn the_identifier_of_the_credentials_in_use_is_added_and_the_length_corrected() {
+async fn the_partner_id_is_added_and_the_length_corrected() {
     let config = connect_config(true, Some("9"));
     let sent = send(config, partner(), GENERATE, post(r#"{"a":1}"#)).await;
     assert_eq!(sent, Ok(Sent::new(r#"{"partnerId":"17","a":1}"#, Some(24))));
 }
 
 #[tokio::test]
-async fn oauth2_credentials_need_a_configured_identifier() {
+async fn oauth2_credentials_need_a_configured_partner_id() {
     for (configured, expected) in
         [(None, Sent::new("{}", Some(2))), (Some("9"), Sent::new(r#"{"partnerId":"9"}"#, Some(17)))]
     {
@@ -84,7 +84,7 @@ async fn oauth2_credentials_need_a_configured_identifier() {
 }
 
 #[tokio::test]
-async fn only_connect_calls_are_edited_and_only_where_that_is_configured() {
+async fn only_connect_calls_are_edited_and_only_if_configured() {
     for (fills, path) in
         [(true, "/aggregation/v2/customers/testing"), (true, "/connect/v3/generate"), (false, GENERATE)]
     {
@@ -94,7 +94,7 @@ async fn only_connect_calls_are_edited_and_only_where_that_is_configured() {
 }
 
 #[tokio::test]
-async fn a_body_at_the_limit_is_edited_and_a_larger_one_passes_whether_its_length_is_known_or_not() {
+async fn a_body_above_the_limit_passes_unedited() {
     for (length, is_edited) in [(100, true), (101, false), (5000, false)] {
         let body = format!(r#"{{"a":"{}"}}"#, "x".repeat(length - 8));
         let expected = if is_edited { body.replace('{', r#"{"partnerId":"17","#) } else { body.clone() };
@@ -110,7 +110,7 @@ async fn a_body_at_the_limit_is_edited_and_a_larger_one_passes_whether_its_lengt
 }
 
 #[tokio::test]
-async fn a_coded_body_passes() {
+async fn a_compressed_body_passes_unedited() {
     for (coding, is_edited) in
         [("gzip", false), ("x", false), ("identity, br", false), ("identity", true), ("IDENTITY", true)]
     {
@@ -122,7 +122,7 @@ async fn a_coded_body_passes() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_read_counts_as_waited_for() {
+async fn reading_the_body_counts_as_waiting_for_the_caller() {
     let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
     let filler =
         PartnerIdFiller { config: connect_config(true, None), partner: watch::channel(partner()).1, replay_buffer: 0 };

@@ -1,4 +1,4 @@
-//! Upstreams in memory, under paused time.
+//! Tests against in-memory upstreams, under paused time.
 
 mod close_reasons;
 mod early;
@@ -33,7 +33,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Hands out connections to upstreams in memory: `serve` is called with the number of the connection and its other end.
+/// Opens in-memory connections; calls `serve` with the number of the connection and its server end.
 struct MemoryConnector<F> {
     protocol: Protocol,
     opened: Arc<AtomicUsize>,
@@ -44,7 +44,7 @@ impl<F: Fn(usize, DuplexStream) + Send + Sync + 'static> Connect for MemoryConne
     type Stream = DuplexStream;
 
     async fn connect(&self) -> Result<(DuplexStream, Protocol), ConnectError> {
-        // The time of a handshake.
+        // Simulates the time of a handshake.
         sleep(Duration::from_millis(100)).await;
         let (near, far) = duplex(64 * 1024);
         (self.serve)(self.opened.fetch_add(1, SeqCst), far);
@@ -52,7 +52,7 @@ impl<F: Fn(usize, DuplexStream) + Send + Sync + 'static> Connect for MemoryConne
     }
 }
 
-/// A client whose connections `serve` answers, and the number of those opened.
+/// A client with connections served by `serve`, and the number of connections opened.
 fn client<F>(protocol: Protocol, serve: F) -> (Upstream<Empty<Bytes>, MemoryConnector<F>>, Arc<AtomicUsize>)
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
@@ -93,7 +93,7 @@ where
     client.clone().call(exchange(ReplayBuffer::wrap(request, Bytes::new(), 0))).await
 }
 
-/// Sends a request and takes the answer whole.
+/// Sends a request and reads the whole response body.
 async fn fetch<F>(client: &Upstream<Empty<Bytes>, MemoryConnector<F>>) -> Bytes
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
@@ -101,7 +101,7 @@ where
     get(client).await.unwrap().into_body().collect().await.unwrap().to_bytes()
 }
 
-/// What became of a request that is expected to fail.
+/// The disposition of a request that is expected to fail.
 async fn disposition<F>(client: &Upstream<Empty<Bytes>, MemoryConnector<F>>) -> Option<Disposition>
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
@@ -109,7 +109,7 @@ where
     get(client).await.unwrap_err().disposition()
 }
 
-/// Reads the head of a request. `None` when the connection is closed instead.
+/// Reads a request head. `None` if the connection is closed instead.
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -118,7 +118,7 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// Reads one request without a body. `None` when the connection is closed instead.
+/// Reads one request without a body. `None` if the connection is closed instead.
 async fn read_request(stream: &mut DuplexStream) -> Option<()> {
     let head = read_head(stream).await?;
     assert!(head.starts_with(b"GET /x HTTP/1.1\r\n"), "{}", String::from_utf8_lossy(&head));
@@ -127,7 +127,7 @@ async fn read_request(stream: &mut DuplexStream) -> Option<()> {
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// Answers every request on `stream`.
+/// Responds to every request on `stream`.
 fn respond_to_all(_: usize, mut stream: DuplexStream) {
     tokio::spawn(async move {
         while read_request(&mut stream).await.is_some() {
@@ -136,7 +136,7 @@ fn respond_to_all(_: usize, mut stream: DuplexStream) {
     });
 }
 
-/// Answers `requests` requests, reads one more, and sends `last_bytes` before it closes.
+/// Responds to `requests` requests, reads one more, sends `last_bytes`, and closes.
 fn respond_to_some(requests: usize, last_bytes: &'static [u8]) -> impl Fn(usize, DuplexStream) + Send + Sync {
     move |_, mut stream| {
         drop(tokio::spawn(async move {
@@ -150,12 +150,12 @@ fn respond_to_some(requests: usize, last_bytes: &'static [u8]) -> impl Fn(usize,
     }
 }
 
-/// The connection metrics of `client`: open and idle connections, and the reasons for which the others were closed.
+/// The connection metrics of `client`: open and idle connections, and the close reasons of the others.
 async fn connection_metrics<B, F>(client: &Upstream<B, MemoryConnector<F>>) -> String
 where
     F: Fn(usize, DuplexStream) + Send + Sync + 'static,
 {
-    // The tasks of the connections have the last word.
+    // Let the connection tasks finish.
     sleep(Duration::from_millis(1)).await;
     let text = client.0.pool.metrics().render();
     let lines = text.lines().filter_map(|line| line.strip_prefix("finicity_proxy_upstream_connections"));
@@ -163,7 +163,7 @@ where
     lines.map(|line| line.replace("_closed_total{reason=", "")).collect::<Vec<_>>().join(",")
 }
 
-/// Answers every request on `stream`, over HTTP/2, after a second.
+/// Responds to every request on `stream`, over HTTP/2, after a second.
 fn serve_http2(_: usize, stream: DuplexStream) {
     serve_http2_after(SECOND, stream);
 }
@@ -184,7 +184,7 @@ where
     tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
 }
 
-/// The server's ends of connections, for the test to act on.
+/// The server ends of connections, for the test to use.
 type ServerStreams = Arc<Mutex<Vec<DuplexStream>>>;
 
 fn server_streams() -> (ServerStreams, impl Fn(usize, DuplexStream) + Send + Sync + 'static) {
@@ -193,7 +193,7 @@ fn server_streams() -> (ServerStreams, impl Fn(usize, DuplexStream) + Send + Syn
     (streams, move |_, stream| collected.lock().unwrap().push(stream))
 }
 
-/// Answers the request that has come on the first connection in a second, and returns the server's end of it.
+/// Responds after a second to the request on the first connection, and returns the server end of that connection.
 async fn respond_to_first(streams: &ServerStreams) -> DuplexStream {
     sleep(SECOND).await;
     let mut stream = streams.lock().unwrap().remove(0);
@@ -215,7 +215,7 @@ async fn a_connection_serves_one_request_after_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_not_taken_whole_costs_its_connection() {
+async fn a_response_that_is_not_read_to_its_end_closes_its_connection() {
     let (streams, collect) = server_streams();
     let (client, opened) = client(Protocol::Http1, collect);
     let act = async {
@@ -223,7 +223,7 @@ async fn an_answer_that_is_not_taken_whole_costs_its_connection() {
         let mut stream = streams.lock().unwrap().remove(0);
         read_request(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nabc").await.unwrap();
-        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it must be closed");
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the connection must be closed");
     };
     tokio::join!(async { drop(get(&client).await.unwrap()) }, act);
     drop(timeout(SECOND, get(&client)).await);
@@ -231,18 +231,25 @@ async fn an_answer_that_is_not_taken_whole_costs_its_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g05_a_connection_that_is_not_used_is_closed() {
+async fn g05_an_idle_connection_is_closed() {
     let (streams, collect) = server_streams();
     let (client, opened) = client(Protocol::Http1, collect);
     let (_, mut stream) = tokio::join!(fetch(&client), respond_to_first(&streams));
-    assert!(timeout(29 * SECOND, stream.read(&mut [0])).await.is_err(), "it is kept for its time");
-    assert_eq!(timeout(2 * SECOND, stream.read(&mut [0])).await.unwrap().unwrap(), 0, "and then closed by us");
+    assert!(
+        timeout(29 * SECOND, stream.read(&mut [0])).await.is_err(),
+        "the connection stays open within the idle timeout"
+    );
+    assert_eq!(
+        timeout(2 * SECOND, stream.read(&mut [0])).await.unwrap().unwrap(),
+        0,
+        "the proxy closes the connection after it"
+    );
     drop(timeout(SECOND, get(&client)).await);
     assert_eq!(opened.load(SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_idle_for_a_second_less_than_the_upstream_keeps_it() {
+async fn a_connection_idles_a_second_less_than_its_keep_alive_timeout() {
     for (fields, idle_s) in [
         ("", 30),
         ("keep-alive: timeout=5\r\n", 4),
@@ -268,8 +275,8 @@ async fn a_connection_is_idle_for_a_second_less_than_the_upstream_keeps_it() {
             sleep(idle_s * SECOND - SECOND / 2).await;
             fetch(&client).await;
         }
-        assert_eq!(opened.load(SeqCst), 1, "{fields:?}: it is reused within the time");
-        // Closed when that time is over, and not when the next request finds out.
+        assert_eq!(opened.load(SeqCst), 1, "{fields:?}: the connection is reused within the time");
+        // The connection is closed when that time is over, and not only when the next request needs one.
         sleep(idle_s * SECOND + SECOND / 10).await;
         assert_eq!(connection_metrics(&client).await, r#""idle"} 1"#, "{fields:?}");
         fetch(&client).await;
@@ -278,7 +285,7 @@ async fn a_connection_is_idle_for_a_second_less_than_the_upstream_keeps_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_keep_alive_timeout_of_one_connection_is_not_that_of_another() {
+async fn each_connection_has_its_own_keep_alive_timeout() {
     let (client, _) = client(Protocol::Http1, |number, mut stream| {
         drop(tokio::spawn(async move {
             while read_request(&mut stream).await.is_some() {
@@ -288,7 +295,7 @@ async fn the_keep_alive_timeout_of_one_connection_is_not_that_of_another() {
             }
         }));
     });
-    // Two at a time, so that there are two connections; the one with the longer time is idle first.
+    // Two concurrent requests open two connections; the one with the longer time becomes idle first.
     let (first, second) = tokio::join!(get(&client), get(&client));
     first.unwrap().into_body().collect().await.unwrap();
     sleep(SECOND).await;
@@ -301,7 +308,7 @@ async fn the_keep_alive_timeout_of_one_connection_is_not_that_of_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g11_a_connection_takes_no_requests_after_its_age() {
+async fn g11_a_connection_is_not_reused_after_its_maximum_age() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let (client, opened) = client(protocol, move |number, stream| match protocol {
             Protocol::Http1 => respond_to_all(number, stream),
@@ -316,12 +323,12 @@ async fn g11_a_connection_takes_no_requests_after_its_age() {
         }
         let ages: Vec<f64> = openings.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(ages.iter().all(|age| (269.0..=332.0).contains(age)), "{ages:?}");
-        assert!(ages.iter().any(|age| (age - ages[0]).abs() > 1.0), "all alike: {ages:?}");
+        assert!(ages.iter().any(|age| (age - ages[0]).abs() > 1.0), "no jitter: {ages:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn g11_what_is_under_way_when_a_connection_grows_too_old_is_finished() {
+async fn g11_a_response_outlives_the_age_limit_of_its_connection() {
     let (client, opened) = client(Protocol::Http1, |_, mut stream| {
         drop(tokio::spawn(async move {
             read_request(&mut stream).await;
@@ -330,16 +337,16 @@ async fn g11_what_is_under_way_when_a_connection_grows_too_old_is_finished() {
                 sleep(SECOND).await;
                 stream.write_all(b"x").await.unwrap();
             }
-            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it is not kept");
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the connection must be closed");
         }));
     });
-    // At a byte a second, this is also f17: what moves may take as long as it takes.
+    // At a byte a second, this also covers f17: a body that makes progress has no time limit.
     assert_eq!(fetch(&client).await.len(), 600);
     assert_eq!(opened.load(SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn f17_an_answer_that_drips_goes_on_and_one_that_stops_is_given_up() {
+async fn f17_a_slow_response_continues_and_a_stalled_one_fails() {
     let (client, _) = client(Protocol::Http1, |_, mut stream| {
         drop(tokio::spawn(async move {
             read_request(&mut stream).await;
@@ -348,7 +355,7 @@ async fn f17_an_answer_that_drips_goes_on_and_one_that_stops_is_given_up() {
                 sleep(59 * SECOND).await;
                 stream.write_all(b"x").await.unwrap();
             }
-            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it must be closed");
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the connection must be closed");
         }));
     });
     let mut body = get(&client).await.unwrap().into_body();
@@ -361,7 +368,7 @@ async fn f17_an_answer_that_drips_goes_on_and_one_that_stops_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g07_a_request_that_nobody_waits_for_is_cut_off() {
+async fn g07_an_abandoned_request_closes_its_connection() {
     let (streams, collect) = server_streams();
     let (client, _) = client(Protocol::Http1, collect);
     assert!(timeout(SECOND, get(&client)).await.is_err());
@@ -371,7 +378,7 @@ async fn g07_a_request_that_nobody_waits_for_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_known_to_be_closed_is_not_used() {
+async fn a_closed_connection_is_not_reused() {
     let (client, opened) = client(Protocol::Http1, |number, stream| match number {
         0 => drop(tokio::spawn(async move {
             let mut stream = stream;
@@ -386,7 +393,7 @@ async fn a_connection_that_is_known_to_be_closed_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g01_a_connection_that_closes_at_the_last_moment_is_not_used() {
+async fn g01_a_connection_closed_at_the_last_moment_is_not_reused() {
     let (streams, collect) = server_streams();
     let (client, opened) = client(Protocol::Http1, collect);
     let (_, stream) = tokio::join!(fetch(&client), respond_to_first(&streams));
@@ -396,9 +403,9 @@ async fn g01_a_connection_that_closes_at_the_last_moment_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g01_only_silence_on_a_connection_that_served_before_says_that_it_was_closing() {
+async fn g01_no_response_needs_a_reused_connection_and_no_bytes() {
     let (fresh, _) = client(Protocol::Http1, respond_to_some(0, b""));
-    assert_eq!(disposition(&fresh).await, None, "its first request may have been executed");
+    assert_eq!(disposition(&fresh).await, None, "the first request may have been executed");
 
     let (reused, _) = client(Protocol::Http1, respond_to_some(2, b""));
     fetch(&reused).await;
@@ -413,9 +420,9 @@ async fn g01_only_silence_on_a_connection_that_served_before_says_that_it_was_cl
 }
 
 #[test]
-fn a_failure_to_connect_says_nothing_of_a_request() {
+fn a_connect_error_has_no_disposition() {
     let error =
         connect_error(ConnectError::Tcp(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused))), Executed::No);
     assert_eq!((error.code(), error.disposition()), (Code::UpstreamUnreachable, None));
-    assert_eq!(error.cause().as_deref(), Some("connecting failed: connection refused"));
+    assert_eq!(error.cause().as_deref(), Some("TCP connect failed: connection refused"));
 }

@@ -1,6 +1,6 @@
-//! Well-known names of the families, so that a log line can name a field without repeating what a caller wrote.
+//! Well-known names of the families. A log line can name one of these without repeating a caller's text.
 
-/// In alphabetical order, as they are compared.
+/// Normalized names, sorted for a binary search.
 #[rustfmt::skip]
 pub(in crate::proxy) const KNOWN_NAMES: &[&str] = &[
     "access-token", "adrum", "adrum-0", "akamai-origin-hop", "ali-cdn-real-ip", "api-key", "apikey", "auth-type",

@@ -1,8 +1,8 @@
-//! The patterns of the families. `docs/requests.md` has them too, and a test compares the two.
+//! The patterns of the families. `docs/requests.md` lists them too, and a test compares the two.
 
 use super::HeaderFamily;
 
-/// The patterns of each family. Of several that hold for a name, the one that stands first counts.
+/// The patterns of each family. If several match a name, the first one applies.
 pub(super) const FAMILIES: [(HeaderFamily, &[&str]); 7] = [
     (HeaderFamily::Message, MESSAGE),
     (HeaderFamily::Injected, &["app-key", "app-token", "authorization", "finicity-app-*"]),
@@ -34,7 +34,7 @@ const TRACE: &[&str] = &[
     "request-context", "trace-*", "x-trace", "x-trace-*", "x-traceid", "x-tracing-*", "span-*", "x-span-*",
     "x-parent-span-*", "parent-id", "x-parent-id", "*-trace-id", "*-traceid", "*-span-id", "*-spanid",
     "*-trace-context", "*-traceparent", "*-tracestate", "*-baggage",
-    // Vendors of application monitoring
+    // Application monitoring vendors
     "x-datadog-*", "datadog-*", "x-dd-*", "newrelic", "newrelic-*", "x-newrelic-*", "x-nr-*", "elastic-apm-*",
     "x-elastic-*", "sentry-*", "x-sentry-*", "x-instana-*", "instana-*", "x-dynatrace*", "dynatrace*", "x-dtc",
     "x-dtpc", "x-dtreferer", "x-dt-*", "dtcookie", "x-appdynamics-*", "appdynamics-*", "singularityheader", "adrum*",
@@ -50,7 +50,7 @@ const TRACE: &[&str] = &[
 
 #[rustfmt::skip]
 const CREDENTIALS: &[&str] = &[
-    // However they are called
+    // Generic names
     "token", "*-token", "*-jwt", "*-assertion", "*-api-key", "apikey", "*-apikey", "api-keys", "*-api-secret",
     "*-app-key", "*-application-key", "*-access-key", "*-access-key-id", "*-secret-key", "*-secret-access-key",
     "*-private-key", "*-license-key", "*-subscription-key", "*-functions-key", "*-function-key", "*-master-key",
@@ -61,7 +61,7 @@ const CREDENTIALS: &[&str] = &[
     "dpop", "x-csrf-*", "csrf-*", "x-xsrf-*", "xsrf-*", "x-csrftoken", "x-wsse", "x-api-user*", "api-user*",
     "x-api-auth-*", "x-api-key-*", "api-key-*", "x-publishable-key", "x-xsrftoken", "*-authtoken", "*-accesstoken",
     "accesstoken", "authtoken", "x-token-*", "x-secret-*",
-    // Stores of secrets, clouds, forges
+    // Secret stores, clouds, code hosts
     "x-vault-*", "x-consul-*", "x-nomad-*", "x-boundary-*", "x-hashicorp-*", "x-amz-security-token",
     "x-amz-content-sha256", "x-aws-*", "aws-*", "metadata-flavor", "x-goog-iam-*", "x-goog-api-*", "x-ms-token-*",
     "x-identity-header", "x-zumo-*", "ocp-apim-*", "x-ibm-*", "x-oss-*", "x-acs-*", "x-tc-*", "x-cos-*", "x-obs-*",
@@ -72,7 +72,7 @@ const CREDENTIALS: &[&str] = &[
 
 #[rustfmt::skip]
 const IDENTITY: &[&str] = &[
-    // However they are called
+    // Generic names
     "from", "x-auth", "x-auth-*", "auth-*", "x-authenticated*", "x-authentication-*", "authentication-*",
     "x-authn-*", "x-authz-*", "x-remote-*", "remote-*", "*-remote-user", "*-remote-group", "*-remote-groups",
     "logon-user", "x-logon-user", "x-user", "x-user-id", "x-user-ids", "x-userid", "x-user-name", "x-username",
@@ -85,13 +85,13 @@ const IDENTITY: &[&str] = &[
     "x-login-*", "x-sso-*", "sso-*", "x-saml-*", "saml-*", "x-oidc-*", "oidc-*", "x-oauth-*", "oauth-*",
     "x-oauth2-*", "x-idp-*", "x-openid-*", "x-ldap-*", "x-kerberos-*", "x-ntlm-*", "x-spiffe-*", "spiffe-*",
     "x-svid*", "x-acr", "x-caller-identity", "x-caller-principal", "x-actor-*",
-    // Certificates of clients (RFC 9440 and its forerunners)
+    // Client certificates (RFC 9440 and its predecessors)
     "client-cert", "client-cert-*", "*-client-cert", "x-client-cert*", "client-certificate*",
     "x-client-certificate*", "*-clientcert", "x-client-dn", "x-client-verify", "x-client-verified", "x-client-ssl*",
     "x-client-subject*", "x-client-issuer*", "x-client-san", "x-client-san-*", "x-client-serial*",
     "x-client-fingerprint*", "x-client-spki*", "x-ssl-*", "ssl-*", "ssl", "x-tls-*", "tls-*", "x-mtls-*", "mtls-*",
     "x-cert-*", "x-certificate-*", "x-peer-cert*", "x-xfcc*", "x-arr-clientcert",
-    // Products that sign people in
+    // Identity products
     "x-goog-authenticated-*", "x-goog-iap-*", "x-endpoint-api-*", "x-apigateway-api-*", "x-ms-client-principal*",
     "x-amzn-oidc-*", "x-amzn-mtls-*", "cf-access-*", "x-authentik-*", "authentik-*", "x-authelia-*", "authelia-*",
     "x-pomerium-*", "pomerium-*", "x-teleport-*", "teleport-*", "x-vouch-*", "x-keycloak-*", "keycloak-*",

@@ -9,7 +9,7 @@ fn family(name: &str) -> Option<HeaderFamily> {
     find(&normalized(&name.to_ascii_lowercase())).map(|found| found.family)
 }
 
-/// What a caller may send, as names of the vendor, of HTTP, and of applications.
+/// Names of the vendor, of HTTP and of applications, which callers can send.
 const KEPT: &str = "Accept Accept-Charset Accept-Encoding Accept-Language Accept-Version Cache-Control Content-Digest \
     Content-Disposition Content-Encoding Content-Language Content-Length Content-Location Content-Type Date DNT ETag \
     If-Match If-Modified-Since If-None-Match If-Range If-Unmodified-Since Idempotency-Key Max-Forwards Meta-Data MFA-Session \
@@ -28,7 +28,7 @@ fn names_in_no_family_are_kept() {
 }
 
 #[test]
-fn well_known_names_are_in_a_family_and_in_order() {
+fn well_known_names_are_in_a_family_and_sorted() {
     for name in KNOWN_NAMES {
         assert_ne!(family(name), None, "{name}");
         assert_eq!(normalized(name), *name);
@@ -37,7 +37,7 @@ fn well_known_names_are_in_a_family_and_in_order() {
 }
 
 #[test]
-fn a_family_has_the_names_that_begin_or_end_like_it() {
+fn a_family_covers_names_with_its_prefixes_and_suffixes() {
     for (name, expected) in [
         ("X-Envoy-Some-New-Header", HeaderFamily::Network),
         ("l5d-whatever", HeaderFamily::Network),
@@ -65,7 +65,7 @@ fn a_family_has_the_names_that_begin_or_end_like_it() {
 }
 
 #[test]
-fn every_separator_and_row_of_them_is_one() {
+fn each_run_of_separators_becomes_one_hyphen() {
     for (name, expected) in [
         ("x-real-ip", "x-real-ip"),
         ("x_real_ip", "x-real-ip"),
@@ -103,7 +103,7 @@ fn the_documentation_lists_every_pattern_of_every_family() {
 }
 
 #[test]
-fn patterns_are_written_as_names_are_compared() {
+fn patterns_are_normalized_and_unique() {
     let mut seen = BTreeSet::new();
     for (_, pattern) in patterns() {
         let (text, _) = parse(pattern);
@@ -114,7 +114,7 @@ fn patterns_are_written_as_names_are_compared() {
     assert_eq!(seen.len(), COUNT);
 }
 
-/// The first pattern that holds for `name`, found without any index.
+/// The first pattern that matches `name`, found by linear search.
 fn find_linear(name: &str) -> Option<&'static str> {
     patterns().map(|(_, pattern)| pattern).find(|pattern| {
         let ends = |text: &str| name == text || name.ends_with(&format!("-{text}"));
@@ -127,7 +127,7 @@ fn find_linear(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Names made of patterns, with something before, behind or missing.
+/// Names made of patterns, with a prefix, a suffix, or characters cut off.
 fn near_pattern() -> impl Strategy<Value = String> {
     let pattern = (0..COUNT).prop_map(|number| patterns().nth(number).unwrap().1.replace('*', "foo"));
     ("(x-|foo-|f)?", pattern, "(-ip|-foo|s|-token)?", 0..3_usize).prop_map(|(before, pattern, behind, cut)| {
@@ -138,7 +138,7 @@ fn near_pattern() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn the_index_finds_what_a_plain_search_finds(name in prop_oneof![near_pattern(), "[a-z0-9-]{0,12}", "x-[a-z]{1,3}-[a-z-]{0,12}"]) {
+    fn the_index_finds_what_a_linear_search_finds(name in prop_oneof![near_pattern(), "[a-z0-9-]{0,12}", "x-[a-z]{1,3}-[a-z-]{0,12}"]) {
         let name = normalized(&name).into_owned();
         prop_assert_eq!(find(&name).map(|found| found.pattern), find_linear(&name));
     }

@@ -32,7 +32,7 @@ fn list(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 #[test]
-fn d04_d05_d06_c15_what_is_not_the_callers_to_send_is_removed_in_every_spelling() {
+fn d04_d05_d06_c15_denied_fields_are_removed_in_any_spelling() {
     for name in [
         "Connection",
         "Keep-Alive",
@@ -76,7 +76,7 @@ fn d04_d05_d06_c15_what_is_not_the_callers_to_send_is_removed_in_every_spelling(
 }
 
 #[test]
-fn b13_d09_everything_else_passes_as_it_is_and_in_order() {
+fn b13_d09_other_fields_pass_unchanged_and_in_order() {
     let fields = [
         ("accept", "application/json"),
         ("content-type", "application/json"),
@@ -94,7 +94,7 @@ fn b13_d09_everything_else_passes_as_it_is_and_in_order() {
 }
 
 #[test]
-fn d01_what_connection_names_is_removed() {
+fn d01_fields_named_by_connection_are_removed() {
     let fields = [
         ("connection", "close, X-Private ,x-other"),
         ("connection", "x-third"),
@@ -107,7 +107,7 @@ fn d01_what_connection_names_is_removed() {
 }
 
 #[test]
-fn a02_d01_the_length_is_told_once_and_connection_cannot_take_it_away() {
+fn a02_d01_the_length_is_sent_once_whatever_connection_names() {
     let length = ("content-length", "3");
     for fields in [&[length][..], &[("connection", "content-length, Content-Length"), length]] {
         assert_eq!(forwarded(Method::POST, fields), [("content-length".to_owned(), "3".to_owned())]);
@@ -126,7 +126,7 @@ fn a02_d01_the_length_is_told_once_and_connection_cannot_take_it_away() {
 }
 
 #[test]
-fn a_post_without_a_body_says_so() {
+fn a_post_without_a_body_has_content_length_0() {
     let zero = [("content-length".to_owned(), "0".to_owned())];
     for method in [Method::POST, Method::PUT, Method::PATCH] {
         assert_eq!(forwarded(method.clone(), &[]), zero, "{method}");
@@ -138,7 +138,7 @@ fn a_post_without_a_body_says_so() {
 }
 
 #[test]
-fn d08_f05_answers_lose_hop_by_hop_fields_and_everything_named_like_ours() {
+fn d08_f05_responses_lose_hop_by_hop_and_injected_names() {
     let mut headers = map(&[
         ("connection", "x-private"),
         ("x-private", "1"),
@@ -160,7 +160,7 @@ fn d08_f05_answers_lose_hop_by_hop_fields_and_everything_named_like_ours() {
     assert_eq!(list(&headers), expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
 }
 
-/// What of `fields` is forwarded when the configuration lets `forward` through.
+/// The fields of `fields` that are forwarded if `headers.forward` lists `forward`.
 fn forwarded_with(forward: &[&str], fields: &[(&str, &str)]) -> Vec<(String, String)> {
     let forward: Vec<HeaderName> = forward.iter().map(|name| name.parse().unwrap()).collect();
     let mut request = Request::new(());
@@ -172,7 +172,7 @@ fn forwarded_with(forward: &[&str], fields: &[(&str, &str)]) -> Vec<(String, Str
 }
 
 #[test]
-fn a_name_that_is_let_through_is_forwarded_spelt_as_it_stands() {
+fn a_configured_name_is_forwarded_in_its_exact_spelling() {
     let fields = [
         ("traceparent", "1"),
         ("tracestate", "2"),
@@ -190,13 +190,13 @@ fn a_name_that_is_let_through_is_forwarded_spelt_as_it_stands() {
 }
 
 #[test]
-fn what_connection_names_is_removed_even_when_it_is_let_through() {
+fn fields_named_by_connection_are_removed_even_if_configured() {
     let fields = [("connection", "traceparent"), ("traceparent", "1")];
     assert_eq!(forwarded_with(&["traceparent"], &fields), []);
 }
 
 #[test]
-fn what_is_injected_frames_or_changes_the_call_is_not_let_through() {
+fn injected_framing_and_override_names_cannot_be_configured() {
     let injected = [HeaderName::from_static("x-own_key"), HeaderName::from_static("finicity-app-token")];
     let check = |name: &str| check_forward(&name.parse().unwrap(), &injected);
     for name in
@@ -225,7 +225,7 @@ fn what_is_injected_frames_or_changes_the_call_is_not_let_through() {
 }
 
 #[test]
-fn a_separator_of_any_kind_hides_no_credential_and_no_length() {
+fn no_separator_hides_a_credential_or_a_length() {
     for separator in "!#$%&'*+.^_`|~".chars() {
         for name in ["finicity-app-key", "app-key", "x-own-key", "transfer-encoding", "x-real-ip"] {
             let name = name.replace('-', &separator.to_string());
@@ -238,7 +238,7 @@ fn a_separator_of_any_kind_hides_no_credential_and_no_length() {
 
 proptest! {
     #[test]
-    fn no_field_that_could_pass_for_ours_is_ever_forwarded(
+    fn no_field_named_like_an_injected_one_is_forwarded(
         fields in prop::collection::vec(("[Aa]uthorization|[Ff]inicity[-_][Aa]pp[-_][A-Za-z]{1,8}|[Aa]pp[-_](key|Token)|x-[a-z]{1,5}", "[ -~]{0,20}"), 0..12),
     ) {
         let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), v.trim())).collect();

@@ -1,6 +1,6 @@
-//! In which format a client of partner authentication gets its placeholder: JSON, or XML, which the vendor's API began with.
+//! The format of a partner authentication response: JSON, or XML, which the vendor's API used first.
 //!
-//! What the client accepts decides; where it accepts both alike, it gets what it sent.
+//! The client's `Accept` decides. If it prefers neither, the response has the format of the request body.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -10,23 +10,23 @@ const APPLICATION_JSON: &str = "application/json";
 const APPLICATION_XML: &str = "application/xml";
 const TEXT_XML: &str = "text/xml";
 
-/// How specific `*/*` is.
+/// The specificity of `*/*`.
 const ANY: u8 = 1;
 
 /// The format of a response to a token request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenFormat {
     Json,
-    /// With this media type.
+    /// XML, with this media type.
     Xml(&'static str),
 }
 
 impl TokenFormat {
-    /// The format for a request with `headers`, whose body begins with `first_byte`, as [`first_significant`] finds it.
+    /// The format for a request with `headers` and a body that begins with `first_byte` (see [`first_significant`]).
     pub(super) fn choose(headers: &HeaderMap, first_byte: Option<u8>) -> Self {
         let [json, application_xml, text_xml] =
             [APPLICATION_JSON, APPLICATION_XML, TEXT_XML].map(|media_type| preference(headers, media_type));
-        // The older name is used only for a client that names it.
+        // `text/xml` is the older name; it is used only if the client names it.
         let text_xml = if text_xml.1 > ANY { text_xml } else { (0, 0) };
         let xml = application_xml.max(text_xml);
         if json > xml || (json == xml && !is_xml(headers, first_byte)) {
@@ -54,7 +54,7 @@ pub(super) fn first_significant(bytes: &[u8]) -> Option<u8> {
     bytes.iter().copied().find(|byte| !is_skipped(byte))
 }
 
-/// Whether the body of a request is XML: as `Content-Type` says, or else by how it begins.
+/// Whether a request body is XML, by `Content-Type`, or else by its first byte.
 fn is_xml(headers: &HeaderMap, first_byte: Option<u8>) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let media_type = essence(content_type).to_ascii_lowercase();
@@ -66,8 +66,8 @@ fn is_xml(headers: &HeaderMap, first_byte: Option<u8>) -> bool {
     }
 }
 
-/// How much the client wants `media_type` (RFC 9110, 12.5.1): the weight of the most specific range of `Accept` that it is in, in
-/// thousandths, and then how specific that is. Without the field, all media types are alike.
+/// The client's preference for `media_type` (RFC 9110, 12.5.1): the weight, in thousandths, of the most specific range of `Accept` that
+/// matches it, and the specificity of that range. Without a matching range, both are 0.
 fn preference(headers: &HeaderMap, media_type: &str) -> (u16, u8) {
     let matching = fields::list(headers, &header::ACCEPT).filter_map(|range| {
         let specificity = specificity(essence(range), media_type)?;
@@ -76,7 +76,7 @@ fn preference(headers: &HeaderMap, media_type: &str) -> (u16, u8) {
     matching.max().map_or((0, 0), |(specificity, weight)| (weight, specificity))
 }
 
-/// How exactly `range` names `media_type`; `None` when it does not.
+/// How specifically `range` matches `media_type`; `None` if it does not match.
 fn specificity(range: &[u8], media_type: &str) -> Option<u8> {
     if range.eq_ignore_ascii_case(media_type.as_bytes()) {
         return Some(3);
@@ -89,7 +89,7 @@ fn specificity(range: &[u8], media_type: &str) -> Option<u8> {
     }
 }
 
-/// The weight of a media range, in thousandths. One that cannot be read counts as absent.
+/// The weight of a media range, in thousandths. A malformed weight is ignored, which leaves the default of 1.
 fn weight(range: &[u8]) -> u16 {
     let parameters = range.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii);
     let weights =
@@ -97,7 +97,7 @@ fn weight(range: &[u8]) -> u16 {
     weights.last().and_then(|weight| thousandths(str::from_utf8(weight).ok()?)).unwrap_or(1000)
 }
 
-/// The thousandths of a decimal number from 0 to 1; more than three decimals do not count.
+/// The thousandths of a decimal number from 0 to 1; decimals after the third are ignored.
 fn thousandths(weight: &str) -> Option<u16> {
     let (whole, decimals) = weight.split_once('.').unwrap_or((weight, ""));
     format!("{whole:0>1}{decimals:0<3.3}").parse().ok().filter(|weight| *weight <= 1000)
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_accepts_decides() {
+    fn the_accept_header_decides_the_format() {
         const XML: TokenFormat = TokenFormat::Xml(APPLICATION_XML);
         for (accept, expected) in [
             (&["application/xml"][..], XML),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_accepts_both_alike_gets_what_it_sent() {
+    fn without_a_preference_the_request_format_is_used() {
         for accept in
             [&[][..], &["*/*"], &["application/*"], &["application/json, application/xml"], &["text/html"], &[""]]
         {

@@ -1,7 +1,8 @@
-//! A caller's own token request, answered here with a placeholder, so that a client that authenticates itself works unchanged.
+//! Responds to a client's token request with a placeholder token, so that a client that authenticates itself works unchanged.
 //!
-//! What the placeholder is put into is removed from every request, so it need not be told from anything else. The call's body
-//! may hold the caller's old credentials: it is read to its end, which keeps the connection, and dropped. Only how it begins is looked at.
+//! The fields in which a client sends the placeholder are removed from every request, so the placeholder need not be recognised. The
+//! request body may hold the client's old credentials: it is read to its end, to keep the connection reusable, and discarded. Only its
+//! first byte is examined.
 
 use std::{pin::pin, time::Duration};
 
@@ -22,20 +23,20 @@ use crate::{
     token::TokenReader,
 };
 
-/// What callers get for a token. Whoever sees it in a log or in a request should know it for what it is.
+/// The token that clients get. Its text identifies it in a log or a request.
 const PLACEHOLDER: &str = "finicity-proxy-placeholder";
 
-/// The body of a token request is a few hundred bytes. More than this is not read, and the connection closes.
+/// The maximum that is read of a request body; with a longer one, the connection closes. A token request has a few hundred bytes.
 const MAX_BODY_BYTES: u64 = 64 * 1024;
 
-/// The time for that body to arrive. It is sent at once with the head; a caller that takes longer has stopped.
+/// The time for the request body to arrive. Clients send it together with the head, so a slower one has stalled.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The answer: a placeholder that lasts as long as the token that stands behind it, in this `shape`.
+/// The response: a placeholder in this `shape`, which expires together with the proxy's token.
 ///
 /// # Errors
 ///
-/// As for every request when there is no usable token and none comes in time; or when the body does not arrive.
+/// If no token becomes usable in time, as for every request; or if the request body does not arrive.
 pub(super) async fn respond<B>(tokens: &TokenReader, shape: ResponseShape, exchange: Exchange<B>) -> ResponseResult
 where
     B: Body<Data = Bytes> + Unpin,
@@ -44,7 +45,7 @@ where
     let body = ProgressBody::new(body, exchange.record);
     let first_byte = timeout(BODY_TIMEOUT, discard_body(body))
         .await
-        .map_err(|_| Error::new(Code::RequestTimeout, "The request body stopped arriving."))??;
+        .map_err(|_| Error::new(Code::RequestTimeout, "The request body did not arrive in time."))??;
     let usable = tokens.usable().and_then(|token| token.clone());
     let token = match usable {
         Some(token) => token,
@@ -68,7 +69,7 @@ where
     Ok(response)
 }
 
-/// Reads `body` to its end, or as far as it is worth it. Returns the first byte of what it says.
+/// Reads `body` to its end or past [`MAX_BODY_BYTES`]. Returns its first significant byte.
 async fn discard_body(body: impl Body<Data = Bytes>) -> Result<Option<u8>, Error> {
     let mut body = pin!(body);
     let (mut bytes_read, mut first_byte) = (0, None);
@@ -79,16 +80,16 @@ async fn discard_body(body: impl Body<Data = Bytes>) -> Result<Option<u8>, Error
                 bytes_read += data.len() as u64;
                 first_byte = first_byte.or_else(|| first_significant(data));
             }
-            Some(Err(_)) => return Err(Error::new(Code::BadRequest, "The request body broke off.")),
+            Some(Err(_)) => return Err(Error::new(Code::BadRequest, "The request body is incomplete.")),
             None => break,
         }
     }
     Ok(first_byte)
 }
 
-/// The body of an OAuth 2.0 response, for a token that may be used for `remaining` yet.
+/// The body of an OAuth 2.0 response, for a token that is usable for `remaining`.
 fn oauth_body(remaining: Duration) -> String {
-    // A client takes 0 for a mistake.
+    // Clients treat 0 as an error.
     let seconds = remaining.as_secs().max(1);
     format!(r#"{{"access_token":"{PLACEHOLDER}","token_type":"Bearer","expires_in":{seconds}}}"#)
 }
@@ -125,7 +126,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// The two ends, with a token in `field` that may be used for `usable`.
+    /// A writer and a reader, with a token in `field` that is usable for `usable`.
     fn with_token(field: HeaderName, usable: Duration) -> (TokenWriter, TokenReader) {
         let (mut writer, reader) = channel(Clock::Tokio(Instant::now()), Duration::from_secs(2));
         let value = HeaderValue::from_static("value");
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn c16_a_placeholder_has_the_shape_of_its_endpoint_and_lasts_as_long_as_the_token() {
+    async fn c16_a_placeholder_has_its_endpoints_shape_and_token_lifetime() {
         let partner = r#"{"token":"finicity-proxy-placeholder"}"#;
         let empty = || Full::new(Bytes::new());
         for (field, shape, expected) in [
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(respond_to(&reader, ResponseShape::OAuth2, empty()).await, Err(Code::TokenUnavailable));
     }
 
-    /// A body that does one thing for ever.
+    /// A body that does one thing endlessly.
     #[derive(Clone, Copy)]
     enum EndlessBody {
         Nothing,
@@ -184,14 +185,14 @@ mod tests {
         fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
             match *self {
                 Self::Nothing => Poll::Pending,
-                Self::Failure => Poll::Ready(Some(Err("broken off"))),
+                Self::Failure => Poll::Ready(Some(Err("incomplete"))),
                 Self::Data => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 1024]))))),
             }
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_stops_or_breaks_off_is_told_and_one_without_end_not_read_to_it() {
+    async fn a_stalled_or_broken_body_fails_and_a_long_one_is_cut_off() {
         let (_writer, reader) = with_token(header::AUTHORIZATION, HOUR);
         assert_eq!(respond_to(&reader, ResponseShape::OAuth2, EndlessBody::Failure).await, Err(Code::BadRequest));
         assert_eq!(respond_to(&reader, ResponseShape::OAuth2, EndlessBody::Data).await, Ok(bearer(3600)));

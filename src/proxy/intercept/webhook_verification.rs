@@ -1,7 +1,7 @@
-//! Verifies a webhook for a service that receives it itself, and holds no secret to do so.
+//! Verifies a webhook for a service that receives webhooks itself and does not hold the signing secret.
 //!
-//! The body is the webhook's, byte for byte, and its signature is in the field that it came in. Nothing is kept of the body, and whether
-//! the webhook was verified before makes no difference.
+//! The request has the webhook's body, byte for byte, and its signature in the original field. The body is not stored, and a webhook can be
+//! verified any number of times.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ use crate::{
     vendor::webhook::{Signature, Verifier},
 };
 
-/// The time for the body to arrive. It is sent at once with the head.
+/// The time for the body to arrive. Clients send it together with the head.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers whether webhooks are genuine.
+/// Checks whether webhooks are genuine.
 #[derive(Debug)]
 pub(super) struct WebhookVerification {
     keys: SharedSigningKeys,
@@ -37,24 +37,23 @@ impl WebhookVerification {
         Self { keys, signature_header: config.signature_header.clone(), body_bytes: config.body_bytes }
     }
 
-    /// 200 with `{"genuine": true}` or `{"genuine": false}`.
+    /// Responds with 200 and `{"genuine":true}` or `{"genuine":false}`.
     ///
     /// # Errors
     ///
-    /// When there is no key, or the body is too large or does not arrive.
+    /// If there is no key, or the body is too large or does not arrive.
     pub(super) async fn respond<B>(&self, exchange: Exchange<B>) -> ResponseResult
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let (head, body) = exchange.request.into_parts();
         let Some(verifier) = self.keys.load().verifier(Instant::now()) else {
-            let detail =
-                "This proxy has no key to verify webhooks by; its operator has to set FINICITY_WEBHOOK_SECRET.";
+            let detail = "The proxy has no key to verify webhooks; the operator must set FINICITY_WEBHOOK_SECRET.";
             return Err(Error::new(Code::NotImplemented, detail));
         };
         let reading = self.read(ProgressBody::new(body, exchange.record), verifier);
         let verifier = timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
-            Error::new(Code::RequestTimeout, "The request body stopped arriving.").closing_connection()
+            Error::new(Code::RequestTimeout, "The request body did not arrive in time.").closing_connection()
         })??;
         let signature = Signature::parse(&head.headers, &self.signature_header);
         let genuine = signature.is_some_and(|signature| verifier.is_genuine(&signature));
@@ -66,17 +65,17 @@ impl WebhookVerification {
         Ok(response)
     }
 
-    /// Feeds `body` to `verifier`; nothing of it is held.
+    /// Feeds `body` to `verifier` without storing it.
     async fn read<B>(&self, mut body: ProgressBody<B>, mut verifier: Verifier) -> Result<Verifier, Error>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let mut left = self.body_bytes;
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Error::new(Code::BadRequest, "The request body broke off."))?;
+            let frame = frame.map_err(|_| Error::new(Code::BadRequest, "The request body is incomplete."))?;
             let Ok(data) = frame.into_data() else { continue };
             let Some(rest) = left.checked_sub(data.len()) else {
-                let detail = format!("The webhook is larger than webhook.body_bytes, {} bytes.", self.body_bytes);
+                let detail = format!("The webhook exceeds webhook.body_bytes ({} bytes).", self.body_bytes);
                 return Err(Error::new(Code::BodyTooLarge, detail).closing_connection());
             };
             left = rest;

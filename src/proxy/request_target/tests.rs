@@ -24,7 +24,7 @@ fn classified(method: &str, target: &str) -> Result<RequestAction, Code> {
 }
 
 #[test]
-fn c10_paths_are_let_through_whatever_they_hold() {
+fn c10_unambiguous_paths_are_forwarded() {
     for path in [
         "/",
         "/a/b?c=d&e=%2F",
@@ -49,7 +49,7 @@ fn c10_paths_are_let_through_whatever_they_hold() {
 }
 
 #[test]
-fn c01_c02_c03_c05_c07_targets_that_are_no_path_are_refused() {
+fn c01_c02_c03_c05_c07_targets_other_than_a_path_are_rejected() {
     for target in [
         "http://evil.example/x",
         "https://u:p@localhost/x",
@@ -65,14 +65,14 @@ fn c01_c02_c03_c05_c07_targets_that_are_no_path_are_refused() {
     ] {
         assert_eq!(classified("GET", target), Err(Code::BadRequest), "{target}");
     }
-    // hyper answers these before they come here.
+    // hyper rejects these before they reach this layer.
     for target in ["@evil.example/", ".evil.example/x", ":8443/x", "?x", "/a b", "/a\tb", "/<x>", ""] {
         assert!(target.parse::<Uri>().is_err(), "{target}");
     }
 }
 
 #[test]
-fn c09_c13_paths_that_mean_different_things_to_different_servers_are_refused() {
+fn c09_c13_ambiguous_paths_are_rejected() {
     for path in ["/a/../b", "/a/%2e%2E/b", "/./a", "/a/..;x/b", "/a%zz", "/a%00b", "/a%0d%0aX:y", "/%c0%af", "/a;b%2fc"]
     {
         assert_eq!(classified("GET", path), Err(Code::BadRequest), "{path}");
@@ -80,7 +80,7 @@ fn c09_c13_paths_that_mean_different_things_to_different_servers_are_refused() {
 }
 
 #[test]
-fn e01_e02_c04_methods_outside_the_list_are_refused() {
+fn e01_e02_c04_methods_outside_the_list_are_rejected() {
     for method in ALLOWED_METHODS.split(", ") {
         assert_eq!(classified(method, "/x"), Ok(RequestAction::Forward), "{method}");
     }
@@ -92,7 +92,7 @@ fn e01_e02_c04_methods_outside_the_list_are_refused() {
 }
 
 #[test]
-fn c16_a_token_endpoint_takes_a_post_and_the_revocation_endpoint_nothing() {
+fn c16_token_endpoints_accept_post_and_revocation_nothing() {
     for (path, action) in [
         ("/oauth/token?x", Ok(RequestAction::TokenRequest(ResponseShape::OAuth2))),
         ("/aggregation/v2/partners/authentication/", Ok(RequestAction::TokenRequest(ResponseShape::Partner))),
@@ -106,7 +106,7 @@ fn c16_a_token_endpoint_takes_a_post_and_the_revocation_endpoint_nothing() {
     }
 }
 
-/// What becomes of a request with these values of `Max-Forwards`: the action, and the values that are left.
+/// The action for a request with these values of `Max-Forwards`, and the values after it.
 fn hops(method: &str, target: &str, values: &[&str]) -> (Result<RequestAction, Code>, Vec<String>) {
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
     for value in values {
@@ -118,7 +118,7 @@ fn hops(method: &str, target: &str, values: &[&str]) -> (Result<RequestAction, C
 }
 
 #[test]
-fn e03_options_goes_as_far_as_it_may() {
+fn e03_max_forwards_limits_the_hops_of_options() {
     for (values, left) in [
         (&["5"][..], Some(&["4"][..])),
         (&["1"], Some(&["0"])),
@@ -149,7 +149,7 @@ fn e03_options_goes_as_far_as_it_may() {
     assert_eq!(hops("GET", "/x", &["0"]), (Ok(RequestAction::Forward), vec!["0".to_owned()]));
 }
 
-/// Pieces that random_target targets are made of. No `#`: hyper drops a fragment before the target comes here.
+/// The pieces of random targets. No `#`, because hyper drops fragments.
 const PIECES: [&str; 40] = [
     "/",
     "//",
@@ -193,7 +193,7 @@ const PIECES: [&str; 40] = [
     "|",
 ];
 
-/// A target of up to eleven such pieces; most are paths.
+/// A random target of up to ten pieces, mostly a path.
 fn random_target(random: &mut Rng) -> String {
     let mut target = if random.u8(..8) > 0 { "/" } else { "" }.to_owned();
     for _ in 0..random.usize(1..=10) {
@@ -202,7 +202,7 @@ fn random_target(random: &mut Rng) -> String {
     target
 }
 
-/// Where a forwarded request goes.
+/// The URI that `request` is forwarded to; `None` if it is not forwarded.
 fn forwarded(endpoints: &AuthEndpoints, request: &mut Request<impl Sized>) -> Option<Uri> {
     let authority = Authority::from_static("api.finicity.com");
     let action = classify(endpoints, request).ok()?;
@@ -210,7 +210,7 @@ fn forwarded(endpoints: &AuthEndpoints, request: &mut Request<impl Sized>) -> Op
 }
 
 #[test]
-fn c08_whatever_the_target_the_authority_is_the_configured_one_and_the_target_the_callers() {
+fn c08_any_target_keeps_the_configured_authority() {
     let (mut random, endpoints) = (Rng::with_seed(8), endpoints());
     let mut count = 0;
     for _ in 0..150_000 {
@@ -228,7 +228,7 @@ fn c08_whatever_the_target_the_authority_is_the_configured_one_and_the_target_th
     assert!(count > 15_000, "only {count} were forwarded");
 }
 
-/// Sends a request for `target` through hyper's parser, and gives where it is forwarded to, if it is.
+/// Sends a request for `target` through hyper's parser. Returns the URI that it is forwarded to, if any.
 async fn parsed(target: &[u8]) -> Option<String> {
     let (mut client, server) = duplex(4096);
     let service = service_fn(|mut request: Request<Incoming>| async move {
@@ -247,12 +247,12 @@ async fn parsed(target: &[u8]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn c08_the_same_through_the_parser_with_any_bytes() {
+async fn c08_any_target_keeps_the_authority_through_hypers_parser() {
     let mut random = Rng::with_seed(88);
     let mut count = 0;
     for _ in 0..5_000 {
         let mut target = random_target(&mut random).into_bytes();
-        // Any byte but a fragment's, and those that end the target, which would make another request of it.
+        // Any byte except `#`, and the bytes that end the target and so would make it another request.
         let byte = random.u8(..);
         if !b"# \r\n".contains(&byte) {
             target.insert(random.usize(..=target.len()), byte);
@@ -265,7 +265,7 @@ async fn c08_the_same_through_the_parser_with_any_bytes() {
     assert!(count > 300, "only {count} were forwarded");
 }
 
-/// Ways in which servers and gateways take a path apart or change it before they route it.
+/// How servers and gateways may split or rewrite a path before they route it.
 const READINGS: [fn(&str) -> String; 10] = [
     |path| percent_decode_str(path).decode_utf8_lossy().into_owned(),
     |path| path.to_lowercase(),
@@ -298,7 +298,7 @@ fn without_dots(path: &str) -> String {
     segments.iter().fold(String::new(), |path, segment| path + "/" + segment)
 }
 
-/// A spelling of `path` that some server or other may read as `path`, with luck.
+/// A random spelling of `path` that some server may read as `path`.
 fn disguised(path: &str, random: &mut Rng) -> String {
     const EXTRAS: [&str; 20] = [
         "/", "//", ";", ";x=1", "%3b", "%2f", "%5c", "\\", "/.", "/x/..", "/%2e%2e", "%252f", " ", "%20", "+", ".",
@@ -324,7 +324,7 @@ fn disguised(path: &str, random: &mut Rng) -> String {
 }
 
 #[test]
-fn c16_no_path_is_forwarded_that_any_reading_takes_for_a_token_endpoint() {
+fn c16_no_spelling_of_a_token_endpoint_is_forwarded() {
     let (mut random, endpoints) = (Rng::with_seed(16), endpoints());
     let (mut dangerous, mut forwarded_count) = (0, 0);
     for round in 0..40_000 {
@@ -337,17 +337,17 @@ fn c16_no_path_is_forwarded_that_any_reading_takes_for_a_token_endpoint() {
         let Ok(uri) = Uri::from_maybe_shared(Bytes::from(path.clone())) else { continue };
         let mut request = Request::new(());
         *request.uri_mut() = uri;
-        let goes_on = forwarded(&endpoints, &mut request).is_some();
-        assert!(!(is_dangerous && goes_on), "{path} can be read as {read}");
+        let is_forwarded = forwarded(&endpoints, &mut request).is_some();
+        assert!(!(is_dangerous && is_forwarded), "{path} can be read as {read}");
         dangerous += usize::from(is_dangerous);
-        forwarded_count += usize::from(goes_on);
+        forwarded_count += usize::from(is_forwarded);
     }
     assert!(dangerous > 4_000 && forwarded_count > 500, "{dangerous}, {forwarded_count}");
 }
 
-/// Long, and as slow to read as a path can be.
+/// Long paths that are as slow to parse as possible.
 #[test]
-fn i13_no_path_is_slow_to_judge() {
+fn i13_every_path_is_classified_quickly() {
     let endpoints = AuthEndpoints::new(None, None);
     for part in ["/a%2", "/%25", "/%2525", "/a;b", "/.a", "/\u{e9}", "%c3%a9", "/"] {
         let path = format!("/{}", part.repeat(8192 / part.len()));
@@ -356,7 +356,7 @@ fn i13_no_path_is_slow_to_judge() {
             let _ = endpoints.find(&path);
             started.elapsed()
         };
-        // Some milliseconds in a debug build. The quickest of several, since a busy machine stops the others on their way.
+        // Some milliseconds in a debug build. The minimum of several runs, because a busy machine preempts some of them.
         let quickest = (0..50).map(|_| measure()).min().unwrap();
         assert!(quickest < std::time::Duration::from_millis(50), "{part}: {quickest:?}");
     }

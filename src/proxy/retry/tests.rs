@@ -8,7 +8,7 @@ use super::*;
 use crate::proxy::{error::Code, record::Record, replay::ReplayBuffer};
 use crate::vendor::catalogue::Catalogue;
 
-/// A call that reads and costs nothing, one that is billed, and one of which it is not known.
+/// A free read, a billed call, a call that may be billed, and one that is not in the catalogue.
 const FREE: &str = "/aggregation/v1/customers";
 const BILLED: &str = "/aggregation/v1/customers/1/accounts/2/owner";
 const MAYBE_BILLED: &str = "/aggregation/v1/customers/1/accounts";
@@ -18,7 +18,7 @@ const NOT_SENT: Disposition = Disposition::NotSent { reused: true };
 
 type Inner = BoxCloneService<Exchange<ReplayBody<Full<Bytes>>>, Response<ResponseBody>, Error>;
 
-/// The layer above an upstream that fails its first `failures` requests with `disposition`, and the number of requests it has seen.
+/// The layer above an upstream that fails its first `failures` requests with `disposition`, and the number of requests that it got.
 fn failing(disposition: Disposition, failures: usize) -> (Retry<Inner>, Arc<AtomicUsize>, Arc<Metrics>) {
     let seen = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&seen);
@@ -36,7 +36,7 @@ fn failing(disposition: Disposition, failures: usize) -> (Retry<Inner>, Arc<Atom
     (RetryLayer::new(Arc::clone(&metrics)).layer(BoxCloneService::new(inner)), seen, metrics)
 }
 
-/// Sends a request and says whether it was answered, and whether it was sent again.
+/// Sends a request. Returns whether it got a response, and whether it was resent.
 async fn send(retry: &Retry<Inner>, method: Method, path: &str) -> (bool, bool) {
     let record = Arc::new(Record::new(method.clone(), None));
     record.set_operation(Catalogue::us().find(&method, path));
@@ -47,11 +47,11 @@ async fn send(retry: &Retry<Inner>, method: Method, path: &str) -> (bool, bool) 
 }
 
 #[tokio::test(start_paused = true)]
-async fn g01_g02_h04_the_fate_and_the_operation_decide() {
-    let anything =
+async fn g01_g02_h04_disposition_and_operation_decide_about_a_retry() {
+    let methods =
         [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
     for disposition in [NOT_SENT, Disposition::NotSent { reused: false }, Disposition::NotProcessed] {
-        for method in &anything {
+        for method in &methods {
             for path in [FREE, BILLED, MAYBE_BILLED, UNKNOWN] {
                 let (retry, seen, _) = failing(disposition, 1);
                 assert_eq!(send(&retry, method.clone(), path).await, (true, true), "{disposition:?} {method} {path}");
@@ -59,7 +59,7 @@ async fn g01_g02_h04_the_fate_and_the_operation_decide() {
             }
         }
     }
-    for method in anything {
+    for method in methods {
         for path in [FREE, BILLED, MAYBE_BILLED, UNKNOWN] {
             let (retry, seen, _) = failing(Disposition::NoResponse, 1);
             let is_retried = method == Method::GET && path == FREE;
@@ -70,7 +70,7 @@ async fn g01_g02_h04_the_fate_and_the_operation_decide() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_free_operation_that_changes_something_is_not_repeated_either() {
+async fn a_free_operation_that_is_not_a_read_is_not_retried() {
     for method in [Method::PUT, Method::DELETE] {
         let path = "/aggregation/v1/customers/1";
         assert!(!Catalogue::us().find(&method, path).is_billable());
@@ -81,7 +81,7 @@ async fn a_free_operation_that_changes_something_is_not_repeated_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_of_which_nothing_is_known_is_told_at_once() {
+async fn a_failure_without_a_disposition_is_not_retried() {
     let (retry, seen, metrics) = failing(NOT_SENT, 0);
     let failing = service_fn(|_: Exchange<_>| std::future::ready(Err(Error::new(Code::UpstreamUnreachable, "x"))));
     let retry = Retry { inner: BoxCloneService::new(failing), ..retry };
@@ -91,7 +91,7 @@ async fn a_failure_of_which_nothing_is_known_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g03_a_request_is_sent_twice_at_most() {
+async fn g03_a_request_is_sent_at_most_twice() {
     for disposition in
         [NOT_SENT, Disposition::NotSent { reused: false }, Disposition::NotProcessed, Disposition::NoResponse]
     {
@@ -103,21 +103,21 @@ async fn g03_a_request_is_sent_twice_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g03_retries_are_a_fifth_of_the_requests_and_one_a_second() {
+async fn g03_retries_are_limited_to_the_budget() {
     for disposition in [Disposition::NotSent { reused: false }, Disposition::NotProcessed, Disposition::NoResponse] {
         let (retry, seen, _) = failing(disposition, usize::MAX);
         for _ in 0..1000 {
             send(&retry, Method::GET, FREE).await;
         }
         let extra = seen.load(SeqCst) - 1000;
-        assert!((200..=210).contains(&extra), "{disposition:?}: {extra} beyond the thousand");
+        assert!((200..=210).contains(&extra), "{disposition:?}: {extra} in addition to the 1000");
         tokio::time::advance(Duration::from_secs(30)).await;
-        assert_eq!(send(&retry, Method::GET, FREE).await, (false, true), "later there is a budget again");
+        assert_eq!(send(&retry, Method::GET, FREE).await, (false, true), "the budget is refilled");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_upstream_never_saw_is_on_no_budget() {
+async fn unsent_requests_on_reused_connections_need_no_budget() {
     let (retry, seen, _) = failing(NOT_SENT, usize::MAX);
     for _ in 0..1000 {
         send(&retry, Method::GET, FREE).await;
@@ -126,7 +126,7 @@ async fn what_the_upstream_never_saw_is_on_no_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g04_a_body_that_is_gone_is_not_sent_again() {
+async fn g04_a_body_that_is_no_longer_buffered_is_not_resent() {
     let (retry, seen, _) = failing(NOT_SENT, 1);
     let inner = retry.inner.clone();
     let reading = service_fn(move |mut exchange: Exchange<ReplayBody<Full<Bytes>>>| {

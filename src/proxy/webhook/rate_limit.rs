@@ -1,10 +1,10 @@
-//! A limit of requests a second.
+//! Limits the requests per second.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// Allows a burst of as many requests as in a second, and so many a second after it.
+/// A token bucket: allows a burst of `per_second` requests, then `per_second` requests a second.
 #[derive(Debug)]
 pub(super) struct RateLimit {
     per_second: f64,
@@ -23,7 +23,7 @@ impl RateLimit {
         Self { per_second, state: Mutex::new(State { available: per_second, updated: None }) }
     }
 
-    /// Whether one more request may be taken at `now`; it counts then.
+    /// Whether a request at `now` is within the rate. If it is, it counts.
     pub(super) fn allows(&self, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = state.updated.map_or(0.0, |updated| now.saturating_duration_since(updated).as_secs_f64());

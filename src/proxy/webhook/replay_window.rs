@@ -1,7 +1,7 @@
-//! The events that the service has acknowledged, so that a replay of one is not forwarded again.
+//! Stores which events the service has acknowledged, so that a replay is not forwarded again.
 //!
-//! An event is known by a hash of its body, which holds the event's id: a replay has the same of both. It enters the window only when the service
-//! has acknowledged it, so that one that was not can be sent again.
+//! An event is identified by a hash of its body, which contains the event's id; a replay has the same body. An event enters the window only
+//! when the service has acknowledged it, so that the vendor can resend one that was not delivered.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -17,16 +17,16 @@ use crate::{
     token::Clock,
 };
 
-/// How many events are remembered. The oldest are forgotten first.
+/// The maximum number of events in the window. The oldest are removed first.
 const MAX_EVENTS: usize = 10_000;
 
-/// For how long. The vendor sends an event again for three days.
+/// The maximum age of an event in the window. The vendor resends an event for three days.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The layout of the file.
+/// The format version of the file.
 const VERSION: u32 = 1;
 
-/// Identifies an event. Half of the hash is enough: whoever can make two events alike can sign them.
+/// Identifies an event. Half of a SHA-256 hash is enough: only a holder of the key can create colliding events, because both need a signature.
 type EventHash = [u8; 16];
 
 /// The window, shared by all connections.
@@ -40,34 +40,36 @@ pub struct ReplayWindow {
 struct State {
     /// When each event was acknowledged, in seconds since the Unix epoch.
     events: HashMap<EventHash, u64>,
-    /// The same, the oldest first.
+    /// The same events, the oldest first.
     by_time: BTreeSet<(u64, EventHash)>,
-    /// Events on their way to the service.
+    /// Events that are being forwarded.
     pending: HashSet<EventHash>,
-    /// Counts the changes, and says which of them the last merge and the file have.
+    /// The number of changes.
     changes: u64,
+    /// The value of `changes` at the last merge.
     merged: u64,
+    /// The value of `changes` that the file has.
     saved: u64,
 }
 
-/// What is to be done with an event.
+/// How to handle an event.
 pub(super) enum Admitted {
-    /// It was acknowledged before.
+    /// The service acknowledged it before.
     Replay,
-    /// It is on its way to the service.
+    /// It is being forwarded.
     InProgress,
-    /// It is to be forwarded.
+    /// It has to be forwarded.
     New(Pending),
 }
 
-/// An event on its way to the service. Dropping it lets the event be forwarded again.
+/// An event that is being forwarded. Once it is dropped, the event can be forwarded again, unless it was acknowledged.
 pub(super) struct Pending {
     state: Arc<Mutex<State>>,
     hash: EventHash,
     clock: Clock,
 }
 
-/// The file.
+/// The content of the file.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Layout {
@@ -77,12 +79,12 @@ struct Layout {
 }
 
 impl ReplayWindow {
-    /// An empty window, whose events age by `clock`.
+    /// An empty window. `clock` determines the age of events.
     pub fn new(clock: Clock) -> Self {
         Self { state: Arc::default(), clock }
     }
 
-    /// Looks the event with this `body` up, and counts it as pending if it is to be forwarded.
+    /// Looks up the event with this `body`, and marks it as pending if it has to be forwarded.
     pub(super) fn admit(&self, body: &[u8]) -> Admitted {
         let hash = event_hash(body);
         let mut state = lock(&self.state);
@@ -98,7 +100,7 @@ impl ReplayWindow {
 }
 
 impl Pending {
-    /// Enters the event into the window: the service has acknowledged it.
+    /// Adds the event to the window, because the service has acknowledged it.
     pub(super) fn acknowledged(&self) {
         let mut state = lock(&self.state);
         state.insert(self.hash, self.clock.unix_time().as_secs());
@@ -114,7 +116,7 @@ impl Drop for Pending {
 }
 
 impl State {
-    /// Remembers an event; of two times the later one.
+    /// Adds an event. If it is already there, keeps the later time.
     fn insert(&mut self, hash: EventHash, time: u64) {
         let earlier = self.events.get(&hash).copied();
         if earlier.is_some_and(|earlier| earlier >= time) {
@@ -127,7 +129,7 @@ impl State {
         self.by_time.insert((time, hash));
     }
 
-    /// Forgets what is too old, and the oldest where there are too many.
+    /// Removes events that are too old, and the oldest ones above [`MAX_EVENTS`].
     fn prune(&mut self, now: Duration) {
         let oldest = now.saturating_sub(MAX_AGE).as_secs();
         while let Some((time, hash)) = self.by_time.first().copied()
@@ -138,7 +140,7 @@ impl State {
         }
     }
 
-    /// Takes over the events of the file `found`.
+    /// Adds the events of the file content `found`.
     fn absorb(&mut self, found: &[u8]) -> Result<(), Damaged> {
         let layout: Layout = serde_json::from_slice(found).map_err(|_| Damaged)?;
         let parse = |(text, time): &(String, u64)| {
@@ -165,13 +167,13 @@ impl SharedState for ReplayWindow {
 
     fn merge(&self, found: Option<&[u8]>) -> Vec<u8> {
         let mut state = lock(&self.state);
-        // What cannot be read is replaced.
+        // A damaged file is overwritten.
         let _ = found.map(|found| state.absorb(found));
         state.prune(self.clock.unix_time());
         state.merged = state.changes;
         let hex = |hash: &EventHash| format!("{:x}", base16ct::HexDisplay(hash));
         let events = state.by_time.iter().map(|(time, hash)| (hex(hash), *time)).collect();
-        serde_json::to_vec(&Layout { version: VERSION, events }).expect("texts and numbers are always serialisable")
+        serde_json::to_vec(&Layout { version: VERSION, events }).expect("strings and numbers are always serialisable")
     }
 
     fn saved(&self) {
@@ -207,7 +209,7 @@ mod tests {
         ReplayWindow::new(Clock::Tokio(Instant::now()))
     }
 
-    /// Whether an event is forwarded; it is acknowledged then.
+    /// Whether an event has to be forwarded. If so, acknowledges it.
     fn forwards(window: &ReplayWindow, body: &[u8]) -> bool {
         match window.admit(body) {
             Admitted::New(pending) => {
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_event_is_a_replay_only_once_it_was_acknowledged() {
+    async fn an_event_is_a_replay_only_after_it_was_acknowledged() {
         let window = window();
         let Admitted::New(pending) = window.admit(b"one") else { panic!("it is new") };
         assert!(matches!(window.admit(b"one"), Admitted::InProgress));
@@ -240,14 +242,14 @@ mod tests {
             advance(Duration::from_secs(1)).await;
         }
         assert_eq!(lock(&window.state).events.len(), MAX_EVENTS);
-        assert!(!forwards(&window, &body(1)) && forwards(&window, &body(0)), "the oldest was forgotten");
+        assert!(!forwards(&window, &body(1)) && forwards(&window, &body(0)), "the oldest was removed");
         advance(MAX_AGE + Duration::from_secs(1)).await;
         assert!(forwards(&window, &body(5)));
         assert_eq!(lock(&window.state).events.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_file_holds_what_all_processes_know() {
+    async fn the_file_has_the_events_of_all_processes() {
         let (one, other) = (window(), window());
         assert!(forwards(&one, b"a") && forwards(&other, b"b"));
         let content = other.merge(Some(&one.merge(None)));

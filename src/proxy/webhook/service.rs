@@ -1,6 +1,6 @@
 //! Sends an event to the service, over plain HTTP on this machine.
 //!
-//! Each event has a connection of its own: events are rare, and a kept connection may be closed just when the next one comes.
+//! Each event has its own connection: events are rare, and a pooled connection could close just when the next event arrives.
 
 use std::{
     fmt, io,
@@ -26,11 +26,13 @@ use crate::{
     secret::absolute,
 };
 
-/// What the text of a Unix socket begins with.
+/// The prefix of a Unix socket's text form.
 const UNIX_PREFIX: &str = "unix:";
 
-/// Where the service listens (`webhook.forward_to`): `http://` and a loopback address or `localhost`, with a port and a path, or
-/// `unix:/path/of/socket`, which may be followed by a colon and the path of the request, as in `unix:/run/app.sock:/webhooks`.
+/// The address of the service (`webhook.forward_to`). One of:
+///
+/// - `http://`, with a loopback address or `localhost`, and optionally a port and a path
+/// - `unix:/path/of/socket`, optionally followed by a colon and the request path, as in `unix:/run/app.sock:/webhooks`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardTo {
     destination: Destination,
@@ -43,7 +45,7 @@ enum Destination {
     Unix(PathBuf),
 }
 
-/// Text that is no [`ForwardTo`].
+/// The text is not a valid [`ForwardTo`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be a service on this machine, such as \"http://127.0.0.1:8080/webhooks\" or \"unix:/run/app.sock:/webhooks\""
@@ -77,7 +79,7 @@ impl FromStr for ForwardTo {
     }
 }
 
-/// The addresses of `host`, which is literally `localhost` or a loopback address; no name is looked up.
+/// The addresses of `host`: the literal `localhost`, or a loopback address. Looks up no name.
 fn loopback_addresses(host: &str) -> Option<Vec<IpAddr>> {
     if host.eq_ignore_ascii_case("localhost") {
         return Some(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
@@ -86,7 +88,7 @@ fn loopback_addresses(host: &str) -> Option<Vec<IpAddr>> {
     address.parse().ok().filter(IpAddr::is_loopback).map(|address| vec![address])
 }
 
-/// Without the path, which may hold what only the service should know.
+/// Omits the path, because it may contain a secret of the service.
 impl fmt::Display for ForwardTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.destination {
@@ -96,23 +98,23 @@ impl fmt::Display for ForwardTo {
     }
 }
 
-/// Why the service gave no answer.
+/// Why there is no response of the service.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServiceError {
-    #[error("the service cannot be connected to")]
+    #[error("cannot connect to the service")]
     Connect(#[source] io::Error),
     #[error("the connection to the service failed")]
     Http(#[source] hyper::Error),
-    #[error("the service did not answer in time")]
+    #[error("the service did not respond in time")]
     TimedOut,
 }
 
-/// Sends an event with these `headers` and this `body`, and returns the status of the service's answer. The fields of the vendor's
-/// connection are left out, and so is whatever is spelt like [`X_FINICITY_PROXY_VERIFIED`], which is added.
+/// Sends an event with these `headers` and this `body`, and returns the status of the service's response. Strips the headers
+/// ([`headers::strip_webhook`]) and adds [`X_FINICITY_PROXY_VERIFIED`].
 ///
 /// # Errors
 ///
-/// When there is no answer.
+/// If there is no response.
 pub(super) async fn send(to: &ForwardTo, mut headers: HeaderMap, body: Bytes) -> Result<StatusCode, ServiceError> {
     headers::strip_webhook(&mut headers);
     headers.insert(X_FINICITY_PROXY_VERIFIED, HeaderValue::from_static("true"));
@@ -121,7 +123,7 @@ pub(super) async fn send(to: &ForwardTo, mut headers: HeaderMap, body: Bytes) ->
     match &to.destination {
         Destination::Tcp { addresses, host } => {
             request.headers_mut().insert(header::HOST, host.clone());
-            // `localhost` has two; `connect` tries one after the other.
+            // `localhost` has two addresses; `connect` tries them in turn.
             let stream = TcpStream::connect(&addresses[..]).await.map_err(ServiceError::Connect)?;
             exchange(Box::pin(stream), request).await
         }
@@ -133,7 +135,7 @@ pub(super) async fn send(to: &ForwardTo, mut headers: HeaderMap, body: Bytes) ->
     }
 }
 
-/// A connection to the service. It is a trait object, so that hyper's client is compiled once and not for each transport.
+/// A connection to the service. Used as a trait object, so that hyper's client is compiled only once and not per transport.
 trait ServiceStream: AsyncRead + AsyncWrite + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Send> ServiceStream for S {}
@@ -145,13 +147,13 @@ async fn exchange(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ServiceError::Http)?;
     let mut connection = Box::pin(connection);
     let mut response = std::pin::pin!(sender.send_request(request));
-    // The body of the answer is of no interest, so the connection ends with its head.
+    // The response body is not needed, so the connection ends with the response head.
     let ended = select! {
         biased;
         response = &mut response => return response.map(|response| response.status()).map_err(ServiceError::Http),
         ended = &mut connection => ended,
     };
-    // The head may have been handed over before the connection ended, whatever followed it.
+    // hyper may have received the response head before the connection ended.
     drop(connection);
     match (response.await, ended) {
         (Ok(response), _) => Ok(response.status()),
@@ -164,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_one_on_this_machine() {
+    fn only_a_service_on_this_machine_is_accepted() {
         for (text, shown, path) in [
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080", "/"),
             ("http://localhost:8080/webhooks?x=y", "http://127.0.0.1:8080", "/webhooks?x=y"),

@@ -12,7 +12,7 @@ fn sign(body: &[u8]) -> String {
     format!("{:x}", base16ct::HexDisplay(ring::hmac::sign(&key, body).as_ref()))
 }
 
-/// A receiver whose service is never there.
+/// A receiver with a service that is never reachable.
 fn receiver(rate: usize) -> Arc<WebhookReceiver> {
     receiver_with(rate, SigningKeys::new(Some(KEY.into()), None))
 }
@@ -37,7 +37,7 @@ async fn post(receiver: &Arc<WebhookReceiver>, body: impl Into<Body>, signature:
 }
 
 #[tokio::test]
-async fn without_a_key_nothing_is_judged_and_the_vendor_sends_it_again() {
+async fn without_a_key_every_event_gets_503() {
     let receiver = receiver_with(100, SigningKeys::default());
     let ping = r#"{"eventType":"ping","payload":{}}"#;
     assert_eq!(post(&receiver, ping, &sign(ping.as_bytes())).await, 503);
@@ -45,19 +45,19 @@ async fn without_a_key_nothing_is_judged_and_the_vendor_sends_it_again() {
 }
 
 #[tokio::test]
-async fn a_ping_is_answered_at_once_and_only_where_it_is_genuine() {
+async fn only_a_genuine_ping_gets_200_without_the_service() {
     let receiver = receiver(100);
     let ping = r#"{"eventType":"ping","payload":{}}"#;
     assert_eq!(post(&receiver, ping, &sign(ping.as_bytes())).await, 200);
     assert_eq!(post(&receiver, ping, &sign(b"")).await, 401);
-    // The same word elsewhere is no ping, so it needs the service.
+    // The word elsewhere does not make a ping, so these events are forwarded.
     for event in [r#"{"eventType":"added","x":"ping"}"#, r#"{"eventtype":"ping"}"#, "ping", r#"["ping"]"#, ""] {
         assert_eq!(post(&receiver, event, &sign(event.as_bytes())).await, 502, "{event}");
     }
 }
 
 #[tokio::test]
-async fn a_body_above_the_limit_is_refused_whatever_its_signature() {
+async fn a_body_above_the_limit_is_rejected_whatever_its_signature() {
     let receiver = receiver(100);
     for (length, status) in [(1024, 502), (1025, 413), (5000, 413)] {
         let body = "x".repeat(length);
@@ -66,7 +66,7 @@ async fn a_body_above_the_limit_is_refused_whatever_its_signature() {
 }
 
 #[tokio::test]
-async fn nothing_but_post_is_a_webhook() {
+async fn only_post_is_allowed() {
     let receiver = receiver(100);
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
         let request = Request::builder().method(method).uri("/").body(Body::empty()).unwrap();
@@ -75,7 +75,7 @@ async fn nothing_but_post_is_a_webhook() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stops_arriving_is_given_up() {
+async fn a_stalled_body_times_out() {
     let receiver = receiver(100);
     let never = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>());
     let started = Instant::now();
@@ -84,7 +84,7 @@ async fn a_body_that_stops_arriving_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_beyond_the_rate_are_not_read() {
+async fn requests_beyond_the_rate_get_429() {
     let receiver = receiver(2);
     let ping = r#"{"eventType":"ping"}"#;
     let signature = sign(ping.as_bytes());
@@ -96,17 +96,17 @@ async fn requests_beyond_the_rate_are_not_read() {
 }
 
 #[tokio::test]
-async fn what_holds_too_much_memory_is_sent_again() {
+async fn events_beyond_the_memory_limit_get_503() {
     let receiver = receiver(100);
     let all = Arc::clone(&receiver.held_bytes).try_acquire_many_owned(u32::try_from(MAX_HELD_BYTES).unwrap()).unwrap();
     assert_eq!(post(&receiver, "x", &sign(b"x")).await, 503);
     drop(all);
     assert_eq!(post(&receiver, "x", &sign(b"x")).await, 502);
-    assert_eq!(receiver.held_bytes.available_permits(), MAX_HELD_BYTES, "it is given back");
+    assert_eq!(receiver.held_bytes.available_permits(), MAX_HELD_BYTES, "the bytes are released");
 }
 
 #[test]
-fn what_could_pass_for_the_proxys_word_is_removed() {
+fn forged_proxy_fields_and_target_overrides_are_removed() {
     let mut headers = HeaderMap::new();
     for (name, value) in [
         ("x-finicity-proxy-verified", "true"),

@@ -1,4 +1,4 @@
-//! When a connection is parked, and that a client does not notice.
+//! When connections are parked, and that clients do not notice it.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -30,8 +30,8 @@ const LIMITS: Limits = Limits {
     write_timeout: DEADLINE,
 };
 
-/// A client, the other end of its connection, and what serves it: `/wait` gets no response, any other target a body of the number of
-/// bytes that it names, and a message at fault the status 400.
+/// A client, the server's end of its connection, and a service: `/wait` gets no response, a malformed message a 400, and any other target
+/// a body of as many bytes as the target says.
 struct Fixture {
     client: TcpStream,
     stream: Option<Downstream>,
@@ -70,7 +70,7 @@ impl Fixture {
         Self { client, stream: Some(Downstream::new(socket, reader)), connections, status, _slot: slot }
     }
 
-    /// Serves the connection until it is parked, at most for [`PARK_TIME`]. Returns whether it is parked.
+    /// Serves the connection until it is parked, for at most [`PARK_TIME`]. Returns whether it was parked.
     async fn is_parked(&mut self) -> bool {
         let service = service_fn(|request: Request<Incoming>| async move {
             if request.uri().path() == "/wait" {
@@ -94,7 +94,7 @@ impl Fixture {
         self.client.write_all(bytes.as_bytes()).await.unwrap();
     }
 
-    /// The status of the next response, whose body has no bytes.
+    /// The status of the next response, which has an empty body.
     async fn status(&mut self) -> u16 {
         let mut response = Vec::new();
         while !response.ends_with(b"\r\n\r\n") {
@@ -113,14 +113,14 @@ async fn an_idle_connection_is_parked_and_serves_the_next_request() {
         assert_eq!((fixture.status().await, fixture.status().await), (200, 200));
     }
     assert_eq!(fixture.stream.as_ref().unwrap().messages_begun(), 4);
-    // The numbers go on, or the fault would be another message's.
+    // The numbering continues; otherwise the fault would be assigned to another message.
     fixture.send("GET /0 HTTP/1.1\r\n\r\nGET /0#fragment HTTP/1.1\r\n\r\n").await;
     assert!(!fixture.is_parked().await);
     assert_eq!((fixture.status().await, fixture.status().await), (200, 400));
 }
 
 #[tokio::test]
-async fn a_connection_is_parked_while_a_head_has_arrived_in_part() {
+async fn a_connection_with_a_partial_head_is_parked() {
     let mut fixture = Fixture::new().await;
     fixture.send("GET /0 HTTP/1.1\r\n\r\nGET /0 HT").await;
     assert!(fixture.is_parked().await);
@@ -143,9 +143,9 @@ async fn a_connection_with_unread_bytes_is_not_evicted() {
         let service = service_fn(|_: Request<Incoming>| async { Ok(Response::new(Full::new(Bytes::new()))) });
         let slot = slots.try_acquire(PeerGroup::All).unwrap();
         let running = tokio::spawn(connections(LIMITS).run(socket, service, slot, ()));
-        // Until it is parked.
+        // Let it wait for a head.
         tokio::task::yield_now().await;
-        // Without a pause, in which it could be read.
+        // Without yielding, so that it is not read yet.
         assert!(request.is_empty() || client.try_write(request.as_bytes()).unwrap() == request.len());
         let mut acquiring = pin!(slots.acquire(PeerGroup::All, || ()));
         assert!(poll_fn(|cx| Poll::Ready(acquiring.as_mut().poll(cx).is_pending())).await);
@@ -154,7 +154,7 @@ async fn a_connection_with_unread_bytes_is_not_evicted() {
             client.read_exact(&mut response).await.unwrap();
             assert_eq!(&response, b"HTTP/1.1 200");
         }
-        // It is idle now, and is evicted.
+        // Now it is idle and is evicted.
         drop(timeout(DEADLINE, acquiring).await.unwrap());
         running.await.unwrap();
     }
@@ -164,7 +164,7 @@ async fn a_connection_with_unread_bytes_is_not_evicted() {
 async fn a_connection_is_not_parked_in_the_middle_of_a_message() {
     let body_begun = "POST /0 HTTP/1.1\r\nContent-Length: 4\r\n\r\nbo";
     let response_awaited = "GET /wait HTTP/1.1\r\n\r\n";
-    // More than the kernel takes while the client reads nothing.
+    // More than the kernel buffers while the client does not read.
     let response_not_read = "GET /50000000 HTTP/1.1\r\n\r\n";
     for middle in [body_begun, response_awaited, response_not_read] {
         let mut fixture = Fixture::new().await;
@@ -186,14 +186,14 @@ async fn a_parked_connection_is_closed_after_its_idle_timeout() {
         client.write_all(first_request.as_bytes()).await.unwrap();
         let running = tokio::spawn(connections(limits).run(socket, service, slot(), ()));
         let (mut reader, mut writer) = client.into_split();
-        // Empty lines are no sign of a request.
+        // Empty lines do not count as a request.
         let blank_lines = tokio::spawn(async move {
             while writer.write_all(b"\r\n").await.is_ok() {
                 sleep(short / 3).await;
             }
         });
         let mut received = Vec::new();
-        // What is sent after the end may reset the connection.
+        // Bytes sent after the close may reset the connection.
         let _ = timeout(DEADLINE, reader.read_to_end(&mut received)).await.unwrap();
         assert_eq!(received.starts_with(b"HTTP/1.1 200 OK\r\n"), !first_request.is_empty());
         blank_lines.abort();

@@ -1,4 +1,4 @@
-//! What a client sees of a connection that stalls, breaks off or closes.
+//! Connections that stall, are truncated or close, as a client sees them.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -27,21 +27,21 @@ fn downstream_io(stream: TcpStream, write_timeout: Duration) -> DownstreamIo {
 }
 
 #[tokio::test]
-async fn a_write_to_a_client_that_stops_reading_fails() {
-    let (mut io, _caller) = pair(Duration::from_millis(50)).await;
+async fn a_write_fails_when_the_client_stops_reading() {
+    let (mut io, _client) = pair(Duration::from_millis(50)).await;
     let error = io.write_all(&vec![0; 64 * 1024 * 1024]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 }
 
 #[tokio::test]
-async fn g07_a_client_that_closes_during_its_request_is_noticed() {
+async fn g07_a_client_that_closes_during_its_request_is_detected() {
     let (mut io, mut client) = pair(Duration::from_secs(60)).await;
     let request = b"GET / HTTP/1.1\r\n\r\n";
     client.write_all(request).await.unwrap();
     assert_eq!(io.read(&mut [0; 1000]).await.unwrap(), request.len());
     io.flush().await.unwrap();
     let mut failed = tokio::spawn(async move { poll_fn(|cx| failure(&mut io, cx)).await });
-    assert!(timeout(Duration::ZERO, &mut failed).await.is_err(), "it is there still");
+    assert!(timeout(Duration::ZERO, &mut failed).await.is_err(), "the client is still connected");
     drop(client);
     assert_eq!(failed.await.unwrap(), io::ErrorKind::ConnectionAborted);
 }
@@ -55,7 +55,7 @@ fn failure(stream: &mut DownstreamIo, cx: &mut Context<'_>) -> Poll<io::ErrorKin
 }
 
 #[tokio::test]
-async fn an_end_that_a_reader_will_find_is_not_reported_before() {
+async fn flush_does_not_report_an_eof_that_a_reader_will_see() {
     for sent in ["GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc", ""] {
         let (mut io, mut client) = pair(Duration::from_secs(60)).await;
         client.write_all(sent.as_bytes()).await.unwrap();
@@ -63,27 +63,27 @@ async fn an_end_that_a_reader_will_find_is_not_reported_before() {
         let reading = timeout(Duration::ZERO, io.read(&mut buffer)).await;
         assert_eq!(reading.is_ok(), !sent.is_empty(), "{sent:?}");
         client.shutdown().await.unwrap();
-        // The end is here, behind what was sent, in the middle of a message, or for a reader that waits.
+        // The EOF has arrived: behind what was sent, in the middle of a message, or while a read is pending.
         io.downstream().socket.readable().await.unwrap();
         io.flush().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn g06_a_response_survives_pipelined_requests_that_are_not_served() {
+async fn g06_a_response_survives_unserved_pipelined_requests() {
     let (mut io, mut client) = pair(Duration::from_secs(60)).await;
     let request = b"GET / HTTP/1.1\r\n\r\n";
     client.write_all(request).await.unwrap();
     assert_eq!(io.read(&mut [0; 1000]).await.unwrap(), request.len());
-    // One that nobody reads before the end, and one that comes after it.
+    // One request arrives before the close and is never read, the other one after it.
     client.write_all(request).await.unwrap();
-    io.write_all(b"answer").await.unwrap();
+    io.write_all(b"response").await.unwrap();
     let closing = tokio::spawn(reclaimed(io).close());
-    let mut response = [0; 6];
+    let mut response = [0; 8];
     client.read_exact(&mut response).await.unwrap();
     client.write_all(request).await.unwrap();
-    assert_eq!(client.read(&mut response[..1]).await.unwrap(), 0, "an end, and no reset");
-    assert_eq!(&response, b"answer");
+    assert_eq!(client.read(&mut response[..1]).await.unwrap(), 0, "EOF, and no reset");
+    assert_eq!(&response, b"response");
     drop(client);
     closing.await.unwrap();
 }
@@ -115,7 +115,7 @@ async fn g06_a_slowly_read_response_survives_requests_sent_meanwhile() {
     const RESPONSE_BYTES: usize = 1024 * 1024;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = TcpSocket::new_v4().unwrap();
-    // So little that most of the answer waits on our side, where a reset would drop it.
+    // So small that most of the response is buffered on the server's side, where a reset would drop it.
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut client = socket.connect(listener.local_addr().unwrap()).await.unwrap();
     let mut io = downstream_io(listener.accept().await.unwrap().0, Duration::from_secs(60));
@@ -125,7 +125,7 @@ async fn g06_a_slowly_read_response_survives_requests_sent_meanwhile() {
     });
     let (mut response, mut part) = (0, vec![0; 8 * 1024]);
     loop {
-        // It fails once the connection is closed, when the answer must be there.
+        // It fails once the connection is closed; the response must have arrived by then.
         let _ = client.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
         match client.read(&mut part).await.unwrap() {
             0 => break,
@@ -138,17 +138,17 @@ async fn g06_a_slowly_read_response_survives_requests_sent_meanwhile() {
 }
 
 #[tokio::test]
-async fn g06_a_response_survives_a_request_that_is_not_read_fully() {
+async fn g06_a_response_survives_a_request_that_is_not_fully_read() {
     let (mut io, mut client) = pair(Duration::from_secs(60)).await;
     client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n").await.unwrap();
     assert!(io.read(&mut [0; 1000]).await.unwrap() > 0);
     client.write_all(&[0; 300_000]).await.unwrap();
-    io.write_all(b"answer").await.unwrap();
+    io.write_all(b"response").await.unwrap();
     let closing = tokio::spawn(reclaimed(io).close());
     client.write_all(&[0; 300_000]).await.unwrap();
     let mut response = Vec::new();
     client.read_to_end(&mut response).await.unwrap();
-    assert_eq!(response, b"answer");
+    assert_eq!(response, b"response");
     drop(client);
     closing.await.unwrap();
 }

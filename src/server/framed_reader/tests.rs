@@ -1,4 +1,4 @@
-//! What a reader passes on, and when.
+//! What a [`FramedReader`] passes on, and when.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
@@ -43,7 +43,7 @@ async fn nothing_is_read_after_a_rejected_message() {
     assert_eq!((status.fault_in(1), status.fault_in(2)), (None, Some(FramingFault::Fragment)));
     assert!(reader_stream.reader.leaves_bytes_unread());
     let more = tokio::time::timeout(Duration::from_secs(3600), reader_stream.read(&mut bytes)).await;
-    assert!(more.is_err(), "neither bytes nor an end");
+    assert!(more.is_err(), "neither bytes nor EOF");
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,7 +72,7 @@ async fn a_partial_head_is_reported_and_passed_on_when_complete() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_beyond_every_limit_is_replaced_before_its_end() {
+async fn an_oversized_head_is_replaced_before_it_is_complete() {
     for (start, fault, method) in
         [("PUT / HTTP/1.1\r\nX: ", FramingFault::HeadersTooLarge, "PUT"), ("GET /", FramingFault::TargetTooLong, "GET")]
     {
@@ -89,7 +89,7 @@ async fn a_head_beyond_every_limit_is_replaced_before_its_end() {
     }
 }
 
-/// All that can be read now.
+/// Everything that can be read now.
 async fn read_available(reader_stream: &mut ReaderStream) -> String {
     let (mut bytes, mut read) = (vec![0; 1000], Vec::new());
     while let Ok(length) = tokio::time::timeout(Duration::from_millis(1), reader_stream.read(&mut bytes)).await {
@@ -99,13 +99,13 @@ async fn read_available(reader_stream: &mut ReaderStream) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_hyper_cannot_read_is_replaced_however_it_arrives() {
+async fn an_unparsable_head_is_replaced_for_any_read_size() {
     let good = "GET /a HTTP/1.1\r\n\r\nPOST /b HTTP/1.1\r\nContent-Length: 2\r\n\r\nok";
     for (bad, fault) in [
         ("HEAD /<> HTTP/1.1\r\nX-Request-Id: 1\r\n\r\n", None),
         ("HEAD / HTTP/1.1\r\nX-Request-Id: 1\r\nContent-Length: x\r\n\r\n", Some(FramingFault::Length)),
         ("HEAD / HTTP/1.1\r\nX-Request-Id: 1\r\nTransfer-Encoding: x\r\n\r\n", Some(FramingFault::Coding)),
-        // hyper reads what is wrong first, and not what comes after it.
+        // hyper parses the malformed head, but nothing after it.
         ("HEAD /#f HTTP/1.0\r\nX-Request-Id: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Some(FramingFault::Fragment)),
     ] {
         let sent = [good, bad, "GET /never HTTP/1.1\r\n\r\n"].concat();
@@ -124,7 +124,7 @@ async fn a_head_that_hyper_cannot_read_is_replaced_however_it_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i01_a_head_has_its_time_however_slowly_it_drips() {
+async fn i01_the_header_timeout_is_not_extended_by_slow_bytes() {
     for first_request in ["", "GET /a HTTP/1.1\r\n\r\n"] {
         let (mut reader_stream, mut client, status) = reader_stream();
         let mut bytes = vec![0; 1000];
@@ -146,7 +146,7 @@ async fn i01_a_head_has_its_time_however_slowly_it_drips() {
         assert_eq!(&bytes[..length], b"GET / HTTP/1.1\r\n\r\n");
         let number = 1 + u64::from(!first_request.is_empty());
         assert_eq!(status.fault_in(number), Some(FramingFault::HeadTimeout));
-        // On a kept connection the time starts with the first byte, which comes after a second.
+        // On a reused connection, the timeout starts with the first byte, which is sent after one second.
         assert_eq!(started.elapsed().as_secs(), if first_request.is_empty() { 10 } else { 11 });
         drop(reader_stream);
         dripping.await.unwrap();
@@ -154,7 +154,7 @@ async fn i01_a_head_has_its_time_however_slowly_it_drips() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_malformed_chunk_is_an_error_of_the_connection() {
+async fn a_malformed_chunk_is_a_connection_error() {
     let (mut reader_stream, mut client, _) = reader_stream();
     client.write_all(b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n").await.unwrap();
     let error = reader_stream.read_to_end(&mut Vec::new()).await.unwrap_err();

@@ -12,7 +12,7 @@ use rustix::net::{
 /// The length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
-/// The length of `struct inet_diag_req_v2`, and of `struct inet_diag_msg`.
+/// The lengths of `struct inet_diag_req_v2` and `struct inet_diag_msg`.
 const REQUEST: usize = 56;
 const MESSAGE: usize = 72;
 
@@ -20,31 +20,31 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 const IPPROTO_TCP: u8 = 6;
 
-/// The attribute with the directions that a socket has shut down: [`RCV_SHUTDOWN`] and another bit.
+/// The attribute with the directions that a socket has shut down: [`RCV_SHUTDOWN`] and a bit for sending.
 const INET_DIAG_SHUTDOWN: u8 = 8;
 const RCV_SHUTDOWN: u8 = 1;
 
-/// `TCP_FIN_WAIT1` and `TCP_FIN_WAIT2`: it has sent its end, and has received none.
+/// `TCP_FIN_WAIT1` and `TCP_FIN_WAIT2`: the socket has sent a FIN and received none.
 const FIN_WAIT: [u8; 2] = [4, 5];
 
-/// Whether the TCP socket at `local`, connected to `remote`, has shut down its sending direction alone.
+/// Whether the TCP socket at `local`, connected to `remote`, has shut down only its sending direction.
 ///
 /// # Errors
 ///
-/// When no such socket is in this network namespace, and when the kernel cannot be asked.
+/// If no such socket is in this network namespace, or the kernel cannot be asked.
 pub(super) fn reads(local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let netlink = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(SOCK_DIAG))?;
     send(&netlink, &request(local, remote), SendFlags::empty())?;
-    // The kernel has responded when the call returns.
+    // The response is available when `send` returns.
     let mut response = [0; 512];
     let (_, length) = recv(&netlink, &mut response, RecvFlags::empty())?;
     parse(&response[..length.min(512)])
 }
 
-/// A request for the socket at `local` that is connected to `remote`, in the layout of `linux/netlink.h` and `linux/inet_diag.h`.
+/// Encodes a request for the socket at `local` connected to `remote`, as in `linux/netlink.h` and `linux/inet_diag.h`.
 fn request(local: SocketAddr, remote: SocketAddr) -> [u8; HEADER + REQUEST] {
-    // An IPv4 connection is known by that also where the proxy's socket is one of IPv6.
+    // The kernel lists an IPv4 connection as IPv4 even if the proxy's socket is IPv6.
     let ips = [local, remote].map(|address| address.ip().to_canonical());
     let is_v4 = ips.iter().all(IpAddr::is_ipv4);
     let family = if is_v4 { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -69,16 +69,16 @@ fn request(local: SocketAddr, remote: SocketAddr) -> [u8; HEADER + REQUEST] {
         }
     }
     put(HEADER + 44, &interface.to_ne_bytes());
-    // Whatever its cookie.
+    // With any cookie.
     put(HEADER + 48, &[u8::MAX; 8]);
     request
 }
 
-/// Whether the socket in `response` has shut down its sending direction alone. One that nobody holds any more has no inode.
+/// Whether the socket in `response` has shut down only its sending direction. A socket that no process holds has no inode.
 fn parse(response: &[u8]) -> io::Result<bool> {
     let u16_at = |at: usize| response.get(at..at + 2).map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
     if u16_at(4) != Some(SOCK_DIAG_BY_FAMILY) {
-        // An error has its number after the header, with a minus.
+        // An error response has the negated errno after the header.
         let errno = response.get(HEADER..HEADER + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
         return Err(io::Error::from_raw_os_error(errno.and_then(i32::checked_neg).unwrap_or_default()));
     }
@@ -113,20 +113,20 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_is_shut_down_in_one_direction_is_not_one_that_is_closed() {
+    fn a_half_closed_socket_reads_and_a_closed_one_does_not() {
         for address in ["127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
             let Some((client, server)) = connect(address) else { continue };
             let (local, remote) = (server.peer_addr().unwrap(), server.local_addr().unwrap());
-            assert!(!reads(local, remote).unwrap(), "{address}: it is open");
+            assert!(!reads(local, remote).unwrap(), "{address}: open");
             client.shutdown(Shutdown::Write).unwrap();
-            assert!(reads(local, remote).unwrap(), "{address}: it is half-closed");
+            assert!(reads(local, remote).unwrap(), "{address}: half-closed");
             drop(client);
-            assert!(!reads(local, remote).unwrap_or(false), "{address}: it is closed");
+            assert!(!reads(local, remote).unwrap_or(false), "{address}: closed");
         }
     }
 
     #[test]
-    fn a_socket_that_is_shut_down_in_both_directions_does_not_read() {
+    fn a_socket_shut_down_in_both_directions_does_not_read() {
         let (client, server) = connect("127.0.0.1:0").unwrap();
         client.shutdown(Shutdown::Both).unwrap();
         assert!(!reads(server.peer_addr().unwrap(), server.local_addr().unwrap()).unwrap());

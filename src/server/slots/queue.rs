@@ -1,4 +1,4 @@
-//! The order in which connections are evicted: those of the peer that has most of them first, and of these the longest idle.
+//! The eviction order: first the peer with the most connections, then its longest idle connection.
 
 use std::{
     cmp::Reverse,
@@ -13,18 +13,18 @@ use std::{
 use super::state::{BUSY, EVICTION_REQUESTED, FLAG_BITS, NOT_QUEUED, REQUEUE, SlotState};
 use crate::message::transport::Peer;
 
-/// Connections that count as one peer's.
+/// Connections that count as those of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::server) enum PeerGroup {
-    /// All of a listener that does not distinguish.
+    /// All connections of a listener that does not distinguish peers.
     All,
-    /// An IPv4 address, also where it is written as one of IPv6.
+    /// An IPv4 address, including IPv4-mapped IPv6 addresses.
     V4(Ipv4Addr),
-    /// The first 64 bits of an IPv6 address: one machine can have all addresses below them.
+    /// The first 64 bits of an IPv6 address: one machine may own all addresses with that prefix.
     V6(u64),
-    /// The user at the other end of a Unix socket.
+    /// The UID of the peer of a Unix socket.
     User(Option<u32>),
-    /// One whose address the system does not say.
+    /// The system does not report an address.
     Unknown,
 }
 
@@ -42,53 +42,53 @@ impl PeerGroup {
     }
 }
 
-/// Connections by the time since which they could be closed, as far as it is known: a connection that was used since has a later
-/// time, which is looked up when it is the first. So a request costs nothing here, and a pick costs O(log n), counting against each
-/// request at most one correction.
+/// Connections ordered by the time since which they could be closed. An entry's time may be stale: if the connection was used since, its
+/// later time is looked up when the entry is first. A request therefore costs nothing here, and a pick costs O(log n), with at most
+/// one correction per request.
 #[derive(Debug, Default)]
 pub(super) struct EvictionQueue {
     groups: HashMap<PeerGroup, GroupEntry>,
-    /// The groups with a queued connection: the one with most connections first, then the one with the longest idle connection.
+    /// The groups with a queued connection, by the number of connections (descending), then by the longest idle time.
     order: BTreeSet<(Reverse<usize>, u64, PeerGroup)>,
 }
 
 #[derive(Debug, Default)]
 struct GroupEntry {
-    /// All connections, those that are not queued included.
+    /// All connections, including those that are not queued.
     connections: usize,
     queued: BTreeMap<(u64, u64), Arc<SlotState>>,
 }
 
-/// The connection to evict.
+/// The result of [`EvictionQueue::pick`].
 #[derive(Debug)]
 pub(super) enum Pick {
-    /// The eviction of this one was requested, and it is not queued any more.
+    /// Eviction of this connection was requested, and it left the queue.
     Requested(Arc<SlotState>),
-    /// The next one can be evicted after `remaining` microseconds.
+    /// The next connection can be evicted in `remaining` microseconds.
     InGrace { remaining: u64 },
-    /// None can be evicted.
+    /// No connection can be evicted.
     None,
 }
 
 impl EvictionQueue {
-    /// Counts a connection of `group`.
+    /// Adds a connection to the count of `group`.
     pub(super) fn add_connection(&mut self, group: PeerGroup) {
         self.update_group(group, |group| group.connections += 1);
     }
 
-    /// Counts one less.
+    /// Removes a connection from the count of `group`.
     pub(super) fn remove_connection(&mut self, group: PeerGroup) {
         self.update_group(group, |group| group.connections -= 1);
     }
 
-    /// Queues a connection as one that could be closed since `at`.
+    /// Queues a connection that could be closed since `at`.
     pub(super) fn insert(&mut self, state: &Arc<SlotState>, at: u64) {
         let queued = Arc::clone(state);
         state.queued_at.store(at, Relaxed);
         self.update_group(state.group, |group| group.queued.insert((at, state.id), queued));
     }
 
-    /// Takes a connection out, if it is in.
+    /// Removes and returns a connection if it is queued.
     pub(super) fn remove(&mut self, state: &SlotState) -> Option<Arc<SlotState>> {
         let at = state.queued_at.swap(NOT_QUEUED, Relaxed);
         if at == NOT_QUEUED {

@@ -1,4 +1,4 @@
-//! What a connection and the acceptor know of each other.
+//! The state shared by a connection and the acceptor.
 
 use std::{
     sync::{
@@ -15,13 +15,13 @@ use futures_util::task::AtomicWaker;
 use super::{EvictionPolicy, Slots};
 use super::{PeerGroup, SlotTable};
 
-/// The eviction was requested; set only while the connection could be closed.
+/// Flag: eviction was requested. Set only while the connection could be closed.
 pub(super) const EVICTION_REQUESTED: u64 = 1;
 
-/// The connection is not in the queue and returns to it when it becomes idle.
+/// Flag: the connection is not in the queue and returns to it when it becomes idle.
 pub(super) const REQUEUE: u64 = 2;
 
-/// The number of bits for flags in a word. The rest is a time in microseconds, or [`BUSY`].
+/// The number of flag bits in a word. The other bits are a time in microseconds, or [`BUSY`].
 pub(super) const FLAG_BITS: u32 = 2;
 
 /// The time of a connection that cannot be closed without losing a request.
@@ -30,16 +30,17 @@ pub(super) const BUSY: u64 = u64::MAX >> FLAG_BITS;
 /// The [`queued_at`](SlotState::queued_at) of a connection that is not in the queue.
 pub(super) const NOT_QUEUED: u64 = u64::MAX;
 
-/// The moment that times count from.
+/// The start of [`micros`].
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Microseconds since a fixed moment.
+/// Microseconds since [`EPOCH`].
 pub(super) fn micros(at: Instant) -> u64 {
     let since = at.saturating_duration_since(*EPOCH);
     since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
 }
 
-/// What a connection and the acceptor know of each other. All but the queue's fields are written by the connection's task alone.
+/// The state shared by a connection and the acceptor. Other tasks write only `queued_at`, the flags in `word`, and `is_head_evicted`; the
+/// connection's task writes everything.
 #[derive(Debug)]
 pub(in crate::server) struct SlotState {
     pub(super) id: u64,
@@ -47,21 +48,21 @@ pub(in crate::server) struct SlotState {
     pub(super) table: Arc<SlotTable>,
     /// When the connection was accepted.
     accepted_at: u64,
-    /// The time since which it could be closed, or [`BUSY`]; and the flags.
+    /// The time since which the connection could be closed, or [`BUSY`]; and the flags.
     pub(super) word: AtomicU64,
-    /// Its time in the queue; written under the queue's lock.
+    /// The key in the queue. Written under the queue's lock.
     pub(super) queued_at: AtomicU64,
-    /// When it was last idle.
+    /// When the connection last became idle.
     idle_since: AtomicU64,
-    /// The next request is waited for; the response before it may not be sent.
+    /// See [`Self::is_awaiting_request`].
     is_awaiting_request: AtomicBool,
-    /// A response is not taken by the client.
+    /// The client does not read the response.
     is_stalled: AtomicBool,
-    /// The eviction was requested, and the task found nothing in flight.
+    /// Eviction was requested, and the task found no request in flight.
     is_evictable: AtomicBool,
-    /// It is being evicted, and serves no more than a response to its unfinished head.
+    /// The connection is being evicted. It sends at most the response to its unfinished head.
     is_evicted: AtomicBool,
-    /// Its unfinished head is evicted, since there are too many bytes of such heads.
+    /// The unfinished head is evicted because all unfinished heads together exceed their budget.
     is_head_evicted: AtomicBool,
     pub(super) waker: AtomicWaker,
 }
@@ -87,7 +88,7 @@ impl SlotState {
         }
     }
 
-    /// A state that no acceptor knows of.
+    /// A state without an acceptor.
     #[cfg(test)]
     pub(in crate::server) fn detached() -> Arc<Self> {
         let policy = EvictionPolicy { grace: std::time::Duration::ZERO, evicts_stalled: false };
@@ -105,7 +106,7 @@ impl SlotState {
         micros(Instant::now())
     }
 
-    /// A request has begun.
+    /// Marks the connection busy with a request.
     pub(in crate::server) fn begin_request(self: &Arc<Self>) {
         self.is_awaiting_request.store(false, Relaxed);
         self.set_busy();
@@ -115,7 +116,7 @@ impl SlotState {
         let previous = self.word.swap(BUSY << FLAG_BITS, SeqCst);
         if previous & (EVICTION_REQUESTED | REQUEUE) != 0 {
             if self.is_evicted.load(Relaxed) {
-                // Its slot is free in a moment, and no other connection is to be evicted for it. Nobody else writes a word with a flag.
+                // The slot is about to be freed, so no other connection may be evicted for it. While a flag is set, only this task writes.
                 self.word.store(previous, SeqCst);
             } else {
                 self.leave_queue(previous);
@@ -123,12 +124,12 @@ impl SlotState {
         }
     }
 
-    /// The connection is being evicted: a request for that has its outcome when the slot is dropped.
+    /// Marks the connection as being evicted. The eviction completes when the slot is dropped.
     pub(in crate::server) fn set_evicted(&self) {
         self.is_evicted.store(true, Relaxed);
     }
 
-    /// The connection waits for a request since `at`, and nothing of one has arrived.
+    /// Marks the connection idle since `at`: it waits for a request, and no byte of one has arrived.
     pub(in crate::server) fn set_idle(self: &Arc<Self>, at: Instant) {
         self.set_idle_since(micros(at));
     }
@@ -141,12 +142,12 @@ impl SlotState {
         }
     }
 
-    /// The connection is idle, as it was before something arrived that was no part of a request.
+    /// Restores the previous idle time, after receiving bytes that are not part of a request.
     pub(in crate::server) fn restore_idle(self: &Arc<Self>) {
         self.set_idle_since(self.idle_since.load(Relaxed));
     }
 
-    /// A head has arrived in part, since the time `since`.
+    /// Marks a head as partially received since `since`.
     pub(in crate::server) fn set_in_head(self: &Arc<Self>, since: u64) {
         if !self.is_stalled.load(Relaxed) {
             self.set_closable_since(since);
@@ -164,7 +165,7 @@ impl SlotState {
         }
     }
 
-    /// The client does not take a response.
+    /// Records that the client has stopped reading the response.
     pub(in crate::server) fn write_stalled(self: &Arc<Self>) {
         self.is_stalled.store(true, Relaxed);
         if self.table.policy.evicts_stalled {
@@ -174,7 +175,7 @@ impl SlotState {
         }
     }
 
-    /// It takes it again.
+    /// Records that the client reads again.
     pub(in crate::server) fn write_resumed(self: &Arc<Self>) {
         self.is_stalled.store(false, Relaxed);
         if self.is_awaiting_request.load(Relaxed) {
@@ -184,13 +185,13 @@ impl SlotState {
         }
     }
 
-    /// The connection is closing, and nothing more is served on it.
+    /// Marks the connection as closing: it serves no further request.
     pub(in crate::server) fn set_closing(self: &Arc<Self>) {
         self.is_stalled.store(false, Relaxed);
         self.set_closable_since(Self::now());
     }
 
-    /// Whether the next request is waited for; the response before it may not have been sent.
+    /// Whether the connection waits for the next request. The response to the previous one may not have been sent yet.
     pub(in crate::server) fn is_awaiting_request(&self) -> bool {
         self.is_awaiting_request.load(Relaxed)
     }
@@ -200,21 +201,21 @@ impl SlotState {
         self.word.load(Relaxed) >> FLAG_BITS == BUSY
     }
 
-    /// Waits until the eviction is requested.
+    /// Waits until eviction is requested.
     #[cfg(test)]
     pub(in crate::server) async fn eviction_requested(&self) {
         std::future::poll_fn(|cx| self.poll_eviction_request(cx)).await;
     }
 
-    /// Whether the eviction is requested. To be polled while the connection is not busy. The task is also woken when
+    /// Ready if eviction is requested. Poll it while the connection is not busy. The task is also woken when
     /// [`is_head_evicted`](Self::is_head_evicted) changes.
     pub(in crate::server) fn poll_eviction_request(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
         if self.word.load(SeqCst) & EVICTION_REQUESTED != 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Wakes the task when the eviction is requested, with [`is_evictable`](Self::is_evictable) set. To be polled after the
-    /// connection, when all that can be written is.
+    /// If eviction is requested, sets [`is_evictable`](Self::is_evictable) and wakes the task. Poll it after the connection, once
+    /// everything that can be written has been.
     pub(in crate::server) fn schedule_eviction(&self, cx: &Context<'_>) {
         if self.is_busy() {
             return;
@@ -227,17 +228,17 @@ impl SlotState {
         }
     }
 
-    /// Whether the connection is to be closed now, unless something has arrived on it.
+    /// Whether to close the connection now, unless bytes have arrived on it.
     pub(in crate::server) fn is_evictable(&self) -> bool {
         self.is_evictable.load(Relaxed) && self.is_eviction_requested()
     }
 
-    /// Whether the eviction was requested and not declined.
+    /// Whether eviction was requested and not declined.
     pub(in crate::server) fn is_eviction_requested(&self) -> bool {
         self.word.load(Relaxed) & EVICTION_REQUESTED != 0
     }
 
-    /// Declines a requested eviction, since something has arrived on the connection.
+    /// Declines a requested eviction because bytes have arrived on the connection.
     pub(in crate::server) fn decline_eviction(&self) {
         let previous = self.word.swap(BUSY << FLAG_BITS, SeqCst);
         self.leave_queue(previous);
@@ -267,7 +268,7 @@ impl SlotState {
         self.is_head_evicted.load(Relaxed)
     }
 
-    /// Cancels the eviction of a head that has ended meanwhile.
+    /// Cancels the eviction of a head that has been completed or rejected in the meantime.
     pub(in crate::server) fn keep_head(&self) {
         self.is_head_evicted.store(false, SeqCst);
     }

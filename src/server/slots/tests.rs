@@ -14,12 +14,12 @@ fn group(address: &str) -> PeerGroup {
     PeerGroup::of(Peer::Tcp(Some(address.parse::<SocketAddr>().unwrap())))
 }
 
-/// Slots that are all taken, by connections of the peers with these addresses, idle since the time of their position.
+/// Fully occupied slots, with one connection from each address in `peers`, idle since its position in the list.
 fn occupied(peers: &[&str]) -> (Slots, Vec<Slot>) {
     let slots = Slots::new(peers.len(), NO_GRACE);
     let occupied: Vec<Slot> = peers.iter().map(|peer| slots.try_acquire(group(peer)).unwrap()).collect();
     assert!(slots.try_acquire(PeerGroup::All).is_none());
-    // The moment that times count from may be less than so long ago.
+    // The epoch may be more recent than the times that the test needs.
     for (number, slot) in (1_u64..).zip(&occupied) {
         let state = slot.state();
         let mut table = slots.0.lock();
@@ -30,7 +30,7 @@ fn occupied(peers: &[&str]) -> (Slots, Vec<Slot>) {
     (slots, occupied)
 }
 
-/// Asks the next connection that has been idle for `grace` microseconds at `now`, and says which.
+/// Requests the next eviction, of a connection that has been idle for `grace` microseconds at `now`. Returns its id.
 fn request_eviction(slots: &Slots, now: u64, grace: u64) -> Option<u64> {
     let mut table = slots.0.lock();
     match table.queue.pick(now, grace) {
@@ -42,28 +42,28 @@ fn request_eviction(slots: &Slots, now: u64, grace: u64) -> Option<u64> {
     }
 }
 
-/// The same, however long it has been idle.
+/// The same, for any idle time.
 fn request_next(slots: &Slots) -> Option<u64> {
     request_eviction(slots, BUSY, 0)
 }
 
 #[test]
-fn the_longest_idle_connection_is_evicted_and_no_busy_one() {
+fn the_longest_idle_connection_is_evicted_never_a_busy_one() {
     let (slots, occupied) = occupied(&["127.0.0.1:1"; 5]);
     occupied[0].state().begin_request();
     occupied[1].state().begin_request();
-    // It was used and is idle again: no longer the one that is idle longest.
+    // Used and idle again, so it is no longer the longest idle one.
     occupied[1].state().set_in_head(10);
     occupied[3].state().set_in_head(20);
     let requested: Vec<_> = (0..5).map(|_| request_next(&slots)).collect();
     assert_eq!(requested, [Some(2), Some(4), Some(1), Some(3), None]);
-    // It returns by itself.
+    // It is requeued when it becomes idle.
     occupied[0].state().set_in_head(30);
     assert_eq!([request_next(&slots), request_next(&slots)], [Some(0), None]);
 }
 
 #[test]
-fn the_peer_with_most_connections_loses_one_first() {
+fn the_peer_with_the_most_connections_loses_one_first() {
     let (slots, mut occupied) = occupied(&[
         "10.0.0.1:1",
         "[::ffff:10.0.0.1]:2",
@@ -75,12 +75,12 @@ fn the_peer_with_most_connections_loses_one_first() {
         "[2001:db8:0:0:ffff::3]:1",
         "[2001:db8:0:1::1]:1",
     ]);
-    // Two peers have three: the one with the longer idle connection.
+    // Two peers have three each: the one with the longer idle connection loses one.
     assert_eq!(request_next(&slots), Some(2));
     drop(occupied.remove(2));
     assert_eq!(request_next(&slots), Some(5));
     drop(occupied.remove(4));
-    // Three have two.
+    // Now three peers have two each.
     assert_eq!(request_next(&slots), Some(0));
     drop(occupied.remove(0));
     assert_eq!([request_next(&slots), request_next(&slots)], [Some(3), Some(4)]);
@@ -92,7 +92,7 @@ async fn a_new_connection_gets_the_slot_of_an_evicted_one() {
     let waiter = slots.clone();
     let mut waiter = tokio::spawn(async move { waiter.acquire(PeerGroup::All, || panic!("two are idle")).await });
     occupied[0].state().eviction_requested().await;
-    // A request has arrived on it meanwhile, so the eviction of another one is requested, and only that.
+    // A request has arrived on it, so another eviction is requested, and only one.
     occupied[0].state().begin_request();
     occupied[1].state().eviction_requested().await;
     assert!(!occupied[2].state().is_eviction_requested() && !waiter.is_finished());
@@ -104,7 +104,7 @@ async fn a_new_connection_gets_the_slot_of_an_evicted_one() {
 }
 
 #[tokio::test]
-async fn a_new_connection_waits_for_the_first_that_becomes_idle_or_ends() {
+async fn a_new_connection_waits_until_one_is_idle_or_closed() {
     for closes in [false, true] {
         let (slots, mut occupied) = occupied(&["10.0.0.1:1"; 2]);
         occupied.iter().for_each(|slot| slot.state().begin_request());
@@ -122,7 +122,7 @@ async fn a_new_connection_waits_for_the_first_that_becomes_idle_or_ends() {
 }
 
 #[test]
-fn a_connection_has_some_time_for_its_first_request() {
+fn a_connection_has_a_grace_time_for_its_first_request() {
     let (slots, _occupied) = occupied(&["10.0.0.1:1"; 2]);
     assert_eq!(request_eviction(&slots, 100, 250), None);
     assert!(matches!(slots.0.lock().queue.pick(100, 250), Pick::InGrace { remaining: 151 }));
@@ -130,13 +130,13 @@ fn a_connection_has_some_time_for_its_first_request() {
 }
 
 #[test]
-fn a_stalled_response_prevents_eviction_unless_the_policy_allows_it() {
+fn a_stalled_response_is_evicted_only_if_the_policy_says_so() {
     for evicts_stalled in [false, true] {
         let slots = Slots::new(1, EvictionPolicy { evicts_stalled, ..NO_GRACE });
         let slot = slots.try_acquire(PeerGroup::All).unwrap();
         slot.state().begin_request();
         slot.state().write_stalled();
-        // Hyper waits for the next request before the response has been taken.
+        // hyper waits for the next request before the client has read the response.
         slot.state().set_idle(Instant::now());
         assert_eq!(request_next(&slots).is_some(), evicts_stalled);
         slot.state().write_resumed();

@@ -1,4 +1,4 @@
-//! Which step of opening a connection failed, for the metrics.
+//! Counts the step at which opening a connection failed.
 
 use super::ConnectError;
 use crate::{

@@ -1,4 +1,4 @@
-//! Scripted resolvers, and listeners on loopback that accept connections or do not.
+//! Connects with scripted resolvers, to loopback listeners that do or do not accept.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -24,7 +24,7 @@ use crate::{dns::tests::ScriptedLookup, error_chain, tls};
 /// A time that only a broken test reaches.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Gives one result after another, and repeats the last one.
+/// A resolver that returns `results` in order and repeats the last one.
 fn resolver(results: Vec<Result<Vec<IpAddr>, ResolveError>>) -> Resolver<ScriptedLookup> {
     Resolver::with_lookup(ScriptedLookup::new(results))
 }
@@ -47,7 +47,7 @@ fn connector<L: Lookup>(
     Connector::new(&config, resolver, tls::trust_store(tls_config.clone()).unwrap().1)
 }
 
-/// A connector without TLS, to a name whose addresses are `results`.
+/// A connector without TLS, to a name that resolves to `results`.
 fn plaintext_connector(
     port: u16,
     timeout: Duration,
@@ -59,11 +59,11 @@ fn plaintext_connector(
 fn peer_ip(stream: MaybeTlsStream) -> IpAddr {
     match stream {
         MaybeTlsStream::Plain(stream) => stream.peer_addr().unwrap().ip(),
-        MaybeTlsStream::Tls(_) => panic!("TLS was not asked for"),
+        MaybeTlsStream::Tls(_) => panic!("unexpected TLS"),
     }
 }
 
-/// Listeners on one port of each of `addresses`.
+/// Listeners on all `addresses`, on the same port.
 async fn listeners<const N: usize>(addresses: [IpAddr; N], backlog: [u32; N]) -> ([TcpListener; N], u16) {
     'next_port: loop {
         let mut listeners = Vec::new();
@@ -81,7 +81,7 @@ async fn listeners<const N: usize>(addresses: [IpAddr; N], backlog: [u32; N]) ->
     }
 }
 
-/// Fills the short backlog of `listener`, so that it accepts no more connections while the returned ones are open.
+/// Fills the short backlog of `listener`. While the returned connections are open, it accepts no more.
 async fn fill_backlog(listener: &TcpListener) -> Vec<TcpStream> {
     let address = listener.local_addr().unwrap();
     let mut connections = Vec::new();
@@ -96,7 +96,7 @@ const A2: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 #[tokio::test]
-async fn g12_the_other_address_family_is_tried_beside_a_dead_one() {
+async fn g12_the_other_address_family_is_tried_in_parallel() {
     let ([dead, _alive], port) = listeners([V6, A1], [1, 128]).await;
     let _connections = fill_backlog(&dead).await;
     let started = Instant::now();
@@ -128,7 +128,7 @@ async fn j11_a_resolve_error_is_reported_and_recovers() {
     let connector =
         plaintext_connector(port, TEST_TIMEOUT, vec![Err(ResolveError::NoName), Ok(Vec::new()), Ok(vec![A1])]);
     let error = connector.connect().await.err().unwrap();
-    let expected = "the name cannot be resolved: NXDOMAIN: the name does not exist, or has no address";
+    let expected = "cannot resolve the host name: NXDOMAIN: the name does not exist, or has no address";
     assert_eq!(error_chain::one_line(&error), expected);
     assert!(connector.connect().await.is_err(), "no address at all");
     assert_eq!(peer_ip(connector.connect().await.unwrap().0), A1);
@@ -188,7 +188,7 @@ async fn j12_a_server_with_another_certificate_receives_nothing() {
 }
 
 #[test]
-fn a_host_that_no_certificate_can_name_has_no_server_name() {
+fn only_a_valid_host_has_a_server_name() {
     for valid in ["api.finicity.com", "localhost", "127.0.0.1", "[::1]", "::1"] {
         assert!(server_name(valid).is_some(), "{valid}");
     }

@@ -1,4 +1,4 @@
-//! Where the body of a response ends (RFC 9112, 6 and 7).
+//! Finds the end of a response body (RFC 9112, sections 6 and 7).
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::SizeHint;
@@ -7,14 +7,14 @@ use httparse::Status;
 use super::Error;
 use crate::message::framing::ChunkLine;
 
-/// The most bytes of the line of a chunk, of all extensions of the chunks of one body, and of its trailers, and the most trailers.
-/// Nobody uses any of them but to exhaust a reader.
+/// The maximum bytes of a chunk size line, of all chunk extensions of a body, and of its trailers, and the maximum number of trailers. Real
+/// servers use almost none of these; larger values only serve to exhaust the reader.
 const MAX_LINE_BYTES: usize = 4 * 1024;
 const MAX_EXTENSION_BYTES: usize = 16 * 1024;
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
 const MAX_TRAILERS: usize = 32;
 
-/// Finds the end of one body.
+/// Decodes one body.
 #[derive(Debug)]
 pub(super) struct Decoder {
     state: State,
@@ -24,44 +24,44 @@ pub(super) struct Decoder {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// The number of bytes left of it.
+    /// The number of bytes left in the body.
     Length(u64),
-    /// The line of a chunk comes next.
+    /// A chunk size line comes next.
     ChunkSize,
-    /// The number of bytes left of a chunk.
+    /// The number of bytes left in the chunk.
     Chunk(u64),
-    /// The end of a chunk's last line comes next.
+    /// The CRLF after a chunk's data comes next.
     ChunkEnd,
     /// The trailers come next.
     Trailers,
-    /// It ends when the connection does.
+    /// The body ends with the connection.
     UntilClose,
-    /// It has ended.
+    /// The body has ended.
     Done,
 }
 
 /// The result of decoding a part of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decoded {
-    /// A part of it.
+    /// A part of the body.
     Data(Bytes),
-    /// Nothing: it has ended.
+    /// The body has ended.
     End,
     /// More bytes are needed.
     NeedMore,
 }
 
 impl Decoder {
-    /// Of no body, or after one.
+    /// A decoder for an empty body.
     pub(super) const DONE: Self = Self::new(State::Done);
 
-    /// Of one that ends with its connection.
+    /// A decoder for a body that ends with its connection.
     pub(super) const UNTIL_CLOSE: Self = Self::new(State::UntilClose);
 
-    /// Of one in chunks.
+    /// A decoder for a chunked body.
     pub(super) const CHUNKED: Self = Self::new(State::ChunkSize);
 
-    /// Of one with so many bytes.
+    /// A decoder for a body of `bytes` bytes.
     pub(super) const fn length(bytes: u64) -> Self {
         Self::new(if bytes == 0 { State::Done } else { State::Length(bytes) })
     }
@@ -78,7 +78,7 @@ impl Decoder {
         self.state == State::UntilClose
     }
 
-    /// How much is left of it.
+    /// The size of the rest of the body.
     pub(super) fn size_hint(&self) -> SizeHint {
         match self.state {
             State::Done => SizeHint::with_exact(0),
@@ -87,11 +87,11 @@ impl Decoder {
         }
     }
 
-    /// Takes what comes next off the start of `bytes`.
+    /// Decodes and removes the next part from the start of `bytes`.
     ///
     /// # Errors
     ///
-    /// When chunks are malformed.
+    /// If a chunk or the trailers are malformed or too large.
     pub(super) fn decode(&mut self, bytes: &mut BytesMut) -> Result<Decoded, Error> {
         loop {
             if self.is_done() {
@@ -114,14 +114,14 @@ impl Decoder {
                     let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(MAX_LINE_BYTES)]) else {
                         return match bytes[0].is_ascii_hexdigit() {
                             true if bytes.len() < MAX_LINE_BYTES => Ok(Decoded::NeedMore),
-                            true => Err(Error::Invalid("the line of a chunk does not end")),
+                            true => Err(Error::Invalid("a chunk size line is too long")),
                             false => Err(MISSING_SIZE),
                         };
                     };
                     let ChunkLine { size, extensions, .. } = ChunkLine::parse(&bytes[..=end]).ok_or(MISSING_SIZE)?;
                     self.extension_bytes += extensions;
                     if self.extension_bytes > MAX_EXTENSION_BYTES {
-                        return Err(Error::Invalid("its chunks have too many extensions"));
+                        return Err(Error::Invalid("the chunk extensions are too long"));
                     }
                     bytes.advance(end + 1);
                     self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
@@ -143,9 +143,9 @@ impl Decoder {
     }
 }
 
-const MISSING_SIZE: Error = Error::Invalid("a chunk has no size");
+const MISSING_SIZE: Error = Error::Invalid("a chunk has no valid size");
 
-/// Where the trailers end that `bytes` begin with, of which nothing is kept. `None` when that has not come.
+/// The end of the trailers at the start of `bytes`, which are dropped. `None` if it has not arrived.
 fn trailers_end(bytes: &[u8]) -> Result<Option<usize>, Error> {
     if bytes.starts_with(b"\r\n") {
         return Ok(Some(2));
@@ -153,12 +153,12 @@ fn trailers_end(bytes: &[u8]) -> Result<Option<usize>, Error> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     match httparse::parse_headers(bytes, &mut fields).map_err(Error::Parse)? {
         Status::Complete((end, _)) if end < MAX_TRAILER_BYTES => {
-            // As in the lines of chunks, a CR is part of a line's end.
+            // As in chunk size lines, a line must end with CRLF.
             let mut line_feeds = memchr::memchr_iter(b'\n', &bytes[..end]);
             let have_crlf = line_feeds.all(|at| at > 0 && bytes[at - 1] == b'\r');
-            if have_crlf { Ok(Some(end)) } else { Err(Error::Invalid("the line of a trailer has no end")) }
+            if have_crlf { Ok(Some(end)) } else { Err(Error::Invalid("a trailer line does not end with CRLF")) }
         }
         Status::Partial if bytes.len() < MAX_TRAILER_BYTES => Ok(None),
-        _ => Err(Error::Invalid("its trailers do not end")),
+        _ => Err(Error::Invalid("the trailers are too long")),
     }
 }

@@ -1,4 +1,4 @@
-//! Message heads: writes those of requests, and reads those of responses.
+//! Message heads: writes request heads and parses response heads.
 
 use std::{io::Write as _, mem::MaybeUninit, time::Duration};
 
@@ -10,11 +10,11 @@ use hyper::ext::ReasonPhrase;
 use super::{Error, decoder::Decoder};
 use crate::message::fields::list;
 
-/// The largest head of an answer, and as much again for all informational ones before it; and the most header fields in one.
+/// The maximum size of a response head, and of all informational responses before it; and the maximum number of header fields.
 pub(super) const MAX_BYTES: usize = 64 * 1024;
 const MAX_FIELDS: usize = 128;
 
-/// How long the server keeps an idle connection open, which it says in the parameter `timeout`, in seconds (RFC 2068, 19.7.1.1).
+/// Its parameter `timeout` announces how long the server keeps an idle connection open, in seconds (RFC 2068, section 19.7.1.1).
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The start of every response.
@@ -29,11 +29,11 @@ pub(super) struct ResponseHead {
     pub(super) decoder: Decoder,
     /// The connection can be reused after the body.
     pub(super) keep_alive: bool,
-    /// How long the server keeps the connection open while it is idle, if it says so.
+    /// How long the server keeps an idle connection open, if announced.
     pub(super) keep_alive_timeout: Option<Duration>,
 }
 
-/// Writes the head of a request, and what it does not say of its body's framing.
+/// Writes the head of a request, with the header field `framing` if the head has none for its body.
 pub(super) fn write(Parts { method, uri, headers, .. }: &Parts, framing: Option<&'static str>) -> BytesMut {
     let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let mut head = BytesMut::with_capacity(fields + TYPICAL_BYTES);
@@ -41,7 +41,7 @@ pub(super) fn write(Parts { method, uri, headers, .. }: &Parts, framing: Option<
     head.put_u8(b' ');
     match uri.path_and_query().filter(|_| uri.authority().is_none()) {
         Some(target) => head.put_slice(target.as_str().as_bytes()),
-        None => write!((&mut head).writer(), "{uri}").expect("memory can be written to"),
+        None => write!((&mut head).writer(), "{uri}").expect("writing to memory does not fail"),
     }
     head.put_slice(b" HTTP/1.1\r\n");
     for (name, value) in headers {
@@ -55,8 +55,8 @@ pub(super) fn write(Parts { method, uri, headers, .. }: &Parts, framing: Option<
     head
 }
 
-/// Where the head ends that `bytes` begin with, of which the first `searched` were looked through in vain already: an answer that
-/// drips in is not looked at anew with each of its bytes. What is no answer at all ends at once.
+/// The end of the head at the start of `bytes`. The first `searched` bytes are known not to contain it, so that a slow response is not searched
+/// again with each of its bytes. For bytes that are not an HTTP response, returns their length immediately; parsing then fails.
 pub(super) fn end(bytes: &[u8], searched: usize) -> Option<usize> {
     let start = searched.saturating_sub(3);
     let line_starts = memchr::memchr_iter(b'\n', &bytes[start..]).map(|index| start + index + 1);
@@ -69,15 +69,15 @@ pub(super) fn end(bytes: &[u8], searched: usize) -> Option<usize> {
     if bytes[..known] == VERSION[..known] { end.next() } else { Some(bytes.len()) }
 }
 
-/// Parses `head`, which is the whole head of an answer to a request with `method`. `None` when it is informational (RFC 9110, 15.2):
-/// then another one comes.
+/// Parses `head`, a complete head of a response to a request with `method`. `None` if the response is informational
+/// (RFC 9110, section 15.2), so another one follows.
 ///
 /// # Errors
 ///
-/// When it is none, or one that cannot be believed.
+/// If the head is malformed or its framing is ambiguous.
 pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<ResponseHead>, Error> {
     if !head.starts_with(VERSION) {
-        // The parser would skip empty lines, and where they end depends on how much was read.
+        // The parser would skip leading empty lines, and where they end would depend on how much was read.
         return Err(Error::Parse(httparse::Error::Version));
     }
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -85,11 +85,11 @@ pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<ResponseHead
     let config = ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut parsed, head, &mut fields) {
         Ok(Status::Complete(length)) if length == head.len() => {}
-        Ok(_) => return Err(Error::Invalid("its head ends in more than one way")),
+        Ok(_) => return Err(Error::Invalid("the end of the head is ambiguous")),
         Err(error) => return Err(Error::Parse(error)),
     }
     let status =
-        parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Error::Invalid("its status is none"))?;
+        parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Error::Invalid("invalid status code"))?;
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(None);
     }
@@ -97,9 +97,9 @@ pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<ResponseHead
     let mut headers = HeaderMap::with_capacity(parsed.headers.len());
     for field in &*parsed.headers {
         let name =
-            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::Invalid("a field's name is none"))?;
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::Invalid("invalid header field name"))?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
-        headers.append(name, value.map_err(|_| Error::Invalid("a field's value is none"))?);
+        headers.append(name, value.map_err(|_| Error::Invalid("invalid header field value"))?);
     }
     let length = content_length(&mut headers)?;
     let (decoder, is_unambiguous) = framing(&headers, length, status, method, is_http_11)?;
@@ -117,7 +117,7 @@ pub(super) fn parse(head: &Bytes, method: &Method) -> Result<Option<ResponseHead
     Ok(Some(ResponseHead { response, decoder, keep_alive, keep_alive_timeout }))
 }
 
-/// How the body is framed (RFC 9112, 6.3), and whether that leaves no doubt about where the next answer begins.
+/// The decoder for the body (RFC 9112, section 6.3), and whether the start of the next response is unambiguous.
 fn framing(
     headers: &HeaderMap,
     length: Option<u64>,
@@ -134,16 +134,16 @@ fn framing(
         return Ok((Decoder::DONE, true));
     }
     if status == StatusCode::NO_CONTENT {
-        // A server that announces a body where there is none (RFC 9110, 8.6) may send it.
+        // A server that announces a body here, where none is allowed (RFC 9110, section 8.6), may send it.
         return Ok((Decoder::DONE, coding.is_none() && length.unwrap_or(0) == 0));
     }
     match (coding, length) {
         (Some(coding), length) => {
             let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
             if !is_http_11 || !is_chunked || codings.next().is_some() {
-                return Err(Error::Invalid("its transfer coding is not known"));
+                return Err(Error::Invalid("unsupported transfer coding"));
             }
-            // The chunks count; but a server that says both is one to be careful with.
+            // Transfer-Encoding overrides Content-Length, but do not reuse the connection of a server that sends both.
             Ok((Decoder::CHUNKED, length.is_none()))
         }
         (None, Some(length)) => Ok((Decoder::length(length), true)),
@@ -151,9 +151,9 @@ fn framing(
     }
 }
 
-/// What `Content-Length` says. It may be said more than once, and is not after this (RFC 9112, 6.3).
+/// Parses `Content-Length`, and merges repeated equal values into one (RFC 9112, section 6.3).
 fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
-    let invalid = Error::Invalid("its length is none");
+    let invalid = Error::Invalid("invalid Content-Length");
     let mut length = None;
     let mut count = 0;
     for value in list(headers, &header::CONTENT_LENGTH) {
@@ -173,7 +173,7 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Error> {
     Ok(length)
 }
 
-/// Whether the upstream keeps the connection open after the answer (RFC 9112, 9.3).
+/// Whether the upstream keeps the connection open after the response (RFC 9112, section 9.3).
 fn keeps_alive(headers: &HeaderMap, is_http_11: bool) -> bool {
     let mut keep_alive = is_http_11;
     for option in list(headers, &header::CONNECTION) {
@@ -185,13 +185,13 @@ fn keeps_alive(headers: &HeaderMap, is_http_11: bool) -> bool {
     keep_alive
 }
 
-/// The smallest `timeout` in `Keep-Alive`. One that is not a number of seconds is ignored.
+/// The smallest `timeout` in `Keep-Alive`. Values that are not a number of seconds are ignored.
 fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
     let seconds = list(headers, &KEEP_ALIVE).filter_map(|parameter| {
         let (name, value) = str::from_utf8(parameter).ok()?.split_once('=')?;
         let value = value.trim().trim_matches('"');
         let is_number = name.trim().eq_ignore_ascii_case("timeout") && value.bytes().all(|byte| byte.is_ascii_digit());
-        // What is too large a number is longer than anything is kept.
+        // A number that does not fit is longer than any connection is kept.
         Some(value).filter(|value| is_number && !value.is_empty()).map(|value| value.parse().unwrap_or(u64::MAX))
     });
     seconds.min().map(Duration::from_secs)

@@ -1,4 +1,4 @@
-//! Writes a request: its head, and its body as it comes.
+//! Writes a request: the head, then the body as it arrives.
 
 use std::{
     fmt::Write as _,
@@ -15,15 +15,15 @@ use tokio::io::AsyncWrite;
 use super::{Error, head};
 use crate::error_chain::BodyError;
 
-/// A request that is being sent, or has been.
+/// A request being sent.
 pub(super) struct RequestWriter<B> {
-    /// Written before `data`: the head, or the line of a chunk.
+    /// Written before `data`: the head, or a chunk size line.
     prefix: BytesMut,
     /// The next part of the body.
     data: Bytes,
     /// Written after `data`: the end of a chunk.
     suffix: &'static [u8],
-    /// The rest of the body; `None` when there is none.
+    /// The rest of the body, if any.
     body: Option<B>,
     framing: Framing,
     /// Nothing has been written to the connection.
@@ -41,13 +41,13 @@ enum Framing {
 }
 
 impl<B> RequestWriter<B> {
-    /// Nothing to send.
+    /// A writer without a request.
     pub(super) fn idle() -> Self {
         let (prefix, data) = Default::default();
         Self { prefix, data, suffix: b"", body: None, framing: Framing::Length(0), is_unsent: true, is_done: true }
     }
 
-    /// Whether everything was sent.
+    /// Whether the request has been sent completely.
     pub(super) fn is_done(&self) -> bool {
         self.is_done
     }
@@ -58,7 +58,7 @@ impl<B> RequestWriter<B> {
         self.prefix.capacity() == 0 && self.data.is_empty() && self.body.is_none()
     }
 
-    /// Whether certainly nothing was sent.
+    /// Whether no byte has been written.
     pub(super) fn is_unsent(&self) -> bool {
         self.is_unsent
     }
@@ -69,8 +69,8 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    /// The request with `head` and `body`. The body is framed as the head says; where that says nothing, in chunks, unless there is no
-    /// body.
+    /// Prepares the request with `head` and `body`. The framing follows the head; if the head declares none, a body that is not empty is
+    /// sent in chunks.
     pub(super) fn new(head: &Parts, body: B) -> Self {
         let is_empty = body.is_end_stream();
         let declared = framing(&head.headers);
@@ -80,18 +80,18 @@ where
             None => (Framing::Chunked, Some("transfer-encoding: chunked\r\n")),
         };
         let prefix = head::write(head, chunked);
-        // One that has ended may owe bytes, or its last chunk.
+        // An empty body may still owe announced bytes or its last chunk.
         let body = Some(body).filter(|_| !matches!(framing, Framing::Length(0)));
         Self { prefix, data: Bytes::new(), suffix: b"", body, framing, is_unsent: true, is_done: false }
     }
 
-    /// Sends what can be sent to `io`. Ready when everything was.
+    /// Sends as much as possible to `io`. Ready when everything has been sent and flushed.
     pub(super) fn poll(&mut self, io: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.is_done {
             return Poll::Ready(Ok(()));
         }
         loop {
-            // So that a head and a short body go together.
+            // Polled first, so that a head and a short body are written together.
             let next_data = self.poll_next_data(cx)?;
             if self.prefix.is_empty() && self.data.is_empty() && self.suffix.is_empty() {
                 ready!(Pin::new(&mut *io).poll_flush(cx)).map_err(Error::Io)?;
@@ -109,7 +109,7 @@ where
         }
     }
 
-    /// Asks for the next part of the body, if one is needed. Ready when there is one, or no more.
+    /// Polls for the next part of the body if one is needed. Ready when there is data, or the body has ended.
     fn poll_next_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while self.data.is_empty()
             && self.suffix.is_empty()
@@ -146,7 +146,7 @@ where
                 }
             }
             Framing::Chunked => {
-                write!(self.prefix, "{:x}\r\n", data.len()).expect("memory can be written to");
+                write!(self.prefix, "{:x}\r\n", data.len()).expect("writing to memory does not fail");
                 self.suffix = b"\r\n";
             }
         }
@@ -154,7 +154,7 @@ where
         Ok(())
     }
 
-    /// Drops the first `written` bytes of what is to be sent.
+    /// Drops the first `written` bytes of the pending data.
     fn advance(&mut self, mut written: usize) {
         let prefix_bytes = written.min(self.prefix.len());
         self.prefix.advance(prefix_bytes);
@@ -163,7 +163,7 @@ where
         self.data.advance(data_bytes);
         self.suffix = &self.suffix[written - data_bytes..];
         if self.prefix.is_empty() {
-            // A connection that waits for its answer needs no memory for what it has sent.
+            // A connection that waits for its response does not keep the memory of the sent head.
             self.prefix = BytesMut::new();
         }
         if self.data.is_empty() {
@@ -172,7 +172,7 @@ where
     }
 }
 
-/// What the head says of the body. The layers above see to it that it says one thing at the most, and one that is true.
+/// The framing that the head declares. The layers above ensure that it declares at most one, and the right one.
 fn framing(headers: &HeaderMap) -> Option<Framing> {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return Some(Framing::Chunked);

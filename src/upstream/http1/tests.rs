@@ -1,4 +1,4 @@
-//! Requests as they are written and answers as they are read, on streams that follow a script, and on pipes under paused time.
+//! Requests as written and responses as read, on scripted streams, and on pipes under paused time.
 
 mod against_hyper;
 mod both_directions;
@@ -20,21 +20,21 @@ use super::*;
 /// The body of a request.
 type TestBody = BoxBody<Bytes, BodyError>;
 
-/// How long a write may make no progress.
+/// The write stall timeout.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a stream ends after its pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamEnd {
-    /// With the end of its protocol.
+    /// A clean EOF.
     Clean,
-    /// Without the end that its protocol asks for, as TLS does without `close_notify`.
+    /// An error, as TLS reports a close without `close_notify`.
     Broken,
-    /// Not at all: it stays open.
+    /// The stream stays open.
     Open,
 }
 
-/// A stream that accepts every write, and then is read as some pieces.
+/// A stream that accepts every write. After the first write, reads return `pieces`.
 struct ScriptedStream {
     pieces: VecDeque<Bytes>,
     end: StreamEnd,
@@ -109,14 +109,14 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut Http1Connection<S, 
     connection.begin(&head, body);
 }
 
-/// The head of the response to the request that was begun on `connection`.
+/// The head of the response to the request in flight on `connection`.
 async fn head<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &mut Http1Connection<S, TestBody>,
 ) -> Result<Response<()>, Error> {
     poll_fn(|cx| connection.poll_response(cx)).await
 }
 
-/// The rest of the response.
+/// The body of the response.
 async fn body<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &mut Http1Connection<S, TestBody>,
 ) -> Result<Vec<u8>, Error> {
@@ -127,7 +127,7 @@ async fn body<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(body)
 }
 
-/// A response that was read to its end.
+/// A response that was read completely.
 #[derive(Debug, PartialEq, Eq)]
 struct ReceivedResponse {
     status: u16,
@@ -136,7 +136,7 @@ struct ReceivedResponse {
     is_reusable: bool,
 }
 
-/// Sends a request with `method` to `script`.
+/// Sends a request with `method` and reads the response from `script`.
 async fn exchange(method: Method, script: ScriptedStream) -> Result<ReceivedResponse, Error> {
     let mut connection = Http1Connection::new(script, WRITE_TIMEOUT);
     begin(&mut connection, request(method));
@@ -153,16 +153,16 @@ fn fields(headers: &http::HeaderMap) -> Vec<(String, Bytes)> {
     headers.iter().map(field).collect()
 }
 
-/// The result of a GET to which the peer sends `response` and closes the connection.
+/// The result of a GET for which the peer sends `response` and closes the connection.
 fn get(response: impl AsRef<[u8]>) -> Result<ReceivedResponse, Error> {
     receive(Method::GET, [Bytes::copy_from_slice(response.as_ref())], StreamEnd::Clean)
 }
 
-/// The result of a request with `method`, to which the peer sends `pieces`. It must not wait.
+/// The result of a request with `method` for which the peer sends `pieces`. Panics if it waits for more.
 fn receive(method: Method, pieces: impl IntoIterator<Item = Bytes>, end: StreamEnd) -> Result<ReceivedResponse, Error> {
     let mut exchange = Box::pin(exchange(method, ScriptedStream::new(pieces, end)));
     match exchange.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(received) => received,
-        Poll::Pending => panic!("it waits for more"),
+        Poll::Pending => panic!("the exchange waits for more bytes"),
     }
 }

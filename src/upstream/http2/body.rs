@@ -9,15 +9,15 @@ use http_body::SizeHint;
 
 use super::Error;
 
-/// The body of a response. Dropped before its end, its stream is reset.
+/// The body of a response. Dropping it before its end resets the stream.
 pub(in crate::upstream) struct RecvBody {
     stream: RecvStream,
-    /// How much is left of it, if `Content-Length` is present. h2 checks that it is true.
+    /// The size of the rest, if `Content-Length` is present. h2 verifies `Content-Length`.
     remaining: Option<u64>,
 }
 
 impl RecvBody {
-    /// The body of `response`, apart from its head.
+    /// Converts the body of `response`.
     pub(super) fn from_response(response: Response<RecvStream>) -> Response<Self> {
         let (head, stream) = response.into_parts();
         let content_length = || head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
@@ -29,7 +29,7 @@ impl RecvBody {
     pub(in crate::upstream) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         Poll::Ready(match ready!(self.stream.poll_data(cx)) {
             Some(Ok(data)) => {
-                // Only what has been passed on makes room for more. It fails when the stream has ended, and nothing more comes.
+                // Only data that was passed on frees capacity. This fails if the stream has ended, when it no longer matters.
                 let _ = self.stream.flow_control().release_capacity(data.len());
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(data.len() as u64));
                 Some(Ok(data))
@@ -40,12 +40,12 @@ impl RecvBody {
         })
     }
 
-    /// Whether nothing more comes.
+    /// Whether the body has ended.
     pub(in crate::upstream) fn is_end_stream(&self) -> bool {
         self.stream.is_end_stream()
     }
 
-    /// How much is left.
+    /// The size of the rest of the body.
     pub(in crate::upstream) fn size_hint(&self) -> SizeHint {
         self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -1,4 +1,4 @@
-//! Why a request over HTTP/2 failed, and what is known to have become of it.
+//! Why a request over HTTP/2 failed, and its disposition.
 
 use std::io;
 
@@ -6,33 +6,33 @@ use h2::Reason;
 
 use crate::{error_chain::BodyError, upstream::Disposition};
 
-/// Why a request brought no answer, or not all of one.
+/// Why a request has no response, or an incomplete one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The caller's body failed.
-    #[error("the request's body broke off")]
+    /// The client's body failed.
+    #[error("reading the request body failed")]
     Body(#[source] BodyError),
-    /// The stream, or the connection, was ended by one side or the other. What a server adds in words is not told.
+    /// Either side ended the stream or the connection. The server's debug data is not included.
     #[error("{}", describe(.0))]
     Http(#[source] h2::Error),
-    /// Each part of the answer can be read, and as a whole it must not be believed.
-    #[error("the answer is not valid HTTP: {0}")]
+    /// The response can be parsed, but violates the protocol.
+    #[error("the response is not valid HTTP: {0}")]
     Invalid(&'static str),
-    /// The stream was reset "without error" before the end of the answer (RFC 9113, 8.1); that is no end.
-    #[error("the upstream reset the body before its end")]
+    /// The stream was reset with `NO_ERROR` before the end of the response (RFC 9113, section 8.1), so the response is truncated.
+    #[error("the upstream reset the stream before the end of the response")]
     Reset,
-    /// The connection failed, or closed without a word.
+    /// The connection failed, or closed without GOAWAY.
     #[error("the connection failed")]
     Io(#[source] io::Error),
 }
 
 impl Error {
-    /// Whether the request's body is at fault, which comes from downstream.
+    /// Whether the error is in the request body, which comes from downstream.
     pub(in crate::upstream) fn is_downstream(&self) -> bool {
         matches!(self, Self::Body(_))
     }
 
-    /// Whether the upstream broke the HTTP protocol, so that our side ended the stream or the connection.
+    /// Whether the upstream violated the HTTP protocol, so the proxy ended the stream or the connection.
     pub(in crate::upstream) fn is_protocol(&self) -> bool {
         match self {
             Self::Invalid(_) => true,
@@ -41,8 +41,8 @@ impl Error {
         }
     }
 
-    /// Whether it is an error of the connection, which takes no further requests, and not of one stream (RFC 9113, 5.4). A server whose
-    /// answer must not be believed may go on with it, so that only the end of the connection ends it.
+    /// Whether this is a connection error, after which the connection takes no further requests, and not a stream error (RFC 9113, section 5.4).
+    /// A server that violates the protocol may continue to do so, so that counts as a connection error too.
     pub(super) fn is_connection_error(&self) -> bool {
         match self {
             Self::Body(_) | Self::Reset => false,
@@ -51,9 +51,9 @@ impl Error {
         }
     }
 
-    /// The disposition of a request that was sent and failed with this. A server says of a stream that it has not looked at it by refusing it,
-    /// or by a GOAWAY whose last stream is an earlier one (RFC 9113, 8.7): h2 ends only those streams with the server's GOAWAY.
-    /// `reused` says whether the connection has served before.
+    /// The disposition of a sent request that failed with this error. A server reports that it did not process a stream by `REFUSED_STREAM`, or
+    /// by a GOAWAY with an earlier last stream (RFC 9113, section 8.7); h2 ends only those streams with the server's GOAWAY.
+    /// `reused`: the connection has served a request before.
     pub(super) fn disposition(&self, reused: bool) -> Option<Disposition> {
         match self {
             Self::Http(error) => {
@@ -71,13 +71,13 @@ impl From<h2::Error> for Error {
         if !error.is_io() {
             return Self::Http(error);
         }
-        Self::Io(error.into_io().expect("it was just said to be one"))
+        Self::Io(error.into_io().expect("checked above"))
     }
 }
 
-/// Which side ended the stream or the connection, and the reason.
+/// Describes which side ended the stream or the connection, and the reason.
 fn describe(error: &h2::Error) -> String {
-    let ended_by = if error.is_remote() { "the upstream" } else { "this side" };
+    let ended_by = if error.is_remote() { "the upstream" } else { "the proxy" };
     let scope = if error.is_go_away() { "the connection" } else { "the stream" };
     error.reason().map_or_else(
         || "the request could not be sent".to_owned(),

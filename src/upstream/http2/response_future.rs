@@ -1,4 +1,4 @@
-//! A request on its stream.
+//! A request in flight on its stream.
 
 use std::{
     pin::Pin,
@@ -17,13 +17,13 @@ use crate::{error_chain::BodyError, upstream::Disposition};
 #[derive(Debug)]
 pub(in crate::upstream) struct Http2Failure {
     pub(in crate::upstream) error: Error,
-    /// What is known to have become of it, if anything is.
+    /// Whether the upstream can have processed the request, if known.
     pub(in crate::upstream) disposition: Option<Disposition>,
-    /// Whether it is an error of the connection, which takes no further requests, and not of one stream.
+    /// Whether this is a connection error, after which the connection takes no further requests, and not a stream error.
     pub(in crate::upstream) is_connection_error: bool,
 }
 
-/// A request in flight, until the head of its response has come.
+/// A request in flight. Completes with the head of the response.
 ///
 /// # Cancel safety
 ///
@@ -31,7 +31,7 @@ pub(in crate::upstream) struct Http2Failure {
 pub(in crate::upstream) struct Http2ResponseFuture<B> {
     /// The response, or why the request could not be sent.
     response: Result<ResponseFuture, Option<h2::Error>>,
-    /// Sends the rest of the request; `None` for most requests.
+    /// Sends the rest of the request. Most requests have none.
     send_body: Option<Box<SendBody<B>>>,
     /// The number of bytes of informational responses before the response.
     interim_bytes: usize,
@@ -71,18 +71,18 @@ where
         let response = match response {
             Ok(response) => response,
             Err(error) => {
-                let error = error.take().expect("polled after it was ready");
+                let error = error.take().expect("polled after completion");
                 return Poll::Ready(Err(failure(error.into(), Some(Disposition::NotSent { reused: *reused }))));
             }
         };
         if skip_interim(response, interim_bytes, cx).is_err() {
-            return Poll::Ready(Err(failure(Error::Invalid("too much comes before it"), None)));
+            return Poll::Ready(Err(failure(Error::Invalid("too many bytes of informational responses"), None)));
         }
         if let Poll::Ready(response) = Pin::new(response).poll(cx) {
             return Poll::Ready(match response {
                 Ok(response) => {
                     if let Some(send_body) = send_body.take() {
-                        // An answer that begins before all of its request has been sent; a caller may send all before it reads.
+                        // The response begins before the request has been fully sent. The client may read it only after its upload.
                         #[expect(
                             clippy::disallowed_methods,
                             reason = "a task of the worker's runtime; it ends with its stream"
@@ -109,17 +109,17 @@ where
     }
 }
 
-/// More informational responses than are skipped.
+/// The informational responses exceed [`INTERIM_LIMIT`].
 struct TooMuchInterim;
 
-/// Takes the informational responses that have come out of `response`, and adds their size to `interim_bytes`. h2 skips them by itself, as
-/// many as come.
+/// Drops the informational responses that have arrived, and adds their size to `interim_bytes`. h2 itself would skip any number of
+/// them.
 fn skip_interim(
     response: &mut ResponseFuture,
     interim_bytes: &mut usize,
     cx: &mut Context<'_>,
 ) -> Result<(), TooMuchInterim> {
-    // An error, and the end, are what the response itself is polled for.
+    // Polling `response` itself reports errors and the end.
     while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
         *interim_bytes += size(interim.headers());
         if *interim_bytes > INTERIM_LIMIT {
@@ -129,7 +129,7 @@ fn skip_interim(
     Ok(())
 }
 
-/// The size of a head with `fields` as HTTP/1.1 writes it.
+/// The size of a head with `fields` as encoded in HTTP/1.1.
 fn size(fields: &HeaderMap) -> usize {
     const EMPTY_HEAD: &str = "HTTP/1.1 100 \r\n\r\n";
     EMPTY_HEAD.len() + fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()

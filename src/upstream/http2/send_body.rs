@@ -1,4 +1,4 @@
-//! Sends the body of a request into its stream, within flow control.
+//! Sends the body of a request to its stream, within flow control.
 
 use std::{
     pin::Pin,
@@ -11,17 +11,17 @@ use http_body::Body;
 
 use crate::error_chain::BodyError;
 
-/// Sends the rest of a request. Ready when all of it is sent, or the stream is closed; the response says why then. Fails when the body
-/// fails; its stream is reset then, so that the server does not take it for complete.
+/// Sends the rest of a request. Ready when all of it has been sent, or the stream is closed; the response then reports the reason. Fails if
+/// the body fails; the stream is then reset, so that the server does not treat the request as complete.
 pub(super) struct SendBody<B> {
     stream: SendStream<Bytes>,
     body: B,
-    /// Data that waits for flow-control capacity, and whether it is the last.
+    /// Data waiting for flow-control capacity, and whether it is the last.
     pending: Option<(Bytes, bool)>,
 }
 
 impl<B> SendBody<B> {
-    /// `body`, into `stream`.
+    /// Sends `body` to `stream`.
     pub(super) fn new(stream: SendStream<Bytes>, body: B) -> Self {
         Self { stream, body, pending: None }
     }
@@ -47,7 +47,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         loop {
-            // Whatever is waited for, a stream that was reset ends it.
+            // A reset ends this future, whatever it waits for.
             if this.stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
@@ -66,7 +66,7 @@ where
                     let data = frame.into_data().unwrap_or_default();
                     let last = this.body.is_end_stream();
                     if !data.is_empty() {
-                        // One byte, not all: what a stream claims, no other stream of the connection gets. h2 asks for the rest itself.
+                        // One byte, not all: other streams of the connection cannot use reserved capacity. h2 requests the rest itself.
                         this.stream.reserve_capacity(1);
                         this.pending = Some((data, last));
                         continue;
@@ -80,7 +80,7 @@ where
                 None => true,
             };
             if is_last {
-                // For nothing no leave is needed, and none would come. It fails when the stream has ended already.
+                // An empty frame needs no capacity, and reserving none would never complete. This fails if the stream has already ended.
                 let _ = this.stream.send_data(Bytes::new(), true);
                 return Poll::Ready(Ok(()));
             }

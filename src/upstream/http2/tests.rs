@@ -1,4 +1,4 @@
-//! Against servers on h2, and one that only reads, in memory and under paused time.
+//! Requests to h2 servers and to one that only reads, in memory and under paused time.
 
 use std::{
     future::poll_fn,
@@ -39,7 +39,7 @@ fn full(bytes: impl Into<Bytes>) -> TestBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-/// A body of the data that is sent to the sender.
+/// A body of the data sent to the sender.
 fn channel() -> (http_body_util::channel::Sender<Bytes, BodyError>, TestBody) {
     let (sender, body) = Channel::new(1);
     (sender, body.boxed())
@@ -53,14 +53,14 @@ fn get() -> Request<TestBody> {
     Request::get("https://api.finicity.com/x").body(empty()).unwrap()
 }
 
-/// The close reasons that `metrics` has counted.
+/// The close reasons counted in `metrics`.
 fn closed_metrics(metrics: &Metrics) -> String {
     let text = metrics.render();
     let lines = text.lines().filter(|line| line.starts_with("finicity_proxy_upstream_connections_closed_total"));
     lines.filter(|line| !line.ends_with(" 0")).map(|line| line.split_once('{').unwrap().1).collect()
 }
 
-/// A connection to a server made by `builder`, which serves requests with `handler`.
+/// A connection to a server from `builder` that calls `handler` for each request.
 async fn connection_to<F>(
     builder: server::Builder,
     handler: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + 'static,
@@ -97,7 +97,7 @@ fn head() -> Response<()> {
     Response::new(())
 }
 
-/// All of a request's body, or why it ended.
+/// The complete request body, or the error that ended it.
 async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut read = Vec::new();
     while let Some(part) = body.data().await {
@@ -108,7 +108,7 @@ async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     Ok(read)
 }
 
-/// All of a response's body, or why it ended.
+/// The complete response body, or the error that ended it.
 async fn read_response(mut response: Response<RecvBody>) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     while let Some(part) = poll_fn(|cx| response.body_mut().poll_data(cx)).await {
@@ -137,7 +137,7 @@ async fn a_body_follows_flow_control_and_arrives_complete() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_in_parts_is_sent_in_parts_and_ends_with_the_last() {
+async fn a_body_is_sent_in_parts_and_ends_with_the_last() {
     let (connection, _) = connection(echo).await;
     let (mut parts, body) = channel();
     let response = tokio::spawn(connection.send(post(body), REUSED));
@@ -149,7 +149,7 @@ async fn a_body_in_parts_is_sent_in_parts_and_ends_with_the_last() {
     assert_eq!(read_response(response.await.unwrap().unwrap()).await.unwrap(), b"abc");
 }
 
-/// A body of these parts, in reverse order, that reports its end with the last one.
+/// A body of these parts, in reverse order. It reports its end together with the last part.
 struct KnownPartsBody(Vec<&'static str>);
 
 impl Body for KnownPartsBody {
@@ -171,7 +171,7 @@ async fn an_exhausted_window_does_not_delay_the_end_of_a_body() {
         let mut builder = server::Builder::new();
         builder.initial_window_size(3);
         let (connection, _) = connection_to(builder, async |mut request: Request<RecvStream>, mut respond| {
-            // Nothing more may be sent before all of it has been taken.
+            // The window stays exhausted until the whole body has been read.
             let mut body = Vec::new();
             while let Some(part) = request.body_mut().data().await {
                 body.extend_from_slice(&part.unwrap());
@@ -181,7 +181,7 @@ async fn an_exhausted_window_does_not_delay_the_end_of_a_body() {
         })
         .await;
         let request = Request::post("https://api.finicity.com/x").body(KnownPartsBody(parts.to_vec())).unwrap();
-        timeout(SECOND, connection.send(request, REUSED)).await.expect("it ends").unwrap();
+        timeout(SECOND, connection.send(request, REUSED)).await.expect("the request completes").unwrap();
     }
 }
 
@@ -200,12 +200,12 @@ async fn a22_a_failed_body_resets_the_stream() {
     let (mut parts, body) = channel();
     let response = tokio::spawn(connection.send(post(body), REUSED));
     parts.send_data(Bytes::from("abc")).await.unwrap();
-    parts.abort("the caller has gone".into());
+    parts.abort("the client disconnected".into());
     let Http2Failure { error, disposition, is_connection_error } = response.await.unwrap().err().unwrap();
     assert!(error.is_downstream(), "{error:?}");
     assert_eq!((disposition, is_connection_error), (None, false));
     assert_eq!(received.await.unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
-    assert!(connection.is_usable(), "that is no fault of the connection");
+    assert!(connection.is_usable(), "not a connection error");
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +214,7 @@ async fn g07_a_dropped_request_or_response_resets_its_stream() {
     let (connection, _) = connection(move |_, mut respond| {
         let sender = sender.clone();
         async move {
-            // Answers only those that are patient.
+            // Responds only to requests that wait.
             let reset = timeout(SECOND, poll_fn(|cx| respond.poll_reset(cx))).await;
             if let Ok(reset) = reset {
                 return sender.send(reset.unwrap()).unwrap();
@@ -252,12 +252,12 @@ async fn a_response_can_complete_before_its_request() {
     assert_eq!(read_response(response).await.unwrap(), b"too large");
     parts.send_data(Bytes::from("the rest")).await.unwrap();
     drop(parts);
-    assert_eq!(received.recv().await.unwrap(), b"the rest", "the server has not said that it does not want it");
+    assert_eq!(received.recv().await.unwrap(), b"the rest", "the server did not reset the stream");
 }
 
 #[tokio::test(start_paused = true)]
 async fn informational_responses_are_skipped_up_to_a_limit() {
-    // As many as are skipped over HTTP/1.1: together 64 KiB there.
+    // The same limit as over HTTP/1.1: 64 KiB in total.
     const HINT_BYTES: usize = "HTTP/1.1 103 \r\nlink: \r\n\r\n".len() + 8192;
     for (hints, is_early, accepted) in [
         (0, false, true),
@@ -301,13 +301,13 @@ async fn sending_stops_when_the_server_resets_the_stream() {
     let response = connection.send(post(body), REUSED).await.unwrap();
     assert_eq!(read_response(response).await.unwrap(), b"enough");
     sleep(2 * SECOND).await;
-    assert!(parts.send_data(Bytes::from("more")).await.is_err(), "nobody takes it");
+    assert!(parts.send_data(Bytes::from("more")).await.is_err(), "the body was dropped");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_is_reset_before_its_end_fails() {
     for (reason, expected) in [
-        (Reason::NO_ERROR, "the upstream reset the body before its end"),
+        (Reason::NO_ERROR, "the upstream reset the stream before the end of the response"),
         (Reason::INTERNAL_ERROR, "the upstream ended the stream: unexpected internal error encountered"),
     ] {
         let (connection, _) = connection(move |_, mut respond: SendResponse<Bytes>| async move {
@@ -343,15 +343,15 @@ async fn the_body_must_match_content_length() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn capacity_is_the_maximum_of_concurrent_streams() {
+async fn capacity_follows_the_maximum_of_concurrent_streams() {
     for (announced, limit) in [(Some(3), 3), (Some(1000), MAX_STREAMS), (None, MAX_STREAMS)] {
         let mut server = server::Builder::new();
         if let Some(announced) = announced {
             server.max_concurrent_streams(announced);
         }
         let (connection, _) = connection_to(server, echo).await;
-        assert!(connection.has_capacity(MAX_STREAMS - 1), "it has said nothing yet");
-        // That is known with its first word.
+        assert!(connection.has_capacity(MAX_STREAMS - 1), "SETTINGS have not arrived yet");
+        // The limit is known after the first response.
         connection.send(get(), REUSED).await.unwrap();
         assert!(connection.has_capacity(limit - 1) && !connection.has_capacity(limit), "{announced:?}");
     }
@@ -371,7 +371,7 @@ async fn h04_a_closed_connection_rejects_requests_with_the_reason() {
     assert_eq!(
         (disposition, is_connection_error),
         (Some(Disposition::NoResponse), true),
-        "it may have been looked at: {error:?}"
+        "it may have been processed: {error:?}"
     );
     assert!(!connection.is_usable());
     let Http2Failure { error, disposition, is_connection_error } = connection.send(get(), REUSED).await.err().unwrap();
@@ -402,10 +402,10 @@ async fn a_dropped_connection_is_closed() {
     assert_eq!(closed_metrics(&metrics), "");
     drop(connection);
     sleep(SECOND).await;
-    assert_eq!(closed_metrics(&metrics), r#"reason="upstream"} 1"#, "nobody said why");
+    assert_eq!(closed_metrics(&metrics), r#"reason="upstream"} 1"#, "no reason was set");
 }
 
-/// Whether a connection with a request in flight is still open after `seconds`, where the peer runs `server`.
+/// Whether a connection with a request in flight is still open after `seconds`, if the peer runs `server`.
 async fn is_open_after<F>(seconds: u32, server: impl FnOnce(DuplexStream) -> F) -> bool
 where
     F: Future<Output = ()> + Send + 'static,
@@ -415,7 +415,7 @@ where
     let (connection, metrics) = begin(near).await;
     let result = timeout(seconds * SECOND, connection.send(get(), REUSED)).await;
     if let Ok(response) = &result {
-        let failure = response.as_ref().err().expect("nobody answers");
+        let failure = response.as_ref().err().expect("no server here responds");
         assert_eq!((failure.is_connection_error, closed_metrics(&metrics).as_str()), (true, r#"reason="failed"} 1"#));
     }
     result.is_err()
@@ -452,19 +452,19 @@ async fn only_send(mut stream: DuplexStream) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unanswered_ping_closes_the_connection() {
-    assert!(is_open_after(29, only_read).await, "20 s of silence, and 10 s for an answer");
+async fn a_ping_timeout_closes_the_connection() {
+    assert!(is_open_after(29, only_read).await, "20 s of silence, and 10 s for the response");
     assert!(!is_open_after(31, only_read).await);
     assert!(is_open_after(1000, only_pong).await);
-    assert!(is_open_after(1000, only_send).await, "who talks is not asked");
+    assert!(is_open_after(1000, only_send).await, "a server that sends is not pinged");
 }
 
 #[test]
-fn errors_contain_no_text_of_the_server() {
+fn errors_contain_no_text_from_the_server() {
     let error = Error::Io(io::Error::other("words"));
     assert_eq!(error.to_string(), "the connection failed");
     assert_eq!(
         Error::from(h2::Error::from(Reason::CANCEL)).to_string(),
-        "this side ended the stream: stream no longer needed"
+        "the proxy ended the stream: stream no longer needed"
     );
 }

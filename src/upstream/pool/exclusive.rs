@@ -1,4 +1,4 @@
-//! A connection over HTTP/1.1 of the pool.
+//! A pooled HTTP/1.1 connection.
 
 use std::{
     error::Error as StdError,
@@ -22,16 +22,16 @@ use crate::{
     },
 };
 
-/// How long before the upstream closes an idle connection it is last used: a request that is sent takes a while to get there, and one
-/// that arrives when the connection is closed is lost.
+/// The margin between the last reuse of an idle connection and its close by the upstream. A request takes time to arrive, and is lost if
+/// the connection is closed by then.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 
-/// A connection over HTTP/1.1, which belongs to one request at a time.
+/// An HTTP/1.1 connection, used by one request at a time.
 pub(crate) struct ExclusiveConnection<C: Connect, B> {
     pub(in crate::upstream) http1: Http1Connection<C::Stream, B>,
-    /// Its number in its pool.
+    /// The number in the pool.
     number: u64,
-    /// When it stops taking requests.
+    /// When the connection stops taking requests.
     expires_at: Instant,
     open_guard: OpenGuard,
     pool: Weak<Pool<C, B>>,
@@ -43,7 +43,7 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    /// `http1`, in `pool` as `number`, until `expires_at`.
+    /// Wraps `http1` for `pool`. It takes requests until `expires_at`.
     pub(super) fn new(
         http1: Http1Connection<C::Stream, B>,
         number: u64,
@@ -54,18 +54,18 @@ where
         Self { http1, number, expires_at, open_guard: OpenGuard(connection_metrics), pool }
     }
 
-    /// Its number in its pool: the one opened later has the larger one.
+    /// The number in the pool. Later connections have larger numbers.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// How long it may be idle: `pool_timeout`, unless the upstream closes it before.
+    /// How long the connection may be idle: `pool_timeout`, or less if the upstream announced an earlier close.
     fn idle_timeout(&self, pool_timeout: Duration) -> Duration {
         let announced = self.http1.keep_alive_timeout();
         announced.map_or(pool_timeout, |timeout| pool_timeout.min(timeout.saturating_sub(KEEP_ALIVE_MARGIN)))
     }
 
-    /// Its metrics.
+    /// The metrics of the connection.
     pub(in crate::upstream) fn connection_metrics(&self) -> &Arc<ConnectionMetrics> {
         &self.open_guard.0
     }
@@ -80,7 +80,7 @@ where
         self.connection_metrics().set_close_reason(reason);
     }
 
-    /// Whether it is reusable at `now`, when it may stay idle until `idle_until`. If not, sets the close reason. Registers `cx` for a
+    /// Whether the connection is reusable at `now`, given its idle deadline `idle_until`. If not, sets the close reason. Registers `cx` for a
     /// close by the peer.
     pub(super) fn check_reusable(&mut self, cx: &mut Context<'_>, now: Instant, idle_until: Instant) -> bool {
         let reason = match self.http1.poll_closed(cx) {
@@ -120,7 +120,7 @@ where
         let Some(pool) = self.pool.upgrade().filter(|_| self.http1.is_reusable()) else { return };
         let metrics = Arc::clone(&pool.metrics);
         pool.insert(|state, now| {
-            // From now on the reaper is woken when the peer closes it.
+            // From now on, the reaper is woken when the peer closes the connection.
             let reaper_waker = state.reaper_waker.as_ref().unwrap_or(Waker::noop());
             let mut reaper_cx = Context::from_waker(reaper_waker);
             let idle_until = now + self.idle_timeout(pool.idle_timeout);

@@ -1,4 +1,4 @@
-//! A connection over HTTP/2 of the pool.
+//! A pooled HTTP/2 connection.
 
 use std::sync::{Arc, Weak};
 
@@ -10,22 +10,22 @@ use crate::{
     upstream::{connect::Connect, http2::Http2Connection},
 };
 
-/// A connection over HTTP/2, which many requests use at a time, and the pool that it belongs to.
+/// An HTTP/2 connection, shared by concurrent requests.
 pub(crate) struct MultiplexedConnection<C: Connect, B> {
     pub(in crate::upstream) http2: Http2Connection,
-    /// Its number in its pool.
+    /// The number in the pool.
     number: u64,
     expires_at: Instant,
     pool: Weak<Pool<C, B>>,
 }
 
 impl<C: Connect, B> MultiplexedConnection<C, B> {
-    /// `http2`, in `pool` as `number`, until `expires_at`.
+    /// Wraps `http2` for `pool`. It takes requests until `expires_at`.
     pub(super) fn new(http2: Http2Connection, number: u64, expires_at: Instant, pool: Weak<Pool<C, B>>) -> Self {
         Self { http2, number, expires_at, pool }
     }
 
-    /// Its number in its pool: the one opened later has the larger one.
+    /// The number in the pool. Later connections have larger numbers.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -35,24 +35,24 @@ impl<C: Connect, B> MultiplexedConnection<C, B> {
         now < self.expires_at && self.http2.is_usable()
     }
 
-    /// Whether it can take one more request now.
+    /// Whether the connection has a free stream.
     pub(super) fn has_capacity(self: &Arc<Self>) -> bool {
         self.http2.has_capacity(self.active_requests())
     }
 
-    /// Sets the close reason if its age is over the maximum.
+    /// Sets the close reason if the connection has reached its maximum age.
     fn record_age(&self, now: Instant) {
         if now >= self.expires_at {
             self.http2.connection_metrics().set_close_reason(CloseReason::Age);
         }
     }
 
-    /// The number of requests on it. The pool's own reference is not one.
+    /// The number of requests in flight. The pool's own reference does not count.
     pub(super) fn active_requests(self: &Arc<Self>) -> usize {
         Arc::strong_count(self) - 1
     }
 
-    /// Whether it is reusable at `now`, when it may stay idle until `idle_until`. If not, sets the close reason.
+    /// Whether the connection is reusable at `now`, given its idle deadline `idle_until`. If not, sets the close reason.
     pub(super) fn check_reusable(self: &Arc<Self>, now: Instant, idle_until: Instant) -> bool {
         let is_idle = now >= idle_until && self.active_requests() == 0;
         let is_usable = self.is_usable(now);
@@ -64,7 +64,7 @@ impl<C: Connect, B> MultiplexedConnection<C, B> {
         is_usable && !is_idle
     }
 
-    /// Removes it from the pool: it has failed, and may still appear usable.
+    /// Removes the connection from the pool. It has failed, but may still appear usable.
     pub(crate) fn evict(self: &Arc<Self>) {
         if let Some(pool) = self.pool.upgrade() {
             pool.state().multiplexed.retain(|(multiplexed, _)| !Arc::ptr_eq(multiplexed, self));

@@ -184,7 +184,7 @@ fn check_and_serve_reject_an_unusable_listen_address() {
         ["missing/p.sock", "file", "file/p.sock"].map(|name| root.join(name).display().to_string());
     for (path, part) in [
         (&missing, "the directory does not exist"),
-        (&file, "there is a file that is no socket"),
+        (&file, "the file there is not a socket"),
         (&inside, "not a directory"),
         (&long, "choose a shorter one"),
     ] {

@@ -143,7 +143,7 @@ fn a_lost_request_stays_unknown_if_its_retry_is_not_sent() {
     let _closed = upstream.into_closed_port();
     client.read_response(false).unwrap().assert_executed(502, "upstream_unreachable", "unknown");
     let access = proxy.process.wait_for_line(|line| line.contains(r#""retried":true"#));
-    assert!(access.contains("connecting failed"), "{access}");
+    assert!(access.contains("TCP connect failed"), "{access}");
 }
 
 #[test]

@@ -227,7 +227,7 @@ fn each_removed_header_is_logged_once_by_a_known_name() {
         arriving(&proxy, &upstream, &names.map(str::to_owned));
     }
     arriving(&proxy, &upstream, &["traceparent".to_owned()]);
-    const MESSAGE: &str = "a header field of the caller was not forwarded; headers.forward lets one through";
+    const MESSAGE: &str = "caller's header field not forwarded; add its name to headers.forward to forward it";
     let is_last = |line: &str| line.contains(MESSAGE) && line.contains("traceparent");
     proxy.process.wait_for_line(is_last);
     let text = |value: &Value| value.as_str().unwrap().to_owned();

@@ -180,7 +180,7 @@ fn i08_accepting_pauses_while_no_file_descriptor_is_free() {
     let before = limit_files(Some(3));
 
     let mut waiting = request(&proxy, "/quick");
-    let line = proxy.process.wait_for_log("cannot accept connections: raise the limit of open files");
+    let line = proxy.process.wait_for_log("cannot accept connections: raise RLIMIT_NOFILE");
     assert_eq!((line["level"].as_str(), line["listener"].as_str()), (Some("ERROR"), Some("proxy")));
     assert_eq!(
         (open.get("/quick").status, admin.get("/api/status").status),

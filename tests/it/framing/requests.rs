@@ -131,14 +131,14 @@ fn an_error_for_an_exceeded_limit_names_the_limit() {
     let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
     let chunk = "x".repeat(1001);
     for (request, status, parts) in [
-        (get(&format!("/{}", "x".repeat(300)), ""), 414, &["limits.target_bytes, 300 bytes"][..]),
-        (get("/x", &"X-A: b\r\n".repeat(9)), 431, &["limits.headers, 9", "limits.header_bytes, 2000 bytes"]),
-        (get("/x", &format!("X-A: {}\r\n", "b".repeat(2000))), 431, &["limits.header_bytes, 2000 bytes"]),
-        (post("Content-Length: 1001", ""), 413, &["limits.body_bytes, 1000 bytes"]),
+        (get(&format!("/{}", "x".repeat(300)), ""), 414, &["limits.target_bytes (300 bytes)"][..]),
+        (get("/x", &"X-A: b\r\n".repeat(9)), 431, &["limits.headers (9 fields)", "limits.header_bytes (2000 bytes)"]),
+        (get("/x", &format!("X-A: {}\r\n", "b".repeat(2000))), 431, &["limits.header_bytes (2000 bytes)"]),
+        (post("Content-Length: 1001", ""), 413, &["limits.body_bytes (1000 bytes)"]),
         (
             post("Transfer-Encoding: chunked", &format!("3e9\r\n{chunk}\r\n0\r\n\r\n")),
             413,
-            &["limits.body_bytes, 1000 bytes"],
+            &["limits.body_bytes (1000 bytes)"],
         ),
     ] {
         let mut client = proxy.connect();
@@ -156,12 +156,12 @@ fn requests_hyper_cannot_parse_are_logged_and_counted() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
     for (target, detail) in [
-        ("/x?a=\"b\"", "has the character \" at offset 5; percent-encode it as %22."),
-        ("/x?a=<b>", "has the character < at offset 5; percent-encode it as %3C."),
-        ("/x>", "has the character > at offset 2; percent-encode it as %3E."),
-        ("/x`y?z", "has the character ` at offset 2; percent-encode it as %60."),
-        ("/x y", "has a space at offset 2; percent-encode it as %20."),
-        ("/x\u{1}", "has the byte 0x01 at offset 2; percent-encode it as %01."),
+        ("/x?a=\"b\"", "Invalid request target: character \" at offset 5; percent-encode it as %22."),
+        ("/x?a=<b>", "Invalid request target: character < at offset 5; percent-encode it as %3C."),
+        ("/x>", "Invalid request target: character > at offset 2; percent-encode it as %3E."),
+        ("/x`y?z", "Invalid request target: character ` at offset 2; percent-encode it as %60."),
+        ("/x y", "Invalid request target: space at offset 2; percent-encode it as %20."),
+        ("/x\u{1}", "Invalid request target: byte 0x01 at offset 2; percent-encode it as %01."),
     ] {
         // In one write, pipelined after another request, and byte by byte.
         for how in 0..3 {

@@ -22,12 +22,12 @@ async fn an_idle_connection_closes_for_idleness_or_age() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_with_an_abandoned_request_closes_as_unfinished() {
-    let (given_up, _) = client(Protocol::Http1, server_streams().1);
-    assert!(timeout(SECOND, get(&given_up)).await.is_err());
-    assert_eq!(connection_metrics(&given_up).await, r#""unfinished"} 1"#);
+    let (abandoned, _) = client(Protocol::Http1, server_streams().1);
+    assert!(timeout(SECOND, get(&abandoned)).await.is_err());
+    assert_eq!(connection_metrics(&abandoned).await, r#""unfinished"} 1"#);
 
     let (streams, collect) = server_streams();
-    let (half_taken, _) = client(Protocol::Http1, collect);
+    let (half_read, _) = client(Protocol::Http1, collect);
     let act = async {
         sleep(SECOND).await;
         let mut stream = streams.lock().unwrap().remove(0);
@@ -35,8 +35,8 @@ async fn a_connection_with_an_abandoned_request_closes_as_unfinished() {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nabc").await.unwrap();
         stream
     };
-    let (_, _end) = tokio::join!(async { drop(get(&half_taken).await.unwrap()) }, act);
-    assert_eq!(connection_metrics(&half_taken).await, r#""unfinished"} 1"#);
+    let (_, _end) = tokio::join!(async { drop(get(&half_read).await.unwrap()) }, act);
+    assert_eq!(connection_metrics(&half_read).await, r#""unfinished"} 1"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,8 +62,8 @@ async fn unsolicited_bytes_on_an_idle_connection_close_it_as_failed() {
             read_request(&mut stream).await;
             stream.write_all(OK).await.unwrap();
             sleep(SECOND).await;
-            stream.write_all(b"an answer that nobody asked for").await.unwrap();
-            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it must be closed");
+            stream.write_all(b"an unsolicited response").await.unwrap();
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "the connection must be closed");
         }));
     });
     fetch(&noisy).await;
@@ -92,7 +92,7 @@ async fn an_http2_connection_outlives_an_abandoned_stream() {
     let (shared, _) = client(Protocol::Http2, serve_http2);
     assert!(timeout(SECOND / 2, get(&shared)).await.is_err());
     fetch(&shared).await;
-    assert_eq!(connection_metrics(&shared).await, " 1", "one stream less, the same connection");
+    assert_eq!(connection_metrics(&shared).await, " 1", "the stream ends, the connection stays");
     sleep(31 * SECOND).await;
     assert_eq!(connection_metrics(&shared).await, r#""idle"} 1"#);
 }

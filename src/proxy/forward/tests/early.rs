@@ -1,4 +1,4 @@
-//! Answers that begin before their request has been sent.
+//! Responses that begin before the request body has been sent.
 
 use http_body_util::channel::{Channel, Sender};
 
@@ -6,7 +6,7 @@ use super::*;
 
 type ChannelBody = Channel<Bytes, io::Error>;
 
-/// Sends a request whose body the caller sends.
+/// Sends a request, and returns the sender of its body and the response.
 async fn post<F>(
     client: &Upstream<ChannelBody, MemoryConnector<F>>,
 ) -> (Sender<Bytes, io::Error>, Response<ResponseBody>)
@@ -19,11 +19,11 @@ where
     (sender, response)
 }
 
-/// A body that no buffer on the way has room for.
+/// A body that exceeds every buffer on the way.
 const PARTS: usize = 100;
 const PART: usize = 32 * 1024;
 
-/// Answers every request as soon as its head has come, with as much as its body has, and takes that body.
+/// Responds to every request as soon as its head has arrived, with a body of the same size, and reads the request body.
 fn respond_early(fields: &'static str) -> impl Fn(usize, DuplexStream) + Send + Sync {
     move |_, stream| {
         drop(tokio::spawn(async move {
@@ -54,7 +54,7 @@ fn respond_early(fields: &'static str) -> impl Fn(usize, DuplexStream) + Send + 
 const EARLY: [&str; 2] = ["transfer-encoding: chunked\r\n", "content-length: 3276800\r\n"];
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_takes_nothing_of_an_early_answer_before_it_has_sent_all_gets_all_of_it() {
+async fn a_client_can_send_its_body_before_reading_an_early_response() {
     for fields in EARLY {
         let (client, opened) = client_with_body(Protocol::Http1, respond_early(fields));
         for _ in 0..2 {
@@ -66,13 +66,13 @@ async fn a_caller_that_takes_nothing_of_an_early_answer_before_it_has_sent_all_g
             let body = response.into_body().collect().await.unwrap().to_bytes();
             assert!(body.len() == PARTS * PART && body.iter().all(|byte| *byte == b'a'));
         }
-        assert_eq!(opened.load(SeqCst), 1, "both sides have said everything");
+        assert_eq!(opened.load(SeqCst), 1, "both messages were complete");
         assert_eq!(connection_metrics(&client).await, " 1,_idle 1");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_answer_can_be_taken_before_its_request_has_been_sent() {
+async fn an_early_response_can_be_read_before_the_request_is_sent() {
     for fields in EARLY {
         let (client, _) = client_with_body(Protocol::Http1, respond_early(fields));
         let (sender, response) = post(&client).await;
@@ -84,7 +84,7 @@ async fn an_early_answer_can_be_taken_before_its_request_has_been_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_answer_ends_with_its_request_or_when_nobody_wants_it() {
+async fn an_early_response_ends_with_its_request_or_when_dropped() {
     for fields in EARLY {
         let (client, _) = client_with_body(Protocol::Http1, respond_early(fields));
         let (mut sender, response) = post(&client).await;

@@ -1,9 +1,9 @@
-//! HTTP/2, and requests that are sent over both protocols.
+//! HTTP/2, and requests that are resent over the other protocol.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn over_http2_a_crowd_shares_one_connection_from_the_start() {
+async fn over_http2_concurrent_requests_share_one_connection() {
     let (client, opened) = client(Protocol::Http2, serve_http2);
     let started = Instant::now();
     let crowd = (0..50).map(|_| {
@@ -16,15 +16,15 @@ async fn over_http2_a_crowd_shares_one_connection_from_the_start() {
     assert_eq!((opened.load(SeqCst), started.elapsed().as_secs()), (1, 1));
     sleep(31 * SECOND).await;
     fetch(&client).await;
-    assert_eq!(opened.load(SeqCst), 2, "it is not kept for ever either");
+    assert_eq!(opened.load(SeqCst), 2, "an idle connection is closed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_http2_a_request_may_take_longer_than_an_unused_connection_is_kept() {
+async fn over_http2_a_request_may_exceed_the_idle_timeout() {
     let (client, opened) = client(Protocol::Http2, |_, stream| serve_http2_after(100 * SECOND, stream));
-    // Time that is paused stands still while anything is busy, so this hangs when whoever looks after the connection is.
+    // Paused time does not advance while a task is busy, so this hangs if the task of the connection spins.
     assert_eq!(fetch(&client).await, "ok");
-    assert_eq!(connection_metrics(&client).await, " 1", "it has just been used");
+    assert_eq!(connection_metrics(&client).await, " 1", "the idle time starts after the response");
     fetch(&client).await;
     assert_eq!(opened.load(SeqCst), 1);
     sleep(61 * SECOND).await;
@@ -32,7 +32,7 @@ async fn over_http2_a_request_may_take_longer_than_an_unused_connection_is_kept(
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_http2_what_the_server_does_not_take_at_the_same_time_goes_over_further_connections_that_are_kept() {
+async fn over_http2_requests_beyond_the_stream_limit_open_connections() {
     let (client, opened) = client(Protocol::Http2, |_, stream| {
         let mut two = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         two.max_concurrent_streams(2);
@@ -42,7 +42,7 @@ async fn over_http2_what_the_server_does_not_take_at_the_same_time_goes_over_fur
         });
         tokio::spawn(two.serve_connection(TokioIo::new(stream), service));
     });
-    assert_eq!(fetch(&client).await, "ok", "what the server takes is known from then on");
+    assert_eq!(fetch(&client).await, "ok", "the stream limit of the server is known after the first request");
     for _ in 0..3 {
         let started = Instant::now();
         let crowd = (0..5).map(|_| {
@@ -52,17 +52,17 @@ async fn over_http2_what_the_server_does_not_take_at_the_same_time_goes_over_fur
         for fetched in crowd.collect::<Vec<_>>() {
             assert_eq!(fetched.await.unwrap(), "ok");
         }
-        assert_eq!((opened.load(SeqCst), started.elapsed().as_secs()), (3, 1), "nobody waits for another");
+        assert_eq!((opened.load(SeqCst), started.elapsed().as_secs()), (3, 1), "no request waits for another");
     }
     for _ in 0..40 {
         fetch(&client).await;
         sleep(SECOND).await;
     }
-    assert_eq!(connection_metrics(&client).await, r#" 1,"idle"} 2"#, "those beyond what is needed are closed");
+    assert_eq!(connection_metrics(&client).await, r#" 1,"idle"} 2"#, "superfluous connections are closed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
+async fn a_resend_can_use_the_other_protocol() {
     type Serve = Box<dyn Fn(usize, DuplexStream) + Send + Sync>;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let recorder = Arc::clone(&seen);
@@ -90,15 +90,15 @@ async fn a_request_that_is_sent_again_may_go_over_the_other_protocol() {
     let (over_http2, _) = client(Protocol::Http2, over_http2);
     const OVER_HTTP1: &str = "PUT /x?y HTTP/1.1\r\na: b\r\ncontent-length: 0\r\nhost: api.finicity.com\r\n\r\n";
     const OVER_HTTP2: &str = "PUT https://api.finicity.com/x?y\r\na: b\r\ncontent-length: 0\r\n";
-    for (tries, expected) in
+    for (attempts, expected) in
         [([&over_http1, &over_http2], [OVER_HTTP1, OVER_HTTP2]), ([&over_http2, &over_http1], [OVER_HTTP2, OVER_HTTP1])]
     {
         let request = Request::put("/x?y").header("a", "b").header("content-length", "0").body(Empty::new()).unwrap();
         let mut request = ReplayBuffer::wrap(request, Bytes::new(), 0);
         let buffer = request.body().buffer();
-        for client in tries {
+        for client in attempts {
             client.clone().call(exchange(request)).await.unwrap().into_body().collect().await.unwrap();
-            request = buffer.resend().expect("it was sent, and can be sent again");
+            request = buffer.resend().expect("the request was sent and can be resent");
         }
         assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
     }

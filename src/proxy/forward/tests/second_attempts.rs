@@ -2,8 +2,7 @@
 
 use super::*;
 
-/// Sends `attempts` attempts of one request, each after the first for the reason that `mark` records, and returns the number of
-/// connections opened after each attempt.
+/// Sends one request `attempts` times; `mark` records the reason of each resend. Returns the number of connections opened after each attempt.
 async fn attempt<F>(
     client: &Upstream<Empty<Bytes>, MemoryConnector<F>>,
     opened: &AtomicUsize,
@@ -41,12 +40,12 @@ async fn a_second_attempt_over_http1_uses_a_fresh_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_attempt_over_http2_avoids_the_connection_of_the_first() {
+async fn a_second_attempt_over_http2_uses_another_connection() {
     for mark in [Record::set_retried, Record::set_replayed] {
         let (client, opened) = client(Protocol::Http2, serve_http2);
-        assert_eq!(attempt(&client, &opened, mark, 3).await, [1, 2, 3], "a third avoids both");
+        assert_eq!(attempt(&client, &opened, mark, 3).await, [1, 2, 3], "a third attempt avoids both connections");
         fetch(&client).await;
-        assert_eq!(opened.load(SeqCst), 3, "a first attempt uses any");
+        assert_eq!(opened.load(SeqCst), 3, "a first attempt uses any connection");
     }
 }
 

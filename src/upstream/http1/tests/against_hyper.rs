@@ -1,28 +1,28 @@
-//! A second opinion: what is accepted here as a whole answer, hyper's client connection accepts too, and sees the same in it. It may
-//! accept more.
+//! Comparison with hyper: hyper's client accepts each response that is accepted as complete here, with the same content. hyper may accept
+//! more.
 
 use hyper_util::rt::TokioIo;
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
 
-/// What hyper reads as the response to a request with `method`.
+/// The response to a request with `method`, as hyper reads it.
 async fn hyper(method: Method, script: ScriptedStream) -> hyper::Result<ReceivedResponse> {
     let mut builder = hyper::client::conn::http1::Builder::new();
     builder.max_buf_size(head::MAX_BYTES).max_headers(128);
     let (mut sender, connection) = builder.handshake::<_, TestBody>(TokioIo::new(script)).await?;
     let driving = tokio::spawn(connection);
-    let answered = async {
+    let exchange = async {
         let (head, body) = sender.send_request(request(method)).await?.into_parts();
         let body = body.collect().await?.to_bytes().to_vec();
         Ok(ReceivedResponse { status: head.status.as_u16(), fields: fields(&head.headers), body, is_reusable: false })
     };
-    let answered = answered.await;
+    let received = exchange.await;
     driving.abort();
-    answered
+    received
 }
 
-/// Responses of parts that may be malformed.
+/// Responses composed of parts that may be malformed.
 fn responses() -> impl Strategy<Value = Vec<u8>> {
     let pick = |from: &'static [&'static str]| proptest::sample::select(from).prop_map(str::to_owned);
     let informational =
@@ -84,7 +84,7 @@ fn responses() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(a, b, c, d, e, f)| [a, b, c, d, e, f].concat().into_bytes())
 }
 
-/// How a response is changed.
+/// A mutation of a response.
 #[derive(Clone, Debug)]
 enum Change {
     Put(Index, u8),
@@ -120,7 +120,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
     prop_oneof![1 => Just(Vec::new()), 3 => prop::collection::vec(change, 1..4)]
 }
 
-/// `bytes`, cut at these offsets.
+/// `bytes`, split at `cuts`.
 fn pieces(bytes: &[u8], cuts: &[Index]) -> Vec<Bytes> {
     let mut offsets: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     offsets.extend([0, bytes.len()]);
@@ -129,7 +129,7 @@ fn pieces(bytes: &[u8], cuts: &[Index]) -> Vec<Bytes> {
     offsets.windows(2).map(|ends| Bytes::copy_from_slice(&bytes[ends[0]..ends[1]])).collect()
 }
 
-/// All fields but `Content-Length`, of which two equal ones become one here.
+/// All fields except `Content-Length`, because equal ones are merged here but not by hyper.
 fn fields_without_length(received: &ReceivedResponse) -> Vec<&(String, Bytes)> {
     received.fields.iter().filter(|(name, _)| name != "content-length").collect()
 }
@@ -152,11 +152,11 @@ proptest! {
             received.as_ref().map(|received| (received.status, received.fields.clone(), received.body.clone()))
         };
         let whole = receive(method.clone(), pieces(&response, &[]), StreamEnd::Clean).ok();
-        prop_assert_eq!(message_of(&ours), message_of(&whole), "cut in another way");
+        prop_assert_eq!(message_of(&ours), message_of(&whole), "the result depends on the split");
         let Some(ours) = ours else { return Ok(()) };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let theirs = runtime.block_on(hyper(method, ScriptedStream::new(cut, StreamEnd::Clean)));
-        let theirs = theirs.map_err(|error| TestCaseError::fail(format!("hyper refuses {ours:?}: {error:?}")))?;
+        let theirs = theirs.map_err(|error| TestCaseError::fail(format!("hyper rejects {ours:?}: {error:?}")))?;
         prop_assert_eq!((ours.status, &ours.body), (theirs.status, &theirs.body));
         prop_assert_eq!(fields_without_length(&ours), fields_without_length(&theirs));
     }

@@ -1,4 +1,4 @@
-//! Chunked bodies of requests and of responses: the same bytes end at the same place, or are malformed, in both directions.
+//! Chunked bodies of requests and responses: in both directions, the same bytes end at the same offset or are malformed.
 
 use bytes::BytesMut;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use crate::{
     upstream::http1::decoder::{Decoded, Decoder},
 };
 
-/// Where a request's body ends, in bytes of `body`. `None` where it is malformed or goes on.
+/// The end of a request body, as an offset in `body`. `None` if it is malformed or incomplete.
 fn end_in_request(body: &[u8]) -> Option<usize> {
     let mut framer = MessageFramer::new(HeadLimits { target_bytes: 100, header_bytes: 1000, headers: 5 });
     framer.consume(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").expect("the head is well-formed");
@@ -16,7 +16,7 @@ fn end_in_request(body: &[u8]) -> Option<usize> {
     body.iter().map_while(ends).position(|ends| ends).map(|at| at + 1)
 }
 
-/// The same of a response.
+/// The end of a response body, likewise.
 fn end_in_response(body: &[u8]) -> Option<usize> {
     let (mut decoder, mut bytes) = (Decoder::CHUNKED, BytesMut::from(body));
     loop {
@@ -28,8 +28,8 @@ fn end_in_response(body: &[u8]) -> Option<usize> {
     }
 }
 
-/// Whether a last chunk is followed by something else than the end of the body. Trailers are read by different rules in the two
-/// directions: responses' by httparse, and requests' as lines that are dropped.
+/// Whether the last chunk is followed by anything other than the end of the body. The two directions parse trailers differently: those of
+/// responses with httparse, those of requests as lines that are dropped.
 fn has_trailers(mut body: &[u8]) -> bool {
     loop {
         let Some(end) = body.windows(2).position(|pair| pair == b"\r\n") else { return false };
@@ -44,7 +44,7 @@ fn has_trailers(mut body: &[u8]) -> bool {
     }
 }
 
-/// Sizes, what can follow them, and line ends; most of them malformed.
+/// Chunk sizes, what may follow them, and line ends; mostly malformed.
 fn piece() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "0",

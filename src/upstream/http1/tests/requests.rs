@@ -1,4 +1,4 @@
-//! How requests are written, and what becomes of those that fail.
+//! How requests are written, and the disposition of those that fail.
 
 use http_body_util::{Full, channel::Channel};
 use tokio::{
@@ -15,7 +15,7 @@ fn full(bytes: &'static str) -> TestBody {
     Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed()
 }
 
-/// A body of these parts, each after a second, with a failure at its end where `fails` says so.
+/// A body of `parts`, each after a second. If `fails`, it ends with an error.
 fn parts(parts: &'static [&'static str], fails: bool) -> TestBody {
     let (mut sender, body) = Channel::<Bytes, io::Error>::new(1);
     tokio::spawn(async move {
@@ -32,7 +32,7 @@ fn parts(parts: &'static [&'static str], fails: bool) -> TestBody {
     body.map_err(BodyError::from).boxed()
 }
 
-/// What is written for a request, and the failure if it was not sent to its end.
+/// The bytes written for a request, and the error if it was not sent completely.
 async fn written(request: Request<TestBody>) -> (String, Option<Error>) {
     let (near, mut far) = duplex(16);
     let mut connection = Http1Connection::new(near, WRITE_TIMEOUT);
@@ -84,7 +84,7 @@ async fn a_head_is_written_unchanged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_is_framed_by_its_head_and_in_chunks_otherwise() {
+async fn a_body_is_framed_by_its_head_or_else_chunked() {
     const LENGTH: &[(&str, &str)] = &[("content-length", "8")];
     const CHUNKED: &[(&str, &str)] = &[("transfer-encoding", "chunked")];
     for (fields, body, expected) in [
@@ -142,7 +142,7 @@ async fn a_write_without_progress_times_out() {
     assert_eq!(started.elapsed(), WRITE_TIMEOUT);
 }
 
-/// A stream whose writes return what the function returns.
+/// A stream that calls a function for each write.
 struct ScriptedWrites<F>(F);
 
 impl<F> AsyncRead for ScriptedWrites<F> {
@@ -170,7 +170,7 @@ async fn a_write_of_zero_bytes_is_an_error() {
     let mut times = 0;
     let nothing = move |_: &[u8]| {
         times += 1;
-        assert!(times < 10, "it goes on for ever");
+        assert!(times < 10, "an endless loop");
         Ok(0)
     };
     let mut connection = Http1Connection::new(ScriptedWrites(nothing), WRITE_TIMEOUT);
@@ -178,7 +178,7 @@ async fn a_write_of_zero_bytes_is_an_error() {
     assert!(matches!(head(&mut connection).await, Err(Error::Io(error)) if error.kind() == io::ErrorKind::WriteZero));
 }
 
-/// A connection that has served one request, and its other end.
+/// A connection that has served one request, and its peer.
 async fn reused_connection() -> (Http1Connection<DuplexStream, TestBody>, DuplexStream) {
     let (near, mut far) = duplex(1024);
     let mut connection = Http1Connection::new(near, WRITE_TIMEOUT);
@@ -198,7 +198,7 @@ async fn read_request(far: &mut DuplexStream) {
     }
 }
 
-/// The disposition of the request that was begun on `connection`, which fails.
+/// The disposition of the request in flight on `connection`, which fails.
 async fn disposition(connection: &mut Http1Connection<DuplexStream, TestBody>, reused: bool) -> Option<Disposition> {
     let error = match head(connection).await {
         Err(error) => error,
@@ -223,7 +223,7 @@ async fn g01_a_request_on_a_closed_connection_is_not_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn g01_a_response_before_its_request_is_rejected() {
-    // What a server says that closes an idle connection, for one.
+    // As sent by some servers when they close an idle connection.
     let (mut connection, mut far) = reused_connection().await;
     far.write_all(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n").await.unwrap();
     drop(far);
@@ -266,7 +266,7 @@ async fn g04_a_request_whose_body_failed_has_no_disposition() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_can_come_while_its_request_is_being_sent() {
+async fn a_response_can_arrive_while_its_request_is_sent() {
     let (mut connection, mut far) = reused_connection().await;
     begin(&mut connection, post(&[], parts(&["012", "345"], false)));
     far.write_all(OK).await.unwrap();
@@ -322,7 +322,7 @@ async fn a_buffered_early_response_survives_a_failed_request() {
     head(&mut connection).await.unwrap();
     assert!(
         matches!(body(&mut connection).await, Err(Error::Body(_))),
-        "one that is not whole does not hide the failure"
+        "an incomplete response does not hide the failure"
     );
 }
 
@@ -363,7 +363,7 @@ async fn an_idle_connection_holds_no_memory_of_past_requests() {
         while connection.is_uploading() {
             poll_fn(|cx| connection.poll_upload(cx)).await;
         }
-        // As whoever takes it does, who does not ask for more where nothing is left.
+        // Like `UpstreamBody`, which does not poll again when nothing is left.
         while connection.size_hint().exact() != Some(0) && poll_fn(|cx| connection.poll_data(cx)).await.is_some() {}
         assert!(connection.is_reusable());
         assert!(!connection.incoming.try_reclaim(1), "memory for {} bytes", response.len());

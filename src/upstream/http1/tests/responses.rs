@@ -1,10 +1,10 @@
-//! How responses are read.
+//! How responses are parsed.
 
 use hyper::ext::ReasonPhrase;
 
 use super::*;
 
-/// A whole response with this end of the status line, these fields and this body.
+/// A complete response from the rest of its status line, its fields and its body.
 fn response(status: &str, fields: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{fields}\r\n{body}")
 }
@@ -52,7 +52,7 @@ fn http_1_0_keeps_alive_only_with_the_connection_option() {
 }
 
 #[test]
-fn some_responses_have_no_body_whatever_their_fields() {
+fn responses_without_body_ignore_framing_fields() {
     for (method, status, fields, is_reusable) in [
         (Method::HEAD, "200 OK", "content-length: 5\r\n", true),
         (Method::HEAD, "200 OK", "transfer-encoding: chunked\r\n", true),
@@ -243,7 +243,7 @@ fn a_truncated_response_is_never_complete() {
             let received = receive(Method::GET, [whole.slice(..at)], StreamEnd::Broken);
             assert!(matches!(&received, Err(Error::Io(_))), "{:?}: {received:?}", whole.slice(..at));
         }
-        // How the connection ends then is nobody's concern.
+        // After a complete response, how the connection ends does not matter.
         receive(Method::GET, [whole], StreamEnd::Broken).unwrap();
     }
     let until_end = Bytes::from(response("200 OK", "", "hello"));
@@ -278,7 +278,7 @@ fn a_head_has_limits() {
     let mut connection = Http1Connection::new(ScriptedStream::new(endless, StreamEnd::Open), WRITE_TIMEOUT);
     begin(&mut connection, request(Method::GET));
     let Poll::Ready(rejected) = connection.poll_response(&mut Context::from_waker(Waker::noop())) else {
-        panic!("it waits")
+        panic!("the exchange waits for more bytes")
     };
     assert!(rejected.unwrap_err().is_protocol());
     assert!(connection.incoming.len() < head::MAX_BYTES + LARGE_READ);
@@ -293,7 +293,7 @@ fn chunks_have_limits() {
         (extension(5000), false),
         (extension(1000).repeat(16), true),
         (extension(1000).repeat(17), false),
-        // Without extensions there may be any number of chunks, padded ones too.
+        // Without extensions, any number of chunks is accepted, even padded ones.
         ("0000001    \r\nx\r\n".repeat(10_000), true),
     ] {
         assert_eq!(get(format!("{CHUNKED}{chunks}0\r\n\r\n")).is_ok(), is_read, "{chunks:.20}");
