@@ -96,13 +96,13 @@ fn every_runbook_section_is_complete_and_has_a_rule() {
     let metrics = series();
     for section in runbook.split("\n## ").skip(1) {
         let (name, text) = section.split_once('\n').unwrap();
-        assert!(text.contains("See it: "), "{name} does not say how to see it");
+        assert!(text.contains("Check: "), "{name} does not say what to check");
         let last = text.trim_end().rsplit("\n\n").next().unwrap();
         let escalates = ["scalate", "vendor"].iter().any(|word| last.contains(word));
         assert!(escalates, "{name} does not end with when to escalate to the vendor: {last}");
         // The runbook omits the prefix of metrics, as docs/metrics.md does.
-        let see = text.split_once("See it: ").unwrap().1.split("\n\n").next().unwrap();
-        let words = see.split('`').skip(1).step_by(2).map(|code| code.split('{').next().unwrap());
+        let check = text.split_once("Check: ").unwrap().1.split("\n\n").next().unwrap();
+        let words = check.split('`').skip(1).step_by(2).map(|code| code.split('{').next().unwrap());
         for word in words.filter(|word| word.ends_with("_total") || word.ends_with("_seconds")) {
             let (whole, sum) = (format!("finicity_proxy_{word}"), format!("finicity_proxy_{word}_sum"));
             let known = [word, &whole, &sum].iter().any(|name| metrics.contains(*name));

@@ -109,7 +109,7 @@ fn make_calls(caller: &mut Caller) -> Vec<(String, Response)> {
 }
 
 /// Requests a token and rotates the secret, which [`CALLS`] cannot express.
-fn make_token_calls(sandbox: &Sandbox) -> Vec<(String, Response)> {
+fn make_token_requests(sandbox: &Sandbox) -> Vec<(String, Response)> {
     let mut client = sandbox.connect();
     let key = format!("Finicity-App-Key: {SANDBOX_APP_KEY}");
     let path = "/aggregation/v2/partners/authentication";
@@ -131,7 +131,7 @@ fn every_operation_and_status_matches_the_vendor_schema() {
     let sandbox = Sandbox::start(&[]);
     let mut caller = Caller::new(&sandbox, SANDBOX_ID);
     let mut responses = make_calls(&mut caller);
-    responses.extend(make_token_calls(&sandbox));
+    responses.extend(make_token_requests(&sandbox));
     let Some(description) = description() else { return };
     let operations: Vec<(String, Vec<String>)> =
         serde_json::from_str(&compare(&description, &["list".as_ref()])).unwrap();
