@@ -1,11 +1,11 @@
-//! The configuration: from what the operator and the container image wrote, in five sources, to what can run.
+//! The configuration: five sources, written by the operator and the container image, become one validated [`Config`].
 //!
-//! `sources` merges them into a [`Raw`]: text and numbers by key, each with its origin. `resolve` turns that into a [`Config`] of real
-//! types, and reports all problems at once. `config/default.toml` is the list of all keys, with their comments and defaults; the calls of
-//! `resolve` say what their values have to be. `definition` puts the two together, for `config explain` and the reference in `docs/`.
+//! `sources` merges them into a [`Raw`]: text and numbers by key, each with its origin. `resolve` converts it to a [`Config`] of real
+//! types, and reports all problems together. `config/default.toml` lists all keys with their descriptions and defaults; the calls in
+//! `resolve` define type and bounds of each value. `definition` combines the two for `config explain` and the reference in `docs/`.
 //!
-//! Deliberately absent: secrets, which go straight from their source to [`credentials`](mod@credentials), and, in errors, values of keys
-//! that may be secrets in the wrong place: an error repeats what [is plain](crate::secret::is_plain).
+//! Secrets are deliberately absent: they go straight from their source to [`credentials`](mod@credentials). An error message repeats a
+//! value only if it [is plain](crate::secret::is_plain), because a secret may have been set for the wrong key.
 
 mod command_line;
 mod environment;
@@ -39,10 +39,10 @@ use crate::{
     vendor::{catalogue::Catalogue, webhook::SigningKeys},
 };
 
-/// What can run.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The addresses.
+    /// Addresses to listen on.
     pub listen: Listen,
     /// Connections and workers.
     pub server: server::Config,
@@ -50,103 +50,103 @@ pub struct Config {
     pub proxy: proxy::Config,
     /// The token.
     pub token: token::Config,
-    /// Whom the upstream's certificate must come from.
+    /// Trusted CAs and pinned keys for the upstream's certificate.
     pub tls: tls::Config,
     /// Logs.
     pub log: logging::Config,
-    /// Reads the configuration again while the process runs.
+    /// Reloads the configuration at runtime.
     pub reloader: Reloader,
-    /// When the start has succeeded.
+    /// When the startup probe passes.
     pub startup: Startup,
-    /// How the process ends.
+    /// Shutdown timeouts.
     pub shutdown: Shutdown,
-    /// Where to read what the proxy authenticates with. Nothing has been read yet.
+    /// Source of the credentials. Nothing has been read from it yet.
     pub credentials: credentials::Config,
-    /// Where to read the secrets of webhooks, where they are not those of partner authentication.
+    /// Source of the webhook secrets, if they are not the partner secret.
     pub webhook_secrets: WebhookSecretSource,
-    /// Where rejections are remembered (`auth.state_dir`).
+    /// Directory for authentication attempts and rejections (`auth.state_dir`).
     pub state_dir: Option<PathBuf>,
-    /// Whether the credentials are those of the sandbox, whose rejections need not be remembered. Set by `demo`, not by a key.
+    /// Whether the credentials are those of the sandbox, so that rejections need not be persisted. Set by `demo`, not by a key.
     pub is_demo: bool,
-    /// The administrator's socket (`admin.socket`).
+    /// The admin socket (`admin.socket`).
     pub admin_socket: Option<AdminSocket>,
-    /// What the administrator's actions need on the port.
+    /// The token that actions on the admin port require.
     pub admin_token: Option<Secret<String>>,
 }
 
-/// When the start of the process has succeeded, and where it says why not.
+/// When the startup probe passes, and where the reason for a failure is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Startup {
-    /// Only when a token was obtained (`startup.require_token`).
+    /// Passes only after a token was obtained (`startup.require_token`).
     pub require_token: bool,
-    /// Not while the credentials are refused (`startup.fail_on_rejection`).
+    /// Fails while the credentials are rejected (`startup.fail_on_rejection`).
     pub fail_on_rejection: bool,
-    /// The file that gets the reason of that (`startup.termination_message`).
+    /// The file that receives the reason for a failure (`startup.termination_message`).
     pub termination_message: Option<PathBuf>,
-    /// The socket of the service manager that waits for it: `NOTIFY_SOCKET`, which is no key.
+    /// The service manager's socket (`NOTIFY_SOCKET`, not a key), which is notified of the start.
     pub notify_socket: Option<String>,
 }
 
-/// The administrator's socket.
+/// The admin socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminSocket {
-    /// Where it is.
+    /// Path of the socket.
     pub path: PathBuf,
-    /// Whether the container image chose that, so that the process runs without it where it cannot be made.
+    /// Whether the path is the container image's default. If so, the process runs without the socket when it cannot be created.
     pub is_optional: bool,
 }
 
-/// How the process ends.
+/// Shutdown timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shutdown {
-    /// How long new connections are still taken after a stop (`shutdown.drain_delay`).
+    /// How long new connections are accepted after a stop (`shutdown.drain_delay`).
     pub drain_delay: Duration,
-    /// How long requests in flight may take after that (`shutdown.drain_timeout`).
+    /// How long requests in flight may take after `drain_delay` (`shutdown.drain_timeout`).
     pub drain_timeout: Duration,
 }
 
-/// The addresses of a proxy with this configuration for its operators.
+/// Where operators reach a proxy with this configuration.
 #[derive(Clone, Debug)]
 pub struct OperatorEndpoints {
     /// Probes and metrics (`listen.ops`).
     pub ops: Vec<Address>,
-    /// The administrator (`listen.admin`) …
+    /// Admin port (`listen.admin`).
     pub admin: Vec<Address>,
-    /// … and the socket (`admin.socket`).
+    /// Admin socket (`admin.socket`).
     pub admin_socket: Option<PathBuf>,
 }
 
 /// The addresses to listen on.
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// Callers (`listen.proxy`).
+    /// Clients (`listen.proxy`).
     pub proxy: Vec<Address>,
-    /// Who may use those of them that are Unix sockets (`listen.socket_mode`, `listen.socket_uids`).
+    /// Who may connect to the Unix sockets in `proxy` (`listen.socket_mode`, `listen.socket_uids`).
     pub access: SocketAccess,
     /// Probes and metrics (`listen.ops`).
     pub ops: Vec<Address>,
-    /// The administrator (`listen.admin`).
+    /// Admin port (`listen.admin`).
     pub admin: Vec<Address>,
     /// The vendor's notifications (`webhook.listen`).
     pub webhook: Vec<Address>,
 }
 
-/// A configuration that cannot run.
+/// An invalid configuration.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{problems}")]
 pub struct InvalidConfig {
-    /// All that is wrong, but for the credentials, which have not been read.
+    /// All problems except those of the credentials, which have not been read.
     pub problems: Problems,
-    /// Where the credentials come from, where that is known, so that what is wrong with them can be reported together with the rest.
+    /// The source of the credentials, if its keys are valid, so that problems with the credentials can be reported too.
     pub credentials: Option<credentials::Config>,
 }
 
-/// Reads, merges and checks everything but the credentials, which are [loaded](credentials::load) afterwards, since that may need a
-/// network. From then on no output of this process shows the secrets that it found.
+/// Reads, merges and validates everything except the credentials, which are [loaded](credentials::load) later because that may need the
+/// network. Registers the secrets found with the scrubber, so that no output of this process shows them.
 ///
 /// # Errors
 ///
-/// All problems at once.
+/// All problems together.
 pub fn load(inputs: &Inputs) -> Result<Config, InvalidConfig> {
     let mut problems = Vec::new();
     let raw = sources::merge(inputs, &mut problems);
@@ -177,29 +177,28 @@ fn register_admin_token(admin_token: Option<&Secret<String>>) {
     scrubber().register("the admin token", values.collect());
 }
 
-/// The merged keys with their origins, valid or not.
+/// The merged keys with their origins. Values are not validated.
 ///
 /// # Errors
 ///
-/// What is wrong with the sources themselves: an unreadable file, an unknown key.
+/// Problems with the sources themselves: an unreadable file, an unknown key.
 pub fn load_raw(inputs: &Inputs) -> Result<Raw, Problems> {
     let (raw, problems) = all_keys(inputs);
     if problems.0.is_empty() { Ok(raw) } else { Err(problems) }
 }
 
-/// All keys with their origins, for `config --redacted`, and what is wrong with the sources themselves.
+/// All keys with their origins, for `config --redacted`, and problems with the sources themselves.
 pub fn all_keys(inputs: &Inputs) -> (Raw, Problems) {
     let mut problems = Vec::new();
     let raw = sources::merge(inputs, &mut problems);
     (raw, Problems(problems))
 }
 
-/// Reads what callers may call, and the catalogue of the API that this is about. Nothing else: no credential, and no other key's
-/// value.
+/// Reads only the policy, and returns it with the catalogue of the API that it applies to. Ignores credentials and all other keys.
 ///
 /// # Errors
 ///
-/// What is wrong with these keys, or with the sources themselves.
+/// Problems with these keys, or with the sources themselves.
 pub fn policy(inputs: &Inputs) -> Result<(&'static Catalogue, Policy), Problems> {
     let mut problems = Vec::new();
     let raw = sources::merge(inputs, &mut problems);
@@ -208,11 +207,11 @@ pub fn policy(inputs: &Inputs) -> Result<(&'static Catalogue, Policy), Problems>
     if problems.is_empty() { Ok((catalogue, policy)) } else { Err(Problems(problems)) }
 }
 
-/// Reads where credentials come from, and nothing else: no credential, and no other key's value.
+/// Reads only the source of the credentials. Ignores the credentials themselves and all other keys.
 ///
 /// # Errors
 ///
-/// What is wrong with these keys, or with the sources themselves.
+/// Problems with these keys, or with the sources themselves.
 pub fn credentials(inputs: &Inputs) -> Result<credentials::Config, Problems> {
     let mut problems = Vec::new();
     let raw = sources::merge(inputs, &mut problems);
@@ -222,11 +221,11 @@ pub fn credentials(inputs: &Inputs) -> Result<credentials::Config, Problems> {
     }
 }
 
-/// Reads the addresses for operators, and nothing else: no credential, and no other key's value.
+/// Reads only the addresses for operators. Ignores credentials and all other keys.
 ///
 /// # Errors
 ///
-/// What is wrong with these keys, or with the sources themselves.
+/// Problems with these keys, or with the sources themselves.
 pub fn operator_endpoints(inputs: &Inputs) -> Result<OperatorEndpoints, Problems> {
     let mut problems = Vec::new();
     let raw = sources::merge(inputs, &mut problems);
@@ -234,11 +233,11 @@ pub fn operator_endpoints(inputs: &Inputs) -> Result<OperatorEndpoints, Problems
     if problems.is_empty() { Ok(operator_endpoints) } else { Err(Problems(problems)) }
 }
 
-/// Reads what the administrator's actions need on the port, and nothing else. From then on no output of this process shows it.
+/// Reads only the admin token, and registers it with the scrubber, so that no output of this process shows it.
 ///
 /// # Errors
 ///
-/// When it is set and cannot be used.
+/// The token is set and malformed.
 pub fn admin_token(inputs: &Inputs) -> Result<Option<Secret<String>>, Problems> {
     let token = credentials::admin_token(inputs.environment.variables())
         .map_err(|problem| Problems(vec![Problem::other(error_chain::one_line(&problem))]))?;

@@ -1,4 +1,4 @@
-//! What operators see: logs and metrics. And what keeps secrets out of both.
+//! Logs and metrics, and the scrubber that keeps secrets out of both.
 
 mod access_log;
 pub mod level;
@@ -18,5 +18,5 @@ pub use metrics::{
 };
 pub use scrubber::Scrubber;
 
-/// The target of log lines about decisions that an auditor asks for: credentials, tokens, administrators.
+/// The target of audit log lines: decisions about credentials and tokens, and actions of administrators.
 pub const AUDIT: &str = "finicity_proxy::audit";

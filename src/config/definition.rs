@@ -1,7 +1,7 @@
-//! The definition of each key: what `config/default.toml` says of it, and what its [reader](super::reader) accepts.
+//! The definition of each key: its description from `config/default.toml`, and the values that its [reader](super::reader) accepts.
 //!
-//! A comment of `config/default.toml` belongs to the keys that follow it without a blank line. A line `# Example: name = value` in it is
-//! the example of that key; without one, the default is.
+//! A comment in `config/default.toml` describes the keys that follow it without a blank line. A line `# Example: name = value` in it is
+//! the example of that key; without one, the default is the example.
 
 use std::collections::BTreeMap;
 
@@ -12,41 +12,41 @@ use super::{
     sources::{self, DEFAULTS, literal, unknown_key},
 };
 
-/// How a line of a comment begins that holds an example.
+/// The start of a comment line that contains an example.
 const EXAMPLE: &str = "Example: ";
 
 /// One key.
 #[derive(Clone, Debug)]
 pub struct Definition {
-    /// Its sections and its name: `limits.queue`.
+    /// Sections and name: `limits.queue`.
     pub key: String,
-    /// What it is for, in one paragraph.
+    /// The description, in one paragraph.
     pub doc: String,
-    /// What its value has to be.
+    /// Type and bounds of the value.
     pub kind: Kind,
-    /// Its default, as TOML.
+    /// The default, as TOML.
     pub default: String,
-    /// A value, as TOML, where the default is none that could serve as an example.
+    /// An example value, as TOML. `None` if the default serves as the example.
     pub example: Option<String>,
 }
 
 impl Definition {
-    /// The variable that sets it.
+    /// The environment variable that sets the key.
     pub fn variable(&self) -> String {
         variable(&self.key)
     }
 }
 
-/// One key and its present value.
+/// One key and its current value.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// The key.
     pub definition: Definition,
-    /// Its value as TOML, without what may be a secret.
+    /// The value as TOML, with possible secrets redacted.
     pub value: String,
-    /// What set it.
+    /// The source that set the value.
     pub origin: String,
-    /// What is wrong with the value, and with the sources themselves.
+    /// Problems with the value and with the sources themselves.
     pub problems: Problems,
 }
 
@@ -56,7 +56,7 @@ pub fn definitions() -> Vec<Definition> {
     let mut kinds = resolve::kinds(&defaults);
     let mut definitions = Vec::new();
     for Comment { key, doc, example } in comments(DEFAULTS) {
-        // A test holds that every key is read, and that each has one comment.
+        // A test asserts that every key is read and has one comment.
         if let (Some(kind), Some(entry)) = (kinds.remove(key.as_str()), defaults.get(&key)) {
             definitions.push(Definition { doc, kind, default: literal(&entry.value), example, key });
         }
@@ -64,15 +64,15 @@ pub fn definitions() -> Vec<Definition> {
     definitions
 }
 
-/// The keys that `name` stands for: a key, its variable, or a section with all of its keys.
+/// The keys that `name` refers to. `name` is a key, its environment variable, or a section, which stands for all of its keys.
 ///
 /// # Errors
 ///
-/// Why there is none, and what was perhaps meant.
+/// A message that says why no key matches, with a suggestion if there is a similar one.
 pub fn find(name: &str) -> Result<Vec<Definition>, String> {
     let name = key_of_variable(name).unwrap_or_else(|| name.to_owned());
-    let is_meant = |key: &str| key.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    let (found, others): (Vec<_>, Vec<_>) = definitions().into_iter().partition(|one| is_meant(&one.key));
+    let matches = |key: &str| key.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let (found, others): (Vec<_>, Vec<_>) = definitions().into_iter().partition(|one| matches(&one.key));
     if found.is_empty() {
         Err(unknown_key(&name, &others.into_iter().map(|one| one.key).collect::<Vec<_>>()))
     } else {
@@ -80,13 +80,13 @@ pub fn find(name: &str) -> Result<Vec<Definition>, String> {
     }
 }
 
-/// `definition` with its value in `inputs`.
+/// Adds the value that `inputs` give to the key of `definition`.
 pub fn explain(inputs: &Inputs, definition: Definition) -> Explanation {
     let mut problems = Vec::new();
     let raw = sources::merge(inputs, &mut problems);
-    let mut of_values = Vec::new();
-    resolve::resolve(&raw, &inputs.environment, super::Reloader::default(), &mut of_values);
-    problems.extend(of_values.into_iter().filter(|problem| problem.key() == Some(&definition.key)));
+    let mut value_problems = Vec::new();
+    resolve::resolve(&raw, &inputs.environment, super::Reloader::default(), &mut value_problems);
+    problems.extend(value_problems.into_iter().filter(|problem| problem.key() == Some(&definition.key)));
     let (value, origin) = raw.get(&definition.key).map(|entry| (literal(&entry.value), entry.origin.clone())).unzip();
     Explanation {
         value: value.unwrap_or_default(),
@@ -96,24 +96,24 @@ pub fn explain(inputs: &Inputs, definition: Definition) -> Explanation {
     }
 }
 
-/// A configuration file with every key and its comment, in which no key is set.
+/// A configuration file with every key commented out, and its description.
 pub fn template() -> String {
     let is_key = |line: &str| key_name(line).is_some();
     let lines = DEFAULTS.lines().map(|line| if is_key(line) { format!("#{line}\n") } else { format!("{line}\n") });
     format!(
-        "# Remove the # before a key to set it. What stays as it is here keeps its default, also that of a later version.\n#\n{}",
+        "# Uncomment a key to set it. Keys that stay commented out use the default of the running version.\n#\n{}",
         lines.collect::<String>()
     )
 }
 
-/// What a comment says of a key.
+/// A key with its description and example.
 struct Comment {
     key: String,
     doc: String,
     example: Option<String>,
 }
 
-/// The keys of `toml` with the comments above them.
+/// The keys of `toml`, each with the comment above it.
 fn comments(toml: &str) -> Vec<Comment> {
     let mut comments = Vec::new();
     let (mut section, mut doc, mut examples) = ("", Vec::new(), BTreeMap::new());
@@ -139,7 +139,7 @@ fn comments(toml: &str) -> Vec<Comment> {
     comments
 }
 
-/// The name of the key that `line` sets.
+/// The name of the key that `line` sets, if it sets one.
 fn key_name(line: &str) -> Option<&str> {
     let (name, _) = line.split_once(" = ")?;
     name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_').then_some(name)

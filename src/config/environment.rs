@@ -1,4 +1,4 @@
-//! A snapshot of the environment, and which of its variables are ours.
+//! A snapshot of the environment, and the variables in it that configure the proxy.
 
 use std::{collections::BTreeMap, env, fmt};
 
@@ -6,34 +6,34 @@ use zeroize::Zeroize as _;
 
 use crate::{credentials, secret::Secret};
 
-/// What configuration keys begin with: `FINICITY__UPSTREAM__URL`.
+/// Prefix of variables that set configuration keys: `FINICITY__UPSTREAM__URL`.
 const KEY_PREFIX: &str = "FINICITY__";
 
-/// What the defaults of a container image begin with, of the same keys: `FINICITY_IMAGE__ADMIN__SOCKET`.
+/// Prefix of variables that set a container image's defaults for the same keys: `FINICITY_IMAGE__ADMIN__SOCKET`.
 const IMAGE_PREFIX: &str = "FINICITY_IMAGE__";
 
-/// The variable that names the configuration file when no flag does.
+/// The variable that names the configuration file if `--config` is not given.
 pub(super) const FILE_VARIABLE: &str = "FINICITY_CONFIG";
 
-/// What all our variables begin with. Kubernetes adds variables of its own under this prefix when a Service is called
-/// `finicity-…`, so one that is not known is not an error.
+/// Prefix of all our variables. Unknown variables with it are not errors, because Kubernetes adds some if a Service is named
+/// `finicity-…`.
 const PREFIX: &str = "FINICITY_";
 
-/// Parts of the prefix of which a slip leaves one whole.
+/// Parts of the prefix. A single typing error leaves at least one of them intact.
 const PREFIX_PARTS: [&str; 2] = ["FIN", "CITY"];
 
-/// How many letters are missing, added, exchanged or wrong in a name that was misspelt. Further ones are other names, such as those that
-/// Kubernetes makes of Services.
-const MAX_SLIPS: usize = 2;
+/// Maximum edit distance of a misspelt name: letters missing, added, swapped or wrong. A larger distance means an unrelated name, such as
+/// those that Kubernetes derives from Services.
+const MAX_EDITS: usize = 2;
 
-/// Longer than any of our names. The distance to a longer one takes long.
+/// Length that none of our names exceeds. The edit distance to longer names is slow to compute.
 const MAX_NAME_BYTES: usize = 100;
 
-/// The end of a variable that names a file with the value.
+/// Suffix of variables that name a file with the value.
 const FILE_SUFFIX: &str = "_FILE";
 
-/// The variables of the process, as they were at its start. Any of them may be a secret, so all of them are overwritten when this
-/// is dropped; the block of memory that the system hands to each process is not, which no safe code can write to.
+/// The variables of the process at startup. Any of them may be a secret, so dropping this overwrites all of them. The original memory
+/// block, which the system passes to each process, is not overwritten: safe code cannot write to it.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, Secret<String>>,
@@ -58,17 +58,17 @@ impl Environment {
         environment
     }
 
-    /// All variables whose values are text.
+    /// All variables with UTF-8 values.
     pub fn variables(&self) -> &BTreeMap<String, Secret<String>> {
         &self.variables
     }
 
-    /// Sets a variable, in the snapshot only.
+    /// Sets a variable in the snapshot only.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.variables.insert(name.to_owned(), Secret::new(value.into()));
     }
 
-    /// Removes a variable, from the snapshot only.
+    /// Removes a variable from the snapshot only.
     pub fn remove(&mut self, name: &str) {
         self.variables.remove(name);
     }
@@ -82,7 +82,7 @@ impl Environment {
         Self { variables: keys.map(|(name, value)| (name.clone(), value.clone())).collect(), not_unicode: Vec::new() }
     }
 
-    /// Our variables whose values are not UTF-8.
+    /// Names of our variables with values that are not UTF-8.
     pub(super) fn not_unicode(&self) -> impl Iterator<Item = &str> {
         self.not_unicode.iter().map(String::as_str).filter(|name| name.starts_with(PREFIX))
     }
@@ -92,7 +92,7 @@ impl Environment {
         self.keys_with_prefix(KEY_PREFIX)
     }
 
-    /// Key and value of every variable by which a container image sets a default of its own.
+    /// Key and value of every variable that sets a container image's default.
     pub(super) fn image_defaults(&self) -> impl Iterator<Item = (String, &str)> {
         self.keys_with_prefix(IMAGE_PREFIX)
     }
@@ -102,8 +102,8 @@ impl Environment {
         named.map(|(name, value)| (name.to_ascii_lowercase().replace("__", "."), value.expose().as_str()))
     }
 
-    /// Variables whose names differ by a slip from one that is read and not set, each with that name: [`FILE_VARIABLE`], those of
-    /// secrets, and those of `keys`.
+    /// Variables that are probably misspelt, each with the name that was probably meant: one that is read but not set. The names that are
+    /// read are [`FILE_VARIABLE`], those of secrets, and those of `keys`.
     pub(super) fn near_misses(&self, keys: &[String]) -> Vec<(&str, String)> {
         let secrets = credentials::variables().into_iter().flat_map(|name| [name.to_owned(), format!("{name}_FILE")]);
         let known: Vec<String> =
@@ -116,20 +116,20 @@ impl Environment {
         let misspelt: Vec<&str> = self.misspelt(keys).map(|(name, _)| name).collect();
         let near = |name: &str| {
             let name = name.to_ascii_uppercase();
-            // Most variables have no part of the prefix, and need no search.
+            // Most variables contain no part of the prefix, so this avoids the search.
             if !PREFIX_PARTS.iter().any(|part| name.contains(part)) {
                 return None;
             }
             let folded = name.replace("__", "_");
             let distance = |known: &String| strsim::damerau_levenshtein(&known.replace("__", "_"), &folded);
-            let close = known.iter().filter(|known| known.len().abs_diff(name.len()) <= MAX_SLIPS + 2);
-            let (slips, nearest) = close.map(|known| (distance(known), known)).min()?;
-            (slips <= MAX_SLIPS && !self.has_either_form(nearest)).then(|| nearest.clone())
+            let close = known.iter().filter(|known| known.len().abs_diff(name.len()) <= MAX_EDITS + 2);
+            let (edits, nearest) = close.map(|known| (distance(known), known)).min()?;
+            (edits <= MAX_EDITS && !self.has_either_form(nearest)).then(|| nearest.clone())
         };
         names.filter(|name| !misspelt.contains(name)).filter_map(|name| Some((name, near(name)?))).collect()
     }
 
-    /// Whether `name`, or the same with or without `_FILE`, is set.
+    /// Whether `name` is set, with or without `_FILE`.
     fn has_either_form(&self, name: &str) -> bool {
         let value = name.strip_suffix(FILE_SUFFIX).unwrap_or(name);
         [value.to_owned(), format!("{value}{FILE_SUFFIX}")]
@@ -137,7 +137,7 @@ impl Environment {
             .any(|name| self.variables.get(name).is_some_and(|value| !value.expose().is_empty()))
     }
 
-    /// Variables that would set one of `keys` if their parts were separated by two underscores, each with the right name.
+    /// Variables that separate the parts of one of `keys` with one underscore instead of two, each with the correct name.
     pub(super) fn misspelt<'a>(&'a self, keys: &'a [String]) -> impl Iterator<Item = (&'a str, String)> {
         let single = self.variables.keys().filter(|name| name.starts_with(PREFIX) && !name.starts_with(KEY_PREFIX));
         single.filter_map(|name| {
@@ -148,7 +148,7 @@ impl Environment {
     }
 }
 
-/// Names only: the values of some are secrets.
+/// Prints names only, because some values are secrets.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.variables.keys()).entries(&self.not_unicode).finish()
@@ -173,7 +173,7 @@ pub(super) fn key_of_variable(name: &str) -> Option<String> {
     Some(key.to_ascii_lowercase().replace("__", "."))
 }
 
-/// The variable by which an image sets its default of `key`.
+/// The variable that sets a container image's default for `key`.
 pub(super) fn image_variable(key: &str) -> String {
     format!("{IMAGE_PREFIX}{}", upper(key))
 }

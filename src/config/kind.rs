@@ -1,17 +1,17 @@
-//! What the value of a key has to be, as the [`Reader`](super::reader::Reader) is asked for it.
+//! Type and bounds of a key's value.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
-/// What the value of a key has to be. A reader of the key may refuse more than this: a URL is a [`Kind::Text`] here.
+/// Type and bounds of a key's value. `resolve` may be stricter than this: a URL, for example, is a [`Kind::Text`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `true` or `false`.
     Flag,
     /// A whole number, or `word` in its place.
     Number {
-        /// The smallest and the largest number. [`usize::MAX`] stands for no limit.
+        /// Minimum and maximum. [`usize::MAX`] means no maximum.
         bounds: RangeInclusive<usize>,
-        /// Text that is accepted besides numbers.
+        /// A word that is accepted in place of a number.
         word: Option<&'static str>,
     },
     /// Text with a number and a unit.
@@ -23,11 +23,11 @@ pub enum Kind {
         /// Whether it may be empty, which means none.
         is_optional: bool,
     },
-    /// One item, or a list of them.
+    /// One item, or a list of items.
     List,
-    /// One address, or a list of them.
+    /// One address, or a list of addresses.
     Addresses {
-        /// Whether a Unix socket is one.
+        /// Whether Unix sockets are accepted.
         allow_sockets: bool,
         /// Whether it may be empty, which means none.
         is_optional: bool,
@@ -55,11 +55,11 @@ impl fmt::Display for Kind {
                 let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
                 f.write_str(&words.join(" or "))
             }
-            Self::Text { is_optional: true } => f.write_str("text, may be empty"),
-            Self::Text { is_optional: false } => f.write_str("text"),
-            Self::List => f.write_str("list of text"),
+            Self::Text { is_optional: true } => f.write_str("string, may be empty"),
+            Self::Text { is_optional: false } => f.write_str("string"),
+            Self::List => f.write_str("list of strings"),
             Self::Addresses { allow_sockets, is_optional } => {
-                let sockets = if *allow_sockets { ", or of \"unix:\" and a path" } else { "" };
+                let sockets = if *allow_sockets { " or \"unix:\" paths" } else { "" };
                 let empty = if *is_optional { ", may be empty" } else { "" };
                 write!(f, "list of addresses with ports{sockets}{empty}")
             }

@@ -1,16 +1,16 @@
-//! What is wrong with a configuration, as messages for its author.
+//! Problems with a configuration, as messages for the operator.
 
 use std::fmt;
 
 use crate::{credentials, error_chain};
 
-/// One problem: where it is, and what to do. Never contains a value that may be a secret.
+/// One problem: its location and the remedy. Never contains a value that may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     key: Option<String>,
     origin: Option<String>,
     message: String,
-    /// The value, where it can be no secret.
+    /// The value, if it cannot be a secret.
     found: Option<String>,
 }
 
@@ -21,12 +21,12 @@ impl Problem {
         Self { key: Some(key), origin: Some(origin), message: escape_control(&message.into()), found: None }
     }
 
-    /// The same with the value that was `found`, which can be no secret.
+    /// Sets the value to show. It must not be a secret.
     pub(super) fn with_found(self, found: Option<String>) -> Self {
         Self { found, ..self }
     }
 
-    /// The key that it is about.
+    /// The key that has the problem.
     pub(super) fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -37,8 +37,7 @@ impl Problem {
     }
 }
 
-/// `text` with its control characters escaped. Names and paths come from the operator, and a control character in them would be
-/// printed.
+/// `text` with its control characters escaped, because names and paths come from the operator and are printed.
 pub(super) fn escape_control(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
@@ -68,7 +67,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong, one line each.
+/// All problems. Displayed one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -84,7 +83,6 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// What is wrong with credentials, a line each.
 impl From<Vec<credentials::Problem>> for Problems {
     fn from(problems: Vec<credentials::Problem>) -> Self {
         Self(problems.iter().map(|problem| Problem::other(error_chain::one_line(problem))).collect())

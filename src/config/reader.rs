@@ -1,4 +1,4 @@
-//! Reads typed values from a [`Raw`], and collects problems instead of stopping at the first.
+//! Reads typed values from a [`Raw`]. Collects problems instead of stopping at the first.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
@@ -10,17 +10,16 @@ use super::{
 };
 use crate::{secret::is_plain, server::Address};
 
-/// A longer list is not repeated in a message.
+/// Longer lists are not repeated in messages.
 const MAX_LIST_BYTES: usize = 120;
 
-/// Reads keys one after another. For an invalid value it adds a problem and returns a placeholder; the configuration is not used
-/// then.
+/// Reads keys one by one. For an invalid value, it adds a problem and returns a placeholder; the configuration must not be used then.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     raw: &'a Raw,
     problems: &'a mut Vec<Problem>,
-    /// Every key that was read, and what its value has to be. These calls are the one definition of it: `config explain`, the reference
-    /// in `docs/` and the schema are made from this.
+    /// Every key read so far, with type and bounds. The calls that read the keys are the only definition of these: `config explain`, the
+    /// reference in `docs/` and the schema are generated from this map.
     kinds: BTreeMap<&'static str, Kind>,
 }
 
@@ -29,17 +28,18 @@ impl<'a> Reader<'a> {
         Self { raw, problems, kinds: BTreeMap::new() }
     }
 
-    /// The keys read so far, each with what its value has to be.
+    /// The keys read so far, each with type and bounds.
     pub(super) fn into_kinds(self) -> BTreeMap<&'static str, Kind> {
         self.kinds
     }
 
-    /// Says what the value of `key` has to be in any configuration, for a key whose bounds depend on others. What was said of a key before is kept.
+    /// Records type and bounds of `key`, unless they are recorded already. Call this first for a key with bounds that depend on other keys,
+    /// with the bounds that hold in any configuration.
     pub(super) fn describe(&mut self, key: &'static str, kind: Kind) {
         self.kinds.entry(key).or_insert(kind);
     }
 
-    /// Adds a problem with `key`, and its value where that can be no secret.
+    /// Adds a problem with `key`, and its value unless that may be a secret.
     pub(super) fn problem(&mut self, key: &str, message: impl Into<String>) {
         let (origin, value) = match self.raw.get(key) {
             Some(entry) => (entry.origin.as_str(), shown_value(&entry.value)),
@@ -50,17 +50,17 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem::for_key(key, origin, message).with_found(value));
     }
 
-    /// Text, parsed by `parse`, whose error says what is expected.
+    /// Text, parsed by `parse`. Its error states what is expected.
     pub(super) fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let entry = self.entry(key, Kind::Text { is_optional: false })?;
         let ValueKind::String(text) = &entry.value else {
-            self.problem(key, "must be text, in quotes");
+            self.problem(key, "must be a string in quotes");
             return None;
         };
         parse(text).map_err(|message| self.problem(key, message)).ok()
     }
 
-    /// Text that may be left empty, which means none.
+    /// Text that may be empty, which means none.
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
@@ -70,26 +70,26 @@ impl<'a> Reader<'a> {
         self.parsed(key, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }).flatten()
     }
 
-    /// Whether the value is a default of the container image, and not set by an operator.
+    /// Whether the value is the container image's default, not the operator's.
     pub(super) fn is_image_default(&self, key: &str) -> bool {
         self.raw.get(key).is_some_and(|entry| entry.is_image_default)
     }
 
-    /// Whether the key is set to just this text.
+    /// Whether the value of the key is exactly `text`.
     pub(super) fn is_text(&self, key: &str, text: &str) -> bool {
         matches!(self.raw.get(key), Some(Entry { value: ValueKind::String(value), .. }) if value == text)
     }
 
-    /// Whether the key is a list without items.
+    /// Whether the value of the key is an empty list.
     pub(super) fn is_empty_list(&self, key: &str) -> bool {
         matches!(self.raw.get(key), Some(Entry { value: ValueKind::Array(items), .. }) if items.is_empty())
     }
 
-    /// A duration with its unit, such as `"30s"`, within bounds.
+    /// A duration with a unit, such as `"30s"`, within bounds.
     pub(super) fn duration(&mut self, key: &'static str, bounds: RangeInclusive<Duration>) -> Duration {
         let format = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let expected = format!(
-            "must be a duration with its unit, such as \"30s\", from {} to {}",
+            "must be a duration with a unit, such as \"30s\", from {} to {}",
             format(bounds.start()),
             format(bounds.end())
         );
@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
         self.number_or(key, bounds, None).unwrap_or_default()
     }
 
-    /// A whole number within bounds; `None` where the value is `word`.
+    /// A whole number within bounds. `None` if the value is `word`.
     pub(super) fn number_or(
         &mut self,
         key: &'static str,
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// One of a few words.
+    /// One of the words of `choices`.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
         let kind = Kind::Choice(choices.iter().map(|(word, _)| (*word).to_owned()).collect());
         self.describe(key, kind.clone());
@@ -156,16 +156,16 @@ impl<'a> Reader<'a> {
         self.parsed(key, parse).unwrap_or(choices[0].1)
     }
 
-    /// One item or a list; as text, separated by commas. Empty text is an empty list.
+    /// One item, a list, or text that separates items by commas. Empty text is an empty list.
     pub(super) fn list(&mut self, key: &'static str) -> Vec<String> {
         let items = self.entry(key, Kind::List).and_then(|entry| list_items(&entry.value));
         items.unwrap_or_else(|| {
-            self.problem(key, "must be one item or a list of them");
+            self.problem(key, "must be one item or a list of items");
             Vec::new()
         })
     }
 
-    /// No address, or as [`addresses`](Self::addresses).
+    /// Like [`addresses`](Self::addresses), but may be empty.
     pub(super) fn optional_addresses(&mut self, key: &'static str, allow_sockets: bool) -> Vec<Address> {
         let is_none = self.is_text(key, "") || self.is_empty_list(key);
         let addresses = if is_none { Vec::new() } else { self.addresses(key, allow_sockets) };
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
         addresses
     }
 
-    /// At least one address with its port; with `allow_sockets`, also `unix:/path`.
+    /// One or more addresses with ports. With `allow_sockets`, `unix:/path` is an address too.
     pub(super) fn addresses(&mut self, key: &'static str, allow_sockets: bool) -> Vec<Address> {
         self.describe(key, Kind::Addresses { allow_sockets, is_optional: false });
         let items = self.list(key);
@@ -186,22 +186,22 @@ impl<'a> Reader<'a> {
             self.problem(
                 key,
                 format!(
-                    "must be an IP address with a port, such as \"127.0.0.1:3464\" or \"[::1]:3464\"{or_socket}, or a list of them"
+                    "must be an IP address with a port, such as \"127.0.0.1:3464\" or \"[::1]:3464\"{or_socket}, or a list of these"
                 ),
             );
             Vec::new()
         })
     }
 
-    /// The value of `key`, which has to be of this kind.
+    /// The value of `key`. Records `kind` for it.
     fn entry(&mut self, key: &'static str, kind: Kind) -> Option<&'a Entry> {
         self.describe(key, kind);
         self.raw.get(key)
     }
 }
 
-/// `value` as a message may repeat it: plain text, numbers, and lists of these. `None` for an empty one, and for what may be a secret or
-/// a path, which a [`ShownPath`](crate::secret::ShownPath) shows.
+/// `value` if a message may repeat it: plain text, numbers, and lists of these. `None` for empty values, for possible secrets, and for
+/// paths, which a [`ShownPath`](crate::secret::ShownPath) shows.
 fn shown_value(value: &ValueKind) -> Option<String> {
     match value {
         ValueKind::String(text) => {

@@ -1,4 +1,4 @@
-//! Reads the configuration again while the process runs: `log.level` takes effect, other keys that have changed are listed.
+//! Reloads the configuration at runtime. `log.level` takes effect; other changed keys are reported as needing a restart.
 
 use super::{Inputs, Problems, Raw, resolve, sources};
 use crate::telemetry::Levels;
@@ -6,7 +6,7 @@ use crate::telemetry::Levels;
 /// The key that takes effect without a restart.
 const LEVEL_KEY: &str = "log.level";
 
-/// The sources of the configuration, without any secret, and their values when the process started.
+/// The sources of the configuration, without secrets, and the values at startup.
 #[derive(Clone, Debug, Default)]
 pub struct Reloader {
     inputs: Inputs,
@@ -16,24 +16,24 @@ pub struct Reloader {
 /// The result of a reload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Changes {
-    /// The levels of the log.
+    /// The log levels.
     pub levels: Levels,
-    /// The other keys whose value differs from the one at the start; they need a restart.
+    /// Other keys that differ from their value at startup. They need a restart.
     pub need_restart: Vec<String>,
 }
 
 impl Reloader {
-    /// `running` is the present content of `inputs`.
+    /// `running` is the current content of `inputs`.
     pub(super) fn new(inputs: &Inputs, running: &Raw) -> Self {
         let inputs = Inputs { environment: inputs.environment.config_keys_only(), ..inputs.clone() };
         Self { inputs, running: running.clone() }
     }
 
-    /// Reads all sources again; only the file can have changed.
+    /// Reads all sources again. Only the file can have changed.
     ///
     /// # Errors
     ///
-    /// All that is wrong with the keys. Credentials are not looked at.
+    /// All problems with the keys. Credentials are not checked.
     pub fn reload(&self) -> Result<Changes, Problems> {
         let mut problems = Vec::new();
         let raw = sources::merge(&self.inputs, &mut problems);
@@ -41,7 +41,7 @@ impl Reloader {
             Some(levels) if problems.is_empty() => {
                 Ok(Changes { levels, need_restart: self.running.changed_in(&raw, LEVEL_KEY) })
             }
-            // For the log, which is kept and passed on: without values.
+            // Without values, because these problems are logged, and logs are stored and forwarded.
             _ => Err(Problems(problems.into_iter().map(|problem| problem.with_found(None)).collect())),
         }
     }
@@ -61,7 +61,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_levels_are_taken_over_and_other_keys_are_named() {
+    fn reload_returns_the_levels_and_names_other_changed_keys() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.toml");
         let write = |text: &str| fs::write(&file, text).unwrap();
@@ -74,7 +74,7 @@ mod tests {
         let reload = || reloader.reload().map(|changes| (changes.levels.to_string(), changes.need_restart.join(" ")));
         assert_eq!(reload(), Ok(("warn".to_owned(), String::new())));
 
-        // What the environment says stands above the file, so a change there changes nothing.
+        // The environment overrides the file, so a change of the same key in the file has no effect.
         write("[limits]\nheaders = 50\nqueue = 8\nqueue_timeout = \"2s\"\n[log]\nlevel = \"debug\"\n");
         assert_eq!(reload(), Ok(("debug".to_owned(), "limits.queue limits.queue_timeout".to_owned())));
 

@@ -1,4 +1,4 @@
-//! From what was written to what can run: every key, its type, its bounds.
+//! Converts the merged keys to a [`Config`]: reads every key with its type and bounds.
 
 mod auth;
 mod connect;
@@ -30,8 +30,8 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Reads every key of `raw` and the operator's secrets. What is wrong is added to `problems`; only without any is the configuration
-/// of use. Where the credentials come from is returned whatever else is wrong.
+/// Reads every key of `raw` and the operator's secrets. Adds problems to `problems`; the configuration must not be used if there are any.
+/// Returns the source of the credentials even if other keys are invalid.
 pub(super) fn resolve(
     raw: &Raw,
     environment: &Environment,
@@ -55,7 +55,7 @@ pub(super) fn resolve(
     (config, source)
 }
 
-/// Reads the keys that say where credentials come from.
+/// Reads the keys that select the source of the credentials.
 pub(super) fn credentials(
     raw: &Raw,
     environment: &Environment,
@@ -64,24 +64,24 @@ pub(super) fn credentials(
     auth::credentials(&mut Reader::new(raw, problems), environment)
 }
 
-/// Reads the keys that say where operators are answered.
+/// Reads the keys with the addresses for operators.
 pub(super) fn operator_endpoints(raw: &Raw, problems: &mut Vec<Problem>) -> OperatorEndpoints {
     let mut read = Reader::new(raw, problems);
     let (ops, admin) = (listen::ops(&mut read), listen::admin(&mut read));
     OperatorEndpoints { ops, admin, admin_socket: listen::admin_socket(&mut read).map(|socket| socket.path) }
 }
 
-/// The operations of the upstream's API. There is one region; another one gets a key, which is read here.
+/// The catalogue of the upstream's API. Only one region is supported; to support another one, add a key and read it here.
 pub(super) fn catalogue() -> &'static Catalogue {
     Catalogue::us()
 }
 
-/// Reads the keys that say what callers may call.
+/// Reads the keys of the policy.
 pub(super) fn policy(raw: &Raw, catalogue: &'static Catalogue, problems: &mut Vec<Problem>) -> Policy {
     policy::policy(&mut Reader::new(raw, problems), catalogue)
 }
 
-/// The levels of the log, of keys that are all valid; what is wrong is added to `problems`. Credentials are not looked at.
+/// The log levels, if all keys are valid. Adds problems to `problems`. Credentials are not checked.
 pub(super) fn levels(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Levels> {
     let mut reader = Reader::new(raw, problems);
     let source = auth::credentials(&mut reader, &Environment::default());
@@ -92,7 +92,7 @@ pub(super) fn levels(raw: &Raw, problems: &mut Vec<Problem>) -> Option<Levels> {
     log::level(&mut Reader::new(raw, problems))
 }
 
-/// What the value of each key has to be. `defaults` are the built-in ones, with which every key is read.
+/// Type and bounds of each key. `defaults` are the built-in defaults, with which every key is read.
 pub(super) fn kinds(defaults: &Raw) -> BTreeMap<&'static str, Kind> {
     let mut problems = Vec::new();
     let mut reader = Reader::new(defaults, &mut problems);
@@ -101,7 +101,7 @@ pub(super) fn kinds(defaults: &Raw) -> BTreeMap<&'static str, Kind> {
     reader.into_kinds()
 }
 
-/// Reads every key but those of `credentials`; the admin token, which is no key, is left out.
+/// Reads every key except those of `credentials`. Leaves out the admin token, which is not a key.
 fn keys(
     read: &mut Reader<'_>,
     credentials: Option<credentials::Config>,
@@ -171,7 +171,7 @@ fn keys(
     })
 }
 
-/// Which requests are admitted, and how many at a time.
+/// Which requests are admitted, and how many concurrently.
 struct Admission {
     hosts: Vec<Host>,
     required_header: Option<RequiredHeader>,
@@ -182,7 +182,7 @@ struct Admission {
     queue_timeout: Duration,
 }
 
-/// `[guard]`, `[policy]`, and the concurrency of `[limits]`.
+/// `[guard]`, `[policy]`, and the concurrency limits of `[limits]`.
 fn admission(read: &mut Reader<'_>, catalogue: &'static Catalogue) -> Admission {
     Admission {
         hosts: listen::host_names(read),
@@ -195,7 +195,7 @@ fn admission(read: &mut Reader<'_>, catalogue: &'static Catalogue) -> Admission 
     }
 }
 
-/// `[shutdown]`: how the process ends.
+/// `[shutdown]`: shutdown timeouts.
 fn shutdown(read: &mut Reader<'_>) -> Shutdown {
     Shutdown {
         drain_delay: read.duration("shutdown.drain_delay", Duration::ZERO..=HOUR),
@@ -203,7 +203,7 @@ fn shutdown(read: &mut Reader<'_>) -> Shutdown {
     }
 }
 
-/// `[startup]`: when the start has succeeded.
+/// `[startup]`: when the startup probe passes.
 fn startup(read: &mut Reader<'_>) -> Startup {
     Startup {
         require_token: read.flag("startup.require_token"),
@@ -219,7 +219,7 @@ mod tests {
     use crate::config::sources::{Inputs, merge};
 
     #[test]
-    fn every_key_of_the_defaults_is_read_and_valid() {
+    fn every_default_is_read_and_valid() {
         let mut problems = Vec::new();
         let raw = merge(&Inputs::default(), &mut problems);
         let mut reader = Reader::new(&raw, &mut problems);

@@ -1,5 +1,5 @@
-//! The sources of the configuration, merged: built-in defaults, those of the container image, a file, the environment, flags.
-//! Later ones win.
+//! Merges the sources of the configuration: built-in defaults, the container image's defaults, a file, the environment, flags. A later
+//! source overrides an earlier one.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
@@ -15,41 +15,41 @@ use crate::{
     secret::{Secret, ShownPath},
 };
 
-/// The defaults, and with them the list of all keys.
+/// The defaults, which are also the list of all keys.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// What ends a line.
+/// Characters of a line break.
 const LINE_BREAKS: [char; 2] = ['\r', '\n'];
 
-/// Longer than any key.
+/// Length that no key exceeds.
 const MAX_KEY_BYTES: usize = 100;
 
-/// The sources to read, apart from the built-in defaults.
+/// The sources to read in addition to the built-in defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// The file that `--config` names.
+    /// The file named by `--config`.
     pub file: Option<PathBuf>,
     /// The environment.
     pub environment: Environment,
-    /// Keys set by `--set`, in their order.
+    /// Keys set by `--set`, in order.
     pub flags: Vec<(String, String)>,
 }
 
-/// The merged keys: each with its value and its origin.
+/// The merged keys, each with its value and its origin.
 #[derive(Clone, Debug, Default)]
 pub struct Raw(BTreeMap<String, Entry>);
 
-/// One key's value as it was written.
+/// One key's value as written.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) value: ValueKind,
     pub(super) origin: String,
-    /// Whether it is a default of the container image, and not set by an operator.
+    /// Whether the value is the container image's default, not the operator's.
     pub(super) is_image_default: bool,
 }
 
 impl Entry {
-    /// Line breaks at the end of a text are no part of it: a ConfigMap, a file and `$(…)` add them, to a key of any type.
+    /// Removes line breaks at the end of text: ConfigMaps, files and `$(…)` add them, whatever the type of the key.
     fn new(value: impl Into<ValueKind>, origin: impl Into<String>) -> Self {
         Self { value: without_line_breaks(value.into()), origin: origin.into(), is_image_default: false }
     }
@@ -74,7 +74,7 @@ impl Raw {
         self.0.get(key)
     }
 
-    /// The keys, but for `except`, that `other` has with another value.
+    /// The keys, except `except`, that have a different value in `other`.
     pub(super) fn changed_in(&self, other: &Self, except: &str) -> Vec<String> {
         let is_changed = |(key, entry): &(&String, &Entry)| {
             key.as_str() != except && other.get(key).is_some_and(|other| other.value != entry.value)
@@ -82,7 +82,7 @@ impl Raw {
         self.0.iter().filter(is_changed).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Only the keys whose value differs from the built-in default, however it is written.
+    /// Only the keys that differ in meaning from the built-in default: `"1000ms"` and `"1s"` are equal.
     #[must_use]
     pub fn changed(&self) -> Self {
         let defaults = defaults();
@@ -120,7 +120,7 @@ impl Raw {
     }
 }
 
-/// Whether a key with the default `default` means the same with `value`: `"1000ms"` is `"1s"`, and `"256"` is 256.
+/// Whether `value` means the same as `default`: `"1000ms"` equals `"1s"`, and `"256"` equals 256.
 fn is_same(default: &ValueKind, value: &ValueKind) -> bool {
     match (default, value) {
         (ValueKind::I64(number), ValueKind::String(text)) => text.parse() == Ok(*number),
@@ -134,7 +134,7 @@ fn is_same(default: &ValueKind, value: &ValueKind) -> bool {
     }
 }
 
-/// The items of a list: a list's own, or those of text, separated by commas. `None` for what is no list.
+/// The items of a list, or of text that separates them by commas. `None` for other types.
 pub(super) fn list_items(value: &ValueKind) -> Option<Vec<String>> {
     let text = |value: &ValueKind| match value {
         ValueKind::String(text) => Some(text.clone()),
@@ -151,7 +151,7 @@ pub(super) fn list_items(value: &ValueKind) -> Option<Vec<String>> {
     }
 }
 
-/// `value` as TOML, without what may be a secret.
+/// `value` as TOML, with possible secrets redacted.
 pub(super) fn literal(value: &ValueKind) -> String {
     match value {
         ValueKind::String(text) if contains_secret(text) => quoted("[redacted]"),
@@ -163,13 +163,13 @@ pub(super) fn literal(value: &ValueKind) -> String {
     }
 }
 
-/// Whether `text` contains a secret, which does not belong there: a PEM block, or a password in a URL.
+/// Whether `text` contains a misplaced secret: a PEM block, or a password in a URL.
 fn contains_secret(text: &str) -> bool {
     let authority = |rest: &str| rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'));
     text.contains("-----BEGIN") || text.split("://").skip(1).any(authority)
 }
 
-/// A basic string of TOML. Its escapes are not Rust's.
+/// `text` as a TOML basic string. Its escapes differ from Rust's.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for character in text.chars() {
@@ -182,14 +182,13 @@ fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-/// The built-in defaults: every key.
+/// The built-in defaults of all keys.
 pub(super) fn defaults() -> Raw {
     let defaults = parse(DEFAULTS).expect("the built-in defaults are valid TOML");
     Raw(entries(&defaults, "the built-in default"))
 }
 
-/// Reads all sources. What is wrong with them is added to `problems`; the rest is merged all the same, so that every problem
-/// shows at once.
+/// Reads and merges all sources. Adds problems to `problems` and merges the rest, so that all problems are reported together.
 pub(super) fn merge(inputs: &Inputs, problems: &mut Vec<Problem>) -> Raw {
     let mut raw = defaults();
     let keys: Vec<String> = raw.0.keys().cloned().collect();
@@ -211,11 +210,11 @@ pub(super) fn merge(inputs: &Inputs, problems: &mut Vec<Problem>) -> Raw {
 
     for (name, expected) in inputs.environment.misspelt(&keys) {
         problems.push(Problem::other(format!(
-            "{name} is not read: the parts of a key are separated by two underscores, {expected}"
+            "{name}: unknown variable; separate the parts of a key with two underscores: {expected}"
         )));
     }
     for (name, expected) in inputs.environment.near_misses(&keys) {
-        problems.push(Problem::other(format!("{name} is not read: did you mean {expected}?")));
+        problems.push(Problem::other(format!("{name}: unknown variable; did you mean {expected}?")));
     }
     for name in inputs.environment.not_unicode() {
         problems.push(Problem::other(format!("{name} is not valid UTF-8")));
@@ -231,7 +230,7 @@ fn set(raw: &mut Raw, keys: &[String], key: String, entry: Entry, problems: &mut
     }
 }
 
-/// Why `key` is unknown, and which key was perhaps meant.
+/// Why `key` is unknown, with the most similar key if there is one.
 pub(super) fn unknown_key(key: &str, keys: &[String]) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     let variables = credentials::Field::ALL.map(credentials::Field::variable);
@@ -243,9 +242,9 @@ pub(super) fn unknown_key(key: &str, keys: &[String]) -> String {
     if keys.iter().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'))) {
         return "is a section, not a key".to_owned();
     }
-    // The distance to a name that is longer than any key says nothing, and takes long.
+    // For a name longer than any key, the edit distance is slow to compute and meaningless.
     if key.len() > MAX_KEY_BYTES {
-        return "unknown key; `finicity-proxy config` lists them all".to_owned();
+        return "unknown key; `finicity-proxy config` lists all keys".to_owned();
     }
     let same_name: Vec<&str> =
         keys.iter().filter(|known| known.rsplit('.').next() == Some(name)).map(String::as_str).collect();
@@ -253,7 +252,7 @@ pub(super) fn unknown_key(key: &str, keys: &[String]) -> String {
     match nearest {
         Some((distance, known)) if distance <= 3 => format!("unknown key; did you mean {known}?"),
         _ if !same_name.is_empty() => format!("unknown key; did you mean {}?", same_name.join(" or ")),
-        _ => "unknown key; `finicity-proxy config` lists them all".to_owned(),
+        _ => "unknown key; `finicity-proxy config` lists all keys".to_owned(),
     }
 }
 
@@ -270,35 +269,35 @@ fn read_file(inputs: &Inputs, problems: &mut Vec<Problem>) -> BTreeMap<String, E
         Ok(Ok(file)) => entries(&file, &shown.to_string()),
         Ok(Err(position)) => {
             problems.push(Problem::other(format!(
-                "{shown}, named by {by}, is not valid TOML{position}; only TOML is read"
+                "{shown} (named by {by}) is not valid TOML{position}; no other format is supported"
             )));
             BTreeMap::new()
         }
         Err(error) => {
             let error = if error.kind() == io::ErrorKind::InvalidData {
-                "it is not UTF-8 text".to_owned()
+                "not UTF-8 text".to_owned()
             } else {
                 error.to_string()
             };
-            problems.push(Problem::other(format!("{shown}, named by {by}, cannot be read: {error}")));
+            problems.push(Problem::other(format!("cannot read {shown} (named by {by}): {error}")));
             BTreeMap::new()
         }
     }
 }
 
-/// The tables as they are written. The builder of `config` would look for a path in each name, such as `"upstream[9]"`, and
-/// replace a whole section by a list of that length.
+/// The tables as written. The builder of the crate `config` is not used: it parses each name as a path, so that `"upstream[9]"` would
+/// replace a whole section with a list of that length.
 ///
 /// # Errors
 ///
-/// Where the text stops being TOML and why, if the parser says so. The rest of its message quotes the text, and a secret may stand
-/// there by mistake.
+/// Position and reason of the syntax error, if the parser gives them. The rest of the parser's message is dropped, because it quotes the
+/// text, which may contain a misplaced secret.
 pub(super) fn parse(toml: &str) -> Result<Map<String, Value>, String> {
     let located = |message: &str| position(message) + &reason(message);
     File::from_str(toml, FileFormat::Toml).collect().map_err(|error| located(&error.to_string()))
 }
 
-/// How the parser's own sentences begin. What follows in them is its own, too: the syntax that it expects.
+/// How the parser's fixed messages begin. What follows is fixed too: the expected syntax, nothing from the file.
 const PARSER_REASONS: [&str; 18] = [
     "`_` may only go",
     "cannot recurse further",
@@ -320,14 +319,14 @@ const PARSER_REASONS: [&str; 18] = [
     "unquoted keys cannot",
 ];
 
-/// The last line of `message`, if it is a sentence of the parser.
+/// The last line of `message`, if it is one of the parser's fixed messages.
 fn reason(message: &str) -> String {
     let last = message.trim_end().lines().last().unwrap_or_default();
     let is_known = PARSER_REASONS.iter().any(|known| last.starts_with(known)) && message.lines().count() > 3;
     if is_known { format!(": {last}") } else { String::new() }
 }
 
-/// The numbers in "TOML parse error at line 2, column 7", and nothing else of `message`.
+/// Line and column from "TOML parse error at line 2, column 7". Everything else in `message` is dropped.
 fn position(message: &str) -> String {
     let first = message.lines().next().unwrap_or_default();
     let number = |before: &str| {
@@ -348,7 +347,7 @@ fn entries(table: &Map<String, Value>, origin: &str) -> BTreeMap<String, Entry> 
 
 fn flatten(prefix: &str, table: &Map<String, Value>, origin: &str, entries: &mut BTreeMap<String, Entry>) {
     for (name, value) in table {
-        // A quoted name with a dot in it is one name: it must not set what a section sets too.
+        // A quoted name with a dot is a single name, and must not set the key of a section.
         let name = if name.contains('.') { quoted(name) } else { name.clone() };
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match &value.kind {

@@ -1,7 +1,7 @@
-//! Which events are logged, and changing that while the process runs.
+//! Log levels, and changing them at runtime.
 //!
-//! Each call site of an event caches whether it is enabled, so a level that can change costs a request nothing. A change of the
-//! level invalidates these caches.
+//! Each call site of an event caches whether it is enabled, and a change of the levels invalidates these caches. So changeable levels cost a
+//! request nothing.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -15,24 +15,24 @@ use tracing_subscriber::{
 
 use super::AUDIT;
 
-/// The maximum time that a level can be set for.
+/// Maximum duration of a temporary level.
 pub const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
-/// The maximum length of the text of levels.
+/// Maximum length of a list of levels.
 const MAX_TEXT_BYTES: usize = 1024;
 
-/// The most verbose levels of targets, by the beginning of their names, whose events below may show secrets. No configuration exceeds
-/// them.
+/// Maximum levels of targets, by prefix of their names. More verbose events of these targets may contain secrets. No configuration exceeds
+/// these levels.
 const CAPS: [(&str, LevelFilter); 3] = [
-    // The AWS SDK. At TRACE it shows requests and responses, at INFO identities; its warnings quote lines of ~/.aws/credentials and
-    // responses of STS. What fails is an error of the credential source.
+    // The AWS SDK. TRACE logs requests and responses, INFO identities, and its warnings quote lines of ~/.aws/credentials and responses of
+    // STS. Nothing is lost: failures are reported as errors of the credential source.
     ("aws_", LevelFilter::OFF),
-    // The Azure SDK, whose lines show URLs, header fields and identities.
+    // The Azure SDK. Its events contain URLs, header fields and identities.
     ("azure_", LevelFilter::OFF),
     ("typespec", LevelFilter::OFF),
 ];
 
-/// Levels by target, as they were written: `info`, or `info,finicity_proxy::token=debug`.
+/// Levels by target, with their text: `info`, or `info,finicity_proxy::token=debug`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Levels {
     text: String,
@@ -40,7 +40,7 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// What to pass to a subscriber.
+    /// The filter for a subscriber.
     pub fn targets(&self) -> &Targets {
         &self.targets
     }
@@ -58,7 +58,7 @@ impl fmt::Display for Levels {
     }
 }
 
-/// A text that is not a list of levels.
+/// The text is not a list of levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be error, warn, info, debug or trace, or a list such as \"info,finicity_proxy::token=debug\"")]
 pub struct ParseLevelsError;
@@ -66,7 +66,7 @@ pub struct ParseLevelsError;
 impl FromStr for Levels {
     type Err = ParseLevelsError;
 
-    /// A bare word must be a level: `Targets` alone would take a misspelt one for the name of a module.
+    /// A word without `=` must be a level: `Targets` alone would parse a misspelt level as the name of a module.
     fn from_str(text: &str) -> Result<Self, ParseLevelsError> {
         let is_level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word);
         let is_target = |word: &str| {
@@ -85,7 +85,7 @@ impl FromStr for Levels {
     }
 }
 
-/// `targets` with each level at most that of [`CAPS`]. The level of the longest matching name counts, so each of those names gets one.
+/// Limits the levels of `targets` to [`CAPS`]. Each name of [`CAPS`] gets a level of its own, because the longest matching name decides.
 fn capped(targets: Targets) -> Targets {
     let levels: Vec<(String, LevelFilter)> = targets.iter().map(|(target, level)| (target.to_owned(), level)).collect();
     let mut capped = targets;
@@ -101,7 +101,7 @@ fn capped(targets: Targets) -> Targets {
     capped
 }
 
-/// The levels of the process: to look at, and to change. A handle, cheap to clone.
+/// A handle to read and change the levels of the process. Cheap to clone.
 #[derive(Clone)]
 pub struct LogLevel {
     setting: Arc<watch::Sender<Setting>>,
@@ -115,20 +115,20 @@ pub struct Setting {
     pub configured: Levels,
     /// The levels in effect.
     pub effective: Levels,
-    /// When the configured levels come back into effect; `None` if nothing is due.
+    /// When the effective levels expire and the configured ones apply again. `None` if they do not expire.
     pub expires_at: Option<Instant>,
 }
 
 impl LogLevel {
-    /// A handle without effect, for a process that logs nothing, such as a test's.
+    /// A handle without effect, for a process without logging, such as a test.
     pub fn noop(levels: Levels) -> Self {
         Self::with_apply(levels, |_| {})
     }
 
-    /// The layer of a subscriber that starts with `levels`, and the handle that changes it.
+    /// A subscriber layer that starts with `levels`, and the handle that changes it.
     pub(super) fn layer(levels: Levels) -> (reload::Layer<Targets, Registry>, Self) {
         let (layer, handle) = reload::Layer::new(levels.targets.clone());
-        // It fails only when the subscriber is gone, and with it all logs.
+        // Reloading fails only if the subscriber is gone, and then there are no logs.
         let level = Self::with_apply(levels, move |levels| drop(handle.reload(levels.targets.clone())));
         (layer, level)
     }
@@ -143,13 +143,13 @@ impl LogLevel {
         self.setting.borrow().clone()
     }
 
-    /// Puts `levels` into effect, for `duration` (at most [`MAX_DURATION`]) or until they are set again. `actor` is logged.
+    /// Applies `levels` for `duration` (at most [`MAX_DURATION`]), or until the next change. `actor` is logged.
     pub fn set(&self, levels: Levels, duration: Option<Duration>, actor: &str) {
         let expires_at = duration.map(|duration| Instant::now() + duration.min(MAX_DURATION));
         self.change(levels, expires_at, duration, actor);
     }
 
-    /// Puts `levels` into effect, which are those of the configuration from now on.
+    /// Makes `levels` the configured levels, and applies them.
     pub fn configure(&self, levels: Levels) {
         self.setting.send_modify(|setting| setting.configured = levels.clone());
         if self.setting.borrow().effective != levels || self.setting.borrow().expires_at.is_some() {
@@ -157,7 +157,7 @@ impl LogLevel {
         }
     }
 
-    /// Puts the configured levels back into effect when levels that were set for a time expire. Never completes.
+    /// Applies the configured levels when temporary ones expire. Never completes.
     ///
     /// # Cancel safety
     ///
@@ -176,7 +176,7 @@ impl LogLevel {
                 result = changes.changed() => result.expect("this handle holds the sender"),
                 () = expired => {
                     let configured = self.setting.borrow().configured.clone();
-                    self.change(configured, None, None, "the end of its time");
+                    self.change(configured, None, None, "expiry");
                 }
             }
         }
@@ -186,9 +186,9 @@ impl LogLevel {
         let previous = self.setting.borrow().effective.clone();
         let log_change = || {
             let duration_s = duration.map(|duration| duration.as_secs());
-            info!(target: AUDIT, actor, %previous, current = %levels, duration_s, "the log level was changed");
+            info!(target: AUDIT, actor, %previous, current = %levels, duration_s, "log level changed");
         };
-        // Logged once: under the previous levels if these show it, else under the new ones.
+        // Logged once: before the change if the previous levels show it, otherwise after the change.
         let logged = enabled!(target: AUDIT, Level::INFO);
         if logged {
             log_change();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_level_is_not_read_as_a_module() {
+    fn a_misspelt_level_is_not_parsed_as_a_module() {
         for good in ["info", "trace", "info,finicity_proxy=debug", "warn, hyper=trace", "off"] {
             assert!(good.parse::<Levels>().is_ok(), "{good}");
         }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn no_level_shows_what_the_client_of_a_store_logs() {
+    fn no_level_enables_events_of_secret_store_sdks() {
         for text in [
             "trace",
             "a=trace",
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_level_for_a_time_expires_and_one_without_stays() {
+    async fn only_a_temporary_level_expires() {
         let applied = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&applied);
         let level = LogLevel::with_apply(levels("info"), move |levels| seen.lock().unwrap().push(levels.to_string()));

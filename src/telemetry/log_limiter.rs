@@ -1,4 +1,4 @@
-//! Limits how often a message is logged: once a second, with the number of events that it stands for.
+//! Rate-limits a log message to one per second, and counts the events that each line represents.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,10 +7,10 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The minimum time between two lines about the same kind of event.
+/// Minimum time between two lines about the same kind of event.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Events of one kind, which are logged once a second at most.
+/// Events of one kind, logged at most once per second.
 #[derive(Debug, Default)]
 pub struct LogLimiter(Mutex<State>);
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn i08_the_first_event_is_logged_at_once_and_the_others_once_a_second() {
+    async fn i08_events_are_logged_immediately_then_once_a_second() {
         let limiter = LogLimiter::default();
         assert_eq!(limiter.count(), Some(1));
         for _ in 0..9 {

@@ -1,7 +1,7 @@
-//! Logs: `tracing` events as JSON lines for machines, or as text for people.
+//! Logs: `tracing` events as JSON lines, or as text for a terminal.
 //!
-//! Deliberately absent: spans around requests (one access line says it all), and any event that carries header values,
-//! bodies, query strings or raw paths.
+//! Deliberately absent: spans around requests (the access line contains everything), and events with header values, bodies, query strings
+//! or raw paths.
 
 use std::{
     fmt::Display,
@@ -16,20 +16,20 @@ use tracing_subscriber::{fmt, layer::SubscriberExt as _, util::SubscriberInitExt
 
 use super::{Levels, LogLevel, Scrubber, text_format, writer::LogWriter};
 
-/// How long the shutdown waits for output that makes no progress, because its reader has stopped or the machine is busy. The last lines
-/// of an incident are needed most.
+/// How long the shutdown waits for output that makes no progress, because the reader has stopped or the machine is busy. It waits because
+/// the last lines are the most important ones for an incident.
 const FLUSH_STALL: Duration = Duration::from_secs(5);
 
-/// How long it waits for output that makes progress: the default grace period of a pod, after which it is killed anyway.
+/// How long the shutdown waits for output that makes progress: the default grace period of a pod, after which the pod is killed anyway.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a command waits until its error message is written. The exit code reports the error as well.
+/// How long a command waits for its error message to be written. If that fails, the exit code still reports the error.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a panic waits for the log, since it may be that of one request.
+/// How long a panic waits for the log to be flushed. Short, because the panic may be that of a single request, and blocks its worker.
 const PANIC_FLUSH: Duration = Duration::from_millis(200);
 
-/// One for the process, as its outputs are.
+/// Global, because the outputs of the process are.
 static LOG: OnceLock<Log> = OnceLock::new();
 static SCRUBBER: LazyLock<Scrubber> = LazyLock::new(Scrubber::default);
 
@@ -40,49 +40,49 @@ struct Log {
     level: LogLevel,
 }
 
-/// How logs look and which of them are written.
+/// Log format and levels.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The form of a line; `None` for text on a terminal and JSON elsewhere.
+    /// The format of a line. `None`: text on a terminal, JSON otherwise.
     pub format: Option<Format>,
-    /// Which of them are written at the start.
+    /// The levels at startup.
     pub level: Levels,
 }
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Text for a terminal.
     Human,
 }
 
-/// Where logs go.
+/// Where logs are written.
 #[derive(Clone, Copy, Debug)]
 pub enum Output {
     /// Standard output, where a container's logs are read.
     Stdout,
-    /// Standard error, for commands whose standard output is for people.
+    /// Standard error, for commands that print results on standard output.
     Stderr,
 }
 
 /// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The writing thread cannot be started.
-    #[error("the log writer cannot be started")]
+    /// The writer thread cannot be started.
+    #[error("cannot start the log writer")]
     Thread(#[source] io::Error),
     /// Logging was set up before.
-    #[error("logging is set up already")]
+    #[error("logging is already set up")]
     AlreadyInitialized(#[source] TryInitError),
 }
 
-/// Sets up logging for the whole process. To be called once.
+/// Sets up logging for the whole process. Call this once.
 ///
 /// # Errors
 ///
-/// When the writing thread cannot be started, or logging was set up before.
+/// The writer thread cannot be started, or logging was set up before.
 pub fn init(config: &Config, output: Output) -> Result<(), Error> {
     use io::IsTerminal as _;
 
@@ -92,7 +92,7 @@ pub fn init(config: &Config, output: Output) -> Result<(), Error> {
     }
 }
 
-/// The same, to any `output`; `is_terminal` allows colours, and decides where no format is configured.
+/// Like [`init`], with any `output`. `is_terminal` permits colours, and selects the format if none is configured.
 ///
 /// # Errors
 ///
@@ -128,37 +128,36 @@ pub fn scrubber() -> Scrubber {
     SCRUBBER.clone()
 }
 
-/// The levels of this process's log; of no effect where there is none.
+/// The log levels of this process. The handle has no effect if logging is not set up.
 pub fn level() -> LogLevel {
     LOG.get().map_or_else(|| LogLevel::noop(Levels::default()), |log| log.level.clone())
 }
 
-/// Waits until all log lines have left the process, as long as their reader takes some.
+/// Waits until all log lines are written. Gives up after [`FLUSH_STALL`] without progress, or after [`FLUSH_LIMIT`].
 pub fn flush() {
     if let Some(log) = LOG.get() {
         log.writer.flush(FLUSH_STALL, FLUSH_LIMIT);
     }
 }
 
-/// Log lines that were dropped because nobody read them.
+/// The number of log lines dropped because the output was not read in time.
 pub fn dropped_lines() -> u64 {
     LOG.get().map_or(0, |log| log.writer.dropped())
 }
 
-/// Hands the log and its form to `write`, if there is one.
+/// Calls `write` with the log and its format, if logging is set up.
 pub(super) fn with_log(write: impl FnOnce(&LogWriter, Format)) {
     if let Some(log) = LOG.get() {
         write(&log.writer, log.format);
     }
 }
 
-/// Text for a person on standard output, without the secrets that are known, and a line break. Nobody reading it is no reason to
-/// fail.
+/// Prints `text` and a line break on standard output, with registered secrets scrubbed. Ignores write errors, such as a closed pipe.
 pub fn print(text: impl Display) {
     print_to(io::stdout(), &text);
 }
 
-/// The same on standard error. Waits at most one second until it is written.
+/// Like [`print`], on standard error. Waits at most [`STDERR_TIMEOUT`] for the text to be written.
 pub fn eprint(text: impl Display) {
     let text = format!("{text}");
     let (done, written) = mpsc::channel::<()>();
@@ -167,7 +166,7 @@ pub fn eprint(text: impl Display) {
         drop(done);
     };
     if thread::Builder::new().spawn(write).is_ok() {
-        // The sender is dropped when it is written.
+        // The sender is dropped once the text is written.
         let _ = written.recv_timeout(STDERR_TIMEOUT);
     }
 }
@@ -178,12 +177,13 @@ fn print_to(mut output: impl Write, text: &impl Display) {
     let _ = output.write_all(&text).and_then(|()| output.flush());
 }
 
-/// Reports panics by their location alone, since a message may quote a value: in the log, or on standard error while there is no log.
+/// Reports panics in the log, or on standard error before logging is set up. Only the location is reported, because the message may quote
+/// a value.
 pub fn install_panic_hook() {
     panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         let thread = thread::current().name().map(str::to_owned);
-        // It cannot be used by a thread that has panicked in it.
+        // A thread that panicked while it held the log's lock cannot use the log.
         let Some(log) = LOG.get().filter(|log| log.writer.is_available()) else {
             let location = location.unwrap_or_default();
             return eprint(format_args!("finicity-proxy: panic at {location}: this is a bug, please report it"));
@@ -201,7 +201,7 @@ mod tests {
 
     const CHILD: &str = "FINICITY_TEST_PANIC";
 
-    /// What this test's program prints when `test` is run alone in another process, with `stage` in its environment.
+    /// The output of `test`, run alone in another process with `stage` in its environment.
     fn run_alone(test: &str, stage: &str) -> String {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["--exact", test, "--nocapture"]).env(CHILD, stage).env("RUST_BACKTRACE", "full");
@@ -211,9 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_while_the_log_is_locked_is_reported_and_logging_goes_on() {
+    fn a_panic_while_the_log_is_locked_is_reported() {
         if env::var(CHILD).is_err() {
-            let this = "telemetry::logging::tests::a_panic_while_the_log_is_locked_is_reported_and_logging_goes_on";
+            let this = "telemetry::logging::tests::a_panic_while_the_log_is_locked_is_reported";
             let output = run_alone(this, "locked");
             for expected in ["finicity-proxy: panic at src/telemetry/writer.rs:", r#""message":"after it"#] {
                 assert!(output.contains(expected), "{output}");
@@ -221,7 +221,7 @@ mod tests {
             assert!(!output.contains("canary"), "{output}");
             return;
         }
-        // So that it fails and does not hang.
+        // Makes the test fail instead of hang.
         thread::spawn(|| {
             thread::park_timeout(Duration::from_secs(30));
             std::process::exit(3);
@@ -236,9 +236,9 @@ mod tests {
     }
 
     #[test]
-    fn l12_a_panic_is_logged_with_its_location_and_without_its_message() {
+    fn l12_a_panic_is_logged_with_location_but_without_message() {
         let Ok(stage) = env::var(CHILD) else {
-            let this = "telemetry::logging::tests::l12_a_panic_is_logged_with_its_location_and_without_its_message";
+            let this = "telemetry::logging::tests::l12_a_panic_is_logged_with_location_but_without_message";
             for (stage, expected) in
                 [("log", r#""message":"panic: this is a bug"#), ("no log", "finicity-proxy: panic at ")]
             {

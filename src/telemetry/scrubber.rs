@@ -1,12 +1,12 @@
-//! The last line of defence behind redaction: all output of the process is scanned for the live secrets, in every usual encoding, and
-//! they are replaced.
+//! The last line of defence behind redaction: scans all output of the process for live secrets, in all common encodings, and replaces
+//! them.
 //!
-//! Types and habits keep secrets out of the log; what this finds is a bug of theirs, so each hit is counted and logged. A secret
-//! is found as it is, in hexadecimal, as decimal numbers and in base64 at each of its three offsets; and all of these also where
-//! any of their characters are percent-encoded or escaped as JSON and Rust do, in any mixture, three times over.
+//! Types and code review keep secrets out of the log, so every hit is a bug; it is counted and logged. A secret is found as is, in
+//! hexadecimal, as decimal numbers, and in base64 at each of the three offsets; also if characters of these forms are percent-encoded, or
+//! escaped as in JSON and Rust, in any combination, up to three layers deep.
 //!
-//! The search is our own, on three tables that are overwritten when a secret is removed. A library's automaton would keep the secrets
-//! in memory that cannot be overwritten.
+//! The search is our own, on tables that are overwritten when a secret is removed. The automaton of a library would keep secrets in memory
+//! that cannot be overwritten.
 //!
 //! Deliberately absent: parts of secrets, identifiers, and secrets below [`MIN_SECRET_BYTES`].
 
@@ -32,14 +32,13 @@ use crate::secret::Secret;
 /// The replacement for a secret.
 pub const SCRUBBED: &[u8] = b"[scrubbed]";
 
-/// The shortest secret that is looked for. A shorter one would be found in words and numbers that have nothing to do with it,
-/// and is guessed in seconds anyway.
+/// Minimum length of a secret to search for. A shorter one would match unrelated words and numbers, and can be guessed in seconds anyway.
 pub const MIN_SECRET_BYTES: usize = 6;
 
-/// How many layers of escaping are decoded: JSON in a percent-encoded query in JSON has three.
+/// Number of escape layers that are decoded. For example, JSON in a percent-encoded query in JSON has three.
 const MAX_ESCAPE_LAYERS: usize = 3;
 
-/// Holds the live secrets and replaces them in text. A handle, cheap to clone; all clones share the secrets.
+/// Holds the live secrets and replaces them in text. Cheap to clone; all clones share the secrets.
 #[derive(Clone, Default)]
 pub struct Scrubber(Arc<ScrubberState>);
 
@@ -49,34 +48,34 @@ struct ScrubberState {
     hits: AtomicU64,
 }
 
-/// What was found in a text.
+/// The secrets found in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// How many times.
+    /// Number of occurrences.
     pub times: u64,
-    /// The name of the set that the first of them belongs to; see [`Scrubber::register`].
+    /// The set of the first one; see [`Scrubber::register`].
     pub name: &'static str,
 }
 
 impl Scrubber {
-    /// Makes `values` the current secrets of the set `name`. The previous ones are still looked for until the next change, since they
-    /// may be in lines that have not been written yet; those before them are removed and their memory is overwritten.
+    /// Makes `values` the current secrets of the set `name`. The previous values are kept until the next change, because they may occur in
+    /// lines that are not written yet. Values before those are removed, and their memory is overwritten.
     pub fn register(&self, name: &'static str, mut values: Vec<Secret<Vec<u8>>>) {
-        // Values that are never looked for need no forms; an empty value has none.
+        // Values that are too short to search for need no encodings; an empty value has none.
         values.retain(|value| value.expose().len() >= MIN_SECRET_BYTES);
         if !self.0.secrets.load().sets.iter().any(|set| set.matches(name, &values)) {
             self.0.secrets.rcu(|secrets| secrets.with_set(name, &values));
         }
     }
 
-    /// Replaces every secret in `text`, which must consist of whole lines. Returns what was found.
+    /// Replaces every secret in `text`, which must consist of whole lines. Returns the secrets found, if any.
     pub fn scrub(&self, text: &mut Vec<u8>) -> Option<Found> {
         let found = self.0.secrets.load().scrub(text)?;
         self.0.hits.fetch_add(found.times, Ordering::Relaxed);
         Some(found)
     }
 
-    /// How many secrets were found since the start.
+    /// The number of secrets found since the start.
     pub fn hits(&self) -> u64 {
         self.0.hits.load(Ordering::Relaxed)
     }
@@ -88,14 +87,14 @@ impl fmt::Debug for Scrubber {
     }
 }
 
-/// The secrets at one moment, and the index that finds them.
+/// An immutable snapshot of the secrets, with their index.
 #[derive(Default)]
 struct Secrets {
     sets: Vec<SecretSet>,
     index: Index,
 }
 
-/// The secrets that were registered under one name.
+/// The secrets registered under one name.
 #[derive(Clone)]
 struct SecretSet {
     name: &'static str,
@@ -124,7 +123,7 @@ impl Secrets {
             Some(set) => set.previous = std::mem::replace(&mut set.current, current),
             None => sets.push(SecretSet { name, current, previous: Vec::new() }),
         }
-        // A secret of two sets is reported with the name of the later one: the environment's values become those of what was made of it.
+        // A secret in several sets is indexed once, with the name of the set that was added last.
         let mut secrets: Vec<(&'static str, &Arc<SecretForms>)> = Vec::new();
         for set in sets.iter().rev() {
             for forms in set.current.iter().chain(&set.previous) {
@@ -142,7 +141,7 @@ impl Secrets {
         self.index.find(text, |range, name| matches.add(range, name));
         let mut start = 0;
         while !self.index.is_empty() && start < text.len() {
-            // Decoding escapes is slow, and lines of this program's own have none.
+            // Skip lines without escapes: decoding is slow, and this program's own lines have none.
             let Some(at) = memchr::memchr2(b'%', b'\\', &text[start..]).map(|at| start + at) else { break };
             let line = memchr::memrchr(b'\n', &text[..at]).map_or(0, |end| end + 1);
             let end = memchr::memchr(b'\n', &text[at..]).map_or(text.len(), |end| at + end + 1);
@@ -152,7 +151,7 @@ impl Secrets {
         matches.replace_in(text)
     }
 
-    /// Scans `text`, which begins at `origin`, with up to `layers` layers of escapes decoded.
+    /// Decodes up to `layers` layers of escapes in `text`, and scans the result of each. `origin` is the offset of `text` in the output.
     fn scan_unescaped(&self, text: &Unescaped, origin: usize, layers: usize, matches: &mut Matches) {
         for decoded in [text.backslash_decoded(), text.percent_decoded()].into_iter().flatten() {
             self.index.find(decoded.text(), |range, name| {
@@ -166,7 +165,7 @@ impl Secrets {
     }
 }
 
-/// Where secrets were found in a text.
+/// The positions of secrets in a text.
 #[derive(Default)]
 struct Matches {
     ranges: Vec<Range<usize>>,
@@ -186,11 +185,11 @@ impl Matches {
         let (mut times, mut copied) = (0, 0);
         let mut ranges = self.ranges.into_iter().peekable();
         while let Some(Range { start, mut end }) = ranges.next() {
-            // Matches that overlap are one secret in two encodings, or two secrets in one text.
+            // Merge overlapping matches: one secret in two encodings, or two overlapping secrets.
             while let Some(next) = ranges.next_if(|next| next.start < end) {
                 end = end.max(next.end);
             }
-            // An escape that a secret begins or ends in is replaced with it: half of one would make the line invalid JSON.
+            // If a match begins or ends within an escape, replace the whole escape: half of it would make the line invalid JSON.
             let start = (start - usize::from(is_escaped(text, start))).max(copied);
             let end = (end + usize::from(is_escaped(text, end))).min(text.len());
             clean.extend_from_slice(&text[copied..start]);

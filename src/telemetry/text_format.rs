@@ -1,4 +1,4 @@
-//! The text format of the log. Control characters, and those that change the direction of text, are escaped in all values.
+//! The text format of the log. Control and bidirectional formatting characters are escaped in all values.
 
 use std::{
     fmt::{self, Debug, Write},
@@ -14,24 +14,24 @@ use tracing_subscriber::{
     },
 };
 
-/// The time of an event: that of the day, in UTC.
+/// Formats the time of an event as the time of day in UTC.
 #[derive(Debug)]
 pub(super) struct TimeOfDay;
 
 impl FormatTime for TimeOfDay {
-    #[expect(clippy::disallowed_methods, reason = "the time that a line shows")]
+    #[expect(clippy::disallowed_methods, reason = "the timestamp of a log line")]
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         write_time_of_day(seconds, writer)
     }
 }
 
-/// Writes the time of day, in UTC, at `seconds` since the Unix epoch.
+/// Writes the UTC time of day at `seconds` since the Unix epoch.
 pub(super) fn write_time_of_day(seconds: u64, writer: &mut impl Write) -> fmt::Result {
     write!(writer, "{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
 }
 
-/// How the fields of an event are written: the message, then names and values.
+/// Formats the fields of an event: the message as is, the others as `name=value`.
 pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     format::debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
         if field.name() == "message" {
@@ -60,7 +60,7 @@ impl<W: Write> Write for EscapeControl<W> {
     }
 }
 
-/// Whether `character` is a control character, a line break of Unicode, or changes the direction of text (CVE-2021-42574).
+/// Whether `character` is a control character, a Unicode line break, or changes the direction of text (CVE-2021-42574).
 pub(super) fn needs_escape(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,9 +1,8 @@
-//! The way of a log line out of the process: never blocking, never unbounded.
+//! Writes log lines without blocking and with bounded memory.
 //!
-//! A line is appended to a buffer in memory; one thread writes the buffer out. When whoever reads the output stops reading,
-//! the buffer fills up to its limit, and from then on lines are dropped and counted; the log says so once it is read again.
-//! Requests never wait for a log. The thread looks for secrets in what it writes, a batch of whole lines at a time, so that none
-//! can hide between two batches.
+//! Lines are appended to an in-memory buffer, which one thread writes out. If the reader of the output stops, the buffer fills up to its
+//! limit; further lines are dropped, counted, and reported in the log once the output is read again. Requests never wait for the log. The
+//! thread scrubs secrets from each batch. Batches consist of whole lines, so a secret within a line is never split between two batches.
 
 #![expect(clippy::disallowed_types, reason = "a thread without a runtime, which waits on a Condvar")]
 
@@ -24,46 +23,46 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::{Scrubber, text_format::needs_escape};
 
-/// How much may wait to be written: several seconds of access lines at full load.
+/// Maximum number of bytes that wait to be written: several seconds of access lines at full load.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
 
-/// How long a first line waits for others, so that many lines share one system call. Each call wakes
-/// a thread and costs as much as a fifth of a request; and this is below what a reader can notice.
+/// How long a first line waits for others, so that many lines share one system call. Each call wakes a thread and costs about a fifth of a
+/// request. The delay is too short for a reader to notice.
 const BATCH_DELAY: Duration = Duration::from_millis(20);
 
-/// From here on the buffer is written without waiting for more. With the line that brings it there, it fits into one write as a rule.
+/// Size at which the buffer is written without waiting for more. Usually it then still fits into one write.
 const BATCH_BYTES: usize = 56 * 1024;
 
-/// The longest line. Longer ones come from crates that log what they read, byte by byte, and are dropped whole: a part of a JSON
-/// object is none.
+/// Maximum length of a line. Longer ones come from crates that log all data they read. They are dropped, because a truncated JSON object
+/// would be invalid.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// The maximum size of one write: the capacity of a pipe. A larger write would return only once the reader had taken all of it, so that
-/// a slow reader could not be distinguished from one that has stopped.
+/// Maximum size of one write: the capacity of a pipe. A larger write would return only after the reader had consumed all of it, so a slow
+/// reader could not be distinguished from a stopped one.
 const MAX_WRITE_BYTES: usize = 64 * 1024;
 
-/// The capacity that a buffer keeps after it was written. It grows beyond that only when the thread or the reader does not keep up.
+/// Capacity that a buffer keeps after it was written. It grows beyond that only if the thread or the reader cannot keep up.
 const RETAINED_BYTES: usize = 128 * 1024;
 
-/// The minimum time between two lines about dropped lines.
+/// Minimum time between two reports of dropped lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The minimum time between two lines about scrubbed secrets. It is longer, since a line that contained a secret itself would cause
-/// the next one.
+/// Minimum time between two reports of scrubbed secrets. It is longer, because a report that itself contained a secret would trigger the
+/// next one.
 const SCRUB_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a thread that panics waits for the lock. It may hold it itself, and would wait forever.
+/// How long a panicking thread waits for the lock. It may hold the lock itself, and would then wait forever.
 const PANIC_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The handle that log lines are written to. Cheap to clone.
+/// The handle for writing log lines. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct LogWriter(Arc<LogBuffer>);
 
-/// What the handles and the writing thread share.
+/// Shared by the handles and the writer thread.
 #[derive(Debug, Default)]
 struct LogBuffer {
     pending: Mutex<PendingLines>,
-    /// Notified when there is something to write, and when a flush is requested.
+    /// Notified when the first line or a full batch is pending, and when a flush is requested.
     filled: Condvar,
     /// Notified when everything has been written.
     emptied: Condvar,
@@ -84,7 +83,7 @@ impl LogWriter {
     ///
     /// # Errors
     ///
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub(super) fn spawn(output: impl Write + Send + 'static, scrubber: Scrubber) -> io::Result<Self> {
         let buffer = Arc::new(LogBuffer::default());
         let writing = Arc::clone(&buffer);
@@ -92,22 +91,22 @@ impl LogWriter {
         Ok(Self(buffer))
     }
 
-    /// Takes `line`, which ends with its line break, or drops and counts it.
+    /// Appends `line`, including its line break. If the line is too long or the buffer is full, it is dropped and counted.
     pub(super) fn append(&self, line: &[u8]) {
         self.0.append(line);
     }
 
-    /// Whether a line can be appended now. It cannot by a thread that panics while it holds the lock.
+    /// Whether a line can be appended now. `false` in a thread that panicked while it held the lock.
     pub(super) fn is_available(&self) -> bool {
         self.0.lock().is_some()
     }
 
-    /// Lines that were dropped since the start, because the reader was too slow or has gone.
+    /// The number of lines dropped since the start.
     pub(super) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything appended so far has been written, at most `limit`, and at most `stall_timeout` without any progress.
+    /// Waits until all appended lines are written, but at most `limit`, and at most `stall_timeout` without progress.
     pub(super) fn flush(&self, stall_timeout: Duration, limit: Duration) {
         let end = Instant::now() + limit;
         let busy = |pending: &mut PendingLines| pending.writing || !pending.bytes.is_empty();
@@ -130,9 +129,9 @@ impl LogWriter {
 }
 
 impl LogBuffer {
-    /// The lock; `None` when the thread panics and cannot have it soon.
+    /// Locks the buffer. `None` if the thread is panicking and does not get the lock within [`PANIC_LOCK_TIMEOUT`].
     fn lock(&self) -> Option<MutexGuard<'_, PendingLines>> {
-        // A panic while the lock is held leaves at worst half a line behind; that is no reason to stop logging.
+        // Poisoning is ignored: a panic while the lock is held leaves half a line in the buffer at worst.
         if !thread::panicking() {
             return Some(self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         }
@@ -147,7 +146,7 @@ impl LogBuffer {
         }
     }
 
-    /// Whether there is capacity for a line about dropped lines.
+    /// Whether there is room for a report of dropped lines.
     fn has_capacity(&self) -> bool {
         self.lock().is_some_and(|pending| pending.bytes.len() < MAX_PENDING_BYTES / 2)
     }
@@ -181,11 +180,11 @@ impl LogBuffer {
         let (mut scrubbed, mut dropped) = (Unreported::new(SCRUB_REPORT_INTERVAL), Unreported::new(REPORT_INTERVAL));
         loop {
             self.take_pending(&mut batch);
-            // Only whole lines; what is left of the last one comes before the next batch.
+            // Write whole lines only. A partial line at the end is prepended to the next batch.
             batch.splice(..0, partial_line.drain(..));
             let whole = memchr::memrchr(b'\n', &batch).map_or(0, |end| end + 1);
             partial_line.extend(batch.drain(whole..));
-            // The thread has to go on: without it, nothing is logged any more. A panic is logged by its hook.
+            // The thread must continue, because nothing is logged without it. The panic hook reports a panic.
             let written = panic::catch_unwind(AssertUnwindSafe(|| {
                 escape_control(&mut batch);
                 if let Some(found) = scrubber.scrub(&mut batch)
@@ -194,8 +193,7 @@ impl LogBuffer {
                     error!(
                         secret = found.name,
                         times,
-                        "a secret was about to be logged and was scrubbed: this is a bug in \
-                         finicity-proxy, please report it"
+                        "scrubbed a secret from the log output: this is a bug in finicity-proxy, please report it"
                     );
                 }
                 self.write(&mut output, &batch).is_ok()
@@ -206,7 +204,7 @@ impl LogBuffer {
             } else if self.has_capacity()
                 && let Some(lines) = dropped.report(self.dropped.load(Ordering::Relaxed))
             {
-                warn!(lines, "log lines were dropped, since nobody read them in time");
+                warn!(lines, "log lines dropped: output not read in time");
             }
             batch.clear();
             batch.shrink_to(RETAINED_BYTES);
@@ -214,7 +212,7 @@ impl LogBuffer {
         }
     }
 
-    /// Waits for something to write, and moves it to `batch`, which is empty.
+    /// Waits for pending lines, and moves them to `batch`, which must be empty.
     fn take_pending(&self, batch: &mut Vec<u8>) {
         let Some(pending) = self.lock() else { return };
         let pending =
@@ -238,7 +236,7 @@ impl LogBuffer {
     }
 }
 
-/// A counter that is logged with a minimum interval: how much of it was reported, and when the next report may be written.
+/// Reports the increase of a counter with a minimum interval.
 #[derive(Debug)]
 struct Unreported {
     reported: u64,
@@ -251,7 +249,7 @@ impl Unreported {
         Self { reported: 0, next_report: None, interval }
     }
 
-    /// The part of `count` to report now; `None` if there is none, or if the interval has not passed.
+    /// The increase of `count` since the last report. `None` if it has not increased, or if the interval has not passed.
     fn report(&mut self, count: u64) -> Option<u64> {
         let now = Instant::now();
         if count == self.reported || self.next_report.is_some_and(|next| now < next) {
@@ -262,8 +260,8 @@ impl Unreported {
     }
 }
 
-/// Escapes the control characters outside of ASCII and DEL, which the formatters leave as they are and a terminal may interpret. They
-/// occur in strings only, where JSON has this escape.
+/// Escapes DEL and the control characters outside ASCII, which the formatters do not escape and a terminal may interpret. They occur only in
+/// strings, where JSON permits this escape.
 fn escape_control(batch: &mut Vec<u8>) {
     if batch.is_ascii() && memchr::memchr(0x7f, batch).is_none() {
         return;
@@ -288,7 +286,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// Takes one formatted event; the formatter hands each over in a single `write`.
+/// Writes one formatted event. The formatter passes each event in a single `write`.
 #[derive(Debug)]
 pub(super) struct LineWriter<'a>(&'a LogBuffer);
 

@@ -1,7 +1,7 @@
-//! `upstream.ca_file`: certificate authorities in a PEM file.
+//! `upstream.ca_file`: CAs in a PEM file.
 //!
-//! The file may be the wrong one, a private key for instance, so no error holds anything of its content: only the kind of what is
-//! wrong, and the line. The parser's own errors quote lines.
+//! The file may be the wrong one, such as a private key. So errors contain none of its content, only the kind of problem and the line. The
+//! parser's errors are not passed on, because they quote lines.
 
 use std::{
     fmt,
@@ -19,122 +19,122 @@ use rustls::{
     },
 };
 
-/// Several times what a whole operating system trusts. A file above this is no list of authorities, and must not fill the
+/// Maximum size of the file, several times the CA list of an operating system. Larger files are the wrong ones, and must not fill the
 /// memory.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// What editors on Windows put at the start of a file in UTF-8.
+/// Windows editors write it at the start of UTF-8 files.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Why no trust store can be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No authority at all would be trusted.
-    #[error("nothing would be trusted: without the public authorities, upstream.ca_file has to name others")]
+    /// No CA would be trusted.
+    #[error("no CA would be trusted: set upstream.ca_file, or set upstream.public_roots = true")]
     NoRoots,
-    /// The system does not give the file out.
-    #[error("{path} cannot be read")]
+    /// Reading the file failed.
+    #[error("cannot read {path}")]
     Unreadable {
         /// The file.
         path: ShownPath,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A directory, or something else that only has the file's name.
+    /// The path is a directory, a pipe or a device.
     #[error("{path} is not a file")]
     NotAFile {
         /// The path.
         path: ShownPath,
     },
-    /// The file is far larger than any list of authorities.
+    /// The file is far larger than any CA list.
     #[error("{path} is larger than {MAX_BYTES} bytes")]
     TooLarge {
         /// The file.
         path: ShownPath,
     },
-    /// The file is text in another encoding.
+    /// The file is UTF-16 text.
     #[error("{path} is in UTF-16: save it in UTF-8")]
     Utf16 {
         /// The file.
         path: ShownPath,
     },
     /// The file is not PEM.
-    #[error("{path} cannot be read as a PEM file: {block} {malformed}")]
+    #[error("{path} is not a valid PEM file: {block} {malformed}")]
     NotPem {
         /// The file.
         path: ShownPath,
-        /// The block.
+        /// The malformed block.
         block: Block,
-        /// What is wrong with it.
+        /// The kind of problem.
         malformed: Malformed,
     },
-    /// The file is PEM, but has no certificate.
-    #[error("{path} holds no certificate: it needs at least one BEGIN CERTIFICATE block")]
+    /// The file contains no certificate.
+    #[error("{path} contains no certificate: at least one BEGIN CERTIFICATE block is required")]
     Empty {
         /// The file.
         path: ShownPath,
     },
-    /// The file has a private key and no certificate.
+    /// The file contains a private key and no certificate.
     #[error(
-        "{path} holds no certificate, but a private key in line {line}: name a file with the certificates of authorities, and keep \
-         the key away from this process"
+        "{path} contains a private key in line {line}, but no certificate: use a file with CA certificates, and do not give the key \
+         to this process"
     )]
     PrivateKey {
         /// The file.
         path: ShownPath,
-        /// Where the key begins, from 1.
+        /// First line of the key, from 1.
         line: usize,
     },
-    /// A block in the file holds or may hold certificates in a form that is not read.
-    #[error("{path} holds in line {line} {kind}")]
+    /// A block in the file contains, or may contain, certificates in an unsupported form.
+    #[error("{path}: line {line} contains {kind}")]
     Unsupported {
         /// The file.
         path: ShownPath,
-        /// Where the block begins, from 1.
+        /// First line of the block, from 1.
         line: usize,
-        /// What it holds.
+        /// The content of the block.
         kind: Unsupported,
     },
     /// A certificate in the file cannot be used as a trust anchor.
     #[error(
-        "{path} holds a certificate that cannot be used as a certificate authority: certificate {number} in line {line}"
+        "{path} contains a certificate that is not usable as a CA certificate: certificate {number} in line {line}"
     )]
     Unusable {
         /// The file.
         path: ShownPath,
-        /// Which certificate of the file it is, from 1.
+        /// Number of the certificate in the file, from 1.
         number: usize,
-        /// Where the certificate begins, from 1.
+        /// First line of the certificate, from 1.
         line: usize,
     },
 }
 
-/// What is wrong with a block of PEM.
+/// What is wrong with a PEM block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// The line that begins it.
+    /// Its BEGIN line is malformed.
     #[error("has a malformed BEGIN line")]
     Begin,
-    /// There is no line that ends it.
-    #[error("has no END line that matches")]
+    /// It has no END line, or one with another label.
+    #[error("has no matching END line")]
     End,
-    /// There is no line that begins it.
+    /// It has no BEGIN line.
     #[error("is an END line without a BEGIN line")]
     NoBegin,
-    /// What is between them.
+    /// Its content is not base64.
     #[error("is not base64")]
     Base64,
-    /// Something else.
+    /// Any other problem.
     #[error("is malformed")]
     Other,
 }
 
-/// A block of PEM in a file.
+/// A PEM block in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Which certificate of the file it holds, from 1, if its label says that it holds one.
+    /// Number of the certificate in the file, from 1. `None` if the label is not that of a certificate.
     pub number: Option<usize>,
-    /// Where it begins, from 1.
+    /// First line, from 1.
     pub line: usize,
 }
 
@@ -148,19 +148,19 @@ impl fmt::Display for Block {
     }
 }
 
-/// A form of certificates that is not read.
+/// An unsupported form of certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
-    /// OpenSSL's own form, with rules on what the certificate is trusted for, which may be nothing.
+    /// OpenSSL's form with trust settings, which may restrict what the certificate is trusted for, or distrust it.
     #[error(
-        "a TRUSTED CERTIFICATE of OpenSSL, whose trust settings are not read: convert it with `openssl x509 -in FILE`"
+        "an OpenSSL TRUSTED CERTIFICATE, and its trust settings are not supported: convert it with `openssl x509 -in FILE`"
     )]
     TrustedCertificate,
-    /// A message that holds certificates.
+    /// A PKCS #7 message with certificates.
     #[error("certificates in a PKCS #7 message: extract them with `openssl pkcs7 -in FILE -print_certs`")]
     Container,
-    /// Another label that names certificates.
-    #[error("a block that is not a CERTIFICATE, though its label says something like it: remove or convert it")]
+    /// Another label that mentions certificates.
+    #[error("a block with a label similar to CERTIFICATE, which is not supported: remove or convert it")]
     Other,
 }
 
@@ -178,7 +178,7 @@ impl From<&pem::Error> for Malformed {
 /// The content of the file at `path`.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let unreadable = |source| Error::Unreadable { path: path.into(), source };
-    // Asked before it is opened, since opening a pipe waits for a writer.
+    // Checked before opening, because opening a pipe blocks until there is a writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(Error::NotAFile { path: path.into() });
     }
@@ -190,10 +190,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(content)
 }
 
-/// Adds the CAs in `content` to `roots`, and returns their number. `path` is the file's name in errors.
+/// Adds the CAs in `content` to `roots`, and returns their number. `path` is used in errors only.
 ///
-/// Indented blocks, byte order marks, and line ends of every system are read. What stands outside blocks, and blocks that hold neither a
-/// certificate nor what looks like one, are skipped.
+/// Accepts indented blocks, byte order marks, and the line ends of every system. Skips text outside blocks, and blocks that neither
+/// contain a certificate nor look like one.
 pub(super) fn add_cas(content: &[u8], path: &Path, roots: &mut RootCertStore) -> Result<usize, Error> {
     if content.starts_with(&[0xff, 0xfe]) || content.starts_with(&[0xfe, 0xff]) {
         return Err(Error::Utf16 { path: path.into() });
@@ -230,26 +230,26 @@ pub(super) fn add_cas(content: &[u8], path: &Path, roots: &mut RootCertStore) ->
     }
 }
 
-/// The lines of `content`, which end with LF, CR LF or CR, without spaces and byte order marks at either end.
+/// The lines of `content`, separated by LF, CR LF or CR. White space at both ends and a byte order mark are removed.
 fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     let lines = content.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     lines.flat_map(|line| line.split(|byte| *byte == b'\r')).map(|line| {
         let line = line.trim_ascii();
-        // One in the middle of a file comes of files that were put together.
+        // Concatenating files leaves byte order marks in the middle.
         line.strip_prefix(BYTE_ORDER_MARK).map_or(line, <[u8]>::trim_ascii)
     })
 }
 
-/// What a line is to the blocks of PEM.
+/// Whether a line is the boundary of a PEM block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Boundary<'a> {
-    /// It begins a block with that label.
+    /// A BEGIN line, with its label.
     Begin(&'a [u8]),
-    /// It ends one.
+    /// An END line, with its label.
     End(&'a [u8]),
-    /// It is meant to begin or end one, and does not.
+    /// A line that looks like a boundary and is malformed.
     Malformed,
-    /// Neither.
+    /// Any other line.
     None,
 }
 
@@ -271,8 +271,8 @@ impl<'a> Boundary<'a> {
     }
 }
 
-/// Whether `line`, which is no boundary, was one of a certificate before somebody or something changed it: dashes that were lost, or made
-/// typographic ones, text before it, lower case. A comment is none.
+/// Whether `line` looks like a damaged boundary of a certificate: dashes missing or replaced with typographic ones, text before it, or
+/// lower case. Comments do not count.
 fn is_like_boundary(line: &[u8]) -> bool {
     let text = String::from_utf8_lossy(line).to_ascii_uppercase();
     let has_dashes = text.contains("--") || text.contains(['\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}']);
@@ -280,7 +280,7 @@ fn is_like_boundary(line: &[u8]) -> bool {
     has_dashes && has_words && !text.starts_with('#')
 }
 
-/// The lines of a block up to its end, which must have `label`.
+/// The lines of a block up to its END line, which must have `label`.
 fn block_body<'a>(
     lines: &mut impl Iterator<Item = (usize, &'a [u8])>,
     label: &[u8],
@@ -296,7 +296,7 @@ fn block_body<'a>(
     Err(Malformed::End)
 }
 
-/// The certificate whose block has the lines `body`.
+/// Decodes the certificate from the lines of its block.
 fn decode(body: &[&[u8]]) -> Result<CertificateDer<'static>, Malformed> {
     let block =
         [b"-----BEGIN CERTIFICATE-----".as_slice(), &body.join(&b'\n'), b"-----END CERTIFICATE-----\n"].join(&b'\n');
@@ -307,13 +307,13 @@ fn decode(body: &[&[u8]]) -> Result<CertificateDer<'static>, Malformed> {
     }
 }
 
-/// What a block holds, by its label.
+/// The content of a block, judged by its label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BlockKind {
     Certificate,
     PrivateKey,
     Unsupported(Unsupported),
-    /// Nothing that is a certificate or looks like one.
+    /// Neither a certificate nor similar to one.
     Other,
 }
 
@@ -321,7 +321,7 @@ impl BlockKind {
     fn of(label: &[u8]) -> Self {
         let contains = |word: &[u8]| label.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
         match label {
-            // The second is an old name of the first.
+            // The second is an old name for the first.
             b"CERTIFICATE" | b"X509 CERTIFICATE" => Self::Certificate,
             b"TRUSTED CERTIFICATE" => Self::Unsupported(Unsupported::TrustedCertificate),
             _ if contains(b"PKCS7") || contains(b"PKCS #7") || contains(b"CMS") => {

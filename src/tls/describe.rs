@@ -1,7 +1,7 @@
-//! What an operator wants to know of certificates: names, validity, and which CAs are trusted.
+//! Describes certificates for operators: names, validity, and the number of CAs.
 //!
-//! No certificate is parsed here. rustls names the limits of a certificate in its errors, so it verifies the chain once more with a
-//! time, and then a name, that no certificate has.
+//! No certificate is parsed here. Because rustls errors contain the validity and the names of a certificate, the chain is verified again at
+//! a time, and then for a name, for which no certificate is valid.
 
 use std::{
     error::Error as StdError,
@@ -23,34 +23,34 @@ use super::{
 };
 use crate::error_chain;
 
-/// The last second of the year 9999, which RFC 5280 (4.1.2.5) has for certificates that do not expire.
+/// The last second of the year 9999, which RFC 5280 (4.1.2.5) assigns to certificates that do not expire.
 const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
 
-/// A name that is reserved not to exist (RFC 2606), so that no certificate is for it.
+/// A reserved name that cannot exist (RFC 2606), so no certificate is valid for it.
 const NO_NAME: &str = "doctor.invalid";
 
-/// The most names that are listed.
+/// Maximum number of names listed.
 const MAX_NAMES: usize = 5;
 
 /// The length of the longest host name (RFC 1035, 2.3.4).
 const MAX_NAME_BYTES: usize = 253;
 
-/// A chain of certificates that was verified.
+/// A verified certificate chain.
 #[derive(Debug)]
 pub struct ChainDescription {
-    /// The first moment after which a certificate of the chain has expired, since the Unix epoch. `None` when it is not known.
+    /// When the first certificate of the chain expires, since the Unix epoch. `None` if unknown.
     pub valid_until: Option<Duration>,
-    /// The names that the server's certificate is for.
+    /// The names for which the server's certificate is valid.
     pub names: String,
     /// The number of CAs in `upstream.ca_file`.
     pub ca_count: usize,
 }
 
-/// Describes `chain`, which a server presented as `name` and which was verified by `config`.
+/// Describes `chain`, which a server presented for `name` and which was verified with `config`.
 ///
 /// # Errors
 ///
-/// When `upstream.ca_file` cannot be used any more.
+/// `upstream.ca_file` has become invalid.
 pub fn describe_chain(
     config: &Config,
     chain: &[CertificateDer<'_>],
@@ -62,7 +62,7 @@ pub fn describe_chain(
         return Ok(ChainDescription { valid_until: None, names: String::new(), ca_count });
     };
     let mut valid_until = None;
-    // Each time is the end of another certificate, and the last one is that of the chain.
+    // Each round finds the expiry of another certificate, earlier than the one before. The last one is that of the chain.
     for _ in chain {
         let at = UnixTime::since_unix_epoch(valid_until.unwrap_or(END_OF_TIME));
         match verify(&Chain { end_entity, intermediates, name, at }) {
@@ -81,8 +81,8 @@ pub fn describe_chain(
     Ok(ChainDescription { valid_until, names: names.unwrap_or_default(), ca_count })
 }
 
-/// The limit that a certificate has not kept, where `error` is of one: its names, or its time. A name is in it only when a trusted CA
-/// vouches for it.
+/// If `error` is about a certificate's validity or names, a phrase with that validity or these names. Names are included only if a
+/// trusted CA has issued the certificate.
 pub fn exceeded_limit(error: &(dyn StdError + 'static)) -> Option<String> {
     let rustls::Error::InvalidCertificate(error) = error_chain::find(error)? else { return None };
     match error {
@@ -90,25 +90,25 @@ pub fn exceeded_limit(error: &(dyn StdError + 'static)) -> Option<String> {
         CertificateError::NotValidYetContext { not_before, .. } => {
             Some(format!("it is valid from {}", time(*not_before)))
         }
-        // The chain is verified before the name is.
+        // The chain is verified before the name, so these names are trustworthy.
         error => presented_names(error).map(|names| format!("it is for {names}")),
     }
 }
 
 fn time(time: UnixTime) -> String {
-    // Beyond the year 9999 there is no such format.
+    // The format ends with the year 9999.
     format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()).min(END_OF_TIME)).to_string()
 }
 
-/// The names in `error`, as far as they have only characters of host names and addresses.
+/// The names in `error` that consist only of characters of host names and addresses.
 fn presented_names(error: &CertificateError) -> Option<String> {
     let CertificateError::NotValidForNameContext { presented, .. } = error else { return None };
-    // They come as `DnsName("localhost")` and `IpAddress(127.0.0.1)`.
+    // rustls formats them as `DnsName("localhost")` and `IpAddress(127.0.0.1)`.
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*:".contains(&byte);
     let names = presented.iter().filter_map(|name| {
         let name = name.split_once('(')?.1.strip_suffix(')')?.trim_matches('"');
         let is_name = !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(is_part);
-        // An address in the usual notation.
+        // Addresses are converted to the usual notation.
         is_name.then(|| name.parse::<IpAddr>().map_or_else(|_| name.to_owned(), |address| address.to_string()))
     });
     let names: Vec<String> = names.collect();
@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// A CA with the name `name` that ends in `year`.
+    /// A CA with the name `name` that expires in `year`.
     fn ca_params(name: &str, year: i32) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -136,7 +136,7 @@ mod tests {
         params
     }
 
-    /// The description of a chain whose certificates end in these years, and whose server has these names.
+    /// The description of a chain with certificates that expire in these years, and a server with these names.
     fn described(server_year: i32, intermediate_year: i32, names: &[&str]) -> ChainDescription {
         let root = CertifiedIssuer::self_signed(ca_params("root", 2020), KeyPair::generate().unwrap()).unwrap();
         let params = ca_params("intermediate", intermediate_year);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_ends_with_its_first_certificate_that_expires() {
+    fn a_chain_expires_with_its_first_certificate() {
         for (server, intermediate, end) in [(2040, 2050, "2040"), (2050, 2040, "2040"), (2040, 2040, "2040")] {
             let until = described(server, intermediate, &["h.test"]).valid_until.unwrap();
             let shown = time(UnixTime::since_unix_epoch(until));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_listed_up_to_a_limit_and_only_as_names() {
+    fn valid_names_are_listed_up_to_a_limit() {
         assert_eq!(
             described(2040, 2040, &["h.test", "*.h.test", "::1", "10.0.0.1"]).names,
             "h.test, *.h.test, ::1, 10.0.0.1"
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn only_errors_of_certificates_have_a_limit() {
+    fn only_certificate_errors_have_a_limit() {
         let error = |error| exceeded_limit(&rustls::Error::InvalidCertificate(error));
         let (now, limit) =
             (UnixTime::since_unix_epoch(Duration::from_secs(5)), UnixTime::since_unix_epoch(Duration::ZERO));

@@ -1,4 +1,4 @@
-//! What was wrong with a TLS handshake, in this program's words.
+//! Classifies TLS handshake failures, and describes them without text from the peer.
 
 use std::{error::Error, fmt};
 
@@ -8,33 +8,33 @@ use super::pin::NotPinned;
 use crate::error_chain;
 
 labels! {
-    /// The faults that an operator can do something about. The words of rustls are not used for these: they quote names out of the
-    /// certificate, which are the peer's words, and nobody has verified the peer.
+    /// Failures on which an operator can act. The error texts of rustls are not used, because they quote names from the certificate of a
+    /// peer that is not verified.
     pub enum TlsFailure {
-        /// The chain ends at no authority that is trusted.
+        /// The chain does not end at a trusted CA.
         UnknownIssuer = "authority",
-        /// A certificate of the chain is past its time.
+        /// A certificate of the chain has expired.
         Expired = "expired",
-        /// A certificate of the chain is ahead of its time.
+        /// A certificate of the chain is not valid yet.
         NotYetValid = "not_yet_valid",
         /// The certificate is for another host.
         NameMismatch = "name",
-        /// The key is none of the pinned ones.
+        /// The key is not pinned.
         PinMismatch = "pin",
-        /// The certificate cannot be used for another reason.
+        /// The certificate is invalid for another reason.
         BadCertificate = "certificate",
-        /// There is no version of TLS that both sides accept.
+        /// The peers have no TLS version in common.
         ProtocolVersion = "version",
     }
 }
 
 impl TlsFailure {
-    /// The fault in the chain of causes of `error`, where there is one.
+    /// The failure in the chain of sources of `error`, if there is one.
     pub fn find(error: &(dyn Error + 'static)) -> Option<Self> {
         error_chain::find::<rustls::Error>(error).and_then(Self::classify)
     }
 
-    /// The fault that `error` is, unless it is none of these.
+    /// The failure that `error` stands for. `None` for other errors.
     pub fn classify(error: &rustls::Error) -> Option<Self> {
         match error {
             rustls::Error::InvalidCertificate(error) => Some(Self::classify_certificate(error)),
@@ -50,7 +50,7 @@ impl TlsFailure {
 
     fn classify_certificate(error: &CertificateError) -> Self {
         match error {
-            // A bad signature is what an authority leaves that only has the name of a trusted one.
+            // A CA that only has the name of a trusted one produces a bad signature.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
@@ -60,7 +60,7 @@ impl TlsFailure {
         }
     }
 
-    /// Whether the certificate is at fault, as opposed to the handshake.
+    /// Whether the certificate is invalid, as opposed to a failed negotiation.
     pub fn is_certificate(self) -> bool {
         self != Self::ProtocolVersion
     }
@@ -69,13 +69,13 @@ impl TlsFailure {
     pub fn description(self) -> &'static str {
         match self {
             Self::UnknownIssuer => {
-                "the upstream's certificate is self-signed or of an authority that is not trusted: see upstream.ca_file"
+                "the upstream's certificate is self-signed or issued by an untrusted CA: see upstream.ca_file"
             }
             Self::Expired => "the upstream's certificate has expired, or this machine's clock is ahead",
             Self::NotYetValid => "the upstream's certificate is not valid yet, or this machine's clock is behind",
             Self::NameMismatch => "the upstream's certificate is for another host than upstream.url names",
             Self::PinMismatch => "the upstream's certificate has a key that upstream.pinned_keys does not list",
-            Self::BadCertificate => "the upstream's certificate cannot be used",
+            Self::BadCertificate => "the upstream's certificate is invalid",
             Self::ProtocolVersion => "the upstream does not speak TLS 1.2 or 1.3",
         }
     }

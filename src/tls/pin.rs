@@ -1,4 +1,4 @@
-//! Pinned keys: the upstream's key must be one of those listed, besides everything else that is asked of its certificate.
+//! Pinned keys: in addition to the usual verification, the key of the upstream's certificate must be one of those listed.
 
 use std::{fmt, sync::Arc};
 
@@ -14,15 +14,15 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-/// What a pin begins with.
+/// Prefix of a pin.
 const PREFIX: &str = "sha256/";
 
-/// The SHA-256 of a key, as certificates hold it: its `SubjectPublicKeyInfo` in DER (RFC 7469, 2.4).
+/// The SHA-256 of a certificate's `SubjectPublicKeyInfo` in DER (RFC 7469, 2.4).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Pin([u8; 32]);
 
 impl Pin {
-    /// Reads `sha256/` and the base64 of 32 bytes; `None` for anything else.
+    /// Parses `sha256/` and the base64 of 32 bytes. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let hash = BASE64_STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?;
         hash.try_into().ok().map(Self)
@@ -40,13 +40,13 @@ impl fmt::Debug for Pin {
     }
 }
 
-/// The key is none of the pinned ones. Which key it is stays unsaid: the pin of an impostor must not be one copy away from
-/// being trusted.
+/// The key is not pinned. The error deliberately does not contain its pin: otherwise an operator might copy the pin of an impostor into the
+/// configuration.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the key is none of the pinned ones")]
+#[error("the key is not pinned")]
 pub(super) struct NotPinned;
 
-/// The usual verification, and after it the pins.
+/// Runs the usual verification, then checks the pins.
 #[derive(Debug)]
 pub(super) struct PinnedKeyVerifier {
     inner: Arc<WebPkiServerVerifier>,
@@ -54,7 +54,7 @@ pub(super) struct PinnedKeyVerifier {
 }
 
 impl PinnedKeyVerifier {
-    /// `inner`, and after it one of `pins`.
+    /// Requires what `inner` requires, and one of `pins`.
     pub(super) fn new(inner: Arc<WebPkiServerVerifier>, pins: Vec<Pin>) -> Self {
         Self { inner, pins }
     }
@@ -108,7 +108,7 @@ mod tests {
     const ZEROS: &str = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
     #[test]
-    fn a_pin_is_the_base64_of_32_bytes_and_nothing_else() {
+    fn only_the_base64_of_32_bytes_is_a_pin() {
         assert_eq!(Pin::parse(ZEROS), Some(Pin([0; 32])));
         assert_eq!(format!("{:?}", Pin([0; 32])), ZEROS);
         let (base64, longer) = (&ZEROS[PREFIX.len()..], BASE64_STANDARD.encode([0; 33]));

@@ -1,11 +1,11 @@
-//! A TLS client's stream that keeps nothing between two uses but what the protocol makes it keep.
+//! A TLS client stream that holds no buffers between uses, except those that the protocol requires.
 //!
-//! rustls does the protocol; what lies here is how bytes come to it and go from it. Its buffered connections, and `tokio-rustls` on them,
-//! read 4 KiB at a time and keep buffers for each connection, which a proxy with many connections and large bodies pays for with
-//! every one of them. Here a thread has one piece of memory into which all its connections read and encrypt. What a connection
-//! owns is a record that has come in part, plaintext for which the reader had no room, and ciphertext that the kernel did not take.
+//! rustls implements the protocol; this module moves the bytes. rustls' buffered connections, and `tokio-rustls` on top of them, read 4 KiB
+//! at a time and keep buffers for each connection, which is expensive with many connections and large bodies. Here, each thread has one
+//! scratch buffer into which all its connections read and encrypt. A connection owns only a partially received record, plaintext for which
+//! the reader had no room, and ciphertext that the kernel did not accept.
 //!
-//! Deliberately absent: early data, servers, and an end without `close_notify` that looks like an end (RFC 8446, 6.1).
+//! Deliberately absent: early data and the server side. An end without `close_notify` is an error, not an end of file (RFC 8446, 6.1).
 
 use std::{
     cell::Cell,
@@ -25,33 +25,33 @@ use rustls::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most that is read or written with one call of the kernel: some records at a time. With a half of it large answers take a
-/// thirtieth more CPU time, and twice as much saves nothing.
+/// Maximum number of bytes per system call: several records. Half of this costs 3 % more CPU time for large responses; twice as much saves
+/// nothing.
 const MAX_IO_BYTES: usize = 128 * 1024;
 
-/// The most plaintext of a record (RFC 8446, 5.1).
+/// Maximum plaintext of a record (RFC 8446, 5.1).
 const MAX_RECORD_BYTES: usize = 16 * 1024;
 
-/// What encryption may add to [`MAX_IO_BYTES`]: at most 29 bytes for each record of TLS 1.2 or 1.3, and a key update or an alert before
+/// Maximum number of bytes that encryption adds to [`MAX_IO_BYTES`]: 29 per record of TLS 1.2 or 1.3, and a key update or an alert before
 /// them.
 const MAX_OVERHEAD_BYTES: usize = 1024;
 
-/// The most slices that are encrypted with one call where they are too long to be gathered: each begins a record, and
-/// [`MAX_OVERHEAD_BYTES`] has room for that of as many and of the full records among them.
+/// Maximum number of slices encrypted per call, if they are too long to be gathered into one record. Each slice begins a new record, and
+/// [`MAX_OVERHEAD_BYTES`] covers this many in addition to the full records.
 const MAX_SLICES: usize = 16;
 
-/// The most ciphertext that may wait for the rest of a message: a message of the handshake, whose limit at rustls is 64 KiB, in
-/// records that may be as short as their sender likes.
+/// Maximum ciphertext of an incomplete message. rustls limits a handshake message to 64 KiB, and the rest is the overhead of its records,
+/// which the sender may make arbitrarily short.
 const MAX_PARTIAL_BYTES: usize = 128 * 1024;
 
 thread_local! {
-    /// Where a thread reads ciphertext and decrypts it in place, and where it encrypts. It grows to what is used of it.
+    /// The thread's buffer for reading, decrypting in place and encrypting. It grows on demand.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls `use_scratch` with this thread's scratch memory, of which there are `length` bytes.
+/// Calls `use_scratch` with `length` bytes of this thread's scratch buffer.
 fn scratch<T>(length: usize, use_scratch: impl FnOnce(&mut [u8]) -> T) -> T {
-    // Nobody else's meanwhile: a stream that goes through another one comes here twice.
+    // Taken, not borrowed: a stream that runs over another one calls this recursively, and then gets a new buffer.
     let mut scratch = SCRATCH.take();
     if scratch.len() < length {
         scratch.resize(length, 0);
@@ -61,26 +61,26 @@ fn scratch<T>(length: usize, use_scratch: impl FnOnce(&mut [u8]) -> T) -> T {
     result
 }
 
-/// A connection over TLS, of which we are the client.
+/// The client side of a TLS connection.
 pub struct Stream<S> {
     io: S,
     tls: UnbufferedClientConnection,
-    /// What has come of a record, or of a message in several of them, whose end has not.
+    /// A partially received record, or the records of a partially received message.
     incoming: Vec<u8>,
-    /// What the reader had no room for.
+    /// Plaintext for which the reader had no room.
     plaintext: Buffer,
-    /// What was encrypted and not taken by `io`.
+    /// Ciphertext that `io` has not accepted yet.
     outgoing: Buffer,
     /// The server has sent `close_notify`.
     peer_closed: bool,
     /// `close_notify` has been queued.
     close_notify_queued: bool,
-    /// What rustls failed with, which is the end. It does not remember that itself for all errors, would go on with the next record, and
-    /// panics when it is asked without the bytes of a message that it has in mind.
+    /// The error of rustls, which is final. Kept here because rustls does not remember every error: it would continue with the next record,
+    /// and it panics if it is called without the bytes of a message that it has begun.
     tls_error: Option<rustls::Error>,
 }
 
-/// Bytes, the first of which have been consumed.
+/// A byte queue: `bytes` without the first `consumed` ones.
 #[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
@@ -100,7 +100,7 @@ impl Buffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Consumes `count` bytes. With the last one, the memory is freed.
+    /// Consumes `count` bytes. Frees the memory when none is left.
     fn consume(&mut self, count: usize) {
         self.consumed += count;
         if self.consumed == self.bytes.len() {
@@ -109,21 +109,21 @@ impl Buffer {
     }
 }
 
-/// How far a connection has come.
+/// The state of a connection.
 #[derive(PartialEq, Eq)]
 enum Progress {
     /// The handshake needs more bytes from the server.
     Handshaking,
-    /// It can be written to.
+    /// The connection can be written to.
     Established,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
-    /// Does the handshake with the server at the other end of `io`, which must prove to be `name`.
+    /// Performs the handshake over `io`, and verifies that the server is `name`.
     ///
     /// # Errors
     ///
-    /// Those of `io`, and a [`rustls::Error`] as the source of one of the kind `InvalidData`, of which the server is told by an alert.
+    /// Errors of `io`. For a failed handshake, `InvalidData` with a [`rustls::Error`] as its source; the server receives an alert.
     ///
     /// # Cancel safety
     ///
@@ -145,39 +145,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         Ok(stream)
     }
 
-    /// The application protocol that was agreed on (RFC 7301).
+    /// The negotiated application protocol (RFC 7301).
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
     }
 
-    /// The certificates that the server has presented, its own first.
+    /// The certificates presented by the server, its own first.
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         self.tls.peer_certificates().unwrap_or_default()
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What there is to say before anything came, the first time.
+        // Queues the ClientHello.
         let mut input = mem::take(&mut self.incoming);
         let mut progress = self.process(&mut input, None);
         loop {
-            // An alert says to the server what was wrong; it matters less than that something was.
+            // After a failure this sends the alert. The failure is returned even if the alert cannot be sent.
             let sent = Pin::new(&mut *self).poll_flush(cx);
             if progress? == Progress::Established || matches!(sent, Poll::Ready(Err(_))) {
                 return sent;
             }
-            // Also while something is not sent yet: the server may take it only when we have taken what it sends.
+            // Receive even while data is unsent: the server may stop reading until we have read what it sends.
             progress = ready!(self.poll_receive(cx, None));
         }
     }
 
-    /// Reads ciphertext once, and makes of it what can be made: plaintext goes to `reader`, or is kept for the next one.
+    /// Reads ciphertext once and processes it. Plaintext goes to `reader`; what does not fit is kept for the next one.
     fn poll_receive(&mut self, cx: &mut Context<'_>, reader: Option<&mut ReadBuf<'_>>) -> Poll<io::Result<Progress>> {
         self.check_failed()?;
         let pending = self.incoming.len();
         if pending > MAX_PARTIAL_BYTES {
-            return Poll::Ready(Err(invalid_data("a message of TLS does not end")));
+            return Poll::Ready(Err(invalid_data("incomplete TLS message exceeds the size limit")));
         }
-        // So much that little plaintext is left over, and all of a record at least.
+        // About as much as the reader can hold, to leave little plaintext over, but at least a full record.
         let plaintext = reader.as_ref().map_or(0, |reader| reader.remaining());
         let read_limit = plaintext.clamp(MAX_RECORD_BYTES, MAX_IO_BYTES) + MAX_OVERHEAD_BYTES;
         scratch(pending + read_limit, |scratch| {
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
             let received = read.filled().len();
             if received == 0 {
-                let reason = "the peer closed the connection without saying so (close_notify)";
+                let reason = "the peer closed the connection without close_notify";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason)));
             }
             scratch[..pending].copy_from_slice(&self.incoming);
@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         })
     }
 
-    /// Has rustls make of `data`, which is everything that came and has not been used, what can be made of it, and keeps the rest.
+    /// Passes `data`, which is all received and unprocessed ciphertext, to rustls, and keeps what rustls does not consume.
     fn process(&mut self, data: &mut [u8], mut reader: Option<&mut ReadBuf<'_>>) -> io::Result<Progress> {
         let mut used = 0;
         let progress = loop {
@@ -217,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
                     None
                 }
                 Ok(ConnectionState::TransmitTlsData(sent)) => {
-                    // All that is written later goes after it.
+                    // It is queued in `outgoing`, and all later writes are queued behind it.
                     sent.done();
                     None
                 }
@@ -243,13 +243,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         if used < data.len() {
             self.incoming.extend_from_slice(&data[used..]);
         } else {
-            // An idle connection has no use for it.
+            // Free the memory: an idle connection does not need it.
             self.incoming = Vec::new();
         }
         Ok(progress)
     }
 
-    /// Takes what rustls wants to say about an error that it has told of, and asks it for no more than that.
+    /// Queues the alert with which rustls reports an error to the server, and processes nothing else.
     fn queue_alert(&mut self) {
         while self.tls.wants_write() {
             let Ok(ConnectionState::EncodeTlsData(mut message)) = self.tls.process_tls_records(&mut []).state else {
@@ -261,12 +261,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         }
     }
 
-    /// Fails when rustls has failed.
+    /// Returns the error of rustls, if it has failed.
     fn check_failed(&self) -> io::Result<()> {
         self.tls_error.clone().map_or(Ok(()), |error| Err(protocol_error(error)))
     }
 
-    /// Sends what is to be sent already.
+    /// Sends `outgoing`.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
             let sent = ready!(Pin::new(&mut self.io).poll_write(cx, self.outgoing.unread()))?;
@@ -278,7 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Encrypts what can be encrypted at once of `slices`, and sends of it what `io` takes; the rest goes first the next time.
+    /// Encrypts the first part of `slices` and sends it. Ciphertext that `io` does not accept is kept, and sent before anything else.
     fn poll_encrypt(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(cx))?;
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -288,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             let mut written = 0;
             let mut length = 0;
             if slices.len() > 1 && total <= gathered.len() {
-                // A head and a short body make one record.
+                // For example, a head and a short body become one record.
                 for slice in slices {
                     gathered[written..written + slice.len()].copy_from_slice(slice);
                     written += slice.len();
@@ -305,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             while sent < length {
                 match Pin::new(&mut self.io).poll_write(cx, &encrypted[sent..length]) {
                     Poll::Ready(Ok(count @ 1..)) => sent += count,
-                    // Where a part has left already, who writes must not be told that nothing has: the next write fails again.
+                    // A part is already sent, so this write must not fail. The next write gets the error again.
                     Poll::Pending | Poll::Ready(_) if sent > 0 => break,
                     Poll::Pending => break,
                     Poll::Ready(Ok(_)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -326,18 +326,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         if self.close_notify_queued {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        // With a part of a record nothing happens; but what has come of a message is what rustls has to be shown at each call.
+        // An incomplete record has no effect, but rustls must be given the bytes of a partial message at each call.
         match self.tls.process_tls_records(&mut self.incoming).state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                 traffic.encrypt(plaintext, output).map_err(io::Error::other)
             }
-            Ok(_) => Err(invalid_data("TLS cannot be written to")),
+            Ok(_) => Err(invalid_data("the TLS connection is not writable")),
             Err(error) => Err(protocol_error(error)),
         }
     }
 }
 
-/// Appends to `outgoing` what `encode` encodes, which reports the length that it needs.
+/// Appends the output of `encode` to `outgoing`. Given too little space, `encode` reports the required length.
 fn append(outgoing: &mut Buffer, mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) -> io::Result<()> {
     let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) = encode(&mut []) else {
         return Ok(());
@@ -372,8 +372,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
             let has_unsent = !this.outgoing.is_empty();
             let received = ready!(this.poll_receive(cx, Some(&mut *buffer)));
             if !has_unsent {
-                // An alert. What is not taken now goes with the next write, which is told of an error too: it must not hide what has
-                // come. What waits already is a writer's, whose waker must not be replaced.
+                // Sends an alert, if one was queued. Errors are ignored so that they do not hide received data; the next write sends the
+                // rest, or fails. If data was already unsent, a writer waits to send it, and its waker must not be replaced.
                 let _ = this.poll_send(cx);
             }
             if buffer.filled().len() == before {
@@ -407,7 +407,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         Pin::new(&mut this.io).poll_flush(cx)
     }
 
-    /// Says to the server that nothing more comes, and shuts `io` down.
+    /// Sends `close_notify`, and shuts `io` down.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !mem::replace(&mut this.close_notify_queued, true)

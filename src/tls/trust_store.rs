@@ -1,4 +1,4 @@
-//! The trust store that is in use: one writer, any number of readers.
+//! The current trust store: one writer, any number of readers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,14 +15,14 @@ use rustls::{
 use super::{Config, Error, ca_file, pin::PinnedKeyVerifier};
 use crate::{error_chain, process::file_watch::Watcher};
 
-/// How long `upstream.ca_file` must be unchanged before it is applied. A writer that edits it in place is done by then.
+/// How long a new `upstream.ca_file` must stay unchanged before it is applied, so that an edit in place has finished.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
-/// Makes the two ends: the writer for the task that follows `upstream.ca_file`, the reader for whoever connects.
+/// Creates the writer, for the task that watches `upstream.ca_file`, and the reader, for connections.
 ///
 /// # Errors
 ///
-/// When `upstream.ca_file` cannot be used, or nothing would be trusted.
+/// `upstream.ca_file` is invalid, or no CA would be trusted.
 pub fn trust_store(config: Config) -> Result<(TrustStoreWriter, TrustStore), Error> {
     let content = config.ca_file.as_deref().map(ca_file::read).transpose()?.unwrap_or_default();
     let (client_config, _) = client_config(&config, &content)?;
@@ -34,19 +34,19 @@ pub fn trust_store(config: Config) -> Result<(TrustStoreWriter, TrustStore), Err
     ))
 }
 
-/// The reading end, cheap to clone. It gives the TLS client configuration that is in use.
+/// The reader: provides the current TLS client configuration. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TrustStore(Arc<ArcSwap<ClientConfig>>);
 
 impl TrustStore {
-    /// The configuration for a connection that begins now: TLS 1.2 and 1.3, no ALPN yet. To be asked for at each connection.
+    /// The current configuration: TLS 1.2 and 1.3, no ALPN. Call this for each new connection.
     pub fn client_config(&self) -> ClientConfig {
-        // A copy shares verifier and session store with its original.
+        // The clone shares verifier and session store with the original.
         ClientConfig::clone(&self.0.load())
     }
 }
 
-/// The writing end. There is one, and it is not `Clone`.
+/// The writer. There is only one, so it is not `Clone`.
 #[derive(Debug)]
 pub struct TrustStoreWriter {
     config: Config,
@@ -55,17 +55,16 @@ pub struct TrustStoreWriter {
 }
 
 impl TrustStoreWriter {
-    /// The time until [`Self::check_file`] is due; `None` without a file.
+    /// The time until [`Self::check_file`] is due. `None` without a file.
     pub fn next_check(&self) -> Option<Duration> {
         self.config.ca_file.as_ref().map(|_| self.watcher.next_poll())
     }
 
-    /// Reads the file, and applies its content when that has changed. Returns the number of its CAs, or `None` when it has not
-    /// changed.
+    /// Reads the file, and applies its content if that has changed. Returns the number of its CAs, or `None` if nothing has changed.
     ///
     /// # Errors
     ///
-    /// When the file cannot be used, once for each way in which it is wrong. The trust of before stays.
+    /// The file is invalid; the previous trust store stays in use. The same content or read error is reported only once.
     pub fn check_file(&mut self) -> Result<Option<usize>, Error> {
         let Some(path) = self.config.ca_file.as_deref() else { return Ok(None) };
         let content = ca_file::read(path);
@@ -76,11 +75,11 @@ impl TrustStoreWriter {
         }
     }
 
-    /// Reads the file again, whether it has changed or not.
+    /// Reads and applies the file, even if it has not changed.
     ///
     /// # Errors
     ///
-    /// When the file cannot be used. The trust of before stays.
+    /// The file is invalid; the previous trust store stays in use.
     pub fn reload(&mut self) -> Result<Option<usize>, Error> {
         let Some(path) = self.config.ca_file.as_deref() else { return Ok(None) };
         let content = ca_file::read(path);
@@ -88,7 +87,7 @@ impl TrustStoreWriter {
         self.replace(&content?).map(Some)
     }
 
-    /// Empties the session store, so that the next connection verifies the upstream's certificate.
+    /// Clears the session store, so that the next connection verifies the upstream's certificate.
     pub fn clear_sessions(&self) {
         let mut client_config = ClientConfig::clone(&self.current.load());
         client_config.resumption = Resumption::default();
@@ -102,13 +101,13 @@ impl TrustStoreWriter {
     }
 }
 
-/// The content of the file at one check, short enough to keep. The content is compared, and not metadata: that holds for every way to change
-/// a file, and a list of authorities is read in less time than a system call takes to describe it.
+/// The result of one check of the file. It compares content instead of metadata, because that detects every kind of change, and reading a
+/// CA list is as cheap as a system call for its metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Observation {
     /// The hash of the content.
     Content([u8; SHA256_OUTPUT_LEN]),
-    /// Why there is none.
+    /// The error message.
     Unreadable(String),
 }
 
@@ -124,14 +123,14 @@ impl Observation {
     }
 }
 
-/// The configuration that trusts what `config` says, where its file holds `content`; and the number of CAs in that.
+/// The client configuration for `config`, with `content` as the content of its file, and the number of CAs in the file.
 fn client_config(config: &Config, content: &[u8]) -> Result<(ClientConfig, usize), Error> {
     let (verifier, provider, ca_count) = verifier(config, content)?;
     Ok((with_verifier(provider, verifier, config), ca_count))
 }
 
-/// Verifies chains as `config` says, pinned keys apart, at a time that the caller chooses: to describe a chain that was verified before. And
-/// the number of CAs in the file.
+/// A function that verifies chains according to `config`, without pinned keys, at a time chosen by the caller; and the number of CAs in the
+/// file. Used to describe a chain that is already verified.
 pub(super) fn chain_verifier(
     config: &Config,
     content: &[u8],
@@ -144,10 +143,10 @@ pub(super) fn chain_verifier(
     Ok((verify, ca_count))
 }
 
-/// The outcome of a verification.
+/// The result of a verification.
 type Verified = Result<(), rustls::Error>;
 
-/// What a server presents, the name that it must have, and the time that it must be valid at.
+/// The certificates of a server, the name to verify, and the time at which they must be valid.
 pub(super) struct Chain<'a> {
     pub(super) end_entity: &'a CertificateDer<'a>,
     pub(super) intermediates: &'a [CertificateDer<'a>],
@@ -155,7 +154,7 @@ pub(super) struct Chain<'a> {
     pub(super) at: UnixTime,
 }
 
-/// The verifier of that without pinned keys, its cryptography, and the number of CAs in the file.
+/// The verifier for `config` without pinned keys, its crypto provider, and the number of CAs in the file.
 fn verifier(config: &Config, content: &[u8]) -> Result<(Arc<WebPkiServerVerifier>, Arc<CryptoProvider>, usize), Error> {
     let mut roots = RootCertStore::empty();
     if config.public_roots {
@@ -166,7 +165,7 @@ fn verifier(config: &Config, content: &[u8]) -> Result<(Arc<WebPkiServerVerifier
         None => 0,
     };
     for certificate in &config.extra_roots {
-        roots.add(certificate.clone()).expect("a certificate authority that this program made is usable");
+        roots.add(certificate.clone()).expect("a CA certificate generated by this program is usable");
     }
     let provider = Arc::new(provider());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
@@ -175,8 +174,8 @@ fn verifier(config: &Config, content: &[u8]) -> Result<(Arc<WebPkiServerVerifier
     Ok((verifier, provider, ca_count))
 }
 
-/// ring, with AES-128 before AES-256 in what is offered: both are beyond reach, and of what the shorter key takes, 10 rounds and not 14, a
-/// large answer is mostly made. Browsers offer them in this order too.
+/// The ring provider, with AES-128 preferred over AES-256. Both are secure, AES-128 needs 10 rounds instead of 14, and decryption dominates
+/// the cost of large responses. Browsers use the same order.
 fn provider() -> CryptoProvider {
     let mut provider = ring::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {
@@ -198,7 +197,7 @@ fn with_verifier(provider: Arc<CryptoProvider>, verifier: Arc<WebPkiServerVerifi
     let builder = if config.pinned_keys.is_empty() {
         builder.with_webpki_verifier(verifier)
     } else {
-        // What is dangerous is a verifier that asks for less. This one asks for more.
+        // `dangerous` refers to verifiers that check less. This one checks more.
         let pinned = PinnedKeyVerifier::new(verifier, config.pinned_keys.clone());
         builder.dangerous().with_custom_certificate_verifier(Arc::new(pinned))
     };

@@ -1,4 +1,4 @@
-//! The definitions are complete, and `docs/configuration.md` and `docs/config.schema.json` are what they make. After a change:
+//! The definitions are complete, and `docs/configuration.md` and `docs/config.schema.json` are generated from them. After a change, run
 //! `UPDATE=1 cargo test --lib definition`.
 
 mod reference;
@@ -11,10 +11,10 @@ use config::{Map, Value, ValueKind};
 use super::*;
 use crate::config::{Environment, load_raw, sources::parse};
 
-/// `text` must be the content of `path`, a path in this project. With `UPDATE=1` it is written there.
+/// Asserts that the project's file `path` contains `text`. With `UPDATE=1`, writes it first.
 #[expect(
     clippy::disallowed_methods,
-    reason = "whether files are to be written is no part of the program's configuration"
+    reason = "UPDATE controls this test and is not part of the program's configuration"
 )]
 fn check_file(path: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -22,7 +22,7 @@ fn check_file(path: &str, text: &str) {
         fs::write(&file, text).unwrap();
     }
     let is_current = fs::read_to_string(file).is_ok_and(|current| current == text);
-    assert!(is_current, "{path} is not what the keys' definitions make: UPDATE=1 cargo test --lib definition");
+    assert!(is_current, "{path} is outdated: run UPDATE=1 cargo test --lib definition");
 }
 
 /// The value of the TOML literal `toml`.
@@ -31,7 +31,7 @@ fn value(toml: &str) -> ValueKind {
     table.remove("value").unwrap().kind
 }
 
-/// What a variable holds for `value`.
+/// `value` as it is written in an environment variable.
 fn as_text(value: &ValueKind) -> String {
     match value {
         ValueKind::Array(items) => items.iter().map(|item| as_text(&item.kind)).collect::<Vec<_>>().join(","),
@@ -39,7 +39,7 @@ fn as_text(value: &ValueKind) -> String {
     }
 }
 
-/// The example, or the default where that is one.
+/// The example, or the default if there is no example.
 fn example(definition: &Definition) -> ValueKind {
     value(definition.example.as_ref().unwrap_or(&definition.default))
 }
@@ -50,7 +50,7 @@ fn every_key_has_a_definition_with_a_comment_and_an_example() {
     let defined: BTreeSet<&str> = definitions.iter().map(|one| one.key.as_str()).collect();
     let raw = sources::defaults();
     let keys: BTreeSet<&str> = raw.keys().map(String::as_str).collect();
-    assert_eq!(defined, keys, "a key without a comment, or one that is not read");
+    assert_eq!(defined, keys, "a key has no comment, or is never read");
     for one in &definitions {
         assert!(one.doc.len() > 10, "{} has no comment in config/default.toml", one.key);
         let is_empty = matches!(one.default.as_str(), "\"\"" | "[]");
@@ -63,12 +63,12 @@ fn every_key_has_a_definition_with_a_comment_and_an_example() {
 }
 
 #[test]
-fn every_example_is_accepted_from_a_file_and_from_the_environment() {
+fn every_example_is_valid_in_a_file_and_in_the_environment() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     for one in definitions() {
         let example = example(&one);
-        // A path may name a file that is read.
+        // Loading may read the file at a path.
         if as_text(&example).starts_with('/') {
             continue;
         }
@@ -87,18 +87,18 @@ fn every_example_is_accepted_from_a_file_and_from_the_environment() {
 }
 
 #[test]
-fn the_reference_is_what_the_definitions_make() {
+fn the_reference_is_generated_from_the_definitions() {
     check_file("docs/configuration.md", &reference::markdown(&definitions()));
 }
 
 #[test]
-fn the_schema_is_what_the_definitions_make() {
+fn the_schema_is_generated_from_the_definitions() {
     let text = serde_json::to_string_pretty(&schema::schema(&definitions())).unwrap();
     check_file("docs/config.schema.json", &format!("{text}\n"));
 }
 
 #[test]
-fn a_key_is_explained_with_its_value_its_origin_and_what_is_wrong() {
+fn explain_reports_value_origin_and_problems() {
     let environment: Environment =
         [("FINICITY__LIMITS__QUEUE", "-1"), ("FINICITY__LIMITS__HEADERS", "9")].into_iter().collect();
     let inputs = Inputs { environment, flags: vec![("log.levle".to_owned(), "x".to_owned())], ..Inputs::default() };
@@ -109,11 +109,11 @@ fn a_key_is_explained_with_its_value_its_origin_and_what_is_wrong() {
     let problems = queue.problems.to_string();
     assert!(queue.problems.0.len() == 2 && problems.contains("must be a whole number"), "{problems}");
     assert!(problems.contains("did you mean log.level?"), "{problems}");
-    assert_eq!(explained("FINICITY__LIMITS__HEADERS").problems.0.len(), 1, "that of the other key is left out");
+    assert_eq!(explained("FINICITY__LIMITS__HEADERS").problems.0.len(), 1, "the problem of the other key is omitted");
 }
 
 #[test]
-fn a_key_is_found_by_its_name_its_variable_and_its_section() {
+fn a_key_is_found_by_name_variable_or_section() {
     for (name, count) in
         [("limits.queue", 1), ("FINICITY__LIMITS__QUEUE", 1), ("FINICITY_IMAGE__ADMIN__SOCKET", 1), ("shutdown", 2)]
     {
@@ -123,7 +123,7 @@ fn a_key_is_found_by_its_name_its_variable_and_its_section() {
         ("limits.queu", "did you mean limits.queue?"),
         ("queue", "did you mean limits.queue?"),
         ("client_secret", "a secret is never part of the configuration"),
-        ("lim", "unknown key; `finicity-proxy config` lists them all"),
+        ("lim", "unknown key; `finicity-proxy config` lists all keys"),
         ("", "unknown key"),
     ] {
         assert!(find(name).unwrap_err().contains(meant), "{name}: {:?}", find(name).err());
@@ -131,7 +131,7 @@ fn a_key_is_found_by_its_name_its_variable_and_its_section() {
 }
 
 #[test]
-fn only_what_means_something_else_than_the_default_has_changed() {
+fn only_values_that_differ_in_meaning_count_as_changed() {
     let changed = |key: &str, value: &str| {
         let inputs = Inputs { flags: vec![(key.to_owned(), value.to_owned())], ..Inputs::default() };
         !load_raw(&inputs).unwrap().changed().is_empty()
@@ -151,8 +151,8 @@ fn only_what_means_something_else_than_the_default_has_changed() {
 }
 
 #[test]
-fn the_template_sets_nothing_and_holds_every_default() {
-    /// Whether `table` holds nothing but tables of which that is true.
+fn the_template_sets_no_key_and_contains_every_default() {
+    /// Whether `table` contains no values, at any depth.
     fn is_empty(table: &Map<String, Value>) -> bool {
         table.values().all(|value| matches!(&value.kind, ValueKind::Table(table) if is_empty(table)))
     }

@@ -1,4 +1,4 @@
-//! `[credentials]` and `[auth]`: what the proxy authenticates with, and how.
+//! `[credentials]` and `[auth]`: the credentials' source, and how the proxy authenticates with them.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Header fields that frame a message or belong to one connection. A credential in one of them would break every request.
+/// Header fields for framing or for the connection. A credential in one of them would break every request.
 const RESERVED_HEADERS: [HeaderName; 8] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -30,7 +30,7 @@ const RESERVED_HEADERS: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-/// Where credentials come from, and of which scheme they have to be.
+/// The source of the credentials, and their scheme.
 pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> Option<credentials::Config> {
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Source {
@@ -74,22 +74,19 @@ pub(super) fn credentials(read: &mut Reader<'_>, environment: &Environment) -> O
     Some(credentials::Config { source, scheme })
 }
 
-/// On which requests App Key and token are sent under a second pair of names.
+/// Which requests also carry App Key and token under a second pair of names.
 pub(super) fn extra_headers(read: &mut Reader<'_>) -> ExtraHeaders {
     let choices = [("auto", ExtraHeaders::Auto), ("always", ExtraHeaders::Always), ("never", ExtraHeaders::Never)];
     read.choice("auth.extra_headers", &choices)
 }
 
-/// All that concerns tokens; its base is put in later.
+/// The token configuration. The caller sets `base` and `egress`.
 pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
     let encodings = [("json", Encoding::Json), ("form", Encoding::Form), ("basic", Encoding::Basic)];
     let app_key_header = read.parsed("auth.app_key_header", header_name).unwrap_or(FINICITY_APP_KEY);
     let token_header = read.parsed("auth.token_header", header_name).unwrap_or(FINICITY_APP_TOKEN);
     if [&token_header, &header::AUTHORIZATION].contains(&&app_key_header) {
-        read.problem(
-            "auth.app_key_header",
-            "must be another header than the token's, or one would take the other's place",
-        );
+        read.problem("auth.app_key_header", "must differ from the token's header, or one would overwrite the other");
     }
     token::Config {
         base: Uri::default(),
@@ -106,10 +103,10 @@ pub(super) fn token(read: &mut Reader<'_>) -> token::Config {
     }
 }
 
-/// A name that HTTP has no other use for.
+/// A header name that is not in [`RESERVED_HEADERS`].
 pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
     let name = text.parse().ok().filter(|name| !RESERVED_HEADERS.contains(name));
-    name.ok_or_else(|| "must be the name of an HTTP header that has no other use, such as \"App-Key\"".to_owned())
+    name.ok_or_else(|| "must be the name of a header that HTTP does not use itself, such as \"App-Key\"".to_owned())
 }
 
 fn token_path(text: &str) -> Result<String, String> {
@@ -125,7 +122,7 @@ fn token_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// RFC 6749, 3.3: printable ASCII without quote and backslash, in words.
+/// RFC 6749, 3.3: words of printable ASCII without quote and backslash.
 fn scope(text: &str) -> Result<String, String> {
     let is_valid = |byte: u8| (byte == b' ' || byte.is_ascii_graphic()) && byte != b'"' && byte != b'\\';
     if text.bytes().all(is_valid) {
@@ -140,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_credential_never_goes_where_http_has_its_own() {
+    fn a_credential_header_is_not_one_that_http_uses() {
         for good in ["App-Key", "finicity-app-key", "x_key", "Authorization"] {
             assert!(header_name(good).is_ok(), "{good}");
         }

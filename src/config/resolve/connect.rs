@@ -1,12 +1,11 @@
-//! `[connect]`: the user-initiated flow, in which the vendor generates a link for a partner.
+//! `[connect]`: how the bodies of Connect calls are edited.
 
 use super::super::reader::Reader;
 use crate::{proxy::ConnectConfig, secret::Secret};
 
-/// The largest body that may be read to its end before it is sent.
+/// Maximum of `connect.body_bytes`. Bodies up to that size are buffered.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// How the bodies of Connect calls are edited.
 pub(super) fn connect(read: &mut Reader<'_>) -> ConnectConfig {
     ConnectConfig {
         fill_partner_id: read.flag("connect.fill_partner_id"),
@@ -15,7 +14,7 @@ pub(super) fn connect(read: &mut Reader<'_>) -> ConnectConfig {
     }
 }
 
-/// Printable ASCII without a space at either end, as the identifier of partner credentials.
+/// Accepts the same values as the Partner ID of credentials: printable ASCII without a space at either end.
 fn partner_id(text: &str) -> Result<Secret<String>, String> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim() == text {
         Ok(text.into())

@@ -1,16 +1,16 @@
-//! `[headers]`: which header fields of callers are forwarded.
+//! `[headers]`: which client headers are forwarded.
 
 use http::HeaderName;
 
 use super::super::reader::Reader;
 use crate::proxy::headers::check_forward;
 
-/// The names of header families that are forwarded all the same. `injected` are those that the proxy adds.
+/// The headers to forward although their family is stripped. None of them may be in `injected`, the headers that the proxy adds.
 pub(super) fn forward(read: &mut Reader<'_>, injected: &[HeaderName]) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for (number, text) in (1..).zip(read.list("headers.forward")) {
         let Ok(name) = text.parse::<HeaderName>() else {
-            let expected = "must be the whole name of a header field, such as \"traceparent\"";
+            let expected = "must be the full name of a header field, such as \"traceparent\"";
             read.problem("headers.forward", format!("name {number} {expected}"));
             continue;
         };

@@ -1,4 +1,4 @@
-//! `[listen]` and `[guard]`: who can reach the proxy, and under which names.
+//! `[listen]` and `[guard]`: addresses and who may connect, host names and the required header.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::{
     server::{Address, SocketAccess},
 };
 
-/// Header fields with a meaning for HTTP or for the upstream, which cannot be required and then removed.
+/// Header fields that HTTP or the upstream uses. They cannot be the required header, which is removed before forwarding.
 const RESERVED_HEADERS: [HeaderName; 7] = [
     header::ACCEPT,
     header::CONNECTION,
@@ -24,7 +24,6 @@ const RESERVED_HEADERS: [HeaderName; 7] = [
     header::TRANSFER_ENCODING,
 ];
 
-/// The addresses.
 pub(super) fn listen(read: &mut Reader<'_>) -> Listen {
     let allow_remote = read.flag("listen.allow_remote");
     let listen = Listen {
@@ -40,14 +39,14 @@ pub(super) fn listen(read: &mut Reader<'_>) -> Listen {
     if listen.proxy.iter().any(Address::is_remote) && !allow_remote {
         read.problem(
             "listen.proxy",
-            "is not a loopback address: whoever can reach it can use the credentials; set listen.allow_remote = true if that \
-             is meant",
+            "is not a loopback address: anyone who can reach it can use the credentials; set listen.allow_remote = true to \
+             permit this",
         );
     }
     if listen.webhook.iter().any(Address::is_remote) && !allow_remote {
         read.problem(
             "webhook.listen",
-            "is not a loopback address: anyone who can reach it can post to it; set listen.allow_remote = true if that is meant",
+            "is not a loopback address: anyone who can reach it can post to it; set listen.allow_remote = true to permit this",
         );
     }
     if listen.admin.iter().any(Address::is_remote) {
@@ -56,8 +55,8 @@ pub(super) fn listen(read: &mut Reader<'_>) -> Listen {
     listen
 }
 
-/// Adds a problem for each address that overlaps one before it, in the order in which the start binds them. An optional admin socket
-/// would only be left out.
+/// Adds a problem for each address that overlaps an earlier one, in the order in which they are bound. Ignores an optional admin socket:
+/// if it overlaps, the process runs without it.
 pub(super) fn check_overlaps(read: &mut Reader<'_>, listen: &Listen, admin_socket: Option<&AdminSocket>) {
     let socket = admin_socket.filter(|socket| !socket.is_optional).map(|socket| Address::Unix(socket.path.clone()));
     let of_each = [
@@ -73,28 +72,26 @@ pub(super) fn check_overlaps(read: &mut Reader<'_>, listen: &Listen, admin_socke
     for (number, (key, address)) in addresses.iter().enumerate() {
         let earlier = addresses[..number].iter().find(|(_, earlier)| earlier.overlaps(address));
         if let Some((other_key, other)) = earlier {
-            read.problem(key, format!("{address} is taken by {other} of {other_key}: choose another one"));
+            read.problem(key, format!("{address} is already used by {other} of {other_key}: choose another address"));
         }
     }
 }
 
-/// Where probes are answered.
 pub(super) fn ops(read: &mut Reader<'_>) -> Vec<Address> {
     read.addresses("listen.ops", false)
 }
 
-/// Where the administrator is answered.
 pub(super) fn admin(read: &mut Reader<'_>) -> Vec<Address> {
     read.addresses("listen.admin", false)
 }
 
-/// The administrator's socket.
+/// The admin socket. It is optional if it is the container image's default.
 pub(super) fn admin_socket(read: &mut Reader<'_>) -> Option<AdminSocket> {
     let path = read.optional("admin.socket", |path| Ok(PathBuf::from(path)))?;
     Some(AdminSocket { path, is_optional: read.is_image_default("admin.socket") })
 }
 
-/// An octal mode that lets at least the proxy's own user in.
+/// An octal mode of permission bits only, which permits at least the proxy's own user.
 fn socket_mode(text: &str) -> Result<u32, String> {
     let mode = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
     mode.filter(|mode| mode & 0o600 == 0o600 && mode & !0o777 == 0)
@@ -104,25 +101,25 @@ fn socket_mode(text: &str) -> Result<u32, String> {
 fn uids(read: &mut Reader<'_>) -> Vec<u32> {
     let uids: Option<Vec<u32>> = read.list("listen.socket_uids").iter().map(|uid| uid.parse().ok()).collect();
     uids.unwrap_or_else(|| {
-        read.problem("listen.socket_uids", "must be numbers of users, such as [1000, 1001]");
+        read.problem("listen.socket_uids", "must be UIDs, such as [1000, 1001]");
         Vec::new()
     })
 }
 
-/// The header field that callers must send.
+/// The header that clients must send, with a value or any value.
 pub(super) fn required_header(read: &mut Reader<'_>) -> Option<RequiredHeader> {
     read.optional("guard.required_header", |text| {
         let (name, value) = text.split_once(':').map_or((text, None), |(name, value)| (name, Some(value.trim())));
         let name = name.parse().ok().filter(|name| !RESERVED_HEADERS.contains(name));
         let value = value.map(HeaderValue::from_str).transpose().ok();
         name.zip(value).map(|(name, value)| RequiredHeader { name, value }).ok_or_else(|| {
-            "must be a header of your own, such as \"X-Finicity-Proxy\" or \"X-Finicity-Proxy: 1\"; it is not forwarded"
+            "must be a custom header, such as \"X-Finicity-Proxy\" or \"X-Finicity-Proxy: 1\"; it is not forwarded"
                 .to_owned()
         })
     })
 }
 
-/// The hosts that callers may name.
+/// Additional hosts that clients may name.
 pub(super) fn host_names(read: &mut Reader<'_>) -> Vec<Host> {
     let hosts: Option<Vec<Host>> = read.list("guard.hosts").iter().map(|host| Host::parse_alone(host)).collect();
     hosts.unwrap_or_else(|| {
@@ -140,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn k07_a_socket_mode_is_octal_and_has_nothing_but_permissions() {
+    fn k07_a_socket_mode_is_octal_permission_bits_only() {
         for (text, mode) in [("0660", 0o660), ("600", 0o600), ("0777", 0o777)] {
             assert_eq!(socket_mode(text), Ok(mode));
         }

@@ -1,9 +1,8 @@
-//! `[log]`: what is logged, and how.
+//! `[log]`: log format and levels.
 
 use super::super::reader::Reader;
 use crate::telemetry::{Levels, level::ParseLevelsError, logging};
 
-/// The form and the levels.
 pub(super) fn log(read: &mut Reader<'_>) -> logging::Config {
     logging::Config {
         format: read.choice(
@@ -14,7 +13,6 @@ pub(super) fn log(read: &mut Reader<'_>) -> logging::Config {
     }
 }
 
-/// The levels alone.
 pub(super) fn level(read: &mut Reader<'_>) -> Option<Levels> {
     read.parsed("log.level", |text| text.parse().map_err(|error: ParseLevelsError| error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! `[limits]` and `[runtime]`: how connections are served.
+//! `[limits]` and `[runtime]`: limits of connections and requests, worker threads.
 
 use std::{num::NonZeroUsize, thread, time::Duration};
 
@@ -8,17 +8,17 @@ use super::{
 };
 use crate::{message::framing::HeadLimits, proxy, server};
 
-/// The most worker threads that `auto` starts; see `config/default.toml`.
+/// Maximum number of worker threads for `auto`: more than the vendor can use, see `runtime.worker_threads`.
 const MAX_AUTO_WORKERS: usize = 2;
 
-/// More than any machine should give to requests that are not there yet.
+/// Maximum of `limits.unfinished_heads_bytes`: a sanity limit, as no machine should spend more memory on incomplete requests.
 const MAX_UNFINISHED_HEADS: usize = 1024 * 1024 * 1024;
 
-/// The least values of `limits.target_bytes` and `limits.header_bytes`.
+/// Minimums of `limits.target_bytes` and `limits.header_bytes`.
 const MIN_TARGET_BYTES: usize = 256;
 const MIN_HEADER_BYTES: usize = 1024;
 
-/// Workers and limits. `write_timeout` is `upstream.idle_timeout`, `concurrency` is `limits.concurrency`.
+/// Worker threads and limits. `write_timeout` is `upstream.idle_timeout`, `concurrency` is `limits.concurrency`.
 pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration, concurrency: usize) -> server::Config {
     let worker_threads = worker_threads(read);
     let head = HeadLimits {
@@ -40,7 +40,7 @@ pub(super) fn server(read: &mut Reader<'_>, write_timeout: Duration, concurrency
     }
 }
 
-/// The limits of a request's body. `idle_timeout` is `upstream.idle_timeout`.
+/// Limits of a request body. `idle_timeout` is `upstream.idle_timeout`.
 pub(super) fn body_limits(read: &mut Reader<'_>, idle_timeout: Duration) -> proxy::BodyLimits {
     proxy::BodyLimits {
         max_bytes: read.number("limits.body_bytes", 0..=usize::MAX) as u64,
@@ -49,7 +49,7 @@ pub(super) fn body_limits(read: &mut Reader<'_>, idle_timeout: Duration) -> prox
     }
 }
 
-/// The limit of heads that have not arrived in full: one head of the largest size must fit.
+/// Limit of incomplete heads. One head of the maximum size must fit.
 fn unfinished_heads_bytes(read: &mut Reader<'_>, head: &HeadLimits) -> usize {
     let key = "limits.unfinished_heads_bytes";
     let bounds = MIN_TARGET_BYTES + MIN_HEADER_BYTES..=MAX_UNFINISHED_HEADS;

@@ -1,5 +1,5 @@
-//! `[credentials.aws]`, `[credentials.azure]`, `[credentials.gcp]`, `[credentials.vault]`: the secret stores. Every key is checked whether
-//! or not its store is the source in use.
+//! `[credentials.aws]`, `[credentials.azure]`, `[credentials.gcp]`, `[credentials.vault]`: the secret stores. Every key is validated, even
+//! if its store is not the source in use.
 
 pub(super) mod azure;
 
@@ -16,10 +16,10 @@ use crate::credentials::{
     AwsConfig, GcpAmbient, GcpConfig, KvVersion, SourceConfig, StoreConfig, VaultAuth, VaultConfig,
 };
 
-/// The token that Kubernetes mounts into each pod.
+/// The service account token that Kubernetes mounts into each pod.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// The keys that are the same for every store.
+/// The keys common to all stores.
 pub(super) fn common(read: &mut Reader<'_>) -> StoreConfig {
     StoreConfig {
         poll_interval: read.duration("credentials.poll_interval", SECOND..=24 * HOUR),
@@ -28,7 +28,7 @@ pub(super) fn common(read: &mut Reader<'_>) -> StoreConfig {
     }
 }
 
-/// AWS Secrets Manager; `None` where a key that it needs is not set, which is a problem if it is `used`.
+/// AWS Secrets Manager. `None` if a required key is not set; that is a problem if the store is `used`.
 pub(super) fn aws(read: &mut Reader<'_>, used: bool) -> Option<AwsConfig> {
     let secret = read.optional("credentials.aws.secret", text);
     let stage = read.parsed("credentials.aws.stage", text);
@@ -43,20 +43,20 @@ pub(super) fn aws(read: &mut Reader<'_>, used: bool) -> Option<AwsConfig> {
     Some(AwsConfig { secret: secret?, stage: stage?, region, endpoint })
 }
 
-/// The source, where this build has it.
+/// The source, in builds that include it.
 #[cfg(feature = "aws")]
 pub(super) fn aws_source(_read: &mut Reader<'_>, store: StoreConfig, aws: Option<AwsConfig>) -> Option<SourceConfig> {
     Some(SourceConfig::Aws(Box::new((store, aws?))))
 }
 
-/// A problem, since this build does not have the source.
+/// Adds a problem, because this build does not include the source.
 #[cfg(not(feature = "aws"))]
 pub(super) fn aws_source(read: &mut Reader<'_>, _store: StoreConfig, _aws: Option<AwsConfig>) -> Option<SourceConfig> {
     not_compiled(read, "aws")
 }
 
-/// Google Secret Manager; `None` where a key that it needs is not set, which is a problem if it is `used`. What the environment says of the
-/// identity is left to [`gcp_source`].
+/// Google Secret Manager. `None` if a required key is not set; that is a problem if the store is `used`. [`gcp_source`] adds the identity
+/// from the environment.
 pub(super) fn gcp(read: &mut Reader<'_>, used: bool) -> Option<GcpConfig> {
     let secret = read.optional("credentials.gcp.secret", gcp_secret);
     let version = read.parsed("credentials.gcp.version", gcp_version);
@@ -69,7 +69,7 @@ pub(super) fn gcp(read: &mut Reader<'_>, used: bool) -> Option<GcpConfig> {
     Some(GcpConfig { secret, version: version?, endpoint, ambient: GcpAmbient::default() })
 }
 
-/// The source, where this build has it.
+/// The source, in builds that include it.
 #[cfg(feature = "gcp")]
 pub(super) fn gcp_source(
     _read: &mut Reader<'_>,
@@ -81,7 +81,7 @@ pub(super) fn gcp_source(
     Some(SourceConfig::Gcp(Box::new((store, gcp))))
 }
 
-/// A problem, since this build does not have the source.
+/// Adds a problem, because this build does not include the source.
 #[cfg(not(feature = "gcp"))]
 pub(super) fn gcp_source(
     read: &mut Reader<'_>,
@@ -92,7 +92,7 @@ pub(super) fn gcp_source(
     not_compiled(read, "gcp")
 }
 
-/// HashiCorp Vault and OpenBao; `None` where a key that it needs is not set, which is a problem if it is `used`.
+/// HashiCorp Vault and OpenBao. `None` if a required key is not set; that is a problem if the store is `used`.
 pub(super) fn vault(read: &mut Reader<'_>, used: bool) -> Option<VaultConfig> {
     let address = read.optional("credentials.vault.address", endpoint);
     let mount = read.parsed("credentials.vault.mount", kv_path);
@@ -110,7 +110,7 @@ pub(super) fn vault(read: &mut Reader<'_>, used: bool) -> Option<VaultConfig> {
     Some(VaultConfig { address: address?, mount: mount?, path: path?, kv, namespace, auth: auth? })
 }
 
-/// The source, where this build has it.
+/// The source, in builds that include it.
 #[cfg(feature = "vault")]
 pub(super) fn vault_source(
     _read: &mut Reader<'_>,
@@ -120,7 +120,7 @@ pub(super) fn vault_source(
     Some(SourceConfig::Vault(Box::new((store, vault?))))
 }
 
-/// A problem, since this build does not have the source.
+/// Adds a problem, because this build does not include the source.
 #[cfg(not(feature = "vault"))]
 pub(super) fn vault_source(
     read: &mut Reader<'_>,
@@ -133,7 +133,7 @@ pub(super) fn vault_source(
 #[cfg(not(all(feature = "aws", feature = "azure", feature = "gcp", feature = "vault")))]
 fn not_compiled(read: &mut Reader<'_>, store: &str) -> Option<SourceConfig> {
     let message =
-        format!("this build has no secret store {store:?}: use the release image, or build with `--features {store}`");
+        format!("this build does not include {store:?}: use the release image, or build with `--features {store}`");
     read.problem("credentials.source", message);
     None
 }
@@ -173,7 +173,7 @@ fn vault_auth(read: &mut Reader<'_>, used: bool) -> Option<VaultAuth> {
         Method::Token => &[("credentials.vault.token_file", token_file.is_none())],
     };
     for (key, _) in needed.iter().filter(|(_, is_missing)| *is_missing && used) {
-        read.problem(key, "must be set for this credentials.vault.auth");
+        read.problem(key, "must be set for this value of credentials.vault.auth");
     }
     Some(match method {
         Method::Kubernetes => {
@@ -189,7 +189,7 @@ fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-/// Visible ASCII, as it goes into headers and signatures.
+/// Visible ASCII, because the value is used in headers and signatures.
 fn text(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(text.to_owned())
@@ -198,13 +198,13 @@ fn text(text: &str) -> Result<String, String> {
     }
 }
 
-/// The resource name of a secret, global or of one location. It goes into a URL as it is.
+/// The resource name of a global or regional secret. It is used in a URL without escaping.
 fn gcp_secret(text: &str) -> Result<String, String> {
     let is_name = |name: &str, others: &[u8]| {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
         name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_') && name.bytes().all(is_allowed)
     };
-    // The project of an organization of old is such as `example.com:project`.
+    // Legacy domain-scoped projects have names such as `example.com:project`.
     let is_project = |name: &str| is_name(name, b"-.:");
     let is_valid = match text.split('/').collect::<Vec<_>>()[..] {
         ["projects", project, "secrets", secret] => is_project(project) && is_name(secret, b"-_"),
@@ -220,12 +220,12 @@ fn gcp_secret(text: &str) -> Result<String, String> {
     }
 }
 
-/// Where the secret is: that of its location, if it has one.
+/// The default endpoint for the secret: regional if the secret is.
 fn gcp_endpoint(secret: &str) -> Uri {
     let location = secret.split_once("/locations/").and_then(|(_, rest)| rest.split('/').next());
     let endpoint = location.map(|location| format!("https://secretmanager.{location}.rep.googleapis.com"));
     let endpoint = endpoint.unwrap_or_else(|| "https://secretmanager.googleapis.com".to_owned());
-    endpoint.parse().expect("the name of a location is part of a host name")
+    endpoint.parse().expect("a valid location is a valid part of a host name")
 }
 
 /// `latest`, a number, or an alias.
@@ -238,7 +238,7 @@ fn gcp_version(text: &str) -> Result<String, String> {
     }
 }
 
-/// A path of segments, such as `team/finicity`. It goes into a URL as it is.
+/// A path of segments, such as `team/finicity`. It is used in a URL without escaping.
 fn kv_path(text: &str) -> Result<String, String> {
     let is_segment = |segment: &str| {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
@@ -247,7 +247,7 @@ fn kv_path(text: &str) -> Result<String, String> {
     if text.split('/').all(is_segment) {
         Ok(text.to_owned())
     } else {
-        Err("must be a path such as \"team/finicity\": segments of letters, digits, -, _, . and ~, without a slash at its ends".to_owned())
+        Err("must be a path such as \"team/finicity\": segments of letters, digits, -, _, . and ~, without a leading or trailing slash".to_owned())
     }
 }
 
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_go_to_other_machines_over_tls_only() {
+    fn an_endpoint_is_https_or_loopback_http() {
         for good in [
             "https://vault.internal:8200",
             "https://10.0.0.1",
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_google_is_a_resource_name_and_has_its_endpoint() {
+    fn a_google_secret_is_a_resource_name_with_an_endpoint() {
         for (name, host) in [
             ("projects/my-project/secrets/finicity_prod", "secretmanager.googleapis.com"),
             ("projects/123456789012/secrets/F-1", "secretmanager.googleapis.com"),

@@ -1,4 +1,4 @@
-//! `[upstream]`: where requests go, by which way, and how long they may take.
+//! `[upstream]`: destination of requests, route, trust and timeouts.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -12,17 +12,20 @@ use crate::{
     upstream::{self, UpstreamConfig},
 };
 
-/// The upstream and the connections to it. `egress_authorization` is what an egress proxy is shown.
+/// The upstream and the connections to it. `egress_authorization` is the value of `Proxy-Authorization` for the egress proxy.
 pub(super) fn upstream(read: &mut Reader<'_>, egress_authorization: Option<HeaderValue>) -> Option<UpstreamConfig> {
     let allow_plaintext = read.flag("upstream.allow_plaintext");
     let url = read.parsed("upstream.url", |text| upstream_url(text, allow_plaintext));
     let egress = read.optional("upstream.egress_proxy", egress_url);
     if egress.is_some() && url.as_ref().is_some_and(|url| url.scheme_str() == Some("http")) {
-        read.problem("upstream.egress_proxy", "an upstream on this machine is not reached through a proxy");
+        read.problem("upstream.egress_proxy", "must not be set for a plain http:// upstream on this machine");
     }
     if egress.is_none() && egress_authorization.is_some() {
         let variable = credentials::EGRESS_USERNAME;
-        read.problem("upstream.egress_proxy", format!("is not set, but {variable} is: set the proxy, or unset it"));
+        read.problem(
+            "upstream.egress_proxy",
+            format!("is not set, but {variable} is: set this key, or unset the variable"),
+        );
     }
     let egress = egress.map(|url| egress::Config { url, authorization: egress_authorization });
     let connect_timeout = read.duration("upstream.connect_timeout", Duration::from_millis(100)..=60 * SECOND);
@@ -34,7 +37,7 @@ pub(super) fn upstream(read: &mut Reader<'_>, egress_authorization: Option<Heade
     Some(UpstreamConfig { url, egress, connect_timeout, idle_timeout, pool_idle_timeout, connection_age, http2 })
 }
 
-/// Whom the upstream's certificate must come from, and which keys it may have.
+/// Trusted CAs and pinned keys for the upstream's certificate.
 pub(super) fn tls(read: &mut Reader<'_>) -> tls::Config {
     let tls = tls::Config {
         public_roots: read.flag("upstream.public_roots"),
@@ -52,39 +55,38 @@ pub(super) fn tls(read: &mut Reader<'_>) -> tls::Config {
 fn pinned_keys(read: &mut Reader<'_>) -> Vec<Pin> {
     let items = read.list("upstream.pinned_keys");
     items.iter().map(|item| Pin::parse(item)).collect::<Option<_>>().unwrap_or_else(|| {
-        let expected = "must be a list of \"sha256/…\", each with the base64 of a key's SHA-256; see docs/tls.md";
+        let expected = "must be a list of \"sha256/…\" items, each with the base64 SHA-256 of an SPKI; see docs/tls.md";
         read.problem("upstream.pinned_keys", expected);
         Vec::new()
     })
 }
 
-/// The upstream's address: HTTPS, or plain HTTP on this machine where that is allowed.
+/// The upstream's URL: HTTPS, or plain HTTP to this machine if that is allowed.
 fn upstream_url(text: &str, allow_plaintext: bool) -> Result<Uri, String> {
     let expected = "must be https:// and a host, such as \"https://api.finicity.com\"";
     if !text.contains("://") {
-        return Err(format!("{expected}: the scheme is missing, so begin it with https://"));
+        return Err(format!("{expected}: the scheme is missing; begin it with https://"));
     }
     let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
     let authority = bare_authority(&url, text).map_err(|detail| format!("{expected}{detail}"))?;
     match url.scheme_str() {
         Some("https") if upstream::server_name(authority.host()).is_none() => {
-            Err(format!("{expected}: no certificate can name this host"))
+            Err(format!("{expected}: no certificate can be valid for this host"))
         }
         Some("https") => normalized("https", authority).ok_or_else(|| expected.to_owned()),
         Some("http") if !is_loopback(authority.host()) => {
-            Err(format!("{expected}: credentials are only ever sent over verified TLS"))
+            Err(format!("{expected}: credentials are sent to other machines over verified TLS only"))
         }
         Some("http") if !allow_plaintext => Err(format!(
-            "{expected}: plain http:// needs upstream.allow_plaintext = true, for a stand-in on this machine"
+            "{expected}: plain http:// requires upstream.allow_plaintext = true, and is meant for a mock on this machine"
         )),
         Some("http") => normalized("http", authority).ok_or_else(|| expected.to_owned()),
         _ => Err(expected.to_owned()),
     }
 }
 
-/// The URL of `authority` in one spelling: the name in lower case, without a dot at its end and without the scheme's own port. The HTTP client
-/// for token requests spells it so by itself, and the certificate and the lock-out state are of one host however it is written. `None`
-/// when the port is none.
+/// The normalized URL of `authority`: lower case, no trailing dot, no default port. The HTTP client for token requests normalizes URLs the
+/// same way, so all requests name the same host, and the lock-out state does not depend on the spelling. `None` if the port is invalid.
 fn normalized(scheme: &str, authority: &Authority) -> Option<Uri> {
     let host = Host::parse(authority.host())?;
     let has_port = authority.as_str().len() > authority.host().len();
@@ -97,11 +99,11 @@ fn normalized(scheme: &str, authority: &Authority) -> Option<Uri> {
     Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build().ok()
 }
 
-/// The egress proxy's address.
+/// The egress proxy's URL.
 pub(super) fn egress_url(text: &str) -> Result<Uri, String> {
     let expected = "must be http:// and a host, such as \"http://proxy.internal:3128\"";
     if !text.contains("://") {
-        return Err(format!("{expected}: the scheme is missing, so begin it with http://"));
+        return Err(format!("{expected}: the scheme is missing; begin it with http://"));
     }
     let url: Uri = text.parse().map_err(|_| expected.to_owned())?;
     if url.scheme_str() != Some("http") {
@@ -109,19 +111,19 @@ pub(super) fn egress_url(text: &str) -> Result<Uri, String> {
     }
     if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         let (username, password) = (credentials::EGRESS_USERNAME, credentials::EGRESS_PASSWORD);
-        return Err(format!("{expected}: set {username} and {password} instead of a user name and a password in it"));
+        return Err(format!("{expected}: set {username} and {password}, not a user name and password in the URL"));
     }
     bare_authority(&url, text).map_err(|detail| format!("{expected}{detail}"))?;
     Ok(url)
 }
 
-/// The authority of `url`, which must have nothing but a scheme and a host; or else the end of the error message.
+/// The authority of `url`, which must consist of scheme, host and optional port. The error is the end of the error message.
 fn bare_authority<'a>(url: &'a Uri, text: &str) -> Result<&'a Authority, &'static str> {
     let authority = url.authority().ok_or("")?;
     if authority.as_str().contains('@') {
-        Err(": without a user name or a password")
+        Err(": remove the user name and password")
     } else if url.path() != "/" || url.query().is_some() || text.contains('#') || text.ends_with('?') {
-        Err(": without a path or a query")
+        Err(": remove the path, query and fragment")
     } else if authority.host().is_empty() || authority.as_str().ends_with(':') {
         Err("")
     } else {
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn j05_the_upstream_is_https_and_a_host_and_nothing_else() {
+    fn j05_the_upstream_is_https_and_a_host_only() {
         for good in
             ["https://api.finicity.com", "https://api.finicity.com/", "https://localhost:8443", "https://[::1]:1"]
         {
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_has_one_spelling() {
+    fn the_upstream_url_is_normalized() {
         for (written, normalized) in [
             ("https://api.finicity.com", "https://api.finicity.com/"),
             ("HTTPS://API.Finicity.COM/", "https://api.finicity.com/"),
@@ -185,7 +187,7 @@ mod tests {
         ] {
             let url = upstream_url(written, true).unwrap();
             assert_eq!(url.to_string(), normalized, "{written}");
-            // What the HTTP client for token requests makes of it is what other requests send.
+            // The HTTP client for token requests must send the same Host as other requests.
             let token_url = reqwest::Url::parse(&url.to_string()).unwrap();
             let port = token_url.port().map(|port| format!(":{port}")).unwrap_or_default();
             let host = format!("{}{port}", token_url.host_str().unwrap());
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn j05_plain_http_is_for_this_machine_in_so_many_words_and_only_when_it_is_allowed() {
+    fn j05_plain_http_needs_a_literal_loopback_host_and_permission() {
         for good in
             ["http://localhost:1", "http://LOCALHOST", "http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:1"]
         {
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn an_egress_proxy_is_http_and_a_host_and_its_credentials_stand_elsewhere() {
+    fn an_egress_proxy_url_is_http_and_a_host_without_credentials() {
         for good in ["http://proxy.internal:3128", "http://10.0.0.1", "http://[::1]:3128/"] {
             assert!(egress_url(good).is_ok(), "{good}");
         }

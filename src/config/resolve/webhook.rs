@@ -10,23 +10,23 @@ use crate::{
     server::Address,
 };
 
-/// The vendor's name for the field of the signature.
+/// The vendor's signature header, except in Australia.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-finicity-signature");
 
-/// The largest body that may be held.
+/// Maximum of `webhook.body_bytes`. Bodies up to that size are buffered.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
-/// Where the vendor's notifications are received; nowhere by default.
+/// The addresses that receive the vendor's notifications. None by default.
 pub(super) fn listen(read: &mut Reader<'_>) -> Vec<Address> {
     read.optional_addresses("webhook.listen", false)
 }
 
-/// How they are verified, and where they go.
+/// How notifications are verified, and where they are forwarded.
 pub(super) fn webhook(read: &mut Reader<'_>, listen: &[Address]) -> WebhookConfig {
     let forward_to: Option<ForwardTo> =
         read.optional("webhook.forward_to", |text| text.parse().map_err(|error: ForwardToError| error.to_string()));
     if !listen.is_empty() && read.is_text("webhook.forward_to", "") {
-        read.problem("webhook.forward_to", format!("{ForwardToError}, since webhook.listen is set"));
+        read.problem("webhook.forward_to", format!("{ForwardToError}, because webhook.listen is set"));
     }
     WebhookConfig {
         forward_to,

@@ -4,10 +4,10 @@ use prometheus::{Histogram, IntCounterVec, IntGauge};
 
 use super::factory::MetricFactory;
 
-/// Times in the queue: `limits.queue_timeout` is a second unless somebody changes it, and a minute would be a mistake.
+/// Buckets for the time in the queue: `limits.queue_timeout` is 1 s by default, and 60 s at most.
 const QUEUE_BUCKETS_S: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// The metrics of the requests in flight and of those that wait for a permit.
+/// Metrics of requests in flight and of requests that wait for a permit.
 #[derive(Debug)]
 pub(super) struct ConcurrencyMetrics {
     pub(super) in_flight: IntGauge,
@@ -20,18 +20,16 @@ pub(super) struct ConcurrencyMetrics {
 impl ConcurrencyMetrics {
     pub(super) fn new(factory: &MetricFactory) -> Self {
         Self {
-            in_flight: factory
-                .gauge("requests_in_flight", "Requests being worked on, answers being streamed included."),
-            queued: factory
-                .gauge("requests_queued", "Requests that wait, since limits.concurrency are being worked on."),
+            in_flight: factory.gauge("requests_in_flight", "Requests in flight, including responses being streamed."),
+            queued: factory.gauge("requests_queued", "Requests waiting because limits.concurrency is reached."),
             queue_wait: factory.histogram(
                 "queue_wait_seconds",
-                "Time that a request waited for a place, if it did.",
+                "Time that queued requests waited for a permit.",
                 &QUEUE_BUCKETS_S,
             ),
             shed: factory.counter_vec(
                 "requests_shed_total",
-                "Requests that found no place in time, by reason.",
+                "Requests rejected because they got no permit in time, by reason.",
                 &["reason"],
             ),
         }

@@ -1,4 +1,4 @@
-//! Creates metrics, all in one registry and most under one prefix, and lists them.
+//! Creates, registers and lists metrics.
 
 use std::cell::RefCell;
 
@@ -8,13 +8,13 @@ use prometheus::{
     core::{Collector, GenericCounter, GenericGauge},
 };
 
-/// What all names of this program's own begin with.
+/// Prefix of all metric names, except the standard ones of the process.
 const NAMESPACE: &str = "finicity_proxy";
 
 /// A metric family that `/metrics` can show.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MetricFamily {
-    /// The whole name.
+    /// The full name.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
@@ -33,14 +33,14 @@ impl MetricFactory {
         Self { registry: Registry::new(), families: RefCell::default() }
     }
 
-    /// The registry with all metrics, and their list.
+    /// The registry with all metrics, and the sorted list of their families.
     pub(super) fn finish(self) -> (Registry, Vec<MetricFamily>) {
         let mut families = self.families.into_inner();
         families.sort();
         (self.registry, families)
     }
 
-    /// Creates a metric and lists it. The caller registers it, or a collector that contains it.
+    /// Creates and lists a metric. The caller registers it, or a collector that contains it.
     fn create<C: Collector>(&self, kind: &'static str, collector: prometheus::Result<C>) -> C {
         let collector = collector.expect("names and labels are constant and valid");
         for desc in collector.desc() {
@@ -61,7 +61,7 @@ impl MetricFactory {
         collector
     }
 
-    /// Registers a collector whose metrics were created one by one.
+    /// Registers a collector that contains metrics created with `standard_gauge` or `standard_counter`.
     pub(super) fn register(&self, collector: impl Collector + 'static) {
         self.registry.register(Box::new(collector)).expect("every name is registered once");
     }
@@ -74,8 +74,8 @@ impl MetricFactory {
         self.create_registered("counter", IntCounterVec::new(opts(name, help), labels))
     }
 
-    /// A counter for each of `values` of the one `label`, all at zero from the start: a series that appears only with its first event
-    /// hides that event from `increase()`.
+    /// A counter for each of `values` of `label`. All exist from the start at zero, because `increase()` misses the first event of a series
+    /// that appears with it.
     pub(super) fn counters_by_label<const N: usize>(
         &self,
         name: &str,
@@ -111,12 +111,12 @@ impl MetricFactory {
         self.create_registered("histogram", HistogramVec::new(histogram_opts(name, help, buckets), labels))
     }
 
-    /// A gauge under one of the names that every exporter uses, for a collector of its own.
+    /// A gauge with a standard name (no prefix), for a custom collector, which the caller registers.
     pub(super) fn standard_gauge(&self, name: &str, help: &str) -> Gauge {
         self.create("gauge", Gauge::with_opts(Opts::new(name, help)))
     }
 
-    /// The same as a counter.
+    /// Like [`standard_gauge`](Self::standard_gauge), as a counter.
     pub(super) fn standard_counter(&self, name: &str, help: &str) -> Counter {
         self.create("counter", Counter::with_opts(Opts::new(name, help)))
     }

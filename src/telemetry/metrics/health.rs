@@ -4,7 +4,7 @@ use prometheus::IntGauge;
 
 use super::factory::MetricFactory;
 
-/// The gauges of the probes, set when the metrics are read.
+/// Gauges for the probes, set at each scrape.
 #[derive(Debug)]
 pub(super) struct HealthMetrics {
     live: IntGauge,
@@ -15,9 +15,11 @@ pub(super) struct HealthMetrics {
 impl HealthMetrics {
     pub(super) fn new(factory: &MetricFactory) -> Self {
         Self {
-            live: factory.gauge("live", "1 while /livez passes: the event loops answer."),
-            ready: factory.gauge("ready", "1 while /readyz passes: a token was obtained and nothing drains."),
-            draining: factory.gauge("draining", "1 while the process ends and finishes what is in flight."),
+            live: factory.gauge("live", "1 while /livez passes: the event loops respond."),
+            ready: factory
+                .gauge("ready", "1 while /readyz passes: a token was obtained and the process is not draining."),
+            draining: factory
+                .gauge("draining", "1 while the process is shutting down and finishes requests in flight."),
         }
     }
 

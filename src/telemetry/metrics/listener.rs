@@ -1,10 +1,10 @@
-//! The listeners for callers and their connections.
+//! Listeners and their connections.
 
 use prometheus::{IntCounterVec, IntGauge};
 
 use super::factory::MetricFactory;
 
-/// The metrics of the listeners for callers.
+/// Metrics of the listeners.
 #[derive(Debug)]
 pub(super) struct ListenerMetrics {
     pub(super) connections: IntGauge,
@@ -19,20 +19,20 @@ pub(super) struct ListenerMetrics {
 impl ListenerMetrics {
     pub(super) fn new(factory: &MetricFactory) -> Self {
         Self {
-            connections: factory.gauge("connections", "Open connections from callers."),
-            connections_limit: factory.gauge("connections_limit", "The maximum number of connections from callers."),
+            connections: factory.gauge("connections", "Open client connections."),
+            connections_limit: factory.gauge("connections_limit", "Maximum number of client connections."),
             accept_problems: factory.counter_vec(
                 "accept_problems_total",
-                "Connections that found no free slot, were refused, or could not be accepted, by listener.",
+                "Connections that had to wait for a slot, were rejected, or could not be accepted, by listener and problem.",
                 &["listener", "problem"],
             ),
             evictions: factory.counter_vec(
                 "connections_evicted_total",
-                "Connections closed to make room for others, by listener and reason.",
+                "Connections closed to free a slot for another one, by listener and reason.",
                 &["listener", "reason"],
             ),
             unfinished_heads: factory
-                .gauge("unfinished_heads_bytes", "Bytes of request heads that have not arrived in full."),
+                .gauge("unfinished_heads_bytes", "Bytes of incomplete request heads."),
         }
     }
 }

@@ -4,7 +4,7 @@ use prometheus::IntCounter;
 
 use super::{super::logging, factory::MetricFactory};
 
-/// Counters that are kept elsewhere and copied when the metrics are read.
+/// Counters that are maintained elsewhere and copied at each scrape.
 #[derive(Debug)]
 pub(super) struct OutputMetrics {
     log_lines_dropped: IntCounter,
@@ -14,15 +14,14 @@ pub(super) struct OutputMetrics {
 impl OutputMetrics {
     pub(super) fn new(factory: &MetricFactory) -> Self {
         Self {
-            log_lines_dropped: factory.counter("log_lines_dropped_total", "Log lines that nobody read in time."),
-            scrubber_hits: factory.counter(
-                "scrubber_catches_total",
-                "Secrets that were about to leave by an output, each of them a bug.",
-            ),
+            log_lines_dropped: factory
+                .counter("log_lines_dropped_total", "Log lines dropped because the output was not read in time."),
+            scrubber_hits: factory
+                .counter("scrubber_catches_total", "Secrets scrubbed from the output; each one is a bug."),
         }
     }
 
-    /// Copies the present counts.
+    /// Copies the current counts.
     pub(super) fn update(&self) {
         advance(&self.log_lines_dropped, logging::dropped_lines());
         advance(&self.scrubber_hits, logging::scrubber().hits());

@@ -1,7 +1,7 @@
-//! Metrics of the process, under the names that all exporters use.
+//! Metrics of the process, with the standard names.
 //!
-//! The `prometheus` crate's own collector brings a parser of all of `/proc`, libc and a second rustix with it. This is three
-//! reads at each scrape, and none between them. Values that the system does not provide are left out of the page.
+//! The `prometheus` crate's own collector depends on a parser for all of `/proc`, on libc and on a second version of rustix. This one makes
+//! three reads at each scrape. Values that the system does not provide are omitted.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ use rustix::{
 
 use super::{factory::MetricFactory, unix_time};
 
-/// Reads about the process at each scrape.
+/// Reads the metrics of the process at each scrape.
 pub(super) struct ProcessCollector {
     cpu: Counter,
     resident: Gauge,
@@ -29,18 +29,18 @@ pub(super) struct ProcessCollector {
 }
 
 impl ProcessCollector {
-    /// Creates the collector and registers it. The process counts as started now.
+    /// Creates and registers the collector. The current time becomes the start time of the process.
     pub(super) fn register(factory: &MetricFactory) {
         let collector = Self {
-            cpu: factory.standard_counter("process_cpu_seconds_total", "User and system CPU time spent."),
+            cpu: factory.standard_counter("process_cpu_seconds_total", "User and system CPU time used."),
             resident: factory.standard_gauge("process_resident_memory_bytes", "Resident memory."),
             virtual_memory: factory.standard_gauge("process_virtual_memory_bytes", "Virtual memory."),
             threads: factory.standard_gauge("process_threads", "Threads of the process."),
             open_fds: factory.standard_gauge("process_open_fds", "Open file descriptors."),
-            max_fds: factory.standard_gauge("process_max_fds", "The most file descriptors that may be open."),
+            max_fds: factory.standard_gauge("process_max_fds", "Maximum number of open file descriptors."),
             start_time: factory.standard_gauge(
                 "process_start_time_seconds",
-                "When the process started, in seconds since the Unix epoch.",
+                "Start time of the process, in seconds since the Unix epoch.",
             ),
         };
         collector.start_time.set(unix_time());
@@ -66,7 +66,7 @@ impl Collector for ProcessCollector {
             (&self.resident, field(&status, "VmRSS:").map(|kib| kib * 1024)),
             (&self.virtual_memory, field(&status, "VmSize:").map(|kib| kib * 1024)),
             (&self.threads, field(&status, "Threads:")),
-            // One of them is the reading itself.
+            // Minus the descriptor of this directory.
             (&self.open_fds, fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64 - 1)),
             (&self.max_fds, getrlimit(Resource::Nofile).current),
         ];
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_and_other_values_are_left_out() {
+    fn values_that_are_not_numbers_are_omitted() {
         let status = "Name:\tVmRSS: 7\nVmPeak:\t  900 kB\nVmRSS:\t  12084 kB\nThreads:\t5\nVmSize:\tmany kB\n";
         assert_eq!(field(status, "VmRSS:"), Some(12_084));
         assert_eq!(field(status, "Threads:"), Some(5));

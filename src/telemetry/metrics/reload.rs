@@ -1,15 +1,15 @@
-//! Credentials and certificate authorities that are read again while the process runs.
+//! Reloads of credentials and CAs.
 
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
 
 use super::{factory::MetricFactory, unix_time};
 
 labels! {
-    /// Something that is read again while the process runs.
+    /// Something that is reloaded at runtime.
     pub enum ReloadTarget {
         /// The vendor's credentials.
         Credentials = "credentials",
-        /// The certificate authorities of `upstream.ca_file`.
+        /// The CAs of `upstream.ca_file`.
         CaFile = "ca_file",
     }
 }
@@ -33,21 +33,21 @@ struct TargetMetrics {
 }
 
 impl ReloadMetrics {
-    /// Each target was read once successfully, or the process would not have started.
+    /// All targets start as successfully loaded, because otherwise the process would not have started.
     pub(super) fn new(factory: &MetricFactory) -> Self {
         let reloads = factory.counter_vec(
             "reloads_total",
-            "Times that something was read again while the process ran, by outcome.",
+            "Reloads at runtime, by subject and outcome.",
             &["subject", "outcome"],
         );
         let last_succeeded = factory.gauge_vec(
             "reload_last_successful",
-            "Whether the last reading was good; 1 before any.",
+            "1 if the last reload succeeded, or there was none yet.",
             &["subject"],
         );
         let last_success_time = factory.float_gauge_vec(
             "reload_last_success_timestamp_seconds",
-            "When the last good reading was, the one at the start included, in seconds since the Unix epoch.",
+            "Time of the last successful reload or initial load, in seconds since the Unix epoch.",
             &["subject"],
         );
         let targets = ReloadTarget::ALL.map(|target| {
@@ -66,11 +66,11 @@ impl ReloadMetrics {
             targets,
             credentials_changed: factory.float_gauge(
                 "credentials_changed_timestamp_seconds",
-                "When the credentials in use came into use, in seconds since the Unix epoch.",
+                "Time of the last change of the credentials in use, in seconds since the Unix epoch.",
             ),
             store_errors: factory.counter_vec(
                 "credentials_store_errors_total",
-                "Failed reads and polls of the secret store, by kind of failure.",
+                "Failed reads and polls of the secret store, by kind of fault.",
                 &["fault"],
             ),
         };
@@ -78,7 +78,7 @@ impl ReloadMetrics {
         metrics
     }
 
-    /// Counts a reload of `target`, and whether it succeeded.
+    /// Records a reload of `target` and its outcome.
     pub(super) fn reloaded(&self, target: ReloadTarget, succeeded: bool) {
         let metrics = &self.targets[target as usize];
         metrics.last_succeeded.set(succeeded.into());
@@ -100,7 +100,7 @@ impl ReloadMetrics {
         self.store_errors.with_label_values(&[fault]).inc();
     }
 
-    /// Records that other credentials came into use now.
+    /// Records that the credentials in use have changed now.
     pub(super) fn credentials_changed(&self) {
         self.credentials_changed.set(unix_time());
     }

@@ -1,4 +1,4 @@
-//! What is counted of every request, by operation of the vendor's API.
+//! Metrics of requests, by operation of the vendor's API.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -7,17 +7,17 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::factory::MetricFactory;
 
-/// From one millisecond to the 240 s that the slowest calls may take.
+/// From 1 ms to the 240 s that the slowest calls may take.
 pub(super) const LATENCY_BUCKETS_S: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 90.0, 240.0];
 
-/// Status classes: `1xx` to `5xx`, and `aborted` for a request that ended without an answer.
+/// Status classes: `1xx` to `5xx`, and `aborted` for a request that ended without a response.
 const CLASSES: [&str; 6] = ["aborted", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// More than any catalogue has operations. The last entry is for requests that are not in the catalogue.
+/// Number of entries: more than any catalogue has operations. The last one is for requests outside the catalogue.
 const MAX_ROUTES: usize = 512;
 
-/// The counters of all routes. Those of one are made when it is first used.
+/// The counters of all routes. Those of a route are created when it is first used.
 #[derive(Debug)]
 pub(super) struct RequestMetrics {
     routes: Box<[OnceLock<RouteMetrics>]>,
@@ -33,12 +33,12 @@ pub struct RouteMetrics {
     by_class: [IntCounter; CLASSES.len()],
     duration: Histogram,
     first_byte: Histogram,
-    /// Only where the vendor may bill the operation.
+    /// `None` if the operation is free.
     billable: Option<IntCounter>,
 }
 
 impl RouteMetrics {
-    /// Counts a request that was answered with `status`, or that ended without an answer, `elapsed` after its head.
+    /// Counts a request that ended `elapsed` after its head. `status` is that of the response, or `None` if there was none.
     pub fn finished(&self, status: Option<StatusCode>, elapsed: Duration) {
         let class = status.map_or(0, |status| usize::from(status.as_u16() / 100).min(CLASSES.len() - 1));
         self.by_class[class].inc();
@@ -65,30 +65,30 @@ impl RequestMetrics {
             routes: (0..MAX_ROUTES).map(|_| OnceLock::new()).collect(),
             requests: factory.counter_vec(
                 "requests_total",
-                "Requests that ended, by operation of the vendor's API and by class of the status answered.",
+                "Completed requests, by operation of the vendor's API and by status class of the response.",
                 &["method", "route", "status_class"],
             ),
             duration: factory.histogram_vec(
                 "request_duration_seconds",
-                "Time from the head of a request until its answer had been taken whole, or was given up.",
+                "Time from the request head until the response was fully read by the client, or aborted.",
                 &route,
                 &LATENCY_BUCKETS_S,
             ),
             first_byte: factory.histogram_vec(
                 "upstream_first_byte_seconds",
-                "Time from handing a request to the upstream connection until the head of its answer.",
+                "Time from passing a request to the upstream connection until the response head.",
                 &route,
                 &LATENCY_BUCKETS_S,
             ),
             billable: factory.counter_vec(
                 "billable_requests_total",
-                "Requests that reached the upstream, of operations that the vendor may bill.",
+                "Requests that reached the upstream, for operations that the vendor may bill.",
                 &route,
             ),
         }
     }
 
-    /// The counters of the operation at `index` of the catalogue, or of all requests that are not in it.
+    /// The counters of the operation at `index` of the catalogue, or of all requests outside the catalogue.
     pub(super) fn route(&self, index: Option<usize>, method: &str, route: &str, billable: bool) -> &RouteMetrics {
         self.routes[index.unwrap_or(usize::MAX).min(MAX_ROUTES - 1)].get_or_init(|| RouteMetrics {
             by_class: CLASSES.map(|class| self.requests.with_label_values(&[method, route, class])),

@@ -33,14 +33,14 @@ fn a_request_is_counted_by_route_and_class() {
 }
 
 #[test]
-fn a_status_outside_the_classes_and_a_route_outside_the_table_are_counted_all_the_same() {
+fn an_unknown_status_class_or_route_is_counted() {
     let metrics = Metrics::new();
     metrics.route(None, "_OTHER", "other", true).finished(StatusCode::from_u16(999).ok(), Duration::ZERO);
     assert!(metrics.render().contains(r#"route="other",status_class="5xx"} 1"#));
 }
 
 #[test]
-fn a_connection_is_counted_from_its_opening_to_its_end() {
+fn upstream_connections_and_failures_are_counted() {
     let metrics = Metrics::new();
     let upstream = metrics.upstream();
     upstream.opened(Duration::from_millis(2));
@@ -68,7 +68,7 @@ fn a_connection_is_counted_from_its_opening_to_its_end() {
 }
 
 #[test]
-fn a_bad_reading_shows_until_the_next_good_one() {
+fn a_failed_reload_shows_until_the_next_success() {
     let metrics = Metrics::new();
     let shows = |line: &str| metrics.render().contains(line);
     assert!(shows(r#"finicity_proxy_reload_last_successful{subject="credentials"} 1"#));
@@ -81,7 +81,7 @@ fn a_bad_reading_shows_until_the_next_good_one() {
 }
 
 #[test]
-fn the_process_tells_of_itself_under_the_standard_names() {
+fn process_metrics_have_the_standard_names() {
     let text = Metrics::new().render();
     let value = |name: &str| -> f64 {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap().parse().unwrap()
@@ -94,9 +94,9 @@ fn the_process_tells_of_itself_under_the_standard_names() {
     assert!(value("process_start_time_seconds") > 1.7e9);
 }
 
-/// More operations than the catalogue has, all of them used, with the longest template that it has.
+/// Uses more operations than the catalogue has, with templates as long as its longest.
 #[test]
-fn l10_the_page_is_bounded_when_every_operation_was_used() {
+fn l10_the_page_is_bounded_with_all_operations_in_use() {
     let metrics = Metrics::new();
     for index in 0..200 {
         let template =
@@ -130,7 +130,7 @@ fn documented() -> Vec<MetricFamily> {
 }
 
 #[test]
-fn the_documentation_has_every_family_with_its_type_and_labels_and_no_other() {
+fn the_documentation_lists_exactly_the_metric_families() {
     let metrics = Metrics::new();
     let shown = metrics.families();
     let documented = documented();
@@ -144,7 +144,7 @@ fn the_documentation_has_every_family_with_its_type_and_labels_and_no_other() {
 }
 
 #[test]
-fn names_have_units_and_suffixes_as_prometheus_wants_them() {
+fn names_follow_the_prometheus_conventions() {
     for MetricFamily { name, kind, .. } in Metrics::new().families() {
         assert_eq!(*kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
         assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name}");

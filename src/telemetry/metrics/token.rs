@@ -1,4 +1,4 @@
-//! What is known of the token, of the credentials, and of the guard against a lock-out.
+//! Metrics of the token, the credentials and the lock-out guard.
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGauge
 
 use super::{factory::MetricFactory, requests::LATENCY_BUCKETS_S};
 
-/// How a successful token request is counted.
+/// The outcome of a successful token request.
 pub(super) const SUCCESS: &str = "success";
 
-/// The state of new credentials when there are none.
+/// The candidate state if there are no new credentials.
 const NO_CANDIDATE: &str = "none";
 
 labels! {
-    /// What became of a request whose token the upstream refused.
+    /// The outcome of a request after the upstream refused its token.
     pub enum ReauthOutcome {
-        /// It was sent again with a newer token, which was accepted.
+        /// The request was sent again with a newer token, which was accepted.
         Accepted = "healed",
-        /// It was sent again, and refused again.
+        /// The request was sent again, and its token was refused again.
         RefusedAgain = "refused_again",
-        /// It was sent again, and got no response.
+        /// The request was sent again, and got no response.
         Failed = "failed",
         /// There was no newer token in time.
         NoToken = "no_token",
-        /// Not enough of it was buffered to send it again.
+        /// The request was not fully buffered, so it could not be sent again.
         NotReplayable = "not_replayable",
     }
 }
 
-/// The gauges and counters of the token.
+/// Metrics of the token.
 #[derive(Debug)]
 pub(super) struct TokenMetrics {
     pub(super) refreshes: IntCounterVec,
@@ -50,84 +50,92 @@ pub(super) struct TokenMetrics {
     candidate: IntGaugeVec,
 }
 
-/// Where the token and its credentials stand, when the metrics are read.
+/// The state of the token and its credentials at a scrape.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TokenSnapshot<'a> {
-    /// Until the token is no longer sent.
+    /// Time until the token is no longer sent.
     pub remaining: Duration,
-    /// Since the token was obtained.
+    /// Time since the token was obtained.
     pub age: Duration,
-    /// Until the next token request.
+    /// Time until the next token request.
     pub next_request: Duration,
-    /// The number of the token.
+    /// Number of the token.
     pub version: u64,
-    /// Every state.
+    /// All states.
     pub states: &'a [&'static str],
-    /// The present one of them.
+    /// The current state.
     pub state: &'a str,
     /// Whether the credentials in use were rejected.
     pub latched: bool,
-    /// Whether too many of this id's credentials were rejected.
+    /// Whether too many credentials of this client or partner ID were rejected.
     pub budget_spent: bool,
-    /// Rejections counted for this id.
+    /// Rejections counted for this ID.
     pub rejections: u32,
     /// Token requests with an unknown outcome that count against the credentials in use.
     pub unresolved: u32,
-    /// Whether so many are unresolved that no token request is made.
+    /// Whether token requests are suspended because too many have an unknown outcome.
     pub held: bool,
-    /// Whether no token request is made, since the attempt cannot be recorded.
+    /// Whether token requests are suspended because the attempt cannot be recorded.
     pub unrecorded: bool,
-    /// Every state of new credentials.
+    /// All states of new credentials.
     pub candidates: &'a [&'static str],
-    /// The present one of them; `None` without new credentials.
+    /// The current state of new credentials. `None` if there are none.
     pub candidate: Option<&'a str>,
 }
 
 impl TokenMetrics {
     pub(super) fn new(factory: &MetricFactory) -> Self {
         let metrics = Self {
-            refreshes: factory.counter_vec("token_refreshes_total", "Token calls, by outcome.", &["outcome"]),
-            request_duration: factory.histogram("token_call_duration_seconds", "Time that a token call took.", &LATENCY_BUCKETS_S),
-            refusals: factory.counter("token_refusals_total", "Answers of the upstream that refused the token."),
-            replays: factory
-                .counter("replays_total", "Requests sent once more, since the upstream had refused their token."),
+            refreshes: factory.counter_vec("token_refreshes_total", "Token requests, by outcome.", &["outcome"]),
+            request_duration: factory.histogram(
+                "token_call_duration_seconds",
+                "Duration of token requests.",
+                &LATENCY_BUCKETS_S,
+            ),
+            refusals: factory.counter("token_refusals_total", "Upstream responses that refused the token."),
+            replays: factory.counter("replays_total", "Requests sent again because the upstream refused their token."),
             reauths: factory.counters_by_label(
                 "heals_total",
-                "What became of requests whose token the upstream had refused.",
+                "Requests with a token that the upstream refused, by outcome.",
                 "outcome",
                 ReauthOutcome::LABELS,
             ),
-            expiry: factory.float_gauge("token_expiry_seconds", "Time until the token is no longer sent; 0 without one."),
-            age: factory.float_gauge("token_age_seconds", "Time since the token was minted; 0 without one."),
+            expiry: factory
+                .float_gauge("token_expiry_seconds", "Time until the token is no longer sent; 0 without one."),
+            age: factory.float_gauge("token_age_seconds", "Time since the token was obtained; 0 without one."),
             next_request: factory.float_gauge(
                 "token_next_call_seconds",
-                "Time until the next token call; 0 when it is due, under way, or none will be made.",
+                "Time until the next token request; 0 if it is due, in progress, or suspended.",
             ),
-            version: factory.gauge("token_version", "The number of the current token; 0 before the first."),
-            state: factory.gauge_vec("token_state", "1 for the state that the token is in, 0 for the others.", &["state"]),
+            version: factory.gauge("token_version", "Number of the current token; 0 before the first one."),
+            state: factory.gauge_vec(
+                "token_state",
+                "1 for the current state of the token, 0 for the others.",
+                &["state"],
+            ),
             lockout_latched: factory
                 .gauge("lockout_latched", "1 while the credentials in use were rejected and are not tried again."),
             lockout_budget_spent: factory.gauge(
                 "lockout_budget_spent",
-                "1 while so many credentials of this id were rejected that none is tried.",
+                "1 while no credentials are tried because too many of this ID were rejected.",
             ),
             lockout_rejections: factory
-                .gauge("lockout_rejections", "Rejections counted for this id; five lock the vendor account."),
+                .gauge("lockout_rejections", "Rejections counted for this ID; five lock the vendor account."),
             lockout_unresolved: factory.gauge(
                 "lockout_unresolved_attempts",
-                "Token requests with unproven credentials of which the outcome is unknown; each may count towards the lock-out.",
+                "Token requests with unproven credentials and an unknown outcome; each may count towards the lock-out.",
             ),
             lockout_unrecorded: factory.gauge(
                 "lockout_unrecorded",
-                "1 while no token request is made, since the attempt cannot be recorded in auth.state_dir.",
+                "1 while token requests are suspended because the attempt cannot be recorded in auth.state_dir.",
             ),
             lockout_held: factory.gauge(
                 "lockout_held",
-                "1 while no token request is made, since too many have an unknown outcome.",
+                "1 while token requests are suspended because too many have an unknown outcome.",
             ),
             candidate: factory.gauge_vec(
                 "credentials_candidate",
-                "1 for the state that new credentials are in, 0 for the others.",
+                "1 for the current state of new credentials, 0 for the others.",
                 &["state"],
             ),
         };

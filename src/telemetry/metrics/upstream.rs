@@ -1,4 +1,4 @@
-//! What is counted of the connections to the upstream.
+//! Metrics of the connections to the upstream.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::tls::TlsFailure;
 labels! {
     /// Why a connection to the upstream was closed.
     pub enum CloseReason {
-        /// By the proxy: nobody had used it for `upstream.pool_idle_timeout`.
+        /// By the proxy, after `upstream.pool_idle_timeout` without use.
         Idle = "idle",
-        /// By the proxy: it had served for `upstream.connection_age`.
+        /// By the proxy, after `upstream.connection_age`.
         Age = "age",
-        /// By the proxy: a request on it was given up before its answer had been taken whole.
+        /// By the proxy, because a request was aborted before its response was fully read.
         Unfinished = "unfinished",
-        /// By the upstream, whether or not an answer was still to come.
+        /// By the upstream, whether or not a response was outstanding.
         Upstream = "upstream",
-        /// By an error of the connection itself: what came was no HTTP, or a write failed.
+        /// By an error of the connection: invalid HTTP, or a failed write.
         Failed = "failed",
     }
 }
@@ -30,25 +30,25 @@ labels! {
         Dns = "name",
         /// No address can be reached.
         Tcp = "tcp",
-        /// The egress proxy makes no tunnel.
+        /// The egress proxy did not open a tunnel.
         Egress = "egress",
         /// The TLS handshake failed.
         Tls = "tls",
-        /// HTTP cannot be begun.
+        /// The HTTP/2 handshake failed.
         Http = "http",
-        /// It elapsed too long.
+        /// `upstream.connect_timeout` elapsed.
         Timeout = "timeout",
     }
 }
 
-/// The counters of all connections to the upstream.
+/// Metrics of all connections to the upstream.
 #[derive(Debug)]
 pub struct UpstreamMetrics {
     open: IntGauge,
     idle: IntGauge,
     opened: IntCounter,
     closed: [IntCounter; CloseReason::LABELS.len()],
-    /// On a new connection, and on one that had served before.
+    /// On a new connection, and on a reused one.
     requests: [IntCounter; 2],
     connect_duration: Histogram,
     connect_failures: [IntCounter; ConnectFailure::LABELS.len()],
@@ -62,42 +62,42 @@ impl UpstreamMetrics {
         faults[..TlsFailure::LABELS.len()].copy_from_slice(&TlsFailure::LABELS);
         Self {
             open: factory.gauge("upstream_connections", "Open connections to the upstream."),
-            idle: factory.gauge("upstream_connections_idle", "Those over HTTP/1.1 that wait for a request."),
-            opened: factory.counter("upstream_connections_opened_total", "Connections to the upstream that were opened."),
+            idle: factory.gauge("upstream_connections_idle", "Idle HTTP/1.1 connections to the upstream."),
+            opened: factory.counter("upstream_connections_opened_total", "Connections opened to the upstream."),
             closed: factory.counters_by_label(
                 "upstream_connections_closed_total",
-                "Connections to the upstream that were closed, by reason.",
+                "Closed connections to the upstream, by reason.",
                 "reason",
                 CloseReason::LABELS,
             ),
             requests: factory.counters_by_label(
                 "upstream_requests_total",
-                "Requests handed to a connection to the upstream, each sending counted: new, or one that had served before.",
+                "Requests sent to the upstream, resends included, by whether the connection was new or reused.",
                 "connection",
                 ["new", "reused"],
             ),
             connect_duration: factory.histogram(
                 "upstream_connect_seconds",
-                "Time to open a connection to the upstream: name, TCP, egress proxy and TLS.",
+                "Time to open a connection to the upstream: DNS, TCP, egress proxy and TLS.",
                 &LATENCY_BUCKETS_S,
             ),
             connect_failures: factory.counters_by_label(
                 "upstream_connect_failures_total",
-                "Connections to the upstream that could not be opened, by reason.",
+                "Failed attempts to connect to the upstream, by reason.",
                 "reason",
                 ConnectFailure::LABELS,
             ),
             tls_failures: factory.counters_by_label(
                 "upstream_tls_failures_total",
-                "TLS handshakes with the upstream that failed, by what was wrong.",
+                "Failed TLS handshakes with the upstream, by fault.",
                 "fault",
                 faults,
             ),
-            throttled: factory.counter("upstream_throttled_total", "Answers of the upstream with status 429."),
+            throttled: factory.counter("upstream_throttled_total", "Upstream responses with status 429."),
         }
     }
 
-    /// Counts a connection that was opened within `elapsed`.
+    /// Counts a connection that took `elapsed` to open.
     pub fn opened(&self, elapsed: Duration) {
         self.opened.inc();
         self.open.inc();
@@ -110,7 +110,7 @@ impl UpstreamMetrics {
         self.closed[reason as usize].inc();
     }
 
-    /// Counts a connection that could not be opened; `fault` is what was wrong with its TLS handshake, where that is known.
+    /// Counts a failed attempt to connect. `fault` is the cause of a failed TLS handshake, if known.
     pub fn connect_failed(&self, failure: ConnectFailure, fault: Option<TlsFailure>) {
         self.connect_failures[failure as usize].inc();
         if failure == ConnectFailure::Tls {
@@ -118,17 +118,17 @@ impl UpstreamMetrics {
         }
     }
 
-    /// Counts a request that is sent, on a connection that served before or on a new one.
+    /// Counts a request that is sent on a reused or new connection.
     pub fn request_sent(&self, reused: bool) {
         self.requests[usize::from(reused)].inc();
     }
 
-    /// Connections over HTTP/1.1 that wait for a request.
+    /// Idle HTTP/1.1 connections.
     pub fn idle(&self) -> &IntGauge {
         &self.idle
     }
 
-    /// Counts an answer that says that there were too many requests.
+    /// Counts a 429 response.
     pub fn throttled(&self) {
         self.throttled.inc();
     }

@@ -1,21 +1,20 @@
-//! The encodings in which a secret is looked for, apart from escapes.
+//! The encodings of a secret to search for, except escapes.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use zeroize::Zeroizing;
 
-/// An encoded secret, which is overwritten when it is dropped.
+/// An encoded secret. Overwritten when dropped.
 type Form = Zeroizing<Vec<u8>>;
 
-/// A secret in all of its encodings, which are overwritten when it is dropped.
+/// A secret in all its encodings. Overwritten when dropped.
 pub(super) struct SecretForms(Vec<Form>);
 
 impl SecretForms {
-    /// `secret` in all of its encodings.
     pub(super) fn new(secret: &[u8]) -> Self {
         Self(encodings(secret))
     }
 
-    /// The secret as it is.
+    /// The secret without encoding.
     pub(super) fn secret(&self) -> &[u8] {
         &self.0[0]
     }
@@ -25,7 +24,7 @@ impl SecretForms {
     }
 }
 
-/// `secret` as it is, with the spaces of a form (`+`), in hexadecimal, as decimal numbers, and inside base64.
+/// `secret` as is, with spaces encoded as `+`, in hexadecimal, as decimal numbers, and within base64.
 fn encodings(secret: &[u8]) -> Vec<Form> {
     let lower = hexadecimal(secret);
     let mut upper = lower.clone();
@@ -33,7 +32,7 @@ fn encodings(secret: &[u8]) -> Vec<Form> {
     let mut encodings = vec![plain(secret), lower, upper];
     encodings.push(decimal(secret));
     encodings.extend(base64(secret));
-    // RFC 6749, 2.3.1: what goes into `Authorization: Basic` is form-encoded first.
+    // RFC 6749, 2.3.1: credentials in `Authorization: Basic` are form-encoded before base64.
     let mut encoded = Zeroizing::new(String::with_capacity(3 * secret.len()));
     encoded.extend(form_urlencoded::byte_serialize(secret));
     if encoded.as_bytes() != secret {
@@ -55,9 +54,9 @@ fn hexadecimal(secret: &[u8]) -> Form {
     form
 }
 
-/// As `{:?}` shows bytes.
+/// The format of bytes in `{:?}`.
 fn decimal(secret: &[u8]) -> Form {
-    // Never moved while it grows, which would leave copies behind: `255, ` is the longest.
+    // Enough capacity (`255, ` is the longest item) to avoid a reallocation, which would leave copies in memory.
     let mut form = Zeroizing::new(Vec::with_capacity(5 * secret.len()));
     for (index, byte) in secret.iter().enumerate() {
         if index > 0 {
@@ -70,7 +69,7 @@ fn decimal(secret: &[u8]) -> Form {
     form
 }
 
-/// The characters of base64 and base64url that depend only on the secret, for each of its three offsets in a group of three bytes.
+/// For each of the three offsets in a group of three bytes, the characters of base64 and base64url that depend only on the secret.
 fn base64(secret: &[u8]) -> Vec<Form> {
     let mut forms = Vec::with_capacity(6);
     for offset in 0..3 {
@@ -79,8 +78,8 @@ fn base64(secret: &[u8]) -> Vec<Form> {
         shifted.extend_from_slice(secret);
         let mut encoded = Zeroizing::new(String::with_capacity(4 * shifted.len().div_ceil(3)));
         BASE64_STANDARD_NO_PAD.encode_string(&*shifted, &mut encoded);
-        // At its start a character has bits of what stands before: one of two characters, or two of three. At its end one has
-        // bits of what follows, but where the group is full.
+        // Drop the first characters if they contain bits of the preceding bytes (2 characters for an offset of 1, 3 for 2), and the last one
+        // if it contains bits of the following byte (unless the group is full).
         let first = [0, 2, 3][offset];
         let last = encoded.len() - usize::from(shifted.len() % 3 != 0);
         let standard = Zeroizing::new(encoded.as_bytes()[first..last].to_vec());

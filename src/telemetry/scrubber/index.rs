@@ -1,4 +1,4 @@
-//! Finds any of some hundred encoded secrets in one pass that looks at every third byte.
+//! Finds hundreds of encoded secrets in one pass over a text, with a lookup at every third byte.
 
 use std::{ops::Range, sync::Arc};
 
@@ -6,20 +6,20 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{MIN_SECRET_BYTES, encodings::SecretForms};
 
-/// How many bytes are looked at together. Few texts have four of a secret's by accident.
+/// Number of bytes per lookup. Four bytes rarely match by accident.
 const WINDOW: usize = 4;
 
-/// The filter has every form's windows at its first `STRIDE` offsets, so that only every `STRIDE`th window of the text is looked up.
-/// The last of them must end within the shortest form.
+/// The filter contains the windows at the first `STRIDE` offsets of each form, so only every `STRIDE`th window of the text needs a lookup.
+/// The window at the last of these offsets must end within the shortest form.
 const STRIDE: usize = MIN_SECRET_BYTES - WINDOW + 1;
 
-/// The filter: 8 KiB, which stay in a core's nearest cache. A bit for each hash of 16 bits.
+/// A bit for each 16-bit hash of a window: 8 KiB, which fit into the L1 cache.
 type Filter = [u64; (1 << 16) / 64];
 
-/// The forms of all secrets. Its own data is overwritten when it is dropped; the forms are overwritten with the last reference.
+/// An index of the forms of all secrets. Dropping it overwrites its own data; the forms are overwritten with their last reference.
 #[derive(Default)]
 pub(super) struct Index {
-    /// A bit for each window that a form has at one of its first `STRIDE` offsets. `None` when there are no forms.
+    /// A bit for each window at one of the first `STRIDE` offsets of a form. `None` if there are no forms.
     filter: Option<Box<Zeroizing<Filter>>>,
     /// Sorted by their first window.
     entries: Vec<IndexEntry>,
@@ -52,16 +52,16 @@ impl Index {
         index
     }
 
-    /// Whether there is nothing to look for.
+    /// Whether the index contains no secrets.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Calls `on_match` with the range of every match in `text`, and with the name of the set that it belongs to.
+    /// Calls `on_match` with the range and the set name of every match in `text`.
     pub(super) fn find(&self, text: &[u8], mut on_match: impl FnMut(Range<usize>, &'static str)) {
         let Some(filter) = self.filter.as_deref() else { return };
         let mut at = 0;
-        // Every byte of the log passes here; nothing in this loop but what it needs.
+        // Hot loop: it runs over every byte of the log.
         while let Some(&window) = text.get(at..).and_then(<[u8]>::first_chunk) {
             let (word, bit) = filter_bit(u32::from_le_bytes(window));
             if filter[word] & bit != 0 {
@@ -91,12 +91,12 @@ impl Drop for Index {
     }
 }
 
-/// The window of `text` at `at`.
+/// The window of `text` that begins at `at`.
 fn window(text: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(text[at..at + WINDOW].try_into().expect("a window has four bytes"))
 }
 
-/// The word and the bit of the filter for `window`: the upper bits of a product, which all of its bits have gone into.
+/// The word index and the bit in the filter for `window`. The hash is the upper half of a product, which depends on all bits of `window`.
 fn filter_bit(window: u32) -> (usize, u64) {
     let hash = (window.wrapping_mul(0x9E37_79B1) >> 16) as usize;
     (hash / 64, 1 << (hash % 64))

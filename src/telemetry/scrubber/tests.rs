@@ -47,11 +47,11 @@ fn every_occurrence_of_a_secret_is_replaced() {
 }
 
 #[test]
-fn escapes_of_other_characters_stay_as_they_are() {
+fn escapes_outside_of_secrets_are_unchanged() {
     check("s3cr3t", r#"{"a":"\"x\" %41 s3cr3t \\ %zz \u12"}"#, r#"{"a":"\"x\" %41 [scrubbed] \\ %zz \u12"}"#);
     check("abc\"def\\", r#"{"a":"abc\"def\\"}"#, r#"{"a":"[scrubbed]"}"#);
     check("na\u{ef}ve-\u{1f600}", r#"{"a":"na\u00efve-\ud83d\ude00"}"#, r#"{"a":"[scrubbed]"}"#);
-    // A match that begins or ends inside of an escape takes the escape with it.
+    // A match that begins or ends within an escape includes the whole escape.
     check("n12345", r#"{"a":"\n12345"}"#, r#"{"a":"[scrubbed]"}"#);
     check("12345\\", r#"{"a":"12345\""}"#, r#"{"a":"[scrubbed]"}"#);
     check("12345\\x", r#"{"a":"12345\\x"}"#, r#"{"a":"[scrubbed]"}"#);
@@ -60,14 +60,14 @@ fn escapes_of_other_characters_stay_as_they_are() {
 }
 
 #[test]
-fn the_basic_authorization_of_a_pair_holds_no_password() {
+fn the_password_in_basic_authorization_is_scrubbed() {
     let header = crate::credentials::basic("someone", "pass+word!");
     let text = scrubbed(&scrubber(&[b"pass+word!"]), header.as_bytes());
     assert!(text.starts_with("Basic c29tZW9uZT") && text.contains("[scrubbed]") && text.len() < 32, "{text}");
 }
 
 #[test]
-fn a_value_that_is_too_short_is_not_looked_for() {
+fn a_value_that_is_too_short_is_ignored() {
     check("abcde", "abcde", "abcde");
     check("abcdef", "abcdef", "[scrubbed]");
     let empty = Scrubber::default();
@@ -76,7 +76,7 @@ fn a_value_that_is_too_short_is_not_looked_for() {
 }
 
 #[test]
-fn current_and_previous_values_are_found_and_earlier_ones_are_not() {
+fn current_and_previous_values_are_found_earlier_ones_are_not() {
     let scrubber = Scrubber::default();
     let mut outputs = Vec::new();
     for token in ["token-1", "token-2", "token-2", "token-3"] {
@@ -110,7 +110,7 @@ fn percent(secret: &[u8], choices: &[u8]) -> String {
     })
 }
 
-/// `secret` in the encoding with this number, with `around` on both of its sides where that matters.
+/// `secret` in the given encoding, surrounded by `around` if the encoding depends on it.
 fn encoded(secret: &str, encoding: usize, around: &str, choices: &[u8]) -> String {
     use base64::{Engine as _, prelude::*};
     let pair = format!("{around}{secret}{around}");
@@ -138,14 +138,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn no_encoding_of_a_secret_is_missed_and_nothing_else_is_touched(
+    fn every_encoding_of_a_secret_is_replaced_and_nothing_else(
         secret in "[ -~\u{e0}-\u{ff}]{6,40}",
         encoding in 0..ENCODINGS,
         around in "[a-z]{0,5}",
         (before, after) in ("[ -~]{0,20}", "[ -~]{0,20}"),
         choices in proptest::collection::vec(any::<u8>(), 1..9),
     ) {
-        // An escape that something before it already began is another text.
+        // A preceding `\` or `%` would change the meaning of the form's first character.
         let before = before.trim_end_matches(['\\', '%']);
         let form = encoded(&secret, encoding, &around, &choices);
         let scrubber = scrubber(&[secret.as_bytes()]);
@@ -160,7 +160,7 @@ proptest! {
     }
 
     #[test]
-    fn a_json_line_stays_one(secret in "[!-~]{6,12}", before in "[ -~]{0,20}", after in "[ -~]{0,20}") {
+    fn a_json_line_remains_valid(secret in "[!-~]{6,12}", before in "[ -~]{0,20}", after in "[ -~]{0,20}") {
         let line = serde_json::json!({ "a": format!("{before}{secret}{after}") }).to_string();
         let text = scrubbed(&scrubber(&[secret.as_bytes()]), line.as_bytes());
         let parsed: serde_json::Value = serde_json::from_str(&text).map_err(|e| TestCaseError::fail(format!("{text}: {e}")))?;
@@ -168,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_can_be_looked_at(text in proptest::collection::vec(any::<u8>(), 0..200), marks in "[%\\\\u{}0-9a-f]{0,40}") {
+    fn arbitrary_bytes_without_secrets_are_unchanged(text in proptest::collection::vec(any::<u8>(), 0..200), marks in "[%\\\\u{}0-9a-f]{0,40}") {
         let scrubber = scrubber(&[b"s3cr3t"]);
         for mut text in [text, marks.into_bytes()] {
             let before = text.clone();
@@ -180,7 +180,7 @@ proptest! {
 }
 
 #[test]
-fn a_secret_of_any_length_is_taken_and_a_short_one_not_looked_for() {
+fn short_secrets_are_accepted_and_ignored() {
     for length in 0..MIN_SECRET_BYTES {
         let scrubber = Scrubber::default();
         let short = &b"abcdefgh"[..length];

@@ -1,17 +1,17 @@
-//! Text with its escapes decoded, and the origin of each of its bytes.
+//! Decodes escapes, and tracks the original position of each byte.
 
 use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-/// A text, and for each of its bytes, and its end, the position in the text that it was decoded from.
+/// A decoded text. For each byte, and for the end, it holds the position in the original text.
 pub(super) struct Unescaped {
     text: Zeroizing<Vec<u8>>,
     origins: Vec<usize>,
 }
 
 impl Unescaped {
-    /// `text` as it is.
+    /// `text` without decoding.
     pub(super) fn verbatim(text: &[u8]) -> Self {
         Self { text: Zeroizing::new(text.to_vec()), origins: (0..=text.len()).collect() }
     }
@@ -20,12 +20,12 @@ impl Unescaped {
         &self.text
     }
 
-    /// The range of the original text that `range` was decoded from.
+    /// The range of the original text from which `range` was decoded.
     pub(super) fn origin(&self, range: Range<usize>) -> Range<usize> {
         self.origins[range.start]..self.origins[range.end]
     }
 
-    /// The text with every percent-encoded byte decoded; `None` if there is none.
+    /// Decodes every percent-encoded byte. `None` if there is none.
     pub(super) fn percent_decoded(&self) -> Option<Self> {
         self.decode(b'%', |rest, plain| {
             let byte = hexadecimal(rest.get(1..3)?)?;
@@ -34,7 +34,7 @@ impl Unescaped {
         })
     }
 
-    /// The text with every escape of JSON (RFC 8259, 7) and of Rust's `{:?}` decoded; `None` if there is none.
+    /// Decodes every escape of JSON (RFC 8259, 7) and of Rust's `{:?}`. `None` if there is none.
     pub(super) fn backslash_decoded(&self) -> Option<Self> {
         self.decode(b'\\', |rest, plain| {
             let simple = match rest.get(1)? {
@@ -61,11 +61,11 @@ impl Unescaped {
         })
     }
 
-    /// The text with the escapes that begin with `mark` decoded. `decode_one` gets the text from a mark on, appends the bytes of the
-    /// escape to the second argument, and returns its length; `None` if it is not an escape.
+    /// Decodes the escapes that begin with `mark`. `decode_one` receives the text from a mark on, appends the decoded bytes to its second
+    /// argument, and returns the length of the escape, or `None` if it is not an escape.
     fn decode(&self, mark: u8, decode_one: impl Fn(&[u8], &mut Vec<u8>) -> Option<usize>) -> Option<Self> {
         let mut at = memchr::memchr(mark, &self.text)?;
-        // Decoding never makes it longer, so it is never moved, which would leave a copy behind.
+        // Decoding never makes the text longer, so the buffer is never reallocated, which would leave a copy of a secret in memory.
         let mut text = Zeroizing::new(Vec::with_capacity(self.text.len()));
         let mut origins = Vec::with_capacity(self.origins.len());
         text.extend_from_slice(&self.text[..at]);
@@ -83,7 +83,7 @@ impl Unescaped {
     }
 }
 
-/// The character of `\u0041`, of a pair of them that is one, or of `\u{41}`, and the length of the escape.
+/// Decodes `\u0041`, a surrogate pair of these, or `\u{41}`. Returns the character and the length of the escape.
 fn unicode(escape: &[u8]) -> Option<(char, usize)> {
     if escape.get(2) == Some(&b'{') {
         let digits = escape[3..].iter().take(7).position(|byte| *byte == b'}').filter(|digits| *digits > 0)?;
@@ -97,7 +97,7 @@ fn unicode(escape: &[u8]) -> Option<(char, usize)> {
     Some((char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + low)?, 12))
 }
 
-/// The hexadecimal number `digits`; `None` if one of them is not a digit.
+/// Parses hexadecimal `digits`. `None` if one of them is invalid.
 fn hexadecimal(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
 }

@@ -7,7 +7,7 @@ use crate::secret::Secret;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An output whose every write waits for a permit.
+/// An output on which every write waits for a permit.
 struct GatedOutput {
     permits: mpsc::Receiver<()>,
     written: Arc<Mutex<Vec<u8>>>,
@@ -40,7 +40,7 @@ fn scrubber() -> Scrubber {
     scrubber
 }
 
-/// The output after each of `parts` was written in a call of its own, with a flush at each of `cuts`.
+/// The output after writing each of `parts` in a separate call. `cuts` states after which of them to flush.
 fn written_in(parts: &[&[u8]], cuts: &[bool]) -> String {
     let (writer, permit, written) = gated_writer();
     for (part, cut) in parts.iter().zip(cuts.iter().cycle()) {
@@ -60,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(50))]
 
     #[test]
-    fn no_secret_leaves_in_parts(
+    fn a_secret_split_between_writes_is_scrubbed(
         lines in proptest::collection::vec(("[ a-z]{0,9}", any::<bool>(), "[ a-z]{0,9}"), 1..9),
         splits in proptest::collection::vec(1_usize..20, 1..9),
         cuts in proptest::collection::vec(any::<bool>(), 1..9),
@@ -85,7 +85,7 @@ proptest! {
 }
 
 #[test]
-fn l08_control_characters_are_escaped_and_other_text_is_not() {
+fn l08_only_control_characters_are_escaped() {
     let line = "{\"a\":\"\u{7f}\u{9b}31m\u{2028}\u{202e}gr\u{fc}n\"}\n";
     let text = written_in(&[line.as_bytes()], &[true]);
     assert_eq!(text, "{\"a\":\"\\u007f\\u009b31m\\u2028\\u202egr\u{fc}n\"}\n");
@@ -96,7 +96,7 @@ fn l08_control_characters_are_escaped_and_other_text_is_not() {
 }
 
 #[test]
-fn l08_a_line_that_is_too_long_is_dropped_and_counted() {
+fn l08_too_long_lines_are_dropped_and_counted() {
     let (writer, permit, written) = gated_writer();
     permit.send(()).unwrap();
     writer.append(&vec![b'x'; MAX_LINE_BYTES + 1]);
@@ -106,7 +106,7 @@ fn l08_a_line_that_is_too_long_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_count_is_reported_with_pauses() {
+fn a_count_is_reported_at_intervals() {
     let mut unreported = Unreported::new(Duration::from_secs(3600));
     assert_eq!((unreported.report(0), unreported.report(2), unreported.report(5)), (None, Some(2), None));
     unreported.next_report = None;
@@ -114,7 +114,7 @@ fn a_count_is_reported_with_pauses() {
 }
 
 #[test]
-fn lines_leave_in_order_and_a_flush_waits_for_them() {
+fn a_flush_waits_until_all_lines_are_written_in_order() {
     let (writer, permit, written) = gated_writer();
     for _ in 0..100 {
         permit.send(()).unwrap();
@@ -129,7 +129,7 @@ fn lines_leave_in_order_and_a_flush_waits_for_them() {
 }
 
 #[test]
-fn i14_a_reader_that_stops_reading_costs_lines_but_never_blocks() {
+fn i14_a_stopped_reader_costs_lines_but_never_blocks() {
     let (writer, permit, _written) = gated_writer();
     let mut line = vec![b'x'; 64 * 1024];
     line[64 * 1024 - 1] = b'\n';
@@ -143,7 +143,7 @@ fn i14_a_reader_that_stops_reading_costs_lines_but_never_blocks() {
     assert_eq!(writer.0.lock().unwrap().bytes.len(), 0);
 }
 
-/// An output that takes `interval` for each write, until `released` is dropped.
+/// An output on which each write takes `interval`, until the sender of `released` is dropped.
 struct SlowOutput {
     interval: Duration,
     released: mpsc::Receiver<()>,
@@ -163,7 +163,7 @@ impl Write for SlowOutput {
     }
 }
 
-/// How many of ten writes an output that takes `interval` for each has completed after a flush.
+/// How many of ten writes are complete after a flush, if each takes `interval`.
 fn writes_after_flush(interval: Duration, stall_timeout: Duration, limit: Duration) -> u64 {
     let (written, (_release, released)) = (Arc::new(AtomicU64::new(0)), mpsc::channel());
     let output = SlowOutput { interval, released, written: Arc::clone(&written) };
@@ -178,16 +178,16 @@ fn writes_after_flush(interval: Duration, stall_timeout: Duration, limit: Durati
 }
 
 #[test]
-fn a_flush_waits_as_long_as_the_output_makes_progress() {
+fn a_flush_waits_while_the_output_makes_progress() {
     let second = Duration::from_secs(1);
-    // All writes take longer than the stall timeout, which each of them restarts.
+    // All writes together exceed the stall timeout, but each one restarts it.
     assert_eq!(writes_after_flush(second / 4, 2 * second, TIMEOUT), 10);
-    // An output without progress, and one that exceeds the limit.
+    // No progress, and then progress that exceeds the limit.
     assert_eq!(writes_after_flush(TIMEOUT, second / 10, TIMEOUT), 0);
     assert!(writes_after_flush(second / 4, 2 * second, second / 2) < 10);
 }
 
-/// An output whose first write panics.
+/// An output that panics on the first write.
 struct PanickingOutput {
     has_panicked: bool,
     written: mpsc::Sender<Vec<u8>>,
@@ -206,7 +206,7 @@ impl Write for PanickingOutput {
 }
 
 #[test]
-fn a_panic_of_the_writing_thread_costs_the_lines_of_one_batch() {
+fn a_panic_of_the_writer_thread_loses_only_one_batch() {
     let (sender, written) = mpsc::channel();
     let writer = LogWriter::spawn(PanickingOutput { has_panicked: false, written: sender }, scrubber()).unwrap();
     writer.append(b"lost\nlost\n");

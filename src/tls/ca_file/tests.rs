@@ -1,4 +1,4 @@
-//! CA files as people have them, and broken ones.
+//! CA files as they occur in practice, and broken ones.
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
@@ -13,7 +13,7 @@ fn add(content: &str) -> Result<usize, Error> {
 }
 
 #[test]
-fn each_defect_of_a_ca_file_has_its_own_error_with_the_line() {
+fn each_defect_has_its_own_error_with_the_line() {
     let key = block("PRIVATE KEY", "Y2FuYXJ5");
     assert!(matches!(add(""), Err(Error::Empty { .. })));
     assert!(matches!(add("no certificate here\n"), Err(Error::Empty { .. })));
@@ -40,12 +40,12 @@ fn each_defect_of_a_ca_file_has_its_own_error_with_the_line() {
     }
 }
 
-/// Certificates of different authorities.
-fn authorities<const N: usize>() -> [String; N] {
+/// Certificates of different CAs.
+fn cas<const N: usize>() -> [String; N] {
     std::array::from_fn(|number| {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority {number}"));
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("CA {number}"));
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
     })
 }
@@ -55,8 +55,8 @@ fn indented(text: &str) -> String {
 }
 
 #[test]
-fn every_certificate_is_read_however_people_have_it() {
-    let [a, b] = authorities();
+fn every_common_form_of_certificates_is_read() {
+    let [a, b] = cas();
     let key = block("PRIVATE KEY", "Y2FuYXJ5");
     for (content, count) in [
         (format!("{a}{b}"), 2),
@@ -78,8 +78,8 @@ fn every_certificate_is_read_however_people_have_it() {
 }
 
 #[test]
-fn nothing_like_a_certificate_is_dropped_beside_others() {
-    let [a, b, c] = authorities();
+fn no_malformed_certificate_is_skipped_silently() {
+    let [a, b, c] = cas();
     let line = a.lines().count() + 1;
     for broken in [
         b.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
@@ -111,14 +111,14 @@ fn nothing_like_a_certificate_is_dropped_beside_others() {
 
 #[test]
 fn a_broken_certificate_is_named_by_number_and_line() {
-    let [a, b] = authorities();
+    let [a, b] = cas();
     let line = a.lines().count() + b.lines().count() + 2;
     for (broken, expected) in [
-        (block("CERTIFICATE", "AAAA"), format!("authority: certificate 3 in line {line}")),
+        (block("CERTIFICATE", "AAAA"), format!("CA certificate: certificate 3 in line {line}")),
         (block("CERTIFICATE", "!"), format!("certificate 3 in line {line} is not base64")),
         (
             "-----BEGIN CERTIFICATE-----\nAAAA".to_owned(),
-            format!("certificate 3 in line {line} has no END line that matches"),
+            format!("certificate 3 in line {line} has no matching END line"),
         ),
     ] {
         let error = add(&format!("{a}\n{b}{broken}")).unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! A client of this module and a server of `tokio-rustls`, at the two ends of a pipe in memory. The time is paused: where nothing goes
-//! on any more, a limit has passed at once, and the test fails instead of hanging.
+//! A client of this module and a server of `tokio-rustls`, connected by an in-memory pipe. Time is paused: if both sides are blocked, the
+//! timeout expires immediately, and the test fails instead of hanging.
 
 mod close;
 mod data;
@@ -36,18 +36,18 @@ use crate::error_chain;
 type Client = Stream<DuplexStream>;
 type Server = TlsStream<DuplexStream>;
 
-/// The name of the server, and of its certificate where a test says nothing else.
+/// The server name, and the default name in its certificate.
 const NAME: &str = "up.test";
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-/// A pipe that holds all that a test puts in.
+/// Capacity of a pipe that never blocks a test.
 const WIDE_PIPE: usize = 1024 * 1024;
 
-/// The lengths of the writes of one side.
+/// Sizes of the writes of one side.
 const WRITE_SIZES: [usize; 8] = [1, 0, 16 * 1024, 3, 64 * 1024, 300 * 1024, 0, 16 * 1024 + 1];
 
-/// How the two sides are set up.
+/// The configuration of both sides.
 struct TestPair {
     client: ClientConfig,
     server: ServerConfig,
@@ -57,7 +57,7 @@ fn test_pair(version: &'static SupportedProtocolVersion) -> TestPair {
     test_pair_with_names(version, vec![NAME.to_owned()])
 }
 
-/// A server whose certificate has `names`, and a client that trusts its CA.
+/// A server with a certificate for `names`, and a client that trusts its CA.
 fn test_pair_with_names(version: &'static SupportedProtocolVersion, names: Vec<String>) -> TestPair {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -91,12 +91,12 @@ impl TestPair {
         TlsAcceptor::from(Arc::new(self.server.clone())).accept(io).await
     }
 
-    /// What becomes of the handshake at either end.
+    /// The result of the handshake on both sides.
     async fn handshake(&self, near: DuplexStream, far: DuplexStream) -> (io::Result<Client>, io::Result<Server>) {
         with_timeout(async { tokio::join!(self.connect(near), self.accept(far)) }).await
     }
 
-    /// Both ends of a connection over a wide pipe.
+    /// Both ends of an established connection over a wide pipe.
     async fn connect_both(&self) -> (Client, Server) {
         let (near, far) = duplex(WIDE_PIPE);
         let (client, server) = self.handshake(near, far).await;
@@ -105,10 +105,10 @@ impl TestPair {
 }
 
 async fn with_timeout<F: Future>(future: F) -> F::Output {
-    timeout(Duration::from_secs(60), future).await.expect("nothing goes on any more")
+    timeout(Duration::from_secs(60), future).await.expect("both sides are blocked")
 }
 
-/// Bytes without a pattern, always the same.
+/// Reproducible random bytes.
 fn content(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     fastrand::Rng::with_seed(1).fill(&mut bytes);
@@ -119,12 +119,12 @@ fn content(length: usize) -> Vec<u8> {
 #[derive(Clone, Debug)]
 struct IoPattern {
     write_sizes: Vec<usize>,
-    /// Each write is of several slices, some of them empty.
+    /// Whether each write has several slices, some of them empty.
     vectored: bool,
     read_size: usize,
 }
 
-/// Writes with `pattern` in one task, and in another reads what the other side writes with the same pattern. Returns both halves of the
+/// Writes with `pattern` in one task, and in another one reads what the other side writes with the same pattern. Returns both halves of the
 /// stream, which must live until the other side has finished.
 async fn write_and_read<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(io: S, pattern: IoPattern) -> impl Sized {
     let expected = content(pattern.write_sizes.iter().sum());
@@ -177,7 +177,7 @@ async fn check_both_directions(test_pair: &TestPair, width: usize, pattern: IoPa
     with_timeout(async { tokio::join!(client, server) }).await;
 }
 
-/// What `tls` makes of `plaintext`.
+/// `plaintext`, encrypted by `tls`.
 fn ciphertext(tls: &mut ServerConnection, plaintext: &[u8]) -> Vec<u8> {
     io::Write::write_all(&mut tls.writer(), plaintext).unwrap();
     let mut record = Vec::new();

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{super::Pin, *};
 use crate::tls::TlsFailure;
 
-/// A CA, and a server with a certificate of it.
+/// A CA, and a server with a certificate issued by it.
 struct TestServer {
     ca_pem: String,
     pin: Pin,
@@ -34,7 +34,7 @@ fn server() -> TestServer {
     TestServer { ca_pem: issuer.pem(), pin, config: Arc::new(config) }
 }
 
-/// A trust store of the CAs in a file, and nothing else.
+/// A trust store that trusts only the CAs in a file.
 struct Fixture {
     dir: TempDir,
     writer: TrustStoreWriter,
@@ -59,9 +59,9 @@ impl Fixture {
         fs::write(self.dir.path().join("ca.pem"), content).unwrap();
     }
 
-    /// Checks twice: a change is applied when two checks have seen it.
+    /// Checks twice, because a change is applied after two checks have seen it.
     fn check_file(&mut self) -> Result<Option<usize>, Error> {
-        assert!(matches!(self.writer.check_file(), Ok(None)), "a change is not acted on at first sight");
+        assert!(matches!(self.writer.check_file(), Ok(None)), "the first check does not apply a change");
         self.writer.check_file()
     }
 
@@ -73,7 +73,7 @@ impl Fixture {
     }
 }
 
-/// Both ends of a connection in memory.
+/// Both ends of an in-memory connection.
 struct Connection {
     client: ClientConnection,
     server: ServerConnection,
@@ -85,7 +85,7 @@ impl Connection {
         Self { client, server: ServerConnection::new(Arc::clone(&server.config)).unwrap() }
     }
 
-    /// Until the client is content; what the server has to say after that stays with it.
+    /// Completes the client's handshake. What the server sends after that is not delivered.
     fn handshake(&mut self) -> Result<(), Option<TlsFailure>> {
         while self.client.is_handshaking() {
             let mut bytes = Vec::new();
@@ -114,7 +114,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The tickets of TLS 1.3.
+    /// Delivers the session tickets of TLS 1.3.
     fn deliver_tickets(&mut self) {
         self.deliver_to_client().unwrap();
     }
@@ -127,10 +127,7 @@ fn j03_j08_the_configuration_is_strict() {
     assert!(config.alpn_protocols.is_empty() && config.enable_sni);
     assert!(!config.enable_early_data, "early data can be replayed");
     assert!(!config.key_log.will_log("CLIENT_RANDOM"));
-    assert!(
-        matches!(writer.check_file(), Ok(None)) && matches!(writer.reload(), Ok(None)),
-        "there is no file to look at"
-    );
+    assert!(matches!(writer.check_file(), Ok(None)) && matches!(writer.reload(), Ok(None)), "there is no file");
     assert!(matches!(super::trust_store(Config { public_roots: false, ..Config::default() }), Err(Error::NoRoots)));
 }
 
@@ -151,7 +148,7 @@ fn ca_file_adds_to_the_public_roots_or_replaces_them() {
 }
 
 #[test]
-fn j10_a_changed_file_changes_the_trust_of_new_connections() {
+fn j10_new_connections_use_a_changed_file() {
     let (old, new) = (server(), server());
     let mut fixture = fixture(&[&old], Vec::new());
     assert_eq!(fixture.handshake(&old), Ok(HandshakeKind::Full));
@@ -175,7 +172,7 @@ fn j10_an_invalid_file_is_reported_once_and_changes_nothing() {
     for content in ["", "garbage", truncated] {
         fixture.write(content);
         fixture.check_file().unwrap_err();
-        assert!(matches!(fixture.check_file(), Ok(None)), "told once");
+        assert!(matches!(fixture.check_file(), Ok(None)), "reported once");
         assert!(fixture.handshake(&server).is_ok());
     }
     fs::remove_file(fixture.dir.path().join("ca.pem")).unwrap();
@@ -226,9 +223,13 @@ fn a_pinned_key_is_required_in_addition_to_verification() {
     let (server, other) = (server(), server());
     let handshake = |trusted: &TestServer, pins: Vec<Pin>| fixture(&[trusted], pins).handshake(&server);
     assert!(handshake(&server, vec![server.pin]).is_ok());
-    assert!(handshake(&server, vec![other.pin, server.pin]).is_ok(), "one of them is enough");
+    assert!(handshake(&server, vec![other.pin, server.pin]).is_ok(), "one match suffices");
     assert_eq!(handshake(&server, vec![other.pin]), Err(Some(TlsFailure::PinMismatch)));
-    assert_eq!(handshake(&other, vec![server.pin]), Err(Some(TlsFailure::UnknownIssuer)), "the right key alone is not");
+    assert_eq!(
+        handshake(&other, vec![server.pin]),
+        Err(Some(TlsFailure::UnknownIssuer)),
+        "a pinned key does not replace verification"
+    );
     let mut elsewhere =
         Connection::new(&server, fixture(&[&server], vec![server.pin]).trust_store.client_config(), "other");
     assert_eq!(elsewhere.handshake(), Err(Some(TlsFailure::NameMismatch)));

@@ -58,7 +58,7 @@ fn configuration_errors_are_one_line_each_and_exit_78() {
         &with_secrets(&[("FINICITY__UPSTREAM__UR", "x")]),
         &["upstream.ur (set by FINICITY__UPSTREAM__UR): unknown key"],
     );
-    assert_rejected(&with_secrets(&[("FINICITY_LOG_LEVEL", "info")]), &["FINICITY_LOG_LEVEL is not read"]);
+    assert_rejected(&with_secrets(&[("FINICITY_LOG_LEVEL", "info")]), &["FINICITY_LOG_LEVEL: unknown variable"]);
 }
 
 #[test]

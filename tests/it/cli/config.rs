@@ -35,7 +35,7 @@ fn explain_shows_a_key_and_its_error() {
     let (code, output) = run(&["config", "explain", "limits.queue", "--set", "limits.queue=7"], &[]);
     assert_eq!(code, Some(0), "{output}");
     for part in [
-        "limits.queue\n  The most requests",
+        "limits.queue\n  Maximum number of requests",
         "type         whole number from 0 to 100000",
         "default      256",
         "value        \"7\", set by --set",

@@ -79,7 +79,7 @@ fn each_certificate_defect_fails_tls_with_its_own_remedy() {
             other.server(|_| {}),
             &[],
             &[
-                "not trusted",
+                "issued by an untrusted CA",
                 "openssl s_client -connect localhost:",
                 "put its certificate into upstream.ca_file, which is /",
             ],

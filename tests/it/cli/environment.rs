@@ -155,7 +155,7 @@ fn a_store_not_compiled_in_is_one_error_line_and_78() {
             let (code, output) = run(&[command], &variables);
             assert_eq!((code, output.lines().count()), (Some(78), 1), "{output}");
             let expected = format!(
-                "this build has no secret store {store:?}: use the release image, or build with `--features {store}`"
+                "this build does not include {store:?}: use the release image, or build with `--features {store}`"
             );
             assert!(output.contains("credentials.source") && output.contains(&expected), "{output}");
         }

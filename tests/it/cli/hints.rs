@@ -43,13 +43,16 @@ fn a_misspelt_variable_is_reported_with_a_suggestion() {
         ("FINICITY_LOG_LEVLE", "FINICITY__LOG__LEVEL"),
         ("FINCITY__LOG__LEVEL", "FINICITY__LOG__LEVEL"),
     ] {
-        assert_rejected(&[(name, "some-private-value-0123")], &[name, &format!("is not read: did you mean {meant}?")]);
+        assert_rejected(
+            &[(name, "some-private-value-0123")],
+            &[name, &format!("unknown variable; did you mean {meant}?")],
+        );
     }
     let mut variables = SECRETS.to_vec();
     variables[0].0 = "FINICITY_CLIENTID";
     let (code, output) = run(&["check"], &variables);
     assert_eq!(code, Some(78));
-    assert!(output.contains("FINICITY_CLIENTID is not read: did you mean FINICITY_CLIENT_ID?"), "{output}");
+    assert!(output.contains("FINICITY_CLIENTID: unknown variable; did you mean FINICITY_CLIENT_ID?"), "{output}");
 }
 
 #[test]
@@ -107,7 +110,7 @@ fn invalid_toml_is_reported_with_the_reason_and_no_content() {
         ("a = \"\nmissing private", "is not valid TOML"),
     ] {
         fs::write(&path, text).unwrap();
-        assert_rejected(&[("FINICITY_CONFIG", &file)], &[&file, "only TOML is read", reason]);
+        assert_rejected(&[("FINICITY_CONFIG", &file)], &[&file, "no other format is supported", reason]);
         let (_, output) = run(&["check"], &[("FINICITY_CONFIG", &file)]);
         assert!(!output.contains("private"), "{output}");
     }
@@ -182,7 +185,7 @@ fn an_upstream_url_without_a_scheme_is_reported() {
     for url in ["api.finicity.com", "api.finicity.com:443", "localhost:8443", "//api.finicity.com"] {
         assert_rejected(
             &[("FINICITY__UPSTREAM__URL", url)],
-            &["upstream.url", "the scheme is missing, so begin it with https://"],
+            &["upstream.url", "the scheme is missing; begin it with https://"],
         );
     }
     assert_rejected(&[("FINICITY__UPSTREAM__EGRESS_PROXY", "proxy.internal:3128")], &["begin it with http://"]);
@@ -191,7 +194,7 @@ fn an_upstream_url_without_a_scheme_is_reported() {
 #[test]
 fn an_unknown_key_refers_to_the_config_command() {
     let unknown = ("FINICITY__UPSTREAM__SOMETHING_ELSE", "x");
-    assert_rejected(&[unknown], &["upstream.something_else", "unknown key; `finicity-proxy config` lists them all"]);
+    assert_rejected(&[unknown], &["upstream.something_else", "unknown key; `finicity-proxy config` lists all keys"]);
     // `config` lists the keys even with this variable.
     let (code, output) = run(&["config"], &[unknown]);
     assert_eq!(code, Some(78), "{output}");

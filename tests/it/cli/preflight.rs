@@ -170,7 +170,7 @@ fn check_and_serve_reject_duplicate_listen_addresses() {
         ),
     ] {
         let origin = format!("finicity-proxy: {key} (set by FINICITY__");
-        assert_rejected(dir.path(), variables, &[&[origin.as_str(), "is taken by"], parts].concat());
+        assert_rejected(dir.path(), variables, &[&[origin.as_str(), "is already used by"], parts].concat());
     }
 }
 

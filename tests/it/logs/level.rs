@@ -11,7 +11,7 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-const CHANGED: &str = "the log level was changed";
+const CHANGED: &str = "log level changed";
 
 fn upstream() -> Upstream {
     Upstream::start(3600, |_| Reply::json("{}"))
@@ -54,7 +54,7 @@ fn a_temporary_level_expires() {
     assert_eq!((&line["duration_s"], &line["target"]), (&3600.into(), &"finicity_proxy::audit".into()));
 
     assert_eq!(post(&socket, r#"{"level":"info","for":"1s"}"#).0, 200);
-    process.wait_for_line(|line| line.contains(CHANGED) && line.contains(r#""actor":"the end of its time""#));
+    process.wait_for_line(|line| line.contains(CHANGED) && line.contains(r#""actor":"expiry""#));
     let shown = Client::connect_socket(&socket).get("/api/log-level");
     assert_eq!(shown.text(), r#"{"level":"warn","configured":"warn","reverts_in_s":null}"#);
     assert_eq!(proxy().get("/after").status, 200);

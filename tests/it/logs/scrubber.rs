@@ -19,7 +19,7 @@ fn l01_an_app_key_as_the_request_id_is_scrubbed_and_reported() {
     assert_eq!(response.header("x-request-id"), Some(APP_KEY));
     let line = proxy.process.wait_for_log("request");
     assert_eq!(line["request_id"], "[scrubbed]");
-    let line = proxy.process.wait_for_line(|line| line.contains("a secret was about to be logged"));
+    let line = proxy.process.wait_for_line(|line| line.contains("scrubbed a secret from the log output"));
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
         (&line["level"], &line["secret"], &line["times"]),
@@ -33,7 +33,7 @@ fn l01_an_app_key_as_the_request_id_is_scrubbed_and_reported() {
     proxy.process.signal(Signal::TERM);
     proxy.process.wait();
     assert!(proxy.process.logs("request").iter().all(|line| line["request_id"] == "[scrubbed]"));
-    assert_eq!(proxy.process.output().matches("a secret was about to be logged").count(), 1);
+    assert_eq!(proxy.process.output().matches("scrubbed a secret from the log output").count(), 1);
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn i14_dropped_lines_are_reported_when_the_reader_is_back() {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let lines = reader.split(b'\n').map_while(Result::ok).map(|line| String::from_utf8(line).unwrap());
-        for line in lines.filter(|line| line.contains("were dropped")) {
+        for line in lines.filter(|line| line.contains("log lines dropped")) {
             let _ = sender.send(line);
         }
     });

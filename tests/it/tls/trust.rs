@@ -144,10 +144,10 @@ fn j01_each_certificate_defect_is_rejected_and_logged() {
         (ca.server(expired), "has expired"),
         (ca.server(not_yet_valid), "is not valid yet"),
         (ca.server(other_name), "is for another host"),
-        (ca.server(for_clients), "cannot be used"),
-        (unknown_ca.server(|_| {}), "self-signed or of an authority that is not trusted"),
-        (same_name_ca.server(|_| {}), "self-signed or of an authority that is not trusted"),
-        (self_signed(), "self-signed or of an authority that is not trusted"),
+        (ca.server(for_clients), "certificate is invalid"),
+        (unknown_ca.server(|_| {}), "self-signed or issued by an untrusted CA"),
+        (same_name_ca.server(|_| {}), "self-signed or issued by an untrusted CA"),
+        (self_signed(), "self-signed or issued by an untrusted CA"),
         (ca.server(|_| {}), "has a key that upstream.pinned_keys does not list"),
     ] {
         let ca_file = mount.ca_file();

@@ -124,7 +124,7 @@ fn a_connection_timeout_is_reported_with_its_limit() {
 fn an_untrusted_certificate_is_reported_with_the_endpoint() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     upstream.use_untrusted_certificate();
-    check(&upstream, &[], &[&upstream.authority(), "not trusted", "check upstream.ca_file"]);
+    check(&upstream, &[], &[&upstream.authority(), "issued by an untrusted CA", "check upstream.ca_file"]);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn a_webhook_listener_needs_a_local_service_and_a_secret() {
             vec![("FINICITY__WEBHOOK__LISTEN", "0.0.0.0:3467"), FORWARD_TO, ("FINICITY__LISTEN__ALLOW_REMOTE", "true")],
             None,
         ),
-        (&PARTNER, vec![("FINICITY__WEBHOOK__LISTEN", "127.0.0.1:3465"), FORWARD_TO], Some("is taken by")),
+        (&PARTNER, vec![("FINICITY__WEBHOOK__LISTEN", "127.0.0.1:3465"), FORWARD_TO], Some("is already used by")),
         (&PARTNER, vec![("FINICITY__WEBHOOK__LISTEN", "canary"), FORWARD_TO], Some("webhook.listen")),
         (&PARTNER, vec![("FINICITY__WEBHOOK__SIGNATURE_HEADER", "Host")], Some("webhook.signature_header")),
         (&PARTNER, vec![("FINICITY__WEBHOOK__TIMEOUT", "0s")], Some("webhook.timeout")),

@@ -6,8 +6,7 @@ const INTRODUCTION: &str = r#"# Configuration
 
 <!-- Made from config/default.toml and src/config by `UPDATE=1 cargo test --lib definition`; edit those. -->
 
-Every key has a default, so a configuration holds only what differs. A key is set in one of these places; a later one overrides an
-earlier one:
+Every key has a default, so set only what differs. A key can be set in these places, in increasing order of precedence:
 
 1. the built-in default;
 2. a default of the container image: `FINICITY_IMAGE__LIMITS__QUEUE=256`;
@@ -15,23 +14,24 @@ earlier one:
 4. the environment: `FINICITY__LIMITS__QUEUE=256`, with two underscores between the parts of the key;
 5. the command line: `--set limits.queue=256`.
 
-Lists are separated by commas outside TOML. A duration is a number with a unit (`500ms`, `30s`, `5m`, `2h`). Line breaks at the end of
-a value are ignored. An unknown key, a wrong type and a value out of bounds are errors: the proxy does not start, exits with 78 and
-lists all of them.
+Outside TOML, list items are separated by commas. A duration is a number with a unit (`500ms`, `30s`, `5m`, `2h`). Line breaks at the end
+of a value are ignored. If a key is unknown, or a value has the wrong type or is out of bounds, the proxy does not start: it prints all
+errors and exits with 78.
 
 | command | what it does |
 |---|---|
-| `finicity-proxy config init` | writes `finicity-proxy.toml` with every key and its comment, in which no key is set |
-| `finicity-proxy config explain limits.queue` | shows one key as below, and its present value with the place that set it |
-| `finicity-proxy config` | shows every key in effect with the place that set it |
+| `finicity-proxy config init` | writes `finicity-proxy.toml` with every key commented out, and its description |
+| `finicity-proxy config explain limits.queue` | shows one key as below, with its current value and the source that set it |
+| `finicity-proxy config` | shows the effective configuration, with the source of each value |
 | `finicity-proxy config --changed` | shows only the keys that differ from their defaults |
-| `finicity-proxy check` | checks the configuration, the credentials and this machine without calling the vendor |
+| `finicity-proxy check` | validates the configuration, the credentials and this machine without calling the vendor |
 
-[config.schema.json](config.schema.json) is a JSON Schema of the TOML file. Editors with the Taplo language server use it when the
-file begins with `#:schema` and the schema's path or URL. It checks names, types and bounds; the proxy checks more, such as whether a
-URL has a host. The schema checks the bounds of durations of one number and one unit.
+[config.schema.json](config.schema.json) is a JSON Schema for the TOML file. Editors with the Taplo language server use it if the file
+begins with `#:schema` and the path or URL of the schema. It checks names, types and bounds; the bounds of a duration only if it consists
+of one number and one unit. The proxy checks more, such as whether a URL has a host.
 
-Secrets are no keys. `credentials.source` says where they come from, and [`config/default.toml`](../config/default.toml) what they are called.
+Secrets are not configuration keys. `credentials.source` selects where they come from; the head of
+[`config/default.toml`](../config/default.toml) lists their names.
 "#;
 
 /// The page.
@@ -59,7 +59,7 @@ pub(super) fn markdown(definitions: &[Definition]) -> String {
     page
 }
 
-/// `text` without the meaning that its characters have in Markdown, but for code in backticks.
+/// `text` with Markdown's special characters escaped, except inside backticks.
 fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     let mut is_code = false;

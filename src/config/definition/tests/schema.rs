@@ -20,7 +20,7 @@ const UNITS: [(u64, &str); 5] = [
     (86_400_000, "d|days?"),
 ];
 
-/// The schema of a file.
+/// The schema of a configuration file.
 pub(super) fn schema(definitions: &[Definition]) -> Value {
     let mut root = section("finicity-proxy: the configuration file");
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
@@ -70,7 +70,7 @@ fn schema_of(kind: &Kind) -> Value {
     }
 }
 
-/// Durations of one whole number and one unit within `bounds`, and any with a fraction or with several units.
+/// Matches durations of one whole number and one unit within `bounds`, and all durations with a fraction or several units.
 fn duration_pattern(bounds: &RangeInclusive<Duration>) -> String {
     let [min, max] = [bounds.start(), bounds.end()].map(|bound| u64::try_from(bound.as_millis()).unwrap());
     let in_unit = |(length, names): (u64, &str)| {
@@ -81,7 +81,7 @@ fn duration_pattern(bounds: &RangeInclusive<Duration>) -> String {
     format!("^({}|[0-9]+\\.[0-9]+ *[a-z]+|([0-9.]+ *[a-z]+ *){{2,}})$", single.join("|"))
 }
 
-/// The decimal numbers from `min` to `max`.
+/// A pattern for the decimal numbers from `min` to `max`.
 fn number_pattern(min: u64, max: u64) -> String {
     let mut patterns = Vec::new();
     for digits in min.to_string().len()..=max.to_string().len() {
@@ -92,7 +92,7 @@ fn number_pattern(min: u64, max: u64) -> String {
     patterns.join("|")
 }
 
-/// The numbers from `min` to `max`, which have as many digits.
+/// Patterns for the numbers from `min` to `max`, which have the same number of digits.
 fn same_length(min: &str, max: &str) -> Vec<String> {
     let digits = |text: &str| (text[..1].parse::<u8>().unwrap(), text[1..].to_owned());
     let ((first, rest), (last, end)) = (digits(min), digits(max));
@@ -127,7 +127,7 @@ fn to_json(value: &ValueKind) -> Value {
         ValueKind::String(text) => json!(text),
         ValueKind::Array(items) => items.iter().map(|item| to_json(&item.kind)).collect(),
         ValueKind::Table(table) => table_to_json(table),
-        other => panic!("{other:?} is no value of a key"),
+        other => panic!("{other:?} is not a valid type for a key"),
     }
 }
 
@@ -156,7 +156,7 @@ fn the_schema_accepts_the_defaults_and_every_example() {
 }
 
 #[test]
-fn the_schema_refuses_unknown_keys_wrong_types_and_values_out_of_bounds() {
+fn the_schema_rejects_unknown_keys_and_invalid_values() {
     let (schemas, index) = compiled();
     let check = |toml: &str, is_valid: bool| {
         let file = table_to_json(&parse(toml).unwrap());

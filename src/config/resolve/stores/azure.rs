@@ -1,4 +1,4 @@
-//! `[credentials.azure]`: Azure Key Vault, and the variables that name the identity.
+//! `[credentials.azure]`: Azure Key Vault, and the environment variables of the identity.
 
 use std::path::PathBuf;
 
@@ -13,16 +13,16 @@ use crate::{
     secret::Secret,
 };
 
-/// Another origin of instance metadata, as the SDKs of other languages name it.
+/// The variable that overrides the origin of instance metadata. Azure SDKs of other languages use the same name.
 const IMDS: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 
-/// What Azure permits.
+/// Azure's limit.
 const MAX_SECRET_BYTES: usize = 127;
 
-/// Twice the length of a version.
+/// Twice the length of the versions that Azure generates.
 const MAX_VERSION_BYTES: usize = 64;
 
-/// The keys and the identity; `None` where a key that is needed is not set, which is a problem if it is `used`.
+/// The keys and the identity. `None` if a required key is not set; that is a problem if the store is `used`.
 pub(in crate::config::resolve) fn config(
     read: &mut Reader<'_>,
     environment: &Environment,
@@ -49,7 +49,7 @@ pub(in crate::config::resolve) fn config(
     Some(AzureConfig { vault_url: vault_url?, secret: secret?, version, identity })
 }
 
-/// The source, where this build has it.
+/// The source, in builds that include it.
 #[cfg(feature = "azure")]
 pub(in crate::config::resolve) fn source(
     _read: &mut Reader<'_>,
@@ -59,7 +59,7 @@ pub(in crate::config::resolve) fn source(
     Some(SourceConfig::Azure(Box::new((store, azure?))))
 }
 
-/// A problem, since this build does not have the source.
+/// Adds a problem, because this build does not include the source.
 #[cfg(not(feature = "azure"))]
 pub(in crate::config::resolve) fn source(
     read: &mut Reader<'_>,
@@ -69,7 +69,7 @@ pub(in crate::config::resolve) fn source(
     super::not_compiled(read, "azure")
 }
 
-/// The variables of the identity; `None` where one is not valid.
+/// The identity from the environment. `None` if a variable is invalid.
 fn identity(environment: &Environment) -> Option<AzureIdentity> {
     let variable = |name: &str| {
         let value = environment.variables().get(name).map(Secret::expose);
@@ -87,13 +87,13 @@ fn identity(environment: &Environment) -> Option<AzureIdentity> {
     })
 }
 
-/// Without a path. The transport holds it to this machine and to link-local addresses.
+/// An `http://` origin without a path. The transport restricts it to loopback and link-local addresses.
 fn metadata_origin(text: &str) -> Option<Uri> {
     let origin: Uri = text.parse().ok()?;
     (origin.scheme() == Some(&Scheme::HTTP) && origin.path() == "/" && origin.query().is_none()).then_some(origin)
 }
 
-/// `https://` and a host: the SDK sends no token without TLS.
+/// `https://` and a host, because the SDK sends no token without TLS.
 fn vault_url(text: &str) -> Result<Uri, String> {
     let url = endpoint(text).ok().filter(|url| url.scheme() == Some(&Scheme::HTTPS));
     url.ok_or_else(|| "must be https:// and a host, such as \"https://finicity.vault.azure.net\"".to_owned())
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vault_is_reached_over_tls_only() {
+    fn a_vault_url_is_https_and_a_host() {
         for good in ["https://finicity.vault.azure.net", "https://finicity.vault.azure.cn/", "https://v.test:8443"] {
             assert!(vault_url(good).is_ok(), "{good}");
         }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_versions_change_no_path() {
+    fn names_and_versions_cannot_change_the_path() {
         assert!(secret("finicity-prod-1").is_ok() && version("4387e9f3d6e14c459867679a90fd0f79").is_ok());
         for bad in ["", ".", "..", "a/b", "a?b", "a%2fb", "a b", "a_b", &"a".repeat(MAX_SECRET_BYTES + 1)] {
             assert!(secret(bad).is_err() && version(bad).is_err(), "{bad}");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_identity_is_that_of_the_environment() {
+    fn the_identity_is_read_from_the_environment() {
         let mut environment = Environment::default();
         environment.set("AZURE_CLIENT_ID", "id");
         environment.set("AZURE_TENANT_ID", "");

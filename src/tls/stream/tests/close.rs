@@ -1,16 +1,16 @@
-//! How connections end.
+//! Closing connections.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn only_close_notify_is_an_end() {
+async fn close_notify_is_an_end_of_file() {
     for version in VERSIONS {
         let (mut client, mut server) = test_pair(version).connect_both().await;
         server.write_all(b"all").await.unwrap();
         server.shutdown().await.unwrap();
         let mut received = Vec::new();
         assert_eq!(with_timeout(client.read_to_end(&mut received)).await.unwrap(), 3);
-        assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 0, "it stays an end");
+        assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 0, "the end of file is permanent");
         client.write_all(b"the other way is open").await.unwrap();
         client.shutdown().await.unwrap();
         received.clear();
@@ -66,11 +66,11 @@ async fn shutdown_sends_close_notify_and_rejects_later_writes() {
         assert_eq!(with_timeout(server.read_to_end(&mut received)).await.unwrap(), 3, "a clean end");
         assert_eq!(client.write(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         client.flush().await.unwrap();
-        server.write_all(b"answer").await.unwrap();
+        server.write_all(b"response").await.unwrap();
         server.shutdown().await.unwrap();
         received.clear();
         with_timeout(client.read_to_end(&mut received)).await.unwrap();
-        assert_eq!(received, b"answer");
+        assert_eq!(received, b"response");
         assert!(client.write(b"more").await.is_err());
     }
 }
@@ -79,7 +79,7 @@ async fn shutdown_sends_close_notify_and_rejects_later_writes() {
 async fn shutdown_flushes_pending_data() {
     for version in VERSIONS {
         let mut test_pair = test_pair(version);
-        // The server waits until they are taken, and this client does not read.
+        // The server would block until the tickets are read, and this client does not read.
         test_pair.server.send_tls13_tickets = 0;
         let (near, far) = duplex(10);
         let client = async {
@@ -104,8 +104,8 @@ async fn a_cancelled_shutdown_rejects_later_writes() {
         let (client, server) = test_pair(version).handshake(near, far).await;
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         client.write_all(&content(12_000)).await.unwrap();
-        assert!(timeout(Duration::ZERO, client.shutdown()).await.is_err(), "there is no room for all of it");
-        assert!(timeout(Duration::ZERO, server.read(&mut [0; 9])).await.is_err(), "room is made");
+        assert!(timeout(Duration::ZERO, client.shutdown()).await.is_err(), "the pipe is full");
+        assert!(timeout(Duration::ZERO, server.read(&mut [0; 9])).await.is_err(), "drains the pipe");
         assert_eq!(client.write(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         client.shutdown().await.unwrap();
         let mut received = Vec::new();
@@ -123,7 +123,7 @@ async fn data_of_a_server_that_stopped_reading_is_read() {
         for _ in 0..2 {
             client.write_all(&content(64 * 1024)).await.unwrap();
         }
-        assert!(!client.outgoing.is_empty(), "some of it waits");
+        assert!(!client.outgoing.is_empty(), "some of it is unsent");
         server.write_all(b"too large").await.unwrap();
         server.shutdown().await.unwrap();
         drop(server);
@@ -134,7 +134,7 @@ async fn data_of_a_server_that_stopped_reading_is_read() {
     }
 }
 
-/// A pipe that breaks after `remaining` written bytes.
+/// A pipe that breaks after `remaining` more bytes are written.
 struct BreakingPipe {
     pipe: DuplexStream,
     remaining: usize,

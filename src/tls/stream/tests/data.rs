@@ -1,4 +1,4 @@
-//! Data, both ways, and what a connection keeps of it.
+//! Data in both directions, and the memory that a connection holds.
 
 use super::*;
 
@@ -7,7 +7,7 @@ async fn data_is_complete_in_both_directions_at_any_pipe_size() {
     for version in VERSIONS {
         let test_pair = test_pair(version);
         for (width, vectored) in [(1, true), (7, false), (37, true), (1000, true), (1 << 18, false), (1 << 18, true)] {
-            // The server makes a record of each few bytes for which its own buffer has room, of which there are a great many then.
+            // With a narrow pipe, the server makes a record of every few bytes that fit into its buffer, so send less.
             let write_sizes = if width < 1000 { WRITE_SIZES[..4].to_vec() } else { WRITE_SIZES.to_vec() };
             check_both_directions(&test_pair, width, IoPattern { write_sizes, vectored, read_size: 16 * 1024 }).await;
         }
@@ -104,10 +104,10 @@ async fn a_read_does_not_replace_the_waker_of_a_writer() {
         assert_eq!(read.is_pending(), pending);
     }
     assert_eq!(buffer.filled(), b"x");
-    // All that the pipe holds, but not all of the record.
+    // The pipe is drained, but the record is incomplete.
     assert!(timeout(Duration::ZERO, server.read(&mut [0; 9])).await.is_err());
-    assert!(writer.0.load(Relaxed), "it can go on");
-    assert!(!reader.0.load(Relaxed), "nothing has come for it");
+    assert!(writer.0.load(Relaxed), "the pipe has room again");
+    assert!(!reader.0.load(Relaxed), "nothing has arrived");
 }
 
 #[tokio::test(start_paused = true)]

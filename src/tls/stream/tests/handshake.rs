@@ -1,4 +1,4 @@
-//! Handshakes, and what comes of them.
+//! Handshakes.
 
 use super::*;
 
@@ -12,10 +12,10 @@ async fn an_untrusted_certificate_is_rejected_with_an_alert() {
                 let (near, far) = duplex(width);
                 let (client, server) = test_pair.handshake(near, far).await;
                 let (client, server) = (client.unwrap_err(), server.unwrap_err());
-                let refused = error_chain::find::<rustls::Error>(&client).unwrap();
-                assert!(matches!(refused, rustls::Error::InvalidCertificate(_)), "{refused}");
+                let error = error_chain::find::<rustls::Error>(&client).unwrap();
+                assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error}");
                 if width == WIDE_PIPE {
-                    // Nobody waits for a narrow pipe to take the alert.
+                    // With a narrow pipe, the client does not wait until the alert is sent.
                     let alert = error_chain::find::<rustls::Error>(&server).unwrap();
                     assert!(matches!(alert, rustls::Error::AlertReceived(_)), "{alert}");
                 }
@@ -48,19 +48,19 @@ async fn garbage_instead_of_a_handshake_is_an_error() {
         assert_eq!(*error, rustls::Error::InvalidMessage(expected));
         let mut sent = Vec::new();
         far.read_to_end(&mut sent).await.unwrap();
-        assert_eq!(sent[sent.len() - 7..], [21, 3, 3, 0, 2, 2, 50], "a decode error, after the client's hello");
+        assert_eq!(sent[sent.len() - 7..], [21, 3, 3, 0, 2, 2, 50], "a decode_error alert, after the ClientHello");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_size_of_a_handshake_message_is_limited() {
     let (near, mut far) = duplex(WIDE_PIPE);
-    // A server's hello of 65535 bytes, in records of one.
+    // A ServerHello of 65535 bytes, in records of one byte.
     let hello = [2, 0, 0xff, 0xff].into_iter().chain([0; 30_000]);
     let records: Vec<u8> = hello.flat_map(|byte| [22, 3, 3, 0, 1, byte]).collect();
     far.write_all(&records).await.unwrap();
     let error = with_timeout(test_pair(&TLS13).connect(near)).await.unwrap_err();
-    assert_eq!(error_chain::one_line(&error), "a message of TLS does not end");
+    assert_eq!(error_chain::one_line(&error), "incomplete TLS message exceeds the size limit");
 }
 
 /// Exchanges a byte each way.

@@ -1,8 +1,8 @@
-//! Servers that break the protocol, without the keys of a connection or with them.
+//! Servers that violate the protocol, with or without the keys of the connection.
 
 use super::*;
 
-/// The result of `tls` for all that the client sent.
+/// The result of `tls` for everything that the client sent.
 async fn receive_all(tls: &mut ServerConnection, mut io: DuplexStream) -> Result<(), rustls::Error> {
     let mut sent = Vec::new();
     io.read_to_end(&mut sent).await.unwrap();
@@ -14,8 +14,8 @@ async fn receive_all(tls: &mut ServerConnection, mut io: DuplexStream) -> Result
     Ok(())
 }
 
-/// Sends a record with some `damage`, and checks that this is the end: nothing of it is read and nothing after it, nothing is written,
-/// and the server is told.
+/// Sends a record with `damage`, and asserts that the connection has failed: neither that record nor later data is read, writes fail, and
+/// the server receives `alert`.
 async fn check_damaged_record(
     (mut client, server): (Client, Server),
     damage: impl FnOnce(&mut Vec<u8>),
@@ -89,7 +89,7 @@ async fn plaintext_before_a_tampered_record_is_read_with_any_buffer() {
             let mut buffer = vec![0; size];
             let error = loop {
                 match with_timeout(client.read(&mut buffer)).await {
-                    Ok(0) => panic!("no end was told of"),
+                    Ok(0) => panic!("unexpected end of file"),
                     Ok(count) => received.extend_from_slice(&buffer[..count]),
                     Err(error) => break error,
                 }
@@ -122,13 +122,13 @@ proptest! {
             for _ in 0..3 {
                 with_timeout(client.read(&mut [0; 100])).await.unwrap_err();
             }
-            // Nobody is there who would take a close.
+            // The other end of the pipe is closed.
             with_timeout(client.shutdown()).await.unwrap_err();
         });
     }
 }
 
-/// A server that has the keys of a connection, and keeps to no rule.
+/// A server that has the keys of the connection and ignores the protocol.
 struct RogueServer {
     io: DuplexStream,
     encrypter: Box<dyn MessageEncrypter>,
@@ -147,7 +147,7 @@ impl RogueServer {
         | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
         | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) = secrets
         else {
-            panic!("a cipher that this test does not know");
+            panic!("unknown cipher");
         };
         let encrypter = match suite {
             SupportedCipherSuite::Tls13(suite) => suite.aead_alg.encrypter(key, iv),
@@ -167,7 +167,7 @@ impl RogueServer {
     }
 }
 
-/// A key update of TLS 1.3 that asks for none in return.
+/// A TLS 1.3 key update that requests none in return.
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +216,7 @@ async fn the_number_of_empty_records_is_limited() {
             server.send(ContentType::ApplicationData, b"").await;
         }
         let mut buffer = [0; 100];
-        assert_eq!(with_timeout(client.read(&mut buffer)).await.unwrap(), 1, "an empty record is no end");
+        assert_eq!(with_timeout(client.read(&mut buffer)).await.unwrap(), 1, "an empty record is not an end of file");
         let error = with_timeout(client.read(&mut buffer)).await.unwrap_err();
         let expected = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyEmptyFragments);
         assert_eq!(error_chain::find::<rustls::Error>(&error), Some(&expected));
@@ -250,7 +250,7 @@ async fn renegotiation_is_rejected_and_a_second_request_is_an_error() {
     with_timeout(client.read_exact(&mut byte)).await.unwrap();
     let mut sent = [0; 100];
     let count = with_timeout(server.io.read(&mut sent)).await.unwrap();
-    assert_eq!((count, sent[0]), (5 + 8 + 2 + 16, 21), "an alert, encrypted");
+    assert_eq!((count, sent[0]), (5 + 8 + 2 + 16, 21), "an encrypted alert");
     server.send(ContentType::Handshake, &hello_request).await;
     let error = with_timeout(client.read(&mut byte)).await.unwrap_err();
     let expected = rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests);
@@ -274,5 +274,5 @@ async fn a_message_in_many_records_does_not_block_writes() {
     let mut byte = [0];
     with_timeout(client.read_exact(&mut byte)).await.unwrap();
     assert_eq!(byte, *b"x");
-    assert_eq!(client.tls.tls13_tickets_received(), 2 + 1, "two of the server, and this one");
+    assert_eq!(client.tls.tls13_tickets_received(), 2 + 1, "two from the server, and this one");
 }

@@ -182,7 +182,7 @@ fn unreachable_and_untrusted_servers_are_distinguished() {
     let shown = ca_file.display().to_string();
     source.assert_fails(StoreFault::UntrustedTls, &["credentials.ca_file cannot be used", &shown]);
     fs::write(&ca_file, "canary-Secret+9b/2=e!").unwrap();
-    source.assert_fails(StoreFault::UntrustedTls, &["credentials.ca_file cannot be used", "holds no certificate"]);
+    source.assert_fails(StoreFault::UntrustedTls, &["credentials.ca_file cannot be used", "contains no certificate"]);
 }
 
 #[test]
