@@ -1,4 +1,4 @@
-//! The floors of the house: a module uses only those below it, in the order in which `src/lib.rs` lists them.
+//! Module layers: a module uses only modules below it, in the order of `src/lib.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,8 +10,8 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The modules, top floor first.
-fn floors() -> Vec<String> {
+/// The modules, top layer first.
+fn layers() -> Vec<String> {
     let lib = fs::read_to_string(source().join("lib.rs")).unwrap();
     lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
 }
@@ -33,7 +33,7 @@ fn files(name: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The modules of this crate that `code` names: what follows `crate::`, or stands first in each part of `crate::{…}`.
+/// The modules of this crate that `code` refers to: the name after `crate::`, or the first name in each part of `crate::{…}`.
 fn used(code: &str) -> BTreeSet<String> {
     let code: String =
         code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
@@ -66,15 +66,15 @@ fn identifier(text: &str) -> String {
 }
 
 #[test]
-fn a_module_uses_only_lower_floors() {
-    let floors = floors();
-    assert!(floors.len() > 10, "{floors:?}");
-    for (floor, name) in floors.iter().enumerate() {
+fn a_module_uses_only_lower_layers() {
+    let layers = layers();
+    assert!(layers.len() > 10, "{layers:?}");
+    for (layer, name) in layers.iter().enumerate() {
         for file in files(name) {
             for other in used(&fs::read_to_string(&file).unwrap()) {
-                let below = floors.iter().position(|name| *name == other);
+                let position = layers.iter().position(|name| *name == other);
                 assert!(
-                    below.is_some_and(|below| below >= floor),
+                    position.is_some_and(|position| position >= layer),
                     "{} uses {other}, which is not below {name}",
                     file.display()
                 );
@@ -83,7 +83,7 @@ fn a_module_uses_only_lower_floors() {
     }
 }
 
-/// Every file of `src/`, by its module path: `proxy::request_target` for `src/proxy/request_target.rs`. Tests are left out.
+/// Every file of `src/` except tests, with its module path: `proxy::request_target` for `src/proxy/request_target.rs`.
 fn modules() -> Vec<(Vec<String>, PathBuf)> {
     let mut found = Vec::new();
     let mut folders = vec![source()];
@@ -104,7 +104,7 @@ fn modules() -> Vec<(Vec<String>, PathBuf)> {
     found
 }
 
-/// Whether a file is compiled for tests only: it or a folder above it is declared under `#[cfg(test)]`.
+/// Whether a file is compiled only for tests: it or a parent module is declared under `#[cfg(test)]`.
 fn is_test(path: &Path, parts: &[String]) -> bool {
     (1..=parts.len()).any(|depth| {
         let (name, above) = (&parts[depth - 1], &parts[..depth - 1]);
@@ -118,7 +118,7 @@ fn is_test(path: &Path, parts: &[String]) -> bool {
     })
 }
 
-/// The paths that the `use` declarations of `code` name, outside of test modules: each as its segments.
+/// The segments of each path in the `use` declarations of `code`, without test modules.
 fn imports(code: &str) -> Vec<Vec<String>> {
     let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let lines: String =
@@ -159,7 +159,7 @@ fn expand(prefix: &[String], tree: &str, paths: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The file that `import` in the module `from` leads to: the longest part of it that is one.
+/// The file that `import` in the module `from` refers to: the longest prefix of the path that is a file.
 fn target(from: &[String], import: &[String], modules: &BTreeMap<Vec<String>, PathBuf>) -> Option<Vec<String>> {
     let mut path = match import.first()?.as_str() {
         "crate" => Vec::new(),
@@ -180,8 +180,8 @@ fn target(from: &[String], import: &[String], modules: &BTreeMap<Vec<String>, Pa
     (!path.is_empty() && path != from).then_some(path)
 }
 
-/// Which files each file imports from. A module's own file is not counted where it only names its submodules again (`pub use`), so that
-/// a submodule may use its parent's items.
+/// The files that each file imports from. Imports between a module and its own submodules are not counted: a module re-exports them
+/// with `pub use`, and a submodule uses items of its parent.
 fn imported() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let modules: BTreeMap<_, _> = modules().into_iter().collect();
     let files_of = |from: &Vec<String>, path: &PathBuf| {
@@ -195,10 +195,10 @@ fn imported() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
 }
 
 #[test]
-fn no_files_import_each_other_in_a_circle() {
+fn there_are_no_import_cycles() {
     let imported = imported();
     assert!(imported.len() > 150 && imported.values().map(BTreeSet::len).sum::<usize>() > 300);
-    // Removes files that import none of the others that are left, until none is removed.
+    // Repeatedly removes the files that import no remaining file.
     let mut left = imported;
     loop {
         let leaves: Vec<_> = left.iter().filter(|(_, to)| to.is_empty()).map(|(from, _)| from.clone()).collect();
@@ -210,16 +210,16 @@ fn no_files_import_each_other_in_a_circle() {
             to.retain(|file| !leaves.contains(file));
         }
     }
-    // What is left is on a circle, or leads to one.
-    let circles: Vec<_> = left
+    // The remaining files are in a cycle or import one that is.
+    let cycles: Vec<_> = left
         .iter()
         .map(|(from, to)| (from.join("::"), to.iter().map(|file| file.join("::")).collect::<Vec<_>>()))
         .collect();
-    assert!(circles.is_empty(), "{circles:#?}");
+    assert!(cycles.is_empty(), "{cycles:#?}");
 }
 
 #[test]
-fn no_layer_of_the_proxy_imports_from_the_file_that_stacks_them() {
+fn proxy_layers_do_not_import_from_the_stack_file() {
     let modules: BTreeMap<_, _> = modules().into_iter().collect();
     for (from, path) in modules.iter().filter(|(from, _)| from[0] == "proxy" && from.len() > 1) {
         for import in imports(&fs::read_to_string(path).unwrap()) {
@@ -235,26 +235,26 @@ fn no_layer_of_the_proxy_imports_from_the_file_that_stacks_them() {
 }
 
 #[test]
-fn no_file_is_too_long_and_no_module_unnamed() {
+fn file_lengths_and_module_count_are_within_limits() {
     for (_, path) in modules() {
         let lines =
             fs::read_to_string(&path).unwrap().split("#[cfg(test)]\nmod tests {").next().unwrap().lines().count();
         assert!(lines <= 450, "{} has {lines} lines", path.display());
     }
-    assert!(floors().len() <= 22, "with lib.rs and main.rs, src/ has at most 24 entries");
+    assert!(layers().len() <= 22, "with lib.rs and main.rs, src/ has at most 24 entries");
 }
 
 #[test]
-fn every_module_is_on_the_map() {
+fn every_module_is_in_architecture_md() {
     let map = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
-    for name in floors() {
+    for name in layers() {
         assert!(map.contains(&format!("`{name}`")), "ARCHITECTURE.md does not mention `{name}`");
         assert!(source().join(format!("{name}.rs")).is_file());
     }
 }
 
 #[test]
-fn the_reader_of_names_reads_them() {
+fn module_names_are_extracted_from_code() {
     let code = "use crate::{\n    a::{b, c},\n    d, // crate::no\n    e::f as g,\n};\nlet x = crate::h::i();";
     assert_eq!(used(code).into_iter().collect::<Vec<_>>(), ["a", "d", "e", "h"]);
 }

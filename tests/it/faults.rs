@@ -1,4 +1,4 @@
-//! `docs/faults.md` and the names of the tests agree. After a change of test names: `UPDATE=1 cargo test --test it faults`.
+//! `docs/faults.md` matches the test names. To update it after renaming tests: `UPDATE=1 cargo test --test it faults`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,16 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// How the last cell of a row begins whose fault no test carries in its name.
+/// The start of the last cell of a row with a code that is in no test name.
 const NO_TEST: &str = "no test: ";
 
 /// A row of the table.
 #[derive(Debug, PartialEq)]
 struct Row {
     code: String,
-    /// What happens, and the right outcome.
+    /// The fault, and the expected outcome.
     cells: [String; 2],
-    /// Tests, or why there are none.
+    /// Test names, or the reason for having none.
     shown_by: String,
 }
 
@@ -29,13 +29,13 @@ fn functions(code: &str) -> impl Iterator<Item = String> {
     code.split("fn ").skip(1).map(name)
 }
 
-/// The codes at the beginning of a test's name, as the table writes them: `A09` and `A11` for `a09_a11_…`.
+/// The codes at the start of a test name in the spelling of the table: `A09` and `A11` for `a09_a11_…`.
 fn codes(name: &str) -> impl Iterator<Item = String> {
     let is_code = |part: &&str| matches!(part.as_bytes(), [letter, tens, ones] if letter.is_ascii_lowercase() && tens.is_ascii_digit() && ones.is_ascii_digit());
     name.split('_').take_while(is_code).map(str::to_uppercase)
 }
 
-/// The names of all functions in the files that have tests, but for this one, whose examples are none.
+/// The names of all functions in all files with tests, except this file, which contains examples.
 pub fn functions_of_all_tests() -> Vec<String> {
     let mut names = Vec::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -52,7 +52,7 @@ pub fn functions_of_all_tests() -> Vec<String> {
     names
 }
 
-/// The tests that carry each code.
+/// The test names with each code.
 fn tests_by_code() -> BTreeMap<String, BTreeSet<String>> {
     let mut tests: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for name in functions_of_all_tests() {
@@ -63,7 +63,7 @@ fn tests_by_code() -> BTreeMap<String, BTreeSet<String>> {
     tests
 }
 
-/// The row that `line` is, if its first cell is a code.
+/// `line` as a row, if its first cell is a code.
 fn row(line: &str) -> Option<Row> {
     let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").map(str::to_owned);
     let code = cells.next().filter(|code| codes(&format!("{}_", code.to_lowercase())).next().as_ref() == Some(code))?;
@@ -72,7 +72,7 @@ fn row(line: &str) -> Option<Row> {
     Some(row)
 }
 
-/// `line` with the tests of its row as they are now.
+/// `line` with the current test names.
 fn updated(line: &str, tests: &BTreeMap<String, BTreeSet<String>>) -> String {
     let Some(Row { code, cells: [case, outcome], shown_by }) = row(line) else { return line.to_owned() };
     let named =
@@ -81,7 +81,7 @@ fn updated(line: &str, tests: &BTreeMap<String, BTreeSet<String>>) -> String {
 }
 
 #[test]
-fn every_code_in_a_test_name_has_a_row_and_every_row_its_tests() {
+fn every_code_has_a_row_and_every_row_has_its_tests() {
     let tests = tests_by_code();
     assert!(tests.len() > 150);
     let mut text = fs::read_to_string(page()).unwrap();
@@ -99,27 +99,27 @@ fn every_code_in_a_test_name_has_a_row_and_every_row_its_tests() {
         let why = row.shown_by.strip_prefix(NO_TEST);
         assert!(
             tests.contains_key(&row.code) || why.is_some_and(|why| why.len() > 10),
-            "{}: no test carries the code; say why after {NO_TEST:?}",
+            "{}: no test name has the code; give the reason after {NO_TEST:?}",
             row.code
         );
         assert!(row.cells.iter().all(|cell| cell.len() > 2), "{row:?}");
     }
     let stale: Vec<_> = text.lines().zip(current.lines()).filter(|(old, new)| old != new).map(|(old, _)| old).collect();
-    assert!(stale.is_empty(), "other tests carry these codes: UPDATE=1 cargo test --test it faults\n{stale:#?}");
+    assert!(stale.is_empty(), "outdated test names: run UPDATE=1 cargo test --test it faults\n{stale:#?}");
 }
 
 #[test]
-fn every_file_that_stands_for_a_test_is_there() {
+fn every_file_named_instead_of_a_test_exists() {
     let text = fs::read_to_string(page()).unwrap();
     for row in text.lines().filter_map(row).filter(|row| row.shown_by.starts_with(NO_TEST)) {
         for path in row.shown_by.split('`').skip(1).step_by(2) {
-            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).is_file(), "{}: there is no {path}", row.code);
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).is_file(), "{}: {path} does not exist", row.code);
         }
     }
 }
 
 #[test]
-fn codes_and_rows_are_read() {
+fn codes_and_rows_are_parsed() {
     assert_eq!(codes("a09_a11_only_chunked").collect::<Vec<_>>(), ["A09", "A11"]);
     assert_eq!(codes("only_a09_is_first").count() + codes("http_1_0").count(), 0);
     assert_eq!(functions("fn a01_x() {} async fn b(c: D)").collect::<Vec<_>>(), ["a01_x", "b"]);

@@ -4,15 +4,14 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "the tests are threads without a runtime, beside a real process in real time"
+    reason = "the tests are threads without a runtime and drive a real process in real time"
 )]
-#![expect(unreachable_pub, reason = "one binary; `pub` says what support offers to the tests")]
+#![expect(unreachable_pub, reason = "one binary; `pub` marks what support offers to the tests")]
 
 mod support;
 
-/// What reaches the upstream, and what comes back to the client.
+/// Requests that reach the upstream, and responses to the client.
 mod data_path {
-    mod answers;
     mod billing;
     mod browsers;
     mod egress;
@@ -21,7 +20,6 @@ mod data_path {
     mod forwarding;
     mod half_close;
     mod header_families;
-    mod healing;
     mod held_connections;
     mod hosts;
     mod http2;
@@ -29,18 +27,20 @@ mod data_path {
     mod limits;
     mod methods;
     mod policy;
+    mod reauthentication;
+    mod responses;
     mod retries;
     mod slow_readers;
     mod sockets;
     mod targets;
 }
 
-/// The user-initiated flow.
+/// Finicity Connect, with which users share their accounts.
 mod connect {
     mod partner_id;
 }
 
-/// The vendor's notifications.
+/// Notifications sent by the vendor.
 mod webhooks {
     mod configuration;
     mod delivery;
@@ -49,25 +49,25 @@ mod webhooks {
     mod verification;
 }
 
-/// Where a request starts and ends.
+/// Request framing: where a request starts and ends.
 mod framing {
     mod requests;
     mod smuggling;
     mod unfinished_heads;
 }
 
-/// How tokens are obtained and replaced, and what happens when the vendor rejects the credentials.
+/// Obtaining and replacing tokens, and rejected credentials.
 mod token {
     mod attempts;
     mod failures;
     mod lifetime;
     mod partner;
-    mod refused_start;
     mod responses;
     mod rotation;
+    mod startup_rejection;
 }
 
-/// Which upstreams are trusted, and what is sent to them before a request.
+/// Trust in upstream certificates, and the TLS handshake.
 mod tls {
     mod plaintext;
     pub mod trust;
@@ -87,7 +87,7 @@ mod operations {
     mod soak;
 }
 
-/// What is logged, and which secrets never are.
+/// What is logged, and that secrets are not.
 mod logs {
     mod audit;
     mod level;
@@ -98,7 +98,7 @@ mod logs {
     mod stalled_reader;
 }
 
-/// The fake Finicity: every operation, its state, its faults, and the clients that are developed against it.
+/// The mock Finicity API: every operation, its state, its faults, and clients developed against it.
 #[cfg(feature = "sandbox")]
 mod sandbox {
     mod authentication;
@@ -130,11 +130,11 @@ mod cli {
     mod wrong_files;
 }
 
-// Each store is compiled in by the feature of its name.
+// Each store is a cargo feature of the same name.
 #[cfg(feature = "store")]
 mod stores;
 
-// The source code, the alert rules and the documents: these start no program.
+// Checks of the source code, the alert rules and the documents. They start no program.
 mod alerts;
 mod architecture;
 mod compliance;

@@ -1,4 +1,4 @@
-//! Secret stores as sources of credentials, each against its real server, or a strict one of its API where none can be had.
+//! Secret stores as credential sources, each against its real server, or against a strict mock where none is available.
 
 #[cfg(feature = "aws")]
 mod aws;

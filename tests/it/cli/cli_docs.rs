@@ -1,4 +1,4 @@
-//! `completions` and `man`, held to the commands that there are.
+//! `completions` and `man` cover all commands.
 
 use std::{
     fs,
@@ -7,30 +7,30 @@ use std::{
 
 use crate::support::process::program;
 
-/// Runs the program, which must succeed; returns what it printed.
+/// Runs the program, which must succeed, and returns its output.
 fn output(arguments: &[&str]) -> String {
     let Output { status, stdout, stderr } = program().args(arguments).output().unwrap();
     assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).unwrap()
 }
 
-/// The commands that the help lists.
+/// The commands listed in the help.
 fn commands() -> Vec<String> {
     let help = output(&["--help"]);
     let listed = help.split_once("Commands:\n").unwrap().1.lines().take_while(|line| !line.is_empty());
-    // A line that goes on with the text before it is indented further.
+    // Continuation lines are indented further.
     let names = listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
     names.filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
 #[test]
-fn the_completions_of_each_shell_know_every_command() {
+fn completions_of_each_shell_include_every_command() {
     let commands = commands();
     assert!(commands.len() > 15, "{commands:?}");
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = output(&["completions", shell]);
         for command in &commands {
-            assert!(script.contains(command.as_str()), "{shell} does not know {command}");
+            assert!(script.contains(command.as_str()), "{shell} lacks {command}");
         }
         assert!(script.contains("changed") && script.contains("explain"), "{shell}");
     }
@@ -58,7 +58,7 @@ fn bash_completes_commands_and_options() {
 }
 
 #[test]
-fn the_man_pages_have_every_command() {
+fn man_pages_cover_every_command() {
     let page = output(&["man"]);
     assert!(
         page.contains(concat!("\"finicity-proxy ", env!("CARGO_PKG_VERSION"), "\"")) && page.contains("Exit codes"),

@@ -14,7 +14,7 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// Runs the program with `arguments` and `variables`; returns its exit code and all that it printed.
+/// Runs the program with `arguments` and `variables`. Returns its exit code and its output.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = program();
     command.args(arguments).envs(variables.iter().copied());
@@ -30,7 +30,7 @@ fn with_secrets<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)>
 }
 
 #[track_caller]
-fn check_refused(variables: &[(&str, &str)], lines: &[&str]) {
+fn assert_rejected(variables: &[(&str, &str)], lines: &[&str]) {
     for command in ["serve", "check"] {
         let (code, output) = run(&[command], variables);
         assert_eq!(code, Some(78), "{output}");
@@ -43,26 +43,26 @@ fn check_refused(variables: &[(&str, &str)], lines: &[&str]) {
 }
 
 #[test]
-fn wrong_configurations_are_told_in_one_line_each_and_exit_with_78() {
-    check_refused(
+fn configuration_errors_are_one_line_each_and_exit_78() {
+    assert_rejected(
         &[],
         &["FINICITY_CLIENT_ID is not set", "FINICITY_CLIENT_SECRET is not set", "FINICITY_APP_KEY is not set"],
     );
-    check_refused(&with_secrets(&[("FINICITY_CLIENT_SECRET", " ")]), &["FINICITY_CLIENT_SECRET is empty"]);
-    check_refused(&with_secrets(&[("FINICITY_APP_KEY", "your-app-key")]), &["FINICITY_APP_KEY is a placeholder"]);
-    check_refused(
+    assert_rejected(&with_secrets(&[("FINICITY_CLIENT_SECRET", " ")]), &["FINICITY_CLIENT_SECRET is empty"]);
+    assert_rejected(&with_secrets(&[("FINICITY_APP_KEY", "your-app-key")]), &["FINICITY_APP_KEY is a placeholder"]);
+    assert_rejected(
         &with_secrets(&[("FINICITY__UPSTREAM__URL", "http://api.finicity.com")]),
         &["upstream.url (set by FINICITY__UPSTREAM__URL): must be https://"],
     );
-    check_refused(
+    assert_rejected(
         &with_secrets(&[("FINICITY__UPSTREAM__UR", "x")]),
         &["upstream.ur (set by FINICITY__UPSTREAM__UR): unknown key"],
     );
-    check_refused(&with_secrets(&[("FINICITY_LOG_LEVEL", "info")]), &["FINICITY_LOG_LEVEL: unknown variable"]);
+    assert_rejected(&with_secrets(&[("FINICITY_LOG_LEVEL", "info")]), &["FINICITY_LOG_LEVEL: unknown variable"]);
 }
 
 #[test]
-fn check_says_what_a_valid_configuration_amounts_to() {
+fn check_summarizes_a_valid_configuration() {
     let (code, output) = run(&["check"], &SECRETS);
     assert_eq!(code, Some(0), "{output}");
     for part in [
@@ -113,7 +113,7 @@ fn config_names_the_source_of_the_credentials() {
     for (name, value) in [("client_id", CLIENT_ID), ("app_key", APP_KEY)] {
         fs::write(dir.path().join(name), value).unwrap();
     }
-    // Variables that are not read are not shown.
+    // Unused variables are not shown.
     let variables = with_secrets(&[("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", &path)]);
     let (code, output) = run(&["config", "--redacted"], &variables);
     let lines: Vec<&str> = output.lines().skip_while(|line| !line.starts_with("# credentials")).collect();
@@ -131,7 +131,7 @@ fn config_names_the_source_of_the_credentials() {
 }
 
 #[test]
-fn config_shows_no_secret_in_place_of_a_path_of_credentials() {
+fn config_hides_a_secret_set_as_a_credential_path() {
     let secret = "canary/Secret+9b=";
     let (code, output) = run(&["config"], &[("FINICITY_CLIENT_SECRET_FILE", secret)]);
     assert!(
@@ -145,7 +145,7 @@ fn config_shows_no_secret_in_place_of_a_path_of_credentials() {
 }
 
 #[test]
-fn a_file_is_read_and_its_mistakes_are_told_by_its_name() {
+fn configuration_file_errors_name_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.toml");
     fs::write(&path, "[limits]\nconnections = \"many\"\n").unwrap();
@@ -163,13 +163,13 @@ fn usage_errors_exit_with_2_and_version_and_help_with_0() {
     }
     let (code, output) = run(&["--version"], &[]);
     assert_eq!((code, output.as_str()), (Some(0), concat!("finicity-proxy ", env!("CARGO_PKG_VERSION"))));
-    assert_eq!(run(&["--verbose"], &[]).0, Some(2), "it belongs to --version");
+    assert_eq!(run(&["--verbose"], &[]).0, Some(2), "only valid with --version");
     let (code, output) = run(&["--help"], &[]);
     assert!(code == Some(0) && output.contains("demo") && output.contains("78 configuration error"), "{output}");
 }
 
 #[test]
-fn a_verbose_version_says_what_was_built() {
+fn version_verbose_describes_the_build() {
     for arguments in [["--version", "--verbose"], ["-V", "-v"]] {
         let (code, output) = run(&arguments, &[]);
         let lines: Vec<(&str, &str)> = output.lines().map(|line| line.split_once(' ').unwrap()).collect();
@@ -186,7 +186,7 @@ fn a_verbose_version_says_what_was_built() {
 }
 
 #[test]
-fn without_a_command_it_serves() {
+fn no_command_means_serve() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut command = program();
     let serve = serve_command(&upstream, &[]);
@@ -227,7 +227,7 @@ fn demo_once_shows_the_headers_of_its_scheme() {
 }
 
 #[test]
-fn demo_invites_a_newcomer_and_ends_cleanly_on_ctrl_c() {
+fn demo_prints_a_curl_command_and_exits_on_ctrl_c() {
     let mut command = program();
     command.args(["demo"]);
     for key in ["proxy", "ops", "admin"] {
@@ -245,7 +245,8 @@ fn demo_invites_a_newcomer_and_ends_cleanly_on_ctrl_c() {
     assert_eq!(process.wait().code(), Some(0), "{}", process.output());
 }
 
-/// Runs the sandbox in a folder whose name needs quotation marks, and what it prints for `scheme` in a shell elsewhere.
+/// Runs the sandbox in a directory with a name that needs shell quoting. Then runs the exports that it prints for `scheme` in a shell
+/// with another working directory.
 #[track_caller]
 fn check_sandbox_exports(scheme: &str) {
     let dir = tempfile::tempdir().unwrap();
@@ -279,13 +280,13 @@ fn check_sandbox_exports(scheme: &str) {
 }
 
 #[test]
-fn the_sandbox_prints_what_a_shell_anywhere_runs_for_both_schemes() {
+fn sandbox_exports_work_in_any_shell_for_both_schemes() {
     check_sandbox_exports("oauth2");
     check_sandbox_exports("partner");
 }
 
 #[test]
-fn the_sandbox_alone_says_how_to_use_it_and_a_proxy_can() {
+fn sandbox_exports_configure_a_working_proxy() {
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
     let mut command = program();
@@ -296,7 +297,7 @@ fn the_sandbox_alone_says_how_to_use_it_and_a_proxy_can() {
     let printed = sandbox.output();
     assert!(printed.contains(&format!("FINICITY__UPSTREAM__CA_FILE='{}'", ca_file.display())), "{printed}");
 
-    // What it prints is what a shell would run.
+    // Sets the printed variables as a shell would.
     let mut serve = program();
     serve.arg("serve");
     for word in printed.lines().filter_map(|line| line.strip_prefix("export ")).flat_map(|line| line.split(' ')) {
@@ -309,8 +310,8 @@ fn the_sandbox_alone_says_how_to_use_it_and_a_proxy_can() {
     let proxy = Process::start(serve);
     let listening = proxy.wait_for_log("listening");
     let mut client = Client::connect(listening["proxy"].as_str().unwrap().parse().unwrap());
-    let answer = client.get("/aggregation/v1/customers/1005061234");
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = client.get("/aggregation/v1/customers/1005061234");
+    assert_eq!(response.status, 200, "{response:?}");
     sandbox.signal(Signal::TERM);
     assert_eq!(sandbox.wait().code(), Some(0));
 }

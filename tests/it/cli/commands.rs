@@ -1,4 +1,4 @@
-//! The commands that ask the running proxy something: `health`, `wait`, `shutdown`. They need no credentials.
+//! The commands `health`, `wait` and `shutdown`, which connect to the running proxy. They need no credentials.
 
 use std::{
     fs,
@@ -22,14 +22,14 @@ use crate::support::{
 
 const ADMIN_TOKEN: &str = "canaryadmintoken";
 
-/// Starts the program with `arguments` and `variables`, and none of the credentials.
+/// Starts the program with `arguments` and `variables`, without credentials.
 fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Process {
     let mut command = program();
     command.args(arguments).envs(variables.iter().copied());
     Process::start(command)
 }
 
-/// Runs it; returns its exit code and all that it printed.
+/// Like [`start`], and waits. Returns the exit code and the output.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut process = start(arguments, variables);
     (process.wait().code(), process.output())
@@ -49,13 +49,13 @@ fn upstream() -> Upstream {
     Upstream::start(3600, |_| Reply::json("{}"))
 }
 
-/// The setting that `key` is `value`.
+/// The argument that sets `key` to `value`.
 fn set(key: &str, value: impl std::fmt::Display) -> String {
     format!("--set={key}={value}")
 }
 
 #[test]
-fn q01_health_asks_the_probe_of_the_configuration_in_effect() {
+fn q01_health_queries_the_configured_probe() {
     let upstream = upstream();
     let proxy = Proxy::start(&upstream);
     let (ops, url) = (proxy.ops.to_string(), format!("http://{}", proxy.ops));
@@ -63,7 +63,7 @@ fn q01_health_asks_the_probe_of_the_configuration_in_effect() {
         let (code, output) = run(&[&["health", "--url", &url], probe].concat(), &[]);
         assert_eq!((code, output.as_str()), (Some(0), "ok"));
     }
-    // By a flag, a variable, a file, as one of a list whose first nobody listens on, and on all addresses.
+    // The address is set by a flag, by a variable as the second of a list with an unused first one, as an unspecified address, and by a file.
     let dead = ClosedPort::new().url().replace("https://localhost", "127.0.0.1");
     check(&["health", &set("listen.ops", &ops)], &[], 0, &["ok"]);
     check(&["health"], &[("FINICITY__LISTEN__OPS", &format!("{dead},{ops}"))], 0, &["ok"]);
@@ -71,14 +71,14 @@ fn q01_health_asks_the_probe_of_the_configuration_in_effect() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("[listen]\nops = \"{ops}\"\n")).unwrap();
     check(&["health", "live", "--config", &file.path().display().to_string()], &[], 0, &["ok"]);
-    // None of these is read, since there may be none where a probe runs.
+    // Credential files are not read, because a probe can run where there are none.
     check(&["health", &set("listen.ops", &ops)], &[("FINICITY_APP_KEY_FILE", "/nowhere/app_key")], 0, &["ok"]);
     let wrong_elsewhere = [set("listen.ops", &ops), set("upstream.url", "nonsense")];
     check(&["health", &wrong_elsewhere[0], &wrong_elsewhere[1]], &[], 0, &["ok"]);
 }
 
 #[test]
-fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() {
+fn q11_health_reports_the_probe_text_or_the_failure_reason() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start_raw(move |_| Reply::Held(held.clone(), Vec::new()));
@@ -91,7 +91,7 @@ fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() 
     let dead = ClosedPort::new();
     let url = dead.url().replace("https://localhost", "http://127.0.0.1");
     check(&["health", "--url", &url], &[], 1, &["cannot connect to ", "is the proxy running"]);
-    // Nobody accepts what the kernel has taken.
+    // The kernel accepts the connection, and no process reads from it.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     check(&["health", "--url", &url, "--timeout", "100ms"], &[], 1, &["no response from 127.0.0.1:", " within 100ms"]);
@@ -105,7 +105,7 @@ fn q11_health_fails_with_the_probes_own_words_and_says_why_there_is_no_answer() 
 }
 
 #[test]
-fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
+fn q01_wait_returns_only_when_the_proxy_is_ready() {
     let gate = Gate::new();
     let held = gate.clone();
     let token = token_response(1, 3600);
@@ -130,12 +130,12 @@ fn q01_wait_ends_when_the_proxy_is_ready_and_not_before() {
 }
 
 #[test]
-fn q01_wait_takes_a_proxy_that_is_not_there_for_one_that_is_not_ready() {
+fn q01_wait_treats_an_unreachable_proxy_as_not_ready() {
     let dead = ClosedPort::new();
     let url = dead.url().replace("https://localhost", "http://127.0.0.1");
     check(&["wait", "--url", &url, "--timeout", "300ms"], &[], 1, &["did not pass within 300ms", "cannot connect to "]);
 
-    // An address of this test's own, so that nobody else can take its port in the meantime.
+    // An address used by this test only, so that no other process can take its port in the meantime.
     let ops = format!("127.77.{}.{}:3465", std::process::id() / 250 % 250 + 1, std::process::id() % 250 + 1);
     let mut waiting = start(&["wait", &set("listen.ops", &ops)], &[]);
     let upstream = upstream();
@@ -144,7 +144,7 @@ fn q01_wait_takes_a_proxy_that_is_not_there_for_one_that_is_not_ready() {
     assert_eq!((waiting.wait().code(), waiting.output().as_str()), (Some(0), "ok"));
 }
 
-/// An upstream that holds `/held` until the gate is opened, and a request for that.
+/// An upstream that holds `/held` until the gate is open, and a request for it in flight.
 fn in_flight(variables: &[(&str, &str)]) -> (Gate, Upstream, Proxy, Client) {
     let gate = Gate::new();
     let held = gate.clone();
@@ -160,7 +160,7 @@ fn in_flight(variables: &[(&str, &str)]) -> (Gate, Upstream, Proxy, Client) {
 }
 
 #[test]
-fn shutdown_over_the_socket_drains_as_a_signal_does_and_a_signal_after_it_changes_nothing() {
+fn shutdown_over_the_socket_drains_and_a_signal_adds_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock").display().to_string();
     let (gate, _upstream, mut proxy, mut client) = in_flight(&[("FINICITY__ADMIN__SOCKET", &socket)]);
@@ -170,14 +170,14 @@ fn shutdown_over_the_socket_drains_as_a_signal_does_and_a_signal_after_it_change
     let audit = proxy.process.wait_for_log("shutdown requested; the proxy drains and stops");
     assert_eq!(audit["target"], "finicity_proxy::audit");
     check(&["shutdown", &at_socket, "--wait", "--timeout", "300ms"], &[], 1, &["did not stop within 300ms"]);
-    // What Kubernetes sends when it ends the pod meanwhile.
+    // The signal that Kubernetes sends when it terminates the pod in the meantime.
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("already draining");
     let mut waiting = start(&["shutdown", &at_socket, "--wait"], &[]);
     waiting.wait_for_line(|line| line == "the proxy drains and stops");
     gate.open();
-    let answer = client.read_response(false).unwrap();
-    assert_eq!((answer.text().as_str(), answer.header("connection")), ("done", Some("close")));
+    let response = client.read_response(false).unwrap();
+    assert_eq!((response.text().as_str(), response.header("connection")), ("done", Some("close")));
     assert_eq!(proxy.process.wait().code(), Some(0));
     assert_eq!(waiting.wait().code(), Some(0));
     assert!(waiting.output().ends_with("proxy stopped"), "{}", waiting.output());
@@ -185,7 +185,7 @@ fn shutdown_over_the_socket_drains_as_a_signal_does_and_a_signal_after_it_change
 }
 
 #[test]
-fn a_second_signal_after_a_shutdown_ends_at_once() {
+fn a_second_signal_after_shutdown_exits_immediately() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock").display().to_string();
     let (_gate, _upstream, mut proxy, mut client) = in_flight(&[("FINICITY__ADMIN__SOCKET", &socket)]);
@@ -199,7 +199,7 @@ fn a_second_signal_after_a_shutdown_ends_at_once() {
 }
 
 #[test]
-fn shutdown_on_the_port_needs_the_admin_token_and_says_what_is_wrong_with_it() {
+fn shutdown_over_the_port_needs_a_valid_admin_token() {
     let upstream = upstream();
     let closed = Proxy::start(&upstream);
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);
@@ -224,7 +224,7 @@ fn shutdown_on_the_port_needs_the_admin_token_and_says_what_is_wrong_with_it() {
 }
 
 #[test]
-fn l01_shutdown_does_not_show_its_token_when_somebody_else_listens_there_and_repeats_it() {
+fn l01_shutdown_scrubs_its_token_from_an_echoed_response() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let echo = thread::spawn(move || {
@@ -245,30 +245,30 @@ fn l01_shutdown_does_not_show_its_token_when_somebody_else_listens_there_and_rep
 }
 
 #[test]
-fn q01_a_required_token_holds_the_start_back_and_a_failed_call_alone_does_not() {
+fn q01_startup_waits_for_a_token_only_if_it_is_required() {
     let down = Arc::new(AtomicBool::new(true));
     let is_down = Arc::clone(&down);
     let upstream = Upstream::start_raw(move |_| match is_down.load(SeqCst) {
         true => Reply::status(503, "Service Unavailable", "{}"),
         false => Reply::json(&token_response(1, 3600)),
     });
-    let patient = Proxy::launch(&upstream, &[("FINICITY__STARTUP__REQUIRE_TOKEN", "true")]);
-    let hasty = Proxy::launch(&upstream, &[]);
+    let strict = Proxy::launch(&upstream, &[("FINICITY__STARTUP__REQUIRE_TOKEN", "true")]);
+    let lenient = Proxy::launch(&upstream, &[]);
     let url = |proxy: &Proxy| format!("http://{}", proxy.ops);
-    check(&["wait", "startup", "--url", &url(&hasty)], &[], 0, &["ok"]);
-    patient.process.wait_for_log("token refresh failed");
-    assert_eq!(patient.ops().get("/startupz").status, 503);
-    // Neither says anything of the event loops, nor whether callers should come.
-    for proxy in [&patient, &hasty] {
+    check(&["wait", "startup", "--url", &url(&lenient)], &[], 0, &["ok"]);
+    strict.process.wait_for_log("token refresh failed");
+    assert_eq!(strict.ops().get("/startupz").status, 503);
+    // Liveness and readiness do not depend on `startup.require_token`.
+    for proxy in [&strict, &lenient] {
         assert_eq!((proxy.ops().get("/livez").status, proxy.ops().get("/readyz").status), (200, 503));
     }
     down.store(false, SeqCst);
-    check(&["wait", "startup", "--url", &url(&patient)], &[], 0, &["ok"]);
-    check(&["wait", "--url", &url(&hasty)], &[], 0, &["ok"]);
+    check(&["wait", "startup", "--url", &url(&strict)], &[], 0, &["ok"]);
+    check(&["wait", "--url", &url(&lenient)], &[], 0, &["ok"]);
 }
 
 #[test]
-fn q09_q11_once_ready_an_upstream_that_is_gone_fails_no_probe() {
+fn q09_q11_a_lost_upstream_fails_no_probe_once_ready() {
     let calls = AtomicUsize::new(0);
     let upstream = Upstream::start_raw(move |_| match calls.fetch_add(1, SeqCst) {
         0 => Reply::json(&token_response(1, 2)),

@@ -1,4 +1,4 @@
-//! `config`: the keys that differ, one key explained, and a file to start from.
+//! `config --changed`, `config explain` and `config init`.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) 
 }
 
 #[test]
-fn changed_shows_only_what_differs_with_its_source() {
+fn config_changed_shows_only_differences_and_sources() {
     assert_eq!(run(&["config", "--changed"], &[]), (Some(0), "# every key has its default".to_owned()));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.toml");
@@ -31,7 +31,7 @@ fn changed_shows_only_what_differs_with_its_source() {
 }
 
 #[test]
-fn explain_shows_a_key_and_what_is_wrong_with_it() {
+fn explain_shows_a_key_and_its_error() {
     let (code, output) = run(&["config", "explain", "limits.queue", "--set", "limits.queue=7"], &[]);
     assert_eq!(code, Some(0), "{output}");
     for part in [
@@ -53,7 +53,7 @@ fn explain_shows_a_key_and_what_is_wrong_with_it() {
 }
 
 #[test]
-fn explain_of_an_unknown_key_says_what_was_meant_and_shows_no_secret() {
+fn explain_suggests_similar_keys_and_shows_no_secret() {
     for (key, meant) in [
         ("limits.queu", "did you mean limits.queue?"),
         ("drain_delay", "did you mean shutdown.drain_delay?"),
@@ -70,7 +70,7 @@ fn explain_of_an_unknown_key_says_what_was_meant_and_shows_no_secret() {
 }
 
 #[test]
-fn init_writes_a_file_that_changes_nothing_and_never_replaces_one() {
+fn init_writes_defaults_and_never_overwrites_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let run_there = |arguments: &[&str]| {
         let mut command = program();

@@ -1,4 +1,4 @@
-//! The command `credentials test`: one token request at most, and the same guard as that of the running proxy.
+//! The command `credentials test`: at most one token request, under the lock-out guard of the running proxy.
 
 use std::{fs, path::Path, process::Command};
 
@@ -24,7 +24,7 @@ fn vendor() -> Upstream {
     })
 }
 
-/// `credentials test` for `upstream` with the credentials of a running proxy in the environment.
+/// `credentials test` for `upstream`, with credentials in the environment.
 fn command(upstream: &Upstream, state: Option<&Path>) -> Command {
     let mut command = program();
     command.args(["credentials", "test"]);
@@ -46,7 +46,7 @@ fn directory(secret: &str) -> TempDir {
     dir
 }
 
-/// The same for the credentials in a directory, with this `secret`.
+/// Like [`command`], with credentials in a directory, with `secret`.
 fn command_for(upstream: &Upstream, state: &Path, secret: &str) -> (Command, TempDir) {
     let dir = directory(secret);
     let mut command = command(upstream, Some(state));
@@ -66,7 +66,7 @@ fn check(command: Command, code: i32, parts: &[&str]) -> String {
     output
 }
 
-/// Tests `secret`, and returns what was printed.
+/// Tests `secret`, and returns the output.
 #[track_caller]
 fn test(upstream: &Upstream, state: &Path, secret: &str, code: i32, parts: &[&str]) -> String {
     let (command, _dir) = command_for(upstream, state, secret);
@@ -88,7 +88,7 @@ fn accepted_credentials_are_safe_to_roll_out() {
     let output = test(&upstream, state.path(), CLIENT_SECRET, 0, &["from the directory ", "accepted"]);
     assert!(!output.contains("canary"), "{output}");
     assert_eq!((upstream.received().len(), attempts(state.path()).len()), (2, 0), "nothing is revoked");
-    // Proven credentials are tried, too.
+    // Proven credentials are also tried.
     test(&upstream, state.path(), CLIENT_SECRET, 0, &["accepted"]);
     assert_eq!(upstream.received().len(), 3);
 }
@@ -104,12 +104,12 @@ fn rejected_credentials_are_tried_once() {
         test(&upstream, state.path(), "wrong-secret-1", 1, &parts);
     }
     assert_eq!(upstream.received().len(), 1);
-    // Others of the same id may be tried, and clear the count.
+    // Other credentials with the same ID can be tried, and success clears the count.
     test(&upstream, state.path(), CLIENT_SECRET, 0, &[]);
 }
 
 #[test]
-fn without_a_state_directory_the_attempts_left_are_not_known() {
+fn remaining_attempts_are_unknown_without_a_state_dir() {
     let upstream = vendor();
     let mut command = command(&upstream, None);
     command.env("FINICITY_CLIENT_SECRET", "wrong-secret-1");
@@ -118,7 +118,7 @@ fn without_a_state_directory_the_attempts_left_are_not_known() {
 }
 
 #[test]
-fn a_spent_budget_stops_every_secret_of_the_id() {
+fn an_exhausted_budget_blocks_every_secret_of_the_id() {
     let (upstream, state) = (vendor(), tempfile::tempdir().unwrap());
     for secret in ["wrong-secret-1", "wrong-secret-2", "wrong-secret-3"] {
         test(&upstream, state.path(), secret, 1, &["rejected, do not roll out"]);
@@ -142,7 +142,7 @@ fn an_unreachable_endpoint_costs_no_attempt() {
 }
 
 #[test]
-fn a_response_that_is_no_rejection_is_not_counted() {
+fn a_response_other_than_a_rejection_is_not_counted() {
     let state = tempfile::tempdir().unwrap();
     let upstream = Upstream::start_raw(|_| Reply::status(503, "Service Unavailable", "{}"));
     test(
@@ -156,7 +156,7 @@ fn a_response_that_is_no_rejection_is_not_counted() {
 }
 
 #[test]
-fn an_unknown_outcome_is_counted_and_held_after_three() {
+fn unknown_outcomes_count_and_block_after_three() {
     let state = tempfile::tempdir().unwrap();
     let upstream = Upstream::start_raw(|request| match request.head.starts_with("POST") {
         true => Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}".to_vec()),
@@ -165,10 +165,10 @@ fn an_unknown_outcome_is_counted_and_held_after_three() {
     let posts = || upstream.received().iter().filter(|request| request.head.starts_with("POST")).count();
     test(&upstream, state.path(), CLIENT_SECRET, 1, &["outcome unknown, which counts as a rejection", "at 5 (4 left)"]);
     assert_eq!((posts(), attempts(state.path()).len()), (1, 1));
-    // The endpoint responds to a probe; the minimum time between two attempts has not passed.
+    // The endpoint responds to a probe, but the minimum time between two attempts has not passed.
     test(&upstream, state.path(), CLIENT_SECRET, 1, &["not tried: ", "run this again then"]);
     assert_eq!(posts(), 1);
-    // Two more of that kind.
+    // Two more unknown outcomes.
     let path = state.path().join("attempts.json");
     let mut layout: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let unresolved = layout["accounts"][0]["unresolved"].as_array_mut().unwrap();
@@ -180,7 +180,7 @@ fn an_unknown_outcome_is_counted_and_held_after_three() {
 }
 
 #[test]
-fn a_signal_in_the_middle_leaves_the_attempt_recorded() {
+fn an_interrupted_attempt_stays_recorded() {
     for (signal, code) in [(Signal::INT, Some(1)), (Signal::TERM, Some(1)), (Signal::KILL, None)] {
         let (state, never) = (tempfile::tempdir().unwrap(), Gate::new());
         let upstream = Upstream::start_raw(move |_| Reply::Held(never.clone(), Vec::new()));
@@ -195,7 +195,7 @@ fn a_signal_in_the_middle_leaves_the_attempt_recorded() {
 }
 
 #[test]
-fn a_running_proxy_shares_what_the_test_found_out() {
+fn a_running_proxy_uses_the_recorded_test_result() {
     let (upstream, state, mounted) = (vendor(), tempfile::tempdir().unwrap(), directory(CLIENT_SECRET));
     let text = |path: &Path| path.display().to_string();
     let (dir, state_dir) = (text(mounted.path()), text(state.path()));
@@ -210,7 +210,7 @@ fn a_running_proxy_shares_what_the_test_found_out() {
     test(&upstream, state.path(), "wrong-secret-1", 1, &["rejected, do not roll out"]);
     let sent = upstream.token_requests();
     assert_eq!(sent, 2);
-    // Rolled out all the same, they are not tried again.
+    // If they are rolled out nevertheless, they are not tried again.
     fs::write(mounted.path().join("client_secret"), "wrong-secret-1").unwrap();
     proxy.process.wait_for_line(|line| line.contains("token requests suspended") && line.contains("rejected before"));
     assert_eq!(upstream.token_requests(), sent);
@@ -218,7 +218,7 @@ fn a_running_proxy_shares_what_the_test_found_out() {
 }
 
 #[test]
-fn an_attempt_of_a_running_proxy_is_not_doubled() {
+fn no_attempt_is_made_while_a_running_proxy_makes_one() {
     let (state, never) = (tempfile::tempdir().unwrap(), Gate::new());
     let upstream = Upstream::start_raw(move |_| Reply::Held(never.clone(), Vec::new()));
     let _proxy = Proxy::launch(&upstream, &[("FINICITY__AUTH__STATE_DIR", state.path().to_str().unwrap())]);
@@ -228,7 +228,7 @@ fn an_attempt_of_a_running_proxy_is_not_doubled() {
 }
 
 #[test]
-fn a_wrong_configuration_and_missing_credentials_are_78() {
+fn invalid_configuration_or_missing_credentials_exit_78() {
     let upstream = vendor();
     let empty = tempfile::tempdir().unwrap();
     let mut missing = command(&upstream, None);

@@ -1,5 +1,5 @@
-//! The command `doctor` on this machine: configuration, credentials, state directory, the lock-out guard and a running proxy.
-//! Each broken set-up fails the right step with the right remedy.
+//! The command `doctor`, local steps: configuration, credentials, state directory, lock-out guard and running proxy. Each broken setup
+//! fails the right step with the right remedy.
 
 use std::{
     fs,
@@ -24,10 +24,10 @@ use crate::support::{
     upstream::{ClosedPort, Gate, ReceivedRequest, Reply, Upstream, token_response},
 };
 
-/// A user without rights, for tests that run as root.
-const NOBODY: u32 = 65534;
+/// An unprivileged user, for tests that run as root.
+const UNPRIVILEGED_UID: u32 = 65534;
 
-/// What one run printed, and its exit code.
+/// The output of one run, and its exit code.
 pub struct Diagnosis {
     pub code: Option<i32>,
     report: Value,
@@ -55,7 +55,7 @@ impl Diagnosis {
         (step["outcome"].as_str().unwrap(), step["detail"].as_str().unwrap().to_owned() + &remedy)
     }
 
-    /// `step` is the first that failed, with `code`, and its detail and remedy hold `parts`.
+    /// Checks that `step` is the first failed one, that the exit code is `code`, and that its detail and remedy contain `parts`.
     #[track_caller]
     pub fn fails(&self, step: &str, code: i32, parts: &[&str]) {
         let (outcome, text) = self.step(step);
@@ -70,7 +70,7 @@ impl Diagnosis {
         }
     }
 
-    /// `step` has `outcome`, and its detail and remedy hold `parts`.
+    /// Checks that `step` has `outcome`, and that its detail and remedy contain `parts`.
     #[track_caller]
     pub fn has(&self, step: &str, outcome: &str, parts: &[&str]) {
         let (found, text) = self.step(step);
@@ -92,10 +92,10 @@ fn texts(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// `doctor --json` for `upstream` with the credentials of a running proxy in the environment, and `variables`.
+/// `doctor --json` for `upstream`, with credentials in the environment, and `variables`.
 pub fn doctor(upstream: &Upstream, variables: &[(&str, &str)]) -> Command {
     let mut command = program();
-    // Long enough for a busy machine, where no test has another one.
+    // Long enough for a busy machine, unless a test sets another timeout.
     command.args(["doctor", "--json"]).env("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s");
     for (name, value) in serve_command(upstream, variables).get_envs() {
         command.env(name, value.unwrap());
@@ -148,7 +148,7 @@ fn a_healthy_setup_passes_every_step() {
     for absent in ["authorization", "finicity-app-key", "cookie"] {
         assert!(!heads[0].to_lowercase().contains(absent), "{}", heads[0]);
     }
-    // Its credentials are proven now, and recognised.
+    // The credentials are now proven and recognised.
     let again = Diagnosis::of(doctor(&upstream, &variables));
     again.has("credential_source", "ok", &["fingerprint "]);
     again.has("state_directory", "ok", &["can be read and written"]);
@@ -156,7 +156,7 @@ fn a_healthy_setup_passes_every_step() {
 }
 
 #[test]
-fn the_sandbox_passes_and_the_text_has_a_line_for_each_step() {
+fn the_sandbox_passes_and_the_text_lists_every_step() {
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
     let mut sandbox = program();
@@ -189,14 +189,14 @@ fn the_sandbox_passes_and_the_text_has_a_line_for_each_step() {
 }
 
 #[test]
-fn a_wrong_configuration_is_78_with_all_its_problems() {
+fn an_invalid_configuration_exits_78_with_all_problems() {
     let upstream = vendor();
     let mut command = doctor(&upstream, &[("FINICITY__LOG__LEVEL", "loud")]);
     command.arg("--set=upstream.url=http://example.test");
     let diagnosis = Diagnosis::of(command);
     diagnosis.fails("configuration", 78, &["upstream.url", "log.level", "finicity-proxy config"]);
     diagnosis.has("token_request", "skipped", &["requires a valid configuration"]);
-    // An address that cannot be listened on is one, too; a state directory has a step of its own.
+    // An unusable listen address is also a configuration problem; the state directory has its own step.
     let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY__LISTEN__PROXY", "192.0.2.1:0")]));
     diagnosis.fails("configuration", 78, &["listen.proxy"]);
     let dir = upstream.ca_file().parent().unwrap().display().to_string();
@@ -206,17 +206,17 @@ fn a_wrong_configuration_is_78_with_all_its_problems() {
 }
 
 #[test]
-fn missing_and_unreadable_credentials_fail_their_source() {
+fn missing_or_unreadable_credentials_fail_credential_source() {
     let (upstream, dir) = (vendor(), tempfile::tempdir().unwrap());
     let mut missing = doctor(&upstream, &[]);
     missing.env_remove("FINICITY_APP_KEY");
     let diagnosis = Diagnosis::of(missing);
     diagnosis.fails("credential_source", 10, &["FINICITY_APP_KEY is not set", "set FINICITY_APP_KEY_FILE"]);
-    // The way to the upstream is judged all the same.
+    // The steps for the upstream run nevertheless.
     diagnosis.has("tls", "ok", &[]);
     diagnosis.has("token_request", "skipped", &["requires credential_source"]);
 
-    // A directory where a file should be cannot be read, by root neither.
+    // A directory instead of a file cannot be read, even by root.
     let path = dir.path().display().to_string();
     let mut unreadable = doctor(&upstream, &[("FINICITY_CLIENT_SECRET_FILE", &path)]);
     unreadable.env_remove("FINICITY_CLIENT_SECRET");
@@ -245,7 +245,7 @@ fn files_without_permission_fail_the_step_that_reads_them() {
     fs::create_dir(&state).unwrap();
     let ca_file = dir.path().join("ca.pem");
     fs::copy(upstream.ca_file(), &ca_file).unwrap();
-    let as_nobody = || {
+    let as_unprivileged = || {
         let path = |path: &Path| path.display().to_string();
         let variables = [
             ("FINICITY__CREDENTIALS__SOURCE", "dir".to_owned()),
@@ -254,32 +254,32 @@ fn files_without_permission_fail_the_step_that_reads_them() {
             ("FINICITY__UPSTREAM__CA_FILE", path(&ca_file)),
         ];
         let mut command = doctor(&upstream, &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(UNPRIVILEGED_UID).gid(UNPRIVILEGED_UID);
         Diagnosis::of(command)
     };
-    // The directory of the state belongs to root.
-    let diagnosis = as_nobody();
+    // The state directory belongs to root.
+    let diagnosis = as_unprivileged();
     diagnosis.fails("state_directory", 12, &["Permission denied", "(uid 65534)", "writable for this user"]);
     diagnosis.has("token_request", "skipped", &["requires state_directory"]);
     diagnosis.has("credential_source", "ok", &["last changed at "]);
     assert_eq!(token_requests(&upstream), 0);
-    chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
-    assert_eq!(as_nobody().code, Some(0));
-    // A state that can be read and not be written.
+    chown(&state, Some(UNPRIVILEGED_UID), Some(UNPRIVILEGED_UID)).unwrap();
+    assert_eq!(as_unprivileged().code, Some(0));
+    // A state that is readable but not writable.
     chown(&state, Some(0), Some(0)).unwrap();
-    as_nobody().fails("state_directory", 12, &["is not writable for uid 65534", "fsGroup"]);
-    chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
+    as_unprivileged().fails("state_directory", 12, &["is not writable for uid 65534", "fsGroup"]);
+    chown(&state, Some(UNPRIVILEGED_UID), Some(UNPRIVILEGED_UID)).unwrap();
     fs::set_permissions(secrets.join("client_secret"), fs::Permissions::from_mode(0o600)).unwrap();
-    as_nobody().fails("credential_source", 10, &["client_secret", "is readable by the user"]);
+    as_unprivileged().fails("credential_source", 10, &["client_secret", "is readable by the user"]);
 }
 
 #[test]
-fn root_records_nothing_in_the_state_of_another_user() {
+fn root_writes_nothing_to_another_users_state_dir() {
     if !geteuid().is_root() {
         return;
     }
     let (upstream, dir) = (vendor(), tempfile::tempdir().unwrap());
-    chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    chown(dir.path(), Some(UNPRIVILEGED_UID), Some(UNPRIVILEGED_UID)).unwrap();
     let variables = [("FINICITY__AUTH__STATE_DIR", dir.path().to_str().unwrap())];
     let diagnosis = Diagnosis::of(doctor(&upstream, &variables));
     diagnosis.has("state_directory", "warning", &["belongs to uid 65534", "run this as uid 65534"]);
@@ -289,7 +289,7 @@ fn root_records_nothing_in_the_state_of_another_user() {
 }
 
 #[test]
-fn a_damaged_or_locked_state_fails_its_step() {
+fn a_damaged_or_locked_state_file_fails_its_step() {
     let (upstream, dir) = (vendor(), tempfile::tempdir().unwrap());
     let variables = [("FINICITY__AUTH__STATE_DIR", dir.path().to_str().unwrap())];
     let run = || Diagnosis::of(doctor(&upstream, &variables));
@@ -304,7 +304,7 @@ fn a_damaged_or_locked_state_fails_its_step() {
     run().fails("state_directory", 12, &["another process holds the lock", "find the stopped process"]);
     drop(lock);
     assert_eq!(token_requests(&upstream), 0);
-    // With the option, nothing is created.
+    // With --no-token-request, no file is created.
     let mut command = doctor(&upstream, &variables);
     command.arg("--no-token-request");
     let diagnosis = Diagnosis::of(command);
@@ -315,7 +315,7 @@ fn a_damaged_or_locked_state_fails_its_step() {
 }
 
 #[test]
-fn a_wrong_secret_is_tried_once_and_then_refused() {
+fn a_wrong_secret_is_tried_only_once() {
     let (upstream, (_dir, state)) = (vendor(), state());
     let variables = [("FINICITY__AUTH__STATE_DIR", state.as_str()), ("FINICITY_CLIENT_SECRET", "wrong-secret-1")];
     let run = |arguments: &[&str]| {
@@ -332,7 +332,7 @@ fn a_wrong_secret_is_tried_once_and_then_refused() {
         assert!(!diagnosis.stderr.contains("making one token request"), "{diagnosis}");
     }
     assert_eq!(token_requests(&upstream), 1);
-    // A latch is reported, too, where the upstream cannot be reached.
+    // A latch is also reported if the upstream is unreachable.
     let mut unreachable = doctor(&upstream, &variables);
     unreachable.env("FINICITY__UPSTREAM__URL", "https://localhost:1");
     let diagnosis = Diagnosis::of(unreachable);
@@ -341,7 +341,7 @@ fn a_wrong_secret_is_tried_once_and_then_refused() {
 }
 
 #[test]
-fn a_response_that_is_no_token_fails_with_its_own_remedy() {
+fn each_response_without_a_token_has_its_own_remedy() {
     let (_dir, state) = state();
     for (status, body, remedy) in [
         (404, "{}", "auth.token_path"),
@@ -352,18 +352,18 @@ fn a_response_that_is_no_token_fails_with_its_own_remedy() {
     ] {
         let upstream = Upstream::start_raw(move |_| Reply::status(status, "Whatever", body));
         let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY__AUTH__STATE_DIR", &state)]));
-        let answered =
+        let expected =
             format!("neither accepted nor rejected: the token endpoint {} returned {status}", upstream.authority());
-        diagnosis.fails("token_request", 18, &[&answered, "at 5 (5 left)", " -> ", remedy]);
+        diagnosis.fails("token_request", 18, &[&expected, "at 5 (5 left)", " -> ", remedy]);
         diagnosis.has("tls", "ok", &[]);
     }
 }
 
 #[test]
-fn a_state_that_cannot_be_recorded_costs_no_attempt() {
+fn no_attempt_is_made_if_it_cannot_be_recorded() {
     let (upstream, dir) = (vendor(), tempfile::tempdir().unwrap());
     let variables = [("FINICITY__AUTH__STATE_DIR", dir.path().to_str().unwrap())];
-    // It is found only by a write: the file that is renamed would replace a directory.
+    // This is detected only by a write: the renamed file would replace a directory.
     fs::create_dir(dir.path().join("attempts.lock")).unwrap();
     let diagnosis = Diagnosis::of(doctor(&upstream, &variables));
     diagnosis.fails("token_request", 18, &["attempts.json cannot be updated", "Is a directory"]);
@@ -371,7 +371,7 @@ fn a_state_that_cannot_be_recorded_costs_no_attempt() {
 }
 
 #[test]
-fn without_a_state_directory_a_rejection_comes_with_a_warning() {
+fn a_rejection_without_a_state_dir_warns_against_a_rerun() {
     let upstream = vendor();
     let diagnosis = Diagnosis::of(doctor(&upstream, &[("FINICITY_CLIENT_SECRET", "wrong-secret-1")]));
     diagnosis.has("state_directory", "skipped", &["auth.state_dir is not set"]);
@@ -391,7 +391,7 @@ fn held_credentials_are_not_tried() {
     // The minimum time between two attempts has not passed.
     let diagnosis = Diagnosis::of(doctor(&upstream, &variables));
     diagnosis.has("token_request", "skipped", &["not tried: ", "run this again then"]);
-    // Two more of that kind.
+    // Two more unknown outcomes.
     let path = Path::new(&state).join("attempts.json");
     let mut layout: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let unresolved = layout["accounts"][0]["unresolved"].as_array_mut().unwrap();
@@ -405,11 +405,11 @@ fn held_credentials_are_not_tried() {
     assert_eq!(token_requests(&upstream), 1);
 }
 
-/// `doctor` beside `proxy`.
-fn beside(proxy: &Proxy, upstream: &Upstream, variables: &[(&str, &str)]) -> Diagnosis {
+/// `doctor` with the listen addresses of the running `proxy`.
+fn doctor_for(proxy: &Proxy, upstream: &Upstream, variables: &[(&str, &str)]) -> Diagnosis {
     let (callers, ops, admin) = (proxy.proxy[0].to_string(), proxy.ops.to_string(), proxy.admin.to_string());
     let addresses = [
-        // In use, which is no problem of the configuration.
+        // These addresses are in use, which is not a configuration problem.
         ("FINICITY__LISTEN__PROXY", callers.as_str()),
         ("FINICITY__LISTEN__OPS", &ops),
         ("FINICITY__LISTEN__ADMIN", &admin),
@@ -418,13 +418,13 @@ fn beside(proxy: &Proxy, upstream: &Upstream, variables: &[(&str, &str)]) -> Dia
 }
 
 #[test]
-fn a_running_proxy_is_asked_for_its_state() {
+fn a_running_proxy_is_queried() {
     let (upstream, (dir, state)) = (vendor(), state());
     let variables = [("FINICITY__AUTH__STATE_DIR", state.as_str())];
     let socket = dir.path().join("admin.sock").display().to_string();
     let variables = [variables[0], ("FINICITY__ADMIN__SOCKET", &socket)];
     let proxy = Proxy::start_with(&upstream, &variables);
-    let diagnosis = beside(&proxy, &upstream, &variables);
+    let diagnosis = doctor_for(&proxy, &upstream, &variables);
     assert_eq!(diagnosis.code, Some(0), "{diagnosis}");
     diagnosis.has("running_proxy", "ok", &["ready at 127.0.0.1:", "version ", "token fresh, usable for "]);
     diagnosis.has("token_request", "ok", &[]);
@@ -436,26 +436,26 @@ fn a_running_proxy_is_asked_for_its_state() {
 }
 
 #[test]
-fn a_proxy_that_is_not_ready_fails_its_step_with_the_reason() {
+fn an_unready_proxy_fails_its_step_with_the_reason() {
     let (upstream, closed) = (vendor(), ClosedPort::new());
     let url = closed.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__URL", &url)]);
     proxy.process.wait_for_log("token refresh failed");
-    // Beside it, with another upstream, everything else passes.
-    let diagnosis = beside(&proxy, &upstream, &[]);
+    // `doctor` uses another upstream, so all other steps pass.
+    let diagnosis = doctor_for(&proxy, &upstream, &[]);
     diagnosis.fails("running_proxy", 19, &["not ready", "last token error: ", "connection refused"]);
     diagnosis.has("token_request", "ok", &[]);
 }
 
 #[test]
-fn without_records_the_refusal_of_a_running_proxy_counts() {
+fn a_running_proxys_rejection_counts_without_a_state_dir() {
     let upstream = vendor();
     let variables = [("FINICITY_CLIENT_SECRET", "wrong-secret-1")];
     let proxy = Proxy::launch(&upstream, &variables);
     proxy.process.wait_for_line(|line| line.contains("token requests suspended") || line.contains("rejected"));
     upstream.wait_for_requests(1, |request| request.head.starts_with("POST"));
     proxy.wait_for_metric("lockout_latched", 1);
-    let diagnosis = beside(&proxy, &upstream, &variables);
+    let diagnosis = doctor_for(&proxy, &upstream, &variables);
     diagnosis.fails(
         "token_request",
         18,
@@ -483,7 +483,7 @@ fn another_program_at_the_ops_address_is_a_warning() {
 }
 
 #[test]
-fn a_signal_ends_it_at_once_and_the_attempt_stays_recorded() {
+fn a_signal_exits_and_leaves_the_attempt_recorded() {
     for signal in [Signal::INT, Signal::TERM] {
         let ((_dir, state), never) = (state(), Gate::new());
         let upstream = Upstream::start_raw(move |request| match request.head.starts_with("POST") {

@@ -1,4 +1,4 @@
-//! The command `doctor` and the way to the upstream: DNS, egress proxy, TCP, TLS and clock.
+//! The command `doctor`, steps for the upstream: DNS, egress proxy, TCP, TLS and clock.
 
 use std::{
     io::{Read as _, Write as _},
@@ -21,7 +21,7 @@ use crate::{
 
 const URL: &str = "FINICITY__UPSTREAM__URL";
 
-/// Every step after `failed` on the way is skipped, and no token request is made.
+/// Checks that every step after `failed` is skipped and that no token request is made.
 #[track_caller]
 fn nothing_after(diagnosis: &Diagnosis, failed: &str) {
     let steps = ["dns", "egress_proxy", "tcp", "tls", "clock", "token_request"];
@@ -47,7 +47,7 @@ fn a_closed_port_fails_tcp() {
     nothing_after(&diagnosis, "tcp");
 }
 
-/// Runs it against a server with the certificate `server` of a CA that is trusted unless `ca_file` is another.
+/// Runs `doctor` against a server with the configuration `server`. The CA `ca` is trusted unless `variables` set another one.
 fn with_certificate(ca: &TestCa, server: &TestServer, variables: &[(&str, &str)]) -> Diagnosis {
     let upstream = upstream_with(&server.config);
     let ca_file = tempfile::NamedTempFile::new().unwrap();
@@ -114,7 +114,7 @@ fn a_pinned_key_is_reported() {
     diagnosis.has("tls", "ok", &["the key matches one of 1 in upstream.pinned_keys"]);
 }
 
-/// A listener that sends `greeting` to each connection, and then is silent until the client ends it.
+/// A listener that sends `greeting` on each connection, and then nothing until the client closes it.
 fn listener(greeting: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -131,7 +131,7 @@ fn listener(greeting: &'static [u8]) -> String {
 }
 
 #[test]
-fn what_does_not_speak_tls_fails_tls() {
+fn a_server_without_tls_fails_tls() {
     let url = listener(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
     let diagnosis = Diagnosis::of(doctor(&vendor(), &[(URL, &url)]));
     diagnosis.fails("tls", 16, &["does not speak TLS", "check host and port in upstream.url"]);
@@ -139,7 +139,7 @@ fn what_does_not_speak_tls_fails_tls() {
 }
 
 #[test]
-fn a_server_that_accepts_and_is_silent_fails_tls() {
+fn a_silent_server_fails_tls() {
     let url = listener(b"");
     let variables = [(URL, url.as_str()), ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "300ms")];
     let diagnosis = Diagnosis::of(doctor(&vendor(), &variables));
@@ -147,7 +147,7 @@ fn a_server_that_accepts_and_is_silent_fails_tls() {
     nothing_after(&diagnosis, "tls");
 }
 
-/// An upstream whose responses have a `Date` that is `seconds` after this machine's time.
+/// An upstream that sends a `Date` that is `seconds` ahead of the time of this machine.
 fn upstream_at(seconds: i64) -> Upstream {
     Upstream::start_raw(move |request| {
         let now = SystemTime::now();
@@ -176,13 +176,13 @@ fn a_skewed_clock_fails_its_step() {
         } else {
             assert_eq!(diagnosis.code, Some(0), "{diagnosis}");
         }
-        // The lifetime of a token depends on no wall clock.
+        // The lifetime of a token does not depend on the wall clock.
         diagnosis.has("token_request", "ok", &[]);
     }
 }
 
 #[test]
-fn an_upstream_without_a_response_costs_no_attempt() {
+fn an_upstream_without_a_valid_response_costs_no_attempt() {
     for reply in ["", "not HTTP\r\n\r\n"] {
         let upstream = Upstream::start_raw(move |_| Reply::Cut(reply.as_bytes().to_vec()));
         for arguments in [&[][..], &["--no-token-request"]] {
@@ -201,7 +201,7 @@ fn an_upstream_without_a_response_costs_no_attempt() {
 }
 
 #[test]
-fn an_egress_proxy_that_is_down_or_refuses_fails_its_step() {
+fn an_egress_proxy_that_is_down_or_denies_fails_its_step() {
     let (upstream, egress) = (vendor(), EgressProxy::start());
     let run = |url: &str| {
         let credentials = [
@@ -238,7 +238,7 @@ fn an_egress_proxy_that_is_down_or_refuses_fails_its_step() {
 }
 
 #[test]
-fn a_plaintext_upstream_on_this_machine_is_asked_without_tls() {
+fn a_loopback_plaintext_upstream_skips_the_tls_step() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -262,7 +262,7 @@ fn a_plaintext_upstream_on_this_machine_is_asked_without_tls() {
 }
 
 #[test]
-fn an_egress_proxy_that_is_silent_fails_its_step_within_its_time() {
+fn a_silent_egress_proxy_fails_its_step_by_timeout() {
     let url = listener(b"").replace("https", "http");
     let variables =
         [("FINICITY__UPSTREAM__EGRESS_PROXY", url.as_str()), ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "300ms")];

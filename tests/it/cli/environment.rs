@@ -1,4 +1,4 @@
-//! What the environment may hold: empty, spoiled and senseless values. None of them ends a command but with a message.
+//! Empty, malformed and meaningless values in the environment. Every command reports them without a panic.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -27,7 +27,7 @@ const SECRET_VARIABLES: [&str; 8] = [
 const SECRETS: [(&str, &str); 3] =
     [("FINICITY_CLIENT_ID", CLIENT_ID), ("FINICITY_CLIENT_SECRET", CLIENT_SECRET), ("FINICITY_APP_KEY", APP_KEY)];
 
-/// Every command that ends by itself, and those that only the right variables start.
+/// Every command that exits by itself, and those that start only with valid variables.
 const COMMANDS: [&[&str]; 13] = [
     &["--help"],
     &["--version"],
@@ -51,7 +51,7 @@ fn run<N: AsRef<OsStr>, V: AsRef<OsStr>>(arguments: &[&str], variables: &[(N, V)
     (process.wait().code(), process.output())
 }
 
-/// Runs every command with `variables`; returns what each of them printed.
+/// Checks that no command panics with `variables`.
 #[track_caller]
 fn check_no_panic<N: AsRef<OsStr>, V: AsRef<OsStr>>(what: &str, variables: &[(N, V)]) {
     for arguments in COMMANDS {
@@ -62,7 +62,7 @@ fn check_no_panic<N: AsRef<OsStr>, V: AsRef<OsStr>>(what: &str, variables: &[(N,
 }
 
 #[test]
-fn an_empty_secret_variable_panics_no_command() {
+fn no_command_panics_on_an_empty_secret_variable() {
     for name in SECRET_VARIABLES {
         check_no_panic(name, &[(name, "")]);
     }
@@ -71,7 +71,7 @@ fn an_empty_secret_variable_panics_no_command() {
 }
 
 #[test]
-fn nothing_in_the_environment_panics_a_command() {
+fn no_command_panics_on_any_environment() {
     let bytes = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
     let huge = "x".repeat(100_000);
     let values = [
@@ -120,7 +120,7 @@ fn nothing_in_the_environment_panics_a_command() {
 }
 
 #[test]
-fn an_empty_variable_gives_way_to_its_file() {
+fn a_file_is_used_if_its_variable_is_empty() {
     let dir = tempfile::tempdir().unwrap();
     let files = SECRETS.map(|(name, value)| {
         let path = dir.path().join(name);
@@ -139,7 +139,7 @@ fn an_empty_variable_gives_way_to_its_file() {
 }
 
 #[test]
-fn a_store_that_is_not_compiled_in_is_one_line_and_78() {
+fn a_store_not_compiled_in_is_one_error_line_and_78() {
     let stores = [
         ("aws", cfg!(feature = "aws"), "AWS__SECRET=finicity"),
         ("azure", cfg!(feature = "azure"), "AZURE__VAULT_URL=https://finicity.vault.azure.net AZURE__SECRET=finicity"),
@@ -162,8 +162,8 @@ fn a_store_that_is_not_compiled_in_is_one_line_and_78() {
     }
 }
 
-/// Values that are refused, each with the words that say why.
-const SPOILED: [(&str, &str); 9] = [
+/// Malformed values, each with the expected error.
+const MALFORMED: [(&str, &str); 9] = [
     ("\"canary-value-0123\"", "in quotation marks"),
     ("'canary-value-0123'\n", "in quotation marks"),
     (" canary-value-0123", "begins or ends with white space"),
@@ -176,13 +176,13 @@ const SPOILED: [(&str, &str); 9] = [
 ];
 
 #[test]
-fn a_spoiled_credential_is_refused_before_anything_is_sent() {
+fn a_malformed_credential_fails_before_anything_is_sent() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("spoiled");
+    let path = dir.path().join("malformed");
     let file = path.display().to_string();
     for (name, _) in SECRETS {
-        for (value, reason) in SPOILED {
+        for (value, reason) in MALFORMED {
             fs::write(&path, value).unwrap();
             for in_file in [false, true] {
                 let mut command = serve_command(&upstream, &[]);
@@ -207,9 +207,9 @@ fn a_spoiled_credential_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn check_names_every_spoiled_value_and_exits_with_78() {
-    let spoiled = SECRETS.map(|(name, _)| (name, "\"canary-value-0123\""));
-    let (code, output) = run(&["check"], &[&spoiled[..], &[("FINICITY_ADMIN_TOKEN", "short")]].concat());
+fn check_reports_every_malformed_value_and_exits_78() {
+    let malformed = SECRETS.map(|(name, _)| (name, "\"canary-value-0123\""));
+    let (code, output) = run(&["check"], &[&malformed[..], &[("FINICITY_ADMIN_TOKEN", "short")]].concat());
     assert_eq!((code, output.lines().count()), (Some(78), 4), "{output}");
     for (name, _) in SECRETS {
         assert!(output.contains(&format!("finicity-proxy: {name} is in quotation marks")), "{output}");
@@ -225,7 +225,7 @@ fn write_files(dir: &Path, files: &[(&str, &str)]) {
 }
 
 #[test]
-fn a_spoiled_candidate_in_the_directory_is_not_sent() {
+fn a_malformed_new_credential_is_not_sent() {
     let dir = tempfile::tempdir().unwrap();
     write_files(dir.path(), &[("client_id", CLIENT_ID), ("client_secret", CLIENT_SECRET), ("app_key", APP_KEY)]);
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
@@ -237,7 +237,7 @@ fn a_spoiled_candidate_in_the_directory_is_not_sent() {
     let proxy = Proxy::run(command);
     proxy.process.wait_for_log("token obtained");
     let mut failures = 0;
-    for (value, reason) in [SPOILED[0], SPOILED[4], SPOILED[7]] {
+    for (value, reason) in [MALFORMED[0], MALFORMED[4], MALFORMED[7]] {
         failures += 1;
         write_files(dir.path(), &[("client_secret", value)]);
         let line = proxy.process.wait_for_line(|line| {
@@ -247,11 +247,11 @@ fn a_spoiled_candidate_in_the_directory_is_not_sent() {
         proxy.wait_for_metric(r#"reloads_total{outcome="failure",subject="credentials"}"#, failures);
     }
     assert_eq!(proxy.connect().get("/x").status, 200);
-    assert_eq!(upstream.token_requests(), 1, "no candidate was sent");
+    assert_eq!(upstream.token_requests(), 1, "no new credential was sent");
 }
 
 #[test]
-fn a_short_admin_token_starts_nothing_and_is_used_by_no_command() {
+fn a_malformed_admin_token_fails_every_command() {
     for (commands, variables) in [(&["serve", "check"][..], &SECRETS[..]), (&["shutdown"], &[])] {
         for command in commands {
             for token in ["a", "fifteen-bytes-0", "\"canary-value-0123\"", "canary-value \u{e9} 0123"] {

@@ -1,4 +1,4 @@
-//! What a message says besides what is wrong: what was probably meant, and what the value is, unless it may be a secret.
+//! Hints in error messages: what was probably meant, and the invalid value unless it can be a secret.
 
 use std::fs;
 
@@ -17,9 +17,9 @@ fn run<V: AsRef<str>>(arguments: &[&str], variables: &[(&str, V)]) -> (Option<i3
     (process.wait().code(), process.output())
 }
 
-/// `check` and `serve` refuse `variables` over the credentials with one line that holds `parts`.
+/// Checks that `check` and `serve` reject `variables`, which override the credentials, with one line that contains `parts`.
 #[track_caller]
-fn refused(variables: &[(&str, &str)], parts: &[&str]) {
+fn assert_rejected(variables: &[(&str, &str)], parts: &[&str]) {
     for command in ["check", "serve"] {
         let (code, output) = run(&[command], &[&SECRETS, variables].concat());
         assert_eq!((code, output.lines().count()), (Some(78), 1), "{variables:?}: {output}");
@@ -30,7 +30,7 @@ fn refused(variables: &[(&str, &str)], parts: &[&str]) {
 }
 
 #[test]
-fn a_misspelt_variable_is_reported_with_the_name_that_was_meant() {
+fn a_misspelt_variable_is_reported_with_a_suggestion() {
     for (name, meant) in [
         ("FINICITY_ADMIN_TOEKN", "FINICITY_ADMIN_TOKEN"),
         ("FINICITY_ADMINTOKEN", "FINICITY_ADMIN_TOKEN"),
@@ -43,7 +43,10 @@ fn a_misspelt_variable_is_reported_with_the_name_that_was_meant() {
         ("FINICITY_LOG_LEVLE", "FINICITY__LOG__LEVEL"),
         ("FINCITY__LOG__LEVEL", "FINICITY__LOG__LEVEL"),
     ] {
-        refused(&[(name, "some-private-value-0123")], &[name, &format!("unknown variable; did you mean {meant}?")]);
+        assert_rejected(
+            &[(name, "some-private-value-0123")],
+            &[name, &format!("unknown variable; did you mean {meant}?")],
+        );
     }
     let mut variables = SECRETS.to_vec();
     variables[0].0 = "FINICITY_CLIENTID";
@@ -53,8 +56,8 @@ fn a_misspelt_variable_is_reported_with_the_name_that_was_meant() {
 }
 
 #[test]
-fn other_variables_are_no_misspelt_ones() {
-    // What Kubernetes makes of Services, another value beside one that is set, and names of other programs.
+fn unrelated_variables_are_not_reported() {
+    // Variables that Kubernetes sets for Services, a variable with a similar name, and variables of other programs.
     let others = [
         ("FINICITY_PROXY_PORT", "tcp://10.0.0.1:3464"),
         ("FINICITY_PROXY_SERVICE_HOST", "10.0.0.1"),
@@ -74,7 +77,7 @@ fn other_variables_are_no_misspelt_ones() {
 }
 
 #[test]
-fn missing_credentials_name_partner_authentication_and_the_demo() {
+fn missing_credentials_hint_at_partner_auth_and_demo() {
     let (_, output) = run::<&str>(&["check"], &[]);
     for part in ["FINICITY_PARTNER_ID", "FINICITY_PARTNER_SECRET", "partner authentication", "`finicity-proxy demo`"] {
         assert!(output.lines().next().unwrap().contains(part), "{part} is not in {output}");
@@ -84,7 +87,7 @@ fn missing_credentials_name_partner_authentication_and_the_demo() {
     let variables = [("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", path.as_str())];
     let (_, output) = run(&["check"], &variables);
     assert!(output.contains(&format!("{path}/partner_id")) && output.contains("`finicity-proxy demo`"), "{output}");
-    // One of them was chosen.
+    // Without the hint if one kind of credentials was chosen.
     for variables in [[("FINICITY__AUTH__SCHEME", "oauth2")], [("FINICITY_CLIENT_ID", CLIENT_ID)]] {
         let (code, output) = run(&["check"], &variables);
         assert!(code == Some(78) && !output.contains("PARTNER"), "{output}");
@@ -92,7 +95,7 @@ fn missing_credentials_name_partner_authentication_and_the_demo() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_reported_with_the_parsers_reason_and_no_content() {
+fn invalid_toml_is_reported_with_the_reason_and_no_content() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.yaml");
     let file = path.display().to_string();
@@ -107,14 +110,14 @@ fn a_file_that_is_no_toml_is_reported_with_the_parsers_reason_and_no_content() {
         ("a = \"\nmissing private", "is not valid TOML"),
     ] {
         fs::write(&path, text).unwrap();
-        refused(&[("FINICITY_CONFIG", &file)], &[&file, "no other format is supported", reason]);
+        assert_rejected(&[("FINICITY_CONFIG", &file)], &[&file, "no other format is supported", reason]);
         let (_, output) = run(&["check"], &[("FINICITY_CONFIG", &file)]);
         assert!(!output.contains("private"), "{output}");
     }
 }
 
 #[test]
-fn line_breaks_at_the_end_of_a_value_are_dropped_for_every_type_of_key() {
+fn trailing_line_breaks_are_stripped_from_every_value() {
     for (key, value) in [
         ("LIMITS__CONNECTIONS", "100"),
         ("LIMITS__QUEUE_TIMEOUT", "1s"),
@@ -150,7 +153,7 @@ fn line_breaks_at_the_end_of_a_value_are_dropped_for_every_type_of_key() {
 }
 
 #[test]
-fn a_wrong_value_is_repeated_unless_it_may_be_a_secret() {
+fn an_invalid_value_is_shown_unless_it_may_be_a_secret() {
     for (key, value) in [
         ("LIMITS__CONNECTIONS", "many"),
         ("LIMITS__CONNECTIONS", "0"),
@@ -164,7 +167,7 @@ fn a_wrong_value_is_repeated_unless_it_may_be_a_secret() {
         ("LISTEN__SOCKET_MODE", "0999"),
         ("GUARD__HOSTS", "https://proxy.internal"),
     ] {
-        refused(&[(&format!("FINICITY__{key}"), value)], &[&format!("(found: \"{value}\")")]);
+        assert_rejected(&[(&format!("FINICITY__{key}"), value)], &[&format!("(found: \"{value}\")")]);
     }
     for secret in [CLIENT_SECRET, "hunter2", "private+value/of-this/key+9b=e!", "0123456789abcdef0123456789abcdef"] {
         for key in ["LIMITS__CONNECTIONS", "LOG__FORMAT", "UPSTREAM__URL", "LISTEN__PROXY", "LIMITS__QUEUE_TIMEOUT"] {
@@ -178,21 +181,21 @@ fn a_wrong_value_is_repeated_unless_it_may_be_a_secret() {
 }
 
 #[test]
-fn an_upstream_without_a_scheme_is_told_that_it_has_none() {
+fn an_upstream_url_without_a_scheme_is_reported() {
     for url in ["api.finicity.com", "api.finicity.com:443", "localhost:8443", "//api.finicity.com"] {
-        refused(
+        assert_rejected(
             &[("FINICITY__UPSTREAM__URL", url)],
             &["upstream.url", "the scheme is missing; begin it with https://"],
         );
     }
-    refused(&[("FINICITY__UPSTREAM__EGRESS_PROXY", "proxy.internal:3128")], &["begin it with http://"]);
+    assert_rejected(&[("FINICITY__UPSTREAM__EGRESS_PROXY", "proxy.internal:3128")], &["begin it with http://"]);
 }
 
 #[test]
-fn an_unknown_key_points_to_the_command_that_lists_the_keys() {
+fn an_unknown_key_refers_to_the_config_command() {
     let unknown = ("FINICITY__UPSTREAM__SOMETHING_ELSE", "x");
-    refused(&[unknown], &["upstream.something_else", "unknown key; `finicity-proxy config` lists all keys"]);
-    // Which it does with this variable, too.
+    assert_rejected(&[unknown], &["upstream.something_else", "unknown key; `finicity-proxy config` lists all keys"]);
+    // `config` lists the keys even with this variable.
     let (code, output) = run(&["config"], &[unknown]);
     assert_eq!(code, Some(78), "{output}");
     assert!(output.contains("connect_timeout = \"3s\"") && output.contains("unknown key"), "{output}");

@@ -1,4 +1,4 @@
-//! `demo` and `sandbox` use nothing of the user's: not the environment, not a configuration file.
+//! `demo` and `sandbox` use neither the environment nor a configuration file.
 
 use std::{
     fs, io,
@@ -15,8 +15,7 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// An environment of a real installation in which everything that is opened or connected to shows it: a FIFO blocks its reader, a
-/// listener sees its client.
+/// The environment of a real installation that detects each access: a FIFO blocks its reader, and a listener receives a connection.
 struct Trap {
     dir: TempDir,
     egress: TcpListener,
@@ -86,7 +85,7 @@ impl Trap {
         found
     }
 
-    /// Runs the program with `arguments` in this environment and checks that nothing of it was touched.
+    /// Runs the program with `arguments` in this environment, and checks that nothing in it was accessed.
     #[track_caller]
     fn check(&self, arguments: &[&str], code: i32) -> String {
         let before = self.files();
@@ -102,22 +101,22 @@ impl Trap {
 }
 
 #[test]
-fn demo_touches_nothing_of_the_environment() {
+fn demo_ignores_the_environment() {
     let trap = Trap::new();
     let output = trap.check(&["demo", "--once"], 0);
     assert!(output.contains("The proxy authenticated all three requests"), "{output}");
-    assert!(output.contains("POST /oauth/token"), "the scheme is the demo's own: {output}");
+    assert!(output.contains("POST /oauth/token"), "demo uses its own scheme: {output}");
 }
 
 #[test]
-fn demo_reads_no_configuration_file_of_its_command_line() {
+fn demo_ignores_the_config_argument() {
     let trap = Trap::new();
     let output = trap.check(&["demo", "--once", "--config", "config.toml"], 0);
     assert!(output.contains("--config is ignored"), "{output}");
 }
 
 #[test]
-fn values_that_serve_refuses_do_not_fail_the_demo() {
+fn values_invalid_for_serve_do_not_fail_demo() {
     let mut trap = Trap::new();
     for (name, value) in [
         ("FINICITY__LOG__LEVEL", "loud"),
@@ -135,7 +134,7 @@ fn values_that_serve_refuses_do_not_fail_the_demo() {
 }
 
 #[test]
-fn demo_refuses_keys_that_are_not_its_own() {
+fn demo_rejects_keys_it_does_not_support() {
     let trap = Trap::new();
     let state = format!("auth.state_dir={}", trap.dir.path().join("new").display());
     for setting in [
@@ -164,7 +163,7 @@ fn demo_refuses_keys_that_are_not_its_own() {
 }
 
 #[test]
-fn demo_takes_keys_of_its_own_command_line() {
+fn demo_accepts_supported_keys_from_the_command_line() {
     let trap = Trap::new();
     let settings = ["listen.proxy=127.0.0.1:0", "log.level=info", "limits.headers=40", "policy.deny_billable=false"];
     let arguments: Vec<&str> =
@@ -174,7 +173,7 @@ fn demo_takes_keys_of_its_own_command_line() {
 }
 
 #[test]
-fn sandbox_touches_nothing_of_the_environment() {
+fn sandbox_ignores_the_environment() {
     let trap = Trap::new();
     let mut command = program();
     let ca_file = tempfile::NamedTempFile::new().unwrap();
@@ -189,7 +188,7 @@ fn sandbox_touches_nothing_of_the_environment() {
 }
 
 #[test]
-fn serve_after_a_demo_behaves_as_if_it_had_not_run() {
+fn demo_leaves_no_state_for_serve() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let state = tempfile::tempdir().unwrap();
     let variables = [("FINICITY__AUTH__STATE_DIR", state.path().to_str().unwrap())];

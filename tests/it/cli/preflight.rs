@@ -1,4 +1,5 @@
-//! What keeps `serve` from starting on this machine: `check` finds it, too, with the same message and exit code, and changes nothing.
+//! Conditions on this machine that prevent `serve` from starting. `check` reports them with the same message and exit code, and changes
+//! nothing.
 
 use std::{
     collections::BTreeMap,
@@ -17,14 +18,14 @@ use crate::support::{
 const SECRETS: [(&str, &str); 3] =
     [("FINICITY_CLIENT_ID", CLIENT_ID), ("FINICITY_CLIENT_SECRET", CLIENT_SECRET), ("FINICITY_APP_KEY", APP_KEY)];
 
-/// Free ports, unless a test sets others: the default ones may be another test's.
+/// Free ports unless a test sets others, because other tests can use the default ones.
 const PORTS: [(&str, &str); 3] = [
     ("FINICITY__LISTEN__PROXY", "127.0.0.1:0"),
     ("FINICITY__LISTEN__OPS", "127.0.0.1:0"),
     ("FINICITY__LISTEN__ADMIN", "127.0.0.1:0"),
 ];
 
-/// Runs `command` in the directory `dir` with `variables`; returns its exit code and all that it printed.
+/// Runs `command` in the directory `dir` with `variables`. Returns its exit code and its output.
 fn run(command: &str, dir: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut program = program();
     program.arg(command).current_dir(dir).envs(SECRETS).envs(PORTS).envs(variables.iter().copied());
@@ -32,7 +33,7 @@ fn run(command: &str, dir: &Path, variables: &[(&str, &str)]) -> (Option<i32>, S
     (process.wait().code(), process.output())
 }
 
-/// Every path below `dir` with its inode and time of change.
+/// Every path below `dir` with its inode and modification time.
 fn contents(dir: &Path) -> BTreeMap<String, (u64, i64, i64)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -46,9 +47,9 @@ fn contents(dir: &Path) -> BTreeMap<String, (u64, i64, i64)> {
     found
 }
 
-/// Both commands refuse `variables` with one line that holds `parts`, and with 78.
+/// Checks that both commands reject `variables` with one line that contains `parts`, exit with 78, and change nothing.
 #[track_caller]
-fn refused(dir: &Path, variables: &[(&str, &str)], parts: &[&str]) {
+fn assert_rejected(dir: &Path, variables: &[(&str, &str)], parts: &[&str]) {
     let before = contents(dir);
     let outputs = ["check", "serve"].map(|command| {
         let (code, output) = run(command, dir, variables);
@@ -63,9 +64,9 @@ fn refused(dir: &Path, variables: &[(&str, &str)], parts: &[&str]) {
     assert_eq!(outputs[0], outputs[1]);
 }
 
-/// `check` accepts `variables`, prints `parts`, and changes nothing.
+/// Checks that `check` accepts `variables`, prints `parts`, and changes nothing.
 #[track_caller]
-fn accepted(dir: &Path, variables: &[(&str, &str)], parts: &[&str]) {
+fn assert_accepted(dir: &Path, variables: &[(&str, &str)], parts: &[&str]) {
     let before = contents(dir);
     let (code, output) = run("check", dir, variables);
     assert_eq!(code, Some(0), "{variables:?}: {output}");
@@ -76,7 +77,7 @@ fn accepted(dir: &Path, variables: &[(&str, &str)], parts: &[&str]) {
 }
 
 #[test]
-fn an_unusable_state_directory_is_refused_by_both() {
+fn check_and_serve_reject_an_unusable_state_dir() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     fs::write(root.join("file"), "x").unwrap();
@@ -105,23 +106,35 @@ fn an_unusable_state_directory_is_refused_by_both() {
     ] {
         let path = root.join(name).display().to_string();
         for state_dir in [path.as_str(), name] {
-            refused(root, &[("FINICITY__AUTH__STATE_DIR", state_dir)], &[&["auth.state_dir: "], parts].concat());
+            assert_rejected(
+                root,
+                &[("FINICITY__AUTH__STATE_DIR", state_dir)],
+                &[&["auth.state_dir: "], parts].concat(),
+            );
         }
     }
     let path = root.join("temporary").display().to_string();
-    refused(root, &[("FINICITY__AUTH__STATE_DIR", &path)], &["temporary/lockout.json", "make its directory writable"]);
+    assert_rejected(
+        root,
+        &[("FINICITY__AUTH__STATE_DIR", &path)],
+        &["temporary/lockout.json", "make its directory writable"],
+    );
 }
 
 #[test]
-fn check_creates_no_state_directory_and_says_that_the_start_does() {
+fn check_reports_but_does_not_create_the_state_dir() {
     let dir = tempfile::tempdir().unwrap();
     let root = fs::canonicalize(dir.path()).unwrap();
     let state = root.join("state").display().to_string();
     for state_dir in ["state", &state] {
         let note = format!("auth.state_dir: {state} has no lock-out state yet; startup creates it");
-        accepted(&root, &[("FINICITY__AUTH__STATE_DIR", state_dir)], &[&format!("state      in {state}"), &note]);
+        assert_accepted(
+            &root,
+            &[("FINICITY__AUTH__STATE_DIR", state_dir)],
+            &[&format!("state      in {state}"), &note],
+        );
     }
-    accepted(&root, &[], &["state      in memory only"]);
+    assert_accepted(&root, &[], &["state      in memory only"]);
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     drop(Proxy::start_with(&upstream, &[("FINICITY__AUTH__STATE_DIR", &state)]));
     let (code, output) = run("check", &root, &[("FINICITY__AUTH__STATE_DIR", &state)]);
@@ -129,7 +142,7 @@ fn check_creates_no_state_directory_and_says_that_the_start_does() {
 }
 
 #[test]
-fn two_own_listeners_on_one_address_are_refused_by_both() {
+fn check_and_serve_reject_duplicate_listen_addresses() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("p.sock").display().to_string();
     let unix = format!("unix:{socket}");
@@ -157,12 +170,12 @@ fn two_own_listeners_on_one_address_are_refused_by_both() {
         ),
     ] {
         let origin = format!("finicity-proxy: {key} (set by FINICITY__");
-        refused(dir.path(), variables, &[&[origin.as_str(), "is already used by"], parts].concat());
+        assert_rejected(dir.path(), variables, &[&[origin.as_str(), "is already used by"], parts].concat());
     }
 }
 
 #[test]
-fn an_address_that_cannot_be_listened_on_is_refused_by_both() {
+fn check_and_serve_reject_an_unusable_listen_address() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     fs::write(root.join("file"), "x").unwrap();
@@ -175,20 +188,20 @@ fn an_address_that_cannot_be_listened_on_is_refused_by_both() {
         (&inside, "not a directory"),
         (&long, "choose a shorter one"),
     ] {
-        refused(root, &[("FINICITY__ADMIN__SOCKET", path)], &["admin.socket: cannot listen on", path, part]);
+        assert_rejected(root, &[("FINICITY__ADMIN__SOCKET", path)], &["admin.socket: cannot listen on", path, part]);
         let unix = format!("unix:{path}");
-        refused(root, &[("FINICITY__LISTEN__PROXY", &unix)], &["listen.proxy: cannot listen on", &unix, part]);
+        assert_rejected(root, &[("FINICITY__LISTEN__PROXY", &unix)], &["listen.proxy: cannot listen on", &unix, part]);
     }
-    // Shown from the root, whatever the working directory is.
+    // Shown as an absolute path.
     let shown = fs::canonicalize(root).unwrap().join("missing/p.sock").display().to_string();
-    refused(root, &[("FINICITY__ADMIN__SOCKET", "missing/p.sock")], &[&shown]);
-    // TEST-NET-1 of RFC 5737: no machine has it.
+    assert_rejected(root, &[("FINICITY__ADMIN__SOCKET", "missing/p.sock")], &[&shown]);
+    // An address of TEST-NET-1 (RFC 5737), which no machine has.
     let remote = [("FINICITY__LISTEN__OPS", "192.0.2.1:3465")];
-    refused(root, &remote, &["listen.ops: cannot listen on 192.0.2.1:3465", "does not have that address"]);
+    assert_rejected(root, &remote, &["listen.ops: cannot listen on 192.0.2.1:3465", "does not have that address"]);
 }
 
 #[test]
-fn several_faults_of_the_machine_are_reported_at_once() {
+fn all_preflight_problems_are_reported_together() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "x").unwrap();
     let variables = [
@@ -203,7 +216,7 @@ fn several_faults_of_the_machine_are_reported_at_once() {
 }
 
 #[test]
-fn what_may_be_over_at_the_start_is_a_note_of_check() {
+fn check_notes_problems_that_may_be_temporary() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -213,21 +226,21 @@ fn what_may_be_over_at_the_start_is_a_note_of_check() {
     let stale = root.join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
     let unix = format!("unix:{}", socket.display());
-    accepted(
+    assert_accepted(
         root,
         &[("FINICITY__LISTEN__OPS", &address)],
         &["note       listen.ops: cannot listen on", "another process"],
     );
-    accepted(root, &[("FINICITY__LISTEN__PROXY", &unix)], &["note       listen.proxy: cannot listen on", &unix]);
-    accepted(root, &[("FINICITY__ADMIN__SOCKET", &stale.display().to_string())], &["stale.sock"]);
-    accepted(root, &[], &["note       listen.proxy: 127.0.0.1:0 has port 0", "note       listen.admin"]);
-    // The image's own default is left out where it cannot be made.
+    assert_accepted(root, &[("FINICITY__LISTEN__PROXY", &unix)], &["note       listen.proxy: cannot listen on", &unix]);
+    assert_accepted(root, &[("FINICITY__ADMIN__SOCKET", &stale.display().to_string())], &["stale.sock"]);
+    assert_accepted(root, &[], &["note       listen.proxy: 127.0.0.1:0 has port 0", "note       listen.admin"]);
+    // The default socket of the image is skipped if it cannot be created.
     let image = [("FINICITY_IMAGE__ADMIN__SOCKET", "/missing-directory/admin.sock")];
-    accepted(root, &image, &["note       admin.socket: cannot listen on", "startup skips this socket"]);
+    assert_accepted(root, &image, &["note       admin.socket: cannot listen on", "startup skips this socket"]);
 }
 
 #[test]
-fn check_says_which_credentials_it_found_where() {
+fn check_shows_where_credentials_were_found() {
     let dir = tempfile::tempdir().unwrap();
     let root = fs::canonicalize(dir.path()).unwrap();
     fs::create_dir(root.join("secrets")).unwrap();
@@ -236,13 +249,21 @@ fn check_says_which_credentials_it_found_where() {
     }
     let from_file = format!("found      FINICITY_APP_KEY: [redacted], from {}/secrets/app_key", root.display());
     let variables = [("FINICITY_APP_KEY", ""), ("FINICITY_APP_KEY_FILE", "secrets/app_key")];
-    accepted(&root, &variables, &["found      FINICITY_CLIENT_ID: [redacted]", &from_file]);
-    accepted(&root, &[("FINICITY_ADMIN_TOKEN", "canaryadmintoken")], &["found      FINICITY_ADMIN_TOKEN: [redacted]"]);
+    assert_accepted(&root, &variables, &["found      FINICITY_CLIENT_ID: [redacted]", &from_file]);
+    assert_accepted(
+        &root,
+        &[("FINICITY_ADMIN_TOKEN", "canaryadmintoken")],
+        &["found      FINICITY_ADMIN_TOKEN: [redacted]"],
+    );
 
     let source = format!("from the directory {}/secrets", root.display());
     let variables = [("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", "secrets")];
-    accepted(&root, &variables, &[&source, "found      client_id: [redacted]", "found      app_key: [redacted]"]);
+    assert_accepted(
+        &root,
+        &variables,
+        &[&source, "found      client_id: [redacted]", "found      app_key: [redacted]"],
+    );
     fs::remove_file(root.join("secrets/app_key")).unwrap();
     let missing = format!("{}/secrets/app_key is not set", root.display());
-    refused(&root, &variables, &[&missing]);
+    assert_rejected(&root, &variables, &[&missing]);
 }

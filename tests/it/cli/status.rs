@@ -1,4 +1,4 @@
-//! The commands `status` and `lockout reset`, and the socket that they use first.
+//! The commands `status` and `lockout reset`, and the admin socket that they prefer.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::support::{
     upstream::{ClosedPort, Reply, Upstream},
 };
 
-/// Runs the program with `arguments` and `variables`, and none of the credentials; returns its exit code and all that it printed.
+/// Runs the program with `arguments` and `variables`, without credentials. Returns its exit code and its output.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = program();
     command.args(arguments).envs(variables.iter().copied());
@@ -41,7 +41,7 @@ fn rejecting() -> Upstream {
     Upstream::start_raw(|_| Reply::status(401, "Unauthorized", "{}"))
 }
 
-/// A proxy with an admin socket, the directory of that, and the flag that leads the commands to it.
+/// A proxy with an admin socket, the directory of the socket, and the argument with which commands use it.
 fn with_socket(upstream: &Upstream) -> (Proxy, tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock").display().to_string();
@@ -85,7 +85,7 @@ fn status_over_the_port_needs_no_token() {
     let proxy = Proxy::start(&upstream);
     let at_port = set("listen.admin", proxy.admin);
     check(&["status", &at_port], &[], 0, &["token               fresh"]);
-    // A socket that is not there, as the image's default may be.
+    // A missing socket, as the default of the image can be.
     let nowhere = set("admin.socket", dead.path().join("admin.sock").display());
     check(&["status", &at_port, &nowhere], &[], 0, &["token               fresh"]);
     let actions_off = &["lockout", "reset", &at_port];
@@ -100,7 +100,7 @@ fn status_over_the_port_needs_no_token() {
 }
 
 #[test]
-fn what_cannot_be_reached_or_is_configured_wrongly_has_its_exit_code() {
+fn unreachable_and_misconfigured_have_their_exit_codes() {
     let port = ClosedPort::new();
     let dead = port.url().replace("https://localhost", "127.0.0.1");
     check(&["status", &set("listen.admin", &dead)], &[], 1, &["cannot connect to ", "is the proxy running"]);
@@ -113,7 +113,7 @@ fn what_cannot_be_reached_or_is_configured_wrongly_has_its_exit_code() {
 }
 
 #[test]
-fn a_reset_allows_one_attempt_and_says_so() {
+fn lockout_reset_allows_one_attempt() {
     let upstream = rejecting();
     let (proxy, _dir, at_socket) = with_socket(&upstream);
     for rejections in 1..=2 {
@@ -141,7 +141,7 @@ fn a_reset_allows_one_attempt_and_says_so() {
 }
 
 #[test]
-fn a_reset_with_nothing_to_reset_changes_nothing() {
+fn lockout_reset_without_a_lockout_changes_nothing() {
     let upstream = upstream();
     let (proxy, _dir, at_socket) = with_socket(&upstream);
     proxy.process.wait_for_log("token obtained");
@@ -153,7 +153,7 @@ fn a_reset_with_nothing_to_reset_changes_nothing() {
 }
 
 #[test]
-fn a_reset_on_the_port_needs_the_admin_token() {
+fn lockout_reset_over_the_port_needs_the_admin_token() {
     let upstream = rejecting();
     let proxy = Proxy::launch(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
@@ -167,7 +167,7 @@ fn a_reset_on_the_port_needs_the_admin_token() {
 const IMAGE_SOCKET: &str = "FINICITY_IMAGE__ADMIN__SOCKET";
 
 #[test]
-fn the_images_own_socket_is_left_out_where_it_cannot_be_made() {
+fn an_unusable_default_socket_of_the_image_is_skipped() {
     let (upstream, dir) = (upstream(), tempfile::tempdir().unwrap());
     fs::write(dir.path().join("file"), "").unwrap();
     for path in ["missing/admin.sock", "file/admin.sock", "file"] {
@@ -176,20 +176,20 @@ fn the_images_own_socket_is_left_out_where_it_cannot_be_made() {
         let warning = proxy.process.wait_for_line(|line| line.contains("no admin socket"));
         assert!(warning.contains(r#""level":"WARN""#) && warning.contains(&path), "{warning}");
         assert_eq!(proxy.connect().get("/x").status, 200);
-        // The commands find the port by themselves.
+        // The commands fall back to the port.
         let variables = [(IMAGE_SOCKET, path.as_str())];
         check(&["status", &set("listen.admin", proxy.admin)], &variables, 0, &["token               fresh"]);
     }
 }
 
 #[test]
-fn a_socket_that_an_operator_chose_has_to_work() {
+fn an_unusable_configured_socket_is_an_error() {
     let (upstream, dir) = (upstream(), tempfile::tempdir().unwrap());
     let path = dir.path().join("missing/admin.sock").display().to_string();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("[admin]\nsocket = \"{path}\"\n")).unwrap();
     let file = file.path().display().to_string();
-    // The image's default beside it changes nothing, not even with the same path.
+    // A default of the image makes no difference, even with the same path.
     for image in [None, Some((IMAGE_SOCKET, path.as_str()))] {
         for operator in [("FINICITY__ADMIN__SOCKET", path.as_str()), ("FINICITY_CONFIG", &file)] {
             let variables: Vec<_> = image.into_iter().chain([operator]).collect();
@@ -202,7 +202,7 @@ fn a_socket_that_an_operator_chose_has_to_work() {
 }
 
 #[test]
-fn an_operator_overrides_the_images_defaults_from_every_place() {
+fn every_source_overrides_the_images_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     fs::write(&file, "[admin]\nsocket = \"/of/the/file\"\n").unwrap();
@@ -230,7 +230,7 @@ fn status_shows_a_drain() {
 }
 
 #[test]
-fn an_administrator_acts_by_commands_over_the_socket() {
+fn admin_commands_work_over_the_socket() {
     let upstream = upstream();
     let (proxy, _dir, at_socket) = with_socket(&upstream);
     proxy.process.wait_for_log("token obtained");
@@ -253,7 +253,7 @@ fn an_administrator_acts_by_commands_over_the_socket() {
 }
 
 #[test]
-fn mistyped_actions_say_what_is_expected() {
+fn mistyped_admin_commands_show_what_is_expected() {
     let missing = set("admin.socket", "/nowhere/admin.sock");
     check(&["log-level", "loud", &missing], &[], 2, &["must be error, warn, info, debug or trace"]);
     check(&["log-level", "--for", "10m", &missing], &[], 2, &["<LEVEL>"]);

@@ -1,5 +1,5 @@
-//! Files and paths that are mixed up: a private key, a credential or a state file where another file belongs. What is wrong is
-//! said by name, kind and line; nothing of a file's content is shown, in any form.
+//! Mixed up files and paths: a private key, a credential or a state file in place of another file. Errors show the name, the kind and
+//! the line, but no content of the file in any encoding.
 
 use std::{fs, path::Path};
 
@@ -13,13 +13,13 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// How many bytes of a file in a row are no accident.
+/// The minimum number of consecutive bytes of a file that cannot occur by chance.
 const PART: usize = 12;
 
-/// Panics when `output` shows a part of `content`: as text, as hexadecimal or decimal bytes, or in base64.
+/// Panics if `output` contains a part of `content`: as text, as hexadecimal or decimal bytes, or in base64.
 #[track_caller]
 fn scan(output: &str, content: &[u8]) {
-    // Words that a message has of its own.
+    // Words of the error message itself.
     let output = output.replace("BEGIN CERTIFICATE", "");
     let listed = |part: &[u8], between: &str| part.iter().map(u8::to_string).collect::<Vec<_>>().join(between);
     let hex = |part: &[u8]| format!("{:x}", base16ct::HexDisplay(part));
@@ -31,7 +31,7 @@ fn scan(output: &str, content: &[u8]) {
             assert!(!lower.contains(&form), "{text:?} is as {form:?} in {output}");
         }
     }
-    // Without its last group, which depends on what follows.
+    // Without the last group, which depends on the following bytes.
     let encoded = BASE64_STANDARD.encode(&content[..content.len() / 3 * 3]);
     for part in encoded.as_bytes().windows(2 * PART) {
         let part = std::str::from_utf8(part).unwrap();
@@ -39,7 +39,7 @@ fn scan(output: &str, content: &[u8]) {
     }
 }
 
-/// A private key in every shape that an editor, a template or a copy gives it.
+/// A private key in every form that editors, templates and copying produce.
 fn keys() -> Vec<Vec<u8>> {
     let key = KeyPair::generate().unwrap();
     let pem = key.serialize_pem();
@@ -72,9 +72,10 @@ fn keys() -> Vec<Vec<u8>> {
 const SECRETS: [(&str, &str); 3] =
     [("FINICITY_CLIENT_ID", CLIENT_ID), ("FINICITY_CLIENT_SECRET", CLIENT_SECRET), ("FINICITY_APP_KEY", APP_KEY)];
 
-/// Runs `command` with `variables` over the credentials, which must refuse them with one line that holds `name`.
+/// Runs `command` with `variables`, which override the credentials. Checks that it fails with an error that contains `name`, and returns
+/// the output.
 #[track_caller]
-fn refused(command: &str, variables: &[(&str, &str)], name: &str) -> String {
+fn assert_rejected(command: &str, variables: &[(&str, &str)], name: &str) -> String {
     let mut program = program();
     program.arg(command).envs(SECRETS).envs(variables.iter().copied());
     for (variable, _) in variables {
@@ -91,13 +92,14 @@ fn path_of(path: &Path) -> String {
 }
 
 #[test]
-fn a_private_key_in_place_of_authorities_is_not_shown() {
+fn a_private_key_used_as_the_ca_file_is_not_shown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key.pem");
     for content in keys() {
         fs::write(&path, &content).unwrap();
         for command in ["serve", "check"] {
-            let output = refused(command, &[("FINICITY__UPSTREAM__CA_FILE", &path_of(&path))], "upstream.ca_file");
+            let output =
+                assert_rejected(command, &[("FINICITY__UPSTREAM__CA_FILE", &path_of(&path))], "upstream.ca_file");
             assert!(output.lines().count() == 1 && output.contains(&path_of(&path)), "{output}");
             scan(&output, &content);
         }
@@ -105,7 +107,7 @@ fn a_private_key_in_place_of_authorities_is_not_shown() {
 }
 
 #[test]
-fn a_private_key_that_replaces_authorities_is_not_logged() {
+fn a_private_key_that_replaces_the_ca_file_is_not_logged() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ca.pem");
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
@@ -131,14 +133,14 @@ fn a_private_key_that_replaces_authorities_is_not_logged() {
 }
 
 #[test]
-fn a_private_key_in_place_of_any_other_file_is_not_shown() {
+fn a_private_key_used_as_any_other_file_is_not_shown() {
     let dir = tempfile::tempdir().unwrap();
     let (path, state) = (dir.path().join("key.pem"), dir.path().join("state"));
     fs::create_dir(&state).unwrap();
     for content in keys() {
         fs::write(&path, &content).unwrap();
         let file = path_of(&path);
-        let output = refused("check", &[("FINICITY_CONFIG", &file)], &file);
+        let output = assert_rejected("check", &[("FINICITY_CONFIG", &file)], &file);
         scan(&output, &content);
         for name in ["FINICITY_CLIENT_ID_FILE", "FINICITY_APP_KEY_FILE", "FINICITY_ADMIN_TOKEN_FILE"] {
             let mut program = program();
@@ -179,7 +181,7 @@ fn a_credential_in_a_damaged_state_file_is_not_shown() {
 }
 
 #[test]
-fn a_secret_in_place_of_a_path_is_not_shown() {
+fn a_secret_used_as_a_path_is_not_shown() {
     let key = KeyPair::generate().unwrap().serialize_pem();
     for secret in [key.as_str(), &key.replace('\n', ""), "private+value/of-this/key+9b=", "/private+value-of-this-key="]
     {
@@ -188,16 +190,16 @@ fn a_secret_in_place_of_a_path_is_not_shown() {
         {
             let shown = if name.ends_with("CA_FILE") { "upstream.ca_file" } else { name };
             for command in ["serve", "check"] {
-                scan(&refused(command, &[(name, secret)], shown), secret.as_bytes());
+                scan(&assert_rejected(command, &[(name, secret)], shown), secret.as_bytes());
             }
         }
         let variables = [("FINICITY__CREDENTIALS__SOURCE", "dir"), ("FINICITY__CREDENTIALS__DIR", secret)];
-        scan(&refused("check", &variables, "credentials.dir"), secret.as_bytes());
+        scan(&assert_rejected("check", &variables, "credentials.dir"), secret.as_bytes());
     }
 }
 
 #[test]
-fn a_secret_in_place_of_a_key_or_of_any_value_is_not_shown() {
+fn a_secret_used_as_a_key_or_value_is_not_shown() {
     let secret = "private+value/of-this/key+9b=e!";
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.toml");
@@ -215,7 +217,7 @@ fn a_secret_in_place_of_a_key_or_of_any_value_is_not_shown() {
     ];
     for file in files {
         fs::write(&path, &file).unwrap();
-        scan(&refused("check", &[("FINICITY_CONFIG", &path_of(&path))], &path_of(&path)), secret.as_bytes());
+        scan(&assert_rejected("check", &[("FINICITY_CONFIG", &path_of(&path))], &path_of(&path)), secret.as_bytes());
     }
     let arguments: [&[&str]; 6] = [
         &["check", "--set", secret],

@@ -1,4 +1,4 @@
-//! The partner's identifier in the bodies of Connect calls.
+//! The `partnerId` in the bodies of Connect requests.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::support::{
 
 const GENERATE: &str = "/connect/v2/generate";
 
-/// A link, which grants access to whoever has it: no output may hold it.
+/// A Connect link. Possession of it grants access, so it must not appear in any output.
 fn link() -> String {
     format!("https://connect2.finicity.com?customerId=1&signature={LINK_SIGNATURE}&ttl=1648057961908")
 }
@@ -28,7 +28,7 @@ fn start(upstream: &Upstream, variables: &[(&str, &str)]) -> Proxy {
     Proxy::run_with_token(partner_command(upstream, variables))
 }
 
-/// `body` with the identifier as its first member.
+/// `body` with `partnerId` as its first member.
 fn filled(body: &str) -> String {
     let (before, after) = body.split_once('{').unwrap();
     let comma = if after.trim_start().starts_with('}') { "" } else { "," };
@@ -52,7 +52,7 @@ fn check(request: &ReceivedRequest, body: &[u8], is_chunked: bool) {
 }
 
 #[test]
-fn a_connect_body_gets_the_partner_id_and_every_other_byte_stays() {
+fn partner_id_is_added_and_no_other_byte_changes() {
     let upstream = vendor();
     let proxy = start(&upstream, &[]);
     let mut client = proxy.connect();
@@ -107,7 +107,7 @@ fn a_connect_body_gets_the_partner_id_and_every_other_byte_stays() {
 }
 
 #[test]
-fn every_connect_call_that_makes_a_link_is_filled_and_nothing_else() {
+fn only_requests_that_create_a_link_get_the_partner_id() {
     let upstream = vendor();
     let proxy = start(&upstream, &[]);
     let mut client = proxy.connect();
@@ -132,13 +132,13 @@ fn every_connect_call_that_makes_a_link_is_filled_and_nothing_else() {
 }
 
 #[test]
-fn a_call_that_is_sent_again_has_the_edited_body() {
+fn a_resent_request_has_the_edited_body() {
     let refused = AtomicUsize::new(0);
     let upstream = Upstream::start_partner(move |_| match refused.fetch_add(1, SeqCst) {
         0 => Reply::status(401, "Unauthorized", r#"{"code":"10023","message":"Expired"}"#),
         _ => Reply::json("{}"),
     });
-    // Also where nothing else is buffered.
+    // Also if the replay buffer is disabled.
     let proxy = start(&upstream, &[("FINICITY__UPSTREAM__REPLAY_BUFFER", "0")]);
     let response = proxy.connect().call("POST", GENERATE, &["Content-Length: 20"], br#"{"customerId":"555"}"#);
     assert_eq!(response.status, 200);
@@ -168,7 +168,7 @@ fn oauth2_credentials_need_a_configured_partner_id() {
 }
 
 #[test]
-fn the_partner_id_follows_a_rotation() {
+fn partner_id_follows_credential_rotation() {
     let dir = tempfile::tempdir().unwrap();
     let id_file = dir.path().join("id");
     fs::write(&id_file, CLIENT_ID).unwrap();

@@ -1,4 +1,4 @@
-//! The limit of calls that the vendor may bill on one day.
+//! `policy.billable_per_day`: the budget of requests per day that the vendor can bill.
 
 use std::{fs, path::Path};
 
@@ -25,7 +25,7 @@ fn start(upstream: &Upstream, per_day: &str, variables: &[(&str, &str)]) -> Prox
 }
 
 #[test]
-fn calls_beyond_the_budget_are_answered_here_and_only_2xx_count() {
+fn requests_over_the_budget_get_403_and_only_2xx_count() {
     let upstream = vendor();
     let proxy = start(&upstream, "3", &[]);
     let mut client = proxy.connect();
@@ -36,7 +36,7 @@ fn calls_beyond_the_budget_are_answered_here_and_only_2xx_count() {
         assert_eq!(client.get(FREE).status, 200);
     }
     proxy.wait_for_metric("billable_budget_left", 3);
-    // What the catalogue does not have may be billed.
+    // Requests that are not in the catalogue count as billable.
     for target in [BILLABLE, "/unknown", BILLABLE] {
         assert_eq!(client.get(target).status, 200);
     }
@@ -47,14 +47,14 @@ fn calls_beyond_the_budget_are_answered_here_and_only_2xx_count() {
         let seconds: u64 = response.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=86_400).contains(&seconds), "{seconds}");
     }
-    assert_eq!(client.get(FREE).status, 200, "what is free goes on");
+    assert_eq!(client.get(FREE).status, 200, "free requests are still forwarded");
     proxy.wait_for_metric(r#"policy_denials_total{reason="billing_budget_spent"}"#, 3);
     proxy.wait_for_metric(r#"errors_total{code="billing_budget_spent"}"#, 3);
     proxy.process.wait_for_line(|line| line.contains(r#""policy.denial":"billing_budget_spent""#));
 }
 
 #[test]
-fn calls_under_way_hold_their_part_of_the_budget() {
+fn requests_in_flight_reserve_budget() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start(3600, move |_| Reply::json("{}").held(&held));
@@ -69,7 +69,7 @@ fn calls_under_way_hold_their_part_of_the_budget() {
 }
 
 #[test]
-fn what_is_only_reported_goes_on_and_counts() {
+fn report_mode_forwards_and_counts_billable_requests() {
     let upstream = vendor();
     let proxy = start(&upstream, "1", &[("FINICITY__POLICY__MODE", "report")]);
     let mut client = proxy.connect();
@@ -80,7 +80,7 @@ fn what_is_only_reported_goes_on_and_counts() {
     proxy.wait_for_metric("billable_budget_left", 0);
 }
 
-/// The content of the file once it holds `calls`.
+/// Waits until the file contains `calls`, and returns its content.
 fn wait_for_calls(dir: &Path, calls: u64) -> String {
     let deadline = std::time::Instant::now() + crate::support::TIMEOUT;
     loop {
@@ -94,13 +94,13 @@ fn wait_for_calls(dir: &Path, calls: u64) -> String {
 }
 
 #[test]
-fn the_count_outlives_the_process_and_is_shared_by_those_of_one_directory() {
+fn the_count_is_persisted_and_shared_through_the_state_dir() {
     let dir = tempfile::tempdir().unwrap();
     let upstream = vendor();
     let state_dir = [("FINICITY__AUTH__STATE_DIR", dir.path().to_str().unwrap())];
     let mut proxy = start(&upstream, "4", &state_dir);
     assert_eq!(proxy.connect().get(BILLABLE).status, 200);
-    // Written while it runs, so that a crash loses a second's calls at most.
+    // Written while the proxy runs, so that a crash loses at most one second of requests.
     wait_for_calls(dir.path(), 1);
     proxy.process.signal(Signal::KILL);
     proxy.process.wait();
@@ -122,7 +122,7 @@ fn the_count_outlives_the_process_and_is_shared_by_those_of_one_directory() {
 }
 
 #[test]
-fn named_operations_are_exempt_from_the_ban_on_what_may_be_billed() {
+fn billable_allowed_exempts_operations_from_deny_billable() {
     let upstream = vendor();
     let variables = [
         ("FINICITY__POLICY__DENY_BILLABLE", "true"),
@@ -137,7 +137,7 @@ fn named_operations_are_exempt_from_the_ban_on_what_may_be_billed() {
 }
 
 #[test]
-fn check_shows_the_budget_and_refuses_a_wrong_one() {
+fn check_shows_the_budget_and_rejects_an_invalid_one() {
     for (per_day, expected, code) in [
         ("500", "billing    at most 500 billable calls", 0),
         ("0", "policy     allows every request", 0),
@@ -147,7 +147,7 @@ fn check_shows_the_budget_and_refuses_a_wrong_one() {
         let mut command = program();
         command.arg("check").env("FINICITY__POLICY__BILLABLE_PER_DAY", per_day);
         for name in ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"] {
-            command.env(name, "a-value-of-nobody-1");
+            command.env(name, "a-value-of-a-test-1");
         }
         let mut process = Process::start(command);
         assert_eq!(process.wait().code(), Some(code), "{per_day}");

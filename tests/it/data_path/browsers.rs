@@ -1,4 +1,4 @@
-//! Requests of browsers never reach the upstream, whatever made the browser send them. Programs that send a field of theirs do.
+//! Browser requests never reach the upstream, whatever triggers them. Requests of other programs that send one of the same headers do.
 
 use crate::support::{
     client::Client,
@@ -6,9 +6,9 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// What browsers send besides `Host`.
+/// Headers that browsers send in addition to `Host`.
 const BROWSERS: [&[&str]; 12] = [
-    // The address bar, a bookmark, a link from another program; then a link, a form and a frame of a page.
+    // The address bar, a bookmark or a link in another program; then a link, a form and a frame of a page.
     &["Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", "Sec-Fetch-User: ?1", "Sec-Fetch-Dest: document"],
     &["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"],
     &["Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: navigate"],
@@ -21,12 +21,12 @@ const BROWSERS: [&[&str]; 12] = [
     &["Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors"],
     &["Sec-Fetch-Mode: websocket"],
     &["Origin: http://localhost:3464"],
-    // One field too many hides nothing.
+    // A repeated field hides nothing.
     &["Sec-Fetch-Mode: cors", "Sec-Fetch-Mode: navigate"],
 ];
 
 #[test]
-fn what_a_browser_sends_never_reaches_the_upstream() {
+fn browser_requests_never_reach_the_upstream() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let dir = tempfile::tempdir().unwrap();
     let listen = format!("127.0.0.1:0,unix:{}", dir.path().join("proxy.sock").display());
@@ -35,12 +35,12 @@ fn what_a_browser_sends_never_reaches_the_upstream() {
         proxy.connect().call("GET", "/x", fields, b"").assert_problem(403, "origin_denied");
         proxy.connect_socket().call("GET", "/x", fields, b"").assert_problem(403, "origin_denied");
     }
-    // Neither do those that the proxy answers by itself.
+    // The same for requests that get a local reply.
     let browser = ["Sec-Fetch-Mode: no-cors", "Content-Length: 0"];
     proxy.connect().call("POST", "/oauth/token", &browser, b"").assert_problem(403, "origin_denied");
     assert_eq!(upstream.requests().len(), 0);
 
-    // Node's fetch sends this one from servers.
+    // Node's fetch sends this on servers.
     for fields in [&["Sec-Fetch-Mode: cors"][..], &["sec-fetch-mode: cors", "accept-language: *", "user-agent: node"]] {
         assert_eq!(proxy.connect().call("GET", "/x", fields, b"").status, 200);
     }
@@ -48,7 +48,7 @@ fn what_a_browser_sends_never_reaches_the_upstream() {
 }
 
 #[test]
-fn a_browser_may_open_the_admin_listener_and_a_web_page_may_not() {
+fn admin_accepts_browser_navigation_but_no_cross_site_request() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
     let status = |fields: &[&str]| Client::connect(proxy.admin).call("GET", "/api/status", fields, b"").status;

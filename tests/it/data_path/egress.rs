@@ -1,4 +1,4 @@
-//! The way out through an egress proxy.
+//! Connections to the upstream through an egress proxy.
 
 use crate::support::{
     EGRESS_PASSWORD, EGRESS_USERNAME,
@@ -22,7 +22,7 @@ fn authorization(head: &str) -> Option<&str> {
 }
 
 #[test]
-fn requests_and_token_calls_go_through_the_proxy_and_nothing_goes_past_it() {
+fn all_upstream_connections_use_the_egress_proxy() {
     let (upstream, egress) = (ok(), EgressProxy::start());
     let url = egress.url();
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
@@ -34,7 +34,7 @@ fn requests_and_token_calls_go_through_the_proxy_and_nothing_goes_past_it() {
     assert_eq!(
         (heads.len(), upstream.connections()),
         (2, 2),
-        "one for the token call, one for the requests: {heads:?}"
+        "one for the token request, one for the API requests: {heads:?}"
     );
     for head in heads {
         assert!(head.starts_with(&format!("CONNECT {} HTTP/1.1\r\n", upstream.authority())), "{head}");
@@ -43,7 +43,7 @@ fn requests_and_token_calls_go_through_the_proxy_and_nothing_goes_past_it() {
 }
 
 #[test]
-fn its_credentials_are_for_it_alone() {
+fn egress_credentials_go_only_to_the_egress_proxy() {
     let (upstream, egress) = (ok(), EgressProxy::start());
     let url = egress.url();
     let variables = [&CREDENTIALS[..], &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]].concat();
@@ -61,7 +61,7 @@ fn its_credentials_are_for_it_alone() {
 }
 
 #[test]
-fn a_proxy_that_refuses_makes_the_upstream_unreachable_and_the_log_says_why() {
+fn an_egress_proxy_error_is_a_502_and_is_logged() {
     for status in [407, 403] {
         let (upstream, egress) = (ok(), EgressProxy::start());
         let url = egress.url();
@@ -73,12 +73,12 @@ fn a_proxy_that_refuses_makes_the_upstream_unreachable_and_the_log_says_why() {
         assert!(cause.contains(&format!("the egress proxy returned {status} ")), "{cause}");
         assert_eq!(upstream.requests().len(), 0);
         egress.respond_with(200);
-        assert_eq!(proxy.connect().get("/x").status, 200, "it heals without a restart");
+        assert_eq!(proxy.connect().get("/x").status, 200, "it recovers without a restart");
     }
 }
 
 #[test]
-fn a_token_call_that_the_proxy_refuses_is_tried_again() {
+fn a_token_request_denied_by_the_egress_proxy_is_retried() {
     let (upstream, egress) = (ok(), EgressProxy::start());
     egress.respond_with(407);
     let url = egress.url();
@@ -90,7 +90,7 @@ fn a_token_call_that_the_proxy_refuses_is_tried_again() {
 }
 
 #[test]
-fn the_certificate_is_verified_through_the_proxy_as_without_it() {
+fn certificates_are_verified_through_the_egress_proxy() {
     let (upstream, egress) = (ok(), EgressProxy::start());
     let url = egress.url();
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__EGRESS_PROXY", &url)]);
@@ -100,7 +100,7 @@ fn the_certificate_is_verified_through_the_proxy_as_without_it() {
 }
 
 #[test]
-fn the_environments_proxy_variables_are_not_read() {
+fn proxy_environment_variables_are_ignored() {
     let (upstream, dead) = (ok(), ClosedPort::new());
     let url = dead.url().replace("https", "http");
     let variables = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
@@ -109,7 +109,7 @@ fn the_environments_proxy_variables_are_not_read() {
     assert_eq!(proxy.process.logs("token refresh failed").len(), 0);
     drop(proxy);
 
-    // Nor do they keep anything from the proxy that is configured.
+    // They do not bypass the configured egress proxy.
     let egress = EgressProxy::start();
     let url = egress.url();
     let variables = [("FINICITY__UPSTREAM__EGRESS_PROXY", url.as_str()), ("NO_PROXY", "*"), ("no_proxy", "localhost")];
@@ -119,10 +119,10 @@ fn the_environments_proxy_variables_are_not_read() {
 }
 
 #[test]
-fn credentials_that_cannot_be_meant_are_told_at_the_start() {
+fn invalid_egress_credentials_fail_startup() {
     let upstream = ok();
     let url = ("FINICITY__UPSTREAM__EGRESS_PROXY", "http://proxy.internal:3128");
-    for (variables, told) in [
+    for (variables, expected) in [
         (
             vec![("FINICITY__UPSTREAM__EGRESS_PROXY", "http://canary:canary@proxy.internal")],
             "FINICITY_EGRESS_PROXY_USERNAME and",
@@ -135,6 +135,6 @@ fn credentials_that_cannot_be_meant_are_told_at_the_start() {
         let mut process = Process::start(serve_command(&upstream, &variables));
         assert_eq!(process.wait().code(), Some(78));
         let output = process.output();
-        assert!(output.contains(told) && !output.contains("canary"), "{output}");
+        assert!(output.contains(expected) && !output.contains("canary"), "{output}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the upstream may have executed a request that the proxy answered by itself.
+//! `X-Finicity-Proxy-Executed`: whether the upstream can have executed a request that gets an error of the proxy.
 
 use std::{
     net::TcpListener,
@@ -15,16 +15,16 @@ use crate::support::{
     upstream::{Gate, Reply, Upstream, token, token_response},
 };
 
-/// An operation that reads and costs nothing: it is sent once more when a connection that served before closes.
+/// An operation that only reads and is free: it is retried once if a reused connection closes.
 const FREE: &str = "/aggregation/v1/customers";
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
 
-/// The start of a request whose body is longer than what is sent of it.
+/// The start of a request with an incomplete body.
 const BODY_BEGUN: &str = "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
 
 #[test]
-fn a_request_that_is_refused_was_not_executed() {
+fn a_request_rejected_by_the_proxy_was_not_executed() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__BODY_BYTES", "10")]);
     for (request, status, code) in [
@@ -60,7 +60,7 @@ fn a_request_without_a_connection_was_not_executed() {
     let closed = upstream.into_closed_port();
     proxy.connect().get("/x").assert_executed(502, "upstream_unreachable", "no");
     drop(closed);
-    // The kernel accepts, and no one responds to the TLS handshake.
+    // The kernel accepts the connection, and there is no response to the TLS handshake.
     let _silent = TcpListener::bind(("127.0.0.1", port)).unwrap();
     proxy.connect().get("/x").assert_executed(504, "upstream_timeout", "no");
     let mut client = proxy.connect();
@@ -98,7 +98,7 @@ fn a_request_that_was_sent_may_have_been_executed() {
 }
 
 #[test]
-fn a_drain_says_it_of_the_request_in_flight_and_of_the_one_in_the_queue() {
+fn a_drain_reports_a_sent_request_unknown_and_a_queued_one_no() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start(3600, move |_| Reply::Held(held.clone(), OK.to_vec()));
@@ -124,9 +124,9 @@ fn a_drain_says_it_of_the_request_in_flight_and_of_the_one_in_the_queue() {
     assert_eq!(upstream.requests().len(), 1);
 }
 
-/// Sends a free read on a connection that served before and closes on it; then no other connection can be made.
+/// A free read is sent on a reused connection, which closes. Then no other connection can be opened.
 #[test]
-fn a_lost_request_stays_in_doubt_when_its_retry_is_not_sent() {
+fn a_lost_request_stays_unknown_if_its_retry_is_not_sent() {
     let lost = Gate::new();
     let held = lost.clone();
     let upstream = Upstream::start(3600, move |request| match request.index {
@@ -139,7 +139,7 @@ fn a_lost_request_stays_in_doubt_when_its_retry_is_not_sent() {
     let target = format!("{FREE}?n=2");
     client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     upstream.wait_for(&target);
-    // Its connections close, and no new one is accepted.
+    // Closes its connections; new ones are refused.
     let _closed = upstream.into_closed_port();
     client.read_response(false).unwrap().assert_executed(502, "upstream_unreachable", "unknown");
     let access = proxy.process.wait_for_line(|line| line.contains(r#""retried":true"#));
@@ -147,7 +147,7 @@ fn a_lost_request_stays_in_doubt_when_its_retry_is_not_sent() {
 }
 
 #[test]
-fn a_request_that_was_lost_after_its_token_was_refused_is_in_doubt() {
+fn a_request_lost_after_a_refused_token_is_unknown() {
     let refused = Arc::new(AtomicBool::new(false));
     let is_refused = Arc::clone(&refused);
     let upstream = Upstream::start(3600, move |request| {
@@ -165,7 +165,7 @@ fn a_request_that_was_lost_after_its_token_was_refused_is_in_doubt() {
 }
 
 #[test]
-fn a_request_whose_token_was_refused_and_that_was_not_sent_again_was_not_executed() {
+fn a_request_not_resent_after_a_refused_token_was_not_executed() {
     let gate = Gate::new();
     let (held, token_requests) = (gate.clone(), AtomicU64::new(0));
     let upstream = Upstream::start_raw(move |request| {
@@ -182,7 +182,7 @@ fn a_request_whose_token_was_refused_and_that_was_not_sent_again_was_not_execute
     let mut client = proxy.connect();
     client.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     upstream.wait_for_requests(2, |request| request.target() == "/oauth/token");
-    // The connection of the refused request is closed: the next one meets another certificate.
+    // The connection of the 401 is closed; the next one gets an untrusted certificate.
     upstream.use_untrusted_certificate();
     gate.open();
     client.read_response(false).unwrap().assert_executed(502, "upstream_tls", "no");
@@ -190,14 +190,14 @@ fn a_request_whose_token_was_refused_and_that_was_not_sent_again_was_not_execute
 }
 
 #[test]
-fn an_upstream_cannot_say_it_in_the_proxys_name() {
+fn proxy_headers_sent_by_the_upstream_are_removed() {
     let upstream = Upstream::start(3600, |_| {
         let fields = "x-finicity-proxy-error: overloaded\r\nX_Finicity_Proxy_Executed: no\r\n\
                       x-finicity-proxy-executed: no\r\nx-finicity-proxy: kept\r\n";
         Reply::Bytes(format!("HTTP/1.1 502 Bad Gateway\r\n{fields}content-length: 0\r\n\r\n").into_bytes())
     });
     let proxy = Proxy::start(&upstream);
-    let answer = proxy.connect().get("/x");
-    let names: Vec<&str> = answer.headers.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["x-finicity-proxy", "x-request-id", "content-length", "date"], "{answer:?}");
+    let response = proxy.connect().get("/x");
+    let names: Vec<&str> = response.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["x-finicity-proxy", "x-request-id", "content-length", "date"], "{response:?}");
 }

@@ -1,4 +1,4 @@
-//! What arrives at the upstream, and what comes back: byte for byte.
+//! Requests and responses are forwarded byte for byte.
 
 use std::{io::Write as _, net::SocketAddr, thread};
 
@@ -16,16 +16,16 @@ fn customers(_: &ReceivedRequest) -> Reply {
 }
 
 #[test]
-fn the_two_steps_of_the_specification_are_reproduced() {
+fn token_request_and_api_request_match_the_vendor_docs() {
     let upstream = Upstream::start(3600, customers);
     let proxy = Proxy::start(&upstream);
-    let answer = proxy.connect().call(
+    let response = proxy.connect().call(
         "GET",
         "/aggregation/v2/customers",
         &["Accept: application/json", "Content-Type: application/json"],
         b"",
     );
-    assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"customers":[]}"#));
+    assert_eq!((response.status, response.text().as_str()), (200, r#"{"customers":[]}"#));
 
     let received = upstream.received();
     let [token_call, request] = received.as_slice() else { panic!("{received:?}") };
@@ -50,7 +50,7 @@ fn the_two_steps_of_the_specification_are_reproduced() {
 }
 
 #[test]
-fn both_loopback_addresses_answer() {
+fn both_loopback_addresses_serve_requests() {
     let upstream = Upstream::start(3600, customers);
     let proxy = Proxy::start(&upstream);
     assert!(proxy.proxy.iter().any(SocketAddr::is_ipv4) && proxy.proxy.iter().any(SocketAddr::is_ipv6));
@@ -80,7 +80,7 @@ fn path_and_query_arrive_byte_for_byte() {
 }
 
 #[test]
-fn a_post_without_a_body_keeps_its_length_of_zero() {
+fn a_post_without_a_body_has_content_length_0() {
     let upstream = Upstream::start(3600, customers);
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -119,7 +119,7 @@ fn a_get_keeps_its_chunked_body() {
 }
 
 #[test]
-fn i11_large_bodies_stream_both_ways_without_the_process_growing_by_them() {
+fn i11_large_bodies_stream_with_bounded_memory() {
     let upstream = Upstream::start(3600, |request| match request.target() {
         "/down/3" => Reply::Stream(3 * MIB),
         "/down/96" => Reply::Stream(96 * MIB),
@@ -139,20 +139,20 @@ fn i11_large_bodies_stream_both_ways_without_the_process_growing_by_them() {
         let received = upstream.wait_for(&format!("/up/{mib}"));
         assert_eq!((received.body_len, received.body_hash), (mib * MIB, sent));
 
-        let answer = client.get(&format!("/down/{mib}"));
-        assert_eq!(answer.body.len() as u64, mib * MIB);
-        assert!(answer.body.iter().enumerate().all(|(place, byte)| *byte == pattern(place as u64)));
+        let response = client.get(&format!("/down/{mib}"));
+        assert_eq!(response.body.len() as u64, mib * MIB);
+        assert!(response.body.iter().enumerate().all(|(place, byte)| *byte == pattern(place as u64)));
     };
     both_ways(3);
     let before = proxy.process.status_kib("VmHWM");
     both_ways(96);
-    // The kernel counts in pages that each of its processors keeps for itself, so that the mark can seem to fall.
+    // The kernel counts pages per CPU, so the high-water mark can appear to decrease.
     let grown = proxy.process.status_kib("VmHWM").saturating_sub(before);
     assert!(grown < 8 * 1024, "the process grew by {grown} KiB");
 }
 
 #[test]
-fn the_callers_own_credentials_and_hop_by_hop_fields_do_not_arrive() {
+fn a_clients_credentials_and_hop_by_hop_headers_are_removed() {
     let upstream = Upstream::start(3600, customers);
     let proxy = Proxy::start(&upstream);
     let lines = [
@@ -179,7 +179,7 @@ fn the_callers_own_credentials_and_hop_by_hop_fields_do_not_arrive() {
 }
 
 #[test]
-fn answers_come_back_as_they_are() {
+fn responses_pass_through_unchanged() {
     let gzip = b"\x1f\x8b\x08\x00not really\xff\x00".to_vec();
     let body = gzip.clone();
     let upstream = Upstream::start(3600, move |request| {
@@ -202,30 +202,30 @@ fn answers_come_back_as_they_are() {
     });
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
-    let answer = client.call("GET", "/gzip", &["Accept-Encoding: gzip"], b"");
-    assert_eq!((answer.header("content-encoding"), &answer.body), (Some("gzip"), &gzip));
-    let answer = client.get("/redirect");
-    assert_eq!((answer.status, answer.header("location")), (302, Some("http://evil.example/")));
-    let answer = client.get("/limited");
-    assert_eq!((answer.status, answer.header("retry-after"), answer.text().as_str()), (429, Some("30"), "{}"));
-    let answer = client.get("/cookies");
+    let response = client.call("GET", "/gzip", &["Accept-Encoding: gzip"], b"");
+    assert_eq!((response.header("content-encoding"), &response.body), (Some("gzip"), &gzip));
+    let response = client.get("/redirect");
+    assert_eq!((response.status, response.header("location")), (302, Some("http://evil.example/")));
+    let response = client.get("/limited");
+    assert_eq!((response.status, response.header("retry-after"), response.text().as_str()), (429, Some("30"), "{}"));
+    let response = client.get("/cookies");
     let cookies: Vec<_> =
-        answer.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, v)| v.as_str()).collect();
+        response.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, v)| v.as_str()).collect();
     assert_eq!(cookies, ["a=1", "b=2"]);
-    assert_eq!((answer.header("keep-alive"), answer.header("authorization")), (None, None));
+    assert_eq!((response.header("keep-alive"), response.header("authorization")), (None, None));
     assert_eq!(client.get("/none").status, 204);
-    let answer = client.call("HEAD", "/head", &[], b"");
-    assert_eq!((answer.status, answer.header("content-length")), (200, Some("1234")));
+    let response = client.call("HEAD", "/head", &[], b"");
+    assert_eq!((response.status, response.header("content-length")), (200, Some("1234")));
     assert_eq!(client.get("/chunked").text(), "abc");
-    let answer = client.get("/failing");
+    let response = client.get("/failing");
     assert_eq!(
-        (answer.status, answer.text().as_str(), answer.header("x-finicity-proxy-error")),
+        (response.status, response.text().as_str(), response.header("x-finicity-proxy-error")),
         (500, r#"{"code":103}"#, None)
     );
 }
 
 #[test]
-fn f01_f02_a_truncated_answer_is_never_reported_as_complete() {
+fn f01_f02_a_truncated_response_is_never_complete() {
     let upstream = Upstream::start(3600, |request| match request.target() {
         "/sized" => Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec()),
         _ => Reply::Cut(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec()),
@@ -234,13 +234,13 @@ fn f01_f02_a_truncated_answer_is_never_reported_as_complete() {
     for target in ["/sized", "/chunked"] {
         let mut client = proxy.connect();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        client.read_response(false).expect_err("the answer must break off");
+        client.read_response(false).expect_err("the response must be truncated");
     }
     proxy.process.wait_for_lines(2, |line| line.contains(r#""outcome":"truncated""#) && line.contains(":200,"));
 }
 
 #[test]
-fn a_truncated_answer_looks_broken_to_a_caller_that_speaks_http_1_0() {
+fn a_truncated_response_resets_an_http_1_0_connection() {
     let cut = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec();
     let upstream = Upstream::start(3600, move |request| match request.target() {
         "/cut" => Reply::Cut(cut.clone()),
@@ -255,7 +255,7 @@ fn a_truncated_answer_looks_broken_to_a_caller_that_speaks_http_1_0() {
 }
 
 #[test]
-fn a_caller_that_stops_reading_is_given_up() {
+fn a_client_that_stops_reading_is_aborted() {
     let upstream = Upstream::start(3600, |_| Reply::Stream(256 * MIB));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s")]);
     let mut client = proxy.connect();
@@ -264,19 +264,19 @@ fn a_caller_that_stops_reading_is_given_up() {
 }
 
 #[test]
-fn f16_an_answer_that_stalls_is_given_up_and_never_reported_as_complete() {
+fn f16_a_stalled_response_is_aborted_and_never_complete() {
     let gate = Gate::new();
     let half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello".to_vec();
     let upstream = Upstream::start(3600, move |_| Reply::Stalled(half.clone(), gate.clone()));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s")]);
     let mut client = proxy.connect();
     client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.read_response(false).expect_err("the answer must break off");
+    client.read_response(false).expect_err("the response must be truncated");
     assert_eq!(proxy.process.wait_for_log("request")["outcome"], "truncated");
 }
 
 #[test]
-fn e04_expect_continue_is_answered_here() {
+fn e04_expect_continue_is_handled_by_the_proxy() {
     let upstream = Upstream::start(3600, customers);
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -289,7 +289,7 @@ fn e04_expect_continue_is_answered_here() {
 }
 
 #[test]
-fn an_answer_is_streamed_before_it_is_complete() {
+fn a_slow_request_does_not_delay_another() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start(3600, move |request| match request.target() {
@@ -300,7 +300,7 @@ fn an_answer_is_streamed_before_it_is_complete() {
     let mut waiting = proxy.connect();
     waiting.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
     upstream.wait_for("/held");
-    assert_eq!(proxy.connect().get("/other").status, 200, "one slow request must not hold up another");
+    assert_eq!(proxy.connect().get("/other").status, 200, "a slow request must not delay another");
     gate.open();
     assert_eq!(waiting.read_response(false).unwrap().status, 200);
 }

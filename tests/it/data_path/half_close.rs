@@ -1,4 +1,4 @@
-//! Clients that shut down their sending direction after a request, and those that close or lose the connection instead.
+//! Clients that shut down their sending direction after a request, and clients that close or lose the connection.
 
 use std::{
     io::{self, Read, Write},
@@ -17,10 +17,10 @@ use crate::support::{
     upstream::{Gate, Reply, Upstream, pattern},
 };
 
-/// Far more than the kernel buffers on the way.
+/// Far more than the kernel buffers.
 const LARGE: u64 = 16 * 1024 * 1024;
 
-/// A client's end of a connection over any transport.
+/// The client side of a connection over any transport.
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -34,7 +34,7 @@ impl Stream {
         }
     }
 
-    /// A process that has the connection to itself and copies what it reads.
+    /// Moves the connection into a process that reads it.
     fn into_process(self) -> Child {
         let fd: OwnedFd = match self {
             Self::Tcp(stream) => stream.into(),
@@ -66,7 +66,7 @@ impl Write for Stream {
     }
 }
 
-/// A proxy with one worker that listens on IPv4, on IPv6 and on a Unix socket, and its upstream.
+/// A proxy with one worker that listens on IPv4, IPv6 and a Unix socket, and its upstream.
 struct Setup {
     upstream: Upstream,
     gate: Gate,
@@ -77,7 +77,7 @@ struct Setup {
 const TRANSPORTS: [&str; 3] = ["IPv4", "IPv6", "Unix"];
 
 impl Setup {
-    /// The upstream holds its responses until the gate is open, but for a large one.
+    /// Starts both. The upstream holds all responses except `/large` until the gate is open.
     fn start() -> Self {
         let gate = Gate::new();
         let held = gate.clone();
@@ -109,19 +109,19 @@ impl Setup {
         }
     }
 
-    /// The transports that this machine has.
+    /// The transports that this machine supports.
     fn transports(&self) -> impl Iterator<Item = &'static str> {
         let has_ipv6 = self.proxy.proxy.len() > 1;
         TRANSPORTS.into_iter().filter(move |transport| has_ipv6 || *transport != "IPv6")
     }
 
-    /// Waits until the worker has processed what the kernel had reported before the call: it responds to a request that comes later, and
-    /// that it need not forward.
+    /// Waits until the worker has processed all events that the kernel reported before the call, by sending a request that gets a local
+    /// reply.
     fn wait_for_worker(&self) {
         self.proxy.connect().get("/a/../b").assert_problem(400, "bad_request");
     }
 
-    /// Waits for the access line of a request that its client has given up.
+    /// Waits for the access line of a request that its client aborted.
     fn wait_for_aborted(&self, target: &str, count: usize) {
         self.proxy.process.wait_for_lines(count, |line| line.contains(r#""outcome":"aborted""#));
         self.proxy.wait_for_metric("requests_in_flight", 0);
@@ -159,7 +159,7 @@ fn a_client_that_shuts_down_its_sending_side_gets_the_response() {
                 5,
             ),
         ] {
-            // A Unix socket takes no HTTP/1.0.
+            // A Unix socket does not accept HTTP/1.0.
             if transport == "Unix" && name.starts_with("http10") {
                 continue;
             }
@@ -189,18 +189,18 @@ fn a_client_that_shuts_down_its_sending_side_gets_the_response() {
 fn each_request_sent_before_the_half_close_gets_its_response() {
     let setup = Setup::start();
     for transport in setup.transports() {
-        let gate_passed = |index: usize| format!("/{transport}/{index}");
+        let target = |index: usize| format!("/{transport}/{index}");
         let mut stream = setup.connect(transport);
-        // The third is longer than a read of a connection.
-        let long = format!("GET {} HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", gate_passed(3), "x".repeat(20_000));
-        send(&mut stream, [get(&gate_passed(1)), get(&gate_passed(2)), long, get(&gate_passed(4))].concat());
+        // The third is longer than one read.
+        let long = format!("GET {} HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", target(3), "x".repeat(20_000));
+        send(&mut stream, [get(&target(1)), get(&target(2)), long, get(&target(4))].concat());
         stream.shutdown(Shutdown::Write);
-        setup.upstream.wait_for(&gate_passed(1));
+        setup.upstream.wait_for(&target(1));
         setup.wait_for_worker();
         setup.gate.open();
         let mut client = Client::over(stream);
         for index in 1..=4 {
-            assert_json(&client.read_response(false).unwrap(), &gate_passed(index), 0);
+            assert_json(&client.read_response(false).unwrap(), &target(index), 0);
         }
         client.assert_closed();
     }
@@ -208,15 +208,15 @@ fn each_request_sent_before_the_half_close_gets_its_response() {
 }
 
 #[test]
-fn a_client_that_reads_a_large_response_slowly_after_the_half_close_gets_all_of_it() {
+fn a_slow_reader_gets_a_large_response_after_a_half_close() {
     let setup = Setup::start();
     for transport in setup.transports() {
         let mut stream = setup.connect(transport);
         send(&mut stream, "GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        // It has begun to read.
+        // The client has started to read.
         stream.read_exact(&mut [0]).unwrap();
         stream.shutdown(Shutdown::Write);
-        // The buffers of the kernel are full, and the proxy waits for the client, whose turn comes after each of these.
+        // The kernel's buffers are full, and the proxy waits for the client, which reads a part in each iteration.
         let mut bytes = Vec::new();
         for _ in 0..20 {
             setup.wait_for_worker();
@@ -228,14 +228,14 @@ fn a_client_that_reads_a_large_response_slowly_after_the_half_close_gets_all_of_
         let start = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
         let body = &bytes[start..];
         assert_eq!(body.len() as u64, LARGE, "{transport}");
-        // The pattern repeats itself.
+        // The pattern repeats.
         let expected: Vec<u8> = (0..251 * 1024).map(pattern).collect();
         assert!(body.chunks(expected.len()).all(|chunk| *chunk == expected[..chunk.len()]), "{transport}");
     }
 }
 
 #[test]
-fn a_half_closed_connection_is_served_to_its_end_during_a_drain() {
+fn a_half_closed_connection_is_served_during_a_drain() {
     let mut setup = Setup::start();
     let mut stream = setup.connect("IPv4");
     send(&mut stream, get("/x"));
@@ -251,7 +251,7 @@ fn a_half_closed_connection_is_served_to_its_end_during_a_drain() {
 }
 
 #[test]
-fn g07_a_client_process_that_is_killed_after_the_half_close_is_noticed() {
+fn g07_a_client_killed_after_a_half_close_is_detected() {
     let setup = Setup::start();
     for (index, transport) in setup.transports().enumerate() {
         let target = format!("/{transport}");
@@ -261,7 +261,7 @@ fn g07_a_client_process_that_is_killed_after_the_half_close_is_noticed() {
         let mut process = stream.into_process();
         setup.upstream.wait_for(&target);
         setup.wait_for_worker();
-        // It is half-closed, and served.
+        // It is half-closed and still being served.
         assert_eq!(setup.proxy.process.output().matches(r#""outcome":"aborted""#).count(), index);
         process.kill().unwrap();
         process.wait().unwrap();
@@ -270,7 +270,7 @@ fn g07_a_client_process_that_is_killed_after_the_half_close_is_noticed() {
 }
 
 #[test]
-fn g07_a_client_that_closes_or_resets_is_noticed_on_each_transport() {
+fn g07_a_close_or_reset_is_detected_on_each_transport() {
     let setup = Setup::start();
     let mut aborted = 0;
     for transport in setup.transports() {
@@ -281,7 +281,7 @@ fn g07_a_client_that_closes_or_resets_is_noticed_on_each_transport() {
             send(&mut stream, get(&target));
             setup.upstream.wait_for(&target);
             if how.ends_with("after-more") {
-                // The proxy does not read it before it has responded.
+                // The proxy does not read this before it has responded.
                 send(&mut stream, get("/more"));
                 setup.wait_for_worker();
             }
@@ -305,7 +305,7 @@ fn g07_a_client_that_closes_or_resets_is_noticed_on_each_transport() {
 }
 
 #[test]
-fn a22_an_end_in_a_body_is_no_end_of_a_request() {
+fn a22_a_half_close_within_a_body_is_an_error() {
     let setup = Setup::start();
     for transport in setup.transports() {
         for (head, body) in [("Content-Length: 10", "abc"), ("Transfer-Encoding: chunked", "3\r\nabc\r\n")] {

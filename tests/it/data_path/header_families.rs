@@ -1,4 +1,4 @@
-//! Which of a caller's header fields reach the upstream: those of the call, and none on the caller itself.
+//! Which headers of a client reach the upstream: those about the request, and none about the client.
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use crate::support::{
     upstream::{Reply, Upstream, token},
 };
 
-/// Header fields on the caller's network, trace, identity and credentials, as products write them.
-const OF_THE_CALLER: [&str; 100] = [
+/// Headers about the client's network, trace, identity and credentials, in the spelling of real products.
+const CLIENT_HEADERS: [&str; 100] = [
     "X-Envoy-External-Address",
     "X-Envoy-Attempt-Count",
     "x-envoy-some-new-header",
@@ -112,8 +112,8 @@ const OF_THE_CALLER: [&str; 100] = [
     "Cookie2",
 ];
 
-/// Header fields of the vendor, of HTTP, and of applications.
-const OF_THE_CALL: [&str; 30] = [
+/// Headers of the vendor, of HTTP, and of applications.
+const REQUEST_HEADERS: [&str; 30] = [
     "Accept",
     "Accept-Encoding",
     "Accept-Language",
@@ -146,7 +146,7 @@ const OF_THE_CALL: [&str; 30] = [
     "Sec-Fetch-Mode",
 ];
 
-/// Sends `names`, some at a time, each with its number as its value; returns those that arrive.
+/// Sends the headers `names` in several requests, and returns those that arrive.
 fn arriving(proxy: &Proxy, upstream: &Upstream, names: &[String]) -> Vec<String> {
     let mut arrived = Vec::new();
     for (part, names) in names.chunks(40).enumerate() {
@@ -157,8 +157,8 @@ fn arriving(proxy: &Proxy, upstream: &Upstream, names: &[String]) -> Vec<String>
         assert_eq!(proxy.connect().call("GET", &target, &lines, b"").status, 200);
         let request = upstream.wait_for(&target);
         arrived.extend(names.iter().filter(|name| request.headers(name) == ["the-value"]).cloned());
-        let strangers = request.head.split("\r\n").skip(1).filter(|line| line.contains("the-value"));
-        assert_eq!(strangers.count(), names.iter().filter(|name| arrived.contains(name)).count(), "{}", request.head);
+        let with_value = request.head.split("\r\n").skip(1).filter(|line| line.contains("the-value"));
+        assert_eq!(with_value.count(), names.iter().filter(|name| arrived.contains(name)).count(), "{}", request.head);
         assert_eq!(request.headers("finicity-app-key"), [APP_KEY]);
         assert_eq!(request.headers("authorization"), [format!("Bearer {}", token(1))]);
     }
@@ -170,26 +170,26 @@ fn upstream() -> Upstream {
 }
 
 #[test]
-fn nothing_on_the_caller_reaches_the_upstream_in_any_spelling() {
+fn headers_about_the_client_are_removed_in_any_spelling() {
     let upstream = upstream();
     let proxy = Proxy::start(&upstream);
     for separator in ["-", "_", ".", "~", "!", "--", "_-"] {
-        let names = OF_THE_CALLER.map(|name| name.replace(['-', '_'], separator));
+        let names = CLIENT_HEADERS.map(|name| name.replace(['-', '_'], separator));
         assert_eq!(arriving(&proxy, &upstream, &names), [""; 0], "{separator}");
     }
-    assert_eq!(arriving(&proxy, &upstream, &OF_THE_CALLER.map(str::to_uppercase)), [""; 0]);
+    assert_eq!(arriving(&proxy, &upstream, &CLIENT_HEADERS.map(str::to_uppercase)), [""; 0]);
 }
 
 #[test]
-fn what_is_in_no_family_reaches_the_upstream() {
+fn headers_in_no_family_are_forwarded() {
     let upstream = upstream();
     let proxy = Proxy::start(&upstream);
-    let names = OF_THE_CALL.map(str::to_owned);
+    let names = REQUEST_HEADERS.map(str::to_owned);
     assert_eq!(arriving(&proxy, &upstream, &names), names);
 }
 
 #[test]
-fn a_name_is_let_through_by_the_configuration() {
+fn headers_forward_permits_a_name() {
     let upstream = upstream();
     let variables = [("FINICITY__HEADERS__FORWARD", "traceparent, X-Api-Key, x-envoy-b")];
     let proxy = Proxy::start_with(&upstream, &variables);
@@ -198,7 +198,7 @@ fn a_name_is_let_through_by_the_configuration() {
 }
 
 #[test]
-fn an_injected_name_is_not_let_through() {
+fn headers_forward_rejects_an_injected_name() {
     let secrets =
         [("FINICITY_CLIENT_ID", CLIENT_ID), ("FINICITY_CLIENT_SECRET", CLIENT_SECRET), ("FINICITY_APP_KEY", APP_KEY)];
     for name in ["Authorization", "finicity-app-key", "Finicity_App_Token", "App-Key", "Host", "Content-Length", "TE"] {
@@ -212,7 +212,7 @@ fn an_injected_name_is_not_let_through() {
 }
 
 #[test]
-fn each_kept_back_name_is_logged_once_and_never_as_the_caller_wrote_it() {
+fn each_removed_header_is_logged_once_by_a_known_name() {
     let upstream = upstream();
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__LOG__LEVEL", "debug")]);
     let names = [

@@ -1,7 +1,7 @@
-//! Connections that clients hold: at the limit of a listener they give way to new ones.
+//! Connections held by clients: at the limit of a listener, they are evicted for new ones.
 //!
-//! The held connections would stay open for an hour by themselves, so each response shows that one of them gave way. With `-- --nocapture`
-//! the tests print what docs/operations.md says of the latencies.
+//! By their timeouts, the held connections would stay open for an hour, so each response shows that one was evicted. With
+//! `-- --nocapture` the tests print the latencies in docs/operations.md.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -23,7 +23,7 @@ use crate::support::{
     upstream::{Gate, Reply, Upstream},
 };
 
-/// What the shipped manifests set for a sidecar, and times in which no connection ends by itself.
+/// The limits of the shipped sidecar manifests, and timeouts that no connection reaches.
 const SIDECAR: [(&str, &str); 5] = [
     ("FINICITY__LIMITS__CONNECTIONS", "1000"),
     ("FINICITY__LIMITS__CONCURRENCY", "128"),
@@ -34,15 +34,15 @@ const SIDECAR: [(&str, &str); 5] = [
 
 const REQUEST: &[u8] = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// The most connections of a listener for probes or administrators.
+/// The maximum number of connections of the ops and admin listeners.
 const SIDE_LIMIT: usize = 64;
 
-/// What clients do with the connections that they hold.
+/// What clients send on the connections that they hold.
 #[derive(Clone, Copy, Debug)]
 enum Held {
     Silent,
     HalfAHead,
-    /// A byte of a head in each second.
+    /// One byte of a head per second.
     ByteASecond,
 }
 
@@ -60,7 +60,7 @@ impl<S: Write + Send + 'static> Crowd<S> {
         let mut dripping = None;
         match held {
             Held::Silent => {}
-            // The proxy may have closed it already.
+            // The proxy can have closed it already.
             Held::HalfAHead => streams.iter_mut().for_each(|stream| drop(stream.write_all(b"GET /x HTTP/1.1\r\nHo"))),
             Held::ByteASecond => {
                 let mut writers: Vec<S> = streams.iter().map(clone).collect();
@@ -89,10 +89,10 @@ impl<S> Drop for Crowd<S> {
     }
 }
 
-/// A connection to `to` from the loopback address that ends with `host`: another peer for the proxy.
+/// A connection to `to` from the loopback address 127.0.0.`host`, which the proxy sees as a separate peer.
 fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    // A port of an earlier test's connection will do, and none stays behind.
+    // Reuses ports of earlier connections, and leaves none in TIME_WAIT.
     socket.set_reuse_address(true).unwrap();
     socket.set_linger(Some(Duration::ZERO)).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0)).into()).unwrap();
@@ -103,7 +103,7 @@ fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Makes a request, and reads its response, of which the body is `{}`. The status, or `None` if the connection was closed.
+/// Sends a request and reads its response, which must have the body `{}`. Returns its status, or `None` if the connection was closed.
 fn call(stream: &mut TcpStream) -> Option<u16> {
     stream.write_all(REQUEST).ok()?;
     let mut response = Vec::new();
@@ -121,7 +121,7 @@ fn call(stream: &mut TcpStream) -> Option<u16> {
     String::from_utf8_lossy(&response)["HTTP/1.1 ".len()..][..3].parse().ok()
 }
 
-fn raise_the_limit_of_open_files() {
+fn raise_rlimit_nofile() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
 }
@@ -134,8 +134,8 @@ fn metric(proxy: &Proxy, name: &str) -> u64 {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the figures are what the documents say")]
-fn probes_are_answered_whatever_is_held_on_the_ops_port() {
+#[expect(clippy::print_stdout, reason = "the figures are for the documents")]
+fn probes_respond_while_ops_connections_are_held() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &SIDECAR);
     let connect = || connect_from(1, proxy.ops);
@@ -143,9 +143,9 @@ fn probes_are_answered_whatever_is_held_on_the_ops_port() {
         let _crowd = Crowd::hold(held, 3 * SIDE_LIMIT, connect, |stream| stream.try_clone().unwrap());
         let mut longest = Duration::ZERO;
         for probe in ["/livez", "/readyz", "/startupz", "/metrics"].repeat(25) {
-            let asked = Instant::now();
+            let start = Instant::now();
             assert_eq!(proxy.ops().get(probe).status, 200, "{probe} {held:?}");
-            longest = longest.max(asked.elapsed());
+            longest = longest.max(start.elapsed());
         }
         println!("{} held ops connections, {held:?}: a probe takes {longest:?} at most", 3 * SIDE_LIMIT);
     }
@@ -156,13 +156,13 @@ fn probes_are_answered_whatever_is_held_on_the_ops_port() {
 }
 
 #[test]
-fn probes_are_answered_while_clients_do_not_read_responses() {
+fn probes_respond_while_clients_do_not_read_responses() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &SIDECAR);
     let crowd: Vec<TcpStream> = (0..2 * SIDE_LIMIT)
         .map(|_| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            // So little that a response does not fit.
+            // Too small for a response.
             socket.set_recv_buffer_size(1).unwrap();
             socket.connect(&proxy.ops.into()).unwrap();
             let mut stream = TcpStream::from(socket);
@@ -177,7 +177,7 @@ fn probes_are_answered_while_clients_do_not_read_responses() {
 }
 
 #[test]
-fn the_status_is_answered_whatever_is_held_on_the_admin_listeners() {
+fn status_responds_while_admin_connections_are_held() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
@@ -194,7 +194,7 @@ fn the_status_is_answered_whatever_is_held_on_the_admin_listeners() {
 }
 
 #[test]
-fn ops_connections_serve_one_request_and_idle_admin_connections_end() {
+fn ops_closes_after_one_request_and_admin_closes_when_idle() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &SIDECAR);
     let mut ops = proxy.ops();
@@ -209,9 +209,9 @@ fn ops_connections_serve_one_request_and_idle_admin_connections_end() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the figures are what the documents say")]
-fn a_client_with_a_thousand_connections_keeps_no_other_out() {
-    raise_the_limit_of_open_files();
+#[expect(clippy::print_stdout, reason = "the figures are for the documents")]
+fn a_client_with_1000_connections_does_not_block_others() {
+    raise_rlimit_nofile();
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     for held in KINDS {
         let proxy = Proxy::start_with(&upstream, &SIDECAR);
@@ -222,26 +222,26 @@ fn a_client_with_a_thousand_connections_keeps_no_other_out() {
         let _crowd = Crowd::hold(held, 1000, connect, |stream| stream.try_clone().unwrap());
         let mut longest = Duration::ZERO;
         for _ in 0..100 {
-            let asked = Instant::now();
+            let start = Instant::now();
             assert_eq!(call(&mut connect_from(3, address)), Some(200), "{held:?}");
-            longest = longest.max(asked.elapsed());
+            longest = longest.max(start.elapsed());
         }
-        assert_eq!(call(&mut other), Some(200), "a peer with fewer connections keeps them");
+        assert_eq!(call(&mut other), Some(200), "connections of a peer with fewer of them are not evicted");
         let evicted: u64 = ["idle", "unfinished_head"]
             .map(|reason| {
                 metric(&proxy, &format!(r#"connections_evicted_total{{listener="proxy",reason="{reason}"}}"#))
             })
             .iter()
             .sum();
-        println!("1000 held connections, {held:?}: a new one is served in {longest:?} at most; {evicted} gave way");
+        println!("1000 held connections, {held:?}: a new one is served within {longest:?}; {evicted} evicted");
         assert!((1..=101).contains(&evicted), "{evicted}");
     }
 }
 
 #[test]
-fn the_longest_idle_connection_gives_way_and_half_a_head_gets_408() {
+fn the_longest_idle_connection_is_evicted_first() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
-    // With one worker, the responses are in the order of the requests to the microsecond.
+    // With one worker, responses are sent in the order of the requests.
     let variables = [("FINICITY__LIMITS__CONNECTIONS", "4"), ("FINICITY__RUNTIME__WORKER_THREADS", "1")];
     let proxy = Proxy::start_with(&upstream, &[&SIDECAR[1..], &variables].concat());
     let address = proxy.proxy[0];
@@ -272,7 +272,7 @@ fn the_longest_idle_connection_gives_way_and_half_a_head_gets_408() {
 }
 
 #[test]
-fn a_request_in_flight_is_never_given_up_for_a_new_connection() {
+fn a_request_in_flight_is_never_evicted() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start(3600, move |request| match request.target() {
@@ -289,7 +289,7 @@ fn a_request_in_flight_is_never_given_up_for_a_new_connection() {
         })
         .collect();
     proxy.wait_for_metric("requests_in_flight", 3);
-    // One slot for all of them; a peer with fewer connections than the busy one's.
+    // One slot for all of them; their peer has fewer connections than the busy one.
     let new: Vec<_> = (0..20).map(|_| thread::spawn(move || call(&mut connect_from(2, address)))).collect();
     for new in new {
         assert_eq!(new.join().unwrap(), Some(200));
@@ -301,7 +301,7 @@ fn a_request_in_flight_is_never_given_up_for_a_new_connection() {
 }
 
 #[test]
-fn connections_that_close_slowly_keep_no_new_one_out() {
+fn lingering_connections_do_not_block_new_ones() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[&SIDECAR[1..], &[("FINICITY__LIMITS__CONNECTIONS", "2")]].concat());
     let evicted = r#"connections_evicted_total{listener="proxy",reason="closing"}"#;
@@ -321,7 +321,7 @@ fn connections_that_close_slowly_keep_no_new_one_out() {
 }
 
 #[test]
-fn clients_that_never_pause_leave_room_for_a_new_one() {
+fn busy_connections_do_not_block_a_new_one() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[&SIDECAR[1..], &[("FINICITY__LIMITS__CONNECTIONS", "4")]].concat());
     let address = proxy.proxy[0];

@@ -1,4 +1,4 @@
-//! Host names: which ones a port answers to, and which one the upstream is sent.
+//! Host names: which ones a listener accepts, and which one is sent to the upstream.
 
 use crate::support::{
     process::Proxy,
@@ -11,7 +11,7 @@ fn upstream() -> Upstream {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn a_host_is_compared_by_what_it_means() {
+fn hosts_are_compared_in_normalized_form() {
     let upstream = upstream();
     let hosts = "finicity-proxy.finicity, Finicity-Proxy.finicity.svc., finicity-proxy.finicity.svc.cluster.local,\
                  10.0.0.7, [2001:db8::5], 2001:DB8:0:0::6, ::ffff:10.0.0.8";
@@ -81,7 +81,7 @@ fn a_host_is_compared_by_what_it_means() {
 }
 
 #[test]
-fn token_requests_and_others_have_one_host_however_it_was_configured() {
+fn token_and_api_requests_send_the_same_normalized_host() {
     for host in ["LocalHost", "localhost.", "LOCALHOST."] {
         let upstream = upstream();
         let url = format!("HTTPS://{host}:0{}", upstream.port());

@@ -1,4 +1,4 @@
-//! How many may connect and ask at once, and what happens to those beyond.
+//! Limits of concurrent connections and requests, and what happens above them.
 
 use std::{net::Shutdown, process::Command};
 
@@ -10,7 +10,7 @@ use crate::support::{
     upstream::{Gate, Reply, Upstream},
 };
 
-/// An upstream that holds every request until the gate is opened, but for `/quick`, and stops in the middle of `/half`.
+/// An upstream that holds responses until the gate is open, except `/quick`, and stalls in the middle of `/half`.
 fn holding(gate: &Gate) -> Upstream {
     let gate = gate.clone();
     Upstream::start(3600, move |request| match request.target() {
@@ -20,8 +20,8 @@ fn holding(gate: &Gate) -> Upstream {
     })
 }
 
-/// A client that has asked for `target`, and has not looked at the answer.
-fn asking(proxy: &Proxy, target: &str) -> Client {
+/// A client that has sent a request for `target` and has not read the response.
+fn request(proxy: &Proxy, target: &str) -> Client {
     let mut client = proxy.connect();
     client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     client
@@ -36,55 +36,55 @@ fn limits<'a>(concurrency: &'a str, queue: &'a str, timeout: &'a str) -> [(&'a s
 }
 
 #[test]
-fn i09_so_many_requests_are_with_the_upstream_some_wait_and_the_rest_is_turned_away() {
+fn i09_requests_over_the_limit_are_queued_and_then_shed() {
     let gate = Gate::new();
     let upstream = holding(&gate);
     let proxy = Proxy::start_with(&upstream, &limits("64", "36", "60s"));
-    let mut clients: Vec<Client> = (0..200).map(|_| asking(&proxy, "/held")).collect();
+    let mut clients: Vec<Client> = (0..200).map(|_| request(&proxy, "/held")).collect();
     proxy.wait_for_metric(r#"requests_shed_total{reason="queue_full"}"#, 100);
     proxy.wait_for_metric("requests_queued", 36);
     proxy.wait_for_metric("requests_in_flight", 100);
     assert!(upstream.requests().len() <= 64);
-    // What the proxy answers by itself, and what asks for nothing, needs no place.
+    // Requests that get a local reply need no permit.
     proxy.connect().call("TRACE", "/x", &[], b"").assert_problem(405, "method_not_allowed");
 
     gate.open();
-    let answers: Vec<_> = clients.iter_mut().map(|client| client.read_response(false).unwrap()).collect();
-    let shed: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
+    let responses: Vec<_> = clients.iter_mut().map(|client| client.read_response(false).unwrap()).collect();
+    let shed: Vec<_> = responses.iter().filter(|response| response.status == 503).collect();
     assert_eq!(shed.len(), 100);
-    for answer in shed {
-        answer.assert_problem(503, "overloaded");
-        assert_eq!(answer.header("retry-after"), Some("1"));
+    for response in shed {
+        response.assert_problem(503, "overloaded");
+        assert_eq!(response.header("retry-after"), Some("1"));
     }
-    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 100);
+    assert_eq!(responses.iter().filter(|response| response.status == 200).count(), 100);
     assert_eq!(upstream.requests().len(), 100);
     proxy.wait_for_metric("requests_in_flight", 0);
 }
 
 #[test]
-fn i09_a_request_waits_for_a_place_no_longer_than_the_queue_timeout() {
+fn i09_a_queued_request_fails_after_the_queue_timeout() {
     let upstream = holding(&Gate::new());
     let proxy = Proxy::start_with(&upstream, &limits("1", "10", "100ms"));
-    let _working = asking(&proxy, "/held");
+    let _working = request(&proxy, "/held");
     upstream.wait_for("/held");
-    let answer = proxy.connect().get("/quick");
-    answer.assert_problem(503, "overloaded");
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    let response = proxy.connect().get("/quick");
+    response.assert_problem(503, "overloaded");
+    assert_eq!(response.header("retry-after"), Some("1"));
     proxy.wait_for_metric(r#"requests_shed_total{reason="queue_timeout"}"#, 1);
 }
 
 #[test]
-fn g07_a_caller_that_goes_away_leaves_its_place_in_the_middle_of_an_answer_too() {
+fn g07_a_client_that_disconnects_releases_its_permit() {
     let upstream = holding(&Gate::new());
     let proxy = Proxy::start_with(&upstream, &limits("1", "1", "60s"));
     for target in ["/held", "/half"] {
-        let working = asking(&proxy, target);
+        let working = request(&proxy, target);
         upstream.wait_for(target);
         if target == "/half" {
-            // The head of the answer is there; the place is taken all the same.
+            // The head of the response has arrived; the permit is still held.
             proxy.wait_for_metric(r#"upstream_first_byte_seconds_count{method="_OTHER",route="other"}"#, 1);
         }
-        let mut waiting = asking(&proxy, "/quick");
+        let mut waiting = request(&proxy, "/quick");
         proxy.wait_for_metric("requests_queued", 1);
         drop(working);
         assert_eq!(waiting.read_response(false).unwrap().status, 200, "{target}");
@@ -92,7 +92,7 @@ fn g07_a_caller_that_goes_away_leaves_its_place_in_the_middle_of_an_answer_too()
 }
 
 #[test]
-fn a22_a_caller_that_stops_in_the_middle_of_its_body_leaves_no_request_and_no_place_behind() {
+fn a22_a_truncated_request_body_releases_its_permit() {
     let upstream = holding(&Gate::new());
     let proxy = Proxy::start_with(&upstream, &limits("1", "0", "0s"));
     let mut client = proxy.connect();
@@ -100,7 +100,7 @@ fn a22_a_caller_that_stops_in_the_middle_of_its_body_leaves_no_request_and_no_pl
     proxy.wait_for_metric("requests_in_flight", 1);
     client.writer().shutdown(Shutdown::Write).unwrap();
     match client.read_response(false) {
-        Ok(answer) => answer.assert_problem(400, "bad_request"),
+        Ok(response) => response.assert_problem(400, "bad_request"),
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof),
     }
     let line = proxy.process.wait_for_log("request");
@@ -110,16 +110,16 @@ fn a22_a_caller_that_stops_in_the_middle_of_its_body_leaves_no_request_and_no_pl
 }
 
 #[test]
-fn i06_connections_beyond_the_limit_wait_while_all_are_busy() {
+fn i06_connections_over_the_limit_wait_while_all_are_busy() {
     let gate = Gate::new();
     let upstream = holding(&gate);
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__CONNECTIONS", "3")]);
-    let mut busy: Vec<Client> = (0..3).map(|_| asking(&proxy, "/held")).collect();
+    let mut busy: Vec<Client> = (0..3).map(|_| request(&proxy, "/held")).collect();
     proxy.wait_for_metric("requests_in_flight", 3);
     while upstream.requests().len() < 3 {
         std::thread::yield_now();
     }
-    let waiting: Vec<Client> = (0..20).map(|_| asking(&proxy, "/quick")).collect();
+    let waiting: Vec<Client> = (0..20).map(|_| request(&proxy, "/quick")).collect();
     let line = proxy.process.wait_for_log("connection limit reached; new ones wait");
     assert_eq!((line["level"].as_str(), line["limit"].as_u64()), (Some("WARN"), Some(3)));
     proxy.wait_for_metric("connections", 3);
@@ -133,7 +133,7 @@ fn i06_connections_beyond_the_limit_wait_while_all_are_busy() {
     for client in &mut busy {
         assert_eq!(client.read_response(false).unwrap().status, 200);
     }
-    // They stay open, and are idle now.
+    // They stay open and are idle now.
     for mut client in waiting {
         assert_eq!(client.read_response(false).unwrap().status, 200);
     }
@@ -141,7 +141,7 @@ fn i06_connections_beyond_the_limit_wait_while_all_are_busy() {
 }
 
 #[test]
-fn i08_few_file_descriptors_make_callers_wait_and_nothing_fail() {
+fn i08_few_file_descriptors_delay_but_fail_no_request() {
     let upstream = holding(&Gate::new());
     let serve = serve_command(&upstream, &[]);
     let mut command = Command::new("/bin/sh");
@@ -152,7 +152,7 @@ fn i08_few_file_descriptors_make_callers_wait_and_nothing_fail() {
     assert!(lowered.contains(r#""configured":10000,"limit":10,"open_files":64"#), "{lowered}");
     proxy.process.wait_for_log("token obtained");
 
-    let clients: Vec<Client> = (0..100).map(|_| asking(&proxy, "/quick")).collect();
+    let clients: Vec<Client> = (0..100).map(|_| request(&proxy, "/quick")).collect();
     proxy.process.wait_for_log("connection limit reached; closed the longest idle connection for a new one");
     assert_eq!(proxy.ops().get("/livez").status, 200);
     assert_eq!(proxy.ops().get("/readyz").status, 200);
@@ -166,23 +166,27 @@ fn i08_few_file_descriptors_make_callers_wait_and_nothing_fail() {
 }
 
 #[test]
-fn i08_without_any_file_descriptor_accepting_pauses_and_goes_on_later() {
+fn i08_accepting_pauses_while_no_file_descriptor_is_free() {
     let upstream = holding(&Gate::new());
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__POOL_IDLE_TIMEOUT", "1h")]);
     let (mut open, mut admin) = (proxy.connect(), Client::connect(proxy.admin));
     assert_eq!((open.get("/quick").status, admin.get("/api/status").status), (200, 200));
     let pid = Pid::from_raw(proxy.process.id().try_into().unwrap());
     let limit_files = |current| {
-        // Every process of this machine's tests has the same limit as this one at its start.
+        // The child process inherited the hard limit of this process.
         let maximum = getrlimit(Resource::Nofile).maximum;
         prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap()
     };
     let before = limit_files(Some(3));
 
-    let mut waiting = asking(&proxy, "/quick");
+    let mut waiting = request(&proxy, "/quick");
     let line = proxy.process.wait_for_log("cannot accept connections: raise RLIMIT_NOFILE");
     assert_eq!((line["level"].as_str(), line["listener"].as_str()), (Some("ERROR"), Some("proxy")));
-    assert_eq!((open.get("/quick").status, admin.get("/api/status").status), (200, 200), "open connections are served");
+    assert_eq!(
+        (open.get("/quick").status, admin.get("/api/status").status),
+        (200, 200),
+        "open connections are still served"
+    );
     limit_files(before.current);
     assert_eq!(waiting.read_response(false).unwrap().status, 200);
     proxy.wait_for_metric("connections", 2);

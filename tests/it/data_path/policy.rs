@@ -1,4 +1,4 @@
-//! The operator's policy: what callers may call, and what becomes of the rest.
+//! The operator's policy: which requests are permitted, and what happens to the others.
 
 use finicity_proxy::vendor::catalogue::Catalogue;
 
@@ -11,8 +11,8 @@ use crate::support::{
 const ALLOW: &str = "GET /aggregation/v1/customers/**, POST /aggregation/v2/customers/testing, * /aggregation/v1/customers/{id}/accounts/*";
 const DENY: &str = "* /aggregation/v1/customers/{customerId}/accounts/simple";
 
-/// Calls, and the reason for which the policy above denies each.
-const CALLS: [(&str, &str, Option<&str>); 12] = [
+/// Requests, and the reason for which the policy above denies each.
+const REQUESTS: [(&str, &str, Option<&str>); 12] = [
     ("GET", "/aggregation/v1/customers?limit=5", None),
     ("GET", "/aggregation/v1/customers/1", None),
     ("GET", "/aggregation/v1/customers/%31", None),
@@ -41,20 +41,20 @@ fn access_line(proxy: &Proxy, count: usize) -> serde_json::Value {
 }
 
 #[test]
-fn c09_c10_what_the_policy_denies_is_answered_here_and_told_of() {
+fn c09_c10_denied_requests_are_rejected_and_logged() {
     let (upstream, proxy) = start(&[]);
     let mut client = proxy.connect();
     let mut forwarded = Vec::new();
-    for (count, (method, target, denial)) in (1..).zip(CALLS) {
-        let answer = client.call(method, target, &[], b"");
+    for (count, (method, target, denial)) in (1..).zip(REQUESTS) {
+        let response = client.call(method, target, &[], b"");
         let expected = match denial {
             None => (200, None),
             Some("unclear") => (400, Some("bad_request")),
             Some(_) => (403, Some("route_denied")),
         };
-        assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), expected, "{method} {target}");
+        assert_eq!((response.status, response.header("x-finicity-proxy-error")), expected, "{method} {target}");
         if let (Some(code), true) = (expected.1, method != "HEAD") {
-            answer.assert_problem(expected.0, code);
+            response.assert_problem(expected.0, code);
         }
         let line = access_line(&proxy, count);
         assert_eq!(line["policy.denial"].as_str(), denial, "{line}");
@@ -62,32 +62,32 @@ fn c09_c10_what_the_policy_denies_is_answered_here_and_told_of() {
         forwarded.extend(denial.is_none().then_some(target));
     }
     let reached: Vec<String> = upstream.requests().iter().map(|request| request.target().to_owned()).collect();
-    assert_eq!(reached, forwarded, "nothing else, and byte for byte");
+    assert_eq!(reached, forwarded, "only permitted requests, byte for byte");
     for (reason, count) in [("not_allowed", 4), ("denied", 2), ("unclear", 2), ("billable", 0)] {
         proxy.wait_for_metric(&format!(r#"policy_denials_total{{reason="{reason}"}}"#), count);
     }
-    // The endpoints that are answered here are no calls to the upstream.
+    // The policy does not apply to local replies.
     assert_eq!(client.call("POST", "/oauth/token", &["Content-Length: 2"], b"{}").status, 200);
     assert_eq!(client.call("OPTIONS", "*", &[], b"").status, 204);
 }
 
 #[test]
-fn what_is_only_reported_goes_on() {
+fn report_mode_forwards_denied_requests() {
     let (upstream, proxy) = start(&[("FINICITY__POLICY__MODE", "report")]);
     proxy.process.wait_for_line(|line| line.contains(r#"policy.mode is \"report\""#));
     let mut client = proxy.connect();
-    for (count, (method, target, denial)) in (1..).zip(CALLS) {
+    for (count, (method, target, denial)) in (1..).zip(REQUESTS) {
         assert_eq!(client.call(method, target, &[], b"").status, 200, "{method} {target}");
         let line = access_line(&proxy, count);
         assert_eq!((line["policy.denial"].as_str(), line.get("error.type")), (denial, None), "{line}");
     }
-    assert_eq!(upstream.requests().len(), CALLS.len());
+    assert_eq!(upstream.requests().len(), REQUESTS.len());
     proxy.wait_for_metric(r#"policy_denials_total{reason="not_allowed"}"#, 4);
     proxy.wait_for_metric(r#"errors_total{code="route_denied"}"#, 0);
 }
 
 #[test]
-fn nothing_that_may_be_billed_goes_on_where_that_is_denied() {
+fn deny_billable_rejects_billable_requests() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__POLICY__DENY_BILLABLE", "true")]);
     let mut client = proxy.connect();
@@ -99,7 +99,7 @@ fn nothing_that_may_be_billed_goes_on_where_that_is_denied() {
     proxy.wait_for_metric(r#"policy_denials_total{reason="billable"}"#, 3);
 }
 
-/// Runs the program with `arguments` and `variables`; returns its exit code and all that it printed.
+/// Runs the program with `arguments` and `variables`. Returns its exit code and its output.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = program();
     command.args(arguments).envs(variables.iter().copied());
@@ -108,7 +108,7 @@ fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) 
 }
 
 #[test]
-fn routes_shows_what_comes_of_the_rules_without_any_credential() {
+fn routes_shows_the_effect_of_rules_without_credentials() {
     let (code, open) = run(&["routes"], &[]);
     assert_eq!(code, Some(0), "{open}");
     assert_eq!(
@@ -124,13 +124,13 @@ fn routes_shows_what_comes_of_the_rules_without_any_credential() {
     ];
     let (code, output) = run(&["routes"], &rules);
     assert_eq!(code, Some(0), "{output}");
-    let verdict = |method: &str, template: &str| {
+    let decision = |method: &str, template: &str| {
         let line = output.lines().find(|line| line.ends_with(&format!(" {method:<7} {template}")));
         line.and_then(|line| line.split_whitespace().next()).unwrap_or_else(|| panic!("{template} is not in\n{output}"))
     };
-    assert_eq!(verdict("GET", "/aggregation/v1/customers/{customerId}"), "allowed");
-    assert_eq!(verdict("DELETE", "/aggregation/v1/customers/{customerId}"), "not_allowed");
-    assert_eq!(verdict("GET", "/aggregation/v1/customers/{customerId}/accounts/simple"), "denied");
+    assert_eq!(decision("GET", "/aggregation/v1/customers/{customerId}"), "allowed");
+    assert_eq!(decision("DELETE", "/aggregation/v1/customers/{customerId}"), "not_allowed");
+    assert_eq!(decision("GET", "/aggregation/v1/customers/{customerId}/accounts/simple"), "denied");
     assert!(output.contains("finicity-proxy: rule 4 of policy.allow matches no known operation"), "{output}");
     assert!(output.contains("\"report\""), "{output}");
     let (_, billable) = run(&["routes", "--set=policy.deny_billable=true"], &[]);
@@ -141,7 +141,7 @@ fn routes_shows_what_comes_of_the_rules_without_any_credential() {
 }
 
 #[test]
-fn p01_wrong_rules_are_all_told_by_their_place_and_never_shown() {
+fn p01_invalid_rules_are_reported_by_index_without_content() {
     let variables = [
         ("FINICITY__POLICY__ALLOW", "GET /fine, canarysecret, BREW /canarysecret"),
         ("FINICITY__POLICY__DENY", "GET /canary/../secret"),
@@ -170,7 +170,7 @@ fn p01_wrong_rules_are_all_told_by_their_place_and_never_shown() {
 }
 
 #[test]
-fn a_policy_holds_by_every_door() {
+fn the_policy_applies_to_every_transport() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("proxy.sock");
     let listen = format!("unix:{},127.0.0.1:0", socket.display());
@@ -181,10 +181,10 @@ fn a_policy_holds_by_every_door() {
 }
 
 #[test]
-fn check_says_what_the_policy_does() {
+fn check_summarizes_the_policy() {
     let credentials =
         ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"].map(|name| (name, "canarysecret"));
-    for (setting, told) in [
+    for (setting, expected) in [
         ("policy.allow=", "policy     allows every request"),
         ("policy.mode=report", "policy     allows every request"),
         ("policy.deny_billable=true", "policy     enforced; "),
@@ -192,6 +192,6 @@ fn check_says_what_the_policy_does() {
     ] {
         let (code, output) = run(&["check", "--set", setting], &credentials);
         assert_eq!(code, Some(0), "{output}");
-        assert!(output.contains(told), "{told:?} is not in\n{output}");
+        assert!(output.contains(expected), "{expected:?} is not in\n{output}");
     }
 }

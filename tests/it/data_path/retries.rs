@@ -1,4 +1,4 @@
-//! Which requests are sent again when the upstream closes connections, and which never.
+//! Which requests are retried when the upstream closes connections, and which are not.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use crate::support::{
     upstream::{Gate, ReceivedRequest, Reply, Upstream},
 };
 
-/// An operation that reads and costs nothing, and one that is billed.
+/// An operation that only reads and is free, and one that is billed.
 const FREE: &str = "/aggregation/v1/customers";
 const BILLED: &str = "/aggregation/v1/customers/1/accounts/2/owner";
 
@@ -40,7 +40,7 @@ fn metric(proxy: &Proxy, name: &str) -> f64 {
     line.unwrap().parse().unwrap()
 }
 
-/// An upstream whose connections answer `served` requests and fail the next with `failure`.
+/// An upstream that serves `served` requests per connection and fails the next one with `failure`.
 fn failing_after(served: usize, failure: fn(Vec<u8>) -> Reply) -> Upstream {
     Upstream::start(
         3600,
@@ -50,7 +50,7 @@ fn failing_after(served: usize, failure: fn(Vec<u8>) -> Reply) -> Upstream {
     )
 }
 
-/// The connection is closed after each answer without a word about it, and the next request comes when it is.
+/// Each connection is closed after its response without `Connection: close`, and the next request is sent after that.
 fn check_closing_after_each(closing: fn(Vec<u8>) -> Reply, send: fn(&mut Client, &str) -> u16, path: &str) {
     let upstream = Upstream::start(3600, move |_| closing(OK.to_vec()));
     let proxy = Proxy::start(&upstream);
@@ -64,19 +64,19 @@ fn check_closing_after_each(closing: fn(Vec<u8>) -> Reply, send: fn(&mut Client,
 }
 
 #[test]
-fn g01_connections_that_close_after_each_answer_cost_nobody_a_request() {
+fn g01_connections_closed_after_each_response_fail_no_request() {
     check_closing_after_each(Reply::Cut, get, FREE);
     check_closing_after_each(Reply::Close, get, FREE);
 }
 
 #[test]
-fn g02_the_same_of_requests_that_must_not_be_repeated() {
+fn g02_closed_connections_fail_no_unrepeatable_request() {
     check_closing_after_each(Reply::Cut, post, "/aggregation/v1/customers/testing");
     check_closing_after_each(Reply::Close, get, BILLED);
 }
 
 #[test]
-fn g01_a_free_read_that_a_closing_connection_swallowed_is_sent_once_more() {
+fn g01_a_free_read_lost_on_a_closed_connection_is_retried() {
     for failure in [Reply::Cut, Reply::Close, Reply::Reset] {
         let upstream = failing_after(8, failure);
         let proxy = Proxy::start(&upstream);
@@ -86,7 +86,7 @@ fn g01_a_free_read_that_a_closing_connection_swallowed_is_sent_once_more() {
         }
         let counts = counts(&upstream);
         assert_eq!(counts.len(), 500);
-        // The ninth request of each connection was lost, and the first of the next is the same.
+        // The ninth request of each connection was lost, and is resent as the first of the next connection.
         assert_eq!(counts.values().filter(|count| **count == 2).count(), 62);
         assert_eq!(upstream.requests().len(), 562);
         assert_eq!(metric(&proxy, "retries_total"), 62.0);
@@ -95,7 +95,7 @@ fn g01_a_free_read_that_a_closing_connection_swallowed_is_sent_once_more() {
 }
 
 #[test]
-fn g02_nothing_else_that_a_closing_connection_swallowed_is_sent_again() {
+fn g02_other_lost_requests_are_not_retried() {
     for (send, path) in [
         (post as fn(&mut Client, &str) -> u16, "/aggregation/v1/customers/testing"),
         (post, FREE),
@@ -114,7 +114,7 @@ fn g02_nothing_else_that_a_closing_connection_swallowed_is_sent_again() {
 }
 
 #[test]
-fn g01_a_new_connection_that_fails_is_no_reason() {
+fn g01_a_failure_on_a_new_connection_is_not_retried() {
     let upstream = Upstream::start(3600, |_| Reply::Cut(Vec::new()));
     let proxy = Proxy::start(&upstream);
     for _ in 0..3 {
@@ -124,7 +124,7 @@ fn g01_a_new_connection_that_fails_is_no_reason() {
 }
 
 #[test]
-fn g01_an_answer_that_has_begun_is_no_reason() {
+fn g01_a_response_that_has_begun_is_not_retried() {
     let upstream = Upstream::start(3600, |request| match request.index {
         0 => Reply::Bytes(OK.to_vec()),
         _ => Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-le".to_vec()),
@@ -137,7 +137,7 @@ fn g01_an_answer_that_has_begun_is_no_reason() {
 }
 
 #[test]
-fn g03_an_upstream_in_trouble_gets_a_fifth_more_and_no_request_three_times() {
+fn g03_retries_are_at_most_a_fifth_and_one_per_request() {
     let upstream = failing_after(1, Reply::Cut);
     let proxy = Proxy::start(&upstream);
     let started = Instant::now();
@@ -146,25 +146,25 @@ fn g03_an_upstream_in_trouble_gets_a_fifth_more_and_no_request_three_times() {
     assert!(failed > 0, "every second request needs a retry");
     assert!(counts(&upstream).values().all(|count| *count <= 2));
     let extra = upstream.requests().len() - 400;
-    // A fifth, and ten for each ten seconds that were touched.
+    // A fifth, and ten for each started period of ten seconds.
     let allowed = 80.0 + 10.0 * (2.0 + started.elapsed().as_secs_f64() / 10.0);
     assert!(extra >= 60 && extra as f64 <= allowed, "{extra} requests more than the 400, {allowed} allowed");
 }
 
 #[test]
-fn g04_an_upload_that_breaks_off_is_not_sent_again() {
+fn g04_an_interrupted_upload_is_not_resent() {
     let upstream = failing_after(1, Reply::Reset);
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     assert_eq!(get(&mut client, FREE), 200);
     let body = vec![7; 1024 * 1024];
-    let answer = client.call("PUT", "/aggregation/v1/customers/1", &["Content-Length: 1048576"], &body);
-    answer.assert_problem(502, "upstream_unreachable");
+    let response = client.call("PUT", "/aggregation/v1/customers/1", &["Content-Length: 1048576"], &body);
+    response.assert_problem(502, "upstream_unreachable");
     assert_eq!(upstream.requests().len(), 2);
 }
 
 #[test]
-fn g07_a_caller_that_goes_away_cuts_its_request_off() {
+fn g07_a_client_disconnect_aborts_the_upstream_request() {
     let gate = Gate::new();
     let upstream = Upstream::start(3600, move |_| Reply::Held(gate.clone(), OK.to_vec()));
     let proxy = Proxy::start(&upstream);
@@ -179,7 +179,7 @@ fn g07_a_caller_that_goes_away_cuts_its_request_off() {
 }
 
 #[test]
-fn g11_a_connection_that_is_too_old_is_replaced_and_nobody_notices() {
+fn g11_an_old_connection_is_replaced_without_a_failure() {
     let upstream = Upstream::start(3600, |_| Reply::Bytes(OK.to_vec()));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__CONNECTION_AGE", "1s")]);
     let mut client = proxy.connect();
@@ -188,13 +188,13 @@ fn g11_a_connection_that_is_too_old_is_replaced_and_nobody_notices() {
         assert_eq!(get(&mut client, FREE), 200);
         assert!(started.elapsed() < TIMEOUT);
     }
-    // The token call had one, and two were replaced.
+    // One connection for the token request; two of the others were replaced.
     assert!(started.elapsed() >= 2 * Duration::from_millis(900), "{:?}", started.elapsed());
     assert_eq!(metric(&proxy, "retries_total"), 0.0);
 }
 
 #[test]
-fn a_retried_request_whose_token_is_refused_is_healed_as_well() {
+fn a_retried_request_is_also_reauthenticated() {
     let upstream = Upstream::start(3600, |request: &ReceivedRequest| {
         let first_token = request.headers("authorization")[0].ends_with('1');
         match (request.target(), request.connection) {

@@ -1,4 +1,4 @@
-//! Clients that read a response slowly, and one that stops.
+//! Clients that read a response slowly, and one that stops reading.
 
 use std::{
     io::{self, Read, Write},
@@ -16,17 +16,17 @@ use crate::support::{
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What a client has to read in each [`IDLE_TIMEOUT`] at the least.
+/// The minimum that a client must read in each [`IDLE_TIMEOUT`].
 const MIN_BYTES: u64 = 128 * 1024;
 
-/// The pace of a client may be late by this much. A machine that makes it later makes the client slower than it has to be.
+/// The maximum delay of a read. A longer delay, on a busy machine, would make the client slower than the minimum.
 const MAX_LATE: Duration = Duration::from_secs(1);
 
-/// Far more than the kernel buffers on the way.
+/// Far more than the kernel buffers.
 const BODY_BYTES: u64 = 48 * 1024 * 1024;
 
-/// Reads `bytes_per_timeout` in each [`IDLE_TIMEOUT`], at an even pace, for three of them. Returns the bytes read, or `None` when the
-/// machine was too busy to keep the pace.
+/// Reads `bytes_per_timeout` in each [`IDLE_TIMEOUT`] at a constant rate, for three of them. Returns the bytes read, or `None` if the
+/// machine was too busy to keep the rate.
 fn read_steadily(stream: &mut impl Read, bytes_per_timeout: u64) -> io::Result<Option<u64>> {
     let (start, mut last, mut read) = (Instant::now(), Instant::now(), 0);
     let mut buffer = vec![0; 64 * 1024];
@@ -44,15 +44,15 @@ fn read_steadily(stream: &mut impl Read, bytes_per_timeout: u64) -> io::Result<O
                 length => read += length as u64,
             }
         }
-        // This is the pace.
+        // This sets the rate.
         thread::park_timeout(Duration::from_millis(10));
     }
     Ok(Some(read))
 }
 
-/// Sends a request on a connection that `connect` makes, reads the response steadily for a while and then the rest of it at once. Returns
-/// the length of the response and its last byte.
-fn take_response<S: Read + Write>(connect: impl Fn() -> S, bytes_per_timeout: u64) -> io::Result<(u64, u8)> {
+/// Sends a request on a connection from `connect`, reads the response at a constant rate for a while, and then the rest at full speed.
+/// Returns the length of the response and its last byte.
+fn read_response<S: Read + Write>(connect: impl Fn() -> S, bytes_per_timeout: u64) -> io::Result<(u64, u8)> {
     loop {
         let mut stream = connect();
         stream.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
@@ -68,7 +68,7 @@ fn take_response<S: Read + Write>(connect: impl Fn() -> S, bytes_per_timeout: u6
 }
 
 #[test]
-fn a_steady_reader_is_never_cut_off_and_one_that_stops_is() {
+fn a_steady_slow_reader_is_served_and_a_stalled_one_aborted() {
     let upstream = Upstream::start(3600, |_| Reply::Stream(BODY_BYTES));
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("proxy.sock");
@@ -86,7 +86,7 @@ fn a_steady_reader_is_never_cut_off_and_one_that_stops_is() {
     let unix = || UnixStream::connect(&socket).unwrap();
     thread::scope(|scope| {
         let steady = [2 * MIN_BYTES, 5 * MIN_BYTES].map(|rate| {
-            [scope.spawn(move || take_response(tcp, rate)), scope.spawn(move || take_response(unix, rate))]
+            [scope.spawn(move || read_response(tcp, rate)), scope.spawn(move || read_response(unix, rate))]
         });
         let mut stopped = tcp();
         stopped.write_all(b"POST /large HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -94,7 +94,7 @@ fn a_steady_reader_is_never_cut_off_and_one_that_stops_is() {
         assert_eq!(stopped.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         for client in steady.into_iter().flatten() {
             let (length, last) = client.join().unwrap().unwrap();
-            // The rest is the head.
+            // The head accounts for the difference.
             assert!(length > BODY_BYTES && length < BODY_BYTES + 1000, "{length}");
             assert_eq!(last, pattern(BODY_BYTES - 1));
         }

@@ -1,4 +1,4 @@
-//! Who may connect: callers on Unix sockets, callers with a header of their own, callers from elsewhere.
+//! Who can connect: clients on Unix sockets, clients with the required header, and remote clients.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::support::{
     upstream::{Reply, Upstream, pattern},
 };
 
-/// An upstream that answers everything, and a place for a socket.
+/// An upstream, and a directory, a path and an address for a socket.
 fn parts() -> (Upstream, TempDir, PathBuf, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.sock");
@@ -29,7 +29,7 @@ fn parts() -> (Upstream, TempDir, PathBuf, String) {
 }
 
 #[test]
-fn k07_callers_use_a_socket_that_comes_and_goes_with_the_proxy() {
+fn k07_the_socket_is_created_and_removed_with_the_proxy() {
     let (upstream, _dir, path, address) = parts();
     let both = format!("{address},127.0.0.1:0");
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LISTEN__PROXY", &both)]);
@@ -49,7 +49,7 @@ fn k07_callers_use_a_socket_that_comes_and_goes_with_the_proxy() {
 }
 
 #[test]
-fn k07_on_a_socket_any_host_will_do_and_the_other_rules_hold() {
+fn k07_a_socket_skips_only_the_host_check() {
     let (upstream, _dir, _path, address) = parts();
     let both = format!("{address},127.0.0.1:0");
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__LISTEN__PROXY", &both)]);
@@ -74,19 +74,19 @@ fn k07_on_a_socket_any_host_will_do_and_the_other_rules_hold() {
 }
 
 #[test]
-fn connections_to_the_upstream_serve_both_doors() {
+fn upstream_connections_are_shared_by_both_transports() {
     let (upstream, _dir, _path, address) = parts();
     let both = format!("{address},127.0.0.1:0");
     let variables = [("FINICITY__LISTEN__PROXY", both.as_str()), ("FINICITY__RUNTIME__WORKER_THREADS", "1")];
     let proxy = Proxy::start_with(&upstream, &variables);
     assert_eq!(proxy.connect().get("/x").status, 200);
-    // No new connection can be made from here on.
+    // From now on, no new connection can be opened.
     upstream.use_untrusted_certificate();
     assert_eq!(proxy.connect_socket().get("/x").status, 200);
 }
 
 #[test]
-fn k06_k07_a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
+fn k06_k07_a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let (upstream, dir, path, address) = parts();
     let admin = dir.path().join("admin.sock").display().to_string();
     let variables = [("FINICITY__LISTEN__PROXY", address.as_str()), ("FINICITY__ADMIN__SOCKET", &admin)];
@@ -108,7 +108,7 @@ fn k06_k07_a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
 }
 
 #[test]
-fn a_request_that_never_comes_is_not_waited_for_on_the_admin_socket() {
+fn an_unfinished_request_on_the_admin_socket_gets_408() {
     let (upstream, dir, _path, _address) = parts();
     let admin = dir.path().join("admin.sock");
     let variables =
@@ -121,16 +121,16 @@ fn a_request_that_never_comes_is_not_waited_for_on_the_admin_socket() {
 }
 
 #[test]
-fn k04_callers_send_the_required_header_and_the_upstream_never_sees_it() {
+fn k04_the_required_header_is_checked_and_not_forwarded() {
     let (upstream, _dir, _path, address) = parts();
     let both = format!("{address},127.0.0.1:0");
     let variables =
         [("FINICITY__LISTEN__PROXY", both.as_str()), ("FINICITY__GUARD__REQUIRED_HEADER", "X-Caller: payments")];
     let proxy = Proxy::start_with(&upstream, &variables);
     for lines in [&[][..], &["X-Caller: other"]] {
-        let answer = proxy.connect().call("GET", "/refused", lines, b"");
-        answer.assert_problem(412, "header_required");
-        assert!(answer.text().contains("x-caller: payments"), "{}", answer.text());
+        let response = proxy.connect().call("GET", "/refused", lines, b"");
+        response.assert_problem(412, "header_required");
+        assert!(response.text().contains("x-caller: payments"), "{}", response.text());
         proxy.connect_socket().call("GET", "/refused", lines, b"").assert_problem(412, "header_required");
     }
     assert_eq!(upstream.requests().len(), 0);
@@ -142,8 +142,8 @@ fn k04_callers_send_the_required_header_and_the_upstream_never_sees_it() {
 }
 
 #[test]
-fn k05_what_others_can_reach_is_told_at_the_start() {
-    // An address that counts as one of the network, and that only this machine can reach.
+fn k05_widely_reachable_listeners_are_logged_at_startup() {
+    // An address that counts as remotely reachable, although only this machine can reach it.
     let mapped = "[::ffff:127.0.0.1]:0";
     if TcpListener::bind(mapped).is_err() {
         return; // a machine without IPv6
@@ -156,19 +156,19 @@ fn k05_what_others_can_reach_is_told_at_the_start() {
         ("FINICITY__LISTEN__SOCKET_MODE", "0666"),
     ];
     let proxy = Proxy::start_with(&upstream, &variables);
-    let told = |message| {
+    let logged = |message| {
         let line = &proxy.process.logs(message)[0];
         (line["level"].as_str().unwrap().to_owned(), line["address"].as_str().unwrap().to_owned())
     };
     assert_eq!(
-        told("other machines can reach this address and use the credentials through it"),
+        logged("other machines can reach this address and use the credentials through it"),
         ("WARN".to_owned(), mapped.to_owned())
     );
     assert_eq!(
-        told("any user of this machine can use the credentials through it: restrict listen.socket_mode"),
+        logged("any user of this machine can use the credentials through it: restrict listen.socket_mode"),
         ("WARN".to_owned(), address)
     );
-    // The usual addresses are worth no warning.
+    // The default addresses cause no warning.
     let usual = Proxy::start(&upstream);
     assert!(!usual.process.output().contains("use the credentials through it"));
 }

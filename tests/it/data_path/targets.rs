@@ -1,4 +1,4 @@
-//! What may be called: whatever a caller sends, the upstream sees the same bytes or nothing, and never a caller's token call.
+//! Request targets: the upstream receives the bytes of the client or nothing, and never a client's token request.
 
 use fastrand::Rng;
 
@@ -16,10 +16,10 @@ const REVOCATION_PATH: &str = "/oauth/revoke";
 const BEARER_PLACEHOLDER: &str = r#"{"access_token":"finicity-proxy-placeholder","token_type":"Bearer","expires_in":"#;
 const PARTNER_PLACEHOLDER: &str = r#"{"token":"finicity-proxy-placeholder"}"#;
 
-/// What tells a caller's request from the proxy's own.
+/// Distinguishes a client's request from the proxy's own.
 const MARK: &str = "X-Caller: 1";
 
-/// Grants a token of either shape on every path of an endpoint.
+/// Issues a token in the shape of each token endpoint.
 fn vendor() -> Upstream {
     Upstream::start_raw(|request| match request.target() {
         OAUTH_PATH | OWN_PATH => Reply::json(&token_response(1, 3600)),
@@ -28,13 +28,13 @@ fn vendor() -> Upstream {
     })
 }
 
-/// Starts the program with its own token path and a revocation path.
+/// Starts the program with a custom token path and a revocation path.
 fn start(upstream: &Upstream) -> Proxy {
     let variables = [("FINICITY__AUTH__TOKEN_PATH", OWN_PATH), ("FINICITY__AUTH__REVOCATION_PATH", REVOCATION_PATH)];
     Proxy::start_with(upstream, &variables)
 }
 
-/// Sends a request with a small body on a connection of its own. `None` when it is closed without an answer.
+/// Sends a request with a small body on a new connection. Returns `None` if it is closed without a response.
 fn send(proxy: &Proxy, method: &str, target: &[u8], lines: &[&str]) -> Option<Response> {
     let mut client = proxy.connect();
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
@@ -43,12 +43,12 @@ fn send(proxy: &Proxy, method: &str, target: &[u8], lines: &[&str]) -> Option<Re
     client.read_response(method == "HEAD").ok()
 }
 
-/// The requests so far that callers sent.
-fn callers(upstream: &Upstream) -> Vec<ReceivedRequest> {
+/// The requests of clients so far.
+fn client_requests(upstream: &Upstream) -> Vec<ReceivedRequest> {
     upstream.received().into_iter().filter(|request| !request.headers("x-caller").is_empty()).collect()
 }
 
-/// Spellings of `path` that some server takes for `path`.
+/// Spellings of `path` that some servers treat as `path`.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn spellings(path: &str) -> Vec<String> {
     const ENDS: [&str; 27] = [
@@ -126,36 +126,36 @@ fn c16_a_token_endpoint_is_never_reached_in_any_spelling() {
     for path in [OAUTH_PATH, PARTNER_PATH, OWN_PATH, REVOCATION_PATH] {
         for target in spellings(path) {
             for method in ["POST", "PUT", "GET"] {
-                let Some(answer) = send(&proxy, method, target.as_bytes(), &[]) else { continue };
-                let is_placeholder = answer.status == 200 && answer.text().contains("finicity-proxy-placeholder");
-                let as_expected = match answer.status {
+                let Some(response) = send(&proxy, method, target.as_bytes(), &[]) else { continue };
+                let is_placeholder = response.status == 200 && response.text().contains("finicity-proxy-placeholder");
+                let as_expected = match response.status {
                     200 => is_placeholder && method == "POST" && path != REVOCATION_PATH,
                     status => [400, 403].contains(&status),
                 };
-                assert!(as_expected, "{method} {target}: {answer:?}");
+                assert!(as_expected, "{method} {target}: {response:?}");
             }
         }
     }
-    assert_eq!(callers(&upstream).len(), 0);
-    assert_eq!(upstream.received().len(), 1, "the proxy's own token call");
+    assert_eq!(client_requests(&upstream).len(), 0);
+    assert_eq!(upstream.received().len(), 1, "the proxy's own token request");
 }
 
 #[test]
-fn c16_a_post_gets_a_placeholder_and_everything_else_is_refused() {
+fn c16_a_post_gets_a_placeholder_and_other_methods_get_403() {
     let upstream = vendor();
     let proxy = start(&upstream);
     let mut client = proxy.connect();
     let body = br#"{"partnerId":"1","partnerSecret":"2"}"#;
     let length = format!("Content-Length: {}", body.len());
     for path in [OAUTH_PATH, OWN_PATH] {
-        let answer = client.call("POST", path, &[&length], body);
-        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{answer:?}");
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
-        let seconds = answer.text().strip_prefix(BEARER_PLACEHOLDER).unwrap().strip_suffix('}').unwrap().to_owned();
+        let response = client.call("POST", path, &[&length], body);
+        assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")), "{response:?}");
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        let seconds = response.text().strip_prefix(BEARER_PLACEHOLDER).unwrap().strip_suffix('}').unwrap().to_owned();
         assert!((1..=3570).contains(&seconds.parse::<u32>().unwrap()), "{seconds}");
     }
-    let answer = client.call("POST", PARTNER_PATH, &["Transfer-Encoding: chunked"], b"2\r\n{}\r\n0\r\n\r\n");
-    assert_eq!((answer.status, answer.text().as_str()), (200, PARTNER_PLACEHOLDER));
+    let response = client.call("POST", PARTNER_PATH, &["Transfer-Encoding: chunked"], b"2\r\n{}\r\n0\r\n\r\n");
+    assert_eq!((response.status, response.text().as_str()), (200, PARTNER_PLACEHOLDER));
     for (method, path) in [
         ("PUT", PARTNER_PATH),
         ("GET", OAUTH_PATH),
@@ -165,13 +165,17 @@ fn c16_a_post_gets_a_placeholder_and_everything_else_is_refused() {
         ("POST", REVOCATION_PATH),
         ("GET", REVOCATION_PATH),
     ] {
-        let answer = client.call(method, path, &[], b"");
-        assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (403, Some("route_denied")), "{method}");
+        let response = client.call(method, path, &[], b"");
+        assert_eq!(
+            (response.status, response.header("x-finicity-proxy-error")),
+            (403, Some("route_denied")),
+            "{method}"
+        );
         if method != "HEAD" {
-            answer.assert_problem(403, "route_denied");
+            response.assert_problem(403, "route_denied");
         }
     }
-    assert_eq!(client.get("/aggregation/v1/customers").status, 200, "the connection is good for more");
+    assert_eq!(client.get("/aggregation/v1/customers").status, 200, "the connection is still usable");
     assert_eq!(upstream.received().len(), 2);
     let line = proxy.process.wait_for_line(|line| line.contains(PARTNER_PATH) && line.contains(r#""POST""#));
     assert!(line.contains(r#""http.response.status_code":200"#) && !line.contains("upstream.first_byte_ms"), "{line}");
@@ -192,7 +196,7 @@ fn c16_an_xml_client_of_partner_authentication_gets_xml() {
     let text_xml = Some("text/xml");
     let is_json = Some("application/json");
     for (fields, body, expected) in [
-        // What is sent.
+        // By the format of the request body.
         (&["Content-Type: application/xml"][..], CREDENTIALS, xml),
         (&["content-type: Text/XML; charset=UTF-8", "Accept: */*"], CREDENTIALS, xml),
         (&["Content-Type: application/vnd.finicity+xml"], CREDENTIALS, xml),
@@ -200,7 +204,7 @@ fn c16_an_xml_client_of_partner_authentication_gets_xml() {
         (&[], &format!(" \r\n{CREDENTIALS}"), xml),
         (&[], &with_prolog, xml),
         (&["Content-Type: application/xml"], "", xml),
-        // What is accepted, which goes before that.
+        // By `Accept`, which takes precedence.
         (&["Content-Type: application/json", "Accept: application/xml"], json, xml),
         (&["Accept: text/xml"], json, text_xml),
         (&["Accept: application/xml, application/json;q=0.9"], json, xml),
@@ -209,11 +213,11 @@ fn c16_an_xml_client_of_partner_authentication_gets_xml() {
         (&["Content-Type: application/xml", "Accept: application/json"], CREDENTIALS, is_json),
         (&["Content-Type: application/xml", "Accept: application/json, application/xml;q=0.9"], CREDENTIALS, is_json),
         (&["Accept: application/xml;q=0, application/json"], CREDENTIALS, is_json),
-        // Either will do: as it was sent.
+        // Both are equally acceptable: as the request body.
         (&["Accept: application/json, application/xml"], json, is_json),
         (&["Accept: application/json, application/xml"], CREDENTIALS, xml),
         (&["Content-Type: application/json", "Accept: application/*"], json, is_json),
-        // All others.
+        // JSON in all other cases.
         (&["Content-Type: application/json", "Accept: application/json"], json, is_json),
         (&["Content-Type: application/json"], json, is_json),
         (&["Accept: text/html, */*;q=0.8"], json, is_json),
@@ -221,23 +225,23 @@ fn c16_an_xml_client_of_partner_authentication_gets_xml() {
     ] {
         let length = format!("Content-Length: {}", body.len());
         let lines: Vec<&str> = fields.iter().copied().chain([length.as_str()]).collect();
-        let answer = client.call("POST", PARTNER_PATH, &lines, body.as_bytes());
+        let response = client.call("POST", PARTNER_PATH, &lines, body.as_bytes());
         let text = if expected == is_json { PARTNER_PLACEHOLDER } else { XML };
-        assert_eq!((answer.status, answer.header("content-type")), (200, expected), "{fields:?} {body}");
+        assert_eq!((response.status, response.header("content-type")), (200, expected), "{fields:?} {body}");
         assert_eq!(
-            (answer.text().as_str(), answer.header("cache-control")),
+            (response.text().as_str(), response.header("cache-control")),
             (text, Some("no-store")),
             "{fields:?} {body}"
         );
     }
     // OAuth 2.0 has no XML.
-    let answer = client.call("POST", OAUTH_PATH, &["Accept: application/xml", "Content-Length: 0"], b"");
-    assert!(answer.text().starts_with(BEARER_PLACEHOLDER), "{answer:?}");
-    assert_eq!(upstream.received().len(), 1, "the proxy's own token call");
+    let response = client.call("POST", OAUTH_PATH, &["Accept: application/xml", "Content-Length: 0"], b"");
+    assert!(response.text().starts_with(BEARER_PLACEHOLDER), "{response:?}");
+    assert_eq!(upstream.received().len(), 1, "the proxy's own token request");
 }
 
 #[test]
-fn c16_the_token_of_a_partner_has_a_placeholder_of_its_shape() {
+fn c16_each_token_endpoint_has_a_placeholder_of_its_shape() {
     let upstream = vendor();
     let mut command = serve_command(&upstream, &[("FINICITY__AUTH__TOKEN_PATH", PARTNER_PATH)]);
     command.env("FINICITY__AUTH__SCHEME", "partner").env("FINICITY__AUTH__REVOCATION_PATH", OWN_PATH);
@@ -248,38 +252,38 @@ fn c16_the_token_of_a_partner_has_a_placeholder_of_its_shape() {
     let listening = process.wait_for_log("listening");
     let address = listening["proxy"].as_str().unwrap().split(", ").next().unwrap().parse().unwrap();
     let mut client = Client::connect(address);
-    let answer = client.call("POST", PARTNER_PATH, &["Content-Length: 2"], b"{}");
-    assert_eq!((answer.status, answer.text().as_str()), (200, PARTNER_PLACEHOLDER));
-    // The other scheme's endpoint keeps its own shape, for whoever calls it.
-    let answer = client.call("POST", OAUTH_PATH, &["Content-Length: 2"], b"{}");
-    assert!(answer.text().starts_with(BEARER_PLACEHOLDER), "{answer:?}");
+    let response = client.call("POST", PARTNER_PATH, &["Content-Length: 2"], b"{}");
+    assert_eq!((response.status, response.text().as_str()), (200, PARTNER_PLACEHOLDER));
+    // The endpoint of the other scheme keeps its own shape.
+    let response = client.call("POST", OAUTH_PATH, &["Content-Length: 2"], b"{}");
+    assert!(response.text().starts_with(BEARER_PLACEHOLDER), "{response:?}");
 }
 
 #[test]
-fn c16_without_a_token_a_token_call_gets_what_every_request_gets() {
+fn c16_a_token_request_without_a_token_gets_the_usual_error() {
     let (upstream, dead) = (vendor(), ClosedPort::new());
     let url = dead.url();
     let proxy = Proxy::launch(&upstream, &[("FINICITY__UPSTREAM__URL", &url), ("FINICITY__AUTH__TOKEN_WAIT", "100ms")]);
-    let answer = send(&proxy, "POST", OAUTH_PATH.as_bytes(), &[]).unwrap();
-    answer.assert_problem(503, "token_unavailable");
-    assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
+    let response = send(&proxy, "POST", OAUTH_PATH.as_bytes(), &[]).unwrap();
+    response.assert_problem(503, "token_unavailable");
+    assert!(response.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1);
 
     let upstream = Upstream::start_raw(|_| Reply::status(401, "Unauthorized", "{}"));
     let proxy = Proxy::launch(&upstream, &[]);
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
-    let answer = send(&proxy, "POST", PARTNER_PATH.as_bytes(), &[]).unwrap();
-    answer.assert_problem(503, "credentials_rejected");
-    assert!(answer.header("retry-after").is_some());
+    let response = send(&proxy, "POST", PARTNER_PATH.as_bytes(), &[]).unwrap();
+    response.assert_problem(503, "credentials_rejected");
+    assert!(response.header("retry-after").is_some());
     assert_eq!(upstream.received().len(), 1);
 }
 
 #[test]
-fn c16_a_token_calls_body_goes_nowhere_and_its_connection_is_kept() {
+fn c16_a_token_request_body_is_discarded_and_not_logged() {
     let upstream = vendor();
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__LOG__LEVEL", "trace")]);
     let mut client = proxy.connect();
     for round in 0..3 {
-        // Head and body in two writes, as many clients send them: the answer must not close the connection between them.
+        // Head and body in two writes, as many clients send them: the response must not close the connection between them.
         client.send(format!(
             "POST {OAUTH_PATH}?client_id=old-canary HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\nAuthorization: Basic old-canary\r\n\r\n"
         ));
@@ -296,7 +300,7 @@ fn c16_a_token_calls_body_goes_nowhere_and_its_connection_is_kept() {
     assert!(output.contains(r#""level":"TRACE""#) && !output.contains("old-canary"), "{output}");
     assert_eq!(upstream.received().len(), 1);
 
-    // No more than so much is read, and what follows is not waited for.
+    // At most 64 KiB are read; the rest is not waited for.
     let mut client = proxy.connect();
     client.send(format!("POST {OAUTH_PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"));
     client.send(vec![b'x'; 64 * 1024 + 1]);
@@ -304,7 +308,7 @@ fn c16_a_token_calls_body_goes_nowhere_and_its_connection_is_kept() {
     client.assert_closed();
 }
 
-/// Every target of the list of faults, and the like of them.
+/// The targets in docs/faults.md, and similar ones.
 const NASTY: [&str; 58] = [
     "http://evil.example/x",
     "http://u:p@localhost/x",
@@ -403,9 +407,9 @@ fn c08_the_upstream_sees_the_same_bytes_or_nothing() {
     let targets: Vec<String> = NASTY.iter().map(|target| (*target).to_owned()).chain(generated).collect();
     let mut forwarded = 0;
     for target in &targets {
-        let answer = send(&proxy, "GET", target.as_bytes(), &[]);
-        let seen = callers(&upstream).split_off(forwarded);
-        match (answer.map(|answer| answer.status), seen.as_slice()) {
+        let response = send(&proxy, "GET", target.as_bytes(), &[]);
+        let seen = client_requests(&upstream).split_off(forwarded);
+        match (response.map(|response| response.status), seen.as_slice()) {
             (Some(200), [request]) => {
                 forwarded += 1;
                 let line: String = format!("GET {target} HTTP/1.1").bytes().map(char::from).collect();
@@ -420,7 +424,7 @@ fn c08_the_upstream_sees_the_same_bytes_or_nothing() {
 }
 
 #[test]
-fn c09_c10_c13_dot_segments_are_refused_and_encoded_separators_forwarded() {
+fn c09_c10_c13_dot_segments_get_400_encoded_separators_pass() {
     let upstream = vendor();
     let proxy = start(&upstream);
     for target in ["/a/../b", "/a/%2e%2e/b", "/a/.%2E/b", "/./b", "/a%zz", "/a%00b", "/a%0d%0aX:y", "//evil.example/x"]
@@ -429,12 +433,12 @@ fn c09_c10_c13_dot_segments_are_refused_and_encoded_separators_forwarded() {
     }
     for target in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%255cb", "/a%252e%252eb", "/caf%C3%A9/x"] {
         assert_eq!(send(&proxy, "GET", target.as_bytes(), &[]).unwrap().status, 200, "{target}");
-        assert_eq!(callers(&upstream).last().unwrap().target(), target);
+        assert_eq!(client_requests(&upstream).last().unwrap().target(), target);
     }
 }
 
 #[test]
-fn c15_d11_d12_routing_fields_of_the_caller_have_no_say() {
+fn c15_d11_d12_routing_headers_have_no_effect() {
     let upstream = vendor();
     let proxy = start(&upstream);
     let lines = [
@@ -450,7 +454,7 @@ fn c15_d11_d12_routing_fields_of_the_caller_have_no_say() {
         "X-Forwarded-For: 10.1.2.3",
     ];
     assert_eq!(send(&proxy, "GET", b"/x", &lines).unwrap().status, 200);
-    let request = callers(&upstream).pop().unwrap();
+    let request = client_requests(&upstream).pop().unwrap();
     assert!(request.head.starts_with("GET /x HTTP/1.1\r\n"), "{}", request.head);
     assert_eq!(request.headers("host"), [upstream.authority()]);
     assert!(!request.head.contains("evil") && !request.head.contains("10.1.2.3"), "{}", request.head);
@@ -463,7 +467,7 @@ fn c17_no_path_and_no_user_agent_is_special() {
     let probe = "User-Agent: kube-probe/1.30";
     for target in ["/livez", "/readyz", "/startupz", "/metrics", "/api/status"] {
         assert_eq!(send(&proxy, "GET", target.as_bytes(), &[probe]).unwrap().status, 200);
-        assert_eq!(callers(&upstream).last().unwrap().target(), target, "forwarded like any other");
+        assert_eq!(client_requests(&upstream).last().unwrap().target(), target, "forwarded like any other target");
     }
     let mut client = proxy.connect();
     client.send(format!("GET /livez HTTP/1.1\r\nHost: evil.example\r\n{probe}\r\n\r\n"));
@@ -472,12 +476,12 @@ fn c17_no_path_and_no_user_agent_is_special() {
 }
 
 #[test]
-fn d13_a_strange_request_id_is_replaced_everywhere() {
+fn d13_an_invalid_request_id_is_replaced_everywhere() {
     let upstream = vendor();
     let proxy = start(&upstream);
     for strange in ["x".repeat(300), r"a\r\nb: c".to_owned(), "%0d%0aX:y".to_owned()] {
-        let answer = send(&proxy, "GET", b"/x", &[&format!("X-Request-Id: {strange}")]).unwrap();
-        let id = answer.header("x-request-id").unwrap();
+        let response = send(&proxy, "GET", b"/x", &[&format!("X-Request-Id: {strange}")]).unwrap();
+        let id = response.header("x-request-id").unwrap();
         assert!(
             !id.is_empty()
                 && id.len() <= 64

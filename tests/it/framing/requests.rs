@@ -1,4 +1,4 @@
-//! Requests whose bytes are wrong, too many, or too slow, sent as they are to the running program.
+//! Requests that are malformed, too large or too slow.
 
 use std::{
     io::{self, Write as _},
@@ -15,23 +15,23 @@ fn ok() -> Upstream {
     Upstream::start(3600, |_| Reply::json("{}"))
 }
 
-/// A request that must never be answered, behind one after which nothing may be read.
+/// A request that must get no response, because it follows one that must close the connection.
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Sends each of the requests on a connection of its own, with another one behind it. Each must be refused as expected, the
-/// connection closed, and the upstream must see nothing.
+/// Sends each request on a new connection, followed by another request. Checks that each gets the expected error, that its
+/// connection is closed, and that nothing reaches the upstream.
 #[track_caller]
-fn refused(variables: &[(&str, &str)], requests: &[(String, u16, &str)]) {
+fn assert_rejected(variables: &[(&str, &str)], requests: &[(String, u16, &str)]) {
     let upstream = ok();
     let proxy = Proxy::start_with(&upstream, variables);
     for (request, status, code) in requests {
         let shown = &request[..request.len().min(200)];
         let mut client = proxy.connect();
         client.send(format!("{request}{NEXT}"));
-        let answer = client.read_response(false).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
-        assert_eq!(answer.status, *status, "{shown:?}");
-        answer.assert_problem(*status, code);
-        assert!(answer.header("x-request-id").is_some(), "{shown:?}");
+        let response = client.read_response(false).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
+        assert_eq!(response.status, *status, "{shown:?}");
+        response.assert_problem(*status, code);
+        assert!(response.header("x-request-id").is_some(), "{shown:?}");
         client.assert_closed();
     }
     assert_eq!(upstream.requests().len(), 0);
@@ -42,7 +42,7 @@ fn post(fields: &str, body: &str) -> String {
 }
 
 #[test]
-fn a01_a02_a03_a04_a06_a07_a08_a_length_is_given_once_and_plainly() {
+fn a01_a02_a03_a04_a06_a07_a08_ambiguous_lengths_get_400() {
     let mut requests = Vec::new();
     for fields in [
         "Transfer-Encoding: chunked\r\nContent-Length: 3",
@@ -52,18 +52,18 @@ fn a01_a02_a03_a04_a06_a07_a08_a_length_is_given_once_and_plainly() {
     ] {
         requests.push((post(fields, "0\r\n\r\n"), 400, "bad_request"));
     }
-    // hyper reads none of these.
+    // hyper rejects all of these.
     for length in
         ["3\r\nContent-Length: 4", "+3", "-1", "0x3", "3z", "", "\r\nContent-Length: 3", "18446744073709551616"]
     {
         requests.push((post(&format!("Content-Length: {length}"), "abc"), 400, "bad_request"));
     }
     requests.push((post("Content-Length: 18446744073709551615", "abc"), 400, "bad_request"));
-    refused(&[], &requests);
+    assert_rejected(&[], &requests);
 }
 
 #[test]
-fn a09_a11_a13_a14_no_transfer_coding_is_understood_but_chunked() {
+fn a09_a11_a13_a14_only_chunked_is_supported() {
     let body = "0\r\n\r\n";
     let mut requests = vec![
         (post("Transfer-Encoding: gzip, chunked", body), 501, "not_implemented"),
@@ -75,11 +75,11 @@ fn a09_a11_a13_a14_no_transfer_coding_is_understood_but_chunked() {
     for coding in ["identity", "identity, xchunked", "\"chunked\"", "chunked;q=1", "cow chunked", "\u{b}chunked"] {
         requests.push((post(&format!("Transfer-Encoding: {coding}"), body), 400, "bad_request"));
     }
-    refused(&[], &requests);
+    assert_rejected(&[], &requests);
 }
 
 #[test]
-fn b01_b03_b05_b11_c12_c13_heads_have_no_second_reading() {
+fn b01_b03_b05_b11_c12_c13_ambiguous_heads_get_400() {
     let get = |field: &str| format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n");
     let mut requests: Vec<_> = [
         "X-A: b\0c",
@@ -99,19 +99,19 @@ fn b01_b03_b05_b11_c12_c13_heads_have_no_second_reading() {
         requests.push((format!("{line}\r\nHost: localhost\r\n\r\n"), 400, "bad_request"));
     }
     requests.push(("GET /denied#/allowed HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, "bad_request"));
-    refused(&[], &requests);
+    assert_rejected(&[], &requests);
 }
 
 #[test]
-fn b12_heads_and_targets_over_their_limits_are_refused_each_with_its_code() {
+fn b12_heads_and_targets_over_their_limits_get_431_or_414() {
     let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
-    refused(
+    assert_rejected(
         &[],
         &[
             (get("/x", &"X-A: b\r\n".repeat(64)), 431, "headers_too_large"),
             (get("/x", &format!("X-A: {}\r\n", "b".repeat(33_000))), 431, "headers_too_large"),
             (get(&format!("/{}", "x".repeat(8192)), ""), 414, "target_too_long"),
-            // Beyond what is read at all.
+            // More than the proxy reads.
             (get("/x", &format!("X-A: {}\r\n", "b".repeat(500_000))), 431, "headers_too_large"),
             (get(&format!("/{}", "x".repeat(66_000)), ""), 414, "target_too_long"),
         ],
@@ -119,7 +119,7 @@ fn b12_heads_and_targets_over_their_limits_are_refused_each_with_its_code() {
 }
 
 #[test]
-fn an_answer_to_what_is_over_a_limit_names_the_limit() {
+fn an_error_for_an_exceeded_limit_names_the_limit() {
     let upstream = ok();
     let limits = [
         ("FINICITY__LIMITS__TARGET_BYTES", "300"),
@@ -143,16 +143,16 @@ fn an_answer_to_what_is_over_a_limit_names_the_limit() {
     ] {
         let mut client = proxy.connect();
         client.send(request);
-        let answer = client.read_response(false).unwrap();
-        assert_eq!(answer.status, status, "{answer:?}");
+        let response = client.read_response(false).unwrap();
+        assert_eq!(response.status, status, "{response:?}");
         for part in parts {
-            assert!(answer.text().contains(part), "{part:?} is not in {}", answer.text());
+            assert!(response.text().contains(part), "{part:?} is not in {}", response.text());
         }
     }
 }
 
 #[test]
-fn what_hyper_cannot_read_is_answered_logged_and_counted_like_any_other_request() {
+fn requests_hyper_cannot_parse_are_logged_and_counted() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
     for (target, detail) in [
@@ -163,7 +163,7 @@ fn what_hyper_cannot_read_is_answered_logged_and_counted_like_any_other_request(
         ("/x y", "Invalid request target: space at offset 2; percent-encode it as %20."),
         ("/x\u{1}", "Invalid request target: byte 0x01 at offset 2; percent-encode it as %01."),
     ] {
-        // In one piece, behind another request, and byte by byte.
+        // In one write, pipelined after another request, and byte by byte.
         for how in 0..3 {
             let mut client = proxy.connect();
             let request =
@@ -179,11 +179,11 @@ fn what_hyper_cannot_read_is_answered_logged_and_counted_like_any_other_request(
                     let _ = request.bytes().try_for_each(|byte| writer.write_all(&[byte]));
                 }
             }
-            let answer = client.read_response(false).unwrap();
-            answer.assert_problem(400, "bad_request");
-            assert!(answer.text().contains(&serde_json::to_string(detail).unwrap()[1..]), "{}", answer.text());
-            assert_eq!(answer.header("x-request-id"), Some(format!("caller-{how}").as_str()));
-            assert_eq!(answer.header("connection"), Some("close"));
+            let response = client.read_response(false).unwrap();
+            response.assert_problem(400, "bad_request");
+            assert!(response.text().contains(&serde_json::to_string(detail).unwrap()[1..]), "{}", response.text());
+            assert_eq!(response.header("x-request-id"), Some(format!("caller-{how}").as_str()));
+            assert_eq!(response.header("connection"), Some("close"));
             client.assert_closed();
         }
     }
@@ -202,7 +202,7 @@ fn what_hyper_cannot_read_is_answered_logged_and_counted_like_any_other_request(
 }
 
 #[test]
-fn operators_listeners_refuse_what_hyper_cannot_read_too() {
+fn ops_and_admin_reject_requests_hyper_cannot_parse() {
     let proxy = Proxy::start(&ok());
     for address in [proxy.ops, proxy.admin] {
         for request in
@@ -210,17 +210,17 @@ fn operators_listeners_refuse_what_hyper_cannot_read_too() {
         {
             let mut client = Client::connect(address);
             client.send(request);
-            let answer = client.read_response(false).unwrap();
-            assert_eq!((answer.status, answer.header("connection")), (400, Some("close")));
+            let response = client.read_response(false).unwrap();
+            assert_eq!((response.status, response.header("connection")), (400, Some("close")));
             client.assert_closed();
         }
     }
 }
 
 #[test]
-fn i10_a_body_over_the_limit_is_refused_before_it_is_sent_or_cut_off_where_it_is() {
+fn i10_a_body_over_the_limit_gets_413() {
     let limit = [("FINICITY__LIMITS__BODY_BYTES", "1000")];
-    refused(&limit, &[(post("Content-Length: 1001", ""), 413, "body_too_large")]);
+    assert_rejected(&limit, &[(post("Content-Length: 1001", ""), 413, "body_too_large")]);
 
     let upstream = ok();
     let proxy = Proxy::start_with(&upstream, &limit);
@@ -230,11 +230,11 @@ fn i10_a_body_over_the_limit_is_refused_before_it_is_sent_or_cut_off_where_it_is
     client.read_response(false).unwrap().assert_problem(413, "body_too_large");
     client.assert_closed();
     assert_eq!(proxy.connect().call("POST", "/y", &["Content-Length: 1000"], &[0; 1000]).status, 200);
-    assert_eq!(upstream.requests().len(), 1, "the upstream never got the large one whole");
+    assert_eq!(upstream.requests().len(), 1, "the upstream did not get the large body completely");
 }
 
 #[test]
-fn a16_a17_a_body_is_a_body_whatever_the_method_and_never_a_request() {
+fn a16_a17_a_body_is_never_parsed_as_a_request() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\nFoo: bar\r\n\r\n";
@@ -255,7 +255,7 @@ fn a16_a17_a_body_is_a_body_whatever_the_method_and_never_a_request() {
 }
 
 #[test]
-fn a20_a21_a22_a_body_that_breaks_its_framing_or_off_never_arrives_whole() {
+fn a20_a21_a22_a_malformed_or_truncated_body_gets_400() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
     for body in ["3\r\nabcd\r\n0\r\n\r\n", "3\r\nabc0\r\n\r\n", "3\r\nabc\r\n0\n\n"] {
@@ -270,9 +270,9 @@ fn a20_a21_a22_a_body_that_breaks_its_framing_or_off_never_arrives_whole() {
     let extension = format!("1;x={}\r\na\r\n", "y".repeat(15_000));
     let mut writer = client.writer();
     let _ = (0..1000).try_for_each(|_| writer.write_all(extension.as_bytes()));
-    // The answer may be lost where the flood goes on: the caller's own connection is what breaks then.
-    if let Ok(answer) = client.read_response(false) {
-        answer.assert_problem(400, "bad_request");
+    // The response can be lost while the flood continues, because the connection is reset.
+    if let Ok(response) = client.read_response(false) {
+        response.assert_problem(400, "bad_request");
     }
     assert!(proxy.process.status_kib("VmRSS") < resident + 4096);
 
@@ -284,21 +284,21 @@ fn a20_a21_a22_a_body_that_breaks_its_framing_or_off_never_arrives_whole() {
 }
 
 #[test]
-fn b02_b08_b13_what_is_let_through_goes_on_as_it_was_with_proper_line_ends() {
+fn b02_b08_b13_bare_line_feeds_are_forwarded_as_crlf() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     client.send(b"GET /bare HTTP/1.1\nHost: localhost\nX-A: b\r\nX-B: \xff\xa0c\r\nX-M: 1\nX-M: 2\n\n");
     assert_eq!(client.read_response(false).unwrap().status, 200);
     let request = upstream.wait_for("/bare");
-    // `head` is split at CR LF: a bare LF would show.
+    // `head` is split at CR LF: a bare LF would remain in a line.
     assert!(!request.head.replace("\r\n", "").contains('\n'));
     assert_eq!((request.headers("x-a"), request.headers("x-m")), (vec!["b"], vec!["1", "2"]));
     assert_eq!(request.headers("x-b"), ["\u{ff}\u{a0}c"]);
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order_up_to_the_one_that_is_refused() {
+fn pipelined_requests_are_served_in_order_until_an_error() {
     let upstream = Upstream::start(3600, |request| Reply::json(&format!("\"{}\"", request.target())));
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -313,7 +313,7 @@ fn pipelined_requests_are_answered_in_order_up_to_the_one_that_is_refused() {
 }
 
 #[test]
-fn i01_i03_a_head_that_drips_and_a_connection_that_idles_are_closed() {
+fn i01_i03_slow_heads_and_idle_connections_are_closed() {
     let upstream = ok();
     let limits = [("FINICITY__LIMITS__HEADER_TIMEOUT", "1s"), ("FINICITY__LIMITS__KEEPALIVE_TIMEOUT", "1s")];
     let proxy = Proxy::start_with(&upstream, &limits);
@@ -335,7 +335,7 @@ fn i01_i03_a_head_that_drips_and_a_connection_that_idles_are_closed() {
 }
 
 #[test]
-fn i04_a_body_that_never_ends_is_a_408_and_the_upstream_never_gets_it() {
+fn i04_a_stalled_body_gets_408_and_is_not_forwarded() {
     let upstream = ok();
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__IDLE_TIMEOUT", "1s")]);
     let mut client = proxy.connect();
@@ -345,8 +345,8 @@ fn i04_a_body_that_never_ends_is_a_408_and_the_upstream_never_gets_it() {
     assert_eq!(upstream.requests().len(), 0);
 }
 
-/// Uploads 10 MiB in parts of `part`, twenty times, to an upstream that answers 413 early; the caller must see that answer.
-fn check_early_answers(upstream: &Upstream, part: &[u8]) {
+/// Uploads 10 MiB in parts of `part`, twenty times, to an upstream that responds early with 413. The client must get that response.
+fn check_early_responses(upstream: &Upstream, part: &[u8]) {
     let proxy = Proxy::start(upstream);
     for round in 0..20 {
         let mut client = proxy.connect();
@@ -357,50 +357,50 @@ fn check_early_answers(upstream: &Upstream, part: &[u8]) {
                 let sent = (0..10_485_760 / part.len()).try_for_each(|_| writer.write_all(part));
                 assert!(sent.err().is_none_or(|error| is_closed(&error)), "round {round}");
             });
-            let answer = client.read_response(false).unwrap();
-            assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (413, None), "round {round}");
+            let response = client.read_response(false).unwrap();
+            assert_eq!((response.status, response.header("x-finicity-proxy-error")), (413, None), "round {round}");
             drop(client);
         });
     }
 }
 
 #[test]
-fn g06_e05_an_answer_that_comes_before_the_body_is_seen_and_the_rest_is_no_request() {
-    // This answers as soon as it has the head, while most of the body has not been sent.
+fn g06_e05_an_early_response_reaches_the_client() {
+    // The upstream responds after 64 KiB, when most of the body has not been sent. The rest must not be parsed as requests.
     let upstream = Upstream::start_with_early_responses(|_| Reply::status(413, "Content Too Large", "{}"));
-    check_early_answers(&upstream, &NEXT.as_bytes().repeat(1000));
+    check_early_responses(&upstream, &NEXT.as_bytes().repeat(1000));
     assert!(upstream.requests().iter().all(|request| request.target() == "/x"));
 }
 
 #[test]
-fn f22_an_early_answer_survives_an_upstream_that_breaks_the_connection_off() {
-    let answer = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
-    let upstream = Upstream::start_with_early_responses(|_| Reply::Cut(answer.to_vec()));
-    check_early_answers(&upstream, &[b'x'; 64 * 1024]);
+fn f22_an_early_response_survives_a_cut_upstream_connection() {
+    let response = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    let upstream = Upstream::start_with_early_responses(|_| Reply::Cut(response.to_vec()));
+    check_early_responses(&upstream, &[b'x'; 64 * 1024]);
 }
 
 #[test]
-fn an_upload_ends_with_its_answer() {
-    // The answer comes after 64 KiB, and the connection would stay open.
+fn an_upload_ends_with_its_response() {
+    // The response is sent after 64 KiB, and the connection would stay open.
     let upstream = Upstream::start_with_early_responses(|_| Reply::status(422, "No", "{}"));
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     client.send(post("Content-Length: 10485760", &"x".repeat(64 * 1024)));
     assert_eq!(client.read_response(false).unwrap().status, 422);
-    // One more part of the body is taken note of, and ends both connections.
+    // One more byte of the body closes both connections.
     client.send("x");
     client.assert_closed();
 }
 
 #[test]
-fn a_refusal_of_a_request_with_a_body_says_that_the_connection_closes() {
+fn an_error_for_a_request_with_a_body_closes_the_connection() {
     let upstream = ok();
     let proxy = Proxy::start(&upstream);
-    let answer = proxy.connect().call("POST", "/a/../b", &["Content-Length: 3"], b"abc");
-    answer.assert_problem(400, "bad_request");
-    assert_eq!(answer.header("connection"), Some("close"));
-    let answer = proxy.connect().call("POST", "/a/../b", &["Content-Length: 0"], b"");
-    assert_eq!((answer.status, answer.header("connection")), (400, None));
+    let response = proxy.connect().call("POST", "/a/../b", &["Content-Length: 3"], b"abc");
+    response.assert_problem(400, "bad_request");
+    assert_eq!(response.header("connection"), Some("close"));
+    let response = proxy.connect().call("POST", "/a/../b", &["Content-Length: 0"], b"");
+    assert_eq!((response.status, response.header("connection")), (400, None));
 }
 
 fn is_closed(error: &io::Error) -> bool {
@@ -408,7 +408,7 @@ fn is_closed(error: &io::Error) -> bool {
 }
 
 #[test]
-fn g07_a_caller_that_goes_away_takes_its_request_with_it() {
+fn g07_a_client_disconnect_aborts_its_request() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream =

@@ -1,4 +1,4 @@
-//! Request heads that do not end: what they may take over all connections, and that it is given back.
+//! Unfinished request heads: the memory limit over all connections, and that the memory is released.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,7 +14,7 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// Legal as a whole, with the limits that a proxy has by default.
+/// A head within the default limits.
 fn head_of_40_kb() -> Vec<u8> {
     let target = "x".repeat(8000);
     format!("GET /{target} HTTP/1.1\r\nHost: localhost\r\nX: {}", "a".repeat(32_000)).into_bytes()
@@ -59,7 +59,7 @@ fn above_the_limit_the_oldest_unfinished_head_gets_408() {
     proxy.wait_for_metric("unfinished_heads_bytes", 60_000);
     proxy.wait_for_metric(r#"errors_total{code="request_timeout"}"#, 1);
     proxy.wait_for_metric(r#"connections_evicted_total{listener="proxy",reason="unfinished_heads_bytes"}"#, 1);
-    // Those of all listeners count together.
+    // The limit is shared by all listeners.
     let mut fifth = begin(20_000, &proxied);
     assert_eq!(second.read_response(false).unwrap().status, 408);
     let line = proxy
@@ -71,15 +71,15 @@ fn above_the_limit_the_oldest_unfinished_head_gets_408() {
         assert_eq!(client.read_response(false).unwrap().status, 200);
     }
     proxy.wait_for_metric("unfinished_heads_bytes", 0);
-    // Another head on a connection that is kept.
+    // Another head on a kept connection.
     third.send("GET /x HTTP/1.1\r\n");
     proxy.wait_for_metric("unfinished_heads_bytes", 17);
     drop(third);
     proxy.wait_for_metric("unfinished_heads_bytes", 0);
 }
 
-/// Checks that a head which was given up got a response like any other request: with an id, an access line and a count, as the last one
-/// of its connection.
+/// Checks that an abandoned head is treated like any other request: it gets a response with a request id, an access line and a metric,
+/// and its connection is closed.
 fn assert_served(proxy: &Proxy, client: &mut Client, id: Option<&str>, count: u64) {
     let response = client.read_response(false).unwrap();
     response.assert_executed(408, "request_timeout", "no");
@@ -99,7 +99,7 @@ fn assert_served(proxy: &Proxy, client: &mut Client, id: Option<&str>, count: u6
     proxy.wait_for_metric("unfinished_heads_bytes", 0);
 }
 
-/// A client that has had `requests` responses, and then sends the start of a head.
+/// A client that makes `requests` requests, and then sends the start of a head.
 fn begin(proxy: &Proxy, requests: usize, head: &str) -> Client {
     let mut client = proxy.connect();
     for _ in 0..requests {
@@ -112,7 +112,7 @@ fn begin(proxy: &Proxy, requests: usize, head: &str) -> Client {
 const HEAD: &str = "GET /x HTTP/1.1\r\nX-Request-Id: a-1\r\nHost: loc";
 
 #[test]
-fn a_head_that_takes_too_long_is_a_request_like_any_other() {
+fn a_timed_out_head_is_logged_and_counted_as_a_request() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__LIMITS__HEADER_TIMEOUT", "1s")]);
     for (index, (requests, head, id)) in [
@@ -127,17 +127,17 @@ fn a_head_that_takes_too_long_is_a_request_like_any_other() {
         let mut client = begin(&proxy, requests, head);
         assert_served(&proxy, &mut client, id, index as u64 + 1);
     }
-    // Behind a request that was sent with it.
+    // Pipelined after a request.
     let mut client = begin(&proxy, 0, &format!("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n{HEAD}"));
     assert_eq!(client.read_response(false).unwrap().status, 200);
     assert_served(&proxy, &mut client, Some("a-1"), 5);
-    // Nothing of a request has arrived.
+    // No byte of a request has arrived.
     proxy.connect().assert_closed();
     proxy.wait_for_metric("connections", 0);
 }
 
 #[test]
-fn an_unfinished_head_that_gives_way_is_a_request_like_any_other() {
+fn an_evicted_head_is_logged_and_counted_as_a_request() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let limit = [("FINICITY__LIMITS__CONNECTIONS", "1"), ("FINICITY__LIMITS__HEADER_TIMEOUT", "1h")];
     let proxy = Proxy::start_with(&upstream, &limit);
@@ -149,7 +149,7 @@ fn an_unfinished_head_that_gives_way_is_a_request_like_any_other() {
             assert_eq!(client.read_response(false).unwrap().status, 200);
         }
         proxy.wait_for_metric("unfinished_heads_bytes", HEAD.len() as u64);
-        // One connection gives way for each new one, and no other.
+        // Each new connection evicts exactly one.
         assert_eq!(proxy.connect().get("/x").status, 200);
         assert_served(&proxy, &mut client, Some("a-1"), count);
         proxy.wait_for_metric(r#"connections_evicted_total{listener="proxy",reason="unfinished_head"}"#, count);
@@ -159,7 +159,7 @@ fn an_unfinished_head_that_gives_way_is_a_request_like_any_other() {
 }
 
 #[test]
-fn an_unfinished_head_beyond_the_byte_limit_is_a_request_like_any_other() {
+fn a_head_over_the_byte_limit_is_counted_as_a_request() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &variables("65536"));
     let large = format!("{HEAD}alhost\r\nX: {}", "a".repeat(30_000));
@@ -178,7 +178,7 @@ fn an_unfinished_head_beyond_the_byte_limit_is_a_request_like_any_other() {
 }
 
 #[test]
-fn a_head_behind_a_request_is_counted_until_it_ends() {
+fn a_pipelined_head_counts_until_it_is_complete() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &variables("65536"));
     let mut client = proxy.connect();
@@ -190,15 +190,15 @@ fn a_head_behind_a_request_is_counted_until_it_ends() {
     proxy.wait_for_metric("unfinished_heads_bytes", 0);
 }
 
-/// The most resident memory that the heads may take, in KiB: 8 MiB of them, and what each connection takes beside.
+/// The maximum increase of resident memory by the heads, in KiB: 8 MiB of heads, and the memory of the connections.
 const HELD_KIB: u64 = 40 * 1024;
 
-/// The most that may be left when they are gone.
+/// The maximum that can remain after they are closed.
 const LEFT_KIB: u64 = 8 * 1024;
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the figures are what the documents say")]
-fn unfinished_heads_take_little_memory_and_give_it_back() {
+#[expect(clippy::print_stdout, reason = "the figures are for the documents")]
+fn unfinished_heads_use_bounded_memory_and_release_it() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
@@ -216,7 +216,7 @@ fn unfinished_heads_take_little_memory_and_give_it_back() {
             most = most.max(resident());
         }
         if head.len() > 1 {
-            // The first has been given up long ago.
+            // The first has been abandoned long ago.
             let mut response = [0; 12];
             crowd[0].read_exact(&mut response).unwrap();
             assert_eq!(&response, b"HTTP/1.1 408");

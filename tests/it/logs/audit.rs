@@ -1,4 +1,4 @@
-//! The audit log: every decision is logged once, with the message in the documentation.
+//! The audit log: every decision is logged once, with a documented message.
 
 use std::{fs, os::unix::net::UnixStream, path::Path};
 
@@ -11,7 +11,7 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// The messages of the events in `code` that have the target `AUDIT`: the last text in each.
+/// The messages of the events with the target `AUDIT` in `code`: the last string of each.
 fn audit_messages(code: &str) -> Vec<String> {
     let mut messages = Vec::new();
     for event in code.split("target: AUDIT").skip(1) {
@@ -45,14 +45,14 @@ fn collect_messages(folder: &Path, messages: &mut Vec<String>) {
             collect_messages(&path, messages);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let code = fs::read_to_string(&path).unwrap();
-            // An `enabled!` has a target too, and no message.
+            // `enabled!` has a target but no message.
             messages.extend(audit_messages(&code.replace("enabled!(target: AUDIT", "")));
         }
     }
 }
 
 #[test]
-fn every_audit_line_is_documented_and_every_documented_one_exists_once() {
+fn every_audit_message_is_documented_exactly_once() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut messages = Vec::new();
     collect_messages(&root.join("src"), &mut messages);
@@ -80,7 +80,7 @@ fn audit(process: &Process) -> Vec<Value> {
 }
 
 #[test]
-fn a_run_is_logged_in_order_from_the_credentials_to_the_shutdown() {
+fn a_run_is_audited_from_credentials_to_shutdown() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
     proxy.process.signal(rustix::process::Signal::TERM);

@@ -1,4 +1,4 @@
-//! Changing what is logged while the program runs.
+//! Changing the log level at run time.
 
 use std::{fs, path::Path};
 
@@ -17,7 +17,7 @@ fn upstream() -> Upstream {
     Upstream::start(3600, |_| Reply::json("{}"))
 }
 
-/// The response to `body`, sent to the administrator's socket.
+/// Posts `body` to the admin socket. Returns the status and the body of the response.
 fn post(socket: &Path, body: &str) -> (u16, Value) {
     let length = format!("Content-Length: {}", body.len());
     let response = Client::connect_socket(socket).call("POST", "/api/log-level", &[&length], body.as_bytes());
@@ -25,7 +25,7 @@ fn post(socket: &Path, body: &str) -> (u16, Value) {
 }
 
 #[test]
-fn a_level_for_a_time_expires() {
+fn a_temporary_level_expires() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");
     let upstream = upstream();
@@ -58,12 +58,12 @@ fn a_level_for_a_time_expires() {
     let shown = Client::connect_socket(&socket).get("/api/log-level");
     assert_eq!(shown.text(), r#"{"level":"warn","configured":"warn","reverts_in_s":null}"#);
     assert_eq!(proxy().get("/after").status, 200);
-    assert_eq!(process.logs("request").len(), 1, "only while it was asked for");
+    assert_eq!(process.logs("request").len(), 1, "only during the temporary level");
     assert_eq!(process.logs(CHANGED).len(), 3);
 }
 
 #[test]
-fn p09_sighup_reloads_the_file_and_names_keys_that_need_a_restart() {
+fn p09_sighup_reloads_the_file_and_reports_restart_keys() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     let write = |text: &str| fs::write(&file, text).unwrap();

@@ -1,4 +1,4 @@
-//! What every type that holds a secret shows of it when it is printed: nothing.
+//! The `Debug` output of types that hold secrets does not show them.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -40,7 +40,7 @@ fn inputs() -> Inputs {
 }
 
 fn loaded() -> Loaded {
-    app::load(&inputs()).now_or_never().expect("the environment waits for nothing").unwrap()
+    app::load(&inputs()).now_or_never().expect("the environment loads without waiting").unwrap()
 }
 
 fn issued_token() -> IssuedToken {
@@ -52,7 +52,7 @@ fn l03_configuration_and_credentials() {
     let loaded = loaded();
     check("the inputs", inputs());
     check("the keys", config::load_raw(&inputs()).unwrap());
-    check("the start", &loaded);
+    check("the loaded configuration and credentials", &loaded);
     let Loaded { config, mut source, credentials } = loaded;
     let credentials = credentials.unwrap();
     check("the configuration", &config);
@@ -90,11 +90,11 @@ fn l03_token_requests_and_tokens() {
                 base: "https://localhost".parse().unwrap(),
                 ..config.token.clone()
             };
-            check("the token call", token_request(&credentials, &config));
+            check("the token request", token_request(&credentials, &config));
             let bearer = HeaderValue::from_str(&format!("Bearer {}", token_text(1))).unwrap();
             check("the revocation", revocation_request(&credentials, &config, &bearer));
             let auth: scheme::AuthHeaders = auth_headers(&credentials, &config, &issued_token());
-            check("the grant", &auth);
+            check("the authorization headers", &auth);
             let (mut writer, reader) = token::channel(Clock::Boot, Duration::ZERO);
             writer.publish(auth, Clock::Boot.now() + Duration::from_secs(60));
             check("the writer", &writer);
@@ -108,15 +108,15 @@ fn l03_token_requests_and_tokens() {
 }
 
 #[test]
-fn l03_answers_and_errors() {
+fn l03_responses_and_errors() {
     let headers = HeaderMap::from_iter([(http::header::SET_COOKIE, HeaderValue::from_static(CLIENT_SECRET))]);
     let good = token_response(1, 3600);
     let echo = format!(r#"{{"code":"{CLIENT_SECRET}","error":"{CLIENT_SECRET}","error_description":"{APP_KEY}"}}"#);
     for (status, body) in [(200, &good), (400, &echo), (500, &echo), (200, &echo)] {
         let status = StatusCode::from_u16(status).unwrap();
-        let answer = TokenResponse { status, headers: &headers, body: Some(body.as_bytes()) };
-        check("the answer", &answer);
-        check("what it means", classify(&answer, "access_token", std::time::SystemTime::UNIX_EPOCH));
+        let response = TokenResponse { status, headers: &headers, body: Some(body.as_bytes()) };
+        check("the response", &response);
+        check("its classification", classify(&response, "access_token", std::time::SystemTime::UNIX_EPOCH));
     }
     check("a failure", TokenFailure::new(FailureClass::Certificate, "reason"));
     check("an error", proxy::Error::new(proxy::Code::UpstreamTls, "detail"));

@@ -1,4 +1,4 @@
-//! What the log says of a request, and what it does not.
+//! What the log contains about a request, and what it does not.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 #[test]
-fn l07_a_request_is_one_line_with_its_template_and_without_its_ids() {
+fn l07_a_request_is_logged_by_template_without_ids() {
     let upstream = Upstream::start(3600, |_| Reply::json(r#"{"private":"body"}"#));
     let mut proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -52,7 +52,7 @@ fn l07_a_request_is_one_line_with_its_template_and_without_its_ids() {
 }
 
 #[test]
-fn an_error_of_the_proxys_own_is_logged_with_its_cause() {
+fn a_proxy_error_is_logged_with_its_cause() {
     let upstream = Upstream::start(3600, |_| Reply::Cut(Vec::new()));
     let proxy = Proxy::start(&upstream);
     proxy.connect().get("/x").assert_problem(502, "upstream_unreachable");
@@ -72,7 +72,7 @@ fn a_response_to_head_is_complete_without_a_body() {
 }
 
 #[test]
-fn a_caller_that_goes_away_is_logged_as_such() {
+fn a_client_disconnect_is_logged_as_aborted() {
     let gate = Gate::new();
     let upstream = Upstream::start(3600, move |_| Reply::Held(gate.clone(), Vec::new()));
     let proxy = Proxy::start(&upstream);
@@ -85,7 +85,7 @@ fn a_caller_that_goes_away_is_logged_as_such() {
 }
 
 #[test]
-fn l08_nothing_a_caller_sends_can_forge_a_line() {
+fn l08_a_client_cannot_forge_a_log_line() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -115,7 +115,7 @@ fn human_logs_are_text() {
 }
 
 #[test]
-fn the_format_is_json_unless_a_terminal_reads_it() {
+fn the_format_is_json_unless_stdout_is_a_terminal() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut command = serve_command(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
     command.env_remove("FINICITY__LOG__FORMAT");
@@ -135,7 +135,7 @@ fn the_format_is_json_unless_a_terminal_reads_it() {
     child.wait().unwrap();
 }
 
-/// A pseudo-terminal: the end of the reader, and the terminal.
+/// A pseudo-terminal: its controller and the terminal.
 fn open_terminal() -> (std::fs::File, std::fs::File) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -148,7 +148,7 @@ fn open_terminal() -> (std::fs::File, std::fs::File) {
 }
 
 #[test]
-fn a_person_gets_a_short_line_for_each_request_and_one_when_the_proxy_is_ready() {
+fn human_logs_have_a_ready_line_and_short_request_lines() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut command = serve_command(&upstream, &[("FINICITY__LOG__FORMAT", "human"), ("FINICITY__LOG__LEVEL", "info")]);
     let dir = tempfile::tempdir().unwrap();
@@ -166,7 +166,7 @@ fn a_person_gets_a_short_line_for_each_request_and_one_when_the_proxy_is_ready()
 }
 
 #[test]
-fn only_a_failure_of_the_proxy_itself_is_a_warning() {
+fn only_proxy_errors_are_warnings() {
     let upstream = Upstream::start(3600, |request| match request.target() {
         "/cut" => Reply::Cut(Vec::new()),
         _ => Reply::status(503, "Service Unavailable", "{}"),
@@ -184,7 +184,7 @@ fn only_a_failure_of_the_proxy_itself_is_a_warning() {
     assert_eq!(proxy.process.logs("request").len(), 1);
 }
 
-/// The access lines of requests to each of `targets`, one after the other on one connection.
+/// Makes a request to each of `targets` on one connection, and returns the access lines.
 fn lines(proxy: &Proxy, targets: &[&str]) -> Vec<Value> {
     let mut client = proxy.connect();
     for target in targets {
@@ -196,7 +196,7 @@ fn lines(proxy: &Proxy, targets: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn an_upstream_error_is_logged_with_its_status_and_the_vendors_code() {
+fn an_upstream_error_is_logged_with_status_and_vendor_code() {
     let upstream = Upstream::start(3600, |request| match request.target() {
         "/1" => Reply::status(404, "Not Found", r#"{"code":14001,"message":"private"}"#),
         "/2" => Reply::status(500, "Error", r#"{"error":"private"}"#),
@@ -241,7 +241,7 @@ fn a_replayed_request_shows_the_first_upstream_status() {
 }
 
 #[test]
-fn l07_of_an_unknown_path_only_segments_of_the_catalogue_are_logged() {
+fn l07_only_known_segments_of_an_unknown_path_are_logged() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
     let targets = ["/aggregation/v1/private/1", "/private@example.com/1", "/aggregation/v1/customers"];
@@ -259,7 +259,7 @@ fn response_with(body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn waiting_times_are_logged_where_there_were_any() {
+fn waiting_times_are_logged_only_if_a_request_waited() {
     let gate = Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start_raw(move |request| match request.target() {
@@ -294,8 +294,8 @@ fn waiting_times_are_logged_where_there_were_any() {
 }
 
 #[test]
-fn l08_no_external_text_can_forge_a_line_of_the_text_format() {
-    // A terminal's commands in a file's name, in what the upstream sends, and in what a caller does.
+fn l08_external_text_cannot_forge_a_human_log_line() {
+    // Terminal control characters in a file name, in a response of the upstream, and in a request.
     let control = "\u{1b}]0;x\u{7} INFO forged\u{9b}31m\u{2028}\u{202e}";
     let upstream = Upstream::start(3600, move |_| {
         Reply::Bytes(format!("HTTP/1.1 200 {control}\r\nx-{control}: {control}\r\n\r\n").into_bytes())
@@ -331,7 +331,7 @@ fn l08_no_external_text_can_forge_a_line_of_the_text_format() {
         process.wait();
         std::fs::write(credentials.join("app_key"), APP_KEY).unwrap();
         let output = process.output();
-        assert!(output.contains("forged"), "the directory's name is logged");
+        assert!(output.contains("forged"), "the directory name is logged");
         for line in output.lines() {
             assert!(line.starts_with('{') || line.get(2..3) == Some(":"), "{line:?}");
             assert!(!line.contains(['\u{1b}', '\u{7}', '\u{7f}', '\u{9b}', '\u{2028}', '\u{202e}']), "{line:?}");

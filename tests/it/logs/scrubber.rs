@@ -1,4 +1,4 @@
-//! The scrubber: secrets in places that the program logs or prints.
+//! The scrubber: secrets in values that the program logs or prints.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -15,7 +15,7 @@ fn l01_an_app_key_as_the_request_id_is_scrubbed_and_reported() {
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__LOG__LEVEL", "info")]);
     proxy.process.allow_scrubbing();
     let response = proxy.connect().call("GET", "/x", &[&format!("X-Request-Id: {APP_KEY}")], b"");
-    // The caller gets back what it sent: an answer that differed would tell it that it had guessed a secret.
+    // The client gets its own value back: a different one would reveal that it had guessed a secret.
     assert_eq!(response.header("x-request-id"), Some(APP_KEY));
     let line = proxy.process.wait_for_log("request");
     assert_eq!(line["request_id"], "[scrubbed]");
@@ -27,7 +27,7 @@ fn l01_an_app_key_as_the_request_id_is_scrubbed_and_reported() {
     );
     proxy.wait_for_metric("scrubber_catches_total", 1);
 
-    // A token too, and the line about it comes once a minute.
+    // Also for a token. The report is logged at most once a minute.
     proxy.connect().call("GET", "/x", &["X-Request-Id: canarytoken1"], b"");
     proxy.wait_for_metric("scrubber_catches_total", 2);
     proxy.process.signal(Signal::TERM);
@@ -37,10 +37,10 @@ fn l01_an_app_key_as_the_request_id_is_scrubbed_and_reported() {
 }
 
 #[test]
-fn l01_a_secret_in_a_key_of_the_configuration_is_scrubbed_in_every_encoding() {
+fn l01_a_secret_in_the_configuration_is_scrubbed_when_encoded() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let dir = tempfile::tempdir().unwrap();
-    // The paths of sockets are logged as they are; slashes make folders of it.
+    // Socket paths are logged unchanged. Forms with slashes would be directories.
     let forms = [
         CLIENT_SECRET.replace('/', "%2F"),
         CLIENT_SECRET.bytes().map(|byte| format!("%{byte:02x}")).collect(),
@@ -62,7 +62,7 @@ fn l01_a_secret_in_a_key_of_the_configuration_is_scrubbed_in_every_encoding() {
 }
 
 #[test]
-fn l01_a_secret_on_the_command_line_is_scrubbed_from_what_is_printed() {
+fn l01_a_secret_on_the_command_line_is_scrubbed() {
     for arguments in
         [&["config", "--set", &format!("guard.hosts={APP_KEY}")][..], &[&format!("--{APP_KEY}")], &[APP_KEY]]
     {
@@ -76,7 +76,7 @@ fn l01_a_secret_on_the_command_line_is_scrubbed_from_what_is_printed() {
 }
 
 #[test]
-fn a_secret_instead_of_a_path_on_the_command_line_is_not_shown() {
+fn a_secret_used_as_a_path_argument_is_not_shown() {
     for arguments in [["--set", &format!("upstream.ca_file={APP_KEY}")], ["--config", APP_KEY]] {
         let mut command = program();
         command.arg("check").args(arguments).env("FINICITY_APP_KEY", APP_KEY);

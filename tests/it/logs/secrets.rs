@@ -1,4 +1,4 @@
-//! The canary scan: every flow runs with all logs of all crates at TRACE, and no output may hold a secret in any form.
+//! The canary scan: every flow runs with all logs of all crates at TRACE, and no output contains a secret in any encoding.
 
 use rustix::process::Signal;
 
@@ -16,7 +16,7 @@ fn scan_response(source: &str, response: &Response) {
     scan(source, &format!("{:?} {}", response.headers, response.text()));
 }
 
-/// Runs the proxy at TRACE through `flow`, ends it, and scans all that it printed.
+/// Runs the proxy at TRACE through `flow`, stops it, and scans its output.
 fn check(upstream: &Upstream, variables: &[(&str, &str)], flow: impl FnOnce(&Proxy)) {
     let trace = [("FINICITY__LOG__LEVEL", "trace")];
     let mut proxy = Proxy::launch(upstream, &[&trace, variables].concat());
@@ -37,7 +37,7 @@ fn check(upstream: &Upstream, variables: &[(&str, &str)], flow: impl FnOnce(&Pro
 
 type Handler = Box<dyn Fn(&ReceivedRequest) -> Reply + Send + Sync>;
 
-/// An answer that repeats all that the upstream was told in confidence.
+/// A response that echoes the request, including its secrets.
 fn echo(request: &ReceivedRequest) -> Reply {
     Reply::status(400, "Bad Request", &format!("{} {}", request.head, String::from_utf8_lossy(&request.body)))
 }
@@ -48,15 +48,15 @@ fn l01_the_usual_flows() {
     check(&upstream, &[], |proxy| {
         proxy.process.wait_for_log("token obtained");
         let mut client = proxy.connect();
-        scan_response("an answer", &client.get("/aggregation/v1/customers?x=y"));
-        scan_response("an answer", &client.call("POST", "/x", &["Content-Length: 3"], b"abc"));
-        scan_response("a refusal", &client.call("TRACE", "/x", &[], b""));
-        scan_response("a refusal", &Client::connect(proxy.proxy[1]).call("GET", "//x", &["Origin: null"], b""));
+        scan_response("a response", &client.get("/aggregation/v1/customers?x=y"));
+        scan_response("a response", &client.call("POST", "/x", &["Content-Length: 3"], b"abc"));
+        scan_response("an error", &client.call("TRACE", "/x", &[], b""));
+        scan_response("an error", &Client::connect(proxy.proxy[1]).call("GET", "//x", &["Origin: null"], b""));
     });
 }
 
 #[test]
-fn l01_the_log_for_people() {
+fn l01_human_logs() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let variables = [("FINICITY__LOG__LEVEL", "trace"), ("FINICITY__LOG__FORMAT", "human")];
     let mut process = Process::start(serve_command(&upstream, &variables));
@@ -69,11 +69,11 @@ fn l01_the_log_for_people() {
 
 #[test]
 fn l01_over_http2() {
-    // The upstream offers no HTTP/2; that it is asked for changes the TLS and connection code that runs.
+    // The upstream does not support HTTP/2, but offering it changes which TLS and connection code runs.
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     check(&upstream, &[("FINICITY__UPSTREAM__HTTP2", "auto")], |proxy| {
         proxy.process.wait_for_log("token obtained");
-        scan_response("an answer", &proxy.connect().get("/x"));
+        scan_response("a response", &proxy.connect().get("/x"));
     });
 }
 
@@ -92,12 +92,12 @@ fn l01_through_an_egress_proxy() {
         egress.respond_with(407);
         scan_response("a 502", &proxy.connect().get("/x"));
         egress.respond_with(200);
-        scan_response("an answer", &proxy.connect().get("/x"));
+        scan_response("a response", &proxy.connect().get("/x"));
     });
 }
 
 #[test]
-fn l01_l09_token_responses_that_repeat_the_secrets() {
+fn l01_l09_token_responses_that_echo_secrets() {
     let malformed = format!(r#"{{"access_token":"{} with a space","client_secret":"{CLIENT_SECRET}"}}"#, token(1));
     let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{}", token_response(1, 60));
     let redirect =
@@ -134,8 +134,8 @@ fn l01_rejected_credentials() {
 }
 
 #[test]
-fn d08_l01_an_upstream_that_repeats_our_headers() {
-    // The body is the upstream's answer and passes untouched; header fields named like ours do not, and no log has either.
+fn d08_l01_an_upstream_that_echoes_our_headers() {
+    // The response body passes unchanged; headers with our names are removed. Neither is logged.
     let upstream = Upstream::start(3600, |request| {
         let authorization = request.headers("authorization")[0];
         let fields = format!(
@@ -158,7 +158,7 @@ fn d08_l01_an_upstream_that_repeats_our_headers() {
 }
 
 #[test]
-fn l01_healing_rotation_and_revocation() {
+fn l01_reauthentication_rotation_and_revocation() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     std::fs::write(&secret, CLIENT_SECRET).unwrap();
@@ -189,7 +189,7 @@ fn l01_healing_rotation_and_revocation() {
 }
 
 #[test]
-fn l01_requests_that_are_cut_off() {
+fn l01_aborted_requests() {
     let gate = Gate::new();
     let upstream = Upstream::start(3600, move |_| Reply::Held(gate.clone(), Vec::new()));
     let variables = [("FINICITY__UPSTREAM__FIRST_BYTE_TIMEOUT", "1s"), ("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "0s")];
@@ -203,7 +203,7 @@ fn l01_requests_that_are_cut_off() {
 }
 
 #[test]
-fn the_scan_finds_what_it_looks_for() {
+fn the_scan_finds_secrets_in_every_encoding() {
     let part = CLIENT_SECRET[3..14].to_owned();
     for form in encodings(CLIENT_SECRET).into_iter().chain([part]) {
         let text = format!("before {form} after");

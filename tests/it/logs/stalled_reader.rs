@@ -1,4 +1,4 @@
-//! The reader of the log stops reading, or closes the pipe: requests, the shutdown and error messages do not block.
+//! If the reader of the log stops reading or closes the pipe, requests, shutdown and error messages do not block.
 
 use std::{
     io::{BufRead as _, BufReader, PipeReader, Write as _, pipe},
@@ -21,7 +21,7 @@ use crate::support::{
 /// The capacity of a pipe.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// The proxy on sockets, with a pipe for its output that nobody has to read.
+/// A proxy on a Unix socket, with its output in a pipe that is not read.
 struct UnreadProxy {
     child: Child,
     reader: Option<PipeReader>,
@@ -72,7 +72,7 @@ impl Drop for UnreadProxy {
 fn wait_for_socket(path: &Path) {
     let deadline = std::time::Instant::now() + TIMEOUT;
     while std::os::unix::net::UnixStream::connect(path).is_err() {
-        assert!(std::time::Instant::now() < deadline, "it does not listen");
+        assert!(std::time::Instant::now() < deadline, "the proxy does not listen");
         thread::yield_now();
     }
 }
@@ -110,7 +110,7 @@ fn i14_a_closed_pipe_blocks_neither_requests_nor_the_shutdown() {
 #[test]
 fn i14_dropped_lines_are_reported_when_the_reader_is_back() {
     let mut unread = UnreadProxy::start(PIPE_BYTES);
-    // At TRACE, this is several times what is kept for a reader.
+    // At TRACE, this is several times the size of the log buffer.
     unread.make_requests(3000);
     let reader = BufReader::new(unread.reader.take().unwrap());
     let (sender, receiver) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! What an administrator can do to the running program, and who is one.
+//! Admin actions on the running program, and their authorization.
 
 use std::{
     io::{Read as _, Write as _},
@@ -18,9 +18,9 @@ use crate::support::{
 fn post(socket: &Path, target: &str) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     write!(stream, "POST {target} HTTP/1.1\r\nHost: any\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.split(' ').nth(1).unwrap().to_owned()
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response.split(' ').nth(1).unwrap().to_owned()
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn quarantine_and_lift_over_the_socket() {
     assert_eq!(post(&socket, "/api/quarantine"), "200");
     proxy.connect().get("/x").assert_problem(503, "quarantined");
     assert_eq!(upstream.requests().len(), 0);
-    assert_eq!(proxy.ops().get("/readyz").status, 200, "a quarantine takes no pod out of service");
+    assert_eq!(proxy.ops().get("/readyz").status, 200, "a quarantine does not affect readiness");
     assert_eq!(post(&socket, "/api/quarantine/lift"), "200");
     proxy.process.wait_for_line(|line| line.contains("token obtained") && line.contains(r#""token.version":2"#));
     assert_eq!(proxy.connect().get("/x").status, 200);
@@ -79,7 +79,7 @@ fn a_latch_is_reset_within_the_budget_only() {
 }
 
 #[test]
-fn guesses_at_the_admin_token_are_slowed_and_the_right_one_is_not() {
+fn wrong_admin_tokens_are_delayed_and_the_right_one_is_not() {
     const GUESSES: usize = 8;
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY_ADMIN_TOKEN", ADMIN_TOKEN)]);
@@ -109,8 +109,8 @@ fn guesses_at_the_admin_token_are_slowed_and_the_right_one_is_not() {
         .collect();
     ends.sort_unstable();
     assert!(right < *ends.last().unwrap(), "the right token waited for the guesses");
-    // A timer never fires early, so this holds on the slowest machine.
+    // A timer never fires early, so this also holds on a slow machine.
     for (number, end) in (1..).zip(&ends) {
-        assert!(end.duration_since(start) >= number * Duration::from_secs(1), "refusal {number} came early");
+        assert!(end.duration_since(start) >= number * Duration::from_secs(1), "rejection {number} was early");
     }
 }

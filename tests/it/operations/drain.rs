@@ -1,4 +1,4 @@
-//! The end of the process: what is still served, what is not, and the exit code.
+//! Graceful shutdown: what is still served, what is not, and the exit code.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::support::{
     upstream::{Gate, Reply, Upstream, token},
 };
 
-/// More than the time in which a further signal only repeats the first one.
+/// Longer than the time in which another signal is treated as a repetition of the first one.
 const REPEAT_WINDOW: Duration = Duration::from_millis(1100);
 
-/// An upstream that holds `/held` until the gate is opened.
+/// An upstream that holds `/held` until the gate is open.
 fn holding(gate: &Gate) -> Upstream {
     let gate = gate.clone();
     Upstream::start(3600, move |request| match request.target() {
@@ -22,7 +22,7 @@ fn holding(gate: &Gate) -> Upstream {
     })
 }
 
-/// A client whose request has arrived at the upstream and is held there.
+/// A client with a request that is held at the upstream.
 fn in_flight(proxy: &Proxy, upstream: &Upstream) -> Client {
     let mut client = proxy.connect();
     client.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -31,7 +31,7 @@ fn in_flight(proxy: &Proxy, upstream: &Upstream) -> Client {
 }
 
 #[test]
-fn q02_a_request_in_flight_is_finished_and_no_connection_taken_any_more() {
+fn q02_a_drain_finishes_requests_and_accepts_no_connection() {
     for signal in [Signal::TERM, Signal::INT] {
         let gate = Gate::new();
         let upstream = holding(&gate);
@@ -45,15 +45,18 @@ fn q02_a_request_in_flight_is_finished_and_no_connection_taken_any_more() {
         for line in ["finicity_proxy_draining 1", "finicity_proxy_ready 0", "finicity_proxy_live 1"] {
             assert!(metrics.contains(line), "{metrics}");
         }
-        // The listeners are closed by the tasks that own them, a moment after the log line.
+        // The listeners are closed by the tasks that own them, shortly after the log line.
         let refused = (0..10_000).any(|_| {
             std::thread::yield_now();
             Client::try_connect(proxy.proxy[0]).is_err()
         });
         assert!(refused, "new connections are still accepted");
         gate.open();
-        let answer = client.read_response(false).unwrap();
-        assert_eq!((answer.status, answer.text().as_str(), answer.header("connection")), (200, "done", Some("close")));
+        let response = client.read_response(false).unwrap();
+        assert_eq!(
+            (response.status, response.text().as_str(), response.header("connection")),
+            (200, "done", Some("close"))
+        );
         client.assert_closed();
         assert_eq!(proxy.process.wait().code(), Some(0));
         proxy.process.wait_for_log("drained");
@@ -61,7 +64,7 @@ fn q02_a_request_in_flight_is_finished_and_no_connection_taken_any_more() {
 }
 
 #[test]
-fn q02_a_token_that_is_refused_during_the_drain_is_replaced_and_the_request_sent_once_more() {
+fn q02_a_token_refused_during_a_drain_is_replaced() {
     let gate = Gate::new();
     let held = gate.clone();
     let expired = "{\"code\":\"10023\",\"message\":\"Expired (Finicity-App-Token)\"}";
@@ -76,32 +79,32 @@ fn q02_a_token_that_is_refused_during_the_drain_is_replaced_and_the_request_sent
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining");
     gate.open();
-    let answer = client.read_response(false).unwrap();
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    let response = client.read_response(false).unwrap();
+    assert_eq!((response.status, response.header("connection")), (200, Some("close")));
     assert_eq!((upstream.token_requests(), upstream.requests().len()), (2, 2));
     assert_eq!(proxy.process.wait().code(), Some(0));
 }
 
 #[test]
-fn q02_an_answer_is_not_lost_to_requests_that_were_sent_ahead() {
+fn q02_a_response_is_not_lost_to_pipelined_requests() {
     let gate = Gate::new();
     let upstream = holding(&gate);
     let mut proxy = Proxy::start(&upstream);
     let mut client = in_flight(&proxy, &upstream);
-    // Far more than is read ahead, so that the kernel has some of it at the end.
+    // Far more than the proxy reads ahead, so that the kernel still has some of it at the close.
     client.send("GET /ahead HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(5_000));
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining");
     gate.open();
-    let answer = client.read_response(false).unwrap();
-    assert_eq!((answer.text().as_str(), answer.header("connection")), ("done", Some("close")));
-    assert_eq!(client.read_to_end().unwrap(), b"", "an end, and no reset");
+    let response = client.read_response(false).unwrap();
+    assert_eq!((response.text().as_str(), response.header("connection")), ("done", Some("close")));
+    assert_eq!(client.read_to_end().unwrap(), b"", "closed without a reset");
     assert_eq!(proxy.process.wait().code(), Some(0));
     assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
-fn q04_idle_connections_are_closed_at_once() {
+fn q04_a_drain_closes_idle_connections_immediately() {
     let upstream = holding(&Gate::new());
     let mut proxy = Proxy::start(&upstream);
     let mut idle: Vec<Client> = (0..100).map(|_| proxy.connect()).collect();
@@ -114,15 +117,15 @@ fn q04_idle_connections_are_closed_at_once() {
 }
 
 #[test]
-fn q03_a_request_that_never_ends_is_cut_off_when_the_drain_timeout_is_over() {
+fn q03_an_unfinished_request_gets_503_at_the_drain_timeout() {
     let gate = Gate::new();
     let upstream = holding(&gate);
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_TIMEOUT", "200ms")]);
     let mut client = in_flight(&proxy, &upstream);
     proxy.process.signal(Signal::TERM);
-    let answer = client.read_response(false).unwrap();
-    answer.assert_problem(503, "draining");
-    assert_eq!((answer.header("connection"), answer.header("retry-after")), (Some("close"), None));
+    let response = client.read_response(false).unwrap();
+    response.assert_problem(503, "draining");
+    assert_eq!((response.header("connection"), response.header("retry-after")), (Some("close"), None));
     client.assert_closed();
     assert_eq!(proxy.process.wait().code(), Some(1));
     let line = &proxy.process.logs("drain timeout expired; requests in flight were aborted")[0];
@@ -132,7 +135,7 @@ fn q03_a_request_that_never_ends_is_cut_off_when_the_drain_timeout_is_over() {
 }
 
 #[test]
-fn q03_an_answer_that_never_ends_is_cut_off_so_that_it_does_not_look_whole() {
+fn q03_a_response_cut_off_by_a_drain_looks_truncated() {
     let gate = Gate::new();
     let stalled = gate.clone();
     let upstream = Upstream::start(3600, move |_| {
@@ -151,7 +154,7 @@ fn q03_an_answer_that_never_ends_is_cut_off_so_that_it_does_not_look_whole() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once_and_the_aborted_requests_are_counted() {
+fn a_second_signal_aborts_and_counts_requests() {
     let gate = Gate::new();
     let upstream = holding(&gate);
     let mut proxy = Proxy::start(&upstream);
@@ -171,7 +174,7 @@ fn a_second_signal_ends_at_once_and_the_aborted_requests_are_counted() {
 }
 
 #[test]
-fn a_second_signal_without_a_request_in_flight_ends_at_once_with_success() {
+fn a_second_signal_without_requests_exits_0() {
     let upstream = holding(&Gate::new());
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_DELAY", "1h")]);
     let (mut idle, mut unused, mut unfinished) = (proxy.connect(), proxy.connect(), proxy.connect());
@@ -194,7 +197,7 @@ fn signals_within_a_second_count_as_one() {
     let upstream = holding(&gate);
     let mut proxy = Proxy::start(&upstream);
     let mut client = in_flight(&proxy, &upstream);
-    // Both are pending when the process goes on, however slow the machine is.
+    // All are pending when the process continues, even on a slow machine.
     for signal in [Signal::STOP, Signal::TERM, Signal::INT, Signal::TERM, Signal::CONT] {
         proxy.process.signal(signal);
     }
@@ -208,7 +211,7 @@ fn signals_within_a_second_count_as_one() {
 }
 
 #[test]
-fn n19_a_stop_during_the_first_token_call_does_not_wait_for_it() {
+fn n19_shutdown_does_not_wait_for_the_first_token_request() {
     let gate = Gate::new();
     let upstream = Upstream::start_raw(move |_| Reply::Held(gate.clone(), Vec::new()));
     let mut proxy = Proxy::launch(&upstream, &[]);

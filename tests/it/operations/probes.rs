@@ -1,4 +1,4 @@
-//! Probes, metrics and status on the running program.
+//! Probes, metrics and status.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 #[test]
-fn probes_and_metrics_tell_how_the_proxy_does() {
+fn probes_and_metrics_show_the_state_of_the_proxy() {
     let upstream = Upstream::start(3600, |request| match request.target() {
         "/aggregation/v1/customers/987654321" => Reply::status(404, "Not Found", "{}"),
         _ => Reply::json("{}"),
@@ -22,8 +22,8 @@ fn probes_and_metrics_tell_how_the_proxy_does() {
     client.call("TRACE", "/x", &[], b"").assert_problem(405, "method_not_allowed");
 
     for probe in ["/startupz", "/livez", "/readyz"] {
-        let answer = proxy.ops().get(probe);
-        assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"), "{probe}");
+        let response = proxy.ops().get(probe);
+        assert_eq!((response.status, response.text().as_str()), (200, "ok\n"), "{probe}");
     }
     assert!(proxy.ops().get("/readyz?verbose").text().contains("token state: fresh"));
     let metrics = proxy.ops().get("/metrics");
@@ -60,17 +60,17 @@ fn probes_and_metrics_tell_how_the_proxy_does() {
     }
     let expiry = text.lines().find_map(|line| line.strip_prefix("finicity_proxy_token_expiry_seconds ")).unwrap();
     assert!((3_000.0..3_570.1).contains(&expiry.parse::<f64>().unwrap()), "{expiry}");
-    // The process hides itself from others of its user, and still finds itself in /proc.
+    // The process is not dumpable, but can still read its own entries in /proc.
     for name in ["resident_memory_bytes", "open_fds", "max_fds", "cpu_seconds_total", "start_time_seconds"] {
         let value = text.lines().find_map(|line| line.strip_prefix("process_")?.strip_prefix(name)).unwrap();
         assert!(value.trim().parse::<f64>().unwrap() > 0.0, "{name} {value}");
     }
-    assert!(!text.contains(r#"billable_requests_total{method="GET""#), "that one is known to be free");
+    assert!(!text.contains(r#"billable_requests_total{method="GET""#), "this operation is free");
     assert!(!text.contains("987654321") && !text.contains("someone"), "{text}");
 }
 
 #[test]
-fn every_label_value_is_shown_before_its_first_event() {
+fn every_label_value_is_exported_before_its_first_event() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let text = Proxy::start(&upstream).ops().get("/metrics").text();
     let missing: Vec<_> = [
@@ -101,7 +101,7 @@ fn every_label_value_is_shown_before_its_first_event() {
 }
 
 #[test]
-fn l10_metrics_stay_bounded_whatever_is_asked_for() {
+fn l10_metric_cardinality_is_bounded() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -117,11 +117,11 @@ fn l10_metrics_stay_bounded_whatever_is_asked_for() {
 }
 
 #[test]
-fn q12_all_addresses_of_both_families_answer_probes() {
+fn q12_probes_respond_over_ipv4_and_ipv6() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__LISTEN__OPS", "[::]:0")]);
     let mut hosts = vec!["127.0.0.1"];
-    // On a machine without IPv6 the address is 0.0.0.0, and there is one family.
+    // On a machine without IPv6 the address is 0.0.0.0.
     if proxy.ops.is_ipv6() && std::net::TcpListener::bind("[::1]:0").is_ok() {
         hosts.push("::1");
     }
@@ -132,17 +132,17 @@ fn q12_all_addresses_of_both_families_answer_probes() {
 }
 
 #[test]
-fn the_ops_port_forwards_nothing_and_the_data_port_has_no_probes() {
+fn ops_forwards_nothing_and_the_data_port_has_no_probes() {
     let upstream = Upstream::start(3600, |_| Reply::status(404, "Not Found", "from upstream"));
     let proxy = Proxy::start(&upstream);
     assert_eq!(proxy.ops().get("/aggregation/v1/customers").status, 404);
     assert_eq!(upstream.requests().len(), 0);
-    let answer = proxy.connect().call("GET", "/livez", &["User-Agent: kube-probe/1.36"], b"");
-    assert_eq!(answer.text(), "from upstream");
+    let response = proxy.connect().call("GET", "/livez", &["User-Agent: kube-probe/1.36"], b"");
+    assert_eq!(response.text(), "from upstream");
 }
 
 #[test]
-fn the_admin_port_tells_the_status_to_local_programs_only() {
+fn the_admin_port_shows_the_status_to_local_programs_only() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
     let mut admin = crate::support::client::Client::connect(proxy.admin);
@@ -152,7 +152,7 @@ fn the_admin_port_tells_the_status_to_local_programs_only() {
     assert_eq!(admin.call("GET", "/api/status", &["Origin: https://evil.example"], b"").status, 403);
 }
 
-/// The value of `key` in the lines of `probe`, or its default in Kubernetes.
+/// The value of `key` in the lines of `probe`, or `default`.
 fn number(probe: &str, key: &str, default: u64) -> u64 {
     let line = probe.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": "));
     line.map_or(default, |value| value.trim().parse().unwrap())

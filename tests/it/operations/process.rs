@@ -1,4 +1,4 @@
-//! What others can learn of the process from outside of it.
+//! Hardening: what other processes can learn about this one.
 
 use std::{
     fs::{self, File},
@@ -20,8 +20,8 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// A user who is not root, for tests that root runs: what root may read proves nothing.
-const NOBODY: u32 = 65532;
+/// An unprivileged user, for tests that run as root: root can read everything.
+const UNPRIVILEGED_UID: u32 = 65532;
 
 fn is_root() -> bool {
     getuid().is_root()
@@ -31,7 +31,7 @@ fn upstream() -> Upstream {
     Upstream::start(3600, |_| Reply::json("{}"))
 }
 
-/// `serve` in front of `upstream`, by another `program`.
+/// `serve` in front of `upstream`, run by `program`.
 fn serve_by(program: impl AsRef<Path>, upstream: &Upstream) -> Command {
     let serve = serve_command(upstream, &[]);
     let mut command = Command::new(program.as_ref());
@@ -40,23 +40,23 @@ fn serve_by(program: impl AsRef<Path>, upstream: &Upstream) -> Command {
     command
 }
 
-/// `serve`, by a shell that runs `first`.
+/// `serve`, run by a shell after the commands `first`.
 fn serve_after(first: &str, upstream: &Upstream) -> Command {
     let mut command = serve_by("/bin/sh", upstream);
     command.args(["-c", &format!("{first}; exec \"$0\" serve"), env!("CARGO_BIN_EXE_finicity-proxy")]);
     command
 }
 
-/// `command` as a user who is not root.
-fn as_nobody(command: &mut Command) -> &mut Command {
-    if is_root() { command.uid(NOBODY).gid(NOBODY) } else { command }
+/// Runs `command` as an unprivileged user.
+fn as_unprivileged(command: &mut Command) -> &mut Command {
+    if is_root() { command.uid(UNPRIVILEGED_UID).gid(UNPRIVILEGED_UID) } else { command }
 }
 
-/// The program where such a user can run it.
-fn program_for_nobody() -> (TempDir, PathBuf) {
+/// A copy of the program that an unprivileged user can run.
+fn unprivileged_program() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("finicity-proxy");
-    // Not by this process: another test's child could inherit the open file, and what is open for writing cannot be run.
+    // Copied by another process: a child process of another test could inherit the open file, and a file open for writing cannot be run.
     let copied = Command::new("/bin/cp").arg(env!("CARGO_BIN_EXE_finicity-proxy")).arg(&path).status().unwrap();
     assert!(copied.success());
     for path in [dir.path(), &path] {
@@ -69,12 +69,12 @@ fn open_to_all(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// What such a user gets when it reads `/proc/PID/file`.
-fn read_by_nobody(pid: u32, file: &str) -> Output {
-    as_nobody(Command::new("/bin/cat").arg(format!("/proc/{pid}/{file}"))).output().unwrap()
+/// Reads `/proc/PID/file` as an unprivileged user.
+fn read_unprivileged(pid: u32, file: &str) -> Output {
+    as_unprivileged(Command::new("/bin/cat").arg(format!("/proc/{pid}/{file}"))).output().unwrap()
 }
 
-/// The line of `/proc/PID/limits` that begins with `name`, without it.
+/// The soft and hard limit `name` in `/proc/PID/limits`.
 fn limit(pid: u32, name: &str) -> String {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -82,26 +82,26 @@ fn limit(pid: u32, name: &str) -> String {
 }
 
 #[test]
-fn l05_l06_other_processes_of_the_same_user_read_neither_environment_nor_memory() {
+fn l05_l06_other_processes_cannot_read_environment_or_memory() {
     let upstream = upstream();
     open_to_all(upstream.ca_file().parent().unwrap());
-    let (_dir, program) = program_for_nobody();
+    let (_dir, program) = unprivileged_program();
     let mut command = serve_by(&program, &upstream);
-    as_nobody(command.arg("serve"));
+    as_unprivileged(command.arg("serve"));
     let process = Process::start(command);
     process.wait_for_log("token obtained");
     for file in ["environ", "mem", "maps", "auxv", "io"] {
-        let read = read_by_nobody(process.id(), file);
+        let read = read_unprivileged(process.id(), file);
         assert!(!read.status.success() && read.stdout.is_empty(), "{file}: {read:?}");
         assert!(String::from_utf8_lossy(&read.stderr).contains("Permission denied"), "{read:?}");
     }
     assert_eq!(process.logs("cannot harden the process").len(), 0);
 
-    // A process that does not protect itself is read without further ado.
+    // A process without hardening can be read.
     let mut command = Command::new("/bin/cat");
-    as_nobody(command.env("CANARY", "a-value").stdin(Stdio::piped()).stdout(Stdio::null()));
+    as_unprivileged(command.env("CANARY", "a-value").stdin(Stdio::piped()).stdout(Stdio::null()));
     let mut plain = command.spawn().unwrap();
-    let read = read_by_nobody(plain.id(), "environ");
+    let read = read_unprivileged(plain.id(), "environ");
     assert!(String::from_utf8_lossy(&read.stdout).contains("CANARY=a-value"), "{read:?}");
     drop(plain.stdin.take());
     plain.wait().unwrap();
@@ -109,8 +109,8 @@ fn l05_l06_other_processes_of_the_same_user_read_neither_environment_nor_memory(
 
 #[test]
 fn l05_no_signal_leaves_a_core_file() {
-    // Not SIGSEGV: the first one only ends the handler that Rust has for a stack overflow. Not SIGQUIT: a shell has what it starts
-    // in the background ignore it, and so would this process.
+    // Not SIGSEGV: the first one only removes the stack overflow handler of Rust. Not SIGQUIT: shells make background processes ignore
+    // it, and this process would inherit that.
     for signal in [Signal::TRAP, Signal::ABORT] {
         let (upstream, dir) = (upstream(), tempfile::tempdir().unwrap());
         let mut command = serve_after("ulimit -S -c $(ulimit -H -c)", &upstream);
@@ -126,7 +126,7 @@ fn l05_no_signal_leaves_a_core_file() {
 }
 
 #[test]
-fn the_limit_of_open_files_is_raised() {
+fn rlimit_nofile_is_raised() {
     let upstream = upstream();
     let process = Process::start(serve_after("ulimit -S -n 256; ulimit -H -n 512", &upstream));
     let line = process.wait_for_log("open file limit");
@@ -134,17 +134,17 @@ fn the_limit_of_open_files_is_raised() {
     assert_eq!(limit(process.id(), "Max open files"), "512 512");
 }
 
-/// A secret of `length` bytes that differ from those of another name. Long, and each token of a length of its own, so that an
-/// allocator that reuses freed memory does not happen to wipe what the program has left there.
+/// A secret of `length` bytes derived from `name`. Secrets are long and of different lengths, so that an allocator that reuses freed
+/// memory does not overwrite them by chance.
 fn long(name: &str, length: usize) -> String {
     name.chars().cycle().take(length - "-the-end".len()).chain("-the-end".chars()).collect()
 }
 
 #[test]
-fn l11_replaced_tokens_and_all_but_one_copy_of_the_secret_are_overwritten() {
+fn l11_replaced_tokens_and_secret_copies_are_overwritten() {
     const LENGTHS: [usize; 3] = [600, 900, 300];
     let token = |version: usize| long(&format!("canarytoken{version}-"), LENGTHS[version - 1]);
-    // Two tokens that end soon, and one that does not, so that no call is under way while the memory is read.
+    // Two short-lived tokens and a long-lived one, so that no token request is in flight while the memory is read.
     let versions = AtomicUsize::new(0);
     let upstream = Upstream::start_raw(move |_| {
         let version = versions.fetch_add(1, Ordering::SeqCst) + 1;
@@ -159,20 +159,20 @@ fn l11_replaced_tokens_and_all_but_one_copy_of_the_secret_are_overwritten() {
     let process = Process::start(command);
     process.wait_for_lines(3, |line| line.contains(r#""message":"token obtained""#));
 
-    // Only root may look, and not in every container.
+    // Only root can read the memory, and not in every container.
     let Some(memory) = memory(process.id()) else { return };
     let places = |text: &str| {
         let end = &text.as_bytes()[text.len() - 200..];
         memory.windows(201).filter(|window| window.starts_with(end)).map(|window| window[200]).collect::<Vec<_>>()
     };
-    // In the answer, which libraries have in buffers of theirs, a quotation mark follows.
+    // In the response, which is in buffers of libraries, a quotation mark follows.
     let own = |version| places(&token(version)).into_iter().filter(|next| *next != b'"').count();
-    // The scrubber has one of what it looks for: the present token, the one before, and the secret.
-    assert_eq!([1, 2, 3].map(own), [0, 1, 2], "only the token in use, and what the scrubber looks for");
-    assert_eq!(places(&secret).len(), 2, "the secret, and no copy of it but the scrubber's");
+    // The scrubber has a copy of each secret that it searches for: the current token, the previous one, and the client secret.
+    assert_eq!([1, 2, 3].map(own), [0, 1, 2], "only the token in use, and the copies of the scrubber");
+    assert_eq!(places(&secret).len(), 2, "the secret, and the copy of the scrubber");
 }
 
-/// All that the process can write to, its environment included; `None` when this test may not read it.
+/// All writable memory of the process, including its environment. `None` if this test cannot read it.
 fn memory(pid: u32) -> Option<Vec<u8>> {
     let open = |file: &str| match File::open(format!("/proc/{pid}/{file}")) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
@@ -184,7 +184,7 @@ fn memory(pid: u32) -> Option<Vec<u8>> {
         let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
         let mut part = vec![0; usize::try_from(to - from).unwrap()];
-        // What was given back in the meantime is no longer the process's.
+        // The region can have been unmapped in the meantime.
         if memory.read_exact_at(&mut part, from).is_ok() {
             all.append(&mut part);
         }

@@ -1,4 +1,4 @@
-//! A rollout as callers see it: what they send while the process ends is served, or never let in.
+//! A rollout from the view of clients: during shutdown, a connection is either served or not accepted.
 
 use std::{
     io,
@@ -21,16 +21,16 @@ fn upstream() -> Upstream {
     Upstream::start(3600, |_| Reply::json("{}"))
 }
 
-/// Checks that the answer is the upstream's, and the last one of its connection.
+/// Checks that the response is from the upstream, and the last one of its connection.
 #[track_caller]
 fn check_last<S: io::Read + io::Write>(client: &mut Client<S>) {
-    let answer = client.read_response(false).unwrap();
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{answer:?}");
-    assert_eq!(client.read_to_end().unwrap(), b"", "an end, and no reset");
+    let response = client.read_response(false).unwrap();
+    assert_eq!((response.status, response.header("connection")), (200, Some("close")), "{response:?}");
+    assert_eq!(client.read_to_end().unwrap(), b"", "closed without a reset");
 }
 
 #[test]
-fn q02_during_the_delay_everybody_is_served_and_told_to_go_elsewhere_and_a_second_signal_ends_it() {
+fn q02_requests_during_the_drain_delay_get_connection_close() {
     let upstream = upstream();
     let dir = tempfile::tempdir().unwrap();
     let both = format!("127.0.0.1:0,unix:{}", dir.path().join("proxy.sock").display());
@@ -44,7 +44,7 @@ fn q02_during_the_delay_everybody_is_served_and_told_to_go_elsewhere_and_a_secon
     assert_eq!(proxy.process.wait_for_log("draining")["drain_delay_s"], 3600);
     assert_eq!(proxy.ops().get("/readyz").text(), "not ok: draining\n");
     assert_eq!(proxy.ops().get("/livez").status, 200);
-    // Among them one that was open, one that had not sent anything, and new ones.
+    // A connection that was used, one that was not, and new ones.
     for client in [&mut kept, &mut idle, &mut proxy.connect(), &mut proxy.connect()] {
         client.send(REQUEST);
         check_last(client);
@@ -53,7 +53,7 @@ fn q02_during_the_delay_everybody_is_served_and_told_to_go_elsewhere_and_a_secon
     on_socket.send(REQUEST);
     check_last(&mut on_socket);
 
-    // A signal that comes within a second repeats the first one.
+    // A signal within a second is treated as a repetition of the first one.
     proxy.connect().assert_silent_for(Duration::from_millis(1100));
     proxy.process.signal(Signal::INT);
     assert_eq!(proxy.process.wait().code(), Some(0));
@@ -61,7 +61,7 @@ fn q02_during_the_delay_everybody_is_served_and_told_to_go_elsewhere_and_a_secon
 }
 
 #[test]
-fn q02_when_the_delay_is_over_nobody_is_let_in_any_more() {
+fn q02_no_connection_is_accepted_after_the_drain_delay() {
     let upstream = upstream();
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__SHUTDOWN__DRAIN_DELAY", "300ms")]);
     let started = Instant::now();
@@ -73,15 +73,15 @@ fn q02_when_the_delay_is_over_nobody_is_let_in_any_more() {
 }
 
 #[test]
-fn q02_what_waits_in_the_kernels_queues_when_the_end_begins_is_served() {
+fn q02_queued_connections_are_served_during_shutdown() {
     let upstream = upstream();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("proxy.sock");
     let both = format!("127.0.0.1:0,unix:{}", path.display());
-    // They are served at once, each over a connection of its own, which a busy machine takes its time for.
+    // All are served at the same time over new upstream connections, which take long on a busy machine.
     let variables = [("FINICITY__LISTEN__PROXY", both.as_str()), ("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s")];
     let mut proxy = Proxy::start_with(&upstream, &variables);
-    // While it stands still, the kernel lets callers connect and takes what they send.
+    // While the process is stopped, the kernel accepts connections and buffers requests.
     proxy.process.signal(Signal::STOP);
     let mut on_port: Vec<Client> = (0..50).map(|_| proxy.connect()).collect();
     let mut on_socket: Vec<_> = (0..50).map(|_| proxy.connect_socket()).collect();
@@ -96,16 +96,16 @@ fn q02_what_waits_in_the_kernels_queues_when_the_end_begins_is_served() {
 }
 
 #[test]
-fn q02_more_connections_than_places_in_the_queue_are_served_one_after_the_other() {
+fn q02_queued_connections_over_the_limit_are_served() {
     let upstream = upstream();
     let dir = tempfile::tempdir().unwrap();
     let on_socket = format!("unix:{}", dir.path().join("proxy.sock").display());
     check_crowd(&upstream, "127.0.0.1:0", Proxy::connect);
-    // Most of these are still in the queue when the socket is closed.
+    // Most of these are still in the accept queue when the socket is closed.
     check_crowd(&upstream, &on_socket, Proxy::connect_socket);
 }
 
-/// Checks that the requests of a crowd that waits at `address` when the end begins are served, three at a time.
+/// Checks that the requests of connections that are queued at `address` when shutdown begins are served, three at a time.
 fn check_crowd<S: io::Read + io::Write + Send>(upstream: &Upstream, address: &str, connect: fn(&Proxy) -> Client<S>) {
     let variables = [
         ("FINICITY__LISTEN__PROXY", address),
@@ -123,7 +123,7 @@ fn check_crowd<S: io::Read + io::Write + Send>(upstream: &Upstream, address: &st
 }
 
 #[test]
-fn q02_a_request_of_which_half_the_head_has_come_is_waited_for() {
+fn q02_a_drain_waits_for_an_unfinished_head() {
     let upstream = upstream();
     let mut proxy = Proxy::start(&upstream);
     let (mut idle, mut new, mut kept) = (proxy.connect(), proxy.connect(), proxy.connect());
@@ -132,7 +132,7 @@ fn q02_a_request_of_which_half_the_head_has_come_is_waited_for() {
     new.send(begin);
     kept.send(begin);
     proxy.process.signal(Signal::TERM);
-    // From here on, nobody else is waited for.
+    // From now on, only unfinished requests are waited for.
     idle.assert_closed();
     new.send(end);
     kept.send(end);
@@ -142,26 +142,26 @@ fn q02_a_request_of_which_half_the_head_has_come_is_waited_for() {
 }
 
 #[test]
-fn q02_callers_that_come_and_go_lose_no_request_to_a_rollout() {
+fn q02_a_rollout_fails_no_request_of_new_connections() {
     let upstream = upstream();
     let mut proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__CONNECT_TIMEOUT", "60s")]);
-    let (address, answered) = (proxy.proxy[0], AtomicUsize::new(0));
+    let (address, responses) = (proxy.proxy[0], AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                // Until nobody is let in any more; whoever is, gets an answer.
+                // Until no connection is accepted. Each accepted one must get a response.
                 while let Ok(mut client) = Client::try_connect(address) {
                     client.send(REQUEST);
                     assert_eq!(client.read_response(false).unwrap().status, 200);
-                    answered.fetch_add(1, SeqCst);
+                    responses.fetch_add(1, SeqCst);
                 }
             });
         }
-        while answered.load(SeqCst) < 50 {
+        while responses.load(SeqCst) < 50 {
             thread::yield_now();
         }
         proxy.process.signal(Signal::TERM);
     });
     assert_eq!(proxy.process.wait().code(), Some(0));
-    assert_eq!(proxy.process.logs("request").len(), answered.load(SeqCst));
+    assert_eq!(proxy.process.logs("request").len(), responses.load(SeqCst));
 }

@@ -1,4 +1,4 @@
-//! Notifications for a service manager, as systemd's `Type=notify` takes them.
+//! Notifications for a service manager, as for systemd's `Type=notify`.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::support::{
     upstream::{Gate, Reply, Upstream, token_response},
 };
 
-/// What the service manager behind `socket` is sent next.
+/// The next notification on `socket`.
 fn next(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).unwrap();
@@ -30,7 +30,7 @@ fn bound(address: &SocketAddr) -> UnixDatagram {
     socket
 }
 
-/// An upstream whose token responses are `token`, held by `gate`.
+/// An upstream with the token responses `token`, held by `gate`.
 fn upstream(gate: &Gate, token: impl Fn() -> Reply + Send + Sync + 'static) -> Upstream {
     let gate = gate.clone();
     Upstream::start_raw(move |request| match request.target() {
@@ -40,7 +40,7 @@ fn upstream(gate: &Gate, token: impl Fn() -> Reply + Send + Sync + 'static) -> U
 }
 
 #[test]
-fn ready_follows_the_first_token_and_stopping_the_signal() {
+fn ready_follows_the_first_token_and_stopping_follows_sigterm() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify.sock");
     let name = format!("finicity-proxy-test-{}", process::id());
@@ -61,7 +61,7 @@ fn ready_follows_the_first_token_and_stopping_the_signal() {
 }
 
 #[test]
-fn a_required_token_holds_ready_back_and_the_status_says_why() {
+fn require_token_delays_ready_and_the_status_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify.sock");
     let (socket, gate) = (bound(&SocketAddr::from_pathname(&path).unwrap()), Gate::new());
@@ -80,7 +80,7 @@ fn a_required_token_holds_ready_back_and_the_status_says_why() {
 }
 
 #[test]
-fn a_socket_that_nobody_has_is_logged_and_changes_nothing() {
+fn a_missing_notify_socket_is_only_logged() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing").display().to_string();

@@ -1,4 +1,4 @@
-//! Signals that do not end the process, and one that ends it before it is ready.
+//! Signals: SIGHUP, which does not stop the process, and SIGKILL during a drain.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::support::{
 const READING: &str = "SIGHUP: reloading the credentials";
 
 #[test]
-fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain() {
+fn sighup_never_stops_the_process() {
     let (first, last) = (Gate::new(), Gate::new());
     let (held_token, held_answer) = (first.clone(), last.clone());
     let upstream = Upstream::start_raw(move |request| match request.target() {
@@ -22,16 +22,16 @@ fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain
         _ => Reply::json("{}"),
     });
     let mut proxy = Proxy::launch(&upstream, &[]);
-    let heard = |count| proxy.process.wait_for_lines(count, |line| line.contains(READING));
+    let wait_for_reload = |count| proxy.process.wait_for_lines(count, |line| line.contains(READING));
     upstream.wait_for("/oauth/token");
     proxy.process.signal(Signal::HUP);
-    heard(1);
+    wait_for_reload(1);
     assert_eq!(proxy.ops().get("/startupz").status, 503);
     first.open();
     proxy.process.wait_for_log("token obtained");
 
     proxy.process.signal(Signal::HUP);
-    heard(2);
+    wait_for_reload(2);
     assert_eq!(proxy.connect().get("/x").status, 200);
 
     let mut client = proxy.connect();
@@ -40,21 +40,21 @@ fn sighup_ends_nothing_before_the_first_token_nor_while_it_serves_nor_in_a_drain
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining");
     proxy.process.signal(Signal::HUP);
-    heard(3);
+    wait_for_reload(3);
     last.open();
     assert_eq!(client.read_response(false).unwrap().text(), "done");
     assert_eq!(proxy.process.wait().code(), Some(0));
 }
 
 #[test]
-fn q05_a_kill_two_seconds_after_the_term_leaves_nothing_that_the_next_start_stumbles_over() {
+fn q05_a_start_succeeds_after_sigkill_during_a_drain() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let (state, socket, admin) = (path("state"), path("proxy.sock"), path("admin.sock"));
     fs::create_dir(&state).unwrap();
     let gate = Gate::new();
     let held = gate.clone();
-    // The first token is good, and the credentials are rejected after that.
+    // The first token request succeeds; after that the credentials are rejected.
     let calls = std::sync::atomic::AtomicUsize::new(0);
     let upstream = Upstream::start_raw(move |request| match request.target() {
         "/oauth/token" if calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
@@ -78,7 +78,7 @@ fn q05_a_kill_two_seconds_after_the_term_leaves_nothing_that_the_next_start_stum
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
 
     proxy.process.signal(Signal::TERM);
-    // What is logged has left the process long before the end.
+    // A logged line has already left the process.
     proxy.process.wait_for_log("draining");
     proxy.process.signal(Signal::KILL);
     assert_eq!(proxy.process.wait().code(), None);

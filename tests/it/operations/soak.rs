@@ -1,6 +1,6 @@
-//! A soak: requests at a steady rate, tokens that end soon, and faults on both sides; what the process holds must not grow.
+//! A soak test: requests at a steady rate, short-lived tokens, and faults on both sides. The resources of the process must not grow.
 //!
-//! `SOAK_SECONDS` is how long it takes, a few unless it is set: `SOAK_SECONDS=7200 cargo test --test it soak -- --nocapture`.
+//! The variable `SOAK_SECONDS` sets its duration, 6 s by default: `SOAK_SECONDS=7200 cargo test --test it soak -- --nocapture`.
 
 use std::{
     collections::BTreeMap,
@@ -23,40 +23,40 @@ use crate::support::{
     upstream::{ReceivedRequest, Reply, Upstream, token, token_response},
 };
 
-/// Two hundred requests a second, by so many callers.
-const CALLERS: u64 = 8;
+/// The number of clients, which together make 200 requests a second.
+const CLIENTS: u64 = 8;
 const BEAT: Duration = Duration::from_millis(40);
 
-/// Tokens that end soon are fetched often.
-const TOKEN_LIFE: Duration = Duration::from_secs(20);
+/// Short, so that tokens are obtained often.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(20);
 
-/// How much larger the process may be in the end than after a first part of the time, in KiB. Allocators keep what they have had,
-/// so it settles slowly; a leak of one answer's head a request would be a hundred times this in an hour.
+/// The maximum growth of the process after the first part of the test, in KiB. Allocators keep freed memory, so the size settles slowly;
+/// a leak of one response head per request would be a hundred times this in an hour.
 const GROWTH_KIB: u64 = 6 * 1024;
 
-/// What the process may have open besides what it has when nobody has called yet: the connections of this look, and of a token call.
+/// The maximum number of open files in addition to those before the first request: connections of the measurement and of a token request.
 const OWN_FILES: usize = 3;
 
 const STREAM: u64 = 300_000;
 
-/// The upstream's side: which tokens it has given, and what it saw that must never be.
+/// The state of the upstream: the tokens that it has issued, and violations that it has seen.
 #[derive(Default)]
 struct Watch {
-    minted: Mutex<Vec<Instant>>,
-    breaches: Mutex<Vec<String>>,
+    issued: Mutex<Vec<Instant>>,
+    violations: Mutex<Vec<String>>,
     forwarded: AtomicU64,
 }
 
 impl Watch {
     fn reply(&self, request: &ReceivedRequest) -> Reply {
         if request.target() == "/oauth/token" {
-            let mut minted = self.minted.lock().unwrap();
-            minted.push(Instant::now());
-            // Every third call fails, the first does not.
-            if minted.len().is_multiple_of(3) {
+            let mut issued = self.issued.lock().unwrap();
+            issued.push(Instant::now());
+            // Every third token request fails.
+            if issued.len().is_multiple_of(3) {
                 return Reply::status(503, "Service Unavailable", "{}");
             }
-            return Reply::json(&token_response(minted.len() as u64, TOKEN_LIFE.as_secs()));
+            return Reply::json(&token_response(issued.len() as u64, TOKEN_LIFETIME.as_secs()));
         }
         self.forwarded.fetch_add(1, SeqCst);
         self.check_token(request);
@@ -71,19 +71,19 @@ impl Watch {
         }
     }
 
-    /// A token that has ended must not come, nor one that was never given.
+    /// Records a request with an expired or unknown token as a violation.
     fn check_token(&self, request: &ReceivedRequest) {
-        let minted = self.minted.lock().unwrap();
-        let given = request.headers("authorization");
-        let of = |version: &usize| given == [format!("Bearer {}", token(*version as u64))];
-        let age = (1..=minted.len()).rev().find(of).map(|version| minted[version - 1].elapsed());
-        if age.is_none_or(|age| age > TOKEN_LIFE) {
-            self.breaches.lock().unwrap().push(format!("a token of age {age:?} for {}", request.target()));
+        let issued = self.issued.lock().unwrap();
+        let authorization = request.headers("authorization");
+        let matches = |version: &usize| authorization == [format!("Bearer {}", token(*version as u64))];
+        let age = (1..=issued.len()).rev().find(matches).map(|version| issued[version - 1].elapsed());
+        if age.is_none_or(|age| age > TOKEN_LIFETIME) {
+            self.violations.lock().unwrap().push(format!("a token of age {age:?} for {}", request.target()));
         }
     }
 }
 
-/// What the process holds when nobody calls.
+/// The resources of the process while no client is connected.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     resident_kib: u64,
@@ -91,8 +91,8 @@ struct Held {
     threads: u64,
 }
 
-/// Waits until every connection has ended, the pool's included, and looks.
-fn look(proxy: &Proxy, most_files: usize) -> Held {
+/// Waits until all connections are closed, including those of the pool, and measures the resources.
+fn measure(proxy: &Proxy, max_files: usize) -> Held {
     for metric in ["connections", "requests_in_flight", "requests_queued"] {
         proxy.wait_for_metric(metric, 0);
     }
@@ -103,32 +103,32 @@ fn look(proxy: &Proxy, most_files: usize) -> Held {
             files: open_files(proxy.process.id()),
             threads: proxy.process.status_kib("Threads:"),
         };
-        if held.files <= most_files {
+        if held.files <= max_files {
             return held;
         }
-        assert!(Instant::now() < deadline, "{held:?}, and at most {most_files} files were expected");
+        assert!(Instant::now() < deadline, "{held:?}, expected at most {max_files} files");
         thread::yield_now();
     }
 }
 
-/// How many files the process has open; none where this test may not look.
+/// The number of open files of the process; 0 if this test cannot read it.
 fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// One caller's requests until `stop` is closed: mostly plain ones on one connection, and one fault of each kind in a hundred.
+/// Makes the requests of one client until `stop` is closed: mostly plain ones on one connection, and in each hundred one fault of each kind.
 fn call(proxy: &Proxy, first: u64, stop: &mpsc::Receiver<()>, seen: &Mutex<BTreeMap<String, u64>>) {
     let mut client = proxy.connect();
-    let note = |what: &str, answer: std::io::Result<Response>| {
-        let told = answer.map_or_else(
+    let note = |what: &str, response: std::io::Result<Response>| {
+        let outcome = response.map_or_else(
             |_| "broken".to_owned(),
-            |answer| match answer.header("x-finicity-proxy-error") {
-                Some(code) => format!("{} {code}", answer.status),
-                None => answer.status.to_string(),
+            |response| match response.header("x-finicity-proxy-error") {
+                Some(code) => format!("{} {code}", response.status),
+                None => response.status.to_string(),
             },
         );
-        *seen.lock().unwrap().entry(format!("{what}: {told}")).or_default() += 1;
-        told == "broken"
+        *seen.lock().unwrap().entry(format!("{what}: {outcome}")).or_default() += 1;
+        outcome == "broken"
     };
     let mut beat = Instant::now();
     for number in first.. {
@@ -143,7 +143,7 @@ fn call(proxy: &Proxy, first: u64, stop: &mpsc::Receiver<()>, seen: &Mutex<BTree
         };
         let request = format!("{target} HTTP/1.1\r\nHost: localhost\r\n");
         match number % 100 {
-            // The caller goes away in the middle of its request, or without waiting for the answer.
+            // The client disconnects in the middle of its request, or without waiting for the response.
             70 => proxy.connect().send(format!("GET {request}")),
             71 => proxy.connect().send(format!("GET {request}\r\n")),
             72 => {
@@ -176,14 +176,14 @@ fn call(proxy: &Proxy, first: u64, stop: &mpsc::Receiver<()>, seen: &Mutex<BTree
     }
 }
 
-/// Calls for `time`. Adds what the answers were to `seen`.
+/// Makes requests for `time`, and counts the outcomes in `seen`.
 fn round(proxy: &Proxy, upstream: &Upstream, time: Duration, seen: &Mutex<BTreeMap<String, u64>>) {
     let end = Instant::now() + time;
     thread::scope(|scope| {
-        let stops: Vec<mpsc::Sender<()>> = (0..CALLERS)
-            .map(|caller| {
+        let stops: Vec<mpsc::Sender<()>> = (0..CLIENTS)
+            .map(|client| {
                 let (stop, stopped) = mpsc::channel();
-                scope.spawn(move || call(proxy, caller * 12, &stopped, seen));
+                scope.spawn(move || call(proxy, client * 12, &stopped, seen));
                 stop
             })
             .collect();
@@ -198,7 +198,7 @@ fn round(proxy: &Proxy, upstream: &Upstream, time: Duration, seen: &Mutex<BTreeM
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figures are what a long run is for")]
-fn q16_a_steady_load_with_faults_leaves_nothing_behind() {
+fn q16_a_steady_load_with_faults_leaks_nothing() {
     let time = Duration::from_secs(env::var("SOAK_SECONDS").map_or(6, |seconds| seconds.parse().unwrap()));
     let watch = Arc::new(Watch::default());
     let watching = Arc::clone(&watch);
@@ -209,20 +209,20 @@ fn q16_a_steady_load_with_faults_leaves_nothing_behind() {
         ("FINICITY__UPSTREAM__CONNECTION_AGE", "5s"),
     ];
     let mut proxy = Proxy::start_with(&upstream, &variables);
-    let most_files = open_files(proxy.process.id()) + OWN_FILES;
+    let max_files = open_files(proxy.process.id()) + OWN_FILES;
     let seen = Mutex::new(BTreeMap::new());
     let first = (time / 3).min(Duration::from_secs(120));
     round(&proxy, &upstream, first, &seen);
-    let early = look(&proxy, most_files);
+    let early = measure(&proxy, max_files);
     round(&proxy, &upstream, time.saturating_sub(first), &seen);
-    let late = look(&proxy, most_files);
+    let late = measure(&proxy, max_files);
 
     let seen = seen.into_inner().unwrap();
     println!("{early:?}\n{late:?}\n{seen:#?}");
-    // Names are looked up on threads that come and go.
-    assert!(late.threads <= early.threads + CALLERS, "{early:?} {late:?}");
+    // DNS lookups run on temporary threads.
+    assert!(late.threads <= early.threads + CLIENTS, "{early:?} {late:?}");
     assert!(late.resident_kib <= early.resident_kib + GROWTH_KIB, "{early:?} {late:?}");
-    assert_eq!(*watch.breaches.lock().unwrap(), Vec::<String>::new());
+    assert_eq!(*watch.violations.lock().unwrap(), Vec::<String>::new());
     let expected = [
         "/x: 200",
         "/stream: 200",

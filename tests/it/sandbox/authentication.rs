@@ -1,4 +1,4 @@
-//! Tokens, lock-out, expiry, rotation, and how each is refused.
+//! Tokens, lock-out, expiry, rotation, and their error responses.
 
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ fn five_wrong_secrets_lock_the_partner_until_it_is_reset() {
 }
 
 #[test]
-fn several_tokens_live_at_once_and_age_with_the_clock() {
+fn several_tokens_are_valid_at_once_and_expire_by_the_clock() {
     let sandbox = Sandbox::start(&["--token-lifetime", "1h"]);
     let mut first = Caller::new(&sandbox, SANDBOX_ID);
     first.ok(200, "POST", "/sandbox/clock", &json!({"advance": "40m"}));
@@ -55,7 +55,7 @@ fn several_tokens_live_at_once_and_age_with_the_clock() {
 }
 
 #[test]
-fn a_secret_is_rotated_with_and_without_grace() {
+fn a_secret_is_rotated_with_and_without_a_grace_period() {
     let sandbox = Sandbox::start(&[]);
     let mut client = sandbox.connect();
     let rotate = |client: &mut TlsClient, old: &str, new: &str, immediate: bool| {
@@ -66,7 +66,7 @@ fn a_secret_is_rotated_with_and_without_grace() {
     check(&rotate(&mut client, SANDBOX_SECRET, "tooshort1!", false), 400, "24437");
     check(&rotate(&mut client, SANDBOX_SECRET, "no-digit-in-this", false), 400, "24437");
     assert_eq!(rotate(&mut client, SANDBOX_SECRET, "second-Secret-2!", false).status, 204);
-    // Both are accepted for 30 days, then the new one alone.
+    // Both are accepted for 30 days, then only the new one.
     check(&token_request(&mut client, SANDBOX_SECRET), 200, "token");
     check(&token_request(&mut client, "second-Secret-2!"), 200, "token");
     client.ok(200, "POST", "/sandbox/clock", &json!({"advance": "31days"}));
@@ -92,10 +92,10 @@ fn every_wrong_credential_has_its_own_code() {
     check(&client.json("GET", path, &[&key(), "Finicity-App-Token: x"], &Value::Null), 401, "10022");
     let both = format!("Authorization: Bearer {}", caller.token);
     check(&caller.client.json("GET", path, &[&key(), &token, &both], &Value::Null), 401, "10022");
-    let unknown = json!({"partnerId": "nobody", "partnerSecret": "x"});
+    let unknown = json!({"partnerId": "unknown", "partnerSecret": "x"});
     check(&caller.client.json("POST", PARTNER, &[&key()], &unknown), 404, "12401");
     check(&caller.client.json("POST", PARTNER, &[&key()], &json!({})), 400, "partnerId");
-    // Older clients get XML when they do not ask for JSON.
+    // Clients that do not ask for JSON get XML.
     let xml =
         caller.client.call("POST", PARTNER, &[&key(), "Content-Length: 2", "Content-Type: application/json"], b"{}");
     assert_eq!((xml.status, xml.header("content-type")), (400, Some("application/xml")));

@@ -3,7 +3,7 @@
     conformance.py DESCRIPTION list             prints every operation with its documented statuses, as JSON
     conformance.py DESCRIPTION check RESPONSES  reads responses as lines of JSON (operation, status, type, body), prints what is wrong
 
-Needs PyYAML and jsonschema, whose authors have nothing to do with this project.
+Needs PyYAML and jsonschema, which are independent of this project.
 """
 
 import json
@@ -40,8 +40,8 @@ def resolve(document, value):
 
 
 def as_draft_4(schema):
-    """`nullable` is a type in JSON Schema. The type of error codes is left open: the description declares an object, and describes and
-    shows a number or a string."""
+    """Converts `nullable` to the type `null` of JSON Schema. Accepts any type for error codes, because the description declares an object but
+    documents a number or a string."""
     if isinstance(schema, list):
         return [as_draft_4(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,6 +1,6 @@
-//! Every operation, called once at least, and every documented status, against the vendor's description.
+//! Every operation, called at least once, and every documented status, compared with the OpenAPI description of the vendor.
 //!
-//! The description is not part of the project: `FINICITY_OPENAPI` has its path. Without it, the calls are made all the same, and only
+//! The description is not part of the project: `FINICITY_OPENAPI` has its path. Without it, the calls are made nevertheless, and only
 //! their statuses are checked.
 
 use std::{
@@ -18,11 +18,11 @@ use crate::support::{
     sandbox::{Caller, JsonClient as _, Receiver, SANDBOX_APP_KEY, SANDBOX_ID, SANDBOX_SECRET, Sandbox, notice},
 };
 
-/// A call a line: the operation, parameters of its path, query, body, the expected status, and what is kept of the response for later
-/// calls, by JSON pointers. `{name}` stands for what was kept.
+/// One call per line: the operation, path parameters, query, body, expected status, and JSON pointers to values of the response that are
+/// kept for later calls. `{name}` is replaced by the kept value.
 const CALLS: &str = include_str!("operations.jsonl");
 
-/// The path of the vendor's description, from the environment.
+/// The path of the description, from the environment.
 fn description() -> Option<OsString> {
     let path = env::var_os("FINICITY_OPENAPI").filter(|path| !path.is_empty());
     if path.is_none() {
@@ -31,7 +31,7 @@ fn description() -> Option<OsString> {
     path
 }
 
-/// What `conformance.py` prints.
+/// Runs `conformance.py`, and returns its output.
 #[track_caller]
 fn compare(description: &OsStr, arguments: &[&OsStr]) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/sandbox/conformance.py");
@@ -40,7 +40,7 @@ fn compare(description: &OsStr, arguments: &[&OsStr]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What was kept of earlier responses.
+/// Values kept from earlier responses.
 struct Kept(BTreeMap<String, String>);
 
 impl Kept {
@@ -59,7 +59,7 @@ impl Kept {
         }
     }
 
-    /// `template` with its parameters, by their names in camel case: those of the call, or what was kept.
+    /// `template` with its parameters, which are looked up by their camel case names in the call and then in the kept values.
     fn path(&self, template: &str, params: &Value) -> String {
         let segments = template.split('/').map(|segment| {
             let Some(name) = segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}')) else {
@@ -86,7 +86,7 @@ impl Kept {
     }
 }
 
-/// Makes the calls of [`CALLS`]; returns the label and the response of each.
+/// Makes the calls of [`CALLS`]. Returns the label and the response of each.
 fn make_calls(caller: &mut Caller) -> Vec<(String, Response)> {
     let receiver = Receiver::start(200);
     let mut kept = Kept(BTreeMap::from([("receiver".to_owned(), receiver.url())]));
@@ -108,8 +108,8 @@ fn make_calls(caller: &mut Caller) -> Vec<(String, Response)> {
     responses
 }
 
-/// Requests a token and rotates the secret, as the calls of [`CALLS`] cannot.
-fn make_token_calls(sandbox: &Sandbox) -> Vec<(String, Response)> {
+/// Requests a token and rotates the secret, which [`CALLS`] cannot express.
+fn make_token_requests(sandbox: &Sandbox) -> Vec<(String, Response)> {
     let mut client = sandbox.connect();
     let key = format!("Finicity-App-Key: {SANDBOX_APP_KEY}");
     let path = "/aggregation/v2/partners/authentication";
@@ -120,18 +120,18 @@ fn make_token_calls(sandbox: &Sandbox) -> Vec<(String, Response)> {
     vec![(format!("POST {path}"), token), (format!("PUT {path}"), rotated)]
 }
 
-/// One response, as `conformance.py` reads it.
+/// One response in the input format of `conformance.py`.
 fn line(label: &str, response: &Response) -> String {
     let media = response.header("content-type").unwrap_or("").split(';').next().unwrap();
     json!({"operation": label, "status": response.status, "type": media, "body": response.text()}).to_string()
 }
 
 #[test]
-fn every_operation_and_documented_status_is_as_the_vendor_describes() {
+fn every_operation_and_status_matches_the_vendor_schema() {
     let sandbox = Sandbox::start(&[]);
     let mut caller = Caller::new(&sandbox, SANDBOX_ID);
     let mut responses = make_calls(&mut caller);
-    responses.extend(make_token_calls(&sandbox));
+    responses.extend(make_token_requests(&sandbox));
     let Some(description) = description() else { return };
     let operations: Vec<(String, Vec<String>)> =
         serde_json::from_str(&compare(&description, &["list".as_ref()])).unwrap();

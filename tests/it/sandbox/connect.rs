@@ -1,4 +1,4 @@
-//! Connect links: the page, the webhooks, and flows without a browser.
+//! Connect links: the page, webhooks, and flows without a browser.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn generate(caller: &mut Caller, more: Value) -> String {
     caller.ok(200, "POST", "/connect/v2/generate", &body)["link"].as_str().unwrap().to_owned()
 }
 
-/// The path and query of a link to the sandbox's own page.
+/// The path and query of a link to the page of the sandbox.
 fn target(sandbox: &Sandbox, link: &str) -> String {
     assert!(link.starts_with("https://localhost"), "{link}");
     assert_eq!(link.matches("signature=").count(), 1);
@@ -30,7 +30,7 @@ fn events(deliveries: &[Delivery]) -> Vec<String> {
     deliveries.iter().map(|delivery| delivery.json()["eventType"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Checks the signature with the sandbox's own, which a unit test holds to a known value.
+/// Compares the signature with one by the sandbox, which a unit test compares with a known value.
 #[track_caller]
 fn check_signature(sandbox: &Sandbox, delivery: &Delivery) {
     let length = format!("Content-Length: {}", delivery.body.len());
@@ -95,14 +95,14 @@ fn a_cancelled_flow_adds_nothing() {
     assert!(post_form(&mut browser, &target, "action=cancel").text().contains("Cancelled"));
     let list = caller.ok(200, "GET", "/aggregation/v1/customers/1005061234/accounts", &Value::Null);
     assert_eq!(list["accounts"].as_array().unwrap().len(), 2);
-    // Nothing in a link can be changed, and it ages.
+    // A link cannot be changed, and it expires.
     assert_eq!(browser.get(&target.replace("signature=", "signature=0")).status, 403);
     caller.ok(200, "POST", "/sandbox/clock", &json!({"advance": "2h"}));
     assert_eq!(browser.get(&target).status, 403);
 }
 
 #[test]
-fn a_webhook_that_does_not_accept_the_ping_fails_the_link() {
+fn a_webhook_that_rejects_the_ping_fails_the_link() {
     let sandbox = Sandbox::start(&[]);
     let mut caller = Caller::new(&sandbox, SANDBOX_ID);
     let receiver = Receiver::start(500);

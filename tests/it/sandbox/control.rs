@@ -18,7 +18,7 @@ fn caller() -> (Sandbox, Caller) {
 }
 
 #[test]
-fn a_fault_has_the_status_code_and_shape_that_it_says() {
+fn a_fault_has_its_configured_status_code_and_shape() {
     let (_sandbox, mut caller) = caller();
     for (fault, expected) in [
         (json!({"status": 503, "code": "42", "message": "gone"}), r#"{"code":"42","message":"gone"}"#),
@@ -103,7 +103,7 @@ fn requests_are_recorded_without_their_credentials() {
 }
 
 #[test]
-fn a_dump_is_a_fixture() {
+fn a_dump_can_be_loaded_as_a_fixture() {
     let (_sandbox, mut caller) = caller();
     caller.ok(201, "POST", "/aggregation/v2/customers/testing", &json!({"username": "kept"}));
     let dump = caller.ok(200, "GET", "/sandbox/fixtures", &Value::Null);
@@ -138,7 +138,7 @@ fn a_dump_is_a_fixture() {
 }
 
 #[test]
-fn what_cannot_be_used_at_the_start_is_named() {
+fn unusable_arguments_are_reported_at_startup() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.json");
     fs::write(&file, "{").unwrap();
@@ -159,7 +159,7 @@ fn what_cannot_be_used_at_the_start_is_named() {
 }
 
 #[test]
-fn a_lasting_ca_and_further_names_serve_other_hosts() {
+fn a_persistent_ca_and_extra_names_serve_other_hosts() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("ca");
     let start = || {

@@ -1,5 +1,5 @@
-//! Every command in a `console` block of `README.md`, `CONTRIBUTING.md` and `docs/` is run: by these tests, by a script in `.ci`, or, if it
-//! needs an account or a cluster, not at all; `ELSEWHERE` says which. The TOML blocks are loaded as configuration files.
+//! Every command in a `console` block of `README.md`, `CONTRIBUTING.md` and `docs/` is run by these tests or by a script in `.ci`, unless it
+//! needs an account or a cluster. `ELSEWHERE` lists the commands that these tests do not run. TOML blocks are loaded as configuration files.
 
 use std::{
     env, fs, io,
@@ -15,16 +15,16 @@ use crate::support::{
     sandbox::{SANDBOX_ID, SANDBOX_SECRET, Sandbox, notice},
 };
 
-/// How a command is covered that no test here runs.
+/// The coverage of a command that these tests do not run.
 enum Coverage {
-    /// The script runs it: this text is in it.
+    /// This script runs it, and contains this text.
     Script(&'static str, &'static str),
-    /// It needs what no test machine has.
+    /// It needs this, which is not available on a test machine.
     Needs(&'static str),
 }
 use Coverage::{Needs, Script};
 
-/// The coverage of commands that begin with a text.
+/// The coverage of commands by the text that they begin with.
 const ELSEWHERE: &[(&str, Coverage)] = &[
     ("cargo run -- demo", Script(".ci/run", "cargo run -- demo --once")),
     ("cargo test --release --test it ", Script(".ci/full", "cargo test --locked --all-features --test it")),
@@ -104,7 +104,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     blocks
 }
 
-/// The commands of a `console` block, without prompts and comments, and with the lines that continue them.
+/// The commands of a `console` block, with continuation lines and without prompts and comments.
 fn commands(block: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut lines = block.lines();
@@ -172,7 +172,7 @@ impl Setting {
         Self { sandbox, proxy, folder, variables }
     }
 
-    /// Runs the program as an operator would who has the proxy's configuration. Returns its exit code and output.
+    /// Runs the program with the configuration of the proxy. Returns its exit code and its output.
     fn run_program(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = self.sandbox.serve_command(SANDBOX_ID, &[]);
         // The arguments take the place of `serve`.
@@ -264,7 +264,7 @@ fn every_command_that_needs_a_running_proxy_works() {
             if commands.is_empty() {
                 continue;
             }
-            // A block may end with `shutdown`.
+            // A new proxy for each block, because the last command can be `shutdown`.
             let setting = Setting::start();
             for command in &commands {
                 setting.check(&name, command);

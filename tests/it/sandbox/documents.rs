@@ -1,7 +1,7 @@
-//! The examples of `docs/sandbox.md` and `docs/clients.md`, run against the proxy in front of the sandbox.
+//! The examples in `docs/sandbox.md` and `docs/clients.md`, run against the proxy in front of the sandbox.
 //!
-//! A block that begins with three backticks, a language and `test=RUNNER` is run. Where the runner or a library is not installed, that is
-//! reported and the block is left out; `.ci/full` installs all of them and sets `EXAMPLES=all`, with which nothing may be missing.
+//! Runs each block that begins with three backticks, a language and `test=RUNNER`. If the runner or a library is not installed, the block
+//! is skipped with a notice. `.ci/full` installs all of them and sets `EXAMPLES=all`, with which a skipped block is a failure.
 
 use std::{
     env, fs, io,
@@ -30,7 +30,7 @@ fn examples(document: &str) -> Vec<Example<'_>> {
     examples
 }
 
-/// The program for `runner`, the name of the file that it runs, and what it says when a library is missing.
+/// The command of a runner, the name of the file that it runs, and the text that it prints if a library is missing.
 fn runner(name: &str) -> (&'static [&'static str], &'static str, &'static str) {
     match name {
         "sh" => (&["sh", "-eu"], "recipe.sh", "not found"),
@@ -84,11 +84,11 @@ fn check(name: &str, document: &str) {
 }
 
 #[test]
-fn the_recipes_of_the_manual_work() {
+fn the_recipes_in_sandbox_md_work() {
     check("docs/sandbox.md", include_str!("../../../docs/sandbox.md"));
 }
 
 #[test]
-fn the_examples_for_clients_work() {
+fn the_examples_in_clients_md_work() {
     check("docs/clients.md", include_str!("../../../docs/clients.md"));
 }

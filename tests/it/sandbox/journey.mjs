@@ -1,5 +1,5 @@
-// Opens a Connect link in headless Chromium, chooses the credit union, agrees, presses Done, and prints the text of the next page.
-// Exits with 77 when playwright-core or Chromium is not installed.
+// Opens a Connect link in headless Chromium, selects the credit union, agrees, clicks Done, and prints the text of the next page.
+// Exits with 77 if playwright-core or Chromium is not installed.
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 
@@ -19,7 +19,7 @@ const browser = await chromium.launch({
     "--disable-component-update", "--disable-sync"],
 });
 try {
-  // The page needs no JavaScript, and its certificate is of the sandbox's own CA.
+  // The page needs no JavaScript, and its certificate is issued by the CA of the sandbox.
   const context = await browser.newContext({ ignoreHTTPSErrors: true, javaScriptEnabled: false });
   const page = await context.newPage();
   await page.goto(process.argv[2]);

@@ -1,9 +1,9 @@
-//! The whole journey of a user, in a real browser: a customer is created, a Connect link is made without the partner's identifier, its page
-//! is finished in Chromium, the proxy verifies the signed webhooks and forwards them to the service, and accounts, transactions and a
-//! statement are read through the proxy.
+//! An end-to-end test in a real browser: a customer is created, a Connect link is requested without `partnerId`, its page is completed in
+//! Chromium, the proxy verifies the signed webhooks and forwards them to the service, and accounts, transactions and a statement are read
+//! through the proxy.
 //!
-//! Chromium is driven by `journey.mjs` with `playwright-core`. Where either is missing, that is reported; with `JOURNEY=required`, which
-//! `.ci/full` sets, it is a failure.
+//! `journey.mjs` drives Chromium with `playwright-core`. If either is missing, a notice is printed; with `JOURNEY=required`, which
+//! `.ci/full` sets, the test fails.
 
 use std::{env, process::Command};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::sandbox::{JsonClient as _, Receiver, SANDBOX_ID, Sandbox, notice};
 
-/// Finishes the page at `link`; the text of the page that it ends on. `None` when there is no browser.
+/// Completes the page at `link`, and returns the text of the last page. `None` if there is no browser.
 fn finish_in_browser(link: &str) -> Option<String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/sandbox/journey.mjs");
     let output = Command::new("node").arg(script).arg(link).output();
@@ -30,7 +30,7 @@ fn finish_in_browser(link: &str) -> Option<String> {
 }
 
 #[test]
-fn a_customer_connects_a_bank_in_a_browser_and_the_service_reads_its_data() {
+fn a_customer_connects_a_bank_in_a_browser() {
     let sandbox = Sandbox::start(&[]);
     let receiver = Receiver::start(200);
     let variables = [("FINICITY__WEBHOOK__LISTEN", "127.0.0.1:0"), ("FINICITY__WEBHOOK__FORWARD_TO", &receiver.url())];
@@ -49,7 +49,7 @@ fn a_customer_connects_a_bank_in_a_browser_and_the_service_reads_its_data() {
     let Some(page) = finish_in_browser(&link) else { return };
     assert!(page.contains("The accounts are connected"), "{page}");
 
-    // The proxy responds to the ping by itself.
+    // The ping gets a local reply of the proxy.
     let deliveries = receiver.wait_for(5);
     let done = deliveries.last().unwrap();
     assert_eq!((&done.json()["eventType"], &done.json()["customerId"]), (&json!("done"), &json!(customer)));

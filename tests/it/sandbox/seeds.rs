@@ -1,4 +1,4 @@
-//! Seeds: suites that run at once do not see each other, and each finds the same again.
+//! Seeds: parallel test suites are isolated, and results are reproducible.
 
 use std::thread;
 
@@ -9,19 +9,19 @@ use crate::support::{
     sandbox::{Caller, JsonClient, SANDBOX_ID, Sandbox},
 };
 
-/// The test suite of a service: ten cases, each of which would fail if another suite's calls reached its records.
+/// The test suite of a service: ten cases that would fail if calls of another suite reached the same records.
 fn suite(client: &mut impl JsonClient) {
-    // 1: nothing but the built-in customer.
+    // 1: only the built-in customer.
     let list =
         |client: &mut dyn FnMut(&str) -> Value, query: &str| client(&format!("/aggregation/v1/customers{query}"));
     let mut get = |target: &str| client.ok(200, "GET", target, &Value::Null);
     assert_eq!(list(&mut get, "")["found"], 1);
-    // 2: a username is free.
+    // 2: the username is free.
     let created = client.ok(201, "POST", "/aggregation/v2/customers/testing", &json!({"username": "suite"}));
     let id = created["id"].as_str().unwrap().to_owned();
-    // 3: and then taken.
+    // 3: then it is taken.
     client.ok(409, "POST", "/aggregation/v2/customers/testing", &json!({"username": "suite"}));
-    // 4: a change is seen.
+    // 4: a change is visible.
     client.ok(204, "PUT", &format!("/aggregation/v1/customers/{id}"), &json!({"firstName": "Suite"}));
     assert_eq!(client.ok(200, "GET", &format!("/aggregation/v1/customers/{id}"), &Value::Null)["firstName"], "Suite");
     // 5: accounts of one bank.
@@ -29,7 +29,7 @@ fn suite(client: &mut impl JsonClient) {
     let accounts = client.ok(200, "GET", &format!("/aggregation/v1/customers/{id}/accounts"), &Value::Null);
     let account = accounts["accounts"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(accounts["accounts"].as_array().unwrap().len(), 3);
-    // 6: one transaction of our own.
+    // 6: one added transaction.
     let path = format!("/aggregation/v1/customers/{id}/accounts/{account}/transactions");
     client.ok(201, "POST", &path, &json!({"amount": -1.0, "description": "ours", "transactionDate": 1_900_000_000}));
     let newest =
@@ -56,17 +56,17 @@ fn suite(client: &mut impl JsonClient) {
     });
     client.ok(200, "POST", &format!("/business-services/customers/{id}/businesses"), &business);
     client.ok(409, "POST", &format!("/business-services/customers/{id}/businesses"), &business);
-    // 9: a fault of our own meets the next call and no other.
+    // 9: a fault applies only to the next call of this suite.
     client.ok(204, "POST", "/sandbox/faults", &json!({"operation": "GET /applications", "status": 400, "count": 1}));
     client.ok(400, "GET", "/applications", &Value::Null);
     client.ok(200, "GET", "/applications", &Value::Null);
-    // 10: what is removed is gone.
+    // 10: a removed customer is gone.
     client.ok(204, "DELETE", &format!("/aggregation/v1/customers/{id}"), &Value::Null);
     assert_eq!(client.ok(200, "GET", "/aggregation/v1/customers", &Value::Null)["found"], 1);
     client.ok(204, "POST", "/sandbox/reset", &Value::Null);
 }
 
-/// A client of a proxy that names its seed in each request.
+/// A client of a proxy that sends its seed in each request.
 struct Seeded<'a> {
     client: Client,
     header: &'a str,
@@ -80,7 +80,7 @@ impl JsonClient for Seeded<'_> {
 }
 
 #[test]
-fn suites_at_once_on_one_proxy_are_kept_apart_by_a_header() {
+fn parallel_suites_on_one_proxy_are_isolated_by_a_header() {
     let sandbox = Sandbox::start(&[]);
     let proxy = sandbox.proxy(SANDBOX_ID, &[]);
     thread::scope(|scope| {
@@ -92,12 +92,12 @@ fn suites_at_once_on_one_proxy_are_kept_apart_by_a_header() {
 }
 
 #[test]
-fn suites_behind_proxies_of_their_own_are_kept_apart_by_the_client_id() {
+fn parallel_suites_on_two_proxies_are_isolated_by_client_id() {
     let sandbox = Sandbox::start(&[]);
     let proxies = ["sandbox-client.one", "sandbox-client.two"].map(|id| sandbox.proxy(id, &[]));
     thread::scope(|scope| {
         for (proxy, header) in proxies.iter().zip(["X-Sandbox-Seed: one", "X-Sandbox-Seed: two"]) {
-            // Calls of the API are told apart by the token; those of the control API have none that is looked at, and name the seed.
+            // API calls are distinguished by their token. The control API ignores the token, so its calls send the seed in a header.
             scope.spawn(move || suite(&mut Seeded { client: proxy.connect(), header }));
         }
     });

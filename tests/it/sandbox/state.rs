@@ -1,4 +1,4 @@
-//! What is stateful at the vendor is so here: what a call changes, the next one shows.
+//! The state of the sandbox: a change by one call is visible in the next one.
 
 use std::process::{Command, Stdio};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::sandbox::{Caller, JsonClient as _, Receiver, SANDBOX_ID, Sandbox, notice};
 
-/// The customer that every seed begins with, and its accounts.
+/// The built-in customer of every seed, and its accounts.
 const FIRST: &str = "/aggregation/v1/customers/1005061234";
 const CHECKING: &str = "/aggregation/v1/customers/1005061234/accounts/5011648377";
 const HISTORY: &str =
@@ -53,7 +53,7 @@ fn customers_are_filtered_paged_changed_and_removed() {
 }
 
 #[test]
-fn accounts_come_only_with_a_connect_flow() {
+fn accounts_are_created_only_by_a_connect_flow() {
     let (_sandbox, mut caller) = caller();
     let new = caller.ok(201, "POST", "/aggregation/v2/customers/testing", &json!({"username": "new"}));
     let customer = new["id"].as_str().unwrap();
@@ -73,7 +73,7 @@ fn accounts_come_only_with_a_connect_flow() {
 }
 
 #[test]
-fn transactions_have_a_history_and_those_that_were_added() {
+fn transactions_include_the_history_and_added_ones() {
     let (_sandbox, mut caller) = caller();
     let all = caller.ok(200, "GET", &format!("{HISTORY}&limit=1000"), &Value::Null);
     let rows = all["transactions"].as_array().unwrap();
@@ -113,7 +113,7 @@ fn transactions_have_a_history_and_those_that_were_added() {
 }
 
 #[test]
-fn a_callback_that_does_not_return_the_code_is_refused() {
+fn a_callback_that_does_not_return_the_code_is_rejected() {
     let (_sandbox, mut caller) = caller();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error =
@@ -148,7 +148,7 @@ fn a_report_is_in_progress_first_and_then_json_or_pdf() {
 }
 
 #[test]
-fn usernames_choose_what_happens() {
+fn usernames_select_scenarios() {
     let (_sandbox, mut caller) = caller();
     let mut customer = |username: &str| {
         let created = caller.ok(201, "POST", "/aggregation/v2/customers/testing", &json!({"username": username}));
@@ -176,7 +176,7 @@ fn usernames_choose_what_happens() {
 }
 
 #[test]
-fn what_is_wrong_with_a_request_is_named() {
+fn invalid_request_fields_are_named() {
     let (_sandbox, mut caller) = caller();
     for (method, target, body, name) in [
         ("POST", "/aggregation/v2/customers/testing", json!({}), "username"),
@@ -202,7 +202,7 @@ fn what_is_wrong_with_a_request_is_named() {
 }
 
 #[test]
-fn a_statement_is_a_pdf_that_opens() {
+fn a_statement_is_a_valid_pdf() {
     let (_sandbox, mut caller) = caller();
     let statement = caller.json("GET", &format!("{CHECKING}/statement?index=2"), &[], &Value::Null);
     assert_eq!((statement.status, statement.header("content-type")), (200, Some("application/octet-stream")));

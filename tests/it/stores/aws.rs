@@ -1,4 +1,4 @@
-//! AWS Secrets Manager and STS: the program with the real SDK against moto's server.
+//! AWS Secrets Manager and STS, mocked by the moto server.
 
 mod moto;
 
@@ -27,10 +27,10 @@ const READ: &str = "secretsmanager:GetSecretValue";
 const UNUSABLE: &str = "cannot load the credentials; keeping the current ones";
 const TAKEN_OVER: &str = "the new credentials obtained a token and are now in use";
 
-/// What a web identity token holds that no output may show.
+/// The content of a web identity token, which must not appear in any output.
 const WEB_IDENTITY: &str = "canary-web-identity-5be1";
 
-/// The text of the secret in its `version`.
+/// The text of the secret in `version`.
 fn secret(version: u32) -> String {
     json!({
         "client_id": CLIENT_ID,
@@ -41,7 +41,7 @@ fn secret(version: u32) -> String {
     .to_string()
 }
 
-/// An upstream that takes id, secret and key of one version of the secret, and rejects those of version 9.
+/// An upstream that accepts ID, secret and key of the same version of the secret, and rejects version 9.
 fn upstream() -> Upstream {
     Upstream::start_raw(|request| {
         let key = request.headers("finicity-app-key")[0].strip_prefix(APP_KEY).unwrap().to_owned();
@@ -75,7 +75,7 @@ fn assert_serves(proxy: &Proxy) {
 }
 
 #[test]
-fn a_version_moved_under_load_fails_no_request() {
+fn a_new_version_under_load_fails_no_request() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     let proxy = start(&upstream, &store.variables_of_user());
     store.wait_for_calls("DescribeSecret", 3);
@@ -103,18 +103,18 @@ fn a_version_moved_under_load_fails_no_request() {
 }
 
 #[test]
-fn permission_to_read_is_enough() {
+fn read_permission_is_enough() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[READ]));
     let proxy = start(&upstream, &store.variables_of_user());
     store.wait_for_calls("GetSecretValue", 3);
-    assert_eq!(store.calls("DescribeSecret"), 1, "a request that is denied is repeated");
+    assert_eq!(store.calls("DescribeSecret"), 1, "a denied request is repeated");
     store.put(&secret(2));
     proxy.process.wait_for_log(TAKEN_OVER);
     assert!(proxy.process.logs(UNUSABLE).is_empty());
 }
 
 #[test]
-fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
+fn sighup_polls_immediately_and_a_wrong_secret_is_tried_once() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     let mut variables = store.variables_of_user();
     variables.insert("FINICITY__CREDENTIALS__POLL_INTERVAL".to_owned(), "24h".to_owned());
@@ -133,7 +133,7 @@ fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
     assert_eq!(upstream.token_requests(), 3);
 }
 
-/// The variables of a pod whose service account has a role, with a file for its token.
+/// The variables of a pod with a role for its service account, and with a token file.
 fn pod(store: &Store, token: &Path) -> BTreeMap<String, String> {
     let mut variables = store.variables();
     variables.insert("AWS_ROLE_ARN".to_owned(), store.create_role(&[DESCRIBE, READ]));
@@ -152,7 +152,7 @@ fn a_service_account_assumes_its_role_by_web_identity() {
     proxy.process.wait_for_log(TAKEN_OVER);
     let requests = store.relay.received();
     let sts: Vec<_> = requests.iter().filter(|request| request.headers("x-amz-target").is_empty()).collect();
-    assert_eq!(sts.len(), 1, "an identity that is valid is not obtained again");
+    assert_eq!(sts.len(), 1, "a valid identity is not obtained again");
     assert!(String::from_utf8_lossy(&sts[0].body).contains(WEB_IDENTITY));
     for request in requests.iter().filter(|request| !request.headers("x-amz-target").is_empty()) {
         let session = request.headers("x-amz-security-token")[0];
@@ -161,10 +161,10 @@ fn a_service_account_assumes_its_role_by_web_identity() {
     assert!(!proxy.process.output().contains(WEB_IDENTITY));
 }
 
-/// Waits until the log says that the store failed with `parts`, and checks metric and service; then that the next version takes over once
-/// `mend` has ended the fault.
+/// Waits for a log line of the fault with `parts`, and checks the metric and that requests are served. Then checks that the next version
+/// is used after `repair`.
 #[track_caller]
-fn check_fault(proxy: &Proxy, store: &Store, fault: &str, parts: &[&str], mend: impl FnOnce()) {
+fn check_fault(proxy: &Proxy, store: &Store, fault: &str, parts: &[&str], repair: impl FnOnce()) {
     let line =
         proxy.process.wait_for_line(|line| line.contains(UNUSABLE) && parts.iter().all(|part| line.contains(part)));
     let name = format!("cannot read secret {} in AWS Secrets Manager: ", store.secret);
@@ -174,44 +174,44 @@ fn check_fault(proxy: &Proxy, store: &Store, fault: &str, parts: &[&str], mend: 
     assert!(metrics.contains(&metric), "{metric} is not in\n{metrics}");
     assert!(metrics.contains("finicity_proxy_reload_last_successful{subject=\"credentials\"} 0"), "{metrics}");
     assert_serves(proxy);
-    mend();
+    repair();
     proxy.process.wait_for_log(TAKEN_OVER);
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
 }
 
-/// Starts with a user who may do all that is needed, lets `fail` make the store fail, and checks the fault.
+/// Starts as a user with all permissions, breaks the store with `fail`, and checks the fault.
 #[track_caller]
-fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Store), mend: impl FnOnce(&Store)) {
+fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Store), repair: impl FnOnce(&Store)) {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     let proxy = start(&upstream, &store.variables_of_user());
     fail(&store);
-    check_fault(&proxy, &store, fault, parts, || mend(&store));
+    check_fault(&proxy, &store, fault, parts, || repair(&store));
     assert!(!proxy.process.output().contains(store.secret_key()));
 }
 
 #[test]
-fn a_missing_permission_is_named() {
+fn a_missing_permission_is_reported() {
     let parts =
         ["AccessDeniedException", "permit secretsmanager:GetSecretValue on this secret in the policy of its role"];
-    let mend = |store: &Store| {
+    let repair = |store: &Store| {
         store.permit(&[READ]);
         store.put(&secret(2));
     };
-    check("identity_refused", &parts, |store| store.permit(&[]), mend);
+    check("identity_refused", &parts, |store| store.permit(&[]), repair);
 }
 
 #[test]
-fn an_identity_that_aws_does_not_accept_is_reported() {
+fn an_identity_rejected_by_aws_is_reported() {
     let parts = ["AWS does not accept the identity of this process (ExpiredTokenException)", "replace its access key"];
-    let mend = |store: &Store| {
+    let repair = |store: &Store| {
         store.forward();
         store.put(&secret(2));
     };
-    check("identity_refused", &parts, |store| store.fail_with("ExpiredTokenException"), mend);
+    check("identity_refused", &parts, |store| store.fail_with("ExpiredTokenException"), repair);
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_reported() {
+fn a_missing_secret_is_reported() {
     let parts = [
         "the secret does not exist in this account and region (ResourceNotFoundException)",
         "correct credentials.aws.secret",
@@ -220,17 +220,17 @@ fn a_secret_that_is_not_there_is_reported() {
 }
 
 #[test]
-fn a_secret_that_is_to_be_deleted_is_reported() {
-    let mend = |store: &Store| {
+fn a_secret_scheduled_for_deletion_is_reported() {
+    let repair = |store: &Store| {
         store.restore();
         store.put(&secret(2));
     };
     let parts = ["it is scheduled for deletion", "restore-secret"];
-    check("version_unavailable", &parts, |store| store.delete(false), mend);
+    check("version_unavailable", &parts, |store| store.delete(false), repair);
 }
 
 #[test]
-fn a_version_that_lost_its_label_is_reported() {
+fn a_missing_staging_label_is_reported() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     store.put(&secret(2));
     // The first version has this label now, until there is a third.
@@ -244,13 +244,13 @@ fn a_version_that_lost_its_label_is_reported() {
 }
 
 #[test]
-fn text_that_is_not_json_is_reported() {
+fn invalid_json_is_reported() {
     let parts = ["not valid JSON at line 1, column", "store a JSON object such as"];
     check("malformed", &parts, |store| store.put("canary-not-json"), |store| store.put(&secret(2)));
 }
 
 #[test]
-fn a_missing_member_is_named() {
+fn a_missing_member_is_reported() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     let proxy = start(&upstream, &store.variables_of_user());
     store.put(&json!({"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}).to_string());
@@ -264,38 +264,38 @@ fn a_missing_member_is_named() {
 
 #[test]
 fn throttling_is_reported() {
-    let mend = |store: &Store| {
+    let repair = |store: &Store| {
         store.forward();
         store.put(&secret(2));
     };
     let parts = ["AWS rate limit exceeded (ThrottlingException)", "increase credentials.poll_interval"];
-    check("throttled", &parts, |store| store.fail_with("ThrottlingException"), mend);
+    check("throttled", &parts, |store| store.fail_with("ThrottlingException"), repair);
 }
 
 #[test]
-fn a_store_that_cannot_be_reached_is_reported() {
-    let mend = |store: &Store| {
+fn an_unreachable_store_is_reported() {
+    let repair = |store: &Store| {
         store.forward();
         store.put(&secret(2));
     };
-    check("unreachable", &["AWS Secrets Manager did not respond", "firewalls"], Store::cut, mend);
+    check("unreachable", &["AWS Secrets Manager did not respond", "firewalls"], Store::cut, repair);
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_reported() {
+fn an_untrusted_certificate_is_reported() {
     let parts = [
         "the certificate of AWS Secrets Manager is self-signed or issued by an untrusted CA",
         "set credentials.ca_file",
     ];
-    let mend = |store: &Store| {
+    let repair = |store: &Store| {
         store.use_trusted_certificate();
         store.put(&secret(2));
     };
-    check("untrusted_tls", &parts, |store| store.relay.use_untrusted_certificate(), mend);
+    check("untrusted_tls", &parts, |store| store.relay.use_untrusted_certificate(), repair);
 }
 
 #[test]
-fn an_egress_proxy_is_used_and_its_refusal_reported() {
+fn an_egress_proxy_is_used_and_its_error_reported() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     let egress = EgressProxy::start();
     let mut variables = store.variables_of_user();
@@ -312,13 +312,13 @@ fn an_egress_proxy_is_used_and_its_refusal_reported() {
 }
 
 #[test]
-fn an_identity_that_is_lost_is_reported_and_obtained_again() {
+fn a_lost_identity_is_reported_and_obtained_again() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[]));
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
     fs::write(&token, WEB_IDENTITY).unwrap();
     let proxy = start(&upstream, &pod(&store, &token));
-    // A session that is not accepted is replaced, for which there is no token.
+    // A rejected session must be replaced, but the token is missing.
     fs::remove_file(&token).unwrap();
     store.permit_role(&[]);
     let parts = ["this process's AWS identity cannot be obtained", "IRSA or EKS Pod Identity"];
@@ -331,12 +331,12 @@ fn an_identity_that_is_lost_is_reported_and_obtained_again() {
 }
 
 #[test]
-fn a_refusal_of_sts_is_reported() {
+fn a_rejection_by_sts_is_reported() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[]));
     let token = tempfile::NamedTempFile::new().unwrap();
     fs::write(&token, WEB_IDENTITY).unwrap();
     let proxy = start(&upstream, &pod(&store, token.path()));
-    // A session that is not accepted is replaced. The relay's response is not in the words of STS.
+    // A rejected session must be replaced. The response of the relay is not in the format of STS.
     store.fail_with("ExpiredTokenException");
     let parts = ["AWS STS did not issue an identity to this process", "the role's trust policy"];
     check_fault(&proxy, &store, "identity_refused", &parts, || {
@@ -346,7 +346,7 @@ fn a_refusal_of_sts_is_reported() {
 }
 
 #[test]
-fn a_start_without_an_identity_or_region_says_so() {
+fn a_missing_identity_or_region_is_reported_at_startup() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[]));
     let check = |variables: &BTreeMap<String, String>, expected: &str| {
         let mut command = serve_command(&upstream, &[]);
@@ -361,7 +361,7 @@ fn a_start_without_an_identity_or_region_says_so() {
 }
 
 #[test]
-fn a_start_waits_for_a_store_that_is_down() {
+fn startup_waits_for_an_unavailable_store() {
     let (upstream, store) = (upstream(), Store::new(&secret(1), &[DESCRIBE, READ]));
     store.cut();
     let mut command = serve_command(&upstream, &[("FINICITY__AUTH__TOKEN_WAIT", "1ms")]);
@@ -374,7 +374,7 @@ fn a_start_waits_for_a_store_that_is_down() {
     let probe = proxy.ops().get("/startupz");
     assert!(probe.status == 503 && probe.text().contains("AWS Secrets Manager did not respond"), "{}", probe.text());
     assert_eq!(proxy.connect().get("/x").status, 503);
-    // It is tried again without a signal.
+    // It is retried without a signal.
     store.forward();
     proxy.process.wait_for_log("token obtained");
     assert_serves(&proxy);

@@ -1,5 +1,5 @@
-//! Azure Key Vault: the program with the real SDK against strict servers on this machine. The vault and Microsoft Entra are reached under
-//! their real names through an egress proxy.
+//! Azure Key Vault, against strict mock servers on this machine. The vault and Microsoft Entra have their real names, through an egress
+//! proxy.
 
 mod faults;
 mod identities;
@@ -27,7 +27,7 @@ const TAKEN_OVER: &str = "the new credentials obtained a token and are now in us
 /// The managed identity of the machine.
 const MACHINE: Endpoint = Endpoint::Imds(None);
 
-/// The text of the secret in its `version`.
+/// The text of the secret in `version`.
 fn secret(version: u32) -> String {
     json!({
         "client_id": CLIENT_ID,
@@ -38,7 +38,7 @@ fn secret(version: u32) -> String {
     .to_string()
 }
 
-/// An upstream that takes id, secret and key of one version of the secret, and rejects those of version 9.
+/// An upstream that accepts ID, secret and key of the same version of the secret, and rejects version 9.
 fn upstream() -> Upstream {
     Upstream::start_raw(|request| {
         let key = request.headers("finicity-app-key")[0].strip_prefix(APP_KEY).unwrap().to_owned();
@@ -71,7 +71,7 @@ fn assert_serves(proxy: &Proxy) {
     assert_eq!(proxy.connect().get("/x").status, 200);
 }
 
-/// Neither a token, nor the header of App Service, nor what Azure says in its errors is in the output, which has all levels of all crates.
+/// Checks that the output, with all levels of all crates, contains no token, no App Service header and no error text of Azure.
 #[track_caller]
 fn assert_shows_nothing(proxy: &Proxy) {
     let output = proxy.process.output();
@@ -101,14 +101,14 @@ fn a_new_version_under_load_fails_no_request() {
     });
     let after = upstream.received().into_iter().find(|request| request.target() == "/after").unwrap();
     assert_eq!(after.headers("authorization"), [format!("Bearer {TOKEN_PREFIX}2")]);
-    assert_eq!(upstream.token_requests(), 2, "an unchanged version is a candidate");
-    assert_eq!(azure.issued(), 1, "a token of the vault that is valid is not obtained again");
+    assert_eq!(upstream.token_requests(), 2, "an unchanged version is tried again");
+    assert_eq!(azure.issued(), 1, "a valid vault token is not obtained again");
     assert!(proxy.process.logs(UNUSABLE).is_empty());
     assert_shows_nothing(&proxy);
 }
 
 #[test]
-fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
+fn sighup_polls_immediately_and_a_wrong_secret_is_tried_once() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let mut variables = azure.variables_of_managed_identity();
     variables.insert("FINICITY__CREDENTIALS__POLL_INTERVAL".to_owned(), "24h".to_owned());
@@ -129,7 +129,7 @@ fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
 }
 
 #[test]
-fn a_version_that_is_configured_is_the_one_that_is_read() {
+fn the_configured_version_is_read() {
     let (upstream, azure) = (upstream(), Azure::new("canary-not-this-one", MACHINE));
     let version = azure.put(&secret(1));
     azure.put(&secret(2));

@@ -1,4 +1,4 @@
-//! Google Secret Manager, against strict local servers of its API, its token services and its metadata.
+//! Google Secret Manager, against strict mock servers of its API, its token services and its metadata.
 
 mod faults;
 mod identities;
@@ -25,7 +25,7 @@ use crate::support::{
 const UNUSABLE: &str = "cannot load the credentials; keeping the current ones";
 const TAKEN_OVER: &str = "the new credentials obtained a token and are now in use";
 
-/// The text of the secret in its `version`.
+/// The text of the secret in `version`.
 fn secret(version: u32) -> String {
     json!({
         "client_id": CLIENT_ID,
@@ -36,7 +36,7 @@ fn secret(version: u32) -> String {
     .to_string()
 }
 
-/// The source for the secret.
+/// A credential source for the secret.
 struct Source {
     source: Box<dyn CredentialSource>,
     runtime: tokio::runtime::Runtime,
@@ -47,7 +47,7 @@ impl Source {
         Self::with(google, ambient, |_, _| {})
     }
 
-    /// With another configuration.
+    /// Like [`new`](Self::new), with a changed configuration.
     fn with(google: &Google, ambient: GcpAmbient, change: impl FnOnce(&mut StoreConfig, &mut GcpConfig)) -> Self {
         let mut store = StoreConfig {
             poll_interval: Duration::from_millis(100),
@@ -65,7 +65,7 @@ impl Source {
         self.runtime.block_on(credentials::load(self.source.as_mut(), None))
     }
 
-    /// Checks that it gives the credentials of this version.
+    /// Checks that it loads the credentials of this version.
     #[track_caller]
     fn assert_loads(&mut self, version: u32) {
         assert_eq!(self.try_load().unwrap().secret.expose(), &format!("{CLIENT_SECRET}{version}"));
@@ -94,7 +94,7 @@ impl Source {
     }
 }
 
-/// An upstream that takes id, secret and key of one version of the secret, and rejects those of version 9.
+/// An upstream that accepts ID, secret and key of the same version of the secret, and rejects version 9.
 fn upstream() -> Upstream {
     Upstream::start_raw(|request| {
         let key = request.headers("finicity-app-key")[0].strip_prefix(APP_KEY).unwrap().to_owned();
@@ -117,7 +117,7 @@ fn upstream() -> Upstream {
     })
 }
 
-/// The proxy with its credentials from `google`, as the service account of the machine, with a token.
+/// Starts the proxy with credentials from `google`, as the service account of the machine, and waits until it has a token.
 fn start(upstream: &Upstream, google: &Google, variables: &[(&str, &str)]) -> Proxy {
     let mut command = serve_command(upstream, variables);
     for name in ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"] {
@@ -131,7 +131,7 @@ fn start(upstream: &Upstream, google: &Google, variables: &[(&str, &str)]) -> Pr
         ("FINICITY__CREDENTIALS__GCP__SECRET", SECRET),
         ("FINICITY__CREDENTIALS__GCP__ENDPOINT", &google.tls.url()),
         ("GCE_METADATA_HOST", &google.metadata.to_string()),
-        // The environment's proxies are not used.
+        // Proxy variables must be ignored.
         ("HTTPS_PROXY", "http://127.0.0.1:1"),
         ("https_proxy", "http://127.0.0.1:1"),
         ("http_proxy", "http://127.0.0.1:1"),

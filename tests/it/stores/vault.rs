@@ -1,4 +1,4 @@
-//! Vault, against a real OpenBao server; responses that it does not give on request come from the mock upstream.
+//! Vault, against a real OpenBao server. Responses that it cannot be made to send come from the mock upstream.
 
 mod doctor;
 mod faults;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::support::{APP_KEY, CLIENT_ID, CLIENT_SECRET, TIMEOUT, canary};
 
-/// The source for the secret `finicity` of the server at `address`.
+/// A credential source for the secret `finicity` of the server at `address`.
 struct Source {
     source: Box<dyn CredentialSource>,
     runtime: tokio::runtime::Runtime,
@@ -32,7 +32,7 @@ impl Source {
         Self::with(address, auth, |_, _| {})
     }
 
-    /// With another configuration.
+    /// Like [`new`](Self::new), with a changed configuration.
     fn with(address: &str, auth: VaultAuth, change: impl FnOnce(&mut StoreConfig, &mut VaultConfig)) -> Self {
         let mut store = StoreConfig { poll_interval: Duration::from_millis(500), ca_file: None, egress_proxy: None };
         let mut vault = VaultConfig {
@@ -52,7 +52,7 @@ impl Source {
         self.runtime.block_on(credentials::load(self.source.as_mut(), None))
     }
 
-    /// The client secret that it gives.
+    /// Loads the credentials, and returns the client secret.
     #[track_caller]
     fn load(&mut self) -> String {
         self.try_load().unwrap().secret.expose().clone()
@@ -69,7 +69,7 @@ impl Source {
     fn assert_fails(&mut self, fault: StoreFault, parts: &[&str]) {
         let problems = self.try_load().unwrap_err();
         assert_fault(&problems[0], fault, parts);
-        // A poll says the same.
+        // A poll reports the same.
         assert_fault(&self.changed().unwrap_err(), fault, parts);
     }
 }
@@ -85,17 +85,17 @@ fn assert_fault(problem: &Problem, fault: StoreFault, parts: &[&str]) {
     canary::scan("the error", &format!("{text} {problem:?}"));
 }
 
-/// The members of a secret whose client secret is `secret`.
+/// The members of a secret with the client secret `secret`.
 fn members(secret: &str) -> Value {
     json!({"client_id": CLIENT_ID, "client_secret": secret, "app_key": APP_KEY, "owner": "payments"})
 }
 
-/// The usual ones.
+/// The default members.
 fn usual() -> Value {
     members(CLIENT_SECRET)
 }
 
-/// A token in a file of `dir`.
+/// Writes a token to a file in `dir`.
 fn token_auth(dir: &Path, token: &str) -> VaultAuth {
     let token_file = dir.join("token");
     fs::write(&token_file, format!("{token}\n")).unwrap();

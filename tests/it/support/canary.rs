@@ -1,4 +1,4 @@
-//! Scans text for secrets, in every encoding and in parts.
+//! Scans text for secrets, their encodings and parts of them.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::{
     WEBHOOK_SECRET,
 };
 
-/// What no output may hold.
+/// Values that must not appear in any output.
 const CANARIES: [&str; 9] = [
     CLIENT_ID,
     CLIENT_SECRET,
@@ -20,10 +20,10 @@ const CANARIES: [&str; 9] = [
     LINK_SIGNATURE,
 ];
 
-/// The minimum length of a part of a secret that does not occur by accident.
+/// The minimum length of a part of a secret that cannot occur by chance.
 const PART_LENGTH: usize = 10;
 
-/// Every encoding that a secret could be output in.
+/// All encodings in which a secret could be output.
 pub fn encodings(secret: &str) -> Vec<String> {
     let percent = secret.bytes().fold(String::new(), |mut text, byte| {
         let plain = byte.is_ascii_alphanumeric();
@@ -43,7 +43,7 @@ pub fn encodings(secret: &str) -> Vec<String> {
     ];
     encodings.extend([hex.to_uppercase(), hex, numbers(", "), numbers(","), all_percent.to_uppercase(), all_percent]);
     encodings.extend([units, json.replace('/', "\\/"), json, percent]);
-    // Base64 of the secret at each of the three offsets, without the characters at the ends that its neighbours share.
+    // Base64 of the secret at each of the three offsets, without the characters at both ends, which depend on neighbouring bytes.
     for offset in 0..3 {
         let padded = [vec![0; offset], secret.as_bytes().to_vec()].concat();
         let encoded = base64(&padded);
@@ -77,7 +77,7 @@ fn parts(secret: &str) -> impl Iterator<Item = &str> {
     (0..=secret.len().saturating_sub(PART_LENGTH)).map(|start| &secret[start..secret.len().min(start + PART_LENGTH)])
 }
 
-/// Panics with the name `source` when `text` contains a canary.
+/// Panics if `text` contains a canary. `source` names the text in the message.
 #[track_caller]
 pub fn scan(source: &str, text: &str) {
     for secret in CANARIES {
@@ -85,7 +85,7 @@ pub fn scan(source: &str, text: &str) {
         for form in encodings.iter().map(String::as_str).chain(parts(secret)) {
             if let Some(at) = text.find(form) {
                 let start = (0..=at.saturating_sub(200)).rev().find(|start| text.is_char_boundary(*start)).unwrap_or(0);
-                panic!("{source} holds {secret:?} as {form:?}: …{}", &text[start..at + form.len()]);
+                panic!("{source} contains {secret:?} as {form:?}: …{}", &text[start..at + form.len()]);
             }
         }
     }

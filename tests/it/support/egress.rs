@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-/// The proxy, on threads of its own, until the test's process ends.
+/// An egress proxy on its own threads, which run until the test process exits.
 pub struct EgressProxy {
     port: u16,
     status: Arc<AtomicU16>,
@@ -22,7 +22,7 @@ impl EgressProxy {
         Self::start_with(None)
     }
 
-    /// One that connects to `port` of this machine, whatever host it is asked for.
+    /// A proxy that connects to `port` of this machine for any requested host.
     #[cfg(feature = "azure")]
     pub fn start_to(port: u16) -> Self {
         Self::start_with(Some(port))
@@ -47,7 +47,7 @@ impl EgressProxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Responds with `status` from now on; tunnels bytes only after 200.
+    /// From now on, responds with `status`. Tunnels bytes only after 200.
     pub fn respond_with(&self, status: u16) {
         self.status.store(status, Ordering::SeqCst);
     }

@@ -43,24 +43,24 @@ pub const INTERNAL_ERROR: u32 = 2;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
 
-/// A request whose head has arrived.
+/// A request head that has arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenedStream {
-    /// How many came before it, on all connections.
+    /// The number of earlier requests on all connections.
     pub count: usize,
-    /// The number of its stream.
+    /// The stream ID.
     pub stream: u32,
 }
 
-/// What the upstream does then.
+/// The reaction of the upstream to a request.
 pub enum Action {
     /// Sends these bytes.
     Send(Vec<u8>),
-    /// Sends these bytes when the first of the body has come.
+    /// Sends these bytes when the first DATA frame has arrived.
     AfterData(Vec<u8>),
     /// Sends these bytes and closes the connection.
     Close(Vec<u8>),
-    /// Sends the first bytes, and then the second again and again, until the other side has had enough or that many times.
+    /// Sends the first bytes, then the second ones repeatedly: the given number of times, or until the peer closes.
     Flood(Vec<u8>, Vec<u8>, usize),
 }
 
@@ -69,7 +69,7 @@ pub struct H2Upstream {
     dir: TempDir,
     opened: Arc<AtomicUsize>,
     flooded: Arc<AtomicUsize>,
-    // Provides the variables of the child process only.
+    // Only provides the environment of the child process.
     unused: Upstream,
 }
 
@@ -83,7 +83,7 @@ struct ServerState {
 }
 
 impl H2Upstream {
-    /// Acts on each request as `script` says. Token calls, which are HTTP/1.1, are answered.
+    /// Reacts to each request as `script` returns. Token requests, which use HTTP/1.1, get a token.
     pub fn start(script: impl Fn(OpenedStream) -> Action + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let acceptor = TlsAcceptor::from(server_config(&dir.path().join("ca.pem"), &[b"h2", b"http/1.1"]));
@@ -100,7 +100,7 @@ impl H2Upstream {
         Self { port, dir, opened, flooded, unused: Upstream::start(3600, |_| Reply::json("{}")) }
     }
 
-    /// The program in front of it, with one worker, and so with one connection.
+    /// The program in front of it, with one worker and therefore one connection.
     pub fn proxy(&self, variables: &[(&str, &str)]) -> Proxy {
         let (url, ca_file) = (format!("https://localhost:{}", self.port), self.ca_file().display().to_string());
         let defaults = [
@@ -121,7 +121,7 @@ impl H2Upstream {
         self.opened.load(Ordering::SeqCst)
     }
 
-    /// How often a flood's second part was sent.
+    /// How often the second part of a flood was sent.
     pub fn flooded(&self) -> usize {
         self.flooded.load(Ordering::SeqCst)
     }
@@ -173,7 +173,7 @@ async fn serve(mut stream: TlsStream<TcpStream>, state: ServerState) -> std::io:
                     Action::Flood(first, repeated, times) => {
                         stream.write_all(&first).await?;
                         let (mut reader, mut writer) = tokio::io::split(stream);
-                        // What the other side sends meanwhile is read, so that its writes never block.
+                        // Meanwhile reads what the peer sends, so that its writes never block.
                         let reading = tokio::spawn(async move {
                             while reader.read(&mut [0; 4096]).await? > 0 {}
                             Ok::<_, std::io::Error>(())
@@ -199,17 +199,17 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The head of a 200, with `fields` in HPACK, complete.
+/// A complete 200 head with `fields` in HPACK.
 pub fn head(stream: u32, fields: &[u8]) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &[&[0x88], fields].concat())
 }
 
-/// The same, not complete; [`continuation`] frames must follow.
+/// An incomplete 200 head; [`continuation`] frames must follow.
 pub fn head_without_end(stream: u32, fields: &[u8]) -> Vec<u8> {
     frame(HEADERS, 0, stream, &[&[0x88], fields].concat())
 }
 
-/// The head of a 103, with `fields` in HPACK, complete.
+/// A complete 103 head with `fields` in HPACK.
 pub fn early_hints(stream: u32, fields: &[u8]) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &[&[0x08, 3], &b"103"[..], fields].concat())
 }
@@ -222,7 +222,7 @@ pub fn data(stream: u32, bytes: &[u8], last: bool) -> Vec<u8> {
     frame(DATA, if last { END_STREAM } else { 0 }, stream, bytes)
 }
 
-/// A plain answer.
+/// A complete 200 response.
 pub fn ok(stream: u32) -> Vec<u8> {
     [head(stream, &[]), data(stream, b"ok", true)].concat()
 }
@@ -244,8 +244,7 @@ pub fn setting(name: u16, value: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
 }
 
-/// A literal field in HPACK, which a table keeps (`indexed`) or not. Name and value are shorter than 127 bytes, or are given
-/// with a length of up to 16 KiB.
+/// A literal field in HPACK, with or without incremental indexing. Name and value can be up to 16 KiB long.
 pub fn field(name: &str, value: &str, indexed: bool) -> Vec<u8> {
     [&[if indexed { 0x40 } else { 0 }][..], &string(name), &string(value)].concat()
 }

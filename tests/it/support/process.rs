@@ -16,14 +16,14 @@ use serde_json::Value;
 
 use super::{APP_KEY, CLIENT_ID, CLIENT_SECRET, TIMEOUT, canary, client::Client, upstream::Upstream};
 
-/// The program, not started yet, with an environment of its own and nothing set.
+/// The program, not started yet, with an empty environment.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_finicity-proxy"));
     command.env_clear().stdin(Stdio::null());
     command
 }
 
-/// A running program and all that it has printed. Dropping it kills it.
+/// A running program and its output. Dropping it kills it.
 pub struct Process {
     child: Child,
     output: Arc<Output>,
@@ -39,7 +39,7 @@ struct Output {
 #[derive(Default)]
 struct Lines {
     lines: Vec<String>,
-    /// Of the two outputs.
+    /// How many of stdout and stderr are closed.
     closed: usize,
 }
 
@@ -52,7 +52,7 @@ impl Process {
         Self { child, output, allow_scrubbing: false }
     }
 
-    /// Allows scrubbed secrets in its output, for a test that puts them there on purpose. Anywhere else they are a bug.
+    /// Permits scrubbed secrets in the output, for a test that logs them on purpose. In all other tests they are a bug.
     pub fn allow_scrubbing(&mut self) {
         self.allow_scrubbing = true;
     }
@@ -65,12 +65,12 @@ impl Process {
         kill_process(Pid::from_raw(self.child.id().try_into().unwrap()).unwrap(), signal).unwrap();
     }
 
-    /// Everything printed so far, on both outputs.
+    /// Everything printed so far on stdout and stderr.
     pub fn output(&self) -> String {
         self.output.lines.lock().unwrap().lines.join("\n")
     }
 
-    /// Waits for a line that `matches`, whether it was printed before or comes yet.
+    /// Waits for a line that `matches`. Lines that were already printed count.
     #[track_caller]
     pub fn wait_for_line(&self, matches: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + TIMEOUT;
@@ -97,7 +97,7 @@ impl Process {
         });
     }
 
-    /// Waits for a JSON log line whose message is `message`.
+    /// Waits for a JSON log line with the message `message`.
     #[track_caller]
     pub fn wait_for_log(&self, message: &str) -> Value {
         let line = self
@@ -105,21 +105,21 @@ impl Process {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// The JSON log lines so far whose message is `message`.
+    /// The JSON log lines so far with the message `message`.
     pub fn logs(&self, message: &str) -> Vec<Value> {
         let lines = self.output.lines.lock().unwrap();
         let parsed = lines.lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         parsed.filter(|value| value["message"] == message).collect()
     }
 
-    /// Waits for the end, and for all of the output.
+    /// Waits until the process has exited and all of its output has been read.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + TIMEOUT;
         let mut lines = self.output.lines.lock().unwrap();
         while lines.closed < 2 {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the program does not end; so far it printed\n{}", lines.lines.join("\n"));
+            assert!(!left.is_zero(), "the program does not exit; its output so far:\n{}", lines.lines.join("\n"));
             lines = self.output.changed.wait_timeout(lines, left).unwrap().0;
         }
         drop(lines);
@@ -135,7 +135,7 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// Ends it, and looks for secrets in all that it printed, whatever the test was about.
+    /// Kills the process, and scans its output for secrets in every test.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -147,7 +147,7 @@ impl Drop for Process {
     }
 }
 
-/// Pages that need no authorization, and whether the ops listener serves them.
+/// Pages that need no authorization. The flag is true for pages of the ops listener, false for those of the admin listener.
 const PAGES: [(bool, &str); 6] = [
     (true, "/metrics"),
     (true, "/readyz?verbose"),
@@ -157,7 +157,7 @@ const PAGES: [(bool, &str); 6] = [
     (false, "/nothing"),
 ];
 
-/// The timeout of a page in the final scan. A process that is stopped, full or shutting down may serve none.
+/// The timeout of a page in the final scan. A process that is stopped, at its limits or shutting down can fail to respond.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn collect_lines(output: Arc<Output>, from: impl Read + Send + 'static) {
@@ -176,16 +176,16 @@ fn collect_lines(output: Arc<Output>, from: impl Read + Send + 'static) {
 pub struct Proxy {
     pub process: Process,
     pub proxy: Vec<SocketAddr>,
-    /// The Unix sockets among the addresses for callers.
+    /// The Unix sockets in `listen.proxy`.
     pub sockets: Vec<PathBuf>,
     pub ops: SocketAddr,
-    /// Where webhooks are received, if they are.
+    /// The webhook listener, if there is one.
     pub webhook: Option<SocketAddr>,
     pub admin: SocketAddr,
 }
 
 impl Drop for Proxy {
-    /// Looks for secrets in every page that it shows, whatever the test was about.
+    /// Scans the pages of the running proxy for secrets in every test.
     fn drop(&mut self) {
         if thread::panicking() || !matches!(self.process.child.try_wait(), Ok(None)) {
             return;
@@ -202,31 +202,31 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts it and waits until it listens and has a token.
+    /// Starts the proxy, and waits until it listens and has a token.
     pub fn start(upstream: &Upstream) -> Self {
         Self::start_with(upstream, &[])
     }
 
-    /// The same with further variables.
+    /// Like [`start`](Self::start), with additional variables.
     pub fn start_with(upstream: &Upstream, variables: &[(&str, &str)]) -> Self {
         let proxy = Self::launch(upstream, variables);
         proxy.process.wait_for_log("token obtained");
         proxy
     }
 
-    /// Starts it and waits until it listens.
+    /// Starts the proxy, and waits until it listens.
     pub fn launch(upstream: &Upstream, variables: &[(&str, &str)]) -> Self {
         Self::run(serve_command(upstream, variables))
     }
 
-    /// Starts it as `command` says and waits until it listens and has a token.
+    /// Runs `command`, and waits until it listens and has a token.
     pub fn run_with_token(command: Command) -> Self {
         let proxy = Self::run(command);
         proxy.process.wait_for_log("token obtained");
         proxy
     }
 
-    /// Starts it as `command` says and waits until it listens.
+    /// Runs `command`, and waits until it listens.
     pub fn run(command: Command) -> Self {
         let process = Process::start(command);
         let listening = process.wait_for_log("listening");
@@ -251,12 +251,12 @@ impl Proxy {
         Client::connect_socket(&self.sockets[0])
     }
 
-    /// A connection for one request: the ops listener closes each after its response.
+    /// A connection for one request, because the ops listener closes it after the response.
     pub fn ops(&self) -> Client {
         Client::connect(self.ops)
     }
 
-    /// Waits until the metric `name`, without its prefix and with its labels, has the value `expected`.
+    /// Waits until the metric `name` (without the prefix, with labels) has the value `expected`.
     #[track_caller]
     pub fn wait_for_metric(&self, name: &str, expected: u64) {
         let line = format!("finicity_proxy_{name} {expected}");
@@ -291,7 +291,7 @@ pub fn serve_command(upstream: &Upstream, variables: &[(&str, &str)]) -> Command
     command
 }
 
-/// The same with partner credentials only.
+/// Like [`serve_command`], with partner credentials only.
 pub fn partner_command(upstream: &Upstream, variables: &[(&str, &str)]) -> Command {
     let mut command = serve_command(upstream, &[]);
     command.env_remove("FINICITY_CLIENT_ID").env_remove("FINICITY_CLIENT_SECRET");

@@ -26,7 +26,7 @@ pub const SANDBOX_ID: &str = "sandbox-client";
 pub const SANDBOX_SECRET: &str = "sandbox-Secret-1!";
 pub const SANDBOX_APP_KEY: &str = "sandbox-app-key-0123456789abcdef";
 
-/// Prints `text` past the capture of a test's output, so that what is left out is seen.
+/// Prints `text` to stderr directly: it is visible although the test harness captures output.
 pub fn notice(text: &str) {
     std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
 }
@@ -55,7 +55,7 @@ impl Sandbox {
         Self { _process: process, port, ca_file, _folder: Some(folder) }
     }
 
-    /// One that runs already on `port`, whose CA is in `ca_file`.
+    /// A sandbox that already runs on `port`, with its CA in `ca_file`.
     pub fn of(process: Process, port: u16, ca_file: PathBuf) -> Self {
         Self { _process: process, port, ca_file, _folder: None }
     }
@@ -65,7 +65,7 @@ impl Sandbox {
         self.connect_as("localhost")
     }
 
-    /// The same by the host `name`.
+    /// Like [`connect`](Self::connect), for the host `name`.
     pub fn connect_as(&self, name: &str) -> TlsClient {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.ca_file).unwrap()).unwrap();
@@ -82,14 +82,14 @@ impl Sandbox {
         Client::over(StreamOwned::new(connection, stream))
     }
 
-    /// The proxy in front of it, as the partner `id`.
+    /// The proxy in front of the sandbox, as the partner `id`.
     pub fn proxy(&self, id: &str, variables: &[(&str, &str)]) -> Proxy {
         let proxy = Proxy::run(self.serve_command(id, variables));
         proxy.process.wait_for_log("token obtained");
         proxy
     }
 
-    /// `serve` in front of it, as the partner `id`.
+    /// `serve` in front of the sandbox, as the partner `id`.
     pub fn serve_command(&self, id: &str, variables: &[(&str, &str)]) -> Command {
         let mut command = program();
         command
@@ -108,12 +108,12 @@ impl Sandbox {
     }
 }
 
-/// Calls with and without a body in JSON, over any connection.
+/// Requests with or without a JSON body, over any connection.
 pub trait JsonClient {
-    /// Sends `body`, unless it is null, with the further head lines `lines`.
+    /// Sends a request with the additional head lines `lines`, and with `body` unless it is null.
     fn json(&mut self, method: &str, target: &str, lines: &[&str], body: &Value) -> Response;
 
-    /// The response to a request without a body, which must have the status `status`, as JSON.
+    /// Sends a request that must get the status `status`. Returns the response body as JSON.
     #[track_caller]
     fn ok(&mut self, status: u16, method: &str, target: &str, body: &Value) -> Value {
         let response = self.json(method, target, &[], body);
@@ -141,7 +141,7 @@ impl<S: std::io::Read + std::io::Write> JsonClient for Client<S> {
     }
 }
 
-/// A direct caller with its own token.
+/// A direct client of the sandbox with its own token.
 pub struct Caller {
     pub client: TlsClient,
     pub token: String,
@@ -192,7 +192,7 @@ struct Deliveries {
     changed: Condvar,
 }
 
-/// A service that accepts webhooks, and returns the code that TxPUSH asks for.
+/// A service that accepts webhooks and returns the TxPUSH verification code.
 pub struct Receiver {
     pub address: SocketAddr,
     deliveries: Arc<Deliveries>,
@@ -218,7 +218,7 @@ impl Receiver {
         format!("http://{}/hook", self.address)
     }
 
-    /// Waits until `count` deliveries have arrived; returns all.
+    /// Waits until `count` deliveries have arrived. Returns all deliveries.
     pub fn wait_for(&self, count: usize) -> Vec<Delivery> {
         let received = self.deliveries.received.lock().unwrap();
         let enough = |received: &mut Vec<Delivery>| received.len() < count;

@@ -1,4 +1,4 @@
-//! The service that gets webhooks: an HTTP server on loopback or on a Unix socket, which records what it gets.
+//! A service that receives webhooks: an HTTP server on loopback or a Unix socket that records events.
 
 use std::{
     collections::VecDeque,
@@ -16,14 +16,14 @@ use super::{
     client::{Client, Response},
 };
 
-/// What the service does with an event.
+/// The reaction of the service to an event.
 #[derive(Clone, Debug)]
-pub enum Answer {
-    /// Answers with this status.
+pub enum Reaction {
+    /// Responds with this status.
     Status(u16),
-    /// Answers with this status once it is [released](Service::release).
+    /// Responds with this status after [`Service::release`].
     Held(u16),
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     Close,
 }
 
@@ -43,7 +43,7 @@ impl ReceivedEvent {
     }
 }
 
-/// The service. Its thread ends with the test.
+/// The service. Its thread ends when the tests exit.
 pub struct Service {
     /// For `webhook.forward_to`.
     pub url: String,
@@ -59,16 +59,16 @@ struct State {
 #[derive(Default)]
 struct Shared {
     received: Vec<ReceivedEvent>,
-    answers: VecDeque<Answer>,
+    reactions: VecDeque<Reaction>,
     released: bool,
 }
 
 impl Service {
-    /// On a loopback port. Events are answered with `answers`, one after another, and then with 200.
-    pub fn start(answers: &[Answer]) -> Self {
+    /// Listens on a loopback port. Reacts to the first events with `reactions`, in order, and to all others with 200.
+    pub fn start(reactions: &[Reaction]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/webhooks", listener.local_addr().unwrap());
-        let state = State::new(answers);
+        let state = State::new(reactions);
         let serving = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -78,10 +78,10 @@ impl Service {
         Self { url, state }
     }
 
-    /// The same on a Unix socket at `path`.
-    pub fn start_unix(path: &Path, answers: &[Answer]) -> Self {
+    /// Like [`start`](Self::start), on a Unix socket at `path`.
+    pub fn start_unix(path: &Path, reactions: &[Reaction]) -> Self {
         let listener = UnixListener::bind(path).unwrap();
-        let state = State::new(answers);
+        let state = State::new(reactions);
         let serving = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -91,7 +91,7 @@ impl Service {
         Self { url: format!("unix:{}:/webhooks", path.display()), state }
     }
 
-    /// What has arrived so far.
+    /// The events so far.
     pub fn received(&self) -> Vec<ReceivedEvent> {
         self.state.shared.lock().unwrap().received.clone()
     }
@@ -103,13 +103,13 @@ impl Service {
         let mut shared = self.state.shared.lock().unwrap();
         while shared.received.len() < count {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the event does not come");
+            assert!(!left.is_zero(), "the event does not arrive");
             shared = self.state.changed.wait_timeout(shared, left).unwrap().0;
         }
         shared.received.clone()
     }
 
-    /// Lets held answers be sent.
+    /// Sends the held responses.
     pub fn release(&self) {
         self.state.shared.lock().unwrap().released = true;
         self.state.changed.notify_all();
@@ -142,8 +142,8 @@ impl Stream for UnixStream {
 }
 
 impl State {
-    fn new(answers: &[Answer]) -> Arc<Self> {
-        let shared = Shared { answers: answers.iter().cloned().collect(), ..Shared::default() };
+    fn new(reactions: &[Reaction]) -> Arc<Self> {
+        let shared = Shared { reactions: reactions.iter().cloned().collect(), ..Shared::default() };
         Arc::new(Self { shared: Mutex::new(shared), changed: Condvar::new() })
     }
 
@@ -154,15 +154,15 @@ impl State {
             let mut writer = stream.duplicate();
             let mut reader = BufReader::new(stream);
             while let Some(event) = read_event(&mut reader) {
-                let answer = state.record(event);
-                let status = match answer {
-                    Answer::Status(status) => status,
-                    Answer::Held(status) => {
+                let reaction = state.record(event);
+                let status = match reaction {
+                    Reaction::Status(status) => status,
+                    Reaction::Held(status) => {
                         let shared = state.shared.lock().unwrap();
                         drop(state.changed.wait_while(shared, |shared| !shared.released).unwrap());
                         status
                     }
-                    Answer::Close => return,
+                    Reaction::Close => return,
                 };
                 let response = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\nok");
                 if writer.write_all(response.as_bytes()).is_err() {
@@ -172,15 +172,15 @@ impl State {
         });
     }
 
-    fn record(&self, event: ReceivedEvent) -> Answer {
+    fn record(&self, event: ReceivedEvent) -> Reaction {
         let mut shared = self.shared.lock().unwrap();
         shared.received.push(event);
         self.changed.notify_all();
-        shared.answers.pop_front().unwrap_or(Answer::Status(200))
+        shared.reactions.pop_front().unwrap_or(Reaction::Status(200))
     }
 }
 
-/// The next request; strict about how it is framed.
+/// Reads the next request. Panics if its framing is not strictly valid.
 fn read_event(reader: &mut impl std::io::BufRead) -> Option<ReceivedEvent> {
     let mut head = String::new();
     loop {
@@ -202,27 +202,27 @@ fn read_event(reader: &mut impl std::io::BufRead) -> Option<ReceivedEvent> {
     Some(event)
 }
 
-/// The signature of `body` by `secret`, as the vendor sends it.
+/// The signature of `body` with `secret`, in the form that the vendor sends.
 pub fn sign(secret: &str, body: &[u8]) -> String {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
     format!("{:x}", base16ct::HexDisplay(ring::hmac::sign(&key, body).as_ref()))
 }
 
-/// A body of an event with this number.
+/// The body of the event with this number.
 pub fn event(number: usize) -> String {
     format!(
         r#"{{"customerId":"5","eventType":"added","eventId":"1495468585434-{number}","payload":{{"accounts":[]}}}}"#
     )
 }
 
-/// Posts `body` to `address` over a connection of its own, with further head lines.
+/// Posts `body` to `address` over a new connection, with additional head lines.
 pub fn post(address: SocketAddr, lines: &[&str], body: &[u8]) -> Response {
     let length = format!("Content-Length: {}", body.len());
     let lines = [lines, &[length.as_str()]].concat();
     Client::connect(address).call("POST", "/finicity?x=y", &lines, body)
 }
 
-/// Posts `body` with its signature by `secret`, and returns the status.
+/// Posts `body` signed with `secret`, and returns the status.
 pub fn post_signed(address: SocketAddr, secret: &str, body: &str) -> u16 {
     let signature = format!("X-Finicity-Signature: {}", sign(secret, body.as_bytes()));
     post(address, &[signature.as_str()], body.as_bytes()).status

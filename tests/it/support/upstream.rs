@@ -40,21 +40,21 @@ pub struct ReceivedRequest {
     pub body_len: u64,
     /// A hash of the whole body.
     pub body_hash: u64,
-    /// The index of its connection, and its index on that connection, both from 0.
+    /// The index of the connection, and the index of the request on that connection, both from 0.
     pub connection: usize,
     pub index: usize,
 }
 
-/// More of a body is counted and hashed, not kept.
+/// The rest of a body is counted and hashed, but not kept.
 const MAX_KEPT_BODY: usize = 64 * 1024;
 
 /// The token endpoint of partner authentication.
 pub const PARTNER_PATH: &str = "/aggregation/v2/partners/authentication";
 
-/// Those of both schemes.
+/// The token endpoints of both schemes.
 const TOKEN_PATHS: [&str; 2] = ["/oauth/token", PARTNER_PATH];
 
-/// What is read of a large body before an early answer.
+/// How much of a large body is read before an early response.
 const EARLY_BYTES: u64 = 64 * 1024;
 
 impl ReceivedRequest {
@@ -69,21 +69,21 @@ impl ReceivedRequest {
     }
 }
 
-/// What the upstream does with a request.
+/// The reaction of the upstream to a request.
 pub enum Reply {
     /// Sends these bytes.
     Bytes(Vec<u8>),
-    /// Sends these bytes, then cuts the TCP connection without a word.
+    /// Sends these bytes, then closes the TCP connection without `close_notify`.
     Cut(Vec<u8>),
-    /// Sends these bytes, then ends TLS and TCP in good order.
+    /// Sends these bytes, then closes TLS and TCP cleanly.
     Close(Vec<u8>),
     /// Sends these bytes, then resets the TCP connection.
     Reset(Vec<u8>),
-    /// Sends these bytes once the gate is open.
+    /// Waits until the gate is open, then sends these bytes.
     Held(Gate, Vec<u8>),
-    /// Sends these bytes, then nothing more until the gate is open.
+    /// Sends these bytes, then waits until the gate is open.
     Stalled(Vec<u8>, Gate),
-    /// Sends a head and then so many bytes of `pattern`.
+    /// Sends a head and then this number of bytes of `pattern`.
     Stream(u64),
 }
 
@@ -104,12 +104,12 @@ impl Reply {
     pub fn held(self, gate: &Gate) -> Self {
         match self {
             Self::Bytes(bytes) => Self::Held(gate.clone(), bytes),
-            _ => panic!("only a reply that is nothing but bytes can be held"),
+            _ => panic!("only `Reply::Bytes` can be held"),
         }
     }
 }
 
-/// Holds replies until it is opened.
+/// Holds replies until [`open`](Self::open) is called.
 #[derive(Clone)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 
@@ -132,14 +132,14 @@ pub fn pattern(offset: u64) -> u8 {
     (offset % 251) as u8
 }
 
-/// Hashes bytes one after another (FNV-1a), to compare bodies that are too large to keep.
+/// Hashes bytes incrementally (FNV-1a), to compare bodies that are too large to keep.
 pub fn hash(state: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(state, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 type Handler = Arc<dyn Fn(&ReceivedRequest) -> Reply + Send + Sync>;
 
-/// The upstream, on a thread of its own. Dropping it ends it.
+/// The upstream on its own thread. Dropping it stops it.
 pub struct Upstream {
     port: u16,
     dir: TempDir,
@@ -149,7 +149,7 @@ pub struct Upstream {
 
 struct UpstreamState {
     received: Mutex<Vec<ReceivedRequest>>,
-    /// Connections that were accepted, and those of them that were closed.
+    /// The numbers of connections that were accepted and closed.
     accepted: AtomicUsize,
     closed: AtomicUsize,
     /// Notified when a request was received or a connection was closed.
@@ -159,7 +159,7 @@ struct UpstreamState {
 }
 
 impl Upstream {
-    /// Answers token calls with a new token that lives `lifetime_s`, and everything else as `handler` says.
+    /// Responds to token requests with a new token that is valid for `lifetime_s`, and to all others with `handler`.
     pub fn start(lifetime_s: u64, handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let versions = AtomicU64::new(0);
         Self::start_raw(move |request| {
@@ -171,7 +171,7 @@ impl Upstream {
         })
     }
 
-    /// The same for partner authentication.
+    /// Like [`start`](Self::start), for partner authentication.
     pub fn start_partner(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let versions = AtomicU64::new(0);
         Self::start_raw(move |request| {
@@ -183,15 +183,15 @@ impl Upstream {
         })
     }
 
-    /// Like [`start`](Self::start), but answers a request with a body of 1 MiB or more as soon as it has 64 KiB of it, and reads
-    /// the rest only to throw it away.
+    /// Like [`start`](Self::start), but responds to a request with a body of 1 MiB or more after reading 64 KiB of it, then
+    /// discards the rest.
     pub fn start_with_early_responses(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let upstream = Self::start(3600, handler);
         upstream.state.early_responses.store(true, Ordering::SeqCst);
         upstream
     }
 
-    /// Answers everything as `handler` says.
+    /// Responds to all requests with `handler`, token requests included.
     pub fn start_raw(handler: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = server_config(&dir.path().join("ca.pem"), &[]);
@@ -224,7 +224,7 @@ impl Upstream {
         self.dir.path().join("ca.pem")
     }
 
-    /// Stops it, and reserves its port so that connections to it are refused.
+    /// Stops the upstream, and reserves its port so that connections to it are refused.
     pub fn into_closed_port(self) -> ClosedPort {
         let port = self.port;
         drop(self);
@@ -245,17 +245,17 @@ impl Upstream {
         self.port
     }
 
-    /// Everything received so far, token calls included.
+    /// All requests so far, including token requests.
     pub fn received(&self) -> Vec<ReceivedRequest> {
         self.state.received.lock().unwrap().clone()
     }
 
-    /// Drops the requests that were received so far, for a long test.
+    /// Forgets the requests so far, for a long test.
     pub fn clear_received(&self) {
         self.state.received.lock().unwrap().clear();
     }
 
-    /// Everything received so far but token calls.
+    /// All requests so far, except token requests.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.received().into_iter().filter(|request| !TOKEN_PATHS.contains(&request.target())).collect()
     }
@@ -264,13 +264,13 @@ impl Upstream {
         self.received().len() - self.requests().len()
     }
 
-    /// Waits until a request for `target` has arrived whole.
+    /// Waits until a complete request for `target` has arrived.
     #[track_caller]
     pub fn wait_for(&self, target: &str) -> ReceivedRequest {
         self.wait_until(target, |received| received.iter().find(|request| request.target() == target).cloned())
     }
 
-    /// Waits until `count` requests that match have arrived whole.
+    /// Waits until `count` complete requests that match have arrived.
     #[track_caller]
     pub fn wait_for_requests(&self, count: usize, matches: impl Fn(&ReceivedRequest) -> bool) {
         self.wait_until("the request", |received| {
@@ -281,10 +281,10 @@ impl Upstream {
     /// Waits until `count` connections have been closed.
     #[track_caller]
     pub fn wait_for_closed(&self, count: usize) {
-        self.wait_until("the end", |_| (self.state.closed.load(Ordering::SeqCst) >= count).then_some(()));
+        self.wait_until("the close", |_| (self.state.closed.load(Ordering::SeqCst) >= count).then_some(()));
     }
 
-    /// The connections so far, those of token calls included.
+    /// The number of connections so far, including those of token requests.
     pub fn connections(&self) -> usize {
         self.state.accepted.load(Ordering::SeqCst)
     }
@@ -298,7 +298,7 @@ impl Upstream {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what} does not come");
+            assert!(!left.is_zero(), "{what} does not arrive");
             received = self.state.changed.wait_timeout(received, left).unwrap().0;
         }
     }
@@ -312,7 +312,7 @@ impl Drop for Upstream {
     }
 }
 
-/// A port that is reserved without a listener: connections to it are refused until this is dropped.
+/// A port that is reserved without a listener. Connections to it are refused until this is dropped.
 pub struct ClosedPort(tokio::net::TcpSocket);
 
 impl ClosedPort {
@@ -341,12 +341,12 @@ pub fn token_response(version: u64, lifetime_s: u64) -> String {
     format!(r#"{{"access_token":"{}","token_type":"Bearer","expires_in":{lifetime_s}}}"#, token(version))
 }
 
-/// A server configuration for `localhost`, whose authority's certificate is written to `ca_file`.
+/// A server configuration for `localhost`. Writes the CA certificate to `ca_file`.
 pub fn server_config(ca_file: &std::path::Path, alpn: &[&[u8]]) -> Arc<ServerConfig> {
     server_config_for(&["localhost", "127.0.0.1"], ca_file, alpn)
 }
 
-/// The same for other hosts.
+/// Like [`server_config`], for other hosts.
 pub fn server_config_for(hosts: &[&str], ca_file: &std::path::Path, alpn: &[&[u8]]) -> Arc<ServerConfig> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -426,14 +426,14 @@ async fn serve_connection(
     Ok(())
 }
 
-/// Does what `reply` says. Breaks when the connection must not be used any more.
+/// Sends `reply`. Breaks if the connection must not be used any more.
 async fn send_reply(stream: &mut BufReader<TlsStream<TcpStream>>, reply: Reply) -> std::io::Result<ControlFlow<()>> {
     match reply {
         Reply::Bytes(bytes) => stream.write_all(&bytes).await?,
         Reply::Held(gate, bytes) => {
             tokio::select! {
                 () = gate.opened() => stream.write_all(&bytes).await?,
-                // The client sends nothing before the response, so this is the end of the connection.
+                // The client sends nothing before the response, so this means that it has closed the connection.
                 _ = stream.fill_buf() => return Ok(ControlFlow::Break(())),
             }
         }
@@ -495,7 +495,7 @@ async fn read_body(stream: &mut BufReader<TlsStream<TcpStream>>, request: &mut R
         read_bytes(stream, size, request).await?;
         let mut end = String::new();
         stream.read_line(&mut end).await?;
-        assert_eq!(end, "\r\n", "trailers, or a chunk of another size");
+        assert_eq!(end, "\r\n", "trailers, or a wrong chunk size");
         if size == 0 {
             return Ok(());
         }

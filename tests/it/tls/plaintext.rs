@@ -1,4 +1,4 @@
-//! An upstream on this machine without TLS, where that is allowed.
+//! A loopback upstream without TLS.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -48,7 +48,7 @@ fn mock_upstream() -> (u16, mpsc::Receiver<String>) {
 
 #[test]
 fn j05_a_plaintext_upstream_serves_requests_and_token_requests() {
-    // Only the support code's environment is wanted of this upstream.
+    // Only provides the environment of the child process.
     let unused = Upstream::start(3600, |_| Reply::json("{}"));
     for host in ["127.0.0.1", "localhost"] {
         let (port, heads) = mock_upstream();

@@ -1,4 +1,4 @@
-//! Whom the proxy trusts upstream, how it learns of changes, and what it says of certificates that it refuses.
+//! Which upstream certificates the proxy trusts, how trust changes at run time, and how rejected certificates are reported.
 
 use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc};
 
@@ -22,10 +22,10 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// A certificate authority, and the certificates that it gives out.
+/// A certificate authority that issues certificates.
 pub struct TestCa(CertifiedIssuer<'static, KeyPair>);
 
-/// A server with a certificate, and the pin of its key.
+/// A server configuration with a certificate, and the pin of its key.
 pub struct TestServer {
     pub config: Arc<ServerConfig>,
     pin: String,
@@ -50,7 +50,7 @@ impl TestCa {
         self.0.pem()
     }
 
-    /// A server for `localhost`, after `configure` to its certificate.
+    /// A server for `localhost`, with a certificate that `configure` adjusts.
     pub fn server(&self, configure: impl FnOnce(&mut CertificateParams)) -> TestServer {
         let (params, key) = leaf(configure);
         server(params.signed_by(&key, &self.0).unwrap().der().clone(), &key)
@@ -81,7 +81,7 @@ fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> TestServer {
     TestServer { config: Arc::new(config), pin }
 }
 
-/// An upstream that ends the connection after each answer, so that each request makes one.
+/// An upstream that closes the connection after each response, so that each request opens one.
 pub fn upstream(config: &Arc<ServerConfig>) -> Upstream {
     let response = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
     let upstream = Upstream::start(3600, |_| Reply::Close(response.to_vec()));
@@ -89,7 +89,7 @@ pub fn upstream(config: &Arc<ServerConfig>) -> Upstream {
     upstream
 }
 
-/// A directory whose file `ca.pem` changes as that of a mounted ConfigMap does.
+/// A directory with a file `ca.pem` that changes like a mounted ConfigMap.
 struct MountedFile {
     dir: TempDir,
     generation: u32,
@@ -159,7 +159,7 @@ fn j01_each_certificate_defect_is_rejected_and_logged() {
         assert_eq!(line["class"], "certificate", "{line}");
         assert!(line["error"].as_str().unwrap().contains(message), "{message}: {line}");
         assert_eq!(rejected.received().len(), 0, "nothing was sent");
-        // The next attempt may have come already.
+        // The next attempt can have been made already.
         let refreshes = counted(&proxy, r#"finicity_proxy_token_refreshes_total{outcome="certificate"}"#);
         assert!(refreshes >= 1, "{refreshes}");
 
@@ -203,7 +203,7 @@ fn j10_a_ca_is_replaced_while_the_proxy_runs() {
     assert_eq!(Client::connect(proxy.admin).call("POST", "/api/token/invalidate", &lines, b"").status, 200);
     proxy.process.wait_for_lines(2, |line| line.contains(r#""token obtained""#));
 
-    // The old server gave out tickets; the authority that vouched for it is gone, and they with it.
+    // The tickets of the old server must not be used, because its CA is no longer trusted.
     upstream.set_tls_config(old_server.config);
     proxy.connect().get("/x").assert_problem(502, "upstream_tls");
 
@@ -221,7 +221,7 @@ fn j10_sighup_reloads_ca_file_immediately() {
     let mut mount = MountedFile::new(&old.pem());
     let upstream = upstream(&old.server(|_| {}).config);
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__CA_FILE", &mount.ca_file())]);
-    // Nobody but the signal asks for a file that has not changed.
+    // Only the signal reloads an unchanged file.
     proxy.process.signal(Signal::HUP);
     assert_eq!(proxy.process.wait_for_log(RELOADED)["authorities"], 1);
     upstream.set_tls_config(new.server(|_| {}).config);
@@ -246,7 +246,7 @@ fn one_matching_pin_is_enough_without_public_roots() {
     let proxy = Proxy::start_with(&upstream, &variables.each_ref().map(|(name, value)| (*name, value.as_str())));
     assert_eq!(proxy.connect().get("/x").status, 200);
     upstream.set_tls_config(next.config);
-    assert_eq!(proxy.connect().get("/x").status, 200, "the key was changed to one that was listed before");
+    assert_eq!(proxy.connect().get("/x").status, 200, "the server switched to another listed key");
 }
 
 #[test]
@@ -266,9 +266,9 @@ fn f03_j09_a_close_delimited_response_needs_close_notify() {
     }
     let mut client = proxy.connect();
     client.send("GET /delimited/cut HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.read_response(false).expect_err("the answer must break off");
+    client.read_response(false).expect_err("the response must be truncated");
     proxy.process.wait_for_lines(1, |line| line.contains(r#""outcome":"truncated""#));
-    // A reset may overtake the answer's head.
+    // A reset can overtake the head of the response.
     let mut client = proxy.connect();
     client.send("GET /delimited/reset HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(!client.read_response(false).is_ok_and(|response| response.status == 200));
@@ -300,6 +300,6 @@ fn j03_verification_is_decided_in_one_place() {
         }
     }
     matches.sort();
-    // The verifier that asks for more than the usual one, and where it is put in.
+    // The verifier that adds checks to the default one, and the place that installs it.
     assert_eq!(matches, ["src/tls/pin.rs: danger", "src/tls/trust_store.rs: danger"]);
 }

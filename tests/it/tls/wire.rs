@@ -1,4 +1,4 @@
-//! What goes over the wire before a request does: versions, early data, and what must stay unsaid.
+//! What is sent before a request: TLS versions, early data, and the influence of the environment.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use super::trust::{TestCa, upstream};
 use crate::support::process::Proxy;
 
-/// A relay in front of an upstream. It records the first TLS record of each connection, which is the `ClientHello`.
+/// A relay in front of an upstream that records the first TLS record of each connection, the `ClientHello`.
 struct RecordingRelay {
     address: SocketAddr,
     state: Arc<RelayState>,
@@ -89,7 +89,7 @@ const PRE_SHARED_KEY: u16 = 41;
 
 impl ClientHello {
     fn parse(record: &[u8]) -> Self {
-        // Behind the headers of record and message.
+        // Skips the record header and the message header.
         let mut rest = &record[9..];
         let mut read = |length: usize| {
             let (bytes, tail) = rest.split_at(length);
@@ -99,7 +99,7 @@ impl ClientHello {
         let number = |bytes: Vec<u8>| bytes.into_iter().fold(0_usize, |number, byte| number << 8 | usize::from(byte));
         let legacy_version = number(read(2)) as u16;
         read(32);
-        // Session id, cipher suites, compression methods; each behind a length of so many bytes.
+        // Session ID, cipher suites and compression methods, each prefixed by a length of this many bytes.
         for length in [1, 2, 1] {
             let length = number(read(length));
             read(length);
@@ -142,7 +142,7 @@ fn j04_nothing_below_tls_1_2_is_offered_or_accepted() {
     }
     assert_eq!(upstream.requests().len(), 1);
     let hellos = relay.hellos();
-    assert_eq!(hellos.len(), 4, "a token call and three requests");
+    assert_eq!(hellos.len(), 4, "a token request and three API requests");
     for hello in hellos {
         assert_eq!(hello.legacy_version, 0x0303);
         assert_eq!(hello.extensions[&SUPPORTED_VERSIONS], [4, 3, 4, 3, 3], "TLS 1.3 and 1.2");
@@ -189,12 +189,12 @@ fn the_environment_adds_no_key_log_no_proxy_and_no_ca() {
     assert_eq!(proxy.connect().get("/x").status, 200);
     assert!(!dir.path().join("keys.log").exists());
 
-    // Where others look for authorities to trust.
+    // Variables with which other programs configure trusted CAs.
     let variables =
         [("SSL_CERT_FILE", ca_file.as_str()), ("SSL_CERT_DIR", &*ca_dir), ("FINICITY__UPSTREAM__CA_FILE", "")];
     let proxy = Proxy::launch(&upstream, &variables);
     let line = proxy.process.wait_for_log("token refresh failed: operator action required");
     assert_eq!(line["class"], "certificate", "{line}");
     listener.set_nonblocking(true).unwrap();
-    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "somebody called the proxy");
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "the HTTP proxy was used");
 }

@@ -1,5 +1,5 @@
-//! Token requests with credentials that have never obtained a token: what the vendor sees of them, whatever happens to the
-//! response and to the process.
+//! Token requests with credentials that have never obtained a token: how many the vendor receives, for each fate of the response and
+//! the process.
 
 use std::{
     net::TcpListener,
@@ -40,7 +40,7 @@ fn hanging() -> Upstream {
 }
 
 #[test]
-fn after_a_cut_response_a_probe_comes_before_the_next_attempt() {
+fn a_probe_precedes_the_next_attempt_after_a_cut_response() {
     let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let noted = Arc::clone(&times);
     let upstream = Upstream::start_raw(move |request| {
@@ -76,7 +76,7 @@ fn after_a_cut_response_a_probe_comes_before_the_next_attempt() {
 }
 
 #[test]
-fn a_process_that_ends_during_an_attempt_does_not_make_another() {
+fn an_attempt_interrupted_by_an_exit_is_not_repeated() {
     let upstream = hanging();
     let state = tempfile::tempdir().unwrap();
     for (probes, signal) in [Signal::KILL, Signal::TERM, Signal::KILL].into_iter().enumerate() {
@@ -90,7 +90,7 @@ fn a_process_that_ends_during_an_attempt_does_not_make_another() {
 }
 
 #[test]
-fn processes_that_share_a_directory_make_one_attempt_together() {
+fn processes_that_share_a_state_dir_make_one_attempt() {
     let (gate, held) = (Gate::new(), Gate::new());
     let open = gate.clone();
     let upstream = Upstream::start_raw(move |request| {
@@ -115,7 +115,7 @@ fn an_attempt_that_cannot_be_recorded_is_not_sent() {
     let state = tempfile::tempdir().unwrap();
     drop(Proxy::start_with(&upstream, &[("FINICITY__AUTH__STATE_DIR", state.path().to_str().unwrap())]));
     assert_eq!(attempts(&upstream), 1);
-    // Unproven again, and no file can be replaced: a directory at the temporary name stops root, too.
+    // Makes the credentials unproven again, and the file unwritable: a directory at the temporary name also stops root.
     std::fs::remove_file(state.path().join("attempts.json")).unwrap();
     std::fs::create_dir(state.path().join("attempts.json.tmp")).unwrap();
     let proxy = start(&upstream, state.path());
@@ -125,7 +125,7 @@ fn an_attempt_that_cannot_be_recorded_is_not_sent() {
 }
 
 #[test]
-fn proven_credentials_are_tried_at_once_after_a_restart() {
+fn proven_credentials_are_tried_immediately_after_a_restart() {
     let (state, gate) = (tempfile::tempdir().unwrap(), Gate::new());
     let first = std::sync::atomic::AtomicBool::new(true);
     let upstream = Upstream::start_raw(move |_| match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
@@ -142,7 +142,7 @@ fn proven_credentials_are_tried_at_once_after_a_restart() {
     assert!(!upstream.received().iter().any(is_probe));
 }
 
-/// Waits for the first failed token request, and returns how many have an unknown outcome.
+/// Waits for the first failed token request, and returns the number of requests with an unknown outcome.
 fn unresolved_after_a_failure(command: std::process::Command) -> String {
     let proxy = Proxy::run(command);
     proxy.process.wait_for_line(|line| line.contains("token refresh failed"));
@@ -172,7 +172,7 @@ fn a_request_that_was_not_sent_is_not_an_attempt() {
 }
 
 #[test]
-fn a_response_that_does_not_end_is_an_unknown_outcome_and_a_complete_one_is_none() {
+fn only_an_incomplete_response_is_an_unknown_outcome() {
     let unknown: [&[u8]; 8] = [
         b"",
         b"HTTP/1.1 100 Continue\r\n\r\n",
@@ -189,7 +189,7 @@ fn a_response_that_does_not_end_is_an_unknown_outcome_and_a_complete_one_is_none
         b"HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
         b"HTTP/1.1 204 No Content\r\n\r\n",
     ];
-    // Larger than any token response: read to its end all the same.
+    // Larger than any token response, and still read completely.
     let page = |length: usize| {
         let head = format!("HTTP/1.1 503 Service Unavailable\r\ncontent-length: {length}\r\n\r\n");
         [head.into_bytes(), vec![b'x'; 200_000]].concat()
@@ -204,7 +204,7 @@ fn a_response_that_does_not_end_is_an_unknown_outcome_and_a_complete_one_is_none
 }
 
 #[test]
-fn a_rejection_whose_body_is_cut_is_a_rejection() {
+fn a_rejection_with_a_truncated_body_is_a_rejection() {
     let upstream =
         Upstream::start_raw(|_| Reply::Cut(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 9\r\n\r\n{}".to_vec()));
     let state = tempfile::tempdir().unwrap();
@@ -228,9 +228,9 @@ fn a_rejection_at_the_end_of_a_large_response_is_read() {
 }
 
 #[test]
-fn a_response_that_is_too_large_to_read_is_an_unknown_outcome() {
+fn an_oversized_response_is_an_unknown_outcome() {
     for status in [200, 500] {
-        // Its end is not read, and may say that the account is locked.
+        // Its end, which says that the account is locked, is not read.
         let body = format!(r#"{{"message":"{}","code":24302}}"#, "x".repeat(1100 * 1024));
         let upstream = Upstream::start_raw(move |_| Reply::status(status, "Large", &body));
         assert_eq!(unresolved_after_a_failure(serve_command(&upstream, &[])), "1", "{status}");
@@ -238,8 +238,8 @@ fn a_response_that_is_too_large_to_read_is_an_unknown_outcome() {
 }
 
 #[test]
-fn a_probe_whose_response_ends_with_the_connection_is_answered() {
-    // Without a close_notify of TLS, as some gateways end a response of unknown length.
+fn a_close_delimited_probe_response_is_accepted() {
+    // Some gateways end a close-delimited response without close_notify.
     let first = std::sync::atomic::AtomicBool::new(true);
     let upstream = Upstream::start_raw(move |request| match is_probe(request) {
         true => Reply::Cut(b"HTTP/1.1 405 Method Not Allowed\r\nconnection: close\r\n\r\n{}".to_vec()),

@@ -1,4 +1,4 @@
-//! What a failed token request says: one sentence for the log, the probes, the status and the callers.
+//! The error of a failed token request: the same sentence in the log, the probes, the status and the responses to clients.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,7 +17,7 @@ use crate::support::{
     upstream::{ClosedPort, Reply, Upstream, token_response},
 };
 
-/// A server that sends `bytes` to each client once that has sent something, and ends the connection.
+/// A server that reads once from each client, sends `bytes`, and closes the connection.
 fn sending(bytes: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
@@ -31,7 +31,7 @@ fn sending(bytes: &'static [u8]) -> String {
     url
 }
 
-/// The port of `url` as it follows a host.
+/// The port of `url`.
 fn port(url: &str) -> &str {
     url.rsplit(':').next().unwrap()
 }
@@ -50,7 +50,7 @@ fn wait_for_error(proxy: &Proxy) -> String {
     }
 }
 
-/// Checks that a proxy with `variables` says at all places the one sentence that has all `parts`.
+/// Checks that a proxy with `variables` shows one sentence with all `parts` everywhere, and returns it.
 #[track_caller]
 fn check(upstream: &Upstream, variables: &[(&str, &str)], parts: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
@@ -63,7 +63,7 @@ fn check(upstream: &Upstream, variables: &[(&str, &str)], parts: &[&str]) -> Str
     for part in parts {
         assert!(sentence.contains(part), "{part:?} is not in {sentence:?}");
     }
-    // The status is published a moment after the log line.
+    // The status is published shortly after the log line.
     let shown = wait_for_error(&proxy);
     assert!(shown.starts_with("20") && shown.contains("Z (") && shown.ends_with(sentence), "{shown}");
     let status = |arguments: &[&str]| {
@@ -87,10 +87,10 @@ fn check(upstream: &Upstream, variables: &[(&str, &str)], parts: &[&str]) -> Str
 }
 
 #[test]
-fn a_token_endpoint_that_cannot_be_reached_is_named_with_the_reason() {
+fn an_unreachable_token_endpoint_is_reported_with_the_reason() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let (dead, closing) = (ClosedPort::new(), sending(b""));
-    // A fatal alert, handshake_failure; and a server of plain HTTP.
+    // A fatal handshake_failure alert, and a plain HTTP server.
     let (alert, plain) = (sending(&[21, 3, 3, 0, 2, 2, 40]), sending(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let at = |url: &str| format!("127.0.0.1:{}", port(url));
     for (url, parts) in [
@@ -112,7 +112,7 @@ fn a_token_endpoint_that_cannot_be_reached_is_named_with_the_reason() {
 }
 
 #[test]
-fn a_connection_that_is_not_answered_is_named_with_its_time_limit() {
+fn a_connection_timeout_is_reported_with_its_limit() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
@@ -121,14 +121,14 @@ fn a_connection_that_is_not_answered_is_named_with_its_time_limit() {
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_named_with_the_endpoint() {
+fn an_untrusted_certificate_is_reported_with_the_endpoint() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     upstream.use_untrusted_certificate();
     check(&upstream, &[], &[&upstream.authority(), "issued by an untrusted CA", "check upstream.ca_file"]);
 }
 
 #[test]
-fn an_egress_proxy_that_makes_no_tunnel_is_named_with_its_status() {
+fn an_egress_proxy_error_is_reported_with_its_status() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let egress = EgressProxy::start();
     let address = format!("the egress proxy 127.0.0.1:{}", port(&egress.url()));
@@ -151,7 +151,7 @@ fn an_egress_proxy_that_makes_no_tunnel_is_named_with_its_status() {
 }
 
 #[test]
-fn an_unexpected_response_is_named_with_what_came() {
+fn an_unexpected_response_is_reported_with_its_status() {
     for (status, body, parts) in [
         (403, "canary text", ["returned 403: it forbids", "; check "]),
         (404, "", ["returned 404: ", "auth.token_path"]),
@@ -170,7 +170,7 @@ fn an_unexpected_response_is_named_with_what_came() {
 }
 
 #[test]
-fn a_response_that_breaks_off_is_named_with_how() {
+fn a_truncated_response_is_reported_with_the_cause() {
     let upstream = Upstream::start_raw(|_| Reply::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}".to_vec()));
     check(&upstream, &[], &["the connection to the token endpoint ", &upstream.authority(), " failed: ", "; check "]);
     let upstream = Upstream::start_raw(|_| Reply::Bytes(b"canary text\r\n\r\n".to_vec()));
@@ -179,7 +179,7 @@ fn a_response_that_breaks_off_is_named_with_how() {
 }
 
 #[test]
-fn an_error_stays_in_the_status_after_its_end() {
+fn a_resolved_error_stays_in_the_status() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = Proxy::start(&upstream);
     let page = proxy.ops().get("/readyz?verbose").text();

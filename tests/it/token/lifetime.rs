@@ -1,4 +1,4 @@
-//! The token over time, with real sockets and real seconds. What can be tested under paused time is beside the code.
+//! The lifetime of tokens, in real time. Unit tests cover what can be tested with paused time.
 
 use std::{
     collections::BTreeSet,
@@ -16,10 +16,10 @@ use crate::support::{
     upstream::{Reply, Upstream, token, token_response},
 };
 
-/// Seconds: short, so that a refresh comes within a test; not too short, so that it comes ahead of the expiry.
+/// Short enough for a refresh within a test, and long enough for a refresh before the expiry.
 const LIFETIME_S: u64 = 12;
 
-/// An upstream that refuses every token but those that are young enough, as the real one does.
+/// An upstream that refuses expired and unknown tokens, as the vendor does.
 fn strict_upstream() -> Upstream {
     let issued: Mutex<Vec<Instant>> = Mutex::default();
     Upstream::start_raw(move |request| {
@@ -38,26 +38,26 @@ fn strict_upstream() -> Upstream {
 }
 
 #[test]
-fn a_refresh_under_load_fails_not_one_request_and_every_reader_sees_the_new_token() {
+fn a_refresh_under_load_fails_no_request() {
     const READERS: usize = 8;
     let upstream = strict_upstream();
     let proxy = Proxy::start(&upstream);
     let refreshed = AtomicBool::new(false);
-    let answered: Vec<usize> = thread::scope(|scope| {
+    let count: Vec<usize> = thread::scope(|scope| {
         let readers: Vec<_> = (0..READERS)
             .map(|_| {
                 scope.spawn(|| {
                     let mut client = proxy.connect();
-                    let mut answered = 0;
-                    // Until the refresh, and some requests beyond it.
+                    let mut count = 0;
+                    // Until some requests after the refresh.
                     let mut left = 50;
                     while left > 0 {
-                        let answer = client.get("/aggregation/v1/customers");
-                        assert_eq!(answer.status, 200, "{answer:?}");
-                        answered += 1;
+                        let response = client.get("/aggregation/v1/customers");
+                        assert_eq!(response.status, 200, "{response:?}");
+                        count += 1;
                         left -= usize::from(refreshed.load(Ordering::Relaxed));
                     }
-                    answered
+                    count
                 })
             })
             .collect();
@@ -67,7 +67,7 @@ fn a_refresh_under_load_fails_not_one_request_and_every_reader_sees_the_new_toke
     });
 
     let requests = upstream.requests();
-    assert_eq!(requests.len(), answered.iter().sum::<usize>());
+    assert_eq!(requests.len(), count.iter().sum::<usize>());
     let tokens: BTreeSet<&str> = requests.iter().flat_map(|request| request.headers("authorization")).collect();
     assert_eq!(
         tokens.into_iter().collect::<Vec<_>>(),
@@ -80,16 +80,16 @@ fn a_refresh_under_load_fails_not_one_request_and_every_reader_sees_the_new_toke
 }
 
 #[test]
-fn n01_a_crowd_at_the_start_causes_one_token_call() {
+fn n01_concurrent_requests_at_startup_share_a_token_request() {
     let gate = crate::support::upstream::Gate::new();
     let held = gate.clone();
     let upstream = Upstream::start_raw(move |request| {
         if request.target() != "/oauth/token" {
             return Reply::json("{}");
         }
-        let answer = token_response(1, 3600);
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
-        Reply::Held(held.clone(), (head + &answer).into_bytes())
+        let response = token_response(1, 3600);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", response.len());
+        Reply::Held(held.clone(), (head + &response).into_bytes())
     });
     let proxy = Proxy::launch(&upstream, &[("FINICITY__AUTH__TOKEN_WAIT", "30s")]);
     upstream.wait_for("/oauth/token");
@@ -105,7 +105,7 @@ fn n01_a_crowd_at_the_start_causes_one_token_call() {
 }
 
 #[test]
-fn m15_a_token_endpoint_that_hangs_delays_no_request_that_has_a_token() {
+fn m15_a_hanging_token_endpoint_delays_no_request() {
     let gate = crate::support::upstream::Gate::new();
     let first = AtomicBool::new(true);
     let upstream = Upstream::start_raw(move |request| match request.target() {
@@ -115,7 +115,7 @@ fn m15_a_token_endpoint_that_hangs_delays_no_request_that_has_a_token() {
         _ => Reply::json("{}"),
     });
     let proxy = Proxy::start(&upstream);
-    // A refusal makes the refresher call, and hang.
+    // A refused token triggers a token request, which hangs.
     let mut refused = proxy.connect();
     refused.send("GET /refused HTTP/1.1\r\nHost: localhost\r\n\r\n");
     proxy.process.wait_for_line(|line| line.contains("the upstream refused the token"));
@@ -125,7 +125,7 @@ fn m15_a_token_endpoint_that_hangs_delays_no_request_that_has_a_token() {
 }
 
 #[test]
-fn o07_a_failing_upstream_is_relayed_and_nothing_is_tried_again() {
+fn o07_a_503_is_relayed_without_a_retry() {
     let upstream = Upstream::start(3600, |_| Reply::status(503, "Service Unavailable", "{}"));
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
@@ -136,7 +136,7 @@ fn o07_a_failing_upstream_is_relayed_and_nothing_is_tried_again() {
 }
 
 #[test]
-fn m14_a_redirect_of_the_token_call_is_not_followed() {
+fn m14_a_redirect_of_the_token_request_is_not_followed() {
     let elsewhere = Upstream::start(3600, |_| Reply::json("{}"));
     let location = format!("{}/oauth/token", elsewhere.url());
     let head = format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
@@ -148,7 +148,7 @@ fn m14_a_redirect_of_the_token_call_is_not_followed() {
 }
 
 #[test]
-fn m13_an_endless_token_answer_is_cut_at_its_limit() {
+fn m13_an_endless_token_response_is_cut_off_at_its_limit() {
     let upstream = Upstream::start_raw(|_| Reply::Stream(u64::MAX / 2));
     let proxy = Proxy::launch(&upstream, &[]);
     let line = proxy.process.wait_for_line(|line| line.contains("token refresh failed"));
@@ -159,7 +159,7 @@ fn m13_an_endless_token_answer_is_cut_at_its_limit() {
 }
 
 #[test]
-fn m17_a_rejection_whose_body_breaks_off_is_a_rejection() {
+fn m17_a_rejection_with_a_truncated_body_is_a_rejection() {
     for head in
         ["HTTP/1.1 401 Unauthorized\r\ncontent-length: 100\r\n\r\n{", "HTTP/1.1 500 Oops\r\n\r\n{\"code\":24302}"]
     {
@@ -172,7 +172,7 @@ fn m17_a_rejection_whose_body_breaks_off_is_a_rejection() {
 }
 
 #[test]
-fn the_environments_proxies_are_not_used() {
+fn proxy_environment_variables_are_ignored() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let nowhere = "http://127.0.0.1:9";
     let variables: Vec<(&str, &str)> =

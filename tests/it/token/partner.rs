@@ -1,4 +1,4 @@
-//! Partner authentication, and the other encodings of OAuth 2.0, on the running program.
+//! Partner authentication, and the other encodings of OAuth 2.0 token requests.
 
 use crate::support::{
     APP_KEY, CLIENT_ID, CLIENT_SECRET,
@@ -28,7 +28,7 @@ fn vendor() -> Upstream {
 }
 
 #[test]
-fn partner_credentials_choose_what_the_vendor_documents() {
+fn partner_credentials_select_partner_authentication() {
     let upstream = vendor();
     let (process, address) = start(&upstream, &[]);
     let lines = ["Finicity-App-Token: evil", "Authorization: Bearer evil"];
@@ -41,12 +41,12 @@ fn partner_credentials_choose_what_the_vendor_documents() {
     assert_eq!((call.headers("finicity-app-key"), call.headers("accept")), (vec![APP_KEY], vec!["application/json"]));
     assert_eq!(request.headers("finicity-app-token"), ["canarytoken1"]);
     assert_eq!((request.headers("finicity-app-key"), request.headers("authorization")), (vec![APP_KEY], vec![]));
-    let minted = &process.logs("token obtained")[0];
-    assert_eq!((minted["scheme"].as_str(), minted["usable_for_s"].as_u64()), (Some("partner"), Some(7169)));
+    let line = &process.logs("token obtained")[0];
+    assert_eq!((line["scheme"].as_str(), line["usable_for_s"].as_u64()), (Some("partner"), Some(7169)));
 }
 
 #[test]
-fn the_headers_of_australia_are_a_matter_of_configuration() {
+fn header_names_of_australia_are_configurable() {
     let upstream = vendor();
     let names = [("FINICITY__AUTH__APP_KEY_HEADER", "App-Key"), ("FINICITY__AUTH__TOKEN_HEADER", "App-Token")];
     let (_process, address) = start(&upstream, &names);
@@ -63,18 +63,18 @@ fn the_headers_of_australia_are_a_matter_of_configuration() {
 }
 
 #[test]
-fn both_credentials_at_once_need_a_word() {
+fn two_kinds_of_credentials_need_auth_scheme() {
     let upstream = vendor();
     let both = [("FINICITY_PARTNER_ID", CLIENT_ID), ("FINICITY_PARTNER_SECRET", CLIENT_SECRET)];
     let mut process = Process::start(serve_command(&upstream, &both));
     assert_eq!(process.wait().code(), Some(78));
     assert!(process.output().contains("set auth.scheme"), "{}", process.output());
-    let with_word = [&both[..], &[("FINICITY__AUTH__SCHEME", "partner")]].concat();
-    Process::start(serve_command(&upstream, &with_word)).wait_for_log("token obtained");
+    let with_scheme = [&both[..], &[("FINICITY__AUTH__SCHEME", "partner")]].concat();
+    Process::start(serve_command(&upstream, &with_scheme)).wait_for_log("token obtained");
 }
 
 #[test]
-fn oauth2_can_be_spoken_as_the_rfc_has_it() {
+fn oauth2_supports_form_and_basic_encodings() {
     for (encoding, authorization, body) in [
         (
             "form",
@@ -94,7 +94,7 @@ fn oauth2_can_be_spoken_as_the_rfc_has_it() {
 }
 
 #[test]
-fn the_operations_whose_description_names_further_headers_get_all_four() {
+fn extra_headers_are_sent_to_operations_that_document_them() {
     const NAMED: &str = "/data-sharing-consents";
     const OTHER: &str = "/aggregation/v1/customers";
     for (extra_headers, expected) in [
@@ -118,12 +118,12 @@ fn the_operations_whose_description_names_further_headers_get_all_four() {
             assert_eq!(request.headers("app-token"), ["canarytoken1"].repeat(usize::from(has_extra)));
             assert!(!request.head.contains("evil"), "{}", request.head);
         }
-        assert!(upstream.received()[0].headers("app-key").is_empty(), "the token request has one name only");
+        assert!(upstream.received()[0].headers("app-key").is_empty(), "the token request has only one of the headers");
     }
 }
 
 #[test]
-fn an_oauth2_token_is_sent_under_its_own_name_only() {
+fn an_oauth2_token_is_sent_in_authorization_only() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let proxy = crate::support::process::Proxy::start_with(&upstream, &[("FINICITY__AUTH__EXTRA_HEADERS", "always")]);
     assert_eq!(proxy.connect().get("/data-sharing-consents").status, 200);

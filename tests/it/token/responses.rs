@@ -1,4 +1,4 @@
-//! Token responses in other forms than a plain one, and from gateways, on the running program.
+//! Token responses in unusual forms, and responses from gateways.
 
 use std::{
     io::Write,
@@ -20,13 +20,13 @@ fn gzip(body: &str) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// A response with the status line's `status`, the `fields` (each with its line end), and `body`.
+/// A response with `status` in its status line, the header `fields` (each with its line end), and `body`.
 fn response(status: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\n{fields}content-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
-/// The credentials were rejected by the one token request that was made.
+/// Checks that the credentials are rejected after one token request.
 #[track_caller]
 fn check_rejected(reply: impl Fn() -> Reply + Send + Sync + 'static) {
     let upstream = Upstream::start_raw(move |_| reply());
@@ -41,7 +41,7 @@ fn a_compressed_rejection_is_tried_once() {
     for status in ["500 Oops", "503 Service Unavailable", "401 Unauthorized"] {
         check_rejected(move || Reply::Bytes(response(status, "content-encoding: gzip\r\n", &gzip(LOCKED))));
     }
-    // The coding that is named is not the one that was applied.
+    // The declared coding is not the applied one.
     for fields in ["content-encoding: gzip\r\n", "content-encoding: br\r\n", "content-encoding:\r\n"] {
         check_rejected(move || Reply::Bytes(response("500 Oops", fields, LOCKED.as_bytes())));
     }
@@ -61,7 +61,7 @@ fn a_rejection_in_an_unusual_form_is_tried_once() {
 }
 
 #[test]
-fn a_rejection_by_status_with_an_unreadable_coding_is_tried_once() {
+fn a_401_with_an_undecodable_body_is_tried_once() {
     for body in [&gzip(LOCKED)[..15], b"\xff\xff"] {
         let whole = response("401 Unauthorized", "content-encoding: gzip\r\n", body);
         let sent = whole.clone();
@@ -72,7 +72,7 @@ fn a_rejection_by_status_with_an_unreadable_coding_is_tried_once() {
 }
 
 #[test]
-fn a_compressed_token_is_used_though_none_was_asked_for() {
+fn an_unrequested_compressed_token_is_used() {
     let upstream = Upstream::start_raw(|request| match request.target() {
         "/oauth/token" => {
             let fields = "content-type: application/json\r\nContent-Encoding: GZIP\r\n";
@@ -88,7 +88,7 @@ fn a_compressed_token_is_used_though_none_was_asked_for() {
 }
 
 #[test]
-fn a_bomb_in_place_of_a_token_is_too_large() {
+fn a_decompression_bomb_is_too_large() {
     let bomb = gzip(&" ".repeat(32 * 1024 * 1024));
     assert!(bomb.len() < 64 * 1024);
     let upstream = Upstream::start_raw(move |_| Reply::Bytes(response("200 OK", "content-encoding: gzip\r\n", &bomb)));
@@ -101,7 +101,7 @@ fn a_bomb_in_place_of_a_token_is_too_large() {
 }
 
 #[test]
-fn three_gateway_errors_at_the_start_cost_seconds() {
+fn three_gateway_errors_delay_startup_by_seconds() {
     let calls = AtomicUsize::new(0);
     let upstream = Upstream::start_raw(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
         0 => Reply::Bytes(response("502 Bad Gateway", "", b"")),
@@ -118,7 +118,7 @@ fn three_gateway_errors_at_the_start_cost_seconds() {
 }
 
 #[test]
-fn a_retry_after_beyond_any_number_is_its_maximum() {
+fn an_oversized_retry_after_is_capped() {
     let upstream = Upstream::start_raw(|_| {
         Reply::Bytes(response("429 Too Many Requests", "retry-after: 99999999999999999999999\r\n", b""))
     });

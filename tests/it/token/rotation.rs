@@ -1,13 +1,10 @@
-//! Credentials that change while the proxy runs, and rejections that outlive it.
+//! Credentials that change while the proxy runs, and rejections that are remembered over restarts.
 
 use std::{
     fs,
     os::unix::fs::symlink,
     path::Path,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
 };
 
@@ -18,13 +15,13 @@ use crate::support::{
     upstream::{Gate, ReceivedRequest, Reply, Upstream},
 };
 
-/// An upstream that mints a token named after the secret, for the secrets in `good`, and takes a token only beside the App Key
-/// of the same name.
+/// An upstream that issues a token named after the secret, for the secrets in `good`. It accepts a token only with the App Key of the
+/// same name.
 fn upstream(good: &'static [&'static str]) -> Upstream {
     Upstream::start_raw(move |request| {
         if request.target() == "/oauth/token" {
-            let call: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
-            let secret = call["client_secret"].as_str().unwrap().to_owned();
+            let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+            let secret = body["client_secret"].as_str().unwrap().to_owned();
             assert_eq!(
                 request.headers("finicity-app-key"),
                 [format!("key-{secret}")],
@@ -45,13 +42,13 @@ fn upstream(good: &'static [&'static str]) -> Upstream {
     })
 }
 
-/// Puts a generation of the Secret in place, with the OAuth 2.0 secret `secret`.
+/// Publishes a generation of the mounted Secret with the OAuth 2.0 secret `secret`.
 fn swap(mount: &Path, generation: u32, secret: &str) {
     let key = format!("key-{secret}");
     swap_files(mount, generation, &[("client_id", "id"), ("client_secret", secret), ("app_key", &key)]);
 }
 
-/// Puts a generation of the Secret in place as kubelet does.
+/// Publishes a generation of the mounted Secret as the kubelet does.
 fn swap_files(mount: &Path, generation: u32, files: &[(&str, &str)]) {
     let dir = mount.join(format!("..gen_{generation}"));
     fs::create_dir(&dir).unwrap();
@@ -104,7 +101,7 @@ fn p05_p08_a_secret_swapped_under_load_fails_no_request() {
 }
 
 #[test]
-fn the_source_is_named_by_check_status_and_readiness() {
+fn check_status_and_readiness_name_the_source() {
     let mount = tempfile::tempdir().unwrap();
     swap(mount.path(), 1, "one");
     let upstream = upstream(&["one"]);
@@ -132,7 +129,7 @@ fn the_source_is_named_by_check_status_and_readiness() {
 }
 
 #[test]
-fn d01_a_request_that_is_sent_again_has_the_credentials_of_one_scheme_alone() {
+fn d01_a_resent_request_has_credentials_of_one_scheme_only() {
     const OAUTH2: [(&str, &str); 3] = [("client_id", "id"), ("client_secret", "one-secret"), ("app_key", "key-oauth2")];
     const PARTNER: [(&str, &str); 3] =
         [("partner_id", "id"), ("partner_secret", "two-secret"), ("app_key", "key-partner")];
@@ -158,12 +155,12 @@ fn d01_a_request_that_is_sent_again_has_the_credentials_of_one_scheme_alone() {
         swap_files(mount.path(), 1, &files[0]);
         let proxy = start(&upstream, mount.path());
         thread::scope(|scope| {
-            let answer = scope.spawn(|| proxy.connect().get("/x"));
+            let response = scope.spawn(|| proxy.connect().get("/x"));
             upstream.wait_for("/x");
             swap_files(mount.path(), 2, &files[1]);
             proxy.process.wait_for_log("the new credentials obtained a token and are now in use");
             gate.open();
-            assert_eq!(answer.join().unwrap().status, 200);
+            assert_eq!(response.join().unwrap().status, 200);
         });
         let received = upstream.received();
         let tries: Vec<_> = received.iter().filter(|request| request.target() == "/x").map(credentials).collect();
@@ -172,7 +169,7 @@ fn d01_a_request_that_is_sent_again_has_the_credentials_of_one_scheme_alone() {
 }
 
 #[test]
-fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_stays_in_use() {
+fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_kept() {
     let mount = tempfile::tempdir().unwrap();
     swap(mount.path(), 1, "one");
     let upstream = upstream(&["one"]);
@@ -181,7 +178,7 @@ fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_stays_in_use() {
     proxy.process.wait_for_line(|line| line.contains("new credentials rejected"));
     assert_eq!(proxy.connect().get("/x").status, 200);
     assert!(proxy.ops().get("/readyz?verbose").text().contains("new credentials: rejected"));
-    // Reading the same again changes nothing.
+    // Rereading unchanged files changes nothing.
     proxy.process.signal(Signal::HUP);
     proxy.process.wait_for_log("SIGHUP: reloading the credentials");
     assert_eq!(proxy.connect().get("/x").status, 200);
@@ -190,7 +187,7 @@ fn p06_a_wrong_new_secret_is_tried_once_and_the_old_one_stays_in_use() {
 }
 
 #[test]
-fn p02_a_secret_that_becomes_unusable_is_told_and_the_old_one_stays_in_use() {
+fn p02_an_unusable_new_secret_is_logged_and_the_old_one_kept() {
     let mount = tempfile::tempdir().unwrap();
     swap(mount.path(), 1, "one");
     let upstream = upstream(&["one"]);
@@ -210,7 +207,7 @@ fn p02_a_secret_that_becomes_unusable_is_told_and_the_old_one_stays_in_use() {
 }
 
 #[test]
-fn p09_sighup_reads_files_named_by_variables_again() {
+fn p09_sighup_rereads_files_named_by_variables() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     let key = dir.path().join("key");
@@ -232,14 +229,10 @@ fn p09_sighup_reads_files_named_by_variables_again() {
 }
 
 #[test]
-fn n18_a_rejection_outlives_the_process() {
+fn n18_a_rejection_survives_a_restart() {
     let state = tempfile::tempdir().unwrap();
     let dir = state.path().join("state").display().to_string();
-    let answers = Mutex::new(0);
-    let upstream = Upstream::start_raw(move |_| {
-        *answers.lock().unwrap() += 1;
-        Reply::status(500, "Internal Server Error", r#"{"code":24302}"#)
-    });
+    let upstream = Upstream::start_raw(|_| Reply::status(500, "Internal Server Error", r#"{"code":24302}"#));
     for run in 0..4 {
         let mut proxy = Proxy::launch(&upstream, &[("FINICITY__AUTH__STATE_DIR", &dir)]);
         let expected = if run == 0 { "credentials rejected" } else { "token requests suspended" };
@@ -247,7 +240,7 @@ fn n18_a_rejection_outlives_the_process() {
         proxy.connect().get("/x").assert_problem(503, "credentials_rejected");
         assert_eq!((proxy.ops().get("/readyz").status, proxy.ops().get("/startupz").status), (503, 200));
         assert!(proxy.ops().get("/readyz?verbose").text().contains("credentials latched: true"));
-        // What an impatient supervisor does.
+        // As an orchestrator does.
         proxy.process.signal(if run % 2 == 0 { Signal::KILL } else { Signal::TERM });
         proxy.process.wait();
     }
@@ -259,7 +252,7 @@ fn n18_a_rejection_outlives_the_process() {
 }
 
 #[test]
-fn n18_a_rejection_that_comes_while_the_process_ends_is_remembered() {
+fn n18_a_rejection_during_shutdown_is_recorded() {
     let state = tempfile::tempdir().unwrap();
     let dir = state.path().display().to_string();
     let gate = Gate::new();
@@ -279,7 +272,7 @@ fn n18_a_rejection_that_comes_while_the_process_ends_is_remembered() {
 }
 
 #[test]
-fn a_state_that_cannot_be_used_ends_the_start_rather_than_forget_a_rejection() {
+fn an_unusable_state_file_fails_startup() {
     let state = tempfile::tempdir().unwrap();
     fs::write(state.path().join("lockout.json"), "{ damaged").unwrap();
     let upstream = upstream(&[]);

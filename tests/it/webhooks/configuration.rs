@@ -1,4 +1,4 @@
-//! What of `[webhook]` keeps the program from starting.
+//! Errors in `[webhook]` that prevent startup.
 
 use crate::support::{
     WEBHOOK_SECRET,
@@ -6,7 +6,7 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// What `check` prints about `variables`, and its exit code.
+/// The output and the exit code of `check` with `variables`.
 fn check(variables: &[(&str, &str)]) -> (String, Option<i32>) {
     let mut command = program();
     command.arg("check").envs(variables.iter().copied());
@@ -17,19 +17,19 @@ fn check(variables: &[(&str, &str)]) -> (String, Option<i32>) {
 
 const PARTNER: [(&str, &str); 3] = [
     ("FINICITY_PARTNER_ID", "2445583946651"),
-    ("FINICITY_PARTNER_SECRET", "a-secret-of-nobody-1!"),
-    ("FINICITY_APP_KEY", "an-app-key-of-nobody"),
+    ("FINICITY_PARTNER_SECRET", "a-secret-of-a-test-1!"),
+    ("FINICITY_APP_KEY", "an-app-key-of-a-test"),
 ];
 const OAUTH2: [(&str, &str); 3] = [
-    ("FINICITY_CLIENT_ID", "a-client-of-nobody"),
-    ("FINICITY_CLIENT_SECRET", "a-secret-of-nobody-1!"),
-    ("FINICITY_APP_KEY", "an-app-key-of-nobody"),
+    ("FINICITY_CLIENT_ID", "a-client-of-a-test"),
+    ("FINICITY_CLIENT_SECRET", "a-secret-of-a-test-1!"),
+    ("FINICITY_APP_KEY", "an-app-key-of-a-test"),
 ];
 const LISTEN: (&str, &str) = ("FINICITY__WEBHOOK__LISTEN", "127.0.0.1:3467");
 const FORWARD_TO: (&str, &str) = ("FINICITY__WEBHOOK__FORWARD_TO", "http://127.0.0.1:8080/webhooks");
 
 #[test]
-fn a_webhook_listener_needs_a_service_on_this_machine_and_a_key() {
+fn a_webhook_listener_needs_a_local_service_and_a_secret() {
     for (credentials, variables, expected) in [
         (&PARTNER, vec![LISTEN, FORWARD_TO], None),
         (&PARTNER, vec![FORWARD_TO], None),
@@ -72,7 +72,7 @@ fn a_webhook_listener_needs_a_service_on_this_machine_and_a_key() {
 }
 
 #[test]
-fn serve_refuses_what_check_refuses() {
+fn serve_rejects_the_configuration_that_check_rejects() {
     let upstream = Upstream::start(3600, |_| Reply::json("{}"));
     let mut process = Process::start(serve_command(&upstream, &[LISTEN, FORWARD_TO]));
     assert_eq!(process.wait().code(), Some(78));

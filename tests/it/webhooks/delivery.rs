@@ -1,4 +1,4 @@
-//! What is forwarded to the service, and what the vendor is answered.
+//! Which webhooks are forwarded to the service, and the responses to the vendor.
 
 use rustix::process::Signal;
 
@@ -6,7 +6,7 @@ use crate::support::{
     CLIENT_SECRET,
     client::Client,
     process::{Proxy, partner_command},
-    service::{Answer, Service, event, post, post_signed, sign},
+    service::{Reaction, Service, event, post, post_signed, sign},
     upstream::{Reply, Upstream},
 };
 
@@ -19,7 +19,7 @@ fn start(upstream: &Upstream, service: &Service, variables: &[(&str, &str)]) -> 
     Proxy::run_with_token(partner_command(upstream, &[&webhooks, variables].concat()))
 }
 
-/// All that the program prints until its end, at TRACE.
+/// Stops the program, and returns its output at TRACE.
 fn all_output(mut proxy: Proxy) -> String {
     proxy.process.signal(Signal::TERM);
     proxy.process.wait();
@@ -74,11 +74,11 @@ fn a_genuine_event_is_forwarded_byte_for_byte_and_marked() {
             assert!(!output.contains(&sign(CLIENT_SECRET, body)), "a signature is in the log");
         }
     }
-    assert!(upstream.requests().is_empty(), "nothing of it goes to the vendor");
+    assert!(upstream.requests().is_empty(), "nothing is sent to the vendor");
 }
 
 #[test]
-fn what_is_not_genuine_is_refused_and_told_of() {
+fn a_forged_event_is_rejected_and_logged() {
     let upstream = vendor();
     let service = Service::start(&[]);
     let proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__BODY_BYTES", "2000")]);
@@ -118,7 +118,7 @@ fn what_is_not_genuine_is_refused_and_told_of() {
     assert_eq!(line["target"], "finicity_proxy::audit");
     assert!(line["actor"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
     assert!(service.received().is_empty());
-    // The event itself is as good as ever.
+    // The event itself is still accepted.
     assert_eq!(post_signed(address, CLIENT_SECRET, &body), 200);
     service.wait_for(1);
     assert!(!all_output(proxy).contains(&signature), "a signature is in the log");
@@ -141,18 +141,18 @@ fn a_ping_needs_no_service() {
 }
 
 #[test]
-fn no_event_is_lost_and_none_is_forwarded_again_after_a_2xx() {
+fn an_event_is_forwarded_until_the_service_accepts_it() {
     let upstream = vendor();
     let service = Service::start(&[
-        Answer::Status(500),
-        Answer::Close,
-        Answer::Status(404),
-        Answer::Status(302),
-        Answer::Status(204),
+        Reaction::Status(500),
+        Reaction::Close,
+        Reaction::Status(404),
+        Reaction::Status(302),
+        Reaction::Status(204),
     ]);
     let proxy = start(&upstream, &service, &[]);
     let address = proxy.webhook.unwrap();
-    // The vendor sends an event until it gets 2xx.
+    // The vendor resends an event until it gets a 2xx.
     let statuses: Vec<u16> = (0..7).map(|_| post_signed(address, CLIENT_SECRET, &event(1))).collect();
     assert_eq!(statuses, [502, 502, 502, 502, 200, 200, 200]);
     assert_eq!(service.received().len(), 5);
@@ -165,21 +165,21 @@ fn no_event_is_lost_and_none_is_forwarded_again_after_a_2xx() {
 }
 
 #[test]
-fn a_slow_service_is_given_up_and_the_event_sent_again() {
+fn a_slow_service_times_out_and_the_event_is_resent() {
     let upstream = vendor();
-    let service = Service::start(&[Answer::Held(200)]);
+    let service = Service::start(&[Reaction::Held(200)]);
     let proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__TIMEOUT", "100ms")]);
     assert_eq!(post_signed(proxy.webhook.unwrap(), CLIENT_SECRET, &event(1)), 504);
     service.release();
-    // How long the service takes is the machine's to say, so the vendor's patience is needed here too.
+    // The service can be slow on a busy machine, so the event is resent as the vendor does.
     while post_signed(proxy.webhook.unwrap(), CLIENT_SECRET, &event(1)) != 200 {}
     assert!(service.received().len() >= 2);
 }
 
 #[test]
-fn a_delivery_goes_on_when_its_sender_leaves() {
+fn a_delivery_continues_after_the_sender_disconnects() {
     let upstream = vendor();
-    let service = Service::start(&[Answer::Held(200)]);
+    let service = Service::start(&[Reaction::Held(200)]);
     let proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__TIMEOUT", "60s")]);
     let address = proxy.webhook.unwrap();
     let body = event(1);
@@ -190,7 +190,7 @@ fn a_delivery_goes_on_when_its_sender_leaves() {
         body.len()
     ));
     service.wait_for(1);
-    // The same event meanwhile is neither forwarded nor acknowledged.
+    // A duplicate in the meantime is neither forwarded nor acknowledged.
     assert_eq!(post_signed(address, CLIENT_SECRET, &body), 503);
     drop(sender);
     service.release();
@@ -201,9 +201,9 @@ fn a_delivery_goes_on_when_its_sender_leaves() {
 }
 
 #[test]
-fn a_drain_finishes_the_events_under_way() {
+fn a_drain_finishes_events_in_flight() {
     let upstream = vendor();
-    let service = Service::start(&[Answer::Held(200)]);
+    let service = Service::start(&[Reaction::Held(200)]);
     let mut proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__TIMEOUT", "60s")]);
     let address = proxy.webhook.unwrap();
     let body = event(1);
@@ -216,7 +216,7 @@ fn a_drain_finishes_the_events_under_way() {
     service.wait_for(1);
     proxy.process.signal(Signal::TERM);
     proxy.process.wait_for_log("draining");
-    // The listener closes; what was received is delivered.
+    // The listener closes; the received event is still delivered.
     while Client::try_connect(address).is_ok() {}
     service.release();
     assert_eq!(sender.read_response(false).unwrap().status, 200);
@@ -224,12 +224,12 @@ fn a_drain_finishes_the_events_under_way() {
 }
 
 #[test]
-fn requests_beyond_the_rate_are_turned_away() {
+fn requests_over_the_rate_limit_get_429() {
     let upstream = vendor();
     let service = Service::start(&[]);
     let proxy = start(&upstream, &service, &[("FINICITY__WEBHOOK__RATE", "1")]);
     let address = proxy.webhook.unwrap();
-    let turned_away = (0..1000).map(|_| post(address, &[], b"")).find(|response| response.status != 401).unwrap();
-    assert_eq!((turned_away.status, turned_away.header("retry-after")), (429, Some("1")));
+    let limited = (0..1000).map(|_| post(address, &[], b"")).find(|response| response.status != 401).unwrap();
+    assert_eq!((limited.status, limited.header("retry-after")), (429, Some("1")));
     count(&proxy, "limited", 1);
 }

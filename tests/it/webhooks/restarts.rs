@@ -1,4 +1,4 @@
-//! What a restart forgets, and what it does not.
+//! Which state survives a restart.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use crate::support::{
     CLIENT_SECRET,
     client::Client,
     process::{Proxy, partner_command},
-    service::{Answer, Service, event, post_signed, sign},
+    service::{Reaction, Service, event, post_signed, sign},
     upstream::{Reply, Upstream},
 };
 
@@ -23,7 +23,7 @@ fn start(upstream: &Upstream, service: &Service, state_dir: &Path) -> Proxy {
 }
 
 #[test]
-fn a_replay_is_known_after_a_restart() {
+fn a_replay_is_detected_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let upstream = Upstream::start_partner(|_| Reply::json("{}"));
     let service = Service::start(&[]);
@@ -37,7 +37,7 @@ fn a_replay_is_known_after_a_restart() {
     let file = fs::read_to_string(dir.path().join("webhooks.json")).unwrap();
     assert!(!file.contains("added") && file.len() < 200, "only a hash is kept: {file}");
 
-    // What cannot be read is said and replaced.
+    // An unreadable file is reported and replaced.
     fs::write(dir.path().join("webhooks.json"), "{").unwrap();
     let mut proxy = start(&upstream, &service, dir.path());
     let message = "cannot load a state file; its content is lost, and it will be replaced";
@@ -51,10 +51,10 @@ fn a_replay_is_known_after_a_restart() {
 }
 
 #[test]
-fn an_event_whose_acknowledgement_is_lost_with_the_process_is_forwarded_again() {
+fn an_unacknowledged_event_is_forwarded_again_after_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let upstream = Upstream::start_partner(|_| Reply::json("{}"));
-    let service = Service::start(&[Answer::Held(200)]);
+    let service = Service::start(&[Reaction::Held(200)]);
     let mut proxy = start(&upstream, &service, dir.path());
     let body = event(1);
     let mut sender = Client::connect(proxy.webhook.unwrap());
@@ -67,11 +67,11 @@ fn an_event_whose_acknowledgement_is_lost_with_the_process_is_forwarded_again() 
     proxy.process.signal(Signal::KILL);
     proxy.process.wait();
     service.release();
-    assert!(sender.read_response(false).is_err(), "the vendor gets no answer, and sends the event again");
+    assert!(sender.read_response(false).is_err(), "the vendor gets no response and resends the event");
 
     let proxy = start(&upstream, &service, dir.path());
     for _ in 0..2 {
         assert_eq!(post_signed(proxy.webhook.unwrap(), CLIENT_SECRET, &body), 200);
     }
-    assert_eq!(service.received().len(), 2, "at least once");
+    assert_eq!(service.received().len(), 2, "at-least-once delivery");
 }

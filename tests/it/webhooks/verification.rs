@@ -18,7 +18,7 @@ fn verify(client: &mut Client, target: &str, signatures: &[&str], body: &[u8]) -
 }
 
 #[test]
-fn a_service_learns_whether_its_webhook_is_genuine() {
+fn verify_returns_whether_a_webhook_is_genuine() {
     let upstream = Upstream::start_partner(|_| Reply::json("{}"));
     let proxy = Proxy::run_with_token(partner_command(&upstream, &[]));
     let mut client = proxy.connect();
@@ -44,7 +44,7 @@ fn a_service_learns_whether_its_webhook_is_genuine() {
     }
     let empty = verify(&mut client, VERIFY, &[&sign(CLIENT_SECRET, b"")], b"");
     assert_eq!(empty.text(), r#"{"genuine":true}"#);
-    // Chunks are read as the body that they are.
+    // A chunked body is decoded.
     let chunked = format!(
         "10\r\n{}\r\n11\r\n{}\r\n0\r\n\r\n",
         &String::from_utf8_lossy(body)[..16],
@@ -58,7 +58,7 @@ fn a_service_learns_whether_its_webhook_is_genuine() {
 }
 
 #[test]
-fn the_path_is_the_proxys_own_in_any_spelling() {
+fn the_verify_path_is_local_in_any_spelling() {
     let upstream = Upstream::start_partner(|_| Reply::json("{}"));
     let proxy = Proxy::run_with_token(partner_command(&upstream, &[("FINICITY__POLICY__ALLOW", "GET /nothing")]));
     let mut client = proxy.connect();
@@ -81,7 +81,7 @@ fn the_path_is_the_proxys_own_in_any_spelling() {
 }
 
 #[test]
-fn a_body_above_the_limit_is_refused_and_one_at_it_is_not() {
+fn only_a_body_over_the_limit_gets_413() {
     let upstream = Upstream::start_partner(|_| Reply::json("{}"));
     let proxy = Proxy::run_with_token(partner_command(&upstream, &[]));
     let (at_limit, above) = (vec![b'x'; 1024 * 1024], vec![b'x'; 1024 * 1024 + 1]);

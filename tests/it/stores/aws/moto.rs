@@ -1,4 +1,4 @@
-//! moto's server, which checks signatures and IAM policies, behind a TLS relay that a test can make fail.
+//! The moto server, which checks signatures and IAM policies, behind a TLS relay that a test can make fail.
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +16,20 @@ use crate::support::{
     upstream::{ReceivedRequest, Reply, Upstream, server_config},
 };
 
-/// The variable that names moto's server, as `.ci/stores` installs it.
+/// The variable with the path of the moto server, which `.ci/stores` installs.
 const PROGRAM: &str = "MOTO_SERVER";
 
-/// Ends the server when the tests end, however they do: standard input is closed then. Ends by itself where the server cannot be run.
+/// Stops the server when the tests exit for any reason, which closes standard input. Exits if the server cannot be run.
 const SUPERVISE: &str = r#""$0" --help >/dev/null || exit; "$0" -H 127.0.0.1 -p 0 & read -r _; kill $!; wait"#;
 
 const ACCOUNT: &str = "123456789012";
 
 const REGION: &str = "eu-west-1";
 
-/// One server for all tests; each has its own secret, user and role.
+/// One server for all tests. Each test has its own secret, user and role.
 struct Moto {
     address: SocketAddr,
-    /// Held while the server checks no authorization.
+    /// Locked while the server checks no authorization.
     administration: Mutex<()>,
     _supervisor: Child,
 }
@@ -78,7 +78,7 @@ impl Moto {
         Client::connect(self.address)
     }
 
-    /// A request of an administrator.
+    /// Sends a request as an administrator.
     fn call(&self, service: &str, lines: &[&str], body: &str) -> String {
         let authorization = format!(
             "authorization: AWS4-HMAC-SHA256 Credential=admin/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=none"
@@ -98,7 +98,7 @@ impl Moto {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Runs an IAM action, and returns the text of the element `of` in its response.
+    /// Runs an IAM action, and returns its response.
     fn iam(&self, parameters: &[(&str, &str)]) -> String {
         let body = form_urlencoded::Serializer::new(String::new())
             .append_pair("Version", "2010-05-08")
@@ -113,7 +113,7 @@ fn element<'a>(xml: &'a str, name: &str) -> &'a str {
     start.split_once('<').unwrap().0
 }
 
-/// What the relay does with a request.
+/// The reaction of the relay to a request.
 #[derive(Clone)]
 enum Mode {
     Forward,
@@ -123,7 +123,7 @@ enum Mode {
     Cut,
 }
 
-/// One secret and one identity of AWS, and the relay that they are reached by.
+/// One secret and one identity in AWS, and the relay in front of them.
 pub struct Store {
     pub relay: Upstream,
     pub secret: String,
@@ -134,7 +134,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// A secret that holds `text`, and a user who may do `actions` with it.
+    /// Creates a secret with `text`, and a user with permission for `actions`.
     pub fn new(text: &str, actions: &[&str]) -> Self {
         static STORES: AtomicU64 = AtomicU64::new(0);
         let number = STORES.fetch_add(1, Relaxed);
@@ -159,22 +159,22 @@ impl Store {
         );
     }
 
-    /// Stores `text` as a new version, and moves AWSCURRENT to it.
+    /// Stores `text` as a new version with the label AWSCURRENT.
     pub fn put(&self, text: &str) {
         let input = json!({"SecretId": self.secret, "SecretString": text, "ClientRequestToken": self.version()});
         moto().secrets("PutSecretValue", input);
     }
 
-    /// Deletes the secret, at once or in 30 days.
-    pub fn delete(&self, at_once: bool) {
-        moto().secrets("DeleteSecret", json!({"SecretId": self.secret, "ForceDeleteWithoutRecovery": at_once}));
+    /// Deletes the secret, immediately or in 30 days.
+    pub fn delete(&self, immediately: bool) {
+        moto().secrets("DeleteSecret", json!({"SecretId": self.secret, "ForceDeleteWithoutRecovery": immediately}));
     }
 
     pub fn restore(&self) {
         moto().secrets("RestoreSecret", json!({"SecretId": self.secret}));
     }
 
-    /// Permits nothing but `actions`.
+    /// Permits only `actions`.
     pub fn permit(&self, actions: &[&str]) {
         let policy = policy(actions);
         moto().iam(&[
@@ -185,7 +185,7 @@ impl Store {
         ]);
     }
 
-    /// A role that may do `actions`, and which service accounts may assume. Returns its ARN.
+    /// Creates a role with permission for `actions` that service accounts can assume. Returns its ARN.
     pub fn create_role(&self, actions: &[&str]) -> String {
         let role = format!("role-of-{}", self.user);
         let trust = json!({"Version": "2012-10-17", "Statement": [{
@@ -220,25 +220,25 @@ impl Store {
         *self.mode.lock().unwrap() = Mode::Cut;
     }
 
-    /// From now on, its certificate is of the CA in its file again.
+    /// From now on, uses a certificate of the CA in the CA file again.
     pub fn use_trusted_certificate(&self) {
         self.relay.set_tls_config(server_config(&self.relay.ca_file(), &[]));
     }
 
-    /// The requests for `action` so far.
+    /// The number of requests for `action` so far.
     pub fn calls(&self, action: &str) -> usize {
         let target = format!("secretsmanager.{action}");
         self.relay.received().iter().filter(|request| request.headers("x-amz-target") == [&target]).count()
     }
 
-    /// Waits until there were `count` requests for `action`.
+    /// Waits until `count` requests for `action` have arrived.
     #[track_caller]
     pub fn wait_for_calls(&self, action: &str, count: usize) {
         let target = format!("secretsmanager.{action}");
         self.relay.wait_for_requests(count, |request| request.headers("x-amz-target") == [&target]);
     }
 
-    /// The variables of a process that reads the secret, without an identity. Whatever the environment says of proxies and of logs is ignored.
+    /// The variables of a process that reads the secret, without an identity, and proxy and log variables that must be ignored.
     pub fn variables(&self) -> BTreeMap<String, String> {
         let ca_file = self.relay.ca_file().display().to_string();
         [
@@ -260,7 +260,7 @@ impl Store {
         .collect()
     }
 
-    /// The same with the user's access key.
+    /// Like [`variables`](Self::variables), with the access key of the user.
     pub fn variables_of_user(&self) -> BTreeMap<String, String> {
         let mut variables = self.variables();
         variables.insert("AWS_ACCESS_KEY_ID".to_owned(), self.key.0.clone());
@@ -279,7 +279,7 @@ impl Store {
 }
 
 fn policy(actions: &[&str]) -> String {
-    // A policy needs a statement, and this one permits nothing that is used here.
+    // A policy needs an action; this one is not used here.
     let actions = [actions, &["s3:ListAllMyBuckets"]].concat();
     json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}).to_string()
 }
@@ -290,7 +290,7 @@ fn relay(request: &ReceivedRequest, mode: &Mode) -> Reply {
             Reply::status(400, "Bad Request", &format!(r#"{{"__type":"{code}","message":"canary-message"}}"#))
         }
         Mode::Cut => Reply::Cut(Vec::new()),
-        // Issued without authorization, which the server cannot do while it checks it.
+        // STS issues an identity without authorization, which the server cannot do while it checks authorization.
         Mode::Forward if request.headers("authorization").is_empty() => moto().administer(|| reply(&forward(request))),
         Mode::Forward => reply(&forward(request)),
     }
@@ -303,7 +303,7 @@ fn forward(request: &ReceivedRequest) -> Response {
     client.read_response(false).unwrap()
 }
 
-/// A refusal is XML in whatever protocol the request was; AWS writes it in that of the request.
+/// Converts a response. moto sends every 403 as XML; AWS uses the protocol of the request.
 fn reply(response: &Response) -> Reply {
     let text = response.text();
     if response.status == 403 {

@@ -1,4 +1,4 @@
-//! What an operator sees of each fault, while the proxy continues.
+//! The report of each fault, while the proxy keeps serving.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::support::{
     upstream::ClosedPort,
 };
 
-/// Waits until the log says that the store failed with `parts`, and checks metric and service; then that the next version takes over once
-/// `mend` has ended the fault.
+/// Waits for a log line of the fault with `parts`, and checks the metric and that requests are served. Then checks that the next version
+/// is used after `repair`.
 #[track_caller]
-fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], mend: impl FnOnce()) {
+fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], repair: impl FnOnce()) {
     let line =
         proxy.process.wait_for_line(|line| line.contains(UNUSABLE) && parts.iter().all(|part| line.contains(part)));
     let name = format!("cannot read secret finicity in Azure Key Vault {VAULT}: ");
@@ -29,19 +29,19 @@ fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], mend: impl FnOnce()) 
     assert!(count.is_some_and(|count| count != "0"), "{metric} is not counted in\n{metrics}");
     assert!(metrics.contains("finicity_proxy_reload_last_successful{subject=\"credentials\"} 0"), "{metrics}");
     assert_serves(proxy);
-    mend();
+    repair();
     proxy.process.wait_for_log(TAKEN_OVER);
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
     assert_shows_nothing(proxy);
 }
 
-/// Starts with the machine's identity, lets `fail` make something fail, and checks the fault.
+/// Starts with the identity of the machine, causes a fault with `fail`, and checks it.
 #[track_caller]
-fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Azure), mend: impl FnOnce(&Azure)) {
+fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Azure), repair: impl FnOnce(&Azure)) {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_managed_identity());
     fail(&azure);
-    check_fault(&proxy, fault, parts, || mend(&azure));
+    check_fault(&proxy, fault, parts, || repair(&azure));
 }
 
 fn serve_again(azure: &Azure) {
@@ -50,25 +50,25 @@ fn serve_again(azure: &Azure) {
 }
 
 #[test]
-fn a_missing_role_is_named() {
+fn a_missing_role_is_reported() {
     let parts = ["not permitted to read it (ForbiddenByRbac)", "assign the role \\\"Key Vault Secrets User\\\""];
     check("identity_refused", &parts, |azure| azure.fail(403, "Forbidden", Some("ForbiddenByRbac")), serve_again);
 }
 
 #[test]
-fn a_missing_access_policy_is_named() {
+fn a_missing_access_policy_is_reported() {
     let parts = ["not permitted to read it (AccessDenied)", "permit it `get` on secrets in an access policy"];
     check("identity_refused", &parts, |azure| azure.fail(403, "Forbidden", Some("AccessDenied")), serve_again);
 }
 
 #[test]
-fn an_identity_that_the_vault_does_not_accept_is_reported() {
+fn an_identity_rejected_by_the_vault_is_reported() {
     let parts = ["Azure Key Vault does not accept the identity of this process (Unauthorized)", "AZURE_TENANT_ID"];
     check("identity_refused", &parts, |azure| azure.fail(401, "Unauthorized", None), serve_again);
 }
 
 #[test]
-fn a_refusal_of_entra_is_reported() {
+fn a_rejection_by_entra_is_reported() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_workload());
     azure.refuse_tokens(
@@ -85,7 +85,7 @@ fn a_refusal_of_entra_is_reported() {
 }
 
 #[test]
-fn an_identity_that_is_lost_is_reported_and_obtained_again() {
+fn a_lost_identity_is_reported_and_obtained_again() {
     let parts =
         ["this machine has no managed identity", "(invalid_request, HTTP status 400)", "assign a managed identity"];
     let fail = |azure: &Azure| {
@@ -96,7 +96,7 @@ fn an_identity_that_is_lost_is_reported_and_obtained_again() {
 }
 
 #[test]
-fn a_token_file_that_is_lost_is_reported() {
+fn a_missing_token_file_is_reported() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_workload());
     azure.remove_assertion();
@@ -109,46 +109,46 @@ fn a_token_file_that_is_lost_is_reported() {
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_reported() {
-    let mend = |azure: &Azure| {
+fn a_missing_secret_is_reported() {
+    let repair = |azure: &Azure| {
         azure.recover();
         azure.put(&secret(2));
     };
     let parts = ["the secret does not exist in the vault or is deleted (SecretNotFound)", "az keyvault secret recover"];
-    check("not_found", &parts, Azure::delete, mend);
+    check("not_found", &parts, Azure::delete, repair);
 }
 
 #[test]
-fn a_version_that_is_disabled_is_reported() {
+fn a_disabled_version_is_reported() {
     let parts = ["its version is disabled (SecretDisabled)", "--enabled true"];
     let disable = |azure: &Azure| azure.set_attributes(json!({"enabled": false}));
     check("version_unavailable", &parts, disable, |azure| drop(azure.put(&secret(2))));
 }
 
 #[test]
-fn a_version_that_is_not_active_yet_is_reported() {
+fn a_version_not_yet_active_is_reported() {
     let parts = ["its activation date is in the future", "change the activation date"];
     let fail = |azure: &Azure| drop(azure.put_with(&secret(2), json!({"enabled": true, "nbf": NOW + 1})));
-    let mend = |azure: &Azure| azure.set_attributes(json!({"enabled": true, "nbf": NOW, "exp": NOW + 1}));
-    check("version_unavailable", &parts, fail, mend);
+    let repair = |azure: &Azure| azure.set_attributes(json!({"enabled": true, "nbf": NOW, "exp": NOW + 1}));
+    check("version_unavailable", &parts, fail, repair);
 }
 
 #[test]
-fn a_version_that_has_expired_is_reported() {
+fn an_expired_version_is_reported() {
     let parts = ["its expiration date has passed", "store a new version"];
     let expire = |azure: &Azure| azure.set_attributes(json!({"enabled": true, "nbf": NOW - 1, "exp": NOW}));
     check("version_unavailable", &parts, expire, |azure| drop(azure.put(&secret(2))));
 }
 
 #[test]
-fn text_that_is_not_json_is_reported() {
+fn invalid_json_is_reported() {
     let parts = ["not valid JSON at line 1, column", "store a JSON object such as"];
-    let mend = |azure: &Azure| drop(azure.put(&secret(2)));
-    check("malformed", &parts, |azure| drop(azure.put("canary-not-json")), mend);
+    let repair = |azure: &Azure| drop(azure.put(&secret(2)));
+    check("malformed", &parts, |azure| drop(azure.put("canary-not-json")), repair);
 }
 
 #[test]
-fn a_missing_member_is_named() {
+fn a_missing_member_is_reported() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_managed_identity());
     azure.put(&json!({"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}).to_string());
@@ -167,7 +167,7 @@ fn throttling_is_reported() {
 }
 
 #[test]
-fn throttling_of_instance_metadata_is_reported_at_once() {
+fn metadata_throttling_is_reported_immediately() {
     let parts = ["the managed identity endpoint rate limit exceeded (HTTP status 429)"];
     let fail = |azure: &Azure| {
         azure.refuse_tokens(429, &json!({}));
@@ -177,44 +177,44 @@ fn throttling_of_instance_metadata_is_reported_at_once() {
 }
 
 #[test]
-fn a_failure_of_the_vault_is_reported() {
+fn a_vault_error_is_reported() {
     let parts = ["Azure Key Vault failed (ServiceUnavailable)", "status page"];
     check("unreachable", &parts, |azure| azure.fail(503, "ServiceUnavailable", None), serve_again);
 }
 
 #[test]
-fn a_vault_that_cannot_be_reached_is_reported() {
+fn an_unreachable_vault_is_reported() {
     check("unreachable", &["Azure Key Vault did not respond", "firewalls"], Azure::cut, serve_again);
 }
 
 #[test]
-fn the_firewall_of_the_vault_is_named() {
+fn a_block_by_the_vault_firewall_is_reported() {
     let parts = ["the firewall of the vault does not permit the address of this process (ForbiddenByFirewall)"];
     check("unreachable", &parts, |azure| azure.fail(403, "Forbidden", Some("ForbiddenByFirewall")), serve_again);
 }
 
 #[test]
-fn a_refusal_of_the_egress_proxy_is_reported() {
+fn an_egress_proxy_error_is_reported() {
     let parts = ["cannot be reached: the egress proxy did not open a tunnel", "credentials.egress_proxy"];
-    let mend = |azure: &Azure| {
+    let repair = |azure: &Azure| {
         azure.put(&secret(2));
         azure.egress.respond_with(200);
     };
-    check("unreachable", &parts, |azure| azure.egress.respond_with(403), mend);
+    check("unreachable", &parts, |azure| azure.egress.respond_with(403), repair);
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_reported() {
+fn an_untrusted_certificate_is_reported() {
     let parts =
         ["the certificate of Azure Key Vault is self-signed or issued by an untrusted CA", "set credentials.ca_file"];
-    let mend = |azure: &Azure| {
+    let repair = |azure: &Azure| {
         azure.put(&secret(2));
         azure.use_trusted_certificate();
     };
-    check("untrusted_tls", &parts, |azure| azure.server.use_untrusted_certificate(), mend);
+    check("untrusted_tls", &parts, |azure| azure.server.use_untrusted_certificate(), repair);
 }
 
-/// Starts a process that gets no credentials, and waits for the line that says why.
+/// Starts a process that cannot obtain credentials, and waits for the log line with the reason.
 #[track_caller]
 fn check_start(azure: &Azure, variables: &BTreeMap<String, String>, expected: &str) {
     let upstream = upstream();
@@ -227,7 +227,7 @@ fn check_start(azure: &Azure, variables: &BTreeMap<String, String>, expected: &s
 }
 
 #[test]
-fn a_start_without_an_identity_says_so() {
+fn a_missing_identity_is_reported_at_startup() {
     let azure = Azure::new(&secret(1), MACHINE);
     let mut variables = azure.variables();
     let closed = ClosedPort::new().url().replace("https", "http");
@@ -251,7 +251,7 @@ fn a_start_without_an_identity_says_so() {
 }
 
 #[test]
-fn no_token_goes_to_a_host_outside_the_domain_of_its_challenge() {
+fn no_token_is_sent_outside_the_domain_of_the_challenge() {
     let azure = Azure::new(&secret(1), Endpoint::AppService);
     for resource in ["https://vault.azure.cn", "https://ault.azure.net", "https://azure.net.evil.test", "nonsense"] {
         azure.challenge_for(resource);

@@ -1,4 +1,4 @@
-//! The identities that a process can have.
+//! The Azure identities of a process.
 
 use super::{
     Azure, MACHINE, TAKEN_OVER, UNUSABLE, assert_shows_nothing, secret,
@@ -12,11 +12,11 @@ fn a_service_account_exchanges_its_token_at_entra() {
     let proxy = start(&upstream, &azure.variables_of_workload());
     azure.put(&secret(2));
     proxy.process.wait_for_log(TAKEN_OVER);
-    assert_eq!(azure.issued(), 1, "a token of the vault that is valid is not obtained again");
+    assert_eq!(azure.issued(), 1, "a valid vault token is not obtained again");
     let heads = azure.egress.heads();
     let expected = [format!("CONNECT {VAULT}:443 "), "CONNECT login.microsoftonline.com:443 ".to_owned()];
     assert!(heads.iter().all(|head| expected.iter().any(|start| head.starts_with(start))), "{heads:?}");
-    // Without a token, to learn what the token has to be for.
+    // The first requests have no token, to obtain the challenge that names the resource.
     let received = azure.server.received();
     let is_authorized: Vec<bool> =
         received.iter().take(3).map(|request| !request.headers("authorization").is_empty()).collect();
@@ -26,7 +26,7 @@ fn a_service_account_exchanges_its_token_at_entra() {
 }
 
 #[test]
-fn a_machine_has_its_identity_from_instance_metadata() {
+fn a_machine_identity_comes_from_instance_metadata() {
     for client in [None, Some(CLIENT)] {
         let (upstream, azure) = (upstream(), Azure::new(&secret(1), Endpoint::Imds(client)));
         let proxy = start(&upstream, &azure.variables_of_managed_identity());
@@ -38,7 +38,7 @@ fn a_machine_has_its_identity_from_instance_metadata() {
 }
 
 #[test]
-fn app_service_names_the_endpoint_of_its_identity() {
+fn app_service_provides_the_identity_endpoint() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), Endpoint::AppService));
     let proxy = start(&upstream, &azure.variables_of_managed_identity());
     azure.put(&secret(2));
@@ -48,10 +48,10 @@ fn app_service_names_the_endpoint_of_its_identity() {
 }
 
 #[test]
-fn a_token_that_was_revoked_is_replaced_without_a_failure() {
+fn a_revoked_token_is_replaced_without_a_failure() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_workload());
-    // The kubelet replaced the token in the file meanwhile.
+    // The kubelet has replaced the token in the file.
     azure.write_assertion("2");
     azure.revoke_tokens();
     azure.put(&secret(2));

@@ -1,6 +1,6 @@
-//! Azure as this program sees it: a vault, Microsoft Entra, and the endpoints of managed identities, on this machine. No emulator of them
-//! can be had, so these servers are strict: they check method, host, path, query, fields and form of each request, take no token but
-//! those that they issued, and record what is not as the documentation of Azure has it.
+//! Mock servers of Azure on this machine: a vault, Microsoft Entra, and the endpoints of managed identities. There is no emulator of
+//! these, so the servers are strict: they check method, host, path, query, headers and form of each request, accept only tokens that they
+//! issued, and record each deviation from the documentation of Azure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,19 +31,19 @@ pub const CLIENT: &str = "2d7b6a0c-0000-0000-0000-00000000000a";
 const DATE: &str = "Sat, 28 Nov 2026 12:00:00 GMT";
 pub const NOW: i64 = 1_795_867_200;
 
-/// What the tokens and the header of App Service begin with. No output may show one.
+/// The prefix of tokens and of the App Service header. None of them must appear in any output.
 pub const CANARY: &str = "canary-azure-";
 
 /// How managed identities are served.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
-    /// By instance metadata, for the identity of the machine or that of a client ID.
+    /// By instance metadata, for the identity of the machine or of a client ID.
     Imds(Option<&'static str>),
     /// By App Service or Container Apps.
     AppService,
 }
 
-/// What the vault does with a request.
+/// The reaction of the vault to a request.
 #[derive(Clone)]
 enum Mode {
     Serve,
@@ -66,16 +66,16 @@ struct State {
     resource: &'static str,
     assertion: String,
     endpoint: Endpoint,
-    /// What the services of identities respond with instead of a token.
+    /// The response of the identity services instead of a token.
     refusal: Option<(u16, String)>,
-    /// The lifetime of tokens; 0 for ones that the SDK uses once.
+    /// The lifetime of tokens. With 0, the SDK uses a token only once.
     lifetime_s: u64,
     issued: u64,
     tokens: BTreeSet<String>,
     violations: Vec<String>,
 }
 
-/// One vault with one secret, and what issues tokens for it.
+/// A vault with one secret, and the services that issue tokens for it.
 pub struct Azure {
     pub server: Upstream,
     pub egress: EgressProxy,
@@ -87,13 +87,13 @@ pub struct Azure {
 impl Drop for Azure {
     fn drop(&mut self) {
         if !thread::panicking() {
-            assert_eq!(self.state().violations, [""; 0], "requests that Azure does not take");
+            assert_eq!(self.state().violations, [""; 0], "requests that Azure would reject");
         }
     }
 }
 
 impl Azure {
-    /// A vault whose secret holds `text`. Managed identities are those of `endpoint`.
+    /// A vault with the secret `text`, and with managed identities from `endpoint`.
     pub fn new(text: &str, endpoint: Endpoint) -> Self {
         let state = Arc::new(Mutex::new(State {
             versions: Vec::new(),
@@ -135,7 +135,7 @@ impl Azure {
         self.put_with(text, json!({"enabled": true}))
     }
 
-    /// The same with attributes.
+    /// Like [`put`](Self::put), with attributes.
     pub fn put_with(&self, text: &str, attributes: Value) -> String {
         let mut state = self.state();
         let id = format!("{:032x}", 0x4387_e9f3 + state.versions.len());
@@ -166,39 +166,39 @@ impl Azure {
         self.state().mode = Mode::Cut;
     }
 
-    /// Ends each failure of the vault and of the identity's services.
+    /// Ends all faults of the vault and the identity services.
     pub fn serve(&self) {
         let mut state = self.state();
         state.mode = Mode::Serve;
         state.refusal = None;
     }
 
-    /// From now on, the services of identities respond with `status` and `body`.
+    /// From now on, the identity services respond with `status` and `body`.
     pub fn refuse_tokens(&self, status: u16, body: &Value) {
         self.state().refusal = Some((status, body.to_string()));
     }
 
-    /// From now on, tokens are of use for one request.
+    /// From now on, tokens are valid for one request only.
     pub fn issue_short_tokens(&self) {
         self.state().lifetime_s = 0;
     }
 
-    /// No token that was issued so far is taken any more.
+    /// Revokes all tokens issued so far.
     pub fn revoke_tokens(&self) {
         self.state().tokens.clear();
     }
 
-    /// From now on, the vault's challenge names this resource.
+    /// From now on, the challenge of the vault names this resource.
     pub fn challenge_for(&self, resource: &'static str) {
         self.state().resource = resource;
     }
 
-    /// The tokens that were issued so far.
+    /// The number of tokens issued so far.
     pub fn issued(&self) -> u64 {
         self.state().issued
     }
 
-    /// Replaces the token of the workload identity, which Microsoft Entra then takes alone.
+    /// Replaces the token of the workload identity. Microsoft Entra then accepts only the new one.
     pub fn write_assertion(&self, number: &str) {
         let assertion = format!("{CANARY}assertion.{number}.e30");
         fs::write(self.token_file(), &assertion).unwrap();
@@ -213,24 +213,23 @@ impl Azure {
         self.dir.path().join("azure-identity-token")
     }
 
-    /// From now on, the certificates are of the CA in the CA file.
+    /// From now on, uses certificates of the CA in the CA file.
     pub fn use_trusted_certificate(&self) {
         self.server.set_tls_config(server_config_for(&[VAULT, ENTRA], &self.server.ca_file(), &[]));
     }
 
-    /// The requests of the vault so far that carried a token.
+    /// The number of requests to the vault with a token so far.
     pub fn authorized_requests(&self) -> usize {
         self.server.received().iter().filter(|request| is_authorized(request)).count()
     }
 
-    /// Waits until there were `count` of them.
+    /// Waits until `count` requests with a token have arrived.
     #[track_caller]
     pub fn wait_for_authorized_requests(&self, count: usize) {
         self.server.wait_for_requests(count, is_authorized);
     }
 
-    /// The variables of a process that reads the secret, without an identity. Whatever the environment says of proxies and of logs is
-    /// ignored.
+    /// The variables of a process that reads the secret, without an identity, and proxy and log variables that must be ignored.
     pub fn variables(&self) -> BTreeMap<String, String> {
         let (ca_file, vault_url) = (self.server.ca_file().display().to_string(), format!("https://{VAULT}"));
         [
@@ -251,7 +250,7 @@ impl Azure {
         .collect()
     }
 
-    /// The same on AKS, in a pod whose service account has an identity.
+    /// Like [`variables`](Self::variables), with the workload identity of a pod on AKS.
     pub fn variables_of_workload(&self) -> BTreeMap<String, String> {
         let mut variables = self.variables();
         let authority = format!("https://{ENTRA}/");
@@ -267,7 +266,7 @@ impl Azure {
         variables
     }
 
-    /// The same with the managed identity.
+    /// Like [`variables`](Self::variables), with the managed identity.
     pub fn variables_of_managed_identity(&self) -> BTreeMap<String, String> {
         let mut variables = self.variables();
         let origin = format!("http://127.0.0.1:{}", self.metadata_port);
@@ -323,7 +322,7 @@ impl State {
         reply(200, &[], &json!({"value": text, "id": id, "attributes": attributes, "tags": {}}).to_string())
     }
 
-    /// The version that a read is for; empty for the newest.
+    /// The requested version; empty for the newest.
     fn check_read(&self, request: &ReceivedRequest) -> Result<String, &'static str> {
         let (path, query) = request.target().split_once('?').ok_or("no query")?;
         if !request.head.starts_with("GET ") || request.body_len > 0 {
@@ -416,7 +415,7 @@ impl State {
         if let Some(refusal) = &self.refusal {
             return refusal.clone();
         }
-        // In the year 2100, or long ago.
+        // In the year 2100, or in 1970.
         let expires_on = if self.lifetime_s == 0 { "0" } else { "4102444800" };
         let token = self.issue();
         let body =
@@ -441,7 +440,7 @@ fn reply(status: u16, lines: &[&str], body: &str) -> Reply {
     Reply::Bytes((head + body).into_bytes())
 }
 
-/// The endpoint of managed identities, over plain HTTP, until the tests end.
+/// Serves the endpoint of managed identities over plain HTTP until the tests exit. Returns its port.
 fn serve_metadata(state: Arc<Mutex<State>>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -458,7 +457,7 @@ fn respond(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut head = Vec::new();
     loop {
         match lines.next().transpose()? {
-            // A process that ends may leave a connection without a whole head.
+            // A process that exits can leave an unfinished head.
             None => return Ok(()),
             Some(line) if line.is_empty() => break,
             Some(line) => head.push(line),

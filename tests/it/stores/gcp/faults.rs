@@ -1,5 +1,5 @@
-//! What can fail while the proxy serves: the message and the metric of each fault, that the proxy continues, and that the next version takes
-//! over when the fault has ended.
+//! Faults at run time: the message and the metric of each fault, that the proxy keeps serving, and that the next version is used after the
+//! fault.
 
 use serde_json::json;
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::support::{CLIENT_ID, CLIENT_SECRET, egress::EgressProxy, process::Proxy};
 
-/// Waits until the log says that the store failed with `parts`, and checks metric and service; then that the next version takes over once
-/// `mend` has ended the fault.
+/// Waits for a log line of the fault with `parts`, and checks the metric and that requests are served. Then checks that the next version
+/// is used after `repair`.
 #[track_caller]
-fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], mend: impl FnOnce()) {
+fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], repair: impl FnOnce()) {
     let line =
         proxy.process.wait_for_line(|line| line.contains(UNUSABLE) && parts.iter().all(|part| line.contains(part)));
     let name = format!("cannot read secret {SECRET} in Google Secret Manager: ");
@@ -24,31 +24,31 @@ fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], mend: impl FnOnce()) 
     assert!(count.is_some_and(|count| count != "0"), "{metric} is not in\n{metrics}");
     assert!(metrics.contains("finicity_proxy_reload_last_successful{subject=\"credentials\"} 0"), "{metrics}");
     assert_serves(proxy);
-    mend();
+    repair();
     proxy.process.wait_for_log(TAKEN_OVER);
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
 }
 
-/// Starts, lets `fail` make Google fail, and checks the fault.
+/// Starts the proxy, causes a fault with `fail`, and checks it.
 #[track_caller]
-fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Google), mend: impl FnOnce(&Google)) {
+fn check(fault: &str, parts: &[&str], fail: impl FnOnce(&Google), repair: impl FnOnce(&Google)) {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     let proxy = start(&upstream, &google, &[]);
     fail(&google);
     check_fault(&proxy, fault, parts, || {
-        mend(&google);
+        repair(&google);
         google.add(&secret(2));
     });
 }
 
-/// The same for an error that Google responds with.
+/// Like [`check`], for an error response of Google.
 #[track_caller]
 fn check_error(fault: &str, status: u16, code: &'static str, parts: &[&str]) {
-    check(fault, parts, |google| google.fail("store", status, code, ""), Google::mend);
+    check(fault, parts, |google| google.fail("store", status, code, ""), Google::repair);
 }
 
 #[test]
-fn a_missing_permission_is_named() {
+fn a_missing_permission_is_reported() {
     let parts = [
         "not permitted to read it (PERMISSION_DENIED, IAM_PERMISSION_DENIED)",
         "grant it roles/secretmanager.secretAccessor on this secret",
@@ -57,21 +57,21 @@ fn a_missing_permission_is_named() {
 }
 
 #[test]
-fn an_identity_that_google_does_not_accept_is_reported() {
+fn an_identity_rejected_by_google_is_reported() {
     check_error("identity_refused", 401, "UNAUTHENTICATED", &["Google does not accept the identity of this process"]);
 }
 
 #[test]
-fn an_identity_that_is_lost_is_reported_and_obtained_again() {
+fn a_lost_identity_is_reported_and_obtained_again() {
     let lose = |google: &Google| {
         google.revoke();
         google.override_with("metadata", Override::Cut);
     };
-    check("no_identity", &["this process has no Google identity", "GKE: Workload Identity"], lose, Google::mend);
+    check("no_identity", &["this process has no Google identity", "GKE: Workload Identity"], lose, Google::repair);
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_reported() {
+fn a_missing_secret_is_reported() {
     let parts = ["the secret does not exist or has no version (NOT_FOUND)", "correct credentials.gcp.secret"];
     let create_again = |google: &Google| google.state().created = 2;
     check("not_found", &parts, |google| google.state().versions.clear(), create_again);
@@ -90,7 +90,7 @@ fn a_disabled_version_is_reported() {
 }
 
 #[test]
-fn a_destroyed_version_is_reported_to_a_reader_too() {
+fn a_destroyed_version_is_reported_without_get_permission() {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     google.permit(&[ACCESS]);
     let proxy = start(&upstream, &google, &[]);
@@ -100,7 +100,7 @@ fn a_destroyed_version_is_reported_to_a_reader_too() {
 }
 
 #[test]
-fn text_that_is_not_json_is_reported() {
+fn invalid_json_is_reported() {
     let parts = ["not valid JSON at line 1, column", "store a JSON object such as"];
     check("malformed", &parts, |google| google.add("canary-not-json"), |_| {});
 }
@@ -115,7 +115,7 @@ fn a_binary_value_is_reported() {
 }
 
 #[test]
-fn a_missing_member_is_named() {
+fn a_missing_member_is_reported() {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     let proxy = start(&upstream, &google, &[]);
     google.add(&json!({"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}).to_string());
@@ -145,18 +145,18 @@ fn throttling_is_reported() {
 }
 
 #[test]
-fn a_store_that_fails_is_reported() {
+fn a_store_error_is_reported() {
     check_error("unreachable", 503, "UNAVAILABLE", &["Google Secret Manager failed (UNAVAILABLE)", "wait"]);
 }
 
 #[test]
-fn a_store_that_cannot_be_reached_is_reported() {
+fn an_unreachable_store_is_reported() {
     let parts = ["Google Secret Manager did not respond", "firewalls"];
-    check("unreachable", &parts, |google| google.override_with("store", Override::Cut), Google::mend);
+    check("unreachable", &parts, |google| google.override_with("store", Override::Cut), Google::repair);
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_reported() {
+fn an_untrusted_certificate_is_reported() {
     let parts = [
         "the certificate of Google Secret Manager is self-signed or issued by an untrusted CA",
         "set credentials.ca_file",
@@ -165,7 +165,7 @@ fn a_certificate_that_is_not_trusted_is_reported() {
 }
 
 #[test]
-fn a_refusal_of_the_egress_proxy_is_reported() {
+fn an_egress_proxy_error_is_reported() {
     let (upstream, google, egress) = (upstream(), Google::start(&secret(1)), EgressProxy::start());
     google.permit(&[GET, ACCESS]);
     let proxy = start(&upstream, &google, &[("FINICITY__CREDENTIALS__EGRESS_PROXY", &egress.url())]);

@@ -1,4 +1,4 @@
-//! Where the identity comes from, and what can be wrong with it, at the start as later.
+//! The sources of the Google identity and their errors, at startup and later.
 
 use std::fs;
 
@@ -12,25 +12,25 @@ use super::{
 use crate::support::{TOKEN_PREFIX, egress::EgressProxy};
 
 #[test]
-fn the_metadata_server_gives_the_identity_of_a_machine() {
+fn the_metadata_server_provides_the_machine_identity() {
     let google = Google::start(&secret(1));
     let mut source = Source::new(&google, google.ambient());
     source.assert_loads(1);
     google.add(&secret(2));
     source.changed().unwrap();
     source.assert_loads(2);
-    assert_eq!(google.issued("metadata"), 1, "a token that is valid is obtained again");
+    assert_eq!(google.issued("metadata"), 1, "a valid token is obtained again");
 }
 
 #[test]
-fn a_token_is_replaced_before_its_end_and_when_it_is_not_accepted() {
+fn an_expiring_or_rejected_token_is_replaced() {
     let google = Google::start(&secret(1));
     let mut source = Source::new(&google, google.ambient());
     source.assert_loads(1);
     google.revoke();
     source.assert_loads(1);
     assert_eq!(google.issued("metadata"), 2);
-    // So short a time that each request obtains another one.
+    // Such a short lifetime that each request obtains a new token.
     google.revoke();
     google.state().token_lifetime_s = 200;
     source.assert_loads(1);
@@ -38,12 +38,12 @@ fn a_token_is_replaced_before_its_end_and_when_it_is_not_accepted() {
 }
 
 #[test]
-fn a_key_file_signs_for_secret_manager_and_calls_no_issuer() {
+fn a_key_file_signs_tokens_without_an_issuer() {
     let (google, dir) = (Google::start(&secret(1)), tempfile::tempdir().unwrap());
     let mut source = Source::new(&google, google.ambient_of(dir.path(), &key_file()));
     source.assert_loads(1);
     assert!(google.state().issued.is_empty());
-    // A key that was replaced is the one that signs, once the token of the old one is not accepted.
+    // A replaced key is used for signing after a token signed with the old one was rejected.
     let mut file = key_file();
     file["private_key_id"] = json!("another");
     let mut replaced = Source::new(&google, google.ambient_of(dir.path(), &file));
@@ -55,7 +55,7 @@ fn a_key_file_signs_for_secret_manager_and_calls_no_issuer() {
 }
 
 #[test]
-fn a_federated_identity_reads_the_secret_itself() {
+fn a_federated_identity_can_read_the_secret_directly() {
     let (google, dir) = (Google::start(&secret(1)), tempfile::tempdir().unwrap());
     let file = google.federation(&json!({"file": google.subject_file(dir.path())}), false);
     let mut source = Source::new(&google, google.ambient_of(dir.path(), &file));
@@ -83,7 +83,7 @@ fn a_federated_identity_impersonates_a_service_account() {
 }
 
 #[test]
-fn a_user_reads_the_secret_on_a_developers_machine() {
+fn user_credentials_work_on_a_developer_machine() {
     let (google, dir) = (Google::start(&secret(1)), tempfile::tempdir().unwrap());
     let named = google.ambient_of(dir.path(), &google.user_file());
     let user_file = named.credentials_file.clone();
@@ -96,12 +96,12 @@ fn a_user_reads_the_secret_on_a_developers_machine() {
         "gcloud auth application-default login",
     ];
     source.assert_fails(StoreFault::IdentityRefused, &parts);
-    google.mend();
+    google.repair();
     source.assert_loads(1);
 }
 
 #[test]
-fn a_metadata_server_that_gives_no_identity_is_told_apart() {
+fn each_metadata_server_error_is_distinguished() {
     let google = Google::start(&secret(1));
     let mut source = Source::new(&google, google.ambient());
     let no_server = ["this process has no Google identity", "GOOGLE_APPLICATION_CREDENTIALS"];
@@ -128,12 +128,12 @@ fn a_metadata_server_that_gives_no_identity_is_told_apart() {
         google.override_with("metadata", reply);
         source.assert_fails(fault, &parts);
     }
-    google.mend();
+    google.repair();
     google.state().has_flavor = false;
     source.assert_fails(StoreFault::NoIdentity, &no_server);
     google.state().has_flavor = true;
     source.assert_loads(1);
-    // A port without a server, and a name of another machine.
+    // A port without a server, an invalid host, and a name of another machine.
     for (host, fault, parts) in [
         ("127.0.0.1:1", StoreFault::NoIdentity, no_server),
         ("a/canary", StoreFault::NoIdentity, ["GCE_METADATA_HOST is not a host", "remove it"]),
@@ -149,7 +149,7 @@ fn a_metadata_server_that_gives_no_identity_is_told_apart() {
 }
 
 #[test]
-fn a_credentials_file_that_gives_no_identity_is_told_apart() {
+fn each_credentials_file_error_is_distinguished() {
     let (google, dir) = (Google::start(&secret(1)), tempfile::tempdir().unwrap());
     let path = dir.path().join("adc.json").display().to_string();
     let missing = dir.path().join("missing").display().to_string();
@@ -184,7 +184,7 @@ fn a_credentials_file_that_gives_no_identity_is_told_apart() {
 }
 
 #[test]
-fn a_refusal_of_each_issuer_is_told_apart() {
+fn each_issuer_error_is_distinguished() {
     let (google, dir) = (Google::start(&secret(1)), tempfile::tempdir().unwrap());
     let file = google.federation(&json!({"file": google.subject_file(dir.path())}), true);
     let mut source = Source::new(&google, google.ambient_of(dir.path(), &file));
@@ -230,13 +230,13 @@ fn a_refusal_of_each_issuer_is_told_apart() {
     ] {
         google.fail(service, status, code, reason);
         source.assert_fails(fault, &parts);
-        google.mend();
+        google.repair();
     }
     source.assert_loads(1);
 }
 
 #[test]
-fn the_egress_proxy_is_used_for_tls_alone() {
+fn the_egress_proxy_is_used_only_for_tls() {
     let google = Google::start(&secret(1));
     let egress = EgressProxy::start();
     let mut source = Source::with(&google, google.ambient(), |store, _| {
@@ -254,7 +254,7 @@ fn the_egress_proxy_is_used_for_tls_alone() {
 }
 
 #[test]
-fn a_store_that_is_down_at_the_start_is_told_apart() {
+fn each_store_error_at_startup_is_distinguished() {
     let google = Google::start(&secret(1));
     let mut source = Source::new(&google, google.ambient());
     google.tls.use_untrusted_certificate();
@@ -269,7 +269,7 @@ fn a_store_that_is_down_at_the_start_is_told_apart() {
     source.assert_loads(1);
     google.override_with("store", Override::Status(404, "<html>canary".to_owned()));
     source.assert_fails(StoreFault::Unreachable, &["the response is not from Google Secret Manager"]);
-    google.mend();
+    google.repair();
     let mut other = Source::with(&google, google.ambient(), |_, gcp| gcp.version = "7".to_owned());
     other.assert_fails(
         StoreFault::NotFound,

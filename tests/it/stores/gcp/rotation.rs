@@ -1,4 +1,4 @@
-//! New versions under the running proxy, and what is logged.
+//! New versions while the proxy runs, and what is logged.
 
 use std::{
     fs,
@@ -44,18 +44,18 @@ fn a_new_version_under_load_fails_no_request() {
     let after = upstream.received().into_iter().find(|request| request.target() == "/after").unwrap();
     assert_eq!(after.headers("authorization"), [format!("Bearer {TOKEN_PREFIX}2")]);
     assert_eq!((upstream.token_requests(), google.calls(":access")), (2, 2));
-    assert!(google.calls("/versions/2:access") == 1, "the version that was described is the one that is read");
+    assert!(google.calls("/versions/2:access") == 1, "the described version is the one that is read");
     assert_eq!(google.issued("metadata"), 1);
     assert!(proxy.process.logs(UNUSABLE).is_empty());
 }
 
 #[test]
-fn the_role_of_a_reader_is_enough() {
+fn the_secret_accessor_role_is_enough() {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     google.permit(&[ACCESS]);
     let proxy = start(&upstream, &google, &[]);
     google.tls.wait_for_requests(3, |request| request.target().ends_with("/versions/latest:access"));
-    assert_eq!(google.calls("/versions/latest"), 1, "a request that is denied is repeated");
+    assert_eq!(google.calls("/versions/latest"), 1, "a denied request is repeated");
     proxy
         .process
         .wait_for_log("secretmanager.versions.get is not permitted; polling with secretmanager.versions.access");
@@ -66,7 +66,7 @@ fn the_role_of_a_reader_is_enough() {
 }
 
 #[test]
-fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
+fn sighup_polls_immediately_and_a_wrong_secret_is_tried_once() {
     let (upstream, google) = (upstream(), Google::start(&secret(1)));
     let proxy = start(&upstream, &google, &[("FINICITY__CREDENTIALS__POLL_INTERVAL", "24h")]);
     google.add(&secret(9));
@@ -84,7 +84,7 @@ fn a_hangup_reads_at_once_and_a_wrong_secret_is_tried_once() {
 }
 
 #[test]
-fn a_secret_that_begins_again_at_version_1_is_another_one() {
+fn a_secret_recreated_at_version_1_is_a_change() {
     for permissions in [&["secretmanager.versions.get", ACCESS][..], &[ACCESS]] {
         let google = Google::start(&secret(1));
         google.permit(permissions);
@@ -99,7 +99,7 @@ fn a_secret_that_begins_again_at_version_1_is_another_one() {
 }
 
 #[test]
-fn a_version_by_number_stays() {
+fn a_version_given_by_number_is_pinned() {
     let google = Google::start(&secret(1));
     google.add(&secret(2));
     let mut source = Source::with(&google, google.ambient(), |_, gcp| gcp.version = "1".to_owned());
@@ -108,7 +108,7 @@ fn a_version_by_number_stays() {
 }
 
 #[test]
-fn nothing_of_key_and_tokens_is_logged_at_trace() {
+fn no_key_or_token_is_logged_at_trace() {
     let (upstream, google, dir) = (upstream(), Google::start(&secret(1)), tempfile::tempdir().unwrap());
     let file = dir.path().join("key.json");
     fs::write(&file, key_file().to_string()).unwrap();
@@ -120,14 +120,14 @@ fn nothing_of_key_and_tokens_is_logged_at_trace() {
     signed.process.wait();
     let output = signed.process.output();
     assert!(output.contains(r#""level":"TRACE""#) && output.contains("hyper_util"), "all crates log at TRACE");
-    assert!(!output.contains("eyJ"), "the log holds a JSON Web Token");
+    assert!(!output.contains("eyJ"), "the log contains a JSON Web Token");
     let key = private_key();
     for part in key.as_bytes().chunks(24).filter_map(|part| std::str::from_utf8(part).ok()) {
-        assert!(!output.contains(part), "the log holds a part of the key");
+        assert!(!output.contains(part), "the log contains a part of the key");
     }
     assert!(google.state().issued.is_empty());
 
-    // Tokens that were issued are canaries, for which all that a process printed is searched when it is dropped.
+    // Issued tokens are canaries. The output of a process is scanned for them when it is dropped.
     let impersonation = google.federation(&json!({"file": google.subject_file(dir.path())}), true);
     let path = dir.path().join("federation.json");
     fs::write(&path, impersonation.to_string()).unwrap();
@@ -136,12 +136,12 @@ fn nothing_of_key_and_tokens_is_logged_at_trace() {
     federated.process.wait_for_log(TAKEN_OVER);
     assert_eq!((google.issued("sts"), google.issued("iam")), (1, 1));
     for form in encodings(&format!("{TOKEN_PREFIX}.iam.1..")) {
-        assert!(!federated.process.output().contains(&form), "the log holds {form}");
+        assert!(!federated.process.output().contains(&form), "the log contains {form}");
     }
 }
 
 #[test]
-fn a_check_of_the_configuration_calls_no_server() {
+fn check_contacts_no_server() {
     let run = |secret: &str| {
         let mut command = program();
         command

@@ -1,5 +1,5 @@
-//! Google as it is documented, strict: Secret Manager, the Security Token Service and the IAM Service Account Credentials API behind TLS,
-//! and a metadata server. Each checks all of a request, and takes only bearers that it issued or can verify.
+//! Strict mock servers of Google: Secret Manager, the Security Token Service and the IAM Service Account Credentials API behind TLS, and a
+//! metadata server. Each checks the whole request, and accepts only bearer tokens that it issued or can verify.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ const AUDIENCE: &str =
 
 const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 
-/// Id, secret and refresh token of a user.
+/// Client ID, client secret and refresh token of a user.
 const USER: [&str; 3] = ["id.apps.googleusercontent.com", "canarytoken-client", "1//canarytoken/refresh=&"];
 
 pub(super) const GET: &str = "secretmanager.versions.get";
@@ -54,46 +54,46 @@ pub(super) fn private_key() -> String {
 pub(super) struct StoredVersion {
     pub(super) data: Vec<u8>,
     pub(super) state: &'static str,
-    /// What is added to its checksum.
+    /// A number that is added to the checksum.
     pub(super) damage: u32,
 }
 
-/// What a bearer may do.
+/// The permissions of a bearer token.
 #[derive(Clone, Copy, PartialEq)]
 enum Holder {
     Reader,
-    /// May do nothing but impersonate.
+    /// Can only impersonate a service account.
     Impersonator,
 }
 
-/// A response in place of the usual one.
+/// A response that replaces the normal one.
 #[derive(Clone)]
 pub(super) enum Override {
     Status(u16, String),
     Cut,
 }
 
-/// What the servers know, and what a test changes.
+/// The state of the servers, which tests can change.
 pub(super) struct State {
-    /// Their numbers are their places, from 1. Empty for a secret that is not there.
+    /// Version numbers are indices from 1. Empty if the secret does not exist.
     pub(super) versions: Vec<StoredVersion>,
     pub(super) permissions: Vec<&'static str>,
-    /// The token of the other identity provider.
+    /// The token of the external identity provider.
     pub(super) subject_token: String,
     pub(super) token_lifetime_s: u64,
-    /// By the name of the service: `store`, `sts`, `iam`, `provider`, `metadata`.
+    /// By service: `store`, `sts`, `iam`, `provider`, `oauth`, `metadata`.
     pub(super) overrides: BTreeMap<&'static str, Override>,
-    /// Whether the metadata server says that it is Google's.
+    /// Whether the metadata server sends `Metadata-Flavor: Google`.
     pub(super) has_flavor: bool,
-    /// How often a token was issued, by the name of the service.
+    /// The number of issued tokens by service.
     pub(super) issued: BTreeMap<&'static str, usize>,
     bearers: BTreeMap<String, Holder>,
     violations: Vec<String>,
-    /// Distinguishes the secret from one of the same name that was deleted.
+    /// Distinguishes the secret from a deleted one with the same name.
     pub(super) created: u32,
 }
 
-/// The servers. Dropping it checks that each request was as it must be.
+/// The servers. Dropping it checks that every request was correct.
 pub(super) struct Google {
     pub(super) tls: Upstream,
     pub(super) metadata: SocketAddr,
@@ -101,7 +101,7 @@ pub(super) struct Google {
 }
 
 impl Google {
-    /// A secret whose first version is `text`, and identities that may read it.
+    /// Starts the servers with a secret with the first version `text`, and identities that can read it.
     pub(super) fn start(text: &str) -> Self {
         let state = State {
             versions: Vec::new(),
@@ -120,7 +120,7 @@ impl Google {
         let tls = Upstream::start_raw(move |request| respond(request, &mut tls_state.lock().unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let metadata = listener.local_addr().unwrap();
-        // Until the tests end.
+        // Runs until the tests exit.
         thread::spawn(move || {
             listener.incoming().for_each(|stream| serve_metadata(stream.unwrap(), &metadata_state));
         });
@@ -154,7 +154,7 @@ impl Google {
     }
 
     /// Ends every override.
-    pub(super) fn mend(&self) {
+    pub(super) fn repair(&self) {
         self.state().overrides.clear();
     }
 
@@ -162,12 +162,12 @@ impl Google {
         self.state().permissions = permissions.to_vec();
     }
 
-    /// No token that was issued is accepted any more.
+    /// Revokes all issued tokens.
     pub(super) fn revoke(&self) {
         self.state().bearers.clear();
     }
 
-    /// How often `service` issued a token.
+    /// The number of tokens issued by `service`.
     pub(super) fn issued(&self, service: &str) -> usize {
         self.state().issued.get(service).copied().unwrap_or_default()
     }
@@ -176,7 +176,7 @@ impl Google {
         self.tls.set_tls_config(server_config(&self.tls.ca_file(), &[]));
     }
 
-    /// The requests so far whose targets end with `end`.
+    /// The number of requests so far with a target that ends with `end`.
     pub(super) fn calls(&self, end: &str) -> usize {
         self.tls.received().iter().filter(|request| request.target().ends_with(end)).count()
     }
@@ -186,7 +186,7 @@ impl Google {
         GcpAmbient { credentials_file: None, user_file: None, metadata_host: Some(self.metadata.to_string()) }
     }
 
-    /// That of a credentials file in `dir`, on a machine without a metadata server.
+    /// The identity of a credentials file in `dir`, on a machine without a metadata server.
     pub(super) fn ambient_of(&self, dir: &Path, file: &Value) -> GcpAmbient {
         let path = dir.join("adc.json");
         fs::write(&path, file.to_string()).unwrap();
@@ -206,7 +206,7 @@ impl Google {
         })
     }
 
-    /// A credentials file for workload identity federation. Without `impersonates`, the federated identity reads the secret itself.
+    /// A credentials file for workload identity federation. Without `impersonates`, the federated identity reads the secret directly.
     pub(super) fn federation(&self, source: &Value, impersonates: bool) -> Value {
         let mut file = json!({
             "type": "external_account",
@@ -222,7 +222,7 @@ impl Google {
         file
     }
 
-    /// Puts the token of the identity provider in a file of `dir`.
+    /// Writes the token of the identity provider to a file in `dir`.
     pub(super) fn subject_file(&self, dir: &Path) -> PathBuf {
         let path = dir.join("subject-token");
         fs::write(&path, format!("{}\n", self.state().subject_token)).unwrap();
@@ -263,7 +263,7 @@ fn refuse(status: u16, code: &str, reason: &str, message: &str) -> Reply {
 }
 
 impl State {
-    /// Records a request that is not as it must be.
+    /// Records an incorrect request.
     fn check(&mut self, is_right: bool, what: &str) {
         if !is_right {
             self.violations.push(what.to_owned());
@@ -285,7 +285,7 @@ impl State {
     }
 }
 
-/// Whether `token` was signed by the service account, for Secret Manager and for now.
+/// Whether `token` is signed by the service account, is for Secret Manager, and has not expired.
 fn is_signed(token: &str) -> bool {
     let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
     let [header, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else { return false };
@@ -323,7 +323,7 @@ fn respond(request: &ReceivedRequest, state: &mut State) -> Reply {
         None => {}
     }
     state.check(request.headers("user-agent")[0].starts_with("finicity-proxy/"), "user-agent");
-    // Only a user's requests name a project for their quota.
+    // Only requests of a user name a quota project.
     let is_of_user = request.headers("authorization").iter().any(|value| value.contains(".oauth."));
     let quota_project: &[&str] = if is_of_user { &["quota-project"] } else { &[] };
     state.check(request.headers("x-goog-user-project") == quota_project, "quota project");

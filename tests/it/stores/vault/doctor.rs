@@ -1,4 +1,4 @@
-//! `doctor` where the credentials are in Vault: a fault of the store fails the step that it belongs to, with its remedy.
+//! `doctor` with credentials in Vault: a fault of the store fails the corresponding step, with a remedy.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::support::{
     upstream::Upstream,
 };
 
-/// The exit code and the steps of `doctor --json --no-token-request`, with its credentials from the server at `address`.
+/// The exit code and the steps of `doctor --json --no-token-request`, with credentials from the server at `address`.
 fn doctor(upstream: &Upstream, address: &str, dir: &Path) -> (i32, Value) {
     let serve = serve_command(upstream, &[]);
     let mut command = program();
@@ -35,7 +35,7 @@ fn step<'a>(report: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
-fn a_fault_of_the_store_fails_its_step_with_the_remedy() {
+fn a_store_fault_fails_its_step_with_a_remedy() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));

@@ -1,4 +1,4 @@
-//! What the secret, the server and the way to it can be wrong about: the message of each, and that a load works when it is over.
+//! Faults of the secret, the server and the connection: the message of each, and that a load succeeds afterwards.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[test]
-fn a_policy_that_forbids_is_named_by_its_path() {
+fn a_missing_policy_is_reported_with_its_path() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     let auth = server.app_role(dir.path(), &json!({}));
@@ -29,13 +29,13 @@ fn a_policy_that_forbids_is_named_by_its_path() {
             ],
         );
     }
-    assert_eq!(server.accessors().len(), tokens, "a token that is of no use is revoked");
+    assert_eq!(server.accessors().len(), tokens, "an unusable token is revoked");
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
     assert_eq!(source.load(), CLIENT_SECRET);
 }
 
 #[test]
-fn a_deleted_and_a_destroyed_version_are_unavailable_and_another_is_read() {
+fn deleted_and_destroyed_versions_are_unavailable() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     let mut source = Source::new(&server.url(), server.app_role(dir.path(), &json!({})));
@@ -53,7 +53,7 @@ fn a_deleted_and_a_destroyed_version_are_unavailable_and_another_is_read() {
 }
 
 #[test]
-fn a_secret_or_mount_that_is_not_there_is_named() {
+fn a_missing_secret_or_mount_is_reported() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     let auth = server.app_role(dir.path(), &json!({}));
     server.set_policy(r#"path "*" { capabilities = ["read"] }"#);
@@ -97,7 +97,7 @@ fn a_namespace_is_sent_with_each_request() {
 }
 
 #[test]
-fn a_secret_of_another_form_is_malformed_and_never_shown() {
+fn a_malformed_secret_is_reported_and_never_shown() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     let mut source = Source::new(&server.url(), server.app_role(dir.path(), &json!({})));
     server.write(&json!({"client_id": {"nested": CLIENT_SECRET}}));
@@ -126,13 +126,13 @@ fn a_sealed_server_is_unreachable_until_it_is_unsealed() {
     server.seal();
     source.assert_fails(StoreFault::Unreachable, &parts);
     server.unseal();
-    // The poll after the failure leads to a load.
+    // The poll after the failure triggers a load.
     source.changed().unwrap();
     assert_eq!(source.load(), CLIENT_SECRET);
 }
 
 #[test]
-fn what_a_server_answers_tells_its_faults_apart() {
+fn each_error_response_has_its_own_fault() {
     let huge = format!(r#"{{"data": "{}"}}"#, "x".repeat(1024 * 1024));
     let cases = [
         (
@@ -167,14 +167,14 @@ fn what_a_server_answers_tells_its_faults_apart() {
 }
 
 #[test]
-fn a_server_that_cannot_be_reached_or_trusted_is_told_apart() {
+fn unreachable_and_untrusted_servers_are_distinguished() {
     let dir = tempfile::tempdir().unwrap();
     let auth = token_auth(dir.path(), "canarytoken");
     let port = ClosedPort::new();
     let parts = [port.url().as_str(), "cannot be reached", "check the address of the store"].map(str::to_owned);
     Source::new(&port.url(), auth.clone()).assert_fails(StoreFault::Unreachable, &parts.each_ref().map(String::as_str));
 
-    let upstream = Upstream::start_raw(|_| panic!("no request is sent to a server that is not trusted"));
+    let upstream = Upstream::start_raw(|_| panic!("no request is sent to an untrusted server"));
     let untrusted = "is self-signed or issued by an untrusted CA; set credentials.ca_file";
     Source::new(&upstream.url(), auth.clone()).assert_fails(StoreFault::UntrustedTls, &[&upstream.url(), untrusted]);
     let ca_file = dir.path().join("ca.pem");
@@ -186,13 +186,13 @@ fn a_server_that_cannot_be_reached_or_trusted_is_told_apart() {
 }
 
 #[test]
-fn the_egress_proxy_is_used_for_tls_alone() {
+fn the_egress_proxy_is_used_only_for_tls() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     let root = server.create_token(&json!({"policies": ["root"]}));
     let auth = token_auth(dir.path(), &root);
     let egress = EgressProxy::start();
-    // Plain HTTP is for this machine; the proxy would see the token.
+    // Plain HTTP is only for loopback, and an egress proxy would see the token.
     let proxied = |store: &mut finicity_proxy::credentials::StoreConfig| {
         store.egress_proxy = Some(egress.url().parse().unwrap());
     };

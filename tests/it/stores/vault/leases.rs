@@ -1,4 +1,4 @@
-//! Leases: renewed in time, and replaced by a login where that cannot be.
+//! Leases are renewed in time, or replaced by a login if they cannot be renewed.
 
 use std::{
     sync::{
@@ -30,13 +30,13 @@ fn secret() -> Reply {
     Reply::json(&json!({"data": {"data": usual(), "metadata": metadata}}).to_string())
 }
 
-/// The targets that `upstream` received, without the version of the API.
+/// The targets that `upstream` received, without the API version.
 fn targets(upstream: &Upstream) -> Vec<String> {
     upstream.received().iter().map(|request| request.target().trim_start_matches("/v1/").to_owned()).collect()
 }
 
-/// Loads through `upstream`, whose secret is polled once an hour, and keeps the lease alive until `count` requests match and
-/// `connections` have been closed.
+/// Loads from `upstream`, and keeps the lease alive until `count` requests match and `connections` connections have been closed. The secret
+/// is polled once an hour.
 fn keep_alive(upstream: &Upstream, connections: usize, count: usize, matches: impl Fn(&ReceivedRequest) -> bool) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("id"), "canary").unwrap();
@@ -60,11 +60,11 @@ fn keep_alive(upstream: &Upstream, connections: usize, count: usize, matches: im
             });
         });
         upstream.wait_for_requests(count, matches);
-        // Each request has a connection, which closes when its response has been used.
+        // Each request has its own connection, which is closed after its response.
         upstream.wait_for_closed(connections);
         drop(stop);
     });
-    // With the token at hand, no login.
+    // The token is reused without a login.
     let before = upstream.received().len();
     assert_eq!(source.load(), CLIENT_SECRET);
     assert_eq!(targets(upstream)[before..], ["secret/data/finicity"]);
@@ -85,7 +85,7 @@ fn a_lease_is_renewed_between_polls_with_its_own_token() {
     assert_eq!(targets(&upstream), expected);
 }
 
-/// Checks that a login replaces a lease that is `renewable`, where a renewal is answered with `renewal`.
+/// Checks that a lease that is `renewable` is replaced by a login, if a renewal gets the response `renewal`.
 #[track_caller]
 fn assert_replaced(renewable: bool, renewal: Option<Reply>) {
     let logins = AtomicU64::new(0);
@@ -105,7 +105,7 @@ fn assert_replaced(renewable: bool, renewal: Option<Reply>) {
 }
 
 #[test]
-fn a_lease_that_is_not_renewable_is_replaced_by_a_login() {
+fn a_non_renewable_lease_is_replaced_by_a_login() {
     assert_replaced(false, None);
 }
 
@@ -115,7 +115,7 @@ fn a_lease_at_its_maximum_is_replaced_by_a_login() {
 }
 
 #[test]
-fn a_lease_whose_renewal_is_refused_is_replaced_by_a_login() {
+fn a_lease_with_a_rejected_renewal_is_replaced_by_a_login() {
     assert_replaced(true, Some(Reply::status(400, "Bad Request", "{}")));
 }
 
@@ -123,7 +123,7 @@ fn a_lease_whose_renewal_is_refused_is_replaced_by_a_login() {
 fn an_expired_lease_loses_no_poll() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
-    // No token lives from one poll to the next.
+    // Tokens expire between two polls.
     let auth = server.app_role(dir.path(), &json!({"token_ttl": "5s", "token_explicit_max_ttl": "5s"}));
     let mut source = Source::with(&server.url(), auth, |store, _| store.poll_interval = Duration::from_secs(12));
     assert_eq!(source.load(), CLIENT_SECRET);
@@ -133,11 +133,11 @@ fn an_expired_lease_loses_no_poll() {
 }
 
 #[test]
-fn a_token_of_a_file_is_renewed() {
+fn a_token_from_a_file_is_renewed() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
-    // It would expire during the first poll.
+    // The token would expire before the first poll.
     let token = server.create_token(&json!({"policies": ["finicity"], "period": "9s"}));
     let auth = token_auth(dir.path(), &token);
     let mut source = Source::with(&server.url(), auth, |store, _| store.poll_interval = Duration::from_secs(15));
@@ -158,7 +158,7 @@ fn a_token_with_limited_uses_is_replaced() {
 }
 
 #[test]
-fn a_renewal_that_fails_is_tried_again_while_the_lease_lasts() {
+fn a_failed_renewal_is_retried_while_the_lease_lasts() {
     let renewals = AtomicU64::new(0);
     let upstream = Upstream::start_raw(move |request| match request.target() {
         "/v1/auth/approle/login" => login(1, 15, true),

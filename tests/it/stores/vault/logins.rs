@@ -1,4 +1,4 @@
-//! Each auth method: what it takes, and what a refusal says.
+//! Each auth method: its login, and the error of a rejection.
 
 use std::{fs, path::Path};
 
@@ -14,13 +14,13 @@ use crate::support::{
     upstream::{Reply, Upstream},
 };
 
-/// Half a century from now, for tokens that do not expire in a test.
+/// A time decades in the future, for tokens that do not expire during a test.
 const FAR: u64 = 3_400_000_000;
 
-/// When they were issued, years ago.
+/// A time in the past, at which they were issued.
 const PAST: u64 = 1_700_000_000;
 
-/// A JSON Web Token over `claims`.
+/// A JSON Web Token with `claims`.
 fn jwt(key: &KeyPair, claims: &Value) -> String {
     let encode = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", encode(&json!({"alg": "ES256", "typ": "JWT"})), encode(claims));
@@ -43,7 +43,7 @@ fn app_role_reads_its_files_at_each_login() {
     assert_eq!(source.load(), CLIENT_SECRET);
 
     fs::write(dir.path().join("secret_id"), "canary-Secret+9b/2=e!").unwrap();
-    assert_eq!(source.load(), CLIENT_SECRET, "a token that is valid needs no login");
+    assert_eq!(source.load(), CLIENT_SECRET, "a valid token needs no login");
     server.revoke_all();
     source.assert_fails(
         StoreFault::IdentityRefused,
@@ -79,11 +79,11 @@ fn a_json_web_token_logs_in() {
 }
 
 #[test]
-fn a_service_account_of_kubernetes_logs_in() {
+fn a_kubernetes_service_account_logs_in() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
-    // The API server, which reviews each token.
+    // A mock of the API server, which reviews tokens.
     let kubernetes = Upstream::start_raw(|request| {
         assert_eq!(request.target(), "/apis/authentication.k8s.io/v1/tokenreviews");
         let user = json!({"username": "system:serviceaccount:payments:proxy", "uid": "u-1", "groups": []});
@@ -126,7 +126,7 @@ fn a_service_account_of_kubernetes_logs_in() {
 }
 
 #[test]
-fn a_token_of_a_file_is_used_until_the_file_has_another() {
+fn a_token_from_a_file_is_used_until_it_is_replaced() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.write(&usual());
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
@@ -145,11 +145,11 @@ fn a_token_of_a_file_is_used_until_the_file_has_another() {
     token_auth(dir.path(), &create());
     assert_eq!(source.load(), CLIENT_SECRET);
 
-    // One that may not look itself up either: no default policy.
+    // A token without the default policy, which also cannot look itself up.
     let bare = server.create_token(&json!({"policies": ["finicity"], "no_default_policy": true, "ttl": "1h"}));
     token_auth(dir.path(), &bare);
     assert_eq!(source.load(), CLIENT_SECRET);
-    // The file's own token belongs to someone else, so it is never revoked.
+    // A token from a file is not owned by the proxy, so it is never revoked.
     server.forbid();
     source.assert_fails(StoreFault::IdentityRefused, &["do not permit reading secret/data/finicity (403)"]);
     server.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
@@ -157,7 +157,7 @@ fn a_token_of_a_file_is_used_until_the_file_has_another() {
 }
 
 #[test]
-fn a_file_without_an_identity_is_named_by_its_key() {
+fn an_invalid_identity_file_is_reported_by_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     let mut source = Source::new("http://127.0.0.1:1", VaultAuth::Token { token_file: file.clone() });

@@ -1,4 +1,4 @@
-//! The source under the running proxy: new versions, faults while it serves, and what is logged.
+//! The store while the proxy runs: new versions, faults, and what is logged.
 
 use std::{fs, path::Path, process::Command};
 
@@ -22,7 +22,7 @@ fn each_new_version_of_kv_2_is_a_change() {
     server.write(&members("second"));
     source.changed().unwrap();
     assert_eq!(source.load(), "second");
-    // A secret that begins again at version 1 is another one.
+    // A secret that is recreated at version 1 is a change.
     server.call("DELETE", "secret/metadata/finicity", &Value::Null);
     server.write(&members("third"));
     source.changed().unwrap();
@@ -30,7 +30,7 @@ fn each_new_version_of_kv_2_is_a_change() {
 }
 
 #[test]
-fn a_change_of_content_is_a_version_of_kv_1() {
+fn changed_content_is_a_new_version_in_kv_1() {
     let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
     server.call("POST", "sys/mounts/old", &json!({"type": "kv", "options": {"version": "1"}}));
     server.call("POST", "old/team/finicity", &usual());
@@ -50,14 +50,14 @@ fn a_change_of_content_is_a_version_of_kv_1() {
     );
 }
 
-/// The proxy with its credentials from `server`, by the AppRole in `dir`. The environment's proxy variables lead nowhere.
+/// The proxy with credentials from `server`, with the AppRole in `dir`. Proxy variables in the environment must be ignored.
 pub(super) fn proxy(upstream: &Upstream, server: &Server, dir: &Path) -> Proxy {
     let mut command = serve_command(upstream, &[]);
     from_vault(&mut command, &server.url(), dir);
     Proxy::run(command)
 }
 
-/// Has `command` read its credentials from the server at `address`, by the AppRole in `dir`.
+/// Configures `command` to read credentials from the server at `address`, with the AppRole in `dir`.
 pub(super) fn from_vault(command: &mut Command, address: &str, dir: &Path) {
     for name in ["FINICITY_CLIENT_ID", "FINICITY_CLIENT_SECRET", "FINICITY_APP_KEY"] {
         command.env_remove(name);
@@ -77,7 +77,7 @@ pub(super) fn from_vault(command: &mut Command, address: &str, dir: &Path) {
 }
 
 #[test]
-fn a_check_of_the_configuration_calls_no_server() {
+fn check_contacts_no_server() {
     let mut command = program();
     command.arg("check").env("FINICITY__UPSTREAM__URL", "https://localhost:1");
     from_vault(&mut command, "http://127.0.0.1:1", Path::new("/nowhere"));
@@ -86,14 +86,14 @@ fn a_check_of_the_configuration_calls_no_server() {
     assert!(check.output().contains("secret secret/finicity in Vault at http://127.0.0.1:1"), "{}", check.output());
 }
 
-/// How often the store failed in this way.
+/// The number of store errors with this fault.
 pub(super) fn failures(proxy: &Proxy, fault: &str) -> u64 {
     let name = format!("finicity_proxy_credentials_store_errors_total{{fault=\"{fault}\"}} ");
     let page = proxy.ops().get("/metrics").text();
     page.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or_default()
 }
 
-/// An upstream that takes the client secrets CLIENT_SECRET and those that begin with "good".
+/// An upstream that accepts `CLIENT_SECRET` and client secrets that begin with "good".
 pub(super) fn upstream() -> Upstream {
     Upstream::start_raw(|request| {
         if request.target() != "/oauth/token" {
@@ -110,7 +110,7 @@ pub(super) fn upstream() -> Upstream {
 }
 
 #[test]
-fn a_wrong_secret_is_tried_once_and_the_old_one_continues() {
+fn a_wrong_secret_is_tried_once_and_the_old_one_kept() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));
@@ -128,7 +128,7 @@ fn a_wrong_secret_is_tried_once_and_the_old_one_continues() {
 }
 
 #[test]
-fn a_fault_while_it_serves_is_counted_and_the_credentials_stay() {
+fn a_fault_while_serving_is_counted_and_credentials_kept() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));
@@ -153,7 +153,7 @@ fn a_fault_while_it_serves_is_counted_and_the_credentials_stay() {
 }
 
 #[test]
-fn nothing_of_the_store_is_logged_at_trace() {
+fn no_store_secret_is_logged_at_trace() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({"token_ttl": "2s"}));
@@ -171,10 +171,10 @@ fn nothing_of_the_store_is_logged_at_trace() {
     scan("the log", &output);
     for secret in [secret_id, role_id, "good-second-secret".to_owned()] {
         for form in encodings(&secret) {
-            assert!(!output.contains(&form), "the log holds {form}");
+            assert!(!output.contains(&form), "the log contains {form}");
         }
     }
-    // What the server's tokens begin with.
+    // The prefixes of server tokens.
     let token = output.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '_')).find(|word| {
         let rest = word.strip_prefix("s.").or_else(|| word.strip_prefix("hvs."));
         rest.is_some_and(|rest| rest.len() >= 20)

@@ -1,4 +1,4 @@
-//! A real OpenBao server, as a child process.
+//! A real OpenBao server as a child process.
 
 use std::{env, fs, net::SocketAddr, path::Path, process::Command};
 
@@ -9,7 +9,7 @@ use crate::support::{client::Client, process::Process};
 
 const ROOT: &str = "root-token-of-the-test";
 
-/// A server in memory, unsealed, with KV version 2 at `secret`. Dropping it kills it.
+/// An unsealed in-memory server with KV version 2 at `secret`. Dropping it kills it.
 pub(super) struct Server {
     process: Process,
     address: SocketAddr,
@@ -23,7 +23,7 @@ impl Server {
         command.env_clear().env("HOME", env::temp_dir()).args(["server", "-dev", "-dev-no-store-token"]);
         command.args(["-dev-listen-address=127.0.0.1:0", "-log-level=warn"]).arg(format!("-dev-root-token-id={ROOT}"));
         let process = Process::start(command);
-        // It shows the port that it was given only as that of its cluster, which is the next one.
+        // It prints only the cluster port, which is the port plus 1.
         let line = process.wait_for_line(|line| line.contains("Listener 1: tcp"));
         let cluster = line.split("cluster address: \"").nth(1).unwrap().split('"').next().unwrap();
         let mut address: SocketAddr = cluster.parse().unwrap();
@@ -36,13 +36,13 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Sends a request as root, which must succeed.
+    /// Sends a request with the root token, which must succeed.
     #[track_caller]
     pub(super) fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         self.call_in("", method, path, body)
     }
 
-    /// The same in a namespace.
+    /// Like [`call`](Self::call), in a namespace.
     #[track_caller]
     pub(super) fn call_in(&self, namespace: &str, method: &str, path: &str, body: &Value) -> Value {
         let body = body.to_string();
@@ -67,13 +67,13 @@ impl Server {
         self.call("POST", "sys/policies/acl/finicity", &json!({ "policy": rules }));
     }
 
-    /// Sets that policy to one that permits nothing of the secret.
+    /// Sets the policy `finicity` to one that does not permit reading the secret.
     pub(super) fn forbid(&self) {
         self.set_policy(r#"path "secret/data/another" { capabilities = ["read"] }"#);
     }
 
-    /// An AppRole with the policy `finicity`, which permits to read `secret/finicity` alone; its ids in files of `dir`. `settings` are
-    /// those of the role.
+    /// Creates an AppRole with `settings` and the policy `finicity`, which permits reading only `secret/finicity`. Writes its IDs to files in
+    /// `dir`.
     pub(super) fn app_role(&self, dir: &Path, settings: &Value) -> VaultAuth {
         self.set_policy(r#"path "secret/data/finicity" { capabilities = ["read"] }"#);
         self.call("POST", "sys/auth/approle", &json!({"type": "approle"}));
@@ -86,7 +86,7 @@ impl Server {
         VaultAuth::AppRole { role_id_file: dir.join("role_id"), secret_id_file: dir.join("secret_id") }
     }
 
-    /// Puts another secret id of that role in its file, and returns it.
+    /// Writes a new secret ID of that role to its file, and returns it.
     pub(super) fn new_secret_id(&self, dir: &Path) -> String {
         let created = self.call("POST", "auth/approle/role/finicity/secret-id", &json!({}));
         let secret_id = created["data"]["secret_id"].as_str().unwrap().to_owned();
@@ -94,7 +94,7 @@ impl Server {
         secret_id
     }
 
-    /// A token with these `settings`.
+    /// Creates a token with `settings`.
     pub(super) fn create_token(&self, settings: &Value) -> String {
         self.call("POST", "auth/token/create", settings)["auth"]["client_token"].as_str().unwrap().to_owned()
     }
@@ -104,7 +104,7 @@ impl Server {
         self.call("LIST", "auth/token/accessors", &Value::Null)["data"]["keys"].as_array().unwrap().clone()
     }
 
-    /// Revokes every token but root's.
+    /// Revokes all tokens except root tokens.
     pub(super) fn revoke_all(&self) {
         for accessor in self.accessors() {
             let found = self.call("POST", "auth/token/lookup-accessor", &json!({ "accessor": accessor }));

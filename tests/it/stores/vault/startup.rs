@@ -1,4 +1,4 @@
-//! A start while the store is down: it is waited for, and probes, callers and commands say why.
+//! Startup while the store is unavailable: the proxy waits, and probes, responses and commands show the reason.
 
 use std::{fs, net::TcpListener, path::Path, process::Command};
 
@@ -19,7 +19,7 @@ use crate::support::{
 const UNREAD: &str = "cannot load the first credentials; requests fail until they are loaded";
 const SEALED: &str = "the server is sealed (503)";
 
-/// The output of a command of the program against the proxy with this admin socket.
+/// The output of a command that uses this admin socket.
 fn output(socket: &Path, arguments: &[&str]) -> String {
     let mut command = program();
     command.args(arguments).args(["--set", &format!("admin.socket={}", socket.display())]);
@@ -29,7 +29,7 @@ fn output(socket: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_sealed_server_delays_the_start_and_everyone_learns_why() {
+fn a_sealed_server_delays_startup_and_the_reason_is_shown() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&usual());
     server.app_role(dir.path(), &json!({}));
@@ -71,13 +71,13 @@ fn a_sealed_server_delays_the_start_and_everyone_learns_why() {
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
     while !fs::read_to_string(&message).unwrap().is_empty() {}
     scan("the log", &proxy.process.output());
-    // From then on it is followed as any other.
+    // After that, changes of the secret are followed.
     server.write(&members("good-second"));
     upstream.wait_for_requests(1, |request| String::from_utf8_lossy(&request.body).contains("good-second"));
 }
 
 #[test]
-fn a_secret_that_lacks_a_member_is_read_again_until_it_is_complete() {
+fn an_incomplete_secret_is_reread_until_it_is_complete() {
     let (server, dir, upstream) = (Server::start(), tempfile::tempdir().unwrap(), upstream());
     server.write(&json!({"client_id": "any"}));
     server.app_role(dir.path(), &json!({}));
@@ -90,7 +90,7 @@ fn a_secret_that_lacks_a_member_is_read_again_until_it_is_complete() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_a_silent_store() {
+fn shutdown_does_not_wait_for_a_silent_store() {
     let (dir, upstream) = (tempfile::tempdir().unwrap(), upstream());
     for name in ["role_id", "secret_id"] {
         fs::write(dir.path().join(name), "any").unwrap();

@@ -1,4 +1,4 @@
-//! A token that the upstream refuses: replaced, and the request sent once more; and all the 401s that are left alone.
+//! A token that the upstream refuses is replaced, and the request is resent once. Every other 401 is relayed.
 
 use std::{
     collections::HashSet,
@@ -19,7 +19,7 @@ use crate::support::{
 
 const EXPIRED: &str = r#"{"code":"10023","message":"Expired (Finicity-App-Token)"}"#;
 
-/// An upstream that takes the tokens from a version on, and refuses the older ones with `refusal`.
+/// An upstream that accepts tokens from a minimum version on, and refuses older ones with `refusal`.
 fn revoking(refusal: fn() -> Reply) -> (Upstream, Arc<AtomicU64>) {
     let oldest = Arc::new(AtomicU64::new(1));
     let good_from = Arc::clone(&oldest);
@@ -59,7 +59,7 @@ fn challenged() -> Reply {
 }
 
 #[test]
-fn o01_o04_a_token_revoked_early_costs_fifty_callers_nothing() {
+fn o01_o04_a_token_revoked_early_fails_no_request() {
     let (upstream, oldest) = revoking(expired);
     let proxy = Proxy::start(&upstream);
     oldest.store(2, SeqCst);
@@ -68,33 +68,34 @@ fn o01_o04_a_token_revoked_early_costs_fifty_callers_nothing() {
             let proxy = &proxy;
             scope.spawn(move || {
                 let mut client = proxy.connect();
-                let answer = if n % 2 == 0 {
+                let response = if n % 2 == 0 {
                     client.get("/aggregation/v1/customers")
                 } else {
                     client.call("POST", &format!("/x?n={n}"), &["Content-Length: 5"], b"hello")
                 };
-                assert_eq!(answer.status, 200, "{answer:?}");
+                assert_eq!(response.status, 200, "{response:?}");
             });
         }
     });
     assert_eq!(upstream.token_requests(), 2);
-    let (refused, taken): (Vec<_>, Vec<_>) = upstream.requests().into_iter().partition(|request| version(request) == 1);
-    assert_eq!(taken.len(), 50);
+    let (refused, accepted): (Vec<_>, Vec<_>) =
+        upstream.requests().into_iter().partition(|request| version(request) == 1);
+    assert_eq!(accepted.len(), 50);
     assert!(!refused.is_empty() && refused.len() <= 50);
-    // A replay is the request itself, but for the token.
+    // A resent request is identical except for the token.
     let plain =
         |request: &ReceivedRequest| (request.head.replace(&token(1), "").replace(&token(2), ""), request.body.clone());
     for request in &refused {
-        assert!(taken.iter().any(|again| plain(again) == plain(request)), "{request:?}");
+        assert!(accepted.iter().any(|resent| plain(resent) == plain(request)), "{request:?}");
     }
     proxy.process.wait_for_line(|line| line.contains(r#""replayed":true"#) && line.contains(r#""token.version":2"#));
 }
 
 #[test]
-fn a_replay_does_not_use_the_connection_that_carried_the_refusal() {
+fn a_resend_does_not_reuse_the_connection_of_the_refusal() {
     let (oldest, refused) = (Arc::new(AtomicU64::new(1)), Mutex::new((HashSet::new(), HashSet::new())));
     let good_from = Arc::clone(&oldest);
-    // A connection that carried a refusal looks open, and fails a request that was refused before. First attempts may still use it.
+    // A connection that carried a refusal stays open and fails a resent request. First attempts can still use it.
     let upstream = Upstream::start(3600, move |request| {
         let (connections, targets) = &mut *refused.lock().unwrap();
         if connections.contains(&request.connection) && targets.contains(request.target()) {
@@ -113,21 +114,21 @@ fn a_replay_does_not_use_the_connection_that_carried_the_refusal() {
         for n in 0..50 {
             let proxy = &proxy;
             scope.spawn(move || {
-                let answer = proxy.connect().call("POST", &format!("/x?n={n}"), &["Content-Length: 5"], b"hello");
-                assert_eq!(answer.status, 200, "{answer:?}");
+                let response = proxy.connect().call("POST", &format!("/x?n={n}"), &["Content-Length: 5"], b"hello");
+                assert_eq!(response.status, 200, "{response:?}");
             });
         }
     });
 }
 
 #[test]
-fn compressed_and_challenging_refusals_heal_like_a_plain_one() {
+fn compressed_and_challenge_refusals_are_reauthenticated() {
     for refusal in [gzipped, challenged] {
         let (upstream, oldest) = revoking(refusal);
         let proxy = Proxy::start(&upstream);
         oldest.store(2, SeqCst);
-        let answer = proxy.connect().call("GET", "/x", &["Accept-Encoding: gzip"], b"");
-        assert_eq!((answer.status, upstream.token_requests(), upstream.requests().len()), (200, 2, 2));
+        let response = proxy.connect().call("GET", "/x", &["Accept-Encoding: gzip"], b"");
+        assert_eq!((response.status, upstream.token_requests(), upstream.requests().len()), (200, 2, 2));
         let metrics = proxy.ops().get("/metrics").text();
         for line in [
             "finicity_proxy_token_refusals_total 1",
@@ -135,7 +136,7 @@ fn compressed_and_challenging_refusals_heal_like_a_plain_one() {
             r#"finicity_proxy_heals_total{outcome="healed"} 1"#,
             r#"finicity_proxy_heals_total{outcome="refused_again"} 0"#,
             "finicity_proxy_token_call_duration_seconds_count 2",
-            // Sent twice, and billed once.
+            // Sent twice, billed once.
             r#"finicity_proxy_billable_requests_total{method="_OTHER",route="other"} 1"#,
         ] {
             assert!(metrics.contains(line), "{line} is not in\n{metrics}");
@@ -144,13 +145,13 @@ fn compressed_and_challenging_refusals_heal_like_a_plain_one() {
 }
 
 #[test]
-fn o04_a_request_that_is_too_large_to_keep_is_relayed_and_the_next_one_heals() {
+fn o04_the_401_of_a_request_too_large_to_buffer_is_relayed() {
     let (upstream, oldest) = revoking(expired);
     let proxy = Proxy::start_with(&upstream, &[("FINICITY__UPSTREAM__REPLAY_BUFFER", "4")]);
     oldest.store(2, SeqCst);
     let mut client = proxy.connect();
-    let answer = client.call("POST", "/large", &["Content-Length: 5"], b"hello");
-    assert_eq!((answer.status, answer.text().as_str()), (401, EXPIRED));
+    let response = client.call("POST", "/large", &["Content-Length: 5"], b"hello");
+    assert_eq!((response.status, response.text().as_str()), (401, EXPIRED));
     proxy.process.wait_for_line(|line| line.contains("token obtained") && line.contains(r#""token.version":2"#));
     assert_eq!(client.call("POST", "/large", &["Content-Length: 5"], b"hello").status, 200);
     assert_eq!(upstream.requests().len(), 2);
@@ -162,15 +163,15 @@ fn o02_a_permanent_refusal_is_relayed_and_causes_one_refresh() {
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     for _ in 0..100 {
-        let answer = client.get("/x");
-        assert_eq!((answer.status, answer.text().as_str()), (401, EXPIRED));
+        let response = client.get("/x");
+        assert_eq!((response.status, response.text().as_str()), (401, EXPIRED));
     }
-    // The first request was sent once more; all others were told that there is nothing newer.
+    // The first request was resent; for the others there is no newer token.
     assert_eq!((upstream.token_requests(), upstream.requests().len()), (2, 101));
 }
 
 #[test]
-fn o05_o06_f20_every_other_refusal_is_relayed_untouched() {
+fn o05_o06_f20_every_other_401_403_and_429_is_relayed() {
     let upstream = Upstream::start(3600, |request| {
         let (status, body) = match request.target() {
             "/403" => (403, EXPIRED),
@@ -187,31 +188,31 @@ fn o05_o06_f20_every_other_refusal_is_relayed_untouched() {
     for (target, status) in
         [("/403", 403), ("/429", 429), ("/key", 401), ("/missing", 401), ("/text", 401), ("/other", 401)]
     {
-        let answer = client.get(target);
-        assert_eq!((answer.status, answer.header("x-finicity-proxy-error")), (status, None), "{target}");
-        assert!(!answer.body.is_empty());
+        let response = client.get(target);
+        assert_eq!((response.status, response.header("x-finicity-proxy-error")), (status, None), "{target}");
+        assert!(!response.body.is_empty());
     }
     assert_eq!((upstream.token_requests(), upstream.requests().len()), (1, 6));
 }
 
 #[test]
-fn a_refusal_that_breaks_off_is_not_reported_as_complete() {
+fn a_truncated_refusal_is_not_reported_as_complete() {
     let upstream = Upstream::start(3600, |_| {
         Reply::Cut(format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: 1000\r\n\r\n{EXPIRED}").into_bytes())
     });
     let proxy = Proxy::start(&upstream);
     let mut client = proxy.connect();
     client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    client.read_response(false).expect_err("the answer must break off");
+    client.read_response(false).expect_err("the response must be truncated");
     assert_eq!(upstream.token_requests(), 1);
 }
 
 #[test]
-fn a_large_refusal_arrives_whole() {
+fn a_large_401_is_relayed_completely() {
     let body = "x".repeat(300_000);
     let upstream = Upstream::start(3600, move |_| Reply::status(401, "Unauthorized", &body));
     let proxy = Proxy::start(&upstream);
-    let answer = proxy.connect().get("/x");
-    assert_eq!((answer.status, answer.body.len()), (401, 300_000));
+    let response = proxy.connect().get("/x");
+    assert_eq!((response.status, response.body.len()), (401, 300_000));
     assert_eq!(upstream.token_requests(), 1);
 }

@@ -1,4 +1,4 @@
-//! A start with credentials that the token endpoint rejects: what the startup probe says, what restarts cost, how it ends.
+//! Startup with credentials that the token endpoint rejects: the startup probe, the cost of restarts, and the recovery.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::support::{
 
 const IGNORED: &str = "startup.fail_on_rejection is ignored";
 
-/// A directory that is on no overlay file system, as a machine in a container may have for all others.
+/// A directory that is not on an overlay file system. In a container, the default temporary directory can be on one.
 fn volume() -> TempDir {
     const OVERLAYFS: i64 = 0x794c_7630;
     let dir = tempfile::tempdir().unwrap();
@@ -28,7 +28,7 @@ fn volume() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-/// Rejects every secret but `CLIENT_SECRET`.
+/// An upstream that rejects every secret except `CLIENT_SECRET`.
 fn upstream() -> Upstream {
     Upstream::start_raw(|request: &ReceivedRequest| {
         let is_right = String::from_utf8_lossy(&request.body).contains(CLIENT_SECRET);
@@ -65,7 +65,7 @@ impl Mount {
     }
 }
 
-/// The files of one pod, and the variables that lead to them.
+/// The files of one pod.
 struct Pod {
     mount: Mount,
     state: TempDir,
@@ -94,16 +94,16 @@ impl Pod {
     }
 }
 
-/// Waits until `/startupz` answers with `status`, and returns its text.
+/// Waits until `/startupz` responds with `status` and `text`, and returns the body.
 #[track_caller]
 fn wait_for_startup(proxy: &Proxy, status: u16, text: &str) -> String {
     let end = Instant::now() + TIMEOUT;
     loop {
-        let answer = proxy.ops().get("/startupz");
-        if answer.status == status && answer.text().contains(text) {
-            return answer.text();
+        let response = proxy.ops().get("/startupz");
+        if response.status == status && response.text().contains(text) {
+            return response.text();
         }
-        assert!(Instant::now() < end, "{} {}", answer.status, answer.text());
+        assert!(Instant::now() < end, "{} {}", response.status, response.text());
         std::thread::yield_now();
     }
 }
@@ -132,13 +132,16 @@ fn ten_restarts_with_a_wrong_secret_make_one_token_request() {
         assert!(!proxy.process.output().contains(IGNORED));
         proxy.process.signal(if restart % 2 == 0 { Signal::TERM } else { Signal::KILL });
         proxy.process.wait();
-        assert!(fs::read_to_string(&pod.message).unwrap().contains("rejected"), "the kubelet reads it after the end");
+        assert!(
+            fs::read_to_string(&pod.message).unwrap().contains("rejected"),
+            "the kubelet reads the message after the exit"
+        );
     }
     assert_eq!(upstream.received().len(), 1);
 }
 
 #[test]
-fn a_corrected_secret_lets_the_running_proxy_start() {
+fn a_corrected_secret_passes_startup_without_a_restart() {
     let (upstream, pod) = (upstream(), Pod::new());
     let proxy = pod.launch(&upstream, &[]);
     wait_for_startup(&proxy, 503, "rejected");
@@ -150,7 +153,7 @@ fn a_corrected_secret_lets_the_running_proxy_start() {
 }
 
 #[test]
-fn a_second_wrong_secret_does_not_let_the_start_pass() {
+fn a_second_wrong_secret_keeps_startup_failing() {
     let (upstream, pod) = (upstream(), Pod::new());
     let proxy = pod.launch(&upstream, &[]);
     wait_for_startup(&proxy, 503, "rejected");
@@ -165,7 +168,7 @@ fn a_second_wrong_secret_does_not_let_the_start_pass() {
 }
 
 #[test]
-fn without_a_lasting_state_a_rejection_fails_no_start() {
+fn a_rejection_without_persistent_state_passes_startup() {
     let upstream = upstream();
     let variables = [("FINICITY_CLIENT_SECRET", "wrong-secret-1"), ("FINICITY__STARTUP__FAIL_ON_REJECTION", "true")];
     let proxy = Proxy::launch(&upstream, &variables);
@@ -176,7 +179,7 @@ fn without_a_lasting_state_a_rejection_fails_no_start() {
 }
 
 #[test]
-fn a_rejection_fails_no_start_by_default_and_an_outage_never() {
+fn a_rejection_by_default_and_any_outage_pass_startup() {
     let (rejecting, pod) = (upstream(), Pod::new());
     let proxy = pod.launch(&rejecting, &[("FINICITY__STARTUP__FAIL_ON_REJECTION", "false")]);
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
@@ -192,7 +195,7 @@ fn a_rejection_fails_no_start_by_default_and_an_outage_never() {
 }
 
 #[test]
-fn a_required_token_names_the_refusal_too() {
+fn require_token_reports_the_rejection() {
     let (upstream, pod) = (upstream(), Pod::new());
     let variables = [("FINICITY__STARTUP__FAIL_ON_REJECTION", "false"), ("FINICITY__STARTUP__REQUIRE_TOKEN", "true")];
     let proxy = pod.launch(&upstream, &variables);
@@ -200,7 +203,7 @@ fn a_required_token_names_the_refusal_too() {
 }
 
 #[test]
-fn a_reset_lets_the_start_pass_only_with_a_token() {
+fn lockout_reset_passes_startup_only_with_a_token() {
     let (upstream, pod) = (upstream(), Pod::new());
     let socket = pod.mount.0.path().join("admin.sock").display().to_string();
     let proxy = pod.launch(&upstream, &[("FINICITY__ADMIN__SOCKET", &socket)]);
@@ -217,7 +220,7 @@ fn a_reset_lets_the_start_pass_only_with_a_token() {
 }
 
 #[test]
-fn a_message_file_that_cannot_be_used_stops_nothing() {
+fn an_unusable_termination_message_file_is_tolerated() {
     let upstream = upstream();
     let dir = tempfile::tempdir().unwrap();
     let (missing, fifo) = (dir.path().join("missing"), dir.path().join("fifo"));
