@@ -81,6 +81,7 @@ impl AzureStore {
     }
 
     async fn fetch(&mut self) -> Result<StoredSecret, Failure> {
+        identity::check_token_file(&self.config.identity)?;
         loop {
             let is_new = self.client.is_none();
             let client = match &mut self.client {

@@ -1,6 +1,6 @@
 //! The Azure identity of this process.
 
-use std::{io, sync::Arc};
+use std::{fs, io, sync::Arc};
 
 use azure_core::credentials::TokenCredential;
 use azure_identity::{
@@ -16,6 +16,21 @@ use crate::{
     credentials::{config::AzureIdentity, store::Transport},
     error_chain,
 };
+
+/// The maximum size of the token file. A service account token has about 1 KiB.
+const MAX_TOKEN_FILE_BYTES: u64 = 64 * 1024;
+
+/// Checks the token file of a workload identity, because the SDK reads it without a limit, on the thread of the control plane: a FIFO would
+/// block it. The SDK itself reports a file that is missing or cannot be read.
+pub(super) fn check_token_file(identity: &AzureIdentity) -> Result<(), Failure> {
+    let metadata = identity.token_file.as_ref().and_then(|path| fs::metadata(path).ok());
+    match metadata {
+        Some(metadata) if !metadata.is_file() || metadata.len() > MAX_TOKEN_FILE_BYTES => {
+            Err(Failure::invalid_token_file())
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Creates the object that obtains tokens. Reads the token file of a workload identity, and sends no request.
 pub(super) fn credential(transport: &Transport, identity: &AzureIdentity) -> Result<Arc<dyn TokenCredential>, Failure> {

@@ -41,6 +41,14 @@ impl Failure {
         )
     }
 
+    pub(in crate::credentials::azure) fn invalid_token_file() -> Self {
+        Self::new(
+            StoreFault::NoIdentity,
+            "AZURE_FEDERATED_TOKEN_FILE does not name a regular file of at most 64 KiB",
+            "set it to the file that contains the token of the service account",
+        )
+    }
+
     /// Azure Arc, Service Fabric, Azure ML, Cloud Shell.
     pub(in crate::credentials::azure) fn unsupported_identity() -> Self {
         Self::new(

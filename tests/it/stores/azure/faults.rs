@@ -109,6 +109,21 @@ fn a_missing_token_file_is_reported() {
 }
 
 #[test]
+fn a_token_file_that_blocks_is_reported() {
+    let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
+    let proxy = start(&upstream, &azure.variables_of_workload());
+    azure.block_assertion();
+    azure.revoke_tokens();
+    let parts =
+        ["AZURE_FEDERATED_TOKEN_FILE does not name a regular file", "set it to the file that contains the token"];
+    check_fault(&proxy, "no_identity", &parts, || {
+        azure.remove_assertion();
+        azure.write_assertion("2");
+        serve_again(&azure);
+    });
+}
+
+#[test]
 fn a_missing_secret_is_reported() {
     let repair = |azure: &Azure| {
         azure.recover();

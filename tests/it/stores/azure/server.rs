@@ -205,6 +205,13 @@ impl Azure {
         self.state().assertion = assertion;
     }
 
+    /// Replaces the token file by a FIFO that no process writes to.
+    pub fn block_assertion(&self) {
+        self.remove_assertion();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, self.token_file(), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    }
+
     pub fn remove_assertion(&self) {
         fs::remove_file(self.token_file()).unwrap();
     }
