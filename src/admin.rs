@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
+pub use authorizer::MAX_DELAYED;
 pub use log_level::{LevelStatus, SetLevel};
 pub use status::{LockOut, Status, Token};
 

@@ -41,7 +41,7 @@ pub use address::{Address, AddressError};
 pub use config::{Config, Limits};
 pub use head_budget::HeadBudget;
 pub use listener::{BindError, Listener, bind, inspect};
-pub use operator_listener::{OperatorListenerConfig, serve};
+pub use operator_listener::{MAX_OPERATOR_CONNECTIONS, OperatorListenerConfig, serve};
 pub use service::HttpService;
 pub use unix_socket::SocketAccess;
 

@@ -34,9 +34,9 @@ use crate::{
 /// a program with a wrong token from flooding the log and using up a core.
 const REJECTION_DELAY: Duration = Duration::from_secs(1);
 
-/// The maximum number of delayed responses; further requests get 429 immediately. Each delayed response holds one of the listener's 64
-/// connections, so the others stay free for requests with the right token.
-const MAX_DELAYED: usize = 48;
+/// The maximum number of delayed responses; further requests get 429 immediately. Each delayed response holds one of the listener's
+/// connections, so the others stay free for requests with the right token; `app::operators` asserts that some are left.
+pub const MAX_DELAYED: usize = 48;
 
 /// Authorizes requests to the admin API.
 #[derive(Debug)]

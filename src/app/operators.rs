@@ -18,6 +18,9 @@ use crate::{
     token::{Refusal, TokenControl, TokenReader},
 };
 
+// Guesses of the admin token cannot occupy all connections of the admin listener.
+const _: () = assert!(admin::MAX_DELAYED < server::MAX_OPERATOR_CONNECTIONS);
+
 /// The idle timeout of connections to the admin listener. An administrator makes one request, or a few in a row.
 const ADMIN_IDLE: Duration = Duration::from_secs(5);
 

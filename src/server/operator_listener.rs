@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The connection limit of a listener for probes or administrators: several times what they use.
-const MAX_CONNECTIONS: usize = 64;
+pub const MAX_OPERATOR_CONNECTIONS: usize = 64;
 
 /// Settings of an operator listener.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ pub async fn serve(
     let evictions = Evictions::new(name, Arc::clone(&metrics));
     let context = Arc::new(ListenerContext { head_budget, evictions, close_after_response });
     let connections = Connections::new(limits, context, Drain::default(), Duration::ZERO);
-    let acceptor = Acceptor::for_operators(name, MAX_CONNECTIONS, metrics);
+    let acceptor = Acceptor::for_operators(name, MAX_OPERATOR_CONNECTIONS, metrics);
     loop {
         let (stream, slot) = select! {
             () = stop.cancelled() => break,

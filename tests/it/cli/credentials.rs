@@ -123,7 +123,7 @@ fn an_exhausted_budget_blocks_every_secret_of_the_id() {
     for secret in ["wrong-secret-1", "wrong-secret-2", "wrong-secret-3"] {
         test(&upstream, state.path(), secret, 1, &["rejected, do not roll out"]);
     }
-    let parts = ["not tried: too many credentials of this id", "lockout reset --override-budget", "at 5 (2 left)"];
+    let parts = ["not tried: too many credentials for this id", "lockout reset --override-budget", "at 5 (2 left)"];
     test(&upstream, state.path(), CLIENT_SECRET, 1, &parts);
     assert_eq!(upstream.received().len(), 3);
 }

@@ -112,7 +112,7 @@ fn actions_are_logged_with_their_actor_and_result() {
     let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
     assert_eq!(over_port.call("POST", "/api/quarantine/lift", &[nothing, &authorization], b"").status, 200);
     proxy.process.wait_for_log("the quarantine was lifted");
-    proxy.process.wait_for_lines(3, |line| line.contains("admin request"));
+    proxy.process.wait_for_lines(4, |line| line.contains("admin request"));
 
     let uid = format!("uid {}", rustix::process::geteuid().as_raw());
     let logged = |message: &str| {

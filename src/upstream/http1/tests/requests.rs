@@ -234,7 +234,7 @@ async fn g01_a_response_before_its_request_is_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g01_only_a_silent_close_of_a_reused_connection_is_no_response() {
+async fn g01_only_a_silent_close_of_a_reused_stream_is_no_response() {
     for (reused, final_bytes, expected) in [
         (true, &b""[..], Some(Disposition::NoResponse)),
         (false, b"", None),
