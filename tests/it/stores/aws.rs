@@ -25,7 +25,7 @@ const DESCRIBE: &str = "secretsmanager:DescribeSecret";
 const READ: &str = "secretsmanager:GetSecretValue";
 
 const UNUSABLE: &str = "cannot load the credentials; keeping the current ones";
-const TAKEN_OVER: &str = "the new credentials obtained a token and are now in use";
+const IN_USE: &str = "the new credentials obtained a token and are now in use";
 
 /// The content of a web identity token, which must not appear in any output.
 const WEB_IDENTITY: &str = "canary-web-identity-5be1";
@@ -91,7 +91,7 @@ fn a_new_version_under_load_fails_no_request() {
             });
         }
         store.put(&secret(2));
-        proxy.process.wait_for_log(TAKEN_OVER);
+        proxy.process.wait_for_log(IN_USE);
         proxy.connect().get("/after");
         done.store(true, Relaxed);
     });
@@ -109,7 +109,7 @@ fn read_permission_is_enough() {
     store.wait_for_calls("GetSecretValue", 3);
     assert_eq!(store.calls("DescribeSecret"), 1, "a denied request is repeated");
     store.put(&secret(2));
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     assert!(proxy.process.logs(UNUSABLE).is_empty());
 }
 
@@ -129,7 +129,7 @@ fn sighup_polls_immediately_and_a_wrong_secret_is_tried_once() {
     assert_serves(&proxy);
     store.put(&secret(2));
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     assert_eq!(upstream.token_requests(), 3);
 }
 
@@ -149,7 +149,7 @@ fn a_service_account_assumes_its_role_by_web_identity() {
     fs::write(&token, WEB_IDENTITY).unwrap();
     let proxy = start(&upstream, &pod(&store, token.path()));
     store.put(&secret(2));
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     let requests = store.relay.received();
     let sts: Vec<_> = requests.iter().filter(|request| request.headers("x-amz-target").is_empty()).collect();
     assert_eq!(sts.len(), 1, "a valid identity is not obtained again");
@@ -175,7 +175,7 @@ fn check_fault(proxy: &Proxy, store: &Store, fault: &str, parts: &[&str], repair
     assert!(metrics.contains("finicity_proxy_reload_last_successful{subject=\"credentials\"} 0"), "{metrics}");
     assert_serves(proxy);
     repair();
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
 }
 
@@ -259,7 +259,7 @@ fn a_missing_member_is_reported() {
     assert!(line.contains(&expected), "{line}");
     assert_serves(&proxy);
     store.put(&secret(2));
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
 }
 
 #[test]

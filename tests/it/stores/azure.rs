@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 const UNUSABLE: &str = "cannot load the credentials; keeping the current ones";
-const TAKEN_OVER: &str = "the new credentials obtained a token and are now in use";
+const IN_USE: &str = "the new credentials obtained a token and are now in use";
 
 /// The managed identity of the machine.
 const MACHINE: Endpoint = Endpoint::Imds(None);
@@ -95,7 +95,7 @@ fn a_new_version_under_load_fails_no_request() {
             });
         }
         azure.put(&secret(2));
-        proxy.process.wait_for_log(TAKEN_OVER);
+        proxy.process.wait_for_log(IN_USE);
         proxy.connect().get("/after");
         done.store(true, Relaxed);
     });
@@ -123,7 +123,7 @@ fn sighup_polls_immediately_and_a_wrong_secret_is_tried_once() {
     assert_serves(&proxy);
     azure.put(&secret(2));
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     assert_eq!(upstream.token_requests(), 3);
     assert_shows_nothing(&proxy);
 }

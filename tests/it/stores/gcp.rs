@@ -23,7 +23,7 @@ use crate::support::{
 };
 
 const UNUSABLE: &str = "cannot load the credentials; keeping the current ones";
-const TAKEN_OVER: &str = "the new credentials obtained a token and are now in use";
+const IN_USE: &str = "the new credentials obtained a token and are now in use";
 
 /// The text of the secret in `version`.
 fn secret(version: u32) -> String {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::{
-    Azure, CANARY, Endpoint, MACHINE, TAKEN_OVER, UNUSABLE, assert_serves, assert_shows_nothing, secret,
+    Azure, CANARY, Endpoint, IN_USE, MACHINE, UNUSABLE, assert_serves, assert_shows_nothing, secret,
     server::{NOW, VAULT},
     start, upstream,
 };
@@ -30,7 +30,7 @@ fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], repair: impl FnOnce()
     assert!(metrics.contains("finicity_proxy_reload_last_successful{subject=\"credentials\"} 0"), "{metrics}");
     assert_serves(proxy);
     repair();
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
     assert_shows_nothing(proxy);
 }
@@ -172,7 +172,7 @@ fn a_missing_member_is_reported() {
     assert!(line.contains(&expected), "{line}");
     assert_serves(&proxy);
     azure.put(&secret(2));
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The Azure identities of a process.
 
 use super::{
-    Azure, MACHINE, TAKEN_OVER, UNUSABLE, assert_shows_nothing, secret,
+    Azure, IN_USE, MACHINE, UNUSABLE, assert_shows_nothing, secret,
     server::{CLIENT, Endpoint, VAULT},
     start, upstream,
 };
@@ -11,7 +11,7 @@ fn a_service_account_exchanges_its_token_at_entra() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), MACHINE));
     let proxy = start(&upstream, &azure.variables_of_workload());
     azure.put(&secret(2));
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     assert_eq!(azure.issued(), 1, "a valid vault token is not obtained again");
     let heads = azure.egress.heads();
     let expected = [format!("CONNECT {VAULT}:443 "), "CONNECT login.microsoftonline.com:443 ".to_owned()];
@@ -31,7 +31,7 @@ fn a_machine_identity_comes_from_instance_metadata() {
         let (upstream, azure) = (upstream(), Azure::new(&secret(1), Endpoint::Imds(client)));
         let proxy = start(&upstream, &azure.variables_of_managed_identity());
         azure.put(&secret(2));
-        proxy.process.wait_for_log(TAKEN_OVER);
+        proxy.process.wait_for_log(IN_USE);
         assert_eq!(azure.issued(), 1);
         assert_shows_nothing(&proxy);
     }
@@ -42,7 +42,7 @@ fn app_service_provides_the_identity_endpoint() {
     let (upstream, azure) = (upstream(), Azure::new(&secret(1), Endpoint::AppService));
     let proxy = start(&upstream, &azure.variables_of_managed_identity());
     azure.put(&secret(2));
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     assert_eq!(azure.issued(), 1);
     assert_shows_nothing(&proxy);
 }
@@ -55,7 +55,7 @@ fn a_revoked_token_is_replaced_without_a_failure() {
     azure.write_assertion("2");
     azure.revoke_tokens();
     azure.put(&secret(2));
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     assert_eq!(azure.issued(), 2);
     assert!(proxy.process.logs(UNUSABLE).is_empty());
     assert_shows_nothing(&proxy);

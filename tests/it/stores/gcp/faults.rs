@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{
-    TAKEN_OVER, UNUSABLE, assert_serves, secret,
+    IN_USE, UNUSABLE, assert_serves, secret,
     server::{ACCESS, GET, Google, Override, SECRET},
     start, upstream,
 };
@@ -25,7 +25,7 @@ fn check_fault(proxy: &Proxy, fault: &str, parts: &[&str], repair: impl FnOnce()
     assert!(metrics.contains("finicity_proxy_reload_last_successful{subject=\"credentials\"} 0"), "{metrics}");
     assert_serves(proxy);
     repair();
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     proxy.wait_for_metric("reload_last_successful{subject=\"credentials\"}", 1);
 }
 
@@ -124,7 +124,7 @@ fn a_missing_member_is_reported() {
     assert!(line.contains(&expected), "{line}");
     assert_serves(&proxy);
     google.add(&secret(2));
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
 }
 
 #[test]

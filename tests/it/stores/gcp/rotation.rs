@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{
-    SECRET, Source, TAKEN_OVER, UNUSABLE, assert_serves, secret,
+    IN_USE, SECRET, Source, UNUSABLE, assert_serves, secret,
     server::{ACCESS, Google, key_file, private_key},
     start, upstream,
 };
@@ -37,7 +37,7 @@ fn a_new_version_under_load_fails_no_request() {
             });
         }
         google.add(&secret(2));
-        proxy.process.wait_for_log(TAKEN_OVER);
+        proxy.process.wait_for_log(IN_USE);
         proxy.connect().get("/after");
         done.store(true, Relaxed);
     });
@@ -60,7 +60,7 @@ fn the_secret_accessor_role_is_enough() {
         .process
         .wait_for_log("secretmanager.versions.get is not permitted; polling with secretmanager.versions.access");
     google.add(&secret(2));
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     assert!(proxy.process.logs(UNUSABLE).is_empty());
     assert_eq!(upstream.token_requests(), 2);
 }
@@ -79,7 +79,7 @@ fn sighup_polls_immediately_and_a_wrong_secret_is_tried_once() {
     assert_serves(&proxy);
     google.add(&secret(2));
     proxy.process.signal(Signal::HUP);
-    proxy.process.wait_for_log(TAKEN_OVER);
+    proxy.process.wait_for_log(IN_USE);
     assert_eq!(upstream.token_requests(), 3);
 }
 
@@ -115,7 +115,7 @@ fn no_key_or_token_is_logged_at_trace() {
     let file = [("GOOGLE_APPLICATION_CREDENTIALS", file.to_str().unwrap())];
     let mut signed = start(&upstream, &google, &file);
     google.add(&secret(2));
-    signed.process.wait_for_log(TAKEN_OVER);
+    signed.process.wait_for_log(IN_USE);
     signed.process.signal(Signal::TERM);
     signed.process.wait();
     let output = signed.process.output();
@@ -133,7 +133,7 @@ fn no_key_or_token_is_logged_at_trace() {
     fs::write(&path, impersonation.to_string()).unwrap();
     let federated = start(&upstream, &google, &[("GOOGLE_APPLICATION_CREDENTIALS", path.to_str().unwrap())]);
     google.add(&secret(3));
-    federated.process.wait_for_log(TAKEN_OVER);
+    federated.process.wait_for_log(IN_USE);
     assert_eq!((google.issued("sts"), google.issued("iam")), (1, 1));
     for form in encodings(&format!("{TOKEN_PREFIX}.iam.1..")) {
         assert!(!federated.process.output().contains(&form), "the log contains {form}");
