@@ -16,11 +16,12 @@ use super::{
     faults::Effect,
     received::Received,
     recorder::{Credential, RecordedRequest},
-    reply::{Failure, JSON, Reply, Shape},
+    reply::{Before, Failure, JSON, Reply, Shape},
     route::Route,
     routes,
     state::SandboxState,
     validate,
+    value::Record as _,
     world::World,
 };
 use crate::vendor::catalogue::{Catalogue, Operation};
@@ -51,21 +52,31 @@ pub(super) async fn respond(
     };
     let bytes = body.to_bytes();
     let received = Received { parts, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes };
-    if received.path().starts_with("/sandbox/") {
-        return Ok(response(control::respond(&state, &received).await, &Effect::default()));
-    }
-    let (mut reply, effect) = respond_to_call(&state, &received);
-    if let Some(ping) = reply.ping.take()
-        && let Err(error) = state.delivery.send(&ping).await
-    {
-        reply = Failure::new(400, "14020", format!("Invalid parameter (webhook): the ping was not accepted: {error}"))
-            .plain();
-    }
-    if let Some((url, code)) = reply.verify.take()
-        && state.delivery.fetch(&url).await.is_none_or(|text| text.trim() != code)
-    {
-        reply = Failure::new(400, "14020", "Invalid parameter (callbackUrl): the verification code was not returned")
-            .plain();
+    let (mut reply, effect) = match received.path().starts_with("/sandbox/") {
+        true => (control::respond(&state, &received), Effect::default()),
+        false => respond_to_call(&state, &received),
+    };
+    match std::mem::take(&mut reply.before) {
+        Before::Nothing => {}
+        Before::Ping(ping) => {
+            if let Err(error) = state.delivery.send(&ping).await {
+                let message = format!("Invalid parameter (webhook): the ping was not accepted: {error}");
+                reply = Failure::new(400, "14020", &message).plain();
+            }
+        }
+        Before::Verification { url, code } => {
+            if state.delivery.fetch(&url).await.is_none_or(|text| text.trim() != code) {
+                let message = "Invalid parameter (callbackUrl): the verification code was not returned";
+                reply = Failure::new(400, "14020", message).plain();
+            }
+        }
+        Before::Events { webhooks, body } => {
+            let events = state.delivery.send_all(&webhooks).await;
+            if let Some(mut body) = body {
+                body.set("webhooks", &events);
+                reply = Reply::json(200, &body);
+            }
+        }
     }
     state.delivery.enqueue(std::mem::take(&mut reply.webhooks));
     if !effect.latency.is_zero() {
@@ -101,8 +112,8 @@ fn respond_to_call(state: &SandboxState, received: &Received) -> (Reply, Effect)
                 operation,
                 params: parameters(operation, path),
                 query: received.query(),
-                headers: received.parts.headers.clone(),
-                body: received.body.clone(),
+                headers: &received.parts.headers,
+                body: &received.body,
                 origin: received.origin(),
                 partner_id: id,
                 partner_secret: secret,
@@ -114,7 +125,7 @@ fn respond_to_call(state: &SandboxState, received: &Received) -> (Reply, Effect)
 }
 
 fn handle(world: &mut World, received: &Received, call: &mut Call, token: Credential) -> (Reply, Effect) {
-    let app_key = auth::check_app_key(&call.headers);
+    let app_key = auth::check_app_key(call.headers);
     let (method, path) = (received.parts.method.as_str(), received.path());
     let label = match call.operation.is_other() {
         true => format!("{method} {path}"),
@@ -158,10 +169,10 @@ fn authenticated(
             if call.has_text_errors() { Shape::Text.reply(&failure) } else { failure.reply(call.operation.template()) }
         }
         (_, Credential::Missing) if needs_no_token => match (is_post, path) {
-            (true, OAUTH_PATH) => auth::oauth(world, &call.headers, &call.body),
-            (true, _) => auth::partner(world, &call.headers, &call.body),
+            (true, OAUTH_PATH) => auth::oauth(world, call.headers, call.body),
+            (true, _) => auth::partner(world, call.headers, call.body),
             (false, _) if received.parts.method == http::Method::PUT => {
-                auth::rotate(world, &call.body).unwrap_or_else(|failure| failure.reply(call.operation.template()))
+                auth::rotate(world, call.body).unwrap_or_else(|failure| failure.reply(call.operation.template()))
             }
             (false, _) => unknown(received),
         },
@@ -180,7 +191,7 @@ fn authenticated(
 fn run(world: &mut World, received: &Received, call: &Call, route: &Route) -> Reply {
     let checked = validate::check_query(route.query, &call.query).and_then(|()| match route.body {
         Some(_) if call.body.is_null() && !received.bytes.is_empty() => Err(Failure::invalid("body", "JSON")),
-        Some(spec) => validate::check_body(spec, &call.body),
+        Some(spec) => validate::check_body(spec, call.body),
         None => Ok(()),
     });
     let outcome = checked.and_then(|()| exists(world, call)).and_then(|()| (route.handler)(world, call));
@@ -202,7 +213,7 @@ fn exists(world: &World, call: &Call) -> Result<(), Failure> {
     if customer.is_some_and(|id| world.get("customers", id).is_none()) {
         return Err(Failure::not_found("14001", "Customer"));
     }
-    let of_customer = |account: &Value| customer.is_none_or(|id| account["customerId"] == id);
+    let of_customer = |account: &Value| customer.is_none_or(|id| account.at("customerId") == id);
     if param("accountId").is_some_and(|id| !world.get("accounts", id).is_some_and(of_customer)) {
         return Err(Failure::not_found("38003", "Account"));
     }
@@ -232,7 +243,7 @@ fn unknown(received: &Received) -> Reply {
         received.parts.method,
         received.path()
     );
-    Failure::new(404, "unknown_operation", message).plain()
+    Failure::new(404, "unknown_operation", &message).plain()
 }
 
 fn response(reply: Reply, effect: &Effect) -> Response<SandboxBody> {

@@ -1,9 +1,9 @@
 //! How a request is authenticated, and how a partner obtains a token or a new secret.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, header};
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     credentials::CREDENTIALS,
     partner::SEED_SEPARATOR,
@@ -16,7 +16,7 @@ use crate::token::scheme::FINICITY_APP_KEY;
 
 /// The seed that the client identifier in the body of a token request names; empty for the default one.
 pub(super) fn seed_of(body: &Value) -> &str {
-    let id = body["partnerId"].as_str().or_else(|| body["client_id"].as_str()).unwrap_or("");
+    let id = body.at("partnerId").as_str().or_else(|| body.at("client_id").as_str()).unwrap_or("");
     id.strip_prefix(CREDENTIALS.client_id).and_then(|rest| rest.strip_prefix(SEED_SEPARATOR)).unwrap_or("")
 }
 
@@ -59,11 +59,11 @@ pub(super) fn oauth(world: &mut World, headers: &HeaderMap, body: &Value) -> Rep
     if has_unknown || check_body("client_id*:s client_secret*:s grant_type*:s scope:s", body).is_err() {
         return reject(400, "invalid_request");
     }
-    if body["grant_type"] != "client_credentials" {
+    if body.at("grant_type") != "client_credentials" {
         return reject(400, "unsupported_grant_type");
     }
     let now = world.now_ms();
-    let text = |name: &str| body[name].as_str().unwrap_or("");
+    let text = |name: &str| body.text(name);
     match world.partner.authenticate(text("client_id"), text("client_secret"), now) {
         Ok(()) => {
             let token = world.partner.issue(now);
@@ -90,7 +90,7 @@ pub(super) fn partner(world: &mut World, headers: &HeaderMap, body: &Value) -> R
         Ok(()) if !known => Err(Failure::new(400, "10005", "Missing or malformed parameter")),
         Ok(()) => {
             let now = world.now_ms();
-            let text = |name: &str| body[name].as_str().unwrap_or("");
+            let text = |name: &str| body.text(name);
             world.partner.authenticate(text("partnerId"), text("partnerSecret"), now).map(|()| world.partner.issue(now))
         }
     };
@@ -105,13 +105,17 @@ pub(super) fn partner(world: &mut World, headers: &HeaderMap, body: &Value) -> R
 pub(super) fn rotate(world: &mut World, body: &Value) -> Outcome {
     check_body("partnerId*:s partnerSecret*:s newPartnerSecret*:s immediate:b", body)?;
     let now = world.now_ms();
-    let text = |name: &str| body[name].as_str().unwrap_or("");
+    let text = |name: &str| body.text(name);
     world.partner.authenticate(text("partnerId"), text("partnerSecret"), now)?;
-    world.partner.rotate(text("newPartnerSecret"), body["immediate"] == true, now)?;
+    world.partner.rotate(text("newPartnerSecret"), body.flag("immediate"), now)?;
     Reply::empty(204)
 }
 
+/// Whether the body is JSON and the response may be: `application/json` is one of the media types in `Accept`, as in the list of axios.
 fn sends_and_accepts_json(headers: &HeaderMap) -> bool {
-    let is_json = |name| headers.get(name).map(HeaderValue::as_bytes) == Some(b"application/json");
-    is_json(header::ACCEPT) && is_json(header::CONTENT_TYPE)
+    let has_json = |name| {
+        let types = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").split(',');
+        types.map(|kind| kind.split(';').next().unwrap_or("").trim()).any(|kind| kind == "application/json")
+    };
+    has_json(header::ACCEPT) && has_json(header::CONTENT_TYPE)
 }

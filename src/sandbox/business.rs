@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     call::{Call, merge, pick},
     dates::date_time,
@@ -49,7 +49,7 @@ fn add(world: &mut World, call: &Call) -> Outcome {
     let now = date_time(world.now());
     let mut record =
         json!({"businessId": id, "customerId": call.customer_id(), "createdDate": now, "modifiedDate": now});
-    merge(&mut record, &pick(&call.body, &MEMBERS));
+    merge(&mut record, &pick(call.body, &MEMBERS));
     let shown = pick(&record, &MEMBERS);
     world.put("businesses", &id, record);
     Reply::ok(&shown)
@@ -72,7 +72,7 @@ fn one(world: &mut World, call: &Call) -> Outcome {
 fn change(world: &mut World, call: &Call) -> Outcome {
     let now = date_time(world.now());
     let business = world.get_mut("businesses", call.param("businessId")).ok_or_else(not_found)?;
-    merge(business, &pick(&call.body, &MEMBERS[1..9]));
-    business["modifiedDate"] = json!(now);
+    merge(business, &pick(call.body, &MEMBERS[1..9]));
+    business.set("modifiedDate", &now);
     Reply::ok(&pick(business, &MEMBERS))
 }

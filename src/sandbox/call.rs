@@ -3,18 +3,18 @@
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::{examples, world::World};
+use super::{examples, value::Record as _, world::World};
 use crate::vendor::catalogue::Operation;
 
 /// A request for one operation.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct Call<'a> {
     pub(super) operation: Operation,
     /// The names in the template's braces, in camel case, and what the path has in their places.
     pub(super) params: Vec<(String, String)>,
     pub(super) query: Vec<(String, String)>,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Value,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a Value,
     /// `https://` and the `Host` of the request, for links to the sandbox itself.
     pub(super) origin: String,
     /// Who calls: the partner's id, and its current secret.
@@ -22,26 +22,30 @@ pub(super) struct Call {
     pub(super) partner_secret: String,
 }
 
-impl Call {
+impl Call<'_> {
     /// The value of the path's parameter `name`, in camel case; empty when the template has none of this name.
+    #[inline(never)]
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
     /// The value of the query's parameter `name`, unless it is missing or empty.
+    #[inline(never)]
     pub(super) fn query(&self, name: &str) -> Option<&str> {
         let value = self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         value.filter(|value| !value.is_empty())
     }
 
     /// The number in the query's parameter `name`.
+    #[inline(never)]
     pub(super) fn number(&self, name: &str) -> Option<i64> {
         self.query(name)?.parse().ok()
     }
 
     /// The text of the body's member `name`; empty when there is none.
+    #[inline(never)]
     pub(super) fn text(&self, name: &str) -> &str {
-        self.body[name].as_str().unwrap_or("")
+        self.body.text(name)
     }
 
     /// Whether the client prefers a PDF.
@@ -66,11 +70,13 @@ impl Call {
     }
 
     /// The customer of the path.
+    #[inline(never)]
     pub(super) fn customer_id(&self) -> &str {
         self.param("customerId")
     }
 
     /// The example `name`, with dates and identifiers filled in, and what the path names in the members of the same names.
+    #[inline(never)]
     pub(super) fn example(&self, world: &World, name: &str) -> Value {
         let mut value = examples::get(name);
         examples::fill(&mut value, world, &self.params);
@@ -92,8 +98,13 @@ pub(super) fn merge(into: &mut Value, from: &Value) {
 
 /// The members `names` of `record`, those that it has.
 pub(super) fn pick(record: &Value, names: &[&str]) -> Value {
-    let members = names.iter().filter_map(|name| Some(((*name).to_owned(), record.get(*name)?.clone())));
-    Value::Object(members.collect::<Map<_, _>>())
+    let mut picked = Map::new();
+    for name in names {
+        if let Some(value) = record.get(name) {
+            picked.insert((*name).to_owned(), value.clone());
+        }
+    }
+    Value::Object(picked)
 }
 
 /// The name of a template's parameter in camel case: `customer_id` is `customerId`.

@@ -17,12 +17,14 @@ pub(super) fn civil(at: i64) -> (i64, i64, i64) {
 }
 
 /// `2026-01-31`
+#[inline(never)]
 pub(super) fn date(at: i64) -> String {
     let (year, month, day) = civil(at);
     format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// `2026-01-31T12:30:00Z`
+#[inline(never)]
 pub(super) fn date_time(at: i64) -> String {
     let second = at.rem_euclid(DAY);
     format!("{}T{:02}:{:02}:{:02}Z", date(at), second / 3600, second / 60 % 60, second % 60)

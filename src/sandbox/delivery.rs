@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::reply::Webhook;
-use super::value::json;
+use super::value::{Record as _, json};
 
 /// The timeout of one delivery.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +36,7 @@ impl Delivery {
     /// # Panics
     ///
     /// When ring does not offer the TLS versions that it does.
+    #[inline(never)]
     pub(super) fn start(roots: &[rustls::pki_types::CertificateDer<'static>]) -> Self {
         let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         store.add_parsable_certificates(roots.iter().cloned());
@@ -82,7 +83,7 @@ impl Delivery {
     pub(super) async fn send_all(&self, webhooks: &[Webhook]) -> Vec<Value> {
         let mut results = Vec::new();
         for webhook in webhooks {
-            let event = webhook.body["eventType"].clone();
+            let event = webhook.body.at("eventType").copy();
             results.push(match self.send(webhook).await {
                 Ok(status) => json!({"eventType": event, "status": status}),
                 Err(error) => json!({"eventType": event, "error": error}),

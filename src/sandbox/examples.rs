@@ -8,7 +8,11 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use super::{dates, world::World};
+use super::{
+    dates,
+    value::{Record as _, parse_id},
+    world::World,
+};
 
 /// The names of a path's parameters and their values.
 type Params = [(String, String)];
@@ -22,7 +26,7 @@ static EXAMPLES: LazyLock<Map<String, Value>> =
 ///
 /// When there is none; a test calls every operation.
 pub(super) fn get(name: &str) -> Value {
-    EXAMPLES.get(name).cloned().unwrap_or_else(|| panic!("no example {name}"))
+    EXAMPLES.get(name).map(Value::copy).unwrap_or_else(|| panic!("no example {name}"))
 }
 
 /// Fills in the placeholders of `value`, and what the path names by `params`.
@@ -64,7 +68,7 @@ fn placeholder(text: &str, world: &World, key: &[&str]) -> Value {
         "$time" => Value::from(dates::date_time(at)),
         "$uuid" => Value::from(world.uuid(key)),
         "$id" => Value::from(world.new_id("", key)),
-        "#id" => Value::from(world.new_id("", key).parse::<u64>().unwrap_or(0)),
+        "#id" => Value::from(parse_id(&world.new_id("", key))),
         _ => Value::from(text),
     }
 }

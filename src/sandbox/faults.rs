@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::Record as _;
 use super::{
     body::Pace,
     reply::{Failure, Reply, Shape},
@@ -54,7 +54,7 @@ impl Fault {
     /// What is wrong with it, by the member's name.
     pub(super) fn parse(value: &Value) -> Result<Self, String> {
         check_body(NOTATION, value).map_err(|failure| failure.message)?;
-        let text = |name: &str| value[name].as_str();
+        let text = |name: &str| value.at(name).as_str();
         let duration = |name: &str| match text(name) {
             None => Ok(None),
             Some(text) => {
@@ -70,7 +70,7 @@ impl Fault {
         if let Some(unknown) = unknown {
             return Err(format!("a fault has no member {unknown}"));
         }
-        let status = value["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+        let status = value.at("status").as_u64().and_then(|status| u16::try_from(status).ok());
         let failure = status.map(|status| {
             let (code, message) = default_error(status);
             (Failure::new(status, text("code").unwrap_or(code), text("message").unwrap_or(message)), shape)
@@ -81,7 +81,7 @@ impl Fault {
             failure,
             body: text("body")
                 .map(|body| (body.to_owned(), text("contentType").unwrap_or("application/json").to_owned())),
-            retry_after: value["retryAfter"].as_u64(),
+            retry_after: value.at("retryAfter").as_u64(),
             reset: text("action") == Some("reset"),
             pace: match text("action") {
                 Some("truncate") => Some(Pace::Truncated),
@@ -91,16 +91,16 @@ impl Fault {
         };
         Ok(Self {
             source: value.clone(),
-            skip: value["skip"].as_u64().unwrap_or(0),
-            count: value["count"].as_u64(),
-            probability: value["probability"].as_f64().unwrap_or(1.0),
+            skip: value.at("skip").as_u64().unwrap_or(0),
+            count: value.at("count").as_u64(),
+            probability: value.at("probability").as_f64().unwrap_or(1.0),
             effect,
         })
     }
 
     /// Whether it is about the operation `label` (`GET /aggregation/v1/customers`) at `path`.
     fn matches(&self, label: &str, path: &str) -> bool {
-        let Some(wanted) = self.source["operation"].as_str() else { return true };
+        let Some(wanted) = self.source.at("operation").as_str() else { return true };
         let (method, template) = label.split_once(' ').unwrap_or(("", label));
         let candidates = [label, template, path, &format!("{method} {path}")];
         match wanted.strip_suffix('*') {
@@ -169,9 +169,9 @@ impl Faults {
     /// Every fault, with how many requests it can still meet.
     pub(super) fn list(&self) -> Value {
         let shown = self.faults.iter().map(|fault| {
-            let mut shown = fault.source.clone();
+            let mut shown = fault.source.copy();
             if let Some(left) = fault.count {
-                shown["left"] = json!(left);
+                shown.set("left", &left);
             }
             shown
         });

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{accounts, consumers, customers, world::World};
 
 /// The customer that exists from the start.
@@ -24,7 +24,7 @@ pub(super) fn add_first_customer(world: &mut World) {
     world.put("consumers", &id, consumer);
     for (position, (id, kind)) in (1..).zip(FIRST_ACCOUNTS) {
         let mut account = accounts::record(world, id, FIRST_CUSTOMER, "4222", "1007302745", kind, position);
-        account["historic"] = json!(true);
+        account.set("historic", &true);
         world.put("accounts", id, account);
     }
 }

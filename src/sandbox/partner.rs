@@ -1,8 +1,8 @@
 //! The partner of a seed: its secret, its tokens, and whether it is locked.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::value::json;
 use super::{credentials::CREDENTIALS, dates::DAY, recorder::Credential, reply::Failure};
@@ -25,7 +25,7 @@ pub(super) struct Partner {
     /// The secret before the last rotation, and until when it is accepted, in milliseconds since the epoch.
     previous: Option<(String, i64)>,
     /// Every token that was issued, with its expiry in milliseconds since the epoch.
-    tokens: HashMap<String, i64>,
+    tokens: Map<String, Value>,
     token_requests: u64,
     failures: u32,
 }
@@ -41,7 +41,7 @@ impl Partner {
             lifetime,
             secret: CREDENTIALS.client_secret.to_owned(),
             previous: None,
-            tokens: HashMap::new(),
+            tokens: Map::new(),
             token_requests: 0,
             failures: 0,
         }
@@ -63,9 +63,9 @@ impl Partner {
 
     /// Whether `token` is valid at `now_ms`.
     pub(super) fn check_token(&self, token: &str, now_ms: i64) -> Credential {
-        match self.tokens.get(token) {
+        match self.tokens.get(token).and_then(Value::as_i64) {
             None => Credential::Wrong,
-            Some(expires_at) if *expires_at <= now_ms => Credential::Expired,
+            Some(expires_at) if expires_at <= now_ms => Credential::Expired,
             Some(_) => Credential::Valid,
         }
     }
@@ -80,7 +80,7 @@ impl Partner {
 
     /// Ends every token that was issued so far.
     pub(super) fn expire_tokens(&mut self) {
-        self.tokens.values_mut().for_each(|expires_at| *expires_at = i64::MIN);
+        self.tokens.values_mut().for_each(|expires_at| *expires_at = json!(i64::MIN));
     }
 
     /// Changes the lifetime of tokens that are issued from now on.
@@ -119,7 +119,7 @@ impl Partner {
     pub(super) fn issue(&mut self, now_ms: i64) -> String {
         let token = format!("sandbox{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let lifetime = i64::try_from(self.lifetime.as_millis()).unwrap_or(i64::MAX);
-        self.tokens.insert(token.clone(), now_ms.saturating_add(lifetime));
+        self.tokens.insert(token.clone(), json!(now_ms.saturating_add(lifetime)));
         token
     }
 

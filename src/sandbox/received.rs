@@ -1,11 +1,11 @@
 //! A request that has arrived in full.
 
 use bytes::Bytes;
-use http::{header, request::Parts};
+use http::{HeaderName, header, request::Parts};
 use serde_json::Value;
 
 /// The header field that chooses the seed of a request, whoever authenticated it.
-const SEED: &str = "x-sandbox-seed";
+const SEED: HeaderName = HeaderName::from_static("x-sandbox-seed");
 
 /// A request that has arrived in full.
 #[derive(Debug)]

@@ -21,12 +21,22 @@ pub(super) struct Reply {
     pub(super) body: Vec<u8>,
     /// Where to go, on a redirect.
     pub(super) location: Option<String>,
-    /// Sent before the response; when it is not accepted, the response is an error.
-    pub(super) ping: Option<Webhook>,
-    /// A URL that must return a code before the response; when it does not, the response is an error.
-    pub(super) verify: Option<(String, String)>,
-    /// Sent in this order.
+    pub(super) before: Before,
+    /// Sent in this order, in the background.
     pub(super) webhooks: Vec<Webhook>,
+}
+
+/// What happens before a response.
+#[derive(Debug, Default)]
+pub(super) enum Before {
+    #[default]
+    Nothing,
+    /// A notification. When it is not accepted, the response is an error.
+    Ping(Webhook),
+    /// A request to the URL, which must return the code. When it does not, the response is an error.
+    Verification { url: String, code: String },
+    /// Notifications in this order. What became of each is the member `webhooks` of the body, where that is an object.
+    Events { webhooks: Vec<Webhook>, body: Option<Value> },
 }
 
 /// One notification to a service.
@@ -41,21 +51,25 @@ pub(super) struct Webhook {
 
 impl Reply {
     /// `body` as JSON.
+    #[inline(never)]
     pub(super) fn json(status: u16, body: &Value) -> Self {
         Self { status, content_type: JSON, body: body.to_string().into_bytes(), ..Self::default() }
     }
 
     /// 200 with `body` as JSON.
+    #[inline(never)]
     pub(super) fn ok(body: &Value) -> Outcome {
         Ok(Self::json(200, body))
     }
 
     /// `status` without a body.
+    #[inline(never)]
     pub(super) fn empty(status: u16) -> Outcome {
         Ok(Self { status, ..Self::default() })
     }
 
     /// `body` as `content_type`.
+    #[inline(never)]
     pub(super) fn bytes(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
         Self { status, content_type, body, ..Self::default() }
     }
@@ -70,23 +84,27 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), message: message.into() }
+    #[cold]
+    pub(super) fn new(status: u16, code: &str, message: &str) -> Self {
+        Self { status, code: code.to_owned(), message: message.to_owned() }
     }
 
     /// 400: the member or parameter `name` is missing.
+    #[cold]
     pub(super) fn missing(name: &str) -> Self {
-        Self::new(400, "10005", format!("Missing parameter ({name})"))
+        Self::new(400, "10005", &format!("Missing parameter ({name})"))
     }
 
     /// 400: the member or parameter `name` has a wrong value.
+    #[cold]
     pub(super) fn invalid(name: &str, expected: &str) -> Self {
-        Self::new(400, "14020", format!("Invalid parameter ({name}): {expected}"))
+        Self::new(400, "14020", &format!("Invalid parameter ({name}): {expected}"))
     }
 
     /// 404: there is no `what` with this identifier.
+    #[cold]
     pub(super) fn not_found(code: &str, what: &str) -> Self {
-        Self::new(404, code, format!("{what} not found"))
+        Self::new(404, code, &format!("{what} not found"))
     }
 
     /// In the most common shape.
@@ -95,6 +113,7 @@ impl Failure {
     }
 
     /// As the operation with this template reports it.
+    #[inline(never)]
     pub(super) fn reply(&self, template: &str) -> Reply {
         Shape::of(template, self.status).reply(self)
     }
@@ -172,6 +191,7 @@ impl Shape {
         }
     }
 
+    #[inline(never)]
     pub(super) fn reply(self, failure: &Failure) -> Reply {
         let Failure { status, code, message } = failure;
         let number: Value = code.parse::<i64>().map_or_else(|_| json!(code), Value::from);
@@ -211,6 +231,7 @@ fn single(failure: &Failure) -> Value {
 }
 
 /// `text` as it stands in XML and HTML, attributes included.
+#[inline(never)]
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,8 +1,7 @@
 //! The state of the sandbox: a world for each seed that has been named.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -29,6 +28,7 @@ pub(super) struct Initial {
 
 impl Initial {
     /// Whether the fixture is one.
+    #[inline(never)]
     pub(super) fn check(&self) -> Result<(), String> {
         let mut world = World::new("", self.salt, self.token_lifetime);
         self.fixture.as_ref().map_or(Ok(()), |fixture| fixtures::load(&mut world, fixture))
@@ -53,13 +53,15 @@ impl Initial {
 pub(super) struct SandboxState {
     pub(super) initial: Initial,
     pub(super) delivery: Delivery,
-    worlds: Mutex<BTreeMap<String, World>>,
+    /// By name.
+    worlds: Mutex<Vec<World>>,
 }
 
 impl SandboxState {
+    #[inline(never)]
     pub(super) fn new(initial: Initial, delivery: Delivery) -> Self {
-        let default = (String::new(), initial.world(""));
-        Self { initial, delivery, worlds: Mutex::new(BTreeMap::from([default])) }
+        let worlds = Mutex::new(vec![initial.world("")]);
+        Self { initial, delivery, worlds }
     }
 
     /// Calls `work` with the world of the seed `name`, which is made when it is named for the first time.
@@ -68,8 +70,20 @@ impl SandboxState {
     ///
     /// A name that cannot be one, or one seed too many.
     pub(super) fn with<T>(&self, name: &str, work: impl FnOnce(&mut World) -> T) -> Result<T, &'static str> {
-        let mut worlds = self.worlds.lock().unwrap_or_else(PoisonError::into_inner);
-        if !worlds.contains_key(name) {
+        let mut worlds = self.worlds();
+        let index = self.index_of(&mut worlds, name)?;
+        Ok(work(&mut worlds[index]))
+    }
+
+    #[inline(never)]
+    fn worlds(&self) -> MutexGuard<'_, Vec<World>> {
+        self.worlds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the world of the seed `name` is, made if it is missing.
+    #[inline(never)]
+    fn index_of(&self, worlds: &mut Vec<World>, name: &str) -> Result<usize, &'static str> {
+        worlds.binary_search_by(|world| world.name.as_str().cmp(name)).or_else(|index| {
             if name.len() > MAX_SEED_LEN
                 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
             {
@@ -78,27 +92,29 @@ impl SandboxState {
             if worlds.len() >= MAX_SEEDS {
                 return Err("there are 1000 seeds already; DELETE /sandbox/seeds/{seed} removes one");
             }
-            worlds.insert(name.to_owned(), self.initial.world(name));
-        }
-        Ok(work(worlds.get_mut(name).expect("it was just made")))
+            worlds.insert(index, self.initial.world(name));
+            Ok(index)
+        })
     }
 
     /// The seed whose partner issued `token`.
     pub(super) fn issuer_of(&self, token: &str) -> Option<String> {
-        let worlds = self.worlds.lock().unwrap_or_else(PoisonError::into_inner);
-        worlds.values().find(|world| world.partner.issued(token)).map(|world| world.name.clone())
+        self.worlds().iter().find(|world| world.partner.issued(token)).map(|world| world.name.clone())
     }
 
     /// The names of all seeds.
     pub(super) fn seeds(&self) -> Vec<String> {
-        self.worlds.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+        self.worlds().iter().map(|world| world.name.clone()).collect()
     }
 
     /// Removes the world of the seed `name`; the default one begins anew.
     pub(super) fn remove(&self, name: &str) -> bool {
-        let mut worlds = self.worlds.lock().unwrap_or_else(PoisonError::into_inner);
-        let removed = worlds.remove(name).is_some();
-        worlds.entry(String::new()).or_insert_with(|| self.initial.world(""));
-        removed
+        let mut worlds = self.worlds();
+        let Some(index) = worlds.iter().position(|world| world.name == name) else { return false };
+        worlds.remove(index);
+        if name.is_empty() {
+            worlds.insert(0, self.initial.world(""));
+        }
+        true
     }
 }

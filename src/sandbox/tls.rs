@@ -50,6 +50,7 @@ impl CertificateAuthority {
     /// # Errors
     ///
     /// When the folder cannot be used.
+    #[inline(never)]
     pub(super) fn load(folder: Option<&Path>) -> Result<Self, CaError> {
         let Some(folder) = folder else { return Ok(Self::new().0) };
         let (ca_file, key_file) = (folder.join(CA_FILE), folder.join(KEY_FILE));
@@ -99,11 +100,12 @@ impl CertificateAuthority {
     /// # Errors
     ///
     /// When one of `names` cannot be a host name.
+    #[inline(never)]
     pub(super) fn server_config(&self, names: &[String]) -> Result<Arc<ServerConfig>, CaError> {
         if let Some(name) = names.iter().find(|name| ServerName::try_from(name.as_str()).is_err()) {
             return Err(CaError::Name(name.clone()));
         }
-        let all: Vec<String> = NAMES.map(str::to_owned).into_iter().chain(names.iter().cloned()).collect();
+        let all: Vec<String> = NAMES.into_iter().chain(names.iter().map(String::as_str)).map(str::to_owned).collect();
         let mut params = CertificateParams::new(all).map_err(|_| CaError::Name(names.join(" ")))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;

@@ -5,6 +5,8 @@
 //! `e(A|B)` one of these words, `{…}` an object and `[…]` an array of that type. `(least,most)` behind `s`, `i`, `n` and `]` limits length,
 //! value or number of items; either may be left out. Members beyond these are accepted, as the vendor accepts them.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::{dates, reply::Failure};
@@ -148,43 +150,43 @@ fn check_members(members: &[Member], object: &Map<String, Value>, path: &str) ->
 
 fn check(kind: &Kind, value: &Value, path: &str) -> Result<(), Failure> {
     let text = value.as_str();
-    let expected = match kind {
+    let expected: Cow<'_, str> = match kind {
         Kind::Text(limits) => match text {
             Some(text) if within(*limits, text.chars().count()) => return Ok(()),
-            Some(_) => format!("text of {} characters", range(*limits)),
-            None => "text".to_owned(),
+            Some(_) => format!("text of {} characters", range(*limits)).into(),
+            None => "text".into(),
         },
         Kind::Integer(limits) => match value.as_i64() {
             Some(number) if within(*limits, number) => return Ok(()),
-            Some(_) => format!("a number of {}", range(*limits)),
-            None => "an integer".to_owned(),
+            Some(_) => format!("a number of {}", range(*limits)).into(),
+            None => "an integer".into(),
         },
         Kind::Number { limits, positive } => match value.as_f64() {
-            Some(number) if *positive && number <= 0.0 => "a number above 0".to_owned(),
+            Some(number) if *positive && number <= 0.0 => "a number above 0".into(),
             #[expect(clippy::cast_possible_truncation, reason = "limits are whole numbers")]
-            Some(number) if !within(*limits, number as i64) => format!("a number of {}", range(*limits)),
+            Some(number) if !within(*limits, number as i64) => format!("a number of {}", range(*limits)).into(),
             Some(_) => return Ok(()),
-            None => "a number".to_owned(),
+            None => "a number".into(),
         },
         Kind::Boolean if value.is_boolean() => return Ok(()),
-        Kind::Boolean => "true or false".to_owned(),
+        Kind::Boolean => "true or false".into(),
         Kind::Date if text.is_some_and(dates::is_date) => return Ok(()),
-        Kind::Date => "a date as YYYY-MM-DD".to_owned(),
+        Kind::Date => "a date as YYYY-MM-DD".into(),
         Kind::DateTime if text.is_some_and(|text| text.get(..10).is_some_and(dates::is_date) && text.contains('T')) => {
             return Ok(());
         }
-        Kind::DateTime => "a date and time as YYYY-MM-DDThh:mm:ssZ".to_owned(),
+        Kind::DateTime => "a date and time as YYYY-MM-DDThh:mm:ssZ".into(),
         Kind::Uri if text.is_some_and(|text| text.contains("://")) => return Ok(()),
-        Kind::Uri => "an absolute URI".to_owned(),
+        Kind::Uri => "an absolute URI".into(),
         Kind::Uuid if text.is_some_and(is_uuid) => return Ok(()),
-        Kind::Uuid => "a UUID".to_owned(),
+        Kind::Uuid => "a UUID".into(),
         Kind::OneOf(words) if text.is_some_and(|text| words.split('|').any(|word| word == text)) => return Ok(()),
-        Kind::OneOf(words) => format!("one of {}", words.replace('|', ", ")),
+        Kind::OneOf(words) => format!("one of {}", words.replace('|', ", ")).into(),
         Kind::AnyObject if value.is_object() => return Ok(()),
-        Kind::AnyObject => "an object".to_owned(),
+        Kind::AnyObject => "an object".into(),
         Kind::Object(members) => match value.as_object() {
             Some(object) => return check_members(members, object, path),
-            None => "an object".to_owned(),
+            None => "an object".into(),
         },
         Kind::Array(item, limits) => match value.as_array() {
             Some(items) if within(*limits, items.len()) => {
@@ -193,8 +195,8 @@ fn check(kind: &Kind, value: &Value, path: &str) -> Result<(), Failure> {
                     .enumerate()
                     .try_for_each(|(at, value)| check(item, value, &format!("{path}[{at}]")));
             }
-            Some(_) => format!("an array of {} items", range(*limits)),
-            None => "an array".to_owned(),
+            Some(_) => format!("an array of {} items", range(*limits)).into(),
+            None => "an array".into(),
         },
     };
     Err(Failure::invalid(path, &expected))

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{faults::Faults, partner::Partner, recorder::Recorder};
 
 /// The world of one seed.
@@ -39,6 +39,7 @@ impl World {
     }
 
     /// The current time of this world, in seconds since the epoch.
+    #[inline(never)]
     pub(super) fn now(&self) -> i64 {
         self.clock.now_ms().div_euclid(1000)
     }
@@ -54,11 +55,13 @@ impl World {
     }
 
     /// A number that depends on the seed and `parts` alone.
+    #[inline(never)]
     pub(super) fn hash(&self, parts: &[&str]) -> u64 {
         hash(self.seed, parts)
     }
 
     /// An identifier of ten digits for what `parts` name, one that `collection` does not have.
+    #[inline(never)]
     pub(super) fn new_id(&self, collection: &str, parts: &[&str]) -> String {
         let mut id = 1_000_000_000 + self.hash(parts) % 9_000_000_000;
         while self.get(collection, &id.to_string()).is_some() {
@@ -79,23 +82,33 @@ impl World {
     }
 
     /// The record `id` of `collection`.
+    #[inline(never)]
     pub(super) fn get(&self, collection: &str, id: &str) -> Option<&Value> {
         self.collections.get(collection)?.get(id)
     }
 
+    /// A copy of the record `id` of `collection`; null when there is none.
+    #[inline(never)]
+    pub(super) fn copy(&self, collection: &str, id: &str) -> Value {
+        self.get(collection, id).map(Value::copy).unwrap_or_default()
+    }
+
     /// The same, to be changed.
+    #[inline(never)]
     pub(super) fn get_mut(&mut self, collection: &str, id: &str) -> Option<&mut Value> {
         self.collections.get_mut(collection)?.get_mut(id)
     }
 
     /// Every record of `collection`, by identifier.
+    #[inline(never)]
     pub(super) fn all(&self, collection: &str) -> impl Iterator<Item = &Value> {
-        self.collections.get(collection).and_then(Value::as_object).into_iter().flat_map(Map::values)
+        let records = self.collections.get(collection).and_then(Value::as_object);
+        records.map_or_else(Vec::new, |records| records.values().collect()).into_iter()
     }
 
     /// The records of `collection` whose member `name` is `value`.
     pub(super) fn having<'a>(&'a self, collection: &str, name: &'a str, value: &'a str) -> Vec<&'a Value> {
-        self.all(collection).filter(|record| is_text(&record[name], value)).collect()
+        self.all(collection).filter(|record| is_text(record.at(name), value)).collect()
     }
 
     /// Adds or replaces the record `id`.
@@ -107,6 +120,7 @@ impl World {
     }
 
     /// Removes the record `id`.
+    #[inline(never)]
     pub(super) fn remove(&mut self, collection: &str, id: &str) -> Option<Value> {
         self.collections.get_mut(collection)?.as_object_mut()?.remove(id)
     }
@@ -115,7 +129,7 @@ impl World {
     pub(super) fn remove_having(&mut self, collection: &str, name: &str, value: &str) -> usize {
         let Some(records) = self.collections.get_mut(collection).and_then(Value::as_object_mut) else { return 0 };
         let before = records.len();
-        records.retain(|_, record| !is_text(&record[name], value));
+        records.retain(|_, record| !is_text(record.at(name), value));
         before - records.len()
     }
 

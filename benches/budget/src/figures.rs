@@ -43,12 +43,12 @@ const REST: Duration = Duration::from_millis(700);
 /// How often the start is timed. The shortest time has the least of other processes in it.
 const STARTS: u32 = 5;
 
-/// Measures all of `program`, and shows each figure when it is known.
+/// Measures all of `program`, which has the sandbox where `without_sandbox` has none, and shows each figure when it is known.
 ///
 /// # Errors
 ///
 /// When one cannot be measured.
-pub(super) fn measure(program: &Path, mut show: impl FnMut(Figure)) -> Result<()> {
+pub(super) fn measure(program: &Path, without_sandbox: &Path, mut show: impl FnMut(Figure)) -> Result<()> {
     tool::all_there()?;
     let folder = Folder::new()?;
     let sandbox = Sandbox::start(program, &folder)?;
@@ -71,7 +71,9 @@ pub(super) fn measure(program: &Path, mut show: impl FnMut(Figure)) -> Result<()
     show("system calls a request, 32 connections", request.events, 2);
     show("sends and receives a request, 32 connections", request.detail, 2);
     show("resident KiB of an idle connection", lives.idle_connection_kib()?, 1);
-    show("bytes of the program", fs::metadata(program)?.len() as f64, 0);
+    let bytes = |program: &Path| fs::metadata(program).map(|file| file.len() as f64);
+    show("bytes of the program", bytes(program)?, 0);
+    show("bytes of the program, for the sandbox", bytes(program)? - bytes(without_sandbox)?, 0);
     show("milliseconds from exec to listening", lives.shortest_start_ms()?, 1);
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! one is above its ceiling.
 //!
 //! ```console
-//! $ cargo run --release --manifest-path benches/budget/Cargo.toml -- target/release/finicity-proxy
+//! $ cargo run --release --manifest-path benches/budget/Cargo.toml -- PROGRAM PROGRAM_WITHOUT_SANDBOX
 //! ```
 //!
 //! The program runs as a process, with the sandbox as a second one behind it, under valgrind or strace. `ceilings.tsv` has the
@@ -40,12 +40,16 @@ fn main() -> ExitCode {
 
 /// Measures all figures. Says whether each is within its ceiling.
 fn run() -> Result<bool> {
-    let program = env::args_os().nth(1).ok_or("name the program to measure: target/release/finicity-proxy")?;
-    let program = PathBuf::from(program).canonicalize()?;
+    let argument = |index| -> Result<PathBuf> {
+        let path =
+            env::args_os().nth(index).ok_or("name the program to measure, and one built with --no-default-features")?;
+        Ok(PathBuf::from(path).canonicalize()?)
+    };
+    let (program, without_sandbox) = (argument(1)?, argument(2)?);
     let mut ceilings = Ceilings::read(include_str!("../ceilings.tsv"))?;
     println!("{:<44}  {:>11}  {:>11}  {:>6}", "figure", "measured", "ceiling", "used");
     let mut within = true;
-    figures::measure(&program, |Figure { name, value, decimals }| {
+    figures::measure(&program, &without_sandbox, |Figure { name, value, decimals }| {
         let measured = format!("{value:.decimals$}");
         let Some(ceiling) = ceilings.take(name) else {
             println!("{name:<44}  {measured:>11}  {:>11}  {:>6}", "-", "-");

@@ -5,14 +5,15 @@ use serde_json::Value;
 use super::super::{
     institutions::BANKS,
     received::Received,
-    reply::{HTML, Reply, escape},
+    reply::{Before, HTML, Reply, escape},
     state::SandboxState,
+    value::Record as _,
 };
 use super::{bank_of, complete, usable, visit};
 
 /// Responds to a visit of the page, and to its form. The webhooks are sent before the response, so that the browser's next page finds
 /// them delivered.
-pub(in super::super) async fn respond(state: &SandboxState, received: &Received) -> Reply {
+pub(in super::super) fn respond(state: &SandboxState, received: &Received) -> Reply {
     let query = received.query();
     let value = |name: &str| query.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
     let (seed, signature) = (value("seed"), value("signature"));
@@ -46,10 +47,7 @@ pub(in super::super) async fn respond(state: &SandboxState, received: &Received)
         }
     });
     match step {
-        Ok((reply, webhooks)) => {
-            state.delivery.send_all(&webhooks).await;
-            reply
-        }
+        Ok((reply, webhooks)) => Reply { before: Before::Events { webhooks, body: None }, ..reply },
         Err(error) => message(400, "This link cannot be used", error),
     }
 }
@@ -60,7 +58,7 @@ fn again(link: &Value, received: &Received, problem: &str) -> Reply {
 
 /// The end of a flow: the service's own page, or one that says so.
 fn left(link: &Value, reason: &str) -> Reply {
-    match link["redirectUri"].as_str().filter(|uri| !uri.is_empty()) {
+    match link.at("redirectUri").as_str().filter(|uri| !uri.is_empty()) {
         Some(uri) => {
             let separator = if uri.contains('?') { '&' } else { '?' };
             let code = if reason == "complete" { 200 } else { 100 };
@@ -77,7 +75,7 @@ fn left(link: &Value, reason: &str) -> Reply {
 
 /// The form with the banks, or without them where the link names one.
 fn choose(link: &Value, query: &str, problem: Option<&str>) -> Reply {
-    let banks = if link["kind"] == "aggregation" {
+    let banks = if link.at("kind") == "aggregation" {
         let rows = BANKS.iter().map(|bank| {
             format!(
                 "<label><input type=\"radio\" name=\"institution\" value=\"{}\"> {}</label>\n",
