@@ -1,4 +1,4 @@
-//! Accounts: they come from a Connect flow or a fixture, are refreshed, and go.
+//! Accounts. They are created by a Connect flow or a fixture.
 
 use serde_json::Value;
 
@@ -57,7 +57,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("GET", "/customers/institution-logins/{institution_login_id}/authorization-details", authorization),
 ];
 
-/// The members of an account in a light list.
+/// The members of an account in the responses of the `/simple` operations.
 const SIMPLE: [&str; 18] = [
     "id",
     "accountNumberDisplay",
@@ -79,7 +79,7 @@ const SIMPLE: [&str; 18] = [
     "linkedAccountDate",
 ];
 
-/// How far back an account's transactions go before more history is loaded, and after.
+/// Days of an account's transactions before its history is loaded, and after.
 pub(super) const RECENT_DAYS: i64 = 180;
 pub(super) const HISTORIC_DAYS: i64 = 730;
 
@@ -158,7 +158,7 @@ fn positions(now: i64) -> Value {
     }])
 }
 
-/// The accounts of a new login of `customer` at `bank`: a record for each, in `accounts`. The login's identifier is returned with them.
+/// Adds a login of `customer` at `bank` with a record for each of the bank's accounts; returns the login's identifier and the accounts.
 pub(super) fn add_login(world: &mut World, customer: &str, bank: &Bank) -> (String, Vec<Value>) {
     let login = (1_000_000_000 + world.hash(&["login", customer, bank.id]) % 1_000_000_000).to_string();
     let mut added = Vec::new();
@@ -180,7 +180,7 @@ pub(super) fn add_login(world: &mut World, customer: &str, bank: &Bank) -> (Stri
     (login, added)
 }
 
-/// Fills in what the accounts of a fixture leave out.
+/// Adds the missing members to the accounts of a fixture.
 pub(super) fn complete_fixture(world: &mut World) {
     let given: Vec<(String, Value)> = world
         .dump()
@@ -205,7 +205,7 @@ pub(super) fn complete_fixture(world: &mut World) {
     }
 }
 
-/// An account as the API shows it.
+/// An account as the API returns it.
 pub(super) fn show(account: &Value) -> Value {
     let mut shown = account.copy();
     if let Some(members) = shown.as_object_mut() {
@@ -214,12 +214,12 @@ pub(super) fn show(account: &Value) -> Value {
     shown
 }
 
-/// The account of the path.
+/// The account named by the path.
 pub(super) fn of_path(world: &World, call: &Call) -> Value {
     world.copy("accounts", call.param("accountId"))
 }
 
-/// The accounts of the path's customer that its other parts and the query choose, by position and identifier.
+/// The accounts selected by the path and the query, ordered by login and display position.
 pub(super) fn selected(world: &World, call: &Call) -> Vec<Value> {
     let chosen =
         |account: &&&Value, param: &str| call.param(param).is_empty() || is_text(account.at(param), call.param(param));
@@ -250,7 +250,7 @@ fn one(world: &mut World, call: &Call) -> Outcome {
     Reply::ok(&if is_simple(call) { pick(&account, &SIMPLE) } else { account })
 }
 
-/// The bank's code for the next refresh of this customer, as its username says: `aggregation-103`.
+/// The aggregation status code for this customer's refreshes, from a username such as `aggregation-103`; 0 for other usernames.
 fn status_code(world: &World, call: &Call) -> i64 {
     username(world, call)
         .strip_prefix("aggregation-")
@@ -294,7 +294,7 @@ fn remove_login(world: &mut World, call: &Call) -> Outcome {
     Reply::empty(204)
 }
 
-/// The older way to add the accounts of a bank, with credentials in the body.
+/// Adds the accounts of a bank without Connect: the legacy operations, with bank credentials in the body.
 fn add_all(world: &mut World, call: &Call) -> Outcome {
     let bank =
         institutions::find(call.param("institutionId")).ok_or_else(|| Failure::not_found("14001", "Institution"))?;

@@ -1,4 +1,4 @@
-//! What happens to a request: recorded, met by a fault, authenticated, validated, handled, and its webhooks sent.
+//! Request handling: faults, authentication, validation, the handler, recording, and webhooks.
 
 use std::sync::Arc;
 
@@ -26,29 +26,29 @@ use super::{
 };
 use crate::vendor::catalogue::{Catalogue, Operation};
 
-/// The largest request body.
+/// Maximum size of a request body.
 const MAX_BODY: usize = 16 << 20;
 
 const OAUTH_PATH: &str = "/oauth/token";
 const PARTNER_PATH: &str = "/aggregation/v2/partners/authentication";
 
-/// The connection is to be reset instead of a response.
+/// The connection must be reset instead of sending a response.
 #[derive(Debug, thiserror::Error)]
-#[error("a scripted reset")]
+#[error("scripted connection reset")]
 pub(super) struct Reset;
 
 /// The response to `request`.
 ///
 /// # Errors
 ///
-/// [`Reset`] when a fault says so.
+/// [`Reset`] when a fault resets the connection.
 pub(super) async fn respond(
     state: Arc<SandboxState>,
     request: Request<Incoming>,
 ) -> Result<Response<SandboxBody>, Reset> {
     let (parts, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-        return Ok(response(Failure::new(413, "14020", "a body has at most 16 MiB").plain(), &Effect::default()));
+        return Ok(response(Failure::new(413, "14020", "the request body exceeds 16 MiB").plain(), &Effect::default()));
     };
     let bytes = body.to_bytes();
     let received = Received { parts, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes };
@@ -85,7 +85,7 @@ pub(super) async fn respond(
     if effect.reset { Err(Reset) } else { Ok(response(reply, &effect)) }
 }
 
-/// The response to a call of the API, with what a fault does to it.
+/// The response to an API call, and the effect of the fault that applies to it.
 fn respond_to_call(state: &SandboxState, received: &Received) -> (Reply, Effect) {
     let path = received.path();
     let operation = Catalogue::us().find(&received.parts.method, path);
@@ -133,7 +133,7 @@ fn handle(world: &mut World, received: &Received, call: &mut Call, token: Creden
     };
     let salt = world.hash(&["fault"]).to_string();
     let draws = |draw: &str| world_hash(&salt, draw);
-    let effect = world.faults.meet(&label, path, draws);
+    let effect = world.faults.apply(&label, path, draws);
     let reply = match effect.reply(|status| Shape::of(call.operation.template(), status)) {
         Some(reply) => reply,
         None => authenticated(world, received, call, app_key, token),
@@ -142,14 +142,14 @@ fn handle(world: &mut World, received: &Received, call: &mut Call, token: Creden
     (reply, effect)
 }
 
-/// A number for a fault's probability.
+/// A deterministic pseudo-random number, compared with a fault's probability.
 fn world_hash(salt: &str, draw: &str) -> u64 {
     let joined = format!("{salt}/{draw}");
     joined.bytes().fold(0xcbf2_9ce4_8422_2325, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
         >> 20
 }
 
-/// Passes on an authenticated request. Like the real host, the sandbox reveals nothing about its paths to an unauthenticated client.
+/// Runs the operation if the request is authenticated. Like the real host, the sandbox reveals nothing about its paths otherwise.
 fn authenticated(
     world: &mut World,
     received: &Received,
@@ -176,7 +176,9 @@ fn authenticated(
             }
             (false, _) => unknown(received),
         },
-        (_, _) if needs_no_token => Failure::new(400, "10005", "a token call carries no token").reply(template),
+        (_, _) if needs_no_token => {
+            Failure::new(400, "10005", "a token request must not carry a token").reply(template)
+        }
         (_, Credential::Missing) => reject("10024", "Missing (Finicity-App-Token)"),
         (_, Credential::Expired) => reject("10023", "Expired (Finicity-App-Token)"),
         (_, Credential::Wrong) => reject("10022", "Invalid (Finicity-App-Token)"),
@@ -187,7 +189,7 @@ fn authenticated(
     }
 }
 
-/// Validates `call`, looks up what its path names, and calls its handler.
+/// Validates `call`, checks that the resources in its path exist, and calls its handler.
 fn run(world: &mut World, received: &Received, call: &Call, route: &Route) -> Reply {
     let checked = validate::check_query(route.query, &call.query).and_then(|()| match route.body {
         Some(_) if call.body.is_null() && !received.bytes.is_empty() => Err(Failure::invalid("body", "JSON")),
@@ -199,14 +201,14 @@ fn run(world: &mut World, received: &Received, call: &Call, route: &Route) -> Re
         if failure.status == 404
             && call.operation.template() == "/aggregation/v3/customers/{customerId}/accounts/{accountId}/owner"
         {
-            // The one operation with a customer that documents no 404.
+            // The only operation on a customer that documents no 404.
             failure.status = 400;
         }
         failure.reply(call.operation.template())
     })
 }
 
-/// Whether the customer, the account, the login and the consumer of the path are there.
+/// Checks that the customer, account, login and consumer in the path exist.
 fn exists(world: &World, call: &Call) -> Result<(), Failure> {
     let param = |name: &str| Some(call.param(name)).filter(|value| !value.is_empty());
     let customer = param("customerId");
@@ -227,7 +229,7 @@ fn exists(world: &World, call: &Call) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The names in the template's braces, with what `path` has in their places.
+/// The path parameters: names from the template, in camel case, with their values in `path`.
 fn parameters(operation: Operation, path: &str) -> Vec<(String, String)> {
     let template = operation.template().split('/');
     let named = template.zip(path.split('/')).filter_map(|(name, value)| {
@@ -239,7 +241,7 @@ fn parameters(operation: Operation, path: &str) -> Vec<(String, String)> {
 
 fn unknown(received: &Received) -> Reply {
     let message = format!(
-        "the sandbox has no operation {} {}; docs/sandbox.md lists them",
+        "unknown operation {} {}; docs/sandbox.md lists the operations",
         received.parts.method,
         received.path()
     );

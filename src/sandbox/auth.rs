@@ -1,4 +1,4 @@
-//! How a request is authenticated, and how a partner obtains a token or a new secret.
+//! Request authentication, token requests, and secret rotation.
 
 use http::{HeaderMap, HeaderName, header};
 use serde_json::Value;
@@ -14,13 +14,13 @@ use super::{
 };
 use crate::token::scheme::FINICITY_APP_KEY;
 
-/// The seed that the client identifier in the body of a token request names; empty for the default one.
+/// The seed in the client identifier of a token request; empty for the default seed.
 pub(super) fn seed_of(body: &Value) -> &str {
     let id = body.at("partnerId").as_str().or_else(|| body.at("client_id").as_str()).unwrap_or("");
     id.strip_prefix(CREDENTIALS.client_id).and_then(|rest| rest.strip_prefix(SEED_SEPARATOR)).unwrap_or("")
 }
 
-/// How the App Key was sent.
+/// Checks the App Key.
 pub(super) fn check_app_key(headers: &HeaderMap) -> Credential {
     match single_value(headers, &FINICITY_APP_KEY) {
         Ok(None) => Credential::Missing,
@@ -29,8 +29,8 @@ pub(super) fn check_app_key(headers: &HeaderMap) -> Credential {
     }
 }
 
-/// The token of a request: as a bearer token or in `Finicity-App-Token`, but not both. `None` when there is none, an error when what
-/// is there cannot be one token.
+/// The token of a request, from `Authorization: Bearer` or `Finicity-App-Token`. `None` when there is no token, an error when there are
+/// several or `Authorization` has another scheme.
 pub(super) fn token_of(headers: &HeaderMap) -> Result<Option<&str>, ()> {
     match (single_value(headers, &header::AUTHORIZATION)?, single_value(headers, &FINICITY_APP_TOKEN)?) {
         (None, token) => Ok(token),
@@ -39,7 +39,7 @@ pub(super) fn token_of(headers: &HeaderMap) -> Result<Option<&str>, ()> {
     }
 }
 
-/// The one value of the field `name`; `None` when it is missing, an error when it occurs twice or is no text.
+/// The value of the header `name`; `None` when it is missing, an error when it occurs twice or is not visible ASCII.
 fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ()> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -52,7 +52,11 @@ fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<
 pub(super) fn oauth(world: &mut World, headers: &HeaderMap, body: &Value) -> Reply {
     let reject = |status, error: &str| Shape::OAuth.reply(&Failure::new(status, error, "see docs/sandbox.md"));
     if !sends_and_accepts_json(headers) {
-        return Shape::Plain.reply(&Failure::new(415, "10005", "a token call is JSON in and out"));
+        return Shape::Plain.reply(&Failure::new(
+            415,
+            "10005",
+            "a token request must send and accept application/json",
+        ));
     }
     let known = ["client_id", "client_secret", "grant_type", "scope"];
     let has_unknown = body.as_object().is_none_or(|members| members.keys().any(|name| !known.contains(&name.as_str())));
@@ -78,7 +82,7 @@ pub(super) fn oauth(world: &mut World, headers: &HeaderMap, body: &Value) -> Rep
 /// `POST /aggregation/v2/partners/authentication` with a valid App Key.
 pub(super) fn partner(world: &mut World, headers: &HeaderMap, body: &Value) -> Reply {
     if !sends_and_accepts_json(headers) {
-        // The real host has been observed to respond in XML to a request that does not accept JSON.
+        // The real host responds in XML when the request does not accept JSON (observed).
         return Shape::Xml.reply(&Failure::new(400, "10005", "send and accept application/json"));
     }
     let known = body
@@ -101,7 +105,7 @@ pub(super) fn partner(world: &mut World, headers: &HeaderMap, body: &Value) -> R
     }
 }
 
-/// `PUT /aggregation/v2/partners/authentication`: a new secret. The old one is accepted for 30 days unless `immediate` is true.
+/// `PUT /aggregation/v2/partners/authentication`: sets a new secret. The old one stays valid for 30 days unless `immediate` is true.
 pub(super) fn rotate(world: &mut World, body: &Value) -> Outcome {
     check_body("partnerId*:s partnerSecret*:s newPartnerSecret*:s immediate:b", body)?;
     let now = world.now_ms();
@@ -111,7 +115,7 @@ pub(super) fn rotate(world: &mut World, body: &Value) -> Outcome {
     Reply::empty(204)
 }
 
-/// Whether the body is JSON and the response may be: `application/json` is one of the media types in `Accept`, as in the list of axios.
+/// Whether `Content-Type` is `application/json` and `Accept` contains it. Clients such as axios send a list in `Accept`.
 fn sends_and_accepts_json(headers: &HeaderMap) -> bool {
     let has_json = |name| {
         let types = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").split(',');

@@ -40,10 +40,10 @@ fn not_found() -> Failure {
     Failure::not_found("14001", "Business")
 }
 
-/// The businesses of a customer are at most one, as the vendor's lists have exactly one.
+/// Adds a business. A customer has at most one, because the vendor describes lists with exactly one.
 fn add(world: &mut World, call: &Call) -> Outcome {
     if !world.having("businesses", "customerId", call.customer_id()).is_empty() {
-        return Err(Failure::new(409, "11000", "The customer has a business"));
+        return Err(Failure::new(409, "11000", "The customer already has a business"));
     }
     let id = world.new_id("businesses", &["business", call.customer_id()]);
     let now = date_time(world.now());

@@ -1,4 +1,4 @@
-//! Connect Components: configurations, and the forms of a bank's sign-in.
+//! Connect Components: configurations and bank login forms.
 
 use serde_json::Value;
 
@@ -61,7 +61,7 @@ fn remove(world: &mut World, call: &Call) -> Outcome {
     Reply::empty(204)
 }
 
-/// Whether the bank of the path and the customer of the body are there.
+/// Checks that the bank in the path and the customer in the body exist.
 fn check_parties(world: &World, call: &Call) -> Result<(), Failure> {
     if institutions::find(call.param("institutionId")).is_none() {
         return Err(Failure::not_found("1404", "Institution"));

@@ -1,4 +1,4 @@
-//! Connect: links to the sandbox's own page, which adds the accounts of a bank and notifies the partner.
+//! Connect: links to the sandbox's own page, which adds a bank's accounts and notifies the partner.
 
 pub(super) mod page;
 
@@ -17,10 +17,10 @@ use super::{
     world::World,
 };
 
-/// How long a link is valid.
+/// Validity of a link.
 const LINK_LIFETIME_MS: i64 = 2 * 3600 * 1000;
 
-/// The members that all kinds of links have.
+/// Adds the members that all kinds of links share.
 macro_rules! link {
     ($members:literal) => {
         concat!(
@@ -71,7 +71,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("POST", "/connect/generate/transfer/deposit-switch", generate).body(DEPOSIT),
 ];
 
-/// What the link of `call` is for.
+/// The kind of link that `call` generates.
 fn kind(call: &Call) -> &'static str {
     let ends = |end| call.operation.template().ends_with(end);
     match () {
@@ -114,7 +114,7 @@ fn generate(world: &mut World, call: &Call) -> Outcome {
     Ok(reply)
 }
 
-/// Whether the bank or the login that the body names is there.
+/// Checks that the bank or login in the body exists.
 fn check_target(world: &World, call: &Call, kind: &str, customer: &str) -> Result<(), Failure> {
     match kind {
         "lite" if institutions::find(&call.body.at("institutionId").to_string()).is_none() => {
@@ -132,7 +132,7 @@ fn check_target(world: &World, call: &Call, kind: &str, customer: &str) -> Resul
     }
 }
 
-/// What is kept of a link.
+/// The stored record of a link.
 fn link_record(call: &Call, kind: &str, customer: &str, expires_ms: i64) -> Value {
     let mut record = pick(
         call.body,
@@ -156,7 +156,7 @@ fn link_record(call: &Call, kind: &str, customer: &str, expires_ms: i64) -> Valu
     record
 }
 
-/// A new link, which is signed so that nothing in it can be changed.
+/// Creates a link. Its signature is the key of its record.
 fn link(world: &mut World, call: &Call, kind: &str, customer: &str) -> String {
     let now = world.now_ms();
     let expires = now + LINK_LIFETIME_MS;
@@ -175,7 +175,7 @@ fn link(world: &mut World, call: &Call, kind: &str, customer: &str) -> String {
     format!("{}/sandbox/connect?{}", call.origin, query.finish())
 }
 
-/// `event` to the webhook of `link`, signed with the partner's secret.
+/// A notification of `event` for the webhook of `link`, signed with the partner's secret; `None` when the link has no webhook.
 fn webhook(link: &Value, event: Value) -> Option<Webhook> {
     let headers = link.at("webhookHeaders").as_object().into_iter().flatten();
     let headers = headers.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
@@ -187,7 +187,7 @@ fn webhook(link: &Value, event: Value) -> Option<Webhook> {
     })
 }
 
-/// An event of the flow of `link`, to its webhook.
+/// The event `name` of the flow of `link`, for its webhook.
 fn event(world: &mut World, link: &Value, name: &str, payload: &Value) -> Option<Webhook> {
     let nth = world.next("events");
     let mut body = json!({
@@ -201,24 +201,25 @@ fn event(world: &mut World, link: &Value, name: &str, payload: &Value) -> Option
     webhook(link, body)
 }
 
-/// The link with this signature, if it can be used.
+/// The link with this signature.
 ///
 /// # Errors
 ///
-/// Why not, for whoever follows it.
+/// Why the link cannot be used, as the page shows it.
 pub(super) fn usable(world: &World, signature: &str) -> Result<Value, &'static str> {
-    let link =
-        world.get("links", signature).ok_or("The sandbox made no such link. Is it complete, and of this seed?")?;
+    let link = world
+        .get("links", signature)
+        .ok_or("This link is unknown. Check that it is complete and belongs to this seed.")?;
     if link.at("expiresMs").as_i64().is_some_and(|expires| expires <= world.now_ms()) {
-        return Err("The link is no longer valid: it was made more than two hours ago.");
+        return Err("This link has expired: it was created more than two hours ago.");
     }
     match link.at("state").as_str() {
-        Some("done") if link.flag("singleUseUrl") => Err("The link was for one use, and was used."),
+        Some("done") if link.flag("singleUseUrl") => Err("This single-use link has already been used."),
         _ => Ok(link.copy()),
     }
 }
 
-/// What the first visit of a link sends.
+/// The notifications sent on the first visit of a link.
 pub(super) fn visit(world: &mut World, signature: &str, link: &Value) -> Vec<Webhook> {
     if link.at("state") != "new" {
         return Vec::new();
@@ -229,14 +230,14 @@ pub(super) fn visit(world: &mut World, signature: &str, link: &Value) -> Vec<Web
     event(world, link, "started", &json!({})).into_iter().collect()
 }
 
-/// What a completed flow leaves: the accounts, and the events to send.
+/// The result of a completed flow: the new accounts, and the notifications to send.
 #[derive(Debug)]
 pub(super) struct Completed {
     pub(super) accounts: Vec<Value>,
     pub(super) webhooks: Vec<Webhook>,
 }
 
-/// Completes the flow of `link` at `bank`: adds the accounts, and returns the events in their order, `started` included when the link was
+/// Completes the flow of `link` at `bank`: adds the accounts and returns the notifications in order, including `started` if the link was
 /// not visited.
 pub(super) fn complete(world: &mut World, signature: &str, link: &Value, bank: &Bank) -> Completed {
     let mut webhooks = visit(world, signature, link);
@@ -269,7 +270,7 @@ pub(super) fn complete(world: &mut World, signature: &str, link: &Value, bank: &
     Completed { accounts, webhooks }
 }
 
-/// The bank that a flow of `link` uses: the link's own, that of its login, or `chosen`.
+/// The bank of a flow: the one in the link, the one of its login, or `chosen`.
 pub(super) fn bank_of(world: &World, link: &Value, chosen: Option<&str>) -> Option<&'static Bank> {
     let of_login = || {
         let login = link.at("institutionLoginId").as_str()?;
@@ -281,7 +282,7 @@ pub(super) fn bank_of(world: &World, link: &Value, chosen: Option<&str>) -> Opti
     institutions::find(own.as_deref().or(chosen).or(default)?)
 }
 
-/// The signature of a body, as the webhooks have it; for a test of a receiver.
+/// The webhook signature of `body`, for tests of a receiver.
 pub(super) fn sign(world: &World, body: &[u8]) -> String {
     delivery::signature(world.partner.secret(), body)
 }

@@ -1,4 +1,4 @@
-//! Consents to share data, one for each Connect flow that was completed.
+//! Consents to share data, one for each completed Connect flow.
 
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ pub(super) const ROUTES: &[Route] = &[
     ),
 ];
 
-/// Adds the consent to share `accounts` of `customer` at `bank`, whose login is `login`.
+/// Adds the consent to share `accounts` of `customer` at `bank`, which belong to `login`.
 pub(super) fn add(world: &mut World, customer: &str, bank: &Bank, login: &str, accounts: &[Value]) {
     let partner = world.partner.id().to_owned();
     let id = world.uuid(&["consent", customer, bank.id]);
@@ -82,7 +82,7 @@ fn revoke_login(world: &mut World, call: &Call) -> Outcome {
     set_revoked(world, call, Some(call.param("institutionLoginId")))
 }
 
-/// Revokes the login `login` of the consent, or all of it; the accounts of a revoked login go.
+/// Revokes the consent, or only its login `login`, and removes the accounts of the revoked logins.
 fn set_revoked(world: &mut World, call: &Call, login: Option<&str>) -> Outcome {
     let status = json!({"status": "REVOKED", "statusDate": date_time(world.now())});
     let consent = world.get_mut("consents", call.param("consentReceiptId")).ok_or_else(not_found)?;

@@ -1,4 +1,4 @@
-//! Consumers: who a customer is, for reports.
+//! Consumers: the identity of a customer, required for reports.
 
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("PUT", "/decisioning/v1/consumers/{consumerId}", change).body(CHANGE),
 ];
 
-/// The members of a consumer, each of which the API always shows.
+/// The members of a consumer that a request can set.
 const MEMBERS: [&str; 12] = [
     "firstName",
     "lastName",
@@ -46,7 +46,7 @@ pub(super) fn of<'a>(world: &'a World, id: &'a str) -> Option<&'a Value> {
     world.having("consumers", "customerId", id).first().copied()
 }
 
-/// The record of a consumer with the members of `body`, and of the number only its last four digits, as the API shows it.
+/// A new consumer with the members of `body`. Only the last four digits of the SSN are kept, because the API returns no others.
 pub(super) fn record(world: &World, id: &str, customer: &str, body: &Value) -> Value {
     let mut record = json!({
         "id": id, "customerId": parse_id(customer), "createdDate": world.now(), "address": "", "city": "", "zip": "",
@@ -64,7 +64,7 @@ fn apply(record: &mut Value, body: &Value) {
 
 fn add(world: &mut World, call: &Call) -> Outcome {
     if of(world, call.customer_id()).is_some() {
-        return Err(Failure::new(409, "11000", "The customer has a consumer"));
+        return Err(Failure::new(409, "11000", "The customer already has a consumer"));
     }
     let id = world.hex_id(&["consumer", call.customer_id()]);
     let record = record(world, &id, call.customer_id(), call.body);

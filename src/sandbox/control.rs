@@ -1,4 +1,4 @@
-//! The control API, below `/sandbox/`: what a test does to the sandbox itself. It needs no credentials.
+//! The control API under `/sandbox/`, with which tests control the sandbox itself. It requires no credentials.
 
 use std::time::Duration;
 
@@ -20,30 +20,30 @@ use super::{
 /// The endpoints, as `GET /sandbox/` lists them.
 const ENDPOINTS: &str = "\
 GET    /sandbox/                   this list
-GET    /sandbox/health             200 when the sandbox serves
-GET    /sandbox/ca.pem             the certificate of its CA
+GET    /sandbox/health             200 while the sandbox is running
+GET    /sandbox/ca.pem             the CA certificate
 GET    /sandbox/state              the time, the partner and the faults of a seed
-POST   /sandbox/reset              begins a seed anew
+POST   /sandbox/reset              resets a seed to its initial state
 GET    /sandbox/seeds              the seeds
-DELETE /sandbox/seeds/{seed}       removes one
+DELETE /sandbox/seeds/{seed}       removes a seed
 GET    /sandbox/faults             the faults
-POST   /sandbox/faults             adds one, or an array of them
-DELETE /sandbox/faults             removes all
-GET    /sandbox/fixtures           every record
-PUT    /sandbox/fixtures           replaces every record
+POST   /sandbox/faults             adds a fault, or an array of faults
+DELETE /sandbox/faults             removes all faults
+GET    /sandbox/fixtures           all records
+PUT    /sandbox/fixtures           replaces all records
 POST   /sandbox/clock              {\"advance\":\"2h\"} or {\"now\":1767225600}: moves the clock
-POST   /sandbox/tokens/expire      ends every token
+POST   /sandbox/tokens/expire      expires all tokens
 PUT    /sandbox/partner            {\"locked\":true,\"tokenLifetime\":\"5m\"}
-GET    /sandbox/requests           the requests that were received
-DELETE /sandbox/requests           removes them
+GET    /sandbox/requests           the recorded requests
+DELETE /sandbox/requests           removes the recorded requests
 GET    /sandbox/connect            the page of a Connect link
 POST   /sandbox/connect/complete   {\"link\":\"...\",\"institutionId\":\"4222\"}: completes a flow without a browser
-POST   /sandbox/sign               the signature of the request's body
+POST   /sandbox/sign               returns the webhook signature of the request body
 
-A seed is named by the header field X-Sandbox-Seed or by ?seed=NAME.
+Select a seed with the header X-Sandbox-Seed or with ?seed=NAME.
 ";
 
-/// Responds to a request below `/sandbox/`.
+/// Handles a request under `/sandbox/`.
 pub(super) fn respond(state: &SandboxState, received: &Received) -> Reply {
     let query = received.query();
     let named = query.iter().find(|(name, _)| name == "seed").map(|(_, value)| value.as_str());
@@ -126,17 +126,17 @@ fn control(
         _ => Err(Failure::new(
             404,
             "unknown_control",
-            &format!("there is no {method} /sandbox{path}; GET /sandbox/ lists what there is"),
+            &format!("no endpoint {method} /sandbox{path}; GET /sandbox/ lists the endpoints"),
         )),
     }
 }
 
 fn duration(body: &Value, name: &str) -> Result<Option<Duration>, Failure> {
     let Some(text) = body.at(name).as_str() else { return Ok(None) };
-    humantime::parse_duration(text).map(Some).map_err(|_| Failure::invalid(name, "a time such as 90m"))
+    humantime::parse_duration(text).map(Some).map_err(|_| Failure::invalid(name, "a duration such as 90m"))
 }
 
-/// Moves the clock of the seed, by a time or to a time. Tokens and links age with it.
+/// Moves the clock of the seed by a duration or to a time. Tokens and links age accordingly.
 fn clock(world: &mut World, body: &Value) -> Result<Reply, Failure> {
     check_body("advance:s now:i", body)?;
     if let Some(now) = body.at("now").as_i64() {
@@ -159,7 +159,7 @@ fn partner(world: &mut World, body: &Value) -> Result<Reply, Failure> {
     Ok(Reply::json(200, &world.partner.status()))
 }
 
-/// Completes the flow of a link, and returns the accounts and what became of each webhook.
+/// Completes the flow of a link; the response has its accounts and the result of each webhook.
 fn complete(state: &SandboxState, received: &Received, seed: &str) -> Reply {
     if let Err(failure) = check_body("link*:s institutionId:s", &received.body) {
         return failure.plain();

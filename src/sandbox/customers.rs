@@ -29,7 +29,7 @@ pub(super) const ROUTES: &[Route] = &[
 
 const LIST: &str = "username:s type:e(testing|active) search:s start:i(1,) limit:i(1,1000)";
 
-/// What belongs to a customer and goes with it.
+/// The collections with records that belong to a customer and are removed with it.
 const OWNED: [&str; 9] =
     ["accounts", "businesses", "consents", "consumers", "injected", "links", "reports", "subscriptions", "switches"];
 
@@ -41,13 +41,13 @@ pub(super) fn record(world: &World, id: &str, kind: &str, body: &Value) -> Value
     record
 }
 
-/// The username of the customer of `call`: some choose what happens, as `docs/sandbox.md` lists them.
+/// The username of the customer in the path. Some usernames trigger special behaviour; `docs/sandbox.md` lists them.
 #[inline(never)]
 pub(super) fn username<'a>(world: &'a World, call: &Call) -> &'a str {
     world.get("customers", call.customer_id()).map_or("", |customer| customer.text("username"))
 }
 
-/// A record without what only `GET …/{customerId}` shows.
+/// The members of a customer in lists; `GET …/{customerId}` returns more.
 fn listed(record: &Value) -> Value {
     pick(
         record,
@@ -72,7 +72,7 @@ fn add(world: &mut World, call: &Call) -> Outcome {
     let kind = if call.operation.template().ends_with("/testing") { "testing" } else { "active" };
     let username = call.text("username");
     if !world.having("customers", "username", username).is_empty() {
-        return Err(Failure::new(409, "11000", &format!("A customer with the username {username} exists")));
+        return Err(Failure::new(409, "11000", &format!("A customer with the username {username} already exists")));
     }
     let id = world.new_id("customers", &["customer", username]);
     let record = record(world, &id, kind, call.body);

@@ -1,4 +1,4 @@
-//! Banks: search, paging, branding, and which accounts a customer has there.
+//! Banks: search, paging, branding, and the types of accounts that they offer.
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ pub(super) const ROUTES: &[Route] = &[
 pub(super) struct Bank {
     pub(super) id: &'static str,
     pub(super) name: &'static str,
-    /// The types of the accounts that a customer has there.
+    /// The types of the accounts that each customer has at this bank.
     pub(super) accounts: &'static [&'static str],
     pub(super) routing_number: &'static str,
     oauth: bool,
@@ -44,7 +44,7 @@ const fn bank(
     Bank { id, name, accounts, routing_number, oauth: false, country: "us", status: "online" }
 }
 
-/// Every bank. The identifiers of the first two are those that the vendor's own test banks have.
+/// All banks. The first two have the identifiers of the vendor's own test banks.
 pub(super) const BANKS: [Bank; 12] = [
     bank("4222", "Sandbox Bank", "110000019", &["checking", "savings", "creditCard"]),
     Bank { oauth: true, ..bank("102105", "Sandbox Bank OAuth", "110000022", &["checking", "savings", "creditCard"]) },
@@ -66,7 +66,7 @@ pub(super) fn find(id: &str) -> Option<&'static Bank> {
     BANKS.iter().find(|bank| bank.id == id)
 }
 
-/// The banks that the query of `call` asks for.
+/// The banks that match the query of `call`.
 fn matching(call: &Call) -> Vec<&'static Bank> {
     let search = call.query("search").unwrap_or("").to_lowercase();
     let search = search.trim_matches('*').trim();

@@ -1,4 +1,4 @@
-//! Micro-deposits: two small amounts, which the owner of an account reads from it and names.
+//! Micro-deposits: two small amounts that the owner of an account confirms.
 
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// The amounts that the sandbox deposits, in dollars.
 const AMOUNTS: [f64; 2] = [0.11, 0.23];
 
-/// How often the amounts may be wrong.
+/// Maximum number of wrong amounts.
 const MAX_ATTEMPTS: u64 = 3;
 
 fn start(world: &mut World, call: &Call) -> Outcome {
@@ -46,7 +46,7 @@ fn start(world: &mut World, call: &Call) -> Outcome {
     });
     world.put("microentries", &id, deposit);
     Reply::ok(&json!({
-        "accountId": id, "status": "Pending", "depositCount": AMOUNTS.len(), "statusDescription": "Micro-deposits are on their way",
+        "accountId": id, "status": "Pending", "depositCount": AMOUNTS.len(), "statusDescription": "Micro-deposits have been sent",
         "railType": "ach",
     }))
 }
@@ -71,7 +71,7 @@ fn verify(world: &mut World, call: &Call) -> Outcome {
     let mut deposit = of_path(world, call)?;
     let given: Vec<f64> = call.body.at("amounts").as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
     if deposit.at("attempts").as_u64().unwrap_or(0) >= MAX_ATTEMPTS {
-        return Err(Failure::new(400, "3200003", "The amounts were wrong too often"));
+        return Err(Failure::new(400, "3200003", "Too many attempts with wrong amounts"));
     }
     let is_near = |given: f64, amount: f64| (given - amount).abs() < 0.001;
     let [first, second] = AMOUNTS;

@@ -1,4 +1,4 @@
-//! What a bank says of an account beyond its transactions: owner, numbers, balances, and the bundle of all three.
+//! Account data other than transactions: owner, account numbers, balances, and all three combined (paysuite).
 
 use serde_json::Value;
 
@@ -45,7 +45,7 @@ pub(super) const ROUTES: &[Route] = &[
     .query(BUNDLE),
 ];
 
-/// First and last name and the address of the customer of `call`, of its consumer when there is one.
+/// First name, last name and address: from the consumer of the customer if it has one, else from the customer.
 fn person(world: &World, call: &Call) -> (String, String, Value) {
     let record = consumers::of(world, call.customer_id()).or_else(|| world.get("customers", call.customer_id()));
     let text = |name: &str, default: &str| match record.and_then(|record| record.at(name).as_str()) {
@@ -74,7 +74,7 @@ fn owner(world: &mut World, call: &Call) -> Outcome {
     )
 }
 
-/// The one holder of the accounts of `call`.
+/// The holder of all accounts of the customer.
 fn holder(world: &World, call: &Call) -> Value {
     let (first, last, mut address) = person(world, call);
     address.set("ownerAddress", &one_line(&address));
@@ -93,7 +93,7 @@ fn holders(world: &mut World, call: &Call) -> Outcome {
     Reply::ok(&json!({"holders": [holder]}))
 }
 
-/// 100 for what is equal to the owner's, and 0 for what is not.
+/// 100 if both texts are equal without regard to case, else 0.
 fn score(ours: &str, theirs: &str) -> u64 {
     if ours.to_lowercase() == theirs.to_lowercase() { 100 } else { 0 }
 }
@@ -126,7 +126,7 @@ fn match_owner(world: &mut World, call: &Call) -> Outcome {
     Reply::ok(&json!({"holders": [holder]}))
 }
 
-/// Routing number and account number.
+/// Routing number and account number of `account`.
 fn bank_numbers(world: &World, account: &Value) -> (String, String) {
     let routing = institutions::find(account.text("institutionId")).map_or("110000019", |bank| bank.routing_number);
     let id = account.text("id");

@@ -1,4 +1,4 @@
-//! A partner's own records: registered applications, access of third parties, Connect experiences.
+//! Records of the partner: registered applications, third-party access, Connect experiences.
 
 use serde_json::Value;
 
@@ -59,7 +59,7 @@ fn change(world: &mut World, call: &Call) -> Outcome {
     Reply::ok(&json!({"preAppId": number, "status": application.at("status")}))
 }
 
-/// The applications that the query chooses, by the names of its parameters and of the members that they are compared with.
+/// The applications that match the query. `filters` pairs query parameters with the members that they are compared with.
 fn chosen(world: &World, call: &Call, filters: [(&str, &str); 4]) -> Vec<Value> {
     let matches = |row: &&Value| {
         filters.iter().all(|(param, member)| call.query(param).is_none_or(|value| row.at(member) == value))

@@ -1,4 +1,4 @@
-//! Likelihood that a payment settles.
+//! Payment success indicators: the risk that a payment does not settle.
 
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ pub(super) const ROUTES: &[Route] = &[
     .query("settlementAmount*:p settleByDate*:d purposeCode*:e(1P)"),
 ];
 
-/// The score is 0 for what the balance covers ten times, and 100 for what it does not cover.
+/// The balance, and the score of `amount`: its percentage of the balance, at most 100.
 fn score(world: &World, call: &Call, amount: f64) -> (f64, u64) {
     let balance = of_path(world, call).at("balance").as_f64().unwrap_or(0.0).max(0.0);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
@@ -87,7 +87,7 @@ fn start(world: &mut World, call: &Call) -> Outcome {
     Ok(Reply::json(202, &record))
 }
 
-/// The first poll finds the request in progress, each later one its result.
+/// The first poll finds the request in progress; later ones get its result.
 fn poll(world: &mut World, call: &Call) -> Outcome {
     let account = call.param("accountId");
     let Some(request) =

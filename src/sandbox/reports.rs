@@ -1,4 +1,4 @@
-//! Reports: in progress when they are generated, complete some polls later, as JSON or PDF.
+//! Reports: in progress at first, complete after some polls, as JSON or PDF.
 
 mod content;
 
@@ -18,7 +18,7 @@ use super::{
 
 const CALLBACK: &str = "callbackUrl:u";
 
-/// A template with `{customerId}` below `/decisioning/v2`, and what the body of its request must have.
+/// An operation that generates a report, and the notation of its request body.
 const fn generate(template: &'static str, body: &'static str) -> Route {
     Route::new("POST", template, start).query(CALLBACK).body(body)
 }
@@ -104,7 +104,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("GET", "/analytics/ca360/v1/customers/{customerId}/analytics", list),
 ];
 
-/// The type of the report that `call` generates, as the vendor abbreviates it.
+/// The vendor's abbreviation for the type of the report that `call` generates.
 fn report_type(call: &Call) -> String {
     let data = call.body.at("analyticsReportData");
     let analytics = |prefix: &str| {
@@ -133,7 +133,7 @@ fn report_type(call: &Call) -> String {
     }
 }
 
-/// What a report repeats of its request. Account identifiers are a list there, but for two of the types.
+/// The members of the request that the report repeats. Account identifiers become a list, except in Foresight and payment risk reports.
 fn constraints(call: &Call, kind: &str) -> Value {
     let mut constraints = pick(
         call.body,
@@ -166,7 +166,7 @@ fn constraints(call: &Call, kind: &str) -> Value {
     constraints
 }
 
-/// The customer whose report `call` asks for: the path's, or the body's.
+/// The customer of the report, from the path or the body; empty when neither has one.
 fn customer_of(world: &World, call: &Call) -> Result<String, Failure> {
     if !call.customer_id().is_empty() {
         return Ok(call.customer_id().to_owned());
@@ -197,7 +197,7 @@ fn start(world: &mut World, call: &Call) -> Outcome {
     let id = format!("{}-{nth}", &world.hex_id(&["report", &customer, &nth])[..12]);
     let kind = report_type(call);
     let callback = call.query("callbackUrl").map(str::to_owned);
-    // Who waits for a callback does not poll.
+    // A client with a callback does not poll.
     let polls = match &callback {
         Some(_) => 0,
         None => username.strip_prefix("report-slow-").and_then(|polls| polls.parse::<u64>().ok()).unwrap_or(1),
@@ -246,7 +246,7 @@ fn portfolio_base(world: &World, customer: &str) -> String {
     world.hex_id(&["portfolio", customer])[..12].to_owned()
 }
 
-/// A report without what only the sandbox needs.
+/// A report without the sandbox's internal members.
 fn shown(report: &Value) -> Value {
     let mut shown = report.copy();
     if let Some(members) = shown.as_object_mut() {
@@ -255,7 +255,7 @@ fn shown(report: &Value) -> Value {
     shown
 }
 
-/// Whether `report` is one of what the path of `call` names.
+/// Whether `report` belongs to the customer and consumer in the path of `call`.
 fn is_of_path(call: &Call, report: &Value) -> bool {
     let (customer, consumer) = (call.customer_id(), call.param("consumerId"));
     (customer.is_empty() || super::world::is_text(report.at("customerId"), customer))

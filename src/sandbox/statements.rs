@@ -1,4 +1,4 @@
-//! Statements of a bank as PDF, and files that were uploaded.
+//! Bank statements as PDF, and uploaded files.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
@@ -24,10 +24,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("GET", "/aggregation/v1/customers/{customerId}/assets/{assetId}", asset),
 ];
 
-/// How many lines of transactions a statement has.
+/// Maximum number of transactions in a statement.
 const ROWS: usize = 30;
 
-/// The statement of `account`, `index` months back.
+/// The statement of `account` for a period of 30 days; `index` 1 is the latest period.
 fn statement(world: &World, account: &Value, index: i64) -> Vec<u8> {
     let text = |name: &str| account.text(name);
     let until = world.now() - (index - 1) * 30 * DAY;

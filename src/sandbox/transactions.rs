@@ -1,4 +1,4 @@
-//! Transactions: a fixed history by seed and account, and those that a test adds.
+//! Transactions: a history generated from the seed and the account, and transactions added by tests.
 
 use serde_json::Value;
 
@@ -43,10 +43,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("POST", "/data-enrichment/transactions", enrich).body(ENRICH),
 ];
 
-/// When on its day a generated transaction is posted, in seconds.
+/// Time of day at which generated transactions are posted, in seconds.
 const NOON: i64 = 43_200;
 
-/// Payees of debits: name, description, category, the largest amount in dollars.
+/// Payees of debits: name, description, category, maximum amount in dollars.
 const DEBITS: [(&str, &str, &str, u64); 8] = [
     ("Bright Coffee", "BRIGHT COFFEE 0042 SALT LAKE CITY UT", "Coffee Shops", 12),
     ("Corner Market", "CORNER MARKET #7", "Groceries", 140),
@@ -58,18 +58,18 @@ const DEBITS: [(&str, &str, &str, u64); 8] = [
     ("Noodle House", "NOODLE HOUSE DINNER", "Restaurants", 55),
 ];
 
-/// One transaction, before it is written out.
+/// A generated transaction, before it becomes JSON.
 #[derive(Clone, Copy)]
 struct Entry<'a> {
     account: &'a Value,
     /// Days since the epoch.
     day: i64,
-    /// Which one of its day.
+    /// Its number among those of its day.
     nth: u64,
     hash: u64,
 }
 
-/// The generated transactions of `account` with a posted date within `from` to `to`, in epoch seconds, oldest first.
+/// The generated transactions of `account` posted from `from` to `to` (epoch seconds, inclusive), oldest first.
 fn history<'a>(world: &World, account: &'a Value, from: i64, to: i64) -> Vec<Entry<'a>> {
     let days = if account.flag("historic") { HISTORIC_DAYS } else { RECENT_DAYS };
     let today = world.now() / DAY;
@@ -79,7 +79,7 @@ fn history<'a>(world: &World, account: &'a Value, from: i64, to: i64) -> Vec<Ent
     let seed = world.hash(&["transactions", id]);
     let mut entries = Vec::new();
     for day in first..=last {
-        // As good as random, and cheap: a page of a thousand is made for each request.
+        // Pseudo-random and cheap, because the whole range is generated for each request.
         let hash = (seed ^ day.unsigned_abs())
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .rotate_left(31)
@@ -106,9 +106,9 @@ impl Entry<'_> {
     }
 
     fn amount(&self) -> f64 {
-        let cents = |most: u64| {
+        let cents = |maximum: u64| {
             #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
-            let amount = (100 + self.hash % (most * 100)) as f64 / 100.0;
+            let amount = (100 + self.hash % (maximum * 100)) as f64 / 100.0;
             amount
         };
         if self.is_payday() { 2100.0 + cents(10) } else { -cents(DEBITS[self.payee()].3) }
@@ -140,13 +140,13 @@ impl Entry<'_> {
     }
 }
 
-/// The injected transactions of `account` with a date within `from` to `to`.
+/// The added transactions of `account` posted from `from` to `to`.
 fn injected(world: &World, account: &str, from: i64, to: i64) -> Vec<Value> {
     let within = |row: &&Value| row.at("postedDate").as_i64().is_some_and(|at| (from..=to).contains(&at));
     world.having("injected", "accountId", account).into_iter().filter(within).map(Value::copy).collect()
 }
 
-/// The accounts that the path of `call` is about.
+/// The account in the path of `call`, or all accounts of its customer.
 fn accounts_of(world: &World, call: &Call) -> Vec<Value> {
     match call.param("accountId") {
         "" => world.having("accounts", "customerId", call.customer_id()).into_iter().map(Value::copy).collect(),
@@ -154,7 +154,8 @@ fn accounts_of(world: &World, call: &Call) -> Vec<Value> {
     }
 }
 
-/// Every transaction of `accounts` within `from` to `to`, oldest first; only those `wanted`, by place, are written out.
+/// All transactions of `accounts` posted from `from` to `to`, oldest first, with their posted dates. Only those on the requested page become
+/// JSON.
 fn rows(world: &World, accounts: &[Value], from: i64, to: i64, pending: bool) -> Vec<(i64, Row)> {
     let today = world.now() / DAY;
     let mut rows: Vec<(i64, Row)> = Vec::new();
@@ -170,9 +171,9 @@ fn rows(world: &World, accounts: &[Value], from: i64, to: i64, pending: bool) ->
     ordered(rows, |(at, _)| (Some(*at), None))
 }
 
-/// A transaction that may be written out.
+/// A transaction, generated or added.
 enum Row {
-    /// Index of the account, day, number on that day, hash.
+    /// Index of the account, then the other fields of [`Entry`].
     Generated(usize, i64, u64, u64),
     Injected(Box<Value>),
 }
@@ -223,7 +224,7 @@ fn one(world: &mut World, call: &Call) -> Outcome {
     all.next().map_or_else(|| Err(Failure::not_found("14001", "Transaction")), |row| Reply::ok(&row))
 }
 
-/// Transactions for reports: the last ones of `account`, in the form of a report.
+/// The latest `limit` generated transactions of `account`, in the format of reports.
 pub(super) fn for_report(world: &World, account: &Value, limit: usize) -> Vec<Value> {
     let today = world.now() / DAY;
     let entries = history(world, account, 0, world.now());

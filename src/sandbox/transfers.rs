@@ -1,4 +1,4 @@
-//! Switches of deposits and of bill payments.
+//! Deposit switches and bill pay switches.
 
 use serde_json::Value;
 
@@ -19,10 +19,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("GET", "/transfer/customers/{customer_id}/bill-pay-switches/{switch_id}", one),
 ];
 
-/// The most switches of a list.
+/// Maximum number of switches in a list.
 const MAX_LISTED: usize = 10;
 
-/// Adds the switch that a Connect flow of the type `kind` completes.
+/// Adds the switch of a completed Connect flow.
 pub(super) fn add(world: &mut World, customer: &str, external: &Value, kind: &str) {
     let nth = world.next("switches");
     let id = world.hex_id(&["switch", customer, kind, &nth])[..24].to_owned();

@@ -1,6 +1,6 @@
-//! Notifications of transactions.
+//! Transaction notifications (TxPush).
 //!
-//! Deliveries are not signed: how the vendor signs them is not documented.
+//! Notifications are not signed, because the vendor does not document how it signs them.
 
 use serde_json::Value;
 
@@ -19,8 +19,8 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("DELETE", "/aggregation/v1/customers/{customerId}/subscriptions/{subscriptionId}", remove),
 ];
 
-/// Two subscriptions, one for the account and one for its transactions. The callback has to return a code first: it is called with
-/// `txpush_verification_code`, and responds with its value as text.
+/// Adds two subscriptions, one for the account and one for its transactions. The callback is verified first: it is requested with the query
+/// parameter `txpush_verification_code` and must return its value as text.
 fn subscribe(world: &mut World, call: &Call) -> Outcome {
     let account = call.param("accountId");
     let url = call.text("callbackUrl");
@@ -61,7 +61,7 @@ fn remove(world: &mut World, call: &Call) -> Outcome {
     Reply::empty(204)
 }
 
-/// What the subscribers of `account` get when it has a new `transaction`.
+/// The notifications of a new `transaction` of `account`.
 pub(super) fn events(world: &World, account: &str, transaction: &Value) -> Vec<Webhook> {
     let subscriptions =
         world.having("subscriptions", "accountId", account).into_iter().filter(|row| row.at("type") == "transaction");

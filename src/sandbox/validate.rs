@@ -1,9 +1,9 @@
-//! What a request must have, in a short notation beside each operation.
+//! Validation of requests against a short notation that stands next to each operation.
 //!
-//! `customerId*:s limit:i(1,1000) email*:{to*:s signature:[s]}`: members with their types, `*` on those that are required. Types are `s`
-//! text, `i` integer, `n` number, `p` number above 0, `b` boolean, `o` any object, `d` date, `t` date and time, `u` absolute URI, `g` UUID,
-//! `e(A|B)` one of these words, `{…}` an object and `[…]` an array of that type. `(least,most)` behind `s`, `i`, `n` and `]` limits length,
-//! value or number of items; either may be left out. Members beyond these are accepted, as the vendor accepts them.
+//! Example: `customerId*:s limit:i(1,1000) email*:{to*:s signature:[s]}`. Each member has a type; `*` marks required members. The types are
+//! `s` text, `i` integer, `n` number, `p` number above 0, `b` boolean, `o` any object, `d` date, `t` date and time, `u` absolute URI,
+//! `g` UUID, `e(A|B)` one of these words, `{…}` an object and `[…]` an array. `(minimum,maximum)` after `s`, `i`, `n` or `]` limits the
+//! length, value or number of items; either can be omitted. Unknown members are accepted, as by the vendor.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use super::{dates, reply::Failure};
 ///
 /// # Errors
 ///
-/// The first member that is missing or wrong, by its path.
+/// The first missing or invalid member, with its path.
 pub(super) fn check_body(spec: &str, body: &Value) -> Result<(), Failure> {
     let members = Parser { rest: spec }.members();
     match body {
@@ -29,7 +29,7 @@ pub(super) fn check_body(spec: &str, body: &Value) -> Result<(), Failure> {
 ///
 /// # Errors
 ///
-/// The first parameter that is missing or wrong.
+/// The first missing or invalid parameter.
 pub(super) fn check_query(spec: &str, query: &[(String, String)]) -> Result<(), Failure> {
     let members = Parser { rest: spec }.members();
     let mut object = Map::new();
@@ -52,7 +52,7 @@ struct Member<'a> {
     kind: Kind<'a>,
 }
 
-/// The least and the most.
+/// Minimum and maximum.
 type Limits = (Option<i64>, Option<i64>);
 
 enum Kind<'a> {
@@ -70,7 +70,7 @@ enum Kind<'a> {
     Array(Box<Kind<'a>>, Limits),
 }
 
-/// Reads the notation.
+/// Parses the notation.
 struct Parser<'a> {
     rest: &'a str,
 }
@@ -83,7 +83,7 @@ impl<'a> Parser<'a> {
             if self.rest.is_empty() || self.skip('}') {
                 return members;
             }
-            let (name, rest) = self.rest.split_once(':').expect("a test reads every notation");
+            let (name, rest) = self.rest.split_once(':').expect("a test parses every notation");
             self.rest = rest;
             let kind = self.kind();
             let required = name.ends_with('*');
@@ -110,16 +110,18 @@ impl<'a> Parser<'a> {
             '{' => Kind::Object(self.members()),
             '[' => {
                 let item = self.kind();
-                assert!(self.skip(']'), "a test reads every notation");
+                assert!(self.skip(']'), "a test parses every notation");
                 Kind::Array(Box::new(item), self.limits())
             }
-            other => panic!("there is no type {other}; a test reads every notation"),
+            other => panic!("unknown type {other}; a test parses every notation"),
         }
     }
 
     fn limits(&mut self) -> Limits {
-        let Some((least, most)) = self.in_brackets().and_then(|text| text.split_once(',')) else { return (None, None) };
-        (least.parse().ok(), most.parse().ok())
+        let Some((minimum, maximum)) = self.in_brackets().and_then(|text| text.split_once(',')) else {
+            return (None, None);
+        };
+        (minimum.parse().ok(), maximum.parse().ok())
     }
 
     fn in_brackets(&mut self) -> Option<&'a str> {
@@ -204,14 +206,14 @@ fn check(kind: &Kind, value: &Value, path: &str) -> Result<(), Failure> {
 
 fn within(limits: Limits, value: impl TryInto<i64>) -> bool {
     let value = value.try_into().unwrap_or(i64::MAX);
-    limits.0.is_none_or(|least| value >= least) && limits.1.is_none_or(|most| value <= most)
+    limits.0.is_none_or(|minimum| value >= minimum) && limits.1.is_none_or(|maximum| value <= maximum)
 }
 
 fn range(limits: Limits) -> String {
     match limits {
-        (Some(least), Some(most)) => format!("{least} to {most}"),
-        (Some(least), None) => format!("at least {least}"),
-        (None, Some(most)) => format!("at most {most}"),
+        (Some(minimum), Some(maximum)) => format!("{minimum} to {maximum}"),
+        (Some(minimum), None) => format!("at minimum {minimum}"),
+        (None, Some(maximum)) => format!("at maximum {maximum}"),
         (None, None) => "any".to_owned(),
     }
 }
@@ -233,14 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named_by_its_path() {
+    fn missing_and_invalid_members_are_reported_by_path() {
         let spec = "a*:s(1,3) b:i(1,) c:{d*:p e:[{f*:g}](1,2)} k:e(X|Y) t:t";
         check(spec, json!({}), Some("Missing parameter (a)"));
         check(spec, json!({"a": null}), Some("Missing parameter (a)"));
         check(spec, json!({"a": ""}), Some("Missing parameter (a)"));
         check(spec, json!({"a": 1}), Some("Invalid parameter (a): text"));
         check(spec, json!({"a": "four"}), Some("Invalid parameter (a): text of 1 to 3 characters"));
-        check(spec, json!({"a": "x", "b": 0}), Some("Invalid parameter (b): a number of at least 1"));
+        check(spec, json!({"a": "x", "b": 0}), Some("Invalid parameter (b): a number of at minimum 1"));
         check(spec, json!({"a": "x", "b": "1"}), Some("Invalid parameter (b): an integer"));
         check(spec, json!({"a": "x", "c": {}}), Some("Missing parameter (c.d)"));
         check(spec, json!({"a": "x", "c": {"d": 0}}), Some("Invalid parameter (c.d): a number above 0"));
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_text_that_must_have_the_types() {
+    fn query_parameters_must_have_the_types() {
         let query = |text: &str| form_urlencoded::parse(text.as_bytes()).into_owned().collect::<Vec<_>>();
         let spec = "fromDate*:i limit:i(1,1000) live:b";
         assert!(check_query(spec, &query("fromDate=1&limit=1000&live=true&other=x&limit2=")).is_ok());

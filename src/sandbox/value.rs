@@ -1,7 +1,7 @@
-//! JSON values in the notation of `serde_json::json!`, in much less code.
+//! JSON literals and records, optimised for code size.
 //!
-//! The sandbox has hundreds of them. `serde_json::json!` expands to code for each member; here the whole literal is one text, which the
-//! program reads when it is needed, and the code only collects what is not constant.
+//! The sandbox has hundreds of literals. `serde_json::json!` generates code for each member. The macro here turns a literal into a text
+//! template, which is parsed at run time, and a list of the values that are not constant.
 
 use std::{slice, str::Lines};
 
@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 /// A JSON value, in the notation of `serde_json::json!`. Keys are literals.
 ///
-/// `{"id": id, "rows": [1]}` becomes `fill("{\nid\n?\nrows\n[\n1\n.\n.\n", &[&id])`. What a macro's arm has read is in its first two
-/// brackets, the text and the values; a comma is put behind the last member of each object and array, and a semicolon for its end.
+/// `{"id": id, "rows": [1]}` becomes `fill("{\nid\n?\nrows\n[\n1\n.\n.\n", &[&id])`. The arms that start with `@` collect the template and
+/// the values in their first two brackets. The end of each object and array is marked by a comma and a semicolon.
 macro_rules! value {
     ({ $($members:tt)* }) => { $crate::sandbox::value::json!(@ ["{\n",] [] $($members)*, ;) };
     ([ $($items:tt)* ]) => { $crate::sandbox::value::json!(@ ["[\n",] [] $($items)*, ;) };
@@ -50,7 +50,7 @@ macro_rules! value {
 }
 pub(super) use value as json;
 
-/// What can be a member of a [`json!`] literal: everything that serde can serialise.
+/// A value in a [`json!`] literal. Implemented for everything that serde can serialise.
 pub(super) trait ToJson {
     fn to_json(&self) -> Value;
 }
@@ -58,33 +58,34 @@ pub(super) trait ToJson {
 impl<T: Serialize + ?Sized> ToJson for T {
     #[inline(never)]
     fn to_json(&self) -> Value {
-        serde_json::to_value(self).expect("what the sandbox returns has no maps with other keys than text")
+        serde_json::to_value(self).expect("the sandbox serialises only maps with text keys")
     }
 }
 
-/// The value of a [`json!`] literal: a line for each of its tokens, `.` at the end of an object or array, `?` for the next one of `values`.
+/// Parses the template of a [`json!`] literal. It has one token a line: `.` ends an object or array, `?` is the next one of `values`.
 #[inline(never)]
 pub(super) fn fill(template: &'static str, values: &[&dyn ToJson]) -> Value {
-    Template { tokens: template.lines(), values: values.iter() }.next().expect("a literal is one value")
+    Template { tokens: template.lines(), values: values.iter() }.next().expect("a template is one value")
 }
 
-/// The number that an identifier is; 0 when it is none.
+/// An identifier as a number; 0 when it is not a number.
 #[inline(never)]
 pub(super) fn parse_id(id: &str) -> u64 {
     id.parse().unwrap_or(0)
 }
 
-/// The members of a record by name. `Value` has an index for it, whose code would stand at each of some hundred uses.
+/// Access to the members of a record. Unlike the index of `Value`, it is not inlined at each of its hundreds of uses.
 pub(super) trait Record {
+    /// A clone of the value.
     fn copy(&self) -> Value;
 
     /// The member `name`; null when it is missing.
     fn at(&self, name: &str) -> &Value;
 
-    /// The member `name`, to be changed; null is added when it is missing.
+    /// The member `name`, mutable; added as null when it is missing.
     fn at_mut(&mut self, name: &str) -> &mut Value;
 
-    /// The text of the member `name`; empty when it is missing or no text.
+    /// The string member `name`; empty when it is missing or not a string.
     fn text(&self, name: &str) -> &str;
 
     /// Whether the member `name` is true.
@@ -147,7 +148,7 @@ impl Iterator for Template<'_> {
                 }
                 Some(Value::Object(members))
             }
-            literal => Some(serde_json::from_str(literal).expect("a literal of Rust is one of JSON")),
+            literal => Some(serde_json::from_str(literal).expect("the literals in use are also JSON")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Subscriptions to events, the older kind (`/notification-subscriptions`).
+//! Subscriptions to events (`/notification-subscriptions`, the legacy API).
 
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ fn not_found(what: &str) -> Failure {
     Failure::not_found("1404", what)
 }
 
-/// The events of the body, each with an identifier of its own.
+/// The events in the body, each with an identifier and a status.
 fn events(world: &World, call: &Call, subscription: &str) -> Vec<Value> {
     let given = call.body.at("events").as_array().cloned().unwrap_or_default();
     let events = given.into_iter().map(|mut event| {
@@ -153,7 +153,7 @@ fn remove_event(world: &mut World, call: &Call) -> Outcome {
     Reply::empty(204)
 }
 
-/// Sends a test event, to the event's URL or to the subscription's.
+/// Sends a test event to the URL of the event, or else of the subscription.
 fn test(world: &mut World, call: &Call) -> Outcome {
     let event = if call.param("webhookEventId").is_empty() { None } else { Some(event_of_path(world, call)?.copy()) };
     let subscription = of_path(world, call)?;

@@ -1,4 +1,4 @@
-//! What a complete report says of a customer's accounts, employment and pay.
+//! The content of complete reports: accounts, employment and pay.
 
 use serde_json::Value;
 
@@ -10,10 +10,10 @@ use super::super::{
     world::World,
 };
 
-/// How many transactions of each account a report has.
+/// Maximum number of transactions of each account in a report.
 const TRANSACTIONS: usize = 50;
 
-/// Adds to `report` what its type has.
+/// Adds the content that the type of `report` requires.
 pub(super) fn add(world: &World, call: &Call, report: &mut Value) {
     let kind = report.text("type").to_owned();
     match kind.as_str() {
@@ -55,7 +55,7 @@ fn add_pay_statements(world: &World, call: &Call, report: &mut Value) {
     report.set("payStatements", &statements);
 }
 
-/// The customer's banks with those of its accounts that the request names, or all.
+/// The customer's banks with the requested accounts, or with all accounts if the request names none.
 fn banks(world: &World, report: &Value, kind: &str) -> Value {
     let customer = report.at("customerId").to_string();
     let wanted: Vec<String> = match &report.at("constraints").at("accountIds") {
