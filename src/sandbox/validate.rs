@@ -212,8 +212,8 @@ fn within(limits: Limits, value: impl TryInto<i64>) -> bool {
 fn range(limits: Limits) -> String {
     match limits {
         (Some(minimum), Some(maximum)) => format!("{minimum} to {maximum}"),
-        (Some(minimum), None) => format!("at minimum {minimum}"),
-        (None, Some(maximum)) => format!("at maximum {maximum}"),
+        (Some(minimum), None) => format!("at least {minimum}"),
+        (None, Some(maximum)) => format!("at most {maximum}"),
         (None, None) => "any".to_owned(),
     }
 }
@@ -242,7 +242,7 @@ mod tests {
         check(spec, json!({"a": ""}), Some("Missing parameter (a)"));
         check(spec, json!({"a": 1}), Some("Invalid parameter (a): text"));
         check(spec, json!({"a": "four"}), Some("Invalid parameter (a): text of 1 to 3 characters"));
-        check(spec, json!({"a": "x", "b": 0}), Some("Invalid parameter (b): a number of at minimum 1"));
+        check(spec, json!({"a": "x", "b": 0}), Some("Invalid parameter (b): a number of at least 1"));
         check(spec, json!({"a": "x", "b": "1"}), Some("Invalid parameter (b): an integer"));
         check(spec, json!({"a": "x", "c": {}}), Some("Missing parameter (c.d)"));
         check(spec, json!({"a": "x", "c": {"d": 0}}), Some("Invalid parameter (c.d): a number above 0"));
