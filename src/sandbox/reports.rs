@@ -104,33 +104,37 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("GET", "/analytics/ca360/v1/customers/{customerId}/analytics", list),
 ];
 
+/// Parts of the templates of analytics reports, with the prefixes of their types.
+const ANALYTICS_TYPES: [(&str, &str); 4] =
+    [("balance-analytics", "bar"), ("cashflow-analytics", "cfr"), ("payment-history", "phr"), ("payment-risk", "pri")];
+
+/// Last segments of templates, with the types of their reports where these differ.
+const TYPES: [(&str, &str); 5] = [
+    ("cashFlowBusiness", "cfrb"),
+    ("cashFlowPersonal", "cfrp"),
+    ("payStatement", "paystatement"),
+    ("withInterview", "voieWithInterview"),
+    ("withStatement", "voieWithStatement"),
+];
+
 /// The vendor's abbreviation for the type of the report that `call` generates.
 fn report_type(call: &Call) -> String {
-    let data = call.body.at("analyticsReportData");
-    let analytics = |prefix: &str| {
+    let template = call.operation.template();
+    if template.contains("foresight") {
+        return "farpbfnoncra".to_owned();
+    }
+    if let Some((_, prefix)) = ANALYTICS_TYPES.iter().find(|(part, _)| template.contains(part)) {
+        let data = call.body.at("analyticsReportData");
         let user = if call.param("userType") == "personal" { "p" } else { "b" };
         let purpose = match (data.flag("forCraPurpose"), data.flag("forFtcPurpose")) {
             (true, _) => "cra",
             (_, true) => "ftc",
             _ => "noncra",
         };
-        format!("{prefix}{user}{purpose}")
-    };
-    let template = call.operation.template();
-    let has = |part: &str| template.contains(part);
-    match template.rsplit('/').next().unwrap_or("") {
-        _ if has("balance-analytics") => analytics("bar"),
-        _ if has("cashflow-analytics") => analytics("cfr"),
-        _ if has("payment-history") => analytics("phr"),
-        _ if has("payment-risk") => analytics("pri"),
-        _ if has("foresight") => "farpbfnoncra".to_owned(),
-        "cashFlowBusiness" => "cfrb".to_owned(),
-        "cashFlowPersonal" => "cfrp".to_owned(),
-        "payStatement" => "paystatement".to_owned(),
-        "withInterview" => "voieWithInterview".to_owned(),
-        "withStatement" => "voieWithStatement".to_owned(),
-        last => last.to_owned(),
+        return format!("{prefix}{user}{purpose}");
     }
+    let last = template.rsplit('/').next().unwrap_or("");
+    TYPES.iter().find(|(segment, _)| *segment == last).map_or(last, |(_, kind)| kind).to_owned()
 }
 
 /// The members of the request that the report repeats. Account identifiers become a list, except in Foresight and payment risk reports.
