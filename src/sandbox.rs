@@ -1,8 +1,8 @@
-//! A fake Finicity, to develop against, to try the proxy on and to test it against: real TLS, both token endpoints, every operation.
+//! A fake Finicity for development, demos and tests: real TLS, both token endpoints, every operation.
 //!
-//! It is as strict as the real thing where that is known, and stricter where a client's mistake would otherwise go unseen: a
-//! duplicate credential header is refused, the wrong App Key is refused before anything else, five failed authentications
-//! lock the partner. State is in memory and gone with the process, a world of its own for each seed. `docs/sandbox.md` is the manual.
+//! It is as strict as the real API where its behaviour is known, and stricter where a client's mistake would otherwise go unnoticed: it
+//! rejects duplicate credential headers, checks the App Key before anything else, and locks the partner after five failed
+//! authentications. State is kept in memory, separately for each seed. `docs/sandbox.md` is the manual.
 
 mod accounts;
 mod api;
@@ -66,29 +66,29 @@ use self::{
     state::{Initial, SandboxState},
 };
 
-/// What the sandbox is like.
+/// Configuration of the sandbox.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen.
+    /// Listen address.
     pub listen: SocketAddr,
-    /// How long a token lives. The OAuth 2.0 answer names it; the partner answer does not, as the real one.
+    /// Lifetime of tokens. The OAuth 2.0 response contains it; the partner response does not, like the real one.
     pub token_lifetime: Duration,
-    /// Names of its certificate besides those of the loopback host.
+    /// Host names in its certificate, in addition to those of the loopback host.
     pub names: Vec<String>,
-    /// The folder of a CA that lasts; without one, the CA is gone with the process.
+    /// Directory of a persistent CA. `None`: a new CA for each run.
     pub ca_dir: Option<PathBuf>,
-    /// What identifiers and histories are derived from, beside the name of a seed.
+    /// Identifiers and histories are derived from this number and the name of the seed.
     pub seed: u64,
-    /// The records that every seed begins with, in place of the built-in customer.
+    /// Initial records of every seed, in place of the built-in customer.
     pub fixtures: Option<Value>,
-    /// Faults that every seed begins with, as `POST /sandbox/faults` takes them.
+    /// Initial faults of every seed, in the format of `POST /sandbox/faults`.
     pub faults: Vec<Value>,
-    /// Certificates of CAs of webhook receivers, beside the public ones.
+    /// CA certificates for webhook receivers, in addition to the public CAs.
     pub webhook_roots: Vec<CertificateDer<'static>>,
 }
 
 impl Default for Config {
-    /// Any free port on the loopback address, and tokens that live two hours.
+    /// Any free port on the loopback address; tokens live two hours, like the real ones.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -109,15 +109,15 @@ pub enum StartError {
     /// The address cannot be bound.
     #[error("cannot listen on {0}")]
     Listen(SocketAddr, #[source] io::Error),
-    /// The CA cannot be used, or a name is none.
-    #[error("the certificate cannot be made")]
+    /// The CA cannot be used, or a name is not a host name.
+    #[error("cannot create the certificate")]
     Ca(#[from] CaError),
-    /// A fixture or a fault is none.
+    /// A fixture or a fault is invalid.
     #[error("{0}")]
     Input(String),
 }
 
-/// A running sandbox. Dropping it ends it.
+/// A running sandbox. It stops when it is dropped.
 #[derive(Debug)]
 pub struct Sandbox {
     address: SocketAddr,
@@ -131,7 +131,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// When the address cannot be bound, the CA cannot be used, or fixtures or faults are none.
+    /// When the address cannot be bound, the CA cannot be used, or a fixture or fault is invalid.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let faults: Result<Vec<Fault>, String> = config.faults.iter().map(Fault::parse).collect();
         let ca = tls::CertificateAuthority::load(config.ca_dir.as_deref())?;
@@ -149,12 +149,12 @@ impl Sandbox {
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
         let roots: Vec<_> = config.webhook_roots.iter().cloned().chain([ca.certificate()]).collect();
         let state = Arc::new(SandboxState::new(initial, Delivery::start(&roots)));
-        #[expect(clippy::disallowed_methods, reason = "it is aborted when the sandbox is dropped")]
+        #[expect(clippy::disallowed_methods, reason = "aborted when the sandbox is dropped")]
         let task = tokio::spawn(server::serve(listener, acceptor, Arc::clone(&state)));
         Ok(Self { address, ca, state, _task: AbortOnDropHandle::new(task) })
     }
 
-    /// The address that is listened on.
+    /// The listen address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -174,7 +174,7 @@ impl Sandbox {
         self.ca.pem().to_owned()
     }
 
-    /// Removes and returns the requests of the default seed that were received since the last call, in order.
+    /// Removes and returns the requests of the default seed received since the last call, in order.
     pub fn take_recorded(&self) -> Vec<RecordedRequest> {
         self.state.with("", |world| world.recorder.take()).unwrap_or_default()
     }

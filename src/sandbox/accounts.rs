@@ -1,13 +1,14 @@
-//! Accounts: they come from a Connect flow or a fixture, are refreshed, and go.
+//! Accounts. They are created by a Connect flow or a fixture.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json, parse_id};
 use super::{
     call::{Call, merge, pick},
     customers::username,
     dates::DAY,
     institutions::{self, Bank},
+    paging::ordered,
     reply::{Failure, Outcome, Reply},
     route::Route,
     world::{World, is_text},
@@ -56,7 +57,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("GET", "/customers/institution-logins/{institution_login_id}/authorization-details", authorization),
 ];
 
-/// The members of an account in a light list.
+/// The members of an account in the responses of the `/simple` operations.
 const SIMPLE: [&str; 18] = [
     "id",
     "accountNumberDisplay",
@@ -78,7 +79,7 @@ const SIMPLE: [&str; 18] = [
     "linkedAccountDate",
 ];
 
-/// How far back an account's transactions go before more history is loaded, and after.
+/// Days of an account's transactions before its history is loaded, and after.
 pub(super) const RECENT_DAYS: i64 = 180;
 pub(super) const HISTORIC_DAYS: i64 = 730;
 
@@ -103,12 +104,12 @@ pub(super) fn record(
         "name": name_of(kind), "accountNickname": name_of(kind), "balance": balance, "type": kind, "aggregationStatusCode": 0, "status": "active",
         "customerId": customer, "institutionId": bank, "balanceDate": now, "aggregationSuccessDate": now, "aggregationAttemptDate": now,
         "createdDate": now, "lastUpdatedDate": now, "marketSegment": "personal", "currency": "USD", "lastTransactionDate": now,
-        "oldestTransactionDate": now - RECENT_DAYS * DAY, "institutionLoginId": login.parse::<u64>().unwrap_or(0),
+        "oldestTransactionDate": now - RECENT_DAYS * DAY, "institutionLoginId": parse_id(login),
         "authorizationStartDate": now, "authorizationEndDate": now + 365 * DAY, "authorizationExpires": true,
         "displayPosition": position, "linkedAccountDate": now, "detail": detail(kind, balance, now),
     });
     if kind.contains("invest") || ["ira", "401k"].contains(&kind) {
-        account["position"] = positions(now);
+        account.set("position", &positions(now));
     }
     account
 }
@@ -157,14 +158,16 @@ fn positions(now: i64) -> Value {
     }])
 }
 
-/// The accounts of a new login of `customer` at `bank`: a record for each, in `accounts`. The login's identifier is returned with them.
+/// Adds a login of `customer` at `bank` with a record for each of the bank's accounts; returns the login's identifier and the accounts.
 pub(super) fn add_login(world: &mut World, customer: &str, bank: &Bank) -> (String, Vec<Value>) {
     let login = (1_000_000_000 + world.hash(&["login", customer, bank.id]) % 1_000_000_000).to_string();
     let mut added = Vec::new();
     for (position, kind) in (1..).zip(bank.accounts) {
         let key = ["account", customer, bank.id, kind];
-        let existing =
-            world.having("accounts", "institutionLoginId", &login).into_iter().find(|account| account["type"] == *kind);
+        let existing = world
+            .having("accounts", "institutionLoginId", &login)
+            .into_iter()
+            .find(|account| account.at("type") == *kind);
         if let Some(existing) = existing {
             added.push(show(existing));
             continue;
@@ -177,16 +180,18 @@ pub(super) fn add_login(world: &mut World, customer: &str, bank: &Bank) -> (Stri
     (login, added)
 }
 
-/// Fills in what the accounts of a fixture leave out.
+/// Adds the missing members to the accounts of a fixture.
 pub(super) fn complete_fixture(world: &mut World) {
-    let given: Vec<(String, Value)> = world.dump()["accounts"]
+    let given: Vec<(String, Value)> = world
+        .dump()
+        .at("accounts")
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(id, account)| (id.clone(), account.clone()))
+        .map(|(id, account)| (id.clone(), account.copy()))
         .collect();
     for (position, (id, account)) in (1..).zip(given) {
-        let text = |name: &str, default: &str| match &account[name] {
+        let text = |name: &str, default: &str| match account.at(name) {
             Value::Null => default.to_owned(),
             Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -195,38 +200,39 @@ pub(super) fn complete_fixture(world: &mut World) {
         let login = text("institutionLoginId", "1007302745");
         let mut complete = record(world, &id, &customer, &bank, &login, &kind, position);
         merge(&mut complete, &account);
-        complete["institutionLoginId"] = json!(login.parse::<u64>().unwrap_or(0));
+        complete.set("institutionLoginId", &parse_id(&login));
         world.put("accounts", &id, complete);
     }
 }
 
-/// An account as the API shows it.
+/// An account as the API returns it.
 pub(super) fn show(account: &Value) -> Value {
-    let mut shown = account.clone();
+    let mut shown = account.copy();
     if let Some(members) = shown.as_object_mut() {
         members.remove("historic");
     }
     shown
 }
 
-/// The account of the path.
+/// The account named by the path.
 pub(super) fn of_path(world: &World, call: &Call) -> Value {
-    world.get("accounts", call.param("accountId")).cloned().unwrap_or_default()
+    world.copy("accounts", call.param("accountId"))
 }
 
-/// The accounts of the path's customer that its other parts and the query choose, by position and identifier.
+/// The accounts selected by the path and the query, ordered by login and display position.
 pub(super) fn selected(world: &World, call: &Call) -> Vec<Value> {
     let chosen =
-        |account: &&&Value, param: &str| call.param(param).is_empty() || is_text(&account[param], call.param(param));
+        |account: &&&Value, param: &str| call.param(param).is_empty() || is_text(account.at(param), call.param(param));
     let matches = |account: &&&Value| {
         chosen(account, "institutionId")
             && chosen(account, "institutionLoginId")
-            && call.query("status").is_none_or(|status| account["status"] == status)
-            && call.query("account_type").is_none_or(|kind| account["type"] == kind)
+            && call.query("status").is_none_or(|status| account.at("status") == status)
+            && call.query("account_type").is_none_or(|kind| account.at("type") == kind)
     };
     let mut rows: Vec<&Value> = world.having("accounts", "customerId", call.customer_id());
-    rows.sort_by_key(|account| (account["institutionLoginId"].as_u64(), account["displayPosition"].as_u64()));
-    rows.iter().filter(matches).map(|account| show(account)).collect()
+    rows.retain(|account| matches(&account));
+    let rows = ordered(rows, |row| (row.at("institutionLoginId").as_i64(), row.at("displayPosition").as_i64()));
+    rows.into_iter().map(show).collect()
 }
 
 fn is_simple(call: &Call) -> bool {
@@ -244,7 +250,7 @@ fn one(world: &mut World, call: &Call) -> Outcome {
     Reply::ok(&if is_simple(call) { pick(&account, &SIMPLE) } else { account })
 }
 
-/// The bank's code for the next refresh of this customer, as its username says: `aggregation-103`.
+/// The aggregation status code for this customer's refreshes, from a username such as `aggregation-103`; 0 for other usernames.
 fn status_code(world: &World, call: &Call) -> i64 {
     username(world, call)
         .strip_prefix("aggregation-")
@@ -255,12 +261,12 @@ fn status_code(world: &World, call: &Call) -> i64 {
 fn refresh_selected(world: &mut World, call: &Call) {
     let (now, code) = (world.now(), status_code(world, call));
     for account in selected(world, call) {
-        let Some(account) = world.get_mut("accounts", account["id"].as_str().unwrap_or("")) else { continue };
-        account["aggregationAttemptDate"] = json!(now);
-        account["aggregationStatusCode"] = json!(code);
+        let Some(account) = world.get_mut("accounts", account.text("id")) else { continue };
+        account.set("aggregationAttemptDate", &now);
+        account.set("aggregationStatusCode", &code);
         if code == 0 {
             for date in ["aggregationSuccessDate", "balanceDate", "lastUpdatedDate", "lastTransactionDate"] {
-                account[date] = json!(now);
+                account.set(date, &now);
             }
         }
     }
@@ -283,12 +289,12 @@ fn remove(world: &mut World, call: &Call) -> Outcome {
 
 fn remove_login(world: &mut World, call: &Call) -> Outcome {
     for account in selected(world, call) {
-        world.remove("accounts", account["id"].as_str().unwrap_or(""));
+        world.remove("accounts", account.text("id"));
     }
     Reply::empty(204)
 }
 
-/// The older way to add the accounts of a bank, with credentials in the body.
+/// Adds the accounts of a bank without Connect: the legacy operations, with bank credentials in the body.
 fn add_all(world: &mut World, call: &Call) -> Outcome {
     let bank =
         institutions::find(call.param("institutionId")).ok_or_else(|| Failure::not_found("14001", "Institution"))?;
@@ -302,10 +308,10 @@ fn authorization(world: &mut World, call: &Call) -> Outcome {
     let start = world
         .having("accounts", "institutionLoginId", login)
         .first()
-        .and_then(|account| account["authorizationStartDate"].as_i64());
+        .and_then(|account| account.at("authorizationStartDate").as_i64());
     let start = start.unwrap_or_else(|| world.now());
     Reply::ok(&json!({
-        "institutionLoginId": login.parse::<u64>().unwrap_or(0),
+        "institutionLoginId": parse_id(login),
         "authorizationStartDate": super::dates::date_time(start),
         "authorizationEndDate": super::dates::date_time(start + 365 * DAY),
     }))

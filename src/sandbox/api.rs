@@ -1,4 +1,4 @@
-//! What happens to a request: recorded, met by a fault, authenticated, validated, handled, and its webhooks sent.
+//! Request handling: faults, authentication, validation, the handler, recording, and webhooks.
 
 use std::sync::Arc;
 
@@ -16,56 +16,67 @@ use super::{
     faults::Effect,
     received::Received,
     recorder::{Credential, RecordedRequest},
-    reply::{Failure, JSON, Reply, Shape},
+    reply::{Before, Failure, JSON, Reply, Shape},
     route::Route,
     routes,
     state::SandboxState,
     validate,
+    value::Record as _,
     world::World,
 };
 use crate::vendor::catalogue::{Catalogue, Operation};
 
-/// The largest request body.
+/// Maximum size of a request body.
 const MAX_BODY: usize = 16 << 20;
 
 const OAUTH_PATH: &str = "/oauth/token";
 const PARTNER_PATH: &str = "/aggregation/v2/partners/authentication";
 
-/// The connection is to be reset instead of a response.
+/// The connection must be reset instead of sending a response.
 #[derive(Debug, thiserror::Error)]
-#[error("a scripted reset")]
+#[error("scripted connection reset")]
 pub(super) struct Reset;
 
 /// The response to `request`.
 ///
 /// # Errors
 ///
-/// [`Reset`] when a fault says so.
+/// [`Reset`] when a fault resets the connection.
 pub(super) async fn respond(
     state: Arc<SandboxState>,
     request: Request<Incoming>,
 ) -> Result<Response<SandboxBody>, Reset> {
     let (parts, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-        return Ok(response(Failure::new(413, "14020", "a body has at most 16 MiB").plain(), &Effect::default()));
+        return Ok(response(Failure::new(413, "14020", "the request body exceeds 16 MiB").plain(), &Effect::default()));
     };
     let bytes = body.to_bytes();
     let received = Received { parts, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), bytes };
-    if received.path().starts_with("/sandbox/") {
-        return Ok(response(control::respond(&state, &received).await, &Effect::default()));
-    }
-    let (mut reply, effect) = respond_to_call(&state, &received);
-    if let Some(ping) = reply.ping.take()
-        && let Err(error) = state.delivery.send(&ping).await
-    {
-        reply = Failure::new(400, "14020", format!("Invalid parameter (webhook): the ping was not accepted: {error}"))
-            .plain();
-    }
-    if let Some((url, code)) = reply.verify.take()
-        && state.delivery.fetch(&url).await.is_none_or(|text| text.trim() != code)
-    {
-        reply = Failure::new(400, "14020", "Invalid parameter (callbackUrl): the verification code was not returned")
-            .plain();
+    let (mut reply, effect) = match received.path().starts_with("/sandbox/") {
+        true => (control::respond(&state, &received), Effect::default()),
+        false => respond_to_call(&state, &received),
+    };
+    match std::mem::take(&mut reply.before) {
+        Before::Nothing => {}
+        Before::Ping(ping) => {
+            if let Err(error) = state.delivery.send(&ping).await {
+                let message = format!("Invalid parameter (webhook): the ping was not accepted: {error}");
+                reply = Failure::new(400, "14020", &message).plain();
+            }
+        }
+        Before::Verification { url, code } => {
+            if state.delivery.fetch(&url).await.is_none_or(|text| text.trim() != code) {
+                let message = "Invalid parameter (callbackUrl): the verification code was not returned";
+                reply = Failure::new(400, "14020", message).plain();
+            }
+        }
+        Before::Events { webhooks, body } => {
+            let events = state.delivery.send_all(&webhooks).await;
+            if let Some(mut body) = body {
+                body.set("webhooks", &events);
+                reply = Reply::json(200, &body);
+            }
+        }
     }
     state.delivery.enqueue(std::mem::take(&mut reply.webhooks));
     if !effect.latency.is_zero() {
@@ -74,7 +85,7 @@ pub(super) async fn respond(
     if effect.reset { Err(Reset) } else { Ok(response(reply, &effect)) }
 }
 
-/// The response to a call of the API, with what a fault does to it.
+/// The response to an API call, and the effect of the fault that applies to it.
 fn respond_to_call(state: &SandboxState, received: &Received) -> (Reply, Effect) {
     let path = received.path();
     let operation = Catalogue::us().find(&received.parts.method, path);
@@ -101,8 +112,8 @@ fn respond_to_call(state: &SandboxState, received: &Received) -> (Reply, Effect)
                 operation,
                 params: parameters(operation, path),
                 query: received.query(),
-                headers: received.parts.headers.clone(),
-                body: received.body.clone(),
+                headers: &received.parts.headers,
+                body: &received.body,
                 origin: received.origin(),
                 partner_id: id,
                 partner_secret: secret,
@@ -114,7 +125,7 @@ fn respond_to_call(state: &SandboxState, received: &Received) -> (Reply, Effect)
 }
 
 fn handle(world: &mut World, received: &Received, call: &mut Call, token: Credential) -> (Reply, Effect) {
-    let app_key = auth::check_app_key(&call.headers);
+    let app_key = auth::check_app_key(call.headers);
     let (method, path) = (received.parts.method.as_str(), received.path());
     let label = match call.operation.is_other() {
         true => format!("{method} {path}"),
@@ -122,7 +133,7 @@ fn handle(world: &mut World, received: &Received, call: &mut Call, token: Creden
     };
     let salt = world.hash(&["fault"]).to_string();
     let draws = |draw: &str| world_hash(&salt, draw);
-    let effect = world.faults.meet(&label, path, draws);
+    let effect = world.faults.apply(&label, path, draws);
     let reply = match effect.reply(|status| Shape::of(call.operation.template(), status)) {
         Some(reply) => reply,
         None => authenticated(world, received, call, app_key, token),
@@ -131,14 +142,14 @@ fn handle(world: &mut World, received: &Received, call: &mut Call, token: Creden
     (reply, effect)
 }
 
-/// A number for a fault's probability.
+/// A deterministic pseudo-random number, compared with a fault's probability.
 fn world_hash(salt: &str, draw: &str) -> u64 {
     let joined = format!("{salt}/{draw}");
     joined.bytes().fold(0xcbf2_9ce4_8422_2325, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
         >> 20
 }
 
-/// Passes on an authenticated request. Like the real host, the sandbox reveals nothing about its paths to an unauthenticated client.
+/// Runs the operation if the request is authenticated. Like the real host, the sandbox reveals nothing about its paths otherwise.
 fn authenticated(
     world: &mut World,
     received: &Received,
@@ -158,14 +169,16 @@ fn authenticated(
             if call.has_text_errors() { Shape::Text.reply(&failure) } else { failure.reply(call.operation.template()) }
         }
         (_, Credential::Missing) if needs_no_token => match (is_post, path) {
-            (true, OAUTH_PATH) => auth::oauth(world, &call.headers, &call.body),
-            (true, _) => auth::partner(world, &call.headers, &call.body),
+            (true, OAUTH_PATH) => auth::oauth(world, call.headers, call.body),
+            (true, _) => auth::partner(world, call.headers, call.body),
             (false, _) if received.parts.method == http::Method::PUT => {
-                auth::rotate(world, &call.body).unwrap_or_else(|failure| failure.reply(call.operation.template()))
+                auth::rotate(world, call.body).unwrap_or_else(|failure| failure.reply(call.operation.template()))
             }
             (false, _) => unknown(received),
         },
-        (_, _) if needs_no_token => Failure::new(400, "10005", "a token call carries no token").reply(template),
+        (_, _) if needs_no_token => {
+            Failure::new(400, "10005", "a token request must not carry a token").reply(template)
+        }
         (_, Credential::Missing) => reject("10024", "Missing (Finicity-App-Token)"),
         (_, Credential::Expired) => reject("10023", "Expired (Finicity-App-Token)"),
         (_, Credential::Wrong) => reject("10022", "Invalid (Finicity-App-Token)"),
@@ -176,11 +189,11 @@ fn authenticated(
     }
 }
 
-/// Validates `call`, looks up what its path names, and calls its handler.
+/// Validates `call`, checks that the resources in its path exist, and calls its handler.
 fn run(world: &mut World, received: &Received, call: &Call, route: &Route) -> Reply {
     let checked = validate::check_query(route.query, &call.query).and_then(|()| match route.body {
         Some(_) if call.body.is_null() && !received.bytes.is_empty() => Err(Failure::invalid("body", "JSON")),
-        Some(spec) => validate::check_body(spec, &call.body),
+        Some(spec) => validate::check_body(spec, call.body),
         None => Ok(()),
     });
     let outcome = checked.and_then(|()| exists(world, call)).and_then(|()| (route.handler)(world, call));
@@ -188,21 +201,21 @@ fn run(world: &mut World, received: &Received, call: &Call, route: &Route) -> Re
         if failure.status == 404
             && call.operation.template() == "/aggregation/v3/customers/{customerId}/accounts/{accountId}/owner"
         {
-            // The one operation with a customer that documents no 404.
+            // The only operation on a customer that documents no 404.
             failure.status = 400;
         }
         failure.reply(call.operation.template())
     })
 }
 
-/// Whether the customer, the account, the login and the consumer of the path are there.
+/// Checks that the customer, account, login and consumer in the path exist.
 fn exists(world: &World, call: &Call) -> Result<(), Failure> {
     let param = |name: &str| Some(call.param(name)).filter(|value| !value.is_empty());
     let customer = param("customerId");
     if customer.is_some_and(|id| world.get("customers", id).is_none()) {
         return Err(Failure::not_found("14001", "Customer"));
     }
-    let of_customer = |account: &Value| customer.is_none_or(|id| account["customerId"] == id);
+    let of_customer = |account: &Value| customer.is_none_or(|id| account.at("customerId") == id);
     if param("accountId").is_some_and(|id| !world.get("accounts", id).is_some_and(of_customer)) {
         return Err(Failure::not_found("38003", "Account"));
     }
@@ -216,7 +229,7 @@ fn exists(world: &World, call: &Call) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The names in the template's braces, with what `path` has in their places.
+/// The path parameters: names from the template, in camel case, with their values in `path`.
 fn parameters(operation: Operation, path: &str) -> Vec<(String, String)> {
     let template = operation.template().split('/');
     let named = template.zip(path.split('/')).filter_map(|(name, value)| {
@@ -228,11 +241,11 @@ fn parameters(operation: Operation, path: &str) -> Vec<(String, String)> {
 
 fn unknown(received: &Received) -> Reply {
     let message = format!(
-        "the sandbox has no operation {} {}; docs/sandbox.md lists them",
+        "unknown operation {} {}; docs/sandbox.md lists the operations",
         received.parts.method,
         received.path()
     );
-    Failure::new(404, "unknown_operation", message).plain()
+    Failure::new(404, "unknown_operation", &message).plain()
 }
 
 fn response(reply: Reply, effect: &Effect) -> Response<SandboxBody> {

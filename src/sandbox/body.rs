@@ -1,4 +1,4 @@
-//! The body of a response, whole or spoilt on purpose.
+//! Response bodies: sent whole, truncated, or slowly.
 
 use std::{
     io,
@@ -11,21 +11,21 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// How many pieces a dripping body has at most.
+/// Maximum number of pieces of a dripping body.
 const DRIP_PIECES: usize = 20;
 
-/// How the bytes of a body are sent.
+/// How a body is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// At once.
+    /// In one piece.
     Whole,
-    /// The first half, then the connection ends.
+    /// The first half; then the connection is closed.
     Truncated,
-    /// In at most [`DRIP_PIECES`] pieces, with this time before each.
+    /// In at most [`DRIP_PIECES`] pieces, with this delay before each.
     Dripping(Duration),
 }
 
-/// The bytes of a response.
+/// A response body.
 #[derive(Debug)]
 pub(super) struct SandboxBody {
     rest: Bytes,

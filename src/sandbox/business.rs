@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     call::{Call, merge, pick},
     dates::date_time,
@@ -40,16 +40,16 @@ fn not_found() -> Failure {
     Failure::not_found("14001", "Business")
 }
 
-/// The businesses of a customer are at most one, as the vendor's lists have exactly one.
+/// Adds a business. A customer has at most one, because the vendor describes lists with exactly one.
 fn add(world: &mut World, call: &Call) -> Outcome {
     if !world.having("businesses", "customerId", call.customer_id()).is_empty() {
-        return Err(Failure::new(409, "11000", "The customer has a business"));
+        return Err(Failure::new(409, "11000", "The customer already has a business"));
     }
     let id = world.new_id("businesses", &["business", call.customer_id()]);
     let now = date_time(world.now());
     let mut record =
         json!({"businessId": id, "customerId": call.customer_id(), "createdDate": now, "modifiedDate": now});
-    merge(&mut record, &pick(&call.body, &MEMBERS));
+    merge(&mut record, &pick(call.body, &MEMBERS));
     let shown = pick(&record, &MEMBERS);
     world.put("businesses", &id, record);
     Reply::ok(&shown)
@@ -72,7 +72,7 @@ fn one(world: &mut World, call: &Call) -> Outcome {
 fn change(world: &mut World, call: &Call) -> Outcome {
     let now = date_time(world.now());
     let business = world.get_mut("businesses", call.param("businessId")).ok_or_else(not_found)?;
-    merge(business, &pick(&call.body, &MEMBERS[1..9]));
-    business["modifiedDate"] = json!(now);
+    merge(business, &pick(call.body, &MEMBERS[1..9]));
+    business.set("modifiedDate", &now);
     Reply::ok(&pick(business, &MEMBERS))
 }

@@ -1,47 +1,52 @@
-//! A request as a handler sees it: authenticated, validated, and with what its path names in place.
+//! The input of a handler: an authenticated, validated request.
 
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::{examples, world::World};
+use super::{examples, value::Record as _, world::World};
 use crate::vendor::catalogue::Operation;
 
-/// A request for one operation.
+/// A call of one operation.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct Call<'a> {
     pub(super) operation: Operation,
-    /// The names in the template's braces, in camel case, and what the path has in their places.
+    /// The path parameters: names in camel case, and values.
     pub(super) params: Vec<(String, String)>,
     pub(super) query: Vec<(String, String)>,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Value,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a Value,
     /// `https://` and the `Host` of the request, for links to the sandbox itself.
     pub(super) origin: String,
-    /// Who calls: the partner's id, and its current secret.
+    /// The partner that the token was issued to.
     pub(super) partner_id: String,
+    /// The key of webhook signatures.
     pub(super) partner_secret: String,
 }
 
-impl Call {
-    /// The value of the path's parameter `name`, in camel case; empty when the template has none of this name.
+impl Call<'_> {
+    /// The path parameter `name` (in camel case); empty when the template does not have it.
+    #[inline(never)]
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
-    /// The value of the query's parameter `name`, unless it is missing or empty.
+    /// The query parameter `name`, unless it is missing or empty.
+    #[inline(never)]
     pub(super) fn query(&self, name: &str) -> Option<&str> {
         let value = self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         value.filter(|value| !value.is_empty())
     }
 
-    /// The number in the query's parameter `name`.
+    /// The query parameter `name` as a number.
+    #[inline(never)]
     pub(super) fn number(&self, name: &str) -> Option<i64> {
         self.query(name)?.parse().ok()
     }
 
-    /// The text of the body's member `name`; empty when there is none.
+    /// The string member `name` of the body; empty when it is missing.
+    #[inline(never)]
     pub(super) fn text(&self, name: &str) -> &str {
-        self.body[name].as_str().unwrap_or("")
+        self.body.text(name)
     }
 
     /// Whether the client prefers a PDF.
@@ -50,7 +55,7 @@ impl Call {
         accept.split(',').next().is_some_and(|first| first.trim().starts_with("application/pdf"))
     }
 
-    /// Whether the operation documents 401 as plain text, too.
+    /// Whether the operation also documents a plain-text 401.
     pub(super) fn has_text_errors(&self) -> bool {
         const JSON_ONLY: [&str; 8] = [
             "/notification-subscriptions/",
@@ -65,12 +70,14 @@ impl Call {
         !JSON_ONLY.iter().any(|prefix| self.operation.template().starts_with(prefix))
     }
 
-    /// The customer of the path.
+    /// The customer in the path; empty when there is none.
+    #[inline(never)]
     pub(super) fn customer_id(&self) -> &str {
         self.param("customerId")
     }
 
-    /// The example `name`, with dates and identifiers filled in, and what the path names in the members of the same names.
+    /// The example `name`, with its placeholders and the path parameters filled in.
+    #[inline(never)]
     pub(super) fn example(&self, world: &World, name: &str) -> Value {
         let mut value = examples::get(name);
         examples::fill(&mut value, world, &self.params);
@@ -78,7 +85,7 @@ impl Call {
     }
 }
 
-/// Copies every member of `from` into `into`, nested objects member by member.
+/// Copies the members of `from` into `into`, recursively.
 pub(super) fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -90,13 +97,18 @@ pub(super) fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// The members `names` of `record`, those that it has.
+/// A copy of `record` with only the members `names`.
 pub(super) fn pick(record: &Value, names: &[&str]) -> Value {
-    let members = names.iter().filter_map(|name| Some(((*name).to_owned(), record.get(*name)?.clone())));
-    Value::Object(members.collect::<Map<_, _>>())
+    let mut picked = Map::new();
+    for name in names {
+        if let Some(value) = record.get(name) {
+            picked.insert((*name).to_owned(), value.clone());
+        }
+    }
+    Value::Object(picked)
 }
 
-/// The name of a template's parameter in camel case: `customer_id` is `customerId`.
+/// The name of a path parameter in camel case: `customer_id` becomes `customerId`.
 pub(super) fn camel_case(name: &str) -> String {
     let mut words = name.split('_');
     let mut camel = words.next().unwrap_or("").to_owned();

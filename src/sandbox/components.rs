@@ -1,8 +1,8 @@
-//! Connect Components: configurations, and the forms of a bank's sign-in.
+//! Connect Components: configurations and bank login forms.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     call::{Call, merge, pick},
     customers::username,
@@ -39,13 +39,13 @@ fn add(world: &mut World, call: &Call) -> Outcome {
     let nth = world.next(COLLECTION);
     let id = world.uuid(&["configuration", &nth]);
     let mut record = json!({"id": id});
-    merge(&mut record, &pick(&call.body, &["filterAccounts", "accountClassificationType", "aoRequired"]));
-    world.put(COLLECTION, &id, record.clone());
+    merge(&mut record, &pick(call.body, &["filterAccounts", "accountClassificationType", "aoRequired"]));
+    world.put(COLLECTION, &id, record.copy());
     Ok(Reply::json(201, &record))
 }
 
 fn list(world: &mut World, _: &Call) -> Outcome {
-    Reply::ok(&world.all(COLLECTION).cloned().collect::<Value>())
+    Reply::ok(&world.all(COLLECTION).map(Value::copy).collect::<Value>())
 }
 
 fn not_found() -> Failure {
@@ -61,7 +61,7 @@ fn remove(world: &mut World, call: &Call) -> Outcome {
     Reply::empty(204)
 }
 
-/// Whether the bank of the path and the customer of the body are there.
+/// Checks that the bank in the path and the customer in the body exist.
 fn check_parties(world: &World, call: &Call) -> Result<(), Failure> {
     if institutions::find(call.param("institutionId")).is_none() {
         return Err(Failure::not_found("1404", "Institution"));
@@ -75,7 +75,7 @@ fn check_parties(world: &World, call: &Call) -> Result<(), Failure> {
 fn oauth_url(world: &mut World, call: &Call) -> Outcome {
     check_parties(world, call)?;
     let mut body = call.example(world, "oauthUrl");
-    body["url"] = json!(format!("{}/sandbox/connect?customerId={}", call.origin, call.text("customerId")));
+    body.set("url", &format!("{}/sandbox/connect?customerId={}", call.origin, call.text("customerId")));
     Ok(Reply::json(201, &body))
 }
 
@@ -85,7 +85,7 @@ fn login_form(world: &mut World, call: &Call) -> Outcome {
 }
 
 fn reconnect(world: &mut World, call: &Call) -> Outcome {
-    check_body("", &call.body)?;
+    check_body("", call.body)?;
     if username(world, call).starts_with("mfa") {
         return Ok(Reply::json(203, &call.example(world, "mfaChallenges")));
     }

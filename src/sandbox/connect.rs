@@ -1,26 +1,26 @@
-//! Connect: links to the sandbox's own page, which adds the accounts of a bank and notifies the partner.
+//! Connect: links to the sandbox's own page, which adds a bank's accounts and notifies the partner.
 
 pub(super) mod page;
 
 use ring::hmac;
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     accounts,
     call::{Call, merge, pick},
     consents, delivery,
     institutions::{self, Bank},
-    reply::{Failure, Outcome, Reply, Webhook},
+    reply::{Before, Failure, Outcome, Reply, Webhook},
     route::Route,
     transfers,
     world::World,
 };
 
-/// How long a link is valid.
+/// Validity of a link.
 const LINK_LIFETIME_MS: i64 = 2 * 3600 * 1000;
 
-/// The members that all kinds of links have.
+/// Adds the members that all kinds of links share.
 macro_rules! link {
     ($members:literal) => {
         concat!(
@@ -71,7 +71,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("POST", "/connect/generate/transfer/deposit-switch", generate).body(DEPOSIT),
 ];
 
-/// What the link of `call` is for.
+/// The kind of link that `call` generates.
 fn kind(call: &Call) -> &'static str {
     let ends = |end| call.operation.template().ends_with(end);
     match () {
@@ -86,14 +86,14 @@ fn kind(call: &Call) -> &'static str {
 
 fn generate(world: &mut World, call: &Call) -> Outcome {
     let kind = kind(call);
-    let partner = call.body["partnerId"].as_str().unwrap_or(&call.partner_id);
+    let partner = call.body.at("partnerId").as_str().unwrap_or(&call.partner_id);
     if partner != call.partner_id {
         return Err(Failure::invalid("partnerId", "the partner that the token was issued to"));
     }
-    let borrowers = call.body["borrowers"].as_array().cloned().unwrap_or_default();
+    let borrowers = call.body.at("borrowers").as_array().cloned().unwrap_or_default();
     let customers: Vec<&str> = match borrowers.as_slice() {
-        [] => call.body["customerId"].as_str().into_iter().collect(),
-        _ => borrowers.iter().filter_map(|borrower| borrower["customerId"].as_str()).collect(),
+        [] => call.body.at("customerId").as_str().into_iter().collect(),
+        _ => borrowers.iter().filter_map(|borrower| borrower.at("customerId").as_str()).collect(),
     };
     let Some(customer) = customers.first().map(|customer| (*customer).to_owned()) else {
         return Err(Failure::missing("customerId"));
@@ -104,24 +104,26 @@ fn generate(world: &mut World, call: &Call) -> Outcome {
     check_target(world, call, kind, &customer)?;
     let link = link(world, call, kind, &customer);
     let mut body = json!({"link": link});
-    if call.body["email"].is_object() {
-        body["emailConfig"] = call.body["email"].clone();
+    if call.body.at("email").is_object() {
+        body.set("emailConfig", call.body.at("email"));
     }
     let mut reply = Reply::json(200, &body);
-    reply.ping = webhook(&link_record(call, kind, &customer, 0), json!({"eventType": "ping", "payload": {}}));
+    if let Some(ping) = webhook(&link_record(call, kind, &customer, 0), json!({"eventType": "ping", "payload": {}})) {
+        reply.before = Before::Ping(ping);
+    }
     Ok(reply)
 }
 
-/// Whether the bank or the login that the body names is there.
+/// Checks that the bank or login in the body exists.
 fn check_target(world: &World, call: &Call, kind: &str, customer: &str) -> Result<(), Failure> {
     match kind {
-        "lite" if institutions::find(&call.body["institutionId"].to_string()).is_none() => {
+        "lite" if institutions::find(&call.body.at("institutionId").to_string()).is_none() => {
             Err(Failure::invalid("institutionId", "a bank"))
         }
         "fix" => {
             let login = call.text("institutionLoginId");
             let accounts = world.having("accounts", "institutionLoginId", login);
-            match accounts.iter().any(|account| account["customerId"] == customer) {
+            match accounts.iter().any(|account| account.at("customerId") == customer) {
                 true => Ok(()),
                 false => Err(Failure::not_found("38003", "Institution login")),
             }
@@ -130,10 +132,10 @@ fn check_target(world: &World, call: &Call, kind: &str, customer: &str) -> Resul
     }
 }
 
-/// What is kept of a link.
+/// The stored record of a link.
 fn link_record(call: &Call, kind: &str, customer: &str, expires_ms: i64) -> Value {
     let mut record = pick(
-        &call.body,
+        call.body,
         &[
             "consumerId",
             "institutionId",
@@ -154,7 +156,7 @@ fn link_record(call: &Call, kind: &str, customer: &str, expires_ms: i64) -> Valu
     record
 }
 
-/// A new link, which is signed so that nothing in it can be changed.
+/// Creates a link. Its signature is the key of its record.
 fn link(world: &mut World, call: &Call, kind: &str, customer: &str) -> String {
     let now = world.now_ms();
     let expires = now + LINK_LIFETIME_MS;
@@ -173,89 +175,90 @@ fn link(world: &mut World, call: &Call, kind: &str, customer: &str) -> String {
     format!("{}/sandbox/connect?{}", call.origin, query.finish())
 }
 
-/// `event` to the webhook of `link`, signed with the partner's secret.
+/// A notification of `event` for the webhook of `link`, signed with the partner's secret; `None` when the link has no webhook.
 fn webhook(link: &Value, event: Value) -> Option<Webhook> {
-    let headers = link["webhookHeaders"].as_object().into_iter().flatten();
+    let headers = link.at("webhookHeaders").as_object().into_iter().flatten();
     let headers = headers.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
     Some(Webhook {
-        url: link["webhook"].as_str()?.to_owned(),
+        url: link.at("webhook").as_str()?.to_owned(),
         body: event,
         headers: headers.collect(),
-        secret: Some(link["signingSecret"].as_str().unwrap_or("").to_owned()),
+        secret: Some(link.text("signingSecret").to_owned()),
     })
 }
 
-/// An event of the flow of `link`, to its webhook.
+/// The event `name` of the flow of `link`, for its webhook.
 fn event(world: &mut World, link: &Value, name: &str, payload: &Value) -> Option<Webhook> {
     let nth = world.next("events");
     let mut body = json!({
-        "customerId": link["customerId"], "eventType": name, "payload": payload, "webhookData": link["webhookData"],
+        "customerId": link.at("customerId"), "eventType": name, "payload": payload, "webhookData": link.at("webhookData"),
         "eventId": format!("{}-{}", world.now_ms(), &world.hex_id(&["event", &nth])[..24]),
     });
-    if body["webhookData"].is_null() {
-        body["webhookData"] = json!({});
+    if body.at("webhookData").is_null() {
+        body.set("webhookData", &json!({}));
     }
     merge(&mut body, &pick(link, &["consumerId"]));
     webhook(link, body)
 }
 
-/// The link with this signature, if it can be used.
+/// The link with this signature.
 ///
 /// # Errors
 ///
-/// Why not, for whoever follows it.
+/// Why the link cannot be used, as the page shows it.
 pub(super) fn usable(world: &World, signature: &str) -> Result<Value, &'static str> {
-    let link =
-        world.get("links", signature).ok_or("The sandbox made no such link. Is it complete, and of this seed?")?;
-    if link["expiresMs"].as_i64().is_some_and(|expires| expires <= world.now_ms()) {
-        return Err("The link is no longer valid: it was made more than two hours ago.");
+    let link = world
+        .get("links", signature)
+        .ok_or("This link is unknown. Check that it is complete and belongs to this seed.")?;
+    if link.at("expiresMs").as_i64().is_some_and(|expires| expires <= world.now_ms()) {
+        return Err("This link has expired: it was created more than two hours ago.");
     }
-    match link["state"].as_str() {
-        Some("done") if link["singleUseUrl"] == true => Err("The link was for one use, and was used."),
-        _ => Ok(link.clone()),
+    match link.at("state").as_str() {
+        Some("done") if link.flag("singleUseUrl") => Err("This single-use link has already been used."),
+        _ => Ok(link.copy()),
     }
 }
 
-/// What the first visit of a link sends.
+/// The notifications sent on the first visit of a link.
 pub(super) fn visit(world: &mut World, signature: &str, link: &Value) -> Vec<Webhook> {
-    if link["state"] != "new" {
+    if link.at("state") != "new" {
         return Vec::new();
     }
     if let Some(link) = world.get_mut("links", signature) {
-        link["state"] = json!("started");
+        link.set("state", &"started");
     }
     event(world, link, "started", &json!({})).into_iter().collect()
 }
 
-/// What a completed flow leaves: the accounts, and the events to send.
+/// The result of a completed flow: the new accounts, and the notifications to send.
 #[derive(Debug)]
 pub(super) struct Completed {
     pub(super) accounts: Vec<Value>,
     pub(super) webhooks: Vec<Webhook>,
 }
 
-/// Completes the flow of `link` at `bank`: adds the accounts, and returns the events in their order, `started` included when the link was
+/// Completes the flow of `link` at `bank`: adds the accounts and returns the notifications in order, including `started` if the link was
 /// not visited.
 pub(super) fn complete(world: &mut World, signature: &str, link: &Value, bank: &Bank) -> Completed {
     let mut webhooks = visit(world, signature, link);
     if let Some(link) = world.get_mut("links", signature) {
-        link["state"] = json!("done");
+        link.set("state", &"done");
     }
-    let customer = link["customerId"].as_str().unwrap_or("").to_owned();
+    let customer = link.text("customerId").to_owned();
     let mut send = |world: &mut World, name: &str, payload: Value| webhooks.extend(event(world, link, name, &payload));
     let institution = json!({"institutionId": bank.id, "oauth": bank.id == "102105"});
-    let accounts = match link["kind"].as_str() {
+    let accounts = match link.at("kind").as_str() {
         Some("fix") => {
-            send(world, "credentialsUpdated", json!({"institutionLoginId": link["institutionLoginId"]}));
+            send(world, "credentialsUpdated", json!({"institutionLoginId": link.at("institutionLoginId")}));
             Vec::new()
         }
         Some(kind @ ("bill-pay-switch" | "deposit-switch")) => {
-            transfers::add(world, &customer, &link["external"]["id"], kind);
+            transfers::add(world, &customer, link.at("external").at("id"), kind);
             Vec::new()
         }
         Some("microentry") => Vec::new(),
         _ => {
-            send(world, "adding", institution.clone());
+            send(world, "adding", institution.copy());
             let (login, accounts) = accounts::add_login(world, &customer, bank);
             consents::add(world, &customer, bank, &login, &accounts);
             send(world, "discovered", json!({"institutionId": bank.id, "accounts": accounts}));
@@ -267,19 +270,19 @@ pub(super) fn complete(world: &mut World, signature: &str, link: &Value, bank: &
     Completed { accounts, webhooks }
 }
 
-/// The bank that a flow of `link` uses: the link's own, that of its login, or `chosen`.
+/// The bank of a flow: the one in the link, the one of its login, or `chosen`.
 pub(super) fn bank_of(world: &World, link: &Value, chosen: Option<&str>) -> Option<&'static Bank> {
     let of_login = || {
-        let login = link["institutionLoginId"].as_str()?;
+        let login = link.at("institutionLoginId").as_str()?;
         world.having("accounts", "institutionLoginId", login).first()?["institutionId"].as_str().map(str::to_owned)
     };
-    let own = link["institutionId"].as_u64().map(|id| id.to_string()).or_else(of_login);
-    let is_choice = !matches!(link["kind"].as_str(), Some("aggregation"));
+    let own = link.at("institutionId").as_u64().map(|id| id.to_string()).or_else(of_login);
+    let is_choice = !matches!(link.at("kind").as_str(), Some("aggregation"));
     let default = if is_choice { Some("4222") } else { None };
     institutions::find(own.as_deref().or(chosen).or(default)?)
 }
 
-/// The signature of a body, as the webhooks have it; for a test of a receiver.
+/// The webhook signature of `body`, for tests of a receiver.
 pub(super) fn sign(world: &World, body: &[u8]) -> String {
     delivery::signature(world.partner.secret(), body)
 }

@@ -1,8 +1,8 @@
-//! Consents to share data, one for each Connect flow that was completed.
+//! Consents to share data, one for each completed Connect flow.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     call::Call,
     dates::{DAY, date_time},
@@ -25,7 +25,7 @@ pub(super) const ROUTES: &[Route] = &[
     ),
 ];
 
-/// Adds the consent to share `accounts` of `customer` at `bank`, whose login is `login`.
+/// Adds the consent to share `accounts` of `customer` at `bank`, which belong to `login`.
 pub(super) fn add(world: &mut World, customer: &str, bank: &Bank, login: &str, accounts: &[Value]) {
     let partner = world.partner.id().to_owned();
     let id = world.uuid(&["consent", customer, bank.id]);
@@ -34,7 +34,7 @@ pub(super) fn add(world: &mut World, customer: &str, bank: &Bank, login: &str, a
     let status = json!({"status": "ACTIVE", "statusDate": now});
     let accounts = accounts.iter().map(|account| {
         json!({
-            "id": account["id"], "realAccountNumberLast4": account["realAccountNumberLast4"], "type": account["type"], "name": account["name"],
+            "id": account.at("id"), "realAccountNumberLast4": account.at("realAccountNumberLast4"), "type": account.at("type"), "name": account.at("name"),
             "status": "ACTIVE",
         })
     });
@@ -65,8 +65,8 @@ fn list(world: &mut World, call: &Call) -> Outcome {
     let rows = world
         .having("consents", "customerId", customer)
         .into_iter()
-        .filter(|row| call.query("status").is_none_or(|status| row["statusDetails"]["status"] == status));
-    let rows: Vec<Value> = rows.cloned().collect();
+        .filter(|row| call.query("status").is_none_or(|status| row.at("statusDetails").at("status") == status));
+    let rows: Vec<Value> = rows.map(Value::copy).collect();
     if rows.is_empty() { Err(not_found()) } else { Reply::ok(&Page::of(call, 25).wrap("consents", rows)) }
 }
 
@@ -82,19 +82,19 @@ fn revoke_login(world: &mut World, call: &Call) -> Outcome {
     set_revoked(world, call, Some(call.param("institutionLoginId")))
 }
 
-/// Revokes the login `login` of the consent, or all of it; the accounts of a revoked login go.
+/// Revokes the consent, or only its login `login`, and removes the accounts of the revoked logins.
 fn set_revoked(world: &mut World, call: &Call, login: Option<&str>) -> Outcome {
     let status = json!({"status": "REVOKED", "statusDate": date_time(world.now())});
     let consent = world.get_mut("consents", call.param("consentReceiptId")).ok_or_else(not_found)?;
     let mut revoked = Vec::new();
-    for institution in consent["institutions"].as_array_mut().into_iter().flatten() {
-        let of_institution = institution["institutionLoginId"].as_str().unwrap_or("").to_owned();
+    for institution in consent.at_mut("institutions").as_array_mut().into_iter().flatten() {
+        let of_institution = institution.text("institutionLoginId").to_owned();
         if login.is_none_or(|login| login == of_institution) {
-            institution["statusDetails"] = status.clone();
+            institution.set("statusDetails", &status);
             revoked.push(of_institution);
         }
     }
-    consent["statusDetails"] = json!({"status": "INACTIVE", "statusDate": status["statusDate"]});
+    consent.set("statusDetails", &json!({"status": "INACTIVE", "statusDate": status.at("statusDate")}));
     for login in revoked {
         world.remove_having("accounts", "institutionLoginId", &login);
     }

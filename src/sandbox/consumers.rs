@@ -1,8 +1,8 @@
-//! Consumers: who a customer is, for reports.
+//! Consumers: the identity of a customer, required for reports.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json, parse_id};
 use super::{
     call::{Call, merge, pick},
     reply::{Failure, Outcome, Reply},
@@ -25,7 +25,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("PUT", "/decisioning/v1/consumers/{consumerId}", change).body(CHANGE),
 ];
 
-/// The members of a consumer, each of which the API always shows.
+/// The members of a consumer that a request can set.
 const MEMBERS: [&str; 12] = [
     "firstName",
     "lastName",
@@ -46,10 +46,10 @@ pub(super) fn of<'a>(world: &'a World, id: &'a str) -> Option<&'a Value> {
     world.having("consumers", "customerId", id).first().copied()
 }
 
-/// The record of a consumer with the members of `body`, and of the number only its last four digits, as the API shows it.
+/// A new consumer with the members of `body`. Only the last four digits of the SSN are kept, because the API returns no others.
 pub(super) fn record(world: &World, id: &str, customer: &str, body: &Value) -> Value {
     let mut record = json!({
-        "id": id, "customerId": customer.parse::<u64>().unwrap_or(0), "createdDate": world.now(), "address": "", "city": "", "zip": "",
+        "id": id, "customerId": parse_id(customer), "createdDate": world.now(), "address": "", "city": "", "zip": "",
         "phone": "", "email": "", "ssn": "", "birthday": {"year": 1970, "month": 1, "dayOfMonth": 1},
     });
     apply(&mut record, body);
@@ -58,16 +58,16 @@ pub(super) fn record(world: &World, id: &str, customer: &str, body: &Value) -> V
 
 fn apply(record: &mut Value, body: &Value) {
     merge(record, &pick(body, &MEMBERS));
-    let digits: Vec<char> = record["ssn"].as_str().unwrap_or("").chars().filter(char::is_ascii_digit).collect();
-    record["ssn"] = json!(digits[digits.len().saturating_sub(4)..].iter().collect::<String>());
+    let digits: Vec<char> = record.text("ssn").chars().filter(char::is_ascii_digit).collect();
+    record.set("ssn", &digits[digits.len().saturating_sub(4)..].iter().collect::<String>());
 }
 
 fn add(world: &mut World, call: &Call) -> Outcome {
     if of(world, call.customer_id()).is_some() {
-        return Err(Failure::new(409, "11000", "The customer has a consumer"));
+        return Err(Failure::new(409, "11000", "The customer already has a consumer"));
     }
     let id = world.hex_id(&["consumer", call.customer_id()]);
-    let record = record(world, &id, call.customer_id(), &call.body);
+    let record = record(world, &id, call.customer_id(), call.body);
     let created = pick(&record, &["id", "createdDate", "customerId"]);
     world.put("consumers", &id, record);
     Ok(Reply::json(201, &created))
@@ -78,12 +78,12 @@ fn of_customer(world: &mut World, call: &Call) -> Outcome {
 }
 
 fn one(world: &mut World, call: &Call) -> Outcome {
-    Reply::ok(&world.get("consumers", call.param("consumerId")).cloned().unwrap_or_default())
+    Reply::ok(&world.copy("consumers", call.param("consumerId")))
 }
 
 fn change(world: &mut World, call: &Call) -> Outcome {
     if let Some(consumer) = world.get_mut("consumers", call.param("consumerId")) {
-        apply(consumer, &call.body);
+        apply(consumer, call.body);
     }
     Reply::empty(204)
 }

@@ -1,17 +1,17 @@
-//! The one set of credentials. They are public.
+//! The sandbox's credentials. They are public.
 
-/// The credentials that the sandbox knows.
+/// Credentials for the sandbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials {
-    /// OAuth 2.0 client identifier, also taken for the partner id. With `.NAME` behind it, it is that of the seed `NAME`.
+    /// OAuth 2.0 client identifier and partner id. With the suffix `.NAME`, it is the one of the seed `NAME`.
     pub client_id: &'static str,
-    /// OAuth 2.0 client secret, also taken for the partner secret.
+    /// OAuth 2.0 client secret and partner secret.
     pub client_secret: &'static str,
     /// App Key.
     pub app_key: &'static str,
 }
 
-/// What to call the sandbox with. Public knowledge; they open nothing else.
+/// The only credentials that the sandbox accepts. They are valid nowhere else.
 pub const CREDENTIALS: Credentials = Credentials {
     client_id: "sandbox-client",
     client_secret: "sandbox-Secret-1!",

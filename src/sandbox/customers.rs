@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     call::{Call, merge, pick},
     paging::Page,
@@ -29,7 +29,7 @@ pub(super) const ROUTES: &[Route] = &[
 
 const LIST: &str = "username:s type:e(testing|active) search:s start:i(1,) limit:i(1,1000)";
 
-/// What belongs to a customer and goes with it.
+/// The collections with records that belong to a customer and are removed with it.
 const OWNED: [&str; 9] =
     ["accounts", "businesses", "consents", "consumers", "injected", "links", "reports", "subscriptions", "switches"];
 
@@ -41,16 +41,13 @@ pub(super) fn record(world: &World, id: &str, kind: &str, body: &Value) -> Value
     record
 }
 
-/// The username of the customer of `call`: some choose what happens, as `docs/sandbox.md` lists them.
-pub(super) fn username(world: &World, call: &Call) -> String {
-    world
-        .get("customers", call.customer_id())
-        .and_then(|customer| customer["username"].as_str())
-        .unwrap_or("")
-        .to_owned()
+/// The username of the customer in the path. Some usernames trigger special behaviour; `docs/sandbox.md` lists them.
+#[inline(never)]
+pub(super) fn username<'a>(world: &'a World, call: &Call) -> &'a str {
+    world.get("customers", call.customer_id()).map_or("", |customer| customer.text("username"))
 }
 
-/// A record without what only `GET …/{customerId}` shows.
+/// The members of a customer in lists; `GET …/{customerId}` returns more.
 fn listed(record: &Value) -> Value {
     pick(
         record,
@@ -61,10 +58,10 @@ fn listed(record: &Value) -> Value {
 fn list(world: &mut World, call: &Call) -> Outcome {
     let search = call.query("search").unwrap_or("").to_lowercase();
     let matches = |customer: &&Value| {
-        let text = |name: &str| customer[name].as_str().unwrap_or("").to_lowercase();
+        let text = |name: &str| customer.text(name).to_lowercase();
         let names = format!("{} {} {}", text("username"), text("firstName"), text("lastName"));
-        call.query("username").is_none_or(|username| customer["username"] == username)
-            && call.query("type").is_none_or(|kind| customer["type"] == kind)
+        call.query("username").is_none_or(|username| customer.at("username") == username)
+            && call.query("type").is_none_or(|kind| customer.at("type") == kind)
             && names.contains(&search)
     };
     let rows = world.all("customers").filter(matches).map(listed).collect();
@@ -75,17 +72,17 @@ fn add(world: &mut World, call: &Call) -> Outcome {
     let kind = if call.operation.template().ends_with("/testing") { "testing" } else { "active" };
     let username = call.text("username");
     if !world.having("customers", "username", username).is_empty() {
-        return Err(Failure::new(409, "11000", format!("A customer with the username {username} exists")));
+        return Err(Failure::new(409, "11000", &format!("A customer with the username {username} already exists")));
     }
     let id = world.new_id("customers", &["customer", username]);
-    let record = record(world, &id, kind, &call.body);
+    let record = record(world, &id, kind, call.body);
     let created = world.now();
     world.put("customers", &id, record);
     Ok(Reply::json(201, &json!({"id": id, "username": username, "createdDate": created})))
 }
 
 fn of_path(world: &World, call: &Call) -> Value {
-    world.get("customers", call.customer_id()).cloned().unwrap_or_default()
+    world.copy("customers", call.customer_id())
 }
 
 fn one(world: &mut World, call: &Call) -> Outcome {
@@ -99,23 +96,23 @@ fn with_application(world: &mut World, call: &Call) -> Outcome {
     let customer = of_path(world, call);
     let mut shown = listed(&customer);
     merge(&mut shown, &pick(&customer, &["applicationId"]));
-    if let Some(application) = customer["applicationId"].as_str() {
+    if let Some(application) = customer.at("applicationId").as_str() {
         let known =
-            world.having("applications", "applicationId", application).first().map(|known| known["appName"].clone());
-        shown["applicationName"] = known.unwrap_or_else(|| json!("Sandbox application"));
+            world.having("applications", "applicationId", application).first().map(|known| known.at("appName").copy());
+        shown.set("applicationName", &known.unwrap_or_else(|| json!("Sandbox application")));
     }
     Reply::ok(&shown)
 }
 
 fn change(world: &mut World, call: &Call) -> Outcome {
-    let changes = pick(&call.body, &["firstName", "lastName", "phone", "email"]);
+    let changes = pick(call.body, &["firstName", "lastName", "phone", "email"]);
     if changes.as_object().is_none_or(serde_json::Map::is_empty) {
         return Err(Failure::missing("firstName or lastName"));
     }
     let now = world.now().to_string();
     if let Some(customer) = world.get_mut("customers", call.customer_id()) {
         merge(customer, &changes);
-        customer["lastModifiedDate"] = json!(now);
+        customer.set("lastModifiedDate", &now);
     }
     Reply::empty(204)
 }
@@ -131,7 +128,7 @@ fn remove(world: &mut World, call: &Call) -> Outcome {
 fn assign_application(world: &mut World, call: &Call) -> Outcome {
     let application = call.param("applicationId").to_owned();
     if let Some(customer) = world.get_mut("customers", call.customer_id()) {
-        customer["applicationId"] = json!(application);
+        customer.set("applicationId", &application);
     }
     Reply::empty(200)
 }

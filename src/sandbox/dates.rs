@@ -1,11 +1,11 @@
 //! Dates as text, in UTC.
 
-/// The seconds of a day.
+/// Seconds in a day.
 pub(super) const DAY: i64 = 86_400;
 
-/// Year, month and day of the time `at`, in epoch seconds, by the proleptic Gregorian calendar.
+/// Year, month and day of `at` (epoch seconds) in the proleptic Gregorian calendar.
 pub(super) fn civil(at: i64) -> (i64, i64, i64) {
-    // Days are counted from 1 March of a year 0, so that the leap day is the last one of a year.
+    // Days are counted from 1 March of year 0, so the leap day is the last day of a year.
     let days = at.div_euclid(DAY) + 719_468;
     let era = days.div_euclid(146_097);
     let of_era = days.rem_euclid(146_097);
@@ -17,12 +17,14 @@ pub(super) fn civil(at: i64) -> (i64, i64, i64) {
 }
 
 /// `2026-01-31`
+#[inline(never)]
 pub(super) fn date(at: i64) -> String {
     let (year, month, day) = civil(at);
     format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// `2026-01-31T12:30:00Z`
+#[inline(never)]
 pub(super) fn date_time(at: i64) -> String {
     let second = at.rem_euclid(DAY);
     format!("{}T{:02}:{:02}:{:02}Z", date(at), second / 3600, second / 60 % 60, second % 60)
@@ -40,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         for (at, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_400, "2000-02-29T00:00:00Z"),

@@ -1,4 +1,4 @@
-//! Sends webhooks.
+//! Webhook delivery.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,18 +10,18 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::reply::Webhook;
-use super::value::json;
+use super::value::{Record as _, json};
 
-/// The timeout of one delivery.
+/// Timeout of one delivery.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many notifications may wait in the background; further ones are dropped.
+/// Capacity of the background queue; further notifications are dropped.
 const QUEUE_CAPACITY: usize = 1000;
 
-/// The signature's header field.
+/// The header with the signature.
 const SIGNATURE: &str = "x-finicity-signature";
 
-/// The client that delivers, and its queue.
+/// The HTTP client, and the queue of the background task.
 #[derive(Debug)]
 pub(super) struct Delivery {
     client: reqwest::Client,
@@ -30,12 +30,12 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// Starts the background task on the current runtime. Receivers over HTTPS are trusted when their certificate is signed by a public
-    /// CA or by one of `roots`.
+    /// Starts the background task on the current runtime. HTTPS receivers need a certificate signed by a public CA or by one of `roots`.
     ///
     /// # Panics
     ///
-    /// When ring does not offer the TLS versions that it does.
+    /// Never in practice: ring supports the default TLS versions.
+    #[inline(never)]
     pub(super) fn start(roots: &[rustls::pki_types::CertificateDer<'static>]) -> Self {
         let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         store.add_parsable_certificates(roots.iter().cloned());
@@ -55,7 +55,7 @@ impl Delivery {
             .expect("the TLS configuration is complete");
         let (queue, mut waiting) = mpsc::channel::<Webhook>(QUEUE_CAPACITY);
         let background = client.clone();
-        #[expect(clippy::disallowed_methods, reason = "it is aborted when the sandbox is dropped")]
+        #[expect(clippy::disallowed_methods, reason = "aborted when the sandbox is dropped")]
         let task = tokio::spawn(async move {
             while let Some(webhook) = waiting.recv().await {
                 let _ = post(&background, &webhook).await;
@@ -68,7 +68,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// Why it was not accepted with a 2xx.
+    /// Why the receiver did not respond with a 2xx status.
     pub(super) async fn send(&self, webhook: &Webhook) -> Result<u16, String> {
         let status = post(&self.client, webhook).await.map_err(|error| crate::error_chain::one_line(&error))?;
         if (200..300).contains(&status) {
@@ -78,11 +78,11 @@ impl Delivery {
         }
     }
 
-    /// Sends each of `webhooks`, in order; returns the type of each event and what became of it.
+    /// Sends `webhooks` in order; returns the type of each event with the status of the response or the error.
     pub(super) async fn send_all(&self, webhooks: &[Webhook]) -> Vec<Value> {
         let mut results = Vec::new();
         for webhook in webhooks {
-            let event = webhook.body["eventType"].clone();
+            let event = webhook.body.at("eventType").copy();
             results.push(match self.send(webhook).await {
                 Ok(status) => json!({"eventType": event, "status": status}),
                 Err(error) => json!({"eventType": event, "error": error}),
@@ -98,7 +98,7 @@ impl Delivery {
         }
     }
 
-    /// What the receiver at `url` responds to a GET: the body when the status is 200.
+    /// The body of the response to `GET url`; `None` unless the status is 200.
     pub(super) async fn fetch(&self, url: &str) -> Option<String> {
         let response = self.client.get(url).send().await.ok()?;
         if response.status() == 200 { response.text().await.ok() } else { None }
@@ -117,7 +117,7 @@ async fn post(client: &reqwest::Client, webhook: &Webhook) -> Result<u16, reqwes
     Ok(request.body(body).send().await?.status().as_u16())
 }
 
-/// The HMAC-SHA256 of `body` with `secret` as its key, in small hexadecimal digits.
+/// The HMAC-SHA256 of `body` with the key `secret`, in lower-case hexadecimal.
 pub(super) fn signature(secret: &str, body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     format!("{:x}", HexDisplay(hmac::sign(&key, body).as_ref()))
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_is_the_hmac_of_the_raw_body() {
+    fn the_signature_is_the_hmac_of_the_raw_body() {
         let expected = "04e3c12fafc2e888688d4ea0481553998fa7104872005b74e5d760862272019a";
         assert_eq!(signature("aqJ5Ic4SEVx2IgDQ6oR4", br#"{"eventType":"ping","payload":{}}"#), expected);
     }

@@ -1,31 +1,35 @@
-//! Example bodies of the operations without much state, in `examples.json`, and the placeholders in them.
+//! Example bodies for operations with little state, from `examples.json`, and their placeholders.
 //!
-//! A string that begins with `$` is a placeholder: `$now` is the time in epoch seconds, `$date` a day and `$time` an instant as text, each
-//! with `+N` or `-N` days behind it; `$uuid`, `$id` and `#id` are an identifier as a UUID, as digits and as a number, stable for the same
-//! request. A member named like a parameter of the path (`customerId`) has that parameter's value, in the type of the example.
+//! A string that starts with `$` or `#` is a placeholder. `$now` is the time in epoch seconds, `$date` a date and `$time` a date and time;
+//! each can have a suffix of `+N` or `-N` days. `$uuid`, `$id` and `#id` are identifiers as a UUID, as digits and as a number, the same for
+//! equal requests. A member with the name of a path parameter (`customerId`) gets its value, in the type of the example.
 
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use super::{dates, world::World};
+use super::{
+    dates,
+    value::{Record as _, parse_id},
+    world::World,
+};
 
-/// The names of a path's parameters and their values.
+/// Names and values of the path parameters.
 type Params = [(String, String)];
 
 static EXAMPLES: LazyLock<Map<String, Value>> =
     LazyLock::new(|| serde_json::from_str(include_str!("examples.json")).expect("a test parses the examples"));
 
-/// The example `name`, with its placeholders.
+/// The example `name`, with its placeholders not yet filled in.
 ///
 /// # Panics
 ///
-/// When there is none; a test calls every operation.
+/// When there is no such example. A test calls every operation.
 pub(super) fn get(name: &str) -> Value {
-    EXAMPLES.get(name).cloned().unwrap_or_else(|| panic!("no example {name}"))
+    EXAMPLES.get(name).map(Value::copy).unwrap_or_else(|| panic!("no example {name}"))
 }
 
-/// Fills in the placeholders of `value`, and what the path names by `params`.
+/// Fills in the placeholders of `value` and the members named in `params`.
 pub(super) fn fill(value: &mut Value, world: &World, params: &Params) {
     let path: Vec<&str> = params.iter().map(|(_, value)| value.as_str()).collect();
     fill_at(value, "", world, params, &path.join("/"));
@@ -64,7 +68,7 @@ fn placeholder(text: &str, world: &World, key: &[&str]) -> Value {
         "$time" => Value::from(dates::date_time(at)),
         "$uuid" => Value::from(world.uuid(key)),
         "$id" => Value::from(world.new_id("", key)),
-        "#id" => Value::from(world.new_id("", key).parse::<u64>().unwrap_or(0)),
+        "#id" => Value::from(parse_id(&world.new_id("", key))),
         _ => Value::from(text),
     }
 }

@@ -1,64 +1,64 @@
-//! Faults that a test scripts: what goes wrong, with which operation, how often.
+//! Scripted faults: what fails, for which operation, and how often.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::Record as _;
 use super::{
     body::Pace,
     reply::{Failure, Reply, Shape},
     validate::check_body,
 };
 
-/// The most faults of one seed.
+/// Maximum number of faults of a seed.
 const MAX_FAULTS: usize = 100;
 
-/// What a fault may say.
+/// The members of a fault.
 const NOTATION: &str = "operation:s status:i(200,599) code:s message:s shape:s body:s contentType:s latency:s retryAfter:i(0,) \
     action:e(reset|truncate|drip) interval:s count:i(1,) skip:i(0,) probability:n(0,1)";
 
 /// One fault.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
-    /// As it was given.
+    /// The JSON that it was parsed from.
     source: Value,
-    /// How many more matching requests it leaves alone.
+    /// The number of matching requests that it still skips.
     skip: u64,
-    /// How many more requests it meets; no limit when `None`.
+    /// The number of requests that it still applies to; `None`: no limit.
     count: Option<u64>,
     probability: f64,
     effect: Effect,
 }
 
-/// What becomes of a request.
+/// The effect of a fault on a request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Effect {
-    /// How long the response is delayed.
+    /// Delay of the response.
     pub(super) latency: Duration,
-    /// The response in place of the operation's own one, which then is not executed.
+    /// Sent instead of executing the operation.
     pub(super) failure: Option<(Failure, Option<Shape>)>,
-    /// The body in place of the one in that shape, with its content type.
+    /// Body and content type that replace those of `failure`.
     pub(super) body: Option<(String, String)>,
     pub(super) retry_after: Option<u64>,
-    /// Whether the connection is reset instead of a response, after the operation was executed.
+    /// Whether the connection is reset after the operation was executed, instead of sending its response.
     pub(super) reset: bool,
     pub(super) pace: Option<Pace>,
 }
 
 impl Fault {
-    /// The fault that `value` describes.
+    /// Parses a fault.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, by the member's name.
+    /// A message with the name of the invalid member.
     pub(super) fn parse(value: &Value) -> Result<Self, String> {
         check_body(NOTATION, value).map_err(|failure| failure.message)?;
-        let text = |name: &str| value[name].as_str();
+        let text = |name: &str| value.at(name).as_str();
         let duration = |name: &str| match text(name) {
             None => Ok(None),
             Some(text) => {
-                humantime::parse_duration(text).map(Some).map_err(|_| format!("{name}: a time such as 250ms"))
+                humantime::parse_duration(text).map(Some).map_err(|_| format!("{name}: a duration such as 250ms"))
             }
         };
         let shape = match text("shape") {
@@ -68,9 +68,9 @@ impl Fault {
         let known: Vec<&str> = NOTATION.split([' ', ':']).collect();
         let unknown = value.as_object().and_then(|members| members.keys().find(|name| !known.contains(&name.as_str())));
         if let Some(unknown) = unknown {
-            return Err(format!("a fault has no member {unknown}"));
+            return Err(format!("unknown member {unknown}"));
         }
-        let status = value["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+        let status = value.at("status").as_u64().and_then(|status| u16::try_from(status).ok());
         let failure = status.map(|status| {
             let (code, message) = default_error(status);
             (Failure::new(status, text("code").unwrap_or(code), text("message").unwrap_or(message)), shape)
@@ -81,7 +81,7 @@ impl Fault {
             failure,
             body: text("body")
                 .map(|body| (body.to_owned(), text("contentType").unwrap_or("application/json").to_owned())),
-            retry_after: value["retryAfter"].as_u64(),
+            retry_after: value.at("retryAfter").as_u64(),
             reset: text("action") == Some("reset"),
             pace: match text("action") {
                 Some("truncate") => Some(Pace::Truncated),
@@ -91,16 +91,16 @@ impl Fault {
         };
         Ok(Self {
             source: value.clone(),
-            skip: value["skip"].as_u64().unwrap_or(0),
-            count: value["count"].as_u64(),
-            probability: value["probability"].as_f64().unwrap_or(1.0),
+            skip: value.at("skip").as_u64().unwrap_or(0),
+            count: value.at("count").as_u64(),
+            probability: value.at("probability").as_f64().unwrap_or(1.0),
             effect,
         })
     }
 
-    /// Whether it is about the operation `label` (`GET /aggregation/v1/customers`) at `path`.
+    /// Whether it applies to the operation `label` (such as `GET /aggregation/v1/customers`) at `path`.
     fn matches(&self, label: &str, path: &str) -> bool {
-        let Some(wanted) = self.source["operation"].as_str() else { return true };
+        let Some(wanted) = self.source.at("operation").as_str() else { return true };
         let (method, template) = label.split_once(' ').unwrap_or(("", label));
         let candidates = [label, template, path, &format!("{method} {path}")];
         match wanted.strip_suffix('*') {
@@ -111,7 +111,7 @@ impl Fault {
 }
 
 impl Effect {
-    /// The response that takes the place of the operation's own one; `shape` is the operation's.
+    /// The response to send instead of executing the operation, if any; `shape` gives the operation's shape for a status.
     pub(super) fn reply(&self, shape: impl Fn(u16) -> Shape) -> Option<Reply> {
         let (failure, wanted) = self.failure.as_ref()?;
         let mut reply = wanted.unwrap_or_else(|| shape(failure.status)).reply(failure);
@@ -126,13 +126,13 @@ impl Effect {
     }
 }
 
-/// The content types that a scripted body may have; anything else is JSON.
+/// The content type of a scripted body, JSON unless `name` is one of these.
 fn content_types(name: &str) -> &'static str {
     let known = ["application/xml", "text/html", "text/plain", "application/octet-stream", "application/pdf"];
     known.into_iter().find(|known| *known == name).unwrap_or("application/json")
 }
 
-/// The vendor's code for `status`, where the fault names none.
+/// The vendor's code and message for `status`, used when the fault has none.
 fn default_error(status: u16) -> (&'static str, &'static str) {
     match status {
         400 => ("14020", "Bad request"),
@@ -141,14 +141,14 @@ fn default_error(status: u16) -> (&'static str, &'static str) {
         404 => ("14001", "Not found"),
         406 => ("20000", "Only application/json is supported"),
         408 => ("10030", "Request timed out"),
-        409 => ("11000", "It exists already"),
+        409 => ("11000", "Already exists"),
         429 => ("429", "Too many requests"),
         500 => ("103", "The bank did not accept the credentials"),
         _ => ("50000", "The service is not available"),
     }
 }
 
-/// The faults of one seed, in the order in which they were added.
+/// The faults of a seed, in the order of their addition.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     faults: Vec<Fault>,
@@ -156,7 +156,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Adds `faults`, up to the limit.
+    /// Adds `faults`, up to [`MAX_FAULTS`].
     pub(super) fn add(&mut self, faults: impl IntoIterator<Item = Fault>) {
         let room = MAX_FAULTS.saturating_sub(self.faults.len());
         self.faults.extend(faults.into_iter().take(room));
@@ -166,21 +166,21 @@ impl Faults {
         self.faults.clear();
     }
 
-    /// Every fault, with how many requests it can still meet.
+    /// All faults, each with the number of requests that it still applies to (`left`).
     pub(super) fn list(&self) -> Value {
         let shown = self.faults.iter().map(|fault| {
-            let mut shown = fault.source.clone();
+            let mut shown = fault.source.copy();
             if let Some(left) = fault.count {
-                shown["left"] = json!(left);
+                shown.set("left", &left);
             }
             shown
         });
         Value::from(shown.collect::<Vec<_>>())
     }
 
-    /// What becomes of a request for the operation `label` at `path`: the first fault that meets it. `draw` gives a number for its
-    /// probability, by how many were drawn before.
-    pub(super) fn meet(&mut self, label: &str, path: &str, draw: impl Fn(&str) -> u64) -> Effect {
+    /// The effect on a request for the operation `label` at `path`: that of the first fault that applies. `draw` returns a pseudo-random
+    /// number for the number of earlier draws.
+    pub(super) fn apply(&mut self, label: &str, path: &str, draw: impl Fn(&str) -> u64) -> Effect {
         for fault in self.faults.iter_mut().filter(|fault| fault.count != Some(0)) {
             if !fault.matches(label, path) {
                 continue;
@@ -217,11 +217,11 @@ mod tests {
     }
 
     fn status(faults: &mut Faults, label: &str) -> Option<u16> {
-        faults.meet(label, "/x/1", |draw| draw.len() as u64).failure.map(|(failure, _)| failure.status)
+        faults.apply(label, "/x/1", |draw| draw.len() as u64).failure.map(|(failure, _)| failure.status)
     }
 
     #[test]
-    fn a_fault_meets_its_operation_as_often_as_it_says() {
+    fn a_fault_applies_to_its_operation_count_times() {
         let mut faults = faults(&[
             json!({"operation": "GET /x/{id}", "status": 503, "count": 2, "skip": 1}),
             json!({"operation": "/y*", "status": 500}),
@@ -236,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn a_probability_of_0_never_and_of_1_always() {
+    fn probability_0_never_applies_and_1_always_does() {
         let mut never = faults(&[json!({"status": 503, "probability": 0})]);
         let mut always = faults(&[json!({"status": 503, "probability": 1})]);
         assert!((0..50).all(|_| status(&mut never, "GET /x").is_none() && status(&mut always, "GET /x").is_some()));
     }
 
     #[test]
-    fn what_is_no_fault_is_refused_by_its_member() {
+    fn an_invalid_fault_is_rejected_with_the_members_name() {
         for (value, name) in [
             (json!({"status": 99}), "status"),
             (json!({"action": "explode"}), "action"),

@@ -1,14 +1,14 @@
-//! What a seed begins with: one customer with two accounts, so that a first call returns something, or the records of a file.
+//! The initial records of a seed: one customer with two accounts, so that a first call returns data, or the records of a file.
 
 use serde_json::{Map, Value};
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{accounts, consumers, customers, world::World};
 
-/// The customer that exists from the start.
+/// The built-in customer.
 pub(super) const FIRST_CUSTOMER: &str = "1005061234";
 
-/// Its accounts.
+/// Identifier and type of its accounts.
 const FIRST_ACCOUNTS: [(&str, &str); 2] = [("5011648377", "checking"), ("5011648378", "savings")];
 
 pub(super) fn add_first_customer(world: &mut World) {
@@ -24,23 +24,23 @@ pub(super) fn add_first_customer(world: &mut World) {
     world.put("consumers", &id, consumer);
     for (position, (id, kind)) in (1..).zip(FIRST_ACCOUNTS) {
         let mut account = accounts::record(world, id, FIRST_CUSTOMER, "4222", "1007302745", kind, position);
-        account["historic"] = json!(true);
+        account.set("historic", &true);
         world.put("accounts", id, account);
     }
 }
 
-/// Replaces every record of `world` by those of `fixture`, as [`World::dump`] writes them. Accounts need only `customerId` and `type`; what else
-/// the API shows of them is filled in.
+/// Replaces all records of `world` with those of `fixture`, in the format of [`World::dump`]. Accounts need only `customerId` and `type`;
+/// their other members are filled in.
 ///
 /// # Errors
 ///
-/// What is not a collection of records, by its name.
+/// A message with the name of the first invalid collection.
 pub(super) fn load(world: &mut World, fixture: &Value) -> Result<(), String> {
-    let Some(collections) = fixture.as_object() else { return Err("a fixture is a JSON object".to_owned()) };
+    let Some(collections) = fixture.as_object() else { return Err("a fixture must be a JSON object".to_owned()) };
     for (name, records) in collections {
         let is_record = |record: &Value| name == "counters" || record.is_object();
         if !records.as_object().is_some_and(|records: &Map<String, Value>| records.values().all(is_record)) {
-            return Err(format!("{name}: a collection is an object of records by their identifiers"));
+            return Err(format!("{name}: a collection must be an object with a record for each identifier"));
         }
     }
     world.replace(collections.clone());

@@ -1,8 +1,8 @@
-//! Banks: search, paging, branding, and which accounts a customer has there.
+//! Banks: search, paging, branding, and the types of accounts that they offer.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json, parse_id};
 use super::{
     call::Call,
     paging::Page,
@@ -27,7 +27,7 @@ pub(super) const ROUTES: &[Route] = &[
 pub(super) struct Bank {
     pub(super) id: &'static str,
     pub(super) name: &'static str,
-    /// The types of the accounts that a customer has there.
+    /// The types of the accounts that each customer has at this bank.
     pub(super) accounts: &'static [&'static str],
     pub(super) routing_number: &'static str,
     oauth: bool,
@@ -44,7 +44,7 @@ const fn bank(
     Bank { id, name, accounts, routing_number, oauth: false, country: "us", status: "online" }
 }
 
-/// Every bank. The identifiers of the first two are those that the vendor's own test banks have.
+/// All banks. The first two have the identifiers of the vendor's own test banks.
 pub(super) const BANKS: [Bank; 12] = [
     bank("4222", "Sandbox Bank", "110000019", &["checking", "savings", "creditCard"]),
     Bank { oauth: true, ..bank("102105", "Sandbox Bank OAuth", "110000022", &["checking", "savings", "creditCard"]) },
@@ -61,11 +61,12 @@ pub(super) const BANKS: [Bank; 12] = [
 ];
 
 /// The bank `id`.
+#[inline(never)]
 pub(super) fn find(id: &str) -> Option<&'static Bank> {
     BANKS.iter().find(|bank| bank.id == id)
 }
 
-/// The banks that the query of `call` asks for.
+/// The banks that match the query of `call`.
 fn matching(call: &Call) -> Vec<&'static Bank> {
     let search = call.query("search").unwrap_or("").to_lowercase();
     let search = search.trim_matches('*').trim();
@@ -91,7 +92,7 @@ fn home(bank: &Bank) -> String {
 fn search(world: &mut World, call: &Call) -> Outcome {
     let page = Page::of(call, 25);
     let mut body = page.wrap("institutions", matching(call).into_iter().map(institution).collect());
-    body["createdDate"] = json!(world.now());
+    body.set("createdDate", &world.now());
     Reply::ok(&body)
 }
 
@@ -99,18 +100,18 @@ fn certified(world: &mut World, call: &Call) -> Outcome {
     let with_rssd = call.operation.template().ends_with("/rssd");
     let rows = matching(call).into_iter().map(|bank| {
         let mut row = capabilities(bank);
-        row["productionStatus"] = production_status(bank);
+        row.set("productionStatus", &production_status(bank));
         if with_rssd {
             let rssd = id_number(bank) + 900_000;
-            row["rssd"] = json!(rssd);
-            row["childInstitutions"] = json!([{
+            row.set("rssd", &rssd);
+            row.set("childInstitutions", &json!([{
                 "rssd": rssd + 1, "parentRSSD": rssd, "name": format!("{} Branch", bank.name), "institutionId": id_number(bank),
-            }]);
+            }]));
         }
         row
     });
     let mut body = Page::of(call, 25).wrap("institutions", rows.collect());
-    body["requestedDate"] = json!(world.now());
+    body.set("requestedDate", &world.now());
     Reply::ok(&body)
 }
 
@@ -133,8 +134,8 @@ fn by_routing_number(world: &mut World, call: &Call) -> Outcome {
     }
     let rows = BANKS.iter().filter(|bank| bank.routing_number == number).map(|bank| {
         let mut row = institution(bank);
-        row["countryCodes"] = json!([{"countryCode": bank.country.to_uppercase()}]);
-        row["paymentInitiation"] = json!(false);
+        row.set("countryCodes", &json!([{"countryCode": bank.country.to_uppercase()}]));
+        row.set("paymentInitiation", &false);
         row
     });
     let rows: Vec<Value> = rows.collect();
@@ -142,12 +143,12 @@ fn by_routing_number(world: &mut World, call: &Call) -> Outcome {
         return Err(Failure::not_found("14001", "Institution"));
     }
     let mut body = Page::of(call, 25).wrap("institutions", rows);
-    body["createdDate"] = json!(world.now());
+    body.set("createdDate", &world.now());
     Reply::ok(&body)
 }
 
 fn id_number(bank: &Bank) -> u64 {
-    bank.id.parse().unwrap_or(0)
+    parse_id(bank.id)
 }
 
 fn capabilities(bank: &Bank) -> Value {
@@ -190,7 +191,7 @@ fn institution(bank: &Bank) -> Value {
         },
     });
     super::call::merge(&mut row, &rest);
-    row["branding"] = brand(bank);
-    row["productionStatus"] = production_status(bank);
+    row.set("branding", &brand(bank));
+    row.set("productionStatus", &production_status(bank));
     row
 }

@@ -1,8 +1,8 @@
-//! What a bank says of an account beyond its transactions: owner, numbers, balances, and the bundle of all three.
+//! Account data other than transactions: owner, account numbers, balances, and all three combined (paysuite).
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json, parse_id};
 use super::{
     accounts::{of_path, selected},
     call::{Call, merge},
@@ -45,10 +45,10 @@ pub(super) const ROUTES: &[Route] = &[
     .query(BUNDLE),
 ];
 
-/// First and last name and the address of the customer of `call`, of its consumer when there is one.
+/// First name, last name and address: from the consumer of the customer if it has one, else from the customer.
 fn person(world: &World, call: &Call) -> (String, String, Value) {
     let record = consumers::of(world, call.customer_id()).or_else(|| world.get("customers", call.customer_id()));
-    let text = |name: &str, default: &str| match record.and_then(|record| record[name].as_str()) {
+    let text = |name: &str, default: &str| match record.and_then(|record| record.at(name).as_str()) {
         Some(text) if !text.is_empty() => text.to_owned(),
         _ => default.to_owned(),
     };
@@ -60,7 +60,7 @@ fn person(world: &World, call: &Call) -> (String, String, Value) {
 }
 
 fn one_line(address: &Value) -> String {
-    let part = |name: &str| address[name].as_str().unwrap_or("");
+    let part = |name: &str| address.text(name);
     format!("{}, {}, {} {}", part("line1"), part("city"), part("state"), part("postalCode"))
 }
 
@@ -74,10 +74,10 @@ fn owner(world: &mut World, call: &Call) -> Outcome {
     )
 }
 
-/// The one holder of the accounts of `call`.
+/// The holder of all accounts of the customer.
 fn holder(world: &World, call: &Call) -> Value {
     let (first, last, mut address) = person(world, call);
-    address["ownerAddress"] = json!(one_line(&address));
+    address.set("ownerAddress", &one_line(&address));
     let mut holder = call.example(world, "holder");
     let known =
         json!({"ownerName": format!("{first} {last}"), "firstName": first, "lastName": last, "addresses": [address]});
@@ -88,49 +88,50 @@ fn holder(world: &World, call: &Call) -> Value {
 fn holders(world: &mut World, call: &Call) -> Outcome {
     let mut holder = holder(world, call);
     if call.query("withInsights") == Some("true") {
-        holder["identityInsights"] = call.example(world, "insights");
+        holder.set("identityInsights", &call.example(world, "insights"));
     }
     Reply::ok(&json!({"holders": [holder]}))
 }
 
-/// The scores are 100 for what is equal to the owner's, and 0 for what is not.
+/// 100 if both texts are equal without regard to case, else 0.
+fn score(ours: &str, theirs: &str) -> u64 {
+    if ours.to_lowercase() == theirs.to_lowercase() { 100 } else { 0 }
+}
+
 fn match_owner(world: &mut World, call: &Call) -> Outcome {
     let mut holder = holder(world, call);
-    let score = |ours: &Value, theirs: &Value| {
-        let text = |value: &Value| value.as_str().unwrap_or("").to_lowercase();
-        json!(if text(ours) == text(theirs) { 100 } else { 0 })
-    };
-    let name = &call.body["name"];
-    let full =
-        json!(format!("{} {}", name["firstName"].as_str().unwrap_or(""), name["lastName"].as_str().unwrap_or("")));
-    holder["nameScores"] = json!({
-        "ownerName": score(&holder["ownerName"], &full), "firstName": score(&holder["firstName"], &name["firstName"]),
-        "middleName": 0, "lastName": score(&holder["lastName"], &name["lastName"]), "suffix": 0,
+    let name = call.body.at("name");
+    let of_name = |member: &str| score(holder.text(member), name.text(member));
+    let full = format!("{} {}", name.text("firstName"), name.text("lastName"));
+    let scores = json!({
+        "ownerName": score(holder.text("ownerName"), &full), "firstName": of_name("firstName"), "middleName": 0,
+        "lastName": of_name("lastName"), "suffix": 0,
     });
-    let (ours, theirs) = (holder["addresses"][0].clone(), &call.body["address"]);
-    let of = |member: &str| score(&ours[member], &theirs[member]);
-    holder["addresses"][0]["addressScores"] = json!({
-        "ownerAddress": of("line1"), "line1": of("line1"), "city": of("city"), "state": of("state"), "postalCode": of("postalCode"),
-        "country": of("country"),
+    holder.set("nameScores", &scores);
+    let (ours, theirs) = (&mut holder.at_mut("addresses")[0], call.body.at("address"));
+    let of_address = |member: &str| score(ours.text(member), theirs.text(member));
+    let scores = json!({
+        "ownerAddress": of_address("line1"), "line1": of_address("line1"), "city": of_address("city"), "state": of_address("state"),
+        "postalCode": of_address("postalCode"), "country": of_address("country"),
     });
-    holder["emails"][0]["emailScores"] = json!({"email": score(&holder["emails"][0]["email"], &call.body["email"])});
-    holder["phones"][0]["phoneScores"] = json!({"phone": score(&holder["phones"][0]["phone"], &call.body["phone"])});
+    ours.set("addressScores", &scores);
+    for (list, member, scores) in [("emails", "email", "emailScores"), ("phones", "phone", "phoneScores")] {
+        let first = &mut holder.at_mut(list)[0];
+        let score = score(first.text(member), call.body.text(member));
+        first.at_mut(scores).set(member, &score);
+    }
     if call.query("insights") == Some("true") {
-        holder["identityInsights"] = call.example(world, "insights");
+        holder.set("identityInsights", &call.example(world, "insights"));
     }
     Reply::ok(&json!({"holders": [holder]}))
 }
 
-/// Routing number and account number.
+/// Routing number and account number of `account`.
 fn bank_numbers(world: &World, account: &Value) -> (String, String) {
-    let routing = institutions::find(account["institutionId"].as_str().unwrap_or(""))
-        .map_or("110000019", |bank| bank.routing_number);
-    let id = account["id"].as_str().unwrap_or("");
-    let number = format!(
-        "{:08}{}",
-        world.hash(&["real number", id]) % 100_000_000,
-        account["realAccountNumberLast4"].as_str().unwrap_or("")
-    );
+    let routing = institutions::find(account.text("institutionId")).map_or("110000019", |bank| bank.routing_number);
+    let id = account.text("id");
+    let number =
+        format!("{:08}{}", world.hash(&["real number", id]) % 100_000_000, account.text("realAccountNumberLast4"));
     (routing.to_owned(), number)
 }
 
@@ -156,10 +157,10 @@ fn loan_details(world: &mut World, call: &Call) -> Outcome {
 
 fn balance_of(account: &Value, now: &Value) -> Value {
     json!({
-        "id": account["id"].as_str().and_then(|id| id.parse::<u64>().ok()).unwrap_or(0),
-        "realAccountNumberLast4": account["realAccountNumberLast4"], "availableBalance": account["balance"],
-        "availableBalanceDate": now, "clearedBalance": account["balance"], "clearedBalanceDate": now, "aggregationStatusCode": 0,
-        "currency": account["currency"],
+        "id": parse_id(account.text("id")),
+        "realAccountNumberLast4": account.at("realAccountNumberLast4"), "availableBalance": account.at("balance"),
+        "availableBalanceDate": now, "clearedBalance": account.at("balance"), "clearedBalanceDate": now, "aggregationStatusCode": 0,
+        "currency": account.at("currency"),
     })
 }
 
@@ -176,9 +177,8 @@ fn bundle(world: &mut World, call: &Call) -> Outcome {
     let shown = accounts.iter().map(|account| {
         let mut row =
             super::call::pick(account, &["id", "realAccountNumberLast4", "institutionId", "institutionLoginId"]);
-        let bank = institutions::find(account["institutionId"].as_str().unwrap_or(""))
-            .map_or("Sandbox Bank", |bank| bank.name);
-        row["institutionName"] = json!(bank);
+        let bank = institutions::find(account.text("institutionId")).map_or("Sandbox Bank", |bank| bank.name);
+        row.set("institutionName", &bank);
         let mut details = super::call::pick(
             account,
             &[
@@ -196,21 +196,22 @@ fn bundle(world: &mut World, call: &Call) -> Outcome {
             ],
         );
         for date in ["aggregationSuccessDate", "aggregationAttemptDate", "createdDate"] {
-            details[date] = as_text(&account[date]);
+            details.set(date, &as_text(account.at(date)));
         }
-        row["accountDetails"] = details;
+        row.set("accountDetails", &details);
         if includes("balanceDetails") {
             let mut balance = balance_of(account, &now);
             for member in ["availableBalance", "clearedBalance"] {
-                balance[member] = json!(balance[member].as_f64().unwrap_or(0.0).max(0.0));
+                let amount = balance.at(member).as_f64().unwrap_or(0.0).max(0.0);
+                balance.set(member, &amount);
             }
-            row["balanceDetails"] = balance;
+            row.set("balanceDetails", &balance);
         }
         if includes("accountIdentity") {
-            row["accountIdentity"] = json!({"holders": [holder(world, call)]});
+            row.set("accountIdentity", &json!({"holders": [holder(world, call)]}));
         }
         if includes("paymentInstruction") {
-            row["paymentInstruction"] = instruction(world, account);
+            row.set("paymentInstruction", &instruction(world, account));
         }
         row
     });

@@ -1,19 +1,19 @@
-//! The partner of a seed: its secret, its tokens, and whether it is locked.
+//! The partner of a seed: secret, tokens, and lock-out.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::value::json;
 use super::{credentials::CREDENTIALS, dates::DAY, recorder::Credential, reply::Failure};
 
-/// The number of failed authentications that locks the partner. Only `POST /sandbox/reset` and a restart unlock it.
+/// The number of failed authentications that locks the partner, until `POST /sandbox/reset`, `PUT /sandbox/partner` or a restart.
 const MAX_FAILURES: u32 = 5;
 
-/// How long the previous secret is accepted after a rotation that is not immediate.
+/// How long the previous secret is accepted after a rotation, unless it is immediate.
 const GRACE_MS: i64 = 30 * DAY * 1000;
 
-/// What separates the client identifier from the name of a seed.
+/// Separates the client identifier from the name of a seed.
 pub(super) const SEED_SEPARATOR: char = '.';
 
 /// Credentials and tokens of one partner.
@@ -22,10 +22,10 @@ pub(super) struct Partner {
     id: String,
     lifetime: Duration,
     secret: String,
-    /// The secret before the last rotation, and until when it is accepted, in milliseconds since the epoch.
+    /// The secret before the last rotation, and its expiry in milliseconds since the epoch.
     previous: Option<(String, i64)>,
-    /// Every token that was issued, with its expiry in milliseconds since the epoch.
-    tokens: HashMap<String, i64>,
+    /// All issued tokens, each with its expiry in milliseconds since the epoch.
+    tokens: Map<String, Value>,
     token_requests: u64,
     failures: u32,
 }
@@ -41,7 +41,7 @@ impl Partner {
             lifetime,
             secret: CREDENTIALS.client_secret.to_owned(),
             previous: None,
-            tokens: HashMap::new(),
+            tokens: Map::new(),
             token_requests: 0,
             failures: 0,
         }
@@ -61,16 +61,16 @@ impl Partner {
         self.tokens.contains_key(token)
     }
 
-    /// Whether `token` is valid at `now_ms`.
+    /// Whether `token` was issued, and has not expired at `now_ms`.
     pub(super) fn check_token(&self, token: &str, now_ms: i64) -> Credential {
-        match self.tokens.get(token) {
+        match self.tokens.get(token).and_then(Value::as_i64) {
             None => Credential::Wrong,
-            Some(expires_at) if *expires_at <= now_ms => Credential::Expired,
+            Some(expires_at) if expires_at <= now_ms => Credential::Expired,
             Some(_) => Credential::Valid,
         }
     }
 
-    /// What the control API shows.
+    /// The status, as the control API returns it.
     pub(super) fn status(&self) -> Value {
         json!({
             "clientId": self.id, "locked": self.failures >= MAX_FAILURES, "failures": self.failures,
@@ -78,12 +78,12 @@ impl Partner {
         })
     }
 
-    /// Ends every token that was issued so far.
+    /// Expires all issued tokens.
     pub(super) fn expire_tokens(&mut self) {
-        self.tokens.values_mut().for_each(|expires_at| *expires_at = i64::MIN);
+        self.tokens.values_mut().for_each(|expires_at| *expires_at = json!(i64::MIN));
     }
 
-    /// Changes the lifetime of tokens that are issued from now on.
+    /// Sets the lifetime of tokens that are issued from now on.
     pub(super) fn set_lifetime(&mut self, lifetime: Duration) {
         self.lifetime = lifetime;
     }
@@ -93,11 +93,11 @@ impl Partner {
         self.failures = if locked { MAX_FAILURES } else { 0 };
     }
 
-    /// Checks `id` and `secret`, and counts a failure.
+    /// Checks `id` and `secret`, and counts failures.
     ///
     /// # Errors
     ///
-    /// As the vendor reports it; the partner is locked after five.
+    /// Invalid credentials, or the partner is locked after [`MAX_FAILURES`].
     pub(super) fn authenticate(&mut self, id: &str, secret: &str, now_ms: i64) -> Result<(), Failure> {
         self.token_requests += 1;
         if self.failures >= MAX_FAILURES {
@@ -115,19 +115,19 @@ impl Partner {
         }
     }
 
-    /// A new token.
+    /// Issues a token.
     pub(super) fn issue(&mut self, now_ms: i64) -> String {
         let token = format!("sandbox{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let lifetime = i64::try_from(self.lifetime.as_millis()).unwrap_or(i64::MAX);
-        self.tokens.insert(token.clone(), now_ms.saturating_add(lifetime));
+        self.tokens.insert(token.clone(), json!(now_ms.saturating_add(lifetime)));
         token
     }
 
-    /// Replaces the secret by `new`, at `now_ms`; the old one is accepted for 30 days, unless `immediate`.
+    /// Replaces the secret with `new` at `now_ms`. The old one is accepted for 30 days unless `immediate` is set.
     ///
     /// # Errors
     ///
-    /// When `new` does not meet the policy, or is the current one.
+    /// When `new` does not meet the policy or equals the current secret.
     pub(super) fn rotate(&mut self, new: &str, immediate: bool, now_ms: i64) -> Result<(), Failure> {
         if !is_permitted_secret(new) || new == self.secret {
             return Err(Failure::new(400, "24437", "The new secret does not meet the policy"));
@@ -137,13 +137,13 @@ impl Partner {
         Ok(())
     }
 
-    /// How long a token lives.
+    /// Lifetime of new tokens.
     pub(super) fn lifetime(&self) -> Duration {
         self.lifetime
     }
 }
 
-/// Whether `secret` has 12 to 255 characters, and a letter, a digit and one of `!@#$%&*_-+` among them and nothing else.
+/// The vendor's policy: 12 to 255 letters, digits and characters of `!@#$%&*_-+`, with at least one of each kind.
 fn is_permitted_secret(secret: &str) -> bool {
     let is_special = |byte: u8| b"!@#$%&*_-+".contains(&byte);
     let has = |kind: fn(&u8) -> bool| secret.bytes().any(|byte| kind(&byte));

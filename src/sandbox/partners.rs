@@ -1,8 +1,8 @@
-//! A partner's own records: registered applications, access of third parties, Connect experiences.
+//! Records of the partner: registered applications, third-party access, Connect experiences.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json, parse_id};
 use super::{
     call::{Call, pick},
     dates::date_time,
@@ -38,14 +38,14 @@ pub(super) const ROUTES: &[Route] = &[
 
 fn register(world: &mut World, call: &Call) -> Outcome {
     let nth = world.next("applications");
-    let id = (1000 + nth.parse::<u64>().unwrap_or(0)).to_string();
+    let id = (1000 + parse_id(&nth)).to_string();
     let application = world.uuid(&["application", &id]);
     let now = world.now();
     let record = json!({
-        "preAppId": id, "applicationId": application, "appName": call.body["appName"], "status": "P", "submittedDate": now, "modifiedDate": now,
+        "preAppId": id, "applicationId": application, "appName": call.body.at("appName"), "status": "P", "submittedDate": now, "modifiedDate": now,
     });
     world.put("applications", &id, record);
-    Ok(Reply::json(201, &json!({"preAppId": id.parse::<u64>().unwrap_or(0), "status": "P"})))
+    Ok(Reply::json(201, &json!({"preAppId": parse_id(&id), "status": "P"})))
 }
 
 fn change(world: &mut World, call: &Call) -> Outcome {
@@ -53,18 +53,18 @@ fn change(world: &mut World, call: &Call) -> Outcome {
     let Some(application) = world.get_mut("applications", call.param("preAppId")) else {
         return Err(Failure::not_found("14001", "Application"));
     };
-    application["appName"] = call.body["appName"].clone();
-    application["modifiedDate"] = json!(now);
-    let number = application["preAppId"].as_str().and_then(|id| id.parse::<u64>().ok()).unwrap_or(0);
-    Reply::ok(&json!({"preAppId": number, "status": application["status"]}))
+    application.set("appName", call.body.at("appName"));
+    application.set("modifiedDate", &now);
+    let number = parse_id(application.text("preAppId"));
+    Reply::ok(&json!({"preAppId": number, "status": application.at("status")}))
 }
 
-/// The applications that the query chooses, by the names of its parameters and of the members that they are compared with.
+/// The applications that match the query. `filters` pairs query parameters with the members that they are compared with.
 fn chosen(world: &World, call: &Call, filters: [(&str, &str); 4]) -> Vec<Value> {
     let matches = |row: &&Value| {
-        filters.iter().all(|(param, member)| call.query(param).is_none_or(|value| row[*member] == value))
+        filters.iter().all(|(param, member)| call.query(param).is_none_or(|value| row.at(member) == value))
     };
-    world.all("applications").filter(matches).cloned().collect()
+    world.all("applications").filter(matches).map(Value::copy).collect()
 }
 
 fn registrations(world: &mut World, call: &Call) -> Outcome {
@@ -79,9 +79,9 @@ fn registrations(world: &mut World, call: &Call) -> Outcome {
         .skip((page - 1) * size)
         .take(size)
         .map(|mut row| {
-            row["partnerId"] = json!(call.partner_id);
-            row["scopes"] = json!("Account Info");
-            row["institutionDetails"] = json!([]);
+            row.set("partnerId", &call.partner_id);
+            row.set("scopes", &"Account Info");
+            row.set("institutionDetails", &json!([]));
             row
         })
         .collect();
@@ -94,10 +94,10 @@ fn applications(world: &mut World, call: &Call) -> Outcome {
     let filters =
         [("pre_app_id", "preAppId"), ("application_id", "applicationId"), ("status", "status"), ("name", "appName")];
     let rows = chosen(world, call, filters).into_iter().map(|row| {
-        let at = |name: &str| date_time(row[name].as_i64().unwrap_or(0));
+        let at = |name: &str| date_time(row.at(name).as_i64().unwrap_or(0));
         json!({
-            "preAppId": row["preAppId"].as_str().and_then(|id| id.parse::<u64>().ok()), "applicationId": row["applicationId"],
-            "status": row["status"], "name": row["appName"], "scopes": "Account Info", "createdDate": at("submittedDate"),
+            "preAppId": row.at("preAppId").as_str().and_then(|id| id.parse::<u64>().ok()), "applicationId": row.at("applicationId"),
+            "status": row.at("status"), "name": row.at("appName"), "scopes": "Account Info", "createdDate": at("submittedDate"),
             "modifiedDate": at("modifiedDate"), "submittedDate": at("submittedDate"),
         })
     });
@@ -111,20 +111,20 @@ fn registered_institutions(world: &mut World, call: &Call) -> Outcome {
     let now = date_time(world.now());
     let wanted = |bank: &&institutions::Bank| call.query("institution_id").is_none_or(|id| bank.id == id);
     let rows = institutions::BANKS.iter().filter(wanted).map(|bank| {
-        let id: u64 = bank.id.parse().unwrap_or(0);
+        let id = parse_id(bank.id);
         json!({"institutionId": id, "institutionName": bank.name, "status": true, "createdDate": now, "modifiedDate": now})
     });
     Reply::ok(&Page::of(call, 25).wrap("institutions", rows.collect()))
 }
 
 fn receipt(world: &World, call: &Call, id: &str) -> Value {
-    let mut receipt = pick(&call.body, &["customerId", "partnerId", "products", "provenance"]);
+    let mut receipt = pick(call.body, &["customerId", "partnerId", "products", "provenance"]);
     let now = date_time(world.now());
-    receipt["profile"] = json!(3);
-    receipt["version"] = json!("1");
-    receipt["receiptId"] = json!(id);
-    receipt["timestamp"] = json!(now);
-    receipt["provenance"]["token"] = json!(world.hex_id(&["access key", id]));
+    receipt.set("profile", &3);
+    receipt.set("version", &"1");
+    receipt.set("receiptId", &id);
+    receipt.set("timestamp", &now);
+    receipt.at_mut("provenance").set("token", &world.hex_id(&["access key", id]));
     json!({"data": [{
         "receipt": receipt,
         "proof": {"signature": world.hex_id(&["proof", id]), "keyId": "sandbox-key", "timestamp": now},

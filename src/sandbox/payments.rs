@@ -1,8 +1,8 @@
-//! Likelihood that a payment settles.
+//! Payment success indicators: the risk that a payment does not settle.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     accounts::of_path,
     call::Call,
@@ -49,9 +49,9 @@ pub(super) const ROUTES: &[Route] = &[
     .query("settlementAmount*:p settleByDate*:d purposeCode*:e(1P)"),
 ];
 
-/// The score is 0 for what the balance covers ten times, and 100 for what it does not cover.
+/// The balance, and the score of `amount`: its percentage of the balance, at most 100.
 fn score(world: &World, call: &Call, amount: f64) -> (f64, u64) {
-    let balance = of_path(world, call)["balance"].as_f64().unwrap_or(0.0).max(0.0);
+    let balance = of_path(world, call).at("balance").as_f64().unwrap_or(0.0).max(0.0);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
     let score = if balance <= 0.0 { 100 } else { (amount / balance * 100.0).clamp(0.0, 100.0) as u64 };
     (balance, score)
@@ -81,39 +81,41 @@ fn start(world: &mut World, call: &Call) -> Outcome {
     let id = format!("4{number:017}");
     let record = json!({
         "payRequestId": id, "status": "IN PROGRESS", "customerId": call.customer_id(), "accountId": call.param("accountId"),
-        "requestDate": date(world.now()), "transaction": super::call::pick(&call.body["transaction"], &["settleByDate", "amount"]),
+        "requestDate": date(world.now()), "transaction": super::call::pick(call.body.at("transaction"), &["settleByDate", "amount"]),
     });
-    world.put("payRequests", &id, record.clone());
+    world.put("payRequests", &id, record.copy());
     Ok(Reply::json(202, &record))
 }
 
-/// The first poll finds the request in progress, each later one its result.
+/// The first poll finds the request in progress; later ones get its result.
 fn poll(world: &mut World, call: &Call) -> Outcome {
     let account = call.param("accountId");
     let Some(request) =
-        world.get_mut("payRequests", call.param("payRequestId")).filter(|request| request["accountId"] == account)
+        world.get_mut("payRequests", call.param("payRequestId")).filter(|request| request.at("accountId") == account)
     else {
         return Err(Failure::not_found("14001", "Payment request"));
     };
-    let shown = request.clone();
-    if request["status"] == "IN PROGRESS" {
-        request["status"] = json!("SUCCESS");
+    let shown = request.copy();
+    if request.at("status") == "IN PROGRESS" {
+        request.set("status", &"SUCCESS");
         return Reply::ok(&shown);
     }
-    let (balance, score) = score(world, call, shown["transaction"]["amount"].as_f64().unwrap_or(0.0));
+    let (balance, score) = score(world, call, shown.at("transaction").at("amount").as_f64().unwrap_or(0.0));
     let with_reasons = call.query("include_reasons") == Some("true");
     let day = |n: i64| {
         let mut day =
             json!({"potentialSettlementDate": date(world.now() + n * DAY), "score": score, "indicator": label(score)});
         if with_reasons {
-            day["reasons"] = reasons(score);
+            day.set("reasons", &reasons(score));
         }
         day
     };
     let mut shown = shown;
-    shown["nsfReturnRisk"] =
-        json!({"result": {"availableBalance": balance, "dailyResults": (0..3).map(day).collect::<Vec<_>>()}});
-    shown["unauthorizedReturnRisk"] = json!({"result": {"score": score / 2, "indicator": label(score / 2)}});
+    shown.set(
+        "nsfReturnRisk",
+        &json!({"result": {"availableBalance": balance, "dailyResults": (0..3).map(day).collect::<Vec<_>>()}}),
+    );
+    shown.set("unauthorizedReturnRisk", &json!({"result": {"score": score / 2, "indicator": label(score / 2)}}));
     Reply::ok(&shown)
 }
 

@@ -1,8 +1,8 @@
-//! One page of text as a PDF.
+//! PDF output: one page of text.
 
 use std::fmt::Write as _;
 
-/// A PDF of one page with `lines` on it; the first one is larger. What is not ASCII is left out.
+/// A one-page PDF of `lines`; the first line is larger. Characters other than printable ASCII are omitted.
 pub(super) fn page(lines: &[String]) -> Vec<u8> {
     let mut text = String::from("BT /F1 16 Tf 56 780 Td 16 TL\n");
     for (index, line) in lines.iter().enumerate() {
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_points_at_every_object() {
+    fn the_xref_table_points_at_every_object() {
         let file = String::from_utf8(page(&["A (title)".to_owned(), "a line".to_owned()])).unwrap();
         let start: usize = file.split("startxref\n").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
         let entries: Vec<&str> = file[start..].lines().skip(3).take(5).collect();

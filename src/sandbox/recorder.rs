@@ -1,4 +1,4 @@
-//! Records the requests that the sandbox received. Credentials are compared and then left out.
+//! Records received requests. Credentials are checked and then redacted.
 
 use std::collections::VecDeque;
 
@@ -8,21 +8,21 @@ use serde_json::Value;
 use super::value::json;
 use crate::token::scheme::FINICITY_APP_KEY;
 
-/// The maximum number of recorded requests; beyond it the oldest are dropped.
+/// Maximum number of recorded requests; beyond it, the oldest is dropped.
 const MAX_REQUESTS: usize = 10_000;
 
 pub(super) const FINICITY_APP_TOKEN: HeaderName = HeaderName::from_static("finicity-app-token");
 
-/// How a credential was sent.
+/// The result of checking a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// Not at all.
+    /// Not sent.
     Missing,
-    /// Once, and valid.
+    /// Sent once, and valid.
     Valid,
-    /// Once, but expired.
+    /// Sent once, but expired.
     Expired,
-    /// Once, but wrong, or several times.
+    /// Wrong, or sent several times.
     Wrong,
 }
 
@@ -37,14 +37,14 @@ impl Credential {
     }
 }
 
-/// One request as it arrived, without the values of its credentials.
+/// A received request, with its credentials redacted.
 #[derive(Clone, Debug)]
 pub struct RecordedRequest {
     /// Method.
     pub method: String,
     /// Path and query, byte for byte.
     pub target: String,
-    /// Header fields in the order of arrival; of a credential, only whether it was valid.
+    /// Headers in the order of arrival. The value of a credential is replaced with the result of its check.
     pub headers: Vec<(String, String)>,
     /// The App Key.
     pub app_key: Credential,
@@ -76,7 +76,7 @@ impl RecordedRequest {
         }
     }
 
-    /// As the control API shows it.
+    /// The request as the control API returns it.
     fn shown(&self) -> Value {
         json!({
             "method": self.method, "target": self.target, "headers": self.headers, "appKey": self.app_key.as_str(),
@@ -101,7 +101,7 @@ impl Recorder {
         self.0.drain(..).collect()
     }
 
-    /// Every recorded request, as the control API shows it.
+    /// All recorded requests, as the control API returns them.
     pub(super) fn shown(&self) -> Value {
         self.0.iter().map(RecordedRequest::shown).collect()
     }

@@ -1,4 +1,4 @@
-//! What a handler returns, and the shapes in which the vendor reports an error.
+//! The results of handlers, and the shapes of the vendor's error responses.
 
 use serde_json::Value;
 
@@ -13,55 +13,69 @@ pub(super) const HTML: &str = "text/html; charset=utf-8";
 /// The result of a handler.
 pub(super) type Outcome = Result<Reply, Failure>;
 
-/// A response, and the webhooks that belong to it.
+/// A response, and the webhooks to send with it.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
     pub(super) body: Vec<u8>,
-    /// Where to go, on a redirect.
+    /// The target of a redirect.
     pub(super) location: Option<String>,
-    /// Sent before the response; when it is not accepted, the response is an error.
-    pub(super) ping: Option<Webhook>,
-    /// A URL that must return a code before the response; when it does not, the response is an error.
-    pub(super) verify: Option<(String, String)>,
-    /// Sent in this order.
+    pub(super) before: Before,
+    /// Sent in the background, in this order.
     pub(super) webhooks: Vec<Webhook>,
 }
 
-/// One notification to a service.
+/// What the sandbox does before it sends a response.
+#[derive(Debug, Default)]
+pub(super) enum Before {
+    #[default]
+    Nothing,
+    /// Send a notification. If the receiver does not accept it, the response is an error.
+    Ping(Webhook),
+    /// Request `url`, which must return `code`. If it does not, the response is an error.
+    Verification { url: String, code: String },
+    /// Send notifications in this order. If there is a `body`, the response is this body with their results as `webhooks`.
+    Events { webhooks: Vec<Webhook>, body: Option<Value> },
+}
+
+/// A notification.
 #[derive(Clone, Debug)]
 pub(super) struct Webhook {
     pub(super) url: String,
     pub(super) body: Value,
     pub(super) headers: Vec<(String, String)>,
-    /// The key of `X-Finicity-Signature`; unsigned without one.
+    /// The key of the signature; `None`: not signed.
     pub(super) secret: Option<String>,
 }
 
 impl Reply {
-    /// `body` as JSON.
+    /// A response with `body` as JSON.
+    #[inline(never)]
     pub(super) fn json(status: u16, body: &Value) -> Self {
         Self { status, content_type: JSON, body: body.to_string().into_bytes(), ..Self::default() }
     }
 
     /// 200 with `body` as JSON.
+    #[inline(never)]
     pub(super) fn ok(body: &Value) -> Outcome {
         Ok(Self::json(200, body))
     }
 
-    /// `status` without a body.
+    /// A response without a body.
+    #[inline(never)]
     pub(super) fn empty(status: u16) -> Outcome {
         Ok(Self { status, ..Self::default() })
     }
 
-    /// `body` as `content_type`.
+    /// A response with `body` as `content_type`.
+    #[inline(never)]
     pub(super) fn bytes(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
         Self { status, content_type, body, ..Self::default() }
     }
 }
 
-/// An error of the vendor's.
+/// An error, before it has the shape of an operation's errors.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) status: u16,
@@ -70,66 +84,71 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), message: message.into() }
+    #[cold]
+    pub(super) fn new(status: u16, code: &str, message: &str) -> Self {
+        Self { status, code: code.to_owned(), message: message.to_owned() }
     }
 
     /// 400: the member or parameter `name` is missing.
+    #[cold]
     pub(super) fn missing(name: &str) -> Self {
-        Self::new(400, "10005", format!("Missing parameter ({name})"))
+        Self::new(400, "10005", &format!("Missing parameter ({name})"))
     }
 
     /// 400: the member or parameter `name` has a wrong value.
+    #[cold]
     pub(super) fn invalid(name: &str, expected: &str) -> Self {
-        Self::new(400, "14020", format!("Invalid parameter ({name}): {expected}"))
+        Self::new(400, "14020", &format!("Invalid parameter ({name}): {expected}"))
     }
 
-    /// 404: there is no `what` with this identifier.
+    /// 404: `what` does not exist.
+    #[cold]
     pub(super) fn not_found(code: &str, what: &str) -> Self {
-        Self::new(404, code, format!("{what} not found"))
+        Self::new(404, code, &format!("{what} not found"))
     }
 
-    /// In the most common shape.
+    /// The response in the most common shape.
     pub(super) fn plain(&self) -> Reply {
         Shape::Plain.reply(self)
     }
 
-    /// As the operation with this template reports it.
+    /// The response in the shape that the operation with this template documents.
+    #[inline(never)]
     pub(super) fn reply(&self, template: &str) -> Reply {
         Shape::of(template, self.status).reply(self)
     }
 }
 
-/// The forms of an error's body.
+/// The shapes of error bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// `{"code":"…","message":"…"}`
     Plain,
-    /// The same with a number, and the status.
+    /// The same with a numeric code, and the status.
     Numeric,
-    /// The same with the status, a title and a text for users.
+    /// The same with the status, a title and a message for users.
     Detailed,
-    /// `{"Errors":{"Error":[…]}}` with `Source`, `ReasonCode`, …
+    /// `{"Errors":{"Error":[…]}}` with `Source`, `ReasonCode` and others.
     Errors,
-    /// The same, with names that begin with a small letter and a numeric code, as the vendor's examples have it.
+    /// The same with lower-case names and a numeric code, as in the vendor's examples.
     SmallErrors,
-    /// One such error alone.
+    /// One such error.
     Single,
-    /// With a `trackingId`.
+    /// [`Self::Plain`] with a status and a `trackingId`.
     Tracked,
     /// `{"status":…,"statusDescription":…}`
     Status,
-    /// `{"error":"…"}`, as OAuth 2.0 has it.
+    /// `{"error":"…"}`, as in OAuth 2.0.
     OAuth,
     /// No body.
     Empty,
-    /// The message alone.
+    /// Only the message.
     Text,
     /// `<error><code>…</code><message>…</message></error>`
     Xml,
 }
 
-/// Names of the shapes, for scripted faults.
+/// The names of the shapes in scripted faults.
 const NAMES: [(&str, Shape); 12] = [
     ("plain", Shape::Plain),
     ("numeric", Shape::Numeric),
@@ -146,17 +165,17 @@ const NAMES: [(&str, Shape); 12] = [
 ];
 
 impl Shape {
-    /// The shape with this name.
+    /// The shape with the name `name`.
     pub(super) fn named(name: &str) -> Option<Self> {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, shape)| *shape)
     }
 
-    /// The names of all shapes.
+    /// The names of all shapes, separated by commas.
     pub(super) fn names() -> String {
         NAMES.map(|(name, _)| name).join(", ")
     }
 
-    /// How the operation with this template reports an error with `status`.
+    /// The shape of errors with `status` of the operation with this template.
     pub(super) fn of(template: &str, status: u16) -> Self {
         let begins = |prefix| template.starts_with(prefix);
         match status {
@@ -172,6 +191,7 @@ impl Shape {
         }
     }
 
+    #[inline(never)]
     pub(super) fn reply(self, failure: &Failure) -> Reply {
         let Failure { status, code, message } = failure;
         let number: Value = code.parse::<i64>().map_or_else(|_| json!(code), Value::from);
@@ -210,7 +230,8 @@ fn single(failure: &Failure) -> Value {
     })
 }
 
-/// `text` as it stands in XML and HTML, attributes included.
+/// Escapes `text` for XML and HTML, including attributes.
+#[inline(never)]
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,10 +1,10 @@
-//! Reports: in progress when they are generated, complete some polls later, as JSON or PDF.
+//! Reports: in progress at first, complete after some polls, as JSON or PDF.
 
 mod content;
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     call::{Call, merge, pick},
     consumers,
@@ -18,7 +18,7 @@ use super::{
 
 const CALLBACK: &str = "callbackUrl:u";
 
-/// A template with `{customerId}` below `/decisioning/v2`, and what the body of its request must have.
+/// An operation that generates a report, and the notation of its request body.
 const fn generate(template: &'static str, body: &'static str) -> Route {
     Route::new("POST", template, start).query(CALLBACK).body(body)
 }
@@ -104,39 +104,43 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("GET", "/analytics/ca360/v1/customers/{customerId}/analytics", list),
 ];
 
-/// The type of the report that `call` generates, as the vendor abbreviates it.
+/// Parts of the templates of analytics reports, with the prefixes of their types.
+const ANALYTICS_TYPES: [(&str, &str); 4] =
+    [("balance-analytics", "bar"), ("cashflow-analytics", "cfr"), ("payment-history", "phr"), ("payment-risk", "pri")];
+
+/// Last segments of templates, with the types of their reports where these differ.
+const TYPES: [(&str, &str); 5] = [
+    ("cashFlowBusiness", "cfrb"),
+    ("cashFlowPersonal", "cfrp"),
+    ("payStatement", "paystatement"),
+    ("withInterview", "voieWithInterview"),
+    ("withStatement", "voieWithStatement"),
+];
+
+/// The vendor's abbreviation for the type of the report that `call` generates.
 fn report_type(call: &Call) -> String {
-    let data = &call.body["analyticsReportData"];
-    let analytics = |prefix: &str| {
+    let template = call.operation.template();
+    if template.contains("foresight") {
+        return "farpbfnoncra".to_owned();
+    }
+    if let Some((_, prefix)) = ANALYTICS_TYPES.iter().find(|(part, _)| template.contains(part)) {
+        let data = call.body.at("analyticsReportData");
         let user = if call.param("userType") == "personal" { "p" } else { "b" };
-        let purpose = match (data["forCraPurpose"] == true, data["forFtcPurpose"] == true) {
+        let purpose = match (data.flag("forCraPurpose"), data.flag("forFtcPurpose")) {
             (true, _) => "cra",
             (_, true) => "ftc",
             _ => "noncra",
         };
-        format!("{prefix}{user}{purpose}")
-    };
-    let template = call.operation.template();
-    let has = |part: &str| template.contains(part);
-    match template.rsplit('/').next().unwrap_or("") {
-        _ if has("balance-analytics") => analytics("bar"),
-        _ if has("cashflow-analytics") => analytics("cfr"),
-        _ if has("payment-history") => analytics("phr"),
-        _ if has("payment-risk") => analytics("pri"),
-        _ if has("foresight") => "farpbfnoncra".to_owned(),
-        "cashFlowBusiness" => "cfrb".to_owned(),
-        "cashFlowPersonal" => "cfrp".to_owned(),
-        "payStatement" => "paystatement".to_owned(),
-        "withInterview" => "voieWithInterview".to_owned(),
-        "withStatement" => "voieWithStatement".to_owned(),
-        last => last.to_owned(),
+        return format!("{prefix}{user}{purpose}");
     }
+    let last = template.rsplit('/').next().unwrap_or("");
+    TYPES.iter().find(|(segment, _)| *segment == last).map_or(last, |(_, kind)| kind).to_owned()
 }
 
-/// What a report repeats of its request. Account identifiers are a list there, but for two of the types.
+/// The members of the request that the report repeats. Account identifiers become a list, except in Foresight and payment risk reports.
 fn constraints(call: &Call, kind: &str) -> Value {
     let mut constraints = pick(
-        &call.body,
+        call.body,
         &[
             "accountIds",
             "reportCustomFields",
@@ -156,32 +160,32 @@ fn constraints(call: &Call, kind: &str) -> Value {
         ],
     );
     if let Some(payroll) = call.body.get("payrollData") {
-        constraints["payrollData"] = pick(payroll, &["reportId", "payrollAccountIds"]);
+        constraints.set("payrollData", &pick(payroll, &["reportId", "payrollAccountIds"]));
     }
-    if let Some(ids) = call.body["accountIds"].as_str()
+    if let Some(ids) = call.body.at("accountIds").as_str()
         && !["farp", "prip", "prib"].iter().any(|prefix| kind.starts_with(prefix))
     {
-        constraints["accountIds"] = ids.split([' ', ',']).filter(|id| !id.is_empty()).collect();
+        constraints.set("accountIds", &ids.split([' ', ',']).filter(|id| !id.is_empty()).collect::<Vec<_>>());
     }
     constraints
 }
 
-/// The customer whose report `call` asks for: the path's, or the body's.
+/// The customer of the report, from the path or the body; empty when neither has one.
 fn customer_of(world: &World, call: &Call) -> Result<String, Failure> {
     if !call.customer_id().is_empty() {
         return Ok(call.customer_id().to_owned());
     }
-    let id = call.body["customerId"].to_string();
+    let id = call.body.at("customerId").to_string();
     match world.get("customers", &id) {
         Some(_) => Ok(id),
-        None if call.body["customerId"].is_null() => Ok(String::new()),
+        None if call.body.at("customerId").is_null() => Ok(String::new()),
         None => Err(Failure::not_found("14001", "Customer")),
     }
 }
 
 fn start(world: &mut World, call: &Call) -> Outcome {
     let customer = customer_of(world, call)?;
-    let username = username(world, call);
+    let username = username(world, call).to_owned();
     if username.starts_with("freeze") {
         return Err(Failure::new(403, "10405", "A security freeze is active"));
     }
@@ -189,7 +193,7 @@ fn start(world: &mut World, call: &Call) -> Outcome {
         return Err(Failure::invalid("userType", "business or personal"));
     }
     for id in call.text("accountIds").split([' ', ',']).filter(|id| !id.is_empty()) {
-        if world.get("accounts", id).is_none_or(|account| account["customerId"] != customer) {
+        if world.get("accounts", id).is_none_or(|account| account.at("customerId") != customer.as_str()) {
             return Err(Failure::invalid("accountIds", "accounts of the customer"));
         }
     }
@@ -197,37 +201,37 @@ fn start(world: &mut World, call: &Call) -> Outcome {
     let id = format!("{}-{nth}", &world.hex_id(&["report", &customer, &nth])[..12]);
     let kind = report_type(call);
     let callback = call.query("callbackUrl").map(str::to_owned);
-    // Who waits for a callback does not poll.
+    // A client with a callback does not poll.
     let polls = match &callback {
         Some(_) => 0,
         None => username.strip_prefix("report-slow-").and_then(|polls| polls.parse::<u64>().ok()).unwrap_or(1),
     };
-    let consumer = consumers::of(world, &customer).cloned().unwrap_or_default();
+    let consumer = consumers::of(world, &customer).map(Value::copy).unwrap_or_default();
     let is_analytics = call.operation.template().contains("/reports/");
     if consumer.is_null() && !is_analytics {
         return Err(Failure::not_found("14001", "Consumer"));
     }
     let mut report = json!({
-        "id": id, "customerType": world.get("customers", &customer).map_or_else(|| json!("testing"), |known| known["type"].clone()),
-        "requestId": world.hex_id(&["request", &id])[..10], "requesterName": "Sandbox partner", "createdDate": world.now(),
+        "id": id, "customerType": world.get("customers", &customer).map_or_else(|| json!("testing"), |known| known.at("type").copy()),
+        "requestId": &world.hex_id(&["request", &id])[..10], "requesterName": "Sandbox partner", "createdDate": world.now(),
         "title": format!("Sandbox report ({kind})"), "type": kind, "status": "inProgress", "constraints": constraints(call, &kind),
     });
     if let Ok(number) = customer.parse::<u64>() {
-        report["customerId"] = json!(number);
+        report.set("customerId", &number);
         let count = world.having("reports", "customerId", &customer).len() + 1;
-        report["portfolioId"] = json!(format!("{}-{count}-port", portfolio_base(world, &customer)));
+        report.set("portfolioId", &format!("{}-{count}-port", portfolio_base(world, &customer)));
     }
     if is_analytics {
-        report["reportPin"] = json!(format!("{:05}", world.hash(&["pin", &id]) % 100_000));
+        report.set("reportPin", &format!("{:05}", world.hash(&["pin", &id]) % 100_000));
     }
-    merge(&mut report, &pick(&call.body, &["externalCustomerId"]));
-    if let Some(consumer_id) = consumer["id"].as_str() {
-        report["consumerId"] = json!(consumer_id);
-        report["consumerSsn"] = consumer["ssn"].clone();
+    merge(&mut report, &pick(call.body, &["externalCustomerId"]));
+    if let Some(consumer_id) = consumer.at("id").as_str() {
+        report.set("consumerId", &consumer_id);
+        report.set("consumerSsn", consumer.at("ssn"));
     }
-    let mut record = report.clone();
-    record["_polls"] = json!(polls);
-    record["_fails"] = json!(username.starts_with("report-failure"));
+    let mut record = report.copy();
+    record.set("_polls", &polls);
+    record.set("_fails", &username.starts_with("report-failure"));
     world.put("reports", &id, record);
     let mut reply = Reply::json(202, &report);
     if let Some(url) = callback {
@@ -239,27 +243,27 @@ fn start(world: &mut World, call: &Call) -> Outcome {
 }
 
 fn final_status(world: &World, id: &str) -> &'static str {
-    if world.get("reports", id).is_some_and(|report| report["_fails"] == true) { "failure" } else { "success" }
+    if world.get("reports", id).is_some_and(|report| report.flag("_fails")) { "failure" } else { "success" }
 }
 
 fn portfolio_base(world: &World, customer: &str) -> String {
     world.hex_id(&["portfolio", customer])[..12].to_owned()
 }
 
-/// A report without what only the sandbox needs.
+/// A report without the sandbox's internal members.
 fn shown(report: &Value) -> Value {
-    let mut shown = report.clone();
+    let mut shown = report.copy();
     if let Some(members) = shown.as_object_mut() {
         members.retain(|name, _| !name.starts_with('_'));
     }
     shown
 }
 
-/// Whether `report` is one of what the path of `call` names.
+/// Whether `report` belongs to the customer and consumer in the path of `call`.
 fn is_of_path(call: &Call, report: &Value) -> bool {
     let (customer, consumer) = (call.customer_id(), call.param("consumerId"));
-    (customer.is_empty() || super::world::is_text(&report["customerId"], customer))
-        && (consumer.is_empty() || report["consumerId"] == consumer)
+    (customer.is_empty() || super::world::is_text(report.at("customerId"), customer))
+        && (consumer.is_empty() || report.at("consumerId") == consumer)
 }
 
 fn fetch(world: &mut World, call: &Call) -> Outcome {
@@ -267,28 +271,29 @@ fn fetch(world: &mut World, call: &Call) -> Outcome {
     let Some(report) = world.get_mut("reports", id).filter(|report| is_of_path(call, report)) else {
         return Err(Failure::not_found("14001", "Report"));
     };
-    let polls = report["_polls"].as_u64().unwrap_or(0);
-    report["_polls"] = json!(polls.saturating_sub(1));
+    let polls = report.at("_polls").as_u64().unwrap_or(0);
+    report.set("_polls", &polls.saturating_sub(1));
     if polls > 0 {
         return Reply::ok(&shown(report));
     }
-    let report = report.clone();
+    let report = report.copy();
     let mut complete = shown(&report);
-    complete["status"] = json!(final_status(world, id));
-    if complete["status"] == "failure" {
-        complete["errors"] =
-            json!([{"code": "100", "status": "failure", "message": "The report could not be generated"}]);
+    complete.set("status", &final_status(world, id));
+    if complete.at("status") == "failure" {
+        complete.set(
+            "errors",
+            &json!([{"code": "100", "status": "failure", "message": "The report could not be generated"}]),
+        );
     } else {
         content::add(world, call, &mut complete);
     }
     if let Some(record) = world.get_mut("reports", id) {
-        record["status"] = complete["status"].clone();
+        record.set("status", complete.at("status"));
     }
     if call.accepts_pdf() {
-        let text = |name: &str| complete[name].as_str().unwrap_or("").to_owned();
         let lines = [
-            text("title"),
-            format!("Report {}, {}", text("id"), text("status")),
+            complete.text("title").to_owned(),
+            format!("Report {}, {}", complete.text("id"), complete.text("status")),
             format!("Generated {}", date(world.now())),
         ];
         return Ok(Reply::bytes(200, PDF, pdf::page(&lines)));
@@ -298,12 +303,10 @@ fn fetch(world: &mut World, call: &Call) -> Outcome {
 
 fn list(world: &mut World, call: &Call) -> Outcome {
     let of_consumer =
-        world.get("consumers", call.param("consumerId")).map(|consumer| consumer["customerId"].to_string());
+        world.get("consumers", call.param("consumerId")).map(|consumer| consumer.at("customerId").to_string());
     let customer = of_consumer.as_deref().unwrap_or(call.customer_id());
-    let is_throttled = world
-        .get("customers", customer)
-        .and_then(|customer| customer["username"].as_str())
-        .is_some_and(|name| name.starts_with("throttled"));
+    let is_throttled =
+        world.get("customers", customer).is_some_and(|customer| customer.text("username").starts_with("throttled"));
     if is_throttled {
         return Err(Failure::new(429, "429", "Too many requests"));
     }
@@ -322,29 +325,29 @@ fn portfolio(world: &mut World, call: &Call) -> Outcome {
         _ => return Err(Failure::new(400, "10100", "Invalid parameter (portfolioId): the form is ID-VERSION-port")),
     };
     let of_path = |customer: &&Value| {
-        let id = customer["id"].as_str().unwrap_or("");
+        let id = customer.text("id");
         let (wanted, consumer) = (call.customer_id(), call.param("consumerId"));
         portfolio_base(world, id) == base
             && (wanted.is_empty() || wanted == id)
-            && (consumer.is_empty() || consumers::of(world, id).is_some_and(|known| known["id"] == consumer))
+            && (consumer.is_empty() || consumers::of(world, id).is_some_and(|known| known.at("id") == consumer))
     };
-    let Some(customer) = world.all("customers").find(of_path).and_then(|customer| customer["id"].as_str()) else {
+    let Some(customer) = world.all("customers").find(of_path).and_then(|customer| customer.at("id").as_str()) else {
         return Err(Failure::not_found("14001", "Portfolio"));
     };
     let reports = world.having("reports", "customerId", customer);
     let members = ["id", "portfolioId", "type", "status", "createdDate"];
     let rows: Vec<Value> = reports.iter().take(version).map(|report| pick(report, &members)).collect();
-    let consumer = consumers::of(world, customer).cloned();
+    let consumer = consumers::of(world, customer).map(Value::copy);
     let by_id_alone = call.customer_id().is_empty() && call.param("consumerId").is_empty();
     if rows.is_empty() && by_id_alone {
         return Reply::empty(204);
     }
     let mut body = json!({"portfolioId": id, "reports": rows});
     match consumer {
-        Some(consumer) if call.customer_id().is_empty() => {
-            let mut consumer = consumer;
-            consumer["suffix"] = json!(consumer["suffix"].as_str().unwrap_or(""));
-            body["consumer"] = consumer;
+        Some(mut consumer) if call.customer_id().is_empty() => {
+            let suffix = consumer.text("suffix").to_owned();
+            consumer.set("suffix", &suffix);
+            body.set("consumer", &consumer);
         }
         None if by_id_alone => return Err(Failure::not_found("14001", "Consumer")),
         _ => {}
@@ -354,7 +357,7 @@ fn portfolio(world: &mut World, call: &Call) -> Outcome {
 
 fn billing(world: &mut World, call: &Call) -> Outcome {
     let (start, end) = (call.number("startDate").unwrap_or(0), call.number("endDate").unwrap_or(0));
-    let within = |report: &&Value| report["createdDate"].as_i64().is_some_and(|at| (start..=end).contains(&at));
+    let within = |report: &&Value| report.at("createdDate").as_i64().is_some_and(|at| (start..=end).contains(&at));
     let rows: Vec<Value> = world
         .all("reports")
         .filter(within)
@@ -362,7 +365,7 @@ fn billing(world: &mut World, call: &Call) -> Outcome {
             let mut row = pick(report, &["customerId", "consumerId", "consumerSsn", "createdDate", "status"]);
             merge(
                 &mut row,
-                &json!({"reseller": "Sandbox partner", "reportId": report["id"], "reportType": report["type"]}),
+                &json!({"reseller": "Sandbox partner", "reportId": report.at("id"), "reportType": report.at("type")}),
             );
             row
         })
@@ -382,7 +385,7 @@ fn billing(world: &mut World, call: &Call) -> Outcome {
 
 fn small_business(world: &mut World, call: &Call) -> Outcome {
     let mut report = call.example(world, "smallBusiness");
-    report["constraints"] = json!({"analyticsReportData": call.body["analyticsReportData"]});
+    report.set("constraints", &json!({"analyticsReportData": call.body.at("analyticsReportData")}));
     Reply::ok(&report)
 }
 

@@ -1,4 +1,4 @@
-//! Every operation with what handles it, a table in each subject's file.
+//! The routing table, collected from the tables of the modules.
 
 use std::sync::LazyLock;
 
@@ -29,7 +29,7 @@ const TABLES: [&[Route]; 18] = [
     webhooks::ROUTES,
 ];
 
-/// The routes by the index of their operation.
+/// The routes, indexed by operation.
 static ROUTES: LazyLock<Vec<Option<&'static Route>>> = LazyLock::new(|| {
     let all: Vec<&Route> = TABLES.iter().copied().flatten().collect();
     let of = |operation: Operation| {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::sandbox::{reply::Failure, validate};
 
-    /// The token requests, which `api` handles by itself.
+    /// The token requests, which `api` handles itself.
     const TOKEN_REQUESTS: [&str; 2] = ["/oauth/token", "/aggregation/v2/partners/authentication"];
 
     fn all() -> impl Iterator<Item = &'static Route> {

@@ -1,4 +1,4 @@
-//! Accepts connections, and serves each in a task of its own.
+//! Accepts connections and serves each in its own task.
 
 use std::{error::Error as _, pin::pin, sync::Arc, time::Duration};
 
@@ -17,16 +17,16 @@ use super::{
     state::SandboxState,
 };
 
-/// The timeout of a client's handshake, and of a request's head.
+/// Timeout of a TLS handshake, and of a request head.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most connections at once. It is a sandbox.
+/// Maximum number of open connections.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// The pause after a connection that could not be accepted, so that a lack of descriptors does not spin.
+/// Pause after a failed accept, so that the loop does not spin when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Serves `state` on `listener`. Never ends.
+/// Serves `state` on `listener` until it is aborted.
 pub(super) async fn serve(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<SandboxState>) {
     let mut connections = JoinSet::new();
     loop {

@@ -1,9 +1,9 @@
-//! Statements of a bank as PDF, and files that were uploaded.
+//! Bank statements as PDF, and uploaded files.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     accounts::of_path,
     call::Call,
@@ -24,26 +24,26 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("GET", "/aggregation/v1/customers/{customerId}/assets/{assetId}", asset),
 ];
 
-/// How many lines of transactions a statement has.
+/// Maximum number of transactions in a statement.
 const ROWS: usize = 30;
 
-/// The statement of `account`, `index` months back.
+/// The statement of `account` for a period of 30 days; `index` 1 is the latest period.
 fn statement(world: &World, account: &Value, index: i64) -> Vec<u8> {
-    let text = |name: &str| account[name].as_str().unwrap_or("").to_owned();
+    let text = |name: &str| account.text(name);
     let until = world.now() - (index - 1) * 30 * DAY;
     let mut lines = vec![
         format!("Statement {index}: {}", text("name")),
         format!("Sandbox, not a bank. Account {} of customer {}", text("number"), text("customerId")),
         format!("From {} to {}", date(until - 30 * DAY), date(until)),
-        format!("Balance {} {}", account["balance"], text("currency")),
+        format!("Balance {} {}", account.at("balance"), text("currency")),
         String::new(),
     ];
     for row in transactions::for_report(world, account, ROWS) {
-        let posted = date(row["postedDate"].as_i64().unwrap_or(0));
+        let posted = date(row.at("postedDate").as_i64().unwrap_or(0));
         lines.push(format!(
             "{posted}  {:>10.2}  {}",
-            row["amount"].as_f64().unwrap_or(0.0),
-            row["description"].as_str().unwrap_or("")
+            row.at("amount").as_f64().unwrap_or(0.0),
+            row.text("description")
         ));
     }
     pdf::page(&lines)
@@ -90,7 +90,7 @@ fn upload(world: &mut World, call: &Call) -> Outcome {
 }
 
 fn asset(world: &mut World, call: &Call) -> Outcome {
-    let asset = world.get("assets", call.param("assetId")).filter(|asset| asset["customerId"] == call.customer_id());
-    let content = asset.and_then(|asset| STANDARD.decode(asset["content"].as_str()?).ok());
+    let asset = world.get("assets", call.param("assetId")).filter(|asset| asset.at("customerId") == call.customer_id());
+    let content = asset.and_then(|asset| STANDARD.decode(asset.at("content").as_str()?).ok());
     content.map_or_else(|| Err(Failure::not_found("14001", "Asset")), |content| Ok(Reply::bytes(200, BINARY, content)))
 }

@@ -1,4 +1,4 @@
-//! The sandbox's certificate authority, made when it starts or kept in a folder, and the certificate that it signs.
+//! The sandbox's CA, created at the start or kept in a directory, and its server certificate.
 
 use std::{
     fs, io,
@@ -15,28 +15,28 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject as _},
 };
 
-/// The names that the sandbox can always be called by.
+/// The names that are always in the certificate.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// The files in the folder of a lasting CA.
+/// The files in the directory of a persistent CA.
 const CA_FILE: &str = "ca.pem";
 const KEY_FILE: &str = "ca-key.pem";
 
-/// Why a lasting CA cannot be used.
+/// Why a persistent CA cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// A file or the folder cannot be read or written.
+    /// A file or the directory cannot be read or written.
     #[error("cannot use {path}", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
-    /// What is there is not a CA that was made by the sandbox.
-    #[error("{path} holds no CA of the sandbox; remove both files in the folder to make a new one", path = .0.display())]
+    /// The files are not a CA that the sandbox created.
+    #[error("{path} is not a CA created by the sandbox; remove both files in the directory to create a new one", path = .0.display())]
     Invalid(PathBuf),
-    /// A name that no certificate can have.
-    #[error("{0:?} is no host name")]
+    /// A name that is not a host name.
+    #[error("{0:?} is not a host name")]
     Name(String),
 }
 
-/// The sandbox's own CA.
+/// The sandbox's CA.
 #[derive(Debug)]
 pub(super) struct CertificateAuthority {
     certificate: CertificateDer<'static>,
@@ -45,11 +45,12 @@ pub(super) struct CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// The CA in `folder`, made there when the folder has none; one that is gone with the process without a folder.
+    /// The CA in `folder`, which is created there if it does not exist. Without a folder, a new CA for this process.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be used.
+    /// When the folder or the files in it cannot be used.
+    #[inline(never)]
     pub(super) fn load(folder: Option<&Path>) -> Result<Self, CaError> {
         let Some(folder) = folder else { return Ok(Self::new().0) };
         let (ca_file, key_file) = (folder.join(CA_FILE), folder.join(KEY_FILE));
@@ -67,7 +68,7 @@ impl CertificateAuthority {
         Ok(ca)
     }
 
-    /// A new CA, and its key in PEM.
+    /// Creates a CA; returns it with its key in PEM.
     fn new() -> (Self, String) {
         let params = ca_params();
         let key = KeyPair::generate().expect("ring makes P-256 keys");
@@ -78,14 +79,14 @@ impl CertificateAuthority {
         (ca, key_pem)
     }
 
-    /// The CA with this certificate, which [`Self::new`] made, and its key.
+    /// A CA from the certificate and key that [`Self::new`] created.
     fn parse(pem: &str, key: &str) -> Option<Self> {
         let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
         let issuer = Issuer::new(ca_params(), KeyPair::from_pem(key).ok()?);
         Some(Self { certificate, pem: pem.to_owned(), issuer })
     }
 
-    /// The CA's own certificate.
+    /// The CA certificate.
     pub(super) fn certificate(&self) -> CertificateDer<'static> {
         self.certificate.clone()
     }
@@ -94,16 +95,17 @@ impl CertificateAuthority {
         &self.pem
     }
 
-    /// A server with a certificate for [`NAMES`] and `names`, signed by this CA; TLS 1.2 and 1.3, HTTP/1.1.
+    /// A server configuration with a certificate for [`NAMES`] and `names`, signed by this CA. TLS 1.2 and 1.3, HTTP/1.1.
     ///
     /// # Errors
     ///
-    /// When one of `names` cannot be a host name.
+    /// When one of `names` is not a host name.
+    #[inline(never)]
     pub(super) fn server_config(&self, names: &[String]) -> Result<Arc<ServerConfig>, CaError> {
         if let Some(name) = names.iter().find(|name| ServerName::try_from(name.as_str()).is_err()) {
             return Err(CaError::Name(name.clone()));
         }
-        let all: Vec<String> = NAMES.map(str::to_owned).into_iter().chain(names.iter().cloned()).collect();
+        let all: Vec<String> = NAMES.into_iter().chain(names.iter().map(String::as_str)).map(str::to_owned).collect();
         let mut params = CertificateParams::new(all).map_err(|_| CaError::Name(names.join(" ")))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -121,7 +123,7 @@ impl CertificateAuthority {
     }
 }
 
-/// What every CA of the sandbox says of itself.
+/// The parameters of the sandbox's CA certificates.
 fn ca_params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "finicity-proxy sandbox CA");
@@ -130,7 +132,7 @@ fn ca_params() -> CertificateParams {
     params
 }
 
-/// Writes `text` to a new file that only its owner can read.
+/// Writes `text` to a new file with mode 0600.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())

@@ -1,14 +1,14 @@
-//! Transactions: a fixed history by seed and account, and those that a test adds.
+//! Transactions: a history generated from the seed and the account, and transactions added by tests.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json, parse_id};
 use super::{
     accounts::{self, HISTORIC_DAYS, RECENT_DAYS},
     call::Call,
     customers::username,
     dates::{DAY, civil, date, date_time},
-    paging::Page,
+    paging::{Page, ordered},
     reply::{Failure, Outcome, Reply},
     route::Route,
     txpush,
@@ -43,10 +43,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("POST", "/data-enrichment/transactions", enrich).body(ENRICH),
 ];
 
-/// When on its day a generated transaction is posted, in seconds.
+/// Time of day at which generated transactions are posted, in seconds.
 const NOON: i64 = 43_200;
 
-/// Payees of debits: name, description, category, the largest amount in dollars.
+/// Payees of debits: name, description, category, maximum amount in dollars.
 const DEBITS: [(&str, &str, &str, u64); 8] = [
     ("Bright Coffee", "BRIGHT COFFEE 0042 SALT LAKE CITY UT", "Coffee Shops", 12),
     ("Corner Market", "CORNER MARKET #7", "Groceries", 140),
@@ -58,33 +58,33 @@ const DEBITS: [(&str, &str, &str, u64); 8] = [
     ("Noodle House", "NOODLE HOUSE DINNER", "Restaurants", 55),
 ];
 
-/// One transaction, before it is written out.
+/// A generated transaction, before it becomes JSON.
 #[derive(Clone, Copy)]
 struct Entry<'a> {
     account: &'a Value,
     /// Days since the epoch.
     day: i64,
-    /// Which one of its day.
+    /// Its number among those of its day.
     nth: u64,
     hash: u64,
 }
 
-/// The generated transactions of `account` with a posted date within `from` to `to`, in epoch seconds, oldest first.
+/// The generated transactions of `account` posted from `from` to `to` (epoch seconds, inclusive), oldest first.
 fn history<'a>(world: &World, account: &'a Value, from: i64, to: i64) -> Vec<Entry<'a>> {
-    let days = if account["historic"] == true { HISTORIC_DAYS } else { RECENT_DAYS };
+    let days = if account.flag("historic") { HISTORIC_DAYS } else { RECENT_DAYS };
     let today = world.now() / DAY;
     let first = from.saturating_sub(NOON).saturating_add(DAY - 1).div_euclid(DAY).max(today - days);
     let last = to.saturating_sub(NOON).div_euclid(DAY).min(today);
-    let id = account["id"].as_str().unwrap_or("");
+    let id = account.text("id");
     let seed = world.hash(&["transactions", id]);
     let mut entries = Vec::new();
     for day in first..=last {
-        // As good as random, and cheap: a page of a thousand is made for each request.
+        // Pseudo-random and cheap, because the whole range is generated for each request.
         let hash = (seed ^ day.unsigned_abs())
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .rotate_left(31)
             .wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let of_day = if account["type"] == "checking" { 1 + hash % 3 } else { hash % 2 };
+        let of_day = if account.at("type") == "checking" { 1 + hash % 3 } else { hash % 2 };
         entries.extend((0..of_day).map(|nth| Entry {
             account,
             day,
@@ -97,18 +97,18 @@ fn history<'a>(world: &World, account: &'a Value, from: i64, to: i64) -> Vec<Ent
 
 impl Entry<'_> {
     fn id(&self) -> u64 {
-        let account: u64 = self.account["id"].as_str().and_then(|id| id.parse().ok()).unwrap_or(0);
+        let account = parse_id(self.account.text("id"));
         (account % 1_000_000) * 1_000_000 + self.day.unsigned_abs() * 4 + self.nth
     }
 
     fn is_payday(&self) -> bool {
-        self.nth == 0 && self.account["type"] == "checking" && matches!(civil(self.day * DAY).2, 1 | 15)
+        self.nth == 0 && self.account.at("type") == "checking" && matches!(civil(self.day * DAY).2, 1 | 15)
     }
 
     fn amount(&self) -> f64 {
-        let cents = |most: u64| {
+        let cents = |maximum: u64| {
             #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
-            let amount = (100 + self.hash % (most * 100)) as f64 / 100.0;
+            let amount = (100 + self.hash % (maximum * 100)) as f64 / 100.0;
             amount
         };
         if self.is_payday() { 2100.0 + cents(10) } else { -cents(DEBITS[self.payee()].3) }
@@ -127,8 +127,8 @@ impl Entry<'_> {
         let posted = self.day * DAY + NOON;
         json!({
             "id": id, "amount": self.amount(), "uniqueTransactionId": format!("u{id}"),
-            "accountId": self.account["id"].as_str().and_then(|id| id.parse::<u64>().ok()).unwrap_or(0),
-            "customerId": self.account["customerId"].as_str().and_then(|id| id.parse::<u64>().ok()).unwrap_or(0),
+            "accountId": parse_id(self.account.text("id")),
+            "customerId": parse_id(self.account.text("customerId")),
             "status": if self.day >= today { "pending" } else { "active" }, "description": description, "memo": category,
             "type": if self.is_payday() { "directDeposit" } else { "debit" }, "transactionDate": posted, "postedDate": posted,
             "createdDate": posted,
@@ -140,21 +140,22 @@ impl Entry<'_> {
     }
 }
 
-/// The injected transactions of `account` with a date within `from` to `to`.
+/// The added transactions of `account` posted from `from` to `to`.
 fn injected(world: &World, account: &str, from: i64, to: i64) -> Vec<Value> {
-    let within = |row: &&Value| row["postedDate"].as_i64().is_some_and(|at| (from..=to).contains(&at));
-    world.having("injected", "accountId", account).into_iter().filter(within).cloned().collect()
+    let within = |row: &&Value| row.at("postedDate").as_i64().is_some_and(|at| (from..=to).contains(&at));
+    world.having("injected", "accountId", account).into_iter().filter(within).map(Value::copy).collect()
 }
 
-/// The accounts that the path of `call` is about.
+/// The account in the path of `call`, or all accounts of its customer.
 fn accounts_of(world: &World, call: &Call) -> Vec<Value> {
     match call.param("accountId") {
-        "" => world.having("accounts", "customerId", call.customer_id()).into_iter().cloned().collect(),
+        "" => world.having("accounts", "customerId", call.customer_id()).into_iter().map(Value::copy).collect(),
         _ => vec![accounts::of_path(world, call)],
     }
 }
 
-/// Every transaction of `accounts` within `from` to `to`, oldest first; only those `wanted`, by place, are written out.
+/// All transactions of `accounts` posted from `from` to `to`, oldest first, with their posted dates. Only those on the requested page become
+/// JSON.
 fn rows(world: &World, accounts: &[Value], from: i64, to: i64, pending: bool) -> Vec<(i64, Row)> {
     let today = world.now() / DAY;
     let mut rows: Vec<(i64, Row)> = Vec::new();
@@ -163,17 +164,16 @@ fn rows(world: &World, accounts: &[Value], from: i64, to: i64, pending: bool) ->
         rows.extend(
             generated.map(|entry| (entry.day * DAY + NOON, Row::Generated(index, entry.day, entry.nth, entry.hash))),
         );
-        let added = injected(world, account["id"].as_str().unwrap_or(""), from, to);
-        let added = added.into_iter().filter(|row| pending || row["status"] == "active");
-        rows.extend(added.map(|row| (row["postedDate"].as_i64().unwrap_or(0), Row::Injected(Box::new(row)))));
+        let added = injected(world, account.text("id"), from, to);
+        let added = added.into_iter().filter(|row| pending || row.at("status") == "active");
+        rows.extend(added.map(|row| (row.at("postedDate").as_i64().unwrap_or(0), Row::Injected(Box::new(row)))));
     }
-    rows.sort_by_key(|(at, _)| *at);
-    rows
+    ordered(rows, |(at, _)| (Some(*at), None))
 }
 
-/// A transaction that may be written out.
+/// A transaction, generated or added.
 enum Row {
-    /// Index of the account, day, number on that day, hash.
+    /// Index of the account, then the other fields of [`Entry`].
     Generated(usize, i64, u64, u64),
     Injected(Box<Value>),
 }
@@ -209,8 +209,8 @@ fn list(world: &mut World, call: &Call) -> Outcome {
         "sort": sort, "transactions": shown,
     });
     if call.query("showDailyBalance") == Some("true") {
-        let ending = accounts.first().and_then(|account| account["balance"].as_f64()).unwrap_or(0.0);
-        body["dailyBalances"] = json!([{"date": today * DAY, "beginning": ending, "ending": ending}]);
+        let ending = accounts.first().and_then(|account| account.at("balance").as_f64()).unwrap_or(0.0);
+        body.set("dailyBalances", &json!([{"date": today * DAY, "beginning": ending, "ending": ending}]));
     }
     Reply::ok(&body)
 }
@@ -220,20 +220,20 @@ fn one(world: &mut World, call: &Call) -> Outcome {
     let accounts = accounts_of(world, call);
     let today = world.now() / DAY;
     let all = rows(world, &accounts, 0, i64::MAX / 2, true).into_iter().map(|(_, row)| row.written(&accounts, today));
-    let mut all = all.filter(|row| is_text(&row["id"], id) || row["uniqueTransactionId"] == unique);
+    let mut all = all.filter(|row| is_text(row.at("id"), id) || row.at("uniqueTransactionId") == unique);
     all.next().map_or_else(|| Err(Failure::not_found("14001", "Transaction")), |row| Reply::ok(&row))
 }
 
-/// Transactions for reports: the last ones of `account`, in the form of a report.
+/// The latest `limit` generated transactions of `account`, in the format of reports.
 pub(super) fn for_report(world: &World, account: &Value, limit: usize) -> Vec<Value> {
     let today = world.now() / DAY;
     let entries = history(world, account, 0, world.now());
     let rows = entries.iter().rev().filter(|entry| entry.day < today).take(limit).map(|entry| {
         let row = entry.record(today);
         json!({
-            "id": row["id"], "amount": row["amount"], "postedDate": row["postedDate"], "description": row["description"],
-            "memo": row["memo"], "normalizedPayee": row["categorization"]["normalizedPayeeName"],
-            "institutionTransactionId": format!("i{}", row["id"]), "category": row["categorization"]["category"], "type": row["type"],
+            "id": row.at("id"), "amount": row.at("amount"), "postedDate": row.at("postedDate"), "description": row.at("description"),
+            "memo": row.at("memo"), "normalizedPayee": row.at("categorization").at("normalizedPayeeName"),
+            "institutionTransactionId": format!("i{}", row.at("id")), "category": row.at("categorization").at("category"), "type": row.at("type"),
         })
     });
     rows.collect()
@@ -241,19 +241,20 @@ pub(super) fn for_report(world: &World, account: &Value, limit: usize) -> Vec<Va
 
 fn inject(world: &mut World, call: &Call) -> Outcome {
     let account = call.param("accountId").to_owned();
-    if world.get("customers", call.customer_id()).is_some_and(|customer| customer["type"] != "testing") {
+    if world.get("customers", call.customer_id()).is_some_and(|customer| customer.at("type") != "testing") {
         return Err(Failure::invalid("customerId", "a testing customer"));
     }
     let (now, nth) = (world.now(), world.next("injected"));
     let id = world.new_id("injected", &["injected", &account, &nth]);
-    let number: u64 = id.parse().unwrap_or(0);
-    let posted = call.body["postedDate"].as_i64().or_else(|| call.body["transactionDate"].as_i64()).unwrap_or(now);
+    let number = parse_id(&id);
+    let posted =
+        call.body.at("postedDate").as_i64().or_else(|| call.body.at("transactionDate").as_i64()).unwrap_or(now);
     let record = json!({
-        "id": number, "amount": call.body["amount"], "uniqueTransactionId": format!("u{id}"), "accountId": account.parse::<u64>().unwrap_or(0),
-        "customerId": call.customer_id().parse::<u64>().unwrap_or(0), "status": call.body["status"].as_str().unwrap_or("active"),
-        "description": call.body["description"], "memo": "", "type": "debit", "transactionDate": call.body["transactionDate"],
+        "id": number, "amount": call.body.at("amount"), "uniqueTransactionId": format!("u{id}"), "accountId": parse_id(&account),
+        "customerId": parse_id(call.customer_id()), "status": call.body.at("status").as_str().unwrap_or("active"),
+        "description": call.body.at("description"), "memo": "", "type": "debit", "transactionDate": call.body.at("transactionDate"),
         "postedDate": posted, "createdDate": now,
-        "categorization": {"normalizedPayeeName": call.body["description"], "category": "Uncategorized", "country": "USA"},
+        "categorization": {"normalizedPayeeName": call.body.at("description"), "category": "Uncategorized", "country": "USA"},
     });
     let webhooks = txpush::events(world, &account, &record);
     world.put("injected", &id, record);
@@ -268,20 +269,20 @@ fn load_history(world: &mut World, call: &Call) -> Outcome {
     }
     let oldest = world.now() - HISTORIC_DAYS * DAY;
     if let Some(account) = world.get_mut("accounts", call.param("accountId")) {
-        account["historic"] = json!(true);
-        account["oldestTransactionDate"] = json!(oldest);
+        account.set("historic", &true);
+        account.set("oldestTransactionDate", &oldest);
     }
     Reply::empty(204)
 }
 
 fn recurring(world: &mut World, call: &Call) -> Outcome {
     let wanted: Vec<&str> =
-        call.body["accountIds"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        call.body.at("accountIds").as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let accounts: Vec<Value> = accounts_of(world, call);
     let mut streams = Vec::new();
     for account in accounts
         .iter()
-        .filter(|account| wanted.is_empty() || account["id"].as_str().is_some_and(|id| wanted.contains(&id)))
+        .filter(|account| wanted.is_empty() || account.at("id").as_str().is_some_and(|id| wanted.contains(&id)))
     {
         let entries = history(world, account, 0, world.now());
         let paydays: Vec<String> =
@@ -302,13 +303,13 @@ fn recurring(world: &mut World, call: &Call) -> Outcome {
             }]),
         };
         streams.push(json!({
-            "accountId": account["id"],
+            "accountId": account.at("id"),
             "recurringOutflows": stream("Streamwell", "Streaming Service", 30, -15.99, &debits),
             "recurringInflows": stream("Difference Engine Works", "Paycheck", 15, 2105.0, &paydays),
         }));
     }
     let all = |name: &str| -> Vec<Value> {
-        streams.iter().flat_map(|stream| stream[name].as_array().cloned().unwrap_or_default()).collect()
+        streams.iter().flat_map(|stream| stream.at(name).as_array().cloned().unwrap_or_default()).collect()
     };
     Reply::ok(&json!({
         "customerRecurringTransactions": {"recurringOutflows": all("recurringOutflows"), "recurringInflows": all("recurringInflows")},
@@ -319,13 +320,13 @@ fn recurring(world: &mut World, call: &Call) -> Outcome {
 fn refresh(world: &mut World, call: &Call) -> Outcome {
     let nth = world.next("refreshes");
     let id = world.uuid(&["refresh", call.customer_id(), &nth]);
-    let accounts: Vec<Value> = accounts_of(world, call).iter().map(|account| account["id"].clone()).collect();
+    let accounts: Vec<Value> = accounts_of(world, call).iter().map(|account| account.at("id").copy()).collect();
     if accounts.is_empty() {
         return Err(Failure::not_found("38003", "Account"));
     }
     let now = world.now();
-    let ids = call.body["accountIds"].as_array().cloned().unwrap_or(accounts);
-    let mode = call.body["mode"].as_str().unwrap_or("standard");
+    let ids = call.body.at("accountIds").as_array().cloned().unwrap_or(accounts);
+    let mode = call.body.at("mode").as_str().unwrap_or("standard");
     world.put("refreshes", &id, json!({"customerId": call.customer_id(), "accountIds": ids, "mode": mode, "polls": 0}));
     Ok(Reply::json(
         202,
@@ -339,30 +340,30 @@ fn refresh(world: &mut World, call: &Call) -> Outcome {
 fn refresh_status(world: &mut World, call: &Call) -> Outcome {
     let now = date_time(world.now());
     let id = call.param("refreshId");
-    let of_customer = |refresh: &&mut Value| refresh["customerId"] == call.customer_id();
+    let of_customer = |refresh: &&mut Value| refresh.at("customerId") == call.customer_id();
     let Some(refresh) = world.get_mut("refreshes", id).filter(of_customer) else {
         return Err(Failure::not_found("14001", "Refresh"));
     };
-    let is_done = refresh["polls"] != 0;
-    refresh["polls"] = json!(refresh["polls"].as_u64().unwrap_or(0) + 1);
-    let refresh = refresh.clone();
-    let ids = refresh["accountIds"].as_array().cloned().unwrap_or_default();
+    let is_done = refresh.at("polls") != 0;
+    refresh.set("polls", &(refresh.at("polls").as_u64().unwrap_or(0) + 1));
+    let refresh = refresh.copy();
+    let ids = refresh.at("accountIds").as_array().cloned().unwrap_or_default();
     let accounts = ids.iter().filter_map(|id| world.get("accounts", id.as_str()?)).map(|account| {
         json!({
-            "accountId": account["id"], "institutionLoginId": account["institutionLoginId"].to_string(),
-            "institutionId": account["institutionId"], "aggregationStatusCode": 0, "aggregationSuccessDate": now,
+            "accountId": account.at("id"), "institutionLoginId": account.at("institutionLoginId").to_string(),
+            "institutionId": account.at("institutionId"), "aggregationStatusCode": 0, "aggregationSuccessDate": now,
         })
     });
     let accounts: Vec<Value> = accounts.collect();
     let done = if is_done { accounts.len() } else { 0 };
     Reply::ok(&json!({
-        "refreshId": id, "customerId": call.customer_id(), "accounts": accounts, "mode": refresh["mode"],
+        "refreshId": id, "customerId": call.customer_id(), "accounts": accounts, "mode": refresh.at("mode"),
         "status": if is_done { "COMPLETED" } else { "IN_PROGRESS" }, "totalCount": accounts.len(), "successCount": done, "failedCount": 0,
     }))
 }
 
 fn enrich(world: &mut World, call: &Call) -> Outcome {
-    let given = call.body["transactions"].as_array().cloned().unwrap_or_default();
+    let given = call.body.at("transactions").as_array().cloned().unwrap_or_default();
     let enriched = given.into_iter().map(|mut row| {
         let found = call.example(world, "enrichment");
         super::call::merge(&mut row, &found);

@@ -1,8 +1,8 @@
-//! Switches of deposits and of bill payments.
+//! Deposit switches and bill pay switches.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     call::{Call, pick},
     dates::date_time,
@@ -19,10 +19,10 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("GET", "/transfer/customers/{customer_id}/bill-pay-switches/{switch_id}", one),
 ];
 
-/// The most switches of a list.
+/// Maximum number of switches in a list.
 const MAX_LISTED: usize = 10;
 
-/// Adds the switch that a Connect flow of the type `kind` completes.
+/// Adds the switch of a completed Connect flow.
 pub(super) fn add(world: &mut World, customer: &str, external: &Value, kind: &str) {
     let nth = world.next("switches");
     let id = world.hex_id(&["switch", customer, kind, &nth])[..24].to_owned();
@@ -39,14 +39,14 @@ fn kind(call: &Call) -> &'static str {
 
 fn listed(rows: Vec<&Value>, kind: &str) -> Vec<Value> {
     rows.into_iter()
-        .filter(|row| row["kind"] == kind)
+        .filter(|row| row.at("kind") == kind)
         .take(MAX_LISTED)
         .map(|row| pick(row, &["id", "status", "createdDate"]))
         .collect()
 }
 
 fn customer_type(world: &World, id: &str) -> Value {
-    world.get("customers", id).map_or_else(|| json!("testing"), |customer| customer["type"].clone())
+    world.get("customers", id).map_or_else(|| json!("testing"), |customer| customer.at("type").copy())
 }
 
 fn list(world: &mut World, call: &Call) -> Outcome {
@@ -66,14 +66,14 @@ fn of_external(world: &mut World, call: &Call) -> Outcome {
 }
 
 fn one(world: &mut World, call: &Call) -> Outcome {
-    let is_it = |row: &&Value| row["customerId"] == call.customer_id() && row["kind"] == kind(call);
-    let found = world.get("switches", call.param("switchId")).filter(is_it).cloned();
+    let is_it = |row: &&Value| row.at("customerId") == call.customer_id() && row.at("kind") == kind(call);
+    let found = world.get("switches", call.param("switchId")).filter(is_it).map(Value::copy);
     let record = found.ok_or_else(|| Failure::not_found("14001", "Switch"))?;
     let mut shown = call.example(world, kind(call));
-    shown["switchId"] = record["id"].clone();
-    shown["switchStatus"] = record["status"].clone();
-    shown["customerType"] = customer_type(world, call.customer_id());
-    shown["createdDate"] = record["createdDate"].clone();
-    shown["updatedDate"] = record["createdDate"].clone();
+    shown.set("switchId", record.at("id"));
+    shown.set("switchStatus", record.at("status"));
+    shown.set("customerType", &customer_type(world, call.customer_id()));
+    shown.set("createdDate", record.at("createdDate"));
+    shown.set("updatedDate", record.at("createdDate"));
     Reply::ok(&shown)
 }

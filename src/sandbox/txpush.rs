@@ -1,13 +1,13 @@
-//! Notifications of transactions.
+//! Transaction notifications (TxPush).
 //!
-//! Deliveries are not signed: how the vendor signs them is not documented.
+//! Notifications are not signed, because the vendor does not document how it signs them.
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json, parse_id};
 use super::{
     call::{Call, pick},
-    reply::{Failure, Outcome, Reply, Webhook},
+    reply::{Before, Failure, Outcome, Reply, Webhook},
     route::Route,
     world::World,
 };
@@ -19,8 +19,8 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new("DELETE", "/aggregation/v1/customers/{customerId}/subscriptions/{subscriptionId}", remove),
 ];
 
-/// Two subscriptions, one for the account and one for its transactions. The callback has to return a code first: it is called with
-/// `txpush_verification_code`, and responds with its value as text.
+/// Adds two subscriptions, one for the account and one for its transactions. The callback is verified first: it is requested with the query
+/// parameter `txpush_verification_code` and must return its value as text.
 fn subscribe(world: &mut World, call: &Call) -> Outcome {
     let account = call.param("accountId");
     let url = call.text("callbackUrl");
@@ -29,7 +29,7 @@ fn subscribe(world: &mut World, call: &Call) -> Outcome {
     for kind in ["account", "transaction"] {
         let id = world.new_id("subscriptions", &["subscription", account, kind]);
         let record = json!({
-            "id": id.parse::<u64>().unwrap_or(0), "accountId": account.parse::<u64>().unwrap_or(0), "customerId": call.customer_id(), "type": kind,
+            "id": parse_id(&id), "accountId": parse_id(account), "customerId": call.customer_id(), "type": kind,
             "callbackUrl": url, "signingKey": world.hex_id(&["signing key", account, kind]),
         });
         shown.push(pick(&record, &["id", "accountId", "type", "callbackUrl", "signingKey"]));
@@ -38,7 +38,8 @@ fn subscribe(world: &mut World, call: &Call) -> Outcome {
     let code = world.hex_id(&["verification", account]);
     let separator = if url.contains('?') { '&' } else { '?' };
     let mut reply = Reply::json(201, &json!({"subscriptions": shown}));
-    reply.verify = Some((format!("{url}{separator}txpush_verification_code={code}"), code));
+    let url = format!("{url}{separator}txpush_verification_code={code}");
+    reply.before = Before::Verification { url, code };
     Ok(reply)
 }
 
@@ -52,7 +53,7 @@ fn unsubscribe(world: &mut World, call: &Call) -> Outcome {
 fn remove(world: &mut World, call: &Call) -> Outcome {
     let id = call.param("subscriptionId");
     let is_theirs =
-        world.get("subscriptions", id).is_some_and(|subscription| subscription["customerId"] == call.customer_id());
+        world.get("subscriptions", id).is_some_and(|subscription| subscription.at("customerId") == call.customer_id());
     if !is_theirs {
         return Err(Failure::not_found("14001", "Subscription"));
     }
@@ -60,12 +61,12 @@ fn remove(world: &mut World, call: &Call) -> Outcome {
     Reply::empty(204)
 }
 
-/// What the subscribers of `account` get when it has a new `transaction`.
+/// The notifications of a new `transaction` of `account`.
 pub(super) fn events(world: &World, account: &str, transaction: &Value) -> Vec<Webhook> {
     let subscriptions =
-        world.having("subscriptions", "accountId", account).into_iter().filter(|row| row["type"] == "transaction");
+        world.having("subscriptions", "accountId", account).into_iter().filter(|row| row.at("type") == "transaction");
     let events = subscriptions.map(|row| Webhook {
-        url: row["callbackUrl"].as_str().unwrap_or("").to_owned(),
+        url: row.text("callbackUrl").to_owned(),
         body: json!({"event": {"class": "transaction", "type": "created", "records": [transaction]}}),
         headers: Vec::new(),
         secret: None,

@@ -1,9 +1,11 @@
-//! What a request must have, in a short notation beside each operation.
+//! Validation of requests against a short notation that stands next to each operation.
 //!
-//! `customerId*:s limit:i(1,1000) email*:{to*:s signature:[s]}`: members with their types, `*` on those that are required. Types are `s`
-//! text, `i` integer, `n` number, `p` number above 0, `b` boolean, `o` any object, `d` date, `t` date and time, `u` absolute URI, `g` UUID,
-//! `e(A|B)` one of these words, `{…}` an object and `[…]` an array of that type. `(least,most)` behind `s`, `i`, `n` and `]` limits length,
-//! value or number of items; either may be left out. Members beyond these are accepted, as the vendor accepts them.
+//! Example: `customerId*:s limit:i(1,1000) email*:{to*:s signature:[s]}`. Each member has a type; `*` marks required members. The types are
+//! `s` text, `i` integer, `n` number, `p` number above 0, `b` boolean, `o` any object, `d` date, `t` date and time, `u` absolute URI,
+//! `g` UUID, `e(A|B)` one of these words, `{…}` an object and `[…]` an array. `(minimum,maximum)` after `s`, `i`, `n` or `]` limits the
+//! length, value or number of items; either can be omitted. Unknown members are accepted, as by the vendor.
+
+use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
@@ -13,7 +15,7 @@ use super::{dates, reply::Failure};
 ///
 /// # Errors
 ///
-/// The first member that is missing or wrong, by its path.
+/// The first missing or invalid member, with its path.
 pub(super) fn check_body(spec: &str, body: &Value) -> Result<(), Failure> {
     let members = Parser { rest: spec }.members();
     match body {
@@ -27,7 +29,7 @@ pub(super) fn check_body(spec: &str, body: &Value) -> Result<(), Failure> {
 ///
 /// # Errors
 ///
-/// The first parameter that is missing or wrong.
+/// The first missing or invalid parameter.
 pub(super) fn check_query(spec: &str, query: &[(String, String)]) -> Result<(), Failure> {
     let members = Parser { rest: spec }.members();
     let mut object = Map::new();
@@ -50,7 +52,7 @@ struct Member<'a> {
     kind: Kind<'a>,
 }
 
-/// The least and the most.
+/// Minimum and maximum.
 type Limits = (Option<i64>, Option<i64>);
 
 enum Kind<'a> {
@@ -68,7 +70,7 @@ enum Kind<'a> {
     Array(Box<Kind<'a>>, Limits),
 }
 
-/// Reads the notation.
+/// Parses the notation.
 struct Parser<'a> {
     rest: &'a str,
 }
@@ -81,7 +83,7 @@ impl<'a> Parser<'a> {
             if self.rest.is_empty() || self.skip('}') {
                 return members;
             }
-            let (name, rest) = self.rest.split_once(':').expect("a test reads every notation");
+            let (name, rest) = self.rest.split_once(':').expect("a test parses every notation");
             self.rest = rest;
             let kind = self.kind();
             let required = name.ends_with('*');
@@ -108,16 +110,18 @@ impl<'a> Parser<'a> {
             '{' => Kind::Object(self.members()),
             '[' => {
                 let item = self.kind();
-                assert!(self.skip(']'), "a test reads every notation");
+                assert!(self.skip(']'), "a test parses every notation");
                 Kind::Array(Box::new(item), self.limits())
             }
-            other => panic!("there is no type {other}; a test reads every notation"),
+            other => panic!("unknown type {other}; a test parses every notation"),
         }
     }
 
     fn limits(&mut self) -> Limits {
-        let Some((least, most)) = self.in_brackets().and_then(|text| text.split_once(',')) else { return (None, None) };
-        (least.parse().ok(), most.parse().ok())
+        let Some((minimum, maximum)) = self.in_brackets().and_then(|text| text.split_once(',')) else {
+            return (None, None);
+        };
+        (minimum.parse().ok(), maximum.parse().ok())
     }
 
     fn in_brackets(&mut self) -> Option<&'a str> {
@@ -148,43 +152,43 @@ fn check_members(members: &[Member], object: &Map<String, Value>, path: &str) ->
 
 fn check(kind: &Kind, value: &Value, path: &str) -> Result<(), Failure> {
     let text = value.as_str();
-    let expected = match kind {
+    let expected: Cow<'_, str> = match kind {
         Kind::Text(limits) => match text {
             Some(text) if within(*limits, text.chars().count()) => return Ok(()),
-            Some(_) => format!("text of {} characters", range(*limits)),
-            None => "text".to_owned(),
+            Some(_) => format!("text of {} characters", range(*limits)).into(),
+            None => "text".into(),
         },
         Kind::Integer(limits) => match value.as_i64() {
             Some(number) if within(*limits, number) => return Ok(()),
-            Some(_) => format!("a number of {}", range(*limits)),
-            None => "an integer".to_owned(),
+            Some(_) => format!("a number of {}", range(*limits)).into(),
+            None => "an integer".into(),
         },
         Kind::Number { limits, positive } => match value.as_f64() {
-            Some(number) if *positive && number <= 0.0 => "a number above 0".to_owned(),
+            Some(number) if *positive && number <= 0.0 => "a number above 0".into(),
             #[expect(clippy::cast_possible_truncation, reason = "limits are whole numbers")]
-            Some(number) if !within(*limits, number as i64) => format!("a number of {}", range(*limits)),
+            Some(number) if !within(*limits, number as i64) => format!("a number of {}", range(*limits)).into(),
             Some(_) => return Ok(()),
-            None => "a number".to_owned(),
+            None => "a number".into(),
         },
         Kind::Boolean if value.is_boolean() => return Ok(()),
-        Kind::Boolean => "true or false".to_owned(),
+        Kind::Boolean => "true or false".into(),
         Kind::Date if text.is_some_and(dates::is_date) => return Ok(()),
-        Kind::Date => "a date as YYYY-MM-DD".to_owned(),
+        Kind::Date => "a date as YYYY-MM-DD".into(),
         Kind::DateTime if text.is_some_and(|text| text.get(..10).is_some_and(dates::is_date) && text.contains('T')) => {
             return Ok(());
         }
-        Kind::DateTime => "a date and time as YYYY-MM-DDThh:mm:ssZ".to_owned(),
+        Kind::DateTime => "a date and time as YYYY-MM-DDThh:mm:ssZ".into(),
         Kind::Uri if text.is_some_and(|text| text.contains("://")) => return Ok(()),
-        Kind::Uri => "an absolute URI".to_owned(),
+        Kind::Uri => "an absolute URI".into(),
         Kind::Uuid if text.is_some_and(is_uuid) => return Ok(()),
-        Kind::Uuid => "a UUID".to_owned(),
+        Kind::Uuid => "a UUID".into(),
         Kind::OneOf(words) if text.is_some_and(|text| words.split('|').any(|word| word == text)) => return Ok(()),
-        Kind::OneOf(words) => format!("one of {}", words.replace('|', ", ")),
+        Kind::OneOf(words) => format!("one of {}", words.replace('|', ", ")).into(),
         Kind::AnyObject if value.is_object() => return Ok(()),
-        Kind::AnyObject => "an object".to_owned(),
+        Kind::AnyObject => "an object".into(),
         Kind::Object(members) => match value.as_object() {
             Some(object) => return check_members(members, object, path),
-            None => "an object".to_owned(),
+            None => "an object".into(),
         },
         Kind::Array(item, limits) => match value.as_array() {
             Some(items) if within(*limits, items.len()) => {
@@ -193,8 +197,8 @@ fn check(kind: &Kind, value: &Value, path: &str) -> Result<(), Failure> {
                     .enumerate()
                     .try_for_each(|(at, value)| check(item, value, &format!("{path}[{at}]")));
             }
-            Some(_) => format!("an array of {} items", range(*limits)),
-            None => "an array".to_owned(),
+            Some(_) => format!("an array of {} items", range(*limits)).into(),
+            None => "an array".into(),
         },
     };
     Err(Failure::invalid(path, &expected))
@@ -202,14 +206,14 @@ fn check(kind: &Kind, value: &Value, path: &str) -> Result<(), Failure> {
 
 fn within(limits: Limits, value: impl TryInto<i64>) -> bool {
     let value = value.try_into().unwrap_or(i64::MAX);
-    limits.0.is_none_or(|least| value >= least) && limits.1.is_none_or(|most| value <= most)
+    limits.0.is_none_or(|minimum| value >= minimum) && limits.1.is_none_or(|maximum| value <= maximum)
 }
 
 fn range(limits: Limits) -> String {
     match limits {
-        (Some(least), Some(most)) => format!("{least} to {most}"),
-        (Some(least), None) => format!("at least {least}"),
-        (None, Some(most)) => format!("at most {most}"),
+        (Some(minimum), Some(maximum)) => format!("{minimum} to {maximum}"),
+        (Some(minimum), None) => format!("at least {minimum}"),
+        (None, Some(maximum)) => format!("at most {maximum}"),
         (None, None) => "any".to_owned(),
     }
 }
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named_by_its_path() {
+    fn missing_and_invalid_members_are_reported_by_path() {
         let spec = "a*:s(1,3) b:i(1,) c:{d*:p e:[{f*:g}](1,2)} k:e(X|Y) t:t";
         check(spec, json!({}), Some("Missing parameter (a)"));
         check(spec, json!({"a": null}), Some("Missing parameter (a)"));
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_text_that_must_have_the_types() {
+    fn query_parameters_must_have_the_types() {
         let query = |text: &str| form_urlencoded::parse(text.as_bytes()).into_owned().collect::<Vec<_>>();
         let spec = "fromDate*:i limit:i(1,1000) live:b";
         assert!(check_query(spec, &query("fromDate=1&limit=1000&live=true&other=x&limit2=")).is_ok());

@@ -1,8 +1,8 @@
-//! Subscriptions to events, the older kind (`/notification-subscriptions`).
+//! Subscriptions to events (`/notification-subscriptions`, the legacy API).
 
 use serde_json::Value;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{
     call::{Call, merge, pick},
     dates::date_time,
@@ -51,13 +51,13 @@ fn not_found(what: &str) -> Failure {
     Failure::not_found("1404", what)
 }
 
-/// The events of the body, each with an identifier of its own.
+/// The events in the body, each with an identifier and a status.
 fn events(world: &World, call: &Call, subscription: &str) -> Vec<Value> {
-    let given = call.body["events"].as_array().cloned().unwrap_or_default();
+    let given = call.body.at("events").as_array().cloned().unwrap_or_default();
     let events = given.into_iter().map(|mut event| {
-        let name = event["name"].as_str().unwrap_or("").to_owned();
-        event["webhookEventId"] = json!(world.uuid(&["event", subscription, &name]));
-        event["status"] = json!("active");
+        let name = event.text("name").to_owned();
+        event.set("webhookEventId", &world.uuid(&["event", subscription, &name]));
+        event.set("status", &"active");
         event
     });
     events.collect()
@@ -70,8 +70,8 @@ fn add(world: &mut World, call: &Call) -> Outcome {
     let mut record = json!({
         "subscriptionId": id, "events": events(world, call, &id), "status": "active", "createdDate": now, "lastUpdatedDate": now,
     });
-    merge(&mut record, &pick(&call.body, &["url"]));
-    world.put(COLLECTION, &id, record.clone());
+    merge(&mut record, &pick(call.body, &["url"]));
+    world.put(COLLECTION, &id, record.copy());
     Ok(Reply::json(201, &record))
 }
 
@@ -80,7 +80,7 @@ fn list(world: &mut World, call: &Call) -> Outcome {
         |name, default: usize| call.number(name).and_then(|number| usize::try_from(number).ok()).unwrap_or(default);
     let (offset, limit) = (number("offset", 1), number("limit", 25));
     let total = world.all(COLLECTION).count();
-    let rows: Vec<Value> = world.all(COLLECTION).skip(offset - 1).take(limit).cloned().collect();
+    let rows: Vec<Value> = world.all(COLLECTION).skip(offset - 1).take(limit).map(Value::copy).collect();
     if rows.is_empty() {
         return Err(not_found("Subscription"));
     }
@@ -104,8 +104,8 @@ fn of_path<'a>(world: &'a mut World, call: &Call) -> Result<&'a mut Value, Failu
 
 fn event_of_path<'a>(world: &'a mut World, call: &Call) -> Result<&'a mut Value, Failure> {
     let subscription = of_path(world, call)?;
-    let mut events = subscription["events"].as_array_mut().into_iter().flatten();
-    events.find(|event| event["webhookEventId"] == call.param("webhookEventId")).ok_or_else(|| not_found("Event"))
+    let mut events = subscription.at_mut("events").as_array_mut().into_iter().flatten();
+    events.find(|event| event.at("webhookEventId") == call.param("webhookEventId")).ok_or_else(|| not_found("Event"))
 }
 
 fn one(world: &mut World, call: &Call) -> Outcome {
@@ -116,9 +116,9 @@ fn change(world: &mut World, call: &Call) -> Outcome {
     let now = date_time(world.now());
     let events = events(world, call, call.param("subscriptionId"));
     let subscription = of_path(world, call)?;
-    subscription["events"] = json!(events);
-    subscription["lastUpdatedDate"] = json!(now);
-    merge(subscription, &pick(&call.body, &["url"]));
+    subscription.set("events", &events);
+    subscription.set("lastUpdatedDate", &now);
+    merge(subscription, &pick(call.body, &["url"]));
     Reply::ok(subscription)
 }
 
@@ -129,18 +129,18 @@ fn remove(world: &mut World, call: &Call) -> Outcome {
 }
 
 fn set_status(world: &mut World, call: &Call) -> Outcome {
-    of_path(world, call)?["status"] = call.body["status"].clone();
-    Reply::ok(&pick(&call.body, &["status"]))
+    of_path(world, call)?.set("status", call.body.at("status"));
+    Reply::ok(&pick(call.body, &["status"]))
 }
 
 fn set_event_status(world: &mut World, call: &Call) -> Outcome {
-    event_of_path(world, call)?["status"] = call.body["status"].clone();
-    Reply::ok(&pick(&call.body, &["status"]))
+    event_of_path(world, call)?.set("status", call.body.at("status"));
+    Reply::ok(&pick(call.body, &["status"]))
 }
 
 fn change_event(world: &mut World, call: &Call) -> Outcome {
     let event = event_of_path(world, call)?;
-    merge(event, &pick(&call.body, &["name", "url", "condition"]));
+    merge(event, &pick(call.body, &["name", "url", "condition"]));
     Reply::ok(&pick(event, &["name", "url", "condition"]))
 }
 
@@ -148,19 +148,19 @@ fn remove_event(world: &mut World, call: &Call) -> Outcome {
     event_of_path(world, call)?;
     let id = call.param("webhookEventId");
     if let Some(events) = of_path(world, call)?["events"].as_array_mut() {
-        events.retain(|event| event["webhookEventId"] != id);
+        events.retain(|event| event.at("webhookEventId") != id);
     }
     Reply::empty(204)
 }
 
-/// Sends a test event, to the event's URL or to the subscription's.
+/// Sends a test event to the URL of the event, or else of the subscription.
 fn test(world: &mut World, call: &Call) -> Outcome {
-    let event = if call.param("webhookEventId").is_empty() { None } else { Some(event_of_path(world, call)?.clone()) };
+    let event = if call.param("webhookEventId").is_empty() { None } else { Some(event_of_path(world, call)?.copy()) };
     let subscription = of_path(world, call)?;
-    let event = event.unwrap_or_else(|| subscription["events"][0].clone());
+    let event = event.unwrap_or_else(|| subscription.at("events")[0].copy());
     let mut reply = Reply { status: 200, ..Reply::default() };
-    if let Some(url) = event["url"].as_str().or_else(|| subscription["url"].as_str()) {
-        let body = json!({"eventType": event["name"], "subscriptionId": subscription["subscriptionId"], "payload": {"test": true}});
+    if let Some(url) = event.at("url").as_str().or_else(|| subscription.at("url").as_str()) {
+        let body = json!({"eventType": event.at("name"), "subscriptionId": subscription.at("subscriptionId"), "payload": {"test": true}});
         reply.webhooks.push(Webhook {
             url: url.to_owned(),
             body,

@@ -1,17 +1,18 @@
-//! The state of one seed: everything that requests of one test suite read and change.
+//! The state of one seed, which the requests of one test suite share.
 //!
-//! All records are JSON values in named collections, so that a fixture is what [`World::dump`] writes. Identifiers are derived from the
-//! seed and from what they name, and never from the order of requests.
+//! All records are JSON values in named collections, and a fixture is the output of [`World::dump`]. Identifiers are derived from the seed
+//! and the identified resource, so they do not depend on the order of requests. Accessors are not inlined: they have hundreds of callers,
+//! and the code would be 40 KB larger.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::value::json;
+use super::value::{Record as _, json};
 use super::{faults::Faults, partner::Partner, recorder::Recorder};
 
-/// The world of one seed.
+/// The state of one seed.
 #[derive(Debug)]
 pub(super) struct World {
     /// The seed's name; empty for the default one.
@@ -25,7 +26,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// The world of the seed `name`, without records. Equal `salt` and `name` give equal identifiers.
+    /// A world without records. Equal `salt` and `name` give equal identifiers.
     pub(super) fn new(name: &str, salt: u64, token_lifetime: Duration) -> Self {
         Self {
             name: name.to_owned(),
@@ -39,6 +40,7 @@ impl World {
     }
 
     /// The current time of this world, in seconds since the epoch.
+    #[inline(never)]
     pub(super) fn now(&self) -> i64 {
         self.clock.now_ms().div_euclid(1000)
     }
@@ -53,12 +55,14 @@ impl World {
         self.clock.offset_ms = self.clock.offset_ms.saturating_add(by_ms);
     }
 
-    /// A number that depends on the seed and `parts` alone.
+    /// A pseudo-random number that depends only on the seed and `parts`.
+    #[inline(never)]
     pub(super) fn hash(&self, parts: &[&str]) -> u64 {
         hash(self.seed, parts)
     }
 
-    /// An identifier of ten digits for what `parts` name, one that `collection` does not have.
+    /// An identifier of ten digits derived from `parts`, unique in `collection`.
+    #[inline(never)]
     pub(super) fn new_id(&self, collection: &str, parts: &[&str]) -> String {
         let mut id = 1_000_000_000 + self.hash(parts) % 9_000_000_000;
         while self.get(collection, &id.to_string()).is_some() {
@@ -67,35 +71,45 @@ impl World {
         id.to_string()
     }
 
-    /// A hexadecimal identifier of 32 digits for what `parts` name.
+    /// An identifier of 32 hexadecimal digits derived from `parts`.
     pub(super) fn hex_id(&self, parts: &[&str]) -> String {
         format!("{:016x}{:016x}", self.hash(parts), hash(!self.seed, parts))
     }
 
-    /// A UUID (version 4 in form) for what `parts` name.
+    /// A UUID (in the form of version 4) derived from `parts`.
     pub(super) fn uuid(&self, parts: &[&str]) -> String {
         let hex = self.hex_id(parts);
         format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
     }
 
     /// The record `id` of `collection`.
+    #[inline(never)]
     pub(super) fn get(&self, collection: &str, id: &str) -> Option<&Value> {
         self.collections.get(collection)?.get(id)
     }
 
-    /// The same, to be changed.
+    /// A copy of the record `id` of `collection`; null when there is none.
+    #[inline(never)]
+    pub(super) fn copy(&self, collection: &str, id: &str) -> Value {
+        self.get(collection, id).map(Value::copy).unwrap_or_default()
+    }
+
+    /// The record `id` of `collection`, mutable.
+    #[inline(never)]
     pub(super) fn get_mut(&mut self, collection: &str, id: &str) -> Option<&mut Value> {
         self.collections.get_mut(collection)?.get_mut(id)
     }
 
-    /// Every record of `collection`, by identifier.
+    /// All records of `collection`, in the order of their identifiers.
+    #[inline(never)]
     pub(super) fn all(&self, collection: &str) -> impl Iterator<Item = &Value> {
-        self.collections.get(collection).and_then(Value::as_object).into_iter().flat_map(Map::values)
+        let records = self.collections.get(collection).and_then(Value::as_object);
+        records.map_or_else(Vec::new, |records| records.values().collect()).into_iter()
     }
 
-    /// The records of `collection` whose member `name` is `value`.
+    /// The records of `collection` that have `value` in the member `name`.
     pub(super) fn having<'a>(&'a self, collection: &str, name: &'a str, value: &'a str) -> Vec<&'a Value> {
-        self.all(collection).filter(|record| is_text(&record[name], value)).collect()
+        self.all(collection).filter(|record| is_text(record.at(name), value)).collect()
     }
 
     /// Adds or replaces the record `id`.
@@ -107,37 +121,38 @@ impl World {
     }
 
     /// Removes the record `id`.
+    #[inline(never)]
     pub(super) fn remove(&mut self, collection: &str, id: &str) -> Option<Value> {
         self.collections.get_mut(collection)?.as_object_mut()?.remove(id)
     }
 
-    /// Removes the records of `collection` whose member `name` is `value`; returns how many.
+    /// Removes the records of `collection` that have `value` in the member `name`; returns their number.
     pub(super) fn remove_having(&mut self, collection: &str, name: &str, value: &str) -> usize {
         let Some(records) = self.collections.get_mut(collection).and_then(Value::as_object_mut) else { return 0 };
         let before = records.len();
-        records.retain(|_, record| !is_text(&record[name], value));
+        records.retain(|_, record| !is_text(record.at(name), value));
         before - records.len()
     }
 
-    /// How many records `collection` has had so far, for identifiers of what has no name of its own.
+    /// Increments the counter of `collection` and returns it, for identifiers of resources without a name.
     pub(super) fn next(&mut self, collection: &str) -> String {
         let count = self.get("counters", collection).and_then(Value::as_u64).unwrap_or(0) + 1;
         self.put("counters", collection, json!(count));
         count.to_string()
     }
 
-    /// Every collection, as a fixture.
+    /// All collections, as a fixture.
     pub(super) fn dump(&self) -> Value {
         Value::Object(self.collections.clone())
     }
 
-    /// Replaces every collection.
+    /// Replaces all collections.
     pub(super) fn replace(&mut self, collections: Map<String, Value>) {
         self.collections = collections;
     }
 }
 
-/// Whether `value` is `text`, as a string or as a number.
+/// Whether `value` is the string `text` or the number that `text` represents.
 pub(super) fn is_text(value: &Value, text: &str) -> bool {
     match value {
         Value::String(value) => value == text,
@@ -146,7 +161,7 @@ pub(super) fn is_text(value: &Value, text: &str) -> bool {
     }
 }
 
-/// FNV-1a over `parts`, with a separator after each, then a finaliser that spreads every bit.
+/// FNV-1a over `parts`, with a separator after each, and the finaliser of MurmurHash3, because FNV-1a alone mixes the high bits poorly.
 fn hash(seed: u64, parts: &[&str]) -> u64 {
     let mut state = 0xcbf2_9ce4_8422_2325 ^ seed;
     for part in parts {
@@ -159,7 +174,7 @@ fn hash(seed: u64, parts: &[&str]) -> u64 {
     state ^ (state >> 33)
 }
 
-/// The wall clock at the start, and what has passed since on the monotonic one, so that a step of the wall clock moves nothing.
+/// The wall clock at the start plus the time since then on the monotonic clock, so steps of the wall clock have no effect.
 #[derive(Debug)]
 struct Clock {
     started_at_ms: i64,
@@ -168,7 +183,7 @@ struct Clock {
 }
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "dates of the API")]
+    #[expect(clippy::disallowed_methods, reason = "the dates in responses")]
     fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_at_ms = i64::try_from(since_epoch.as_millis()).unwrap_or(0);

@@ -43,12 +43,12 @@ const PARK_TIME: Duration = Duration::from_millis(700);
 /// How often the start is timed. The shortest time is the least affected by other processes.
 const STARTS: u32 = 5;
 
-/// Measures `program`, and shows each figure as soon as it is known.
+/// Measures `program`, which has the sandbox where `without_sandbox` has none, and shows each figure as soon as it is known.
 ///
 /// # Errors
 ///
 /// If a figure cannot be measured.
-pub(super) fn measure(program: &Path, mut show: impl FnMut(Figure)) -> Result<()> {
+pub(super) fn measure(program: &Path, without_sandbox: &Path, mut show: impl FnMut(Figure)) -> Result<()> {
     tool::check_installed()?;
     let folder = Folder::new()?;
     let sandbox = Sandbox::start(program, &folder)?;
@@ -71,7 +71,9 @@ pub(super) fn measure(program: &Path, mut show: impl FnMut(Figure)) -> Result<()
     show("system calls per request, 32 connections", request.events, 2);
     show("sends and receives per request, 32 connections", request.detail, 2);
     show("resident KiB of an idle connection", runs.idle_connection_kib()?, 1);
-    show("bytes of the program", fs::metadata(program)?.len() as f64, 0);
+    let bytes = |program: &Path| fs::metadata(program).map(|file| file.len() as f64);
+    show("bytes of the program", bytes(program)?, 0);
+    show("bytes of the program, for the sandbox", bytes(program)? - bytes(without_sandbox)?, 0);
     show("milliseconds from exec to listening", runs.shortest_start_ms()?, 1);
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! ceiling.
 //!
 //! ```console
-//! $ cargo run --release --manifest-path benches/budget/Cargo.toml -- target/release/finicity-proxy
+//! $ cargo run --release --manifest-path benches/budget/Cargo.toml -- PROGRAM PROGRAM_WITHOUT_SANDBOX
 //! ```
 //!
 //! The program and the sandbox run as processes, the program under valgrind or strace. `ceilings.tsv` has the ceilings and explains
@@ -40,14 +40,17 @@ fn main() -> ExitCode {
 
 /// Measures all figures. Returns whether all are within their ceilings.
 fn run() -> Result<bool> {
-    let program = env::args_os()
-        .nth(1)
-        .ok_or("usage: finicity-proxy-budget PROGRAM (for example target/release/finicity-proxy)")?;
-    let program = PathBuf::from(program).canonicalize()?;
+    let argument = |index| -> Result<PathBuf> {
+        let path = env::args_os()
+            .nth(index)
+            .ok_or("usage: finicity-proxy-budget PROGRAM PROGRAM_WITHOUT_SANDBOX (for example target/release/finicity-proxy)")?;
+        Ok(PathBuf::from(path).canonicalize()?)
+    };
+    let (program, without_sandbox) = (argument(1)?, argument(2)?);
     let mut ceilings = Ceilings::read(include_str!("../ceilings.tsv"))?;
     println!("{:<44}  {:>11}  {:>11}  {:>6}", "figure", "measured", "ceiling", "used");
     let mut within = true;
-    figures::measure(&program, |Figure { name, value, decimals }| {
+    figures::measure(&program, &without_sandbox, |Figure { name, value, decimals }| {
         let measured = format!("{value:.decimals$}");
         let Some(ceiling) = ceilings.take(name) else {
             println!("{name:<44}  {measured:>11}  {:>11}  {:>6}", "-", "-");

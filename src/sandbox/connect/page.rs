@@ -1,18 +1,19 @@
-//! The page that a link leads to: choose a bank, agree, done or cancel. Plain forms, no JavaScript.
+//! The page of a link: choose a bank, agree, then Done or Cancel. Plain forms, no JavaScript.
 
 use serde_json::Value;
 
 use super::super::{
     institutions::BANKS,
     received::Received,
-    reply::{HTML, Reply, escape},
+    reply::{Before, HTML, Reply, escape},
     state::SandboxState,
+    value::Record as _,
 };
 use super::{bank_of, complete, usable, visit};
 
-/// Responds to a visit of the page, and to its form. The webhooks are sent before the response, so that the browser's next page finds
-/// them delivered.
-pub(in super::super) async fn respond(state: &SandboxState, received: &Received) -> Reply {
+/// Handles a visit of the page and its form. Webhooks are sent before the response, so they are delivered when the browser loads the
+/// next page.
+pub(in super::super) fn respond(state: &SandboxState, received: &Received) -> Reply {
     let query = received.query();
     let value = |name: &str| query.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
     let (seed, signature) = (value("seed"), value("signature"));
@@ -31,36 +32,33 @@ pub(in super::super) async fn respond(state: &SandboxState, received: &Received)
                 let webhooks = visit(world, signature, &link);
                 (choose(&link, received.parts.uri.query().unwrap_or(""), None), webhooks)
             }
-            Some("cancel") => (left(&link, "cancel"), Vec::new()),
+            Some("cancel") => (finished(&link, "cancel"), Vec::new()),
             Some(_) => {
                 let bank = bank_of(world, &link, field("institution"));
                 match bank {
                     Some(bank) if field("consent").is_some() => {
                         let completed = complete(world, signature, &link, bank);
-                        (left(&link, "complete"), completed.webhooks)
+                        (finished(&link, "complete"), completed.webhooks)
                     }
-                    Some(_) => (again(&link, received, "Please agree to share the data."), Vec::new()),
-                    None => (again(&link, received, "Please choose a bank."), Vec::new()),
+                    Some(_) => (form_with(&link, received, "Please agree to share the data."), Vec::new()),
+                    None => (form_with(&link, received, "Please choose a bank."), Vec::new()),
                 }
             }
         }
     });
     match step {
-        Ok((reply, webhooks)) => {
-            state.delivery.send_all(&webhooks).await;
-            reply
-        }
+        Ok((reply, webhooks)) => Reply { before: Before::Events { webhooks, body: None }, ..reply },
         Err(error) => message(400, "This link cannot be used", error),
     }
 }
 
-fn again(link: &Value, received: &Received, problem: &str) -> Reply {
+fn form_with(link: &Value, received: &Received, problem: &str) -> Reply {
     choose(link, received.parts.uri.query().unwrap_or(""), Some(problem))
 }
 
-/// The end of a flow: the service's own page, or one that says so.
-fn left(link: &Value, reason: &str) -> Reply {
-    match link["redirectUri"].as_str().filter(|uri| !uri.is_empty()) {
+/// The response at the end of a flow: a redirect to `redirectUri` if the link has one, else a closing page.
+fn finished(link: &Value, reason: &str) -> Reply {
+    match link.at("redirectUri").as_str().filter(|uri| !uri.is_empty()) {
         Some(uri) => {
             let separator = if uri.contains('?') { '&' } else { '?' };
             let code = if reason == "complete" { 200 } else { 100 };
@@ -75,9 +73,9 @@ fn left(link: &Value, reason: &str) -> Reply {
     }
 }
 
-/// The form with the banks, or without them where the link names one.
+/// The form, with the banks to choose from unless the link determines the bank.
 fn choose(link: &Value, query: &str, problem: Option<&str>) -> Reply {
-    let banks = if link["kind"] == "aggregation" {
+    let banks = if link.at("kind") == "aggregation" {
         let rows = BANKS.iter().map(|bank| {
             format!(
                 "<label><input type=\"radio\" name=\"institution\" value=\"{}\"> {}</label>\n",

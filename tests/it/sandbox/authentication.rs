@@ -77,6 +77,17 @@ fn a_secret_is_rotated_with_and_without_a_grace_period() {
 }
 
 #[test]
+fn a_token_request_may_accept_further_media_types() {
+    let sandbox = Sandbox::start(&[]);
+    let mut client = sandbox.connect();
+    let body = json!({"partnerId": SANDBOX_ID, "partnerSecret": SANDBOX_SECRET});
+    for (accept, status) in [("application/json, text/plain, */*", 200), ("text/plain", 400)] {
+        let response = client.json("POST", PARTNER, &[&key(), &format!("Accept: {accept}")], &body);
+        assert_eq!(response.status, status, "{accept}: {}", response.text());
+    }
+}
+
+#[test]
 fn every_wrong_credential_has_its_own_code() {
     let sandbox = Sandbox::start(&[]);
     let mut caller = Caller::new(&sandbox, SANDBOX_ID);

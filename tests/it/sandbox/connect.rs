@@ -80,7 +80,7 @@ fn the_page_completes_a_flow_and_sends_signed_webhooks() {
     let ids: std::collections::BTreeSet<_> =
         deliveries[1..].iter().map(|event| event.json()["eventId"].to_string()).collect();
     assert_eq!(ids.len(), 5);
-    assert!(browser.get(&target).text().contains("was used"));
+    assert!(browser.get(&target).text().contains("already been used"));
     let consents = caller.ok(200, "GET", "/data-sharing-consents?customer_id=1005061234", &Value::Null);
     assert_eq!(consents["found"], 1);
 }
