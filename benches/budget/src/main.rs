@@ -41,9 +41,9 @@ fn main() -> ExitCode {
 /// Measures all figures. Returns whether all are within their ceilings.
 fn run() -> Result<bool> {
     let argument = |index| -> Result<PathBuf> {
-        let path = env::args_os()
-            .nth(index)
-            .ok_or("usage: finicity-proxy-budget PROGRAM PROGRAM_WITHOUT_SANDBOX (for example target/release/finicity-proxy)")?;
+        let path = env::args_os().nth(index).ok_or(
+            "usage: finicity-proxy-budget PROGRAM PROGRAM_WITHOUT_SANDBOX (for example target/release/finicity-proxy)",
+        )?;
         Ok(PathBuf::from(path).canonicalize()?)
     };
     let (program, without_sandbox) = (argument(1)?, argument(2)?);
