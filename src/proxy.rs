@@ -3,7 +3,7 @@
 //! A request goes down the stack as an [`Exchange`]: the request, and the [`Record`] of what the layers learn about it. What
 //! comes back up is the upstream's response, streamed, or an [`Error`] that one layer turns into a response.
 //!
-//! Deliberately absent: buffering of whole messages (except request bodies of Connect calls), decompression of what is forwarded,
+//! Deliberately absent: buffering of whole messages (except bodies of Connect requests), decompression of what is forwarded,
 //! redirects, cookies, and retries of requests that may have been executed (except free, read-only ones).
 
 mod config;
@@ -83,8 +83,8 @@ use crate::{
 pub struct UpstreamPool(Upstream<LimitedBody<Incoming>>);
 
 impl UpstreamPool {
-    /// A pool without connections. Connections and the look-ups of `resolver` live on the runtime that first uses them. A new connection
-    /// uses the TLS configuration that `trust` holds at that moment.
+    /// A pool without connections. Connections and the lookups of `resolver` run on the runtime that first uses them. A new connection
+    /// uses the TLS configuration that `trust` holds when it is opened.
     pub fn new(config: &Config, resolver: Resolver, trust: TrustStore, metrics: Arc<Metrics>) -> Self {
         Self(Upstream::new(
             &config.upstream,
@@ -111,7 +111,7 @@ pub struct ProxyState {
     pub token: TokenReader,
     /// The partner credentials in use; `None` with OAuth 2.0, and before credentials are loaded.
     pub partner: watch::Receiver<Option<PartnerCredentials>>,
-    /// The daily budget of billable calls; `None` without a limit.
+    /// The daily budget of billable requests; `None` without a limit.
     pub billing: Option<Arc<BillingBudget>>,
     /// Keys that verify webhooks.
     pub signing_keys: SharedSigningKeys,
@@ -171,7 +171,7 @@ where
         .layer(ObserveLayer::new(transport, Arc::clone(&metrics))) // request id, access log, metrics
         .layer(ErrorResponseLayer::new(Arc::clone(&metrics))) // errors become responses here and nowhere else
         .layer(CatchPanicLayer::new(Arc::clone(&metrics)))
-        .layer(DrainLayer::new(drain)) // 503 after the drain deadline
+        .layer(DrainLayer::new(drain)) // 503 after the drain timeout
         .layer(filter(move |exchange: &mut Exchange<_>| malformed::check(head_limits, exchange))) // unambiguous framing, head limits
         .layer(filter(move |exchange: &mut Exchange<_>| admission.admit(exchange))) // Host, Origin, required header
         .map_request(move |exchange| request_target::with_operation(catalogue, exchange)) // operation of the catalogue
@@ -181,7 +181,7 @@ where
         .layer(concurrency) // requests in flight, bounded queue
         .layer(DeadlineLayer::new(config)) // time to the first byte of the response
         .layer(filter(move |exchange: &mut Exchange<_>| headers::strip_request(&header_rules, exchange))) // hop-by-hop, credentials, identity
-        .layer(PartnerIdLayer::new(config, partner)) // adds `partnerId` to bodies of Connect calls that lack it
+        .layer(PartnerIdLayer::new(config, partner)) // adds `partnerId` to bodies of Connect requests that lack it
         .layer(ReauthLayer::new(config, control, Arc::clone(&metrics))) // replaces a refused token and resends once
         .layer(RetryLayer::new(metrics)) // resends once after a connection failure, where that is safe
         .layer(InjectLayer::new(config, token)) // adds the proxy's credentials

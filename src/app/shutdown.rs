@@ -22,7 +22,7 @@ pub enum ShutdownOutcome {
     CutOff,
 }
 
-/// One token for each phase of the shutdown, in order.
+/// One cancellation token for each phase of the shutdown, in order, and the drain state that the workers read.
 #[derive(Debug, Default)]
 pub(super) struct ShutdownSequence {
     /// Cancelled when an administrator requests the shutdown.

@@ -6,7 +6,8 @@
 //!   with an unknown outcome counts as a rejection (`attempts`).
 //! - After one rejection, the [`Fingerprint`] is *latched*: it is not tried again until the credentials change or an operator
 //!   resets it.
-//! - Each id has a *budget*: after three rejections, nothing is tried for it until an operator overrides that.
+//! - Each id (client or partner ID) has a *budget*: after three rejections, nothing is tried for it until an operator overrides the
+//!   budget.
 //!
 //! The state survives restarts in a state directory, as keyed hashes, and applies to all processes that share the directory.
 //!
@@ -72,7 +73,7 @@ pub struct PersistError {
 #[derive(Debug)]
 pub struct Lockout {
     key: Key,
-    /// The rejections last read or written, plus `unsaved`.
+    /// The rejections that were last read or written, plus `unsaved`.
     rejections: Rejections,
     /// Rejections that could not be written yet. Each results from a token request that a decision allowed, so there are few.
     unsaved: Vec<Fingerprint>,
@@ -147,8 +148,8 @@ impl Lockout {
         written.and(self.update_attempts(|attempts| attempts.remove_proof(fingerprint)))
     }
 
-    /// What would prevent a token request with the credentials at `now` (since the Unix epoch) until an operator acts or the
-    /// credentials change. Records nothing.
+    /// What would prevent a token request with `fingerprint` at `now` (since the Unix epoch), until an operator acts or the credentials
+    /// change. Records nothing.
     ///
     /// # Errors
     ///
@@ -174,7 +175,7 @@ impl Lockout {
     }
 
     /// Records that the request sent at `baseline` obtained a token. This proves the credentials. It also shows that the account was
-    /// not locked at that time, so what counted against it before is void. Latches of other secrets remain.
+    /// not locked at that time, so earlier rejections and attempts no longer count against it. Latches of other secrets remain.
     ///
     /// # Errors
     ///
@@ -273,7 +274,7 @@ impl Lockout {
     }
 
     /// Resets the latch of `fingerprint` for an operator, which allows one more attempt. Leaves a spent budget and held attempts
-    /// unchanged, unless `override_budget` is set: it grants exactly one further attempt. Returns the resulting decision at `now`
+    /// unchanged, unless `override_budget` is set, which grants exactly one further attempt. Returns the resulting decision at `now`
     /// (since the Unix epoch).
     ///
     /// # Errors
@@ -302,7 +303,7 @@ impl Lockout {
         })
     }
 
-    /// The number of rejections that count against the id of `fingerprint`.
+    /// The number of rejections that count against the id in `fingerprint`.
     pub fn rejections(&self, fingerprint: &Fingerprint) -> u32 {
         self.newest_rejections().count(fingerprint)
     }

@@ -215,7 +215,7 @@ mod tests {
 
     type Reply = tokio::sync::oneshot::Sender<Result<(), Code>>;
 
-    /// A stack with this layer, and the requests that reach its bottom, which the test responds to.
+    /// This layer above a mock service, and the requests that reach that service. The test sends the responses.
     struct Harness {
         service: BoxCloneService<Exchange<()>, Response<ResponseBody>, Error>,
         metrics: Arc<Metrics>,

@@ -1,8 +1,8 @@
 //! Replaces a token that the upstream refuses, and resends the request once.
 //!
-//! If a 401 is about the token ([`refused_token`]), this layer requests a newer token from the refresher, and sends the request
-//! (`ReplayBuffer`) through the rest of the stack again. Every other response passes unchanged, and so does the 401 if no newer token
-//! is available in time.
+//! If a 401 is about the token ([`refused_token`]), this layer requests a newer token from the refresher and resends the request, which
+//! a `ReplayBuffer` holds, through the layers below. Every other response passes unchanged, and so does the 401 if no newer token is
+//! available in time or the request cannot be resent.
 
 use std::{
     pin::Pin,
@@ -172,11 +172,12 @@ async fn with_new_token<B>(
     if !timeout(*wait, control.replace_refused(version)).await.unwrap_or(false) {
         return Err(ReauthOutcome::NoToken);
     }
-    // Not earlier: this ends an upload that is still running on the connection, and with it the response that may have to be relayed.
+    // Only now: taking the request aborts an upload that is still running on the connection, and with it the response, which was to be
+    // relayed if no newer token had arrived.
     buffer.resend().ok_or(ReauthOutcome::NotReplayable)
 }
 
-/// Reads the start of `body`, until it exceeds the limit of what is examined. Returns the start and the remainder.
+/// Reads `body` to its end, or until more than [`refused_token::MAX_BODY_BYTES`] are read. Returns what was read, and the remainder.
 async fn peek(mut body: ResponseBody) -> (Bytes, Remainder) {
     let mut prefix = BytesMut::new();
     while prefix.len() <= refused_token::MAX_BODY_BYTES {

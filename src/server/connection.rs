@@ -33,8 +33,9 @@ use super::{
 };
 use crate::{message::framing::MIN_FIELD_LIMIT, process::drain::Drain};
 
-/// How long an idle connection stays with hyper before it is parked: between one and two intervals of this length, because it must be
-/// found idle twice. hyper keeps 16 KiB of buffers for it; resuming it costs a few allocations, which is negligible at this request rate.
+/// How often a connection that hyper serves is checked for idleness. It is parked when two checks in a row find it idle, which takes
+/// between one and two of these intervals. Until then hyper keeps 16 KiB of buffers for it. Resuming a parked
+/// connection costs a few allocations, which is negligible on a connection that is used so rarely.
 const PARK_AFTER: Duration = Duration::from_millis(250);
 
 /// State shared by the connections of one kind of listener.
@@ -114,7 +115,7 @@ impl Connections {
             let is_idle = |stream: &Downstream| messages_begun == 0 || !stream.is_in_head();
             let has_request = select! {
                 biased;
-                // First, because empty lines wake the task without being a request.
+                // Listed first, because empty lines wake the task and are not a request.
                 () = sleep_until(idle_deadline), if is_idle(&stream) => {
                     if !is_idle(&stream) {
                         continue;
@@ -162,7 +163,7 @@ impl Connections {
                 biased;
                 result = connection.as_mut() => ServeOutcome::Ended(result),
                 () = until_idle(&detector, &status, &reclaim) => ServeOutcome::Idle,
-                // After the connection, once everything that can be written has been.
+                // Listed after the connection: polled once everything that can be written has been written.
                 () = poll_fn(|cx| {
                     state.schedule_eviction(cx);
                     Poll::Pending
@@ -223,7 +224,8 @@ impl Connections {
                 self.drain.count_aborted();
                 NextStep::Reset
             }
-            // A response may be truncated. If the request could not be parsed, hyper has responded, and that response must arrive.
+            // The response may be truncated, so the connection is reset. Not after a parse error: hyper has then responded, and that
+            // response must arrive.
             ServeOutcome::Ended(Err(error)) if !error.is_parse() => {
                 debug!(%error, "connection ended with an error");
                 NextStep::Reset
@@ -291,7 +293,7 @@ enum ServeOutcome {
     Ended(hyper::Result<()>),
     /// It has been idle for a while.
     Idle,
-    /// The grace time after the drain timeout has passed.
+    /// The connection was aborted: the grace time after the drain timeout is over, or a second signal arrived.
     Aborted,
 }
 

@@ -33,11 +33,11 @@ pub(super) struct ReaderStatus(Arc<StatusFlags>);
 
 #[derive(Debug, Default)]
 struct StatusFlags {
-    /// The number and the fault of the rejected message, which is the last one read.
+    /// The number and the fault of the rejected message. No message is read after it.
     rejected: OnceLock<(u64, FramingFault)>,
     /// See [`ReaderStatus::is_in_head`].
     in_head: AtomicBool,
-    /// A message was read in part, or no further message can follow: hyper may still need the connection.
+    /// A message has been read in part, or no further message can follow: hyper may still need the connection.
     in_message: AtomicBool,
 }
 
@@ -268,14 +268,14 @@ impl FramedReader {
         }
     }
 
-    /// Rejects the unfinished head if it was evicted. Returns whether it was.
+    /// Rejects the unfinished head if its eviction was requested. Returns whether it was.
     pub(super) fn check_head_eviction(&mut self) -> bool {
         if !self.head_share.is_empty() {
             if self.state.is_head_evicted() {
                 self.evict_head(EvictionReason::UnfinishedHeadBytes);
                 return true;
             }
-            // It arrived behind a request in flight, which has got its response since.
+            // The head arrived while an earlier request was in flight. That request has received its response since.
             if !self.head_share.is_evictable() && self.state.is_awaiting_request() {
                 self.count_head_bytes();
             }
@@ -402,7 +402,7 @@ impl FramedReader {
     /// Counts the bytes of an unfinished head. A head behind a request in flight cannot be evicted.
     fn count_head_bytes(&mut self) {
         if self.head_share.is_empty() {
-            // As for its timeout, the first head begins with the connection.
+            // The first head counts from the start of the connection, as for its timeout.
             self.head_started = if self.framer.heads() == 0 { self.state.accepted_at() } else { SlotState::now() };
         }
         let evictable = self.state.is_awaiting_request().then_some(&self.state);
@@ -412,7 +412,7 @@ impl FramedReader {
         self.head_share.set_bytes(self.framer.head_bytes(), self.head_started, evictable);
     }
 
-    /// Ready when a head has timed out and was rejected. The time between messages is watched by the connection.
+    /// Ready when a head has timed out and was rejected. The connection itself limits the time between messages.
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@ use super::{
 /// credential would go unnoticed for too long.
 const LIFETIME: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
 
-/// How long before its expiry a token is no longer sent: this, or a tenth of the lifetime if that is less. It allows for the
+/// How long before its expiry a token is no longer sent; a tenth of its lifetime if that is shorter. It allows for the
 /// request's transit time and for clock drift.
 const MAX_SKEW: Duration = Duration::from_secs(30);
 
@@ -51,7 +51,8 @@ const LONG_OUTAGE: Duration = Duration::from_secs(10 * 60);
 /// The cap on `Retry-After`. Without it, one wrong value from the vendor would stop refreshes for longer than the fault lasts.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// The waits after a configuration failure. The last one repeats indefinitely, because the fault may be the vendor's.
+/// The waits after a failure of class [`FailureClass::Misconfigured`]. The last one repeats indefinitely, because the fault may be the
+/// vendor's.
 const CONFIG_STEPS: [Duration; 3] =
     [Duration::from_secs(15 * 60), Duration::from_secs(30 * 60), Duration::from_secs(60 * 60)];
 
@@ -93,7 +94,7 @@ pub struct FailureStreak {
     config: usize,
     /// The current run of unusable responses: their number, and when it began.
     unusable: Option<(u32, BootInstant)>,
-    /// When the last usable token ended; in the future while there is one.
+    /// When the last token stopped being usable; in the future while it is usable.
     no_token_since: Option<BootInstant>,
 }
 
@@ -169,7 +170,7 @@ impl FailureStreak {
             self.no_token_since = Some(now + remaining);
             return None;
         }
-        // A withdrawn token ended before its expiry.
+        // If the token was withdrawn, the recorded time is still in the future.
         let since = self.no_token_since.map_or(now, |since| since.min(now));
         self.no_token_since = Some(since);
         Some(now.since(since))

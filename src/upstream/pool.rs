@@ -159,7 +159,7 @@ where
             *last_used = now;
             return Some(Checkout { connection: PooledConnection::Http2(Arc::clone(multiplexed)), reused: true });
         }
-        // From now on the request polls the connection, so the reaper need not be woken for it.
+        // A no-op waker: from now on the request polls the connection, so events on it need not wake the reaper.
         let mut noop_cx = Context::from_waker(Waker::noop());
         while newer_than.is_none()
             && let Some((mut exclusive, idle_until)) = state.idle.pop_back()

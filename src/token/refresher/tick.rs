@@ -20,12 +20,13 @@ use crate::{
 /// The minimum time between a token request and one that a command makes due early.
 const MIN_REQUEST_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The wait when no request is due, for example after a rejection. It only keeps simulated clocks from waking up needlessly: on
-/// any other clock, [`sleep_until_capped`](crate::token::Clock::sleep_until_capped) limits each sleep to ten seconds.
+/// The wait when no token request is scheduled, for example after a rejection. It only keeps simulated clocks from waking up needlessly:
+/// on any other clock, [`sleep_until_capped`](crate::token::Clock::sleep_until_capped) limits each sleep to ten seconds.
 const NOTHING_DUE: Duration = Duration::from_secs(3600);
 
 impl<S: TokenSource> Refresher<S> {
-    /// Waits for a command or a due request, ten seconds at most, and handles it. Breaks when `stop` is cancelled.
+    /// Handles one command or makes one due token request, and waits for it first, for at most ten seconds. Breaks when `stop` is
+    /// cancelled.
     pub(super) async fn tick(&mut self, stop: &CancellationToken) -> ControlFlow<()> {
         let clock = self.writer.clock();
         self.writer.beat();
@@ -183,7 +184,7 @@ impl<S: TokenSource> Refresher<S> {
         stop: &CancellationToken,
     ) -> ControlFlow<()> {
         let now = self.writer.clock().now();
-        // After a failure, the next request is scheduled already, and the server may have requested that pause.
+        // After a failure, the next token request is scheduled already, and the server may have requested the pause before it.
         let can = !self.quarantined && self.current.due.is_some() && self.current.failure.is_none();
         if self.writer.version() == version && can && self.early_refreshes.allows(now) {
             info!(target: AUDIT, { token.version = version }, "the upstream refused the token; fetching a new one");
@@ -223,7 +224,7 @@ impl<S: TokenSource> Refresher<S> {
         }
     }
 
-    /// Makes the next request due as soon as [`MIN_REQUEST_INTERVAL`] allows, unless requests are suspended.
+    /// Makes the next token request due as soon as [`MIN_REQUEST_INTERVAL`] allows, unless token requests are suspended.
     fn schedule_soon(&mut self, now: BootInstant) {
         let earliest = self.last_request.map_or(now, |last| now.max(last + MIN_REQUEST_INTERVAL));
         self.current.due = self.current.due.map(|_| earliest);
