@@ -144,13 +144,13 @@ enum Command {
     LogLevel(log_level::Arguments),
     /// Gracefully shut down the running proxy, as SIGTERM does
     Shutdown(shutdown::Arguments),
-    /// Run the proxy in front of a fake Finicity API; needs no account and no network
+    /// Run the proxy in front of a sandbox of the Finicity API; needs no account and no network
     ///
     /// Reads no environment variables and no configuration file. --set accepts keys of these sections: guard, limits, listen, log,
     /// policy, runtime and shutdown.
     #[cfg(feature = "sandbox")]
     Demo(demo::Arguments),
-    /// Run only the fake Finicity API
+    /// Run only the sandbox of the Finicity API
     ///
     /// Reads no environment variables and no configuration file.
     #[cfg(feature = "sandbox")]

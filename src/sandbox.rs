@@ -1,4 +1,4 @@
-//! A fake Finicity for development, demos and tests: real TLS, both token endpoints, every operation.
+//! A sandbox of the Finicity API for development, demos and tests: real TLS, both token endpoints, every operation.
 //!
 //! It is as strict as the real API where its behaviour is known, and stricter where a client's mistake would otherwise go unnoticed: it
 //! rejects duplicate credential headers, checks the App Key before anything else, and locks the partner after five failed

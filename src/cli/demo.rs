@@ -124,7 +124,7 @@ fn introduction(app: &App) -> String {
         (first(&app.addresses().proxy), first(&app.addresses().ops), first(&app.addresses().admin));
     let lifetime = TOKEN_LIFETIME.as_secs();
     format!(
-        "\nThe proxy runs in front of a fake Finicity API. In another terminal, without credentials:
+        "\nThe proxy runs in front of a sandbox of the Finicity API. In another terminal, without credentials:
 
   curl {proxy}/aggregation/v1/customers
   curl {proxy}/aggregation/v1/customers/1005061234/accounts

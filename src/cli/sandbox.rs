@@ -1,4 +1,4 @@
-//! `sandbox`: runs only the fake Finicity API, for a proxy in another process.
+//! `sandbox`: runs only the sandbox of the Finicity API, for a proxy in another process.
 
 use std::{
     fs,
