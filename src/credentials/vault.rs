@@ -1,6 +1,6 @@
 //! HashiCorp Vault and OpenBao: one secret in the KV secrets engine, version 1 or 2.
 //!
-//! Uses reqwest directly, as for the token endpoint, because only five requests are needed: login, read, look-up, renewal and revocation.
+//! Uses reqwest directly, as for the token endpoint, because only five requests are needed: login, read, lookup, renewal and revocation.
 //! `ARCHITECTURE.md` explains why `vaultrs` is not used.
 //!
 //! Deliberately absent: response wrapping, client certificates, `VAULT_…` environment variables, redirects.

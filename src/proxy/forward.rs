@@ -277,7 +277,7 @@ pub(super) fn connect_error(error: ConnectError, executed: Executed) -> Error {
     Error::new(code, detail).with_source(error)
 }
 
-/// The error detail for a failed name look-up.
+/// The error detail for a failed name lookup.
 fn resolve_detail(error: ResolveError) -> &'static str {
     match error {
         ResolveError::NoName => "The upstream's name cannot be resolved (NXDOMAIN); nothing was sent.",

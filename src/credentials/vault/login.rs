@@ -111,8 +111,8 @@ pub(super) fn read_renewal(response: &Response) -> Result<Option<(u64, bool)>, F
     parse_auth(response).map(|auth| Some((auth.lease_duration, auth.renewable)))
 }
 
-/// The lease of a token from a file, in `response` to its look-up, and whether it can be renewed. `None` if the look-up is denied: the
-/// token is invalid, or its policies do not permit the look-up.
+/// The lease of a token from a file, in `response` to its lookup, and whether it can be renewed. `None` if the lookup is denied: the
+/// token is invalid, or its policies do not permit the lookup.
 pub(super) fn read_lookup(response: &Response) -> Result<Option<(u64, bool)>, Failure> {
     #[derive(Deserialize)]
     struct Body {
