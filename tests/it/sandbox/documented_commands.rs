@@ -308,6 +308,23 @@ fn the_readme_starts_sandbox_and_proxy() {
 }
 
 #[test]
+fn the_readme_quotes_the_demo() {
+    let mut command = program();
+    command.arg("demo");
+    for listener in ["proxy", "ops", "admin"] {
+        command.arg(format!("--set=listen.{listener}=127.0.0.1:0"));
+    }
+    let process = Process::start(command);
+    process.wait_for_line(|line| line.contains("Ctrl-C"));
+    let output = process.output();
+    let port = output.split("curl http://127.0.0.1:").nth(1).unwrap().split('/').next().unwrap();
+    let quoted = &blocks(include_str!("../../../README.md"), "text")[0];
+    for line in quoted.replace("127.0.0.1:3464", &format!("127.0.0.1:{port}")).lines() {
+        assert!(output.contains(line), "the demo does not print {line:?}:\n{output}");
+    }
+}
+
+#[test]
 fn documented_configuration_files_are_valid() {
     let mut count = 0;
     for (name, text) in documents() {
