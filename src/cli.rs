@@ -146,13 +146,13 @@ enum Command {
     Shutdown(shutdown::Arguments),
     /// Run the proxy in front of a sandbox of the Finicity API; needs no account and no network
     ///
-    /// Reads no environment variables and no configuration file. --set accepts keys of these sections: guard, limits, listen, log,
-    /// policy, runtime and shutdown.
+    /// Reads no environment variables and no configuration file, and ignores --config. --set accepts keys of these sections: guard,
+    /// limits, listen, log, policy, runtime and shutdown.
     #[cfg(feature = "sandbox")]
     Demo(demo::Arguments),
     /// Run only the sandbox of the Finicity API
     ///
-    /// Reads no environment variables and no configuration file.
+    /// Reads no environment variables and no configuration file, ignores --config, and rejects --set.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Arguments),
     /// Print the completion script for a shell
