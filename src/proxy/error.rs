@@ -216,7 +216,7 @@ impl StdError for Error {
 }
 
 impl Error {
-    /// The error of a request that got no token. Its detail includes `last_error`, the failure of the last token request.
+    /// The error of a request that got no token. Its detail includes `last_error`, the last failure to obtain a token or to read the first credentials.
     pub(super) fn without_token(unavailable: Unavailable, last_error: Option<&str>) -> Self {
         let (code, detail, retry_after) = match unavailable {
             Unavailable::NoToken { retry_after } => (
@@ -244,7 +244,7 @@ impl Error {
             }
         };
         let detail = match last_error.filter(|_| unavailable != Unavailable::Quarantined) {
-            Some(error) => Cow::Owned(format!("{detail} The last token request failed: {error}.")),
+            Some(error) => Cow::Owned(format!("{detail} Last failure: {error}.")),
             None => Cow::Borrowed(detail),
         };
         Self { retry_after: Some(retry_after), ..Self::new(code, detail) }
