@@ -75,7 +75,7 @@ fn check_failure(status: StatusCode, failure: &TokenFailure) {
     );
     assert_eq!(
         failure.to_string(),
-        format!("the token endpoint answered {}{code}: {reason}; {remedy}", status.as_u16())
+        format!("the token endpoint returned {}{code}: {reason}; {remedy}", status.as_u16())
     );
     let TokenFailure { class, disposition, reason, remedy, endpoint, status, code, retry_after, readable } = failure;
     let shown = format!(

@@ -152,6 +152,8 @@ struct UpstreamState {
     /// The numbers of connections that were accepted and closed.
     accepted: AtomicUsize,
     closed: AtomicUsize,
+    /// The client ports of the connections that were closed since the last [`Upstream::wait_for_closed`].
+    closed_ports: Mutex<Vec<u16>>,
     /// Notified when a request was received or a connection was closed.
     changed: Condvar,
     config: Mutex<Arc<ServerConfig>>,
@@ -199,6 +201,7 @@ impl Upstream {
             received: Mutex::default(),
             accepted: AtomicUsize::new(0),
             closed: AtomicUsize::new(0),
+            closed_ports: Mutex::default(),
             changed: Condvar::new(),
             config: Mutex::new(config),
             early_responses: AtomicBool::new(false),
@@ -278,10 +281,17 @@ impl Upstream {
         });
     }
 
-    /// Waits until `count` connections have been closed.
+    /// Waits until `count` connections have been closed, and until the kernel has delivered the close to the client's sockets: on a busy
+    /// machine, a FIN can arrive later than data that is sent after it on another connection.
     #[track_caller]
     pub fn wait_for_closed(&self, count: usize) {
         self.wait_until("the close", |_| (self.state.closed.load(Ordering::SeqCst) >= count).then_some(()));
+        let ports = std::mem::take(&mut *self.state.closed_ports.lock().unwrap());
+        let deadline = Instant::now() + TIMEOUT;
+        while established(self.port).iter().any(|port| ports.contains(port)) {
+            assert!(Instant::now() < deadline, "the kernel does not deliver the close");
+            thread::yield_now();
+        }
     }
 
     /// The number of connections so far, including those of token requests.
@@ -384,16 +394,30 @@ fn serve(
             let acceptor = TlsAcceptor::from(Arc::clone(&state.config.lock().unwrap()));
             let (handler, state) = (Arc::clone(&handler), Arc::clone(&state));
             let number = state.accepted.fetch_add(1, Ordering::SeqCst);
+            let client = stream.peer_addr().unwrap();
             tokio::spawn(async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
                     let _ = serve_connection(BufReader::new(stream), number, handler, &state).await;
                 }
                 let _received = state.received.lock().unwrap();
+                state.closed_ports.lock().unwrap().push(client.port());
                 state.closed.fetch_add(1, Ordering::SeqCst);
                 state.changed.notify_all();
             });
         }
     });
+}
+
+/// The ports of the sockets that are connected to `port` of 127.0.0.1 and have not received a FIN or RST (`proc_net_tcp` in the kernel's
+/// documentation).
+fn established(port: u16) -> Vec<u16> {
+    const ESTABLISHED: &str = "01";
+    let upstream = format!("0100007F:{port:04X}");
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[2] == upstream && row[3] == ESTABLISHED)
+        .map(|row| u16::from_str_radix(row[1].split(':').nth(1).unwrap(), 16).unwrap())
+        .collect()
 }
 
 async fn serve_connection(
