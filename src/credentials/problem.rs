@@ -53,10 +53,12 @@ pub enum Problem {
     #[error("{0}_FILE must be a path (with a \"/\") to a file that contains the value")]
     NotAPath(String),
     /// The value is empty or blank.
-    #[error("{0} is empty: set it to the value from the Finicity developer portal")]
+    #[error("{0} is empty: set it to its value (Finicity credentials are in the developer portal)")]
     Empty(String),
     /// The value is a placeholder from a template.
-    #[error("{0} is a placeholder, not a credential: set it to the value from the Finicity developer portal")]
+    #[error(
+        "{0} is a placeholder, not a credential: set it to its value (Finicity credentials are in the developer portal)"
+    )]
     Placeholder(String),
     /// The value is malformed.
     #[error("{0} {1}")]

@@ -133,7 +133,7 @@ pub fn level() -> LogLevel {
     LOG.get().map_or_else(|| LogLevel::noop(Levels::default()), |log| log.level.clone())
 }
 
-/// Waits until all log lines are written. Gives up after [`FLUSH_STALL`] without progress, or after [`FLUSH_LIMIT`].
+/// Waits until all log lines are written. Gives up after `FLUSH_STALL` without progress, or after `FLUSH_LIMIT`.
 pub fn flush() {
     if let Some(log) = LOG.get() {
         log.writer.flush(FLUSH_STALL, FLUSH_LIMIT);
@@ -157,7 +157,7 @@ pub fn print(text: impl Display) {
     print_to(io::stdout(), &text);
 }
 
-/// Like [`print`], on standard error. Waits at most [`STDERR_TIMEOUT`] for the text to be written.
+/// Like [`print()`], on standard error. Waits at most `STDERR_TIMEOUT` for the text to be written.
 pub fn eprint(text: impl Display) {
     let text = format!("{text}");
     let (done, written) = mpsc::channel::<()>();

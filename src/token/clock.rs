@@ -81,7 +81,7 @@ impl Clock {
         }
     }
 
-    /// Waits until `due`, at most [`MAX_SLEEP`]: the caller then rechecks the clock and renews its heartbeat. Simulated clocks have
+    /// Waits until `due`, at most `MAX_SLEEP`: the caller then rechecks the clock and renews its heartbeat. Simulated clocks have
     /// no limit.
     ///
     /// # Cancel safety

@@ -115,8 +115,8 @@ impl<S: TokenSource> Refresher<S> {
         self
     }
 
-    /// Runs until `stop` is cancelled. After a panic the loop continues and the current token stays; after [`MAX_PANICS`] within
-    /// [`PANIC_WINDOW`] it stops.
+    /// Runs until `stop` is cancelled. After a panic the loop continues and the current token stays; after `MAX_PANICS` within
+    /// `PANIC_WINDOW` it stops.
     pub async fn run(mut self, stop: CancellationToken) {
         let clock = self.writer.clock();
         let mut panics: VecDeque<BootInstant> = VecDeque::new();

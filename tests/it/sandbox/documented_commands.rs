@@ -325,6 +325,22 @@ fn the_readme_quotes_the_demo() {
 }
 
 #[test]
+fn docs_commands_lists_every_command() {
+    let page = include_str!("../../../docs/commands.md");
+    let mut command = program();
+    command.arg("--help");
+    let mut process = Process::start(command);
+    process.wait();
+    let help = process.output();
+    let listed = help.split_once("Commands:\n").unwrap().1.split("\n\n").next().unwrap();
+    let names: Vec<_> = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    assert!(names.len() > 10 && names.contains(&"serve"), "{help}");
+    for name in names.into_iter().filter(|name| !name.is_empty() && *name != "help") {
+        assert!(page.contains(&format!("`{name}")), "docs/commands.md lacks {name}");
+    }
+}
+
+#[test]
 fn documented_configuration_files_are_valid() {
     let mut count = 0;
     for (name, text) in documents() {
