@@ -13,19 +13,16 @@ use super::{
     failure::Failure,
 };
 use crate::{
-    credentials::{config::AzureIdentity, store::Transport},
+    credentials::{config::AzureIdentity, problem::MAX_FILE_BYTES, store::Transport},
     error_chain,
 };
-
-/// The maximum size of the token file. A service account token has about 1 KiB.
-const MAX_TOKEN_FILE_BYTES: u64 = 64 * 1024;
 
 /// Checks the token file of a workload identity, because the SDK reads it without a limit, on the thread of the control plane: a FIFO would
 /// block it. The SDK itself reports a file that is missing or cannot be read.
 pub(super) fn check_token_file(identity: &AzureIdentity) -> Result<(), Failure> {
     let metadata = identity.token_file.as_ref().and_then(|path| fs::metadata(path).ok());
     match metadata {
-        Some(metadata) if !metadata.is_file() || metadata.len() > MAX_TOKEN_FILE_BYTES => {
+        Some(metadata) if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES as u64 => {
             Err(Failure::invalid_token_file())
         }
         _ => Ok(()),

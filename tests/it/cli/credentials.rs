@@ -9,20 +9,8 @@ use tempfile::TempDir;
 use crate::support::{
     APP_KEY, CLIENT_ID, CLIENT_SECRET,
     process::{Process, Proxy, program, serve_command},
-    upstream::{ClosedPort, Gate, ReceivedRequest, Reply, Upstream, token_response},
+    upstream::{ClosedPort, Gate, Reply, Upstream},
 };
-
-/// Issues tokens for `CLIENT_SECRET`, and rejects every other secret.
-fn vendor() -> Upstream {
-    Upstream::start_raw(|request: &ReceivedRequest| {
-        let is_right = String::from_utf8_lossy(&request.body).contains(CLIENT_SECRET);
-        match request.target() {
-            "/oauth/token" if is_right => Reply::json(&token_response(1, 3600)),
-            "/oauth/token" => Reply::status(401, "Unauthorized", r#"{"error":"invalid_client"}"#),
-            _ => Reply::json("{}"),
-        }
-    })
-}
 
 /// `credentials test` for `upstream`, with credentials in the environment.
 fn command(upstream: &Upstream, state: Option<&Path>) -> Command {
@@ -82,7 +70,7 @@ fn attempts(state: &Path) -> Vec<Value> {
 
 #[test]
 fn accepted_credentials_are_safe_to_roll_out() {
-    let (upstream, state) = (vendor(), tempfile::tempdir().unwrap());
+    let (upstream, state) = (Upstream::start_checking_secret(), tempfile::tempdir().unwrap());
     check(command(&upstream, None), 0, &["from the environment, scheme oauth2", "accepted", "safe to roll out"]);
     assert_eq!(upstream.received().len(), 1);
     let output = test(&upstream, state.path(), CLIENT_SECRET, 0, &["from the directory ", "accepted"]);
@@ -95,7 +83,7 @@ fn accepted_credentials_are_safe_to_roll_out() {
 
 #[test]
 fn rejected_credentials_are_tried_once() {
-    let (upstream, state) = (vendor(), tempfile::tempdir().unwrap());
+    let (upstream, state) = (Upstream::start_checking_secret(), tempfile::tempdir().unwrap());
     let parts = ["rejected, do not roll out: the token endpoint ", "returned 401", "at 5 (4 left)", "at 3 (2 left)"];
     test(&upstream, state.path(), "wrong-secret-1", 1, &parts);
     assert_eq!((upstream.received().len(), attempts(state.path()).len()), (1, 0));
@@ -110,7 +98,7 @@ fn rejected_credentials_are_tried_once() {
 
 #[test]
 fn remaining_attempts_are_unknown_without_a_state_dir() {
-    let upstream = vendor();
+    let upstream = Upstream::start_checking_secret();
     let mut command = command(&upstream, None);
     command.env("FINICITY_CLIENT_SECRET", "wrong-secret-1");
     check(command, 1, &["rejected, do not roll out", "is unknown, because auth.state_dir is not set"]);
@@ -119,7 +107,7 @@ fn remaining_attempts_are_unknown_without_a_state_dir() {
 
 #[test]
 fn an_exhausted_budget_blocks_every_secret_of_the_id() {
-    let (upstream, state) = (vendor(), tempfile::tempdir().unwrap());
+    let (upstream, state) = (Upstream::start_checking_secret(), tempfile::tempdir().unwrap());
     for secret in ["wrong-secret-1", "wrong-secret-2", "wrong-secret-3"] {
         test(&upstream, state.path(), secret, 1, &["rejected, do not roll out"]);
     }
@@ -130,7 +118,7 @@ fn an_exhausted_budget_blocks_every_secret_of_the_id() {
 
 #[test]
 fn an_unreachable_endpoint_costs_no_attempt() {
-    let (upstream, state, dead) = (vendor(), tempfile::tempdir().unwrap(), ClosedPort::new());
+    let (upstream, state, dead) = (Upstream::start_checking_secret(), tempfile::tempdir().unwrap(), ClosedPort::new());
     let (mut command, _dir) = command_for(&upstream, state.path(), CLIENT_SECRET);
     command.env("FINICITY__UPSTREAM__URL", dead.url());
     check(
@@ -196,7 +184,8 @@ fn an_interrupted_attempt_stays_recorded() {
 
 #[test]
 fn a_running_proxy_uses_the_recorded_test_result() {
-    let (upstream, state, mounted) = (vendor(), tempfile::tempdir().unwrap(), directory(CLIENT_SECRET));
+    let (upstream, state, mounted) =
+        (Upstream::start_checking_secret(), tempfile::tempdir().unwrap(), directory(CLIENT_SECRET));
     let text = |path: &Path| path.display().to_string();
     let (dir, state_dir) = (text(mounted.path()), text(state.path()));
     let proxy = Proxy::start_with(
@@ -229,7 +218,7 @@ fn no_attempt_is_made_while_a_running_proxy_makes_one() {
 
 #[test]
 fn invalid_configuration_or_missing_credentials_exit_78() {
-    let upstream = vendor();
+    let upstream = Upstream::start_checking_secret();
     let empty = tempfile::tempdir().unwrap();
     let mut missing = command(&upstream, None);
     missing.arg("--dir").arg(empty.path());

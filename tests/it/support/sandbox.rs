@@ -91,9 +91,14 @@ impl Sandbox {
 
     /// `serve` in front of the sandbox, as the partner `id`.
     pub fn serve_command(&self, id: &str, variables: &[(&str, &str)]) -> Command {
+        self.command(&["serve"], id, variables)
+    }
+
+    /// The program with `arguments` and the configuration of a proxy in front of it, as the partner `id`.
+    pub fn command(&self, arguments: &[&str], id: &str, variables: &[(&str, &str)]) -> Command {
         let mut command = program();
         command
-            .arg("serve")
+            .args(arguments)
             .env("FINICITY__AUTH__SCHEME", "partner")
             .env("FINICITY_PARTNER_ID", id)
             .env("FINICITY_PARTNER_SECRET", SANDBOX_SECRET)

@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{TIMEOUT, TOKEN_PREFIX};
+use super::{CLIENT_SECRET, TIMEOUT, TOKEN_PREFIX};
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
@@ -213,6 +213,18 @@ impl Upstream {
         let serving = Arc::clone(&state);
         let thread = thread::spawn(move || serve(listener, Arc::new(handler), serving, stopped));
         Self { port, dir, state, stop: Some((stop, thread)) }
+    }
+
+    /// Issues tokens for `CLIENT_SECRET`, rejects every other secret, and responds to other requests with an empty object.
+    pub fn start_checking_secret() -> Self {
+        Self::start_raw(|request| {
+            let is_right = String::from_utf8_lossy(&request.body).contains(CLIENT_SECRET);
+            match request.target() {
+                "/oauth/token" if is_right => Reply::json(&token_response(1, 3600)),
+                "/oauth/token" => Reply::status(401, "Unauthorized", r#"{"error":"invalid_client"}"#),
+                _ => Reply::json("{}"),
+            }
+        })
     }
 
     pub fn url(&self) -> String {

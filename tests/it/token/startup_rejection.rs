@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::support::{
     APP_KEY, CLIENT_ID, CLIENT_SECRET, TIMEOUT,
     process::{Process, Proxy, program, serve_command},
-    upstream::{ReceivedRequest, Reply, Upstream, token_response},
+    upstream::{Reply, Upstream},
 };
 
 const IGNORED: &str = "startup.fail_on_rejection is ignored";
@@ -26,18 +26,6 @@ fn volume() -> TempDir {
         return dir;
     }
     tempfile::tempdir_in("/dev/shm").unwrap()
-}
-
-/// An upstream that rejects every secret except `CLIENT_SECRET`.
-fn upstream() -> Upstream {
-    Upstream::start_raw(|request: &ReceivedRequest| {
-        let is_right = String::from_utf8_lossy(&request.body).contains(CLIENT_SECRET);
-        match request.target() {
-            "/oauth/token" if is_right => Reply::json(&token_response(1, 3600)),
-            "/oauth/token" => Reply::status(401, "Unauthorized", r#"{"error":"invalid_client"}"#),
-            _ => Reply::json("{}"),
-        }
-    })
 }
 
 /// A mounted Secret, as the kubelet writes it.
@@ -119,7 +107,7 @@ fn wait_for_message(pod: &Pod, matches: impl Fn(&str) -> bool) {
 
 #[test]
 fn ten_restarts_with_a_wrong_secret_make_one_token_request() {
-    let (upstream, pod) = (upstream(), Pod::new());
+    let (upstream, pod) = (Upstream::start_checking_secret(), Pod::new());
     for restart in 0..10 {
         let mut proxy = pod.launch(&upstream, &[]);
         let text = wait_for_startup(&proxy, 503, "rejected");
@@ -142,7 +130,7 @@ fn ten_restarts_with_a_wrong_secret_make_one_token_request() {
 
 #[test]
 fn a_corrected_secret_passes_startup_without_a_restart() {
-    let (upstream, pod) = (upstream(), Pod::new());
+    let (upstream, pod) = (Upstream::start_checking_secret(), Pod::new());
     let proxy = pod.launch(&upstream, &[]);
     wait_for_startup(&proxy, 503, "rejected");
     pod.mount.write(2, CLIENT_SECRET);
@@ -154,7 +142,7 @@ fn a_corrected_secret_passes_startup_without_a_restart() {
 
 #[test]
 fn a_second_wrong_secret_keeps_startup_failing() {
-    let (upstream, pod) = (upstream(), Pod::new());
+    let (upstream, pod) = (Upstream::start_checking_secret(), Pod::new());
     let proxy = pod.launch(&upstream, &[]);
     wait_for_startup(&proxy, 503, "rejected");
     pod.mount.write(2, "wrong-secret-2");
@@ -169,7 +157,7 @@ fn a_second_wrong_secret_keeps_startup_failing() {
 
 #[test]
 fn a_rejection_without_persistent_state_passes_startup() {
-    let upstream = upstream();
+    let upstream = Upstream::start_checking_secret();
     let variables = [("FINICITY_CLIENT_SECRET", "wrong-secret-1"), ("FINICITY__STARTUP__FAIL_ON_REJECTION", "true")];
     let proxy = Proxy::launch(&upstream, &variables);
     let warning = proxy.process.wait_for_line(|line| line.contains(IGNORED));
@@ -180,7 +168,7 @@ fn a_rejection_without_persistent_state_passes_startup() {
 
 #[test]
 fn a_rejection_by_default_and_any_outage_pass_startup() {
-    let (rejecting, pod) = (upstream(), Pod::new());
+    let (rejecting, pod) = (Upstream::start_checking_secret(), Pod::new());
     let proxy = pod.launch(&rejecting, &[("FINICITY__STARTUP__FAIL_ON_REJECTION", "false")]);
     proxy.process.wait_for_line(|line| line.contains("credentials rejected"));
     wait_for_startup(&proxy, 200, "ok");
@@ -196,7 +184,7 @@ fn a_rejection_by_default_and_any_outage_pass_startup() {
 
 #[test]
 fn require_token_reports_the_rejection() {
-    let (upstream, pod) = (upstream(), Pod::new());
+    let (upstream, pod) = (Upstream::start_checking_secret(), Pod::new());
     let variables = [("FINICITY__STARTUP__FAIL_ON_REJECTION", "false"), ("FINICITY__STARTUP__REQUIRE_TOKEN", "true")];
     let proxy = pod.launch(&upstream, &variables);
     wait_for_startup(&proxy, 503, "not ok: the credentials were rejected");
@@ -204,7 +192,7 @@ fn require_token_reports_the_rejection() {
 
 #[test]
 fn lockout_reset_passes_startup_only_with_a_token() {
-    let (upstream, pod) = (upstream(), Pod::new());
+    let (upstream, pod) = (Upstream::start_checking_secret(), Pod::new());
     let socket = pod.mount.0.path().join("admin.sock").display().to_string();
     let proxy = pod.launch(&upstream, &[("FINICITY__ADMIN__SOCKET", &socket)]);
     wait_for_startup(&proxy, 503, "rejected");
@@ -221,7 +209,7 @@ fn lockout_reset_passes_startup_only_with_a_token() {
 
 #[test]
 fn an_unusable_termination_message_file_is_tolerated() {
-    let upstream = upstream();
+    let upstream = Upstream::start_checking_secret();
     let dir = tempfile::tempdir().unwrap();
     let (missing, fifo) = (dir.path().join("missing"), dir.path().join("fifo"));
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
